@@ -1,0 +1,34 @@
+"""How long to wait before trying again. Owns the project's one policy: exponential, full jitter, capped."""
+
+import random
+from dataclasses import dataclass
+
+__all__ = ["Backoff"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """
+    Exponential backoff with full jitter.
+
+    Args:
+        base_seconds: Upper bound of the first wait.
+        cap_seconds: Upper bound of every wait.
+
+    Source:
+        "Exponential Backoff And Jitter", AWS Architecture Blog: sleep = random(0, min(cap, base * 2 ** attempt)).
+    """
+
+    base_seconds: float = 0.1
+    cap_seconds: float = 5.0
+
+    def delay_seconds(self, attempt: int) -> float:
+        """
+        Seconds to wait before the next try.
+
+        Args:
+            attempt: How many tries have failed in a row before this wait, less one: 0 after the first failure.
+        """
+        # The exponent is bounded: 2 ** 2000 would overflow long before the cap applies.
+        ceiling = min(self.cap_seconds, self.base_seconds * 2 ** min(attempt, 32))
+        return random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret

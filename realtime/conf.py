@@ -1,0 +1,106 @@
+"""
+Settings at the edge: reads Django's `REALTIME` once, checks it, and holds the clients that a process shares.
+
+Owns the defaults of `realtime` (each lives in one dataclass field) and the shared Redis clients. The core never imports
+this module: it takes values.
+"""
+
+import asyncio
+import functools
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+import redis
+import redis.asyncio
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from realtime import connections
+from realtime.keys import Keys
+
+__all__ = ["RealtimeSettings", "async_redis", "close_async_redis", "get_settings", "keys", "load", "sync_redis"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeSettings:
+    """Django's `REALTIME = {…}`; the keys are these names in capitals."""
+
+    # Where Redis or Valkey is: redis://, rediss:// or unix://. Required.
+    redis_url: str
+    # Put before every Redis key and channel: two projects on one Redis, or one test.
+    key_prefix: str = ""
+    # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
+    allowed_origins: tuple[str, ...] = ()
+
+
+def load[T](cls: type[T], name: str) -> T:
+    """
+    Read the Django setting `name`, a dict with capital keys, into the dataclass `cls`.
+
+    Raises:
+        ImproperlyConfigured: Says which key is unknown, missing or of the wrong type.
+    """
+    raw = getattr(settings, name, None)
+    if not isinstance(raw, Mapping):
+        raise ImproperlyConfigured(
+            f"the setting {name} must be a dict, e.g. {name} = {{…}}; see docs/reference/settings.md"
+        )
+    known = {field.name.upper() for field in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(raw) - known):
+        raise ImproperlyConfigured(
+            f"{name} has unknown keys {', '.join(unknown)}: known are {', '.join(sorted(known))}"
+        )
+    values: dict[str, Any] = {key.lower(): value for key, value in raw.items()}
+    try:
+        return msgspec.convert(values, cls)
+    except msgspec.ValidationError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from error
+
+
+@functools.cache
+def get_settings() -> RealtimeSettings:
+    """The checked settings of this process."""
+    return load(RealtimeSettings, "REALTIME")
+
+
+def keys() -> Keys:
+    """The names of this project's keys in Redis."""
+    return Keys(get_settings().key_prefix)
+
+
+@functools.cache
+def sync_redis() -> redis.Redis:
+    """The process's one pooled sync publisher; safe in threads and after a fork."""
+    return connections.publisher(get_settings().redis_url)
+
+
+# One async client per event loop: a connection belongs to the loop that opened it.
+_async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = weakref.WeakKeyDictionary()
+
+
+def async_redis() -> redis.asyncio.Redis:
+    """The running event loop's one pooled async publisher."""
+    loop = asyncio.get_running_loop()
+    client = _async_clients.get(loop)
+    if client is None:
+        client = _async_clients[loop] = connections.async_publisher(get_settings().redis_url)
+    return client
+
+
+async def close_async_redis() -> None:
+    """Close the running event loop's client, if it has one; the next `async_redis()` opens another."""
+    client = _async_clients.pop(asyncio.get_running_loop(), None)
+    if client is not None:
+        await client.aclose()
+
+
+@receiver(setting_changed)
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    if setting == "REALTIME":
+        get_settings.cache_clear()
+        sync_redis.cache_clear()

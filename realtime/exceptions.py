@@ -1,0 +1,46 @@
+"""Every error that `realtime` raises on purpose. Owns no behaviour."""
+
+__all__ = [
+    "RealtimeError",
+    "StreamUnavailable",
+    "SubscriberTooSlow",
+    "SubscriptionGap",
+]
+
+
+class RealtimeError(Exception):
+    """Base of all errors of the transport."""
+
+
+class SubscriptionGap(RealtimeError):
+    """
+    Messages of this subscription may be missing: its connection to Redis was lost and has been made again.
+
+    Raised once per gap, at the place in the order of messages where the gap is; the subscription goes on after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the Redis connection was lost and made again: messages may be missing, read the state anew")
+
+
+class SubscriberTooSlow(SubscriptionGap):
+    """
+    A subscriber fell behind its high-water mark and lost its oldest messages.
+
+    Attributes:
+        dropped_count: How many messages were lost since the last time this was raised.
+        high_water_mark: The most messages that are held for this subscriber.
+    """
+
+    def __init__(self, *, dropped_count: int, high_water_mark: int) -> None:
+        self.dropped_count = dropped_count
+        self.high_water_mark = high_water_mark
+        RealtimeError.__init__(
+            self,
+            f"{dropped_count} messages were dropped, the subscriber holds at most {high_water_mark}: "
+            "read faster or raise its high_water_mark, and read the state anew",
+        )
+
+
+class StreamUnavailable(RealtimeError):
+    """Redis did not take the entries now. Nothing is known to be appended; appending again is safe (same guard)."""

@@ -1,0 +1,17 @@
+"""`manage.py redis_url`: prints the URL of the Redis in use, for other programs. Its form is held fixed."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from realtime.conf import get_settings
+
+
+class Command(BaseCommand):
+    help = (
+        "Print the URL of the Redis (or Valkey) that this project uses, e.g. for: redis-cli -u $(manage.py redis_url)"
+    )
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.stdout.write(get_settings().redis_url)
