@@ -1,12 +1,15 @@
-"""Settings under test: the project's own, with a private database file; conftest.py gives it a private Redis."""
+"""Settings under test: the project's own, with a private database file; conftest.py gives each test a private Redis."""
 
 import tempfile
-from pathlib import Path
 
 from project.settings import *  # noqa: F403
 from project.settings import DATABASES
 
+# Removed by conftest.py when the run ends.
+TEST_DIR = tempfile.mkdtemp(prefix="signalbox-tests-")
+
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: threads of sync_to_async and the test must see one database in WAL mode, as in production.
-    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / "signalbox-tests.sqlite3")}
+    DATABASES["default"]["TEST"] = {"NAME": f"{TEST_DIR}/db.sqlite3"}
+# Hashing passwords slowly protects nobody here.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

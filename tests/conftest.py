@@ -1,0 +1,86 @@
+"""What every test may ask for: one real Redis for the run, a key prefix of its own, and a check of what it leaves."""
+
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
+
+from realtime import conf, connections
+from realtime.keys import Keys
+from tests.redis_server import RedisServer
+
+# Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
+PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _test_directory() -> Iterator[None]:
+    yield
+    shutil.rmtree(django_settings.TEST_DIR, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The run's own Redis; tests that kill or pause one start another: `with RedisServer() as server`."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def key_prefix() -> str:
+    """Put before every Redis key of this test."""
+    return f"t{uuid.uuid4().hex[:8]}:"
+
+
+@pytest.fixture
+def keys(key_prefix: str) -> Keys:
+    """The Redis names of this test."""
+    return Keys(key_prefix)
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer, key_prefix: str) -> Iterator[redis.Redis]:
+    """A sync client; when the test ends, each of its keys must be permanent by name or have a time to live."""
+    with connections.publisher(redis_server.url) as client:
+        yield client
+        leaked = []
+        for raw in client.scan_iter(match=f"*{key_prefix}*", count=1000):
+            name = raw.decode()
+            if client.ttl(raw) == -1 and not any(part in name for part in PERMANENT):
+                leaked.append(name)
+            client.delete(raw)
+        assert not leaked, f"keys without a time to live: {leaked}"
+
+
+@pytest.fixture
+async def async_redis_client(
+    redis_server: RedisServer, redis_client: redis.Redis
+) -> AsyncIterator[redis.asyncio.Redis]:
+    """An async publisher client."""
+    client = connections.async_publisher(redis_server.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redis, key_prefix: str) -> Iterator[Any]:
+    """Django's settings, with REALTIME and CHANNEL_LAYERS on the run's Redis under this test's prefix."""
+    settings.REALTIME = {**settings.REALTIME, "REDIS_URL": redis_server.url, "KEY_PREFIX": key_prefix}
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {
+                "hosts": [{"address": redis_server.url, "socket_timeout": None, "protocol": 2}],
+                "prefix": f"{key_prefix}asgi",
+            },
+        }
+    }
+    yield settings
+    conf.sync_redis().close()
+    async_to_sync(conf.close_async_redis)()
