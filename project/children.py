@@ -1,0 +1,66 @@
+"""
+Child processes that do not outlive the process that started them.
+
+Owns starting a child so that the kernel ends it with its parent (Linux; elsewhere only an orderly stop reaches it), and
+stopping children within a deadline. Does not own what the children do.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+__all__ = ["end_with_parent", "stop", "stop_with_parent"]
+
+# From <linux/prctl.h>: the signal that this process gets when the thread that forked it is gone.
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def stop_with_parent(parent_pid: int | None = None) -> None:
+    """
+    Have the kernel send this process SIGTERM when its parent dies, however the parent dies. Linux only, else no effect.
+
+    Args:
+        parent_pid: Who the parent must be; if it is gone already, this process ends here. Default: whoever it is now.
+    """
+    if _libc is None:
+        return
+    _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if parent_pid is not None and os.getppid() != parent_pid:
+        # The parent died before the call above: no signal will come.
+        os._exit(1)
+
+
+def end_with_parent() -> Callable[[], None]:
+    """
+    A `preexec_fn` for `subprocess.Popen`: the child gets SIGTERM when the thread that starts it dies.
+
+    Start such children from the main thread only, and from a process without threads: the function runs between fork
+    and exec.
+    """
+    parent_pid = os.getpid()
+    return lambda: stop_with_parent(parent_pid)
+
+
+def stop(processes: Iterable[subprocess.Popen[bytes]], *, deadline_seconds: float) -> None:
+    """
+    Ask all processes to end with SIGTERM, all at once, and end with SIGKILL those that run after the deadline.
+
+    Guarantees:
+        When it returns, every process is gone and reaped.
+    """
+    running = [process for process in processes if process.poll() is None]
+    deadline = time.monotonic() + deadline_seconds
+    for process in running:
+        process.terminate()
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        if process.poll() is None:
+            process.kill()
+            process.wait()
