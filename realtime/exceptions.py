@@ -1,9 +1,11 @@
 """Every error that `realtime` raises on purpose. Owns no behaviour."""
 
 __all__ = [
+    "FrameRefused",
     "RealtimeError",
     "StreamUnavailable",
     "SubscriberTooSlow",
+    "SubscriptionClosed",
     "SubscriptionGap",
 ]
 
@@ -40,6 +42,28 @@ class SubscriberTooSlow(SubscriptionGap):
             f"{dropped_count} messages were dropped, the subscriber holds at most {high_water_mark}: "
             "read faster or raise its high_water_mark, and read the state anew",
         )
+
+
+class SubscriptionClosed(RealtimeError):
+    """The subscription was left, or its multiplexer is not running: nothing more will come."""
+
+    def __init__(self) -> None:
+        super().__init__("the subscription is closed: receive within `async with multiplexer.subscribe(…)`")
+
+
+class FrameRefused(RealtimeError):
+    """
+    What a client sent is not a frame of `signalbox.v1`.
+
+    Attributes:
+        code: One word for programs: "bad_json" or "bad_frame".
+        detail: One sentence for people.
+    """
+
+    def __init__(self, *, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")
 
 
 class StreamUnavailable(RealtimeError):

@@ -1,0 +1,302 @@
+"""
+One Redis pub/sub connection, shared by any number of local subscribers to channels and glob patterns.
+
+Owns the connection: made, read, probed, lost and made again. What a subscriber holds and is told is in `subscriptions`;
+who listens to what, and what Redis knows of it, in `redis_names`.
+"""
+
+import asyncio
+import logging
+import math
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from realtime.backoff import Backoff
+from realtime.exceptions import SubscriptionClosed
+from realtime.redis_names import NameTable, RedisName
+from realtime.subscriptions import Attachment, Listener, Message, Subscription
+
+__all__ = ["Multiplexer", "MultiplexerStatistics"]
+
+logger = logging.getLogger(__name__)
+
+# Names in one command: a reconnect with 100,000 names must not be one command of megabytes, nor 100,000 of them.
+NAMES_PER_COMMAND = 1_000
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiplexerStatistics:
+    """What a multiplexer has done since it started, and its present state."""
+
+    # Whether there is a connection now.
+    is_connected: bool
+    # Redis names with at least one listener.
+    name_count: int
+    # Local subscribers.
+    listener_count: int
+    # Messages read from Redis.
+    received_count: int
+    # Reads that brought at least one message; received / batch is how many messages one wake-up serves.
+    batch_count: int
+    # Messages that slow subscribers lost, those that have left included.
+    dropped_count: int
+    # Connections lost, for whatever reason.
+    lost_connection_count: int
+    # Of those: connections that looked healthy and brought nothing.
+    deaf_count: int
+
+
+class Multiplexer:
+    """
+    Shares one pub/sub connection among local subscribers. An async context manager; belongs to one event loop.
+
+    Args:
+        reader: Makes the connection: a client without socket timeout (`connections.async_reader`).
+        publisher: Sends the probes (`connections.async_publisher`).
+        probe_channel: The Redis channel of the probes; its own, made of the name given here and a random part.
+        probe_after_seconds: After so long a silence a probe is published to itself.
+        probe_timeout_seconds: A probe that is not back after so long means a deaf connection, which is replaced.
+        backoff: The waits between attempts to connect.
+
+    Guarantees:
+        Every message that Redis sends for a name reaches every subscriber whose subscription to it was confirmed
+        before, in publish order per channel, or the subscriber is told of a loss (`Subscription.receive`).
+        A lost connection heals by itself and resubscribes everything; each subscriber is told of the gap.
+    """
+
+    def __init__(
+        self,
+        reader: redis.asyncio.Redis,
+        *,
+        publisher: redis.asyncio.Redis,
+        probe_channel: str = "signalbox:probe",
+        probe_after_seconds: float = 30.0,
+        probe_timeout_seconds: float = 5.0,
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+    ) -> None:
+        self._reader, self._publisher, self._backoff = reader, publisher, backoff
+        self._probe_after_seconds, self._probe_timeout_seconds = probe_after_seconds, probe_timeout_seconds
+        # Who listens to what, and what Redis knows of it.
+        self._names = NameTable()
+        # Set when the table has changed and the sender has not looked since.
+        self._change_happened = asyncio.Event()
+        # Listeners that were given something in the present read, in order.
+        self._touched: dict[Listener, None] = {}
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        # The multiplexer's own subscription, on which its probes come back; not counted in the statistics.
+        self._probe_channel = f"{probe_channel}:{uuid.uuid4().hex}"
+        self._probe_listener: Attachment | None = None
+        self._echo = asyncio.Event()
+        # Event-loop time of the last reply of any kind.
+        self._last_reply_at = 0.0
+        self._received_count = self._batch_count = self._lost_connection_count = self._deaf_count = 0
+        # Dropped by listeners that have left.
+        self._departed_dropped_count = 0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="multiplexer")
+        self._probe_listener = self.attach(
+            self._probe_channel, on_messages=lambda _: self._echo.set(), on_gap=lambda: None
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def subscribe(self, *channels: str, patterns: Iterable[str] = (), high_water_mark: int = 4_096) -> Subscription:
+        """
+        Subscribe to channels and glob patterns: ``async with multiplexer.subscribe("a", "b") as subscription``.
+
+        Args:
+            channels: Redis channel names.
+            patterns: Redis glob patterns; a message that matches a name and a pattern comes twice, as Redis sends it.
+            high_water_mark: The most messages held for this subscriber; of more, the oldest are dropped and told.
+
+        Guarantees:
+            Once entered, every later message arrives. Leaving never disturbs others of the same name.
+        """
+
+        async def attach(listener: Listener) -> None:
+            self._register(listener, channels, patterns)
+            try:
+                await listener._wait_ready()
+            except BaseException:
+                self._remove(listener)
+                raise
+
+        return Subscription(attach=attach, detach=self._remove, high_water_mark=high_water_mark)
+
+    def attach(
+        self,
+        *channels: str,
+        patterns: Iterable[str] = (),
+        on_messages: Callable[[list[Message]], None],
+        on_gap: Callable[[], None],
+    ) -> Attachment:
+        """Subscribe by callbacks, at once and without waiting; see `Attachment`."""
+        attachment = Attachment(on_messages=on_messages, on_gap=on_gap, detach=self._remove)
+        self._register(attachment, channels, patterns)
+        return attachment
+
+    async def stop(self) -> None:
+        """Close the connection and end every subscription; what they hold can still be received. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        for listener in self._names.listeners():
+            self._remove(listener)
+
+    def statistics(self) -> MultiplexerStatistics:
+        """Counters and state of this moment."""
+        listeners = self._names.listeners()
+        own_count = self._probe_listener in listeners
+        return MultiplexerStatistics(
+            is_connected=self._connection is not None,
+            name_count=self._names.wanted_count() - own_count,
+            listener_count=len(listeners) - own_count,
+            received_count=self._received_count,
+            batch_count=self._batch_count,
+            dropped_count=self._departed_dropped_count + sum(each.dropped_count for each in listeners),
+            lost_connection_count=self._lost_connection_count,
+            deaf_count=self._deaf_count,
+        )
+
+    def _register(self, listener: Listener, channels: Iterable[str], patterns: Iterable[str]) -> None:
+        if self._task is None:
+            raise SubscriptionClosed
+        self._names.join(listener, channels, patterns)
+        self._change_happened.set()
+
+    def _remove(self, listener: Listener) -> None:
+        if self._names.leave(listener):
+            self._touched.pop(listener, None)
+            self._departed_dropped_count += listener.dropped_count
+            self._change_happened.set()
+            listener._close()
+
+    # The connection: made, used, lost, made again ------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._connect()
+                if failures:
+                    logger.info("Redis is back: subscribing to %d names again", self.statistics().name_count)
+                failures = 0
+                await self._use_connection()
+            except* (RedisError, OSError, TimeoutError) as errors:
+                # One line an outage; the waits in between say nothing new.
+                if not failures:
+                    logger.warning("the Redis subscription is lost, trying again: %s", errors.exceptions[0])
+            except* Exception:
+                logger.exception("the Redis subscription failed in a way that is not foreseen, trying again")
+            finally:
+                await self._drop_connection()
+            await asyncio.sleep(self._backoff.delay_seconds(failures))
+            failures += 1
+
+    async def _connect(self) -> None:
+        connection = self._reader.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            # A server that accepts and then says nothing would keep the handshake waiting for ever.
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        self._last_reply_at = asyncio.get_running_loop().time()
+        self._change_happened.set()
+
+    async def _use_connection(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(), name="multiplexer reader")
+            tasks.create_task(self._send_changes(), name="multiplexer sender")
+            tasks.create_task(self._probe(), name="multiplexer probe")
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # Stopping is not losing.
+        self._lost_connection_count += self._task is not None
+        self._names.connection_lost()
+        await connection.disconnect(nowait=True)
+
+    async def _send_changes(self) -> None:
+        while True:
+            await self._change_happened.wait()
+            # Everybody who subscribes in this tick goes into the same command.
+            await asyncio.sleep(0)
+            self._change_happened.clear()
+            for command, names in self._names.take_commands().items():
+                for start in range(0, len(names), NAMES_PER_COMMAND):
+                    chunk = names[start : start + NAMES_PER_COMMAND]
+                    # A health check would read the answer to its PING in the midst of what `_read` reads.
+                    await self._connection.send_command(command, *chunk, check_health=False)
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            # Does not give way to the event loop while the socket's buffer holds whole replies: that makes the batch.
+            reply = await self._connection.read_response(timeout=math.inf)
+            self._last_reply_at = loop.time()
+            kind = reply[0]
+            if kind == b"message":
+                if (name := self._names.live_channel(reply[1])) is not None:
+                    self._take_message(name, Message(name.text, reply[2]))
+            elif kind == b"pmessage":
+                if (name := self._names.live_pattern(reply[1])) is not None:
+                    channel = reply[2].decode(errors="surrogateescape")
+                    self._take_message(name, Message(channel, reply[3], name.text))
+            elif kind.endswith(b"subscribe"):
+                self._names.take_answer(reply[1], is_pattern=kind.startswith(b"p"))
+
+    def _take_message(self, name: RedisName, message: Message) -> None:
+        self._received_count += 1
+        if name.listeners and not self._touched:
+            # Runs as soon as the reader has to wait for the socket.
+            asyncio.get_running_loop().call_soon(self._hand_on)
+        for listener in name.listeners:
+            listener._push(message)
+            self._touched[listener] = None
+
+    def _hand_on(self) -> None:
+        self._batch_count += 1
+        touched, self._touched = self._touched, {}
+        for listener in touched:
+            listener._hand_on()
+
+    async def _probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            silent_seconds = loop.time() - self._last_reply_at
+            if silent_seconds < self._probe_after_seconds:
+                await asyncio.sleep(self._probe_after_seconds - silent_seconds)
+                continue
+            asked_at = loop.time()
+            self._echo.clear()
+            await self._publisher.publish(self._probe_channel, b"")
+            try:
+                async with asyncio.timeout(self._probe_timeout_seconds):
+                    await self._echo.wait()
+            except TimeoutError:
+                if self._last_reply_at >= asked_at:
+                    continue
+                self._deaf_count += 1
+                raise TimeoutError(
+                    f"the connection is deaf: silent for {silent_seconds:.1f} s, and a probe did not come back within "
+                    f"{self._probe_timeout_seconds} s"
+                ) from None
