@@ -19,11 +19,12 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["async_publisher", "async_reader", "publisher"]
+__all__ = ["async_publisher", "async_reader", "impatient_publisher", "publisher"]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
 PUBLISH_RETRIES = 2
+IMPATIENT_TIMEOUT_SECONDS = 1.0
 HEALTH_CHECK_SECONDS = 30
 # More threads than this that publish at once wait for one another; far above what one web process runs.
 MAX_CONNECTIONS = 64
@@ -56,6 +57,15 @@ def publisher(url: str) -> redis.Redis:
         **_PUBLISHER,
     )
     return redis.Redis.from_pool(pool)
+
+
+def impatient_publisher(url: str) -> redis.Redis:
+    """A sync client for a page that can do without Redis: a lost server is an error within 2 seconds. Close it."""
+    return redis.Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        **{**_COMMON, "socket_connect_timeout": IMPATIENT_TIMEOUT_SECONDS, "socket_timeout": IMPATIENT_TIMEOUT_SECONDS},
+    )
 
 
 def async_publisher(url: str) -> redis.asyncio.Redis:
