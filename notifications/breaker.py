@@ -1,0 +1,78 @@
+"""
+Keeps callers from waiting, one after another, for a Redis that is away.
+
+Owns when publishing is tried and how often its failing is logged. Does not own publishing (outbox).
+"""
+
+import logging
+import threading
+import time
+
+__all__ = ["Breaker"]
+
+logger = logging.getLogger(__name__)
+
+# How often a lasting failure is logged.
+WARNING_INTERVAL_SECONDS = 60.0
+# How long one try may take before somebody else makes another: above the sum of a client's timeouts and retries.
+TRY_SECONDS = 30.0
+
+
+class Breaker:
+    """
+    Closed while Redis takes what it is given; open after a failure.
+
+    While it is open, one caller every `pause_seconds` tries, and all others leave their event to the sweep at once.
+    Safe in threads and event loops: nothing here waits.
+
+    Args:
+        pause_seconds: How long after a failure nobody tries.
+
+    Attributes:
+        left_count: Events left to the sweep since this process started.
+    """
+
+    def __init__(self, *, pause_seconds: float) -> None:
+        self.left_count = 0
+        self._pause_seconds = pause_seconds
+        self._lock = threading.Lock()
+        # Monotonic time before which nobody tries; None while closed.
+        self._open_until: float | None = None
+        # Monotonic time of the last warning, and the events left to the sweep since then.
+        self._warned_at: float | None = None
+        self._unmentioned_count = 0
+
+    def try_now(self) -> bool:
+        """Whether to publish now, and then report `succeeded` or `failed`; if not, the event counts as left."""
+        with self._lock:
+            now = time.monotonic()
+            if self._open_until is None:
+                return True
+            if now >= self._open_until:
+                # A caller that dies in its try reports nothing: the next one may try when this time is over.
+                self._open_until = now + TRY_SECONDS
+                return True
+            self._leave(now, "Redis is still away")
+            return False
+
+    def failed(self, error: Exception) -> None:
+        """The try found Redis away; its event is left to the sweep."""
+        with self._lock:
+            now = time.monotonic()
+            self._open_until = now + self._pause_seconds
+            self._leave(now, f"Redis is away ({error})")
+
+    def succeeded(self) -> None:
+        """The try found Redis there."""
+        with self._lock:
+            if self._open_until is not None:
+                self._open_until = None
+                logger.info("Redis is back: events are published on commit again")
+
+    def _leave(self, now: float, reason: str) -> None:
+        self.left_count += 1
+        self._unmentioned_count += 1
+        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_SECONDS:
+            logger.warning("%s: %d event(s) left in the outbox for the sweep", reason, self._unmentioned_count)
+            self._warned_at = now
+            self._unmentioned_count = 0

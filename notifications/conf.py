@@ -1,0 +1,49 @@
+"""
+Settings at the edge: reads Django's `NOTIFICATIONS` once and checks it.
+
+Owns the defaults of `notifications` (each lives in one dataclass field) and the name of its stream. Does not own where
+Redis is: that is `REALTIME`, read by `realtime.conf`.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from realtime.conf import load
+
+__all__ = ["STREAM", "NotificationsSettings", "get_settings"]
+
+# The Redis Stream that carries one entry a notification, before the key prefix.
+STREAM = "notifications"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationsSettings:
+    """Django's `NOTIFICATIONS = {…}`; the keys are these names in capitals. All are optional, as is the whole."""
+
+    # The most recipients of one notify(): they are written in one transaction.
+    max_recipients: int = 100_000
+    # How long Redis remembers which parts of an event are on the stream, so that publishing again adds nothing.
+    stream_guard_seconds: int = 900
+    # The sweep leaves events younger than this to the process that made them.
+    outbox_grace_seconds: float = 2.0
+    # After Redis failed, notify() leaves publishing to the sweep for this long, so that nobody waits for timeouts.
+    outbox_pause_seconds: float = 2.0
+
+
+@functools.cache
+def get_settings() -> NotificationsSettings:
+    """The checked settings of this process."""
+    if not hasattr(settings, "NOTIFICATIONS"):
+        return NotificationsSettings()
+    return load(NotificationsSettings, "NOTIFICATIONS")
+
+
+@receiver(setting_changed)
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    if setting == "NOTIFICATIONS":
+        get_settings.cache_clear()

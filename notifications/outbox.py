@@ -1,0 +1,237 @@
+"""
+From the database to the stream: publishing events, on commit or later.
+
+Owns the outbox (events whose `published_at` is NULL), the entries on the stream and what guards them against being
+appended twice. Does not own writing events (services) nor the Redis commands (realtime.publisher).
+
+An event's notifications are appended in parts: those whose ids fall into the same range of 500. So the parts are the
+same whenever the event is published, whoever does it and whichever rows were deleted in between, and a part that is on
+the stream already is recognised by its guard. Guards expire: publishing is exactly once when it is repeated within
+`STREAM_GUARD_SECONDS`, at least once after that.
+"""
+
+import datetime
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.signals import setting_changed
+from django.db import DatabaseError, router
+from django.dispatch import receiver
+from django.utils import timezone
+
+from notifications import conf
+from notifications.breaker import Breaker
+from notifications.envelope import Content, encode_common, encode_envelope
+from notifications.models import Event, Notification
+from realtime import conf as realtime_conf
+from realtime import publisher
+from realtime.exceptions import StreamUnavailable
+
+__all__ = [
+    "Publication",
+    "apublish_after_commit",
+    "apublish_event",
+    "publish_after_commit",
+    "publish_event",
+    "sweep",
+]
+
+logger = logging.getLogger(__name__)
+
+# How many notification ids make one part. With the largest envelopes a part is 32 MiB, in one command.
+IDS_PER_PART = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A committed event with all that its entries need, so that nothing is read again."""
+
+    event: Event
+    # The envelope's bytes that all recipients share.
+    common: bytes
+    # (notification id, recipient id) in the order of notification ids; at most MAX_RECIPIENTS.
+    rows: list[tuple[int, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    guard_key: str
+    entries: list[dict[str, bytes]]
+
+
+def publish_event(event_id: int) -> bool:
+    """
+    Put the notifications of a committed event on the stream.
+
+    Returns:
+        Whether the event left the outbox by this call; False if it had left before, or does not exist.
+
+    Raises:
+        StreamUnavailable: Redis did not take all of it. Call again: what it took is not appended twice.
+    """
+    publication = _load(event_id)
+    return publication is not None and _publish(publication)
+
+
+async def apublish_event(event_id: int) -> bool:
+    """The async twin of `publish_event`; reads and writes the database in a thread."""
+    publication = await sync_to_async(_load)(event_id)
+    return publication is not None and await _apublish(publication)
+
+
+def publish_after_commit(publication: Publication, progress: Callable[[str, int], None] | None = None) -> None:
+    """
+    Publish what was just committed, if Redis is there; whatever goes wrong stays in the outbox and reaches no caller.
+
+    Args:
+        progress: Called with "published" and a number of notifications, after each part.
+    """
+    breaker = _breaker()
+    if not breaker.try_now():
+        return
+    try:
+        _publish(publication, progress)
+    except StreamUnavailable as error:
+        breaker.failed(error)
+    except Exception:
+        _log_failure(publication.event)
+    else:
+        breaker.succeeded()
+
+
+async def apublish_after_commit(publication: Publication) -> None:
+    """The async twin of `publish_after_commit`."""
+    breaker = _breaker()
+    if not breaker.try_now():
+        return
+    try:
+        await _apublish(publication)
+    except StreamUnavailable as error:
+        breaker.failed(error)
+    except Exception:
+        _log_failure(publication.event)
+    else:
+        breaker.succeeded()
+
+
+def sweep(limit: int = 100) -> int:
+    """
+    Publish what callers left in the outbox, oldest first.
+
+    Any number of processes may sweep at once: the guards keep every entry single. An event that cannot be published
+    for another reason than Redis or the database being away is logged and does not hold up those after it.
+
+    Args:
+        limit: The most events of one call.
+
+    Returns:
+        How many events left the outbox by this call.
+
+    Raises:
+        StreamUnavailable: Redis is away; the rest waits for the next call.
+    """
+    young = datetime.timedelta(seconds=conf.get_settings().outbox_grace_seconds)
+    waiting = Event.objects.using(_database()).filter(published_at=None, created_at__lt=timezone.now() - young)
+    count = 0
+    for event_id in list(waiting.order_by("id").values_list("id", flat=True)[:limit]):
+        try:
+            count += publish_event(event_id)
+        except (StreamUnavailable, DatabaseError):
+            raise
+        except Exception:
+            logger.exception("event %d cannot be published and stays in the outbox", event_id)
+    return count
+
+
+def _publish(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:
+    stream_key = realtime_conf.keys().stream(conf.STREAM)
+    for part in _parts(publication):
+        publisher.append_entries(
+            realtime_conf.sync_redis(), stream_key, part.guard_key, part.entries, guard_seconds=_guard_seconds()
+        )
+        if progress is not None:
+            progress("published", len(part.entries))
+    return _leave_outbox(publication.event)
+
+
+async def _apublish(publication: Publication) -> bool:
+    stream_key = realtime_conf.keys().stream(conf.STREAM)
+    for part in _parts(publication):
+        await publisher.aappend_entries(
+            realtime_conf.async_redis(), stream_key, part.guard_key, part.entries, guard_seconds=_guard_seconds()
+        )
+    return await sync_to_async(_leave_outbox)(publication.event)
+
+
+def _load(event_id: int) -> Publication | None:
+    event = Event.objects.using(_database()).filter(pk=event_id, published_at=None).first()
+    if event is None:
+        return None
+    notifications = Notification.objects.using(_database()).filter(event_id=event_id)
+    content = Content(
+        kind=event.kind,
+        title=event.title,
+        message=event.message,
+        url=event.url,
+        data=event.data,
+        created_at=event.created_at.astimezone(datetime.UTC),
+    )
+    return Publication(
+        event=event,
+        common=encode_common(content),
+        rows=list(notifications.order_by("id").values_list("id", "recipient_id")),
+    )
+
+
+def _parts(publication: Publication) -> Iterator[_Part]:
+    event, common = publication.event, publication.common
+    # The time keeps apart the events of two databases that used one Redis, one after the other, and count from 1.
+    name = f"{event.pk}-{int(event.created_at.timestamp() * 1_000_000):x}"
+    for number, rows in itertools.groupby(publication.rows, key=lambda row: row[0] // IDS_PER_PART):
+        yield _Part(
+            guard_key=realtime_conf.keys().stream_guard(conf.STREAM, f"{name}:{number}"),
+            entries=[
+                {
+                    "n": b"%d" % notification_id,
+                    "u": str(recipient_id).encode(),
+                    "e": encode_envelope(common, event_id=event.pk, notification_id=notification_id),
+                }
+                for notification_id, recipient_id in rows
+            ],
+        )
+
+
+def _leave_outbox(event: Event) -> bool:
+    now = timezone.now()
+    updated = Event.objects.using(_database()).filter(pk=event.pk, published_at=None).update(published_at=now)
+    event.published_at = now
+    return updated == 1
+
+
+def _log_failure(event: Event) -> None:
+    logger.exception("publishing event %d failed: it stays in the outbox for the sweep", event.pk)
+
+
+def _guard_seconds() -> int:
+    return conf.get_settings().stream_guard_seconds
+
+
+def _database() -> str:
+    # Never a replica: what was just committed may not be there yet.
+    return router.db_for_write(Event)
+
+
+@functools.cache
+def _breaker() -> Breaker:
+    return Breaker(pause_seconds=conf.get_settings().outbox_pause_seconds)
+
+
+@receiver(setting_changed)
+def _forget_breaker(*, setting: str, **kwargs: Any) -> None:
+    if setting in {"REALTIME", "NOTIFICATIONS"}:
+        _breaker.cache_clear()

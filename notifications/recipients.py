@@ -1,0 +1,131 @@
+"""
+Who is meant by the `recipients` of a notification.
+
+Owns turning users, ids, iterables and querysets into the primary keys of users that exist. Works with any user model
+whose key is an integer, a text or a UUID. Does not own writing.
+"""
+
+import itertools
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
+from django.db.models.manager import BaseManager
+from django.db.models.query import ModelIterable
+
+from notifications.exceptions import InvalidField, InvalidRecipient, TooManyRecipients, UnknownRecipients
+
+__all__ = ["find_actor", "find_recipients"]
+
+# Ids in one query: below the number of parameters that SQLite and Postgres take.
+_IDS_PER_QUERY = 5000
+# Rows fetched at a time.
+_ROWS_PER_FETCH = 2000
+
+_ID_TYPES = (int, str, uuid.UUID)
+
+
+def find_recipients(recipients: Any, *, using: str, limit: int) -> list[Any]:
+    """
+    The primary keys of `recipients`, each once, in the order given.
+
+    Args:
+        recipients: A user, an id (also as text: "42"), an iterable of both mixed, or a queryset or manager of users, of
+            which only the keys are read. True and False are not ids; a text is always one id.
+        using: The database in which the users are looked up.
+        limit: The most there may be.
+
+    Raises:
+        InvalidRecipient: Something is neither a saved user nor an id.
+        UnknownRecipients: Some ids are nobody's.
+        TooManyRecipients: There are more than `limit`.
+    """
+    if isinstance(recipients, BaseManager):
+        recipients = recipients.all()
+    if isinstance(recipients, QuerySet) and _is_of_users(recipients):
+        return _distinct(recipients.using(using).values_list("pk", flat=True).iterator(_ROWS_PER_FETCH), limit)
+    ids = _distinct((_user_id(item) for item in _items(recipients)), limit)
+    if missing := _missing(ids, using):
+        raise UnknownRecipients(missing_ids=missing)
+    return ids
+
+
+def find_actor(actor: Any, *, using: str) -> Any:
+    """
+    The primary key of the user or id `actor`; None for None and for an anonymous visitor.
+
+    Raises:
+        InvalidField: It is no saved user.
+    """
+    if actor is None or isinstance(actor, AnonymousUser):
+        return None
+    try:
+        actor_id = _user_id(actor)
+    except InvalidRecipient as error:
+        raise InvalidField(field="actor", problem=f"{actor!r} is neither a saved user nor a user id") from error
+    if _missing([actor_id], using):
+        raise InvalidField(field="actor", problem=f"{actor_id!r} is the id of no user")
+    return actor_id
+
+
+def _is_of_users(queryset: QuerySet[Any]) -> bool:
+    # A queryset of values ("the ids of all followers") is an iterable of ids, whatever its model.
+    return issubclass(queryset.model, get_user_model()) and queryset._iterable_class is ModelIterable
+
+
+def _items(recipients: Any) -> Iterable[Any]:
+    if isinstance(recipients, (Model, *_ID_TYPES)):
+        return [recipients]
+    if isinstance(recipients, Mapping | bytes | bytearray):
+        raise InvalidRecipient(recipients)
+    try:
+        items: Iterable[Any] = iter(recipients)
+    except TypeError:
+        raise InvalidRecipient(recipients) from None
+    return items
+
+
+def _distinct(ids: Iterable[Any], limit: int) -> list[Any]:
+    seen: dict[Any, None] = {}
+    for user_id in ids:
+        seen[user_id] = None
+        if len(seen) > limit:
+            raise TooManyRecipients(limit=limit)
+    return list(seen)
+
+
+def _user_id(value: Any) -> Any:
+    user_model = get_user_model()
+    if isinstance(value, user_model):
+        if value.pk is None:
+            raise InvalidRecipient(value, "is a user that is not saved")
+        return value.pk
+    if isinstance(value, bool) or not isinstance(value, _ID_TYPES):
+        raise InvalidRecipient(value)
+    try:
+        return user_model._meta.pk.to_python(value)
+    except ValidationError:
+        raise InvalidRecipient(value) from None
+
+
+def _missing(ids: list[Any], using: str) -> list[Any]:
+    """Those of `ids` that are no user's."""
+    users = get_user_model()._base_manager.using(using)
+    possible = [user_id for user_id in ids if _is_possible(user_id)]
+    known: set[Any] = set()
+    for part in itertools.batched(possible, _IDS_PER_QUERY):
+        known.update(users.filter(pk__in=part).values_list("pk", flat=True))
+    return [user_id for user_id in ids if user_id not in known]
+
+
+def _is_possible(user_id: Any) -> bool:
+    """Whether a database can be asked for it: an integer out of range or a NUL would be an error there."""
+    try:
+        get_user_model()._meta.pk.run_validators(user_id)
+    except ValidationError:
+        return False
+    return not (isinstance(user_id, str) and "\0" in user_id)

@@ -1,0 +1,247 @@
+"""
+The only writer of the notification tables: telling people of something, and what they did with it.
+
+Owns the transactions. Publishing is the outbox's; what a notification may say is the envelope's.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, router, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from notifications import conf, outbox
+from notifications.envelope import Content, check_content, check_idempotency_key
+from notifications.models import Event, Notification
+from notifications.recipients import find_actor, find_recipients
+
+__all__ = ["anotify", "mark_archived", "mark_read", "mark_relayed", "mark_seen", "notify", "send_notification"]
+
+# Notifications held in memory as objects at a time.
+_ROWS_PER_INSERT = 2000
+_LARGEST_ID = 2**63 - 1
+
+
+def notify(
+    recipients: Any,
+    message: Any,
+    *,
+    kind: Any = "info",
+    title: Any = "",
+    url: Any = "",
+    data: Any = None,
+    actor: Any = None,
+    idempotency_key: str | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> Event:
+    """
+    Tell people of something.
+
+    Args:
+        recipients: A user, a user id, an iterable of both mixed, or a queryset of users; each person is told once.
+            Nobody (an empty list or queryset) is fine: the event is kept, and nobody is told.
+        message: What happened, at most 4000 characters.
+        kind: What sort of event, e.g. "order.shipped".
+        title: One line of at most 200 characters.
+        url: Where a click leads: a path or an http(s) address.
+        data: Anything that is JSON, for the program that shows it.
+        actor: The user (or id) who caused it; an anonymous visitor counts as nobody.
+        idempotency_key: Names the event: a second call with the same key writes nothing and returns the first event.
+        progress: For large calls: called with "saved" or "published" and how many notifications just were.
+
+    Returns:
+        The event. `published_at` is set if its notifications are on the stream already; in a transaction that is
+        never so.
+
+    Raises:
+        InvalidNotification: The call is wrong; its subclasses say what to do. Nothing was written.
+
+    Guarantees:
+        Event and notifications are written in one transaction, within the caller's if there is one. They are published
+        after it has committed, and never if it is rolled back. Redis being away never fails the caller: the event is
+        kept and published by the sweep.
+    """
+    draft = _draft(message, kind=kind, title=title, url=url, data=data, idempotency_key=idempotency_key)
+    database = router.db_for_write(Event)
+    with transaction.atomic(using=database):
+        event, publication = _write(draft, recipients, actor, database, progress)
+        if publication is not None:
+            hook = functools.partial(outbox.publish_after_commit, publication, progress)
+            transaction.on_commit(hook, using=database)
+    return event
+
+
+async def anotify(
+    recipients: Any,
+    message: Any,
+    *,
+    kind: Any = "info",
+    title: Any = "",
+    url: Any = "",
+    data: Any = None,
+    actor: Any = None,
+    idempotency_key: str | None = None,
+) -> Event:
+    """
+    The async twin of `notify`: same arguments, same guarantees.
+
+    The database is used in a thread, Redis on the event loop. Cancelled after the commit, it leaves the event to the
+    sweep.
+    """
+    event, publication = await sync_to_async(_commit)(
+        recipients,
+        message,
+        actor=actor,
+        kind=kind,
+        title=title,
+        url=url,
+        data=data,
+        idempotency_key=idempotency_key,
+    )
+    if publication is not None:
+        await outbox.apublish_after_commit(publication)
+    return event
+
+
+def send_notification(user_id: Any, message: str) -> Event:
+    """Tell one user one thing: `notify` with its defaults."""
+    return notify(user_id, message)
+
+
+def mark_seen(user_id: Any, ids: Iterable[int] | None = None) -> int:
+    """
+    The user has opened the inbox and seen these notifications, or without `ids` all that are not archived.
+
+    Returns:
+        How many were unseen until now. Ids of other people's notifications are ignored.
+    """
+    return _mine(user_id, ids).filter(seen_at=None).update(seen_at=timezone.now())
+
+
+def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
+    """
+    The user has read these notifications, or without `ids` all that are not archived; what is read is seen.
+
+    Returns:
+        How many were unread until now. Ids of other people's notifications are ignored.
+    """
+    now = timezone.now()
+    return _mine(user_id, ids).filter(read_at=None).update(read_at=now, seen_at=Coalesce("seen_at", now))
+
+
+def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
+    """
+    The user has put these notifications away; read or not, they are no longer in the inbox nor counted.
+
+    Returns:
+        How many were in the inbox until now. Ids of other people's notifications are ignored.
+    """
+    return _mine(user_id, ids).filter(archived_at=None).update(archived_at=timezone.now())
+
+
+def mark_relayed(ids: Iterable[int]) -> int:
+    """
+    The relay has handed these notifications to their recipients' groups.
+
+    Returns:
+        How many had not been before.
+    """
+    notifications = Notification.objects.using(router.db_for_write(Notification))
+    return notifications.filter(pk__in=_possible(ids), relayed_at=None).update(relayed_at=timezone.now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """What was asked for, checked without the database."""
+
+    content: Content
+    common: bytes
+    idempotency_key: str | None
+
+
+def _draft(message: Any, *, idempotency_key: str | None, **fields: Any) -> _Draft:
+    content, common = check_content(message, **fields)
+    return _Draft(content=content, common=common, idempotency_key=check_idempotency_key(idempotency_key))
+
+
+def _commit(recipients: Any, message: Any, *, actor: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
+    """Write, and return what is left to publish: nothing if a transaction around us has to commit first."""
+    draft = _draft(message, **fields)
+    database = router.db_for_write(Event)
+    connection = transaction.get_connection(database)
+    is_nested = connection.in_atomic_block or not connection.get_autocommit()
+    with transaction.atomic(using=database):
+        event, publication = _write(draft, recipients, actor, database, None)
+        if publication is not None and is_nested:
+            transaction.on_commit(functools.partial(outbox.publish_after_commit, publication), using=database)
+    return event, None if is_nested else publication
+
+
+def _write(
+    draft: _Draft, recipients: Any, actor: Any, database: str, progress: Callable[[str, int], None] | None
+) -> tuple[Event, outbox.Publication | None]:
+    events = Event.objects.using(database)
+    if draft.idempotency_key is not None:
+        first = events.filter(idempotency_key=draft.idempotency_key).first()
+        if first is not None:
+            return first, None
+    user_ids = find_recipients(recipients, using=database, limit=conf.get_settings().max_recipients)
+    content = draft.content
+    event = Event(
+        kind=content.kind,
+        title=content.title,
+        message=content.message,
+        url=content.url,
+        data=content.data,
+        actor_id=find_actor(actor, using=database),
+        idempotency_key=draft.idempotency_key,
+        created_at=content.created_at,
+        # With nobody to tell there is nothing to publish.
+        published_at=None if user_ids else content.created_at,
+    )
+    if draft.idempotency_key is None:
+        event.save(using=database, force_insert=True)
+    else:
+        try:
+            with transaction.atomic(using=database):
+                event.save(using=database, force_insert=True)
+        except IntegrityError:
+            # Somebody else's call with the same key committed between our look and our insert.
+            first = events.filter(idempotency_key=draft.idempotency_key).first()
+            if first is None:
+                raise
+            return first, None
+    rows = _insert(event, user_ids, database, progress)
+    return event, outbox.Publication(event=event, common=draft.common, rows=rows) if rows else None
+
+
+def _insert(
+    event: Event, user_ids: list[Any], database: str, progress: Callable[[str, int], None] | None
+) -> list[tuple[int, Any]]:
+    """Write the notifications; returns (id, recipient id) in the order of ids."""
+    rows: list[tuple[int, Any]] = []
+    for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
+        made = Notification.objects.using(database).bulk_create(
+            Notification(event=event, recipient_id=user_id, created_at=event.created_at) for user_id in part
+        )
+        rows.extend((notification.pk, notification.recipient_id) for notification in made)
+        if progress is not None:
+            progress("saved", len(part))
+    rows.sort()
+    return rows
+
+
+def _mine(user_id: Any, ids: Iterable[int] | None) -> QuerySet[Notification]:
+    mine = Notification.objects.using(router.db_for_write(Notification)).filter(recipient_id=user_id)
+    return mine.filter(archived_at=None) if ids is None else mine.filter(pk__in=_possible(ids))
+
+
+def _possible(ids: Iterable[int]) -> list[int]:
+    # A database refuses to look for what does not fit its integers; nobody has such an id.
+    return [notification_id for notification_id in ids if 0 < notification_id <= _LARGEST_ID]
