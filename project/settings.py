@@ -82,6 +82,7 @@ if env.str("DATABASE_URL", default=""):
     DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
     DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 else:
+    VAR_DIR.mkdir(parents=True, exist_ok=True)  # SQLite does not make the directory of its file
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
