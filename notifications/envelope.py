@@ -6,6 +6,7 @@ recipient's id is spliced in as bytes. Does not own tables or Redis.
 """
 
 import datetime
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -205,7 +206,10 @@ def _plain_json(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_json(item, f"{path}[{index}]", depth - 1) for index, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {_json_key(key, path): _plain_json(item, f"{path}[{key!r}]", depth - 1) for key, item in value.items()}
+        return {
+            _json_key(key, path): _plain_json(item, f"{path}[{json.dumps(key)}]", depth - 1)
+            for key, item in value.items()
+        }
     problem = f"is of type {type(value).__name__}, which is not JSON: convert it, e.g. with str()"
     raise InvalidData(path=path, problem=problem)
 

@@ -77,7 +77,7 @@ class InvalidData(InvalidNotification):
     `data` is not JSON that every database and browser reads alike.
 
     Attributes:
-        path: Where in `data`, as Python would write it: `data["items"][3]`.
+        path: Where in `data`, written as in Python: `data["items"][3]`.
         problem: What is there and what to do.
     """
 
