@@ -1,0 +1,62 @@
+# The whole workflow. `make` alone lists it.
+#
+# Everything is installed in .venv by the newest Python that will do; a copy of each requirements file in there says what
+# is installed, so that the second `make` has nothing to do. PORT, REDIS_URL, DATABASE_URL and VAR_DIR are the
+# environment's (docs/reference/settings.md).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test check clean .venv/run .venv/dev .venv/browser
+
+PYTHON := .venv/bin/python
+# Probed by running them: a pyenv shim is there, and fails, for versions that are not active.
+CANDIDATES := python3.13 python3.12 python3.14 python3 python
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --prefer-binary
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for another port), Ctrl-C stops it
+	@exec $(PYTHON) -m project.run --stop-with-parent
+
+test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some)
+	@$(PYTHON) -m pytest $(ARGS)
+	@if node -e 'process.exit(parseInt(process.versions.node) < 18)' 2>/dev/null; \
+		then node --test tests/client/*.test.js; \
+		else echo "The tests of client.js in tests/client/ are left out: they need Node.js 18 or newer"; fi
+
+check: .venv/dev ## look at format, lint, types, migrations and the settings for production
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) manage.py makemigrations --check --dry-run
+	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
+		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
+		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
+
+clean: ## remove all that make has made: .venv, caches, and the site's data in var/
+	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/run:
+	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || { \
+		for candidate in $(CANDIDATES); do \
+			if $$candidate -c '$(USABLE)' 2>/dev/null; then found=$$candidate; break; fi; \
+		done; \
+		test -n "$$found" || { echo "Signalbox needs Python 3.12 or newer with venv: install it \
+(Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13)" >&2; exit 1; }; \
+		echo "Making .venv with $$($$found --version)"; \
+		$$found -m venv --clear .venv; \
+	}
+	@cmp -s requirements.txt .venv/requirements.txt || { \
+		echo "Installing requirements.txt" && $(PIP) -r requirements.txt && cp requirements.txt .venv/; \
+	}
+
+.venv/dev: .venv/run
+	@cmp -s requirements-dev.txt .venv/requirements-dev.txt || { \
+		echo "Installing requirements-dev.txt" && $(PIP) -r requirements-dev.txt && cp requirements-dev.txt .venv/; \
+	}
+
+.venv/browser: .venv/dev
+	@$(PYTHON) -m tests.browser

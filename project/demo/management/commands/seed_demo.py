@@ -1,0 +1,105 @@
+"""
+`manage.py seed_demo --users N --cookies FILE`: many users who are logged in, for load tests. Its form is held fixed.
+
+Users `user1` … `userN` have no usable password: the sessions in FILE are the only way in, and only its owner may read
+it.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from importlib import import_module
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.hashers import make_password
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.crypto import get_random_string
+from rich.console import Console
+from rich.progress import track
+
+BATCH_SIZE = 1_000
+SESSION_KEY_LENGTH = 32
+
+
+class Command(BaseCommand):
+    help = "Make user1 … userN and a session for each, and write one user_id<TAB>sessionid per line. DEBUG only."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--users", type=int, required=True, metavar="N", help="how many users")
+        parser.add_argument("--cookies", type=Path, required=True, metavar="FILE", help="written with mode 600")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        count: int = options["users"]
+        cookies: Path = options["cookies"]
+        if not settings.DEBUG:
+            raise CommandError("seed_demo makes users whom everybody with the file can be: it runs with DEBUG on only")
+        if count < 1:
+            raise CommandError(f"--users is {count}: it must be 1 or more")
+        if not cookies.absolute().parent.is_dir():
+            raise CommandError(f"--cookies {cookies}: there is no directory {cookies.absolute().parent}")
+        batches = batched((f"user{number}" for number in range(1, count + 1)), BATCH_SIZE)
+        shown = track(
+            batches,
+            description=f"Seeding {count} users",
+            total=-(-count // BATCH_SIZE),
+            console=Console(file=self.stderr),  # type: ignore[arg-type]
+            disable=count <= BATCH_SIZE or not options["verbosity"],
+        )
+        _write_private(cookies, (f"{user_id}\t{key}\n" for names in shown for user_id, key in _seed(names)))
+        if options["verbosity"]:
+            self.stdout.write(f"{count} users are logged in; their cookies are in {cookies}")
+
+
+def _seed(names: tuple[str, ...]) -> list[tuple[Any, str]]:
+    """Make those of these users who are not there and a new session for each: (user id, session key), in order."""
+    user_model = get_user_model()
+    user_model.objects.bulk_create(
+        [user_model(username=name, password=make_password(None)) for name in names], ignore_conflicts=True
+    )
+    users = {user.get_username(): user for user in user_model.objects.filter(username__in=names)}
+    return [(users[name].pk, key) for name, key in zip(names, _log_in(users[name] for name in names), strict=True)]
+
+
+def _log_in(users: Iterable[AbstractBaseUser]) -> list[str]:
+    """Make a session for each user, in the project's session backend, and return their keys in the same order."""
+    store_class = import_module(settings.SESSION_ENGINE).SessionStore
+    backend = settings.AUTHENTICATION_BACKENDS[0]
+    keys, rows = [], []
+    for user in users:
+        session = {
+            SESSION_KEY: str(user.pk),
+            BACKEND_SESSION_KEY: backend,
+            HASH_SESSION_KEY: user.get_session_auth_hash(),
+        }
+        if issubclass(store_class, DatabaseSessionStore):
+            # In bulk: save() asks the database three times for each session.
+            store = store_class(get_random_string(SESSION_KEY_LENGTH, VALID_KEY_CHARS))
+            store.clear()
+            rows.append(store.create_model_instance(session))
+        else:
+            store = store_class()
+            store.update(session)
+            store.save()
+        keys.append(store.session_key)
+    if rows:
+        type(rows[0]).objects.bulk_create(rows)
+    return keys
+
+
+def _write_private(path: Path, lines: Iterable[str]) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.writelines(lines)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,48 @@
+"""
+`python -m project.web`: the site on uvicorn, with the limits that it is meant to run with.
+
+Owns the web server's options, once for `make run`, the Procfile and the container. Any other ASGI server that is given
+`project.asgi:application` works too (`manage.py runserver` is Daphne).
+"""
+
+import argparse
+
+import uvicorn
+
+__all__ = ["main"]
+
+# What a browser sends are a few short frames; what it gets may be larger (no limit applies to that direction here).
+FRAME_LIMIT_BYTES = 64 * 1024
+PING_SECONDS = 25.0
+PONG_TIMEOUT_SECONDS = 10.0
+# Without a limit a restart waits for ever on open WebSockets (uvicorn#1344).
+DRAIN_SECONDS = 25
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C, then let open requests finish for at most the drain time."""
+    parser = argparse.ArgumentParser(description="Serve the site with uvicorn.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--drain-seconds", type=int, default=DRAIN_SECONDS, help="default: %(default)s")
+    options = parser.parse_args()
+    uvicorn.run(
+        "project.asgi:application",
+        host=options.host,
+        port=options.port,
+        timeout_graceful_shutdown=options.drain_seconds,
+        ws="websockets-sansio",
+        ws_max_size=FRAME_LIMIT_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PONG_TIMEOUT_SECONDS,
+        # Costs each socket some 300 KB and each message a compression, and saves little on messages this short.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
