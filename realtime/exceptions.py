@@ -1,12 +1,14 @@
 """Every error that `realtime` raises on purpose. Owns no behaviour."""
 
 __all__ = [
+    "EntryRejected",
     "FrameRefused",
     "RealtimeError",
     "StreamUnavailable",
     "SubscriberTooSlow",
     "SubscriptionClosed",
     "SubscriptionGap",
+    "Unavailable",
 ]
 
 
@@ -66,5 +68,26 @@ class FrameRefused(RealtimeError):
         super().__init__(f"{code}: {detail}")
 
 
-class StreamUnavailable(RealtimeError):
+class Unavailable(RealtimeError):
+    """
+    Something that the work needs is away for now: a database, Redis, the network. The work itself is not at fault.
+
+    A stream handler raises it to be called again, as often as it takes, without an attempt being counted.
+    """
+
+
+class StreamUnavailable(Unavailable):
     """Redis did not take the entries now. Nothing is known to be appended; appending again is safe (same guard)."""
+
+
+class EntryRejected(RealtimeError):
+    """
+    No attempt will ever succeed with this entry: a stream handler raises it to have it moved to the dead letters.
+
+    Attributes:
+        reason: What is wrong with the entry.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

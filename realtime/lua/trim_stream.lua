@@ -1,0 +1,26 @@
+-- Removes the entries that all groups of a stream have finished.
+-- KEYS[1] stream
+-- Returns how many were removed.
+local function is_older(a, b)
+  local a_ms, a_number = string.match(a, '(%d+)-(%d+)')
+  local b_ms, b_number = string.match(b, '(%d+)-(%d+)')
+  if a_ms == b_ms then
+    return tonumber(a_number) < tonumber(b_number)
+  end
+  return tonumber(a_ms) < tonumber(b_ms)
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return 0
+end
+local oldest_kept
+for _, pairs_of_group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #pairs_of_group, 2 do
+    group[pairs_of_group[at]] = pairs_of_group[at + 1]
+  end
+  local first = redis.call('XPENDING', KEYS[1], group['name'])[2] or group['last-delivered-id']
+  if not oldest_kept or is_older(first, oldest_kept) then
+    oldest_kept = first
+  end
+end
+return oldest_kept and redis.call('XTRIM', KEYS[1], 'MINID', oldest_kept) or 0

@@ -1,0 +1,65 @@
+"""
+Saying once that something is away, waiting, and saying once that it is back.
+
+Owns the log lines and the waits of an outage. Does not own what is tried again.
+"""
+
+import asyncio
+import logging
+import time
+
+import redis
+
+from realtime.backoff import Backoff
+
+__all__ = ["REDIS_ERRORS", "Outage"]
+
+logger = logging.getLogger(__name__)
+
+# What redis-py raises when the server is away, starting, read-only, full or in disorder; TimeoutError is an OSError.
+REDIS_ERRORS = (redis.RedisError, OSError)
+
+
+class Outage:
+    """
+    The state of one thing that may be away; whoever uses the thing shares it.
+
+    Args:
+        what: Its name in the log: "Redis".
+        backoff: How long the users wait between tries.
+    """
+
+    def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
+        self._what = what
+        self._backoff = backoff or Backoff()
+        # When it went away, on the monotonic clock; None while it is there.
+        self._since: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is away."""
+        return self._since is not None
+
+    def begin(self, error: BaseException) -> None:
+        """It failed with `error`: say so, if it is news."""
+        if self._since is None:
+            self._since = time.monotonic()
+            logger.warning(
+                "%s is away (%s: %s): trying again until it is back", self._what, type(error).__name__, error
+            )
+
+    def over(self) -> None:
+        """It worked: say so, if it is news."""
+        if self._since is not None:
+            logger.warning("%s: back after %.1f s", self._what, time.monotonic() - self._since)
+            self._since = None
+
+    async def wait(self, error: BaseException, attempt: int) -> None:
+        """
+        It failed with `error`: say so, if it is news, and sleep before the next try, with full jitter.
+
+        Args:
+            attempt: How many tries of this user have failed in a row before this one.
+        """
+        self.begin(error)
+        await asyncio.sleep(self._backoff.delay_seconds(attempt))
