@@ -10,7 +10,7 @@ touches the database, so a connection costs the event loop no thread hop after t
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 import redis
 from channels.consumer import AsyncConsumer
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Joining or leaving a group that takes longer than this is taken for a lost Redis.
 LAYER_TIMEOUT_SECONDS = 5.0
-# So many refused objects end a connection: a client that misspells learns of it, a flood of rubbish costs little.
+# More refused objects than this end a connection: who misspells learns of it, a flood of rubbish costs little.
 REFUSED_LIMIT = 16
 
 _LAYER_LOST = (redis.RedisError, OSError)
@@ -40,6 +40,10 @@ class _Close(Exception):
         self.code = code
         self.reason = reason
         super().__init__(reason)
+
+
+class _Gone(Exception):
+    """The client has left."""
 
 
 class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
@@ -61,17 +65,16 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
         self.refused_count = 0
         await receive()
         subprotocol = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in scope["subprotocols"] else None
-        # Refused only after accept: a browser shows its page the close code, but not the status of a handshake, and a
-        # page that does not know why it is refused tries for ever.
         try:
+            # Refused only after accept: a browser shows its page the close code, but not the status of a handshake, and
+            # a page that does not know why it is refused tries for ever.
             await self.send({"type": "websocket.accept", "subprotocol": subprotocol})
             user = scope["user"]
             if not (user.is_authenticated and user.is_active):
                 raise _Close(CloseCode.UNAUTHORISED, "sign in first")
-            async with asyncio.TaskGroup() as tasks:
-                delivery = tasks.create_task(self._deliver(user.pk), name=f"realtime deliver {user.pk}")
-                await self._listen(receive)
-                delivery.cancel()
+            await self._serve(user.pk, receive)
+        except* _Gone:
+            pass
         except* _Close as group:
             close = next(error for error in group.exceptions if isinstance(error, _Close))
             with contextlib.suppress(OSError):
@@ -80,41 +83,58 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
             # Servers raise one from send() when the client has gone (ASGI 2.4); there is nobody left to tell.
             logger.debug("the client went away", exc_info=True)
 
-    async def _deliver(self, user_id: Any) -> None:
-        """Join the user's group, say hello, then hand on what comes, until cancelled."""
+    async def _serve(self, user_id: Any, receive: Any) -> None:
         topic = user_topic(user_id)
         layer = get_channel_layer(self.channel_layer_alias)
+        # Not interrupted by the client's leaving: a layer has no way to forget a channel that is half made.
+        channel = await self._join(layer, topic)
+        # Whether the channel is being waited on; a layer forgets a channel when that wait is cancelled.
+        waiting = False
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                # It raises when the connection is over, and that cancels what is below.
+                tasks.create_task(self._listen(receive), name=f"realtime listen {topic}")
+                await self._send_text(protocol.hello(user_id))
+                while True:
+                    waiting = True
+                    event = await layer.receive(channel)
+                    waiting = False
+                    await self._hand_on(event)
+        finally:
+            await self._leave(layer, topic, channel, forget=not waiting)
+
+    async def _join(self, layer: Any, topic: str) -> str:
         try:
             async with asyncio.timeout(LAYER_TIMEOUT_SECONDS):
-                channel = await layer.new_channel()
+                channel: str = await layer.new_channel()
                 await layer.group_add(topic, channel)
         except _LAYER_LOST as error:
             logger.warning("the channel layer cannot be reached, a client is told to come back: %r", error)
             raise _Close(CloseCode.REDIS_LOST, "come back soon") from error
-        try:
-            await self._send_text(protocol.hello(user_id))
-            while True:
-                match await layer.receive(channel):
-                    case {"type": "realtime.message", "topic": str(name), "data": str(data)}:
-                        await self._send_text(protocol.message(name, data))
-                    case event:
-                        logger.error("an event on the group %s is no realtime.message: %.200r", topic, event)
-        finally:
-            await self._leave(layer, topic, channel)
+        return channel
 
-    async def _leave(self, layer: Any, topic: str, channel: str) -> None:
+    async def _leave(self, layer: Any, topic: str, channel: str, *, forget: bool) -> None:
         try:
             async with asyncio.timeout(LAYER_TIMEOUT_SECONDS):
                 await layer.group_discard(topic, channel)
+                if forget:
+                    await _forget(layer, channel)
         except _LAYER_LOST as error:
             logger.warning("the group %s was not left, the channel layer cannot be reached: %r", topic, error)
 
-    async def _listen(self, receive: Any) -> None:
-        """Answer what the client says until it leaves."""
+    async def _hand_on(self, event: Any) -> None:
+        match event:
+            case {"type": "realtime.message", "topic": str(topic), "data": str(data)}:
+                await self._send_text(protocol.message(topic, data))
+            case _:
+                logger.error("an event that is no realtime.message was sent to a user's group: %.200r", event)
+
+    async def _listen(self, receive: Any) -> NoReturn:
+        """Answer what the client says; raise when it leaves or must go."""
         while True:
             event = await receive()
             if event["type"] == "websocket.disconnect":
-                return
+                raise _Gone
             text = event.get("text")
             if text is None:
                 raise _Close(CloseCode.PROTOCOL_ERROR, "binary frames are not understood")
@@ -136,3 +156,12 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _send_text(self, text: str) -> None:
         await self.send({"type": "websocket.send", "text": text})
+
+
+async def _forget(layer: Any, channel: str) -> None:
+    # Layers have no word for it, but each forgets a channel when a receive() on it is cancelled, and that waits only
+    # once everything held has been taken.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            while True:
+                await layer.receive(channel)
