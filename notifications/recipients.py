@@ -107,9 +107,13 @@ def _user_id(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, _ID_TYPES):
         raise InvalidRecipient(value)
     try:
-        return user_model._meta.pk.to_python(value)
+        user_id = user_model._meta.pk.to_python(value)
     except ValidationError:
         raise InvalidRecipient(value) from None
+    # int(UUID) exists: the id of somebody in another database would be a huge number here.
+    if isinstance(value, uuid.UUID) and isinstance(user_id, int):
+        raise InvalidRecipient(value)
+    return user_id
 
 
 def _missing(ids: list[Any], using: str) -> list[Any]:

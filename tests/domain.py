@@ -1,0 +1,31 @@
+"""People to notify, and what of it is on the stream."""
+
+import json
+from typing import Any
+
+import redis
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+
+from realtime.keys import Keys
+
+__all__ = ["entries_on_stream", "make_users", "recipients_on_stream"]
+
+
+def make_users(count: int = 1, prefix: str = "user") -> list[User]:
+    """`count` saved users: user1, user2, …"""
+    names = (f"{prefix}{number}" for number in range(1, count + 1))
+    return get_user_model().objects.bulk_create(User(username=name, password="!") for name in names)
+
+
+def entries_on_stream(client: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
+    """The entries of the stream, in order: `n`, `u` as written and `e` decoded."""
+    entries = client.xrange(keys.stream("notifications"))
+    return [
+        {"n": fields[b"n"].decode(), "u": fields[b"u"].decode(), "e": json.loads(fields[b"e"])} for _, fields in entries
+    ]
+
+
+def recipients_on_stream(client: redis.Redis, keys: Keys) -> list[int]:
+    """The user ids of the stream's entries, in order."""
+    return [int(entry["u"]) for entry in entries_on_stream(client, keys)]

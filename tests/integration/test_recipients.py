@@ -1,0 +1,155 @@
+"""Who is meant: users, ids, both mixed, querysets; and what is refused."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.utils.functional import SimpleLazyObject
+
+from notifications.exceptions import InvalidRecipient, UnknownRecipients
+from notifications.models import Event
+from notifications.recipients import find_recipients
+from tests.domain import make_users
+
+pytestmark = pytest.mark.django_db
+
+
+class Employee(User):
+    """A proxy, as admin sites like them."""
+
+    class Meta:
+        proxy = True
+        app_label = "auth"
+
+
+def _find(recipients: Any) -> list[Any]:
+    return find_recipients(recipients, using="default", limit=100)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (lambda a, b: a, "a"),
+        (lambda a, b: a.pk, "a"),
+        (lambda a, b: str(a.pk), "a"),
+        (lambda a, b: SimpleLazyObject(lambda: a), "a"),
+        (lambda a, b: Employee.objects.get(pk=a.pk), "a"),
+        (lambda a, b: [b, a], "ba"),
+        (lambda a, b: (b.pk, a.pk), "ba"),
+        (lambda a, b: [b, a.pk, str(b.pk), a], "ba"),
+        (lambda a, b: {a.pk}, "a"),
+        (lambda a, b: (user for user in (a, b)), "ab"),
+        (lambda a, b: {a.pk: "x", b.pk: "y"}.keys(), "ab"),
+        (lambda a, b: range(a.pk, a.pk + 1), "a"),
+        (lambda a, b: [], ""),
+        (lambda a, b: User.objects.order_by("-id"), "ba"),
+        (lambda a, b: User.objects.order_by("id")[:1], "a"),
+        (lambda a, b: User.objects.none(), ""),
+        (lambda a, b: User.objects.filter(pk=a.pk).union(User.objects.filter(pk=b.pk)).order_by("id"), "ab"),
+        (lambda a, b: Employee.objects.order_by("id"), "ab"),
+        (lambda a, b: User.objects, "ab"),
+        (lambda a, b: Group.objects.get().user_set, "b"),
+        (lambda a, b: Group.objects.values_list("user", flat=True), "b"),
+        (lambda a, b: User.objects.order_by("id").values_list("id", flat=True), "ab"),
+        (lambda a, b: User.objects.order_by("id").only("username"), "ab"),
+    ],
+)
+def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any], expected: str) -> None:
+    """Each person once, in the order given."""
+    alice, bob = make_users(2)
+    Group.objects.create(name="staff").user_set.add(bob)
+    names = {alice.pk: "a", bob.pk: "b"}
+    found = _find(given(alice, bob))
+    assert "".join(names[user_id] for user_id in found) == expected
+    assert all(type(user_id) is int for user_id in found)
+
+
+@pytest.mark.parametrize(
+    "recipients",
+    [
+        None,
+        True,
+        False,
+        1.0,
+        b"1",
+        "",
+        "alice",
+        "1.5",
+        uuid.UUID(int=1),
+        {1: "x"},
+        object(),
+        User(username="unsaved"),
+        AnonymousUser(),
+        SimpleLazyObject(AnonymousUser),
+        [1, True],
+        [None],
+        [[1]],
+        [1.5],
+        User,
+        Group(pk=1),
+        Event(pk=1),
+    ],
+)
+def test_what_is_no_recipient_is_refused(recipients: Any) -> None:
+    """The error shows it; True is not the user 1, and a text is one id and not a list of digits."""
+    make_users()
+    with pytest.raises(InvalidRecipient) as caught:
+        _find(recipients)
+    assert str(caught.value).startswith("recipient ")
+    assert str(caught.value).endswith(": give users, their ids, or a queryset of users")
+
+
+def test_users_of_another_model_in_a_queryset_are_refused() -> None:
+    """A group is not a user, even if it has the same id as one."""
+    make_users()
+    Group.objects.create(name="staff")
+    with pytest.raises(InvalidRecipient):
+        _find(Group.objects.all())
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ([0], "no user has the id 0: nobody was notified"),
+        ([-1, 10**9], "no users have the ids -1, 1000000000: nobody was notified"),
+        ([2**63, 10**40], f"no users have the ids {2**63}, {10**40}: nobody was notified"),
+        (
+            range(10**9, 10**9 + 9),
+            "no users have the ids 1000000000, 1000000001, 1000000002, 1000000003, 1000000004 "
+            "and 4 more: nobody was notified",
+        ),
+    ],
+)
+def test_unknown_ids_are_named(missing: Any, text: str) -> None:
+    """The first few in the text, all of them in the error."""
+    (alice,) = make_users()
+    with pytest.raises(UnknownRecipients) as caught:
+        _find([alice, *missing])
+    assert caught.value.missing_ids == tuple(missing)
+    assert str(caught.value) == text
+
+
+def test_a_deleted_user_is_unknown() -> None:
+    """Not an integrity error when the transaction commits."""
+    alice, bob = make_users(2)
+    User.objects.filter(pk=bob.pk).delete()
+    with pytest.raises(UnknownRecipients) as caught:
+        _find([alice, bob])
+    assert caught.value.missing_ids == (bob.pk,)
+
+
+def test_a_queryset_is_read_as_keys_in_one_query(django_assert_num_queries: Any) -> None:
+    """No user object is made, whatever the queryset would have fetched."""
+    make_users(50)
+    with django_assert_num_queries(1) as captured:
+        assert len(_find(User.objects.all())) == 50
+    assert "password" not in captured.captured_queries[0]["sql"]
+
+
+def test_ids_are_looked_up_together(django_assert_num_queries: Any) -> None:
+    """Not one by one."""
+    users = make_users(50)
+    with django_assert_num_queries(1):
+        assert len(_find(users)) == 50
