@@ -12,7 +12,8 @@ PYTHON := .venv/bin/python
 # Probed by running them: a pyenv shim is there, and fails, for versions that are not active.
 CANDIDATES := python3.13 python3.12 python3.14 python3 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
-PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --prefer-binary
+# Without compiling: Python compiles what it imports by itself, which is a small part and takes seconds less.
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --prefer-binary --no-compile
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
