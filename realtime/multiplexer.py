@@ -270,8 +270,10 @@ class Multiplexer:
             # Runs as soon as the reader has to wait for the socket.
             asyncio.get_running_loop().call_soon(self._hand_on)
         for listener in name.listeners:
-            listener._push(message)
-            self._touched[listener] = None
+            # Until all of its names are back and it has been told, what comes is part of the gap.
+            if not listener._gap_is_due:
+                listener._push(message)
+                self._touched[listener] = None
 
     def _hand_on(self) -> None:
         self._batch_count += 1

@@ -158,7 +158,8 @@ class Subscription(Listener):
 
         Raises:
             SubscriberTooSlow: Once after an overflow, before the messages that are still held.
-            SubscriptionGap: Once after the connection was lost and every name is subscribed again.
+            SubscriptionGap: Once after the connection was lost and every name is subscribed again, before the first
+                message that came after the loss.
             SubscriptionClosed: It was left or the multiplexer has stopped, and nothing is held any more.
 
         Guarantees:
