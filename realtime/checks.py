@@ -1,0 +1,110 @@
+"""
+Django's system checks of the transport: what would fail silently later is said when the process starts.
+
+Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists them. Reads settings and opens nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from channels_redis.utils import decode_hosts
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from realtime.conf import RealtimeSettings, load
+from realtime.origins import Origin
+
+__all__ = ["check_asgi_application", "check_channel_layer", "check_settings"]
+
+# `manage.py check --tag realtime` runs these alone.
+_TAG = "realtime"
+_IN_MEMORY = "channels.layers.InMemoryChannelLayer"
+_LAYER_HINT = (
+    'Set CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", '
+    '"CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]}}}.'
+)
+
+
+@register(_TAG)
+def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """REALTIME is there, has known keys of the right types (E001), and its origins are origins (E002)."""
+    try:
+        values = load(RealtimeSettings, "REALTIME")
+    except ImproperlyConfigured as error:
+        hint = 'At least REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} is needed.'
+        return [Error(str(error), hint=hint, id="realtime.E001")]
+    return [
+        Error(
+            f'REALTIME["ALLOWED_ORIGINS"] has {origin!r}, which is no origin and will match no page.',
+            hint='Spell it "https://app.example.com", with the port if it is not the usual one, and nothing after.',
+            id="realtime.E002",
+        )
+        for origin in values.allowed_origins
+        if Origin.parse(origin) is None
+    ]
+
+
+@register(_TAG)
+def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """
+    There is a channel layer (E003) that reaches other processes (E004, with DEBUG W001), and whose idle connections
+    live (W002).
+    """
+    layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    backend = layers.get("default", {}).get("BACKEND", "")
+    try:
+        import_string(backend)
+    except ImportError as error:
+        problem = f"CHANNEL_LAYERS has no default layer that can be imported: {error}."
+        return [Error(problem, hint=_LAYER_HINT, id="realtime.E003")]
+    if backend == _IN_MEMORY:
+        return [_in_memory()]
+    hosts = layers["default"].get("CONFIG", {}).get("hosts")
+    if backend.startswith("channels_redis.") and _is_cut_when_idle(hosts):
+        return [
+            Warning(
+                f"redis-py {redis.__version__} cuts connections that are idle for 5 seconds, and {backend} does not "
+                "survive that (channels_redis#422): browsers would stop hearing of notifications.",
+                hint='Give each host as {"address": REDIS_URL, "socket_timeout": None}.',
+                id="realtime.W002",
+            )
+        ]
+    return []
+
+
+@register(_TAG)
+def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """ASGI_APPLICATION is set (W003): without it, runserver serves no WebSocket."""
+    if getattr(settings, "ASGI_APPLICATION", None):
+        return []
+    return [
+        Warning(
+            "ASGI_APPLICATION is not set: `manage.py runserver` will serve pages, but no WebSocket.",
+            hint='Set it to the ASGI application of the project, e.g. "project.asgi.application".',
+            id="realtime.W003",
+        )
+    ]
+
+
+def _in_memory() -> CheckMessage:
+    kind, number = (Warning, "W001") if settings.DEBUG else (Error, "E004")
+    return kind(
+        "The channel layer is in memory: what run_bot_subscriber or another web process sends reaches no browser.",
+        hint=f"{_LAYER_HINT} Where one process is meant, as in tests, silence realtime.{number}.",
+        id=f"realtime.{number}",
+    )
+
+
+def _is_cut_when_idle(hosts: Any) -> bool:
+    if int(redis.__version__.split(".")[0]) < 8:
+        return False
+    try:
+        entries = decode_hosts(hosts)
+    except ValueError:
+        # The layer says what is wrong with them when it is made.
+        return False
+    return any("socket_timeout" not in host or host["socket_timeout"] is not None for host in entries)
