@@ -7,6 +7,8 @@ Owns the log lines and the waits of an outage. Does not own what is tried again.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import redis
 
@@ -63,3 +65,16 @@ class Outage:
         """
         self.begin(error)
         await asyncio.sleep(self._backoff.delay_seconds(attempt))
+
+    async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Send a Redis command that may be sent twice until Redis has taken it, and return its answer."""
+        failures = 0
+        while True:
+            try:
+                answer = await command(*arguments)
+            except REDIS_ERRORS as error:
+                await self.wait(error, failures)
+                failures += 1
+            else:
+                self.over()
+                return answer
