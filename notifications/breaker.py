@@ -41,6 +41,8 @@ class Breaker:
         # Monotonic time of the last warning, and the events left to the sweep since then.
         self._warned_at: float | None = None
         self._unmentioned_count = 0
+        # Whether the log says that Redis is away, and not yet that it is back.
+        self._is_said_away = False
 
     def try_now(self) -> bool:
         """Whether to publish now, and then report `succeeded` or `failed`; if not, the event counts as left."""
@@ -65,8 +67,9 @@ class Breaker:
     def succeeded(self) -> None:
         """The try found Redis there."""
         with self._lock:
-            if self._open_until is not None:
-                self._open_until = None
+            self._open_until = None
+            if self._is_said_away:
+                self._is_said_away = False
                 logger.info("Redis is back: events are published on commit again")
 
     def _leave(self, now: float, reason: str) -> None:
@@ -76,3 +79,4 @@ class Breaker:
             logger.warning("%s: %d event(s) left in the outbox for the sweep", reason, self._unmentioned_count)
             self._warned_at = now
             self._unmentioned_count = 0
+            self._is_said_away = True

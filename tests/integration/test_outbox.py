@@ -1,0 +1,195 @@
+"""What is committed is published, whatever fails in between, and published once."""
+
+import datetime
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from notifications import outbox, services
+from notifications.models import Event, Notification
+from realtime.keys import Keys
+from tests.domain import entries_on_stream, make_users, recipients_on_stream
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(signalbox: Any) -> None:
+    signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0.0}
+
+
+def _unpublish(event: Event) -> None:
+    """As if the process had died before it could note that the event is published."""
+    Event.objects.filter(pk=event.pk).update(published_at=None)
+
+
+def _committed_event(*recipients: User) -> Event:
+    """An event in the outbox, as a crash after its commit leaves it."""
+    event = Event.objects.create(message="Hello")
+    Notification.objects.bulk_create(Notification(event=event, recipient=recipient) for recipient in recipients)
+    return event
+
+
+class TestPublishing:
+    def test_an_event_leaves_the_outbox_once(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Entries in the order of ids; the second call and an event that does not exist do nothing."""
+        users = make_users(3)
+        event = _committed_event(*users)
+        assert outbox.publish_event(event.pk) is True
+        assert outbox.publish_event(event.pk) is False
+        assert outbox.publish_event(10**9) is False
+        assert recipients_on_stream(redis_client, keys) == [user.pk for user in users]
+        event.refresh_from_db()
+        assert event.published_at is not None
+
+    def test_the_sweep_says_what_notify_would_have_said(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """The same envelope, whether it is made from memory or from the database."""
+        (alice,) = make_users()
+        data = {"a": [1, 2.5, None, True, {"ä": "\u2028 🚚"}], "small": -0.001, "large": 2**53 - 1}
+        event = services.notify(alice, "Hello\nthere", title="„Titel“", url="/x", kind="a.b", data=data)
+        _unpublish(event)
+        redis_client.delete(*redis_client.scan_iter(match=f"*{keys.prefix}*"), keys.stream("notifications"))
+        services.notify(alice, "another")
+        assert outbox.publish_event(event.pk)
+        again = entries_on_stream(redis_client, keys)[-1]["e"]
+        assert again["created_at"] == event.created_at.isoformat().replace("+00:00", "Z")
+        assert (again["message"], again["title"], again["url"], again["kind"], again["data"]) == (
+            "Hello\nthere",
+            "„Titel“",
+            "/x",
+            "a.b",
+            data,
+        )
+
+    def test_a_lost_answer_doubles_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Redis had taken it all; publishing again finds the guards."""
+        users = make_users(1200)
+        event = services.notify(users, "Hello")
+        _unpublish(event)
+        assert outbox.publish_event(event.pk) is True
+        assert recipients_on_stream(redis_client, keys) == [user.pk for user in users]
+
+    def test_rows_deleted_in_between_neither_shift_nor_hide_others(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """After a failure in mid-event and the deletion of users on both sides of it."""
+        users = make_users(1600)
+
+        def fail_after_the_first_part(step: str, count: int) -> None:
+            if step == "published":
+                raise ZeroDivisionError
+
+        event = services.notify(users, "Hello", progress=fail_after_the_first_part)
+        published = recipients_on_stream(redis_client, keys)
+        assert 0 < len(published) < len(users)
+        User.objects.filter(pk__in=[users[0].pk, users[-1].pk]).delete()
+        assert outbox.publish_event(event.pk) is True
+        assert recipients_on_stream(redis_client, keys) == [user.pk for user in users[:-1]]
+
+    def test_an_event_whose_recipients_are_gone_leaves_the_outbox(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """There is nobody left to tell."""
+        (alice,) = make_users()
+        event = _committed_event(alice)
+        User.objects.filter(pk=alice.pk).delete()
+        assert outbox.publish_event(event.pk) is True
+        assert redis_client.xlen(keys.stream("notifications")) == 0
+
+    def test_a_new_database_may_reuse_the_ids_of_an_old_one(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Guards of the old one, still in Redis, keep nothing back."""
+        alice, bob = make_users(2)
+        old = services.notify(alice, "old")
+        notification_id = old.notifications.get().pk
+        event_id = old.pk
+        old.delete()
+        new = Event.objects.create(pk=event_id, message="new")
+        Notification.objects.create(pk=notification_id, event=new, recipient=bob)
+        assert outbox.publish_event(event_id) is True
+        assert recipients_on_stream(redis_client, keys) == [alice.pk, bob.pk]
+
+    def test_publishing_at_the_same_time_doubles_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Eight sweeps together publish each event once, and count it once."""
+        users = make_users(5)
+        for _ in range(10):
+            _committed_event(*users)
+
+        def sweep(_: int) -> int:
+            try:
+                return outbox.sweep()
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(sweep, range(8))) == 10
+        entries = entries_on_stream(redis_client, keys)
+        assert sorted(int(entry["n"]) for entry in entries) == list(
+            Notification.objects.order_by("id").values_list("id", flat=True)
+        )
+
+    def test_what_else_goes_wrong_is_logged_and_reaches_no_caller(
+        self, caplog: pytest.LogCaptureFixture, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """With its traceback; the transaction's other callbacks run, and the sweep heals it."""
+        (alice,) = make_users()
+        ran = []
+
+        def fail(step: str, count: int) -> None:
+            if step == "published":
+                raise ZeroDivisionError
+
+        with transaction.atomic():
+            event = services.notify(alice, "Hello", progress=fail)
+            transaction.on_commit(lambda: ran.append("after"))
+        assert ran == ["after"]
+        assert event.published_at is None
+        (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert record.getMessage() == f"publishing event {event.pk} failed: it stays in the outbox for the sweep"
+        assert record.exc_info is not None
+        assert record.exc_info[0] is ZeroDivisionError
+        assert outbox.sweep() == 1
+        assert recipients_on_stream(redis_client, keys) == [alice.pk]
+
+    async def test_the_async_twin_publishes_too(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Once as well."""
+        (alice,) = await sync_to_async(make_users)(1)
+        event = await sync_to_async(_committed_event)(alice)
+        assert await outbox.apublish_event(event.pk) is True
+        assert await outbox.apublish_event(event.pk) is False
+        assert recipients_on_stream(redis_client, keys) == [alice.pk]
+
+
+class TestSweep:
+    def test_it_publishes_the_oldest_first_and_no_more_than_asked(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """The rest is for the next call."""
+        (alice,) = make_users()
+        events = [_committed_event(alice) for _ in range(5)]
+        assert [outbox.sweep(limit=2) for _ in range(4)] == [2, 2, 1, 0]
+        entries = entries_on_stream(redis_client, keys)
+        assert [entry["e"]["event_id"] for entry in entries] == [event.pk for event in events]
+
+    def test_it_leaves_young_events_to_those_who_made_them(self, signalbox: Any) -> None:
+        """They are probably just publishing them."""
+        (alice,) = make_users()
+        event = _committed_event(alice)
+        signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 3600.0}
+        assert outbox.sweep() == 0
+        Event.objects.filter(pk=event.pk).update(created_at=timezone.now() - datetime.timedelta(hours=2))
+        assert outbox.sweep() == 1
+
+    def test_an_event_that_cannot_be_published_does_not_hold_up_others(
+        self, caplog: pytest.LogCaptureFixture, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """It is logged; notify() would have refused it."""
+        if connection.vendor != "sqlite":
+            pytest.skip("no other database stores half a character")
+        alice, bob = make_users(2)
+        broken = _committed_event(alice)
+        Event.objects.filter(pk=broken.pk).update(data="\ud800")
+        _committed_event(bob)
+        assert outbox.sweep() == 1
+        assert recipients_on_stream(redis_client, keys) == [bob.pk]
+        assert f"event {broken.pk} cannot be published and stays in the outbox" in caplog.text

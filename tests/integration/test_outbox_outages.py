@@ -1,0 +1,162 @@
+"""Redis away, hanging or back, and processes killed at the worst moment: nothing is lost, nothing doubled."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.db import connection
+
+from notifications import outbox, services
+from notifications.models import Event
+from realtime import conf, connections
+from realtime.exceptions import StreamUnavailable
+from realtime.keys import Keys
+from tests.domain import make_users, recipients_on_stream
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until_sync
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SOCKET_TIMEOUT_SECONDS = 1.0
+
+
+@pytest.fixture
+def own_redis(signalbox: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
+    """A server that this test may stop; clients give up sooner than in production, the sweep takes any event."""
+    monkeypatch.setitem(connections._PUBLISHER, "socket_timeout", SOCKET_TIMEOUT_SECONDS)
+    monkeypatch.setattr(connections, "PUBLISH_RETRIES", 0)
+    signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0.0}
+    with RedisServer(append_only=True) as server:
+        signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
+        yield server
+        conf.sync_redis().close()
+
+
+@pytest.fixture
+def start(
+    own_redis: RedisServer, keys: Keys, tmp_path: Path
+) -> Iterator[Callable[[str, User], subprocess.Popen[bytes]]]:
+    """Starts notify_and_die.py on this test's database and Redis."""
+    processes = []
+
+    def start(how: str, recipient: User) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "VAR_DIR": str(tmp_path),
+            "REDIS_URL": own_redis.url,
+            "TEST_DATABASE": str(connection.settings_dict["NAME"]),
+            "TEST_PREFIX": keys.prefix,
+            "RECIPIENT": str(recipient.pk),
+        }
+        command = [sys.executable, "-m", "tests.integration.notify_and_die", how]
+        processes.append(subprocess.Popen(command, env=environment))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _warning_count(caplog: pytest.LogCaptureFixture) -> int:
+    return len([record for record in caplog.records if record.levelno >= logging.WARNING])
+
+
+def _on_stream(server: RedisServer, keys: Keys) -> list[int]:
+    with connections.publisher(server.url) as client:
+        return recipients_on_stream(client, keys)
+
+
+class TestRedisAway:
+    def test_a_dead_redis_fails_no_caller_and_the_sweep_heals(
+        self, own_redis: RedisServer, keys: Keys, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Twenty calls, one warning; when Redis is back, each is published once."""
+        users = make_users(20)
+        own_redis.kill()
+        events = [services.notify(user, "Hello") for user in users]
+        assert all(event.published_at is None for event in events)
+        assert _warning_count(caplog) == 1
+        with pytest.raises(StreamUnavailable):
+            outbox.sweep()
+        own_redis.start()
+        assert outbox.sweep() == 20
+        assert outbox.sweep() == 0
+        assert _on_stream(own_redis, keys) == [user.pk for user in users]
+
+    def test_a_hanging_redis_is_waited_for_once(self, own_redis: RedisServer, keys: Keys) -> None:
+        """The first caller meets the timeout; the next ones leave their event to the sweep at once."""
+        users = make_users(10)
+        services.notify(users[0], "before")
+        own_redis.pause()
+        services.notify(users[1], "waits")
+        started = time.monotonic()
+        for user in users[2:]:
+            services.notify(user, "does not wait")
+        assert time.monotonic() - started < SOCKET_TIMEOUT_SECONDS
+        own_redis.resume()
+        assert outbox.sweep() == 9
+        assert sorted(_on_stream(own_redis, keys)) == [user.pk for user in users]
+
+    def test_redis_back_after_the_pause_is_used_again(self, own_redis: RedisServer, signalbox: Any) -> None:
+        """Without the sweep."""
+        signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
+        (alice,) = make_users()
+        own_redis.kill()
+        assert services.notify(alice, "away").published_at is None
+        own_redis.start()
+        assert services.notify(alice, "back").published_at is not None
+
+    async def test_the_async_twin_neither_fails_nor_waits(
+        self, own_redis: RedisServer, keys: Keys, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Killed before the first connection of this loop."""
+        users = await sync_to_async(make_users)(5)
+        own_redis.kill()
+        events = [await services.anotify(user, "Hello") for user in users]
+        assert all(event.published_at is None for event in events)
+        assert _warning_count(caplog) == 1
+        own_redis.start()
+        assert await sync_to_async(outbox.sweep)() == 5
+        await conf.close_async_redis()
+        assert _on_stream(own_redis, keys) == [user.pk for user in users]
+
+
+class TestCrash:
+    def test_a_process_killed_between_commit_and_publishing_loses_nothing(
+        self, start: Callable[[str, User], subprocess.Popen[bytes]], own_redis: RedisServer, keys: Keys
+    ) -> None:
+        """The sweep of another process publishes its event, once."""
+        (alice,) = make_users()
+        assert start("killed-after-commit", alice).wait(timeout=30) == -signal.SIGKILL
+        assert Event.objects.get().published_at is None
+        assert _on_stream(own_redis, keys) == []
+        assert outbox.sweep() == 1
+        assert outbox.sweep() == 0
+        assert _on_stream(own_redis, keys) == [alice.pk]
+
+    def test_a_process_killed_while_publishing_doubles_nothing(
+        self, start: Callable[[str, User], subprocess.Popen[bytes]], own_redis: RedisServer, keys: Keys
+    ) -> None:
+        """Redis holds its command back and may or may not run it: the event ends on the stream once."""
+        (alice,) = make_users()
+        with connections.publisher(own_redis.url) as client:
+            client.client_pause(60_000, all=False)
+            process = start("publishing", alice)
+            wait_until_sync(lambda: any(row["cmd"] == "evalsha" for row in client.client_list()), seconds=30)
+            process.kill()
+            process.wait()
+            client.client_unpause()
+        assert Event.objects.get().published_at is None
+        assert outbox.sweep() == 1
+        assert _on_stream(own_redis, keys) == [alice.pk]
