@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from asgiref.sync import async_to_sync
+from asgiref.sync import SyncToAsync, async_to_sync
 from django.conf import settings as django_settings
+from django.db import connections as database_connections
 
 from realtime import conf, connections
 from realtime.keys import Keys
@@ -23,6 +24,13 @@ PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
 def _test_directory() -> Iterator[None]:
     yield
     shutil.rmtree(django_settings.TEST_DIR, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """As pytest-django's; the thread of sync_to_async gives its connection back before Postgres drops the database."""
+    yield
+    SyncToAsync.single_thread_executor.submit(database_connections.close_all).result()
 
 
 @pytest.fixture(scope="session")
