@@ -10,6 +10,7 @@ from pathlib import Path
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from django.utils.csp import CSP
 
 from project import embedded
@@ -31,8 +32,8 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
     "daphne",  # first: `manage.py runserver` then speaks ASGI, WebSocket included
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",  # its templates must be found before Django's; the site is ours
+    "project.admin.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -152,6 +153,18 @@ if not DEBUG:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
     SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=3600)
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_SUBDOMAINS", default=False)
+
+# The admin's looks ---------------------------------------------------------------------------------------------------
+
+UNFOLD = {
+    "SITE_TITLE": "Signalbox",
+    "SITE_HEADER": "Signalbox",
+    "SITE_SUBHEADER": "Notifications",
+    "SITE_SYMBOL": "notifications_active",
+    "SIDEBAR": {"navigation": "project.admin.navigation"},
+    "STYLES": [lambda request: static("notifications/admin_theme.css")],
+    "SCRIPTS": [lambda request: static("notifications/admin.js")],
+}
 
 LOGGING = {
     "version": 1,

@@ -1,0 +1,135 @@
+"""
+What the admin of events and of notifications have in common: history, which nobody rewrites, of a million rows.
+
+Nothing here adds or changes a row. Deleting is possible for who holds the delete permission: what was said in error, or
+what a person wants removed. A browser that has shown it already keeps it until it reads its inbox anew.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.paginator import Paginator
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+
+from notifications.admin.looks import ModelAdmin
+
+__all__ = ["COUNT_LIMIT", "BoundedPaginator", "HistoryAdmin", "clip", "time_column", "users_matching"]
+
+# Rows that a list counts and shows at most; for those beyond, search or filter.
+COUNT_LIMIT = 10_000
+CLIP_CHARACTERS = 90
+
+if TYPE_CHECKING:
+    _Paginator = Paginator[Any]
+else:
+    _Paginator = Paginator
+
+
+class BoundedPaginator(_Paginator):
+    """Counts to 10,000 and no further, so that a list of millions opens at once."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows the pages hold: all of them, or the limit."""
+        rows: Any = self.object_list
+        return int(rows[:COUNT_LIMIT].count())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be rows that no page holds."""
+        return self.count == COUNT_LIMIT
+
+
+class HistoryAdmin(ModelAdmin):
+    """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
+
+    actions = None
+    list_per_page = 50
+    list_max_show_all = 0
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    # Only what an index keeps in order.
+    sortable_by = ("created",)
+
+    class Media:
+        css = {"all": ("notifications/admin.css",)}  # noqa: RUF012 (Django's way of saying it)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody: notify() adds."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody: it is history."""
+        return False
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """The list; it says how many rows a search found only if one was made."""
+        changes = super().get_changelist_instance(request)
+        if not changes.query and not changes.has_active_filters:
+            changes.full_result_count = changes.result_count
+        return changes
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """What would be deleted, and how many rows with it: Django would list each of thousands."""
+        objects = list(objs)
+        counts = {str(self.opts.verbose_name_plural): len(objects)}
+        for relation in self.opts.related_objects:
+            model = relation.related_model
+            if found := model._base_manager.filter(**{f"{relation.field.name}__in": objects}).count():
+                counts[str(model._meta.verbose_name_plural)] = found
+        return [str(item) for item in objects], counts, set(), []
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Rows in which every word is found, each in any of the places that `matching` names."""
+        for word in search_term.split():
+            queryset = queryset.filter(functools.reduce(operator.or_, self.matching(word)))
+        return queryset, False
+
+    def matching(self, word: str) -> list[Q]:
+        """The places in which a word is looked for."""
+        raise NotImplementedError
+
+
+def users_matching(word: str) -> QuerySet[Any, Any]:
+    """The keys of users whose name or e-mail address begins with `word`, for `__in`: quicker than a join."""
+    model = get_user_model()
+    places = Q(**{f"{model.USERNAME_FIELD}__istartswith": word})
+    email = model.get_email_field_name()
+    if any(field.name == email for field in model._meta.fields):
+        places |= Q(**{f"{email}__istartswith": word})
+    return model._default_manager.filter(places).values("pk")
+
+
+def time_column(field: str, description: str) -> Callable[[HistoryAdmin, Model], SafeString | None]:
+    """A column of times to the second on one line, which Django's own format has not room for."""
+
+    @admin.display(description=description, ordering=f"-{field}")
+    def column(self: HistoryAdmin, row: Model) -> SafeString | None:
+        value = getattr(row, field)
+        if value is None:
+            return None
+        local = timezone.localtime(value)
+        return format_html(
+            '<time class="sb-time" datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}"
+        )
+
+    return column
+
+
+def clip(text: str) -> str:
+    """The beginning of a text, on one line."""
+    return Truncator(" ".join(text.split())).chars(CLIP_CHARACTERS)

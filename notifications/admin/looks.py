@@ -1,0 +1,27 @@
+"""
+The admin's looks: django-unfold's where it is installed, else Django's own.
+
+The one place that asks which. Everything here has the same interface either way; nothing else imports unfold.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.helpers import AdminForm
+from django.contrib.admin.widgets import AdminTextareaWidget as Textarea
+from django.contrib.admin.widgets import AdminTextInputWidget as TextInput
+
+__all__ = ["HAS_UNFOLD", "AdminForm", "ModelAdmin", "TextInput", "Textarea"]
+
+HAS_UNFOLD = apps.is_installed("unfold")
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+elif HAS_UNFOLD:
+    from unfold.admin import ModelAdmin
+    from unfold.forms import AdminForm
+    from unfold.widgets import UnfoldAdminTextareaWidget as Textarea
+    from unfold.widgets import UnfoldAdminTextInputWidget as TextInput
+else:
+    ModelAdmin = admin.ModelAdmin

@@ -1,0 +1,55 @@
+"""Notifications in the admin: one row a recipient, with what became of it."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from notifications.admin.history import HistoryAdmin, clip, time_column, users_matching
+from notifications.admin.states import StateFilter, badge, state_of
+from notifications.models import Event, Notification
+
+__all__ = ["NotificationAdmin"]
+
+
+@admin.register(Notification)
+class NotificationAdmin(HistoryAdmin):
+    """What each recipient was told, and what became of it."""
+
+    list_display = ("recipient", "summary", "state", "created", "relayed", "seen", "read")
+    list_filter = (StateFilter, "created_at")
+    list_select_related = ("recipient", "event")
+    search_fields = ("recipient", "event__title", "event__message")
+    search_help_text = "Recipient’s name or e-mail, title, message"
+    fields = ("event", "recipient", "state", "created", "relayed", "seen", "read", "archived")
+    readonly_fields = fields
+
+    created = time_column("created_at", "created")
+    relayed = time_column("relayed_at", "relayed")
+    seen = time_column("seen_at", "seen")
+    read = time_column("read_at", "read")
+    archived = time_column("archived_at", "archived")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without the events' data, which no page here shows."""
+        notifications: QuerySet[Any] = super().get_queryset(request)
+        return notifications.defer("event__data")
+
+    def matching(self, word: str) -> list[Q]:
+        """The recipient and the event's texts."""
+        said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word))
+        return [Q(recipient__in=users_matching(word)), Q(event__in=said.values("pk"))]
+
+    @admin.display(description="notification")
+    def summary(self, notification: Notification) -> str:
+        """The title and the beginning of the message."""
+        event = notification.event
+        return clip(f"{event.title}: {event.message}" if event.title else event.message)
+
+    @admin.display(description="state")
+    def state(self, notification: Notification) -> SafeString:
+        """How far it has come."""
+        state = state_of(notification)
+        return badge(state.key, state.label)

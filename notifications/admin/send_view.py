@@ -1,0 +1,69 @@
+"""The page "Send notification": a form that calls notify() in the name of who fills it in, and logs that."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+
+from notifications.admin.looks import HAS_UNFOLD, AdminForm
+from notifications.forms import SendNotificationForm
+from notifications.models import Event
+
+if TYPE_CHECKING:
+    from notifications.admin.events import EventAdmin
+
+__all__ = ["send_view"]
+
+FIELDSETS: list[tuple[Any, dict[str, list[str]]]] = [
+    (None, {"fields": ["recipients", "message"]}),
+    ("Details", {"fields": ["title", "url", "kind"]}),
+]
+
+
+def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
+    """
+    Show the form, or send what it holds.
+
+    Raises:
+        PermissionDenied: The user lacks the permission notifications.add_event.
+    """
+    if not request.user.has_perm("notifications.add_event"):
+        raise PermissionDenied
+    site: admin.AdminSite = event_admin.admin_site
+    form = SendNotificationForm(request.POST or None, admin_site=site)
+    if request.method == "POST" and form.is_valid():
+        event = form.send(actor=request.user)
+        if event is not None:
+            return _sent(request, event_admin, event, len(form.cleaned_data["recipients"]))
+    context = {
+        **site.each_context(request),
+        "title": "Send notification",
+        "content_title": "Send notification",
+        "model_admin": event_admin,
+        "adminform": AdminForm(cast(Any, form), FIELDSETS, {}, (), model_admin=event_admin),
+        "form": form,
+        "has_unfold": HAS_UNFOLD,
+        "media": event_admin.media + form.media,
+    }
+    request.current_app = site.name
+    return TemplateResponse(request, "admin/notifications/send.html", context)
+
+
+def _sent(request: HttpRequest, event_admin: "EventAdmin", event: Event, count: int) -> HttpResponse:
+    """Log it, say what became of it, and show the event to who may see it."""
+    event_admin.log_addition(request, event, [{"added": {"name": "notification", "object": f"{count} recipients"}}])
+    site_name = event_admin.admin_site.name
+    may_view = event_admin.has_view_permission(request)
+    url = reverse(f"{site_name}:notifications_event_change", args=[event.pk])
+    name = format_html('“<a href="{}">{}</a>”', url, event) if may_view else f"“{event}”"
+    people = "1 recipient" if count == 1 else f"{count:,} recipients"
+    if event.published_at is None:
+        text = "{} is saved for {} and waits in the outbox: it goes out by itself as soon as Redis is back."
+        messages.warning(request, format_html(text, name, people))
+    else:
+        messages.success(request, format_html("{} is on its way to {}.", name, people))
+    return HttpResponseRedirect(url if may_view else request.path)

@@ -1,0 +1,73 @@
+"""The page "Delivery statistics", and the same as JSON for programs. The figures are `notifications.statistics`'s."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from notifications import statistics
+from notifications.admin import chart
+
+if TYPE_CHECKING:
+    from notifications.admin.events import EventAdmin
+
+__all__ = ["statistics_view"]
+
+
+def statistics_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
+    """
+    Show the delivery statistics; with `?format=json`, the fields of `notifications.statistics.Statistics`.
+
+    Raises:
+        PermissionDenied: The user lacks the permission notifications.view_event.
+    """
+    if not event_admin.has_view_permission(request):
+        raise PermissionDenied
+    found = statistics.collect()
+    if request.GET.get("format") == "json":
+        return HttpResponse(msgspec.json.encode(found), content_type="application/json")
+    site: admin.AdminSite = event_admin.admin_site
+    context = {
+        **site.each_context(request),
+        "title": "Delivery statistics",
+        "content_title": "Delivery statistics",
+        "model_admin": event_admin,
+        "media": event_admin.media,
+        "statistics": found,
+        "figures": _figures(found),
+        "chart": chart.draw(found.hours),
+        "now": _now(found),
+    }
+    request.current_app = site.name
+    return TemplateResponse(request, "admin/notifications/statistics.html", context)
+
+
+def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
+    """The totals as (name, number, remark)."""
+    totals = found.totals
+    figures = [("created", f"{totals.created:,}", f"by {totals.events:,} events")]
+    for name in ("published", "relayed", "seen", "read"):
+        count = getattr(totals, name)
+        share = f"{count / totals.created:.1%} of created" if totals.created else ""
+        figures.append((name, f"{count:,}", share))
+    if found.redis is None:
+        figures.append(("failed", "unknown", "Redis does not answer"))
+    else:
+        remark = ", ".join(f"{group.name} {group.dead_letters:,}" for group in found.redis.groups)
+        figures.append(("failed", f"{found.redis.failed:,}", remark))
+    return figures
+
+
+def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
+    """What is in the outbox and in Redis at this moment, as (what, number)."""
+    rows = [("Events waiting in the outbox", f"{found.totals.waiting:,}")]
+    if found.redis is not None:
+        rows += [
+            ("Entries on the stream", f"{found.redis.stream_length:,}"),
+            ("Requests of other programs accepted", f"{found.redis.ingress_accepted:,}"),
+            ("Requests of other programs refused", f"{found.redis.ingress_refused:,}"),
+        ]
+    return rows

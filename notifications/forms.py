@@ -1,0 +1,77 @@
+"""The form that sends a notification. Owns which field an error belongs to; the limits are the envelope's."""
+
+import hashlib
+import uuid
+from typing import Any
+
+from django import forms
+from django.contrib.admin.sites import AdminSite
+from django.contrib.admin.widgets import AutocompleteSelectMultiple
+from django.contrib.auth import get_user_model
+
+from notifications import services
+from notifications.admin.looks import Textarea, TextInput
+from notifications.envelope import KIND_LIMIT, MESSAGE_LIMIT, TITLE_LIMIT, URL_LIMIT
+from notifications.exceptions import InvalidNotification, InvalidRecipient, TooManyRecipients, UnknownRecipients
+from notifications.models import Event, Notification
+
+__all__ = ["SendNotificationForm"]
+
+
+class SendNotificationForm(forms.Form):
+    """
+    Recipients, found by typing, and what they are told.
+
+    Args:
+        admin_site: Where users are registered with `search_fields`: the search for recipients asks it.
+    """
+
+    message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5}))
+    title = forms.CharField(max_length=TITLE_LIMIT, required=False, widget=TextInput)
+    url = forms.CharField(
+        label="URL",
+        max_length=URL_LIMIT,
+        required=False,
+        widget=TextInput,
+        help_text="Where a click leads: a path of this site (/orders/7) or an address (https://…).",
+    )
+    kind = forms.CharField(
+        max_length=KIND_LIMIT,
+        initial="info",
+        widget=TextInput,
+        help_text="What sort of event, for filters: info, order.shipped, …",
+    )
+    # Names this filled-in form, so that a second click on its button sends nothing twice.
+    token = forms.UUIDField(initial=uuid.uuid4, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, admin_site: AdminSite, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Here, because only now the user model and the site are known.
+        self.fields["recipients"] = forms.ModelMultipleChoiceField(
+            queryset=get_user_model()._default_manager.all(),
+            widget=AutocompleteSelectMultiple(Notification._meta.get_field("recipient"), admin_site),
+            help_text="Type a part of a name or an e-mail address. For very many recipients use manage.py notify.",
+        )
+
+    def send(self, *, actor: Any) -> Event | None:
+        """
+        Send what a valid form holds.
+
+        Returns:
+            The event; or None if the domain refuses it, with the reason among the form's errors.
+        """
+        content = {name: self.cleaned_data[name] for name in ("message", "title", "url", "kind")}
+        user_ids = sorted(user.pk for user in self.cleaned_data["recipients"])
+        # The same form with another content (changed after going back) is another event.
+        digest = hashlib.sha256(repr((content, user_ids)).encode()).hexdigest()
+        try:
+            return services.notify(
+                user_ids, **content, actor=actor, idempotency_key=f"form:{self.cleaned_data['token'].hex}:{digest[:16]}"
+            )
+        except (InvalidRecipient, UnknownRecipients, TooManyRecipients) as error:
+            self.add_error("recipients", str(error))
+        except InvalidNotification as error:
+            # Those about one field name it; those about the whole belong above the form.
+            name = getattr(error, "field", None)
+            self.add_error(name if name in self.fields else None, str(error))
+        return None

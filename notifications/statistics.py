@@ -1,0 +1,233 @@
+"""
+Delivery statistics: how many notifications were created, published, relayed, seen, read, and how many failed.
+
+Owns the definition of every figure. Each is computed from the database and Redis when asked for, none is kept in a
+process, so the figures are right after any restart and the same in every process. Does not own how they look (admin).
+
+Definitions, in notifications (one event for one recipient):
+
+- created: rows; published: those whose event is on the stream; relayed, seen, read: those with the time set;
+- failed: entries that the relay or the bot has given up on (their dead letters); one that both gave up on counts twice.
+
+Waiting in the outbox are the events that are committed and not yet wholly on the stream.
+"""
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from django.db.models import Case, Count, IntegerField, Q, Value, When
+from django.utils import timezone
+
+from notifications.conf import STREAM
+from notifications.models import Event, Notification
+from realtime import conf, connections
+from realtime.keys import Keys
+
+__all__ = [
+    "GROUPS",
+    "GroupStatus",
+    "Hour",
+    "RedisStatus",
+    "Statistics",
+    "Totals",
+    "collect",
+    "read_hours",
+    "read_totals",
+]
+
+# The consumer groups of the stream, each of which handles every entry.
+GROUPS = ("relay", "bot")
+HOURS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Since the beginning; events and notifications that were deleted count no more."""
+
+    events: int
+    # Events in the outbox.
+    waiting: int
+    created: int
+    published: int
+    relayed: int
+    seen: int
+    read: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hour:
+    """The notifications that were created in one hour, and how far they have come by now."""
+
+    start: datetime.datetime
+    created: int = 0
+    relayed: int = 0
+    seen: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatus:
+    """One consumer group of the stream."""
+
+    name: str
+    # Entries not yet read; None where the server cannot tell (before Redis 7, or after a trim).
+    lag: int | None
+    # Entries read and not yet acked.
+    pending: int
+    consumers: int
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisStatus:
+    """What Redis holds now."""
+
+    stream_length: int
+    groups: tuple[GroupStatus, ...]
+    # Requests on the raw Redis channel since the counters were made.
+    ingress_accepted: int
+    ingress_refused: int
+
+    @property
+    def failed(self) -> int:
+        """The dead letters of all groups."""
+        return sum(group.dead_letters for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """
+    All figures at one time.
+
+    Attributes:
+        failed: None while Redis is away: then nobody knows.
+        redis: None while Redis is away; `redis_error` then says why.
+    """
+
+    at: datetime.datetime
+    totals: Totals
+    failed: int | None
+    hours: tuple[Hour, ...]
+    redis: RedisStatus | None
+    redis_error: str
+
+
+def collect(now: datetime.datetime | None = None) -> Statistics:
+    """
+    Compute every figure.
+
+    Args:
+        now: The end of the 24 hours; the present time by default.
+
+    Guarantees:
+        Four database queries and one Redis round trip. Never fails for Redis, and waits for it 2 seconds at most.
+    """
+    now = now or timezone.now()
+    status, error = None, ""
+    try:
+        with connections.impatient_publisher(conf.get_settings().redis_url) as client:
+            status = read_redis(client, conf.keys())
+    except redis.RedisError as raised:
+        error = str(raised) or type(raised).__name__
+    return Statistics(
+        at=now,
+        totals=read_totals(),
+        failed=None if status is None else status.failed,
+        hours=read_hours(now),
+        redis=status,
+        redis_error=error,
+    )
+
+
+def read_totals() -> Totals:
+    """Count everything, in three queries."""
+    outbox = Event.objects.filter(published_at=None)
+    counts = Notification.objects.aggregate(
+        created=Count("pk"),
+        # Not a join: the outbox is nearly always empty, and it has an index.
+        unpublished=Count("pk", filter=Q(event__in=outbox.values("pk"))),
+        relayed=Count("relayed_at"),
+        seen=Count("seen_at"),
+        read=Count("read_at"),
+    )
+    unpublished = counts.pop("unpublished")
+    return Totals(
+        events=Event.objects.count(),
+        waiting=outbox.count(),
+        published=counts["created"] - unpublished,
+        **counts,
+    )
+
+
+def read_hours(now: datetime.datetime) -> tuple[Hour, ...]:
+    """The 24 hours (UTC) up to and with that of `now`, oldest first, none missing; in one query."""
+    last = now.astimezone(datetime.UTC).replace(minute=0, second=0, microsecond=0)
+    starts = [last - datetime.timedelta(hours=back) for back in range(HOURS)]
+    # TruncHour calls Python for each row on SQLite: 3.7 s against 0.8 s for 620,000 rows, measured.
+    hours_back = Case(
+        *(When(created_at__gte=start, then=Value(back)) for back, start in enumerate(starts)),
+        output_field=IntegerField(),
+    )
+    rows = (
+        Notification.objects.filter(created_at__gte=starts[-1], created_at__lt=last + datetime.timedelta(hours=1))
+        .order_by()
+        .values(back=hours_back)
+        .annotate(created=Count("pk"), relayed=Count("relayed_at"), seen=Count("seen_at"), read=Count("read_at"))
+    )
+    found = {
+        row["back"]: Hour(
+            start=starts[row["back"]],
+            created=row["created"],
+            relayed=row["relayed"],
+            seen=row["seen"],
+            read=row["read"],
+        )
+        for row in rows
+    }
+    return tuple(found.get(back) or Hour(start=starts[back]) for back in reversed(range(HOURS)))
+
+
+def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
+    """
+    Ask Redis, in one round trip.
+
+    Raises:
+        redis.RedisError: It is away, or holds something else under one of these names.
+    """
+    stream_key = keys.stream(STREAM)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.xlen(stream_key)
+    pipeline.xinfo_groups(stream_key)
+    pipeline.hgetall(keys.counters("ingress"))
+    for group in GROUPS:
+        pipeline.xlen(keys.dead_letters(STREAM, group))
+    length, groups, ingress, *dead_letters = pipeline.execute(raise_on_error=False)
+    if isinstance(groups, redis.ResponseError) and "no such key" in str(groups):
+        groups = []  # the stream is made with its first entry or its first group
+    for answer in (length, groups, ingress, *dead_letters):
+        if isinstance(answer, Exception):
+            raise answer
+    found = {group["name"].decode(): group for group in groups}
+    return RedisStatus(
+        stream_length=length,
+        groups=tuple(
+            _group_status(name, found.get(name), length, dead) for name, dead in zip(GROUPS, dead_letters, strict=True)
+        ),
+        ingress_accepted=int(ingress.get(b"accepted", 0)),
+        ingress_refused=int(ingress.get(b"refused", 0)),
+    )
+
+
+def _group_status(name: str, group: dict[str, Any] | None, length: int, dead_letters: int) -> GroupStatus:
+    if group is None:
+        # Groups start from the first entry: one that is not made yet has everything before it.
+        return GroupStatus(name=name, lag=length, pending=0, consumers=0, dead_letters=dead_letters)
+    return GroupStatus(
+        name=name,
+        lag=group.get("lag"),
+        pending=group["pending"],
+        consumers=group["consumers"],
+        dead_letters=dead_letters,
+    )
