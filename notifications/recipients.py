@@ -5,6 +5,7 @@ Owns turning users, ids, iterables and querysets into the primary keys of users 
 whose key is an integer, a text or a UUID. Does not own writing.
 """
 
+import contextlib
 import itertools
 import uuid
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from django.db.models.query import ModelIterable
 
 from notifications.exceptions import InvalidField, InvalidRecipient, TooManyRecipients, UnknownRecipients
 
-__all__ = ["find_actor", "find_recipients"]
+__all__ = ["find_actor", "find_by_names", "find_recipients"]
 
 # Ids in one query: below the number of parameters that SQLite and Postgres take.
 _IDS_PER_QUERY = 5000
@@ -70,6 +71,29 @@ def find_actor(actor: Any, *, using: str) -> Any:
     if _missing([actor_id], using):
         raise InvalidField(field="actor", problem=f"{actor_id!r} is the id of no user")
     return actor_id
+
+
+def find_by_names(names: Iterable[str], *, using: str) -> tuple[list[Any], list[str]]:
+    """
+    The primary keys of the users that people call by username or id; a name that is both is a username.
+
+    Returns:
+        The keys, each once, in the order given; and the names of nobody.
+    """
+    user_model = get_user_model()
+    wanted = list(dict.fromkeys(names))
+    keys: dict[str, Any] = {}
+    for part in itertools.batched((name for name in wanted if "\0" not in name), _IDS_PER_QUERY):
+        found = user_model._base_manager.using(using).filter(**{f"{user_model.USERNAME_FIELD}__in": part})
+        keys.update(found.values_list(user_model.USERNAME_FIELD, "pk"))
+    ids: dict[str, Any] = {}
+    for name in wanted:
+        if name not in keys:
+            with contextlib.suppress(InvalidRecipient):
+                ids[name] = _user_id(name)
+    missing = set(_missing(list(ids.values()), using))
+    keys.update((name, user_id) for name, user_id in ids.items() if user_id not in missing)
+    return list(dict.fromkeys(keys[name] for name in wanted if name in keys)), [n for n in wanted if n not in keys]
 
 
 def _is_of_users(queryset: QuerySet[Any]) -> bool:

@@ -1,0 +1,159 @@
+"""
+`manage.py notify <username|id>… "message"`: tells people of something, from a shell or another program.
+
+Owns the command line, whose form is held fixed, and what is printed. What may be said, and writing it, is `services`'s.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.db import router
+from django.db.models import QuerySet
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from notifications.exceptions import InvalidNotification
+from notifications.models import Event
+from notifications.recipients import find_by_names
+from notifications.services import notify
+
+# A bar for fewer would be gone before anybody reads it.
+PROGRESS_FROM_RECIPIENTS = 1000
+
+EXAMPLES = """
+examples:
+  manage.py notify alice "Your order is on its way!"
+  manage.py notify alice bob 42 "The shop closes at six" --title "Today" --kind shop.hours
+  manage.py notify alice "Order 7 has shipped" --url /orders/7 --data '{"order": 7}'
+  manage.py notify --all "Maintenance tonight at ten" --idempotency-key maintenance-2026-11-21
+
+Each recipient is a username or a user id. If a name is both, one user's username and another's id, the username wins.
+Nobody is notified unless all are known. A message that starts with a dash goes after " -- ".
+"""
+
+
+class Command(BaseCommand):
+    """Prints what was done, one line, or one JSON object with --json; exits with 1 if nothing was."""
+
+    help = "Tell users of something: in their browsers at once, by every other transport that they have."
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=EXAMPLES, formatter_class=_HelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("recipients", nargs="*", metavar="recipient", help="username or id")
+        parser.add_argument("message", help="what happened, at most 4000 characters; the last word of the command")
+        parser.add_argument("--all", action="store_true", help="every active user instead of named ones")
+        parser.add_argument("--kind", default="info", help='what sort of event, e.g. order.shipped (default: "info")')
+        parser.add_argument("--title", default="", help="one line, at most 200 characters")
+        parser.add_argument("--url", default="", help="where a click leads: a path or an http(s) address")
+        parser.add_argument("--data", metavar="JSON", help="anything for the program that shows it, as JSON")
+        parser.add_argument(
+            "--idempotency-key", metavar="KEY", help="name the event: with the same key again, nobody is told twice"
+        )
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        recipients = _find(options["recipients"], is_for_all=options["all"])
+        count = recipients.count() if isinstance(recipients, QuerySet) else len(recipients)
+        with _progress(count, options.get("stderr") or sys.stderr) as progress:
+            try:
+                event = notify(
+                    recipients,
+                    options["message"],
+                    kind=options["kind"],
+                    title=options["title"],
+                    url=options["url"],
+                    data=_parse(options["data"]),
+                    idempotency_key=options["idempotency_key"],
+                    progress=progress,
+                )
+            except InvalidNotification as error:
+                raise CommandError(str(error)) from error
+        notification_count = event.notifications.count()
+        is_new = progress.saved_count == notification_count
+        self.stdout.write(
+            json.dumps(
+                {
+                    "event_id": event.pk,
+                    "notification_count": notification_count,
+                    "is_published": event.published_at is not None,
+                    "is_new": is_new,
+                }
+            )
+            if options["as_json"]
+            else _sentence(event, notification_count, is_new=is_new)
+        )
+
+
+class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples."""
+
+
+class _Counter:
+    """Counts what notify() reports, and shows it if there is a bar."""
+
+    def __init__(self, bars: Progress | None, count: int) -> None:
+        self.saved_count = 0
+        self._bars = bars
+        self._tasks = {step: bars.add_task(step, total=count) for step in ("saved", "published")} if bars else {}
+
+    def __call__(self, step: str, count: int) -> None:
+        if step == "saved":
+            self.saved_count += count
+        if self._bars is not None:
+            self._bars.advance(self._tasks[step], count)
+
+
+@contextmanager
+def _progress(count: int, stream: Any) -> Iterator[_Counter]:
+    if count <= PROGRESS_FROM_RECIPIENTS:
+        yield _Counter(None, count)
+        return
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=stream)) as bars:
+        yield _Counter(bars, count)
+
+
+def _find(names: list[str], *, is_for_all: bool) -> Any:
+    if is_for_all and names:
+        raise CommandError("say either --all or names, not both; a message of several words must be quoted")
+    if not is_for_all and not names:
+        raise CommandError("name the recipients before the message, or say --all")
+    users = get_user_model()
+    if not is_for_all:
+        found, unknown = find_by_names(names, using=router.db_for_write(users))
+        if unknown:
+            raise CommandError(f"no user has the username or id {', '.join(unknown)}: nobody was notified")
+        return found
+    try:
+        users._meta.get_field("is_active")
+    except FieldDoesNotExist:
+        return users._default_manager.all()
+    return users._default_manager.filter(is_active=True)
+
+
+def _parse(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CommandError(f"--data is not JSON: {error}") from error
+
+
+def _sentence(event: Event, notification_count: int, *, is_new: bool) -> str:
+    what = f"event {event.pk}: {notification_count} notification{'' if notification_count == 1 else 's'}"
+    if not is_new:
+        what += " made by an earlier call with this key"
+    if event.published_at is None:
+        return f"{what}, kept in the outbox: Redis is away, the sweep will publish"
+    return f"{what}, published"

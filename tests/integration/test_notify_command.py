@@ -1,0 +1,168 @@
+"""`manage.py notify`, as people and programs call it."""
+
+import io
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+
+from notifications import services
+from notifications.models import Event
+from project.settings import BASE_DIR
+from realtime.keys import Keys
+from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.redis_server import RedisServer
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+
+
+def _notify(*arguments: str) -> tuple[str, str]:
+    """Calls the command; returns what it prints on stdout and on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    call_command("notify", *arguments, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def test_it_notifies_by_username_and_by_id(redis_client: redis.Redis, keys: Keys) -> None:
+    """And says what it did."""
+    first, second, third = make_users(3)
+    out, err = _notify("user1", str(second.pk), "user3", "Your order is on its way!")
+    event = Event.objects.get()
+    assert out == f"event {event.pk}: 3 notifications, published\n"
+    assert err == ""
+    assert recipients_on_stream(redis_client, keys) == [first.pk, second.pk, third.pk]
+
+
+def test_every_field_can_be_given(redis_client: redis.Redis, keys: Keys) -> None:
+    """As to notify()."""
+    make_users()
+    options = ["--kind", "order.shipped", "--title", "Order 7", "--url", "/orders/7", "--data", '{"order": 7}']
+    out, _ = _notify("user1", "Hello", *options, "--idempotency-key", "order-7")
+    assert out.endswith(": 1 notification, published\n")
+    (entry,) = entries_on_stream(redis_client, keys)
+    assert (entry["e"]["kind"], entry["e"]["title"], entry["e"]["message"], entry["e"]["url"], entry["e"]["data"]) == (
+        "order.shipped",
+        "Order 7",
+        "Hello",
+        "/orders/7",
+        {"order": 7},
+    )
+    assert Event.objects.get().idempotency_key == "order-7"
+
+
+def test_a_username_wins_over_the_same_id(redis_client: redis.Redis, keys: Keys) -> None:
+    """One user is called as another is numbered."""
+    (first,) = make_users()
+    namesake = User.objects.create(username=str(first.pk))
+    _notify(str(first.pk), "Hello")
+    assert recipients_on_stream(redis_client, keys) == [namesake.pk]
+
+
+def test_a_person_named_twice_is_told_once(redis_client: redis.Redis, keys: Keys) -> None:
+    """By username and by id."""
+    (first,) = make_users()
+    _notify("user1", str(first.pk), "user1", "Hello")
+    assert recipients_on_stream(redis_client, keys) == [first.pk]
+
+
+def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None:
+    """Those who cannot log in are not told."""
+    first, second, third = make_users(3)
+    User.objects.filter(pk=second.pk).update(is_active=False)
+    _notify("--all", "Hello")
+    assert sorted(recipients_on_stream(redis_client, keys)) == [first.pk, third.pk]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["user1", "nobody", "999999999", "99999999999999999999", "1.5", "Hello"],
+            "no user has the username or id nobody, 999999999, 99999999999999999999, 1.5: nobody was notified",
+        ),
+        (["Hello"], "name the recipients before the message, or say --all"),
+        (
+            ["--all", "Hello", "World"],
+            "say either --all or names, not both; a message of several words must be quoted",
+        ),
+        (["user1", "Hello", "--data", "{order: 7}"], "--data is not JSON: Expecting property name enclosed"),
+        (["user1", "Hello", "--data", "NaN"], "data is nan, which JSON cannot say: use None"),
+        (["user1", "x" * 4001], "message has 4001 characters, the limit is 4000"),
+        (["user1", "Hello", "--idempotency-key", ""], "idempotency_key is empty"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nobody_is_notified(arguments: list[str], text: str) -> None:
+    """Not even those who are known."""
+    make_users()
+    with pytest.raises(CommandError) as caught:
+        _notify(*arguments)
+    assert str(caught.value).startswith(text)
+    assert not Event.objects.exists()
+
+
+def test_programs_get_json() -> None:
+    """One object on one line."""
+    make_users(2)
+    out, _ = _notify("user1", "user2", "Hello", "--json")
+    assert json.loads(out) == {
+        "event_id": Event.objects.get().pk,
+        "notification_count": 2,
+        "is_published": True,
+        "is_new": True,
+    }
+    assert out.count("\n") == 1
+
+
+def test_the_same_key_again_tells_nobody_and_says_so(redis_client: redis.Redis, keys: Keys) -> None:
+    """The first event is named."""
+    (first, _) = make_users(2)
+    event = services.notify(first, "Hello", idempotency_key="k")
+    out, _ = _notify("user2", "Hello", "--idempotency-key", "k")
+    assert out == f"event {event.pk}: 1 notification made by an earlier call with this key, published\n"
+    out, _ = _notify("user2", "Hello", "--idempotency-key", "k", "--json")
+    assert json.loads(out)["is_new"] is False
+    assert recipients_on_stream(redis_client, keys) == [first.pk]
+
+
+def test_without_redis_it_says_what_will_happen(signalbox: Any) -> None:
+    """It is no failure: the sweep publishes."""
+    make_users()
+    with RedisServer() as server:
+        signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
+    out, _ = _notify("user1", "Hello")
+    event = Event.objects.get()
+    assert out == (f"event {event.pk}: 1 notification, kept in the outbox: Redis is away, the sweep will publish\n")
+    out, _ = _notify("user1", "Hello", "--json")
+    assert json.loads(out)["is_published"] is False
+
+
+def test_past_a_thousand_recipients_there_is_a_bar(redis_client: redis.Redis, keys: Keys) -> None:
+    """On stderr, so that stdout stays for programs; a thousand are too few for it."""
+    make_users(1001)
+    out, err = _notify("--all", "Hello", "--json")
+    assert json.loads(out)["notification_count"] == 1001
+    assert "saved" in err
+    assert "published" in err
+    assert err.count("1001/1001") == 2
+    User.objects.get(username="user1001").delete()
+    _, err = _notify("--all", "Hello")
+    assert err == ""
+
+
+def test_help_teaches_by_examples() -> None:
+    """Their lines are kept."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "notify", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=BASE_DIR,
+    )
+    assert '\n  manage.py notify alice "Your order is on its way!"\n' in done.stdout
+    assert "the username wins" in done.stdout
