@@ -9,10 +9,10 @@ import argparse
 
 import uvicorn
 
+from realtime.protocol import FRAME_LIMIT_BYTES
+
 __all__ = ["main"]
 
-# What a browser sends are a few short frames; what it gets may be larger (no limit applies to that direction here).
-FRAME_LIMIT_BYTES = 64 * 1024
 PING_SECONDS = 25.0
 PONG_TIMEOUT_SECONDS = 10.0
 # Without a limit a restart waits for ever on open WebSockets (uvicorn#1344).
@@ -32,6 +32,7 @@ def main() -> None:
         port=options.port,
         timeout_graceful_shutdown=options.drain_seconds,
         ws="websockets-sansio",
+        # What a browser sends are a few short frames; what it gets may be larger.
         ws_max_size=FRAME_LIMIT_BYTES,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PONG_TIMEOUT_SECONDS,
