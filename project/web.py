@@ -9,11 +9,10 @@ import argparse
 
 import uvicorn
 
-from realtime.protocol import FRAME_LIMIT_BYTES
+from realtime.protocol import FRAME_LIMIT_BYTES, PING_SECONDS
 
 __all__ = ["main"]
 
-PING_SECONDS = 25.0
 PONG_TIMEOUT_SECONDS = 10.0
 # Without a limit a restart waits for ever on open WebSockets (uvicorn#1344).
 DRAIN_SECONDS = 25
