@@ -55,6 +55,24 @@ def test_every_field_can_be_given(redis_client: redis.Redis, keys: Keys) -> None
     assert Event.objects.get().idempotency_key == "order-7"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kind", "x", "user1", "user2", "Hello"], "Hello"),
+        (["user1", "--kind", "x", "user2", "Hello"], "Hello"),
+        (["user1", "user2", "--kind", "x", "Hello"], "Hello"),
+        (["--kind", "x", "user1", "user2", "--", "-help wanted"], "-help wanted"),
+        (["--kind", "x", "--", "user1", "user2", "-5 degrees"], "-5 degrees"),
+    ],
+)
+def test_options_may_stand_anywhere(arguments: list[str], message: str) -> None:
+    """Before, between and after the words; a "--" ends them, and then they come first."""
+    make_users(2)
+    _notify(*arguments)
+    event = Event.objects.get()
+    assert (event.message, event.kind, event.notifications.count()) == (message, "x", 2)
+
+
 def test_a_username_wins_over_the_same_id(redis_client: redis.Redis, keys: Keys) -> None:
     """One user is called as another is numbered."""
     (first,) = make_users()

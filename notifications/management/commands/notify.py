@@ -46,7 +46,17 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(prog_name, subcommand, epilog=EXAMPLES, formatter_class=_HelpFormatter, **kwargs)
+        parser = super().create_parser(prog_name, subcommand, epilog=EXAMPLES, formatter_class=_HelpFormatter, **kwargs)
+        plain = parser.parse_args
+
+        def parse_args(args: Any = None, namespace: Any = None) -> Any:
+            # Options may stand between the words ("alice --kind x Hello"), which argparse allows only if asked; and
+            # asked, it takes "-h" for an option even after "--".
+            parse = plain if args is not None and "--" in args else parser.parse_intermixed_args
+            return parse(args, namespace)
+
+        parser.parse_args = parse_args  # type: ignore[method-assign]
+        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("recipients", nargs="*", metavar="recipient", help="username or id")
