@@ -8,6 +8,7 @@ leases or the worker's life (worker).
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class Attempts:
         self._outage = outage
         self._handler_outage = Outage(f"what the group {group.group} needs", backoff=backoff)
         self._batch_size = batch_size
-        self._capacity = concurrency * batch_size
+        self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._max_delayed = max_delayed
         self._backoff = backoff
@@ -112,7 +113,7 @@ class Attempts:
             self._held.update((entry.id, entry) for entry in batch)
             task = self._tasks.create_task(self._run_batch(batch), name=f"{self._group.group}: batch")
             self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            task.add_done_callback(self._batch_done)
 
     def take_suspects(self, entries: Iterable[Entry]) -> None:
         """Attempt entries of which several attempts ended nobody knows how: alone, those with the fewest first."""
@@ -301,7 +302,14 @@ class Attempts:
     def _room(self) -> int:
         if len(self._delayed) >= self._max_delayed:
             return 0
-        return self._capacity - (len(self._held) - len(self._delayed) - len(self._alone))
+        free_slots = self._concurrency - len(self._batches)
+        # What is finished and not yet acked counts too: a slow Redis holds up reading.
+        in_batches = len(self._held) - len(self._delayed) - len(self._alone)
+        return min(free_slots, self._concurrency - math.ceil(in_batches / self._batch_size)) * self._batch_size
+
+    def _batch_done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._changed.set()
 
     def _alone_done(self, id: bytes, task: asyncio.Task[None]) -> None:
         # Under the same id there may be the task of the next attempt already.

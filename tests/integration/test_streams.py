@@ -1,0 +1,222 @@
+"""A stream worker in good weather: what it reads, how it calls the handler, when it acks, how it stops."""
+
+import asyncio
+import logging
+
+import pytest
+import redis
+
+from realtime.keys import Keys
+from realtime.streams import WorkerStatistics
+from tests.redis_server import RedisServer
+from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
+from tests.waiting import wait_until
+
+
+async def test_entries_from_before_the_group_existed_are_handled(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A group begins at the first entry, not at "now": what came before the first worker is not lost."""
+    append(redis_client, keys, *range(5))
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler):
+        await wait_until(lambda: handler.names == ["0", "1", "2", "3", "4"])
+        append(redis_client, keys, "later")
+        await wait_until(lambda: handler.names[5:] == ["later"])
+        await wait_until(lambda: pending_count(redis_client, keys) == 0)
+
+
+async def test_a_batch_is_one_call_and_no_larger_than_asked(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Entries come oldest first, with the number of their attempt, and are counted."""
+    append(redis_client, keys, *range(25))
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, batch_size=10) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 25)
+        assert [len(call) for call in handler.calls] == [10, 10, 5]
+        assert handler.names == [str(number) for number in range(25)]
+        assert handler.attempts["7"] == [1]
+        assert worker.statistics() == WorkerStatistics(
+            in_flight_count=0,
+            delayed_count=0,
+            handled_count=25,
+            retried_count=0,
+            dead_count=0,
+            claimed_count=0,
+            lost_count=0,
+            vanished_count=0,
+            trimmed_count=worker.statistics().trimmed_count,
+        )
+
+
+async def test_an_entry_is_acked_after_its_handler_and_not_before(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """While the handler runs the entry is pending, so that its worker may die."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    append(redis_client, keys, "one")
+    async with working(redis_server.url, keys, handler) as worker:
+        await wait_until(lambda: handler.running_count == 1)
+        assert pending_count(redis_client, keys) == 1
+        assert worker.statistics().in_flight_count == 1
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+        assert pending_count(redis_client, keys) == 0
+
+
+async def test_no_more_is_read_than_there_are_slots(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A busy worker leaves the rest to others; handlers run at a time as many as allowed."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    append(redis_client, keys, *range(20))
+    async with working(redis_server.url, keys, handler, batch_size=2, concurrency=3) as worker:
+        await wait_until(lambda: handler.running_count == 3)
+        other = Recorder()
+        async with working(redis_server.url, keys, other, batch_size=2):
+            await wait_until(lambda: len(other.names) == 14)
+        assert pending_count(redis_client, keys) == worker.statistics().in_flight_count == 6
+        gate.set()
+        await wait_until(lambda: len(handler.names) == 6)
+    assert handler.most_running_count == 3
+
+
+async def test_every_entry_goes_to_one_of_several_workers_of_a_group(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """And to each group once: workers share, groups do not."""
+    handlers = [Recorder(), Recorder(), Recorder()]
+    groups = {"groups": ("workers", "others")}
+    async with (
+        working(redis_server.url, keys, handlers[0], batch_size=5, **groups),
+        working(redis_server.url, keys, handlers[1], batch_size=5, **groups),
+        working(redis_server.url, keys, handlers[2], batch_size=5, group="others", **groups),
+    ):
+        append(redis_client, keys, *range(200))
+        await wait_until(lambda: len(handlers[0].names) + len(handlers[1].names) == len(handlers[2].names) == 200)
+    assert sorted(handlers[0].names + handlers[1].names) == sorted(handlers[2].names)
+    assert handlers[2].names == [str(number) for number in range(200)]
+
+
+async def test_stopping_finishes_what_is_in_a_handler_and_reads_no_more(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """What is in hand is acked, what is not stays on the stream, and nobody is left in the group."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    append(redis_client, keys, "held")
+    async with working(redis_server.url, keys, handler) as worker:
+        await wait_until(lambda: handler.running_count == 1)
+        stops = [asyncio.create_task(worker.stop()), asyncio.create_task(worker.stop())]
+        append(redis_client, keys, "not read")
+        gate.set()
+        await asyncio.gather(*stops)
+        await worker.stop()
+    assert handler.names == ["held"]
+    assert pending_count(redis_client, keys) == 0
+    assert consumers(redis_client, keys) == []
+
+
+async def test_an_idle_worker_stops_at_once(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """A blocking read is not waited for."""
+    async with working(redis_server.url, keys, Recorder(), block_seconds=60, claim_interval_seconds=60) as worker:
+        await worker.wait_ready()
+        await wait_until(lambda: blocked_clients(redis_client) > 0)
+        async with asyncio.timeout(1):
+            await worker.stop()
+
+
+def blocked_clients(client: redis.Redis) -> int:
+    return client.info("clients")["blocked_clients"]
+
+
+async def test_a_worker_stopped_before_it_runs_does_nothing(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A signal may come before the first step."""
+    handler = Recorder()
+    append(redis_client, keys, "one")
+    async with working(redis_server.url, keys, handler) as worker:
+        await worker.stop()
+    assert handler.calls == []
+
+
+async def test_what_is_not_finished_by_the_deadline_is_left_to_others_at_once(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other worker need not wait for the lease, and the entry is not lost with its consumer."""
+    append(redis_client, keys, "slow")
+    stuck = Recorder(gate=asyncio.Event())
+    async with working(redis_server.url, keys, stuck) as worker:
+        await wait_until(lambda: stuck.running_count == 1)
+        await worker.stop(deadline_seconds=0.1)
+    assert "1 handlers of the group workers were cut off" in caplog.text
+    assert pending_count(redis_client, keys) == 1
+    other = Recorder()
+    async with working(redis_server.url, keys, other) as worker:
+        await wait_until(lambda: other.names == ["slow"], seconds=2)
+        assert worker.statistics().claimed_count == 1
+
+
+async def test_trimming_removes_what_all_groups_have_finished_and_nothing_else(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A group that has read nothing keeps everything; one that holds an entry keeps it and all after it."""
+    gate = asyncio.Event()
+    groups = {"groups": ("relay", "bot"), "claim_interval_seconds": 0.02, "batch_size": 10}
+    bot = Recorder(gate=gate)
+    ids = append(redis_client, keys, *range(100))
+    stream = keys.stream(STREAM)
+    async with working(redis_server.url, keys, Recorder(), group="relay", **groups) as relay:
+        await wait_until(lambda: relay.statistics().handled_count == 100)
+        trims = trim_count(redis_client)
+        await wait_until(lambda: trim_count(redis_client) > trims + 2)
+        assert redis_client.xlen(stream) == 100
+        async with working(redis_server.url, keys, bot, group="bot", **groups) as worker:
+            await wait_until(lambda: bot.running_count == 1)
+            trims = trim_count(redis_client)
+            await wait_until(lambda: trim_count(redis_client) > trims + 2)
+            assert redis_client.xlen(stream) == 100
+            gate.set()
+            await wait_until(lambda: worker.statistics().handled_count == 100)
+            # The last one stays: it is where both groups are.
+            await wait_until(lambda: [id for id, _ in redis_client.xrange(stream)] == ids[-1:])
+            await wait_until(lambda: relay.statistics().trimmed_count + worker.statistics().trimmed_count == 99)
+    assert bot.names == [str(number) for number in range(100)]
+
+
+def trim_count(client: redis.Redis) -> int:
+    """How often any worker has looked at what to trim, as the server counts commands."""
+    return client.info("commandstats").get("cmdstat_xinfo|groups", {}).get("calls", 0)
+
+
+async def test_an_entry_that_somebody_deleted_is_said_and_stops_nobody(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its consumer died, the entry is gone: it is acked."""
+    stream = keys.stream(STREAM)
+    ids = append(redis_client, keys, "gone", "there")
+    redis_client.xgroup_create(stream, GROUP, id="0")
+    redis_client.xreadgroup(GROUP, "dead", {stream: ">"})
+    redis_client.xdel(stream, ids[0])
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, lease_seconds=0.05, claim_interval_seconds=0.05) as worker:
+        await wait_until(lambda: handler.names == ["there"])
+        await wait_until(lambda: pending_count(redis_client, keys) == 0)
+        # Servers from 7.0 on drop it from the pending list themselves when it is claimed.
+        assert worker.statistics().vanished_count == 1
+    assert f"entry {ids[0].decode()} was deleted before it was handled" in caplog.text
+
+
+async def test_a_clean_run_logs_nothing_worse_than_information(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Warnings are for what an operator should see."""
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler):
+        append(redis_client, keys, "one")
+        await wait_until(lambda: handler.names == ["one"])
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

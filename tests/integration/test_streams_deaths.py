@@ -1,0 +1,152 @@
+"""Stream workers that die or go silent: their entries are handled by others, and a deadly entry ends."""
+
+import asyncio
+
+import pytest
+import redis
+
+from realtime.keys import Keys
+from tests.redis_server import RedisServer
+from tests.streams import (
+    GROUP,
+    STREAM,
+    Recorder,
+    append,
+    consumers,
+    dead_letters,
+    pending_count,
+    worker_process,
+    working,
+)
+from tests.waiting import wait_until
+
+QUICK = {"lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
+
+
+async def test_what_a_killed_process_held_is_handled_by_another(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At least once, though the first owner died by SIGKILL in the midst of the work; its name is forgotten then."""
+    append(redis_client, keys, *range(10))
+    with worker_process(redis_server.url, keys, "hang") as process:
+        await wait_until(lambda: redis_client.exists(keys.stream(STREAM)) and has_pending(redis_client, keys, 10))
+        process.kill()
+        process.wait()
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, **QUICK) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 10)
+        assert worker.statistics().claimed_count == 10
+        assert handler.names == [str(number) for number in range(10)]
+        assert handler.attempts["0"] == [2]
+        await wait_until(lambda: consumers(redis_client, keys) == [worker.consumer])
+    assert pending_count(redis_client, keys) == 0
+    assert "10 entries of the group workers claimed from silent workers" in caplog.text
+
+
+def has_pending(client: redis.Redis, keys: Keys, count: int) -> bool:
+    try:
+        return pending_count(client, keys) == count
+    except redis.ResponseError:
+        return False
+
+
+async def test_a_handler_may_take_longer_than_its_lease(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The lease is renewed while the worker lives, so nobody claims the entry."""
+    gate = asyncio.Event()
+    slow, other = Recorder(gate=gate), Recorder()
+    append(redis_client, keys, "slow")
+    async with working(redis_server.url, keys, slow, **QUICK) as owner:
+        await wait_until(lambda: slow.running_count == 1)
+        async with working(redis_server.url, keys, other, **QUICK) as idle:
+            began = asyncio.get_running_loop().time()
+            await wait_until(lambda: asyncio.get_running_loop().time() > began + 4 * QUICK["lease_seconds"])
+            assert other.calls == []
+            gate.set()
+            await wait_until(lambda: owner.statistics().handled_count == 1)
+            assert idle.statistics().claimed_count == owner.statistics().lost_count == 0
+    assert slow.attempts == {"slow": [1]}
+
+
+async def test_a_worker_learns_that_another_has_claimed_what_it_holds(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not take it back, says so, and its own ack still ends the entry."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    (id,) = append(redis_client, keys, "one")
+    async with working(redis_server.url, keys, handler, **QUICK) as worker:
+        await wait_until(lambda: handler.running_count == 1)
+        redis_client.xclaim(keys.stream(STREAM), GROUP, "thief", 0, [id])
+        await wait_until(lambda: worker.statistics().lost_count == 1)
+        assert redis_client.xpending_range(keys.stream(STREAM), GROUP, "-", "+", 1)[0]["consumer"] == b"thief"
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert pending_count(redis_client, keys) == 0
+    assert "1 entries of the group workers were claimed by others while in hand" in caplog.text
+
+
+async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """It has as many attempts as any other, takes nobody with it, and the entries around it are handled."""
+    append(redis_client, keys, *range(5), "killer", *range(5, 10))
+    for _ in range(5):
+        with worker_process(redis_server.url, keys, "deadly") as process:
+            await wait_until(lambda: process.poll() is not None, seconds=20)
+    assert dead_letters(redis_client, keys) == []
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, **QUICK) as worker:
+        await wait_until(lambda: worker.statistics().dead_count == 1)
+        await wait_until(lambda: pending_count(redis_client, keys) == 0)
+    (letter,) = dead_letters(redis_client, keys)
+    assert letter[b"name"] == b"killer"
+    assert letter[b"_reason"] == b"unfinished"
+    assert letter[b"_attempts"] == b"5"
+    assert "killer" not in handler.attempts
+    handled = {int(name) for name in redis_client.hgetall(keys.counters("handled"))} | {int(n) for n in handler.names}
+    assert handled == set(range(10))
+
+
+async def test_entries_of_a_dead_worker_that_were_tried_often_are_tried_one_at_a_time(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """One of them may be what kills: the one that falls counts an attempt, the others do not."""
+    stream = keys.stream(STREAM)
+    ids = append(redis_client, keys, *range(4))
+    redis_client.xgroup_create(stream, GROUP, id="0")
+    redis_client.xreadgroup(GROUP, "dead", {stream: ">"})
+    redis_client.xclaim(stream, GROUP, "dead", 0, ids, retrycount=2)
+    redis_client.xclaim(stream, GROUP, "dead", 0, ids[:1], retrycount=3)
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    async with working(redis_server.url, keys, handler, concurrency=4, **QUICK) as worker:
+        await wait_until(lambda: handler.running_count == 1)
+        # In what is known to Redis, so that it outlives this process.
+        attempts = {
+            entry["message_id"]: entry["times_delivered"]
+            for entry in redis_client.xpending_range(stream, GROUP, "-", "+", 9)
+        }
+        assert attempts == {ids[0]: 3, ids[1]: 3, ids[2]: 2, ids[3]: 2}
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 4)
+    assert handler.most_running_count == 1
+    assert handler.calls == [["1"], ["2"], ["3"], ["0"]]
+    assert handler.attempts["0"] == [4]
+
+
+async def test_a_worker_with_a_fixed_name_takes_up_what_it_left(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The own pending list is read at the start, without waiting for any lease, however long it is."""
+    stream = keys.stream(STREAM)
+    append(redis_client, keys, *range(25))
+    redis_client.xgroup_create(stream, GROUP, id="0")
+    redis_client.xreadgroup(GROUP, "fixed", {stream: ">"})
+    append(redis_client, keys, "new")
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, consumer="fixed", batch_size=4, lease_seconds=300) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 26)
+        assert worker.statistics().claimed_count == 0
+    assert handler.names == [*map(str, range(25)), "new"]

@@ -1,0 +1,185 @@
+"""A stream worker and a Redis that goes, comes back, forgets everything, stops answering, or cuts connections."""
+
+import asyncio
+import re
+
+import pytest
+import redis
+
+from realtime import connections
+from realtime.keys import Keys
+from tests.proxy import Proxy
+from tests.redis_server import RedisServer
+from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
+from tests.waiting import wait_until
+
+PATIENT = {"lease_seconds": 300, "claim_interval_seconds": 300}
+
+
+def outage_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of Redis being away, without what differs from run to run."""
+    lines = [re.sub(r"\(.*\)|[\d.]+ s", "…", record.getMessage()) for record in caplog.records]
+    return [line for line in lines if line.startswith("Redis")]
+
+
+AWAY_AND_BACK = ["Redis is away …: trying again until it is back", "Redis: back after …"]
+
+
+async def test_a_worker_waits_for_a_redis_that_is_not_there_yet(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    """It says so once, comes up by itself, and stops in time when asked meanwhile."""
+    handler = Recorder()
+    with RedisServer() as server:
+        server.kill()
+        async with working(server.url, keys, handler) as impatient:
+            await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
+            async with asyncio.timeout(4):
+                await impatient.stop()
+        caplog.clear()
+        async with working(server.url, keys, handler):
+            await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
+            server.start()
+            with connections.publisher(server.url) as client:
+                append(client, keys, "one")
+            await wait_until(lambda: handler.names == ["one"])
+    assert outage_lines(caplog) == AWAY_AND_BACK
+
+
+async def test_redis_killed_and_restarted_with_its_data_under_load(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everything is handled, at least once, what was in hand is acked, and the outage is said once."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    with RedisServer(append_only=True) as server, connections.publisher(server.url) as client:
+        append(client, keys, *range(100))
+        async with working(server.url, keys, handler, batch_size=7, **PATIENT) as worker:
+            await wait_until(lambda: handler.running_count == 1)
+            server.kill()
+            gate.set()
+            await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
+            server.start()
+            await wait_until(lambda: worker.statistics().handled_count == 100)
+            assert pending_count(client, keys) == 0
+    assert handler.names == [str(number) for number in range(100)]
+    assert outage_lines(caplog) == AWAY_AND_BACK
+
+
+async def test_a_wiped_redis_is_set_up_again(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    """All groups are made from the first entry on, before anybody trims; it is said in the log; the worker goes on."""
+    handler = Recorder()
+    with RedisServer() as server, connections.publisher(server.url) as client:
+        async with working(server.url, keys, handler, groups=("bot",)):
+            append(client, keys, "before")
+            await wait_until(lambda: handler.names == ["before"])
+            for turn in range(3):
+                client.flushall()
+                append(client, keys, f"after {turn}")
+                await wait_until(lambda: handler.names[-1] == f"after {turn}")  # noqa: B023
+        groups = {group["name"]: group["entries-read"] for group in client.xinfo_groups(keys.stream(STREAM))}
+        assert groups[b"workers"] == 1
+        assert b"bot" in groups
+    assert handler.names == ["before", "after 0", "after 1", "after 2"]
+    assert "the group workers of the stream" in caplog.text
+    assert "made again, from the first entry" in caplog.text
+
+
+async def test_a_wipe_while_entries_are_in_hand_stops_nobody(keys: Keys) -> None:
+    """Their ends are told to a group that does not know them, retries and burials included."""
+    gate = asyncio.Event()
+
+    def fail(name: str) -> None:
+        if name == "bad":
+            raise ValueError(name)
+
+    handler = Recorder(gate=gate, fail=fail)
+    with RedisServer() as server, connections.publisher(server.url) as client:
+        append(client, keys, "good", "bad")
+        async with working(server.url, keys, handler, max_attempts=2) as worker:
+            await wait_until(lambda: handler.running_count == 1)
+            client.flushall()
+            gate.set()
+            await wait_until(lambda: worker.statistics().in_flight_count == 0)
+            append(client, keys, "after")
+            await wait_until(lambda: handler.names == ["good", "after"])
+
+
+async def test_killed_connections_lose_nothing(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """CLIENT KILL in storms, under load: every entry is handled, and none stays pending."""
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, batch_size=3, concurrency=3, **PATIENT) as worker:
+        await worker.wait_ready()
+        for turn in range(20):
+            append(redis_client, keys, *(f"{turn}-{number}" for number in range(20)))
+            # Of the worker's connections: those that run stream commands.
+            for client in redis_client.client_list():
+                if client["cmd"] in ("xreadgroup", "xack", "evalsha"):
+                    redis_client.execute_command("CLIENT", "KILL", "ID", client["id"])
+            await asyncio.sleep(0)
+        await wait_until(lambda: len(set(handler.names)) == 400)
+        await wait_until(lambda: pending_count(redis_client, keys) == 0)
+
+
+async def test_entries_whose_delivery_was_lost_on_the_way_are_read_again(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Redis handed them out, the answer never arrived: the own pending list has them, no lease is waited for."""
+    handler = Recorder()
+    async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **PATIENT) as worker:
+        await worker.wait_ready()
+        await wait_until(lambda: any(client["cmd"] == "xreadgroup" for client in redis_client.client_list()))
+        proxy.go_deaf()
+        append(redis_client, keys, "lost on the way")
+        await wait_until(lambda: pending_count(redis_client, keys) == 1)
+        assert handler.names == []
+        proxy.cut()
+        await wait_until(lambda: handler.names == ["lost on the way"], seconds=2)
+        assert consumers(redis_client, keys) == [worker.consumer]
+
+
+async def test_a_connection_that_has_gone_deaf_is_noticed(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader has no socket timeout, yet no read waits for longer than its block and a few seconds."""
+    handler = Recorder()
+    options = {**PATIENT, "block_seconds": 0.5}
+    async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **options) as worker:
+        await worker.wait_ready()
+        await wait_until(lambda: any(client["cmd"] == "xreadgroup" for client in redis_client.client_list()))
+        proxy.go_deaf()
+        append(redis_client, keys, "one")
+        # The reader's grace, then the publisher's socket timeout: both of its connections are deaf.
+        await wait_until(lambda: handler.names == ["one"], seconds=20)
+    assert outage_lines(caplog) == AWAY_AND_BACK
+
+
+async def test_redis_paused_for_a_while_is_waited_for(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    """It accepts connections and says nothing; what was asked of it before may be done when it goes on."""
+    handler = Recorder()
+    with RedisServer() as server, connections.publisher(server.url) as client:
+        async with working(server.url, keys, handler, block_seconds=0.2, **PATIENT) as worker:
+            await worker.wait_ready()
+            append(client, keys, "before")
+            await wait_until(lambda: handler.names == ["before"])
+            server.pause()
+            await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
+            server.resume()
+            append(client, keys, "after")
+            await wait_until(lambda: handler.names == ["before", "after"])
+            await wait_until(lambda: pending_count(client, keys) == 0)
+    assert outage_lines(caplog) == AWAY_AND_BACK
+
+
+async def test_a_stream_key_of_the_wrong_type_is_said_and_does_not_end_the_worker(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator's slip: the worker goes on when it is put right."""
+    handler = Recorder()
+    redis_client.set(keys.stream(STREAM), "not a stream")
+    async with working(redis_server.url, keys, handler):
+        await wait_until(lambda: "WRONGTYPE" in caplog.text)
+        redis_client.delete(keys.stream(STREAM))
+        append(redis_client, keys, "one")
+        await wait_until(lambda: handler.names == ["one"])
+        assert pending_count(redis_client, keys, GROUP) in (0, 1)

@@ -1,0 +1,121 @@
+"""Stream workers for tests: entries to append, a handler that remembers, and what Redis says of a group."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from realtime import connections
+from realtime.backoff import Backoff
+from realtime.keys import Keys
+from realtime.streams import Entry, Handler, StreamWorker
+
+__all__ = ["Recorder", "append", "consumers", "dead_letters", "pending_count", "worker_process", "working"]
+
+STREAM = "notifications"
+GROUP = "workers"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def append(client: redis.Redis, keys: Keys, *names: object) -> list[bytes]:
+    """One entry {"name": …} each; returns their ids."""
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.xadd(keys.stream(STREAM), {"name": str(name)})
+        return pipeline.execute()
+
+
+def pending_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
+    """How many entries the group was handed and has not finished."""
+    return client.xpending(keys.stream(STREAM), group)["pending"]
+
+
+def consumers(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[str]:
+    """The names of the group's consumers."""
+    return [consumer["name"].decode() for consumer in client.xinfo_consumers(keys.stream(STREAM), group)]
+
+
+def dead_letters(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[dict[bytes, bytes]]:
+    """The fields of the group's dead letters, oldest first."""
+    return [fields for _, fields in client.xrange(keys.dead_letters(STREAM, group))]
+
+
+class Recorder:
+    """
+    A handler that remembers the names it was called with.
+
+    Args:
+        fail: Called with each name before it counts as handled; may raise.
+        gate: While it is not set, calls wait inside the handler.
+    """
+
+    def __init__(self, *, fail: Callable[[str], None] | None = None, gate: asyncio.Event | None = None) -> None:
+        # Names whose handling returned, in order.
+        self.names: list[str] = []
+        # The names of each call, failed ones included.
+        self.calls: list[list[str]] = []
+        # Attempt numbers by name, failed ones included.
+        self.attempts: dict[str, list[int]] = {}
+        self.running_count = 0
+        self.most_running_count = 0
+        self._fail = fail
+        self._gate = gate
+
+    async def __call__(self, entries: Sequence[Entry]) -> None:
+        names = [entry.fields[b"name"].decode() for entry in entries]
+        self.calls.append(names)
+        for name, entry in zip(names, entries, strict=True):
+            self.attempts.setdefault(name, []).append(entry.attempt)
+        self.running_count += 1
+        self.most_running_count = max(self.most_running_count, self.running_count)
+        try:
+            if self._gate is not None:
+                await self._gate.wait()
+            for name in names:
+                if self._fail is not None:
+                    self._fail(name)
+            self.names += names
+        finally:
+            self.running_count -= 1
+
+
+@contextlib.asynccontextmanager
+async def working(url: str, keys: Keys, handler: Handler, **options: Any) -> AsyncIterator[StreamWorker]:
+    """A running worker; it is stopped at the end."""
+    options = {"group": GROUP, "backoff": Backoff(base_seconds=0.01, cap_seconds=0.05), **options}
+    group = options.pop("group")
+    reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+    worker = StreamWorker(
+        reader,
+        keys.stream(STREAM),
+        group,
+        handler,
+        redis=publisher,
+        dead_letter_key=keys.dead_letters(STREAM, group),
+        **options,
+    )
+    running = asyncio.create_task(worker.run(), name="worker under test")
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        await running
+        await reader.aclose()
+        await publisher.aclose()
+
+
+@contextlib.contextmanager
+def worker_process(url: str, keys: Keys, mode: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process of its own, see stream_process.py for its modes; killed at the end."""
+    command = [sys.executable, "-m", "tests.stream_process", url, keys.prefix, mode]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
