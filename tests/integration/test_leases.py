@@ -1,0 +1,197 @@
+"""Leases: one holder among all, another one soon after it died, and nobody who only believes to hold it."""
+
+import asyncio
+import contextlib
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from realtime import connections
+from realtime.keys import Keys
+from realtime.leases import Lease
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Work:
+    """Work that runs until cancelled, and says whether it does."""
+
+    def __init__(self) -> None:
+        self.begun_count = 0
+        self.is_running = False
+
+    async def __call__(self) -> None:
+        self.begun_count += 1
+        self.is_running = True
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.is_running = False
+
+
+@contextlib.asynccontextmanager
+async def wanting(lease: Lease, work: Work) -> AsyncIterator[asyncio.Task[None]]:
+    """Somebody who wants the lease, until the end of the block."""
+    task = asyncio.create_task(lease.run_while_held(work), name="wants the lease")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@contextlib.contextmanager
+def holding_process(url: str, key: str, holder: str, ttl_seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.lease_process", url, key, holder, str(ttl_seconds)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_lease_has_one_holder_and_an_end(async_redis_client: redis.asyncio.Redis, keys: Keys) -> None:
+    """Asking again renews one's own; it is never without a time to live; giving it up lets the other have it."""
+    key = keys.lease("ingress")
+    mine, theirs = (Lease(async_redis_client, key, ttl_seconds=10, holder=name) for name in ("me", "they"))
+    assert not mine.is_held
+    assert await mine.acquire()
+    assert mine.is_held
+    assert not await theirs.acquire()
+    assert not theirs.is_held
+    assert await mine.acquire()
+    assert 9_000 < await async_redis_client.pttl(key) <= 10_000
+    assert await async_redis_client.get(key) == b"me"
+    await theirs.release()
+    assert await async_redis_client.get(key) == b"me"
+    await mine.release()
+    assert not mine.is_held
+    assert await theirs.acquire()
+
+
+async def test_of_three_one_works_and_when_it_stops_another_does_at_once(
+    async_redis_client: redis.asyncio.Redis, keys: Keys
+) -> None:
+    """Work never runs twice at a time, and a clean stop does not wait for the lease to end."""
+    works = [Work(), Work(), Work()]
+    leases = [Lease(async_redis_client, keys.lease("ingress"), ttl_seconds=4) for _ in works]
+    async with contextlib.AsyncExitStack() as stack:
+        tasks = [await stack.enter_async_context(wanting(*each)) for each in zip(leases, works, strict=True)]
+        for _ in range(2):
+            await wait_until(lambda: sum(work.is_running for work in works) == 1)
+            holder = next(index for index, work in enumerate(works) if work.is_running)
+            assert [lease.is_held for lease in leases] == [work.is_running for work in works]
+            began = time.monotonic()
+            tasks[holder].cancel()
+            await asyncio.wait([tasks[holder]])
+            assert not works[holder].is_running
+            await wait_until(lambda: sum(work.is_running for work in works) == 1)
+            # A waiting one asks every second; the lease would have lived for three more at least.
+            assert time.monotonic() - began < 3
+    assert sum(work.begun_count for work in works) == 3
+    assert not await async_redis_client.exists(keys.lease("ingress"))
+
+
+async def test_a_holder_killed_by_sigkill_is_followed_within_its_lease(
+    redis_server: RedisServer, async_redis_client: redis.asyncio.Redis, keys: Keys
+) -> None:
+    """It cannot give the lease up; Redis ends it."""
+    key = keys.lease("ingress")
+    work = Work()
+    with holding_process(redis_server.url, key, "doomed", 1.0) as process:
+        await wait_until(lambda: is_holder(async_redis_client, key, b"doomed"))
+        async with wanting(Lease(async_redis_client, key, ttl_seconds=1.0, holder="heir"), work):
+            # The doomed one renews: for longer than one lease it stays the holder.
+            began = time.monotonic()
+            await wait_until(lambda: time.monotonic() - began > 1.5)
+            assert not work.is_running
+            assert await async_redis_client.pttl(key) > 0
+            process.kill()
+            process.wait()
+            await wait_until(lambda: work.is_running, seconds=3)
+            assert await async_redis_client.get(key) == b"heir"
+
+
+async def is_holder(client: redis.asyncio.Redis, key: str, holder: bytes) -> bool:
+    return await client.get(key) == holder
+
+
+async def test_a_holder_that_cannot_reach_redis_stops_before_another_can_begin(
+    keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis paused: the work ends before the lease would; when Redis is back, it begins anew."""
+    work = Work()
+    with RedisServer() as server:
+        client = connections.async_publisher(server.url)
+        lease = Lease(client, keys.lease("ingress"), ttl_seconds=1.0)
+        async with wanting(lease, work):
+            await wait_until(lambda: work.is_running)
+            server.pause()
+            paused_at = time.monotonic()
+            await wait_until(lambda: not work.is_running)
+            # The last renewal began before the pause.
+            assert time.monotonic() - paused_at < 1.0
+            assert not lease.is_held
+            server.resume()
+            await wait_until(lambda: work.is_running)
+            assert work.begun_count == 2
+        await client.aclose()
+    assert caplog.text.count("Redis is away") == 1
+
+
+async def test_a_lease_that_another_took_ends_the_work(
+    async_redis_client: redis.asyncio.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a pause of the holder, or a wipe: what Redis says counts."""
+    key, work = keys.lease("ingress"), Work()
+    async with wanting(Lease(async_redis_client, key, ttl_seconds=0.4), work):
+        await wait_until(lambda: work.is_running)
+        await async_redis_client.set(key, "thief", px=800)
+        await wait_until(lambda: not work.is_running)
+        assert await async_redis_client.get(key) == b"thief"
+        await wait_until(lambda: work.is_running)
+    assert work.begun_count == 2
+
+
+async def test_redis_being_away_does_not_end_the_wish(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    """Not at the start, not in the midst, and it is said once each."""
+    work = Work()
+    caplog.set_level(logging.INFO)
+    with RedisServer() as server:
+        server.kill()
+        client = connections.async_publisher(server.url)
+        async with wanting(Lease(client, keys.lease("ingress"), ttl_seconds=0.4), work):
+            await wait_until(lambda: "Redis is away" in caplog.text)
+            server.start()
+            await wait_until(lambda: work.is_running)
+            server.kill()
+            await wait_until(lambda: not work.is_running)
+            server.start()
+            await wait_until(lambda: work.is_running)
+            assert await client.pttl(keys.lease("ingress")) > 0
+        await client.aclose()
+    assert caplog.text.count("Redis is away") == caplog.text.count("Redis: back after") == 2
+
+
+async def test_what_the_work_raises_ends_the_wish_and_the_lease(
+    async_redis_client: redis.asyncio.Redis, keys: Keys
+) -> None:
+    """A defect is for the supervisor; another process may have the lease at once."""
+
+    async def fail() -> None:
+        raise ValueError("defect")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await Lease(async_redis_client, keys.lease("ingress")).run_while_held(fail)
+    assert caught.group_contains(ValueError, match="defect")
+    assert not await async_redis_client.exists(keys.lease("ingress"))
