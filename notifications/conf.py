@@ -7,15 +7,16 @@ Redis is: that is `REALTIME`, read by `realtime.conf`.
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from realtime.conf import load
 
-__all__ = ["STREAM", "NotificationsSettings", "get_settings"]
+__all__ = ["STREAM", "NotificationsSettings", "get_settings", "load_settings"]
 
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
@@ -26,18 +27,23 @@ class NotificationsSettings:
     """Django's `NOTIFICATIONS = {…}`; the keys are these names in capitals. All are optional, as is the whole."""
 
     # The most recipients of one notify(): they are written in one transaction.
-    max_recipients: int = 100_000
+    max_recipients: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     # How long Redis remembers which parts of an event are on the stream, so that publishing again adds nothing.
-    stream_guard_seconds: int = 900
+    stream_guard_seconds: Annotated[int, msgspec.Meta(ge=1)] = 900
     # The sweep leaves events younger than this to the process that made them.
-    outbox_grace_seconds: float = 2.0
+    outbox_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     # After Redis failed, notify() leaves publishing to the sweep for this long, so that nobody waits for timeouts.
-    outbox_pause_seconds: float = 2.0
+    outbox_pause_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
 
 
 @functools.cache
 def get_settings() -> NotificationsSettings:
     """The checked settings of this process."""
+    return load_settings()
+
+
+def load_settings() -> NotificationsSettings:
+    """Read and check the settings anew. Raises ImproperlyConfigured."""
     if not hasattr(settings, "NOTIFICATIONS"):
         return NotificationsSettings()
     return load(NotificationsSettings, "NOTIFICATIONS")

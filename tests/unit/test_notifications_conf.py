@@ -1,0 +1,46 @@
+"""The setting NOTIFICATIONS: optional, and checked."""
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+
+from notifications.conf import NotificationsSettings, get_settings
+
+
+def test_a_project_without_it_has_the_defaults(settings: Any) -> None:
+    """As one with an empty one."""
+    settings.NOTIFICATIONS = {}
+    assert get_settings() == NotificationsSettings()
+    del settings.NOTIFICATIONS
+    assert get_settings() == NotificationsSettings()
+
+
+def test_what_is_set_replaces_the_default(settings: Any) -> None:
+    """At once, also in a test."""
+    assert get_settings().max_recipients == 100_000
+    settings.NOTIFICATIONS = {"MAX_RECIPIENTS": 5, "OUTBOX_GRACE_SECONDS": 1}
+    assert get_settings() == NotificationsSettings(max_recipients=5, outbox_grace_seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([], "the setting NOTIFICATIONS must be a dict"),
+        ({"MAX_RECIPIENT": 5}, "NOTIFICATIONS has unknown keys MAX_RECIPIENT: known are MAX_RECIPIENTS, OUTBOX_"),
+        ({"MAX_RECIPIENTS": "5"}, "NOTIFICATIONS: Expected `int`, got `str` - at `$.max_recipients`"),
+        ({"MAX_RECIPIENTS": 0}, "NOTIFICATIONS: Expected `int` >= 1 - at `$.max_recipients`"),
+        ({"OUTBOX_PAUSE_SECONDS": -1}, "NOTIFICATIONS: Expected `float` >= 0.0 - at `$.outbox_pause_seconds`"),
+    ],
+)
+def test_a_wrong_value_is_said_when_the_process_starts(settings: Any, value: Any, text: str) -> None:
+    """By a system check, and by whoever uses it."""
+    assert run_checks(tags=["notifications"]) == []
+    settings.NOTIFICATIONS = value
+    with pytest.raises(ImproperlyConfigured) as caught:
+        get_settings()
+    assert str(caught.value).startswith(text)
+    (message,) = run_checks(tags=["notifications"])
+    assert message.id == "notifications.E001"
+    assert message.msg == str(caught.value)
