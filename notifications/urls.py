@@ -1,4 +1,14 @@
-from django.urls import URLPattern
+"""The inbox's addresses; a project includes them under a path of its own."""
+
+from django.urls import path
+
+from notifications import views
 
 app_name = "notifications"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.show_inbox, name="inbox"),
+    path("bell/", views.show_bell, name="bell"),
+    path("seen/", views.mark_seen, name="seen"),
+    path("read/", views.mark_read, name="read"),
+    path("archive/", views.mark_archived, name="archive"),
+]

@@ -1,0 +1,77 @@
+"""
+What the inbox shows: the bell's short list and the pages of the whole.
+
+Owns the questions behind the views and the template tag, each with a fixed number of queries, and which addresses may
+stand in a link. Does not own writes (services) nor the tables (models).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, Q
+
+from notifications.models import Notification
+
+__all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "read_bell", "read_page", "safe_href"]
+
+BELL_LIMIT = 10
+PAGE_LIMIT = 25
+
+# A path or a web address. The same pattern is in items.js: what is no link here is none there.
+_SAFE_HREF = re.compile(r"(?:/(?![/\\])|https?://)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bell:
+    """What the bell shows: two counts over the whole inbox, and its newest notifications."""
+
+    unread: int
+    # Of the unread, those that have arrived since the bell was last opened.
+    unseen: int
+    notifications: list[Notification]
+
+    @property
+    def newest_id(self) -> int:
+        """The id up to which the counts speak; 0 for an empty inbox."""
+        return self.notifications[0].pk if self.notifications else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of the inbox, newest first."""
+
+    notifications: list[Notification]
+    # Given as `before`, it yields the next page; None on the last.
+    next_before: int | None
+
+
+def read_bell(user_id: Any) -> Bell:
+    """The bell of one user, in two queries."""
+    counts = Notification.objects.unread(user_id).aggregate(
+        unread=Count("id"), unseen=Count("id", filter=Q(seen_at=None))
+    )
+    return Bell(notifications=list(Notification.objects.inbox(user_id)[:BELL_LIMIT]), **counts)
+
+
+def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = False) -> Page:
+    """
+    One page of the inbox, in one query.
+
+    Args:
+        before: Only notifications with a lower id: a page stays the same page while new ones arrive.
+        unread_only: Leave out what has been read.
+    """
+    inbox = Notification.objects.inbox(user_id)
+    if unread_only:
+        inbox = inbox.filter(read_at=None)
+    if before is not None:
+        inbox = inbox.filter(id__lt=before)
+    found = list(inbox[: PAGE_LIMIT + 1])
+    shown = found[:PAGE_LIMIT]
+    return Page(notifications=shown, next_before=shown[-1].pk if len(found) > PAGE_LIMIT else None)
+
+
+def safe_href(url: str) -> str:
+    """`url` if it may stand in a link (path, http, https), else nothing: "javascript:…" runs where it is clicked."""
+    return url if _SAFE_HREF.match(url) else ""

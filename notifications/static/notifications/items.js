@@ -1,0 +1,106 @@
+/**
+ * Notifications as list items: made from the page's own <template>, filled with text only.
+ *
+ * Owns the form of one item and of a list of them. Does not own when one comes or changes (bell.js).
+ */
+
+/** A path or a web address; the same pattern is in notifications/inbox.py. */
+const SAFE_HREF = /^(?:\/(?![/\\])|https?:\/\/)/i;
+
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+const DAY_MS = 24 * HOUR_MS;
+
+/**
+ * @typedef {{id: number, kind: string, title: string, message: string, url: string, data: any, created_at: string}}
+ *   Envelope What the server says of one notification.
+ */
+
+/**
+ * Whether an address may stand in a link: "javascript:…" runs where it is clicked.
+ *
+ * @param {unknown} url
+ * @returns {boolean}
+ */
+export const isSafeHref = (url) => typeof url === "string" && SAFE_HREF.test(url);
+
+/** @param {Element} item @returns {number} */
+export const idOf = (item) => Number(item.dataset.notificationId);
+
+/**
+ * The items of a list, or those of one notification in a whole document.
+ *
+ * @param {ParentNode} root
+ * @param {number} [id]
+ * @returns {HTMLElement[]}
+ */
+export const itemsIn = (root, id) => [
+  ...root.querySelectorAll(id === undefined ? "[data-notification-id]" : `[data-notification-id="${id}"]`),
+];
+
+/** @param {Element} item @param {"unseen" | "seen" | "read"} state */
+export function setState(item, state) {
+  item.dataset.signalboxItemState = state;
+}
+
+/**
+ * Put a new notification into a list, at its place by id; what exceeds the list's limit leaves at its end.
+ *
+ * @param {HTMLElement} list
+ * @param {Envelope} envelope
+ */
+export function insertItem(list, envelope) {
+  const template = list.ownerDocument.querySelector(`[data-signalbox-template="${list.dataset.signalboxList}"]`);
+  const item = template.content.firstElementChild.cloneNode(true);
+  fillItem(item, envelope);
+  list.insertBefore(item, itemsIn(list).find((other) => idOf(other) < envelope.id) ?? null);
+  const limit = Number(list.dataset.signalboxLimit) || Infinity;
+  while (list.children.length > limit) list.lastElementChild.remove();
+}
+
+/**
+ * @param {HTMLElement} item As cloned from the template.
+ * @param {Envelope} envelope
+ */
+function fillItem(item, envelope) {
+  item.dataset.notificationId = String(envelope.id);
+  item.dataset.kind = envelope.kind;
+  item.querySelector("[data-signalbox-title]").textContent = envelope.title;
+  item.querySelector("[data-signalbox-message]").textContent = envelope.message;
+  if (isSafeHref(envelope.url)) item.querySelector("[data-signalbox-link]").setAttribute("href", envelope.url);
+  item.querySelector("time").dateTime = envelope.created_at;
+  for (const input of item.querySelectorAll("input[name=id]")) input.value = String(envelope.id);
+  showTimes(item);
+}
+
+/**
+ * Say all times under `root` in the reader's own language and zone; the server has said them in its own.
+ *
+ * @param {ParentNode} root
+ * @param {Date} [now]
+ */
+export function showTimes(root, now = new Date()) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const time = new Date(element.dateTime);
+    if (Number.isNaN(time.valueOf())) continue;
+    element.textContent = timeText(time, now);
+    element.title = time.toLocaleString();
+  }
+}
+
+/**
+ * How long ago, within a day; the date beyond.
+ *
+ * @param {Date} time
+ * @param {Date} now
+ * @param {string} [language]
+ * @returns {string}
+ */
+export function timeText(time, now, language) {
+  const ago = now - time;
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+  if (ago < MINUTE_MS) return relative.format(0, "second");
+  if (ago < HOUR_MS) return relative.format(-Math.floor(ago / MINUTE_MS), "minute");
+  if (ago < DAY_MS) return relative.format(-Math.floor(ago / HOUR_MS), "hour");
+  return time.toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+}

@@ -1,0 +1,80 @@
+/**
+ * The bell's panel: opened by its button, closed by the button, Escape, or a click or the focus going elsewhere.
+ *
+ * Owns whether it is open, and the keyboard in it. Does not own what is in it.
+ */
+export class Panel {
+  #root;
+  #button;
+  #panel;
+  #onOpen;
+
+  /**
+   * @param {HTMLElement} root Holds the link to the inbox, which becomes the button, and the panel.
+   * @param {{onOpen: () => void}} options
+   */
+  constructor(root, { onOpen }) {
+    this.#root = root;
+    this.#panel = root.querySelector("[data-signalbox-panel]");
+    this.#onOpen = onOpen;
+    this.#button = this.#makeButton(root.querySelector("[data-signalbox-toggle]"));
+    this.#button.addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
+    root.addEventListener("keydown", (event) => this.#key(event));
+    root.addEventListener("focusout", (event) => {
+      // No related target: the window lost the focus, or what had it was removed.
+      if (event.relatedTarget && !root.contains(event.relatedTarget)) this.close();
+    });
+    document.addEventListener("pointerdown", (event) => !root.contains(event.target) && this.close());
+  }
+
+  get isOpen() {
+    return !this.#panel.hidden;
+  }
+
+  open() {
+    if (this.isOpen) return;
+    this.#panel.hidden = false;
+    this.#button.ariaExpanded = "true";
+    this.#panel.focus();
+    this.#onOpen();
+  }
+
+  close() {
+    if (!this.isOpen) return;
+    const hadFocus = this.#panel.contains(document.activeElement);
+    this.#panel.hidden = true;
+    this.#button.ariaExpanded = "false";
+    if (hadFocus) this.#button.focus();
+  }
+
+  #makeButton(link) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = link.className;
+    button.dataset.signalboxToggle = "";
+    button.ariaLabel = link.getAttribute("aria-label");
+    button.ariaExpanded = "false";
+    button.setAttribute("aria-controls", this.#panel.id);
+    button.append(...link.childNodes);
+    link.replaceWith(button);
+    return button;
+  }
+
+  #key(event) {
+    if (!this.isOpen) return;
+    if (event.key === "Escape") {
+      this.close();
+      this.#button.focus();
+      event.stopPropagation();
+    }
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    // One stop an item: its link, or its button if it leads nowhere.
+    const items = [...this.#panel.querySelectorAll("[data-notification-id]")];
+    const stops = items.map((item) => [...item.querySelectorAll("a[href], button")].find((stop) => stop.checkVisibility()));
+    const present = stops.filter(Boolean);
+    const index = present.indexOf(document.activeElement);
+    present[index < 0 ? (step > 0 ? 0 : present.length - 1) : index + step]?.focus();
+  }
+}

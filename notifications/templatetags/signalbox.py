@@ -1,0 +1,39 @@
+"""
+The bell as a template tag: `{% load signalbox %}{% notification_bell %}` in any page of any project.
+
+Owns what the bell's templates are given. Does not own the questions (inbox) nor the looks (bell.css).
+"""
+
+from typing import Any
+
+from django import template
+from django.template.context import Context
+
+from notifications import inbox
+
+__all__ = ["notification_bell", "safe_href"]
+
+register = template.Library()
+
+register.filter("safe_href", inbox.safe_href)
+safe_href = inbox.safe_href
+
+
+@register.inclusion_tag("notifications/bell.html", takes_context=True)
+def notification_bell(context: Context) -> dict[str, Any]:
+    """
+    The bell of `request.user`: its count, its newest notifications, live; nothing for a visitor who is not signed in.
+
+    Needs the context processor `django.template.context_processors.request`. Once on a page.
+    """
+    request = context["request"]
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return {"bell": None}
+    # The tag's template has a context of its own: what its forms need is handed on.
+    return {
+        "bell": inbox.read_bell(user.pk),
+        "user_id": user.pk,
+        "csrf_token": context.get("csrf_token"),
+        "next": request.get_full_path(),
+    }

@@ -1,0 +1,39 @@
+/** What a notification's item says of times and links. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { isSafeHref, timeText } from "../../notifications/static/notifications/items.js";
+
+const NOW = new Date("2026-11-21T12:00:00Z");
+const secondsAgo = (seconds) => timeText(new Date(NOW - seconds * 1000), NOW, "en");
+
+test("only a path or a web address is a link", () => {
+  for (const url of ["/orders/7", "/", "https://shop.example/", "HTTP://shop.example"]) {
+    assert.ok(isSafeHref(url), url);
+  }
+  const others = ["javascript:alert(1)", " javascript:alert(1)", "data:text/html,x", "//evil.example", "/\\evil.example"];
+  for (const url of [...others, "orders/7", "", null, undefined, 7, {}]) assert.ok(!isSafeHref(url), String(url));
+});
+
+test("the server and the browser call the same addresses links", () => {
+  const pattern = (file, form) => readFileSync(new URL(`../../notifications/${file}`, import.meta.url), "utf8").match(form)[1];
+  const python = pattern("inbox.py", /_SAFE_HREF = re\.compile\(r"(.*)", re\.IGNORECASE\)/);
+  const javascript = pattern("static/notifications/items.js", /SAFE_HREF = \/\^(.*)\/i;/);
+  assert.equal(javascript.replaceAll("\\/", "/"), python);
+});
+
+test("a time within a day is said from now, an older one by its date", () => {
+  assert.equal(secondsAgo(0), "now");
+  assert.equal(secondsAgo(59), "now");
+  assert.equal(secondsAgo(60), "1 minute ago");
+  assert.equal(secondsAgo(59 * 60 + 59), "59 minutes ago");
+  assert.equal(secondsAgo(3600), "1 hour ago");
+  assert.equal(secondsAgo(86_399), "23 hours ago");
+  assert.match(secondsAgo(86_400 * 3), /2026/);
+});
+
+test("a time ahead of this computer's clock is now", () => {
+  assert.equal(secondsAgo(-90), "now");
+});
