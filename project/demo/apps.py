@@ -6,3 +6,6 @@ class DemoConfig(AppConfig):
     label = "demo"
     verbose_name = "Demo shop"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from project.demo import receivers  # noqa: F401 - connects them

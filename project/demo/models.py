@@ -1,0 +1,62 @@
+"""The demo shop's goods and orders. Owns an order's way; who is told of it is receivers.py's."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+__all__ = ["Order", "Product"]
+
+
+class Product(models.Model):
+    """Something that the shop sells."""
+
+    name = models.CharField(max_length=80)
+    description = models.CharField(max_length=200)
+    price = models.DecimalField(max_digits=7, decimal_places=2)
+    # The id of its drawing in static/demo/goods.svg.
+    drawing = models.SlugField(max_length=32)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Order(models.Model):
+    """One product, ordered by one customer."""
+
+    class Status(models.TextChoices):
+        """The stops of an order's way, in order; cancelled is beside it."""
+
+        PLACED = "placed", "Placed"
+        PACKED = "packed", "Packed"
+        ON_ITS_WAY = "on_its_way", "On its way"
+        DELIVERED = "delivered", "Delivered"
+        CANCELLED = "cancelled", "Cancelled"
+
+    STOPS: ClassVar = (Status.PLACED, Status.PACKED, Status.ON_ITS_WAY, Status.DELIVERED)
+
+    customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="orders")
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="orders")
+    # As it was when the order was placed.
+    price = models.DecimalField(max_digits=7, decimal_places=2)
+    status = models.CharField(max_length=16, choices=Status, default=Status.PLACED)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    # While it is saved: the status in the database until then, if it is there; receivers.py's.
+    status_before: str | None = None
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"Order {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        """Its place on its customer's page of orders."""
+        return f"{reverse('orders')}#order-{self.pk}"

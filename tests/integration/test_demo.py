@@ -1,0 +1,204 @@
+"""The demo shop: its goods, its orders, and who is told of them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from notifications.exceptions import InvalidNotification
+from notifications.models import Event, Notification
+from project.demo.models import Order, Product
+from tests.domain import make_users
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def alice() -> User:
+    return make_users(1, prefix="alice")[0]
+
+
+@pytest.fixture
+def browser(alice: User) -> Client:
+    """Signed in as alice."""
+    client = Client()
+    client.force_login(alice)
+    return client
+
+
+@pytest.fixture
+def order(alice: User) -> Order:
+    """Placed by alice; nobody has been told of it."""
+    product = Product.objects.earliest("id")
+    return Order.objects.create(customer=alice, product=product, price=product.price)
+
+
+def told(user: User) -> list[str]:
+    """The kinds of what the user was told, oldest first."""
+    return list(Notification.objects.filter(recipient=user).order_by("id").values_list("event__kind", flat=True))
+
+
+class TestShop:
+    def test_everybody_may_look(self) -> None:
+        """Six goods; to order, a visitor is asked to log in."""
+        page = Client().get("/").content.decode()
+        assert page.count('class="good"') == 6
+        assert page.count("Log in to order") == 6
+        assert "data-place-order" not in page
+
+    def test_every_good_has_its_drawing(self, settings: Any) -> None:
+        """By the same name in goods.svg and in the style sheet."""
+        static = Path(settings.BASE_DIR) / "project" / "demo" / "static" / "demo"
+        drawn = re.findall(r'<symbol id="(\w+)"', (static / "goods.svg").read_text())
+        styled = re.findall(r'\[data-drawing="(\w+)"\] \.good__drawing', (static / "pages.css").read_text())
+        assert sorted(drawn) == sorted(styled) == sorted(Product.objects.values_list("drawing", flat=True))
+
+
+class TestPlacingAnOrder:
+    def test_the_customer_is_told_and_led_to_the_order(self, alice: User, browser: Client) -> None:
+        """One order, one event, one notification that says which order."""
+        product = Product.objects.latest("id")
+        response = browser.post(f"/orders/place/{product.pk}/")
+        order = Order.objects.get()
+        assert (order.customer, order.product, order.price, order.status) == (alice, product, product.price, "placed")
+        assert response.headers["Location"] == f"/orders/#order-{order.pk}"
+        event = Event.objects.get()
+        assert (event.kind, event.url) == ("order.placed", f"/orders/#order-{order.pk}")
+        assert event.data == {"order": order.pk, "status": "placed", "label": "Placed"}
+        assert product.name in event.message
+        assert told(alice) == ["order.placed"]
+
+    def test_a_script_gets_the_order_instead(self, browser: Client) -> None:
+        """Created, and where it is."""
+        product = Product.objects.earliest("id")
+        response = browser.post(f"/orders/place/{product.pk}/", headers={"accept": "application/json"})
+        order = Order.objects.get()
+        assert (response.status_code, response.json()) == (
+            201,
+            {"order": order.pk, "url": f"/orders/#order-{order.pk}"},
+        )
+
+    def test_no_order_without_its_notification(self, browser: Client) -> None:
+        """If the customer cannot be told, the order is not kept either."""
+        product = Product.objects.create(name="ball\x07point", price=1, drawing="lamp")
+        with pytest.raises(InvalidNotification):
+            browser.post(f"/orders/place/{product.pk}/")
+        assert not Order.objects.exists()
+        assert not Event.objects.exists()
+
+    def test_it_needs_a_customer_a_product_and_a_post(self, browser: Client) -> None:
+        """Nothing else places an order."""
+        product = Product.objects.earliest("id")
+        assert Client().post(f"/orders/place/{product.pk}/").headers["Location"].startswith("/login/")
+        assert browser.post("/orders/place/999999/").status_code == 404
+        assert browser.get(f"/orders/place/{product.pk}/").status_code == 405
+        assert not Order.objects.exists()
+
+
+class TestChangingAnOrder:
+    def test_each_status_is_told_to_the_customer_alone(self, alice: User, order: Order) -> None:
+        """In order, once each."""
+        make_users(1, prefix="bob")
+        for status in ("packed", "on_its_way", "delivered", "cancelled"):
+            order.status = status
+            order.save()
+        assert told(alice) == ["order.packed", "order.on_its_way", "order.delivered", "order.cancelled"]
+        assert Notification.objects.count() == 4
+        event = Event.objects.latest("id")
+        assert event.data == {"order": order.pk, "status": "cancelled", "label": "Cancelled"}
+        assert event.url == f"/orders/#order-{order.pk}"
+
+    def test_a_save_that_leaves_the_status_tells_nobody(self, alice: User, order: Order) -> None:
+        """Whatever else it changes; also when the object in hand is older than the database."""
+        order.price += 1
+        order.save()
+        order.status = "packed"
+        order.save(update_fields=["price"])
+        assert told(alice) == []
+        Order.objects.filter(pk=order.pk).update(status="packed")
+        order.save()
+        assert told(alice) == []
+
+    def test_the_admin_changes_it_in_the_list(self, admin_client: Client, alice: User, order: Order) -> None:
+        """As the demo invites to."""
+        form = {
+            "form-TOTAL_FORMS": 1,
+            "form-INITIAL_FORMS": 1,
+            "form-0-id": order.pk,
+            "form-0-status": "on_its_way",
+            "_save": "Save",
+        }
+        assert admin_client.post("/admin/demo/order/", form).status_code == 302
+        assert told(alice) == ["order.on_its_way"]
+        assert "on its way" in Event.objects.get().message
+
+    def test_the_admin_changes_it_on_its_own_page(self, admin_client: Client, alice: User, order: Order) -> None:
+        """And nothing is told when the same form is saved again."""
+        form = {"customer": alice.pk, "product": order.product_id, "price": "3.00", "status": "packed"}
+        for _ in range(2):
+            assert admin_client.post(f"/admin/demo/order/{order.pk}/change/", form).status_code == 302
+        assert told(alice) == ["order.packed"]
+
+
+class TestOrdersPage:
+    def test_it_shows_the_way_of_each_of_ones_own_orders(self, alice: User, browser: Client, order: Order) -> None:
+        """With the present stop marked; other customers' orders are not there."""
+        bob = make_users(1, prefix="bob")[0]
+        other = Order.objects.create(customer=bob, product=order.product, price=1)
+        Order.objects.filter(pk=order.pk).update(status="packed")
+        page = browser.get("/orders/").content.decode()
+        assert f'data-order="{order.pk}" data-status="packed"' in page
+        assert '<li data-stop="packed" aria-current="step">Packed</li>' in page
+        assert page.count('aria-current="step"') == 1
+        assert f'data-order="{other.pk}"' not in page
+
+    def test_a_cancelled_order_is_at_no_stop(self, browser: Client, order: Order) -> None:
+        """It says that it is cancelled."""
+        Order.objects.filter(pk=order.pk).update(status="cancelled")
+        page = browser.get("/orders/").content.decode()
+        assert 'aria-current="step"' not in page
+        assert ">Cancelled<" in page
+
+    def test_it_costs_the_same_queries_for_one_as_for_many(self, alice: User, browser: Client, order: Order) -> None:
+        """Session, user, orders with their products, and two for the bell."""
+        for _ in range(2):
+            with CaptureQueriesContext(connection) as queries:
+                browser.get("/orders/")
+            assert len(queries) == 5
+            Order.objects.bulk_create(Order(customer=alice, product=order.product, price=1) for _ in range(9))
+
+    def test_a_stranger_is_sent_to_the_login_page_and_back(self) -> None:
+        """The login page knows where they wanted to go."""
+        assert Client().get("/orders/").headers["Location"] == "/login/?next=/orders/"
+
+
+class TestLogin:
+    def test_a_customer_logs_in_and_out(self, alice: User) -> None:
+        """Back to the page that asked for it; out by POST only."""
+        alice.set_password("secret")
+        alice.save()
+        client = Client()
+        fields = {"username": alice.username, "password": "secret", "next": "/orders/"}
+        assert client.post("/login/", fields).headers["Location"] == "/orders/"
+        assert client.get("/logout/").status_code == 405
+        assert client.post("/logout/").headers["Location"] == "/"
+        assert "_auth_user_id" not in client.session
+
+    def test_a_wrong_password_is_said_without_saying_what_is_wrong(self, alice: User) -> None:
+        """The name stays in the form."""
+        page = Client().post("/login/", {"username": alice.username, "password": "x"}).content.decode()
+        assert 'role="alert"' in page
+        assert f'value="{alice.username}"' in page
+
+    @pytest.mark.parametrize("debug", [True, False])
+    def test_demo_users_are_offered_in_development_only(self, settings: Any, debug: bool) -> None:
+        """Their passwords are known to everybody."""
+        settings.DEBUG = debug
+        page = Client().get("/login/").content.decode()
+        assert ("data-fill-user" in page) is debug
+        assert ("<kbd>demo</kbd>" in page) is debug
