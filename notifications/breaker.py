@@ -62,7 +62,8 @@ class Breaker:
         with self._lock:
             now = time.monotonic()
             self._open_until = now + self._pause_seconds
-            self._leave(now, f"Redis is away ({error})")
+            cause = error.__cause__ or error
+            self._leave(now, f"Redis is away ({type(cause).__name__}: {cause})")
 
     def succeeded(self) -> None:
         """The try found Redis there."""

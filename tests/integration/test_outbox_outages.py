@@ -87,6 +87,7 @@ class TestRedisAway:
         events = [services.notify(user, "Hello") for user in users]
         assert all(event.published_at is None for event in events)
         assert _warning_count(caplog) == 1
+        assert "Redis is away (ConnectionError: " in caplog.text
         with pytest.raises(StreamUnavailable):
             outbox.sweep()
         own_redis.start()

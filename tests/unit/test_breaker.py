@@ -61,7 +61,10 @@ def test_a_lasting_failure_is_one_warning_a_minute(caplog: pytest.LogCaptureFixt
         breaker.try_now()
         breaker.succeeded()
     assert _messages(caplog) == [
-        ("WARNING", "Redis is away (connection refused): 1 event(s) left in the outbox for the sweep"),
+        (
+            "WARNING",
+            "Redis is away (StreamUnavailable: connection refused): 1 event(s) left in the outbox for the sweep",
+        ),
         ("INFO", "Redis is back: events are published on commit again"),
     ]
 
