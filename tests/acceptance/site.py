@@ -113,13 +113,17 @@ class Site:
 
     def processes(self) -> dict[int, str]:
         """Every process on this machine that serves this directory, grandchildren too: pid → command line (Linux)."""
-        mark = f"VAR_DIR={self.directory}".encode()
+        variable, path = f"VAR_DIR={self.directory}".encode(), f":{self.directory}/".encode()
         found = {}
         for entry in Path("/proc").iterdir():
-            # A process may end while it is looked at; one that has ended and is not reaped has no environment.
+            # A process may end while it is looked at; one that has ended and is not reaped has neither of the two.
             with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if not entry.name.isdecimal():
+                    continue
+                command = (entry / "cmdline").read_bytes()
+                # Valkey writes its title, with the path of its socket, over its environment.
+                if path in command or variable in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = command.replace(b"\0", b" ").decode().strip()
         return found
 
     def process_of(self, words: str) -> int:
