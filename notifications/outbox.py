@@ -10,6 +10,7 @@ the stream already is recognised by its guard. Guards expire: publishing is exac
 `STREAM_GUARD_SECONDS`, at least once after that.
 """
 
+import contextlib
 import datetime
 import functools
 import itertools
@@ -91,32 +92,16 @@ def publish_after_commit(publication: Publication, progress: Callable[[str, int]
     Args:
         progress: Called with "published" and a number of notifications, after each part.
     """
-    breaker = _breaker()
-    if not breaker.try_now():
-        return
-    try:
-        _publish(publication, progress)
-    except StreamUnavailable as error:
-        breaker.failed(error)
-    except Exception:
-        _log_failure(publication.event)
-    else:
-        breaker.succeeded()
+    if _breaker().try_now():
+        with _failures_kept_from_caller(publication.event):
+            _publish(publication, progress)
 
 
 async def apublish_after_commit(publication: Publication) -> None:
     """The async twin of `publish_after_commit`."""
-    breaker = _breaker()
-    if not breaker.try_now():
-        return
-    try:
-        await _apublish(publication)
-    except StreamUnavailable as error:
-        breaker.failed(error)
-    except Exception:
-        _log_failure(publication.event)
-    else:
-        breaker.succeeded()
+    if _breaker().try_now():
+        with _failures_kept_from_caller(publication.event):
+            await _apublish(publication)
 
 
 def sweep(limit: int = 100) -> int:
@@ -146,6 +131,19 @@ def sweep(limit: int = 100) -> int:
         except Exception:
             logger.exception("event %d cannot be published and stays in the outbox", event_id)
     return count
+
+
+@contextlib.contextmanager
+def _failures_kept_from_caller(event: Event) -> Iterator[None]:
+    breaker = _breaker()
+    try:
+        yield
+    except StreamUnavailable as error:
+        breaker.failed(error)
+    except Exception:
+        logger.exception("publishing event %d failed: it stays in the outbox for the sweep", event.pk)
+    else:
+        breaker.succeeded()
 
 
 def _publish(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:
@@ -211,10 +209,6 @@ def _leave_outbox(event: Event) -> bool:
     updated = Event.objects.using(_database()).filter(pk=event.pk, published_at=None).update(published_at=now)
     event.published_at = now
     return updated == 1
-
-
-def _log_failure(event: Event) -> None:
-    logger.exception("publishing event %d failed: it stays in the outbox for the sweep", event.pk)
 
 
 def _guard_seconds() -> int:
