@@ -34,6 +34,20 @@ class NotificationsSettings:
     outbox_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     # After Redis failed, notify() leaves publishing to the sweep for this long, so that nobody waits for timeouts.
     outbox_pause_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
+    # How often one of the relays publishes what was left in the outbox.
+    sweep_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    # How soon another relay takes over ingress and the sweep from one that died. Renewed at every quarter.
+    ingress_lease_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 10.0
+    # How long a relay or bot may be silent before others claim what it holds. Renewed at every quarter.
+    stream_lease_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 30.0
+    # How often the relay or the bot tries an entry before it is a dead letter. Outages do not count.
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
+    # The most entries that the relay takes at a time.
+    relay_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    # The most messages that one bot process sends at a time.
+    bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
+    # What the bot calls with (user id, message): the dotted path of an async function. The default prints.
+    send_message: str = "notifications.bot.send_message"
 
 
 @functools.cache

@@ -1,0 +1,78 @@
+"""
+What the relay and the bot have in common: reading an entry of the stream, and telling an outage from a failure.
+
+Owns the checks of what comes from the stream, which any program can write to. Does not own what is done with it (relay,
+bot) nor writing entries (outbox).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import msgspec
+import redis
+from django.db import InterfaceError, OperationalError
+
+from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope
+from realtime.exceptions import EntryRejected, Unavailable
+from realtime.streams import Entry
+
+__all__ = ["DATABASE_AWAY", "REDIS_AWAY", "StreamedNotification", "outages", "read_entry"]
+
+# What Django raises when the database cannot be reached, is locked, or has closed the connection.
+DATABASE_AWAY = (OperationalError, InterfaceError)
+REDIS_AWAY = (redis.RedisError,)
+
+_ID = re.compile(rb"[1-9][0-9]{0,18}")
+# What the name of a channel-layer group may consist of; it has room for a little less than 100 characters.
+_USER = re.compile(rb"[A-Za-z0-9._-]{1,90}")
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+class StreamedNotification(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the stream, checked."""
+
+    notification_id: int
+    # The recipient's primary key as text.
+    user_id: str
+    envelope: Envelope
+    # The envelope as it was written: JSON on one line.
+    json: str
+
+
+def read_entry(entry: Entry) -> StreamedNotification:
+    """
+    Check an entry of the stream.
+
+    Raises:
+        EntryRejected: A field is missing, or is not what it must be; says which.
+    """
+    try:
+        raw_id, raw_user, raw_envelope = entry.fields[b"n"], entry.fields[b"u"], entry.fields[b"e"]
+    except KeyError as error:
+        raise EntryRejected(f"the field {error.args[0].decode()} is missing") from None
+    if not _ID.fullmatch(raw_id):
+        raise EntryRejected("n is not the id of a notification")
+    if not _USER.fullmatch(raw_user):
+        raise EntryRejected("u is not the id of a user that a group can be named after")
+    if len(raw_envelope) > ENVELOPE_LIMIT_BYTES:
+        raise EntryRejected(f"e has {len(raw_envelope)} bytes, the limit is {ENVELOPE_LIMIT_BYTES}")
+    # It is spliced into frames, where a line break ends an object.
+    if b"\n" in raw_envelope:
+        raise EntryRejected("e is not on one line")
+    try:
+        envelope, text = _decode_envelope(raw_envelope), raw_envelope.decode()
+    except (ValueError, RecursionError) as error:
+        raise EntryRejected(f"e is not an envelope: {error}") from None
+    if envelope.id != int(raw_id):
+        raise EntryRejected("n and the id in e differ")
+    return StreamedNotification(notification_id=envelope.id, user_id=raw_user.decode(), envelope=envelope, json=text)
+
+
+@contextlib.contextmanager
+def outages(*kinds: type[Exception]) -> Iterator[None]:
+    """Within it, errors of these kinds are `Unavailable`: the stream worker calls again until it works."""
+    try:
+        yield
+    except kinds as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,189 @@
+"""
+Ingress: any program in any language asks for a notification by a PUBLISH on the Redis channel `notification`.
+
+Owns the checks of what comes in, its refusal, and counting both. Does not own the subscription (realtime.multiplexer),
+who of all processes listens (realtime.leases) nor what a notification may say (services, envelope).
+
+Redis pub/sub is at most once: what is published while nobody listens is gone, and PUBLISH answers 0 then.
+"""
+
+import functools
+import logging
+import uuid
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+import redis.asyncio
+from django.contrib.auth import get_user_model
+from django.db.models import AutoField, IntegerField
+
+from notifications import services
+from notifications.exceptions import InvalidNotification, InvalidRecipient, UnknownRecipients
+from notifications.handlers import DATABASE_AWAY
+from realtime.exceptions import SubscriberTooSlow, SubscriptionGap
+from realtime.leases import Lease
+from realtime.multiplexer import Multiplexer
+from realtime.outage import REDIS_ERRORS, Outage
+
+__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "read_request"]
+
+logger = logging.getLogger(__name__)
+
+REQUEST_LIMIT_BYTES = 65_536
+# Of a refused request, and of the reason: so much goes to the log.
+EXCERPT_BYTES = 200
+DETAIL_LIMIT = 300
+
+
+class Refused(Exception):
+    """
+    A request is not accepted.
+
+    Attributes:
+        reason: A word for the counter: oversize, not_json, wrong_shape, unknown_user or invalid.
+        detail: What is wrong and where.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program publishes, as a JSON object. Other fields are ignored."""
+
+    # The recipient's primary key: a text only where the user model has keys that are no numbers.
+    user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=255)]
+    message: str
+    kind: str = "info"
+    title: str = ""
+    url: str = ""
+    data: Any = None
+    # A second request with the same key notifies nobody again.
+    idempotency_key: str | None = None
+
+
+def read_request(body: bytes) -> Request:
+    """
+    Check the form of a request. Whether the user exists and the texts may be said is checked when it is carried out.
+
+    Raises:
+        Refused: It has no such form.
+    """
+    if len(body) > REQUEST_LIMIT_BYTES:
+        raise Refused("oversize", f"it has {len(body)} bytes, the limit is {REQUEST_LIMIT_BYTES}")
+    try:
+        request = _decode(body)
+    except msgspec.ValidationError as error:
+        raise Refused("wrong_shape", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("not_json", str(error)) from error
+    if isinstance(request.user_id, str) and _user_ids_are_numbers():
+        raise Refused("wrong_shape", "Expected `int`, got `str` - at `$.user_id`")
+    return request
+
+
+class Ingress:
+    """
+    Args:
+        redis: Client for the counters (`connections.async_publisher`).
+        channel: The Redis channel to listen on.
+        counters_key: A hash of counters that outlive the process: accepted, refused:<reason>, dropped,
+            left to others.
+        lease: Held while this listens; a request that is read when it no longer is, is left to the next holder.
+    """
+
+    def __init__(self, redis: redis.asyncio.Redis, *, channel: str, counters_key: str, lease: Lease) -> None:
+        # Since this process started, by the same names as in Redis.
+        self.counts: Counter[str] = Counter()
+        self._redis = redis
+        self._channel = channel
+        self._counters_key = counters_key
+        self._lease = lease
+        self._database_outage = Outage("the database")
+
+    async def run(self, multiplexer: Multiplexer) -> None:
+        """
+        Listen for ever.
+
+        Guarantees:
+            One request after another, in the order of their publishing. No request ends the loop: what is not accepted
+            is one warning with the reason and the first 200 bytes, and a counter. The database being away is waited
+            for; requests that do not fit into the subscription meanwhile are dropped, told and counted.
+        """
+        async with multiplexer.subscribe(self._channel) as subscription:
+            logger.info("ingress: listening on the Redis channel %s", self._channel)
+            while True:
+                try:
+                    message = await subscription.receive()
+                except SubscriberTooSlow as error:
+                    logger.warning("ingress: %s", error)
+                    await self._count("dropped", error.dropped_count)
+                except SubscriptionGap:
+                    logger.warning("ingress: the subscription was interrupted: requests may be missing")
+                else:
+                    await self.take(message.data)
+
+    async def take(self, body: bytes) -> None:
+        """Carry out one request, or refuse it."""
+        try:
+            request = read_request(body)
+            is_ours = await self._notify(request)
+            await self._count("accepted" if is_ours else "left to others")
+        except Refused as error:
+            logger.warning("ingress: refused (%s): %.200r", _one_line(str(error)), body[:EXCERPT_BYTES])
+            await self._count(f"refused:{error.reason}")
+        except Exception:
+            logger.exception("ingress: failed on %.200r", body[:EXCERPT_BYTES])
+            await self._count("refused:error")
+
+    async def _notify(self, request: Request) -> bool:
+        """Whether it was this process's turn to carry the request out."""
+        # A commit whose answer was lost is recognised when it is tried again.
+        key = request.idempotency_key or f"ingress:{uuid.uuid4()}"
+        failures = 0
+        while self._lease.is_held:
+            try:
+                await services.anotify(
+                    request.user_id,
+                    request.message,
+                    kind=request.kind,
+                    title=request.title,
+                    url=request.url,
+                    data=request.data,
+                    idempotency_key=key,
+                )
+            except (UnknownRecipients, InvalidRecipient) as error:
+                raise Refused("unknown_user", str(error)) from error
+            except InvalidNotification as error:
+                raise Refused("invalid", str(error)) from error
+            except DATABASE_AWAY as error:
+                await self._database_outage.wait(error, failures)
+                failures += 1
+            else:
+                self._database_outage.over()
+                return True
+        return False
+
+    async def _count(self, name: str, by: int = 1) -> None:
+        self.counts[name] += by
+        try:
+            await self._redis.hincrby(self._counters_key, name, by)
+        except REDIS_ERRORS:
+            logger.warning("ingress: %r was counted in this process only", name, exc_info=True)
+
+
+_decode = msgspec.json.Decoder(Request).decode
+
+
+@functools.cache
+def _user_ids_are_numbers() -> bool:
+    return isinstance(get_user_model()._meta.pk, IntegerField | AutoField)
+
+
+def _one_line(text: str) -> str:
+    """The text without what would let a request write lines of its own into a log."""
+    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letters)[:DETAIL_LIMIT]

@@ -1,0 +1,126 @@
+"""manage.py run_bot_subscriber: moves notifications from the stream to browsers (relay) and to transports (bot)."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+
+from notifications.subscriber import PARTS, Subscriber
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# After a signal, what is in hand is given so long to finish …
+DEADLINE_SECONDS = 5.0
+# … and the process so long to be gone: a thread that hangs in a database driver cannot be ended otherwise.
+EXIT_SECONDS = 8.0
+
+HELP = """\
+Moves notifications on from the Redis stream, until it is told to stop.
+
+  relay  publishes each one to the channel-layer group user.<id>, and so to the user's browsers.
+         One among all relays also listens on the Redis channel "notification", where any program
+         may PUBLISH {"user_id": 42, "message": "..."}, and publishes what a crash left in the outbox.
+  bot    calls send_message(user_id, message) for each one; NOTIFICATIONS["SEND_MESSAGE"] names the
+         function, and the default prints a line.
+
+Run as many of these processes as you like, on as many machines: they share the work, and what one
+of them held when it died is done by another. Each notification is handled at least once. Redis or
+the database being away is waited for. SIGTERM and Ctrl-C finish what is in hand and exit with 0.
+"""
+
+
+class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Django's, that keeps the paragraphs of the description."""
+
+
+class Command(BaseCommand):
+    help = HELP
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.formatter_class = _HelpFormatter
+        return parser
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--only", choices=PARTS, help="run this part alone, to scale the two separately")
+        parser.add_argument(
+            "--concurrency",
+            type=_positive,
+            metavar="N",
+            help='the most messages that the bot sends at a time; by default NOTIFICATIONS["BOT_CONCURRENCY"]',
+        )
+
+    def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:
+        stop = _Stop()
+        for number in STOP_SIGNALS:
+            # Not asyncio's handlers, which end with the loop: until the process is gone a signal must not break it.
+            signal.signal(number, stop.on_signal)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run((only,) if only else PARTS, concurrency, stop))
+        logger.info("stopped: what was in hand is done")
+
+
+class _Stop:
+    """What a signal does, from the first moment of the process to its last."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._stop: Callable[[], None] | None = None
+
+    def attach(self, stop: Callable[[], None]) -> None:
+        """From now on a signal calls `stop`; at once if one has come already."""
+        self._stop = stop
+        if self._is_asked:
+            stop()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._is_asked:
+            return
+        self._is_asked = True
+        logger.info("%s: finishing what is in hand", signal.Signals(number).name)
+        watchdog = threading.Timer(EXIT_SECONDS, _exit_hard)
+        watchdog.daemon = True
+        watchdog.start()
+        if self._stop is not None:
+            self._stop()
+
+
+async def _run(parts: Any, concurrency: int | None, stop: _Stop) -> None:
+    subscriber = Subscriber(parts=parts, bot_concurrency=concurrency)
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        loop.call_soon_threadsafe(lambda: subscriber.stop(deadline_seconds=DEADLINE_SECONDS))
+
+    stop.attach(ask)
+    await subscriber.run()
+
+
+def _exit_hard() -> None:
+    logger.error("not done %s s after the signal: leaving at once, what is in hand is claimed by others", EXIT_SECONDS)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

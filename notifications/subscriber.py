@@ -1,0 +1,169 @@
+"""
+Relay, bot, ingress and outbox sweep as one service: what `manage.py run_bot_subscriber` runs.
+
+Owns which parts run, the clients they share, and the order in which they start and stop. Does not own signals (the
+command) nor any of the work.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+from channels.db import database_sync_to_async
+from django.utils.module_loading import import_string
+
+from notifications import conf, outbox
+from notifications.bot import Bot
+from notifications.handlers import DATABASE_AWAY
+from notifications.ingress import Ingress
+from notifications.relay import Relay
+from realtime import connections
+from realtime.conf import get_settings as get_realtime_settings
+from realtime.conf import keys
+from realtime.exceptions import StreamUnavailable
+from realtime.leases import Lease
+from realtime.multiplexer import Multiplexer
+from realtime.outage import Outage
+from realtime.streams import Handler, StreamWorker
+
+__all__ = ["PARTS", "Part", "Subscriber"]
+
+logger = logging.getLogger(__name__)
+
+type Part = Literal["relay", "bot"]
+# Each is a consumer group of the stream; all groups are made together, whoever runs.
+PARTS: tuple[Part, ...] = ("relay", "bot")
+SWEEP_LIMIT = 100
+
+
+class Subscriber:
+    """
+    Args:
+        parts: What runs in this process. With the relay come ingress and the sweep, of which one among all relays does
+            the work.
+        bot_concurrency: The most messages sent at a time; by default as in the settings.
+
+    Guarantees:
+        `run()` goes on over outages of Redis and the database. A defect of any part ends it with an error.
+    """
+
+    def __init__(self, *, parts: tuple[Part, ...] = PARTS, bot_concurrency: int | None = None) -> None:
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._parts = parts
+        self._settings = conf.get_settings()
+        self._bot_concurrency = bot_concurrency or self._settings.bot_concurrency
+        self._redis_outage = Outage("Redis")
+        self._database_outage = Outage("the database")
+        self._workers: dict[Part, StreamWorker] = {}
+        self._stopping = asyncio.Event()
+        self._deadline_seconds = 0.0
+
+    async def run(self) -> None:
+        """
+        Work until `stop()`; once.
+
+        Raises:
+            ExceptionGroup: A part is defective.
+        """
+        url = get_realtime_settings().redis_url
+        redis = connections.async_publisher(url)
+        readers = {part: connections.async_reader(url) for part in self._parts}
+        try:
+            for part in self._parts:
+                self._workers[part] = self._make_worker(part, readers[part], redis)
+            await self._run_parts(redis, url)
+        finally:
+            for client in (redis, *readers.values()):
+                await client.aclose()
+
+    def stop(self, *, deadline_seconds: float = 5.0) -> None:
+        """End `run()`: finish what is in hand within the deadline, ack it, leave the rest to others. Idempotent."""
+        if not self._stopping.is_set():
+            self._deadline_seconds = deadline_seconds
+            self._stopping.set()
+
+    def _make_worker(self, part: Part, reader: Any, redis: Any) -> StreamWorker:
+        handler: Handler
+        if part == "relay":
+            # One batch at a time: that keeps the order of each user's notifications.
+            handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
+        else:
+            handler, batch_size, concurrency = Bot(import_string(self._settings.send_message)), 1, self._bot_concurrency
+        return StreamWorker(
+            reader,
+            keys().stream(conf.STREAM),
+            part,
+            handler,
+            redis=redis,
+            dead_letter_key=keys().dead_letters(conf.STREAM, part),
+            groups=PARTS,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            lease_seconds=self._settings.stream_lease_seconds,
+            max_attempts=self._settings.max_attempts,
+            consumer=self.consumer,
+            outage=self._redis_outage,
+        )
+
+    async def _run_parts(self, redis: Any, url: str) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for part, worker in self._workers.items():
+                tasks.create_task(worker.run(), name=part)
+            helpers = [tasks.create_task(self._say_ready(), name="ready")]
+            if "relay" in self._parts:
+                lease = Lease(
+                    redis,
+                    keys().lease("ingress"),
+                    ttl_seconds=self._settings.ingress_lease_seconds,
+                    holder=self.consumer,
+                    outage=self._redis_outage,
+                )
+                work = self._work_of_one(lease, redis, url)
+                helpers.append(tasks.create_task(lease.run_while_held(work), name="ingress lease"))
+            await self._stopping.wait()
+            for helper in helpers:
+                helper.cancel()
+            stops = (worker.stop(deadline_seconds=self._deadline_seconds) for worker in self._workers.values())
+            await asyncio.gather(*stops)
+
+    async def _say_ready(self) -> None:
+        for worker in self._workers.values():
+            await worker.wait_ready()
+        running = " and ".join(self._parts) + (" are" if len(self._parts) > 1 else " is")
+        logger.info("%s running, consumer %s", running, self.consumer)
+
+    def _work_of_one(self, lease: Lease, redis: Any, url: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        """What only the holder of the lease does: ingress and the sweep."""
+        ingress = Ingress(redis, channel=keys().ingress_channel(), counters_key=keys().counters("ingress"), lease=lease)
+
+        async def work() -> None:
+            reader = connections.async_reader(url)
+            try:
+                async with Multiplexer(reader, publisher=redis) as multiplexer, asyncio.TaskGroup() as tasks:
+                    tasks.create_task(ingress.run(multiplexer), name="ingress")
+                    tasks.create_task(self._sweep(), name="outbox sweep")
+            finally:
+                await reader.aclose()
+
+        return work
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                # Not in the thread in which all other database work of the process queues up.
+                count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
+            except StreamUnavailable as error:
+                self._redis_outage.begin(error)
+            except DATABASE_AWAY as error:
+                self._database_outage.begin(error)
+            else:
+                self._database_outage.over()
+                if count:
+                    logger.warning("the sweep published %d events that their callers left in the outbox", count)
+                if count == SWEEP_LIMIT:
+                    continue
+            await asyncio.sleep(self._settings.sweep_interval_seconds)
