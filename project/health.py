@@ -4,12 +4,13 @@
 Owns what "well" means for each kind of process. Prints why when it is not so.
 """
 
+import contextlib
+import http.client
 import os
 import socket
 import sys
-import urllib.request
 
-__all__ = ["check_bot", "check_web"]
+__all__ = ["Unwell", "check_bot", "check_web"]
 
 TIMEOUT_SECONDS = 5.0
 # A worker reads, claims or renews a lease at least every 7.5 s.
@@ -22,17 +23,21 @@ class Unwell(Exception):
 
 def check_web(port: int = 8000) -> None:
     """
-    Ask for the login page as the proxy does.
+    Ask for the front page as the proxy does.
 
     Raises:
-        OSError: No answer, or an error page.
+        Unwell: It answers with an error page.
+        OSError, http.client.HTTPException: It does not answer.
     """
     # Django serves its own host names only, and over HTTPS as the proxy tells it.
-    host = os.environ.get("ALLOWED_HOSTS", "localhost").split(",")[0].lstrip(".")
-    headers = {"Host": host, "X-Forwarded-Proto": "https"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/login/", headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310 - the address is ours
-        pass
+    host = os.environ.get("ALLOWED_HOSTS", "").split(",")[0].lstrip(".")
+    headers = {"Host": "localhost" if host in ("", "*") else host, "X-Forwarded-Proto": "https"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers=headers)
+        status = connection.getresponse().status
+    if status >= http.client.BAD_REQUEST:
+        raise Unwell(f"the front page answers {status}")
 
 
 def check_bot(host: str | None = None) -> None:

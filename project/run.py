@@ -16,7 +16,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import django
 from django.conf import settings
@@ -24,7 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import Error as DatabaseError
 
-from project import children
+from project import children, health
 from project.embedded import EmbeddedServer, EmbeddedServerError
 
 __all__ = ["main"]
@@ -143,19 +143,19 @@ def _raise_if_one_ended(processes: dict[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _wait_until_page_answers(port: int, processes: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Wait until the front page is served without an error, as a browser would see it."""
     deadline = time.monotonic() + READY_DEADLINE_SECONDS
-    seen: Any = "nothing"
-    while time.monotonic() < deadline:
+    while True:
         _raise_if_one_ended(processes)
-        connection = http.client.HTTPConnection(HOST, port, timeout=READY_DEADLINE_SECONDS)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/")
-            seen = connection.getresponse().status
-            if seen < http.client.INTERNAL_SERVER_ERROR:
-                return
+        try:
+            health.check_web(port)
+        except (health.Unwell, OSError, http.client.HTTPException) as error:
+            if time.monotonic() > deadline:
+                raise CannotRun(
+                    f"no page within {READY_DEADLINE_SECONDS:.0f} s ({error}): see the errors above"
+                ) from error
+        else:
+            return
         time.sleep(POLL_SECONDS)
-    raise CannotRun(f"http://{HOST}:{port}/ answered {seen} for {READY_DEADLINE_SECONDS:.0f} s: see the errors above")
 
 
 def _welcome(port: int) -> str:

@@ -1,0 +1,246 @@
+"""`make run`: ready with one command, told apart from its failures, and nothing left of it however it ends."""
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from tests.acceptance.site import RUN, Site, free_port
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until_sync
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
+]
+# What the front door promises for the end of everything.
+STOP_DEADLINE_SECONDS = 10.0
+MAKE = ("make", "--no-print-directory", "run")
+
+
+@pytest.fixture(scope="module")
+def used_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VAR_DIR in which a site has run before, as it was left."""
+    directory = tmp_path_factory.mktemp("used") / "var"
+    with Site(directory).wait_until_ready() as site:
+        site.process.terminate()
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path, used_directory: Path) -> Path:
+    """The VAR_DIR of a site for one test, which is thereby as quick as a second start."""
+    return Path(shutil.copytree(used_directory, tmp_path / "var"))
+
+
+def status_of(url: str) -> int:
+    """The HTTP status of a page, with redirects followed."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - our own server
+            status: int = response.status
+            return status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def names_of_users(directory: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(directory / "db.sqlite3")) as database:
+        return [name for (name,) in database.execute("SELECT username FROM auth_user ORDER BY username")]
+
+
+def assert_gone(site: Site) -> None:
+    wait_until_sync(lambda: not site.processes(), seconds=STOP_DEADLINE_SECONDS)
+
+
+def test_site_is_served_and_tells_how_to_use_it(tmp_path: Path) -> None:
+    """A fresh directory: the page answers, the static files are there, and the terminal says who can log in where."""
+    directory = tmp_path / "var"
+    with Site(directory).wait_until_ready() as site:
+        assert status_of(site.url) == 200
+        assert status_of(f"{site.url}static/realtime/client.js") == 200
+        assert names_of_users(directory) == ["admin", "alice", "bob"]
+        for words in ("alice   password demo", "bob     password demo", "admin   password admin", f"{site.url}admin/"):
+            assert words in site.output()
+        with contextlib.closing(sqlite3.connect(directory / "db.sqlite3")) as database:
+            assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        url = site.manage("redis_url").strip()
+        assert url == f"unix://{directory}/valkey.sock"
+        with redis.Redis.from_url(url) as client:
+            assert client.ping()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_everything_ends_when_asked(directory: Path, number: signal.Signals) -> None:
+    """SIGTERM, Ctrl-C (which a terminal sends to the whole group) or a closed terminal: exit code 0, nothing left."""
+    with Site(directory).wait_until_ready() as site:
+        assert len(site.processes()) >= 5, "run, web server, bot, guard and Valkey"
+        os.killpg(site.process.pid, number)
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
+        assert_gone(site)
+        assert "Traceback" not in site.output()
+
+
+def test_everything_ends_with_an_open_browser(directory: Path) -> None:
+    """A connection that somebody keeps open does not hold up the end."""
+    with Site(directory).wait_until_ready() as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        site.process.terminate()
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
+        assert_gone(site)
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="needs the kernel's parent-death signal")
+def test_nothing_is_left_when_it_is_killed(directory: Path) -> None:
+    """SIGKILL of project.run: web server, bot, guard and Valkey go too."""
+    with Site(directory).wait_until_ready() as site:
+        site.process.kill()
+        site.process.wait()
+        assert_gone(site)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_make_is_ended(directory: Path, number: signal.Signals) -> None:
+    """The same through `make run`, when only make itself gets the signal."""
+    with Site(directory, command=MAKE).wait_until_ready() as site:
+        os.kill(site.process.pid, number)
+        site.process.wait(STOP_DEADLINE_SECONDS)
+        assert_gone(site)
+
+
+def test_second_start_finds_what_the_first_left(directory: Path) -> None:
+    """Data in both engines outlives a stop; the demo users are not made again."""
+    with Site(directory).wait_until_ready() as site:
+        with redis.Redis.from_url(site.manage("redis_url").strip()) as client:
+            client.set("word", "kept")
+        site.process.terminate()
+        site.process.wait(STOP_DEADLINE_SECONDS)
+    with Site(directory).wait_until_ready() as site, redis.Redis.from_url(site.manage("redis_url").strip()) as client:
+        assert client.get("word") == b"kept"
+        assert names_of_users(directory) == ["admin", "alice", "bob"]
+
+
+def test_two_sites_share_one_server(directory: Path) -> None:
+    """A second `make run` on another port joins the Valkey of the first, and keeps it when the first is gone."""
+    with Site(directory).wait_until_ready() as first, Site(directory).wait_until_ready() as second:
+        valkey = first.process_of("valkey-server")
+        first.process.terminate()
+        first.process.wait(STOP_DEADLINE_SECONDS)
+        assert second.process_of("valkey-server") == valkey
+        assert status_of(second.url) == 200
+        second.process.terminate()
+        second.process.wait(STOP_DEADLINE_SECONDS)
+        assert_gone(second)
+
+
+def test_taken_port_is_a_clear_error(directory: Path) -> None:
+    """One line that names the port and a way out, and nothing started."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with Site(directory, port=port) as site:
+            assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+            (line,) = site.output().splitlines()
+            assert line.startswith(f"Signalbox: port {port} cannot be had (Address already in use)")
+            assert "make run PORT=" in line
+            assert not site.processes()
+
+
+@pytest.mark.parametrize("port", ["eighty", "0", "65536", "-1"])
+def test_port_that_is_none_is_a_clear_error(directory: Path, port: str) -> None:
+    """PORT must be a port."""
+    with Site(directory, environment={"PORT": port}) as site:
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        assert site.output() == f"Signalbox: PORT is {port!r}: it must be a number from 1 to 65535\n"
+
+
+def test_part_that_ends_is_named_and_ends_the_rest(directory: Path) -> None:
+    """run_bot_subscriber is killed: exit code 1, its name and how it ended, and nothing left."""
+    with Site(directory).wait_until_ready() as site:
+        os.kill(site.process_of("run_bot_subscriber"), signal.SIGKILL)
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        assert "Signalbox: run_bot_subscriber ended by SIGKILL" in site.output()
+        assert_gone(site)
+
+
+def test_killed_valkey_comes_back_while_the_site_runs(directory: Path) -> None:
+    """SIGKILL of the embedded server, and of its guard, is mended; the site goes on."""
+    with Site(directory).wait_until_ready() as site:
+        for words in ("valkey-server", "project.embedded_guard"):
+            with redis.Redis.from_url(f"unix://{directory}/valkey.sock") as client:
+                client.set("word", words)
+            pid = site.process_of(words)
+            os.kill(pid, signal.SIGKILL)
+            wait_until_sync(lambda pid=pid: pid not in site.processes())
+            with redis.Redis.from_url(f"unix://{directory}/valkey.sock") as client:
+
+                def word(client: redis.Redis = client) -> object:
+                    with contextlib.suppress(redis.ConnectionError):
+                        return client.get("word")
+                    return None
+
+                assert wait_until_sync(word) == words.encode()
+        assert status_of(site.url) == 200
+
+
+def test_given_redis_is_used_and_none_is_started(directory: Path, redis_server: RedisServer) -> None:
+    """With REDIS_URL set there is no embedded server."""
+    with Site(directory, environment={"REDIS_URL": redis_server.url}).wait_until_ready() as site:
+        assert site.manage("redis_url").strip() == redis_server.url
+        assert not [command for command in site.processes().values() if "valkey" in command or "guard" in command]
+
+
+@pytest.mark.skipif(not os.environ.get("DATABASE_URL"), reason="DATABASE_URL names no PostgreSQL to try it on")
+def test_given_database_is_used_and_no_file_is_made(tmp_path: Path) -> None:
+    """With DATABASE_URL set there is no SQLite file; the tables and the demo users are in PostgreSQL."""
+    url = os.environ["DATABASE_URL"]
+    name = f"run_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            own = urlsplit(url)._replace(path=f"/{name}").geturl()
+            with Site(tmp_path / "var", environment={"DATABASE_URL": own}).wait_until_ready():
+                assert not list((tmp_path / "var").glob("*.sqlite3*"))
+            with psycopg.connect(own) as connection:
+                users = connection.execute("SELECT username FROM auth_user ORDER BY username").fetchall()
+                assert users == [("admin",), ("alice",), ("bob",)]
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_no_demo_users_without_debug(tmp_path: Path) -> None:
+    """With DEBUG off the site is served, to its own host name and by HTTPS, and nobody can log in as anybody."""
+    directory = tmp_path / "var"
+    production = {"DEBUG": "0", "SECRET_KEY": "s" * 60, "ALLOWED_HOSTS": "127.0.0.1"}
+    with Site(directory, environment=production).wait_until_ready() as site:
+        assert names_of_users(directory) == []
+        assert "password" not in site.output()
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            assert (response.status, response.getheader("Location")) == (301, f"https://127.0.0.1:{site.port}/")
+
+
+def test_missing_secret_is_a_clear_error(directory: Path) -> None:
+    """DEBUG off without SECRET_KEY: one line, no traceback."""
+    with Site(directory, environment={"DEBUG": "0", "SECRET_KEY": ""}, command=RUN) as site:
+        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        (line,) = site.output().splitlines()
+        assert line.startswith("Signalbox: SECRET_KEY is not set")
+        assert free_port()

@@ -1,0 +1,163 @@
+"""What production is started with: docker-compose.yml, Dockerfile, Procfile, nginx, and the health checks they call."""
+
+import contextlib
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.core.management import get_commands, load_command_class
+
+from project import health
+from realtime.keys import Keys
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+
+
+def services() -> dict[str, str]:
+    """The text of each service in docker-compose.yml."""
+    section = re.search(r"^services:\n(.*?)^volumes:", COMPOSE, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    parts = re.split(r"^  (\w+):\n", section[1], flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def commands() -> list[str]:
+    """Every command line of ours that production runs."""
+    found = list(PROCFILE.values())
+    found += re.findall(r"^    command: (python .*)$", COMPOSE, re.MULTILINE)
+    found += [
+        " ".join(re.findall(r'"([^"]+)"', test)[1:]) for test in re.findall(r"test: (\[.CMD., .*)$", COMPOSE, re.M)
+    ]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    found += [" ".join(re.findall(r'"([^"]+)"', command)) for command in re.findall(r"^CMD (.*)$", dockerfile, re.M)]
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_of_production_exist(command: str) -> None:
+    """Each is `python -m` a module of ours or a management command that is there, with arguments that it takes."""
+    words = shlex.split(command.replace("$PORT", "8000"))
+    assert words[0] == "python"
+    if words[1] == "-m":
+        assert (ROOT / Path(*words[2].split("."))).with_suffix(".py").exists()
+        return
+    assert words[1] == "manage.py"
+    name = words[2]
+    command_class = load_command_class(get_commands()[name], name)
+    command_class.create_parser("manage.py", name).parse_args(words[3:])
+
+
+def test_every_service_is_there_and_looked_after() -> None:
+    """Postgres, Redis, web, run_bot_subscriber and the proxy have health checks; the migration runs once, first."""
+    found = services()
+    assert list(found) == ["postgres", "redis", "migrate", "web", "run_bot_subscriber", "proxy"]
+    for name, text in found.items():
+        assert ("healthcheck:" in text) == (name != "migrate"), name
+        assert "restart:" in text or "<<: *app" in text, name
+    for name in ("web", "run_bot_subscriber"):
+        assert re.search(r"migrate:\n +condition: service_completed_successfully", found[name])
+
+
+def test_redis_keeps_its_data_and_evicts_nothing() -> None:
+    """Streams are work that must not be lost."""
+    for words in ("--appendonly yes", "--maxmemory-policy noeviction", "redis:/data"):
+        assert words in services()["redis"]
+
+
+def test_secrets_come_from_the_environment_only() -> None:
+    """Whatever must differ from site to site is asked for, and no value for it is in the files."""
+    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "POSTGRES_PASSWORD", "TLS_DIR"):
+        assert f"${{{name}:?" in COMPOSE
+        assert not re.search(rf"\${{{name}(:-|}})", COMPOSE)
+
+
+def test_only_the_proxy_is_reached_from_outside() -> None:
+    """No other service publishes a port."""
+    assert [name for name, text in services().items() if "ports:" in text] == ["proxy"]
+
+
+def test_image_holds_what_it_needs_and_nothing_else() -> None:
+    """What the Dockerfile copies is let through .dockerignore, and exists; the process is not root."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = set(re.findall(r"^COPY ([\w./-]+) ", dockerfile, re.MULTILINE))
+    assert copied == let_through
+    assert all((ROOT / path).exists() for path in copied)
+    assert re.search(r"^USER signalbox$", dockerfile, re.MULTILINE)
+
+
+def test_proxy_passes_websockets_on_and_serves_static_files() -> None:
+    """The paths in nginx.conf are those of the project and of the Dockerfile."""
+    proxy = (ROOT / "deploy/nginx.conf").read_text()
+    assert "location /ws/ {" in proxy and "location /static/ {" in proxy
+    assert "proxy_set_header Upgrade $http_upgrade;" in proxy
+    assert "proxy_set_header X-Forwarded-Proto $scheme;" in proxy
+    assert "/var/static /srv/static" in (ROOT / "Dockerfile").read_text() and "alias /srv/static/;" in proxy
+
+
+# Health -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def web_server(status: int) -> Iterator[tuple[int, list[dict[str, str]]]]:
+    """A web server that answers everything with `status`: its port, and the headers of the requests it got."""
+    seen: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append({"path": self.path, **dict(self.headers)})
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_web_is_well_when_it_answers_as_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for a page of the first host name, as if by HTTPS: a site in production answers nothing else."""
+    monkeypatch.setenv("ALLOWED_HOSTS", ".signalbox.example,other.example")
+    with web_server(200) as (port, seen):
+        health.check_web(port)
+    assert (seen[0]["path"], seen[0]["Host"], seen[0]["X-Forwarded-Proto"]) == ("/", "signalbox.example", "https")
+
+
+def test_web_is_unwell_when_it_answers_with_an_error() -> None:
+    """500 is no answer, and neither is silence."""
+    with web_server(500) as (port, _), pytest.raises(health.Unwell, match="answers 500"):
+        health.check_web(port)
+    with pytest.raises(OSError, match="refused"):
+        health.check_web(port)
+
+
+@pytest.mark.usefixtures("signalbox")
+def test_bot_is_well_while_it_reads(redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer of this host has read lately in each group that it is in; another host's silence does not matter."""
+    stream = keys.stream("notifications")
+    for group in ("relay", "bot"):
+        redis_client.xgroup_create(stream, group, id="0", mkstream=True)
+    with pytest.raises(health.Unwell, match=r"no consumer group .* has a consumer of this host"):
+        health.check_bot("here")
+    redis_client.xreadgroup("relay", "here-1-aaaa", {stream: ">"})
+    redis_client.xreadgroup("bot", "there-1-bbbb", {stream: ">"})
+    health.check_bot("here")
+    monkeypatch.setattr(health, "SILENCE_LIMIT_SECONDS", -1.0)
+    with pytest.raises(health.Unwell, match="nothing was read in the group relay"):
+        health.check_bot("here")
