@@ -15,7 +15,7 @@ from pathlib import Path
 
 from project import children, embedded
 
-__all__: list[str] = []
+__all__ = ["main"]
 
 # How often the guard looks whether its server lives and anybody holds it.
 POLL_SECONDS = 0.1

@@ -1,0 +1,168 @@
+"""The rooms of docs/architecture.md, kept apart: import arrows, public names, docs against code."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from notifications.conf import NotificationsSettings
+from realtime.close_codes import CloseCode
+from realtime.conf import RealtimeSettings
+from realtime.keys import Keys
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+# Inside `realtime`, a module imports its own layer and those above it in this list, never one below.
+REALTIME_LAYERS = (
+    {"exceptions", "backoff", "outage", "keys", "topics", "close_codes", "protocol", "lua"},
+    {"connections"},
+    {"subscriptions", "redis_names", "multiplexer", "publisher", "streams", "leases"},
+    # The Django and Channels edge.
+    {"conf", "origins", "consumers", "routing", "checks", "apps", "management"},
+)
+ROOMS_MAY_IMPORT = {
+    "realtime": {"realtime"},
+    "notifications": {"realtime", "notifications"},
+    "project": {"realtime", "notifications", "project"},
+}
+# Files whose public names are fixed by Django, not by us.
+WITHOUT_ALL = re.compile(r"/(migrations|management|templatetags)/|/(__init__|apps|urls|admin|settings|asgi)\.py$")
+
+
+def modules(room: str) -> list[Path]:
+    return [path for path in sorted((ROOT / room).rglob("*.py")) if "migrations" not in path.parts]
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Each imported module, with the name taken from it when there is one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def layer_of(module: str) -> int:
+    for index, layer in enumerate(REALTIME_LAYERS):
+        if module in layer:
+            return index
+    raise AssertionError(f"realtime.{module} is in no layer: add it to REALTIME_LAYERS and to docs/architecture.md")
+
+
+def public_names(module: str) -> set[str]:
+    path = ROOT / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+@pytest.mark.parametrize("room", ROOMS_MAY_IMPORT)
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    """The transport knows no notification, and neither app knows the project that uses it."""
+    for path in modules(room):
+        for module, _ in imports(path):
+            target = module.split(".")[0]
+            if target in (*ROOMS_MAY_IMPORT, "tests", "benchmarks"):
+                assert target in ROOMS_MAY_IMPORT[room], f"{path} imports {module}"
+
+
+def test_lower_layers_of_the_transport_never_import_higher_ones() -> None:
+    """The core takes values; only the edge knows Django, Channels and settings."""
+    edge = len(REALTIME_LAYERS) - 1
+    for path in modules("realtime"):
+        parts = path.relative_to(ROOT / "realtime").with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        own_layer = layer_of(parts[0])
+        for module, name in imports(path):
+            package, _, rest = module.partition(".")
+            if package in ("django", "channels", "channels_redis", "asgiref"):
+                assert own_layer == edge, f"{path} imports {module}: only the edge may"
+            elif package == "realtime":
+                target = rest.split(".")[0] or name or ""
+                assert layer_of(target) <= own_layer, f"{path} imports realtime.{target}, which is a layer higher"
+
+
+def test_notifications_use_only_public_names_of_the_transport() -> None:
+    """What is not in a module's `__all__` may change without notice."""
+    for path in modules("notifications"):
+        for module, name in imports(path):
+            if (
+                module.startswith("realtime.")
+                and name is not None
+                and not (ROOT / Path(*module.split("."), f"{name}.py")).exists()
+            ):
+                assert name in public_names(module), f"{path} imports {name}, which {module} does not publish"
+
+
+@pytest.mark.parametrize("room", ROOMS_MAY_IMPORT)
+def test_modules_say_what_they_own_and_publish(room: str) -> None:
+    """Each module opens with a docstring, and names its public definitions."""
+    for path in modules(room):
+        tree = ast.parse(path.read_text())
+        if not tree.body or path.name == "apps.py":
+            continue
+        assert ast.get_docstring(tree), f"{path} does not say what it owns"
+        if WITHOUT_ALL.search(str(path)):
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        defined = {
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        }
+        assert not defined or public_names(module), f"{path} has no __all__"
+
+
+# Docs against code --------------------------------------------------------------------------------------------------
+
+
+def first_column(page: str) -> set[str]:
+    """The `code` in the first cell of each table row of a page."""
+    text = (DOCS / "reference" / page).read_text()
+    return set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
+
+
+def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
+    """docs/reference/settings.md lists exactly what the two apps and project/settings.py read."""
+    source = (ROOT / "project" / "settings.py").read_text()
+    variables = set(re.findall(r'env\.\w+\(\s*"(\w+)"', source))
+    fields = {f'REALTIME["{name.upper()}"]' for name in RealtimeSettings.__dataclass_fields__}
+    fields |= {f'NOTIFICATIONS["{name.upper()}"]' for name in NotificationsSettings.__dataclass_fields__}
+    assert first_column("settings.md") == variables | fields
+
+
+def test_every_command_is_documented_and_every_documented_command_exists() -> None:
+    """docs/reference/commands.md lists exactly the management commands of the three apps."""
+    commands = {
+        path.stem
+        for path in ROOT.glob("*/**/management/commands/*.py")
+        if path.stem != "__init__" and not {".venv", "var"} & set(path.parts)
+    }
+    assert {name.split()[0] for name in first_column("commands.md")} == commands
+
+
+def test_every_close_code_is_documented() -> None:
+    """docs/reference/close-codes.md is the table of the code."""
+    text = (DOCS / "reference" / "close-codes.md").read_text()
+    documented = {int(code): name for code, name in re.findall(r"^\| (\d+) \| `(\w+)`", text, flags=re.MULTILINE)}
+    assert documented == {int(code): code.name for code in CloseCode}
+
+
+def test_every_redis_key_is_documented() -> None:
+    """docs/reference/redis-keys.md names each method of `Keys`, and no other."""
+    methods = {name for name, value in vars(Keys).items() if callable(value) and not name.startswith("_")}
+    assert first_column("redis-keys.md") == methods
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """No page of the docs points to a file that is not there."""
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page} links to {target}"
