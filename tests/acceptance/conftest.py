@@ -1,0 +1,35 @@
+"""One running site for each web server and run, which all acceptance tests share."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.deployed_site import SERVERS, DeployedSite
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def running_site(request: pytest.FixtureRequest) -> Iterator[DeployedSite]:
+    """Started once, since that takes seconds; tests make users of their own or count from where they find things."""
+    with DeployedSite(request.param) as site:
+        yield site
+
+
+@pytest.fixture
+def site(running_site: DeployedSite) -> Iterator[DeployedSite]:
+    """The running site; none of its processes may write a traceback during the test."""
+    before = {name: len(text) for name, text in running_site.logs().items()}
+    yield running_site
+    for name, text in running_site.logs().items():
+        assert "Traceback" not in text[before.get(name, 0) :], f"{name}:\n{text[before.get(name, 0) :]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """With a test that fails comes the end of what each process has written."""
+    report = yield
+    site = getattr(item, "funcargs", {}).get("running_site")
+    if report.failed and site is not None:
+        for name, text in site.logs().items():
+            report.sections.append((f"the end of the log of {name}", text[-4000:]))
+    return report

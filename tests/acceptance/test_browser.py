@@ -1,0 +1,190 @@
+"""What people see in a real browser: from each of the four causes of a notification to the bell, and back."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+from playwright.async_api import Browser, async_playwright, expect
+
+from tests.acceptance.deployed_site import WEB, DeployedSite
+from tests.acceptance.people import OPEN, Person, at_browser
+from tests.browser import launch_options
+
+pytestmark = pytest.mark.acceptance
+logger = logging.getLogger(__name__)
+
+# From the cause to the page.
+PROMISED_SECONDS = 1.0
+# A bell whose server was away comes back after its backoff.
+RETURN_SECONDS = 30.0
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of this test's own."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**launch_options())
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def alice(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
+    async with at_browser(browser, site, "alice") as person:
+        yield person
+
+
+@pytest.fixture
+async def bob(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
+    async with at_browser(browser, site, "bob") as person:
+        yield person
+
+
+@pytest.fixture
+async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
+    async with at_browser(browser, site, "admin") as person:
+        yield person
+
+
+@pytest.fixture
+def foreign_program(site: DeployedSite) -> Iterator[redis.Redis]:
+    """A program in any language: it knows the address of Redis and nothing else."""
+    with redis.Redis.from_url(site.redis_url) as client:
+        yield client
+
+
+def tell(foreign_program: redis.Redis, user_id: int, message: str) -> None:
+    assert foreign_program.publish("notification", json.dumps({"user_id": user_id, "message": message})) == 1
+
+
+async def test_each_cause_reaches_the_right_bell_within_a_second(
+    site: DeployedSite,
+    alice: Person,
+    bob: Person,
+    admin: Person,
+    foreign_program: redis.Redis,
+) -> None:
+    """A view, a signal through the admin, a command and a foreign program; alice sees them, bob sees his own only."""
+    count = await alice.count()
+    hers, his = set(alice.seen), set(bob.seen)
+    seconds = {}
+
+    product = await alice.page.locator(".good h3").first.inner_text()
+    started = time.time()
+    await alice.page.locator("[data-place-order] button").first.click()
+    sight = await alice.sees(f"Thank you! We have your order: {product}.")
+    seconds["view"] = sight.seen_at - started
+
+    await admin.page.goto(f"{site.url}/admin/demo/order/")
+    await admin.page.locator("#result_list tbody th a, #result_list tbody a").first.click()
+    await admin.page.select_option("[name=status]", "packed")
+    started = time.time()
+    await admin.page.locator("[name=_save]").click()
+    sight = await alice.sees(f"Packed and labelled: {product}.")
+    seconds["signal"] = sight.seen_at - started
+
+    await asyncio.to_thread(site.manage, "notify", "alice", "From the command line")
+    sight = await alice.sees("From the command line")
+    # Not from the start of the process, which loads Django first.
+    seconds["command"] = sight.seen_at - sight.created_at
+
+    started = time.time()
+    tell(foreign_program, await alice.user_id(), "From a foreign program")
+    sight = await alice.sees("From a foreign program")
+    seconds["foreign"] = sight.seen_at - started
+
+    # Whatever had gone astray would have come before these two.
+    tell(foreign_program, await bob.user_id(), "For bob")
+    await bob.sees("For bob")
+    tell(foreign_program, await alice.user_id(), "The end")
+    await alice.sees("The end")
+    assert [bob.seen[number].message for number in bob.seen if number not in his] == ["For bob"]
+    assert [alice.seen[number].message for number in alice.seen if number not in hers] == [
+        f"Thank you! We have your order: {product}.",
+        f"Packed and labelled: {product}.",
+        "From the command line",
+        "From a foreign program",
+        "The end",
+    ]
+
+    await alice.has_count(count + 5)
+    await alice.reload()
+    await alice.has_count(count + 5)
+    assert alice.complaints == bob.complaints == admin.complaints == []
+    # Shown by: pytest --log-cli-level=INFO
+    logger.info("seconds from cause to bell on %s: %s", site.server, seconds)
+    assert max(seconds.values()) < PROMISED_SECONDS, seconds
+
+
+async def test_the_count_stays_right_as_notifications_are_read(
+    alice: Person, bob: Person, foreign_program: redis.Redis
+) -> None:
+    """Read by the form in the bell, one or all; the other tab follows at once, and a reload finds the same."""
+    await alice.page.locator("[data-signalbox-toggle]").click()
+    if await alice.count():
+        # From earlier tests.
+        await alice.page.locator("[data-signalbox-action=read-all] button").click()
+        await alice.has_count(0)
+    others = await bob.count()
+    for number in range(3):
+        tell(foreign_program, await alice.user_id(), f"Number {number}")
+        await alice.sees(f"Number {number}")
+    await alice.has_count(3)
+    tab = await alice.new_page("/orders/")
+    await tab.wait_for_selector(OPEN)
+    await alice.has_count(3, tab)
+
+    newest = alice.page.locator("[data-signalbox-list=bell] [data-notification-id]").first
+    await expect(newest).to_contain_text("Number 2")
+    await newest.locator("[data-signalbox-action=read] button").click()
+    await expect(newest).to_have_attribute("data-signalbox-item-state", "read")
+    await alice.has_count(2)
+    await alice.has_count(2, tab)
+    await alice.reload()
+    await alice.has_count(2)
+
+    await tab.locator("[data-signalbox-toggle]").click()
+    await tab.locator("[data-signalbox-action=read-all] button").click()
+    for page in (tab, alice.page):
+        await alice.has_count(0, page)
+    await alice.reload()
+    await alice.has_count(0)
+    assert await bob.count() == others
+    assert alice.complaints == bob.complaints == []
+
+
+async def test_a_bell_returns_after_the_web_server_was_away(
+    site: DeployedSite, alice: Person, foreign_program: redis.Redis
+) -> None:
+    """What was said meanwhile is there, once, without anybody touching the page."""
+    count = await alice.count()
+    await asyncio.to_thread(site.stop, WEB)
+    try:
+        await expect(alice.page.locator("[data-signalbox-bell]")).not_to_have_attribute("data-signalbox-state", "open")
+        tell(foreign_program, await alice.user_id(), "While you were away")
+    finally:
+        await asyncio.to_thread(site.start_web)
+    await alice.sees("While you were away", seconds=RETURN_SECONDS)
+    await alice.page.wait_for_selector(OPEN)
+    tell(foreign_program, await alice.user_id(), "Back again")
+    await alice.sees("Back again")
+    await alice.has_count(count + 2)
+    assert not [said for said in alice.complaints if said.startswith("CSP")]
+
+
+async def test_who_is_not_logged_in_has_no_bell(browser: Browser, site: DeployedSite) -> None:
+    """The shop and the login page open no connection and complain of nothing."""
+    page = await browser.new_page()
+    complaints: list[str] = []
+    opened: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("websocket", lambda socket: opened.append(socket.url))
+    for path in ("/", "/login/"):
+        await page.goto(site.url + path, wait_until="networkidle")
+        assert await page.locator("[data-signalbox-bell]").count() == 0
+    assert complaints == opened == []
