@@ -9,8 +9,10 @@ SHELL := /bin/sh
 .PHONY: help run test check clean .venv/run .venv/dev .venv/browser
 
 PYTHON := .venv/bin/python
-# Probed by running them: a pyenv shim is there, and fails, for versions that are not active.
-CANDIDATES := python3.13 python3.12 python3.14 python3 python
+# Probed by running them: a pyenv shim is there, and fails, for versions that are not active. So pyenv's own versions and
+# the system's Python come last.
+CANDIDATES := python3.13 python3.12 python3.14 python3 python \
+	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3) /usr/bin/python3
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
 # Without compiling: Python compiles what it imports by itself, which is a small part and takes seconds less.
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --prefer-binary --no-compile

@@ -23,6 +23,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import Error as DatabaseError
+from django.db import connections
 
 from project import children, health
 from project.embedded import EmbeddedServer, EmbeddedServerError
@@ -66,7 +67,7 @@ def main() -> int:
         _run(_port())
     except Stopped:
         return 0
-    except (CannotRun, EmbeddedServerError, ImproperlyConfigured, DatabaseError) as error:
+    except (CannotRun, EmbeddedServerError, ImproperlyConfigured, DatabaseError, OSError) as error:
         sys.stderr.write(f"Signalbox: {error}\n")
         return 1
 
@@ -107,6 +108,7 @@ def _run(port: int) -> NoReturn:
         call_command("migrate", verbosity=0)
         if settings.DEBUG:
             call_command("seed_demo_users", verbosity=0)
+        connections.close_all()
         processes = {
             "the web server": _start("-m", "project.web", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}")
         }

@@ -18,7 +18,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from tests.acceptance.site import RUN, Site, free_port
+from tests.acceptance.site import Site
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
 
@@ -237,10 +237,18 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
             assert (response.status, response.getheader("Location")) == (301, f"https://127.0.0.1:{site.port}/")
 
 
-def test_missing_secret_is_a_clear_error(directory: Path) -> None:
-    """DEBUG off without SECRET_KEY: one line, no traceback."""
-    with Site(directory, environment={"DEBUG": "0", "SECRET_KEY": ""}, command=RUN) as site:
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"DEBUG": "0", "SECRET_KEY": ""}, "SECRET_KEY is not set"),
+        ({"VAR_DIR": "/dev/null/var"}, "Not a directory: '/dev/null/var'"),
+        ({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nothing"}, "connection to server at"),
+    ],
+)
+def test_setting_that_cannot_work_is_a_clear_error(directory: Path, variables: dict[str, str], words: str) -> None:
+    """What is wrong is said without a traceback, and nothing is left running."""
+    with Site(directory, environment=variables) as site:
         assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
-        (line,) = site.output().splitlines()
-        assert line.startswith("Signalbox: SECRET_KEY is not set")
-        assert free_port()
+        assert site.output().startswith("Signalbox: ")
+        assert words in site.output() and "Traceback" not in site.output()
+        assert_gone(site)

@@ -67,7 +67,7 @@ def test_no_usable_python_is_a_clear_error(checkout: Path, tmp_path: Path) -> No
     """None at all, one too old, or a shim that only fails: the error says what to install."""
     old = f'{sys.executable} -c "raise SystemExit(1)"'
     path = programs(tmp_path / "bin", python3=old, python3_13="echo 'pyenv: not active' >&2; exit 127")
-    result = run("make", ".venv/run", directory=checkout, path=path)
+    result = run("make", ".venv/run", "CANDIDATES=python3.13 python3", directory=checkout, path=path)
     assert result.returncode
     assert result.stderr.splitlines()[0].startswith("Signalbox needs Python 3.12 or newer with venv: install it")
     assert not (checkout / ".venv").exists()
