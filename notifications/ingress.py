@@ -31,6 +31,8 @@ __all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "read_request
 logger = logging.getLogger(__name__)
 
 REQUEST_LIMIT_BYTES = 65_536
+# The most requests that wait while the database is slow or away; of more, the oldest are dropped, told and counted.
+HIGH_WATER_MARK = 4096
 # Of a refused request, and of the reason: so much goes to the log.
 EXCERPT_BYTES = 200
 DETAIL_LIMIT = 300
@@ -113,16 +115,16 @@ class Ingress:
             is one warning with the reason and the first 200 bytes, and a counter. The database being away is waited
             for; requests that do not fit into the subscription meanwhile are dropped, told and counted.
         """
-        async with multiplexer.subscribe(self._channel) as subscription:
-            logger.info("ingress: listening on the Redis channel %s", self._channel)
+        async with multiplexer.subscribe(self._channel, high_water_mark=HIGH_WATER_MARK) as subscription:
+            logger.info("listening for requests on the Redis channel %s", self._channel)
             while True:
                 try:
                     message = await subscription.receive()
                 except SubscriberTooSlow as error:
-                    logger.warning("ingress: %s", error)
+                    logger.warning("requests were lost: %s", error)
                     await self._count("dropped", error.dropped_count)
                 except SubscriptionGap:
-                    logger.warning("ingress: the subscription was interrupted: requests may be missing")
+                    logger.warning("the subscription was interrupted: requests may have been lost")
                 else:
                     await self.take(message.data)
 
@@ -133,10 +135,10 @@ class Ingress:
             is_ours = await self._notify(request)
             await self._count("accepted" if is_ours else "left to others")
         except Refused as error:
-            logger.warning("ingress: refused (%s): %.200r", _one_line(str(error)), body[:EXCERPT_BYTES])
+            logger.warning("refused a request (%s): %.200r", _one_line(str(error)), body[:EXCERPT_BYTES])
             await self._count(f"refused:{error.reason}")
         except Exception:
-            logger.exception("ingress: failed on %.200r", body[:EXCERPT_BYTES])
+            logger.exception("failed on the request %.200r", body[:EXCERPT_BYTES])
             await self._count("refused:error")
 
     async def _notify(self, request: Request) -> bool:
@@ -172,7 +174,7 @@ class Ingress:
         try:
             await self._redis.hincrby(self._counters_key, name, by)
         except REDIS_ERRORS:
-            logger.warning("ingress: %r was counted in this process only", name, exc_info=True)
+            logger.warning("%r was counted in this process only", name, exc_info=True)
 
 
 _decode = msgspec.json.Decoder(Request).decode

@@ -6,6 +6,7 @@ the stream (realtime.streams), the channel layer nor the tables (services).
 """
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from notifications import services
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
-from realtime.exceptions import Unavailable
+from realtime.exceptions import EntryRejected, Unavailable
 from realtime.streams import Entry
 from realtime.topics import user_topic
 
 __all__ = ["Relay"]
 
+# What Channels accepts as the name of a group.
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,99}")
 # Users whose notifications are sent at a time.
 LANES = 16
 # A channel layer that does not answer for so long is away; most have no timeout of their own.
@@ -57,7 +60,7 @@ class Relay:
             EntryRejected: One of them is malformed; nothing was sent.
             Unavailable: The channel layer or the database is away; what was sent is not sent again.
         """
-        notifications = [read_entry(entry) for entry in entries]
+        notifications = [self._read(entry) for entry in entries]
         by_user: dict[str, list[tuple[bytes, StreamedNotification]]] = {}
         for entry, notification in zip(entries, notifications, strict=True):
             if entry.id not in self._sent:
@@ -67,6 +70,12 @@ class Relay:
             await database_sync_to_async(services.mark_relayed)([each.notification_id for each in notifications])
         for entry in entries:
             self._sent.pop(entry.id, None)
+
+    def _read(self, entry: Entry) -> StreamedNotification:
+        notification = read_entry(entry)
+        if not _GROUP.fullmatch(user_topic(notification.user_id)):
+            raise EntryRejected(f"{user_topic(notification.user_id)!r} cannot be the name of a channel-layer group")
+        return notification
 
     async def _send(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
         queue = iter(by_user.values())

@@ -1,0 +1,270 @@
+"""Ingress: a PUBLISH by any program becomes a notification, or one warning; nothing ends the loop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from django.db import OperationalError
+
+from notifications import ingress as ingress_module
+from notifications import services
+from notifications.ingress import REQUEST_LIMIT_BYTES, Ingress
+from notifications.models import Event, Notification
+from realtime import connections
+from realtime.keys import Keys
+from realtime.leases import Lease
+from realtime.multiplexer import Multiplexer
+from tests.domain import make_users
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+
+
+@contextlib.asynccontextmanager
+async def listening(url: str, keys: Keys) -> AsyncIterator[Ingress]:
+    """Ingress as the holder of the lease runs it."""
+    reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+    lease = Lease(publisher, keys.lease("ingress"))
+    ingress = Ingress(publisher, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
+
+    async def work() -> None:
+        async with Multiplexer(reader, publisher=publisher) as multiplexer:
+            await ingress.run(multiplexer)
+
+    task = asyncio.create_task(lease.run_while_held(work), name="ingress under test")
+    try:
+        await wait_until(lambda: has_listener(publisher, keys))
+        yield ingress
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await reader.aclose()
+        await publisher.aclose()
+
+
+async def has_listener(client: Any, keys: Keys) -> bool:
+    return dict(await client.pubsub_numsub(keys.ingress_channel()))[keys.ingress_channel().encode()] == 1
+
+
+def counters(client: redis.Redis, keys: Keys) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in client.hgetall(keys.counters("ingress")).items()}
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_foreign_program_notifies_with_two_fields(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PUBLISH answers that one has received it; the notification is in the database and on the stream."""
+    (alice,) = await sync_to_async(make_users)(1)
+    body = json.dumps({"user_id": alice.pk, "message": "Your order is on its way!"})
+    async with listening(redis_server.url, keys) as ingress:
+        assert redis_client.publish(keys.ingress_channel(), body) == 1
+        await wait_until(lambda: ingress.counts["accepted"] == 1)
+    event = await Event.objects.aget()
+    assert (event.message, event.kind) == ("Your order is on its way!", "info")
+    assert event.published_at is not None
+    assert await Notification.objects.filter(recipient=alice).acount() == 1
+    assert counters(redis_client, keys) == {"accepted": 1}
+    assert warnings(caplog) == []
+
+
+async def test_all_fields_arrive_and_a_key_notifies_once(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A program that does not know whether its PUBLISH arrived may repeat it."""
+    (alice,) = await sync_to_async(make_users)(1)
+    fields = {"kind": "order.shipped", "title": "Order 7", "url": "/orders/7", "data": {"order": 7}}
+    body = {"user_id": alice.pk, "message": "m", **fields, "idempotency_key": "order-7-shipped"}
+    async with listening(redis_server.url, keys) as ingress:
+        for _ in range(3):
+            redis_client.publish(keys.ingress_channel(), json.dumps(body))
+        await wait_until(lambda: ingress.counts["accepted"] == 3)
+    event = await Event.objects.aget()
+    assert {name: getattr(event, name) for name in fields} == fields
+    assert event.idempotency_key == "order-7-shipped"
+
+
+# Form is checked in the unit tests; here is what takes the domain or the loop to find. {user} is an id that exists.
+REFUSED: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "bad JSON": (lambda user: b"Your order is on its way!", "not_json"),
+    "an unknown user": (lambda user: b'{"user_id": %d, "message": "m"}' % (user + 1), "unknown_user"),
+    "a negative user": (lambda user: b'{"user_id": -1, "message": "m"}', "unknown_user"),
+    "no user": (lambda user: b'{"message": "m"}', "wrong_shape"),
+    "a wrong type": (lambda user: b'{"user_id": "%d", "message": "m"}' % user, "wrong_shape"),
+    "an empty message": (lambda user: b'{"user_id": %d, "message": " "}' % user, "invalid"),
+    "a long message": (lambda user: b'{"user_id": %d, "message": "%b"}' % (user, b"m" * 4001), "invalid"),
+    "a script as url": (lambda user: b'{"user_id": %d, "message": "m", "url": "javascript:x"}' % user, "invalid"),
+    "a bad kind": (lambda user: b'{"user_id": %d, "message": "m", "kind": "A B"}' % user, "invalid"),
+    "NUL": (lambda user: b'{"user_id": %d, "message": "m\\u0000"}' % user, "invalid"),
+    "half a character": (lambda user: b'{"user_id": %d, "message": "\\ud800"}' % user, "not_json"),
+    "an oversize body": (
+        lambda user: b'{"user_id": %d, "message": "m"}' % user + b" " * REQUEST_LIMIT_BYTES,
+        "oversize",
+    ),
+    "lines for the log": (lambda user: b'{"user_id": %d,\nCRITICAL root: "\r\x1b[2J": 1' % user, "not_json"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_cannot_be_accepted_is_one_warning_and_a_counter_and_the_loop_goes_on(
+    name: str, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the reason and the first 200 bytes, on one line; nothing is written, and the next request is accepted."""
+    (alice,) = await sync_to_async(make_users)(1)
+    make, reason = REFUSED[name]
+    body = make(alice.pk)
+    async with listening(redis_server.url, keys) as ingress:
+        redis_client.publish(keys.ingress_channel(), body)
+        redis_client.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": "good"}))
+        await wait_until(lambda: ingress.counts["accepted"] == 1)
+    assert [event.message async for event in Event.objects.all()] == ["good"]
+    assert counters(redis_client, keys) == {"accepted": 1, f"refused:{reason}": 1} == dict(ingress.counts)
+    (warning,) = warnings(caplog)
+    assert f"({reason}: " in warning
+    assert repr(body[:150])[:-1] in warning
+    assert len(warning) < 1000
+    assert warning.isprintable()
+
+
+async def test_a_burst_is_carried_out_in_order(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Faster than the database takes it."""
+    (alice,) = await sync_to_async(make_users)(1)
+    async with listening(redis_server.url, keys) as ingress:
+        with redis_client.pipeline(transaction=False) as pipeline:
+            for number in range(100):
+                pipeline.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": str(number)}))
+            pipeline.execute()
+        await wait_until(lambda: ingress.counts["accepted"] == 100)
+    assert [event.message async for event in Event.objects.order_by("id")] == [str(number) for number in range(100)]
+
+
+async def test_a_flood_is_dropped_beyond_a_limit_and_that_is_told(
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Accepted, refused and dropped together are what was published."""
+    monkeypatch.setattr(ingress_module, "HIGH_WATER_MARK", 20)
+    async with listening(redis_server.url, keys) as ingress:
+        with redis_client.pipeline(transaction=False) as pipeline:
+            for _ in range(1000):
+                pipeline.publish(keys.ingress_channel(), b"{}")
+            pipeline.execute()
+        await wait_until(lambda: ingress.counts.total() == 1000)
+        assert ingress.counts["dropped"] > 0
+        assert set(ingress.counts) == {"dropped", "refused:wrong_shape"}
+        assert counters(redis_client, keys) == dict(ingress.counts)
+    assert any("requests were lost" in warning for warning in warnings(caplog))
+
+
+async def test_a_database_that_is_away_is_waited_for(
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Said once, and no request is lost or carried out twice."""
+    (alice,) = await sync_to_async(make_users)(1)
+    anotify, failures = services.anotify, iter(range(3))
+
+    async def failing(*arguments: Any, **fields: Any) -> Event:
+        event = await anotify(*arguments, **fields)
+        # The worst case: it was committed, and the answer was lost.
+        if next(failures, None) is not None:
+            raise OperationalError("server closed the connection unexpectedly")
+        return event
+
+    monkeypatch.setattr(services, "anotify", failing)
+    async with listening(redis_server.url, keys) as ingress:
+        for number in range(3):
+            redis_client.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": str(number)}))
+        await wait_until(lambda: ingress.counts["accepted"] == 3)
+    assert [event.message async for event in Event.objects.order_by("id")] == ["0", "1", "2"]
+    assert [warning.split(" (")[0].split(":")[0] for warning in warnings(caplog)] == [
+        "the database is away",
+        "the database",
+    ]
+
+
+async def test_an_unforeseen_error_ends_one_request_and_not_the_loop(
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is logged with its traceback and counted."""
+    (alice,) = await sync_to_async(make_users)(1)
+    anotify = services.anotify
+
+    async def failing(user_id: int, message: str, **fields: Any) -> Event:
+        if message == "bad":
+            raise ZeroDivisionError
+        return await anotify(user_id, message, **fields)
+
+    monkeypatch.setattr(services, "anotify", failing)
+    async with listening(redis_server.url, keys) as ingress:
+        for message in ("bad", "good"):
+            redis_client.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": message}))
+        await wait_until(lambda: ingress.counts["accepted"] == 1)
+    assert counters(redis_client, keys) == {"accepted": 1, "refused:error": 1}
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_lost_subscription_heals_and_is_told(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was published in between is gone, as pub/sub is at most once."""
+    (alice,) = await sync_to_async(make_users)(1)
+    async with listening(redis_server.url, keys) as ingress:
+        redis_client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await wait_until(lambda: "the subscription was interrupted" in caplog.text)
+        redis_client.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": "after"}))
+        await wait_until(lambda: ingress.counts["accepted"] == 1)
+
+
+async def test_a_request_read_after_the_lease_was_lost_is_left_to_the_next_holder(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A process that was held up must not repeat what another one did meanwhile."""
+    (alice,) = await sync_to_async(make_users)(1)
+    client = connections.async_publisher(redis_server.url)
+    lease = Lease(client, keys.lease("ingress"))
+    ingress = Ingress(client, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
+    await ingress.take(json.dumps({"user_id": alice.pk, "message": "theirs"}).encode())
+    assert not await Event.objects.aexists()
+    assert ingress.counts == {"left to others": 1}
+    await client.aclose()
+
+
+async def test_counting_fails_alone(
+    keys: Keys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis that is away does not turn an accepted request into a failed one."""
+    (alice,) = await sync_to_async(make_users)(1)
+    with RedisServer() as server:
+        client = connections.async_publisher(server.url)
+        lease = Lease(client, keys.lease("ingress"))
+        await lease.acquire()
+        server.kill()
+        ingress = Ingress(client, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
+        await ingress.take(json.dumps({"user_id": alice.pk, "message": "m"}).encode())
+        assert ingress.counts == {"accepted": 1}
+        assert await Event.objects.acount() == 1
+        assert "'accepted' was counted in this process only" in caplog.text
+        await client.aclose()

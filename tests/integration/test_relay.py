@@ -1,0 +1,226 @@
+"""The relay: from the stream to the recipient's group on any channel layer, in order, and recorded."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from channels.layers import InMemoryChannelLayer
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
+
+from notifications import services
+from notifications.models import Event, Notification
+from notifications.relay import Relay
+from realtime.exceptions import Unavailable
+from realtime.keys import Keys
+from realtime.streams import Entry
+from tests.domain import make_users
+from tests.redis_server import RedisServer
+from tests.streams import dead_letters, pending_count, working
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+
+
+@pytest.fixture(params=["pubsub", "core", "memory"])
+async def layer(request: pytest.FixtureRequest, redis_server: RedisServer, keys: Keys) -> AsyncIterator[Any]:
+    """Each channel layer that projects use; what it leaves in Redis expires."""
+    hosts = [{"address": redis_server.url, "socket_timeout": None, "protocol": 2}]
+    prefix = f"{keys.prefix}asgi"
+    if request.param == "pubsub":
+        layer = RedisPubSubChannelLayer(hosts=hosts, prefix=prefix)
+    elif request.param == "core":
+        layer = RedisChannelLayer(hosts=hosts, prefix=prefix)
+    else:
+        layer = InMemoryChannelLayer()
+    yield layer
+    await layer.flush()
+    if request.param == "core":
+        await layer.close_pools()
+
+
+async def listen(layer: Any, user_id: int) -> str:
+    """A stock consumer's channel in the user's group."""
+    channel: str = await layer.new_channel()
+    await layer.group_add(f"user.{user_id}", channel)
+    return channel
+
+
+async def hear(layer: Any, channel: str) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        message: dict[str, Any] = await layer.receive(channel)
+        return message
+
+
+async def test_a_notification_reaches_the_recipients_group_and_no_other(
+    layer: Any, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """With its envelope as it is on the stream; then it is recorded as relayed, and acked."""
+    alice, bob = await sync_to_async(make_users)(2)
+    hers, his = await listen(layer, alice.pk), await listen(layer, bob.pk)
+    async with working(redis_server.url, keys, Relay(layer), group="relay"):
+        await services.anotify(alice, "Your order is on its way – ütf", title="Order 7", url="/orders/7", data={"n": 1})
+        message = await hear(layer, hers)
+        await services.anotify(bob, "Yours too")
+        assert json.loads((await hear(layer, his))["data"])["message"] == "Yours too"
+        await wait_until(lambda: pending_count(redis_client, keys, "relay") == 0)
+    assert (message["type"], message["topic"]) == ("realtime.message", f"user.{alice.pk}")
+    envelope = redis_client.xrange(keys.stream("notifications"))[0][1][b"e"]
+    assert message["data"] == envelope.decode()
+    notification = await Notification.objects.aget(recipient=alice)
+    assert notification.relayed_at is not None
+    assert json.loads(message["data"])["id"] == notification.pk
+
+
+async def test_each_users_notifications_come_in_order(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """However many users are served at a time, and over the borders of batches."""
+    layer = InMemoryChannelLayer(capacity=1000)
+    users = await sync_to_async(make_users)(30)
+    channels = {user.pk: await listen(layer, user.pk) for user in users}
+    for number in range(10):
+        await services.anotify(users, str(number))
+    async with working(redis_server.url, keys, Relay(layer), group="relay", batch_size=37) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 300)
+    for channel in channels.values():
+        heard = [json.loads((await hear(layer, channel))["data"])["message"] for _ in range(10)]
+        assert heard == [str(number) for number in range(10)]
+    assert not await Notification.objects.filter(relayed_at=None).aexists()
+
+
+async def test_what_was_deleted_meanwhile_is_sent_all_the_same(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The entry says it all; there is no row to record it in, and that is fine."""
+    layer = InMemoryChannelLayer()
+    (alice,) = await sync_to_async(make_users)(1)
+    channel = await listen(layer, alice.pk)
+    await services.anotify(alice, "Goodbye")
+    await Event.objects.all().adelete()
+    await alice.adelete()
+    async with working(redis_server.url, keys, Relay(layer), group="relay") as worker:
+        assert json.loads((await hear(layer, channel))["data"])["message"] == "Goodbye"
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+
+
+async def test_a_malformed_entry_is_a_dead_letter_and_the_others_are_relayed(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Any program can write to the stream; each entry says what is wrong with it."""
+    layer = InMemoryChannelLayer()
+    (alice,) = await sync_to_async(make_users)(1)
+    channel = await listen(layer, alice.pk)
+    stream = keys.stream("notifications")
+    await services.anotify(alice, "first")
+    good = redis_client.xrange(stream)[0][1]
+    redis_client.xadd(stream, {"hello": b"\xff"})
+    redis_client.xadd(stream, {**good, b"u": b"no@group"})
+    redis_client.xadd(stream, {**good, b"e": b"{}"})
+    await services.anotify(alice, "last")
+    async with working(redis_server.url, keys, Relay(layer), group="relay") as worker:
+        await wait_until(lambda: worker.statistics().dead_count == 3 and worker.statistics().handled_count == 2)
+        heard = [json.loads((await hear(layer, channel))["data"])["message"] for _ in range(2)]
+    assert heard == ["first", "last"]
+    assert channel not in layer.channels, "more was sent"
+    reasons = [(letter[b"_reason"], letter[b"_error"]) for letter in dead_letters(redis_client, keys, "relay")]
+    assert reasons[0] == (b"rejected", b"the field n is missing")
+    assert reasons[1] == (b"rejected", b"'user.no@group' cannot be the name of a channel-layer group")
+    assert reasons[2][1].startswith(b"e is not an envelope")
+
+
+def entries_for(*user_ids: int) -> list[Entry]:
+    """One entry for each, as the outbox writes them."""
+    rest = (
+        b'"event_id":1,"kind":"info","title":"","message":"m","url":"","data":null,"created_at":"2026-01-01T00:00:00Z"}'
+    )
+    return [
+        Entry(b"1-%d" % number, {b"n": b"%d" % number, b"u": b"%d" % user_id, b"e": b'{"id":%d,' % number + rest}, 1)
+        for number, user_id in enumerate(user_ids, start=1)
+    ]
+
+
+class FlakyLayer(InMemoryChannelLayer):
+    """A channel layer whose group_send fails for some users while it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: dict[str, Exception] = {}
+        self.sent: list[str] = []
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        if group in self.failing:
+            raise self.failing[group]
+        self.sent.append(group)
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("gone"), ConnectionRefusedError(), TimeoutError()])
+async def test_a_channel_layer_that_is_away_is_an_outage_and_nothing_is_sent_twice(error: Exception) -> None:
+    """The worker calls again; what was sent before is left out."""
+    layer = FlakyLayer()
+    relay = Relay(layer)
+    entries = entries_for(1, 2, 3, 2)
+    layer.failing["user.2"] = error
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await relay(entries)
+    assert layer.sent == ["user.1", "user.3"]
+    layer.failing.clear()
+    await relay(entries)
+    assert layer.sent == ["user.1", "user.3", "user.2", "user.2"]
+
+
+async def test_a_database_that_is_away_is_an_outage_and_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the record is tried again; an entry that comes anew later is sent anew."""
+    layer = FlakyLayer()
+    relay = Relay(layer)
+
+    def fail(ids: list[int]) -> int:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(services, "mark_relayed", fail)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="database is locked"):
+                await relay(entries_for(1, 2))
+    assert layer.sent == ["user.1", "user.2"]
+    await relay(entries_for(1, 2))
+    assert layer.sent == ["user.1", "user.2"]
+    await relay(entries_for(1, 2))
+    assert layer.sent == ["user.1", "user.2"] * 2
+
+
+async def test_a_fault_of_the_layer_counts_as_a_failed_attempt() -> None:
+    """Not as an outage: the entry must not be tried for ever, even if another one meets an outage at the same time."""
+    layer = FlakyLayer()
+    layer.failing = {"user.1": redis.ConnectionError("gone"), "user.2": ValueError("too large for this layer")}
+    with pytest.raises(ValueError, match="too large"):
+        await Relay(layer)(entries_for(1, 2, 3))
+
+
+async def test_a_layer_that_never_answers_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """channels_redis has no timeout of its own: a paused Redis would hold the relay for ever."""
+    monkeypatch.setattr("notifications.relay.SEND_TIMEOUT_SECONDS", 0.2)
+    with RedisServer() as server:
+        layer = RedisChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
+        relay = Relay(layer)
+        await layer.group_add("user.1", await layer.new_channel())
+        server.pause()
+        with pytest.raises(Unavailable):
+            await relay(entries_for(1))
+        server.resume()
+        await relay(entries_for(1))
+        await layer.close_pools()
+
+
+async def test_without_a_channel_layer_the_relay_does_not_start(signalbox: Any) -> None:
+    """It says what is missing."""
+    signalbox.CHANNEL_LAYERS = {}
+    with pytest.raises(ImproperlyConfigured, match="CHANNEL_LAYERS"):
+        Relay()

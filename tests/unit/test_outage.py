@@ -1,0 +1,46 @@
+"""An outage is said once when it begins and once when it is over."""
+
+import logging
+
+import pytest
+import redis
+
+from realtime.backoff import Backoff
+from realtime.outage import Outage
+
+
+async def test_an_outage_is_said_once_whoever_meets_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Many users, many failures: two lines."""
+    outage = Outage("Redis", backoff=Backoff(base_seconds=0.001, cap_seconds=0.002))
+    outage.over()
+    assert not outage.is_on
+    for attempt in range(5):
+        await outage.wait(redis.ConnectionError("refused"), attempt)
+        outage.begin(redis.TimeoutError("too slow"))
+    assert outage.is_on
+    outage.over()
+    outage.over()
+    assert not outage.is_on
+    begin, end = caplog.records
+    assert begin.getMessage() == "Redis is away (ConnectionError: refused): trying again until it is back"
+    assert end.getMessage().startswith("Redis: back after 0.")
+    assert begin.levelno == end.levelno == logging.WARNING
+
+
+async def test_a_command_is_sent_until_it_is_taken() -> None:
+    """Its answer is returned; what is no outage is raised."""
+    errors = iter([redis.ConnectionError(), OSError(), redis.ResponseError("LOADING")])
+
+    async def command(name: str) -> str:
+        for error in errors:
+            raise error
+        return name
+
+    async def defect() -> None:
+        raise ValueError("defect")
+
+    outage = Outage("Redis", backoff=Backoff(base_seconds=0.001, cap_seconds=0.001))
+    assert await outage.until_done(command, "done") == "done"
+    assert not outage.is_on
+    with pytest.raises(ValueError, match="defect"):
+        await outage.until_done(defect)
