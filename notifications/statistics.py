@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from notifications.conf import STREAM
 from notifications.models import Event, Notification
-from realtime import conf, connections
+from realtime import conf
 from realtime.keys import Keys
 
 __all__ = [
@@ -127,8 +127,7 @@ def collect(now: datetime.datetime | None = None) -> Statistics:
     now = now or timezone.now()
     status, error = None, ""
     try:
-        with connections.impatient_publisher(conf.get_settings().redis_url) as client:
-            status = read_redis(client, conf.keys())
+        status = read_redis(conf.sync_redis(), conf.keys())
     except redis.RedisError as raised:
         error = str(raised) or type(raised).__name__
     return Statistics(

@@ -76,7 +76,7 @@ def keys() -> Keys:
 @functools.cache
 def sync_redis() -> redis.Redis:
     """The process's one pooled sync publisher; safe in threads and after a fork."""
-    return connections.publisher(get_settings().redis_url)
+    return connections.publisher(get_settings().redis_url, timeout_seconds=connections.CALLER_TIMEOUT_SECONDS)
 
 
 # One async client per event loop: a connection belongs to the loop that opened it.
@@ -88,7 +88,9 @@ def async_redis() -> redis.asyncio.Redis:
     loop = asyncio.get_running_loop()
     client = _async_clients.get(loop)
     if client is None:
-        client = _async_clients[loop] = connections.async_publisher(get_settings().redis_url)
+        client = _async_clients[loop] = connections.async_publisher(
+            get_settings().redis_url, timeout_seconds=connections.CALLER_TIMEOUT_SECONDS
+        )
     return client
 
 

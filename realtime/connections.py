@@ -5,7 +5,8 @@ Owns URLs → clients. redis-py 8 defaults to `socket_timeout=5` and ten retries
 merely idle (channels_redis#422), and may repeat an XREADGROUP whose entries were already handed out. So there are two
 kinds:
 
-- *publishers* send and expect an answer soon: 5 s, a few quick retries (every script they run may be run twice);
+- *publishers* send and expect an answer soon: 5 s, or 2 s where somebody waits for a page; a lost connection is tried
+  again (every script they run may be run twice);
 - *readers* wait as long as it takes: no socket timeout, no retry; their owner handles each error itself.
 
 Does not own reconnecting of readers (multiplexer, streams) nor settings (conf).
@@ -19,12 +20,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["async_publisher", "async_reader", "impatient_publisher", "publisher"]
+__all__ = ["CALLER_TIMEOUT_SECONDS", "async_publisher", "async_reader", "publisher"]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
 PUBLISH_RETRIES = 2
-IMPATIENT_TIMEOUT_SECONDS = 1.0
+# The same for somebody who waits for a page: what Redis does not take by then, the outbox keeps.
+CALLER_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 30
 # More threads than this that publish at once wait for one another; far above what one web process runs.
 MAX_CONNECTIONS = 64
@@ -34,11 +36,11 @@ _COMMON: dict[str, Any] = {
     "protocol": 2,
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
 }
-_PUBLISHER: dict[str, Any] = {
-    **_COMMON,
-    "socket_timeout": PUBLISH_TIMEOUT_SECONDS,
-    "health_check_interval": HEALTH_CHECK_SECONDS,
-}
+_PUBLISHER: dict[str, Any] = {**_COMMON, "health_check_interval": HEALTH_CHECK_SECONDS}
+# A lost connection is tried again at once, as a restarted server is there already. One that hangs is not: the caller
+# would wait three times as long.
+_RETRIED = (redis.ConnectionError,)
+_BACKOFF = FullJitterBackoff(base=0.05, cap=0.5)
 _READER: dict[str, Any] = {
     **_COMMON,
     "socket_timeout": None,
@@ -47,35 +49,32 @@ _READER: dict[str, Any] = {
 }
 
 
-def publisher(url: str) -> redis.Redis:
-    """A sync, thread-safe, pooled client for short commands: a lost server is an error within about 10 seconds."""
+def publisher(url: str, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> redis.Redis:
+    """
+    A sync, thread-safe, pooled client for short commands.
+
+    Args:
+        timeout_seconds: The longest wait for an answer: a server that hangs is an error after it, one that is gone
+            after three quick tries. Pages take CALLER_TIMEOUT_SECONDS.
+    """
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=MAX_CONNECTIONS,
-        timeout=PUBLISH_TIMEOUT_SECONDS,
-        retry=Retry(FullJitterBackoff(base=0.05, cap=0.5), PUBLISH_RETRIES),
-        **_PUBLISHER,
+        timeout=timeout_seconds,
+        retry=Retry(_BACKOFF, PUBLISH_RETRIES, supported_errors=_RETRIED),
+        **{**_PUBLISHER, "socket_timeout": timeout_seconds},
     )
     return redis.Redis.from_pool(pool)
 
 
-def impatient_publisher(url: str) -> redis.Redis:
-    """A sync client for a page that can do without Redis: a lost server is an error within 2 seconds. Close it."""
-    return redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        **{**_COMMON, "socket_connect_timeout": IMPATIENT_TIMEOUT_SECONDS, "socket_timeout": IMPATIENT_TIMEOUT_SECONDS},
-    )
-
-
-def async_publisher(url: str) -> redis.asyncio.Redis:
+def async_publisher(url: str, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> redis.asyncio.Redis:
     """The async twin of `publisher`; belongs to the event loop on which it is first used."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         max_connections=MAX_CONNECTIONS,
-        timeout=int(PUBLISH_TIMEOUT_SECONDS),
-        retry=AsyncRetry(FullJitterBackoff(base=0.05, cap=0.5), PUBLISH_RETRIES),
-        **_PUBLISHER,
+        timeout=round(timeout_seconds),
+        retry=AsyncRetry(_BACKOFF, PUBLISH_RETRIES, supported_errors=_RETRIED),
+        **{**_PUBLISHER, "socket_timeout": timeout_seconds},
     )
     return redis.asyncio.Redis.from_pool(pool)
 

@@ -32,8 +32,7 @@ SOCKET_TIMEOUT_SECONDS = 1.0
 @pytest.fixture
 def own_redis(signalbox: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """A server that this test may stop; clients give up sooner than in production, the sweep takes any event."""
-    monkeypatch.setitem(connections._PUBLISHER, "socket_timeout", SOCKET_TIMEOUT_SECONDS)
-    monkeypatch.setattr(connections, "PUBLISH_RETRIES", 0)
+    monkeypatch.setattr(connections, "CALLER_TIMEOUT_SECONDS", SOCKET_TIMEOUT_SECONDS)
     signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0.0}
     with RedisServer(append_only=True) as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
