@@ -12,13 +12,13 @@ import contextlib
 import logging
 from typing import Any, NoReturn
 
-import redis
 from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
 from realtime import protocol
 from realtime.close_codes import CloseCode
 from realtime.exceptions import FrameRefused
+from realtime.outage import REDIS_ERRORS, Outage
 from realtime.topics import user_topic
 
 __all__ = ["RealtimeConsumer"]
@@ -30,7 +30,8 @@ LAYER_TIMEOUT_SECONDS = 5.0
 # More refused objects than this end a connection: who misspells learns of it, a flood of rubbish costs little.
 REFUSED_LIMIT = 16
 
-_LAYER_LOST = (redis.RedisError, OSError)
+# Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
+_layer_outage = Outage("the channel layer")
 
 
 class _Close(Exception):
@@ -108,9 +109,10 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
             async with asyncio.timeout(LAYER_TIMEOUT_SECONDS):
                 channel: str = await layer.new_channel()
                 await layer.group_add(topic, channel)
-        except _LAYER_LOST as error:
-            logger.warning("the channel layer cannot be reached, a client is told to come back: %r", error)
+        except REDIS_ERRORS as error:
+            _layer_outage.begin(error)
             raise _Close(CloseCode.REDIS_LOST, "come back soon") from error
+        _layer_outage.over()
         return channel
 
     async def _leave(self, layer: Any, topic: str, channel: str, *, forget: bool) -> None:
@@ -119,8 +121,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
                 await layer.group_discard(topic, channel)
                 if forget:
                     await _forget(layer, channel)
-        except _LAYER_LOST as error:
-            logger.warning("the group %s was not left, the channel layer cannot be reached: %r", topic, error)
+        except REDIS_ERRORS as error:
+            _layer_outage.begin(error)
 
     async def _hand_on(self, event: Any) -> None:
         match event:
