@@ -160,7 +160,10 @@ UNFOLD = {
     "SITE_TITLE": "Signalbox",
     "SITE_HEADER": "Signalbox",
     "SITE_SUBHEADER": "Notifications",
-    "SITE_SYMBOL": "notifications_active",
+    "SITE_ICON": lambda request: static("demo/favicon.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("demo/favicon.svg")},
+    ],
     "SIDEBAR": {"navigation": "project.admin.navigation"},
     "STYLES": [lambda request: static("notifications/admin_theme.css")],
     "SCRIPTS": [lambda request: static("notifications/admin.js")],

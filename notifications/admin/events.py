@@ -82,14 +82,15 @@ class EventAdmin(HistoryAdmin):
     search_help_text = "Title, message, idempotency key, recipient"
     fieldsets = (
         (None, {"fields": ("kind", "title", "message", "link", "data_json")}),
-        ("Where it comes from", {"fields": ("actor", "idempotency_key", "created", "publication")}),
+        ("Where it comes from", {"fields": ("actor", "idempotency_key", "created", "publication", "published")}),
     )
     readonly_fields = (
         *("kind", "title", "message", "link", "data_json"),
-        *("actor", "idempotency_key", "created", "publication"),
+        *("actor", "idempotency_key", "created", "publication", "published"),
     )
 
     created = time_column("created_at", "created")
+    published = time_column("published_at", "published")
 
     def get_urls(self) -> list[URLPattern]:
         """The pages, then Django's own."""
@@ -164,7 +165,7 @@ class EventAdmin(HistoryAdmin):
         """How many people were told."""
         return getattr(event, "recipients_count", None) or 0
 
-    @admin.display(description="published")
+    @admin.display(description="publication")
     def publication(self, event: Event) -> SafeString:
         """Whether its entries are on the stream, and since when."""
         if event.published_at is None:
@@ -174,7 +175,7 @@ class EventAdmin(HistoryAdmin):
     @admin.display(description="URL")
     def link(self, event: Event) -> SafeString | str:
         """Where a click on the notification leads."""
-        return format_html('<a href="{0}">{0}</a>', event.url) if event.url else ""
+        return format_html('<a class="sb-link" href="{0}">{0}</a>', event.url) if event.url else ""
 
     @admin.display(description="data")
     def data_json(self, event: Event) -> SafeString | str:

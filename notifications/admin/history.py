@@ -58,6 +58,8 @@ class HistoryAdmin(ModelAdmin):
     list_max_show_all = 0
     paginator = BoundedPaginator
     show_full_result_count = False
+    # Counts beside each filter would count every row.
+    show_facets = admin.ShowFacets.NEVER
     # Only what an index keeps in order.
     sortable_by = ("created",)
 

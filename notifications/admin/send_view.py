@@ -54,16 +54,16 @@ def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
 
 
 def _sent(request: HttpRequest, event_admin: "EventAdmin", event: Event, count: int) -> HttpResponse:
-    """Log it, say what became of it, and show the event to who may see it."""
+    """Log it, say what became of it, and show the list of events to who may see it."""
     event_admin.log_addition(request, event, [{"added": {"name": "notification", "object": f"{count} recipients"}}])
     site_name = event_admin.admin_site.name
     may_view = event_admin.has_view_permission(request)
     url = reverse(f"{site_name}:notifications_event_change", args=[event.pk])
-    name = format_html('“<a href="{}">{}</a>”', url, event) if may_view else f"“{event}”"
+    name = format_html('“<a class="sb-link" href="{}">{}</a>”', url, event) if may_view else f"“{event}”"
     people = "1 recipient" if count == 1 else f"{count:,} recipients"
     if event.published_at is None:
         text = "{} is saved for {} and waits in the outbox: it goes out by itself as soon as Redis is back."
         messages.warning(request, format_html(text, name, people))
     else:
         messages.success(request, format_html("{} is on its way to {}.", name, people))
-    return HttpResponseRedirect(url if may_view else request.path)
+    return HttpResponseRedirect(reverse(f"{site_name}:notifications_event_changelist") if may_view else request.path)
