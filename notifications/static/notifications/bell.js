@@ -15,6 +15,8 @@ import { showToast } from "./toasts.js";
 
 /** Ids remembered so that a repeated message counts once; beyond, the oldest fall under the watermark. */
 const KNOWN_LIMIT = 500;
+/** Items in the inbox's list, as live messages lengthen it; beyond, its first page is fetched anew. */
+const LIST_LIMIT = 100;
 /** Messages kept while the server's rendering is on its way; beyond, it is fetched once more. */
 const HELD_LIMIT = 100;
 const RETRY_MS = 5_000;
@@ -122,10 +124,13 @@ export class Bell {
       if (fresh && itemVersions(fresh) !== itemVersions(list)) this.#replaceItems(list, fresh);
     }
     this.#showUpTo();
+    const pages = rendering.querySelector("[data-signalbox-pages]");
+    if (pages) document.querySelector("[data-signalbox-pages]").replaceChildren(...pages.childNodes);
     for (const envelope of this.#held.splice(0)) {
-      if (envelope.id > this.#watermark) this.#insert(envelope);
+      const isCounted = envelope.id <= this.#watermark;
       // Committed later than a higher id: the next rendering has it.
-      else if (itemsIn(this.#root, envelope.id).length === 0) this.#isStale = true;
+      if (isCounted && itemsIn(this.#root, envelope.id).length === 0) this.#isStale = true;
+      else this.#insert(envelope, { isCounted });
     }
     if (this.#panel.isOpen) this.#markSeen();
   }
@@ -144,16 +149,18 @@ export class Bell {
     // At or under the watermark it may be counted already, or not: the server knows.
     if (envelope.id <= this.#watermark) return this.refresh();
     if (this.#isRefreshing) this.#hold(envelope);
-    this.#insert(envelope);
+    this.#insert(envelope, { isCounted: false });
     showToast(this.#toasts, envelope, { isQuiet: this.#panel.isOpen });
     if (this.#panel.isOpen) this.#markSeen();
   }
 
-  #insert(envelope) {
+  #insert(envelope, { isCounted }) {
     for (const list of document.querySelectorAll("[data-signalbox-list][data-signalbox-live]")) {
-      insertItem(list, envelope);
+      // One list of a rendering may be a moment older than the other.
+      if (itemsIn(list, envelope.id).length === 0) insertItem(list, envelope);
+      if (list.children.length > LIST_LIMIT) this.refresh();
     }
-    this.#setCounts(this.#unread + 1, this.#unseen + 1);
+    if (!isCounted) this.#setCounts(this.#unread + 1, this.#unseen + 1);
     this.#showUpTo();
   }
 
