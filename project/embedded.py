@@ -183,8 +183,8 @@ class EmbeddedServer:
         self._users = users
 
     def tend(self) -> None:
-        """Start another guard if the server does not answer and has none, as after SIGKILL. Call it now and then."""
-        if self._users is not None and not ping(self._files.socket):
+        """Start another guard if the server has none any more, because of a SIGKILL. Costs little: call it often."""
+        if self._users is not None and not self._is_guarded():
             self._start_guard()
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class EmbeddedServer:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_last = True
-        except OSError:
+        except BlockingIOError:
             is_last = False
         os.close(users)
         deadline = time.monotonic() + STOP_DEADLINE_SECONDS
@@ -231,11 +231,14 @@ class EmbeddedServer:
             raise EmbeddedServerError(f"the embedded server did not start: {self._log_tail()}")
 
     def _is_guarded(self) -> bool:
-        with self._files.guard.open("wb") as guard:
-            try:
-                fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
+        """Whether a guard or its server lives. One that starts just now may miss its lock by this and try again."""
+        guard = os.open(self._files.guard, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(guard)
         return False
 
     def _log_tail(self) -> str:

@@ -23,6 +23,8 @@ POLL_SECONDS = 0.1
 RESTART_PAUSE_SECONDS = 0.5
 # Its data is on the disk by then, unless the disk hangs.
 STOP_DEADLINE_SECONDS = 3.0
+# A server that dies again and again fills its log; it begins anew then.
+LOG_LIMIT_BYTES = 1024 * 1024
 
 
 def main(directory: Path) -> int:
@@ -82,6 +84,8 @@ def _is_unused(users: int) -> bool:
 
 
 def _start(files: embedded.Files, guard: int) -> subprocess.Popen[bytes]:
+    if files.log.stat().st_size > LOG_LIMIT_BYTES:
+        os.truncate(files.log, 0)
     arguments = [str(embedded.binary()), "--port", "0", "--unixsocket", str(files.socket), "--unixsocketperm", "700"]
     arguments += ["--dir", str(files.data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     arguments += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
