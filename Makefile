@@ -15,7 +15,7 @@ CANDIDATES := python3.13 python3.12 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3) /usr/bin/python3
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
 # Without compiling: Python compiles what it imports by itself, which is a small part and takes seconds less.
-PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --prefer-binary --no-compile
+PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --prefer-binary --no-compile
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -23,11 +23,11 @@ help: ## list what make can do
 run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for another port), Ctrl-C stops it
 	@exec $(PYTHON) -m project.run --stop-with-parent
 
-test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some)
-	@$(PYTHON) -m pytest $(ARGS)
+test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some of those in Python)
 	@if node -e 'process.exit(parseInt(process.versions.node) < 18)' 2>/dev/null; \
 		then node --test tests/client/*.test.js; \
 		else echo "The tests of client.js in tests/client/ are left out: they need Node.js 18 or newer"; fi
+	@$(PYTHON) -m pytest $(ARGS)
 
 check: .venv/dev ## look at format, lint, types, migrations and the settings for production
 	@$(PYTHON) -m ruff format --check .
