@@ -24,7 +24,7 @@ run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for a
 	@exec $(PYTHON) -m project.run --stop-with-parent
 
 test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some of those in Python)
-	@if node -e 'process.exit(parseInt(process.versions.node) < 18)' 2>/dev/null; \
+	@if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; \
 		then node --test tests/client/*.test.js; \
 		else echo "The tests of client.js in tests/client/ are left out: they need Node.js 18 or newer"; fi
 	@$(PYTHON) -m pytest $(ARGS)
