@@ -22,11 +22,11 @@ from django.utils import timezone
 
 from notifications.conf import STREAM
 from notifications.models import Event, Notification
+from notifications.subscriber import PARTS
 from realtime import conf
 from realtime.keys import Keys
 
 __all__ = [
-    "GROUPS",
     "GroupStatus",
     "Hour",
     "RedisStatus",
@@ -37,8 +37,6 @@ __all__ = [
     "read_totals",
 ]
 
-# The consumer groups of the stream, each of which handles every entry.
-GROUPS = ("relay", "bot")
 HOURS = 24
 
 
@@ -69,7 +67,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStatus:
-    """One consumer group of the stream."""
+    """One consumer group of the stream: the relay or the bot."""
 
     name: str
     # Entries not yet read; None where the server cannot tell (before Redis 7, or after a trim).
@@ -86,9 +84,10 @@ class RedisStatus:
 
     stream_length: int
     groups: tuple[GroupStatus, ...]
-    # Requests on the raw Redis channel since the counters were made.
+    # Requests on the raw Redis channel since the counters were made; dropped are those that there was no room for.
     ingress_accepted: int
     ingress_refused: int
+    ingress_dropped: int
 
     @property
     def failed(self) -> int:
@@ -200,8 +199,8 @@ def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
     pipeline.xlen(stream_key)
     pipeline.xinfo_groups(stream_key)
     pipeline.hgetall(keys.counters("ingress"))
-    for group in GROUPS:
-        pipeline.xlen(keys.dead_letters(STREAM, group))
+    for part in PARTS:
+        pipeline.xlen(keys.dead_letters(STREAM, part))
     length, groups, ingress, *dead_letters = pipeline.execute(raise_on_error=False)
     if isinstance(groups, redis.ResponseError) and "no such key" in str(groups):
         groups = []  # the stream is made with its first entry or its first group
@@ -212,10 +211,12 @@ def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
     return RedisStatus(
         stream_length=length,
         groups=tuple(
-            _group_status(name, found.get(name), length, dead) for name, dead in zip(GROUPS, dead_letters, strict=True)
+            _group_status(name, found.get(name), length, dead) for name, dead in zip(PARTS, dead_letters, strict=True)
         ),
         ingress_accepted=int(ingress.get(b"accepted", 0)),
-        ingress_refused=int(ingress.get(b"refused", 0)),
+        # One counter for each reason.
+        ingress_refused=sum(int(count) for name, count in ingress.items() if name.startswith(b"refused:")),
+        ingress_dropped=int(ingress.get(b"dropped", 0)),
     )
 
 

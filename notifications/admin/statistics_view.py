@@ -69,5 +69,6 @@ def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
             ("Entries on the stream", f"{found.redis.stream_length:,}"),
             ("Requests of other programs accepted", f"{found.redis.ingress_accepted:,}"),
             ("Requests of other programs refused", f"{found.redis.ingress_refused:,}"),
+            ("Requests of other programs lost for lack of room", f"{found.redis.ingress_dropped:,}"),
         ]
     return rows

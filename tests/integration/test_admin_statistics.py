@@ -1,0 +1,146 @@
+"""The page "Delivery statistics", as people and as programs read it."""
+
+import datetime
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from notifications.admin import chart
+from notifications.models import Event, Notification
+from notifications.statistics import Hour
+from realtime import conf
+from tests.domain import make_users
+from tests.redis_server import RedisServer
+from tests.staff import make_staff, page
+
+STATISTICS = "/admin/notifications/event/statistics/"
+START = datetime.datetime(2026, 3, 29, tzinfo=datetime.UTC)
+
+
+def figures(html: str) -> dict[str, str]:
+    """The totals as the page shows them."""
+    return dict(re.findall(r"<dt>(\w+)</dt>\s*<dd><strong>([^<]+)</strong>", html))
+
+
+def hours(*created: int) -> list[Hour]:
+    """Hours in which so many were created, none of which went further."""
+    return [Hour(start=START + datetime.timedelta(hours=number), created=count) for number, count in enumerate(created)]
+
+
+@pytest.fixture
+def _told() -> None:
+    now = timezone.now()
+    event = Event.objects.create(message="m", published_at=now)
+    for number, user in enumerate(make_users(3)):
+        Notification.objects.create(
+            event=event,
+            recipient=user,
+            relayed_at=now,
+            seen_at=now if number else None,
+            read_at=now if number > 1 else None,
+        )
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_told")
+def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, admin_client: Client) -> None:
+    """Totals; a chart that says in words what it shows; the same figures hour by hour."""
+    html = page(admin_client, STATISTICS)
+    assert figures(html) == {"created": "3", "published": "3", "relayed": "3", "seen": "2", "read": "1", "failed": "0"}
+    drawing = ElementTree.fromstring(re.search(r"<svg.*?</svg>", html, re.DOTALL)[0])  # type: ignore[index]  # noqa: S314
+    assert "by hour (UTC)" in drawing.findtext("title", "")
+    assert "3 notifications were created" in drawing.findtext("desc", "")
+    columns = drawing.findall("g")
+    assert len(columns) == 24
+    assert "3 created, 3 relayed, 2 seen, 1 read" in columns[-1].findtext("title", "")
+    table = re.search(r"<details.*?</details>", html, re.DOTALL)
+    assert table is not None
+    latest = re.search(r"<tr>\s*<th scope=\"row\">.*?</tr>", table[0], re.DOTALL)
+    assert latest is not None
+    assert re.findall(r"<td>(\d+)</td>", latest[0]) == ["3", "3", "2", "1"]
+    assert "Redis does not answer" not in html
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_told")
+def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) -> None:
+    """Every figure by its name."""
+    response = admin_client.get(f"{STATISTICS}?format=json")
+    assert response.headers["Content-Type"] == "application/json"
+    found = response.json()
+    assert found["totals"] == {
+        "events": 1,
+        "waiting": 0,
+        "created": 3,
+        "published": 3,
+        "relayed": 3,
+        "seen": 2,
+        "read": 1,
+    }
+    assert found["failed"] == 0
+    assert len(found["hours"]) == 24
+    assert found["hours"][-1]["created"] == 3
+    assert {group["name"] for group in found["redis"]["groups"]} == {"relay", "bot"}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_told")
+def test_with_redis_away_the_page_says_so_and_shows_the_rest(signalbox: Any, admin_client: Client) -> None:
+    """What failed is unknown, the figures of the database are there."""
+    with RedisServer() as server:
+        signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
+        server.kill()
+        html = page(admin_client, STATISTICS)
+        found = admin_client.get(f"{STATISTICS}?format=json").json()
+        conf.sync_redis().close()
+    assert "Redis does not answer." in html
+    assert figures(html)["failed"] == "unknown"
+    assert figures(html)["created"] == "3"
+    assert (found["failed"], found["redis"]) == (None, None)
+
+
+@pytest.mark.django_db
+def test_statistics_are_for_those_who_may_view_events(signalbox: Any) -> None:
+    """Of the staff; visitors are sent to the login."""
+    assert make_staff("view_event").get(STATISTICS).status_code == 200
+    assert make_staff("view_notification").get(STATISTICS).status_code == 403
+    assert Client().get(STATISTICS).status_code == 302
+
+
+def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
+    """Each notification is in the part of the furthest that it has come; seen before relayed is no error."""
+    hour = Hour(start=START, created=100, relayed=70, seen=80, read=30)
+    drawn = chart.draw([hour])
+    (column,) = drawn.columns
+    heights = {segment.state: segment.height for segment in column.segments}
+    assert set(heights) == {"read", "seen", "waiting"}
+    assert sum(heights.values()) == pytest.approx(drawn.bottom - drawn.ticks[-1].y)
+    assert heights["read"] / heights["waiting"] == pytest.approx(30 / 20)
+
+
+@pytest.mark.parametrize(
+    ("most", "labels"),
+    [
+        (0, ["0", "1"]),
+        (1, ["0", "1"]),
+        (4, ["0", "1", "2", "3", "4"]),
+        (7, ["0", "2", "4", "6", "8"]),
+        (100, ["0", "50", "100"]),
+        (192, ["0", "50", "100", "150", "200"]),
+        (1_234_567, ["0", "500,000", "1,000,000", "1,500,000"]),
+    ],
+)
+def test_the_lines_of_the_chart_are_round_numbers_that_hold_the_highest_column(most: int, labels: list[str]) -> None:
+    """And no column is higher than the chart."""
+    drawn = chart.draw(hours(0, most, 0))
+    assert [tick.label for tick in drawn.ticks] == labels
+    assert all(segment.y >= drawn.ticks[-1].y for column in drawn.columns for segment in column.segments)
+
+
+def test_a_day_without_anything_is_said_in_words() -> None:
+    """Also an empty chart tells what it shows."""
+    assert chart.draw(hours(0, 0)).description == "Nothing was created in these hours."
