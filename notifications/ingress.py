@@ -7,6 +7,7 @@ who of all processes listens (realtime.leases) nor what a notification may say (
 Redis pub/sub is at most once: what is published while nobody listens is gone, and PUBLISH answers 0 then.
 """
 
+import asyncio
 import functools
 import logging
 import uuid
@@ -21,10 +22,11 @@ from django.db.models import AutoField, IntegerField
 from notifications import services
 from notifications.exceptions import InvalidNotification, InvalidRecipient, UnknownRecipients
 from notifications.handlers import DATABASE_AWAY
-from realtime.exceptions import SubscriberTooSlow, SubscriptionGap
+from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
 from realtime.outage import REDIS_ERRORS, Outage
+from realtime.subscriptions import Subscription
 
 __all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "read_request"]
 
@@ -105,28 +107,58 @@ class Ingress:
         self._counters_key = counters_key
         self._lease = lease
         self._database_outage = Outage("the database")
+        # There while it listens.
+        self._multiplexer: Multiplexer | None = None
+        self._subscription: Subscription | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def waiting_count(self) -> int:
+        """How many received requests wait to be carried out; at most 4096."""
+        return self._subscription.held_count if self._subscription is not None else 0
 
     async def run(self, multiplexer: Multiplexer) -> None:
         """
-        Listen for ever.
+        Listen until `drain()`.
 
         Guarantees:
             One request after another, in the order of their publishing. No request ends the loop: what is not accepted
             is one warning with the reason and the first 200 bytes, and a counter. The database being away is waited
             for; requests that do not fit into the subscription meanwhile are dropped, told and counted.
         """
-        async with multiplexer.subscribe(self._channel, high_water_mark=HIGH_WATER_MARK) as subscription:
-            logger.info("listening for requests on the Redis channel %s", self._channel)
-            while True:
-                try:
-                    message = await subscription.receive()
-                except SubscriberTooSlow as error:
-                    logger.warning("requests were lost: %s", error)
-                    await self._count("dropped", error.dropped_count)
-                except SubscriptionGap:
-                    logger.warning("the subscription was interrupted: requests may have been lost")
-                else:
-                    await self.take(message.data)
+        self._ended.clear()
+        self._multiplexer = multiplexer
+        self._subscription = multiplexer.subscribe(self._channel, high_water_mark=HIGH_WATER_MARK)
+        try:
+            async with self._subscription as subscription:
+                logger.info("listening for requests on the Redis channel %s", self._channel)
+                await self._take_all(subscription)
+        except SubscriptionClosed:
+            pass
+        finally:
+            if lost_count := self.waiting_count:
+                logger.warning("%d requests were lost: the lease or the time to stop was over", lost_count)
+                self.counts["dropped"] += lost_count
+            self._multiplexer = self._subscription = None
+            self._ended.set()
+
+    async def drain(self) -> None:
+        """Listen no more, and return when the requests received until now are carried out."""
+        if self._multiplexer is not None:
+            await self._multiplexer.stop()
+            await self._ended.wait()
+
+    async def _take_all(self, subscription: Subscription) -> None:
+        while True:
+            try:
+                message = await subscription.receive()
+            except SubscriberTooSlow as error:
+                logger.warning("requests were lost: %s", error)
+                await self._count("dropped", error.dropped_count)
+            except SubscriptionGap:
+                logger.warning("the subscription was interrupted: requests may have been lost")
+            else:
+                await self.take(message.data)
 
     async def take(self, body: bytes) -> None:
         """Carry out one request, or refuse it."""
@@ -173,8 +205,8 @@ class Ingress:
         self.counts[name] += by
         try:
             await self._redis.hincrby(self._counters_key, name, by)
-        except REDIS_ERRORS:
-            logger.warning("%r was counted in this process only", name, exc_info=True)
+        except REDIS_ERRORS as error:
+            logger.warning("%r was counted in this process only (%s: %s)", name, type(error).__name__, error)
 
 
 _decode = msgspec.json.Decoder(Request).decode

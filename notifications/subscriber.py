@@ -6,11 +6,12 @@ command) nor any of the work.
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 from channels.db import database_sync_to_async
@@ -113,7 +114,8 @@ class Subscriber:
         async with asyncio.TaskGroup() as tasks:
             for part, worker in self._workers.items():
                 tasks.create_task(worker.run(), name=part)
-            helpers = [tasks.create_task(self._say_ready(), name="ready")]
+            ready = tasks.create_task(self._say_ready(), name="ready")
+            ends = [worker.stop for worker in self._workers.values()]
             if "relay" in self._parts:
                 lease = Lease(
                     redis,
@@ -122,13 +124,22 @@ class Subscriber:
                     holder=self.consumer,
                     outage=self._redis_outage,
                 )
-                work = self._work_of_one(lease, redis, url)
-                helpers.append(tasks.create_task(lease.run_while_held(work), name="ingress lease"))
+                ingress = Ingress(
+                    redis, channel=keys().ingress_channel(), counters_key=keys().counters("ingress"), lease=lease
+                )
+                work = functools.partial(self._work_of_one, ingress, redis, url)
+                task = tasks.create_task(lease.run_while_held(work), name="ingress lease")
+                ends.append(functools.partial(self._end_ingress, ingress, task))
             await self._stopping.wait()
-            for helper in helpers:
-                helper.cancel()
-            stops = (worker.stop(deadline_seconds=self._deadline_seconds) for worker in self._workers.values())
-            await asyncio.gather(*stops)
+            ready.cancel()
+            await asyncio.gather(*(end(deadline_seconds=self._deadline_seconds) for end in ends))
+
+    async def _end_ingress(self, ingress: Ingress, task: asyncio.Task[None], *, deadline_seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_seconds):
+                await ingress.drain()
+        # Gives the lease up.
+        task.cancel()
 
     async def _say_ready(self) -> None:
         for worker in self._workers.values():
@@ -136,20 +147,15 @@ class Subscriber:
         running = " and ".join(self._parts) + (" are" if len(self._parts) > 1 else " is")
         logger.info("%s running, consumer %s", running, self.consumer)
 
-    def _work_of_one(self, lease: Lease, redis: Any, url: str) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def _work_of_one(self, ingress: Ingress, redis: Any, url: str) -> None:
         """What only the holder of the lease does: ingress and the sweep."""
-        ingress = Ingress(redis, channel=keys().ingress_channel(), counters_key=keys().counters("ingress"), lease=lease)
-
-        async def work() -> None:
-            reader = connections.async_reader(url)
-            try:
-                async with Multiplexer(reader, publisher=redis) as multiplexer, asyncio.TaskGroup() as tasks:
-                    tasks.create_task(ingress.run(multiplexer), name="ingress")
-                    tasks.create_task(self._sweep(), name="outbox sweep")
-            finally:
-                await reader.aclose()
-
-        return work
+        reader = connections.async_reader(url)
+        try:
+            async with Multiplexer(reader, publisher=redis) as multiplexer, asyncio.TaskGroup() as tasks:
+                tasks.create_task(ingress.run(multiplexer), name="ingress")
+                tasks.create_task(self._sweep(), name="outbox sweep")
+        finally:
+            await reader.aclose()
 
     async def _sweep(self) -> None:
         while True:

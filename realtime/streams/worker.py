@@ -166,7 +166,8 @@ class StreamWorker:
                 await self._attempts.drain(self._deadline_seconds)
                 for task in keepers:
                     task.cancel()
-            await self._leave()
+            if self._ready.is_set():
+                await self._leave()
         finally:
             self._finished.set()
 

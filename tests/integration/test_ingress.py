@@ -150,6 +150,45 @@ async def test_a_burst_is_carried_out_in_order(
     assert [event.message async for event in Event.objects.order_by("id")] == [str(number) for number in range(100)]
 
 
+async def test_draining_carries_out_what_was_received(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """An orderly stop loses no request that PUBLISH had counted as received; then nobody listens."""
+    (alice,) = await sync_to_async(make_users)(1)
+    async with listening(redis_server.url, keys) as ingress:
+        with redis_client.pipeline(transaction=False) as pipeline:
+            for number in range(30):
+                pipeline.publish(keys.ingress_channel(), json.dumps({"user_id": alice.pk, "message": str(number)}))
+            assert pipeline.execute() == [1] * 30
+        await wait_until(lambda: ingress.counts["accepted"] > 0)
+        await ingress.drain()
+        assert ingress.counts == {"accepted": 30}
+        await wait_until(lambda: redis_client.publish(keys.ingress_channel(), b"") == 0)
+    await ingress.drain()
+
+
+async def test_what_is_held_when_the_lease_ends_is_told_and_counted(
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No other process has received it."""
+    gate = asyncio.Event()
+
+    async def waiting(*arguments: Any, **fields: Any) -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(services, "anotify", waiting)
+    async with listening(redis_server.url, keys) as ingress:
+        for _ in range(5):
+            redis_client.publish(keys.ingress_channel(), b'{"user_id": 1, "message": "m"}')
+        await wait_until(lambda: ingress.waiting_count == 4)
+    assert ingress.counts == {"dropped": 4}
+    assert "4 requests were lost" in caplog.text
+
+
 async def test_a_flood_is_dropped_beyond_a_limit_and_that_is_told(
     redis_server: RedisServer,
     redis_client: redis.Redis,
