@@ -27,3 +27,5 @@ class OrderAdmin(ModelAdmin):
     search_fields = ("=id", "customer__username", "product__name")
     autocomplete_fields = ("customer", "product")
     readonly_fields = ("created_at", "updated_at")
+    # An order's page is its customer's own.
+    view_on_site = False
