@@ -1,0 +1,107 @@
+"""The admin in a real browser: its pages load only what the policy allows, and what is sent there reaches a bell."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.acceptance.deployed_site import DeployedSite
+from tests.acceptance.people import Person, at_browser
+from tests.browser import launch_options
+
+pytestmark = [
+    pytest.mark.acceptance,
+    # What is shown here is no server's doing.
+    pytest.mark.parametrize("running_site", ["uvicorn"], indirect=True),
+]
+
+PAGES = (
+    "",
+    "notifications/",
+    "notifications/event/",
+    "notifications/event/?q=office&published=yes",
+    "notifications/event/statistics/",
+    "notifications/notification/?state=waiting",
+    "auth/user/",
+    "auth/user/add/",
+    "auth/group/add/",
+    "demo/order/",
+    "demo/order/add/",
+    "password_change/",
+)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of this test's own."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**launch_options())
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
+    async with at_browser(browser, site, "admin") as person:
+        yield person
+
+
+async def choose(page: Page, name: str) -> None:
+    """Type the beginning of a name among the recipients, and take what is found."""
+    await page.locator(".select2-selection").click()
+    await page.keyboard.type(name[:-1])
+    await page.locator(".select2-results__option", has_text=name).first.click()
+    await expect(page.locator(".select2-selection__choice", has_text=name)).to_be_visible()
+
+
+async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
+    browser: Browser, site: DeployedSite, admin: Person
+) -> None:
+    """Recipients found by typing; an error first, which keeps what was chosen; then bob sees it, and alice does not."""
+    async with at_browser(browser, site, "alice") as alice, at_browser(browser, site, "bob") as bob:
+        page = admin.page
+        await page.goto(f"{site.url}/admin/notifications/event/send/")
+        await choose(page, "bob")
+        await page.fill("[name=message]", "The office closes at noon.")
+        await page.fill("[name=url]", "javascript:alert(1)")
+        await page.get_by_role("button", name="Send", exact=True).click()
+        await expect(page.get_by_text("Nothing was sent")).to_be_visible()
+        await expect(page.locator(".select2-selection__choice", has_text="bob")).to_be_visible()
+        await page.fill("[name=url]", "/orders/")
+        await page.get_by_role("button", name="Send", exact=True).click()
+        await expect(page.get_by_text("is on its way to 1 recipient.")).to_be_visible()
+        await bob.sees("The office closes at noon.")
+        await page.get_by_role("link", name="The office closes at noon.").first.click()
+        await expect(page.locator(".sb-table tbody tr")).to_have_count(1)
+        assert "The office closes at noon." not in [sight.message for sight in alice.seen.values()]
+        assert admin.complaints == alice.complaints == bob.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(
+    site: DeployedSite, admin: Person, scheme: str
+) -> None:
+    """Nothing on the console, in either look; also where scripts build calendars, filters, frames and charts."""
+    page, user_id = admin.page, await admin.user_id()
+    await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for path in PAGES:
+        await page.goto(f"{site.url}/admin/{path}", wait_until="networkidle")
+        is_dark = await page.evaluate("document.documentElement.classList.contains('dark')")
+        assert is_dark == (scheme == "dark")
+        assert admin.complaints == [], path
+
+    await page.goto(f"{site.url}/admin/notifications/event/", wait_until="networkidle")
+    await page.locator(".filter-open-button").click()
+    await expect(page.get_by_text("in the outbox").last).to_be_visible()
+    await page.goto(f"{site.url}/admin/auth/user/{user_id}/change/", wait_until="networkidle")
+    await page.locator("[id^=calendarlink]").first.click()
+    await expect(page.locator(".calendarbox").first).to_be_visible()
+    await page.goto(f"{site.url}/admin/demo/order/add/", wait_until="networkidle")
+    await page.locator(".related-widget-wrapper span", has_text="more_vert").first.click()
+    await page.locator("a.add-related:visible").first.click()
+    await expect(page.frame_locator("iframe.related-modal-frame").locator("[name=username]")).to_be_visible()
+    await page.goto(f"{site.url}/admin/notifications/event/statistics/", wait_until="networkidle")
+    await expect(page.locator("svg.sb-chart .sb-chart-column")).to_have_count(24)
+    await page.get_by_text("The same as a table").click()
+    await expect(page.locator("details tbody tr")).to_have_count(24)
+    assert admin.complaints == []
