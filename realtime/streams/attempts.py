@@ -19,6 +19,7 @@ from realtime.exceptions import EntryRejected, Unavailable
 from realtime.outage import Outage
 from realtime.streams.entry import Entry, Handler
 from realtime.streams.group import ConsumerGroup
+from realtime.streams.hand import Hand
 
 __all__ = ["Attempts"]
 
@@ -35,7 +36,6 @@ class Attempts:
         group: Where entries are acked and buried.
         handler: Called with each batch.
         outage: Redis; shared by all who use this Redis.
-        tasks: Every attempt is a task of it.
         batch_size, concurrency, max_attempts, max_delayed, backoff: As in StreamWorker.
     """
 
@@ -64,10 +64,8 @@ class Attempts:
         self._max_attempts = max_attempts
         self._max_delayed = max_delayed
         self._backoff = backoff
-        # Every entry in hand, by id: an entry is here from when it is read until Redis has confirmed its end.
-        self._held: dict[bytes, Entry] = {}
-        # Those whose end is on its way to Redis: not being pending any more is no loss for them.
-        self._ending: set[bytes] = set()
+        # Every entry in hand; at most as many as StreamWorker promises.
+        self.hand = Hand()
         # Finished entries for the next XACK, all of them held.
         self._unacked: list[bytes] = []
         self._finished = asyncio.Event()
@@ -84,11 +82,6 @@ class Attempts:
         self._stopping = asyncio.Event()
         # Owns every attempt; there from start() on.
         self._tasks: asyncio.TaskGroup
-
-    @property
-    def held_ids(self) -> list[bytes]:
-        """The ids of all entries in hand."""
-        return list(self._held)
 
     @property
     def delayed_count(self) -> int:
@@ -110,7 +103,7 @@ class Attempts:
         """Attempt entries whose attempt has begun by their being handed out, in batches."""
         for start in range(0, len(entries), self._batch_size):
             batch = entries[start : start + self._batch_size]
-            self._held.update((entry.id, entry) for entry in batch)
+            self.hand.hold(batch)
             task = self._tasks.create_task(self._run_batch(batch), name=f"{self._group.group}: batch")
             self._batches.add(task)
             task.add_done_callback(self._batch_done)
@@ -118,24 +111,25 @@ class Attempts:
     def take_suspects(self, entries: Iterable[Entry]) -> None:
         """Attempt entries of which several attempts ended nobody knows how: alone, those with the fewest first."""
         for entry in sorted(entries, key=lambda entry: entry.attempt):
-            self._held[entry.id] = entry
+            self.hand.hold([entry])
             self._later(entry, self._run_suspect(entry))
 
-    def is_held(self, id: bytes) -> bool:
-        """Whether this worker has the entry in hand."""
-        return id in self._held
-
-    def lost(self, ids: Iterable[bytes]) -> None:
-        """These ids were in hand and are not this consumer's any more: say so of those whose end is not on its way."""
-        lost = [id for id in ids if id in self._held and id not in self._ending]
-        if lost:
-            self.lost_count += len(lost)
-            logger.warning(
-                "%d entries of the group %s were claimed by others while in hand and may be handled twice: "
-                "was this process held up for longer than the lease?",
-                len(lost),
-                self._group.group,
-            )
+    def lose(self, ids: Iterable[bytes]) -> None:
+        """Redis says that these entries are not this worker's: say so, and begin no further attempt."""
+        lost = self.hand.lose(ids)
+        if not lost:
+            return
+        self.lost_count += len(lost)
+        logger.warning(
+            "%d entries in hand are no longer this worker's in the group %s and may be handled twice: "
+            "was it held up for longer than the lease, or Redis wiped?",
+            len(lost),
+            self._group.group,
+        )
+        for id in lost:
+            if id in self._delayed:
+                self._delayed[id].cancel()
+                self._drop([id])
 
     async def drain(self, deadline_seconds: float) -> None:
         """Begin no attempt that waits, finish those that run; what is not done by the deadline is cancelled."""
@@ -153,7 +147,7 @@ class Attempts:
                 await asyncio.wait(late)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while self._ending:
+                while self.hand.is_ending:
                     self._changed.clear()
                     await self._changed.wait()
 
@@ -164,7 +158,7 @@ class Attempts:
             self._finished.clear()
             ids, self._unacked = self._unacked, []
             await self._outage.until_done(self._group.ack, ids)
-            self._end(ids)
+            self._drop(ids)
             self.handled_count += len(ids)
 
     # Attempts --------------------------------------------------------------------------------------------------------
@@ -189,11 +183,10 @@ class Attempts:
         self._alone[entry.id] = self._delayed.pop(entry.id)
         entry = msgspec.structs.replace(entry, attempt=entry.attempt + 1)
         if await self._outage.until_done(self._group.begin_attempt, entry):
-            self._held[entry.id] = entry
             await self._attempt([entry])
         else:
-            self.lost([entry.id])
-            del self._held[entry.id]
+            self.lose([entry.id])
+            self._drop([entry.id])
 
     async def _attempt(self, batch: Sequence[Entry]) -> None:
         """Handle a batch and ack it; if that fails, find out which of its entries is at fault."""
@@ -258,14 +251,14 @@ class Attempts:
 
     def _finish(self, batch: Sequence[Entry]) -> None:
         ids = [entry.id for entry in batch]
-        self._ending.update(ids)
+        self.hand.begin_end(ids)
         self._unacked += ids
         self._finished.set()
 
     async def _give_up(self, entry: Entry, reason: str, error: str, cause: Exception | None = None) -> None:
-        self._ending.add(entry.id)
+        self.hand.begin_end([entry.id])
         await self._outage.until_done(self._bury, entry, reason, error)
-        self._end([entry.id])
+        self._drop([entry.id])
         self.dead_count += 1
         logger.error(
             "entry %s of the group %s is a dead letter after %d attempts (%s): %.200s",
@@ -280,10 +273,8 @@ class Attempts:
     async def _bury(self, entry: Entry, reason: str, error: str) -> None:
         await self._group.bury(entry, reason=reason, error=error)
 
-    def _end(self, ids: Iterable[bytes]) -> None:
-        self._ending.difference_update(ids)
-        for id in ids:
-            del self._held[id]
+    def _drop(self, ids: Sequence[bytes]) -> None:
+        self.hand.drop(ids)
         self._changed.set()
 
     # Tools -----------------------------------------------------------------------------------------------------------
@@ -304,7 +295,7 @@ class Attempts:
             return 0
         free_slots = self._concurrency - len(self._batches)
         # What is finished and not yet acked counts too: a slow Redis holds up reading.
-        in_batches = len(self._held) - len(self._delayed) - len(self._alone)
+        in_batches = len(self.hand) - len(self._delayed) - len(self._alone)
         return min(free_slots, self._concurrency - math.ceil(in_batches / self._batch_size)) * self._batch_size
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import redis.asyncio
 
@@ -128,7 +128,7 @@ class StreamWorker:
         """What this worker has done and holds now."""
         attempts = self._attempts
         return WorkerStatistics(
-            in_flight_count=len(attempts.held_ids),
+            in_flight_count=len(attempts.hand),
             delayed_count=attempts.delayed_count,
             handled_count=attempts.handled_count,
             retried_count=attempts.retried_count,
@@ -213,27 +213,32 @@ class StreamWorker:
         """Take entries from where it is their turn: own pending list, dead workers, new ones."""
         clock = asyncio.get_running_loop().time
         if self._own_from is not None:
-            taken = await self._group.take_own(self._own_from, room, self._suspect_attempts)
+            with self._attempts.hand.noting_dropped() as ended:
+                taken = await self._group.take_own(self._own_from, room, self._suspect_attempts)
             self._own_from = b"(" + taken[-1].entry.id if len(taken) == room else None
-            self._take_again(taken)
+            self._take_again(taken, ended)
         elif clock() >= self._next_claim:
-            taken = await self._group.take_dead(self._lease_seconds, room, self._suspect_attempts)
+            with self._attempts.hand.noting_dropped() as ended:
+                taken = await self._group.take_dead(self._lease_seconds, room, self._suspect_attempts)
             if len(taken) < room:
                 self._next_claim = clock() + self._claim_interval_seconds
             if taken:
                 self._claimed_count += len(taken)
                 logger.warning("%d entries of the group %s claimed from silent workers", len(taken), self._group.group)
-            self._take_again(taken)
+            self._take_again(taken, ended)
         else:
             # A read that is cancelled by stop() may have been handed entries too: _leave() gives them back.
             block_seconds = min(self._block_seconds, self._next_claim - clock())
             self._attempts.take(await self._group.read_new(room, block_seconds))
 
-    def _take_again(self, taken: Iterable[Taken]) -> None:
+    def _take_again(self, taken: Iterable[Taken], ended: Container[bytes]) -> None:
         begun: list[Entry] = []
         suspects: list[Entry] = []
         for entry, is_begun in taken:
-            if self._attempts.is_held(entry.id):
+            if entry.id in ended:
+                continue
+            if entry.id in self._attempts.hand:
+                self._attempts.hand.hold([entry])
                 continue
             if not entry.fields:
                 self._vanished_count += 1
@@ -248,9 +253,9 @@ class StreamWorker:
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 4)
-            if held := self._attempts.held_ids:
+            if held := self._attempts.hand.leased_ids:
                 try:
-                    self._attempts.lost(await self._group.keep(held))
+                    self._attempts.lose(await self._group.keep(held))
                 except REDIS_ERRORS as error:
                     self._outage.begin(error)
 

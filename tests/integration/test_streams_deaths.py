@@ -1,11 +1,14 @@
 """Stream workers that die or go silent: their entries are handled by others, and a deadly entry ends."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 import redis
 
+from realtime.backoff import Backoff
 from realtime.keys import Keys
+from realtime.streams import Entry
 from tests.redis_server import RedisServer
 from tests.streams import (
     GROUP,
@@ -84,7 +87,7 @@ async def test_a_worker_learns_that_another_has_claimed_what_it_holds(
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 1)
     assert pending_count(redis_client, keys) == 0
-    assert "1 entries of the group workers were claimed by others while in hand" in caplog.text
+    assert "1 entries in hand are no longer this worker's" in caplog.text
 
 
 async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
@@ -150,3 +153,36 @@ async def test_a_worker_with_a_fixed_name_takes_up_what_it_left(
         await wait_until(lambda: worker.statistics().handled_count == 26)
         assert worker.statistics().claimed_count == 0
     assert handler.names == [*map(str, range(25)), "new"]
+
+
+async def test_a_lost_entry_is_told_once_and_a_lost_retry_is_dropped(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is in the handler goes on to its end; one that waits for its next attempt has it elsewhere."""
+    gate = asyncio.Event()
+
+    def fail(name: str) -> None:
+        if name == "fails":
+            raise ValueError(name)
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        await (failing if entries[0].fields[b"name"] == b"fails" else waiting)(entries)
+
+    failing, waiting = Recorder(fail=fail), Recorder(gate=gate)
+    ids = append(redis_client, keys, "waits", "fails")
+    patient = Backoff(base_seconds=60, cap_seconds=60)
+    async with working(redis_server.url, keys, handle, batch_size=1, concurrency=2, backoff=patient, **QUICK) as worker:
+        await wait_until(lambda: waiting.running_count == worker.statistics().delayed_count == 1)
+        redis_client.xclaim(keys.stream(STREAM), GROUP, "thief", 0, ids)
+        await wait_until(lambda: worker.statistics().lost_count == 2)
+        await wait_until(lambda: worker.statistics().delayed_count == 0)
+        assert worker.statistics().in_flight_count == 1
+        renewals = redis_client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        # The thief is silent too: in the end this worker claims what it holds not itself.
+        await wait_until(lambda: len(failing.calls) == 2)
+        assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] > renewals
+        assert worker.statistics().lost_count == 2
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert waiting.names == ["waits"]
+    assert caplog.text.count("no longer this worker's") == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 import redis
@@ -183,3 +184,35 @@ async def test_a_stream_key_of_the_wrong_type_is_said_and_does_not_end_the_worke
         append(redis_client, keys, "one")
         await wait_until(lambda: handler.names == ["one"])
         assert pending_count(redis_client, keys, GROUP) in (0, 1)
+
+
+async def test_an_entry_that_ends_while_the_own_pending_list_is_read_is_not_handled_again(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis says that it is pending; by the time that its answer is looked at, the entry has been acked."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    async with working(redis_server.url, keys, handler, batch_size=1, concurrency=2, **PATIENT) as worker:
+        append(redis_client, keys, "one")
+        await wait_until(lambda: handler.running_count == 1)
+        await wait_until(lambda: blocked_reader(redis_client) is not None)
+        take_own, answers = worker._group.take_own, []
+
+        async def take_slowly(*arguments: Any) -> Any:
+            answer = await take_own(*arguments)
+            answers.append([entry.fields for entry, _ in answer])
+            gate.set()
+            await wait_until(lambda: worker.statistics().in_flight_count == 0)
+            return answer
+
+        monkeypatch.setattr(worker._group, "take_own", take_slowly)
+        redis_client.execute_command("CLIENT", "KILL", "ID", blocked_reader(redis_client))
+        await wait_until(lambda: answers == [[{b"name": b"one"}]])
+        append(redis_client, keys, "two")
+        await wait_until(lambda: worker.statistics().handled_count == 2)
+    assert handler.names == ["one", "two"]
+
+
+def blocked_reader(client: redis.Redis) -> str | None:
+    """The id of the connection that waits for entries."""
+    return next((each["id"] for each in client.client_list() if each["cmd"] == "xreadgroup"), None)
