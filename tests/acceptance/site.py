@@ -127,6 +127,10 @@ class Site:
         return found
 
     def process_of(self, words: str) -> int:
-        """The pid of the site's one process whose command line has these words."""
-        (pid,) = [pid for pid, command in self.processes().items() if words in command]
-        return pid
+        """The pid of the site's process whose command line has these words, when there is just one."""
+
+        def found() -> list[int]:
+            pids = [pid for pid, command in self.processes().items() if words in command]
+            return pids if len(pids) == 1 else []
+
+        return wait_until_sync(found)[0]

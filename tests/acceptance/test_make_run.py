@@ -9,14 +9,10 @@ import socket
 import sqlite3
 import urllib.error
 import urllib.request
-import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 import redis
-from psycopg import sql
 
 from tests.acceptance.site import Site
 from tests.redis_server import RedisServer
@@ -25,6 +21,7 @@ from tests.waiting import wait_until_sync
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
+    pytest.mark.skipif("DATABASE_URL" in os.environ, reason="its sites use SQLite: once is enough"),
 ]
 # What the front door promises for the end of everything.
 STOP_DEADLINE_SECONDS = 10.0
@@ -203,24 +200,6 @@ def test_given_redis_is_used_and_none_is_started(directory: Path, redis_server: 
     with Site(directory, environment={"REDIS_URL": redis_server.url}).wait_until_ready() as site:
         assert site.manage("redis_url").strip() == redis_server.url
         assert not [command for command in site.processes().values() if "valkey" in command or "guard" in command]
-
-
-@pytest.mark.skipif(not os.environ.get("DATABASE_URL"), reason="DATABASE_URL names no PostgreSQL to try it on")
-def test_given_database_is_used_and_no_file_is_made(tmp_path: Path) -> None:
-    """With DATABASE_URL set there is no SQLite file; the tables and the demo users are in PostgreSQL."""
-    url = os.environ["DATABASE_URL"]
-    name = f"run_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            own = urlsplit(url)._replace(path=f"/{name}").geturl()
-            with Site(tmp_path / "var", environment={"DATABASE_URL": own}).wait_until_ready():
-                assert not list((tmp_path / "var").glob("*.sqlite3*"))
-            with psycopg.connect(own) as connection:
-                users = connection.execute("SELECT username FROM auth_user ORDER BY username").fetchall()
-                assert users == [("admin",), ("alice",), ("bob",)]
-        finally:
-            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def test_no_demo_users_without_debug(tmp_path: Path) -> None:
