@@ -26,8 +26,12 @@ document.addEventListener("submit", async (event) => {
 
 async function placeOrder(form) {
   const headers = { Accept: "application/json" };
-  const response = await fetch(form.action, { method: "POST", body: new FormData(form), headers });
-  return response.status === 201;
+  try {
+    const response = await fetch(form.action, { method: "POST", body: new FormData(form), headers });
+    return response.status === 201;
+  } catch {
+    return false;
+  }
 }
 
 for (const button of document.querySelectorAll("[data-fill-user]")) {
@@ -42,7 +46,8 @@ for (const button of document.querySelectorAll("[data-fill-user]")) {
 const orders = document.querySelector("[data-orders]");
 if (orders) {
   document.addEventListener("signalbox:message", ({ detail: { data } }) => {
-    if (data.kind.startsWith("order.")) showStatus(data);
+    // Any program may send any kind: only the shop's own say which order.
+    if (data?.kind?.startsWith("order.") && data.data?.order) showStatus(data);
   });
   document.addEventListener("signalbox:resync", reloadOrders);
 }
