@@ -50,7 +50,8 @@ class StreamWorker:
         lease_seconds: How long a worker may be silent before others claim what it holds. Renewed at every quarter, so a
             handler may take longer; one that blocks the event loop for so long may not.
         block_seconds: The longest single wait for new entries.
-        max_attempts: How often an entry is tried. Those by workers that died count; above 2 they do not spoil a batch.
+        max_attempts: How often an entry is tried. An attempt counts when Redis hands the entry out, so those of workers
+            that died count too. With 1, all entries that a worker held when it died are given up.
         max_delayed: The most entries between two attempts; while there are so many, nothing new is read.
         claim_interval_seconds: How often to look for what dead workers left, for dead consumers and for what to trim.
         backoff: The waits between attempts.
@@ -60,7 +61,7 @@ class StreamWorker:
     Guarantees:
         At least once: an entry is acked after the handler returned, or in one step with its becoming a dead letter. A
         worker that dies leaves its entries to the others, which claim them after `lease_seconds`. Entries that kill
-        their worker end as dead letters and take no other entry with them.
+        their worker end as dead letters and, if there are two attempts or more, take no other entry with them.
         In hand are at most `concurrency * batch_size` entries and `max_delayed` more.
         Redis being away is waited for, without end.
     """
