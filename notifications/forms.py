@@ -2,14 +2,12 @@
 
 import hashlib
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from django import forms
 from django.contrib.admin.sites import AdminSite
 from django.contrib.admin.widgets import AutocompleteSelectMultiple
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 
 from notifications import services
 from notifications.admin.looks import Textarea, TextInput
@@ -18,13 +16,6 @@ from notifications.exceptions import InvalidNotification, InvalidRecipient, TooM
 from notifications.models import Event, Notification
 
 __all__ = ["SendNotificationForm"]
-
-
-class _ChooseUsers(AutocompleteSelectMultiple):
-    """Shows a form again whose recipients are no keys of users at all; Django's own raises ValueError on those."""
-
-    def optgroups(self, name: str, value: Sequence[str], attrs: dict[str, Any] | None = None) -> Any:
-        return super().optgroups(name, [key for key in value if _may_be_key(key)], attrs)
 
 
 class SendNotificationForm(forms.Form):
@@ -58,7 +49,7 @@ class SendNotificationForm(forms.Form):
         # Here, because only now the user model and the site are known.
         self.fields["recipients"] = forms.ModelMultipleChoiceField(
             queryset=get_user_model()._default_manager.all(),
-            widget=_ChooseUsers(Notification._meta.get_field("recipient"), admin_site),
+            widget=AutocompleteSelectMultiple(Notification._meta.get_field("recipient"), admin_site),
             help_text="Type a part of a name or an e-mail address. For very many recipients use manage.py notify.",
         )
 
@@ -84,11 +75,3 @@ class SendNotificationForm(forms.Form):
             name = getattr(error, "field", None)
             self.add_error(name if name in self.fields else None, str(error))
         return None
-
-
-def _may_be_key(text: str) -> bool:
-    try:
-        get_user_model()._meta.pk.to_python(text)
-    except ValidationError:
-        return False
-    return True

@@ -22,7 +22,7 @@ CONTENT_SECURITY_POLICY = {
     **settings.SECURE_CSP,
     # Alpine.js, which unfold is built on, compiles the expressions in its templates when they run. Its build that does
     # not cannot read unfold's expressions (template strings, arrow functions). Inline scripts stay forbidden.
-    "script-src": [CSP.SELF, CSP.UNSAFE_EVAL],
+    "script-src": [*settings.SECURE_CSP["script-src"], CSP.UNSAFE_EVAL],
     # The width of the sidebar is a style attribute that Alpine.js sets. Inline style sheets stay forbidden.
     "style-src-attr": [CSP.UNSAFE_INLINE],
     # "Add another" beside a related field opens the admin in a frame of the admin.

@@ -16,6 +16,7 @@ from notifications.admin.looks import HAS_UNFOLD
 from notifications.admin.send_view import send_view
 from notifications.admin.states import STATES, badge, state_of
 from notifications.admin.statistics_view import statistics_view
+from notifications.inbox import safe_href
 from notifications.models import Event, Notification
 
 __all__ = ["AdminPage", "EventAdmin"]
@@ -167,7 +168,7 @@ class EventAdmin(HistoryAdmin):
 
     @admin.display(description="publication")
     def publication(self, event: Event) -> SafeString:
-        """Whether its entries are on the stream, and since when."""
+        """Whether its entries are on the stream."""
         if event.published_at is None:
             return badge("outbox", "in the outbox")
         return badge("published", "published")
@@ -175,7 +176,9 @@ class EventAdmin(HistoryAdmin):
     @admin.display(description="URL")
     def link(self, event: Event) -> SafeString | str:
         """Where a click on the notification leads."""
-        return format_html('<a class="sb-link" href="{0}">{0}</a>', event.url) if event.url else ""
+        if not safe_href(event.url):
+            return event.url
+        return format_html('<a class="sb-link" href="{0}">{0}</a>', event.url)
 
     @admin.display(description="data")
     def data_json(self, event: Event) -> SafeString | str:

@@ -2,7 +2,8 @@
 What the admin of events and of notifications have in common: history, which nobody rewrites, of a million rows.
 
 Nothing here adds or changes a row. Deleting is possible for who holds the delete permission: what was said in error, or
-what a person wants removed. A browser that has shown it already keeps it until it reads its inbox anew.
+what a person wants removed. An event takes its notifications with it. A browser that has shown one already keeps it
+until it reads its inbox anew.
 """
 
 import functools

@@ -66,6 +66,18 @@ def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, a
 
 
 @pytest.mark.django_db
+def test_hours_are_those_of_utc_wherever_the_site_is(signalbox: Any, admin_client: Client) -> None:
+    """Chart and table name the same hours."""
+    signalbox.TIME_ZONE = "Asia/Kathmandu"
+    html = page(admin_client, STATISTICS)
+    rows = re.findall(r"<th scope=\"row\">(\d{4}-\d\d-\d\d \d\d:\d\d)</th>", html)
+    columns = re.findall(r"<title>(\d\d:\d\d) UTC:", html)
+    assert len(rows) == 24
+    assert [row[-5:] for row in reversed(rows)] == columns
+    assert {row[-2:] for row in rows} == {"00"}
+
+
+@pytest.mark.django_db
 @pytest.mark.usefixtures("_told")
 def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) -> None:
     """Every figure by its name."""
