@@ -257,6 +257,7 @@ class StreamWorker:
             if held := self._attempts.hand.leased_ids:
                 try:
                     self._attempts.lose(await self._group.keep(held))
+                    self._outage.over()
                 except REDIS_ERRORS as error:
                     self._outage.begin(error)
 
@@ -266,6 +267,7 @@ class StreamWorker:
             try:
                 self._trimmed_count += await self._group.trim()
                 await self._group.remove_dead_consumers(self._lease_seconds * SILENT_LEASES)
+                self._outage.over()
             except REDIS_ERRORS as error:
                 self._outage.begin(error)
             await asyncio.sleep(self._claim_interval_seconds)
