@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.site import Site
+from tests.acceptance.site import READY_DEADLINE_SECONDS, Site
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
 
@@ -151,7 +151,7 @@ def test_taken_port_is_a_clear_error(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with Site(directory, port=port) as site:
-            assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+            assert site.process.wait(READY_DEADLINE_SECONDS) == 1
             (line,) = site.output().splitlines()
             assert line.startswith(f"Signalbox: port {port} cannot be had (Address already in use)")
             assert "make run PORT=" in line
@@ -162,7 +162,7 @@ def test_taken_port_is_a_clear_error(directory: Path) -> None:
 def test_port_that_is_none_is_a_clear_error(directory: Path, port: str) -> None:
     """PORT must be a port."""
     with Site(directory, environment={"PORT": port}) as site:
-        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        assert site.process.wait(READY_DEADLINE_SECONDS) == 1
         assert site.output() == f"Signalbox: PORT is {port!r}: it must be a number from 1 to 65535\n"
 
 
@@ -170,7 +170,7 @@ def test_part_that_ends_is_named_and_ends_the_rest(directory: Path) -> None:
     """run_bot_subscriber is killed: exit code 1, its name and how it ended, and nothing left."""
     with Site(directory).wait_until_ready() as site:
         os.kill(site.process_of("run_bot_subscriber"), signal.SIGKILL)
-        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        assert site.process.wait(READY_DEADLINE_SECONDS) == 1
         assert "Signalbox: run_bot_subscriber ended by SIGKILL" in site.output()
         assert_gone(site)
 
@@ -227,7 +227,7 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
 def test_setting_that_cannot_work_is_a_clear_error(directory: Path, variables: dict[str, str], words: str) -> None:
     """What is wrong is said without a traceback, and nothing is left running."""
     with Site(directory, environment=variables) as site:
-        assert site.process.wait(STOP_DEADLINE_SECONDS) == 1
+        assert site.process.wait(READY_DEADLINE_SECONDS) == 1
         assert site.output().startswith("Signalbox: ")
         assert words in site.output() and "Traceback" not in site.output()
         assert_gone(site)
