@@ -5,6 +5,8 @@
 # environment's (docs/reference/settings.md).
 
 SHELL := /bin/sh
+# Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help run test check clean .venv/run .venv/dev .venv/browser
 

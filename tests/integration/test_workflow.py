@@ -130,6 +130,16 @@ def test_make_test_says_what_it_leaves_out_without_node(installed_checkout: Path
     assert result.stdout.splitlines()[-1] == "python -m pytest"
 
 
+@needs_make
+def test_second_start_need_not_compile_again(installed_checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYTHONDONTWRITEBYTECODE, which containers often have, would make every start as slow as the first."""
+    (installed_checkout / ".venv/bin/python").write_text(
+        '#!/bin/sh\ntest "$1" = -c || echo "${PYTHONDONTWRITEBYTECODE-not set}"\n'
+    )
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert run("make", "run", directory=installed_checkout).stdout == "not set\n"
+
+
 REPORT = (
     '<testsuites><testsuite tests="{tests}" failures="{failures}" errors="{errors}" skipped="{skipped}"/></testsuites>'
 )
