@@ -21,7 +21,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.signals import setting_changed
-from django.db import DatabaseError, router
+from django.db import InterfaceError, OperationalError, router
 from django.dispatch import receiver
 from django.utils import timezone
 
@@ -112,21 +112,24 @@ def sweep(limit: int = 100) -> int:
     for another reason than Redis or the database being away is logged and does not hold up those after it.
 
     Args:
-        limit: The most events of one call.
+        limit: The most events that one call publishes; those that cannot be published do not count.
 
     Returns:
         How many events left the outbox by this call.
 
     Raises:
         StreamUnavailable: Redis is away; the rest waits for the next call.
+        OperationalError, InterfaceError: Likewise for the database.
     """
     young = datetime.timedelta(seconds=conf.get_settings().outbox_grace_seconds)
     waiting = Event.objects.using(_database()).filter(published_at=None, created_at__lt=timezone.now() - young)
     count = 0
-    for event_id in list(waiting.order_by("id").values_list("id", flat=True)[:limit]):
+    for event_id in list(waiting.order_by("id").values_list("id", flat=True)):
+        if count >= limit:
+            break
         try:
             count += publish_event(event_id)
-        except (StreamUnavailable, DatabaseError):
+        except (StreamUnavailable, OperationalError, InterfaceError):
             raise
         except Exception:
             logger.exception("event %d cannot be published and stays in the outbox", event_id)

@@ -26,7 +26,7 @@ from notifications.models import Notification
 __all__ = ["mark_archived", "mark_read", "mark_seen", "show_bell", "show_inbox"]
 
 # The most notifications that one form may name.
-IDS_LIMIT = 1000
+IDS_LIMIT = 500
 # An id has fewer digits than the largest number that databases take.
 _ID_DIGITS = 18
 

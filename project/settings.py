@@ -6,6 +6,7 @@ the world. With DEBUG off, SECRET_KEY and ALLOWED_HOSTS must be set. REDIS_URL a
 engines. docs/reference/settings.md lists every variable.
 """
 
+import sys
 from pathlib import Path
 
 import environ
@@ -31,7 +32,9 @@ if not ALLOWED_HOSTS:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
-    "daphne",  # first: `manage.py runserver` then speaks ASGI, WebSocket included
+    # First: `manage.py runserver` then speaks ASGI, WebSocket included. No other command needs it, and importing
+    # Twisted would cost each of them half a second.
+    *(["daphne"] if "runserver" in sys.argv[1:2] else []),
     "unfold.apps.BasicAppConfig",  # its templates must be found before Django's; the site is ours
     "project.admin.AdminConfig",
     "django.contrib.auth",
