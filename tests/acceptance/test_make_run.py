@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from project import embedded
 from tests.acceptance.site import READY_DEADLINE_SECONDS, Site
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
@@ -33,6 +34,8 @@ def used_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VAR_DIR in which a site has run before, as it was left."""
     directory = tmp_path_factory.mktemp("used") / "var"
     with Site(directory).wait_until_ready() as site:
+        with redis.Redis.from_url(embedded.url_for(directory)) as client:
+            client.set("word", "kept")
         site.process.terminate()
         assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
     return directory
@@ -83,23 +86,19 @@ def test_site_is_served_and_tells_how_to_use_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_everything_ends_when_asked(directory: Path, number: signal.Signals) -> None:
-    """SIGTERM, Ctrl-C (which a terminal sends to the whole group) or a closed terminal: exit code 0, nothing left."""
-    with Site(directory).wait_until_ready() as site:
+    """
+    SIGTERM, Ctrl-C (which a terminal sends to the whole group) or a closed terminal: exit code 0, nothing left.
+
+    A connection that somebody keeps open does not hold it up.
+    """
+    with Site(directory).wait_until_ready() as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
         assert len(site.processes()) >= 5, "run, web server, bot, guard and Valkey"
         os.killpg(site.process.pid, number)
         assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
         assert_gone(site)
         assert "Traceback" not in site.output()
-
-
-def test_everything_ends_with_an_open_browser(directory: Path) -> None:
-    """A connection that somebody keeps open does not hold up the end."""
-    with Site(directory).wait_until_ready() as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert connection.recv(12) == b"HTTP/1.1 200"
-        site.process.terminate()
-        assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
-        assert_gone(site)
 
 
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="needs the kernel's parent-death signal")
@@ -123,12 +122,7 @@ def test_nothing_is_left_when_make_is_ended(directory: Path, number: signal.Sign
 
 def test_second_start_finds_what_the_first_left(directory: Path) -> None:
     """Data in both engines outlives a stop; the demo users are not made again."""
-    with Site(directory).wait_until_ready() as site:
-        with redis.Redis.from_url(site.manage("redis_url").strip()) as client:
-            client.set("word", "kept")
-        site.process.terminate()
-        site.process.wait(STOP_DEADLINE_SECONDS)
-    with Site(directory).wait_until_ready() as site, redis.Redis.from_url(site.manage("redis_url").strip()) as client:
+    with Site(directory).wait_until_ready(), redis.Redis.from_url(embedded.url_for(directory)) as client:
         assert client.get("word") == b"kept"
         assert names_of_users(directory) == ["admin", "alice", "bob"]
 
