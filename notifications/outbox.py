@@ -2,7 +2,7 @@
 From the database to the stream: publishing events, on commit or later.
 
 Owns the outbox (events whose `published_at` is NULL), the entries on the stream and what guards them against being
-appended twice. Does not own writing events (services) nor the Redis commands (realtime.publisher).
+appended twice. Does not own writing events (services) nor the Redis commands (realtime.streams.append).
 
 An event's notifications are appended in parts: those whose ids fall into the same range of 500. So the parts are the
 same whenever the event is published, whoever does it and whichever rows were deleted in between, and a part that is on
@@ -30,8 +30,8 @@ from notifications.breaker import Breaker
 from notifications.envelope import Content, encode_common, encode_envelope
 from notifications.models import Event, Notification
 from realtime import conf as realtime_conf
-from realtime import publisher
 from realtime.exceptions import StreamUnavailable
+from realtime.streams import append
 
 __all__ = [
     "Publication",
@@ -152,7 +152,7 @@ def _failures_kept_from_caller(event: Event) -> Iterator[None]:
 def _publish(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:
     stream_key = realtime_conf.keys().stream(conf.STREAM)
     for part in _parts(publication):
-        publisher.append_entries(
+        append.append_entries(
             realtime_conf.sync_redis(), stream_key, part.guard_key, part.entries, guard_seconds=_guard_seconds()
         )
         if progress is not None:
@@ -163,7 +163,7 @@ def _publish(publication: Publication, progress: Callable[[str, int], None] | No
 async def _apublish(publication: Publication) -> bool:
     stream_key = realtime_conf.keys().stream(conf.STREAM)
     for part in _parts(publication):
-        await publisher.aappend_entries(
+        await append.aappend_entries(
             realtime_conf.async_redis(), stream_key, part.guard_key, part.entries, guard_seconds=_guard_seconds()
         )
     return await sync_to_async(_leave_outbox)(publication.event)

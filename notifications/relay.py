@@ -7,7 +7,7 @@ the stream (realtime.streams), the channel layer nor the tables (services).
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -17,8 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 from notifications import services
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
 from realtime.exceptions import EntryRejected, Unavailable
+from realtime.history import Outgoing
+from realtime.layer import RedisChannelLayer
 from realtime.streams import Entry
-from realtime.topics import user_topic
+from realtime.topics import history_of, user_topic
 
 __all__ = ["Relay"]
 
@@ -65,7 +67,10 @@ class Relay:
         for entry, notification in zip(entries, notifications, strict=True):
             if entry.id not in self._sent:
                 by_user.setdefault(notification.user_id, []).append((entry.id, notification))
-        await self._send(by_user)
+        if isinstance(self._layer, RedisChannelLayer):
+            await self._publish(by_user)
+        else:
+            await self._send(by_user)
         with outages(*DATABASE_AWAY):
             await database_sync_to_async(services.mark_relayed)([each.notification_id for each in notifications])
         for entry in entries:
@@ -76,6 +81,18 @@ class Relay:
         if not _GROUP.fullmatch(user_topic(notification.user_id)):
             raise EntryRejected(f"{user_topic(notification.user_id)!r} cannot be the name of a channel-layer group")
         return notification
+
+    async def _publish(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
+        """All in one round trip, with offsets and history; each entry once, also after a relay has died on it."""
+        sent = [pair for pairs in by_user.values() for pair in pairs]
+        items = []
+        for entry_id, notification in sent:
+            topic = user_topic(notification.user_id)
+            items.append(Outgoing(topic, notification.json.encode(), history_of(topic), entry_id.decode()))
+        with outages(*REDIS_AWAY, OSError):
+            async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                await self._layer.publish_many(items)
+        self._remember(entry_id for entry_id, _ in sent)
 
     async def _send(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
         queue = iter(by_user.values())
@@ -95,6 +112,10 @@ class Relay:
                 with outages(*REDIS_AWAY, OSError):
                     async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                         await self._layer.group_send(topic, message)
-                self._sent[entry_id] = None
-                if len(self._sent) > SENT_LIMIT:
-                    del self._sent[next(iter(self._sent))]
+                self._remember([entry_id])
+
+    def _remember(self, entry_ids: Iterable[bytes]) -> None:
+        for entry_id in entry_ids:
+            self._sent[entry_id] = None
+            if len(self._sent) > SENT_LIMIT:
+                del self._sent[next(iter(self._sent))]

@@ -101,19 +101,14 @@ else:
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        # No socket timeout: with redis-py 8's default of 5 s an idle subscription is cut (channels_redis#422).
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None, "protocol": 2}]},
-    }
-}
+CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
 
 # The two apps -------------------------------------------------------------------------------------------------------
 
 REALTIME = {
     "REDIS_URL": REDIS_URL,
     "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),
+    "ON_READ": "notifications.services.mark_read",
 }
 NOTIFICATIONS: dict[str, object] = {}
 

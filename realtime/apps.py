@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class RealtimeConfig(AppConfig):
@@ -8,3 +9,6 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         # Registers the system checks.
         from realtime import checks  # noqa: F401
+
+        # As the admin finds admin.py: each app declares its topics in topics.py.
+        autodiscover_modules("topics")

@@ -36,6 +36,20 @@ class RealtimeSettings:
     key_prefix: str = ""
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
     allowed_origins: tuple[str, ...] = ()
+    # Bytes that may wait for a socket which reads too slowly; more, and it is closed and resumes from its offset.
+    unsent_limit_bytes: int = 1_048_576
+    # Topics that one connection may hear.
+    topics_per_connection: int = 128
+    # Connections of one user in one web process; one more is refused.
+    connections_per_user: int = 32
+    # Objects that a client may send a second, on average, and at once: it subscribes to all its topics at once.
+    frames_per_second: float = 20.0
+    frames_burst: int = 256
+    # What Redis keeps of a topic that says nothing else, for clients that come back.
+    history_size: int = 100
+    history_seconds: float = 300.0
+    # Called as function(user_id, ids) in a thread when a client says what its user has read; a dotted path.
+    on_read: str = ""
 
 
 def load[T](cls: type[T], name: str) -> T:

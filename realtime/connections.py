@@ -6,21 +6,24 @@ merely idle (channels_redis#422), and may repeat an XREADGROUP whose entries wer
 kinds:
 
 - *publishers* send and expect an answer soon: 5 s, or 2 s where somebody waits for a page; a lost connection is tried
-  again (every script they run may be run twice);
+  again, except by those whose commands may not be run twice;
 - *readers* wait as long as it takes: no socket timeout, no retry; their owner handles each error itself.
 
 Does not own reconnecting of readers (multiplexer, streams) nor settings (conf).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["CALLER_TIMEOUT_SECONDS", "async_publisher", "async_reader", "publisher"]
+__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "publisher"]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
@@ -30,6 +33,10 @@ CALLER_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 30
 # More threads than this that publish at once wait for one another; far above what one web process runs.
 MAX_CONNECTIONS = 64
+
+# A URL, or what channels_redis takes for a host: {"address": URL, …}, {"host": …, "port": …, …}, or a Sentinel's
+# {"master_name": …, "sentinels": [(host, port), …], "sentinel_kwargs": {…}, …}; further items go to redis-py.
+type Host = str | Mapping[str, Any]
 
 _COMMON: dict[str, Any] = {
     # RESP2 everywhere: pub/sub replies are plain lists on it, and every Redis since 6.2 and every Valkey speaks it.
@@ -49,37 +56,63 @@ _READER: dict[str, Any] = {
 }
 
 
-def publisher(url: str, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> redis.Redis:
+def publisher(
+    host: Host, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS, retries: int = PUBLISH_RETRIES
+) -> redis.Redis:
     """
     A sync, thread-safe, pooled client for short commands.
 
     Args:
         timeout_seconds: The longest wait for an answer: a server that hangs is an error after it, one that is gone
             after three quick tries. Pages take CALLER_TIMEOUT_SECONDS.
+        retries: How often a command is sent again whose connection is lost. With 0 it is run once at most; that Redis
+            was restarted in between is seen before a command is sent.
     """
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=timeout_seconds,
-        retry=Retry(_BACKOFF, PUBLISH_RETRIES, supported_errors=_RETRIED),
-        **{**_PUBLISHER, "socket_timeout": timeout_seconds},
-    )
-    return redis.Redis.from_pool(pool)
+    retry = Retry(_BACKOFF, retries, supported_errors=_RETRIED)
+    options = {**_PUBLISHER, "socket_timeout": timeout_seconds, "retry": retry}
+    if isinstance(host, Mapping) and "master_name" in host:
+        sentinel, master_name, rest = _sentinel(redis.sentinel.Sentinel, host)
+        client: redis.Redis = sentinel.master_for(master_name, **{**options, **rest})
+        return client
+    pool_options = {"max_connections": MAX_CONNECTIONS, "timeout": timeout_seconds}
+    return redis.Redis.from_pool(_pool(redis.BlockingConnectionPool, host, {**options, **pool_options}))
 
 
-def async_publisher(url: str, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> redis.asyncio.Redis:
+def async_publisher(
+    host: Host, *, timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS, retries: int = PUBLISH_RETRIES
+) -> redis.asyncio.Redis:
     """The async twin of `publisher`; belongs to the event loop on which it is first used."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=round(timeout_seconds),
-        retry=AsyncRetry(_BACKOFF, PUBLISH_RETRIES, supported_errors=_RETRIED),
-        **{**_PUBLISHER, "socket_timeout": timeout_seconds},
-    )
-    return redis.asyncio.Redis.from_pool(pool)
+    retry = AsyncRetry(_BACKOFF, retries, supported_errors=_RETRIED)
+    options = {**_PUBLISHER, "socket_timeout": timeout_seconds, "retry": retry}
+    pool_options = {"max_connections": MAX_CONNECTIONS, "timeout": round(timeout_seconds)}
+    return _async_client(redis.asyncio.BlockingConnectionPool, host, options, pool_options)
 
 
-def async_reader(url: str) -> redis.asyncio.Redis:
+def async_reader(host: Host) -> redis.asyncio.Redis:
     """An async client for blocking reads and pub/sub: never times out, never retries; its owner handles errors."""
-    pool = redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_READER)
-    return redis.asyncio.Redis.from_pool(pool)
+    return _async_client(redis.asyncio.ConnectionPool, host, {**_READER, "retry": AsyncRetry(NoBackoff(), 0)}, {})
+
+
+def _async_client(
+    pool_class: Any, host: Host, options: Mapping[str, Any], pool_options: Mapping[str, Any]
+) -> redis.asyncio.Redis:
+    if isinstance(host, Mapping) and "master_name" in host:
+        sentinel, master_name, rest = _sentinel(redis.asyncio.sentinel.Sentinel, host)
+        client: redis.asyncio.Redis = sentinel.master_for(master_name, **{**options, **rest})
+        return client
+    return redis.asyncio.Redis.from_pool(_pool(pool_class, host, {**options, **pool_options}))
+
+
+def _pool(pool_class: Any, host: Host, options: Mapping[str, Any]) -> Any:
+    if isinstance(host, str):
+        return pool_class.from_url(host, **options)
+    own = {**options, **host}
+    address = own.pop("address", None)
+    return pool_class.from_url(address, **own) if address else pool_class(**own)
+
+
+def _sentinel(sentinel_class: Any, host: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+    rest = dict(host)
+    master_name, sentinels = rest.pop("master_name"), rest.pop("sentinels")
+    sentinel = sentinel_class(sentinels, sentinel_kwargs=rest.pop("sentinel_kwargs", None) or dict(_COMMON))
+    return sentinel, master_name, rest

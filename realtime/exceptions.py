@@ -3,11 +3,13 @@
 __all__ = [
     "EntryRejected",
     "FrameRefused",
+    "PublicationTooLarge",
     "RealtimeError",
     "StreamUnavailable",
     "SubscriberTooSlow",
     "SubscriptionClosed",
     "SubscriptionGap",
+    "TopicUnknown",
     "Unavailable",
 ]
 
@@ -66,6 +68,33 @@ class FrameRefused(RealtimeError):
         self.code = code
         self.detail = detail
         super().__init__(f"{code}: {detail}")
+
+
+class PublicationTooLarge(RealtimeError):
+    """
+    The data of a publication is over the limit; nothing was published.
+
+    Attributes:
+        size_bytes, limit_bytes: What it has and what it may have.
+    """
+
+    def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"the data is {size_bytes} bytes, the limit is {limit_bytes}: publish an id and let the client fetch"
+        )
+
+
+class TopicUnknown(RealtimeError):
+    """No app declares this topic."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(
+            f"no app declares the topic {topic!r}: add a realtime.topics.Topic with its pattern to a topics.py; a "
+            "topic has at most 99 letters, digits, '-', '_' and '.'"
+        )
 
 
 class Unavailable(RealtimeError):

@@ -33,6 +33,18 @@ class Keys:
         """The stream of entries of stream `name` that `group` has given up on. Permanent."""
         return f"{{{self.prefix}{name}}}:dead:{group}"
 
+    def topic_position(self, topic: str) -> str:
+        """Epoch and offset of the newest publication of `topic`. Expires a day after the last one."""
+        return f"{self.prefix}signalbox:{{{topic}}}:position"
+
+    def topic_history(self, topic: str) -> str:
+        """The newest publications of `topic`, newest first. Expires."""
+        return f"{self.prefix}signalbox:{{{topic}}}:history"
+
+    def topic_idempotency(self, topic: str, key: str) -> str:
+        """Where a publication stands that was published under the idempotency key `key`. Expires."""
+        return f"{self.prefix}signalbox:{{{topic}}}:once:{key}"
+
     def lease(self, name: str) -> str:
         """Who holds the lease `name`: the holder's id. Expires."""
         return f"{self.prefix}signalbox:lease:{name}"

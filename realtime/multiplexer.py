@@ -7,7 +7,7 @@ who listens to what, and what Redis knows of it, in `redis_names`.
 
 import asyncio
 import logging
-import math
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from realtime.backoff import Backoff
 from realtime.exceptions import SubscriptionClosed
-from realtime.redis_names import NameTable, RedisName
-from realtime.subscriptions import Attachment, Listener, Message, Subscription
+from realtime.redis_names import NameTable
+from realtime.resp import ReplyStream
+from realtime.subscriptions import Attachment, Listener, Subscription
 
 __all__ = ["Multiplexer", "MultiplexerStatistics"]
 
@@ -64,6 +65,8 @@ class Multiplexer:
         probe_after_seconds: After so long a silence a probe is published to itself.
         probe_timeout_seconds: A probe that is not back after so long means a deaf connection, which is replaced.
         backoff: The waits between attempts to connect.
+        on_lost: Called when the connection is lost, and
+        on_back: when everything that was subscribed then is so again; both on the event loop.
 
     Guarantees:
         Every message that Redis sends for a name reaches every subscriber whose subscription to it was confirmed
@@ -80,38 +83,48 @@ class Multiplexer:
         probe_after_seconds: float = 30.0,
         probe_timeout_seconds: float = 5.0,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        on_lost: Callable[[], None] | None = None,
+        on_back: Callable[[], None] | None = None,
     ) -> None:
+        self._on_lost, self._on_back = on_lost, on_back
         self._reader, self._publisher, self._backoff = reader, publisher, backoff
         self._probe_after_seconds, self._probe_timeout_seconds = probe_after_seconds, probe_timeout_seconds
         # Who listens to what, and what Redis knows of it.
         self._names = NameTable()
         # Set when the table has changed and the sender has not looked since.
         self._change_happened = asyncio.Event()
-        # Listeners that were given something in the present read, in order.
-        self._touched: dict[Listener, None] = {}
-        self._connection: Any = None
+        # Listeners that were given something in the present read and have to be told when it is over.
+        self._touched: list[Listener] = []
+        self._stream: ReplyStream | None = None
         self._task: asyncio.Task[None] | None = None
         # The multiplexer's own subscription, on which its probes come back; not counted in the statistics.
         self._probe_channel = f"{probe_channel}:{uuid.uuid4().hex}"
         self._probe_listener: Attachment | None = None
         self._echo = asyncio.Event()
-        # Event-loop time of the last reply of any kind.
+        # The event loop's clock, and its time of the last reply of any kind.
+        self._now: Callable[[], float] = time.monotonic
         self._last_reply_at = 0.0
+        # Whether `on_lost` was called and `on_back` was not.
+        self._is_lost = False
         self._received_count = self._batch_count = self._lost_connection_count = self._deaf_count = 0
         # Dropped by listeners that have left.
         self._departed_dropped_count = 0
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="multiplexer")
-        self._probe_listener = self.attach(
-            self._probe_channel, on_messages=lambda _: self._echo.set(), on_gap=lambda: None
-        )
+        self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def start(self) -> None:
+        """Begin to connect, without waiting; `stop` ends it. Entering it as a context manager does the same."""
+        self._task = asyncio.create_task(self._run(), name="multiplexer")
+        self._probe_listener = self.attach(
+            self._probe_channel, on_payloads=lambda _: self._echo.set(), on_gap=lambda: None
+        )
 
     def subscribe(self, *channels: str, patterns: Iterable[str] = (), high_water_mark: int = 4_096) -> Subscription:
         """
@@ -137,15 +150,11 @@ class Multiplexer:
         return Subscription(attach=attach, detach=self._remove, high_water_mark=high_water_mark)
 
     def attach(
-        self,
-        *channels: str,
-        patterns: Iterable[str] = (),
-        on_messages: Callable[[list[Message]], None],
-        on_gap: Callable[[], None],
+        self, channel: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
-        """Subscribe by callbacks, at once and without waiting; see `Attachment`."""
-        attachment = Attachment(on_messages=on_messages, on_gap=on_gap, detach=self._remove)
-        self._register(attachment, channels, patterns)
+        """Subscribe to a channel by callbacks, at once and without waiting; see `Attachment`."""
+        attachment = Attachment(on_payloads=on_payloads, on_gap=on_gap, detach=self._remove)
+        self._register(attachment, [channel], [])
         return attachment
 
     async def stop(self) -> None:
@@ -162,7 +171,7 @@ class Multiplexer:
         listeners = self._names.listeners()
         own_count = self._probe_listener in listeners
         return MultiplexerStatistics(
-            is_connected=self._connection is not None,
+            is_connected=self._stream is not None,
             name_count=self._names.wanted_count() - own_count,
             listener_count=len(listeners) - own_count,
             received_count=self._received_count,
@@ -180,7 +189,6 @@ class Multiplexer:
 
     def _remove(self, listener: Listener) -> None:
         if self._names.leave(listener):
-            self._touched.pop(listener, None)
             self._departed_dropped_count += listener.dropped_count
             self._change_happened.set()
             listener._close()
@@ -191,11 +199,11 @@ class Multiplexer:
         failures = 0
         while True:
             try:
-                await self._connect()
+                stream = await self._connect()
                 if failures:
                     logger.info("Redis is back: subscribing to %d names again", self.statistics().name_count)
                 failures = 0
-                await self._use_connection()
+                await self._use_connection(stream)
             except* (RedisError, OSError, TimeoutError) as errors:
                 # One line an outage; the waits in between say nothing new.
                 if not failures:
@@ -207,35 +215,35 @@ class Multiplexer:
             await asyncio.sleep(self._backoff.delay_seconds(failures))
             failures += 1
 
-    async def _connect(self) -> None:
-        connection = self._reader.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            # A server that accepts and then says nothing would keep the handshake waiting for ever.
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._connection = connection
-        self._last_reply_at = asyncio.get_running_loop().time()
+    async def _connect(self) -> ReplyStream:
+        stream = ReplyStream(on_reply=self._take_reply, on_drained=self._hand_on)
+        # A server that accepts and then says nothing would keep the handshake waiting for ever.
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            await stream.open(self._reader)
+        self._stream = stream
+        self._now = asyncio.get_running_loop().time
+        self._last_reply_at = self._now()
         self._change_happened.set()
+        return stream
 
-    async def _use_connection(self) -> None:
+    async def _use_connection(self, stream: ReplyStream) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(), name="multiplexer reader")
-            tasks.create_task(self._send_changes(), name="multiplexer sender")
+            tasks.create_task(self._send_changes(stream), name="multiplexer sender")
             tasks.create_task(self._probe(), name="multiplexer probe")
+            await stream.lost
 
     async def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        stream, self._stream = self._stream, None
+        if stream is None:
             return
-        # Stopping is not losing.
-        self._lost_connection_count += self._task is not None
+        await stream.close()
         self._names.connection_lost()
-        await connection.disconnect(nowait=True)
+        # Stopping is not losing.
+        if self._task is not None:
+            self._lost_connection_count += 1
+            self._tell_lost()
 
-    async def _send_changes(self) -> None:
+    async def _send_changes(self, stream: ReplyStream) -> None:
         while True:
             await self._change_happened.wait()
             # Everybody who subscribes in this tick goes into the same command.
@@ -243,41 +251,51 @@ class Multiplexer:
             self._change_happened.clear()
             for command, names in self._names.take_commands().items():
                 for start in range(0, len(names), NAMES_PER_COMMAND):
-                    chunk = names[start : start + NAMES_PER_COMMAND]
-                    # A health check would read the answer to its PING in the midst of what `_read` reads.
-                    await self._connection.send_command(command, *chunk, check_health=False)
+                    stream.send(command, *names[start : start + NAMES_PER_COMMAND])
+            if self._is_lost:
+                # Redis answers in order: when this comes back, all of them are subscribed.
+                stream.send(b"PING")
 
-    async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            # Does not give way to the event loop while the socket's buffer holds whole replies: that makes the batch.
-            reply = await self._connection.read_response(timeout=math.inf)
-            self._last_reply_at = loop.time()
-            kind = reply[0]
-            if kind == b"message":
-                if (name := self._names.live_channel(reply[1])) is not None:
-                    self._take_message(name, Message(name.text, reply[2]))
-            elif kind == b"pmessage":
-                if (name := self._names.live_pattern(reply[1])) is not None:
-                    channel = reply[2].decode(errors="surrogateescape")
-                    self._take_message(name, Message(channel, reply[3], name.text))
-            elif kind.endswith(b"subscribe"):
-                self._names.take_answer(reply[1], is_pattern=kind.startswith(b"p"))
+    def _tell_lost(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            if self._on_lost is not None:
+                self._on_lost()
 
-    def _take_message(self, name: RedisName, message: Message) -> None:
-        self._received_count += 1
-        if name.listeners and not self._touched:
-            # Runs as soon as the reader has to wait for the socket.
-            asyncio.get_running_loop().call_soon(self._hand_on)
-        for listener in name.listeners:
-            # Until all of its names are back and it has been told, what comes is part of the gap.
-            if not listener._gap_is_due:
-                listener._push(message)
-                self._touched[listener] = None
+    def _tell_back(self) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            if self._on_back is not None:
+                self._on_back()
+
+    def _take_reply(self, reply: list[Any]) -> None:
+        kind = reply[0]
+        if kind == b"message":
+            name = self._names.channels.get(reply[1])
+            if name is not None and name.is_live:
+                self._received_count += 1
+                data, text = reply[2], name.text
+                for listener in name.listeners:
+                    if listener._push(text, data, None):
+                        self._touched.append(listener)
+        elif kind == b"pmessage":
+            name = self._names.patterns.get(reply[1])
+            if name is not None and name.is_live:
+                self._received_count += 1
+                channel = reply[2].decode(errors="surrogateescape")
+                for listener in name.listeners:
+                    if listener._push(channel, reply[3], name.text):
+                        self._touched.append(listener)
+        elif kind == b"pong":
+            self._tell_back()
+        else:
+            self._names.take_answer(reply[1], is_pattern=kind.startswith(b"p"))
 
     def _hand_on(self) -> None:
+        """Everything that the socket held has been read: that is a batch."""
+        self._last_reply_at = self._now()
         self._batch_count += 1
-        touched, self._touched = self._touched, {}
+        touched, self._touched = self._touched, []
         for listener in touched:
             listener._hand_on()
 

@@ -2,39 +2,104 @@
 The frames of `signalbox.v1`: what the server says and what it understands.
 
 A frame is one or more JSON objects, one a line. Owns their form and the limits of what comes in. Payloads are JSON
-already and are spliced in as they are, never decoded. Does not own sockets (consumers) nor close codes (close_codes).
+already and are spliced in as they are, never decoded. Does not own sockets (consumers, sinks) nor close codes
+(close_codes). docs/reference/protocol.md tells it to those who write clients.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from realtime.exceptions import FrameRefused
+from realtime.publications import Position
 
-__all__ = ["FRAME_LIMIT_BYTES", "PING_SECONDS", "PONG", "SUBPROTOCOL", "Ping", "decode", "error", "hello", "message"]
+__all__ = [
+    "FRAME_LIMIT_BYTES",
+    "PING_SECONDS",
+    "PONG",
+    "SUBPROTOCOL",
+    "Ack",
+    "AnyFrame",
+    "ClientFrame",
+    "Ping",
+    "Read",
+    "Subscribe",
+    "Unsubscribe",
+    "decode",
+    "error",
+    "hello",
+    "subscribed",
+    "unsubscribed",
+]
 
 SUBPROTOCOL: Final = "signalbox.v1"
 # The longest frame taken from a client; the web server's own limit is set to the same.
 FRAME_LIMIT_BYTES: Final = 65_536
 # How often a client that hears nothing asks whether the connection is alive.
 PING_SECONDS: Final = 25
-PONG: Final = '{"type":"pong"}'
+PONG: Final = b'{"type":"pong"}'
 
 _DETAIL_CHARACTERS = 200
+# Beyond it a browser's number is no longer exact.
+_NUMBER_LIMIT = 2**53 - 1
+# Longer than any that the server hands out.
+_TOPIC_CHARACTERS = 255
+_EPOCH_CHARACTERS = 32
+_IDS_LIMIT = 1_000
+
+type _TopicName = Annotated[str, Meta(min_length=1, max_length=_TOPIC_CHARACTERS)]
+type _Offset = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
+type _Epoch = Annotated[str, Meta(max_length=_EPOCH_CHARACTERS)]
+type _Ids = Annotated[list[Annotated[int, Meta(ge=1, le=_NUMBER_LIMIT)]], Meta(max_length=_IDS_LIMIT)]
 
 
-class Ping(msgspec.Struct, frozen=True, kw_only=True):
-    """A client asks whether the connection is alive; the answer is `PONG`."""
+class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="lower"):
+    """One JSON object from a client; `type` says which."""
 
-    # A field and no msgspec tag: where only one kind of object is known, a missing tag would be let through.
-    type: Literal["ping"]
 
+class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
+    """Is the connection alive? The answer is `PONG`."""
+
+
+class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
+    """Hear a topic from here on, or, with `offset` and `epoch` of the last publication seen, from there on."""
+
+    topic: _TopicName
+    offset: _Offset | None = None
+    epoch: _Epoch = ""
+
+    def since(self) -> Position | None:
+        """Where the client was; None if it does not say."""
+        return None if self.offset is None else Position(self.offset, self.epoch)
+
+
+class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Hear a topic no more."""
+
+    topic: _TopicName
+
+
+class Ack(ClientFrame, frozen=True, kw_only=True, tag="ack"):
+    """The client has dealt with everything on a topic up to `offset`."""
+
+    topic: _TopicName
+    offset: _Offset
+
+
+class Read(ClientFrame, frozen=True, kw_only=True, tag="read"):
+    """The user has read these notifications."""
+
+    ids: _Ids
+
+
+type AnyFrame = Ping | Subscribe | Unsubscribe | Ack | Read
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(Ping)
+_decoder: msgspec.json.Decoder[AnyFrame] = msgspec.json.Decoder(Ping | Subscribe | Unsubscribe | Ack | Read)
 
 
-def decode(line: bytes) -> Ping:
+def decode(line: bytes | str) -> AnyFrame:
     """
     Read one JSON object that a client sent.
 
@@ -45,32 +110,40 @@ def decode(line: bytes) -> Ping:
         return _decoder.decode(line)
     except msgspec.ValidationError as problem:
         raise FrameRefused(code="bad_frame", detail=str(problem)[:_DETAIL_CHARACTERS]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
         raise FrameRefused(code="bad_json", detail=str(problem)[:_DETAIL_CHARACTERS]) from None
 
 
-def hello(user_id: object) -> str:
-    """The first frame: who the server takes the client for, and how often to ping. Topics are joined by then."""
-    return _text({"type": "hello", "user_id": user_id, "ping_seconds": PING_SECONDS})
+def hello(user_id: object) -> bytes:
+    """The first frame: who the server takes the client for, and how often to ping."""
+    return _encode({"type": "hello", "user_id": user_id, "ping_seconds": PING_SECONDS})
 
 
-def error(*, code: str, detail: str) -> str:
-    """Something that the client sent was refused; the connection stays."""
-    return _text({"type": "error", "code": code, "detail": detail})
-
-
-def message(topic: str, data: str) -> str:
+def subscribed(topic: str, position: Position, *, recovered: bool) -> bytes:
     """
-    One publication on `topic`.
+    The client hears `topic`; publications after `position` follow.
 
     Args:
-        data: JSON text. A line break in it can only stand between two JSON tokens, and becomes a space: it would end
-            the object's line in the frame.
+        recovered: Whether it has missed nothing since the position that it gave, or, if it was subscribed already,
+            since the last publication. If not, it reads the state anew.
     """
-    if "\n" in data:
-        data = data.replace("\n", " ")
-    return f'{{"type":"message","topic":{_text(topic)},"data":{data}}}'
+    return _encode(
+        {
+            "type": "subscribed",
+            "topic": topic,
+            "offset": position.offset,
+            "epoch": position.epoch,
+            "recovered": recovered,
+        }
+    )
 
 
-def _text(value: object) -> str:
-    return _encode(value).decode()
+def unsubscribed(topic: str) -> bytes:
+    """The client hears `topic` no more."""
+    return _encode({"type": "unsubscribed", "topic": topic})
+
+
+def error(*, code: str, detail: str, topic: str | None = None) -> bytes:
+    """Something that the client sent was refused; the connection stays."""
+    body = {"type": "error", "code": code, "detail": detail}
+    return _encode(body if topic is None else {**body, "topic": topic[:_TOPIC_CHARACTERS]})

@@ -1,86 +1,123 @@
 """
-Appending to Redis Streams, from sync and from async code.
+Publishing on topics from Django: `publish()`, its async twin `apublish()`, and `publish_many()`.
 
-Owns the packing of a batch and what its failure means. Does not own clients (connections, conf) nor what entries say.
+Owns the limits of what is published. Does not own the Redis call (history), the host of a topic (layer) nor which
+topics there are (topics).
+
+This path promises at most once: with Redis away the caller gets an error at once, and nothing is kept for later. What
+must not be lost goes through `notifications.services.notify`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import Any
 
-import redis
-import redis.asyncio
+import msgspec
+from channels.layers import get_channel_layer
+from django.core.exceptions import ImproperlyConfigured
 
-from realtime import lua
-from realtime.exceptions import StreamUnavailable
+from realtime.exceptions import PublicationTooLarge, TopicUnknown, Unavailable
+from realtime.history import Outgoing, Published
+from realtime.layer import RedisChannelLayer
 from realtime.outage import REDIS_ERRORS
+from realtime.topics import history_of, resolve
 
-__all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
+__all__ = ["DATA_LIMIT_BYTES", "apublish", "encode", "publish", "publish_many"]
 
-# Lua passes at most 8000 values in one call; an entry of ours has three fields.
-ENTRY_FIELDS_LIMIT = 1000
+DATA_LIMIT_BYTES = 65_536
+# Publications in one round trip of publish_many.
+_BATCH_SIZE = 500
+
+_encode = msgspec.json.Encoder().encode
 
 
-def append_entries(
-    redis: redis.Redis,
-    stream_key: str,
-    guard_key: str,
-    entries: Iterable[Mapping[str, bytes]],
-    *,
-    guard_seconds: float,
-) -> bool:
+def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
     """
-    Append entries to a stream, all or none, once.
+    Publish on a topic: everybody who hears it gets `data` at once.
 
     Args:
-        redis: A client from `realtime.connections.publisher`.
-        stream_key: The stream; it is made if it is not there.
-        guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
-        entries: Field → value for each entry, in their order; at most 1000 fields each.
-        guard_seconds: For how long the batch is known to be appended already; at least one.
+        topic: A name that some app's `topics.py` declares.
+        data: Anything that is JSON, at most 64 KiB; `bytes` are taken for JSON text and sent as they are.
+        idempotency_key: A second call with the same key within five minutes publishes nothing.
 
     Returns:
-        Whether they were appended now; False if an earlier call with this guard did it.
+        Where the publication stands.
 
     Raises:
-        StreamUnavailable: Redis did not take them, or its answer was lost. Calling again is safe.
-        ValueError: An entry has no field, or too many.
+        TopicUnknown: No app declares it: a misspelt name would be heard by nobody.
+        PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or no JSON.
+        Unavailable: Redis did not answer; whether it was published is not known, and it is not tried again.
 
     Guarantees:
-        Calls with one guard append once, also at the same time and after a lost answer, while the guard lives.
-        No event loop and no new connection: one round trip on a pooled one.
+        One round trip on a pooled connection of the process; no event loop.
     """
-    arguments = _pack(entries, guard_seconds)
+    outgoing = Outgoing(topic, encode(data), history_of(_known(topic)), idempotency_key)
     try:
-        return bool(redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+        return _layer().publish_now(outgoing)
     except REDIS_ERRORS as error:
-        raise _unavailable(stream_key, error) from error
+        raise _unavailable(topic, error) from error
 
 
-async def aappend_entries(
-    redis: redis.asyncio.Redis,
-    stream_key: str,
-    guard_key: str,
-    entries: Iterable[Mapping[str, bytes]],
-    *,
-    guard_seconds: float,
-) -> bool:
-    """The async twin of `append_entries`; takes a client from `realtime.connections.async_publisher`."""
-    arguments = _pack(entries, guard_seconds)
+async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
+    """The async twin of `publish`."""
+    outgoing = Outgoing(topic, encode(data), history_of(_known(topic)), idempotency_key)
     try:
-        return bool(await redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+        return await _layer().publish(outgoing)
     except REDIS_ERRORS as error:
-        raise _unavailable(stream_key, error) from error
+        raise _unavailable(topic, error) from error
 
 
-def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float) -> list[str | bytes | int]:
-    arguments: list[str | bytes | int] = [max(1, round(guard_seconds))]
-    for entry in entries:
-        if not 0 < len(entry) <= ENTRY_FIELDS_LIMIT:
-            raise ValueError(f"an entry has {len(entry)} fields: give it 1 to {ENTRY_FIELDS_LIMIT}")
-        arguments.append(2 * len(entry))
-        for field, value in entry.items():
-            arguments += (field, value)
-    return arguments
+def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
+    """
+    Publish (topic, data) in order, many in one round trip.
+
+    Raises:
+        As `publish`. All items are checked before the first is published; with Redis lost in between, the first ones
+        may have been published.
+    """
+    layer = _layer()
+    checked = [Outgoing(topic, encode(data), history_of(_known(topic))) for topic, data in items]
+    published: list[Published] = []
+    for start in range(0, len(checked), _BATCH_SIZE):
+        batch = checked[start : start + _BATCH_SIZE]
+        try:
+            published += layer.publish_many_now(batch)
+        except REDIS_ERRORS as error:
+            raise _unavailable(batch[0].topic, error) from error
+    return published
 
 
-def _unavailable(stream_key: str, error: Exception) -> StreamUnavailable:
-    return StreamUnavailable(f"the stream {stream_key} took nothing ({type(error).__name__}: {error}): try again later")
+def encode(data: object) -> bytes:
+    """
+    Data of a publication as the bytes that are spliced into its frame.
+
+    Args:
+        data: What msgspec encodes as JSON; `bytes` are taken for JSON text as it is.
+
+    Raises:
+        PublicationTooLarge: More than 64 KiB.
+        TypeError, ValueError: It cannot be said in JSON.
+    """
+    raw = data if isinstance(data, bytes) else _encode(data)
+    if len(raw) > DATA_LIMIT_BYTES:
+        raise PublicationTooLarge(size_bytes=len(raw), limit_bytes=DATA_LIMIT_BYTES)
+    # A frame is lines: a line break between two JSON tokens becomes nothing. Inside of strings JSON has none.
+    return raw if b"\n" not in raw and b"\r" not in raw else msgspec.json.format(raw, indent=-1)
+
+
+def _layer() -> RedisChannelLayer:
+    layer = get_channel_layer()
+    if not isinstance(layer, RedisChannelLayer):
+        raise ImproperlyConfigured(
+            'publishing needs offsets: set CHANNEL_LAYERS["default"]["BACKEND"] to "realtime.layer.RedisChannelLayer"'
+        )
+    return layer
+
+
+def _known(topic: str) -> str:
+    if resolve(topic) is None:
+        raise TopicUnknown(topic)
+    return topic
+
+
+def _unavailable(topic: str, error: Exception) -> Unavailable:
+    return Unavailable(f"publishing on {topic} failed ({type(error).__name__}: {error}): nothing is tried again")

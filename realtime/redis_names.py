@@ -20,7 +20,7 @@ __all__ = ["NameTable", "RedisName"]
 class RedisName:
     """A channel or pattern: who listens to it here, and what Redis knows of it."""
 
-    __slots__ = ("answers_due", "is_pattern", "listeners", "raw", "text", "was_subscribed")
+    __slots__ = ("answers_due", "is_live", "is_pattern", "listeners", "raw", "text", "was_subscribed")
 
     def __init__(self, text: str, *, is_pattern: bool) -> None:
         self.text = text
@@ -31,26 +31,24 @@ class RedisName:
         self.was_subscribed = False
         # Commands for it that Redis has not answered.
         self.answers_due = 0
-
-    @property
-    def is_live(self) -> bool:
-        """Whether each message from here on reaches every listener."""
-        return self.was_subscribed and self.answers_due == 0
+        # Whether each message from here on reaches every listener: subscribed, and no answer due.
+        self.is_live = False
 
 
 class NameTable:
     """All names that somebody listens to, or for which Redis owes an answer."""
 
     def __init__(self) -> None:
-        self._channels: dict[bytes, RedisName] = {}
-        self._patterns: dict[bytes, RedisName] = {}
+        # By their bytes; for reading.
+        self.channels: dict[bytes, RedisName] = {}
+        self.patterns: dict[bytes, RedisName] = {}
         # What each listener listens to.
         self._names_of: dict[Listener, tuple[RedisName, ...]] = {}
         # Names whose wanted state may differ from what was sent, in order of change.
         self._changed: dict[RedisName, None] = {}
 
     def __len__(self) -> int:
-        return len(self._channels) + len(self._patterns)
+        return len(self.channels) + len(self.patterns)
 
     def listeners(self) -> tuple[Listener, ...]:
         """Everybody who listens to something."""
@@ -59,16 +57,6 @@ class NameTable:
     def wanted_count(self) -> int:
         """How many names somebody listens to."""
         return sum(1 for name in self._all() if name.listeners)
-
-    def live_channel(self, raw: bytes) -> RedisName | None:
-        """The channel by its bytes, if it is live."""
-        name = self._channels.get(raw)
-        return name if name is not None and name.is_live else None
-
-    def live_pattern(self, raw: bytes) -> RedisName | None:
-        """The pattern by its bytes, if it is live."""
-        name = self._patterns.get(raw)
-        return name if name is not None and name.is_live else None
 
     def join(self, listener: Listener, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """
@@ -97,9 +85,9 @@ class NameTable:
             self._changed[name] = None
         return bool(names)
 
-    def take_commands(self) -> dict[str, list[bytes]]:
+    def take_commands(self) -> dict[bytes, list[bytes]]:
         """Commands → their names, that bring Redis to what is wanted; they count as sent from now on."""
-        commands: dict[str, list[bytes]] = {}
+        commands: dict[bytes, list[bytes]] = {}
         changed, self._changed = self._changed, {}
         for name in changed:
             if bool(name.listeners) == name.was_subscribed:
@@ -107,19 +95,23 @@ class NameTable:
                 continue
             name.was_subscribed = not name.was_subscribed
             name.answers_due += 1
-            command = ("P" if name.is_pattern else "") + ("SUBSCRIBE" if name.was_subscribed else "UNSUBSCRIBE")
+            name.is_live = False
+            command = (b"P" if name.is_pattern else b"") + (b"SUBSCRIBE" if name.was_subscribed else b"UNSUBSCRIBE")
             commands.setdefault(command, []).append(name.raw)
         return commands
 
     def take_answer(self, raw: bytes, *, is_pattern: bool) -> None:
         """Redis has answered the oldest command for this name."""
-        name = (self._patterns if is_pattern else self._channels).get(raw)
+        name = (self.patterns if is_pattern else self.channels).get(raw)
         if name is None:
             return
         name.answers_due -= 1
+        name.is_live = name.was_subscribed and not name.answers_due
         if name.is_live:
-            for listener in name.listeners:
-                listener._confirm()
+            # Telling a gap runs foreign code, which may make listeners leave.
+            for listener in tuple(name.listeners):
+                if listener in name.listeners:
+                    listener._confirm()
         else:
             self._forget_if_done(name)
 
@@ -129,14 +121,14 @@ class NameTable:
             if name.is_live:
                 for listener in name.listeners:
                     listener._lose()
-            name.was_subscribed, name.answers_due = False, 0
+            name.was_subscribed, name.is_live, name.answers_due = False, False, 0
             self._changed[name] = None
 
     def _all(self) -> tuple[RedisName, ...]:
-        return (*self._channels.values(), *self._patterns.values())
+        return (*self.channels.values(), *self.patterns.values())
 
     def _find_or_add(self, text: str, *, is_pattern: bool) -> RedisName:
-        table = self._patterns if is_pattern else self._channels
+        table = self.patterns if is_pattern else self.channels
         name = table.get(text.encode())
         if name is None:
             name = RedisName(text, is_pattern=is_pattern)
@@ -144,7 +136,7 @@ class NameTable:
         return name
 
     def _forget_if_done(self, name: RedisName) -> None:
-        table = self._patterns if name.is_pattern else self._channels
+        table = self.patterns if name.is_pattern else self.channels
         is_done = not (name.listeners or name.was_subscribed or name.answers_due)
         # Forgotten and still marked as changed, it may come here again, with a successor in its place.
         if is_done and table.get(name.raw) is name:

@@ -7,10 +7,10 @@ An existing project adds two lines to its asgi.py: see `websocket_application`.
 from collections.abc import Iterable
 from typing import Any
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.urls import URLPattern, path, re_path
 
+from realtime.authentication import SessionUsers
 from realtime.consumers import RealtimeConsumer
 from realtime.origins import OriginCheck
 
@@ -24,14 +24,15 @@ def websocket_application(urlpatterns: Iterable[URLPattern] = websocket_urlpatte
     The ASGI application for the "websocket" protocol: Origin check, session user, then `urlpatterns`.
 
     Args:
-        urlpatterns: Give `[*websocket_urlpatterns, …]` to add consumers of your own.
+        urlpatterns: Give `[*websocket_urlpatterns, …]` to add consumers of your own. Their scope has `session` and
+            `user`, as behind Channels' AuthMiddlewareStack.
 
     Returns:
         What goes into `ProtocolTypeRouter({"http": …, "websocket": websocket_application()})`. A path that leads
         nowhere is refused with HTTP 403.
     """
     nowhere = re_path("", _refuse)  # type: ignore[arg-type]  # an ASGI application, as URLRouter has them
-    return OriginCheck(AuthMiddlewareStack(URLRouter([*urlpatterns, nowhere])))
+    return OriginCheck(SessionUsers(URLRouter([*urlpatterns, nowhere])))
 
 
 async def _refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -43,6 +43,8 @@ class Listener(ABC):
     The multiplexer calls the underscored methods, on its event loop, in the order of Redis's replies.
     """
 
+    __slots__ = ("_gap_is_due", "_ready", "_unconfirmed_count", "dropped_count")
+
     def __init__(self) -> None:
         # How many messages were lost to this subscriber's own slowness.
         self.dropped_count = 0
@@ -54,11 +56,15 @@ class Listener(ABC):
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def _wait_ready(self) -> None:
-        await asyncio.shield(self._ready)
+        if self._ready.done():
+            self._ready.result()
+        else:
+            # Others may be waiting for it too.
+            await asyncio.shield(self._ready)
 
     @abstractmethod
-    def _push(self, message: Message) -> None:
-        """Hold one message; never runs foreign code."""
+    def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
+        """Hold one message; never runs foreign code. Says whether `_hand_on` is to be called when the batch is over."""
 
     @abstractmethod
     def _hand_on(self) -> None:
@@ -179,16 +185,21 @@ class Subscription(Listener):
             raise SubscriptionGap
         return message
 
-    def _push(self, message: Message) -> None:
+    def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
+        if self._gap_is_due:
+            # Until all of its names are back and it has been told, what comes is part of the gap.
+            return False
         if len(self._held) >= self.high_water_mark:
             # A gap's mark that is dropped is not lost: being too slow is told too, and says the same.
             self._held.popleft()
             self.dropped_count += 1
             self._untold_dropped_count += 1
-        self._held.append(message)
-
-    def _hand_on(self) -> None:
+        self._held.append(Message(channel, data, pattern))
+        # Whoever waits for it runs when the whole batch is held.
         self._wakeup.set()
+        return False
+
+    def _hand_on(self) -> None: ...
 
     def _tell_gap(self) -> None:
         self._held.append(None)
@@ -202,55 +213,62 @@ class Subscription(Listener):
 
 class Attachment(Listener):
     """
-    A subscription by callbacks, made by `Multiplexer.attach`: for code that hands on at once and never waits.
+    A subscription to one channel by callbacks, made by `Multiplexer.attach`: for code that hands on at once.
 
-    ``on_messages`` is called with everything of one read, in publish order, once per read; it has no buffer beyond it.
-    ``on_gap`` is called when a lost connection is made again and every name is subscribed. Both run on the event loop
-    and must not block; what they raise is logged and counted, and stops nobody.
+    ``on_payloads`` is called with the data of everything that one read brought, in publish order, once a read; there is
+    no buffer beyond it. ``on_gap`` is called when a lost connection is made again and the channel is subscribed. Both
+    run on the event loop and must not block; what they raise is logged and counted, and stops nobody.
     """
+
+    __slots__ = ("_detach", "_on_gap", "_on_payloads", "_payloads", "failed_count")
 
     def __init__(
         self,
         *,
-        on_messages: Callable[[list[Message]], None],
+        on_payloads: Callable[[list[bytes]], None],
         on_gap: Callable[[], None],
         detach: Callable[[Listener], None],
     ) -> None:
         super().__init__()
         # How many calls of the callbacks have raised.
         self.failed_count = 0
-        self._on_messages, self._on_gap, self._detach = on_messages, on_gap, detach
-        self._batch: list[Message] = []
+        self._on_payloads, self._on_gap, self._detach = on_payloads, on_gap, detach
+        self._payloads: list[bytes] = []
 
     async def ready(self) -> None:
         """
-        Wait until Redis has confirmed every name.
+        Wait until Redis has confirmed the channel for the first time.
 
         Raises:
-            SubscriptionClosed: The multiplexer stopped before.
+            SubscriptionClosed: It was detached, or the multiplexer stopped, before.
         """
         await self._wait_ready()
 
     def detach(self) -> None:
         """Leave: no callback runs after this. Idempotent."""
-        self._batch = []
+        self._payloads = []
         self._detach(self)
 
-    def _push(self, message: Message) -> None:
-        self._batch.append(message)
+    def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
+        payloads = self._payloads
+        payloads.append(data)
+        return len(payloads) == 1
 
     def _hand_on(self) -> None:
-        batch, self._batch = self._batch, []
-        if batch:
-            self._call(lambda: self._on_messages(batch))
+        payloads, self._payloads = self._payloads, []
+        if payloads:
+            try:
+                self._on_payloads(payloads)
+            except Exception:
+                self._failed()
 
     def _tell_gap(self) -> None:
         self._hand_on()
-        self._call(self._on_gap)
-
-    def _call(self, callback: Callable[[], None]) -> None:
         try:
-            callback()
+            self._on_gap()
         except Exception:
-            self.failed_count += 1
-            logger.exception("a callback of a subscription failed; the subscription goes on")
+            self._failed()
+
+    def _failed(self) -> None:
+        self.failed_count += 1
+        logger.exception("a callback of a subscription failed; the subscription goes on")

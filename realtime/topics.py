@@ -1,12 +1,144 @@
 """
-The names of topics. Owns how they are spelled; the channel-layer group of a topic has the same name.
+Families of topics: how they are spelled, who may hear them, what is kept of them.
 
-Does not own who may subscribe (consumers) nor what is published.
+Owns the registry: each app's `topics.py` declares `Topic` subclasses, and they are found there as the admin finds
+`admin.py`. Does not own subscriptions (hub) nor publishing (publisher).
 """
 
-__all__ = ["user_topic"]
+import re
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, ClassVar
+
+from asgiref.sync import iscoroutinefunction
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import AbstractBaseUser
+from django.urls.converters import get_converters
+
+from realtime.conf import get_settings
+from realtime.history import HistoryPolicy
+
+__all__ = ["Topic", "TopicMatch", "history_of", "may_subscribe", "resolve", "user_topic"]
+
+# A topic is a channel-layer group, and Channels takes no other names.
+_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,99}")
+_PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
+
+# In order of declaration; the first that matches decides.
+_families: list[type["Topic"]] = []
+
+
+def _compile(pattern: str) -> tuple[re.Pattern[str], dict[str, Any]]:
+    known = get_converters()
+    converters: dict[str, Any] = {}
+    text, end = "", 0
+    for parameter in _PARAMETER.finditer(pattern):
+        name, converter = parameter["name"], known.get(parameter["converter"] or "str")
+        if converter is None:
+            raise ValueError(f"the topic pattern {pattern!r} uses an unknown path converter {parameter['converter']!r}")
+        converters[name] = converter
+        text += re.escape(pattern[end : parameter.start()]) + f"(?P<{name}>{converter.regex})"
+        end = parameter.end()
+    rest = pattern[end:]
+    if "<" in rest or ">" in rest:
+        raise ValueError(f"the topic pattern {pattern!r} has a parameter that is not <converter:name>")
+    return re.compile(text + re.escape(rest)), converters
+
+
+class Topic:
+    """
+    A family of topics. Subclass it in an app's `topics.py`::
+
+        class News(Topic):
+            pattern = "news.<slug:name>"
+
+            def may_subscribe(self, user, name):
+                return user.is_authenticated
+
+    Attributes:
+        pattern: A name with Django's path converters, e.g. "vehicles.<slug:feed>".
+        history: What Redis keeps for clients that come back; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
+    """
+
+    pattern: ClassVar[str]
+    history: ClassVar[HistoryPolicy | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "pattern" not in cls.__dict__:
+            # A base of others, or a subclass that changes what a family does elsewhere: not one of its own.
+            return
+        if any(family.pattern == cls.pattern for family in _families):
+            raise ValueError(f"two topics have the pattern {cls.pattern!r}: the second would never be asked")
+        cls._regex, cls._converters = _compile(cls.pattern)
+        _families.append(cls)
+
+    def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> Any:
+        """
+        Whether `user` may hear the topic with these parameters; nobody, until a subclass says otherwise.
+
+        Sync or async. A sync one runs in a thread and may use the ORM. Asked once a topic and connection.
+        """
+        return False
+
+    _regex: ClassVar[re.Pattern[str]]
+    _converters: ClassVar[dict[str, Any]]
+
+
+class UserTopic(Topic):
+    """Everybody's own: `user.42`. A connection hears its user's without asking."""
+
+    pattern = "user.<str:user_id>"
+
+    async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
+        """Its user, nobody else."""
+        return str(user.pk) == str(parameters["user_id"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicMatch:
+    """A name and the family it belongs to."""
+
+    family: type[Topic]
+    parameters: dict[str, Any]
 
 
 def user_topic(user_id: object) -> str:
     """The topic of one user: `user.42`. Only that user's own connections are subscribed to it."""
     return f"user.{user_id}"
+
+
+def resolve(name: str) -> TopicMatch | None:
+    """The family of a topic; None if no app declares one, or the name cannot be a topic's."""
+    if _NAME.fullmatch(name) is None:
+        return None
+    for family in _families:
+        match = family._regex.fullmatch(name)
+        if match is None:
+            continue
+        try:
+            parameters = {key: family._converters[key].to_python(text) for key, text in match.groupdict().items()}
+        except ValueError:
+            continue
+        return TopicMatch(family=family, parameters=parameters)
+    return None
+
+
+async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
+    """Ask the family's permission hook, off the event loop if it is sync; raises what the hook raises."""
+    hook = match.family().may_subscribe
+    if iscoroutinefunction(hook):
+        return bool(await hook(user, **match.parameters))
+    # Not one thread for all: a slow permission of one family must not hold up the connections of the others.
+    answer = await database_sync_to_async(hook, thread_sensitive=False)(user, **match.parameters)
+    # A sync function around an async one gives a coroutine, which would count as a yes.
+    return bool(await answer if isawaitable(answer) else answer)
+
+
+def history_of(name: str) -> HistoryPolicy:
+    """What Redis keeps of a topic."""
+    match = resolve(name)
+    if match is not None and match.family.history is not None:
+        return match.family.history
+    settings = get_settings()
+    return HistoryPolicy(size=settings.history_size, age_seconds=settings.history_seconds)

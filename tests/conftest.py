@@ -82,11 +82,8 @@ def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redi
     settings.REALTIME = {**settings.REALTIME, "REDIS_URL": redis_server.url, "KEY_PREFIX": key_prefix}
     settings.CHANNEL_LAYERS = {
         "default": {
-            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {
-                "hosts": [{"address": redis_server.url, "socket_timeout": None, "protocol": 2}],
-                "prefix": f"{key_prefix}asgi",
-            },
+            "BACKEND": "realtime.layer.RedisChannelLayer",
+            "CONFIG": {"hosts": [redis_server.url], "prefix": f"{key_prefix}asgi"},
         }
     }
     yield settings

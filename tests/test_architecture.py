@@ -17,11 +17,13 @@ DOCS = ROOT / "docs"
 
 # Inside `realtime`, a module imports its own layer and those above it in this list, never one below.
 REALTIME_LAYERS = (
-    {"exceptions", "backoff", "outage", "keys", "topics", "close_codes", "protocol", "lua"},
-    {"connections"},
-    {"subscriptions", "redis_names", "multiplexer", "publisher", "streams", "leases"},
-    # The Django and Channels edge.
-    {"conf", "origins", "consumers", "routing", "checks", "apps", "management"},
+    {"exceptions", "backoff", "outage", "keys", "close_codes", "lua", "publications", "protocol", "framing", "tokens"},
+    {"connections", "resp", "keepalive"},
+    {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},
+    {"sinks", "sockets", "audience", "live_topic", "hub"},
+    # The edge: Django, Channels, uvicorn.
+    {"conf", "topics", "loop_layer", "layer", "publisher", "authentication", "origins", "sessions", "consumers"}
+    | {"routing", "server", "checks", "apps", "management"},
 )
 ROOMS_MAY_IMPORT = {
     "realtime": {"realtime"},
@@ -82,7 +84,7 @@ def test_lower_layers_of_the_transport_never_import_higher_ones() -> None:
         own_layer = layer_of(parts[0])
         for module, name in imports(path):
             package, _, rest = module.partition(".")
-            if package in ("django", "channels", "channels_redis", "asgiref"):
+            if package in ("django", "channels", "channels_redis", "asgiref", "uvicorn"):
                 assert own_layer == edge, f"{path} imports {module}: only the edge may"
             elif package == "realtime":
                 target = rest.split(".")[0] or name or ""

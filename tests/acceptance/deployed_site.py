@@ -38,9 +38,15 @@ STOP_SECONDS = 15.0
 DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
-# How each web server is started: as the project does it, and as Daphne's own documentation has it.
+# How each web server is started: as the project does it, with raw frames; and as the documentation of the other two has
+# it, with plain ASGI.
 SERVERS = {
-    "uvicorn": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
+    "signalbox": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
+    "uvicorn": [
+        *["-m", "uvicorn", "--host", HOST, "--port", "{port}", "--ws", "websockets-sansio", "--log-level", "warning"],
+        *["--ws-max-size", str(FRAME_LIMIT_BYTES), "--timeout-graceful-shutdown", str(DRAIN_SECONDS)],
+        "project.asgi:application",
+    ],
     "daphne": [
         *["-m", "daphne", "--bind", HOST, "--port", "{port}"],
         *["--websocket-max-message-size", str(FRAME_LIMIT_BYTES)],

@@ -12,7 +12,7 @@ from tests.browser import launch_options
 pytestmark = [
     pytest.mark.acceptance,
     # What is shown here is no server's doing.
-    pytest.mark.parametrize("running_site", ["uvicorn"], indirect=True),
+    pytest.mark.parametrize("running_site", ["signalbox"], indirect=True),
 ]
 
 PAGES = (

@@ -6,6 +6,7 @@ The pages and the database are real; the other end of the WebSocket is this test
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -71,7 +72,13 @@ class Stage:
 
     def connected(self, socket: WebSocketRoute) -> None:
         self.sockets.append(socket)
-        socket.send(json.dumps({"type": "hello", "user_id": self.user.pk, "ping_seconds": 25}))
+        self.greet(socket, self.user.pk)
+
+    def greet(self, socket: WebSocketRoute, user_id: int) -> None:
+        """What the server says first: hello, and that nothing can be said of what was before."""
+        hello = {"type": "hello", "user_id": user_id, "ping_seconds": 25}
+        live = {"type": "subscribed", "topic": f"user.{user_id}", "offset": 0, "epoch": "e1", "recovered": False}
+        socket.send(f"{json.dumps(hello)}\n{json.dumps(live)}")
 
     async def commit(self, message: str, **fields: Any) -> dict[str, Any]:
         """Write a notification for alice; returns what the relay would hand to her browsers."""
@@ -125,7 +132,9 @@ async def stage(browser: Browser, live_server: Any, alice: User, cookie: Any) ->
     context = await browser.new_context()
     await context.add_cookies([cookie])
     stage = Stage(context, live_server.url, alice)
-    await context.route_web_socket("**/ws/", stage.connected)
+    # A tab each, with a connection that the test can reach; test_tabs.py shows the shared one.
+    await context.add_init_script("delete globalThis.SharedWorker")
+    await context.route_web_socket(re.compile(r"/ws/"), stage.connected)
     yield stage
     await context.close()
     assert stage.complaints == []
@@ -206,7 +215,7 @@ class TestMessages:
             arrived.set()
 
         await page.route(BELL_PATH, slow, times=1)
-        stage.connected(stage.sockets.pop())
+        stage.greet(stage.sockets[0], stage.user.pk)
         async with page.expect_response(BELL_PATH):
             await asyncio.wait_for(arrived.wait(), 10)
         stage.publish(await stage.commit("After"))
@@ -230,7 +239,7 @@ class TestMessages:
 
         await page.route("**/notifications/", torn, times=1)
         async with page.expect_response("**/notifications/"):
-            stage.connected(stage.sockets.pop())
+            stage.greet(stage.sockets[0], stage.user.pk)
         stage.publish(await stage.commit("three"))
         for name in ("inbox", "bell"):
             items = page.locator(f"[data-signalbox-list={name}] [data-notification-id]")
@@ -255,6 +264,23 @@ class TestMessages:
         stage.publish(mine)
         await expect(page.locator(COUNT)).to_have_text("1")
         assert await texts(page.locator(LIST)) == ["Mine"]
+
+    async def test_a_page_of_a_former_user_is_not_live(self, stage: Stage) -> None:
+        """Somebody else has logged in meanwhile: the page says that it has to be loaded anew."""
+        page = await stage.open()
+        stage.greet(stage.sockets[0], stage.user.pk + 1)
+        await expect(page.locator("[data-signalbox-state=closed]")).to_be_attached()
+
+    async def test_what_many_pages_missed_each_reads_at_its_own_moment(self, stage: Stage) -> None:
+        """And once, however often it was told within that time."""
+        page = await stage.open()
+        fetched: list[str] = []
+        page.on("request", lambda request: fetched.append(request.url) if request.resource_type == "fetch" else None)
+        await stage.commit("Missed")
+        for _ in range(10):
+            stage.greet(stage.sockets[0], stage.user.pk)
+        await expect(page.locator(COUNT)).to_have_text("1")
+        assert len(fetched) == 1
 
     async def test_what_a_message_says_is_text(self, stage: Stage) -> None:
         """Markup is shown, and an address that would run a script is no link."""

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { backoffMs, CLOSE_CODES, connect, isFinal } from "../../realtime/static/realtime/client.js";
-import { fakeBrowser } from "./fakes.js";
+import { connect } from "../../realtime/static/realtime/client.js";
+import { backoffMs, CLOSE_CODES, isFinal } from "../../realtime/static/realtime/link.js";
+import { fakeBrowser, message } from "./fakes.js";
 
 /** A connection that has had its hello, and the names of what it emitted since. */
 function opened(fields) {
@@ -159,7 +160,7 @@ test("what a former socket still says is ignored", () => {
   browser.socket.hello();
   const heard = [];
   connection.on("message", (publication) => heard.push(publication));
-  former.frames({ type: "message", topic: "user.42", data: {} });
+  former.frames(message(1));
   former.lost(CLOSE_CODES.UNAUTHORISED);
   assert.equal(connection.state, "open");
   assert.deepEqual(heard, []);
@@ -172,6 +173,63 @@ test("reconnect() ends a wait, and leaves a connection that is open or on its wa
   connection.reconnect();
   connection.reconnect();
   assert.equal(browser.sockets.length, 2);
+});
+
+test("a wait that the server asked for is exactly that long, and only reconnect() cuts it short", () => {
+  const { browser, connection } = opened();
+  browser.socket.lost(CLOSE_CODES.RESTART, "retry_after=7.25");
+  for (const event of ["online", "visibilitychange"]) browser.page.fire(event);
+  browser.clock.pass(7_249);
+  assert.equal(browser.sockets.length, 1);
+  browser.clock.pass(1);
+  assert.equal(browser.sockets.length, 2);
+  browser.socket.hello();
+  browser.socket.lost(CLOSE_CODES.RESTART, "retry_after=7.25");
+  connection.reconnect();
+  assert.equal(browser.sockets.length, 3);
+});
+
+test("what is no wait is none, and the longest is five minutes", () => {
+  for (const [code, reason] of [
+    [CLOSE_CODES.RESTART, "retry_after=soon"],
+    [CLOSE_CODES.RESTART, "retry_after=-1"],
+    [CLOSE_CODES.RESTART, ""],
+    [CLOSE_CODES.SLOW, "retry_after=60"],
+  ]) {
+    const { browser } = opened();
+    browser.socket.lost(code, reason);
+    browser.clock.pass(500);
+    assert.equal(browser.sockets.length, 2, reason);
+  }
+  const { browser } = opened();
+  browser.socket.lost(CLOSE_CODES.RESTART, "retry_after=86400");
+  browser.clock.pass(300_000);
+  assert.equal(browser.sockets.length, 2);
+});
+
+test("whom the other end does not understand tries again, but not soon", () => {
+  for (const code of [1002, 1003, 1007, 1008, 1009, 1010]) {
+    const { browser, connection } = opened();
+    browser.random = 0.5;
+    browser.socket.lost(code);
+    assert.equal(connection.state, "waiting");
+    browser.clock.pass(9_999);
+    assert.equal(browser.sockets.length, 1);
+    browser.clock.pass(1);
+    assert.equal(browser.sockets.length, 2);
+  }
+});
+
+test("trying at once because the page is looked at does not make the next wait shorter", () => {
+  const { browser } = opened();
+  for (let failure = 0; failure < 8; failure += 1) {
+    browser.socket.lost();
+    browser.page.fire("visibilitychange");
+  }
+  browser.socket.lost();
+  const { length } = browser.sockets;
+  browser.clock.pass(19_000);
+  assert.equal(browser.sockets.length, length);
 });
 
 for (const event of ["online", "visibilitychange"]) {
@@ -192,13 +250,39 @@ test("a page that is hidden does not try at once", () => {
   assert.equal(browser.sockets.length, 1);
 });
 
-test("a page that is put away gives its socket up, and one that is taken out again connects", () => {
+for (const [away, back] of [
+  ["pagehide", "pageshow"],
+  ["freeze", "resume"],
+]) {
+  test(`a page that is put away (${away}) gives its socket up, and one that is taken out again connects`, () => {
+    const { browser, connection } = opened();
+    browser.page.fire(away);
+    assert.equal(connection.state, "waiting");
+    assert.equal(browser.socket.closedWith, 1000);
+    assert.equal(browser.clock.pendingCount, 0);
+    browser.page.fire(back);
+    browser.socket.hello();
+    assert.equal(connection.state, "open");
+    browser.page.fire(back);
+    assert.equal(browser.sockets.length, 2);
+  });
+}
+
+test("a page that was told not to come back does not, when it is taken out again", () => {
   const { browser, connection } = opened();
+  browser.socket.lost(CLOSE_CODES.UNAUTHORISED);
   browser.page.fire("pagehide");
-  assert.equal(browser.socket.closedWith, 1000);
-  assert.equal(browser.clock.pendingCount, 0);
   browser.page.fire("pageshow", { persisted: true });
+  assert.equal(connection.state, "closed");
+  assert.equal(browser.sockets.length, 1);
+});
+
+test("a server that takes the browser for another user is left alone", () => {
+  const browser = fakeBrowser();
+  const connection = connect({ ...browser.options, user: 7, SharedWorker: null });
+  const heard = [];
+  connection.on("error", ({ code }) => heard.push(code));
+  connection.on("resync", () => heard.push("resync"));
   browser.socket.hello();
-  assert.equal(connection.state, "open");
-  assert.equal(browser.sockets.length, 2);
+  assert.deepEqual([connection.state, heard], ["closed", ["other_user"]]);
 });

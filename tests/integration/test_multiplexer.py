@@ -1,6 +1,7 @@
 """The multiplexer against a real Redis: nothing lost, or told; every race ends in the right state."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,7 +13,7 @@ from realtime import connections
 from realtime.backoff import Backoff
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
 from realtime.multiplexer import Multiplexer
-from realtime.subscriptions import Message, Subscription
+from realtime.subscriptions import Attachment, Message, Subscription
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -351,19 +352,19 @@ async def test_callbacks_get_whole_batches_and_gaps(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
     """The callback form: one call a read, in order; a callback that raises is counted and stops nobody."""
-    seen: list[list[Message]] = []
+    seen: list[list[bytes]] = []
     gaps: list[int] = []
 
-    def fail(_: list[Message]) -> None:
+    def fail(_: list[bytes]) -> None:
         raise ValueError("a callback that is broken")
 
-    broken = multiplexer.attach(name("cb"), on_messages=fail, on_gap=lambda: None)
-    attachment = multiplexer.attach(name("cb"), on_messages=seen.append, on_gap=lambda: gaps.append(len(seen)))
+    broken = multiplexer.attach(name("cb"), on_payloads=fail, on_gap=lambda: None)
+    attachment = multiplexer.attach(name("cb"), on_payloads=seen.append, on_gap=lambda: gaps.append(len(seen)))
     async with asyncio.timeout(10):
         await attachment.ready()
-    publish_pipelined(redis_client, name("cb"), numbered(500))
+    await asyncio.to_thread(publish_pipelined, redis_client, name("cb"), numbered(500))
     await wait_until(lambda: sum(map(len, seen)) == 500)
-    assert [message.data for batch in seen for message in batch] == numbered(500)
+    assert [data for batch in seen for data in batch] == numbered(500)
     assert len(seen) < 250
     assert broken.failed_count == len(seen)
     redis_client.client_kill_filter(_type="pubsub", skipme=True)
@@ -371,6 +372,68 @@ async def test_callbacks_get_whole_batches_and_gaps(
     attachment.detach()
     broken.detach()
     await wait_until(lambda: redis_knows(redis_client, name("cb")) == 0)
+
+
+async def test_callbacks_may_leave_while_they_are_called(
+    multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
+) -> None:
+    """Who is detached by another's callback gets nothing any more, be it of a batch or a gap; the others do."""
+    seen: list[tuple[int, bytes]] = []
+    attachments: list[Attachment] = []
+
+    def take(number: int, payloads: list[bytes]) -> None:
+        seen.extend((number, payload) for payload in payloads)
+        for other in attachments:
+            if other is not attachments[number]:
+                other.detach()
+
+    def take_gap(number: int) -> None:
+        take(number, [b"gap"])
+
+    attachments += [
+        multiplexer.attach(
+            name("leave"), on_payloads=functools.partial(take, number), on_gap=functools.partial(take_gap, number)
+        )
+        for number in range(3)
+    ]
+    for attachment in attachments:
+        await attachment.ready()
+    redis_client.client_kill_filter(_type="pubsub", skipme=True)
+    await wait_until(lambda: seen)
+    ((left, told),) = seen
+    assert told == b"gap"
+    redis_client.publish(name("leave"), b"1")
+    await wait_until(lambda: seen == [(left, b"gap"), (left, b"1")])
+    attachments[left].detach()
+    assert multiplexer.statistics().lost_connection_count == 1
+
+
+async def test_a_loss_and_the_return_are_called_once_and_when_everything_is_subscribed(
+    redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str]
+) -> None:
+    """`on_lost` when the connection goes; `on_back` only when each of thousands of names is live again."""
+    calls: list[str] = []
+    channels = [name(f"back{number}") for number in range(3_000)]
+
+    def come_back() -> None:
+        calls.append("back")
+        # Whoever now reads the state misses nothing that is published from here on.
+        assert {count for _, count in redis_client.pubsub_numsub(*channels)} == {1}
+
+    async with (
+        connections.async_reader(redis_server.url) as reader,
+        connections.async_publisher(redis_server.url) as publisher,
+        Multiplexer(
+            reader, publisher=publisher, backoff=QUICK, on_lost=lambda: calls.append("lost"), on_back=come_back
+        ) as multiplexer,
+        multiplexer.subscribe(*channels) as subscription,
+    ):
+        for turn in range(3):
+            redis_client.client_kill_filter(_type="pubsub", skipme=True)
+            with pytest.raises(SubscriptionGap):
+                await receive_many(subscription, 1)
+            await wait_until(lambda turn=turn: calls == ["lost", "back"] * (turn + 1))
+    assert calls == ["lost", "back"] * 3, "stopping is not losing"
 
 
 async def test_stopping_ends_every_subscription(redis_server: RedisServer, name: Callable[[str], str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from realtime import protocol
 from realtime.exceptions import FrameRefused
+from realtime.publications import Position
 
 
 def test_hello_says_who_and_how_often_to_ping() -> None:
@@ -16,30 +17,44 @@ def test_hello_says_who_and_how_often_to_ping() -> None:
     assert json.loads(protocol.hello(key))["user_id"] == str(key)
 
 
-def test_a_payload_is_spliced_as_it_is() -> None:
-    """Spacing, order of keys, number forms and escapes of the payload survive, since nobody decodes it."""
-    payload = '{"b": 1.0, "a":"\\u00e9\\n", "c":[1e3,  null]}'
-    frame = protocol.message("user.42", payload)
-    assert frame == '{"type":"message","topic":"user.42","data":' + payload + "}"
+@pytest.mark.parametrize("recovered", [True, False])
+def test_subscribed_says_where_the_topic_stands(recovered: bool) -> None:
+    """The position that a client comes back with, and whether it has missed nothing."""
+    frame = protocol.subscribed("news.today", Position(16, "m1f9"), recovered=recovered)
+    expected = {"type": "subscribed", "topic": "news.today", "offset": 16, "epoch": "m1f9", "recovered": recovered}
+    assert json.loads(frame) == expected
 
 
-def test_a_payload_never_breaks_the_line() -> None:
-    """An indented payload stays one line, with the same value: objects of a frame are separated by line breaks."""
-    value = {"a": ["x\ny", {"b": None}], "c": 1}
-    frame = protocol.message("user.42", json.dumps(value, indent=2))
-    assert "\n" not in frame
-    assert json.loads(frame)["data"] == value
-
-
-def test_a_topic_is_encoded() -> None:
-    """Whatever a topic is called, the frame stays JSON."""
-    assert json.loads(protocol.message('a"b\n', "1")) == {"type": "message", "topic": 'a"b\n', "data": 1}
+@pytest.mark.parametrize("topic", ['a"b\n', "ü", "x" * 255])
+def test_a_topic_is_encoded(topic: str) -> None:
+    """Whatever a client calls a topic, what it is told of it is one line of JSON."""
+    for frame in (protocol.unsubscribed(topic), protocol.error(code="unknown_topic", detail="", topic=topic)):
+        assert b"\n" not in frame
+        assert json.loads(frame)["topic"] == topic
 
 
 @pytest.mark.parametrize("line", [b'{"type":"ping"}', b' {"type" : "ping"} ', b'{"type":"ping","since":1}'])
 def test_a_ping_is_understood(line: bytes) -> None:
     """Space does not matter, and fields that a later version adds are passed over."""
-    assert protocol.decode(line) == protocol.Ping(type="ping")
+    assert protocol.decode(line) == protocol.Ping()
+
+
+def test_every_frame_of_a_client_is_understood() -> None:
+    """Optional fields may be left out; an offset without an epoch is a position too."""
+    for line, frame in (
+        ('{"type":"subscribe","topic":"news.today"}', protocol.Subscribe(topic="news.today")),
+        (
+            '{"type":"subscribe","topic":"news.today","offset":16,"epoch":"m1f9"}',
+            protocol.Subscribe(topic="news.today", offset=16, epoch="m1f9"),
+        ),
+        ('{"type":"unsubscribe","topic":"news.today"}', protocol.Unsubscribe(topic="news.today")),
+        ('{"type":"ack","topic":"user.42","offset":0}', protocol.Ack(topic="user.42", offset=0)),
+        ('{"type":"read","ids":[1,9007199254740991]}', protocol.Read(ids=[1, 2**53 - 1])),
+    ):
+        assert protocol.decode(line) == frame
+        assert protocol.decode(line.encode()) == frame
+    assert protocol.Subscribe(topic="a").since() is None
+    assert protocol.Subscribe(topic="a", offset=0).since() == Position(0, "")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +94,27 @@ def test_what_is_not_json_is_refused(line: bytes) -> None:
         b'{"type":"subscribe_to_everything"}',
         b'{"Type":"ping"}',
         b'{"type":"' + b"x" * 60_000 + b'"}',
+        b'{"type":"subscribe"}',
+        b'{"type":"subscribe","topic":null}',
+        b'{"type":"subscribe","topic":""}',
+        b'{"type":"subscribe","topic":"' + b"x" * 256 + b'"}',
+        b'{"type":"subscribe","topic":"a","offset":-1}',
+        b'{"type":"subscribe","topic":"a","offset":9007199254740992}',
+        b'{"type":"subscribe","topic":"a","offset":1' + b"0" * 5_000 + b"}",
+        b'{"type":"subscribe","topic":"a","offset":1.5}',
+        b'{"type":"subscribe","topic":"a","offset":"1"}',
+        b'{"type":"subscribe","topic":"a","offset":true}',
+        b'{"type":"subscribe","topic":"a","epoch":"' + b"x" * 33 + b'"}',
+        b'{"type":"unsubscribe","topic":["a"]}',
+        b'{"type":"ack","topic":"a"}',
+        b'{"type":"ack","topic":"a","offset":null}',
+        b'{"type":"read","ids":7}',
+        b'{"type":"read","ids":[0]}',
+        b'{"type":"read","ids":["1"]}',
+        b'{"type":"read","ids":[' + b",".join([b"1"] * 1_001) + b"]}",
+        b'{"type":"message","topic":"a","offset":1,"data":1}',
     ],
-    ids=lambda line: repr(line[:24]),
+    ids=lambda line: repr(line[:60]),
 )
 def test_json_that_is_no_frame_is_refused(line: bytes) -> None:
     """The refusal says what is wrong, and quotes no more than a line of it."""
@@ -88,6 +122,13 @@ def test_json_that_is_no_frame_is_refused(line: bytes) -> None:
         protocol.decode(line)
     assert refused.value.code == "bad_frame"
     assert 0 < len(refused.value.detail) <= 200
+
+
+def test_text_that_is_no_unicode_is_refused() -> None:
+    """A lone surrogate, which Daphne and uvicorn never hand on."""
+    with pytest.raises(FrameRefused) as refused:
+        protocol.decode('{"type":"ping","x":"\ud800"}')
+    assert refused.value.code == "bad_json"
 
 
 def test_an_error_names_a_code_and_a_sentence() -> None:

@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from realtime.redis_names import NameTable
-from realtime.subscriptions import Listener, Message
+from realtime.subscriptions import Listener
 
 CHANNELS = ("a", "b", "c")
 
@@ -25,8 +25,9 @@ class Recorder(Listener):
     def is_ready(self) -> bool:
         return self._ready.done()
 
-    def _push(self, message: Message) -> None:
-        self.received.append(message.data.decode())
+    def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
+        self.received.append(data.decode())
+        return False
 
     def _hand_on(self) -> None: ...
 
@@ -39,7 +40,7 @@ class ModelRedis:
 
     def __init__(self, table: NameTable) -> None:
         self.table = table
-        self.inbound: deque[tuple[str, bytes]] = deque()
+        self.inbound: deque[tuple[bytes, bytes]] = deque()
         self.outbound: deque[tuple[str, bytes, str]] = deque()
         self.subscribed: set[bytes] = set()
 
@@ -50,7 +51,7 @@ class ModelRedis:
     def process_one(self) -> None:
         if self.inbound:
             command, raw = self.inbound.popleft()
-            (self.subscribed.add if command == "SUBSCRIBE" else self.subscribed.discard)(raw)
+            (self.subscribed.add if command == b"SUBSCRIBE" else self.subscribed.discard)(raw)
             self.outbound.append(("answer", raw, ""))
 
     def publish(self, channel: str, text: str) -> None:
@@ -63,9 +64,9 @@ class ModelRedis:
         kind, raw, text = self.outbound.popleft()
         if kind == "answer":
             self.table.take_answer(raw, is_pattern=False)
-        elif (name := self.table.live_channel(raw)) is not None:
+        elif (name := self.table.channels.get(raw)) is not None and name.is_live:
             for listener in name.listeners:
-                listener._push(Message(name.text, text.encode()))
+                listener._push(name.text, text.encode(), None)
 
     def settle(self) -> None:
         self.send_changes()

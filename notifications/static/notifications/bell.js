@@ -4,13 +4,15 @@
  * Owns the counts, the lists and the panel while the page is open. The server owns the truth: whenever something may
  * have been missed, its rendering is fetched again. Does not own the connection (client.js) nor items (items.js).
  *
- * For the page's own scripts: each publication is a `signalbox:message` event on the document (detail: topic, data),
- * each moment from which they had better read their state anew a `signalbox:resync` event.
+ * For the page's own scripts: each publication is a `signalbox:message` event on the document (detail: topic, offset,
+ * data), each moment from which they had better read their state anew a `signalbox:resync` event. Those that want other
+ * topics import `connection` and subscribe.
  */
 
 import { connect } from "../realtime/client.js";
 import { idOf, insertItem, itemsIn, setState, showTimes } from "./items.js";
 import { Panel } from "./panel.js";
+import { Tabs } from "./tabs.js";
 import { showToast } from "./toasts.js";
 
 /** Ids remembered so that a repeated message counts once; beyond, the oldest fall under the watermark. */
@@ -20,6 +22,8 @@ const LIST_LIMIT = 100;
 /** Messages kept while the server's rendering is on its way; beyond, it is fetched once more. */
 const HELD_LIMIT = 100;
 const RETRY_MS = 5_000;
+/** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
+const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
 
 const STATUS = {
@@ -44,6 +48,8 @@ export class Bell {
   #isRefreshing = false;
   #isStale = false;
   #isMarkingSeen = false;
+  /** The refresh after a resync, while it is put off. */
+  #resyncTimer = null;
 
   /** @param {HTMLElement} root The element that the template tag rendered. */
   constructor(root) {
@@ -56,10 +62,10 @@ export class Bell {
     document.addEventListener("submit", (event) => this.#submitted(event));
     document.addEventListener("click", (event) => this.#clicked(event));
     document.addEventListener("auxclick", (event) => this.#clicked(event));
-    this.#tabs = new BroadcastChannel(`signalbox:${root.dataset.signalboxUser}`);
-    this.#tabs.onmessage = ({ data }) => data !== this.#version(document) && this.refresh();
+    const refreshIfOther = (version) => version !== this.#version(document) && this.refresh();
+    this.#tabs = new Tabs(`signalbox:${root.dataset.signalboxUser}`, refreshIfOther);
     // A page that was just made knows best: it may come from a plain form that marked something.
-    this.#tabs.postMessage(this.#version(document));
+    this.#tabs.tell(this.#version(document));
     showTimes(document);
     setInterval(() => showTimes(document), TIMES_MS);
   }
@@ -72,15 +78,26 @@ export class Bell {
     };
     showState(connection.state);
     connection.on("state", showState);
+    let isFirst = true;
     connection.on("resync", () => {
-      this.refresh();
-      document.dispatchEvent(new CustomEvent("signalbox:resync"));
+      // The page is new, and nobody else's is.
+      this.#resync(isFirst ? 0 : Math.random() * RESYNC_SPREAD_MS);
+      isFirst = false;
     });
     connection.on("message", (publication) => {
-      // After a change of user in another tab, a page of the former one must not show what is the new one's.
-      if (publication.topic === `user.${this.#root.dataset.signalboxUser}`) this.#receive(publication.data);
+      this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
+    connection.on("error", ({ code, detail }) => console.warn(`signalbox: ${code}: ${detail}`));
+  }
+
+  /** Several within the delay are one. */
+  #resync(delayMs) {
+    this.#resyncTimer ??= setTimeout(() => {
+      this.#resyncTimer = null;
+      this.refresh();
+      document.dispatchEvent(new CustomEvent("signalbox:resync"));
+    }, delayMs);
   }
 
   /** Show the inbox as the server has it now; one request at a time. */
@@ -221,7 +238,7 @@ export class Bell {
 
   async #tellTabs() {
     await this.refresh();
-    this.#tabs.postMessage(this.#version(document));
+    this.#tabs.tell(this.#version(document));
   }
 
   #opened() {
@@ -245,7 +262,7 @@ export class Bell {
         if (item.dataset.signalboxItemState === "unseen") setState(item, "seen");
       }
     }
-    this.#tabs.postMessage(this.#version(document));
+    this.#tabs.tell(this.#version(document));
     // What came meanwhile.
     if (this.#panel.isOpen) this.#markSeen();
   }
@@ -300,4 +317,7 @@ export class Bell {
 const itemVersions = (root) => itemsIn(root).map((item) => `${idOf(item)}${item.dataset.signalboxItemState}`).join();
 
 const root = document.querySelector("[data-signalbox-bell]");
-if (root) new Bell(root).follow(connect());
+
+/** The page's connection; null where there is no bell. */
+export const connection = root && connect({ user: root.dataset.signalboxUser });
+if (root) new Bell(root).follow(connection);

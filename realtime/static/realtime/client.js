@@ -1,71 +1,38 @@
 /**
- * The browser's end of `signalbox.v1`: one WebSocket that stays connected.
+ * The browser's end of `signalbox.v1`: one connection that stays, and the topics that a page hears over it.
  *
- * Owns when to connect, to wait and to give up, the frame form, and noticing a dead connection. Does not own what a
- * message means, nor remembering messages: it holds none. No dependency, no build step.
+ * Owns who listens to what, and telling the connection what becomes of the page. Does not own the protocol
+ * (session.js), the socket (link.js), the sharing between tabs (shared.js, worker.js) nor what a message means; it holds
+ * no messages.
+ * No dependency, no build step. docs/reference/client.md tells it to those who use it.
  *
  *     import { connect } from "/static/realtime/client.js";
- *     const connection = connect();
- *     connection.on("message", ({ topic, data }) => show(data));
+ *     const connection = connect({ user: "42" });
+ *     connection.on("message", ({ data }) => show(data));
  *     connection.on("resync", () => reloadTheInbox());
- *
- *                hello
- *     connecting ─────▶ open
- *        ▲ │ lost        │ lost
- *        │ ▼             ▼
- *       waiting ◀────────┘          any state ──close() or a final close code──▶ closed ──reconnect()──▶ connecting
+ *     const news = connection.subscribe("news.sport");
+ *     news.on("message", ({ data }) => showNews(data));
  */
 
-/** Why the server closed; mirrors realtime/close_codes.py. Below 4500: come back. From 4500: do not. */
-export const CLOSE_CODES = Object.freeze({
-  SLOW: 4000,
-  RESTART: 4001,
-  REDIS_LOST: 4002,
-  UNAUTHORISED: 4500,
-  FORBIDDEN_ORIGIN: 4501,
-  TOO_MANY_CONNECTIONS: 4502,
-  PROTOCOL_ERROR: 4503,
-});
+import { systemClock } from "./link.js";
+import { Session } from "./session.js";
+import { canShare, SharedSession } from "./shared.js";
 
-export const SUBPROTOCOL = "signalbox.v1";
-const BACKOFF_BASE_MS = 500;
-const BACKOFF_CAP_MS = 20_000;
-/** A connection that lasted this long was a good one: the next wait starts from the base again. */
-const STABLE_MS = 20_000;
-/** From the start of a connection to its hello. */
-const HELLO_DEADLINE_MS = 15_000;
-/** From a ping to any sign of life. */
-const PONG_DEADLINE_MS = 10_000;
-const DEFAULT_PING_MS = 25_000;
+export { CLOSE_CODES } from "./link.js";
 
 /**
- * Whether a close code says: do not come back until something else has changed.
- *
- * @param {number} code
- * @returns {boolean}
- */
-export const isFinal = (code) => code >= 4500 && code <= 4999;
-
-/**
- * How long to wait before the next try: full jitter, exponential, capped.
- *
- * @param {number} attempt Tries that have failed in a row before this wait, less one.
- * @param {() => number} random In [0, 1).
- * @returns {number} Milliseconds.
- */
-export const backoffMs = (attempt, random) =>
-  random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(attempt, 16));
-
-/**
- * @typedef {"connecting" | "open" | "waiting" | "closed"} State
- *   `open`: the server has said hello, messages come. `waiting`: lost; tries again by itself. `closed`: does not.
+ * @typedef {import("./link.js").State} State
  *
  * @typedef {{topic: string, offset?: number, data: any}} Publication
  *
  * @typedef {object} Options
  * @property {string} [url] Of the WebSocket; relative to the page, http becomes ws. Default "/ws/".
+ * @property {string | number} [user] For whom the page was made. Given it, all tabs of that user share one connection
+ *   where the browser can, and a server that takes the browser for somebody else is left alone.
  * @property {typeof WebSocket} [WebSocket] This and the following exist for tests.
- * @property {{setTimeout: Function, clearTimeout: Function, now: () => number}} [clock] Milliseconds.
+ * @property {typeof SharedWorker} [SharedWorker]
+ * @property {LockManager} [locks]
+ * @property {object} [clock]
  * @property {() => number} [random]
  * @property {EventTarget & {document?: Document, location?: Location}} [page] Usually `window`.
  * @property {(error: unknown) => void} [report] Gets what a listener throws.
@@ -80,50 +47,136 @@ export const backoffMs = (attempt, random) =>
  */
 export const connect = (options) => new Connection(options);
 
-/** One connection to the server, over as many WebSockets as it takes. Made by `connect()`. */
+/** Named events, each to its listeners; one that throws disturbs nobody. */
+class Listeners {
+  #byName;
+  #report;
+
+  constructor(names, report) {
+    this.#byName = Object.fromEntries(names.map((name) => [name, new Set()]));
+    this.#report = report;
+  }
+
+  on(name, listener) {
+    const listeners = Object.hasOwn(this.#byName, name) ? this.#byName[name] : null;
+    if (!listeners) throw new TypeError(`no event "${name}": there are ${Object.keys(this.#byName).join(", ")}`);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }
+
+  /** @returns {boolean} Whether anybody listens. */
+  emit(name, detail) {
+    for (const listener of [...this.#byName[name]]) {
+      try {
+        listener(detail);
+      } catch (error) {
+        this.#report(error);
+      }
+    }
+    return this.#byName[name].size > 0;
+  }
+}
+
+/** One topic as one part of a page hears it. Made by `Connection.subscribe()`. */
+export class Subscription {
+  #listeners;
+  #session;
+  #leave;
+  #offset = null;
+  #isStarted = false;
+  #isEnded = false;
+
+  /** @private */
+  constructor({ topic, session, leave, report }) {
+    /** @type {string | null} */
+    this.topic = topic;
+    this.#session = session;
+    this.#leave = leave;
+    this.#listeners = new Listeners(["message", "resync", "error"], report);
+  }
+
+  /**
+   * Listen.
+   *
+   * - `message` (Publication): each publication from here on, once, in order of offset.
+   * - `resync` ({topic}): publications from before this moment may have been missed, those after it come. Always the
+   *   first event; later only if the server could not bring what was missed. Read the state anew.
+   * - `error` ({code, detail, topic}): the server refuses the topic; it is not asked again. Reported if nobody listens.
+   *
+   * @param {"message" | "resync" | "error"} name
+   * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
+   * @returns {() => void} Stops the listening.
+   */
+  on(name, listener) {
+    return this.#listeners.on(name, listener);
+  }
+
+  /** Hear no more of it. Idempotent. */
+  unsubscribe() {
+    this.#leave(this);
+    this.#isEnded = true;
+  }
+
+  /**
+   * Tell the server that everything up to `offset` is dealt with. Calls are gathered: one frame a second at most, so
+   * it may be called for each message. Nothing is resent after a reconnect.
+   *
+   * @param {number} [offset] Default: of the last message heard.
+   */
+  ack(offset = this.#offset) {
+    if (offset !== null) this.#session().ack(this.topic, offset);
+  }
+
+  /** @private The connection's word to its subscriptions. */
+  take(name, detail) {
+    // In a listener of another, while this one's turn was coming.
+    if (this.#isEnded) return true;
+    if (name === "message") this.#offset = detail.offset ?? this.#offset;
+    if (name !== "subscribed") return this.#listeners.emit(name, detail);
+    if (detail.recovered && this.#isStarted) return true;
+    this.#isStarted = true;
+    return this.#listeners.emit("resync", { topic: this.topic });
+  }
+}
+
+/** A page's connection to the server. Made by `connect()`. */
 export class Connection {
-  /** The live socket; events of any other are of the past and are ignored. @type {WebSocket | null} */
-  #socket = null;
+  #options;
+  /** @type {Session | SharedSession} */
+  #session;
+  #listeners;
+  /** The user's own topic: nobody has to ask for it. @type {Subscription} */
+  #own;
+  /** @type {Set<Subscription>} */
+  #subscriptions = new Set();
+  /** Topics of which publications come now. */
+  #live = new Set();
   /** @type {State} */
   #state = "closed";
-  /** Event name → its listeners. */
-  #listeners = { message: new Set(), state: new Set(), resync: new Set(), error: new Set() };
-  /** The one timer: the hello's deadline, the next ping or its deadline, or the end of the wait, by state. */
-  #timer = null;
-  /** Tries that failed in a row. */
-  #attempt = 0;
-  #pingMs = DEFAULT_PING_MS;
-  #openedAt = 0;
-  #heardAt = 0;
-  /** When a ping went out that nothing has followed yet; null otherwise. @type {number | null} */
-  #pingedAt = null;
   /** Ends the listening to the page. @type {AbortController | null} */
   #pageListeners = null;
+  #page;
+  #report;
 
   /** @param {Options} [options] */
   constructor(options = {}) {
     this.#page = options.page ?? globalThis.window;
-    this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    this.#clock = options.clock ?? {
-      setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
-      clearTimeout: (timer) => globalThis.clearTimeout(timer),
-      // Monotonic: a clock that is set back must not put off a ping by an hour.
-      now: () => performance.now(),
-    };
-    this.#random = options.random ?? Math.random;
     this.#report = options.report ?? ((error) => (globalThis.reportError ?? console.error)(error));
     const url = new URL(options.url ?? "/ws/", this.#page?.location?.href);
     url.protocol = url.protocol.replace("http", "ws");
     /** Where it connects to; absolute. */
     this.url = url.href;
-    this.reconnect();
+    const { user, WebSocket, SharedWorker, locks, clock = systemClock, random } = options;
+    this.#options = {
+      url: this.url,
+      user: user === undefined ? undefined : String(user),
+      environment: { WebSocket, SharedWorker, locks, clock, random },
+    };
+    this.#listeners = new Listeners(["message", "resync", "state", "error"], this.#report);
+    this.#own = this.#subscription(null);
+    this.#listenToPage();
+    this.#start(this.#options.user !== undefined && canShare(this.#options.environment));
   }
-
-  #page;
-  #WebSocket;
-  #clock;
-  #random;
-  #report;
 
   /** @returns {State} */
   get state() {
@@ -133,179 +186,119 @@ export class Connection {
   /**
    * Listen.
    *
-   * - `message` (Publication): one publication, in the order in which the server sent them; at least once.
+   * - `message` (Publication), `resync` ({topic}): of the user's own topic, as on a Subscription.
    * - `state` (State): it has changed.
-   * - `resync` (): the connection is open, and publications from before that moment may have been missed: since the
-   *   page was made, or since the connection was lost. Read the state anew.
-   * - `error` ({code, detail, …}): what the server complains of, or a frame that could not be read. Reported if nobody
-   *   listens; closes nothing.
+   * - `error` ({code, detail, topic?}): what the server complains of, or a frame that could not be read. Reported if
+   *   nobody listens; closes nothing. What is about a subscription goes there.
    *
-   * @param {"message" | "state" | "resync" | "error"} name
+   * @param {"message" | "resync" | "state" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
    * @returns {() => void} Stops the listening.
    */
   on(name, listener) {
-    const listeners = this.#listeners[name];
-    if (!listeners) throw new TypeError(`no event "${name}": there are ${Object.keys(this.#listeners).join(", ")}`);
-    listeners.add(listener);
-    return () => listeners.delete(listener);
+    return (name === "message" || name === "resync" ? this.#own : this.#listeners).on(name, listener);
+  }
+
+  /**
+   * Hear a topic, over reconnects, until `unsubscribe()`.
+   *
+   * @param {string} topic
+   * @returns {Subscription}
+   */
+  subscribe(topic) {
+    const subscription = this.#subscription(String(topic));
+    this.#subscriptions.add(subscription);
+    // Others of this page hear it already: it begins when the caller has put its listeners on.
+    const begin = () => this.#live.has(topic) && subscription.take("subscribed", { recovered: false });
+    if (this.#live.has(topic)) queueMicrotask(begin);
+    else this.#session.join(topic);
+    return subscription;
+  }
+
+  /**
+   * Tell the server that the user has read these notifications.
+   *
+   * @param {number[]} ids
+   * @returns {boolean} Whether it is on its way; it is not answered. If not, use a form or try when the state is open.
+   */
+  read(ids) {
+    return this.#session.read(ids);
   }
 
   /** Try now: ends a wait, and brings back a closed connection. Nothing happens while connecting or open. */
   reconnect() {
-    if (this.#state === "connecting" || this.#state === "open") return;
     this.#listenToPage();
-    this.#attempt = 0;
-    this.#open();
+    this.#session.reconnect();
   }
 
-  /** End it for good (until `reconnect()`). Idempotent. */
+  /** End it for this page (until `reconnect()`); other tabs keep theirs. Idempotent. */
   close() {
     this.#pageListeners?.abort();
     this.#pageListeners = null;
-    this.#dropSocket();
-    this.#setState("closed");
+    this.#session.close();
   }
 
-  #open() {
-    this.#dropSocket();
-    const socket = new this.#WebSocket(this.url, [SUBPROTOCOL]);
-    this.#socket = socket;
-    const ifLive = (handle) => (event) => socket === this.#socket && handle(event);
-    socket.onmessage = ifLive((event) => this.#receive(event.data));
-    // The error event says nothing, and close always follows it.
-    socket.onclose = ifLive((event) => this.#closed(event.code));
-    this.#setTimer(HELLO_DEADLINE_MS, () => this.#closed(1006));
-    this.#setState("connecting");
+  #start(isShared) {
+    const emit = (name, detail) => this.#take(name, detail);
+    const options = { ...this.#options, emit, onFail: () => this.#start(false) };
+    this.#session = isShared ? new SharedSession(options) : new Session(options);
+    for (const { topic } of this.#subscriptions) this.#session.join(topic);
+    this.#session.reconnect();
   }
 
-  #closed(code) {
-    if (isFinal(code)) return this.close();
-    if (this.#state === "open" && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
-    this.#dropSocket();
-    this.#setTimer(backoffMs(this.#attempt, this.#random), () => this.#open());
-    this.#attempt += 1;
-    this.#setState("waiting");
+  #subscription(topic) {
+    return new Subscription({
+      topic,
+      session: () => this.#session,
+      leave: (subscription) => this.#leave(subscription),
+      report: this.#report,
+    });
   }
 
-  #receive(text) {
-    this.#heardAt = this.#clock.now();
-    this.#pingedAt = null;
-    const socket = this.#socket;
-    for (const line of String(text).split("\n")) {
-      let frame;
-      try {
-        frame = JSON.parse(line);
-      } catch (error) {
-        this.#emit("error", { code: "unreadable_frame", detail: String(error) });
-        continue;
-      }
-      this.#handle(frame);
-      // A listener may have closed the connection: the rest of the frame is no longer wanted.
-      if (socket !== this.#socket) return;
+  #leave(subscription) {
+    if (!this.#subscriptions.delete(subscription) || this.#heardBy(subscription.topic).length > 0) return;
+    this.#live.delete(subscription.topic);
+    this.#session.leave(subscription.topic);
+  }
+
+  #heardBy(topic) {
+    return [this.#own, ...this.#subscriptions].filter((subscription) => subscription.topic === topic);
+  }
+
+  /** @type {import("./session.js").Emit} */
+  #take(name, detail) {
+    if (name === "state") return this.#stateChanged(detail);
+    if (name === "own") {
+      this.#own.topic = detail;
+      return;
     }
-  }
-
-  #handle(frame) {
-    switch (frame?.type) {
-      case "hello":
-        return this.#hello(frame);
-      case "message":
-        return this.#emit("message", { topic: frame.topic, offset: frame.offset, data: frame.data });
-      case "error":
-        return this.#emit("error", frame);
-      // Anything else is for a newer client.
+    if (name === "subscribed") this.#live.add(detail.topic);
+    let isHeard = false;
+    for (const subscription of this.#heardBy(detail.topic)) {
+      isHeard = subscription.take(name, detail) || isHeard;
     }
+    if (name === "error" && !isHeard && !this.#listeners.emit("error", detail)) this.#report(detail);
   }
 
-  #hello(frame) {
-    this.#pingMs = frame.ping_seconds > 0 ? frame.ping_seconds * 1000 : DEFAULT_PING_MS;
-    this.#openedAt = this.#clock.now();
-    this.#watch();
-    this.#setState("open");
-    // Unless a listener has just closed it.
-    if (this.#state === "open") this.#emit("resync");
-  }
-
-  /** Is the server still there? Silent for too long: ping. No answer to that: it is not. */
-  #watch() {
-    const now = this.#clock.now();
-    // Counted from the ping and not from the last sign of life: a page in the background has its timers held back,
-    // and would else call every healthy connection dead.
-    if (this.#pingedAt !== null && now - this.#pingedAt >= PONG_DEADLINE_MS) return this.#closed(1006);
-    if (now - this.#heardAt >= this.#pingMs) this.#ping();
-    const due = this.#pingedAt === null ? this.#heardAt + this.#pingMs : this.#pingedAt + PONG_DEADLINE_MS;
-    this.#setTimer(due - now, () => this.#watch());
-  }
-
-  #ping() {
-    // One at a time: the deadline runs from the first.
-    if (this.#pingedAt !== null) return;
-    this.#pingedAt = this.#clock.now();
-    this.#send({ type: "ping" });
-  }
-
-  #send(frame) {
-    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(frame));
+  #stateChanged(state) {
+    if (state !== "open") this.#live.clear();
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#listeners.emit("state", state);
   }
 
   #listenToPage() {
     if (this.#pageListeners || !this.#page?.addEventListener) return;
     this.#pageListeners = new AbortController();
-    const listen = (name, listener) =>
-      this.#page.addEventListener(name, listener, { signal: this.#pageListeners.signal });
-    listen("online", () => this.#nudge());
+    const { signal } = this.#pageListeners;
+    // Those of the document do not all come up to the window.
+    const listen = (name, listener) => this.#page.addEventListener(name, listener, { signal, capture: true });
+    listen("online", () => this.#session.nudge());
     // Being offline says nothing of a server on this machine: ask it.
-    listen("offline", () => this.#nudge());
-    listen("visibilitychange", () => this.#page.document.visibilityState === "visible" && this.#nudge());
-    // A page with an open socket cannot be kept for the back button; one that is kept wakes up with a dead one.
-    listen("pagehide", () => {
-      this.#dropSocket();
-      this.#setState("waiting");
-    });
-    listen("pageshow", (event) => event.persisted && this.reconnect());
-  }
-
-  /** The world has changed: try at once if waiting, make sure if open. */
-  #nudge() {
-    if (this.#state === "waiting") return this.reconnect();
-    if (this.#state !== "open") return;
-    this.#ping();
-    this.#watch();
-  }
-
-  #dropSocket() {
-    const socket = this.#socket;
-    this.#socket = null;
-    this.#pingedAt = null;
-    this.#clearTimer();
-    socket?.close(1000);
-  }
-
-  #setTimer(ms, callback) {
-    this.#clearTimer();
-    this.#timer = this.#clock.setTimeout(callback, ms);
-  }
-
-  #clearTimer() {
-    if (this.#timer !== null) this.#clock.clearTimeout(this.#timer);
-    this.#timer = null;
-  }
-
-  #setState(state) {
-    if (state === this.#state) return;
-    this.#state = state;
-    this.#emit("state", state);
-  }
-
-  #emit(name, detail) {
-    if (name === "error" && this.#listeners.error.size === 0) this.#report(detail);
-    for (const listener of [...this.#listeners[name]]) {
-      try {
-        listener(detail);
-      } catch (error) {
-        this.#report(error);
-      }
-    }
+    listen("offline", () => this.#session.nudge());
+    listen("visibilitychange", () => this.#page.document.visibilityState === "visible" && this.#session.nudge());
+    // A page that is put away, for the back button or to save memory, holds nothing; one that is taken out comes back.
+    for (const name of ["pagehide", "freeze"]) listen(name, () => this.#session.suspend());
+    for (const name of ["pageshow", "resume"]) listen(name, () => this.#session.resume());
   }
 }

@@ -14,7 +14,7 @@ import redis.asyncio
 from realtime import connections
 from realtime.exceptions import StreamUnavailable, Unavailable
 from realtime.keys import Keys
-from realtime.publisher import aappend_entries, append_entries
+from realtime.streams.append import aappend_entries, append_entries
 from tests.redis_server import RedisServer
 
 ENTRIES = [{"n": b"1", "u": b"42", "e": b'{"id":1}'}, {"n": b"2", "u": b"43", "e": b"\x00\xff\n"}]
@@ -135,10 +135,11 @@ def test_a_forked_process_uses_a_connection_of_its_own(redis_server: RedisServer
     """The client of a parent that preloads the application, as gunicorn's does, is safe in its children."""
     program = """
 import os, sys
-from realtime import connections, publisher
+from realtime import connections
+from realtime.streams.append import append_entries
 client = connections.publisher(sys.argv[1])
 def append(guard):
-    publisher.append_entries(client, sys.argv[2], sys.argv[2] + guard, [{"n": guard.encode()}], guard_seconds=9)
+    append_entries(client, sys.argv[2], sys.argv[2] + guard, [{"n": guard.encode()}], guard_seconds=9)
 append("parent")
 children = []
 for number in range(3):

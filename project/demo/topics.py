@@ -1,0 +1,17 @@
+"""The topics of the demo: news that every signed-in person may hear."""
+
+from typing import Any
+
+from realtime.topics import Topic
+
+__all__ = ["News"]
+
+
+class News(Topic):
+    """`news.today`, `news.sport`, …: published with `manage.py publish news.today '{"headline": "…"}'`."""
+
+    pattern = "news.<slug:name>"
+
+    async def may_subscribe(self, user: Any, **parameters: Any) -> bool:
+        """Everybody who is signed in."""
+        return bool(user.is_authenticated)

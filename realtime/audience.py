@@ -1,0 +1,138 @@
+"""
+Who hears a topic in this process, and the one loop that serves them all.
+
+Owns members and writing to them: frames are made once, a socket costs one write, however many publications; nothing is
+decoded or awaited in the loop. Does not own what they are sent and when (live_topic).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from realtime.close_codes import CloseCode
+from realtime.sinks import Frame, RawSink, Sink, frames_of
+
+if TYPE_CHECKING:
+    from realtime.live_topic import LiveTopic
+
+__all__ = ["Audience", "Counters", "Membership"]
+
+logger = logging.getLogger(__name__)
+
+
+class Counters:
+    """What a hub has done; see `hub.HubStatistics`."""
+
+    __slots__ = (
+        "delivery_count",
+        "failed_count",
+        "frame_count",
+        "healed_count",
+        "publication_count",
+        "slow_count",
+        "unrecovered_count",
+    )
+
+    def __init__(self) -> None:
+        self.publication_count = self.delivery_count = self.frame_count = 0
+        self.slow_count = self.failed_count = self.healed_count = self.unrecovered_count = 0
+
+
+class Membership:
+    """One socket on one topic. Made by `Hub.join`, ended by `Hub.leave`."""
+
+    __slots__ = ("sink", "topic", "write")
+
+    def __init__(self, topic: "LiveTopic", sink: Sink) -> None:
+        self.topic = topic
+        self.sink = sink
+        # What the loop over sockets calls: with bytes for a raw sink, with a frame for any other.
+        self.write: Callable[..., None] = sink.write_bytes if isinstance(sink, RawSink) else sink.write
+
+
+class Audience:
+    """The members of a topic."""
+
+    __slots__ = ("_ahead", "_counters", "_members", "_plain", "_raw")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        # In order of joining.
+        self._members: dict[Membership, None] = {}
+        # Those of them who have been sent more than the others, and up to which offset; None while there are none.
+        self._ahead: dict[Membership, int] | None = None
+        # The others by kind of sink: the loops run over these. None after a change.
+        self._raw: tuple[Membership, ...] | None = None
+        self._plain: tuple[Membership, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Membership]:
+        return iter(tuple(self._members))
+
+    def add(self, membership: Membership, *, ahead_to: int | None = None) -> None:
+        """Let one in. It has been sent everything up to `ahead_to`, and is left out until the others are there."""
+        self._members[membership] = None
+        self._raw = None
+        if ahead_to is not None:
+            self._ahead = self._ahead or {}
+            self._ahead[membership] = ahead_to
+
+    def drop(self, membership: Membership) -> None:
+        """Nothing is written for it any more. Idempotent."""
+        if membership in self._members:
+            del self._members[membership]
+            self._raw = None
+            if self._ahead is not None:
+                self._ahead.pop(membership, None)
+
+    def send(self, frames: Sequence[bytes], offset: int) -> None:
+        """Write the frames that bring everybody to `offset`: to each those that it has not been sent."""
+        self._broadcast(frames)
+        if self._ahead is None:
+            return
+        for membership, ahead_to in tuple(self._ahead.items()):
+            if ahead_to <= offset:
+                del self._ahead[membership]
+                self._raw = None
+                for frame in frames_of(frames[len(frames) - (offset - ahead_to) :]):
+                    membership.sink.write(frame)
+        self._ahead = self._ahead or None
+
+    def tell(self, line: bytes) -> None:
+        """Write one object to everybody; nobody is ahead of the others after it."""
+        self._ahead = self._raw = None
+        self._broadcast([line])
+
+    def _broadcast(self, lines: Sequence[bytes]) -> None:
+        raw, plain = self._raw, self._plain
+        if raw is None:
+            present = [each for each in self._members if self._ahead is None or each not in self._ahead]
+            raw = self._raw = tuple(each for each in present if isinstance(each.sink, RawSink))
+            plain = self._plain = tuple(each for each in present if not isinstance(each.sink, RawSink))
+        frames = frames_of(lines)
+        self._counters.frame_count += len(frames)
+        self._counters.delivery_count += len(lines) * (len(raw) + len(plain))
+        if raw:
+            self._write(raw, frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames]))
+        if plain:
+            for frame in frames:
+                self._write(plain, frame)
+
+    def _write(self, members: Sequence[Membership], what: bytes | Frame) -> None:
+        remaining = iter(members)
+        while True:
+            try:
+                for membership in remaining:
+                    membership.write(what)
+                return
+            except Exception:
+                # Of this socket only, and it has a hole now: it is ended, and the loop goes on behind it.
+                self._counters.failed_count += 1
+                logger.debug("a socket takes nothing any more", exc_info=True)
+                self.drop(membership)
+                asyncio.get_running_loop().call_soon(
+                    membership.sink.close, CloseCode.SLOW, "writing failed: come back with the last offset"
+                )

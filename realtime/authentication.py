@@ -1,0 +1,235 @@
+"""
+Who the sessions of WebSockets belong to, when a thousand come back at once.
+
+Owns finding the user of a session: those that ask while others are being looked up are looked up together, in one hop
+to a thread and, with Django's own session and auth backends, by two queries for all. Channels' AuthMiddlewareStack
+makes a hop and two queries for each. What a session may do is not decided here.
+"""
+
+import asyncio
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError, close_old_connections
+from django.http import parse_cookie
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from realtime.close_codes import CloseCode
+from realtime.outage import Outage
+
+__all__ = ["SessionUsers", "users_of"]
+
+# What Django raises when the database is away; shared by all connections of the process.
+_AWAY = (OperationalError, InterfaceError)
+_outage = Outage("the database for the sessions of clients")
+
+_close_old_connections = sync_to_async(close_old_connections)
+
+# Sessions looked up in one hop; what is beyond waits for the next.
+BATCH_SIZE = 100
+
+
+class SessionUsers:
+    """
+    ASGI middleware: puts `cookies`, `session` and `user` into the scope, as Channels' AuthMiddlewareStack does.
+
+    The session is loaded and the user is a plain object. Nothing is written: a session whose user has changed their
+    password counts as none, and Django removes it at their next page.
+
+    Args:
+        application: What is served with them.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        cookies = _cookies(scope["headers"])
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+        key = cookies.get(settings.SESSION_COOKIE_NAME, "")
+        # PostgreSQL takes no NUL, and would make a stranger's cookie a failure of ours.
+        session = store(None if "\0" in key else key)
+        if session.session_key is None:
+            await self.application(
+                {**scope, "cookies": cookies, "session": session, "user": AnonymousUser()}, receive, send
+            )
+            return
+        try:
+            user = await _Desk.of_loop().user_of(session)
+        except _AWAY as error:
+            _outage.begin(error)
+            await receive()
+            # After accept, so that a page learns the code.
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": int(CloseCode.REDIS_LOST), "reason": "come back soon"})
+            return
+        _outage.over()
+        await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)
+
+
+def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    # A client may send several Cookie headers over HTTP/2.
+    lines = [value.decode("latin1") for name, value in headers if name == b"cookie"]
+    return parse_cookie("; ".join(lines)) if lines else {}
+
+
+class _Desk:
+    """Those who ask in one event loop."""
+
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_Desk"]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[SessionBase, asyncio.Future[Any]]] = deque()
+        # Looks up batch after batch, until nobody waits.
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of_loop(cls) -> "_Desk":
+        loop = asyncio.get_running_loop()
+        desk = cls._of_loop.get(loop)
+        if desk is None:
+            desk = cls._of_loop[loop] = cls()
+        return desk
+
+    async def user_of(self, session: SessionBase) -> Any:
+        """The user of a session, or AnonymousUser; raises what the database raises."""
+        if type(session).load is SessionBase.load:
+            # An engine that has only the async half of the interface.
+            await session._aget_session()  # type: ignore[attr-defined]
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((session, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name="realtime session users")
+        return await future
+
+    async def _work(self) -> None:
+        # Between the batches the thread's database connection is left as it is: making one may cost more than a batch.
+        await _close_old_connections()
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))]
+                await self._look_up(batch)
+        finally:
+            self._task = None
+            await _close_old_connections()
+
+    async def _look_up(self, batch: Sequence[tuple[SessionBase, asyncio.Future[Any]]]) -> None:
+        try:
+            users = await sync_to_async(users_of)([session for session, _ in batch])
+        except Exception as error:
+            await _close_old_connections()
+            if len(batch) > 1 and not isinstance(error, _AWAY):
+                # One of them is at fault; the others are not to suffer for it.
+                for each in batch:
+                    await self._look_up([each])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), user in zip(batch, users, strict=True):
+                # Cancelled where the client has gone meanwhile.
+                if not future.done():
+                    future.set_result(user)
+        finally:
+            for _, future in batch:
+                # Only where this task is cancelled with its event loop.
+                future.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """What a session says of its user."""
+
+    user_id: Any
+    backend_path: str
+    auth_hash: str
+
+
+def users_of(sessions: Sequence[SessionBase]) -> list[Any]:
+    """
+    Find the users of sessions, in their order; AnonymousUser where there is none.
+
+    Sync: it asks the database. A session counts as `django.contrib.auth.get_user` has it: its backend is one of
+    AUTHENTICATION_BACKENDS and gives the user, and the hash of their password is the one of the login, by SECRET_KEY or
+    one of its fallbacks.
+    """
+    _load(sessions)
+    claims = [_claim(session) for session in sessions]
+    wanted: defaultdict[str, set[Any]] = defaultdict(set)
+    for claim in claims:
+        if claim is not None:
+            wanted[claim.backend_path].add(claim.user_id)
+    users = {(path, pk): user for path, pks in wanted.items() for pk, user in _get_users(path, pks).items()}
+    return [
+        user
+        if claim is not None
+        and (user := users.get((claim.backend_path, claim.user_id))) is not None
+        and _is_verified(user, claim.auth_hash)
+        else AnonymousUser()
+        for claim in claims
+    ]
+
+
+def _load(sessions: Sequence[SessionBase]) -> None:
+    """Load what has not been; those of a stock database engine by one query."""
+    by_class: defaultdict[type[SessionBase], list[SessionBase]] = defaultdict(list)
+    for session in sessions:
+        if session.session_key is not None and not hasattr(session, "_session_cache"):
+            by_class[type(session)].append(session)
+    for store, group in by_class.items():
+        is_stock = (
+            issubclass(store, DatabaseStore)
+            and store.load is DatabaseStore.load
+            and store._get_session_from_db is DatabaseStore._get_session_from_db  # type: ignore[attr-defined]
+        )
+        if not is_stock or len(group) == 1:
+            continue
+        live = store.get_model_class().objects.filter(expire_date__gt=timezone.now())  # type: ignore[attr-defined]
+        rows = {row.session_key: row for row in live.filter(session_key__in={each.session_key for each in group})}
+        for session in group:
+            row = rows.get(session.session_key)
+            session._session_cache = {} if row is None else session.decode(row.session_data)  # type: ignore[attr-defined]
+
+
+def _claim(session: SessionBase) -> _Claim | None:
+    # Reading an item loads the session, if that was not done before.
+    try:
+        text, path = session[SESSION_KEY], session[BACKEND_SESSION_KEY]
+        user_id = get_user_model()._meta.pk.to_python(text)
+    except (KeyError, ValidationError):
+        return None
+    if path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    return _Claim(user_id=user_id, backend_path=path, auth_hash=session.get(HASH_SESSION_KEY) or "")
+
+
+def _get_users(backend_path: str, user_ids: set[Any]) -> dict[Any, Any]:
+    backend = load_backend(backend_path)
+    if isinstance(backend, ModelBackend) and type(backend).get_user is ModelBackend.get_user and len(user_ids) > 1:
+        found = get_user_model()._default_manager.in_bulk(user_ids)
+        return {pk: user for pk, user in found.items() if backend.user_can_authenticate(user)}
+    return {user_id: backend.get_user(user_id) for user_id in user_ids}
+
+
+def _is_verified(user: Any, auth_hash: str) -> bool:
+    if not hasattr(user, "get_session_auth_hash"):
+        return True
+    if not auth_hash:
+        return False
+    return constant_time_compare(auth_hash, user.get_session_auth_hash()) or any(
+        constant_time_compare(auth_hash, fallback) for fallback in user.get_session_auth_fallback_hash()
+    )

@@ -1,0 +1,249 @@
+"""
+What Redis keeps of a topic: the position of its newest publication, and the last ones for clients that come back.
+
+Owns the call that writes it (offset, history, idempotency and PUBLISH in one) and the one that reads it. Does not own
+the Redis channel and host of a topic (layer), which topics there are (topics), nor the calls that people make
+(publisher).
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+from realtime import lua
+from realtime.exceptions import SubscriptionClosed
+from realtime.keys import Keys
+from realtime.publications import Crypter, History, Position, parse, seal
+
+__all__ = ["HistoryPolicy", "HistoryReader", "Outgoing", "PublishCall", "Published", "publish_all", "publish_all_async"]
+
+IDEMPOTENCY_SECONDS = 300.0
+# A topic that nothing was published on for so long begins a new epoch.
+POSITION_SECONDS = 86_400.0
+# Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
+TOPICS_PER_READING = 64
+# Beyond every offset.
+_END: Final = 2**53
+_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
+
+_encode = msgspec.json.Encoder().encode
+_PUBLISH: Final = lua.Script("publish")
+_READ: Final = lua.Script("read_history")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPolicy:
+    """
+    What Redis keeps of a topic for clients that come back.
+
+    Attributes:
+        size: The newest so many publications; with 0, a client that has missed one is told so.
+        age_seconds: All of it is forgotten so long after the last one.
+    """
+
+    size: int = 100
+    age_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.size < 0 or self.age_seconds <= 0:
+            raise ValueError(f"a history has a size of at least 0 and an age above 0 seconds, not {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """
+    Where a publication stands.
+
+    Attributes:
+        position: Its offset and the epoch of the counter.
+        receiver_count: Processes that were subscribed to the topic when it was published.
+        is_repeat: Whether it had been published before, under the same idempotency key; then nothing was done.
+    """
+
+    position: Position
+    receiver_count: int
+    is_repeat: bool
+
+
+class Outgoing(NamedTuple):
+    """
+    What is to be published.
+
+    Attributes:
+        topic: Where.
+        data: JSON text, from `publisher.encode`.
+        history: What Redis keeps of the topic.
+        idempotency_key: Published once under this key, for five minutes; without it, each time.
+    """
+
+    topic: str
+    data: bytes
+    history: HistoryPolicy
+    idempotency_key: str | None = None
+
+
+class PublishCall:
+    """One call of `lua/publish.lua`, for sync and async clients and for pipelines."""
+
+    def __init__(self, outgoing: Outgoing, *, keys: Keys, channel: str, crypter: Crypter | None = None) -> None:
+        topic, data, history, idempotency_key = outgoing
+        names = [keys.topic_position(topic), keys.topic_history(topic)]
+        if idempotency_key is not None:
+            names.append(keys.topic_idempotency(topic, idempotency_key))
+        before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
+        # A frame is one line: the line breaks that JSON may have between two tokens become spaces.
+        if b"\n" in data or b"\r" in data:
+            data = data.translate(_ONE_LINE)
+        before, after = seal(before, b',"data":%b}' % data, crypter)
+        self.arguments: tuple[Any, ...] = (
+            len(names),
+            *names,
+            channel,
+            before,
+            after,
+            history.size,
+            round(history.age_seconds * 1000),
+            round(max(POSITION_SECONDS, history.age_seconds) * 1000),
+            _new_epoch(),
+            round(IDEMPOTENCY_SECONDS * 1000),
+        )
+
+    def run(self, client: redis.Redis) -> Published:
+        """One round trip; redis.RedisError or OSError when Redis did not answer."""
+        try:
+            return _published(client.evalsha(_PUBLISH.sha, *self.arguments))
+        except NoScriptError:
+            return _published(client.eval(_PUBLISH.text, *self.arguments))
+
+    async def arun(self, client: redis.asyncio.Redis) -> Published:
+        """The async twin of `run`."""
+        try:
+            return _published(await client.evalsha(_PUBLISH.sha, *self.arguments))
+        except NoScriptError:
+            return _published(await client.eval(_PUBLISH.text, *self.arguments))
+
+
+def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """Publish in order, in one round trip; errors as `PublishCall.run`."""
+    with client.pipeline(transaction=False) as pipeline:
+        for number, call in enumerate(calls):
+            _PUBLISH.add_to(pipeline, number, call.arguments)
+        return [_published(reply) for reply in pipeline.execute()]
+
+
+async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """The async twin of `publish_all`."""
+    async with client.pipeline(transaction=False) as pipeline:
+        for number, call in enumerate(calls):
+            _PUBLISH.add_to(pipeline, number, call.arguments)
+        return [_published(reply) for reply in await pipeline.execute()]
+
+
+class HistoryReader:
+    """
+    Reads histories on one Redis host; what is asked for while a round trip is under way shares the next one.
+
+    So a thousand clients that come back at once cost a few round trips, and a topic is read once for all who want it.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
+        self._client, self._keys, self._crypter = client, keys, crypter
+        # Topic → the lowest offset that somebody is at, and what they wait for; of readings that have not begun.
+        self._wanted: dict[str, tuple[int, asyncio.Future[History]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def read(self, topic: str, *, after: int | None) -> History:
+        """
+        Position and history of a topic, as of one moment after this call.
+
+        Args:
+            after: What came after this offset is wanted, or None: only the position is.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer.
+            SubscriptionClosed: The reader was stopped meanwhile.
+        """
+        after = _END if after is None else after
+        lowest, future = self._wanted.get(topic, (after, None))
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+        self._wanted[topic] = (min(after, lowest), future)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="history reader")
+        # Others may be waiting for it too.
+        return await asyncio.shield(future)
+
+    async def stop(self) -> None:
+        """End the reading under way. It can be used again."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        futures: list[asyncio.Future[History]] = []
+        try:
+            while self._wanted:
+                # Everybody who asks in this tick goes into the same round trip.
+                await asyncio.sleep(0)
+                batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
+                futures = [future for _, _, future in batch]
+                try:
+                    histories = await self._read([(topic, after) for topic, after, _ in batch])
+                except Exception as error:
+                    for future in futures:
+                        _fail(future, error)
+                else:
+                    for future, history in zip(futures, histories, strict=True):
+                        future.set_result(history)
+        finally:
+            self._task = None
+            for future in (*futures, *(future for _, future in self._wanted.values())):
+                if not future.done():
+                    _fail(future, SubscriptionClosed())
+            self._wanted.clear()
+
+    async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for number, (topic, after) in enumerate(topics):
+                names = (self._keys.topic_position(topic), self._keys.topic_history(topic))
+                arguments = (len(names), *names, after, round(POSITION_SECONDS * 1000), _new_epoch())
+                _READ.add_to(pipeline, number, arguments)
+            replies = await pipeline.execute()
+        return [self._history(*reply) for reply in replies]
+
+    def _history(self, offset: int, epoch: bytes, payloads: Sequence[bytes]) -> History:
+        newest = expected = Position(offset, epoch.decode())
+        frames: list[bytes] = []
+        # Newest first: what does not join on without a hole, or is of an earlier epoch, is of no use to anybody.
+        for payload in payloads:
+            publication = parse(payload, self._crypter)
+            if publication is None or publication.position != expected:
+                break
+            frames.append(publication.frame)
+            expected = Position(expected.offset - 1, expected.epoch)
+        return History(position=newest, frames=frames[::-1])
+
+
+def _published(reply: tuple[int, bytes, int]) -> Published:
+    offset, epoch, receiver_count = reply
+    return Published(
+        position=Position(offset, epoch.decode()), receiver_count=max(receiver_count, 0), is_repeat=receiver_count < 0
+    )
+
+
+def _new_epoch() -> str:
+    """Unlike any before it."""
+    return secrets.token_hex(5)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    future.set_exception(error)
+    # If nobody waits any more, nobody has to be told.
+    future.exception()

@@ -1,0 +1,146 @@
+"""
+A Channels channel layer on the multiplexer: everything stock consumers expect, and publications with offsets.
+
+Owns publishing, and which Redis host and channel a name lives on. The parent, `channels_redis.pubsub`, keeps the
+channel layer specification; its Redis side is replaced (loop_layer): it polls, holds one lock across round trips,
+queues without bound, and no longer calls `on_reconnect`. Does not own sockets (hub) nor the form of a publication
+(publications).
+"""
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
+
+from realtime import connections
+from realtime.history import Outgoing, PublishCall, Published, publish_all, publish_all_async
+from realtime.hub import Hub
+from realtime.keys import Keys
+from realtime.loop_layer import LoopLayer
+from realtime.publications import Crypter
+
+__all__ = ["RedisChannelLayer"]
+
+
+class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
+    """
+    The channel layer of this project: `"BACKEND": "realtime.layer.RedisChannelLayer"`.
+
+    Args:
+        hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
+        prefix: Put before every Redis channel of the layer.
+        capacity: The most messages that wait for one consumer; more are dropped and counted.
+        on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
+            "redis.disconnected"; what is published from then on is missed.
+        on_reconnect: Likewise when it is back and everything is subscribed again.
+        symmetric_encryption_keys, serializer_format: As for channels_redis; publications are encrypted too.
+
+    Guarantees:
+        In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
+        reaches each of its consumers in publish order, or is counted as dropped.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Any] | None = None,
+        *,
+        prefix: str = "asgi",
+        capacity: int = 100,
+        on_disconnect: str | None = None,
+        on_reconnect: str | None = None,
+        symmetric_encryption_keys: Sequence[str] | None = None,
+        serializer_format: str = "msgpack",
+    ) -> None:
+        super().__init__(symmetric_encryption_keys=symmetric_encryption_keys, serializer_format=serializer_format)
+        self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
+        self.prefix = prefix
+        self.capacity = capacity
+        self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
+        # Histories bear the layer's prefix too: two layers on one Redis keep apart.
+        self.keys = Keys("" if prefix == "asgi" else prefix)
+        self.crypter: Crypter | None = self._serializer.crypter
+        # Messages that full consumers lost, on all event loops of this process.
+        self.dropped_count = 0
+
+    # Publishing -------------------------------------------------------------------------------------------------------
+
+    def publish_now(self, outgoing: Outgoing) -> Published:
+        """Publish from sync code, on a pooled connection of the process; see `publish`."""
+        return self._call(outgoing).run(self._sync_publishers[self.shard_of(outgoing.topic)])
+
+    async def publish(self, outgoing: Outgoing) -> Published:
+        """
+        Publish on a topic: offset, history and PUBLISH in one round trip.
+
+        Who hears the topic through the hub gets it spliced into a frame; stock consumers in the group of the same name
+        get {"type": "realtime.message", "topic": …, "offset": …, "data": JSON text}.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
+        """
+        return await self._call(outgoing).arun(self._get_layer().shard(outgoing.topic).publisher)
+
+    def publish_many_now(self, items: Sequence[Outgoing]) -> list[Published]:
+        """Publish in order from sync code, in one round trip a host."""
+        results: dict[int, Published] = {}
+        for shard, indexes in self._by_shard(items).items():
+            calls = [self._call(items[index]) for index in indexes]
+            results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
+        return [results[index] for index in range(len(items))]
+
+    async def publish_many(self, items: Sequence[Outgoing]) -> list[Published]:
+        """The async twin of `publish_many_now`."""
+        results: dict[int, Published] = {}
+        for shard, indexes in self._by_shard(items).items():
+            calls = [self._call(items[index]) for index in indexes]
+            publisher = self._get_layer().shards[shard].publisher
+            results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
+        return [results[index] for index in range(len(items))]
+
+    # Who is where -----------------------------------------------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub:
+        """The hub of the running event loop."""
+        return self._get_layer().hub
+
+    def shard_of(self, topic: str) -> int:
+        """Which host a topic lives on: its place in `hosts`."""
+        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts)))
+
+    def redis_channel(self, topic: str) -> str:
+        """The Redis channel of a topic, and of the group of the same name."""
+        return f"{self.prefix}__group__{topic}"
+
+    def deserialize(self, message: Any) -> Any:
+        """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
+        return dict(message) if isinstance(message, dict) else super().deserialize(message)
+
+    def _by_shard(self, items: Sequence[Outgoing]) -> dict[int, list[int]]:
+        indexes: dict[int, list[int]] = {}
+        for index, outgoing in enumerate(items):
+            indexes.setdefault(self.shard_of(outgoing.topic), []).append(index)
+        return indexes
+
+    def _call(self, outgoing: Outgoing) -> PublishCall:
+        channel = self.redis_channel(outgoing.topic)
+        return PublishCall(outgoing, keys=self.keys, channel=channel, crypter=self.crypter)
+
+    @functools.cached_property
+    def _sync_publishers(self) -> list[redis.Redis]:
+        # Publishing twice is worse than not at all: callers are told, and know whether it matters.
+        timeout_seconds = connections.CALLER_TIMEOUT_SECONDS
+        return [connections.publisher(host, timeout_seconds=timeout_seconds, retries=0) for host in self.hosts]
+
+    def _get_layer(self) -> LoopLayer:
+        loop = asyncio.get_running_loop()
+        layer: LoopLayer | None = self._layers.get(loop)
+        if layer is None:
+            layer = self._layers[loop] = LoopLayer(self)
+            # Closing the loop flushes the layer first.
+            _wrap_close(self, loop)
+        return layer

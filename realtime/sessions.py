@@ -1,0 +1,330 @@
+"""
+One client's side of `signalbox.v1`: what it has asked for and what it may.
+
+Owns a connection's topics, permissions and limits, the answers to its frames, in their order, and the counters of what
+was refused and closed. Does not own the socket (sinks), who gets what (hub), nor how a connection is accepted
+(consumers).
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from realtime import protocol, topics
+from realtime.close_codes import CloseCode
+from realtime.conf import RealtimeSettings
+from realtime.exceptions import FrameRefused, SubscriptionClosed
+from realtime.hub import Hub, Membership
+from realtime.outage import REDIS_ERRORS, Outage
+from realtime.publications import Position
+from realtime.sinks import Frame, Sink
+from realtime.tokens import TokenBucket
+
+__all__ = ["REFUSED_LIMIT", "WAITING_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
+
+logger = logging.getLogger(__name__)
+
+# Joining a topic that takes longer than this is taken for a lost Redis.
+JOIN_TIMEOUT_SECONDS = 5.0
+# A permission that is not decided by then is refused for now.
+PERMISSION_TIMEOUT_SECONDS = 10.0
+# More refused objects than this end a connection: who misspells learns of it, a flood of rubbish costs little.
+REFUSED_LIMIT = 16
+# Objects that wait for one that takes time (a permission, a history); more end the connection.
+WAITING_LIMIT = 256
+# Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
+INTERNAL_ERROR = 1011
+_TAKES_TIME = (protocol.Subscribe, protocol.Read)
+
+# Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
+_outage = Outage("Redis for the topics of clients")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatistics:
+    """What the clients of this process have come to since it began."""
+
+    open_count: int
+    opened_count: int
+    # Objects that were answered by an error, by its code.
+    refused_counts: Mapping[str, int]
+    # Connections that were closed from this side, by close code.
+    closed_counts: Mapping[int, int]
+
+
+class _Counters:
+    def __init__(self) -> None:
+        self.open_count = self.opened_count = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[int] = Counter()
+
+
+_counters = _Counters()
+
+
+def statistics() -> SessionStatistics:
+    """Counters and state of this moment."""
+    return SessionStatistics(
+        open_count=_counters.open_count,
+        opened_count=_counters.opened_count,
+        refused_counts=dict(_counters.refused),
+        closed_counts=dict(_counters.closed),
+    )
+
+
+class ClientSession:
+    """
+    A connection of a signed-in user; the `Receiver` of its socket.
+
+    Args:
+        user: Whose it is.
+        on_read: Called as (user id, notification ids), in a thread, when the client says what was read.
+    """
+
+    __slots__ = (
+        "_hub",
+        "_is_over",
+        "_limits",
+        "_on_read",
+        "_permitted",
+        "_refused_count",
+        "_sink",
+        "_tokens",
+        "_user",
+        "_waiting",
+        "_worker",
+        "acked",
+        "memberships",
+    )
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        user: Any,
+        limits: RealtimeSettings,
+        on_read: Callable[[Any, list[int]], Coroutine[Any, Any, Any]] | None,
+    ) -> None:
+        self._hub, self._user, self._limits, self._on_read = hub, user, limits, on_read
+        self._sink: Sink
+        # Topic → its membership.
+        self.memberships: dict[str, Membership] = {}
+        # Topic → the offset up to which the client has dealt with it; None before the first.
+        self.acked: dict[str, int] | None = None
+        # Topics of which it was asked whether the user may hear them, oldest first; None before the first.
+        self._permitted: dict[str, bool] | None = None
+        self._refused_count = 0
+        self._tokens = TokenBucket(per_second=limits.frames_per_second, burst=limits.frames_burst)
+        # Objects behind the one that the worker deals with; None while there is no worker.
+        self._waiting: deque[Any] | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    def start(self, sink: Sink, since: Position | None) -> None:
+        """
+        Join the user's own topic and say hello; what the client says meanwhile waits.
+
+        Args:
+            sink: Where frames go.
+            since: Where the client was on its own topic.
+
+        Guarantees:
+            The topic is live before hello is written: what is published after a client has seen hello reaches it.
+        """
+        self._sink = sink
+        _counters.open_count += 1
+        _counters.opened_count += 1
+        self._start_worker(partial(self._open, since))
+
+    def close(self) -> None:
+        """The connection is over: leave every topic. Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        _counters.open_count -= 1
+        if self._worker is not None:
+            self._worker.cancel()
+        for membership in self.memberships.values():
+            self._hub.leave(membership)
+        self.memberships.clear()
+
+    def close_slow(self) -> None:
+        """More is unsent than is allowed: end it here, so that the others are not held up."""
+        if not self._is_over:
+            self._hub.count_slow()
+            self._end(CloseCode.SLOW, "reads too slowly: come back with the last offset")
+
+    def take_text(self, text: str) -> None:
+        """A frame came from the client. Answers are written in the order of the questions; never waits."""
+        size_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
+        if size_bytes > protocol.FRAME_LIMIT_BYTES:
+            self._end(CloseCode.PROTOCOL_ERROR, f"a frame is at most {protocol.FRAME_LIMIT_BYTES} bytes")
+            return
+        for line in text.split("\n"):
+            if self._is_over:
+                return
+            if not self._tokens.take():
+                self._end(CloseCode.PROTOCOL_ERROR, f"at most {self._limits.frames_per_second:g} objects a second")
+                return
+            try:
+                frame = protocol.decode(line)
+            except FrameRefused as refused:
+                self._refuse(refused.code, refused.detail)
+                continue
+            if self._waiting is None:
+                self._take(frame)
+            elif len(self._waiting) < WAITING_LIMIT:
+                self._waiting.append(frame)
+            else:
+                self._end(CloseCode.PROTOCOL_ERROR, "more questions than can be answered")
+
+    def take_binary(self) -> None:
+        """A binary message came; on servers whose sockets are not ours."""
+        self._end(CloseCode.PROTOCOL_ERROR, "binary messages are not understood")
+
+    # What takes time --------------------------------------------------------------------------------------------------
+
+    def _start_worker(self, job: Callable[[], Awaitable[None]]) -> None:
+        self._waiting = deque()
+        self._worker = asyncio.create_task(self._work(job), name="realtime client")
+
+    async def _work(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Deal with what takes time, and with what came behind it, in order."""
+        try:
+            await job()
+            while self._waiting and not self._is_over:
+                frame = self._waiting.popleft()
+                if isinstance(frame, _TAKES_TIME):
+                    await self._answer(frame)
+                else:
+                    self._take(frame)
+        except Exception:
+            logger.exception("a client of user %s could not be served", self._user.pk)
+            self._end(INTERNAL_ERROR, "the server failed: come back soon")
+        finally:
+            self._waiting = self._worker = None
+
+    async def _open(self, since: Position | None) -> None:
+        topic = topics.user_topic(self._user.pk)
+        limit = self._limits.connections_per_user
+        # Those who are on their way in are counted, and from here to being one of them nothing waits.
+        if self._hub.member_count(topic) >= limit:
+            self._end(CloseCode.TOO_MANY_CONNECTIONS, f"at most {limit} connections of one user")
+        else:
+            await self._join(topic, since, preface=protocol.hello(self._user.pk))
+
+    async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_SECONDS):
+                self.memberships[topic] = await self._hub.join(topic, self._sink, since=since, preface=preface)
+        except (*REDIS_ERRORS, SubscriptionClosed) as error:
+            _outage.begin(error)
+            self._end(CloseCode.REDIS_LOST, "come back soon")
+        else:
+            _outage.over()
+
+    async def _answer(self, frame: Any) -> None:
+        match frame:
+            case protocol.Subscribe():
+                await self._subscribe(frame)
+            case protocol.Read(ids=ids):
+                await self._read(ids)
+
+    async def _subscribe(self, frame: protocol.Subscribe) -> None:
+        topic = frame.topic
+        limit = self._limits.topics_per_connection
+        if topic not in self.memberships and len(self.memberships) >= limit:
+            self._refuse("too_many_topics", f"a connection hears at most {limit} topics: unsubscribe from one", topic)
+            return
+        if not await self._is_permitted(topic):
+            return
+        if (known := self.memberships.pop(topic, None)) is not None:
+            # Asked again: it begins anew, from the offset that it gives now.
+            self._hub.leave(known)
+        await self._join(topic, frame.since())
+
+    async def _is_permitted(self, topic: str) -> bool:
+        """Whether the user may hear the topic; if not, the client has been told."""
+        match = topics.resolve(topic)
+        if match is None:
+            self._refuse("unknown_topic", "no app of this site declares such a topic", topic)
+            return False
+        permitted = self._permitted = self._permitted if self._permitted is not None else {}
+        if topic not in permitted:
+            try:
+                async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
+                    permitted[topic] = await topics.may_subscribe(match, self._user)
+            except Exception:
+                logger.exception("whether user %s may hear %s could not be decided", self._user.pk, topic)
+                self._refuse("failed", "it could not be decided whether this user may hear the topic", topic)
+                return False
+            if len(permitted) > self._limits.topics_per_connection:
+                del permitted[next(iter(permitted))]
+        if not permitted[topic]:
+            self._refuse("forbidden", "this user may not hear the topic", topic)
+            return False
+        return True
+
+    async def _read(self, ids: list[int]) -> None:
+        if self._on_read is None:
+            self._refuse("unsupported", "this site takes no read marks here")
+            return
+        try:
+            await self._on_read(self._user.pk, ids)
+        except Exception:
+            logger.exception("what user %s has read could not be recorded", self._user.pk)
+            self._refuse("failed", "what was read could not be recorded")
+
+    # What does not ----------------------------------------------------------------------------------------------------
+
+    def _take(self, frame: Any) -> None:
+        match frame:
+            case protocol.Ping():
+                self._write(protocol.PONG)
+            case protocol.Ack(topic=topic, offset=offset):
+                self._ack(topic, offset)
+            case protocol.Unsubscribe(topic=topic):
+                if (membership := self.memberships.pop(topic, None)) is not None:
+                    self._hub.leave(membership)
+                if self.acked is not None:
+                    self.acked.pop(topic, None)
+                self._write(protocol.unsubscribed(topic))
+            case _:
+                self._start_worker(partial(self._answer, frame))
+
+    def _ack(self, topic: str, offset: int) -> None:
+        membership = self.memberships.get(topic)
+        if membership is None:
+            self._refuse("not_subscribed", "acknowledge topics that are subscribed", topic)
+            return
+        if offset > membership.topic.offset:
+            self._refuse("bad_offset", "nothing was sent with that offset", topic)
+            return
+        if self.acked is None:
+            self.acked = {}
+        self.acked[topic] = max(offset, self.acked.get(topic, 0))
+
+    # Limits -----------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, code: str, detail: str, topic: str | None = None) -> None:
+        _counters.refused[code] += 1
+        self._refused_count += 1
+        if self._refused_count > REFUSED_LIMIT:
+            self._end(CloseCode.PROTOCOL_ERROR, f"{REFUSED_LIMIT} objects were refused")
+            return
+        self._write(protocol.error(code=code, detail=detail, topic=topic))
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._is_over:
+            return
+        _counters.closed[code] += 1
+        self.close()
+        self._sink.close(code, reason)
+
+    def _write(self, payload: bytes) -> None:
+        if not self._is_over:
+            self._sink.write(Frame(payload))

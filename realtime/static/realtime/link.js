@@ -1,0 +1,269 @@
+/**
+ * One WebSocket that stays connected, over as many sockets as it takes.
+ *
+ * Owns when to connect, to wait and to give up, splitting frames into objects, and noticing a dead connection. Does not
+ * own what the objects mean (session.js). Runs in a page or in a worker.
+ *
+ *                hello
+ *     connecting ─────▶ open
+ *        ▲ │ lost        │ lost
+ *        │ ▼             ▼
+ *       waiting ◀────────┘          any state ──close() or a final close code──▶ closed ──reconnect()──▶ connecting
+ */
+
+/** Why the server closed; mirrors realtime/close_codes.py. Below 4500: come back. From 4500: do not. */
+export const CLOSE_CODES = Object.freeze({
+  SLOW: 4000,
+  RESTART: 4001,
+  REDIS_LOST: 4002,
+  UNAUTHORISED: 4500,
+  FORBIDDEN_ORIGIN: 4501,
+  TOO_MANY_CONNECTIONS: 4502,
+  PROTOCOL_ERROR: 4503,
+});
+
+export const SUBPROTOCOL = "signalbox.v1";
+const BACKOFF_BASE_MS = 500;
+const BACKOFF_CAP_MS = 20_000;
+/** From this attempt on the bound of the wait is the cap. */
+const CAPPED_ATTEMPT = Math.ceil(Math.log2(BACKOFF_CAP_MS / BACKOFF_BASE_MS));
+/** A connection that lasted this long was a good one: the next wait starts from the base again. */
+const STABLE_MS = 20_000;
+/** From the start of a connection to its hello. */
+const HELLO_DEADLINE_MS = 15_000;
+/** From a ping to any sign of life. */
+const PONG_DEADLINE_MS = 10_000;
+const DEFAULT_PING_MS = 25_000;
+/** The longest wait that a server can ask for. */
+const RETRY_AFTER_LIMIT_MS = 300_000;
+/** Somebody could not make sense of what was said (RFC 6455, 7.4.1), and will hardly do so soon. */
+const MISUNDERSTOOD = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
+
+/**
+ * Whether a close code says: do not come back until something else has changed.
+ *
+ * @param {number} code
+ * @returns {boolean}
+ */
+export const isFinal = (code) => code >= 4500 && code <= 4999;
+
+/**
+ * How long to wait before the next try: full jitter, exponential, capped.
+ *
+ * @param {number} attempt Tries that have failed in a row before this wait, less one.
+ * @param {() => number} random In [0, 1).
+ * @returns {number} Milliseconds.
+ */
+export const backoffMs = (attempt, random) =>
+  random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(attempt, 16));
+
+/**
+ * The wait that the server asks for as it stops.
+ *
+ * @param {number} code
+ * @param {string} [reason] `retry_after=<seconds>`.
+ * @returns {number | null} Milliseconds; null if it asks for none.
+ */
+export const retryAfterMs = (code, reason = "") => {
+  const seconds = code === CLOSE_CODES.RESTART && /^retry_after=(\d+(?:\.\d+)?)$/.exec(reason)?.[1];
+  return seconds ? Math.min(Number(seconds) * 1000, RETRY_AFTER_LIMIT_MS) : null;
+};
+
+/**
+ * @typedef {"connecting" | "open" | "waiting" | "closed"} State
+ *   `open`: the server has said hello. `waiting`: lost, tries again by itself; or put away with its page. `closed`:
+ *   does not try.
+ *
+ * @typedef {object} Environment What a browser has and a test replaces; each has a default.
+ * @property {typeof WebSocket} [WebSocket]
+ * @property {{setTimeout: Function, clearTimeout: Function, now: () => number}} [clock] Milliseconds.
+ * @property {() => number} [random]
+ */
+
+/** @type {Required<Environment>["clock"]} */
+export const systemClock = {
+  setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+  clearTimeout: (timer) => globalThis.clearTimeout(timer),
+  // Monotonic: a clock that is set back must not put off a ping by an hour.
+  now: () => performance.now(),
+};
+
+export class Link {
+  /** The live socket; events of any other are of the past and are ignored. @type {WebSocket | null} */
+  #socket = null;
+  /** @type {State} */
+  #state = "closed";
+  /** The one timer: the hello's deadline, the next ping or its deadline, or the end of the wait, by state. */
+  #timer = null;
+  /** Tries that failed in a row. */
+  #attempt = 0;
+  /** Whether the wait is one that the server asked for; nothing but `reconnect()` cuts that short. */
+  #isToldToWait = false;
+  #pingMs = DEFAULT_PING_MS;
+  #openedAt = 0;
+  #heardAt = 0;
+  /** When a ping went out that nothing has followed yet; null otherwise. @type {number | null} */
+  #pingedAt = null;
+  #url;
+  #onState;
+  #onFrame;
+  #WebSocket;
+  #clock;
+  #random;
+
+  /**
+   * @param {object} options
+   * @param {() => string} options.url Absolute; asked for each socket.
+   * @param {(state: State) => void} options.onState It has changed.
+   * @param {(frame: any) => void} options.onFrame One object from the server, in order.
+   * @param {Environment} [options.environment]
+   */
+  constructor({ url, onState, onFrame, environment = {} }) {
+    this.#url = url;
+    this.#onState = onState;
+    this.#onFrame = onFrame;
+    this.#WebSocket = environment.WebSocket ?? globalThis.WebSocket;
+    this.#clock = environment.clock ?? systemClock;
+    this.#random = environment.random ?? Math.random;
+  }
+
+  /** @returns {State} */
+  get state() {
+    return this.#state;
+  }
+
+  /** Try now: ends a wait, and brings back a closed connection. Nothing happens while connecting or open. */
+  reconnect() {
+    if (this.#socket) return;
+    this.#attempt = 0;
+    this.#open();
+  }
+
+  /** End it for good (until `reconnect()`). Idempotent. */
+  close() {
+    this.#dropSocket();
+    this.#setState("closed");
+  }
+
+  /** Give the socket up and wait, without a timer, for `resume()`. */
+  suspend() {
+    if (this.#state === "closed") return;
+    this.#dropSocket();
+    this.#setState("waiting");
+  }
+
+  /** Undo `suspend()`; what was closed stays so. */
+  resume() {
+    if (this.#state === "waiting") this.reconnect();
+  }
+
+  /** The world has changed: try at once if waiting, make sure if open. */
+  nudge() {
+    if (this.#state === "waiting" && !this.#isToldToWait) this.#open();
+    if (this.#state !== "open") return;
+    this.#ping();
+    this.#watch();
+  }
+
+  /**
+   * @param {...object} frames They go in one WebSocket frame.
+   * @returns {boolean} Whether they are on their way; nothing is kept for later.
+   */
+  send(...frames) {
+    if (this.#socket?.readyState !== 1) return false;
+    this.#socket.send(frames.map((frame) => JSON.stringify(frame)).join("\n"));
+    return true;
+  }
+
+  #open() {
+    this.#dropSocket();
+    const socket = new this.#WebSocket(this.#url(), [SUBPROTOCOL]);
+    this.#socket = socket;
+    const ifLive = (handle) => (event) => socket === this.#socket && handle(event);
+    socket.onmessage = ifLive((event) => this.#receive(event.data));
+    // The error event says nothing, and close always follows it.
+    socket.onclose = ifLive((event) => this.#closed(event.code, event.reason));
+    this.#setTimer(HELLO_DEADLINE_MS, () => this.#closed(1006));
+    this.#setState("connecting");
+  }
+
+  #closed(code, reason) {
+    if (isFinal(code)) return this.close();
+    if (this.#state === "open" && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
+    if (MISUNDERSTOOD.has(code)) this.#attempt = Math.max(this.#attempt, CAPPED_ATTEMPT);
+    this.#dropSocket();
+    const told = retryAfterMs(code, reason);
+    this.#isToldToWait = told !== null;
+    this.#setTimer(told ?? backoffMs(this.#attempt, this.#random), () => this.#open());
+    this.#attempt += 1;
+    this.#setState("waiting");
+  }
+
+  #receive(text) {
+    this.#heardAt = this.#clock.now();
+    this.#pingedAt = null;
+    const socket = this.#socket;
+    for (const line of String(text).split("\n")) {
+      let frame;
+      try {
+        frame = JSON.parse(line);
+      } catch (error) {
+        frame = { type: "error", code: "unreadable_frame", detail: String(error) };
+      }
+      this.#onFrame(frame);
+      if (frame?.type === "hello" && socket === this.#socket) this.#hello(frame);
+      // A listener may have closed the connection: the rest of the frame is no longer wanted.
+      if (socket !== this.#socket) return;
+    }
+  }
+
+  #hello(frame) {
+    this.#pingMs = frame.ping_seconds > 0 ? frame.ping_seconds * 1000 : DEFAULT_PING_MS;
+    this.#openedAt = this.#clock.now();
+    this.#watch();
+    this.#setState("open");
+  }
+
+  /** Is the server still there? Silent for too long: ping. No answer to that: it is not. */
+  #watch() {
+    const now = this.#clock.now();
+    // Counted from the ping and not from the last sign of life: a page in the background has its timers held back,
+    // and would else call every healthy connection dead.
+    if (this.#pingedAt !== null && now - this.#pingedAt >= PONG_DEADLINE_MS) return this.#closed(1006);
+    if (now - this.#heardAt >= this.#pingMs) this.#ping();
+    const due = this.#pingedAt === null ? this.#heardAt + this.#pingMs : this.#pingedAt + PONG_DEADLINE_MS;
+    this.#setTimer(due - now, () => this.#watch());
+  }
+
+  #ping() {
+    // One at a time: the deadline runs from the first.
+    if (this.#pingedAt !== null) return;
+    this.#pingedAt = this.#clock.now();
+    this.send({ type: "ping" });
+  }
+
+  #dropSocket() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#pingedAt = null;
+    this.#isToldToWait = false;
+    this.#clearTimer();
+    socket?.close(1000);
+  }
+
+  #setTimer(ms, callback) {
+    this.#clearTimer();
+    this.#timer = this.#clock.setTimeout(callback, ms);
+  }
+
+  #clearTimer() {
+    if (this.#timer !== null) this.#clock.clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #setState(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#onState(state);
+  }
+}

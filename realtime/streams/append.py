@@ -1,0 +1,86 @@
+"""
+Appending to Redis Streams, from sync and from async code.
+
+Owns the packing of a batch and what its failure means. Does not own clients (connections, conf) nor what entries say.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import redis
+import redis.asyncio
+
+from realtime import lua
+from realtime.exceptions import StreamUnavailable
+from realtime.outage import REDIS_ERRORS
+
+__all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
+
+# Lua passes at most 8000 values in one call; an entry of ours has three fields.
+ENTRY_FIELDS_LIMIT = 1000
+
+
+def append_entries(
+    redis: redis.Redis,
+    stream_key: str,
+    guard_key: str,
+    entries: Iterable[Mapping[str, bytes]],
+    *,
+    guard_seconds: float,
+) -> bool:
+    """
+    Append entries to a stream, all or none, once.
+
+    Args:
+        redis: A client from `realtime.connections.publisher`.
+        stream_key: The stream; it is made if it is not there.
+        guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
+        entries: Field → value for each entry, in their order; at most 1000 fields each.
+        guard_seconds: For how long the batch is known to be appended already; at least one.
+
+    Returns:
+        Whether they were appended now; False if an earlier call with this guard did it.
+
+    Raises:
+        StreamUnavailable: Redis did not take them, or its answer was lost. Calling again is safe.
+        ValueError: An entry has no field, or too many.
+
+    Guarantees:
+        Calls with one guard append once, also at the same time and after a lost answer, while the guard lives.
+        No event loop and no new connection: one round trip on a pooled one.
+    """
+    arguments = _pack(entries, guard_seconds)
+    try:
+        return bool(redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+    except REDIS_ERRORS as error:
+        raise _unavailable(stream_key, error) from error
+
+
+async def aappend_entries(
+    redis: redis.asyncio.Redis,
+    stream_key: str,
+    guard_key: str,
+    entries: Iterable[Mapping[str, bytes]],
+    *,
+    guard_seconds: float,
+) -> bool:
+    """The async twin of `append_entries`; takes a client from `realtime.connections.async_publisher`."""
+    arguments = _pack(entries, guard_seconds)
+    try:
+        return bool(await redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+    except REDIS_ERRORS as error:
+        raise _unavailable(stream_key, error) from error
+
+
+def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = [max(1, round(guard_seconds))]
+    for entry in entries:
+        if not 0 < len(entry) <= ENTRY_FIELDS_LIMIT:
+            raise ValueError(f"an entry has {len(entry)} fields: give it 1 to {ENTRY_FIELDS_LIMIT}")
+        arguments.append(2 * len(entry))
+        for field, value in entry.items():
+            arguments += (field, value)
+    return arguments
+
+
+def _unavailable(stream_key: str, error: Exception) -> StreamUnavailable:
+    return StreamUnavailable(f"the stream {stream_key} took nothing ({type(error).__name__}: {error}): try again later")
