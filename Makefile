@@ -8,7 +8,7 @@ SHELL := /bin/sh
 # Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean .venv/run .venv/dev .venv/browser
+.PHONY: help run test check bench bench-peers clean .venv/run .venv/dev .venv/browser
 
 PYTHON := .venv/bin/python
 # Probed by running them: a pyenv shim is there, and fails, for versions that are not active. So pyenv's own versions and
@@ -20,7 +20,7 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
 PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --prefer-binary --no-compile
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for another port), Ctrl-C stops it
 	@exec $(PYTHON) -m project.run --stop-with-parent
@@ -40,8 +40,15 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
 
+bench: .venv/dev ## measure speed and memory, 40 minutes (ARGS="--quick" for less; needs Linux and cc)
+	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-peers: ## fetch the servers to compare with (npm, apt-get)
+	@benchmarks/peers/fetch.sh
+
 clean: ## remove all that make has made: .venv, caches, and the site's data in var/
-	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache \
+		benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/run:

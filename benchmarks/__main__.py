@@ -1,0 +1,134 @@
+"""
+`python -m benchmarks`, or `make bench`: measure, compare, and keep the results.
+
+Owns the command line and the order of runs: scenario by scenario, and in each the servers in turn, again and again, so
+that what changes on the machine meanwhile touches all alike.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks import charts, machine, results, tables, targets
+from benchmarks.load_client import build
+from benchmarks.processes import BenchmarkError
+from benchmarks.scenarios import FULL, QUICK, SCENARIOS, Figures, Scenario, Sizes
+from benchmarks.servers import SERVERS, Server
+from benchmarks.stage import Stage
+
+__all__ = ["main", "measure"]
+
+QUIET_LOAD = 1.0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 0, or 1 if a server could not be measured."""
+    options = _options(words)
+    console = Console(stderr=options.json)
+    sizes = QUICK if options.quick else FULL
+    runs = options.runs or (1 if options.quick else 3)
+    servers = [SERVERS[name] for name in options.server or SERVERS]
+    scenarios = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
+    for server in [server for server in servers if server.missing()]:
+        console.print(f"[yellow]left out: {server.title}: {server.missing()}")
+    servers = [server for server in servers if server.missing() is None]
+    if not options.quick and machine.load_average() > QUIET_LOAD:
+        console.print(f"[yellow]the load is {machine.load_average():.1f}: other programs will disturb the figures")
+    build()
+    with Stage(users=max(_users(scenario, sizes) for scenario in scenarios)) as stage:
+        measured, failures = measure(scenarios, servers, stage, sizes, runs=runs, console=console)
+    for failure in failures:
+        console.print(f"[red]{failure}", soft_wrap=True)
+    if not options.quick:
+        measured = results.merge(results.load(), measured)
+        _keep(measured, runs)
+    if options.json:
+        sys.stdout.write(json.dumps(measured, indent=1) + "\n")
+    else:
+        _show(console, measured, [scenario.name for scenario in scenarios], with_targets=not options.quick)
+    return 1 if failures else 0
+
+
+def measure(
+    scenarios: Sequence[Scenario],
+    servers: Sequence[Server],
+    stage: Stage,
+    sizes: Sizes,
+    *,
+    runs: int,
+    console: Console,
+) -> tuple[results.Results, list[str]]:
+    """Everything asked for; the results, and a sentence for each server that could not be measured."""
+    figures: dict[tuple[str, str], list[Figures]] = {}
+    failures = []
+    plan = [
+        (scenario, server)
+        for scenario in scenarios
+        for _ in range(min(runs, scenario.runs))
+        for server in servers
+        if server.is_ours or not scenario.ours_only
+    ]
+    bar = Progress(
+        TextColumn("{task.description:<60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    with bar:
+        task = bar.add_task("", total=len(plan))
+        for scenario, server in plan:
+            bar.update(task, description=f"{scenario.name}: {server.title}")
+            try:
+                figures.setdefault((scenario.name, server.name), []).append(scenario.run(server, stage, sizes))
+            except (BenchmarkError, OSError) as error:
+                failures.append(f"{scenario.name}: {server.title}: {error}")
+            bar.advance(task)
+    summary: results.Results = {}
+    for (scenario_name, server_name), each in figures.items():
+        if each:
+            summary.setdefault(scenario_name, {})[server_name] = results.summarize(each)
+    return summary, failures
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure Signalbox beside other servers.")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be given again")
+    parser.add_argument("--server", action="append", choices=SERVERS, help="only this one; may be given again")
+    parser.add_argument("--runs", type=int, help="of each server in each scenario; 3 by default, 1 with --quick")
+    parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; keeps nothing")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
+    return parser.parse_args(words)
+
+
+def _users(scenario: Scenario, sizes: Sizes) -> int:
+    sockets = {"idle": max(sizes.idle), "storm": sizes.storm}
+    return sockets.get(scenario.name, sizes.connections)
+
+
+def _keep(measured: results.Results, runs: int) -> None:
+    results.save(measured)
+    charts.draw_all(measured)
+    head = f"Medians of {runs} runs; {machine.describe()}; the server on one core, everything else on the other.\n\n"
+    (results.DIRECTORY / "latest.md").write_text(head + tables.markdown(measured))
+
+
+def _show(console: Console, measured: results.Results, names: Sequence[str], *, with_targets: bool) -> None:
+    for name in names:
+        if name in measured:
+            console.print(tables.terminal(name, measured))
+    if not with_targets:
+        return
+    table = Table("target", "limit", "measured", "", title="Targets", title_justify="left", box=SIMPLE_HEAD)
+    for outcome in targets.check(measured):
+        limit = f"{'≥' if outcome.target.is_floor else '≤'} {outcome.target.limit:g}"
+        value = "–" if outcome.value is None else f"{outcome.value:,.2f}"
+        verdict = {None: "not measured", True: "[green]met", False: "[red]missed"}[outcome.is_met]
+        table.add_row(outcome.target.text, limit, value, verdict)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

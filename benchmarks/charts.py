@@ -1,0 +1,142 @@
+"""
+Bar charts as SVG, by hand: no library, light and dark by the reader's own setting.
+
+Owns the drawing. Does not own the figures (results).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from benchmarks.results import DIRECTORY, Results
+from benchmarks.servers import SERVERS
+
+__all__ = ["bar_chart", "draw_all"]
+
+WIDTH, LABEL_WIDTH, VALUE_WIDTH, ROW_HEIGHT, BAR_HEIGHT, TOP = 760, 250, 110, 30, 18, 58
+STYLE = """
+svg { font: 13px system-ui, sans-serif; }
+.title { font-weight: 600; font-size: 15px; }
+.ours { fill: #2563eb; } .peer { fill: #94a3b8; } .stock { fill: #d97706; }
+text { fill: #0f172a; } .note { fill: #64748b; font-size: 12px; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e2e8f0; } .note { fill: #94a3b8; }
+  .ours { fill: #60a5fa; } .peer { fill: #64748b; } .stock { fill: #f59e0b; }
+}
+""".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    scenario: str
+    figure: str
+    title: str
+    note: str
+    form: Callable[[float], str]
+    # Where the largest is a thousand times the smallest, bars of their logarithms.
+    is_logarithmic: bool = False
+
+
+def _rate(value: float) -> str:
+    return f"{value / 1e6:.2f} M/s" if value >= 1e6 else f"{value / 1e3:.1f} k/s"
+
+
+_CHARTS = (
+    _Chart(
+        "fanout",
+        "deliveries_per_second",
+        "Fan-out, flat out: deliveries a second",
+        "one process, one topic, 1,000 sockets, 154-byte messages; more is better; logarithmic",
+        _rate,
+        is_logarithmic=True,
+    ),
+    _Chart(
+        "paced",
+        "p99_ms",
+        "20 messages a second to 1,000 sockets: 99th percentile of latency",
+        "from before publishing to the client's read; less is better; those that cannot hold the pace are left out",
+        "{:.1f} ms".format,
+    ),
+    _Chart(
+        "unicast",
+        "server_cpu_us",
+        "Unicast to 1,000 users: server CPU a delivery",
+        "one message to each in turn; less is better; logarithmic",
+        "{:.1f} µs".format,
+        is_logarithmic=True,
+    ),
+    _Chart(
+        "idle",
+        "kb_per_connection_10000",
+        "Memory of an idle connection, of 10,000",
+        "growth of the server's memory; less is better",
+        "{:.1f} KB".format,
+    ),
+)
+
+
+def draw_all(results: Results) -> list[str]:
+    """Draw what has been measured into the results directory; the names of the files."""
+    written = []
+    for chart in _CHARTS:
+        servers = results.get(chart.scenario, {})
+        bars = [
+            (SERVERS[name].title, float(servers[name][chart.figure]), _kind(name))
+            for name in SERVERS
+            if servers.get(name, {}).get(chart.figure) and not servers[name].get("fell_behind")
+        ]
+        if not bars:
+            continue
+        name = f"{chart.scenario}.svg"
+        svg = bar_chart(chart.title, chart.note, bars, form=chart.form, is_logarithmic=chart.is_logarithmic)
+        DIRECTORY.mkdir(exist_ok=True)
+        (DIRECTORY / name).write_text(svg)
+        written.append(name)
+    return written
+
+
+def bar_chart(
+    title: str,
+    note: str,
+    bars: Sequence[tuple[str, float, str]],
+    *,
+    form: Callable[[float], str],
+    is_logarithmic: bool = False,
+) -> str:
+    """
+    One SVG image.
+
+    Args:
+        bars: (label, value above 0, "ours" | "peer" | "stock"), from top to bottom.
+        form: Says a value in words.
+    """
+    values = [value for _, value, _ in bars]
+    # On a logarithmic scale the smallest has a bar too: a tenth of a decade below it is the left edge.
+    floor = math.log10(min(values)) - 0.1 if is_logarithmic else 0.0
+    scale = (lambda value: math.log10(value) - floor) if is_logarithmic else (lambda value: value)
+    largest = max(map(scale, values))
+    room = WIDTH - LABEL_WIDTH - VALUE_WIDTH
+    height = TOP + ROW_HEIGHT * len(bars) + 8
+    label = escape(f"{title}: " + ", ".join(f"{name} {form(value)}" for name, value, _ in bars), quote=True)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">',
+        f"<style>{STYLE}</style>",
+        f'<text class="title" x="0" y="18">{escape(title)}</text>',
+        f'<text class="note" x="0" y="38">{escape(note)}</text>',
+    ]
+    for index, (name, value, kind) in enumerate(bars):
+        y = TOP + index * ROW_HEIGHT
+        width = max(1.0, scale(value) / largest * room)
+        parts += [
+            f'<text x="{LABEL_WIDTH - 10}" y="{y + 14}" text-anchor="end">{escape(name)}</text>',
+            f'<rect class="{kind}" x="{LABEL_WIDTH}" y="{y}" width="{width:.1f}" height="{BAR_HEIGHT}" rx="2"/>',
+            f'<text x="{LABEL_WIDTH + width + 8:.1f}" y="{y + 14}">{escape(form(value))}</text>',
+        ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _kind(server: str) -> str:
+    if server.startswith("signalbox"):
+        return "ours"
+    return "stock" if server.startswith("channels") else "peer"

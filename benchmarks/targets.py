@@ -1,0 +1,119 @@
+"""
+What the project promises of its speed, in figures, and whether a run keeps it.
+
+Owns the numbers. A target whose scenario or peer was not measured is left open, not met.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.results import Results
+
+__all__ = ["TARGETS", "Outcome", "Target", "check"]
+
+
+class _NotMeasured(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    Attributes:
+        text: The promise.
+        value: The figure that it is about, from the results.
+        limit: What it is compared with.
+        is_floor: Whether the figure must be at least the limit; else at most.
+    """
+
+    text: str
+    value: Callable[[Results], float]
+    limit: float
+    is_floor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A target, its figure in these results, and whether it is met; None for both if it was not measured."""
+
+    target: Target
+    value: float | None
+    is_met: bool | None
+
+
+def check(results: Results) -> list[Outcome]:
+    """Every target against the results."""
+    outcomes = []
+    for target in TARGETS:
+        try:
+            value = target.value(results)
+        except (_NotMeasured, ZeroDivisionError):
+            outcomes.append(Outcome(target, None, None))
+        else:
+            outcomes.append(Outcome(target, value, value >= target.limit if target.is_floor else value <= target.limit))
+    return outcomes
+
+
+def _figure(results: Results, scenario: str, server: str, name: str) -> float:
+    try:
+        return float(results[scenario][server][name])
+    except KeyError:
+        raise _NotMeasured from None
+
+
+def _of(scenario: str, name: str, server: str = "signalbox", *, to: str | None = None) -> Callable[[Results], float]:
+    def value(results: Results) -> float:
+        own = _figure(results, scenario, server, name)
+        return own if to is None else own / _figure(results, scenario, to, name)
+
+    return value
+
+
+def _lost(results: Results) -> float:
+    """Messages that any of ours lost or doubled, anywhere."""
+    ours = [
+        figures
+        for servers in results.values()
+        for server, figures in servers.items()
+        if server.startswith("signalbox") and "lost" in figures
+    ]
+    if not ours:
+        raise _NotMeasured
+    return float(sum(figures["lost"] + figures["doubled"] for figures in ours))
+
+
+TARGETS = (
+    Target("lost or doubled, anywhere", _lost, 0, is_floor=False),
+    Target(
+        "flat-out fan-out, × uWebSockets.js",
+        _of("fanout", "deliveries_per_second", to="uwebsockets"),
+        1.0,
+        is_floor=True,
+    ),
+    Target(
+        "flat-out fan-out, × stock Channels on uvicorn",
+        _of("fanout", "deliveries_per_second", to="channels-pubsub-uvicorn"),
+        400,
+        is_floor=True,
+    ),
+    Target(
+        "flat-out fan-out on Daphne, × stock Channels on Daphne",
+        _of("fanout", "deliveries_per_second", "signalbox-daphne", to="channels-pubsub-daphne"),
+        300,
+        is_floor=True,
+    ),
+    Target("unicast, CPU × uWebSockets.js", _of("unicast", "server_cpu_us", to="uwebsockets"), 1.1, is_floor=False),
+    Target(
+        "20 messages/s to 1,000, p99 × uWebSockets.js", _of("paced", "p99_ms", to="uwebsockets"), 1.3, is_floor=False
+    ),
+    Target(
+        "20 messages/s to 1,000, CPU × uWebSockets.js",
+        _of("paced", "server_cpu_us", to="uwebsockets"),
+        1.5,
+        is_floor=False,
+    ),
+    Target("idle connection, KB", _of("idle", "kb_per_connection_10000"), 22, is_floor=False),
+    Target("10,000 connections in one process, failed", _of("idle", "failed_10000"), 0, is_floor=False),
+    Target("notify() to socket at 50/s, p99 ms", _of("end-to-end", "p99_ms"), 15, is_floor=False),
+    Target("connect storm of 2,000 sessions, a second", _of("storm", "connects_per_second"), 500, is_floor=True),
+)
