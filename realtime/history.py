@@ -151,6 +151,9 @@ class HistoryReader:
     Reads histories on one Redis host; what is asked for while a round trip is under way shares the next one.
 
     So a thousand clients that come back at once cost a few round trips, and a topic is read once for all who want it.
+
+    Guarantees:
+        One round trip at a time: histories are handed out in the order of their moments.
     """
 
     def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:

@@ -31,7 +31,12 @@ class TopicSource(Protocol):
         """Subscribe to the topic's Redis channel."""
 
     async def read_history(self, topic: str, *, after: int | None) -> History:
-        """Position and history of the topic, as of one moment after this call; see `HistoryReader.read`."""
+        """
+        Position and history of the topic, as of one moment after this call; see `HistoryReader.read`.
+
+        Guarantees:
+            Histories of one topic are handed out in the order of their moments.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +171,6 @@ class Hub:
         failures = 0
         while True:
             torn_count = topic.torn_count
-            topic.hold()
             try:
                 history = await self._source.read_history(topic.name, after=topic.offset)
             except Exception as error:

@@ -95,14 +95,10 @@ class LiveTopic:
             self.tear()
 
     def tear(self) -> None:
-        """Something may be missing: what comes is held until `catch_up`."""
+        """Something may be missing: what comes is held until `catch_up`; what came is in the history read for that."""
         self.torn_count += 1
-        self.hold()
-        self._on_hole(self)
-
-    def hold(self) -> None:
-        """Hold what comes from now on; what came before is older than the history that is read next."""
         self._held, self._held_bytes = [], 0
+        self._on_hole(self)
 
     def catch_up(self, history: History) -> None:
         """Bring the members to where the topic was when `history` was read, or tell them that this cannot be done."""

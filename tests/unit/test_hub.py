@@ -1,0 +1,138 @@
+"""The hub against a model of Redis: whatever the interleaving, a member misses nothing, or is told."""
+
+import pytest
+
+from realtime import live_topic
+from realtime.audience import Counters
+from realtime.exceptions import SubscriptionClosed
+from realtime.publications import History, Position, head_of
+from tests.hub_model import TOPICS, Client, ClientSink, Schedule
+
+CALM = "join join leave cancel publish publish publish subscribe deliver deliver read answer"
+
+
+@pytest.mark.parametrize("seed", range(50))
+async def test_on_a_sound_connection_nothing_needs_healing(seed: int) -> None:
+    """Newcomers come to where the members are, and no member is bothered by it."""
+    schedule = Schedule(seed, history_size=10_000)
+    await schedule.run(CALM)
+    assert schedule.hub.statistics().healed_count == 0
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_with_a_long_history_nobody_misses_anything(seed: int) -> None:
+    """Lost connections, unread histories and cancelled newcomers: whoever comes back gets all that it has missed."""
+    schedule = Schedule(seed, history_size=10_000)
+    every: list[Client] = []
+    schedule.clients = {name: _Remembering(every) for name in TOPICS}
+    await schedule.run(f"{CALM} lose fail")
+    for client in every:
+        assert client.recovered == [client.since is not None]
+        assert len(set(client.received)) == len(client.received)
+    assert schedule.hub.statistics().unrecovered_count == 0
+    assert schedule.hub.statistics().failed_count == 0
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_with_a_short_history_whoever_misses_something_is_told(seed: int) -> None:
+    """Where history does not reach back, or a client never was where it says, it is told, and gets what follows."""
+    schedule = Schedule(seed, history_size=seed % 4, lies=0.5)
+    await schedule.run(f"{CALM} lose fail")
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_a_wiped_redis_is_told(seed: int) -> None:
+    """A counter that begins anew has another epoch; nobody takes it for the old one, whoever sees it first."""
+    schedule = Schedule(seed, history_size=(0, 3, 10_000)[seed % 3], is_encrypted=seed % 10 == 0, lies=0.5)
+    await schedule.run(f"{CALM} lose fail wipe")
+
+
+@pytest.mark.parametrize("seed", range(50))
+async def test_what_is_too_much_to_hold_is_read_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than may be held or remembered is dropped, and had from history instead; who cannot have it is told."""
+    monkeypatch.setattr(live_topic, "HELD_LIMIT_BYTES", 100)
+    schedule = Schedule(seed, history_size=10_000)
+    await schedule.run("join leave publish publish deliver read answer" + " lose subscribe" * (seed % 2))
+    assert schedule.hub.statistics().unrecovered_count == 0
+
+
+def publication(number: int, epoch: str = "e1") -> bytes:
+    """A payload as Redis brings it."""
+    return b'%b%d\n{"type":"message","topic":"a","offset":%d,"data":["%b",%d]}' % (
+        head_of(epoch),
+        number,
+        number,
+        epoch.encode(),
+        number,
+    )
+
+
+def history_at(number: int, count: int = 0) -> History:
+    """The newest `count` publications of epoch e1 up to `number`."""
+    payloads = [publication(each) for each in range(number - count + 1, number + 1)]
+    return History(position=Position(number, "e1"), frames=[payload.partition(b"\n")[2] for payload in payloads])
+
+
+@pytest.fixture
+def topic() -> live_topic.LiveTopic:
+    """A topic at offset 5 of epoch e1, without members."""
+    topic = live_topic.LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    topic.catch_up(history_at(5))
+    return topic
+
+
+async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: live_topic.LiveTopic) -> None:
+    """It was sent more than the members, who then never come to where it is: it goes on with them."""
+    member, newcomer = Client(None), Client(Position(5, "e1"))
+    topic.admit(ClientSink(member), since=None, history=None, preface=None)
+    topic.admit(ClientSink(newcomer), since=newcomer.since, history=history_at(7, 2), preface=None)
+    assert (member.position, newcomer.position) == ((5, "e1"), (7, "e1"))
+    topic.take([publication(1, "e2")])
+    assert member.position == newcomer.position == (1, "e2")
+    assert (member.recovered, newcomer.recovered) == ([False, False], [True, False])
+
+
+@pytest.mark.parametrize(("limit_bytes", "is_remembered"), [(10_000, True), (100, False)])
+async def test_what_is_sent_while_a_history_is_read_is_remembered(
+    topic: live_topic.LiveTopic, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, is_remembered: bool
+) -> None:
+    """A newcomer whose history is older than where the members are by now gets the rest too, or is told."""
+    monkeypatch.setattr(live_topic, "HELD_LIMIT_BYTES", limit_bytes)
+    newcomer = Client(Position(4, "e1"))
+    topic.newcomer_came()
+    topic.take([publication(6), publication(7), publication(8)])
+    topic.admit(ClientSink(newcomer), since=newcomer.since, history=history_at(6, 3), preface=None)
+    assert newcomer.position == (8, "e1")
+    assert newcomer.received == [("e1", number) for number in (5, 6, 7, 8) if is_remembered]
+    assert newcomer.recovered == [is_remembered]
+
+
+class _Remembering(list[Client]):
+    """A list that also puts down in another what was ever in it."""
+
+    def __init__(self, every: list[Client]) -> None:
+        super().__init__()
+        self._every = every
+
+    def append(self, client: Client) -> None:
+        self._every.append(client)
+        super().append(client)
+
+
+async def test_a_closed_hub_lets_nobody_in() -> None:
+    """Whoever is on the way in when the hub is closed is told so; members are written nothing any more."""
+    schedule = Schedule(0, history_size=10)
+    for name in TOPICS:
+        schedule.join(name)
+    await schedule.turn()
+    schedule.redis.subscribe("a")
+    schedule.redis.deliver("a", 1)
+    await schedule.turn()
+    schedule.redis.read_one()
+    await schedule.hub.close()
+    schedule.redis.answer_one()
+    for task in tuple(schedule.joining):
+        with pytest.raises(SubscriptionClosed):
+            await task
+    assert schedule.hub.statistics().topic_count == 0
+    assert schedule.hub.statistics().membership_count == 0
