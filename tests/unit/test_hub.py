@@ -6,7 +6,8 @@ from realtime import live_topic
 from realtime.audience import Counters
 from realtime.exceptions import SubscriptionClosed
 from realtime.publications import History, Position, head_of
-from tests.hub_model import TOPICS, Client, ClientSink, Schedule
+from tests.hub_model import TOPICS, Schedule
+from tests.topic_clients import Client, ClientSink
 
 CALM = "join join leave cancel publish publish publish subscribe deliver deliver read answer"
 
