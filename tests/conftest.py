@@ -1,5 +1,6 @@
 """What every test may ask for: one real Redis for the run, a key prefix of its own, and a check of what it leaves."""
 
+import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,14 @@ from tests.redis_server import RedisServer
 
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
 PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a second database, leave out what the first has shown for both."""
+    if "DATABASE_URL" in os.environ:
+        again = [item for item in items if item.get_closest_marker("database_independent")]
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if not item.get_closest_marker("database_independent")]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -35,6 +35,7 @@ from tests.browser import launch_options
 from tests.domain import make_users
 
 pytestmark = [
+    pytest.mark.database_independent,
     pytest.mark.acceptance,
     # One browser for all of them: starting it takes longer than most of the tests.
     pytest.mark.asyncio(loop_scope="module"),

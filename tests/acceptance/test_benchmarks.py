@@ -14,7 +14,7 @@ from benchmarks.load_client import compiler
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 needs_load_client = pytest.mark.skipif(
     compiler() is None or not Path("/proc/self/smaps_rollup").exists(),
     reason="the load client is C and Linux: install a C compiler",

@@ -21,7 +21,7 @@ from tests.acceptance.deployed_site import DeployedSite
 from tests.browser import launch_options
 from tests.waiting import DEADLINE_SECONDS, wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
 
 COUNT = "[data-signalbox-count]"
 ITEMS = "[data-signalbox-list=bell] [data-notification-id] [data-signalbox-message]"

@@ -21,6 +21,8 @@ import sys
 from pathlib import Path
 from project.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.database_independent
+
 with EmbeddedServer(Path(sys.argv[1])) as server:
     print(server.url, flush=True)
     sys.stdin.read()

@@ -19,6 +19,8 @@ from realtime.leases import Lease
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

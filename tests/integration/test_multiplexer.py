@@ -18,6 +18,8 @@ from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 QUICK = Backoff(base_seconds=0.01, cap_seconds=0.05)
 
 

@@ -19,7 +19,7 @@ from realtime.server import EXTENSION, FrameProtocol
 from tests.integration.serving import HELLO, LIMIT_BYTES, REQUEST, Application, RawClient, frame, serving, statistics
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from realtime.sockets import SocketStatistics
 from tests.integration.serving import HELLO, LIMIT_BYTES, Application, RawClient, frame, serving, statistics
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 
 async def test_entries_from_before_the_group_existed_are_handled(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys

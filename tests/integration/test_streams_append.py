@@ -137,6 +137,8 @@ def test_a_forked_process_uses_a_connection_of_its_own(redis_server: RedisServer
 import os, sys
 from realtime import connections
 from realtime.streams.append import append_entries
+
+pytestmark = pytest.mark.database_independent
 client = connections.publisher(sys.argv[1])
 def append(guard):
     append_entries(client, sys.argv[2], sys.argv[2] + guard, [{"n": guard.encode()}], guard_seconds=9)

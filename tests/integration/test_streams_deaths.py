@@ -23,6 +23,8 @@ from tests.streams import (
 )
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 QUICK = {"lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
 
 

@@ -14,6 +14,8 @@ from tests.redis_server import RedisServer
 from tests.streams import STREAM, Recorder, append, dead_letters, pending_count, working
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 
 def fail_on(*poison: str, error: type[Exception] = ValueError):
     def fail(name: str) -> None:

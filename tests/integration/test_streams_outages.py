@@ -14,6 +14,8 @@ from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 PATIENT = {"lease_seconds": 300, "claim_interval_seconds": 300}
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests import browser
 
+pytestmark = pytest.mark.database_independent
+
 ROOT = Path(__file__).resolve().parents[2]
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
