@@ -119,6 +119,8 @@ def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
             number, _, token = frame.partition(b"\n")
             before, _, after = crypter.decrypt(token).partition(b"\n")
             frame = before + number + after
+        if not frame:
+            raise ValueError("it is cut short")
         return Publication(Position(int(offset), epoch.decode()), frame)
     except Exception:
         # Not ours, cut short, or of another key: the place that it leaves is seen as a hole.

@@ -1,0 +1,116 @@
+"""The form of a publication on Redis: cut apart as it was made, and never taken for something else."""
+
+import logging
+from typing import Any
+
+import msgpack
+import pytest
+from channels_redis.serializers import registry
+from cryptography.fernet import Fernet, MultiFernet
+
+from realtime.publications import MARK, History, Position, Publication, head_of, parse, seal
+
+
+def payload_of(offset: int, epoch: str, before: bytes, after: bytes) -> bytes:
+    """What lua/publish.lua makes."""
+    number = b"%d" % offset
+    return head_of(epoch) + number + b"\n" + before + number + after
+
+
+BEFORE, AFTER = b'{"type":"message","topic":"news.today","offset":', ',"data":{"headline":"Zug fährt"}}'.encode()
+FRAME = '{"type":"message","topic":"news.today","offset":17,"data":{"headline":"Zug fährt"}}'.encode()
+
+
+def crypter() -> MultiFernet:
+    return MultiFernet([Fernet(Fernet.generate_key())])
+
+
+def test_a_payload_is_cut_into_place_and_frame() -> None:
+    """The frame is the bytes that were put together, untouched."""
+    publication = parse(payload_of(17, "m1f9", BEFORE, AFTER))
+    assert publication == Publication(Position(17, "m1f9"), FRAME)
+
+
+def test_an_encrypted_payload_gives_the_same_frame_and_shows_nothing() -> None:
+    """Whoever reads Redis sees where a publication stands, not what it says."""
+    key = crypter()
+    payload = payload_of(17, "m1f9", *seal(BEFORE, AFTER, key))
+    assert parse(payload, key) == Publication(Position(17, "m1f9"), FRAME)
+    assert b"headline" not in payload
+    assert b"news" not in payload
+
+
+def test_stock_consumers_get_an_event() -> None:
+    """Topic, offset, and the data as the JSON text that was published."""
+    assert Publication(Position(17, "m1f9"), FRAME).as_event() == {
+        "type": "realtime.message",
+        "topic": "news.today",
+        "offset": 17,
+        "data": '{"headline":"Zug fährt"}',
+    }
+
+
+@pytest.mark.parametrize("message", [{}, {"type": "x"}, {f"k{number}": number for number in range(70_000)}, None, 0xC1])
+def test_no_message_of_a_stock_sender_is_taken_for_a_publication(message: Any) -> None:
+    """Neither MessagePack, JSON nor encrypted messages begin with the mark."""
+    assert not msgpack.packb(message).startswith(MARK)
+    for name in ("json", "msgpack"):
+        for keys in (None, ["secret"]):
+            serialized = registry.get_serializer(name, symmetric_encryption_keys=keys).serialize(message)
+            assert parse(serialized) is None
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xc1",
+        b"\xc1m1f9:17",
+        b"\xc1m1f9:17\n",
+        b"\xc1m1f9:x\n17\n",
+        b"\xc1\xff:17\n",
+        b"\xc1:\n",
+    ],
+)
+def test_what_cannot_be_read_is_said_and_passed_over(
+    payload: bytes, is_encrypted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A payload that is cut short or rubbish is no publication: its place is seen as a hole."""
+    with caplog.at_level(logging.WARNING):
+        assert parse(payload, crypter() if is_encrypted else None) is None
+    assert "a publication cannot be read" in caplog.text
+
+
+def test_what_was_encrypted_with_another_key_cannot_be_read() -> None:
+    """Nor what was not encrypted at all."""
+    assert parse(payload_of(17, "m1f9", *seal(BEFORE, AFTER, crypter())), crypter()) is None
+    assert parse(payload_of(17, "m1f9", BEFORE, AFTER), crypter()) is None
+
+
+NEWEST = Position(10, "e")
+
+
+@pytest.mark.parametrize(
+    ("since", "missed"),
+    [
+        (Position(10, "e"), []),
+        (Position(9, "e"), [b"10"]),
+        (Position(7, "e"), [b"8", b"9", b"10"]),
+        (Position(6, "e"), None),
+        (Position(0, "e"), None),
+        (Position(11, "e"), None),
+        (Position(2**53, "e"), None),
+        (Position(9, "f"), None),
+        (Position(9, ""), None),
+        (Position(0, ""), None),
+    ],
+)
+def test_what_was_missed_is_known_or_not(since: Position, missed: list[bytes] | None) -> None:
+    """Too old, of the future or of another epoch is not known, and never guessed."""
+    assert History(position=NEWEST, frames=[b"8", b"9", b"10"]).since(since) == missed
+
+
+def test_a_history_that_reaches_back_to_the_beginning_is_whole() -> None:
+    """Who was there before the first publication gets all; also if there is none."""
+    assert History(position=Position(2, "e"), frames=[b"1", b"2"]).since(Position(0, "e")) == [b"1", b"2"]
+    assert History(position=Position(0, "e"), frames=[]).since(Position(0, "e")) == []
