@@ -31,6 +31,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 0, or 1 if a server could not be measured."""
     options = _options(words)
     console = Console(stderr=options.json)
+    if not console.is_terminal:
+        # Into a file: nothing has to be folded.
+        console = Console(stderr=options.json, width=160)
     sizes = QUICK if options.quick else FULL
     runs = options.runs or (1 if options.quick else 3)
     servers = [SERVERS[name] for name in options.server or SERVERS]
@@ -38,8 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
     for server in [server for server in servers if server.missing()]:
         console.print(f"[yellow]left out: {server.title}: {server.missing()}")
     servers = [server for server in servers if server.missing() is None]
-    if not options.quick and machine.load_average() > QUIET_LOAD:
-        console.print(f"[yellow]the load is {machine.load_average():.1f}: other programs will disturb the figures")
+    load = machine.load_average()
+    if not options.quick and load > QUIET_LOAD:
+        console.print(f"[yellow]the load is {load:.1f}: other programs will disturb the figures")
     build()
     with Stage(users=max(_users(scenario, sizes) for scenario in scenarios)) as stage:
         measured, failures = measure(scenarios, servers, stage, sizes, runs=runs, console=console)
@@ -47,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
         console.print(f"[red]{failure}", soft_wrap=True)
     if not options.quick:
         measured = results.merge(results.load(), measured)
-        _keep(measured, runs)
+        _keep(measured, load)
     if options.json:
         sys.stdout.write(json.dumps(measured, indent=1) + "\n")
     else:
@@ -86,6 +90,8 @@ def measure(
             except (BenchmarkError, OSError) as error:
                 failures.append(f"{scenario.name}: {server.title}: {error}")
             bar.advance(task)
+            if not console.is_terminal:
+                console.print(f"{scenario.name}: {server.title}: done")
     summary: results.Results = {}
     for (scenario_name, server_name), each in figures.items():
         if each:
@@ -108,11 +114,11 @@ def _users(scenario: Scenario, sizes: Sizes) -> int:
     return sockets.get(scenario.name, sizes.connections)
 
 
-def _keep(measured: results.Results, runs: int) -> None:
+def _keep(measured: results.Results, load: float) -> None:
     results.save(measured)
     charts.draw_all(measured)
-    head = f"Medians of {runs} runs; {machine.describe()}; the server on one core, everything else on the other.\n\n"
-    (results.DIRECTORY / "latest.md").write_text(head + tables.markdown(measured))
+    head = f"{machine.describe()}; the server on one core, everything else on the other; load before: {load:.1f}."
+    (results.DIRECTORY / "latest.md").write_text(f"{head}\n\n{tables.markdown(measured)}")
 
 
 def _show(console: Console, measured: results.Results, names: Sequence[str], *, with_targets: bool) -> None:
