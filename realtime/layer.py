@@ -9,6 +9,7 @@ queues without bound, and no longer calls `on_reconnect`. Does not own sockets (
 
 import asyncio
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,7 +135,11 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     def _sync_publishers(self) -> list[redis.Redis]:
         # Publishing twice is worse than not at all: callers are told, and know whether it matters.
         timeout_seconds = connections.CALLER_TIMEOUT_SECONDS
-        return [connections.publisher(host, timeout_seconds=timeout_seconds, retries=0) for host in self.hosts]
+        clients = [connections.publisher(host, timeout_seconds=timeout_seconds, retries=0) for host in self.hosts]
+        for client in clients:
+            # Nobody closes a layer that has no event loop.
+            weakref.finalize(self, client.close)
+        return clients
 
     def _get_layer(self) -> LoopLayer:
         loop = asyncio.get_running_loop()

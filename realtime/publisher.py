@@ -28,6 +28,7 @@ DATA_LIMIT_BYTES = 65_536
 _BATCH_SIZE = 500
 
 _encode = msgspec.json.Encoder().encode
+_check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
@@ -45,23 +46,24 @@ def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Pub
     Raises:
         TopicUnknown: No app declares it: a misspelt name would be heard by nobody.
         PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or no JSON.
-        Unavailable: Redis did not answer; whether it was published is not known, and it is not tried again.
+        Unavailable: Redis did not take it within two seconds; whether it was published is not known, and it is not
+            tried again.
 
     Guarantees:
         One round trip on a pooled connection of the process; no event loop.
     """
-    outgoing = Outgoing(topic, encode(data), history_of(_known(topic)), idempotency_key)
+    layer, outgoing = _layer(), _outgoing(topic, data, idempotency_key)
     try:
-        return _layer().publish_now(outgoing)
+        return layer.publish_now(outgoing)
     except REDIS_ERRORS as error:
         raise _unavailable(topic, error) from error
 
 
 async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
     """The async twin of `publish`."""
-    outgoing = Outgoing(topic, encode(data), history_of(_known(topic)), idempotency_key)
+    layer, outgoing = _layer(), _outgoing(topic, data, idempotency_key)
     try:
-        return await _layer().publish(outgoing)
+        return await layer.publish(outgoing)
     except REDIS_ERRORS as error:
         raise _unavailable(topic, error) from error
 
@@ -75,7 +77,7 @@ def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
         may have been published.
     """
     layer = _layer()
-    checked = [Outgoing(topic, encode(data), history_of(_known(topic))) for topic, data in items]
+    checked = [_outgoing(topic, data) for topic, data in items]
     published: list[Published] = []
     for start in range(0, len(checked), _BATCH_SIZE):
         batch = checked[start : start + _BATCH_SIZE]
@@ -95,13 +97,22 @@ def encode(data: object) -> bytes:
 
     Raises:
         PublicationTooLarge: More than 64 KiB.
-        TypeError, ValueError: It cannot be said in JSON.
+        TypeError, ValueError: It cannot be said in JSON, or is no JSON text in UTF-8.
     """
     raw = data if isinstance(data, bytes) else _encode(data)
     if len(raw) > DATA_LIMIT_BYTES:
         raise PublicationTooLarge(size_bytes=len(raw), limit_bytes=DATA_LIMIT_BYTES)
-    # A frame is lines: a line break between two JSON tokens becomes nothing. Inside of strings JSON has none.
-    return raw if b"\n" not in raw and b"\r" not in raw else msgspec.json.format(raw, indent=-1)
+    if raw is data:
+        # One bad byte would end the connection of everybody who hears the topic.
+        raw.decode()
+        _check(raw)
+    return raw
+
+
+def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> Outgoing:
+    if resolve(topic) is None:
+        raise TopicUnknown(topic)
+    return Outgoing(topic, encode(data), history_of(topic), idempotency_key)
 
 
 def _layer() -> RedisChannelLayer:
@@ -113,11 +124,5 @@ def _layer() -> RedisChannelLayer:
     return layer
 
 
-def _known(topic: str) -> str:
-    if resolve(topic) is None:
-        raise TopicUnknown(topic)
-    return topic
-
-
 def _unavailable(topic: str, error: Exception) -> Unavailable:
-    return Unavailable(f"publishing on {topic} failed ({type(error).__name__}: {error}): nothing is tried again")
+    return Unavailable(f"publishing on {topic} failed ({type(error).__name__}: {error}): it is not tried again")
