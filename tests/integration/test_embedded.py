@@ -16,12 +16,12 @@ from project import embedded
 from project.embedded import EmbeddedServer, EmbeddedServerError
 from tests.waiting import wait_until_sync
 
+pytestmark = pytest.mark.database_independent
+
 HOLD = """
 import sys
 from pathlib import Path
 from project.embedded import EmbeddedServer
-
-pytestmark = pytest.mark.database_independent
 
 with EmbeddedServer(Path(sys.argv[1])) as server:
     print(server.url, flush=True)
