@@ -27,6 +27,8 @@ __all__ = ["HistoryPolicy", "HistoryReader", "Outgoing", "PublishCall", "Publish
 IDEMPOTENCY_SECONDS = 300.0
 # A topic that nothing was published on for so long begins a new epoch.
 POSITION_SECONDS = 86_400.0
+# Likewise one that was asked for before anything was published on it: a client that makes up names must not fill Redis.
+UNPUBLISHED_SECONDS = 600.0
 # Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
 TOPICS_PER_READING = 64
 # Beyond every offset.
@@ -160,6 +162,8 @@ class HistoryReader:
         self._client, self._keys, self._crypter = client, keys, crypter
         # Topic → the lowest offset that somebody is at, and what they wait for; of readings that have not begun.
         self._wanted: dict[str, tuple[int, asyncio.Future[History]]] = {}
+        # What is waited for of the readings that have.
+        self._begun: list[asyncio.Future[History]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def read(self, topic: str, *, after: int | None) -> History:
@@ -185,38 +189,36 @@ class HistoryReader:
 
     async def stop(self) -> None:
         """End the reading under way. It can be used again."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        for future in (*self._begun, *(future for _, future in self._wanted.values())):
+            if not future.done():
+                _fail(future, SubscriptionClosed())
+        self._wanted.clear()
 
     async def _run(self) -> None:
-        futures: list[asyncio.Future[History]] = []
-        try:
-            while self._wanted:
-                # Everybody who asks in this tick goes into the same round trip.
-                await asyncio.sleep(0)
-                batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
-                futures = [future for _, _, future in batch]
-                try:
-                    histories = await self._read([(topic, after) for topic, after, _ in batch])
-                except Exception as error:
-                    for future in futures:
-                        _fail(future, error)
-                else:
-                    for future, history in zip(futures, histories, strict=True):
-                        future.set_result(history)
-        finally:
-            self._task = None
-            for future in (*futures, *(future for _, future in self._wanted.values())):
-                if not future.done():
-                    _fail(future, SubscriptionClosed())
-            self._wanted.clear()
+        while self._wanted:
+            # Everybody who asks in this tick goes into the same round trip.
+            await asyncio.sleep(0)
+            batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
+            self._begun = [future for _, _, future in batch]
+            try:
+                histories = await self._read([(topic, after) for topic, after, _ in batch])
+            except Exception as error:
+                for future in self._begun:
+                    _fail(future, error)
+            else:
+                for future, history in zip(self._begun, histories, strict=True):
+                    future.set_result(history)
+        self._task = None
 
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
         async with self._client.pipeline(transaction=False) as pipeline:
             for number, (topic, after) in enumerate(topics):
                 names = (self._keys.topic_position(topic), self._keys.topic_history(topic))
-                arguments = (len(names), *names, after, round(POSITION_SECONDS * 1000), _new_epoch())
+                arguments = (len(names), *names, after, round(UNPUBLISHED_SECONDS * 1000), _new_epoch())
                 _READ.add_to(pipeline, number, arguments)
             replies = await pipeline.execute()
         return [self._history(*reply) for reply in replies]
