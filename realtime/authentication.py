@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from asgiref.sync import sync_to_async
+from channels.db import aclose_old_connections
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.backends import ModelBackend
@@ -22,7 +23,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.exceptions import ValidationError
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError
 from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -35,8 +36,6 @@ __all__ = ["SessionUsers", "users_of"]
 # What Django raises when the database is away; shared by all connections of the process.
 _AWAY = (OperationalError, InterfaceError)
 _outage = Outage("the database for the sessions of clients")
-
-_close_old_connections = sync_to_async(close_old_connections)
 
 # Sessions looked up in one hop; what is beyond waits for the next.
 BATCH_SIZE = 100
@@ -117,20 +116,20 @@ class _Desk:
 
     async def _work(self) -> None:
         # Between the batches the thread's database connection is left as it is: making one may cost more than a batch.
-        await _close_old_connections()
+        await aclose_old_connections()
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))]
                 await self._look_up(batch)
         finally:
             self._task = None
-            await _close_old_connections()
+            await aclose_old_connections()
 
     async def _look_up(self, batch: Sequence[tuple[SessionBase, asyncio.Future[Any]]]) -> None:
         try:
             users = await sync_to_async(users_of)([session for session, _ in batch])
         except Exception as error:
-            await _close_old_connections()
+            await aclose_old_connections()
             if len(batch) > 1 and not isinstance(error, _AWAY):
                 # One of them is at fault; the others are not to suffer for it.
                 for each in batch:

@@ -1,10 +1,17 @@
-"""What the tests on real engines share."""
+"""What the tests on real engines share: event loops, and clients of the WebSocket end."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import pytest
 import uvloop
+from channels.layers import get_channel_layer
+from django.contrib.auth.models import User
+
+from realtime.sessions import statistics
+from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
+from tests.waiting import wait_until
 
 
 def pytest_asyncio_loop_factories(
@@ -14,3 +21,47 @@ def pytest_asyncio_loop_factories(
     marker = item.get_closest_marker("asyncio")
     both = marker is not None and "loop_factories" in marker.kwargs
     return {"asyncio": asyncio.new_event_loop} | ({"uvloop": uvloop.new_event_loop} if both else {})
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return User.objects.create_user("bob")
+
+
+@pytest.fixture
+def sessions(alice: User, bob: User) -> dict[User, str]:
+    """A session cookie of each."""
+    return {user: session_of(user) for user in (alice, bob)}
+
+
+@pytest.fixture
+async def connect(signalbox: Any, sessions: dict[User, str]) -> AsyncIterator[Connect]:
+    """Open a WebSocket as a user, or as nobody; all are closed when the test ends, and nothing is left of them."""
+    signalbox.ALLOWED_HOSTS = ["testserver"]
+    clients: list[Client] = []
+
+    async def connect(
+        user: User | None = None,
+        *,
+        path: str = "/ws/",
+        headers: tuple[Any, ...] = (),
+        subprotocols: tuple[str, ...] = (),
+    ) -> Client:
+        cookies = [(b"cookie", f"sessionid={sessions[user]}".encode())] if user else []
+        client = Client(path, [HOST, *cookies, *headers], list(subprotocols))
+        clients.append(client)
+        await client.send_input({"type": "websocket.connect"})
+        return client
+
+    yield connect
+    for client in clients:
+        if not client.future.done():
+            await client.disconnect()
+    await wait_until(lambda: statistics().open_count == 0)
+    await nothing_is_left()
+    await get_channel_layer().flush()

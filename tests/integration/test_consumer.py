@@ -1,166 +1,134 @@
-"""The WebSocket end on a real channel layer, Redis and database; only the web server is left out."""
+"""The WebSocket end on a real channel layer, Redis and database: who gets in, and how a connection begins and ends."""
 
 import asyncio
 import json
 import logging
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from channels.layers import get_channel_layer
-from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
-from django.test import Client
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client as Browser
 
 from project.asgi import application
 from realtime.close_codes import CloseCode
-from realtime.protocol import FRAME_LIMIT_BYTES, SUBPROTOCOL
+from realtime.protocol import SUBPROTOCOL
+from realtime.publications import Position
 from realtime.publisher import apublish
-from realtime.sessions import REFUSED_LIMIT
+from realtime.sessions import statistics
 from realtime.topics import user_topic
+from tests.integration.clients import HOST, Connect, nothing_is_left
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-HOST = (b"host", b"testserver")
 
-Connect = Callable[..., Awaitable[WebsocketCommunicator]]
-
-
-def session_of(user: User) -> str:
-    client = Client()
-    client.force_login(user)
-    return client.cookies["sessionid"].value
-
-
-@pytest.fixture
-def alice(db: None) -> User:
-    return User.objects.create_user("alice")
-
-
-@pytest.fixture
-def bob(db: None) -> User:
-    return User.objects.create_user("bob")
-
-
-@pytest.fixture
-def sessions(alice: User, bob: User) -> dict[User, str]:
-    """A session cookie of each."""
-    return {user: session_of(user) for user in (alice, bob)}
-
-
-@pytest.fixture
-async def connect(signalbox: Any, sessions: dict[User, str]) -> AsyncIterator[Connect]:
-    """Open a WebSocket as a user (or as nobody) and return it; all are closed when the test ends."""
-    signalbox.ALLOWED_HOSTS = ["testserver"]
-    opened: list[WebsocketCommunicator] = []
-
-    async def connect(
-        user: User | None = None,
-        *,
-        path: str = "/ws/",
-        headers: tuple[Any, ...] = (),
-        subprotocols: tuple[str, ...] = (),
-    ) -> WebsocketCommunicator:
-        cookies = [(b"cookie", f"sessionid={sessions[user]}".encode())] if user else []
-        socket = WebsocketCommunicator(application, path, [HOST, *cookies, *headers], list(subprotocols))
-        opened.append(socket)
-        await socket.send_input({"type": "websocket.connect"})
-        return socket
-
-    yield connect
-    for socket in opened:
-        if not socket.future.done():
-            await socket.disconnect()
-    layer = get_channel_layer()
-    await wait_until(lambda: layer.hub.statistics().topic_count == 0)
-    await wait_until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("realtime")])
-    await layer.flush()
-
-
-# Objects of a frame that were not asked for yet.
-_held: weakref.WeakKeyDictionary[WebsocketCommunicator, list[Any]] = weakref.WeakKeyDictionary()
-
-
-async def opened(socket: WebsocketCommunicator) -> dict[str, Any]:
-    """The hello of a connection that is accepted; its own topic is subscribed in the same frame."""
-    assert (await socket.receive_output(5))["type"] == "websocket.accept"
-    hello, subscribed = await frame(socket), await frame(socket)
-    assert subscribed["type"] == "subscribed"
-    return hello
-
-
-async def frame(socket: WebsocketCommunicator) -> Any:
-    """The next object."""
-    held = _held.setdefault(socket, [])
-    if not held:
-        held += [json.loads(line) for line in (await socket.receive_from(5)).split("\n")]
-    return held.pop(0)
-
-
-async def message(socket: WebsocketCommunicator) -> Any:
-    """The next publication; that a topic has got its first epoch is passed over."""
-    while (answer := await frame(socket))["type"] == "subscribed":
-        assert answer["recovered"]
-    return answer
-
-
-async def closed(socket: WebsocketCommunicator) -> dict[str, Any]:
-    event = await socket.receive_output(5)
-    assert event["type"] == "websocket.close", event
-    return event
-
-
-async def publish(user: User, data: bytes) -> None:
-    await apublish(user_topic(user.pk), data)
+async def tell(user: User, data: Any) -> Position:
+    return (await apublish(user_topic(user.pk), data)).position
 
 
 async def test_a_signed_in_user_is_greeted(connect: Connect, alice: User) -> None:
-    """Hello names the user and how often to ping."""
-    socket = await connect(alice)
-    assert await opened(socket) == {"type": "hello", "user_id": alice.pk, "ping_seconds": 25}
+    """One frame: hello names the user and how often to ping, and their own topic is live, from its newest on."""
+    client = await connect(alice)
+    await client.accepted()
+    hello, subscribed = [json.loads(line) for line in (await client.receive_from(5)).split("\n")]
+    assert hello == {"type": "hello", "user_id": alice.pk, "ping_seconds": 25}
+    position = {"offset": subscribed.pop("offset"), "epoch": subscribed.pop("epoch")}
+    assert subscribed == {"type": "subscribed", "topic": f"user.{alice.pk}", "recovered": False}
+    assert (await tell(alice, "one")).offset == position["offset"] + 1
 
 
 async def test_the_subprotocol_is_echoed_when_offered(connect: Connect, alice: User) -> None:
     """A client that names signalbox.v1 gets it, one that names others or none is accepted without."""
     for offered, chosen in [((SUBPROTOCOL,), SUBPROTOCOL), (("other", SUBPROTOCOL), SUBPROTOCOL), (("other",), None)]:
-        socket = await connect(alice, subprotocols=offered)
-        assert (await socket.receive_output(5)) == {"type": "websocket.accept", "subprotocol": chosen}
+        client = await connect(alice, subprotocols=offered)
+        assert (await client.accepted())["subprotocol"] == chosen
 
 
 async def test_what_is_published_after_hello_arrives_in_order(connect: Connect, alice: User) -> None:
-    """Hello is sent after the group is joined, so nothing published from then on is missed."""
-    socket = await connect(alice)
-    await opened(socket)
+    """With offsets without a hole, and data as it was published, byte for byte."""
+    client = await connect(alice)
+    offset = (await client.greeted())["offset"]
     for number in range(100):
-        await publish(alice, b'{"id": %d}' % number)
+        await tell(alice, b'{"b": 1.0, "a": "\\u00e9", "n": %d}' % number)
     for number in range(100):
-        assert await message(socket) == {
+        assert await client.object() == {
             "type": "message",
             "topic": f"user.{alice.pk}",
-            "offset": number + 1,
-            "data": {"id": number},
+            "offset": offset + number + 1,
+            "data": {"b": 1.0, "a": "é", "n": number},
         }
 
 
 async def test_a_user_hears_their_own_topic_only(connect: Connect, alice: User, bob: User) -> None:
-    """All sockets of alice get what is hers; bob's next frame is his own."""
+    """All sockets of alice get what is hers; bob's next object is his own."""
     hers, hers_too, his = await connect(alice), await connect(alice), await connect(bob)
-    for socket in (hers, hers_too, his):
-        await opened(socket)
-    await publish(alice, b'"for alice"')
-    await publish(bob, b'"for bob"')
-    assert (await message(hers))["data"] == (await message(hers_too))["data"] == "for alice"
-    assert (await message(his))["data"] == "for bob"
+    for client in (hers, hers_too, his):
+        await client.greeted()
+    await tell(alice, "for alice")
+    await tell(bob, "for bob")
+    assert (await hers.object())["data"] == (await hers_too.object())["data"] == "for alice"
+    assert (await his.object())["data"] == "for bob"
+
+
+# Coming back ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_comes_back_gets_what_it_missed(connect: Connect, alice: User) -> None:
+    """With its last offset and epoch in the URL: what came after them, once and in order, and then what comes."""
+    first = await connect(alice)
+    await first.greeted()
+    seen = await tell(alice, "seen")
+    await first.object()
+    await first.disconnect()
+    for number in range(3):
+        await tell(alice, f"missed {number}")
+    second = await connect(alice, path=f"/ws/?offset={seen.offset}&epoch={seen.epoch}")
+    subscribed = await second.greeted()
+    assert (subscribed["offset"], subscribed["epoch"], subscribed["recovered"]) == (seen.offset, seen.epoch, True)
+    await tell(alice, "live")
+    heard = [await second.object() for _ in range(4)]
+    assert [each["data"] for each in heard] == ["missed 0", "missed 1", "missed 2", "live"]
+    assert [each["offset"] for each in heard] == [seen.offset + number for number in (1, 2, 3, 4)]
+
+
+async def test_a_client_that_comes_back_from_nowhere_is_told_so(connect: Connect, alice: User) -> None:
+    """From the future, another epoch, or too long ago: `recovered` is false, and it goes on from the newest."""
+    await tell(alice, "first")
+    newest = [await tell(alice, number) for number in range(150)][-1]
+    for position in (
+        f"offset={newest.offset + 1}&epoch={newest.epoch}",
+        f"offset={2**53 - 1}&epoch={newest.epoch}",
+        f"offset={newest.offset}&epoch=another",
+        f"offset={newest.offset}",
+        f"offset=1&epoch={newest.epoch}",
+    ):
+        client = await connect(alice, path=f"/ws/?{position}")
+        subscribed = await client.greeted()
+        assert (subscribed["offset"], subscribed["recovered"]) == (newest.offset, False), position
+        await client.disconnect()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["offset=-1", "offset=1e3", "offset=", "offset=9999999999999999", "offset=٣", "offset=a&epoch=b", "%ff=%fe&&;"],
+)
+async def test_a_position_that_is_none_is_passed_over(connect: Connect, alice: User, query: str) -> None:
+    """As if it had not been given."""
+    client = await connect(alice, path=f"/ws/?{query}")
+    assert (await client.greeted())["recovered"] is False
+
+
+# Who does not get in --------------------------------------------------------------------------------------------------
 
 
 async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect) -> None:
     """A page sees the code of a close, not the status of a handshake: so accept, then close, and stop retrying."""
-    for socket in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
-        assert (await socket.receive_output(5))["type"] == "websocket.accept"
-        close = await closed(socket)
+    for client in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
+        await client.accepted()
+        close = await client.closed()
         assert close["code"] == CloseCode.UNAUTHORISED
         assert CloseCode(close["code"]).is_final
         assert close["reason"] == "sign in first"
@@ -170,21 +138,39 @@ async def test_an_inactive_user_is_refused(connect: Connect, alice: User) -> Non
     """A session outlives the moment when its user was switched off; the connection does not begin."""
     alice.is_active = False
     await alice.asave()
-    socket = await connect(alice)
-    assert (await socket.receive_output(5))["type"] == "websocket.accept"
-    assert (await closed(socket))["code"] == CloseCode.UNAUTHORISED
+    client = await connect(alice)
+    await client.accepted()
+    assert (await client.closed())["code"] == CloseCode.UNAUTHORISED
 
 
 async def test_a_session_ended_by_logout_opens_nothing(
     connect: Connect, sessions: dict[User, str], alice: User
 ) -> None:
     """The cookie of a session that is gone is as good as none."""
-    client = Client()
-    client.cookies["sessionid"] = sessions[alice]
-    await client.alogout()
-    socket = await connect(alice)
-    assert (await socket.receive_output(5))["type"] == "websocket.accept"
-    assert (await closed(socket))["code"] == CloseCode.UNAUTHORISED
+    browser = Browser()
+    browser.cookies["sessionid"] = sessions[alice]
+    await browser.alogout()
+    client = await connect(alice)
+    await client.accepted()
+    assert (await client.closed())["code"] == CloseCode.UNAUTHORISED
+
+
+async def test_a_user_has_only_so_many_connections(connect: Connect, signalbox: Any, alice: User, bob: User) -> None:
+    """One more is told not to come back, however many come at once; another user's count for themselves."""
+    signalbox.REALTIME = {**signalbox.REALTIME, "CONNECTIONS_PER_USER": 3}
+    clients = await asyncio.gather(*(connect(alice) for _ in range(10)))
+    for client in clients:
+        await client.accepted()
+    events = [await client.receive_output(5) for client in clients]
+    assert sorted(event["type"] for event in events) == ["websocket.close"] * 7 + ["websocket.send"] * 3
+    assert {event["code"] for event in events if "code" in event} == {CloseCode.TOO_MANY_CONNECTIONS}
+    assert statistics().closed_counts[CloseCode.TOO_MANY_CONNECTIONS] >= 7
+    await (await connect(bob)).greeted()
+    for client, event in zip(clients, events, strict=True):
+        if event["type"] == "websocket.send":
+            await client.disconnect()
+            break
+    await (await connect(alice)).greeted()
 
 
 @pytest.mark.parametrize(
@@ -203,9 +189,9 @@ async def test_a_foreign_page_is_refused_before_accept(
 ) -> None:
     """HTTP 403, and one warning of one bounded line that names the origin and the setting."""
     with caplog.at_level(logging.WARNING):
-        socket = await connect(alice, headers=headers)
-        await closed(socket)
-        await socket.wait()
+        client = await connect(alice, headers=headers)
+        await client.closed()
+        await client.wait()
     (record,) = caplog.records
     assert record.name == "realtime.origins"
     assert 'REALTIME["ALLOWED_ORIGINS"]' in record.getMessage()
@@ -218,7 +204,7 @@ async def test_an_origin_of_the_setting_is_let_in(connect: Connect, signalbox: A
     """REALTIME["ALLOWED_ORIGINS"] names pages beside the site's own."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ALLOWED_ORIGINS": ["https://partner.example"]}
     for origin in (b"https://partner.example", b"http://testserver", b"https://testserver:8443"):
-        assert (await opened(await connect(alice, headers=((b"origin", origin),))))["type"] == "hello"
+        await (await connect(alice, headers=((b"origin", origin),))).greeted()
 
 
 @pytest.mark.parametrize("host", [b"evil.example", b"", b"test server", b"testserver:port", b"testserver\r\nx"])
@@ -227,8 +213,8 @@ async def test_a_host_that_is_not_this_site_is_refused(
 ) -> None:
     """As with every page of Django: otherwise a name that somebody points here would count as the site itself."""
     signalbox.USE_X_FORWARDED_HOST = True
-    socket = await connect(alice, headers=((b"x-forwarded-host", host), (b"origin", b"http://evil.example")))
-    await closed(socket)
+    client = await connect(alice, headers=((b"x-forwarded-host", host), (b"origin", b"http://evil.example")))
+    await client.closed()
     assert "ALLOWED_HOSTS" in caplog.text
 
 
@@ -237,76 +223,27 @@ async def test_a_forwarded_host_counts_only_when_django_trusts_it(
 ) -> None:
     """USE_X_FORWARDED_HOST means for WebSockets what it means for pages."""
     forged = ((b"x-forwarded-host", b"evil.example"), (b"origin", b"http://testserver"))
-    assert (await opened(await connect(alice, headers=forged)))["type"] == "hello"
+    await (await connect(alice, headers=forged)).greeted()
     signalbox.USE_X_FORWARDED_HOST = True
-    await closed(await connect(alice, headers=forged))
+    await (await connect(alice, headers=forged)).closed()
 
 
 async def test_an_unknown_path_is_refused_without_a_traceback(connect: Connect, alice: User) -> None:
     """The application ends by itself instead of raising into the server's log."""
     for path in ("/", "/ws", "/ws/more", "/wss/", "/ws/../ws/%00"):
-        socket = await connect(alice, path=path)
-        await closed(socket)
-        await socket.wait()
+        client = await connect(alice, path=path)
+        await client.closed()
+        await client.wait()
 
 
-async def test_a_ping_is_answered(connect: Connect, alice: User) -> None:
-    """One answer an object."""
-    socket = await connect(alice)
-    await opened(socket)
-    await socket.send_to('{"type":"ping"}')
-    assert await socket.receive_from(5) == '{"type":"pong"}'
-    await socket.send_to('{"type":"ping"}\n{"type":"ping"}')
-    assert [await frame(socket), await frame(socket)] == [{"type": "pong"}] * 2
-
-
-async def test_rubbish_is_answered_and_the_connection_stays(connect: Connect, alice: User) -> None:
-    """Each object that is refused is answered by an error; what comes after it is served."""
-    socket = await connect(alice)
-    await opened(socket)
-    for rubbish, code in [("{", "bad_json"), ('{"type":"shout"}', "bad_frame"), ("\u2028", "bad_json")]:
-        await socket.send_to(rubbish)
-        answer = await frame(socket)
-        assert (answer["type"], answer["code"]) == ("error", code)
-    await publish(alice, b'"still here"')
-    assert (await message(socket))["data"] == "still here"
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        {"bytes": b'{"type":"ping"}'},
-        {"text": '{"type":"ping","x":"' + "x" * FRAME_LIMIT_BYTES + '"}'},
-        # Few characters but many bytes: the limit counts bytes.
-        {"text": "😀" * (FRAME_LIMIT_BYTES // 4 + 1)},
-        {"text": "\n".join(["x"] * (REFUSED_LIMIT + 1))},
-    ],
-    ids=["binary", "too long", "too many bytes", "too many refused"],
-)
-async def test_what_breaks_the_protocol_ends_the_connection(
-    connect: Connect, alice: User, sent: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A final close code with a reason, no traceback, and the other connections go on."""
-    bad, good = await connect(alice), await connect(alice)
-    await opened(bad)
-    await opened(good)
-    await bad.send_input({"type": "websocket.receive", **sent})
-    # What was refused before is answered first.
-    while (close := await bad.receive_output(5))["type"] == "websocket.send":
-        assert json.loads(close["text"])["type"] == "error"
-    assert close["code"] == CloseCode.PROTOCOL_ERROR
-    assert close["reason"]
-    await bad.wait()
-    await publish(alice, b'"still here"')
-    assert (await message(good))["data"] == "still here"
-    assert not caplog.records
+# Ends -----------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_connection_that_ends_leaves_its_topic(connect: Connect, alice: User) -> None:
     """The last one to leave takes the topic's subscription along."""
     first, second = await connect(alice), await connect(alice)
-    await opened(first)
-    await opened(second)
+    await first.greeted()
+    await second.greeted()
     hub = get_channel_layer().hub
     await first.disconnect()
     assert hub.member_count(user_topic(alice.pk)) == 1
@@ -314,20 +251,31 @@ async def test_a_connection_that_ends_leaves_its_topic(connect: Connect, alice: 
     assert hub.statistics().topic_count == 0
 
 
+async def test_a_client_that_goes_before_it_is_greeted_leaves_nothing(connect: Connect, alice: User) -> None:
+    """At whatever point of being let in."""
+    for turns in range(12):
+        client = await connect(alice)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await client.disconnect()
+        await wait_until(lambda: statistics().open_count == 0)
+        await nothing_is_left()
+
+
 async def test_a_server_that_cancels_the_connection_leaves_no_trace(connect: Connect, alice: User) -> None:
     """Daphne cancels its applications when it stops."""
-    socket = await connect(alice)
-    await opened(socket)
-    socket.future.cancel()
+    client = await connect(alice)
+    await client.greeted()
+    client.future.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await socket.future
+        await client.future
     assert get_channel_layer().hub.statistics().topic_count == 0
 
 
 async def test_a_client_that_vanishes_while_written_to_is_no_error(
     connect: Connect, sessions: dict[User, str], alice: User, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Servers raise OSError from send() then; the connection ends quietly and its group is left."""
+    """Servers raise OSError from send() then; what is published meanwhile goes to the others."""
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     said: list[str] = []
 
@@ -336,44 +284,62 @@ async def test_a_client_that_vanishes_while_written_to_is_no_error(
         if len(said) > 2:
             raise ConnectionResetError
 
-    scope = {"type": "websocket", "path": "/ws/", "query_string": b"", "subprotocols": []}
+    scope = {"type": "websocket", "path": "/ws/", "subprotocols": [], "query_string": b""}
     scope |= {"headers": [HOST, (b"cookie", f"sessionid={sessions[alice]}".encode())]}
     inbox.put_nowait({"type": "websocket.connect"})
     served = asyncio.create_task(application(scope, inbox.get, send))
     await wait_until(lambda: len(said) == 2)
-    for _ in range(3):
-        await publish(alice, b'"too late"')
+    other = await connect(alice)
+    await other.greeted()
+    for number in range(3):
+        await tell(alice, number)
+    assert [(await other.object())["data"] for _ in range(3)] == [0, 1, 2]
+    assert said == ["websocket.accept", "websocket.send", "websocket.send"]
     inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
     await served
-    assert said == ["websocket.accept", "websocket.send", "websocket.send"]
-    assert get_channel_layer().hub.statistics().topic_count == 0
     assert not caplog.records
 
 
 async def test_without_redis_clients_are_told_to_come_back(
-    connect: Connect, signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture
+    connect: Connect, signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code asks for another try; one line in the log for all of them, and one when Redis is back."""
+    monkeypatch.setattr("realtime.sessions.JOIN_TIMEOUT_SECONDS", 0.5)
     previous = signalbox.CHANNEL_LAYERS
     with RedisServer() as lost:
-        signalbox.CHANNEL_LAYERS = {
-            "default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [lost.url]}}
-        }
+        backend = {**previous["default"], "CONFIG": {"hosts": [lost.url]}}
+        signalbox.CHANNEL_LAYERS = {"default": backend}
         lost.kill()
         for _ in range(2):
-            socket = await connect(alice)
-            assert (await socket.receive_output(5))["type"] == "websocket.accept"
-            close = await socket.receive_output(10)
-            assert (close["type"], close["code"]) == ("websocket.close", CloseCode.REDIS_LOST)
-            await socket.disconnect()
+            client = await connect(alice)
+            await client.accepted()
+            assert (await client.closed())["code"] == CloseCode.REDIS_LOST
+            await client.disconnect()
         assert not CloseCode.REDIS_LOST.is_final
         lines = [record.getMessage() for record in caplog.records if record.name == "realtime.outage"]
-        assert len(lines) == 1 and "is away" in lines[0]
+        assert len([line for line in lines if line.startswith("Redis for the topics of clients is away")]) == 1
 
         lost.start()
-        socket = await connect(alice)
-        assert (await opened(socket))["type"] == "hello"
-        assert "back after" in caplog.text
-        await socket.disconnect()
+        monkeypatch.setattr("realtime.sessions.JOIN_TIMEOUT_SECONDS", 5.0)
+        client = await connect(alice)
+        await client.greeted()
+        assert "Redis for the topics of clients: back after" in caplog.text
+        await client.disconnect()
+        await nothing_is_left()
         await get_channel_layer().flush()
+    signalbox.CHANNEL_LAYERS = previous
+
+
+@pytest.mark.parametrize(
+    "backend", ["channels_redis.pubsub.RedisPubSubChannelLayer", "channels.layers.InMemoryChannelLayer"]
+)
+async def test_another_channel_layer_is_a_mistake_that_is_named(
+    connect: Connect, signalbox: Any, alice: User, backend: str
+) -> None:
+    """Offsets are made by ours alone; the relay works with any (test_relay)."""
+    previous = signalbox.CHANNEL_LAYERS
+    signalbox.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    client = await connect(alice)
+    with pytest.raises(ImproperlyConfigured, match=r"realtime\.layer\.RedisChannelLayer"):
+        await client.receive_output(5)
     signalbox.CHANNEL_LAYERS = previous
