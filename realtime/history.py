@@ -27,7 +27,7 @@ __all__ = ["HistoryPolicy", "HistoryReader", "Outgoing", "PublishCall", "Publish
 IDEMPOTENCY_SECONDS = 300.0
 # A topic that nothing was published on for so long begins a new epoch.
 POSITION_SECONDS = 86_400.0
-# Likewise one that was asked for before anything was published on it: a client that makes up names must not fill Redis.
+# Likewise one that was only ever asked for: a client that makes up names must not fill Redis.
 UNPUBLISHED_SECONDS = 600.0
 # Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
 TOPICS_PER_READING = 64

@@ -70,6 +70,7 @@ class Hub:
     Guarantees:
         A member gets every publication of its topic after the position that its "subscribed" frame tells, in order of
         offset, each once; or another "subscribed" frame with `"recovered": false`, when what is missing cannot be had.
+        One with `"recovered": true` tells of a new epoch, with nothing missing: the old one had no publication.
     """
 
     def __init__(self, source: TopicSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:

@@ -163,11 +163,12 @@ class LiveTopic:
         self._head = head_of(position.epoch)
         self._forget_recent()
 
-    def _restart(self, position: Position) -> None:
+    def _restart(self, position: Position, *, recovered: bool = False) -> None:
         """Nobody knows what lies between the members and `position`: they go on from there, and are told so."""
-        self._counters.unrecovered_count += len(self.audience)
+        if not recovered:
+            self._counters.unrecovered_count += len(self.audience)
         self._begin(position)
-        self.audience.tell(protocol.subscribed(self.name, position, recovered=False))
+        self.audience.tell(protocol.subscribed(self.name, position, recovered=recovered))
 
     def _release(self) -> None:
         """The position is known and whole: send what was held."""
@@ -212,9 +213,10 @@ class LiveTopic:
             if its_epoch == self.epoch and its_offset <= offset:
                 continue
             if its_epoch != self.epoch and its_offset == 1:
-                # A counter that has begun anew: what the old one had at its end may be missing.
+                # A counter that has begun anew. What the old one had at its end may be missing, unless it had nothing:
+                # one that nobody publishes on does not live long.
                 self._send(frames, offset)
-                self._restart(Position(0, its_epoch))
+                self._restart(Position(0, its_epoch), recovered=offset == 0)
                 frames, head, offset = [], self._head, 0
             if its_epoch != self.epoch or its_offset != offset + 1:
                 self._send(frames, offset)

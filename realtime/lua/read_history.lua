@@ -1,7 +1,8 @@
 -- Reads where a topic stands and what came after an offset, as of one moment.
 -- A topic without a counter gets one: whoever hears the topic has an epoch to come back with.
 -- KEYS[1] position, a hash {offset, epoch}  KEYS[2] history, a list, newest first
--- ARGV[1] the offset  ARGV[2] age of a counter that nobody published on, ms  ARGV[3] an epoch, should a new counter begin
+-- ARGV[1] the offset  ARGV[2] age of a counter that nobody has published on, ms
+-- ARGV[3] an epoch, should a new counter begin
 -- Returns {offset, epoch, payloads, newest first}
 local position = redis.call('HMGET', KEYS[1], 'offset', 'epoch')
 local offset, epoch = tonumber(position[1] or 0), position[2]

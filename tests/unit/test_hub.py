@@ -93,6 +93,16 @@ async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: live
     assert (member.recovered, newcomer.recovered) == ([False, False], [True, False])
 
 
+async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None:
+    """It had been made for who asked, and has expired: members learn the new epoch, and have missed nothing."""
+    topic = live_topic.LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    member = Client(None)
+    topic.admit(ClientSink(member), since=None, history=history_at(0), preface=None)
+    topic.take([publication(1, "e2"), publication(2, "e2")])
+    assert member.position == (2, "e2")
+    assert member.recovered == [False, True]
+
+
 @pytest.mark.parametrize(("limit_bytes", "is_remembered"), [(10_000, True), (100, False)])
 async def test_what_is_sent_while_a_history_is_read_is_remembered(
     topic: live_topic.LiveTopic, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, is_remembered: bool
