@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime.conf import RealtimeSettings, load
+from realtime.layer import RedisChannelLayer
 from realtime.origins import Origin
 
 __all__ = ["check_asgi_application", "check_channel_layer", "check_settings"]
@@ -24,20 +25,27 @@ __all__ = ["check_asgi_application", "check_channel_layer", "check_settings"]
 _TAG = "realtime"
 _IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 _LAYER_HINT = (
-    'Set CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", '
-    '"CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]}}}.'
+    'Set CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", '
+    '"CONFIG": {"hosts": [REDIS_URL]}}}.'
 )
 
 
 @register(_TAG)
 def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """REALTIME is there, has known keys of the right types (E001), and its origins are origins (E002)."""
+    """REALTIME has known keys of the right types and sizes (E001), real origins (E002), a hook that exists (E005)."""
     try:
         values = load(RealtimeSettings, "REALTIME")
     except ImproperlyConfigured as error:
         hint = 'At least REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} is needed.'
         return [Error(str(error), hint=hint, id="realtime.E001")]
-    return [
+    problems: list[CheckMessage] = []
+    if values.on_read:
+        try:
+            import_string(values.on_read)
+        except ImportError as error:
+            hint = 'Name a function(user_id, ids), e.g. "notifications.services.mark_read", or leave the key out.'
+            problems.append(Error(f'REALTIME["ON_READ"] cannot be imported: {error}.', hint=hint, id="realtime.E005"))
+    return problems + [
         Error(
             f'REALTIME["ALLOWED_ORIGINS"] has {origin!r}, which is no origin and will match no page.',
             hint='Spell it "https://app.example.com", with the port if it is not the usual one, and nothing after.',
@@ -51,29 +59,32 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 @register(_TAG)
 def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
-    There is a channel layer (E003) that reaches other processes (E004, with DEBUG W001), and whose idle connections
-    live (W002).
+    There is a channel layer (E003) that reaches other processes (E004, with DEBUG W001), carries offsets (W004), and
+    whose idle connections live (W002).
     """
     layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
     backend = layers.get("default", {}).get("BACKEND", "")
     try:
-        import_string(backend)
+        layer = import_string(backend)
     except ImportError as error:
         problem = f"CHANNEL_LAYERS has no default layer that can be imported: {error}."
         return [Error(problem, hint=_LAYER_HINT, id="realtime.E003")]
     if backend == _IN_MEMORY:
         return [_in_memory()]
+    if isinstance(layer, type) and issubclass(layer, RedisChannelLayer):
+        return []
+    messages = [_without_offsets(backend)]
     hosts = layers["default"].get("CONFIG", {}).get("hosts")
     if backend.startswith("channels_redis.") and _is_cut_when_idle(hosts):
-        return [
+        messages.append(
             Warning(
                 f"redis-py {redis.__version__} cuts connections that are idle for 5 seconds, and {backend} does not "
                 "survive that (channels_redis#422): browsers would stop hearing of notifications.",
                 hint='Give each host as {"address": REDIS_URL, "socket_timeout": None}.',
                 id="realtime.W002",
             )
-        ]
-    return []
+        )
+    return messages
 
 
 @register(_TAG)
@@ -88,6 +99,15 @@ def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs:
             id="realtime.W003",
         )
     ]
+
+
+def _without_offsets(backend: str) -> CheckMessage:
+    return Warning(
+        f"{backend} carries no offsets: the relay sends through it, to consumers of your own, but RealtimeConsumer "
+        "refuses every connection.",
+        hint=f"{_LAYER_HINT} Where no RealtimeConsumer is meant to be served, silence realtime.W004.",
+        id="realtime.W004",
+    )
 
 
 def _in_memory() -> CheckMessage:

@@ -10,7 +10,7 @@ import functools
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import redis
@@ -26,6 +26,9 @@ from realtime.keys import Keys
 __all__ = ["RealtimeSettings", "async_redis", "close_async_redis", "get_settings", "keys", "load", "sync_redis"]
 
 
+type _Count = Annotated[int, msgspec.Meta(gt=0)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeSettings:
     """Django's `REALTIME = {…}`; the keys are these names in capitals."""
@@ -37,17 +40,18 @@ class RealtimeSettings:
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
     allowed_origins: tuple[str, ...] = ()
     # Bytes that may wait for a socket which reads too slowly; more, and it is closed and resumes from its offset.
-    unsent_limit_bytes: int = 1_048_576
+    unsent_limit_bytes: _Count = 1_048_576
     # Topics that one connection may hear.
-    topics_per_connection: int = 128
+    topics_per_connection: _Count = 128
     # Connections of one user in one web process; one more is refused.
-    connections_per_user: int = 32
-    # Objects that a client may send a second, on average, and at once: it subscribes to all its topics at once.
-    frames_per_second: float = 20.0
-    frames_burst: int = 256
+    connections_per_user: _Count = 32
+    # Objects that a client may send a second, on average.
+    frames_per_second: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    # Objects that a client may send at once, and that may wait for an answer: more than it has topics to come back to.
+    frames_burst: _Count = 256
     # What Redis keeps of a topic that says nothing else, for clients that come back.
-    history_size: int = 100
-    history_seconds: float = 300.0
+    history_size: Annotated[int, msgspec.Meta(ge=0)] = 100
+    history_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     # Called as function(user_id, ids) in a thread when a client says what its user has read; a dotted path.
     on_read: str = ""
 

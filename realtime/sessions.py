@@ -24,7 +24,7 @@ from realtime.publications import Position
 from realtime.sinks import Frame, Sink
 from realtime.tokens import TokenBucket
 
-__all__ = ["REFUSED_LIMIT", "WAITING_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
+__all__ = ["REFUSED_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ JOIN_TIMEOUT_SECONDS = 5.0
 PERMISSION_TIMEOUT_SECONDS = 10.0
 # More refused objects than this end a connection: who misspells learns of it, a flood of rubbish costs little.
 REFUSED_LIMIT = 16
-# Objects that wait for one that takes time (a permission, a history); more end the connection.
-WAITING_LIMIT = 256
 # Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
 _TAKES_TIME = (protocol.Subscribe, protocol.Read)
@@ -177,7 +175,7 @@ class ClientSession:
                 continue
             if self._waiting is None:
                 self._take(frame)
-            elif len(self._waiting) < WAITING_LIMIT:
+            elif len(self._waiting) < self._limits.frames_burst:
                 self._waiting.append(frame)
             else:
                 self._end(CloseCode.PROTOCOL_ERROR, "more questions than can be answered")

@@ -6,6 +6,8 @@ import pytest
 import redis
 from django.core.checks import run_checks
 
+from realtime.layer import RedisChannelLayer
+
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 
 
@@ -78,7 +80,7 @@ def test_a_layer_in_memory_is_an_error_in_production_and_a_warning_before(settin
 def test_hosts_whose_idle_connections_are_cut_are_warned_of(settings: Any, backend: str, hosts: Any) -> None:
     """redis-py 8 gives every connection a timeout of 5 s unless told otherwise; the hint shows how to tell it."""
     settings.CHANNEL_LAYERS = layer(backend, hosts=hosts)
-    assert found() == ["realtime.W002"]
+    assert "realtime.W002" in found()
     assert redis.__version__ in said("realtime.W002")
     assert '"socket_timeout": None' in said("realtime.W002")
 
@@ -93,13 +95,46 @@ def test_hosts_without_a_timeout_pass(settings: Any) -> None:
             {"sentinels": [("x", 26379)], "master_name": "main", "socket_timeout": None},
         ],
     )
+    assert "realtime.W002" not in found()
+
+
+@pytest.mark.parametrize("backend", [PUBSUB, "channels.layers.BaseChannelLayer"])
+def test_a_layer_without_offsets_is_a_warning(settings: Any, backend: str) -> None:
+    """It is enough for the relay and stock consumers, not for ours; otherwise its timeouts are its own affair."""
+    settings.CHANNEL_LAYERS = layer(backend, hosts=[{"address": "redis://x", "socket_timeout": None}])
+    assert found() == ["realtime.W004"]
+    assert backend in said("realtime.W004")
+
+
+class OwnLayer(RedisChannelLayer):
+    """What a project may have made of it."""
+
+
+@pytest.mark.parametrize(
+    "backend", ["realtime.layer.RedisChannelLayer", "tests.integration.test_checks.OwnLayer"], ids=["ours", "theirs"]
+)
+@pytest.mark.parametrize("hosts", [["redis://x"], [{"address": "redis://x"}]])
+def test_our_layer_passes_however_its_hosts_are_given(settings: Any, backend: str, hosts: Any) -> None:
+    """It sets the timeouts itself; so does a subclass."""
+    settings.CHANNEL_LAYERS = layer(backend, hosts=hosts)
     assert found() == []
 
 
-def test_a_layer_of_ones_own_is_not_second_guessed(settings: Any) -> None:
-    """Its timeouts are its own affair."""
-    settings.CHANNEL_LAYERS = layer("channels.layers.BaseChannelLayer")
-    assert found() == []
+def test_a_hook_that_is_not_there_is_an_error(settings: Any) -> None:
+    """Otherwise every connection would fail on it."""
+    settings.REALTIME = {"REDIS_URL": "redis://x", "ON_READ": "notifications.services.mark_reed"}
+    assert found() == ["realtime.E005"]
+    assert "mark_reed" in said("realtime.E005")
+
+
+@pytest.mark.parametrize(
+    "key", ["UNSENT_LIMIT_BYTES", "TOPICS_PER_CONNECTION", "CONNECTIONS_PER_USER", "FRAMES_PER_SECOND", "FRAMES_BURST"]
+)
+@pytest.mark.parametrize("value", [0, -1, "many", None])
+def test_a_limit_that_lets_nobody_in_is_an_error(settings: Any, key: str, value: Any) -> None:
+    """A misunderstood 0 for "no limit" would close every connection."""
+    settings.REALTIME = {"REDIS_URL": "redis://x", key: value}
+    assert found() == ["realtime.E001"]
 
 
 def test_a_missing_asgi_application_is_a_warning(settings: Any) -> None:

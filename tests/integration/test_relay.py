@@ -9,7 +9,7 @@ import pytest
 import redis
 from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer
-from channels_redis.core import RedisChannelLayer
+from channels_redis.core import RedisChannelLayer as CoreChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
@@ -19,6 +19,7 @@ from notifications.models import Event, Notification
 from notifications.relay import Relay
 from realtime.exceptions import Unavailable
 from realtime.keys import Keys
+from realtime.layer import RedisChannelLayer
 from realtime.streams import Entry
 from tests.domain import make_users
 from tests.redis_server import RedisServer
@@ -28,15 +29,17 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
 
-@pytest.fixture(params=["pubsub", "core", "memory"])
+@pytest.fixture(params=["ours", "pubsub", "core", "memory"])
 async def layer(request: pytest.FixtureRequest, redis_server: RedisServer, keys: Keys) -> AsyncIterator[Any]:
     """Each channel layer that projects use; what it leaves in Redis expires."""
     hosts = [{"address": redis_server.url, "socket_timeout": None, "protocol": 2}]
     prefix = f"{keys.prefix}asgi"
-    if request.param == "pubsub":
+    if request.param == "ours":
+        layer = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix)
+    elif request.param == "pubsub":
         layer = RedisPubSubChannelLayer(hosts=hosts, prefix=prefix)
     elif request.param == "core":
-        layer = RedisChannelLayer(hosts=hosts, prefix=prefix)
+        layer = CoreChannelLayer(hosts=hosts, prefix=prefix)
     else:
         layer = InMemoryChannelLayer()
     yield layer
@@ -208,7 +211,7 @@ async def test_a_layer_that_never_answers_is_an_outage(keys: Keys, monkeypatch: 
     """channels_redis has no timeout of its own: a paused Redis would hold the relay for ever."""
     monkeypatch.setattr("notifications.relay.SEND_TIMEOUT_SECONDS", 0.2)
     with RedisServer() as server:
-        layer = RedisChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
+        layer = CoreChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
         relay = Relay(layer)
         await layer.group_add("user.1", await layer.new_channel())
         server.pause()
@@ -217,6 +220,52 @@ async def test_a_layer_that_never_answers_is_an_outage(keys: Keys, monkeypatch: 
         server.resume()
         await relay(entries_for(1))
         await layer.close_pools()
+
+
+@pytest.fixture
+async def ours(redis_server: RedisServer, keys: Keys) -> AsyncIterator[RedisChannelLayer]:
+    layer = RedisChannelLayer(hosts=[redis_server.url], prefix=f"{keys.prefix}asgi")
+    yield layer
+    await layer.flush()
+
+
+async def test_through_our_layer_each_has_its_offset_and_is_kept(ours: RedisChannelLayer) -> None:
+    """In order for each user, in one round trip for all, and in the history of the user's topic."""
+    channel = await listen(ours, 1)
+    await Relay(ours)(entries_for(1, 2, 1, 1))
+    heard = [await hear(ours, channel) for _ in range(3)]
+    assert [(each["topic"], each["offset"]) for each in heard] == [("user.1", 1), ("user.1", 2), ("user.1", 3)]
+    assert [json.loads(each["data"])["id"] for each in heard] == [1, 3, 4]
+    history = await ours._get_layer().read_history("user.1", after=0)
+    assert (history.position.offset, len(history.frames)) == (3, 3)
+
+
+async def test_a_relay_that_died_before_it_could_tell_is_not_heard_twice(ours: RedisChannelLayer) -> None:
+    """The one that takes its entries over publishes them under the same keys: Redis knows them for five minutes."""
+    channel = await listen(ours, 1)
+    await Relay(ours)(entries_for(1, 1))
+    # Another process: it remembers nothing.
+    await Relay(ours)(entries_for(1, 1, 1))
+    heard = [json.loads((await hear(ours, channel))["data"])["id"] for _ in range(3)]
+    assert heard == [1, 2, 3]
+    assert (await ours._get_layer().read_history("user.1", after=0)).position.offset == 3
+
+
+async def test_our_layer_without_redis_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed or paused; when it is back, everything is sent."""
+    monkeypatch.setattr("notifications.relay.SEND_TIMEOUT_SECONDS", 0.5)
+    with RedisServer(append_only=True) as server:
+        layer = RedisChannelLayer(hosts=[server.url], prefix=f"{keys.prefix}asgi")
+        relay = Relay(layer)
+        await relay(entries_for(1))
+        for lose, bring_back in ((server.kill, server.start), (server.pause, server.resume)):
+            lose()
+            with pytest.raises(Unavailable):
+                await relay(entries_for(1, 1, 2))
+            bring_back()
+            await relay(entries_for(1, 1, 2))
+        assert (await layer._get_layer().read_history("user.1", after=0)).position.offset == 2
+        await layer.flush()
 
 
 async def test_without_a_channel_layer_the_relay_does_not_start(signalbox: Any) -> None:
