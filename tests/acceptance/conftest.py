@@ -24,6 +24,12 @@ def site(running_site: DeployedSite) -> Iterator[DeployedSite]:
         assert "Traceback" not in text[before.get(name, 0) :], f"{name}:\n{text[before.get(name, 0) :]}"
 
 
+@pytest.fixture(scope="session")
+def sessions(running_site: DeployedSite) -> dict[int, str]:
+    """Three users of this site who are logged in: user id → session cookie."""
+    return running_site.sessions(3)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """With a test that fails comes the end of what each process has written."""

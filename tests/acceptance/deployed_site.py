@@ -38,19 +38,20 @@ STOP_SECONDS = 15.0
 DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
-# How each web server is started: as the project does it, with raw frames; and as the documentation of the other two has
-# it, with plain ASGI.
+# How each web server is started: as the project does it, and as the others' own documentation has it.
 SERVERS = {
     "signalbox": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
     "uvicorn": [
-        *["-m", "uvicorn", "--host", HOST, "--port", "{port}", "--ws", "websockets-sansio", "--log-level", "warning"],
-        *["--ws-max-size", str(FRAME_LIMIT_BYTES), "--timeout-graceful-shutdown", str(DRAIN_SECONDS)],
+        *["-m", "uvicorn", "--ws", "websockets-sansio", f"--host={HOST}", "--port={port}", "--log-level=warning"],
+        *[f"--ws-max-size={FRAME_LIMIT_BYTES}", "--ws-per-message-deflate=false"],
+        *["--ws-ping-interval=2", "--ws-ping-timeout=2", f"--timeout-graceful-shutdown={DRAIN_SECONDS}"],
         "project.asgi:application",
     ],
     "daphne": [
         *["-m", "daphne", "--bind", HOST, "--port", "{port}"],
         *["--websocket-max-message-size", str(FRAME_LIMIT_BYTES)],
         *["--websocket-max-frame-size", str(FRAME_LIMIT_BYTES)],
+        *["--ping-interval", "2", "--ping-timeout", "2"],
         "project.asgi:application",
     ],
 }
@@ -60,7 +61,7 @@ STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}}
 
 class DeployedSite:
     """
-    One running site: `with DeployedSite("uvicorn") as site`.
+    One running site: `with DeployedSite("signalbox") as site`.
 
     Args:
         server: One of SERVERS.
@@ -128,6 +129,18 @@ class DeployedSite:
         """Start the web server and wait until it serves the front page."""
         self._start(WEB, *(argument.format(port=self.port) for argument in SERVERS[self.server]))
         self._wait(WEB, self._is_serving)
+
+    def kill_redis(self) -> None:
+        """End Redis as a crash would; what it had taken is on disk."""
+        self._redis.kill()
+
+    def start_redis(self) -> None:
+        """Bring it back with its data."""
+        self._redis.start()
+
+    def pid(self, name: str) -> int:
+        """Of WEB or BOT."""
+        return self._processes[name].pid
 
     def start_bot(self) -> None:
         """Start run_bot_subscriber and wait until all of its parts listen."""

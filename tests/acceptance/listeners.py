@@ -1,0 +1,173 @@
+"""
+Clients that are no browsers: one connection object by object, and one that comes back as often as it has to.
+
+Owns what a client remembers of its topics and what it may complain of. Connections go straight to the site and not by a
+proxy of the environment.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from realtime.protocol import SUBPROTOCOL
+from tests.acceptance.deployed_site import DeployedSite
+
+__all__ = ["DEADLINE_SECONDS", "Follower", "Listener", "opening"]
+
+DEADLINE_SECONDS = 10
+
+
+def opening(site: DeployedSite, session: str | None = None, *, path: str = "/ws/", **options: Any) -> connect:
+    """A connection that is about to be opened."""
+    headers = {"Cookie": f"sessionid={session}"} if session else {}
+    options = {"compression": None, **options}
+    return connect(f"ws://{site.address}{path}", additional_headers=headers, proxy=None, **options)
+
+
+class Listener:
+    """
+    One connection of one user: `async with Listener(site, session) as listener`, past its hello.
+
+    Attributes:
+        user_id: Whom the server takes it for.
+        socket: The connection.
+        subscribed: What it was told of its own topic.
+    """
+
+    user_id: Any
+    socket: ClientConnection
+    subscribed: dict[str, Any]
+
+    def __init__(self, site: DeployedSite, session: str, *, path: str = "/ws/") -> None:
+        self._opening = opening(site, session, path=path, subprotocols=[SUBPROTOCOL])
+        # Objects of the last frame that were not asked for yet.
+        self._objects: deque[Any] = deque()
+
+    async def __aenter__(self) -> Self:
+        self.socket = await self._opening
+        hello = await self.object()
+        assert hello == {"type": "hello", "user_id": hello.get("user_id"), "ping_seconds": 25}
+        self.user_id = hello["user_id"]
+        self.subscribed = await self.object()
+        assert self.subscribed["type"] == "subscribed"
+        assert self.subscribed["topic"] == f"user.{self.user_id}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.socket.close()
+
+    async def object(self) -> Any:
+        """The next object that the server says."""
+        while not self._objects:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                self._objects.extend(json.loads(line) for line in str(await self.socket.recv()).split("\n"))
+        return self._objects.popleft()
+
+    async def say(self, **said: Any) -> None:
+        """Say something."""
+        await self.socket.send(json.dumps(said))
+
+    async def answer(self, **said: Any) -> Any:
+        """Say something, and give the next object that the server says."""
+        await self.say(**said)
+        return await self.object()
+
+    async def closed(self) -> ConnectionClosed:
+        """Wait until the server has closed the connection, whatever else it says before."""
+        with pytest.raises(ConnectionClosed) as closed:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while True:
+                    await self.socket.recv()
+        return closed.value
+
+    async def close_code(self) -> int | None:
+        """The code with which the server closes; None when it says none."""
+        closed = await self.closed()
+        return closed.rcvd.code if closed.rcvd else None
+
+
+class Follower:
+    """
+    Hears one topic for as long as it is told to, over as many connections as that takes: `async with Follower(…)`.
+
+    Attributes:
+        heard: Offsets, in the order in which they came.
+        told_count: How many times it was told that it has missed something.
+        connection_count: How many connections it has had.
+        position: Offset and epoch of the last object on the topic.
+
+    Raises:
+        AssertionError: When it is left: there was a hole of which it was not told, or something came twice.
+    """
+
+    def __init__(self, site: DeployedSite, session: str, topic: str, *, leave_after: int | None = None) -> None:
+        self._site, self._session, self._topic = site, session, topic
+        # So many messages, and it leaves and comes back.
+        self._leave_after = leave_after
+        self.heard: list[int] = []
+        self.told_count = self.connection_count = 0
+        self.position: tuple[int, str] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._follow())
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while self.position is None:
+                if self._task.done():
+                    await self._task
+                await asyncio.sleep(0.01)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        if not self._task.done():
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, ConnectionClosed, InvalidStatus, TimeoutError):
+                async with opening(self._site, self._session, open_timeout=5) as socket:
+                    self.connection_count += 1
+                    await self._hear(socket)
+            await asyncio.sleep(0.05)
+
+    async def _hear(self, socket: ClientConnection) -> None:
+        where = {} if self.position is None else {"offset": self.position[0], "epoch": self.position[1]}
+        await socket.send(json.dumps({"type": "subscribe", "topic": self._topic, **where}))
+        count = 0
+        async for frame in socket:
+            for line in str(frame).split("\n"):
+                each = json.loads(line)
+                if each.get("topic") != self._topic:
+                    continue
+                count += each["type"] == "message"
+                self._take(each)
+            if self._leave_after is not None and count >= self._leave_after:
+                return
+
+    def _take(self, each: dict[str, Any]) -> None:
+        if each["type"] == "subscribed":
+            if self.position is not None and each["recovered"]:
+                assert (each["offset"], each["epoch"]) == self.position, "it goes on elsewhere"
+            elif self.position is not None:
+                self.told_count += 1
+            self.position = (each["offset"], each["epoch"])
+        elif each["type"] == "message":
+            assert self.position is not None
+            offset, epoch = self.position
+            assert each["offset"] == offset + 1, f"a hole or a double after {offset}: {each['offset']}"
+            self.position = (offset + 1, epoch)
+            self.heard.append(offset + 1)

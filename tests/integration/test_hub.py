@@ -1,0 +1,467 @@
+"""The hub on a real Redis: while publications come at full speed, connections die and sockets stall."""
+
+import asyncio
+import inspect
+import random
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.close_codes import CloseCode
+from realtime.exceptions import SubscriptionClosed
+from realtime.history import HistoryPolicy, Outgoing
+from realtime.hub import Hub, Membership
+from realtime.layer import RedisChannelLayer
+from realtime.publications import Position
+from realtime.sinks import AsgiSink, RawSink, Sink
+from tests.redis_server import RedisServer
+from tests.topic_clients import Client, ClientSink, ClientWriter
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
+TOPIC = "news.today"
+
+
+class NumberedClient(Client):
+    """Hears publications whose data are their offsets."""
+
+    def check(self, data: Any, position: Position) -> None:
+        assert data == position.offset
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for _, offset in self.received]
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def layer(server: RedisServer) -> AsyncIterator[RedisChannelLayer]:
+    layer = RedisChannelLayer([server.url])
+    yield layer
+    await layer.flush()
+
+
+@pytest.fixture
+async def hub(layer: RedisChannelLayer) -> AsyncIterator[Hub]:
+    hub = layer.hub
+    yield hub
+    assert hub.statistics().failed_count == 0
+
+
+class Publisher:
+    """Another process that publishes 1, 2, 3, … at full speed, from `start` on."""
+
+    def __init__(self, url: str, count: int, *, history_size: int, batch_size: int = 100) -> None:
+        arguments = [url, TOPIC, str(count), str(history_size), str(batch_size)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.topic_process", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def wait_ready(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def start(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+
+    @property
+    def is_done(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@asynccontextmanager
+async def publishing(url: str, count: int, **options: int) -> AsyncIterator[Publisher]:
+    publisher = Publisher(url, count, **options)
+    try:
+        await asyncio.to_thread(publisher.wait_ready)
+        yield publisher
+        await wait_until(lambda: publisher.is_done)
+    finally:
+        publisher.end()
+
+
+async def join(hub: Hub, client: Client, *, is_raw: bool = True) -> Membership:
+    """Let a client in from where it says it is."""
+    sink: Sink = ClientSink(client)
+    if is_raw:
+        sink = RawSink(ClientWriter(client), limit_bytes=1_048_576, on_overflow=lambda: None)
+    async with asyncio.timeout(10):
+        client.membership = await hub.join(TOPIC, sink, since=client.since)
+    return client.membership
+
+
+async def publish(layer: RedisChannelLayer, *data: bytes, history_size: int = 100) -> Position:
+    policy = HistoryPolicy(size=history_size)
+    published = await layer.publish_many([Outgoing(TOPIC, each, policy) for each in data])
+    return published[-1].position
+
+
+def numbered(first: int, last: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, last + 1)]
+
+
+# Coming and going -----------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_comes_back_gets_what_was_missed_while_publications_keep_coming(
+    hub: Hub, server: RedisServer
+) -> None:
+    """At full speed from another process, clients leave and come back to where they were: each number once to each."""
+    count = 20_000
+    stays = NumberedClient(None)
+    await join(hub, stays)
+
+    async def come_and_go(number: int) -> list[int]:
+        chance = random.Random(number)  # noqa: S311 - a schedule that can be repeated
+        offsets: list[int] = []
+        position = stays.position
+        while not offsets or offsets[-1] < count:
+            client = NumberedClient(position)
+            membership = await join(hub, client, is_raw=chance.random() < 0.5)
+            await asyncio.sleep(chance.random() * 0.05)
+            hub.leave(membership)
+            client.has_left = True
+            assert client.recovered == [True]
+            offsets += client.offsets
+            position = client.position
+            await asyncio.sleep(chance.random() * 0.02)
+        return offsets
+
+    async with publishing(server.url, count, history_size=count) as publisher:
+        publisher.start()
+        async with asyncio.timeout(60):
+            for offsets in await asyncio.gather(*(come_and_go(number) for number in range(20))):
+                assert offsets == list(range(1, count + 1))
+    assert stays.offsets == list(range(1, count + 1))
+    assert stays.recovered == [False]
+    assert hub.statistics().healed_count == 0
+
+
+async def test_newcomers_are_no_burden_to_members(hub: Hub, server: RedisServer) -> None:
+    """With a history far shorter than a round trip, newcomers may be told that they missed something; members never."""
+    count = 20_000
+    stays = NumberedClient(None)
+    await join(hub, stays)
+    clients: list[NumberedClient] = []
+    async with publishing(server.url, count, history_size=5) as publisher:
+        publisher.start()
+        while not publisher.is_done:
+            since = random.choice([None, stays.position])  # noqa: S311 - any will do
+            clients.append(NumberedClient(since))
+            hub.leave(await join(hub, clients[-1]))
+        await wait_until(lambda: stays.position is not None and stays.position.offset == count)
+    assert stays.offsets == list(range(1, count + 1))
+    assert stays.recovered == [False]
+    assert len(clients) > 20
+
+
+async def test_a_history_that_does_not_reach_back_is_told(
+    hub: Hub, layer: RedisChannelLayer, client: redis.Redis
+) -> None:
+    """To a client that comes back; it starts with what comes next. One that is within reach gets all."""
+    position = await publish(layer, *numbered(1, 10), history_size=5)
+    for since, recovered, offsets in (
+        (Position(5, position.epoch), True, [6, 7, 8, 9, 10]),
+        (Position(10, position.epoch), True, []),
+        (Position(4, position.epoch), False, []),
+        (Position(11, position.epoch), False, []),
+        (Position(10, "another"), False, []),
+        (None, False, []),
+    ):
+        for is_first in (True, False):
+            newcomer, other = NumberedClient(since), NumberedClient(None)
+            memberships = [] if is_first else [await join(hub, other)]
+            memberships.append(await join(hub, newcomer))
+            assert newcomer.recovered == [recovered]
+            assert newcomer.offsets == offsets
+            assert newcomer.position == position
+            for membership in memberships:
+                hub.leave(membership)
+    assert hub.statistics().topic_count == 0
+    await wait_until(lambda: client.pubsub_numsub(layer.redis_channel(TOPIC))[0][1] == 0)
+
+
+async def test_a_wiped_redis_is_told_to_members_and_to_those_who_come_back(
+    hub: Hub, layer: RedisChannelLayer, client: redis.Redis
+) -> None:
+    """The epoch is another one; members get what is published on the new counter from its first number on."""
+    stays, away = NumberedClient(None), NumberedClient(None)
+    await join(hub, stays)
+    hub.leave(await join(hub, away))
+    await publish(layer, *numbered(1, 5))
+    client.flushall()
+    position = await publish(layer, *numbered(1, 3))
+    await wait_until(lambda: stays.position == position)
+    assert stays.recovered == [False, False]
+    assert stays.offsets == [1, 2, 3, 4, 5, 1, 2, 3]
+    back = NumberedClient(away.position)
+    await join(hub, back)
+    assert (back.recovered, back.offsets, back.position) == ([False], [], position)
+    assert hub.statistics().unrecovered_count == 1
+
+
+async def test_several_topics_of_one_socket_are_one_stream_each(hub: Hub, layer: RedisChannelLayer) -> None:
+    """One sink on many topics gets each of them whole, and none that it has left."""
+    frames: list[bytes] = []
+
+    class Everything(ClientSink):
+        def write(self, frame: Any) -> None:
+            frames.extend(frame.payload.split(b"\n"))
+
+    sink = Everything(Client(None))
+    memberships = [await hub.join(f"news.{number}", sink) for number in range(10)]
+    hub.leave(memberships[0])
+    await layer.publish_many([Outgoing(f"news.{number % 10}", b"0", HistoryPolicy()) for number in range(100)])
+    await wait_until(lambda: sum(b'"message"' in frame for frame in frames) == 90)
+    by_topic = Counter(frame.partition(b',"offset"')[0] for frame in frames if b'"message"' in frame)
+    assert set(by_topic.values()) == {10}
+    assert len(by_topic) == 9
+
+
+async def test_a_cancelled_newcomer_leaves_nothing_behind(
+    hub: Hub, layer: RedisChannelLayer, client: redis.Redis
+) -> None:
+    """Cancelled at any moment on its way in; neither Redis, the hub nor the event loop keeps anything of it."""
+    for ticks in range(40):
+        newcomer = NumberedClient(Position(0, "x"))
+        joining = asyncio.create_task(join(hub, newcomer))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        joining.cancel()
+        await asyncio.wait([joining])
+        if not joining.cancelled():
+            hub.leave(joining.result())
+        assert hub.statistics().topic_count == 0
+        await wait_until(lambda: client.pubsub_numsub(layer.redis_channel(TOPIC))[0][1] == 0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert {task.get_name() for task in others} == {"multiplexer", "multiplexer sender", "multiplexer probe"}
+
+
+async def test_newcomers_wait_for_redis_and_are_told_when_the_hub_is_closed(server: RedisServer) -> None:
+    """A Redis that is away keeps them waiting, as long as they like; closing does not."""
+    layer = RedisChannelLayer([server.url])
+    server.kill()
+    joining = [asyncio.create_task(join(layer.hub, NumberedClient(None))) for _ in range(3)]
+    await wait_until(lambda: layer.hub.member_count(TOPIC) == 3)
+    await layer.flush()
+    for each in await asyncio.gather(*joining, return_exceptions=True):
+        assert isinstance(each, SubscriptionClosed)
+
+
+# Lost connections -----------------------------------------------------------------------------------------------------
+
+
+async def test_members_get_everything_once_while_connections_are_killed(
+    hub: Hub, server: RedisServer, client: redis.Redis
+) -> None:
+    """Under full load the subscription is killed again and again; members and newcomers miss nothing, in order."""
+    count = 30_000
+    members = [NumberedClient(None) for _ in range(20)]
+    for number, member in enumerate(members):
+        await join(hub, member, is_raw=number % 2 == 0)
+    kills = 0
+    async with publishing(server.url, count, history_size=count, batch_size=50) as publisher:
+        publisher.start()
+        while not publisher.is_done:
+            position = members[0].position
+            await wait_until(lambda position=position: members[0].position != position or publisher.is_done)
+            kills += client.client_kill_filter(_type="pubsub", skipme=True)
+            late = NumberedClient(members[0].position)
+            members.append(late)
+            await join(hub, late)
+            assert late.recovered == [True]
+        await wait_until(lambda: {member.position.offset for member in members if member.position} == {count})
+    for member in members:
+        first = member.since.offset + 1 if member.since is not None else 1
+        assert member.offsets == list(range(first, count + 1))
+    assert kills > 3
+    assert hub.statistics().unrecovered_count == 0
+    assert hub.statistics().healed_count > 0
+
+
+async def test_a_loss_beyond_history_is_told(hub: Hub, layer: RedisChannelLayer, client: redis.Redis) -> None:
+    """Members whose connection was away for longer than history reaches go on from where the topic is."""
+    member = NumberedClient(None)
+    await join(hub, member)
+    await publish(layer, *numbered(1, 3))
+    await wait_until(lambda: member.offsets == [1, 2, 3])
+    client.client_kill_filter(_type="pubsub", skipme=True)
+    # Before the event loop sees that the connection is gone.
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.hincrby(layer.keys.topic_position(TOPIC), "offset", 5)
+        pipeline.execute()
+    await wait_until(lambda: member.recovered == [False, False])
+    assert member.position is not None
+    assert member.position.offset == 8
+    await publish(layer, b"9")
+    await wait_until(lambda: member.offsets == [1, 2, 3, 9])
+
+
+async def test_a_restarted_redis_heals_by_itself(layer: RedisChannelLayer, server: RedisServer) -> None:
+    """With its memory gone: members are told, and hear what is published from then on."""
+    member = NumberedClient(None)
+    await join(layer.hub, member)
+    await publish(layer, *numbered(1, 3))
+    await wait_until(lambda: member.offsets == [1, 2, 3])
+    server.kill()
+    server.start()
+    await wait_until(lambda: member.recovered == [False, False])
+    await publish(layer, b"1")
+    await wait_until(lambda: member.offsets == [1, 2, 3, 1])
+
+
+# Sockets that stall ---------------------------------------------------------------------------------------------------
+
+
+class StallingServer:
+    """The server's end of one ASGI connection, whose client reads nothing while `stalled`."""
+
+    def __init__(self) -> None:
+        self.events: list[MutableMapping[str, Any]] = []
+        self.reads = asyncio.Event()
+
+    async def send(self, event: MutableMapping[str, Any]) -> None:
+        await self.reads.wait()
+        self.events.append(event)
+
+
+async def test_a_stalled_socket_delays_nobody_and_is_closed_at_the_limit(hub: Hub, layer: RedisChannelLayer) -> None:
+    """One of a hundred reads nothing: the others get everything meanwhile; it is closed as slow, once, and counted."""
+    server = StallingServer()
+    limit_bytes = 100_000
+
+    def close_slow() -> None:
+        hub.count_slow()
+        hub.leave(membership)
+        sink.close(CloseCode.SLOW, "reads too slowly")
+
+    sink = AsgiSink(server.send, limit_bytes=limit_bytes, on_overflow=close_slow)
+    membership = await hub.join(TOPIC, sink)
+    others = [NumberedClient(None) for _ in range(99)]
+    for number, other in enumerate(others):
+        await join(hub, other, is_raw=number % 2 == 0)
+    number = 0
+    while hub.statistics().slow_count == 0:
+        await publish(layer, *numbered(number + 1, number + 100))
+        number += 100
+        await wait_until(lambda last=number: {each.position.offset for each in others if each.position} == {last})
+    assert hub.member_count(TOPIC) == 99
+    frame_bytes = len(b'{"type":"message","topic":"news.today","offset":1000,"data":1000}')
+    assert limit_bytes / frame_bytes * 0.8 < number < limit_bytes / frame_bytes * 1.5
+    await publish(layer, *numbered(number + 1, number + 100))
+    await wait_until(lambda: {each.position.offset for each in others if each.position} == {number + 100})
+    assert server.events == []
+    server.reads.set()
+    await wait_until(lambda: len(server.events) == 2)
+    assert [event["type"] for event in server.events] == ["websocket.send", "websocket.close"]
+    assert server.events[1]["code"] == CloseCode.SLOW
+    assert hub.statistics().slow_count == 1
+
+
+# What the loop over sockets costs -------------------------------------------------------------------------------------
+
+
+class Pair:
+    """A socket whose one end the hub writes to, through the event loop's own transport."""
+
+    def __init__(self) -> None:
+        self.inner, self.outer = socket.socketpair()
+        self.outer.setblocking(False)
+        self.transport: asyncio.Transport
+
+    async def open(self) -> RawSink:
+        self.transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=self.inner)
+        return RawSink(self, limit_bytes=1_048_576, on_overflow=lambda: None)
+
+    @property
+    def write(self) -> Any:
+        return self.transport.write
+
+    def bound(self, limit_bytes: int, on_overflow: Any) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+    def read(self) -> bytes:
+        try:
+            return self.outer.recv(1_000_000)
+        except BlockingIOError:
+            return b""
+
+    def shut(self) -> None:
+        self.transport.abort()
+        self.outer.close()
+
+
+async def test_a_publication_costs_a_socket_one_call(hub: Hub, layer: RedisChannelLayer) -> None:
+    """
+    Real sockets, and Python's own record of what we call: per socket the transport's write, and nothing else.
+
+    No coroutine is begun, no task is made, nothing of JSON is called.
+    """
+    pairs = [Pair() for _ in range(300)]
+    for pair in pairs:
+        await hub.join(TOPIC, await pair.open())
+    position = await publish(layer, b'"first"')
+    await wait_until(lambda: all(pair.read().endswith(b'"first"}') for pair in pairs))
+    (stream,) = (shard._multiplexer._stream for shard in layer._get_layer().shards)
+    channel = layer.redis_channel(TOPIC).encode()
+    frame = b'{"type":"message","topic":"news.today","offset":%d,"data":"again"}'
+    payloads = [
+        b"\xc1%b:%d\n%b" % (position.epoch.encode(), offset, frame % offset)
+        for offset in range(position.offset + 1, position.offset + 11)
+    ]
+    tasks = asyncio.all_tasks()
+    calls: Counter[str] = Counter()
+
+    def record(frame: FrameType, event: str, argument: Any) -> None:
+        caller = frame if event == "c_call" else frame.f_back
+        if event == "call":
+            assert not frame.f_code.co_flags & inspect.CO_COROUTINE, f"{frame.f_code.co_qualname} is a coroutine"
+        elif event == "c_call":
+            module = getattr(argument, "__module__", None) or type(getattr(argument, "__self__", None)).__module__
+            assert module.split(".")[0] not in ("json", "_json", "msgspec"), f"{argument} is JSON"
+        if event in ("call", "c_call") and caller is not None and "/realtime/" in caller.f_code.co_filename:
+            calls[frame.f_code.co_name if event == "call" else argument.__name__] += 1
+
+    received = b"".join(
+        b"*3\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(payload), payload)
+        for payload in payloads
+    )
+    sys.setprofile(record)
+    try:
+        stream.data_received(received)
+    finally:
+        sys.setprofile(None)
+    assert asyncio.all_tasks() == tasks
+    expected = b"\n".join(payload.partition(b"\n")[2] for payload in payloads)
+    await wait_until(lambda: all(pair.read().endswith(expected) for pair in pairs))
+    assert calls.pop("write") == len(pairs)
+    assert calls.total() < 200, calls
+    for pair in pairs:
+        pair.shut()
