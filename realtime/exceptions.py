@@ -3,8 +3,10 @@
 __all__ = [
     "EntryRejected",
     "FrameRefused",
+    "PermanentError",
     "PublicationTooLarge",
     "RealtimeError",
+    "Retry",
     "StreamUnavailable",
     "SubscriberTooSlow",
     "SubscriptionClosed",
@@ -109,14 +111,33 @@ class StreamUnavailable(Unavailable):
     """Redis did not take the entries now. Nothing is known to be appended; appending again is safe (same guard)."""
 
 
-class EntryRejected(RealtimeError):
+class Retry(RealtimeError):
     """
-    No attempt will ever succeed with this entry: a stream handler raises it to have it moved to the dead letters.
+    The attempt failed, and whoever refused it says when to try again. It counts as an attempt.
 
     Attributes:
-        reason: What is wrong with the entry.
+        after_seconds: How long to wait at least.
+        reason: What was said.
+    """
+
+    def __init__(self, after_seconds: float, reason: str = "") -> None:
+        self.after_seconds = after_seconds
+        self.reason = reason
+        super().__init__(reason or f"try again after {after_seconds:.1f} s")
+
+
+class PermanentError(RealtimeError):
+    """
+    No further attempt will ever succeed: a stream handler raises it to have the entry moved to the dead letters.
+
+    Attributes:
+        reason: Why it will not.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class EntryRejected(PermanentError):
+    """The entry itself is malformed; `reason` says what is wrong with it."""
