@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from realtime.backoff import Backoff
-from realtime.exceptions import EntryRejected, Unavailable
+from realtime.exceptions import PermanentError, Unavailable
 from realtime.outage import Outage
 from realtime.streams.entry import Entry, Handler
 from realtime.streams.group import ConsumerGroup
@@ -227,7 +227,7 @@ class Attempts:
     async def _failed(self, entry: Entry, error: Exception) -> None:
         """An entry failed alone: it gets another attempt later, or none."""
         text = f"{type(error).__name__}: {error}"
-        if isinstance(error, EntryRejected):
+        if isinstance(error, PermanentError):
             await self._give_up(entry, "rejected", error.reason)
         elif entry.attempt >= self._max_attempts:
             await self._give_up(entry, "failed", text, error)
