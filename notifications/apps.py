@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class NotificationsConfig(AppConfig):
@@ -9,3 +10,6 @@ class NotificationsConfig(AppConfig):
     def ready(self) -> None:
         # Registers the system checks.
         from notifications import checks  # noqa: F401
+
+        # As the admin finds admin.py: each app declares its kinds in notification_kinds.py.
+        autodiscover_modules("notification_kinds")

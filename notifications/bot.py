@@ -1,25 +1,37 @@
 """
-The bot: from the stream to `send_message(user_id, message)`.
+The bot: from the stream to the transports that the user wants.
 
-Owns the call and its default, which prints. Does not own the stream nor retries (realtime.streams).
+Owns attempts: calling the providers of one notification at the same time, and what a provider's answer means. Does not
+own the truth about deliveries (deliveries), the stream (realtime.streams) nor the calls themselves (transports).
 """
 
 import asyncio
+import dataclasses
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
+from channels.db import database_sync_to_async
 
-from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, outages, read_entry
-from realtime.exceptions import EntryRejected
+from notifications import conf, deliveries, kinds
+from notifications.deliveries import Claim, Job, Result
+from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
+from notifications.models import Delivery
+from notifications.transports import Address, AddressGone, Message, Transport, get_transports
+from notifications.transports.base import ADDRESS_LIMIT
+from realtime.backoff import Backoff
+from realtime.exceptions import PermanentError, Retry, Unavailable
+from realtime.outage import Outage
 from realtime.streams import Entry
 
-__all__ = ["Bot", "SendMessage", "send_message"]
+__all__ = ["Bot", "send_message"]
 
-# Takes the recipient's primary key and the text; what it raises is a failed attempt.
-type SendMessage = Callable[[Any, str], Awaitable[None]]
+State = Delivery.State
+# What a provider may ask us to wait with Retry-After.
+RETRY_AFTER_LIMIT_SECONDS = 3600.0
+# What we need ourselves, and not the provider, is away.
+AWAY = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
 
 
 async def send_message(user_id: Any, message: str) -> None:
@@ -38,29 +50,178 @@ class Bot:
     The handler of the consumer group `bot`.
 
     Args:
-        send: Called for each notification; the entry is acked after it returns.
+        transports: By name; those of the settings by default.
+
+    Guarantees:
+        Each delivery stands alone: one that fails neither holds up nor repeats another. What is to be tried later is in
+        the database and not in here: the entry is done when every delivery has had its attempt, and the sweep puts the
+        notification on the stream again when the next one is due.
     """
 
-    def __init__(self, send: SendMessage = send_message) -> None:
-        self._send = send
+    def __init__(self, transports: Mapping[str, Transport] | None = None) -> None:
+        self._transports = get_transports() if transports is None else transports
+        settings = conf.get_settings()
+        self._max_attempts = settings.delivery_max_attempts
+        self._backoff = Backoff(
+            base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
+        )
+        self._database_outage = Outage("the database")
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
         """
-        Send each entry's message to its user.
+        Deliver the notification of each entry.
 
         Raises:
             EntryRejected: An entry is malformed.
-            Unavailable: Redis or the database is away. Other errors of `send`, a provider's refused connection among
-                them, are failed attempts: one receiver that is away must not hold up the others.
+            PermanentError: A delivery was given up; it says so in its row too.
+            Unavailable: Redis or the database is away.
         """
         for entry in entries:
             notification = read_entry(entry)
+            if notification.only in ("", "bot"):
+                await self._deliver(notification)
+
+    async def _deliver(self, notification: StreamedNotification) -> None:
+        with outages(*DATABASE_AWAY):
+            job = await database_sync_to_async(deliveries.begin)(notification)
+        if job is None:
+            return
+        results = await asyncio.gather(
+            *(self._attempt(notification, job, claim) for claim in job.claims), return_exceptions=True
+        )
+        # What failed makes the entry a dead letter, and the sweep finds the others.
+        for error in sorted(filter(None, results), key=lambda error: isinstance(error, Unavailable)):
+            raise error
+
+    async def _attempt(self, notification: StreamedNotification, job: Job, claim: Claim) -> None:
+        """One attempt of one delivery, with its record. Raises PermanentError if it was the last and failed."""
+        started = time.monotonic()
+        # Grows while addresses are done with, whatever happens at the next one.
+        outcomes = dict(claim.outcomes)
+        away: Unavailable | None = None
+        try:
+            result = await self._try(notification, job, claim, outcomes)
+        except AWAY as error:
+            away = error if isinstance(error, Unavailable) else Unavailable(f"{type(error).__name__}: {error}")
+            result = Result(state=State.PENDING, answer=str(away), outcomes=outcomes, is_counted=False)
+        result = dataclasses.replace(result, latency_seconds=time.monotonic() - started)
+        is_ours = await self._until_stored(deliveries.record, claim, result)
+        if away is not None:
+            raise away
+        if is_ours and result.state == State.FAILED:
+            raise PermanentError(f"{claim.transport}: {result.answer}")
+
+    async def _try(
+        self, notification: StreamedNotification, job: Job, claim: Claim, outcomes: dict[str, str]
+    ) -> Result:
+        transport = self._transports.get(claim.transport)
+        if transport is None:
+            return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
+        if claim.attempt > self._max_attempts:
+            answer = f"no attempt of {self._max_attempts} came to an end: its process died each time"
+            return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
+        try:
+            addresses, message = await database_sync_to_async(_prepare)(transport, notification, job, claim)
+        except AWAY:
+            raise
+        except Exception as error:
+            return self._again(claim, outcomes, error)
+        return await self._send(transport, message, addresses, claim, outcomes)
+
+    async def _send(
+        self,
+        transport: Transport,
+        message: Message,
+        addresses: Sequence[Address],
+        claim: Claim,
+        outcomes: dict[str, str],
+    ) -> Result:
+        """Send to each address that is not done with, one after another."""
+        answers: list[str] = []
+        failures: list[Exception] = []
+        left = [address for address in addresses if address.key not in outcomes]
+        for index, address in enumerate(left):
+            if index and not await self._until_stored(deliveries.keep, claim, outcomes):
+                break
             try:
-                user_id = get_user_model()._meta.pk.to_python(notification.user_id)
-            except ValidationError as error:
-                raise EntryRejected(f"u is not the id of a user: {error.messages[0]}") from error
-            with outages(*DATABASE_AWAY, *REDIS_AWAY):
-                await self._send(user_id, notification.envelope.message)
+                async with asyncio.timeout(transport.timeout_seconds):
+                    answers.append(await transport.send(message, address))
+                outcomes[address.key] = "sent"
+            except AWAY:
+                raise
+            except PermanentError as error:
+                answers.append(error.reason)
+                outcomes[address.key] = "gone" if isinstance(error, AddressGone) else "failed"
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            return self._again(claim, outcomes, *failures)
+        return _end(outcomes, answers)
+
+    def _again(self, claim: Claim, outcomes: dict[str, str], *errors: Exception) -> Result:
+        """Not done: another attempt, unless this was the last."""
+        answer = "; ".join(_describe(error) for error in errors)
+        if claim.attempt >= self._max_attempts:
+            answer = f"given up after {claim.attempt} attempts: {answer}"
+            return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
+        asked = [error.after_seconds for error in errors if isinstance(error, Retry)]
+        wait_seconds = max(asked) if asked else self._backoff.delay_seconds(claim.attempt - 1)
+        wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
+        return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
+
+    async def _until_stored(self, write: Callable[..., bool], *arguments: Any) -> bool:
+        """
+        Write down what a provider has answered, however long the database is away.
+
+        Without the record the next attempt would send again.
+        """
+        failures = 0
+        store: Callable[..., Awaitable[bool]] = database_sync_to_async(write)
+        while True:
+            try:
+                is_written = await store(*arguments)
+            except DATABASE_AWAY as error:
+                await self._database_outage.wait(error, failures)
+                failures += 1
+            else:
+                self._database_outage.over()
+                return is_written
+
+
+def _prepare(
+    transport: Transport, notification: StreamedNotification, job: Job, claim: Claim
+) -> tuple[list[Address], Message]:
+    """Where it goes and what it says; in a thread, with the ORM."""
+    addresses = list(transport.find_addresses(job.recipient))[:ADDRESS_LIMIT]
+    envelope = notification.envelope
+    return addresses, Message(
+        key=claim.key,
+        recipient=job.recipient,
+        notification=envelope,
+        texts=kinds.render(kinds.find_kind(envelope.kind), transport.name, envelope, job.recipient),
+        attempt=claim.attempt,
+    )
+
+
+def _end(outcomes: dict[str, str], answers: list[str]) -> Result:
+    """Every address is done with."""
+    ends = set(outcomes.values())
+    if "failed" in ends:
+        state = State.FAILED
+    elif "sent" in ends:
+        state = State.SENT
+    else:
+        state = State.SKIPPED
+        answers = answers or ["the recipient has no address there"]
+    return Result(state=state, answer="; ".join(answers), outcomes=outcomes)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, Retry):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return f"{type(error).__name__}: {error}"
 
 
 def _escape(letter: str) -> str:

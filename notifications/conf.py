@@ -6,7 +6,7 @@ Redis is: that is `REALTIME`, read by `realtime.conf`.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -16,10 +16,17 @@ from django.dispatch import receiver
 
 from realtime.conf import load
 
-__all__ = ["STREAM", "NotificationsSettings", "get_settings", "load_settings"]
+__all__ = ["STREAM", "NotificationsSettings", "TransportEntry", "get_settings", "load_settings"]
 
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
+
+
+class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", forbid_unknown_fields=True):
+    """One of NOTIFICATIONS["TRANSPORTS"]."""
+
+    backend: str
+    options: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +53,27 @@ class NotificationsSettings:
     relay_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     # The most messages that one bot process sends at a time.
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
-    # What the bot calls with (user id, message): the dotted path of an async function. The default prints.
+    # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
     send_message: str = "notifications.bot.send_message"
+    # The ways of delivering: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}}.
+    transports: dict[str, TransportEntry] = field(
+        default_factory=lambda: {"console": TransportEntry(backend="notifications.transports.console.ConsoleTransport")}
+    )
+    # Those of them that are used for kinds which name none.
+    default_transports: tuple[str, ...] = ("console",)
+    # How often a delivery is tried before it is given up. Outages of our own database and Redis do not count.
+    delivery_max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 8
+    # The longest wait before the second attempt. It doubles from attempt to attempt up to the limit, and a random part
+    # of it is waited. A provider's Retry-After counts instead, up to an hour.
+    delivery_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 15.0
+    delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1800.0
+    # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
+    delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
+    # What was published so long ago, and is no longer on the stream though nobody has handled it, was lost with Redis.
+    refill_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    # The language in which a user is written to: the dotted path of a function(user), run in a thread. The project's
+    # LANGUAGE_CODE where it is empty or gives none.
+    language_of: str = ""
 
 
 @functools.cache

@@ -32,6 +32,7 @@ __all__ = [
     "check_idempotency_key",
     "encode_common",
     "encode_envelope",
+    "is_kind",
 ]
 
 ENVELOPE_LIMIT_BYTES = 65_536
@@ -127,6 +128,11 @@ def check_idempotency_key(key: Any) -> str | None:
     if not text.strip():
         raise InvalidField(field="idempotency_key", problem="is empty: leave it out, or name the event")
     return text
+
+
+def is_kind(text: str) -> bool:
+    """Whether a text may name a kind of notification."""
+    return len(text) <= KIND_LIMIT and _KIND.fullmatch(text) is not None
 
 
 def encode_common(content: Content) -> bytes:

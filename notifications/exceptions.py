@@ -2,7 +2,8 @@
 Every error that `notifications` raises on purpose. Owns no behaviour.
 
 All of them say that a call was wrong and nothing was written: catch `InvalidNotification` to refuse whatever a foreign
-program sent. Redis being away is not among them: it never fails a caller.
+program sent, and `InvalidPreference` to refuse what a user chose. Redis being away is not among them: it never fails a
+caller.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ __all__ = [
     "InvalidData",
     "InvalidField",
     "InvalidNotification",
+    "InvalidPreference",
     "InvalidRecipient",
     "MessageTooLong",
     "NotificationError",
@@ -31,6 +33,10 @@ class NotificationError(Exception):
 
 class InvalidNotification(NotificationError, ValueError):
     """Base of what is wrong with a call of `notify()`; nothing was written."""
+
+
+class InvalidPreference(NotificationError, ValueError):
+    """A user cannot choose this; the text says why. Nothing was written."""
 
 
 class InvalidField(InvalidNotification):

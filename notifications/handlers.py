@@ -37,6 +37,8 @@ class StreamedNotification(msgspec.Struct, frozen=True, kw_only=True):
     envelope: Envelope
     # The envelope as it was written: JSON on one line.
     json: str
+    # The one consumer group that it is meant for; "" for all.
+    only: str = ""
 
 
 def read_entry(entry: Entry) -> StreamedNotification:
@@ -66,7 +68,8 @@ def read_entry(entry: Entry) -> StreamedNotification:
         raise EntryRejected(f"e is not an envelope: {error}") from None
     if envelope.id != int(raw_id):
         raise EntryRejected("n and the id in e differ")
-    return StreamedNotification(notification_id=envelope.id, user_id=user_id, envelope=envelope, json=text)
+    only = entry.fields.get(b"g", b"").decode(errors="replace")
+    return StreamedNotification(notification_id=envelope.id, user_id=user_id, envelope=envelope, json=text, only=only)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """
-The truth about notifications: what happened (Event) and what each recipient was told of it (Notification).
+The truth about notifications: what happened (Event), what each recipient was told of it (Notification), and what became
+of it on each transport (Delivery); what people want (Preference) and where they are reached (Destination,
+PushSubscription).
 
-Owns the tables and the questions that the inbox asks of them. Every write goes through `services`; nothing here talks
-to Redis.
+Owns the tables and the questions that the inbox asks of them. Every write goes through `services`, those of deliveries
+through `deliveries`; nothing here talks to Redis.
 """
 
+import uuid
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -12,7 +15,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-__all__ = ["Event", "Notification"]
+__all__ = ["Delivery", "Destination", "Event", "Notification", "Preference", "PushSubscription"]
+
+# Characters of a transport's name, and of what a provider answered that are kept.
+TRANSPORT_LIMIT = 64
+ANSWER_LIMIT = 500
 
 
 class Event(models.Model):
@@ -72,6 +79,8 @@ class Notification(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
     # When the relay handed it to the recipient's group, if it has.
     relayed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # When the bot decided on which transports it is delivered; the deliveries tell the rest.
+    dispatched_at = models.DateTimeField(null=True, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True)
     read_at = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)
@@ -88,7 +97,123 @@ class Notification(models.Model):
             models.Index(fields=["recipient", "-id"], name="notification_inbox", condition=Q(archived_at=None)),
             models.Index(fields=["recipient"], name="notification_unread", condition=Q(read_at=None, archived_at=None)),
             models.Index(fields=["recipient"], name="notification_unseen", condition=Q(seen_at=None, archived_at=None)),
+            # What may have been lost with Redis; nearly always a few rows.
+            models.Index(
+                fields=["created_at"],
+                name="notification_unhandled",
+                condition=Q(dispatched_at=None) | Q(relayed_at=None),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"notification {self.pk} for user {self.recipient_id}"
+
+
+class Delivery(models.Model):
+    """One notification on one transport: the truth about whether it was sent."""
+
+    class State(models.TextChoices):
+        """Of these, pending and sending are unfinished and have a `due_at`."""
+
+        PENDING = "pending", "waits for its next attempt"
+        SENDING = "sending", "in the hands of a bot"
+        SENT = "sent", "taken by the provider"
+        FAILED = "failed", "given up"
+        SKIPPED = "skipped", "not to be sent"
+
+    # Found through the constraint below.
+    notification = models.ForeignKey(Notification, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
+    # The effect key: every attempt gives it to the provider, which may know that it has had it already.
+    key = models.UUIDField(default=uuid.uuid4, editable=False)
+    # Begun attempts, those of processes that died included.
+    attempts = models.PositiveIntegerField(default=0)
+    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Finished: nothing.
+    due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    # Which call holds it while it is being sent.
+    holder = models.CharField(max_length=32, blank=True)
+    # When the sweep last put it on the stream, since its last attempt.
+    queued_at = models.DateTimeField(null=True, blank=True)
+    # What became of it at each of the recipient's addresses that is done with: address key → "sent", "failed", "gone".
+    outcomes = models.JSONField(default=dict, blank=True)
+    # What the provider answered last, or what went wrong.
+    answer = models.CharField(max_length=ANSWER_LIMIT, blank=True)
+    # How long the last attempt took.
+    latency_seconds = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["notification", "transport"], name="one_delivery_per_transport"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["due_at"], name="delivery_due", condition=Q(due_at__isnull=False)),
+            models.Index(fields=["-created_at"], name="delivery_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.transport} of notification {self.notification_id}"
+
+
+class Preference(models.Model):
+    """What a user has said about one kind of notification on one transport; without a row, the kind's default holds."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_preferences", db_index=False
+    )
+    kind = models.CharField(max_length=64)
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    is_wanted = models.BooleanField()
+
+    class Meta:
+        ordering: ClassVar = ["user", "kind", "transport"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "kind", "transport"], name="one_preference_per_transport"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.transport}: {'yes' if self.is_wanted else 'no'}"
+
+
+class Destination(models.Model):
+    """Where one transport reaches a user: the URL of a webhook, an Apprise URL."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_destinations", db_index=False
+    )
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    # May hold a password or a token, as many Apprise URLs do: never shown whole.
+    address = models.CharField(max_length=1000)
+    # What the transport signs with, if it signs.
+    secret = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["user", "transport", "id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "transport", "address"], name="one_destination_per_address"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.transport} of user {self.user_id}"
+
+
+class PushSubscription(models.Model):
+    """One browser of a user that may be woken by web push: what `PushManager.subscribe()` gave it."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="push_subscriptions")
+    # Knowing it is nearly enough to send: never shown whole.
+    endpoint = models.CharField(max_length=1000, unique=True)
+    p256dh = models.CharField(max_length=100)
+    auth = models.CharField(max_length=50)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["user", "id"]
+
+    def __str__(self) -> str:
+        return f"browser {self.pk} of user {self.user_id}"

@@ -37,6 +37,7 @@ __all__ = [
     "Publication",
     "apublish_after_commit",
     "apublish_event",
+    "content_of",
     "publish_after_commit",
     "publish_event",
     "sweep",
@@ -136,6 +137,18 @@ def sweep(limit: int = 100) -> int:
     return count
 
 
+def content_of(event: Event) -> Content:
+    """What a stored event says."""
+    return Content(
+        kind=event.kind,
+        title=event.title,
+        message=event.message,
+        url=event.url,
+        data=event.data,
+        created_at=event.created_at.astimezone(datetime.UTC),
+    )
+
+
 @contextlib.contextmanager
 def _failures_kept_from_caller(event: Event) -> Iterator[None]:
     breaker = _breaker()
@@ -174,17 +187,9 @@ def _load(event_id: int) -> Publication | None:
     if event is None:
         return None
     notifications = Notification.objects.using(_database()).filter(event_id=event_id)
-    content = Content(
-        kind=event.kind,
-        title=event.title,
-        message=event.message,
-        url=event.url,
-        data=event.data,
-        created_at=event.created_at.astimezone(datetime.UTC),
-    )
     return Publication(
         event=event,
-        common=encode_common(content),
+        common=encode_common(content_of(event)),
         rows=list(notifications.order_by("id").values_list("id", "recipient_id")),
     )
 

@@ -62,9 +62,11 @@ class Relay:
             EntryRejected: One of them is malformed; nothing was sent.
             Unavailable: The channel layer or the database is away; what was sent is not sent again.
         """
-        notifications = [self._read(entry) for entry in entries]
+        read = [(entry, self._read(entry)) for entry in entries]
+        # What is on the stream again for the bot alone was sent to browsers before.
+        read = [(entry, notification) for entry, notification in read if notification.only in ("", "relay")]
         by_user: dict[str, list[tuple[bytes, StreamedNotification]]] = {}
-        for entry, notification in zip(entries, notifications, strict=True):
+        for entry, notification in read:
             if entry.id not in self._sent:
                 by_user.setdefault(notification.user_id, []).append((entry.id, notification))
         if isinstance(self._layer, RedisChannelLayer):
@@ -72,8 +74,8 @@ class Relay:
         else:
             await self._send(by_user)
         with outages(*DATABASE_AWAY):
-            await database_sync_to_async(services.mark_relayed)([each.notification_id for each in notifications])
-        for entry in entries:
+            await database_sync_to_async(services.mark_relayed)([each.notification_id for _, each in read])
+        for entry, _ in read:
             self._sent.pop(entry.id, None)
 
     def _read(self, entry: Entry) -> StreamedNotification:

@@ -1,7 +1,8 @@
 """
-The only writer of the notification tables: telling people of something, and what they did with it.
+The way into the app: telling people of something, what they did with it, and what they want to be told.
 
-Owns the transactions. Publishing is the outbox's; what a notification may say is the envelope's.
+Owns the transactions; the only writer of Event and Notification. Publishing is the outbox's; what a notification may
+say is the envelope's; deliveries and preferences are written by the modules of these names.
 """
 
 import functools
@@ -19,9 +20,22 @@ from django.utils import timezone
 from notifications import conf, outbox
 from notifications.envelope import Content, check_content, check_idempotency_key
 from notifications.models import Event, Notification
+from notifications.preferences import add_destination, add_push_subscription, get_preferences, set_preference
 from notifications.recipients import find_actor, find_recipients
 
-__all__ = ["anotify", "mark_archived", "mark_read", "mark_relayed", "mark_seen", "notify", "send_notification"]
+__all__ = [
+    "add_destination",
+    "add_push_subscription",
+    "anotify",
+    "get_preferences",
+    "mark_archived",
+    "mark_read",
+    "mark_relayed",
+    "mark_seen",
+    "notify",
+    "send_notification",
+    "set_preference",
+]
 
 # Notifications held in memory as objects at a time.
 _ROWS_PER_INSERT = 2000

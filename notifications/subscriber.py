@@ -15,9 +15,8 @@ import socket
 from typing import Any, Literal
 
 from channels.db import database_sync_to_async
-from django.utils.module_loading import import_string
 
-from notifications import conf, outbox
+from notifications import conf, outbox, refill
 from notifications.bot import Bot
 from notifications.handlers import DATABASE_AWAY
 from notifications.ingress import Ingress
@@ -93,7 +92,7 @@ class Subscriber:
             # One batch at a time: that keeps the order of each user's notifications.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
         else:
-            handler, batch_size, concurrency = Bot(import_string(self._settings.send_message)), 1, self._bot_concurrency
+            handler, batch_size, concurrency = Bot(), 1, self._bot_concurrency
         return StreamWorker(
             reader,
             keys().stream(conf.STREAM),
@@ -162,6 +161,7 @@ class Subscriber:
             try:
                 # Not in the thread in which all other database work of the process queues up.
                 count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
+                await database_sync_to_async(refill.refill, thread_sensitive=False)()
             except StreamUnavailable as error:
                 self._redis_outage.begin(error)
             except DATABASE_AWAY as error:

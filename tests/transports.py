@@ -1,12 +1,26 @@
-"""What the bot of a process under test calls; NOTIFICATIONS["SEND_MESSAGE"] names one of them."""
+"""What the bot of a process under test calls; NOTIFICATIONS["SEND_MESSAGE"] or ["TRANSPORTS"] name one of them."""
 
 import asyncio
+import os
+import signal
 import time
 from typing import Any
 
 from notifications.bot import send_message
+from notifications.transports import Address, Message
+from notifications.transports.webhook import WebhookTransport
 
-__all__ = ["hang", "slow", "stuck"]
+__all__ = ["WebhookWithDeath", "hang", "slow", "stuck"]
+
+
+class WebhookWithDeath(WebhookTransport):
+    """A webhook whose process kills itself where the environment's DIE says: "before" or "after" the call."""
+
+    async def send(self, message: Message, address: Address) -> str:
+        _die("before")
+        answer = await super().send(message, address)
+        _die("after")
+        return answer
 
 
 async def slow(user_id: Any, message: str) -> None:
@@ -26,3 +40,8 @@ async def stuck(user_id: Any, message: str) -> None:
     """Sits in a thread, as in a database driver, where it cannot be cancelled."""
     await send_message(user_id, f"begin {message}")
     await asyncio.to_thread(time.sleep, 3600)
+
+
+def _die(moment: str) -> None:
+    if os.environ.get("DIE") == moment:
+        os.kill(os.getpid(), signal.SIGKILL)

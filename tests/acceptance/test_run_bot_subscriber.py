@@ -25,7 +25,19 @@ KEYS = Keys()
 STREAM = KEYS.stream("notifications")
 # A machine with two cores, and a test run on both of them.
 SECONDS = 30.0
-QUICK = {"INGRESS_LEASE_SECONDS": 1, "STREAM_LEASE_SECONDS": 1, "SWEEP_INTERVAL_SECONDS": 0.1}
+QUICK = {
+    "INGRESS_LEASE_SECONDS": 1,
+    "STREAM_LEASE_SECONDS": 1,
+    "SWEEP_INTERVAL_SECONDS": 0.1,
+    "DELIVERY_CLAIM_SECONDS": 5,
+    "DELIVERY_RETRY_SECONDS": 0.1,
+    "TRANSPORTS": {
+        "console": {
+            "BACKEND": "notifications.transports.console.ConsoleTransport",
+            "OPTIONS": {"timeout_seconds": 2.5},
+        }
+    },
+}
 
 
 class World:
@@ -66,9 +78,10 @@ class World:
         """As a foreign program: PUBLISH, which answers how many listen."""
         return self.client.publish(KEYS.ingress_channel(), json.dumps({"user_id": user_id, "message": message}))
 
-    def pending_count(self) -> int:
-        """Handed out and not acked, in both groups."""
-        return sum(group["pending"] for group in self.client.xinfo_groups(STREAM))
+    def pending_count(self, *groups: str) -> int:
+        """Handed out and not acked, in these groups, by default in both."""
+        found = self.client.xinfo_groups(STREAM)
+        return sum(group["pending"] for group in found if not groups or group["name"].decode() in groups)
 
 
 class Process:
@@ -173,7 +186,8 @@ def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(wor
         assert process.stop(signal.SIGTERM, signal.SIGINT, signal.SIGTERM) == 0
         assert process.lines[-1].startswith("user 1: end")
         assert len([line for line in process.lines if "begin" in line]) * 2 == len(process.lines)
-        assert world.pending_count() == 0
+        # The relay may have been handed an entry in the moment in which it stopped reading: it is the successor's.
+        assert world.pending_count("bot") == 0
         assert "Traceback" not in process.log
     with world.subscriber() as successor:
         successor.wait_for_line("user 1: 2")
@@ -243,8 +257,8 @@ def test_what_a_killed_process_held_is_done_by_the_other(world: World) -> None:
             other.wait_for("listening for requests")
             assert world.publish("to the new holder") == 1
             other.wait_for_line("user 1: to the new holder")
+            wait_until_sync(lambda: world.pending_count() == 0, seconds=SECONDS)
             assert other.stop() == 0
-    assert world.pending_count() == 0
 
 
 def test_two_processes_share_the_work(world: World) -> None:

@@ -1,6 +1,8 @@
-"""The bot: from the stream to `send_message(user_id, message)`."""
+"""The bot: from the stream to the transports that a user wants, each delivery on its own."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -8,107 +10,254 @@ import redis
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import InterfaceError
+from django.utils import timezone
 
 from notifications import services
 from notifications.bot import Bot
+from notifications.models import Delivery
+from notifications.transports import Address, AddressGone, Message, Transport
+from realtime.exceptions import PermanentError, Retry
 from realtime.keys import Keys
+from realtime.streams import StreamWorker
 from tests.domain import make_users
 from tests.redis_server import RedisServer
 from tests.streams import dead_letters, pending_count, working
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "three_transports")]
 
 
-class Outbox:
+class Recording(Transport):
     """A transport that remembers, and may fail."""
 
-    def __init__(self) -> None:
-        self.sent: list[tuple[Any, str]] = []
-        self.errors: list[Exception] = []
+    def __init__(self, *, name: str, addresses: Iterable[str] = ("home",), timeout_seconds: float = 10.0) -> None:
+        super().__init__(name=name, timeout_seconds=timeout_seconds)
+        self.addresses = addresses
+        self.sent: list[tuple[int, str, str]] = []
+        self.messages: list[Message] = []
+        # Raised one a call, before anything is sent; None lets the call pass.
+        self.errors: list[Exception | None] = []
+        self.gate: asyncio.Event | None = None
 
-    async def __call__(self, user_id: Any, message: str) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
-        self.sent.append((user_id, message))
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        return [Address(key=address) for address in self.addresses]
+
+    async def send(self, message: Message, address: Address) -> str:
+        self.messages.append(message)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        self.sent.append((message.recipient.pk, message.texts.body, address.key))
+        return f"taken by {address.key}"
 
 
-async def test_each_notification_is_sent_to_its_user(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """With the key of the user in its own type, and the message's text; then it is acked."""
+@pytest.fixture
+def three_transports(signalbox: Any) -> None:
+    backend = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
+    signalbox.NOTIFICATIONS = {
+        "TRANSPORTS": {"a": backend, "b": backend, "c": backend},
+        "DEFAULT_TRANSPORTS": ["a"],
+        "DELIVERY_MAX_ATTEMPTS": 3,
+        "DELIVERY_RETRY_SECONDS": 0.01,
+    }
+
+
+@pytest.fixture
+def bot_on(redis_server: RedisServer, keys: Keys) -> Any:
+    """A worker of the group `bot` with these transports."""
+
+    @asynccontextmanager
+    async def run(*transports: Transport, **options: Any) -> AsyncIterator[StreamWorker]:
+        bot = Bot({transport.name: transport for transport in transports})
+        options = {"batch_size": 1, "concurrency": 4, **options}
+        async with working(redis_server.url, keys, bot, group="bot", **options) as worker:
+            yield worker
+
+    return run
+
+
+async def states() -> dict[str, tuple[str, int]]:
+    return {row.transport: (row.state, row.attempts) async for row in Delivery.objects.all()}
+
+
+async def test_each_notification_goes_to_its_user(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
+    """Then it is acked, and the row has the provider's answer, the time it took and the key that it was given."""
     alice, bob = await sync_to_async(make_users)(2)
-    send = Outbox()
-    async with working(redis_server.url, keys, Bot(send), group="bot", batch_size=1, concurrency=4) as worker:
-        await services.anotify([alice, bob], "Your order is on its way – ütf", title="not in the message")
+    transport = Recording(name="a")
+    async with bot_on(transport) as worker:
+        await services.anotify([alice, bob], "Your order is on its way – ütf", title="Order 7", data={"order": 7})
         await wait_until(lambda: worker.statistics().handled_count == 2)
-    assert sorted(send.sent) == [(user.pk, "Your order is on its way – ütf") for user in (alice, bob)]
+    assert sorted(transport.sent) == [(user.pk, "Your order is on its way – ütf", "home") for user in (alice, bob)]
     assert pending_count(redis_client, keys, "bot") == 0
+    rows = {row.key.hex: row async for row in Delivery.objects.all()}
+    assert {message.key for message in transport.messages} == set(rows)
+    for message in transport.messages:
+        row = rows[message.key]
+        assert (row.state, row.answer, row.outcomes) == ("sent", "taken by home", {"home": "sent"})
+        assert (message.notification.data, message.texts.subject, message.attempt) == ({"order": 7}, "Order 7", 1)
+        assert row.latency_seconds is not None
+        assert row.finished_at is not None
 
 
-async def test_a_slow_receiver_does_not_hold_up_the_others(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+async def test_one_that_fails_neither_holds_up_nor_repeats_another(
+    redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
 ) -> None:
-    """Messages are sent at the same time, as many as there are slots."""
-    users = await sync_to_async(make_users)(20)
-    gate = asyncio.Event()
-    sent: list[int] = []
-
-    async def send(user_id: int, message: str) -> None:
-        if user_id == users[0].pk:
-            await gate.wait()
-        sent.append(user_id)
-
-    async with working(redis_server.url, keys, Bot(send), group="bot", batch_size=1, concurrency=2) as worker:
-        await services.anotify(users, "Hello")
-        await wait_until(lambda: sorted(sent) == [user.pk for user in users[1:]])
-        assert worker.statistics().in_flight_count == 1
-        gate.set()
-        await wait_until(lambda: worker.statistics().handled_count == 20)
-
-
-async def test_outages_do_not_count_as_attempts_and_failures_do(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """The database may be away for long; a receiver that refuses is given up in the end."""
+    """The entry is done after the first attempts; what is to be tried again is in the database."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b", "c"]}
     (alice,) = await sync_to_async(make_users)(1)
-    send = Outbox()
-    async with working(redis_server.url, keys, Bot(send), group="bot", batch_size=1, max_attempts=3) as worker:
-        send.errors = [InterfaceError("gone"), redis.ConnectionError("gone")] * 5
-        await services.anotify(alice, "in the end")
-        await wait_until(lambda: send.sent == [(alice.pk, "in the end")])
-        send.errors = [ConnectionRefusedError("no receiver")] * 3
+    good, slow, bad = Recording(name="a"), Recording(name="b", timeout_seconds=0.05), Recording(name="c")
+    slow.gate = asyncio.Event()
+    bad.errors = [ConnectionRefusedError("no receiver")]
+    async with bot_on(good, slow, bad) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+        assert await states() == {"a": ("sent", 1), "b": ("pending", 1), "c": ("pending", 1)}
+        answers = {row.transport: row.answer async for row in Delivery.objects.all()}
+        assert (answers["b"], answers["c"]) == ("no answer in time", "ConnectionRefusedError: no receiver")
+        slow.gate.set()
+        await hand_out_again(redis_client, keys)
+        await wait_until(lambda: worker.statistics().handled_count == 2)
+    assert await states() == {"a": ("sent", 1), "b": ("sent", 2), "c": ("sent", 2)}
+    assert len(good.sent) == len(slow.sent) == len(bad.sent) == 1
+    assert len({message.key for message in slow.messages}) == 1
+
+
+async def test_what_fails_to_the_end_is_a_dead_letter(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
+    """After its attempts, or at once when the provider will never take it; the row says why."""
+    (alice,) = await sync_to_async(make_users)(1)
+    transport = Recording(name="a")
+    transport.errors = [PermanentError("550 no such user"), *[ConnectionRefusedError("no receiver")] * 3]
+    async with bot_on(transport) as worker:
         await services.anotify(alice, "never")
         await wait_until(lambda: worker.statistics().dead_count == 1)
-    (letter,) = dead_letters(redis_client, keys, "bot")
-    assert (letter[b"_attempts"], letter[b"_error"]) == (b"3", b"ConnectionRefusedError: no receiver")
+        await services.anotify(alice, "not in the end")
+        for attempt in (1, 2):
+            await wait_until(lambda count=attempt: worker.statistics().handled_count == count)
+            await hand_out_again(redis_client, keys)
+        await wait_until(lambda: worker.statistics().dead_count == 2)
+    first, second = dead_letters(redis_client, keys, "bot")
+    assert first[b"_error"] == b"a: 550 no such user"
+    assert second[b"_error"] == b"a: given up after 3 attempts: ConnectionRefusedError: no receiver"
+    assert [row.state async for row in Delivery.objects.all()] == ["failed", "failed"]
+    assert transport.sent == []
+
+
+async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
+    """Within an hour; and our own outages are no attempts."""
+    (alice,) = await sync_to_async(make_users)(1)
+    transport = Recording(name="a")
+    transport.errors = [InterfaceError("gone"), redis.ConnectionError("gone"), Retry(120.0, "429 slow down")]
+    async with bot_on(transport) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    row = await Delivery.objects.aget()
+    assert (row.state, row.attempts, row.answer) == ("pending", 1, "429 slow down")
+    assert row.due_at is not None
+    assert 115 < (row.due_at - row.created_at).total_seconds() < 125
+    assert [message.attempt for message in transport.messages] == [1, 1, 1]
+
+
+async def test_each_address_is_sent_to_once(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
+    """An attempt goes on where the last one was left; an address that is gone is no failure."""
+    (alice,) = await sync_to_async(make_users)(1)
+    transport = Recording(name="a", addresses=["one", "two", "three"])
+    transport.errors = [None, ConnectionResetError("in the middle"), AddressGone("410")]
+    async with bot_on(transport) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+        assert await states() == {"a": ("pending", 1)}
+        await hand_out_again(redis_client, keys)
+        await wait_until(lambda: worker.statistics().handled_count == 2)
+    row = await Delivery.objects.aget()
+    assert (row.state, row.outcomes) == ("sent", {"one": "sent", "two": "sent", "three": "gone"})
+    assert [address for _, _, address in transport.sent] == ["one", "two"]
+
+
+async def test_nothing_is_sent_where_nobody_is_reached(bot_on: Any, signalbox: Any) -> None:
+    """Without an address, or by a transport that the project no longer has: skipped, with the reason."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b", "c"]}
+    (alice,) = await sync_to_async(make_users)(1)
+    gone = Recording(name="b")
+    gone.errors = [AddressGone("410 Gone")]
+    async with bot_on(Recording(name="a", addresses=[]), gone) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert {row.transport: (row.state, row.answer) async for row in Delivery.objects.all()} == {
+        "a": ("skipped", "the recipient has no address there"),
+        "b": ("skipped", "410 Gone"),
+        "c": ("skipped", "the project has no such transport any more"),
+    }
+
+
+async def test_a_user_gets_what_the_user_wants(bot_on: Any) -> None:
+    """A preference of one user and kind is for that user and kind."""
+    alice, bob = await sync_to_async(make_users)(2)
+    await sync_to_async(services.set_preference)(alice.pk, "order.shipped", "a", False)
+    await sync_to_async(services.set_preference)(alice.pk, "order.shipped", "b", True)
+    a, b = Recording(name="a"), Recording(name="b")
+    async with bot_on(a, b) as worker:
+        await services.anotify([alice, bob], "shipped", kind="order.shipped")
+        await services.anotify(alice, "other")
+        await wait_until(lambda: worker.statistics().handled_count == 3)
+    assert sorted(a.sent) == [(alice.pk, "other", "home"), (bob.pk, "shipped", "home")]
+    assert b.sent == [(alice.pk, "shipped", "home")]
+
+
+async def test_a_slow_receiver_does_not_hold_up_the_others(bot_on: Any) -> None:
+    """Messages are sent at the same time, as many as there are slots."""
+    users = await sync_to_async(make_users)(20)
+    transport = Recording(name="a")
+    gate = asyncio.Event()
+    send = transport.send
+
+    async def send_slowly(message: Message, address: Address) -> str:
+        if message.recipient.pk == users[0].pk:
+            await gate.wait()
+        return await send(message, address)
+
+    transport.send = send_slowly  # type: ignore[method-assign]
+    async with bot_on(transport, concurrency=2) as worker:
+        await services.anotify(users, "Hello")
+        await wait_until(lambda: sorted(pk for pk, _, _ in transport.sent) == [user.pk for user in users[1:]])
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 20)
+    assert len(transport.sent) == 20
 
 
 @pytest.mark.parametrize("fields", [{"u": "nobody's number"}, {"e": "{}"}, {"n": "0"}])
 async def test_a_malformed_entry_is_a_dead_letter_at_once(
-    fields: dict[str, str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+    fields: dict[str, str], redis_client: redis.Redis, keys: Keys, bot_on: Any
 ) -> None:
     """Nothing is sent for it, and the next one is."""
     (alice,) = await sync_to_async(make_users)(1)
-    send = Outbox()
+    transport = Recording(name="a")
     await services.anotify(alice, "good")
-    good = {name.decode(): value for name, value in redis_client.xrange(keys.stream("notifications"))[0][1].items()}
-    redis_client.xadd(keys.stream("notifications"), {**good, **fields})
+    await hand_out_again(redis_client, keys, **fields)
     await services.anotify(alice, "good too")
-    async with working(redis_server.url, keys, Bot(send), group="bot", batch_size=1) as worker:
+    async with bot_on(transport) as worker:
         await wait_until(lambda: worker.statistics().dead_count == 1 and worker.statistics().handled_count == 2)
-    assert send.sent == [(alice.pk, "good"), (alice.pk, "good too")]
+    assert sorted(body for _, body, _ in transport.sent) == ["good", "good too"]
     assert dead_letters(redis_client, keys, "bot")[0][b"_reason"] == b"rejected"
 
 
-async def test_a_user_deleted_meanwhile_is_still_sent_to(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """The bot asks the database nothing; a transport decides what to do about it."""
+async def test_a_user_deleted_meanwhile_is_not_sent_to(bot_on: Any) -> None:
+    """The notification is gone with the user: there is nobody to tell."""
     (alice,) = await sync_to_async(make_users)(1)
-    user_id = alice.pk
-    send = Outbox()
+    transport = Recording(name="a")
     await services.anotify(alice, "Goodbye")
     await User.objects.all().adelete()
-    async with working(redis_server.url, keys, Bot(send), group="bot", batch_size=1):
-        await wait_until(lambda: send.sent == [(user_id, "Goodbye")])
+    async with bot_on(transport) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert transport.sent == []
+
+
+async def hand_out_again(client: redis.Redis, keys: Keys, **fields: str) -> None:
+    """As the sweep does when a next attempt is due: the same entry once more."""
+    _, last = client.xrevrange(keys.stream("notifications"), count=1)[0]
+    await wait_until(_is_due)
+    client.xadd(keys.stream("notifications"), {**{name.decode(): value for name, value in last.items()}, **fields})
+
+
+async def _is_due() -> bool:
+    return not await Delivery.objects.filter(state="pending", due_at__gt=timezone.now()).aexists()

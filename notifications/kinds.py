@@ -1,0 +1,138 @@
+"""
+Kinds of notifications: what a user may want or not, and in which words each transport says them.
+
+Owns the registry: each app's `notification_kinds.py` declares `Kind` subclasses, and they are found there as the admin
+finds `admin.py`. Does not own what users want (preferences) nor sending.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.template import Context, Template, TemplateDoesNotExist
+from django.template.loader import select_template
+from django.utils import translation
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext_lazy as _
+
+from notifications import conf
+from notifications.envelope import Envelope, is_kind
+from notifications.transports.base import Texts
+
+__all__ = ["Kind", "all_kinds", "find_kind", "language_of", "render"]
+
+# By key, in order of declaration.
+_kinds: dict[str, type["Kind"]] = {}
+
+
+class Kind:
+    """
+    A kind of notification. Subclass it in an app's `notification_kinds.py`::
+
+        class Shipped(Kind):
+            key = "order.shipped"
+            label = _("Your order is on its way")
+            transports = ("email", "webpush")
+            required = frozenset({"email"})
+
+    and say it with `notify(user, "…", kind="order.shipped")`. The class may be renamed; the key is in stored rows.
+
+    A text is the first of these templates that exists, for the transport "email":
+    `notifications/kinds/order.shipped/email.body.txt`, `notifications/kinds/order.shipped/body.txt`; else what was
+    given to notify(). Likewise `subject.txt`, and `body.html`, which may be missing. They get `notification` (id,
+    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language.
+
+    Attributes:
+        key: As in `notify(kind=…)`: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
+        label: What people choose by.
+        transports: Those used unless the user has said otherwise; NOTIFICATIONS["DEFAULT_TRANSPORTS"] by default.
+        required: Transports that a user cannot switch off.
+        forbidden: Transports that are never used for it.
+    """
+
+    key: ClassVar[str]
+    label: ClassVar[Any]
+    transports: ClassVar[tuple[str, ...] | None] = None
+    required: ClassVar[frozenset[str]] = frozenset()
+    forbidden: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "key" not in cls.__dict__:
+            # A base of others.
+            return
+        if not is_kind(cls.key) or set(cls.key) == {"."}:
+            raise ValueError(f"{cls.key!r} cannot be the key of a kind: give it 1 to 64 of a-z, 0-9, '_', '.', '-'")
+        if cls.key in _kinds:
+            raise ValueError(f"two kinds have the key {cls.key!r}: {_kinds[cls.key].__name__} and {cls.__name__}")
+        if both := cls.required & cls.forbidden:
+            raise ValueError(f"the kind {cls.key!r} both requires and forbids {', '.join(sorted(both))}")
+        _kinds[cls.key] = cls
+
+    def is_default(self, transport: str) -> bool:
+        """Whether the transport is used for a user who has said nothing about it."""
+        names = self.transports
+        return transport in (conf.get_settings().default_transports if names is None else names)
+
+    def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
+        """What templates get; a subclass may add to it. Runs in a thread and may use the ORM."""
+        return {"notification": notification, "recipient": recipient, "kind": self}
+
+
+class _OtherKind(Kind):
+    """What no app has declared; its texts are those given to notify()."""
+
+    label = _("Other")
+
+    def __init__(self, key: str) -> None:
+        self.key = key  # type: ignore[misc]
+
+
+def find_kind(key: str) -> Kind:
+    """The kind with this key; for one that no app declares, a plain one with the default transports."""
+    kind = _kinds.get(key)
+    return _OtherKind(key) if kind is None else kind()
+
+
+def all_kinds() -> Iterator[Kind]:
+    """Those that apps declare, in order of declaration."""
+    return (kind() for kind in list(_kinds.values()))
+
+
+def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -> Texts:
+    """
+    What a notification says on a transport, in the recipient's language.
+
+    Runs in a thread: templates may use the ORM. Raises what they raise.
+    """
+    texts = Texts(subject=notification.title, body=notification.message)
+    if kind.key not in _kinds:
+        return texts
+    with translation.override(language_of(recipient)):
+        context = kind.context(notification, recipient)
+        subject = _render(kind, transport, "subject.txt", context)
+        body = _render(kind, transport, "body.txt", context)
+        return Texts(
+            subject=texts.subject if subject is None else " ".join(subject.split()),
+            body=texts.body if body is None else body.strip(),
+            html=_render(kind, transport, "body.html", context) or "",
+        )
+
+
+def language_of(recipient: Any) -> str:
+    """The recipient's language, as NOTIFICATIONS["LANGUAGE_OF"] tells, if Django knows it; else LANGUAGE_CODE."""
+    path = conf.get_settings().language_of
+    language = import_string(path)(recipient) if path else ""
+    return language if language and translation.check_for_language(language) else settings.LANGUAGE_CODE
+
+
+def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -> str | None:
+    folder = f"notifications/kinds/{kind.key}"
+    try:
+        template: Any = select_template([f"{folder}/{transport}.{part}", f"{folder}/{part}"])
+    except TemplateDoesNotExist:
+        return None
+    if part.endswith(".txt") and isinstance(template.template, Template):
+        # Django escapes for HTML whatever the name of the file.
+        return template.template.render(Context(dict(context), autoescape=False))
+    return str(template.render(dict(context)))

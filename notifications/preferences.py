@@ -1,0 +1,170 @@
+"""
+Who wants what: user × kind × transport, within what the kind requires and forbids.
+
+Owns the rows of Preference, Destination and PushSubscription. Does not own kinds nor transports. Sync; run it in a
+thread from async code.
+"""
+
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import router, transaction
+
+from notifications import conf
+from notifications.exceptions import InvalidPreference
+from notifications.kinds import Kind, all_kinds, find_kind
+from notifications.models import Destination, Preference, PushSubscription
+from notifications.transports.base import ADDRESS_LIMIT
+from notifications.transports.registry import get_transports
+
+__all__ = [
+    "Choice",
+    "add_destination",
+    "add_push_subscription",
+    "get_preferences",
+    "set_preference",
+    "wanted_transports",
+]
+
+# Characters of an address, and of the parts of a push subscription, that their columns hold.
+ADDRESS_LENGTH = 1000
+P256DH_LENGTH = 100
+AUTH_LENGTH = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One line of a page of preferences: whether a user gets a kind of notification on a transport."""
+
+    kind: str
+    kind_label: str
+    transport: str
+    transport_label: str
+    is_wanted: bool
+    # Required or forbidden: the user has no choice.
+    is_fixed: bool
+
+
+def wanted_transports(user_id: Any, kind: Kind) -> list[str]:
+    """The transports on which a user gets a kind, in the order of the settings."""
+    mine = Preference.objects.using(_database()).filter(user_id=user_id, kind=kind.key)
+    said = dict(mine.values_list("transport", "is_wanted"))
+    return [name for name in conf.get_settings().transports if _is_wanted(kind, name, said)]
+
+
+def get_preferences(user_id: Any) -> list[Choice]:
+    """Every declared kind × every transport, as a page of preferences shows them."""
+    rows = Preference.objects.using(_database()).filter(user_id=user_id).values_list("kind", "transport", "is_wanted")
+    said: dict[str, dict[str, bool]] = {}
+    for kind_key, name, is_wanted in rows:
+        said.setdefault(kind_key, {})[name] = is_wanted
+    return [
+        Choice(
+            kind=kind.key,
+            kind_label=str(kind.label),
+            transport=name,
+            transport_label=str(transport.label or name),
+            is_wanted=_is_wanted(kind, name, said.get(kind.key, {})),
+            is_fixed=name in kind.required | kind.forbidden,
+        )
+        for kind in all_kinds()
+        for name, transport in get_transports().items()
+    ]
+
+
+def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | None) -> None:
+    """
+    A user wants a kind of notification on a transport, or does not.
+
+    Args:
+        kind: A key; of a kind that no app declares too.
+        is_wanted: None goes back to what the kind has by default.
+
+    Raises:
+        InvalidPreference: There is no such transport, or the kind leaves no choice.
+    """
+    found = find_kind(kind)
+    if transport not in conf.get_settings().transports:
+        raise InvalidPreference(f"there is no transport {transport!r}: {', '.join(conf.get_settings().transports)}")
+    if is_wanted is False and transport in found.required:
+        raise InvalidPreference(f"{kind} is always sent by {transport}: it cannot be switched off")
+    if is_wanted is True and transport in found.forbidden:
+        raise InvalidPreference(f"{kind} is never sent by {transport}: it cannot be switched on")
+    rows = Preference.objects.using(_database())
+    if is_wanted is None:
+        rows.filter(user_id=user_id, kind=kind, transport=transport).delete()
+    else:
+        rows.update_or_create(user_id=user_id, kind=kind, transport=transport, defaults={"is_wanted": is_wanted})
+
+
+def add_destination(user_id: Any, transport: str, address: str) -> Destination:
+    """
+    A user is also reached at this address: the URL of a webhook, or of a service that Apprise knows.
+
+    Returns:
+        The row; `secret` is what the user's receiver verifies webhooks with. The same address again is the same row.
+
+    Raises:
+        InvalidPreference: The transport is unknown or does not take the address, or the user has ten already.
+    """
+    found = get_transports().get(transport)
+    if found is None:
+        raise InvalidPreference(f"there is no transport {transport!r}")
+    if len(address) > ADDRESS_LENGTH:
+        raise InvalidPreference(f"the address has {len(address)} characters, the limit is {ADDRESS_LENGTH}")
+    try:
+        found.check_address(address)
+    except ValueError as error:
+        raise InvalidPreference(f"the address is {error}") from error
+    rows = Destination.objects.using(_database())
+    with transaction.atomic(using=_database()):
+        mine = rows.filter(user_id=user_id, transport=transport)
+        if not mine.filter(address=address).exists() and mine.count() >= ADDRESS_LIMIT:
+            raise InvalidPreference(f"there are {ADDRESS_LIMIT} addresses for {transport} already: remove one")
+        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        destination, _ = rows.get_or_create(
+            user_id=user_id, transport=transport, address=address, defaults={"secret": secret}
+        )
+    return destination
+
+
+def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> PushSubscription:
+    """
+    A browser of a user may be woken.
+
+    Args:
+        subscription: What `PushSubscription.toJSON()` gives in the browser: `endpoint`, and `keys` with `p256dh` and
+            `auth`. An endpoint that another user had is this user's now: it is one browser.
+
+    Raises:
+        InvalidPreference: It is not that.
+    """
+    keys = subscription.get("keys")
+    keys = keys if isinstance(keys, Mapping) else {}
+    endpoint = _text_of(subscription.get("endpoint"), ADDRESS_LENGTH)
+    p256dh, auth = _text_of(keys.get("p256dh"), P256DH_LENGTH), _text_of(keys.get("auth"), AUTH_LENGTH)
+    row, _ = PushSubscription.objects.using(_database()).update_or_create(
+        endpoint=endpoint, defaults={"user_id": user_id, "p256dh": p256dh, "auth": auth}
+    )
+    return row
+
+
+def _text_of(value: Any, limit: int) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= limit:
+        raise InvalidPreference("this is no push subscription: give what PushSubscription.toJSON() returns")
+    return value
+
+
+def _is_wanted(kind: Kind, transport: str, said: Mapping[str, bool]) -> bool:
+    if transport in kind.required:
+        return True
+    if transport in kind.forbidden:
+        return False
+    return said.get(transport, kind.is_default(transport))
+
+
+def _database() -> str:
+    return router.db_for_write(Preference)

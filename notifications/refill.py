@@ -1,0 +1,141 @@
+"""
+The database is the truth: what it says is unfinished, and is not on the stream, is put there again.
+
+Owns finding what Redis has lost, what is due again, and the entries for it. Does not own first publication (outbox)
+nor deliveries. Run by one process at a time, the holder of the relays' lease.
+
+Two things are looked for. Deliveries whose time has come: a next attempt, or a bot that died in the middle of one. And
+notifications that a group has never finished though it has finished everything that was appended after them: Redis was
+wiped, or came back with older data. Putting an entry on the stream once too often does no harm: bots claim deliveries,
+and a notification that was lost is put back once in a week.
+"""
+
+import datetime
+import itertools
+import logging
+import uuid
+from collections.abc import Iterable
+
+import redis
+from django.db import router
+from django.db.models import Q
+from django.utils import timezone
+
+from notifications import conf, deliveries
+from notifications.envelope import encode_common, encode_envelope
+from notifications.models import Notification
+from notifications.outbox import content_of
+from realtime import conf as realtime_conf
+from realtime.exceptions import StreamUnavailable
+from realtime.outage import REDIS_ERRORS
+from realtime.streams import append
+
+__all__ = ["refill"]
+
+logger = logging.getLogger(__name__)
+
+# What was lost is put back once in so long, and what is older is left to the inbox.
+LOST_SECONDS = 7 * 86_400
+# Entries in one command: with the largest envelopes 6 MiB.
+ENTRIES_PER_COMMAND = 100
+
+
+def refill(limit: int = 500) -> int:
+    """
+    Put on the stream what is due again and what was lost.
+
+    Args:
+        limit: The most notifications of either.
+
+    Returns:
+        How many entries were appended.
+
+    Raises:
+        StreamUnavailable: Redis is away.
+        OperationalError, InterfaceError: The database is.
+    """
+    return _queue_overdue(limit) + _restore_lost(limit)
+
+
+def _queue_overdue(limit: int) -> int:
+    overdue = deliveries.find_overdue(limit)
+    for part in itertools.batched(overdue, ENTRIES_PER_COMMAND):
+        _append(_entries(part, group="bot"), guard=f"again:{uuid.uuid4().hex}", guard_seconds=60)
+        deliveries.mark_queued(part)
+    return len(overdue)
+
+
+def _restore_lost(limit: int) -> int:
+    now = timezone.now()
+    grace = datetime.timedelta(seconds=conf.get_settings().refill_grace_seconds)
+    count = 0
+    for group, field in (("relay", "relayed_at"), ("bot", "dispatched_at")):
+        finished_until = _finished_until(group, now) - grace
+        rows = Notification.objects.using(_database()).filter(
+            Q(dispatched_at=None) | Q(relayed_at=None),
+            **{field: None},
+            created_at__range=(now - datetime.timedelta(seconds=LOST_SECONDS), finished_until),
+            event__published_at__lt=finished_until,
+        )
+        lost = list(rows.order_by("created_at").values_list("id", flat=True)[:limit])
+        restored = 0
+        for entry in _entries(lost, group=group):
+            # The guard is lost with Redis, as it should be.
+            guard = f"lost:{group}:{entry['n'].decode()}"
+            restored += _append([entry], guard=guard, guard_seconds=LOST_SECONDS)
+        if restored:
+            logger.warning("%d notifications that Redis has lost are on the stream again for the %s", restored, group)
+        count += restored
+    return count
+
+
+def _finished_until(group: str, now: datetime.datetime) -> datetime.datetime:
+    """What was appended before this time, the group has finished or Redis has lost."""
+    client = realtime_conf.sync_redis()
+    stream_key = realtime_conf.keys().stream(conf.STREAM)
+    try:
+        groups = {info["name"].decode(): info["last-delivered-id"] for info in client.xinfo_groups(stream_key)}
+        if group not in groups:
+            return now
+        unfinished = [client.xpending(stream_key, group)["min"]]
+        unfinished += [id for id, _ in client.xrange(stream_key, b"(" + groups[group], count=1) or ()]
+    except redis.ResponseError:
+        # No stream: nothing is left of it.
+        return now
+    except REDIS_ERRORS as error:
+        raise StreamUnavailable(f"the stream cannot be looked at ({type(error).__name__}: {error})") from error
+    return min([now, *(_time_of(id) for id in unfinished if id is not None)])
+
+
+def _time_of(entry_id: bytes) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, datetime.UTC)
+
+
+def _entries(notification_ids: Iterable[int], *, group: str) -> list[dict[str, bytes]]:
+    rows = Notification.objects.using(_database()).filter(pk__in=list(notification_ids)).select_related("event")
+    return [
+        {
+            "n": b"%d" % row.pk,
+            "u": str(row.recipient_id).encode(),
+            "e": encode_envelope(encode_common(content_of(row.event)), event_id=row.event_id, notification_id=row.pk),
+            "g": group.encode(),
+        }
+        for row in rows.order_by("id")
+    ]
+
+
+def _append(entries: list[dict[str, bytes]], *, guard: str, guard_seconds: float) -> int:
+    if not entries:
+        return 0
+    is_new = append.append_entries(
+        realtime_conf.sync_redis(),
+        realtime_conf.keys().stream(conf.STREAM),
+        realtime_conf.keys().stream_guard(conf.STREAM, guard),
+        entries,
+        guard_seconds=guard_seconds,
+    )
+    return len(entries) if is_new else 0
+
+
+def _database() -> str:
+    return router.db_for_write(Notification)

@@ -1,0 +1,128 @@
+"""
+The contract of a transport.
+
+Owns what a transport is told and what it answers. A transport of your own subclasses `Transport`, and the setting
+NOTIFICATIONS["TRANSPORTS"] names it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from notifications.envelope import Envelope
+from notifications.models import Destination
+from realtime.exceptions import PermanentError
+
+__all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of"]
+
+# The most addresses of one user on one transport; the newest count.
+ADDRESS_LIMIT = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What a notification says on one transport, in the recipient's language."""
+
+    # One line; may be empty.
+    subject: str
+    # Plain text.
+    body: str
+    # The same as HTML; empty where the kind has no template for it.
+    html: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """
+    What is to be sent to one recipient.
+
+    Attributes:
+        key: The effect key: 32 hexadecimal digits, the same in every attempt. A provider that takes an idempotency key
+            gets this one.
+        recipient: The user.
+        notification: What was said, as browsers get it.
+        texts: The same in words for this transport.
+        attempt: From 1; those of processes that died count.
+    """
+
+    key: str
+    recipient: Any
+    notification: Envelope
+    texts: Texts
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """
+    Where a transport reaches a recipient.
+
+    Attributes:
+        key: What stays the same when the delivery is tried again; unique among the recipient's addresses.
+        value: The address itself; only its transport looks at it.
+    """
+
+    key: str
+    value: Any = None
+
+
+class AddressGone(PermanentError):
+    """The address is no longer there and was removed: nothing failed, and nothing is sent to it again."""
+
+
+class Transport:
+    """
+    One way of delivering. Made once a process with its OPTIONS from the settings as keyword arguments.
+
+    Args:
+        name: Its name in the settings; preferences and deliveries refer to it.
+        timeout_seconds: The longest that one `send` may take.
+
+    Raises:
+        ImproperlyConfigured: An option cannot be; a system check says so when the process starts.
+    """
+
+    # What the admin and a page of preferences call it.
+    label: ClassVar[Any] = ""
+
+    def __init__(self, *, name: str, timeout_seconds: float = 10.0) -> None:
+        self.name = name
+        self.timeout_seconds = timeout_seconds
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        """
+        Where `recipient` is reached; nowhere, and the delivery is skipped.
+
+        Runs in a thread and may use the ORM. At most ADDRESS_LIMIT of them are used.
+        """
+        raise NotImplementedError
+
+    async def send(self, message: Message, address: Address) -> str:
+        """
+        Send `message` to one address.
+
+        Returns:
+            What the provider answered, for people; 500 characters of it are kept.
+
+        Raises:
+            Retry: The provider says when to try again.
+            PermanentError: It will never take it.
+            AddressGone: The address is no longer there.
+            Unavailable: What the transport itself needs is away; no attempt is counted.
+            Exception: Anything else is a failed attempt, with others after it.
+
+        Guarantees:
+            Called at most once at a time for a delivery. It is called again with the same `message.key` when it is not
+            known what became of a call: after an error, and after a process died in the middle of it.
+        """
+        raise NotImplementedError
+
+    def check_address(self, address: str) -> None:
+        """Refuse what a user gives as an address of theirs. Raises ValueError, which says what is wrong."""
+        raise ValueError(f"{self.name} takes no addresses from users")
+
+
+def destinations_of(recipient: Any, transport: str) -> list[Destination]:
+    """The addresses of their own that the recipient has given for a transport, the newest first."""
+    mine = Destination.objects.filter(user_id=recipient.pk, transport=transport)
+    return list(mine.order_by("-id")[:ADDRESS_LIMIT])

@@ -1,0 +1,116 @@
+"""
+Email, by Django's mail framework: whichever backend the project has.
+
+Owns the message and what a refusal means. Does not own the connection (Django's MAILERS, or EMAIL_… settings).
+"""
+
+import asyncio
+import smtplib
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.utils.translation import gettext_lazy as _
+
+from notifications.transports.base import Address, Message, Transport
+from realtime.exceptions import PermanentError
+
+__all__ = ["EmailTransport"]
+
+# A mail server's codes from here on are final (RFC 5321, section 4.2.1).
+PERMANENT_CODES = 500
+
+
+class EmailTransport(Transport):
+    """
+    Args:
+        from_email: The sender; Django's DEFAULT_FROM_EMAIL by default.
+        mailer: The alias in Django's MAILERS; its default one by default.
+        message_id_domain: The right side of the Message-ID, which is the same in every attempt.
+
+    Guarantees:
+        The message has the delivery's key as its Message-ID, by which mail servers and readers may drop a copy. Where a
+        process dies between the server's answer and its record, a copy cannot be excluded: SMTP takes no idempotency
+        key.
+    """
+
+    label = _("Email")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        timeout_seconds: float = 20.0,
+        from_email: str | None = None,
+        mailer: str | None = None,
+        message_id_domain: str = "signalbox.invalid",
+    ) -> None:
+        super().__init__(name=name, timeout_seconds=timeout_seconds)
+        self._from_email = from_email
+        self._mailer = mailer
+        self._message_id_domain = message_id_domain
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        """The user's e-mail address, unless it is empty or the user may no longer sign in."""
+        email = getattr(recipient, recipient.get_email_field_name(), "")
+        return [Address(key="email", value=email)] if email and recipient.is_active else []
+
+    async def send(self, message: Message, address: Address) -> str:
+        """Hand it to the mail server, in a thread."""
+        mail = self._make(message, address.value)
+        try:
+            count = await asyncio.to_thread(mail.send, using=self._alias())
+        except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException, ValueError) as error:
+            if _is_permanent(error):
+                raise PermanentError(_said(error)) from error
+            raise
+        if not count:
+            raise OSError("the mail backend took no message")
+        return "taken by the mail server"
+
+    def _make(self, message: Message, email: str) -> EmailMultiAlternatives:
+        texts = message.texts
+        mail = EmailMultiAlternatives(
+            # Without a subject, the beginning of what is said; a line break would be a header of its own.
+            " ".join((texts.subject or texts.body[:78]).split()),
+            texts.body,
+            self._from_email,
+            [email],
+            headers={
+                "Message-ID": f"<{message.key}@{self._message_id_domain}>",
+                # So that holiday replies are not sent (RFC 3834).
+                "Auto-Submitted": "auto-generated",
+            },
+        )
+        if texts.html:
+            mail.attach_alternative(texts.html, "text/html")
+        return mail
+
+    def _alias(self) -> str | None:
+        # Projects that still have EMAIL_… settings have no MAILERS, and Django then takes no alias.
+        return (self._mailer or "default") if hasattr(settings, "MAILERS") else None
+
+
+def _is_permanent(error: Exception) -> bool:
+    if isinstance(error, smtplib.SMTPAuthenticationError | smtplib.SMTPConnectError | smtplib.SMTPHeloError):
+        # The server refuses us and not the message: that is for the operator to mend, and worth another attempt.
+        return False
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code >= PERMANENT_CODES for code, _ in error.recipients.values())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code >= PERMANENT_CODES
+    # A header or an address that Django refuses to put into a message.
+    return True
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return "; ".join(f"{code} {_text(said)}" for code, said in error.recipients.values())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"{error.smtp_code} {_text(error.smtp_error)}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _text(said: bytes | str) -> str:
+    return said.decode(errors="replace") if isinstance(said, bytes) else said

@@ -1,0 +1,182 @@
+"""
+One POST to an address that somebody else chose.
+
+Owns which addresses may be reached and what a status means. Does not own what is posted (webhook, web push).
+
+A URL from a user must not make this server talk to what only this server reaches (server-side request forgery). So the
+name is resolved here, addresses that are not public are left out, and the connection goes to the very address that was
+checked: a name that resolves to something else a moment later changes nothing. Redirects are not followed, of an answer
+only its beginning is read, and no proxy or .netrc of the environment is used. Connections are not kept: a kept one may
+be closed by the other side just when a request is on its way, and nobody would know whether that arrived.
+"""
+
+import asyncio
+import datetime
+import email.utils
+import ipaddress
+import math
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+from django.utils import timezone
+
+from realtime.exceptions import PermanentError, Retry
+
+__all__ = ["Answer", "check_url", "is_public", "post", "raise_for_status"]
+
+# Of an answer, so many bytes are read and so many characters kept.
+ANSWER_LIMIT_BYTES = 4096
+ANSWER_LIMIT = 300
+# Addresses of one name that are tried.
+CONNECT_LIMIT = 3
+# 4xx that say "not now" rather than "never".
+TEMPORARY_STATUSES = {408, 425, 429}
+# Where IPv6 addresses carry IPv4 ones, and at which bit: 6to4, NAT64.
+_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the other side said."""
+
+    status: int
+    # "200 OK: " and the beginning of the body, on one line.
+    text: str
+    # Its Retry-After, in seconds from now.
+    retry_after_seconds: float | None
+
+
+async def post(
+    url: str, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, allow_private: bool
+) -> Answer:
+    """
+    POST `content` to `url`.
+
+    Args:
+        allow_private: Whether addresses that are not public may be reached: for receivers of one's own.
+
+    Raises:
+        PermanentError: The URL is none, or leads to an address that is not public.
+        httpx.HTTPError, OSError: It was not reached, or did not answer.
+    """
+    check_url(url)
+    parts = urlsplit(url)
+    host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+    addresses = await _resolve(host, port, allow_private=allow_private)
+    last: Exception | None = None
+    async with httpx.AsyncClient(
+        trust_env=False,
+        timeout=timeout_seconds,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        headers={"user-agent": "Signalbox", "accept-encoding": "identity"},
+    ) as client:
+        for address in addresses[:CONNECT_LIMIT]:
+            checked = httpx.URL(url).copy_with(host=address)
+            # The certificate is checked against the name, as if the name had been connected to.
+            extensions = {"sni_hostname": host}
+            send = {**headers, "host": parts.netloc.rpartition("@")[2]}
+            try:
+                async with client.stream(
+                    "POST", checked, content=content, headers=send, extensions=extensions
+                ) as response:
+                    return await _read(response)
+            except httpx.ConnectError as error:
+                # Nothing was sent yet.
+                last = error
+    raise last or OSError(f"{host} has no address")
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no http(s) URL with a host. Raises PermanentError."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise PermanentError(f"not a URL: {error}") from error
+    if not is_good:
+        raise PermanentError("not an http or https URL")
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, whatever it is wrapped in."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped
+        if inner is None and parsed in _SIX_TO_FOUR:
+            inner = parsed.sixtofour
+        if inner is None and parsed in _NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return parsed.is_global and not parsed.is_multicast
+
+
+def raise_for_status(answer: Answer) -> None:
+    """
+    Say what a status means for the next attempt.
+
+    Raises:
+        Retry: With Retry-After.
+        PermanentError: 3xx, and 4xx but 408, 425 and 429.
+        OSError: 5xx and the rest without Retry-After: the usual wait.
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return
+    if 300 <= status < 400:
+        raise PermanentError(f"{answer.text} (redirects are not followed: give the address they lead to)")
+    if 400 <= status < 500 and status not in TEMPORARY_STATUSES:
+        raise PermanentError(answer.text)
+    if answer.retry_after_seconds is not None:
+        raise Retry(answer.retry_after_seconds, answer.text)
+    raise OSError(answer.text)
+
+
+async def _resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except UnicodeError as error:
+        raise PermanentError(f"{host[:100]!r} is not the name of a host") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    allowed = addresses if allow_private else [address for address in addresses if is_public(address)]
+    if addresses and not allowed:
+        raise PermanentError(f"{host} is not a public address")
+    return allowed
+
+
+async def _read(response: httpx.Response) -> Answer:
+    body = b""
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) >= ANSWER_LIMIT_BYTES:
+            break
+    text = " ".join(body[:ANSWER_LIMIT_BYTES].decode(errors="replace").split())
+    text = "".join(letter for letter in text if letter.isprintable())[:ANSWER_LIMIT]
+    return Answer(
+        status=response.status_code,
+        text=f"{response.status_code} {response.reason_phrase}" + (f": {text}" if text else ""),
+        retry_after_seconds=_retry_after(response.headers.get("retry-after", "")),
+    )
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds, or an HTTP date; None for anything else."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.UTC)
+    return max(0.0, (date - timezone.now()).total_seconds())

@@ -1,0 +1,107 @@
+"""
+Webhooks: a signed HTTP POST for each notification, as Standard Webhooks has it.
+
+Source:
+    https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from standardwebhooks import Webhook
+
+from notifications.transports.base import Address, Message, Transport, destinations_of
+from notifications.transports.http import check_url, post, raise_for_status
+from realtime.exceptions import PermanentError
+
+__all__ = ["WebhookTransport"]
+
+# What the specification asks of a secret, in bytes.
+SECRET_BYTES = range(24, 65)
+
+
+class WebhookTransport(Transport):
+    """
+    Args:
+        url: The project's own receiver, which gets the notifications of everybody; without one, only the receivers that
+            users have given as their destinations do.
+        secret: What the project's receiver verifies with: "whsec_" and 24 to 64 bytes in base64.
+        allow_private: Whether receivers may have addresses that are not public.
+
+    Guarantees:
+        The header webhook-id is the delivery's key, the same in every attempt: a receiver that keeps the ids it has
+        handled takes each notification once.
+    """
+
+    label = _("Webhook")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        timeout_seconds: float = 10.0,
+        url: str = "",
+        secret: str = "",
+        allow_private: bool = False,
+    ) -> None:
+        super().__init__(name=name, timeout_seconds=timeout_seconds)
+        self._url = url
+        self._secret = secret
+        self._allow_private = allow_private
+        if url:
+            try:
+                check_url(url)
+            except PermanentError as error:
+                raise ImproperlyConfigured(f"url is {error.reason}") from error
+            if not _is_secret(secret):
+                raise ImproperlyConfigured('secret must be "whsec_" and 24 to 64 bytes in base64')
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        """The project's receiver, and the recipient's own."""
+        own = [Address(key="project", value=(self._url, self._secret))] if self._url else []
+        return own + [
+            Address(key=str(destination.pk), value=(destination.address, destination.secret))
+            for destination in destinations_of(recipient, self.name)
+        ]
+
+    async def send(self, message: Message, address: Address) -> str:
+        """POST it, with id, time and signature in the headers."""
+        url, secret = address.value
+        body = msgspec.json.encode(
+            {
+                "type": message.notification.kind,
+                "timestamp": message.notification.created_at,
+                "data": {"user_id": str(message.recipient.pk), **msgspec.to_builtins(message.notification)},
+            }
+        )
+        now = timezone.now()
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": message.key,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(secret).sign(message.key, now, body.decode()),
+        }
+        answer = await post(url, body, headers, timeout_seconds=self.timeout_seconds, allow_private=self._allow_private)
+        raise_for_status(answer)
+        return answer.text
+
+    def check_address(self, address: str) -> None:
+        """An http or https URL; where it leads is checked at every call."""
+        try:
+            check_url(address)
+        except PermanentError as error:
+            raise ValueError(error.reason) from error
+
+
+def _is_secret(secret: str) -> bool:
+    try:
+        raw = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        return False
+    return secret.startswith("whsec_") and len(raw) in SECRET_BYTES

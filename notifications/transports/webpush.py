@@ -1,0 +1,141 @@
+"""
+Web push: wakes the browsers that a user has subscribed, through their vendors' push services.
+
+Owns what a browser is sent and when a subscription is removed. The encryption is pywebpush's and the signature
+py_vapid's; what sends is ours, because the address of the push service comes from a browser, and so from anybody.
+
+Source:
+    RFC 8030 (push), RFC 8291 (encryption), RFC 8292 (VAPID).
+"""
+
+import binascii
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+from py_vapid import Vapid02, VapidException
+from pywebpush import WebPusher, WebPushException
+
+from notifications.models import PushSubscription
+from notifications.transports.base import ADDRESS_LIMIT, Address, AddressGone, Message, Transport
+from notifications.transports.http import post, raise_for_status
+from realtime.exceptions import PermanentError
+
+__all__ = ["WebPushTransport"]
+
+# Push services take 4096 bytes, of which the encryption needs 103.
+PAYLOAD_LIMIT_BYTES = 3993
+# Statuses of a subscription that is no more.
+GONE_STATUSES = {404, 410}
+# Push services refuse signatures that are valid for more than a day.
+SIGNATURE_SECONDS = 12 * 3600
+
+
+class WebPushTransport(Transport):
+    """
+    Args:
+        private_key: The site's VAPID key: 32 bytes in base64url, or the same in DER. Browsers subscribe with its public
+            half, so it must never change.
+        subject: Whom a push service may ask about this site: "mailto:ops@example.com".
+        ttl_seconds: How long a push service keeps a message for a browser that is off.
+        allow_private: Whether push services may have addresses that are not public.
+
+    Guarantees:
+        The delivery's key is the message's Topic: a push service that still holds a copy replaces it. A browser that
+        has had it already gets it again; it carries the notification's id as its tag, so it replaces what is shown.
+    """
+
+    label = _("Push")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        private_key: str,
+        subject: str,
+        timeout_seconds: float = 10.0,
+        ttl_seconds: int = 86_400,
+        allow_private: bool = False,
+    ) -> None:
+        super().__init__(name=name, timeout_seconds=timeout_seconds)
+        self._subject = subject
+        self._ttl_seconds = ttl_seconds
+        self._allow_private = allow_private
+        try:
+            self._vapid = Vapid02.from_string(private_key)
+            self._vapid.sign({"sub": subject, "aud": "https://example.com"})
+        except (ValueError, VapidException, AttributeError) as error:
+            raise ImproperlyConfigured(f"private_key or subject cannot be used: {error}") from error
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        """The recipient's browsers, those that subscribed last first."""
+        mine = PushSubscription.objects.filter(user_id=recipient.pk).order_by("-id")[:ADDRESS_LIMIT]
+        return [Address(key=str(subscription.pk), value=subscription) for subscription in mine]
+
+    async def send(self, message: Message, address: Address) -> str:
+        """Encrypt it for the browser and give it to the browser's push service."""
+        subscription: PushSubscription = address.value
+        answer = await post(
+            subscription.endpoint,
+            self._encrypt(message, subscription),
+            self._headers(message, subscription.endpoint),
+            timeout_seconds=self.timeout_seconds,
+            allow_private=self._allow_private,
+        )
+        if answer.status in GONE_STATUSES:
+            await PushSubscription.objects.filter(pk=subscription.pk).adelete()
+            raise AddressGone(f"{answer.text} (the subscription is removed)")
+        raise_for_status(answer)
+        return answer.text
+
+    def _encrypt(self, message: Message, subscription: PushSubscription) -> bytes:
+        keys = {"p256dh": subscription.p256dh, "auth": subscription.auth}
+        try:
+            pusher = WebPusher({"endpoint": subscription.endpoint, "keys": keys})
+            return bytes(pusher.encode(_payload(message))["body"])
+        except (WebPushException, ValueError, IndexError, binascii.Error) as error:
+            raise PermanentError(f"the keys of the subscription cannot be used: {error}") from error
+
+    def _headers(self, message: Message, endpoint: str) -> dict[str, str]:
+        parts = urlsplit(endpoint)
+        claims = {
+            "sub": self._subject,
+            "aud": f"{parts.scheme}://{parts.netloc}",
+            "exp": int(time.time()) + SIGNATURE_SECONDS,
+        }
+        return {
+            **self._vapid.sign(claims),
+            "content-type": "application/octet-stream",
+            "content-encoding": "aes128gcm",
+            "ttl": str(self._ttl_seconds),
+            "topic": message.key,
+            "urgency": "normal",
+        }
+
+
+def _payload(message: Message) -> bytes:
+    """What the service worker shows; a long text is cut to what push services take."""
+    body = message.texts.body
+    while len(payload := _encode(message, body)) > PAYLOAD_LIMIT_BYTES:
+        over_bytes = len(payload) - PAYLOAD_LIMIT_BYTES
+        # A character takes at most six bytes in JSON; beside the cut ones, one makes room for the ellipsis.
+        body = body[: len(body) - over_bytes // 6 - 2] + "…"
+    return payload
+
+
+def _encode(message: Message, body: str) -> bytes:
+    said = message.notification
+    return msgspec.json.encode(
+        {
+            "id": said.id,
+            "tag": f"notification-{said.id}",
+            "kind": said.kind,
+            "title": message.texts.subject,
+            "body": body,
+            "url": said.url,
+        }
+    )

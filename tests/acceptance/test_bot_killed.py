@@ -1,0 +1,175 @@
+"""
+A bot that is killed before, during and after the call of a provider: what a real receiver gets.
+
+The provider is a webhook receiver; the processes are real, and end by SIGKILL.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from standardwebhooks import Webhook
+
+from realtime.keys import Keys
+from tests.receivers import HttpReceiver, Reply, Request, http_receiver
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until_sync
+
+pytestmark = pytest.mark.acceptance
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STREAM = Keys().stream("notifications")
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
+SECONDS = 40.0
+
+
+class World:
+    """A database with a user, a Redis, a receiver, and bots."""
+
+    def __init__(self, directory: Path, redis_url: str, receiver: HttpReceiver) -> None:
+        self.receiver = receiver
+        self.redis = redis.Redis.from_url(redis_url)
+        self._directory = directory
+        options = {"url": receiver.url, "secret": SECRET, "allow_private": True, "timeout_seconds": 1}
+        self._settings = {
+            "INGRESS_LEASE_SECONDS": 0.6,
+            "STREAM_LEASE_SECONDS": 0.6,
+            "SWEEP_INTERVAL_SECONDS": 0.05,
+            "DELIVERY_CLAIM_SECONDS": 2,
+            "DELIVERY_RETRY_SECONDS": 0.05,
+            "DEFAULT_TRANSPORTS": ["webhook"],
+            "TRANSPORTS": {"webhook": {"BACKEND": "tests.transports.WebhookWithDeath", "OPTIONS": options}},
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+            "DJANGO_SETTINGS_MODULE": "tests.subscriber_settings",
+            "VAR_DIR": str(directory),
+            "REDIS_URL": redis_url,
+            "NOTIFICATIONS": json.dumps(self._settings),
+        }
+
+    def manage(self, *arguments: str) -> str:
+        command = [sys.executable, "manage.py", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextlib.contextmanager
+    def bot(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "manage.py", "run_bot_subscriber"]
+        process = subprocess.Popen(command, cwd=ROOT, env={**self._environment, **environment}, stderr=subprocess.PIPE)
+        reader = threading.Thread(target=_drain, args=(process.stderr,))
+        reader.start()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+
+    def states(self) -> list[tuple[str, int]]:
+        """State and attempts of each delivery."""
+        with contextlib.closing(sqlite3.connect(self._directory / "db.sqlite3")) as database:
+            return database.execute("SELECT state, attempts FROM notifications_delivery ORDER BY id").fetchall()
+
+    def is_all_handled(self) -> bool:
+        """Whether the bot has handled every entry."""
+        (group,) = [group for group in self.redis.xinfo_groups(STREAM) if group["name"] == b"bot"]
+        newest = self.redis.xinfo_stream(STREAM)["last-generated-id"]
+        return group["pending"] == 0 and group["last-delivered-id"] == newest
+
+
+def _drain(stream: Any) -> None:
+    # A pipe that nobody reads would hold up the process.
+    with stream:
+        stream.read()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("database")
+    with RedisServer() as server, http_receiver() as receiver:
+        world = World(directory, server.url, receiver)
+        world.manage("migrate", "--verbosity=0")
+        world.manage("seed_demo", "--users=1", f"--cookies={directory / 'cookies'}")
+        world.redis.close()
+    return directory / "db.sqlite3"
+
+
+@pytest.fixture
+def world(database: Path, tmp_path: Path) -> Iterator[World]:
+    shutil.copy(database, tmp_path)
+    with RedisServer(append_only=True) as server, http_receiver() as receiver:
+        world = World(tmp_path, server.url, receiver)
+        yield world
+        world.redis.close()
+
+
+def ids(requests: list[Request]) -> Counter[str]:
+    """How often each webhook-id came, with its signature verified."""
+    for request in requests:
+        Webhook(SECRET).verify(request.body, request.headers)
+    return Counter(request.headers["webhook-id"] for request in requests)
+
+
+def test_killed_before_the_call_it_is_sent_once(world: World) -> None:
+    """The claim is written, the provider not yet called."""
+    with world.bot(DIE="before") as doomed:
+        world.manage("notify", "user1", "Hello")
+        assert doomed.wait(SECONDS) == -9
+    assert world.receiver.requests == []
+    with world.bot():
+        wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
+    assert list(ids(world.receiver.requests).values()) == [1]
+
+
+def test_killed_during_the_call_it_comes_again_under_the_same_id(world: World) -> None:
+    """Nobody knows what became of the first call: a receiver that keeps ids takes it once."""
+    gate = threading.Event()
+    world.receiver.reply = Reply(gate=gate)
+    with world.bot() as doomed:
+        world.manage("notify", "user1", "Hello")
+        wait_until_sync(lambda: world.receiver.requests, seconds=SECONDS)
+        doomed.kill()
+        doomed.wait()
+    gate.set()
+    with world.bot():
+        wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
+    assert list(ids(world.receiver.requests).values()) == [2]
+
+
+def test_killed_between_the_answer_and_its_record_it_comes_again_under_the_same_id(world: World) -> None:
+    """The one moment in which a double cannot be excluded: the id is what tells the receiver."""
+    with world.bot(DIE="after") as doomed:
+        world.manage("notify", "user1", "Hello")
+        assert doomed.wait(SECONDS) == -9
+    assert len(world.receiver.requests) == 1
+    with world.bot():
+        wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
+    assert list(ids(world.receiver.requests).values()) == [2]
+
+
+def test_what_is_known_to_have_been_sent_is_not_sent_again(world: World) -> None:
+    """Though two bots are killed, and Redis hands everything out a second time."""
+    for number in range(5):
+        world.manage("notify", "user1", f"Hello {number}")
+    entries = world.redis.xrange(STREAM)
+    with world.bot(), world.bot():
+        wait_until_sync(lambda: world.states() == [("sent", 1)] * 5, seconds=SECONDS)
+    for _, fields in entries:
+        world.redis.xadd(STREAM, fields)
+    with world.bot():
+        wait_until_sync(world.is_all_handled, seconds=SECONDS)
+    assert sorted(ids(world.receiver.requests).values()) == [1] * 5
+    assert world.states() == [("sent", 1)] * 5

@@ -1,0 +1,147 @@
+"""Delivery rows: planned once, claimed by one, recorded by who holds the claim."""
+
+import concurrent.futures
+import datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+
+from notifications import deliveries, services
+from notifications.deliveries import Claim, Result
+from notifications.handlers import StreamedNotification, read_entry
+from notifications.models import Delivery, Notification
+from realtime.exceptions import EntryRejected
+from realtime.streams import Entry
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+State = Delivery.State
+
+
+@pytest.fixture
+def two_transports(signalbox: Any) -> None:
+    backend = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
+    signalbox.NOTIFICATIONS = {
+        "TRANSPORTS": {"first": backend, "second": backend, "third": backend},
+        "DEFAULT_TRANSPORTS": ["first", "second"],
+    }
+
+
+@pytest.fixture
+def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) -> StreamedNotification:
+    """A notification to alice, as the bot is handed it."""
+    services.notify(alice, "Hello")
+    ((id, fields),) = redis_client.xrange(keys.stream("notifications"))
+    return read_entry(Entry(id, fields, 1))
+
+
+def begun(streamed: StreamedNotification) -> tuple[Claim, ...]:
+    job = deliveries.begin(streamed)
+    assert job is not None
+    return job.claims
+
+
+def pass_time(seconds: float) -> None:
+    """As if so much time had passed for every unfinished delivery."""
+    for row in Delivery.objects.exclude(due_at=None):
+        row.due_at -= datetime.timedelta(seconds=seconds)
+        if row.queued_at:
+            row.queued_at -= datetime.timedelta(seconds=seconds)
+        row.save()
+
+
+def test_what_is_due_is_claimed_once(streamed: StreamedNotification, alice: User) -> None:
+    """A second hand-out of the same notification finds nothing to do, until the claim lapses; the key stays."""
+    first, second = begun(streamed)
+    assert {first.transport, second.transport} == {"first", "second"}
+    assert (first.attempt, len(first.key)) == (1, 32)
+    assert begun(streamed) == ()
+    assert Notification.objects.get().dispatched_at is not None
+    pass_time(61)
+    again = {claim.transport: claim for claim in begun(streamed)}
+    assert again["first"].attempt == 2
+    assert {claim.key for claim in again.values()} == {first.key, second.key}
+    assert not deliveries.record(first, Result(state=State.SENT, answer="late", outcomes={}))
+    assert not deliveries.keep(first, {})
+    assert Delivery.objects.filter(state=State.SENDING).count() == 2
+
+
+def test_many_bots_at_once_share_the_claims(streamed: StreamedNotification) -> None:
+    """However they meet, each delivery is claimed by one of them."""
+
+    def begin() -> list[int]:
+        try:
+            return [claim.delivery_id for claim in begun(streamed)]
+        finally:
+            connections.close_all()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(begin) for _ in range(16)]
+        claimed = [id for future in futures for id in future.result()]
+    assert sorted(claimed) == sorted(Delivery.objects.values_list("pk", flat=True))
+    assert len(claimed) == 2
+
+
+def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -> None:
+    """Sent, failed and skipped alike; the row says when and what was answered, on one line."""
+    first, second = begun(streamed)
+    assert deliveries.record(first, Result(state=State.SENT, answer="a\nb\0" + "x" * 999, outcomes={"a": "sent"}))
+    assert deliveries.record(second, Result(state=State.FAILED, answer="no", outcomes={}, latency_seconds=0.5))
+    pass_time(3600)
+    assert begun(streamed) == ()
+    row = Delivery.objects.get(pk=first.delivery_id)
+    assert (row.state, row.due_at, row.holder, row.outcomes) == ("sent", None, "", {"a": "sent"})
+    assert row.answer.startswith("a b xxx")
+    assert len(row.answer) == 500
+    assert row.finished_at is not None
+    assert deliveries.find_overdue(10) == []
+
+
+def test_another_attempt_waits_for_its_time(streamed: StreamedNotification) -> None:
+    """Then the sweep finds it, and not again while it is on the stream; an outage is no attempt."""
+    first, second = begun(streamed)
+    deliveries.record(first, Result(state=State.PENDING, answer="later", outcomes={}, retry_seconds=30))
+    deliveries.record(second, Result(state=State.PENDING, answer="away", outcomes={}, is_counted=False))
+    (claim,) = begun(streamed)
+    assert (claim.transport, claim.attempt) == (second.transport, 1)
+    deliveries.record(claim, Result(state=State.SENT, answer="", outcomes={}))
+    assert deliveries.find_overdue(10) == []
+    pass_time(30)
+    assert deliveries.find_overdue(10) == [streamed.notification_id]
+    assert deliveries.mark_queued([streamed.notification_id]) == 1
+    assert deliveries.find_overdue(10) == []
+    pass_time(deliveries.QUEUED_SECONDS + 1)
+    assert deliveries.find_overdue(10) == [streamed.notification_id]
+    (claim,) = begun(streamed)
+    assert claim.attempt == 2
+
+
+def test_a_failed_one_may_be_opened_again(streamed: StreamedNotification) -> None:
+    """Under its old key, without the addresses that were reached; what was sent stays closed."""
+    first, second = begun(streamed)
+    deliveries.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
+    deliveries.record(second, Result(state=State.FAILED, answer="", outcomes={"a": "sent", "b": "failed"}))
+    assert deliveries.reopen(Delivery.objects.all()) == 1
+    assert deliveries.find_overdue(10) == [streamed.notification_id]
+    (claim,) = begun(streamed)
+    assert (claim.key, claim.attempt, claim.outcomes) == (second.key, 1, {"a": "sent"})
+
+
+def test_a_user_who_wants_nothing_is_planned_for_once(streamed: StreamedNotification, alice: User) -> None:
+    """And is not looked for by the sweep as if the notification were lost."""
+    for name in ("first", "second"):
+        services.set_preference(alice.pk, "info", name, False)
+    assert begun(streamed) == ()
+    assert Notification.objects.get().dispatched_at is not None
+
+
+def test_what_was_deleted_is_not_delivered(streamed: StreamedNotification, alice: User) -> None:
+    """Nor is what an entry claims to be another user's."""
+    forged = StreamedNotification(
+        notification_id=streamed.notification_id, user_id="999", envelope=streamed.envelope, json=streamed.json
+    )
+    with pytest.raises(EntryRejected, match="u is not the recipient"):
+        deliveries.begin(forged)
+    alice.delete()
+    assert deliveries.begin(streamed) is None

@@ -1,0 +1,113 @@
+"""Email by a real mail server."""
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from notifications.envelope import Envelope
+from notifications.transports import Address, Message, Texts
+from notifications.transports.email import EmailTransport
+from realtime.exceptions import PermanentError
+from tests.receivers import MailReceiver, mail_receiver
+
+pytestmark = pytest.mark.database_independent
+KEY = "0123456789abcdef0123456789abcdef"
+TRANSPORT = EmailTransport(name="email", from_email="Shop <shop@example.com>", message_id_domain="example.com")
+
+
+@pytest.fixture
+def server(settings: Any) -> Iterator[MailReceiver]:
+    with mail_receiver() as server:
+        settings.MAILERS = server.mailers
+        yield server
+
+
+def message(subject: str = "Order 7", body: str = "Unterwegs – ütf\n", html: str = "") -> Message:
+    said = Envelope(
+        id=7,
+        event_id=3,
+        kind="info",
+        title="",
+        message="x",
+        url="",
+        data=None,
+        created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+    )
+    texts = Texts(subject=subject, body=body, html=html)
+    return Message(key=KEY, recipient=User(pk=42), notification=said, texts=texts, attempt=1)
+
+
+def to(email: str = "alice@example.com") -> Address:
+    return Address(key="email", value=email)
+
+
+async def test_a_message_arrives_with_its_key_as_its_id(server: MailReceiver) -> None:
+    """The same in every attempt; and it asks for no holiday replies."""
+    for _ in range(2):
+        assert await TRANSPORT.send(message(html="<p>Unterwegs</p>"), to()) == "taken by the mail server"
+    first, second = server.messages
+    assert first["Message-ID"] == second["Message-ID"] == f"<{KEY}@example.com>"
+    assert (first["From"], first["To"], first["Subject"]) == ("Shop <shop@example.com>", "alice@example.com", "Order 7")
+    assert first["Auto-Submitted"] == "auto-generated"
+    body, html = first.get_body(("plain",)), first.get_body(("html",))
+    assert body is not None
+    assert html is not None
+    assert body.get_content().strip() == "Unterwegs – ütf"
+    assert html.get_content().strip() == "<p>Unterwegs</p>"
+
+
+async def test_a_subject_is_one_line(server: MailReceiver) -> None:
+    """A line break in it adds no header; without one, the text begins the subject."""
+    await TRANSPORT.send(message(subject="Hello\r\nBcc: eve@example.com"), to())
+    await TRANSPORT.send(message(subject="", body="Your order\nis on its way"), to())
+    assert [mail["Subject"] for mail in server.messages] == [
+        "Hello Bcc: eve@example.com",
+        "Your order is on its way",
+    ]
+    assert not any(mail["Bcc"] for mail in server.messages)
+
+
+@pytest.mark.parametrize(
+    ("where", "answer", "is_permanent"),
+    [
+        ("answer", "554 5.7.1 spam", True),
+        ("answer", "451 4.3.0 try later", False),
+        ("answer_to_recipient", "550 5.1.1 no such user", True),
+        ("answer_to_recipient", "450 4.2.1 greylisted", False),
+    ],
+)
+async def test_a_refusal_is_for_good_or_for_now(
+    server: MailReceiver, where: str, answer: str, is_permanent: bool
+) -> None:
+    """As the mail server's code says."""
+    setattr(server, where, answer)
+    with pytest.raises(Exception) as caught:
+        await TRANSPORT.send(message(), to())
+    assert isinstance(caught.value, PermanentError) == is_permanent
+    if is_permanent:
+        assert str(caught.value) == answer
+    assert server.messages == []
+
+
+async def test_no_mail_server_is_a_failure_for_now(server: MailReceiver, settings: Any) -> None:
+    """Somebody will start it."""
+    settings.MAILERS = {"default": {**server.mailers["default"], "OPTIONS": {"host": "127.0.0.1", "port": 1}}}
+    with pytest.raises(ConnectionRefusedError):
+        await TRANSPORT.send(message(), to())
+
+
+async def test_what_can_be_no_address_is_refused_for_good(server: MailReceiver) -> None:
+    """Before anything is sent."""
+    with pytest.raises(PermanentError):
+        await TRANSPORT.send(message(), to("alice@example.com\nBcc: eve@example.com"))
+    assert server.count == 0
+
+
+def test_who_has_no_address_or_may_not_sign_in_gets_nothing() -> None:
+    """Whatever the field is called."""
+    assert [address.value for address in TRANSPORT.find_addresses(User(email="a@example.com"))] == ["a@example.com"]
+    assert list(TRANSPORT.find_addresses(User())) == []
+    assert list(TRANSPORT.find_addresses(User(email="a@example.com", is_active=False))) == []

@@ -1,0 +1,181 @@
+"""The database is the truth: what Redis has lost, and what is due again, is put on the stream."""
+
+import datetime
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from notifications import deliveries, services
+from notifications.bot import Bot
+from notifications.models import Delivery, Event, Notification
+from notifications.refill import refill
+from notifications.relay import Relay
+from notifications.transports import Address, Message, Transport
+from realtime.exceptions import StreamUnavailable
+from realtime.keys import Keys
+from tests.domain import entries_on_stream, make_users
+from tests.redis_server import RedisServer
+from tests.streams import working
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+GROUPS = ("relay", "bot")
+
+
+class Counting(Transport):
+    """A transport that counts what it is given by notification."""
+
+    def __init__(self) -> None:
+        super().__init__(name="console")
+        self.counts: dict[int, int] = {}
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        return [Address(key="home")]
+
+    async def send(self, message: Message, address: Address) -> str:
+        id = message.notification.id
+        self.counts[id] = self.counts.get(id, 0) + 1
+        return ""
+
+
+@pytest.fixture(autouse=True)
+def _quick(signalbox: Any) -> None:
+    signalbox.NOTIFICATIONS = {"REFILL_GRACE_SECONDS": 0}
+
+
+def wipe(client: redis.Redis, keys: Keys) -> None:
+    """As FLUSHALL, of this test's keys."""
+    for name in client.scan_iter(match=f"*{keys.prefix}*"):
+        client.delete(name)
+
+
+def groups_of(client: redis.Redis, keys: Keys) -> list[tuple[bytes, bytes]]:
+    """Notification and group of what is on the stream for one group alone."""
+    return [(fields[b"n"], fields[b"g"]) for _, fields in client.xrange(keys.stream("notifications")) if b"g" in fields]
+
+
+async def test_a_wiped_redis_is_refilled(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """What nobody had handled is delivered once; what was handled before is not touched."""
+    users = await sync_to_async(make_users)(30)
+    transport = Counting()
+    bot = Bot({"console": transport})
+    async with working(redis_server.url, keys, bot, group="bot") as worker:
+        await services.anotify(users[:10], "before")
+        await wait_until(lambda: worker.statistics().handled_count == 10)
+    await services.anotify(users[10:], "unhandled")
+    await sync_to_async(wipe)(redis_client, keys)
+    assert await sync_to_async(refill)() == 30 + 20
+    assert await sync_to_async(refill)() == 0
+    async with (
+        working(redis_server.url, keys, bot, group="bot") as worker,
+        working(redis_server.url, keys, Relay(), group="relay") as relay,
+    ):
+        await wait_until(lambda: worker.statistics().handled_count == relay.statistics().handled_count == 50)
+    assert len(transport.counts) == 30
+    assert set(transport.counts.values()) == {1}
+    assert await Notification.objects.filter(relayed_at=None).acount() == 0
+    assert await Delivery.objects.filter(state="sent").acount() == 30
+    assert await sync_to_async(refill)() == 0
+
+
+def test_what_is_still_on_the_stream_is_left_there(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Unread, or read and not finished, for however long: nothing is lost."""
+    stream = keys.stream("notifications")
+    services.notify(alice, "unread")
+    ((id, fields),) = redis_client.xrange(stream)
+    redis_client.delete(stream)
+    # The same an hour ago, ids of the stream included.
+    age(hours=1)
+    redis_client.xadd(stream, fields, id=int(id.partition(b"-")[0]) - 3_600_000)
+    for group in GROUPS:
+        redis_client.xgroup_create(stream, group, "0")
+    assert refill() == 0
+    for group in GROUPS:
+        redis_client.xreadgroup(group, "somebody", {stream: ">"})
+    assert refill() == 0
+    for group in GROUPS:
+        ((id, _),) = redis_client.xrange(stream)
+        redis_client.xack(stream, group, id)
+    assert refill() == 2
+    assert sorted(group for _, group in groups_of(redis_client, keys)) == [b"bot", b"relay"]
+
+
+def test_what_was_lost_is_put_back_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Even if it is never handled, as a notification whose handler always fails; and not after a week."""
+    services.notify(alice, "lost")
+    redis_client.delete(keys.stream("notifications"))
+    assert refill() == 2
+    for group in GROUPS:
+        redis_client.xgroup_create(keys.stream("notifications"), group, "$")
+    assert refill() == 0
+    wipe(redis_client, keys)
+    age(days=8)
+    assert refill() == 0
+
+
+def test_what_is_in_the_outbox_is_not_lost(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """It is the outbox sweep that publishes it, and the guard of that stays what it was."""
+    services.notify(alice, "waiting")
+    wipe(redis_client, keys)
+    Event.objects.update(published_at=None)
+    assert refill() == 0
+
+
+async def test_a_delivery_comes_back_when_it_is_due(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """For the bot alone: a browser is not told again. It says what was said."""
+    (alice,) = await sync_to_async(make_users)(1)
+    transport = Counting()
+    await services.anotify(alice, "Hello", title="Order 7", url="/orders/7/", data={"order": 7})
+    first = (await sync_to_async(entries_on_stream)(redis_client, keys))[0]
+    notification = await Notification.objects.aget()
+    await Delivery.objects.acreate(notification=notification, transport="console", attempts=1)
+    await Notification.objects.aupdate(dispatched_at=timezone.now(), relayed_at=timezone.now())
+    await sync_to_async(wipe)(redis_client, keys)
+    assert await sync_to_async(refill)() == 1
+    assert await sync_to_async(refill)() == 0
+    assert groups_of(redis_client, keys) == [(b"%d" % notification.pk, b"bot")]
+    (entry,) = await sync_to_async(entries_on_stream)(redis_client, keys)
+    assert entry == first
+    async with (
+        working(redis_server.url, keys, Bot({"console": transport}), group="bot") as worker,
+        working(redis_server.url, keys, Relay(Refusing()), group="relay") as relay,
+    ):
+        await wait_until(lambda: worker.statistics().handled_count == relay.statistics().handled_count == 1)
+    assert transport.counts == {notification.pk: 1}
+    assert (await Delivery.objects.aget()).attempts == 2
+
+
+class Refusing:
+    """A channel layer through which nothing may be sent."""
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        raise AssertionError("sent to a browser again")
+
+
+def test_redis_away_is_said(signalbox: Any, alice: User) -> None:
+    """Nothing is marked as being on the stream."""
+    notification = Notification.objects.create(
+        event=Event.objects.create(message="x", published_at=timezone.now()), recipient=alice
+    )
+    Delivery.objects.create(notification=notification, transport="console")
+    signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": "unix:///nowhere.sock"}
+    with pytest.raises(StreamUnavailable):
+        refill()
+    assert deliveries.find_overdue(10) == [notification.pk]
+
+
+def age(**how_long: float) -> None:
+    """As if everything had happened so long ago."""
+    passed = datetime.timedelta(**how_long)
+    for event in Event.objects.all():
+        Event.objects.filter(pk=event.pk).update(
+            created_at=event.created_at - passed, published_at=event.published_at - passed
+        )
+        event.notifications.update(created_at=event.created_at - passed)
