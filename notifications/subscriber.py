@@ -99,7 +99,9 @@ class Subscriber:
             part,
             handler,
             redis=redis,
-            dead_letter_key=keys().dead_letters(conf.STREAM, part),
+            # The entries of one user in their order, whichever workers there are.
+            order_field="u",
+            registry_key=keys().streams(),
             groups=PARTS,
             batch_size=batch_size,
             concurrency=concurrency,

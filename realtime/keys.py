@@ -33,6 +33,30 @@ class Keys:
         """The stream of entries of stream `name` that `group` has given up on. Permanent."""
         return f"{{{self.prefix}{name}}}:dead:{group}"
 
+    def key_owners(self, name: str, group: str) -> str:
+        """A hash: which worker of `group` works on which key of stream `name`. Permanent; empty when all is done."""
+        return f"{{{self.prefix}{name}}}:owners:{group}"
+
+    def kept_entries(self, name: str, group: str) -> str:
+        """A hash of the entries that wait in lines, with their attempts. Permanent; empty when all is done."""
+        return f"{{{self.prefix}{name}}}:kept:{group}"
+
+    def due_lines(self, name: str, group: str) -> str:
+        """A sorted set: when each line that nobody works on is due. Permanent; empty when all is done."""
+        return f"{{{self.prefix}{name}}}:due:{group}"
+
+    def line(self, name: str, group: str, key: str) -> str:
+        """A sorted set of the ids that wait in the line of `key`. Permanent; gone when all of it is done."""
+        return f"{{{self.prefix}{name}}}:line:{group}:{key}"
+
+    def worker_lease(self, name: str, group: str, consumer: str) -> str:
+        """The session of a worker that is alive. Expires."""
+        return f"{{{self.prefix}{name}}}:worker:{group}:{consumer}"
+
+    def streams(self) -> str:
+        """A set of the keys of all streams that have had a worker. Permanent."""
+        return f"{self.prefix}signalbox:streams"
+
     def topic_position(self, topic: str) -> str:
         """Epoch and offset of the newest publication of `topic`. Expires a day after the last one."""
         return f"{self.prefix}signalbox:{{{topic}}}:position"

@@ -18,7 +18,7 @@ from realtime.keys import Keys
 from tests.redis_server import RedisServer
 
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
-PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
+PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

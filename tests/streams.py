@@ -15,7 +15,16 @@ from realtime.backoff import Backoff
 from realtime.keys import Keys
 from realtime.streams import Entry, Handler, StreamWorker
 
-__all__ = ["Recorder", "append", "consumers", "dead_letters", "pending_count", "worker_process", "working"]
+__all__ = [
+    "Recorder",
+    "append",
+    "consumers",
+    "dead_letters",
+    "left_count",
+    "pending_count",
+    "worker_process",
+    "working",
+]
 
 STREAM = "notifications"
 GROUP = "workers"
@@ -33,6 +42,11 @@ def append(client: redis.Redis, keys: Keys, *names: object) -> list[bytes]:
 def pending_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
     """How many entries the group was handed and has not finished."""
     return client.xpending(keys.stream(STREAM), group)["pending"]
+
+
+def left_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
+    """How many entries the group has read and not finished, whoever has them."""
+    return pending_count(client, keys, group) + client.hlen(keys.kept_entries(STREAM, group))
 
 
 def consumers(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[str]:
@@ -96,7 +110,7 @@ async def working(url: str, keys: Keys, handler: Handler, **options: Any) -> Asy
         group,
         handler,
         redis=publisher,
-        dead_letter_key=keys.dead_letters(STREAM, group),
+        registry_key=keys.streams(),
         **options,
     )
     running = asyncio.create_task(worker.run(), name="worker under test")

@@ -15,7 +15,7 @@ __all__ = ["Script", "source"]
 
 @functools.cache
 def source(name: str) -> str:
-    """The text of `realtime/lua/<name>.lua`."""
+    """The text of `realtime/lua/<name>.lua`; those of streams are `streams/<name>` and stand on what they share."""
     return resources.files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 

@@ -1,42 +1,42 @@
 """
-What becomes of the entries that a worker holds: handled, tried again, or given up.
+The entries that a worker holds, and the calls of its handler.
 
-Owns the entries in hand, the slots in which handlers run, and every decision about an attempt. Does not own reading,
-leases or the worker's life (worker).
+Owns what is in hand, the slots in which handlers run, and the order of attempts. Does not own what follows a failure
+(failures), reading nor the worker's life (worker).
 """
 
 import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from realtime.backoff import Backoff
-from realtime.exceptions import PermanentError, Unavailable
+from realtime.exceptions import Unavailable
 from realtime.outage import Outage
 from realtime.streams.entry import Entry, Handler
+from realtime.streams.failures import Failures
 from realtime.streams.group import ConsumerGroup
 from realtime.streams.hand import Hand
+from realtime.streams.queue import EntryQueue
+from realtime.streams.session import Session
 
 __all__ = ["Attempts"]
 
 logger = logging.getLogger(__name__)
 
 
-class _GivenBack(Exception):
-    """The worker stops while what the handler needs is away: the entries are left to others."""
-
-
 class Attempts:
     """
     Args:
-        group: Where entries are acked and buried.
+        group: Where entries are acked, put back and buried.
         handler: Called with each batch.
+        session: Whether the worker has its lease.
+        ring: Called when the worker should look for entries.
         outage: Redis; shared by all who use this Redis.
-        batch_size, concurrency, max_attempts, max_delayed, backoff: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff: As in StreamWorker.
     """
 
     def __init__(
@@ -44,78 +44,109 @@ class Attempts:
         group: ConsumerGroup,
         handler: Handler,
         *,
+        session: Session,
+        ring: Callable[[], None],
         outage: Outage,
         batch_size: int,
         concurrency: int,
         max_attempts: int,
-        max_delayed: int,
         backoff: Backoff,
     ) -> None:
         self.handled_count = 0
-        self.retried_count = 0
-        self.dead_count = 0
         self.lost_count = 0
         self._group = group
         self._handler = handler
+        self._session = session
+        self._ring = ring
         self._outage = outage
         self._handler_outage = Outage(f"what the group {group.group} needs", backoff=backoff)
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._max_attempts = max_attempts
-        self._max_delayed = max_delayed
         self._backoff = backoff
         # Every entry in hand; at most as many as StreamWorker promises.
         self.hand = Hand()
-        # Finished entries for the next XACK, all of them held.
-        self._unacked: list[bytes] = []
+        # Of those: what no handler has yet.
+        self._queue = EntryQueue()
+        self.failures = Failures(
+            group,
+            hand=self.hand,
+            queue=self._queue,
+            session=session,
+            ring=ring,
+            drop=self._drop,
+            outage=outage,
+            max_attempts=max_attempts,
+            backoff=backoff,
+        )
+        # What Redis handed out again before it confirmed that it had been put back, and what comes behind it, by the id
+        # of the first of each key.
+        self._again: dict[bytes, list[Entry]] = {}
+        # Of those: what a handler was called with in vain, and no attempt is to be counted for.
+        self._given_back: list[Entry] = []
+        # Finished entries for the next call of `finish`, all of them held.
+        self._unacked: list[Entry] = []
         self._finished = asyncio.Event()
         # One slot for each handler call at a time.
         self._slots = asyncio.Semaphore(concurrency)
-        # Entries whose handler may have killed its process are tried one at a time, so that no other falls with them.
-        self._suspects = asyncio.Lock()
-        # Tasks of batches, waiting for a slot or in the handler.
-        self._batches: set[asyncio.Task[None]] = set()
-        # Tasks of entries that are tried alone, by id: those that wait for their time or slot, and those being tried.
-        self._delayed: dict[bytes, asyncio.Task[None]] = {}
-        self._alone: dict[bytes, asyncio.Task[None]] = {}
+        # Tasks that run batches one after another, and the one that runs suspects: entries whose handler may have
+        # killed its process are tried one at a time, so that no other of them falls with one.
+        self._runners: set[asyncio.Task[None]] = set()
+        self._suspect_runner: asyncio.Task[None] | None = None
+        # Whether the newest runner has not begun yet.
+        self._is_starting = False
+        # Whether the worker waits until there is room.
+        self._is_full = False
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         # Owns every attempt; there from start() on.
         self._tasks: asyncio.TaskGroup
 
-    @property
-    def delayed_count(self) -> int:
-        """How many entries wait for their next attempt."""
-        return len(self._delayed)
-
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """From now on attempts are tasks of `tasks`."""
         self._tasks = tasks
 
-    async def wait_for_room(self) -> int:
-        """Wait until entries may be read, and return how many."""
-        while (room := self._room()) <= 0:
-            self._changed.clear()
-            await self._changed.wait()
+    def room(self) -> int:
+        """How many entries may be read now; the worker is rung for when there are none and that changes."""
+        free_slots = self._concurrency - math.ceil(self.hand.unfinished_count / self._batch_size)
+        # What is finished and not yet acked may be as much again: beyond, a slow Redis holds up reading.
+        room = min(free_slots * self._batch_size, 2 * self._concurrency * self._batch_size - len(self.hand))
+        self._is_full = room <= 0
         return room
 
-    def take(self, entries: Sequence[Entry]) -> None:
-        """Attempt entries whose attempt has begun by their being handed out, in batches."""
-        for start in range(0, len(entries), self._batch_size):
-            batch = entries[start : start + self._batch_size]
-            self.hand.hold(batch)
-            task = self._tasks.create_task(self._run_batch(batch), name=f"{self._group.group}: batch")
-            self._batches.add(task)
-            task.add_done_callback(self._batch_done)
+    def take(self, entries: Sequence[Entry], suspects: Iterable[Entry] = ()) -> None:
+        """
+        Attempt entries whose attempt has begun by their being handed out, and suspects, whose attempt has not.
 
-    def take_suspects(self, entries: Iterable[Entry]) -> None:
-        """Attempt entries of which several attempts ended nobody knows how: alone, those with the fewest first."""
-        for entry in sorted(entries, key=lambda entry: entry.attempt):
-            self.hand.hold([entry])
-            self._later(entry, self._run_suspect(entry))
+        Of one key they come oldest first, and there are no suspects and others of one key in one call.
+        """
+        suspects = list(suspects)
+        if not self.hand.is_free_of([*entries, *suspects]):
+            entries, suspects = self._without_known(entries), self._without_known(suspects)
+        self.hand.hold(entries)
+        self._queue.put(entries)
+        self.hand.hold(suspects)
+        for entry in suspects:
+            self._queue.put_suspect(entry)
+        self._run()
+
+    def _without_known(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Leave out what is in hand already: it was lost, or went back and came again before that was confirmed."""
+        unknown: list[Entry] = []
+        waiting: dict[bytes, list[Entry]] = {}
+        for entry in entries:
+            if entry.key in waiting:
+                waiting[entry.key].append(entry)
+            elif self.hand.has_ending(entry.id):
+                self._again[entry.id] = waiting[entry.key] = [entry]
+            elif entry.id in self.hand:
+                self.hand.hold([entry])
+            else:
+                unknown.append(entry)
+        return unknown
 
     def lose(self, ids: Iterable[bytes]) -> None:
-        """Redis says that these entries are not this worker's: say so, and begin no further attempt."""
+        """Redis says that these entries are not this worker's: say so, and begin no attempt with them."""
         lost = self.hand.lose(ids)
         if not lost:
             return
@@ -126,17 +157,13 @@ class Attempts:
             len(lost),
             self._group.group,
         )
-        for id in lost:
-            if id in self._delayed:
-                self._delayed[id].cancel()
-                self._drop([id])
+        self._drop(self._queue.remove(lost))
 
     async def drain(self, deadline_seconds: float) -> None:
-        """Begin no attempt that waits, finish those that run; what is not done by the deadline is cancelled."""
+        """Begin no further attempt, finish those that run; what is not done by the deadline is cancelled."""
         self._stopping.set()
-        for task in self._delayed.values():
-            task.cancel()
-        running = {*self._delayed.values(), *self._batches, *self._alone.values()}
+        self._session.wake()
+        running = {*self._runners, *([self._suspect_runner] if self._suspect_runner else [])}
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         if running:
             _, late = await asyncio.wait(running, timeout=deadline_seconds)
@@ -151,160 +178,142 @@ class Attempts:
                     self._changed.clear()
                     await self._changed.wait()
 
+    def unbegun(self) -> list[Entry]:
+        """Entries in hand of which an attempt was counted and none has begun, or none that is to count."""
+        return [*self._queue.unbegun(), *self._given_back]
+
     async def ack_finished(self) -> None:
-        """For ever: ack what handlers finish; what finishes while one XACK is on its way goes together in the next."""
+        """For ever: ack what handlers finish; what finishes while one ack is on its way goes together in the next."""
         while True:
             await self._finished.wait()
             self._finished.clear()
-            ids, self._unacked = self._unacked, []
-            await self._outage.until_done(self._group.ack, ids)
-            self._drop(ids)
-            self.handled_count += len(ids)
+            entries, self._unacked = self._unacked, []
+            came_due = await self._outage.until_done(self._group.finish, entries)
+            self._drop([entry.id for entry in entries], is_done=True)
+            self.handled_count += len(entries)
+            if came_due:
+                self._ring()
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
-    async def _run_batch(self, batch: Sequence[Entry]) -> None:
-        async with self._slots:
-            await self._attempt(batch)
+    def _run(self) -> None:
+        # One at a time, each started by the one before it: a handler that never waits needs no second.
+        if self._queue.has_ready and not self._is_starting and len(self._runners) < self._concurrency:
+            self._is_starting = True
+            task = self._tasks.create_task(self._run_batches(), name=f"{self._group.group}: handler")
+            self._runners.add(task)
+            task.add_done_callback(self._runners.discard)
+        if self._queue.has_suspects and self._suspect_runner is None:
+            self._suspect_runner = self._tasks.create_task(self._run_suspects(), name=f"{self._group.group}: suspects")
 
-    async def _run_retry(self, entry: Entry, delay_seconds: float) -> None:
-        await asyncio.sleep(delay_seconds)
-        async with self._slots:
-            await self._begin_alone(entry)
+    async def _run_batches(self) -> None:
+        self._is_starting = False
+        while self._queue.has_ready:
+            async with self._slots:
+                if not self._session.is_held:
+                    await self._session.wait_held(self._stopping)
+                if self._stopping.is_set():
+                    return
+                if batch := self._queue.next_batch(self._batch_size):
+                    self._run()
+                    await self._attempt(batch)
+                    self._queue.done(batch)
 
-    async def _run_suspect(self, entry: Entry) -> None:
+    async def _run_suspects(self) -> None:
+        try:
+            while self._queue.has_suspects:
+                async with self._slots:
+                    await self._session.wait_held(self._stopping)
+                    if self._stopping.is_set():
+                        return
+                    if (entry := self._queue.next_suspect()) is not None:
+                        await self._attempt_suspect(entry)
+                        self._queue.done([entry])
+        finally:
+            self._suspect_runner = None
+
+    async def _attempt_suspect(self, entry: Entry) -> None:
         if entry.attempt >= self._max_attempts:
-            await self._give_up(entry, "unfinished", "no attempt came to an end: its handler may end the process")
-            return
-        async with self._suspects, self._slots:
-            await self._begin_alone(entry)
-
-    async def _begin_alone(self, entry: Entry) -> None:
-        self._alone[entry.id] = self._delayed.pop(entry.id)
-        entry = msgspec.structs.replace(entry, attempt=entry.attempt + 1)
-        if await self._outage.until_done(self._group.begin_attempt, entry):
-            await self._attempt([entry])
+            await self.failures.give_up(
+                entry, "unfinished", "no attempt came to an end: its handler may end the process"
+            )
+        elif await self._outage.until_done(self._group.begin_attempt, entry):
+            await self._attempt([msgspec.structs.replace(entry, attempt=entry.attempt + 1)])
         else:
             self.lose([entry.id])
             self._drop([entry.id])
+            self._session.end()
+            self._ring()
 
-    async def _attempt(self, batch: Sequence[Entry]) -> None:
-        """Handle a batch and ack it; if that fails, find out which of its entries is at fault."""
-        try:
-            await self._call(batch)
-        except _GivenBack:
+    async def _attempt(self, batch: list[Entry]) -> None:
+        """Call the handler with a batch; after a failure with each entry, those of one key still in order."""
+        error = await self._try(batch)
+        if error is None:
             return
-        except Exception as error:
-            if len(batch) == 1:
-                await self._failed(batch[0], error)
-                return
-            for entry in batch:
-                await self._attempt([entry])
+        if len(batch) > 1:
+            rest = batch
+            while rest:
+                entry, *rest = rest
+                if self.hand.has_lost(entry.id):
+                    self._drop([entry.id])
+                elif self._stopping.is_set():
+                    self._given_back.append(entry)
+                elif (error := await self._try([entry])) is not None:
+                    followers = [each for each in rest if each.key == entry.key]
+                    if await self.failures.put_away(entry, error, followers):
+                        rest = [each for each in rest if each.key != entry.key]
         else:
-            self._finish(batch)
+            await self.failures.put_away(batch[0], error, [])
 
-    async def _call(self, batch: Sequence[Entry]) -> None:
-        """Call the handler, again and again while what it needs is away."""
+    async def _try(self, batch: Sequence[Entry]) -> Exception | None:
+        """Call the handler, again and again while what it needs is away; what it raised, or None if it has not."""
         failures = 0
         while True:
             try:
                 await self._handler(batch)
             except Unavailable as error:
-                if self._stopping.is_set():
-                    raise _GivenBack from error
                 self._handler_outage.begin(error)
                 await self._pause(self._backoff.delay_seconds(failures))
                 failures += 1
+                self._drop([entry.id for entry in batch if self.hand.has_lost(entry.id)])
+                batch = [entry for entry in batch if entry.id in self.hand]
+                if self._stopping.is_set():
+                    # They are left to others.
+                    self._given_back += batch
+                    return None
+                if not batch:
+                    return None
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                raise RuntimeError("the handler raised CancelledError though nobody cancelled it") from error
+                return RuntimeError(f"the handler raised {error!r} though nobody cancelled it")
+            except Exception as error:
+                return error
             else:
                 self._handler_outage.over()
-                return
-
-    async def _failed(self, entry: Entry, error: Exception) -> None:
-        """An entry failed alone: it gets another attempt later, or none."""
-        text = f"{type(error).__name__}: {error}"
-        if isinstance(error, PermanentError):
-            await self._give_up(entry, "rejected", error.reason)
-        elif entry.attempt >= self._max_attempts:
-            await self._give_up(entry, "failed", text, error)
-        else:
-            delay_seconds = self._backoff.delay_seconds(entry.attempt - 1)
-            logger.warning(
-                "entry %s of the group %s failed in attempt %d of %d, the next one is in %.1f s: %s",
-                entry.id.decode(),
-                self._group.group,
-                entry.attempt,
-                self._max_attempts,
-                delay_seconds,
-                text,
-                exc_info=error,
-            )
-            self.retried_count += 1
-            if not self._stopping.is_set():
-                self._later(entry, self._run_retry(entry, delay_seconds))
+                self._finish(batch)
+                return None
 
     # Ends ------------------------------------------------------------------------------------------------------------
 
     def _finish(self, batch: Sequence[Entry]) -> None:
-        ids = [entry.id for entry in batch]
-        self.hand.begin_end(ids)
-        self._unacked += ids
+        self.hand.begin_end([entry.id for entry in batch])
+        self._unacked += batch
         self._finished.set()
 
-    async def _give_up(self, entry: Entry, reason: str, error: str, cause: Exception | None = None) -> None:
-        self.hand.begin_end([entry.id])
-        await self._outage.until_done(self._bury, entry, reason, error)
-        self._drop([entry.id])
-        self.dead_count += 1
-        logger.error(
-            "entry %s of the group %s is a dead letter after %d attempts (%s): %.200s",
-            entry.id.decode(),
-            self._group.group,
-            entry.attempt,
-            reason,
-            error,
-            exc_info=cause,
-        )
-
-    async def _bury(self, entry: Entry, reason: str, error: str) -> None:
-        await self._group.bury(entry, reason=reason, error=error)
-
-    def _drop(self, ids: Sequence[bytes]) -> None:
+    def _drop(self, ids: Sequence[bytes], is_done: bool = False) -> None:
         self.hand.drop(ids)
         self._changed.set()
-
-    # Tools -----------------------------------------------------------------------------------------------------------
+        if self._again:
+            for entries in [self._again.pop(id) for id in ids if id in self._again]:
+                self.take(entries[is_done:])
+        if self._is_full:
+            self._is_full = False
+            self._ring()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the worker stops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-
-    def _later(self, entry: Entry, attempt: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks.create_task(attempt, name=f"{self._group.group}: {entry.id.decode()}")
-        self._delayed[entry.id] = task
-        task.add_done_callback(lambda task: self._alone_done(entry.id, task))
-
-    def _room(self) -> int:
-        if len(self._delayed) >= self._max_delayed:
-            return 0
-        free_slots = self._concurrency - len(self._batches)
-        # What is finished and not yet acked counts too: a slow Redis holds up reading.
-        in_batches = len(self.hand) - len(self._delayed) - len(self._alone)
-        return min(free_slots, self._concurrency - math.ceil(in_batches / self._batch_size)) * self._batch_size
-
-    def _batch_done(self, task: asyncio.Task[None]) -> None:
-        self._batches.discard(task)
-        self._changed.set()
-
-    def _alone_done(self, id: bytes, task: asyncio.Task[None]) -> None:
-        # Under the same id there may be the task of the next attempt already.
-        for place in (self._delayed, self._alone):
-            if place.get(id) is task:
-                del place[id]
-        self._changed.set()

@@ -17,9 +17,13 @@ class Entry(msgspec.Struct, frozen=True):
     fields: Mapping[bytes, bytes]
     # Which attempt this is, from 1; those of workers that died count. Known to Redis, so that it outlives this process.
     attempt: int
+    # Entries of one key are handled in order; the id where nothing asks for order.
+    key: bytes = b""
+    # When the group was first handed it, by Redis's clock, in seconds since 1970; retries do not change it.
+    first_seen: float = 0.0
 
 
-# Called with 1 to `batch_size` entries, oldest first; see StreamWorker for what it may raise.
+# Called with 1 to `batch_size` entries, those of one key oldest first; see StreamWorker for what it may raise.
 type Handler = Callable[[Sequence[Entry]], Awaitable[None]]
 
 
@@ -27,19 +31,19 @@ type Handler = Callable[[Sequence[Entry]], Awaitable[None]]
 class WorkerStatistics:
     """What one worker has done since it was made. Counts of entries."""
 
-    # Held now: in a handler, before it, or between two attempts.
+    # Held now: in a handler or before it.
     in_flight_count: int
-    # Of those: between two attempts.
-    delayed_count: int
     # Handled and acked.
     handled_count: int
     # Attempts that failed and were followed by another one.
     retried_count: int
     # Given up: moved to the dead letters.
     dead_count: int
-    # Taken over from workers that died or went silent.
+    # Read, and made to wait behind an older entry of their key that another worker held or that had failed.
+    lined_up_count: int
+    # Taken from workers that died or went silent, for whoever comes first.
     claimed_count: int
-    # Taken by another worker while this one held them: they may be handled twice.
+    # Held by this one when Redis had given it up: they may be handled twice.
     lost_count: int
     # Gone from the stream before they were handled: deleted by somebody else, never by trimming.
     vanished_count: int

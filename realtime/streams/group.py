@@ -6,18 +6,20 @@ they are sent nor what is done after an error (worker, attempts): all methods ra
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import batched
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis.asyncio
 from redis.exceptions import ResponseError
 
 from realtime import lua
 from realtime.streams.entry import Entry
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.replies import KEY_LIMIT_BYTES, Move, Surrendered, Taken, Turn
 
-__all__ = ["ConsumerGroup", "Taken"]
+__all__ = ["ConsumerGroup", "script_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,29 +29,33 @@ READ_GRACE_SECONDS = 3.0
 DEAD_LETTERS_LIMIT = 100_000
 # Characters of an error's text that go with a dead letter.
 ERROR_LIMIT = 2000
+# Entries that one call moves out of a dead consumer's hands: one script must not hold up Redis for long.
+SURRENDER_LIMIT = 1000
+# Entries of one call: Lua passes at most 8000 values at once.
+CALL_LIMIT = 1000
 # More than a worker ever holds.
 _ALL = 1_000_000
 
+# Which texts a script stands on, beside "shared".
+_NEEDS = {"take": ("taking",), "own": ("members",), "find_dead": ("members",), "surrender": ("members",)}
 
-class Taken(NamedTuple):
-    """An entry that was handed out before and has not been finished."""
 
-    # Its fields are empty if the stream no longer has it; it is acked then.
-    entry: Entry
-    # Whether the attempt that `entry.attempt` names begins now; else that one was begun by somebody, and not finished.
-    is_begun: bool
+def script_text(name: str) -> str:
+    """The whole text of a script of `realtime/lua/streams/`."""
+    return "\n".join(lua.source(f"streams/{part}") for part in ("shared", *_NEEDS.get(name, ()), name))
 
 
 class ConsumerGroup:
     """
     Args:
-        reader: Client for blocking reads (`connections.async_reader`).
-        redis: Client for all else (`connections.async_publisher`): every command here may be sent twice.
-        stream_key: The stream; made with its groups if it is not there.
-        group: The consumer group.
+        reader: Client for what may not be sent twice (`connections.async_reader`).
+        redis: Client for all else (`connections.async_publisher`).
+        keys: The names.
         consumer: The name of this consumer, unique among all that live.
         groups: All groups of the stream, made together: none can miss what another one's trimming removes.
-        dead_letter_key: The stream of what this group has given up.
+        order_field: The field by whose value entries are handled in order, or "" for no order.
+        dead_letter_key: The stream of what this group has given up, by default as in `keys`.
+        registry_key: Where the stream is made known to operators' commands, or "".
     """
 
     def __init__(
@@ -57,144 +63,194 @@ class ConsumerGroup:
         *,
         reader: redis.asyncio.Redis,
         redis: redis.asyncio.Redis,
-        stream_key: str,
-        group: str,
+        keys: GroupKeys,
         consumer: str,
         groups: Iterable[str],
-        dead_letter_key: str,
+        order_field: str,
+        dead_letter_key: str = "",
+        registry_key: str = "",
     ) -> None:
         self.consumer = consumer
-        self.group = group
-        self.stream_key = stream_key
+        self.group = keys.group
+        self._keys = keys
         self._reader = reader
         self._redis = redis
-        self._groups = list(dict.fromkeys([group, *groups]))
-        self._dead_letter_key = dead_letter_key
-        self._scripts = {
-            name: redis.register_script(lua.source(name))
-            for name in (
-                "take_pending",
-                "keep_entries",
-                "bury_entry",
-                "trim_stream",
-                "leave_group",
-                "remove_dead_consumers",
-            )
-        }
+        self._groups = list(dict.fromkeys([keys.group, *groups]))
+        self._order_field = order_field.encode()
+        self._dead_letter_key = dead_letter_key or keys.dead_letters
+        self._registry_key = registry_key
+        # Scripts for which a lost answer is no harm, and those for which it is.
+        self._scripts: dict[str, Any] = {
+            name: redis.register_script(script_text(name))
+            for name in ("finish", "put_back", "bury", "begin", "renew", "find_dead", "surrender")
+        } | {name: reader.register_script(script_text(name)) for name in ("take", "own")}
+        self._trim = redis.register_script(lua.source("trim_stream"))
 
     async def create(self) -> None:
         """Make the stream and all its groups, from its first entry on; those that are there stay as they are."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             for group in self._groups:
-                pipeline.xgroup_create(self.stream_key, group, id="0", mkstream=True)
+                pipeline.xgroup_create(self._keys.stream, group, id="0", mkstream=True)
             for reply in await pipeline.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
                     raise reply
+        if self._registry_key:
+            await self._redis.sadd(self._registry_key, self._keys.stream)
 
-    async def read_new(self, count: int, block_seconds: float) -> list[Entry]:
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def own(self, session: str, lease_seconds: float) -> list[Taken]:
         """
-        Wait for entries that nobody of the group has got yet.
+        Begin a session, which takes the lease and ends all earlier ones, and say what this consumer holds.
+
+        Raises:
+            TimeoutError: Redis hangs.
+        """
+        held = await self._read("own", session, _ms(lease_seconds), _ALL)
+        return [self._taken(*each) for each in held]
+
+    async def take(
+        self, session: str, lease_seconds: float, count: int, *, limit: int, suspect_deaths: int, max_attempts: int
+    ) -> Turn | None:
+        """
+        Take up to `count` entries whose turn it is, and renew the lease; None if the session is over.
+
+        Args:
+            limit: The most entries that may wait in lines; nothing new is taken beyond.
+            suspect_deaths, max_attempts: An entry that so many workers died with, or that was tried so often, is handed
+                out without its attempt being begun.
 
         Guarantees:
-            None when it is cancelled or fails: the entries may have been handed out. `take_own` has them.
+            When it is cancelled or fails, entries may have been handed out all the same: `own` has them.
         """
-        try:
-            # The reader has no socket timeout: a server that accepts and never answers ends here.
-            async with asyncio.timeout(block_seconds + READ_GRACE_SECONDS):
-                reply: Any = await self._reader.xreadgroup(
-                    self.group, self.consumer, {self.stream_key: ">"}, count=count, block=max(1, _ms(block_seconds))
-                )
-        except ResponseError as error:
-            await self._heal(error)
-            return []
-        return [Entry(id, fields, 1) for _, entries in reply for id, fields in entries]
+        count = min(count, CALL_LIMIT)
+        reply = await self._read("take", session, _ms(lease_seconds), count, limit, suspect_deaths, max_attempts)
+        if reply is None:
+            return None
+        again, new, lined_up_count, wait_ms, last_id, is_full, now_ms = reply
+        now = int(now_ms) / 1000
+        return Turn(
+            taken=[self._taken(*each) for each in again],
+            new=[self._entry(id, fields, 1, now) for id, fields in new],
+            lined_up_count=lined_up_count,
+            next_due_seconds=None if wait_ms < 0 else wait_ms / 1000,
+            last_id=last_id,
+            is_full=bool(is_full),
+        )
 
-    async def take_own(self, first_id: bytes, count: int, begin_below: int) -> list[Taken]:
-        """
-        What this consumer was handed and has not finished, oldest first; see `take_dead`.
+    async def wait_for_new(self, last_id: bytes, block_seconds: float) -> None:
+        """Wait until the stream has an entry behind `last_id`, or for so long. Hands nothing out."""
+        # The reader has no socket timeout: a server that accepts and never answers ends here.
+        async with asyncio.timeout(block_seconds + READ_GRACE_SECONDS):
+            await self._reader.xread({self._keys.stream: last_id}, count=1, block=max(1, _ms(block_seconds)))
 
-        Args:
-            first_id: Where to begin: b"-" at the oldest, or b"(" and an id behind that one.
-        """
-        return await self._take(0, first_id, count, begin_below, self.consumer)
+    # Entries in hand -------------------------------------------------------------------------------------------------
 
-    async def take_dead(self, idle_seconds: float, count: int, begin_below: int) -> list[Taken]:
-        """
-        What others were handed and have neither finished nor renewed for `idle_seconds`; it is this consumer's now.
-
-        Args:
-            begin_below: Taking an entry begins its next attempt if fewer than this many were begun. For the others, say
-                `begin_attempt` when it begins: what is merely taken along is not counted then.
-        """
-        return await self._take(_ms(idle_seconds), b"-", count, begin_below, "")
+    async def renew(self, session: str, lease_seconds: float) -> bool:
+        """Renew the lease. False if the session is over."""
+        return bool(await self._run("renew", session, _ms(lease_seconds)))
 
     async def begin_attempt(self, entry: Entry) -> bool:
-        """Write down that `entry.attempt` begins, and renew the lease. False if another has claimed the entry."""
-        return not await self._run("keep_entries", self.group, self.consumer, entry.attempt, entry.id)
+        """Write down that the next attempt with a suspect begins. False if it is not this consumer's any more."""
+        return bool(await self._run("begin", entry.key, entry.id, entry.attempt))
 
-    async def keep(self, ids: Sequence[bytes]) -> list[bytes]:
-        """Renew the lease of these entries. Returns those that are not this consumer's (any more)."""
-        lost: list[bytes] = await self._run("keep_entries", self.group, self.consumer, "", *ids)
-        return lost
+    async def finish(self, entries: Sequence[Entry]) -> bool:
+        """The group has finished these entries, whoever has them. Returns whether others came due by it."""
+        came_due = 0
+        for start in range(0, len(entries), CALL_LIMIT):
+            arguments: list[bytes] = []
+            for entry in entries[start : start + CALL_LIMIT]:
+                arguments += (entry.id, entry.key)
+            came_due += await self._run("finish", *arguments)
+        return came_due > 0
 
-    async def ack(self, ids: Sequence[bytes]) -> None:
-        """The group has finished these entries, whoever holds them."""
-        await self._redis.xack(self.stream_key, self.group, *ids)
+    async def put_back(self, key: bytes, moves: Sequence[Move]) -> bool | None:
+        """
+        Move all that this consumer holds of a key to the key's line.
 
-    async def bury(self, entry: Entry, *, reason: str, error: str) -> None:
-        """Move an entry to the dead letters and ack it, in one step; nothing if the group has finished it."""
-        await self._run(
-            "bury_entry",
-            self.group,
-            entry.id,
-            reason,
-            entry.attempt,
-            error[:ERROR_LIMIT].encode(errors="backslashreplace"),
-            DEAD_LETTERS_LIMIT,
-            keys=[self._dead_letter_key],
+        Returns:
+            Whether they were moved: False if they are not this consumer's any more; None if it holds more of the key
+            than that, which `own` tells.
+        """
+        arguments: list[Any] = [key]
+        for move in moves:
+            arguments += (move.entry.id, move.entry.attempt, move.attempts, _ms(move.delay_seconds))
+        moved = int(await self._run("put_back", *arguments))
+        return None if moved < 0 else bool(moved)
+
+    async def bury(self, entry: Entry, *, reason: str, error: str) -> bool | None:
+        """
+        Move an entry to the dead letters.
+
+        Returns:
+            Whether others came due by it; None if it is not this consumer's any more.
+        """
+        text = error[:ERROR_LIMIT].encode(errors="backslashreplace")
+        came_due = await self._run(
+            "bury", entry.key, entry.id, entry.attempt, reason, text, DEAD_LETTERS_LIMIT, keys=[self._dead_letter_key]
         )
+        return None if came_due is None else bool(came_due)
+
+    # Others ----------------------------------------------------------------------------------------------------------
+
+    async def find_dead(self, silence_seconds: float) -> list[bytes]:
+        """Consumers without a lease that were silent for so long."""
+        dead: list[bytes] = await self._run("find_dead", _ms(silence_seconds))
+        return dead
+
+    async def surrender(self, consumer: bytes, silence_seconds: float) -> Surrendered:
+        """Hand over what a dead consumer holds, so many entries at most, and forget it if that is all."""
+        return Surrendered(*await self._run("surrender", consumer, _ms(silence_seconds), 1, SURRENDER_LIMIT))
+
+    async def leave(self, unbegun: Iterable[Entry]) -> int:
+        """
+        End this consumer: what it holds is due for others at once. Returns how many entries that are.
+
+        Args:
+            unbegun: Those of which no attempt has begun, though one was counted when they were handed out.
+        """
+        ids = [entry.id for entry in unbegun]
+        return Surrendered(*await self._run("surrender", self.consumer, 0, 0, _ALL, *ids)).moved_count
 
     async def trim(self) -> int:
         """Remove what all groups have finished, and return how many entries that were."""
-        return int(await self._run("trim_stream"))
+        return int(await self._trim([self._keys.stream]))
 
-    async def remove_dead_consumers(self, silence_seconds: float) -> int:
-        """Forget consumers that hold nothing and were silent for so long; returns how many."""
-        return int(await self._run("remove_dead_consumers", self.group, _ms(silence_seconds)))
+    # Tools -----------------------------------------------------------------------------------------------------------
 
-    async def leave(self, idle_seconds: float) -> int:
-        """End this consumer; what it holds may be claimed by all who wait for `idle_seconds`. Returns how many."""
-        return int(await self._run("leave_group", self.group, self.consumer, _ms(idle_seconds), _ALL))
+    def _taken(self, id: bytes, attempts: int, is_begun: int, seen_ms: int, fields: list[bytes] | None) -> Taken:
+        return Taken(self._entry(id, fields or [], attempts, seen_ms / 1000), bool(is_begun))
 
-    async def _take(
-        self, idle_ms: int, first_id: bytes, count: int, begin_below: int, only_consumer: str
-    ) -> list[Taken]:
-        taken = await self._run(
-            "take_pending", self.group, self.consumer, idle_ms, first_id, count, begin_below, only_consumer
-        )
-        return [
-            Taken(Entry(id, dict(batched(fields or (), 2)), attempts), bool(is_begun))
-            for id, attempts, is_begun, fields in taken
-        ]
+    def _entry(self, id: bytes, flat: list[bytes], attempt: int, first_seen: float) -> Entry:
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        key = fields.get(self._order_field, id) if self._order_field else id
+        if 2 * len(fields) != len(flat) and self._order_field in fields:
+            # Some field is there twice. The scripts go by the first.
+            key = flat[2 * flat[::2].index(self._order_field) + 1]
+        if len(key) > KEY_LIMIT_BYTES:
+            key = hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
+        return Entry(id, fields, attempt, key, first_seen)
+
+    async def _read(self, script: str, *arguments: Any) -> Any:
+        async with asyncio.timeout(READ_GRACE_SECONDS):
+            return await self._run(script, *arguments)
 
     async def _run(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
+        names = [*self._keys.for_scripts, *keys]
+        values = [self.group, self.consumer, self._order_field, *arguments]
         try:
-            return await self._scripts[script]([self.stream_key, *keys], arguments)
+            return await self._scripts[script](names, values)
         except ResponseError as error:
-            await self._heal(error)
-            return await self._scripts[script]([self.stream_key, *keys], arguments)
-
-    async def _heal(self, error: ResponseError) -> None:
-        # A reader that waits on a stream that is deleted gets UNBLOCKED; all else that needs the group gets NOGROUP.
-        # In a script either stands somewhere in the text.
-        if "NOGROUP" not in str(error) and "UNBLOCKED" not in str(error):
-            raise error
+            # In a script it stands somewhere in the text.
+            if "NOGROUP" not in str(error) and "no such key" not in str(error):
+                raise
         await self.create()
         logger.warning(
             "the group %s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
             self.group,
-            self.stream_key,
+            self._keys.stream,
         )
+        return await self._scripts[script](names, values)
 
 
 def _ms(seconds: float) -> int:

@@ -20,7 +20,7 @@ class Hand:
         self._ids: set[bytes] = set()
         # Of those: their end is on its way to Redis, so not being pending any more is no loss.
         self._ending: set[bytes] = set()
-        # Of those: another consumer has them, or Redis has forgotten them; nothing is renewed for them.
+        # Of those: another consumer has them, or Redis has forgotten them.
         self._lost: set[bytes] = set()
         # What was dropped while `noting_dropped` is on.
         self._noted: set[bytes] | None = None
@@ -32,14 +32,31 @@ class Hand:
         return id in self._ids
 
     @property
-    def leased_ids(self) -> list[bytes]:
-        """Those whose lease is to be renewed."""
-        return list(self._ids - self._lost)
+    def ids(self) -> list[bytes]:
+        """All of them."""
+        return list(self._ids)
+
+    @property
+    def unfinished_count(self) -> int:
+        """How many there are whose end is not on its way to Redis."""
+        return len(self._ids) - len(self._ending)
 
     @property
     def is_ending(self) -> bool:
         """Whether the end of any is on its way to Redis."""
         return bool(self._ending)
+
+    def has_lost(self, id: bytes) -> bool:
+        """Whether it is in hand and not this worker's any more."""
+        return id in self._lost
+
+    def has_ending(self, id: bytes) -> bool:
+        """Whether its end is on its way to Redis."""
+        return id in self._ending
+
+    def is_free_of(self, entries: Iterable[Entry]) -> bool:
+        """Whether none of them is in hand."""
+        return all(entry.id not in self._ids for entry in entries)
 
     def hold(self, entries: Iterable[Entry]) -> None:
         """They were handed out to this worker; one that was lost is its own again."""

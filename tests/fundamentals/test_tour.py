@@ -116,7 +116,11 @@ async def test_7_a_stream_worker_acks_after_the_work(
         connections.async_publisher(redis_server.url) as client,
     ):
         worker = StreamWorker(
-            reader, stream, "workers", work, redis=client, dead_letter_key=keys.dead_letters("notifications", "workers")
+            reader,
+            stream,
+            "workers",
+            work,
+            redis=client,
         )
         running = asyncio.create_task(worker.run())
         await wait_until(lambda: len(done) == 1)

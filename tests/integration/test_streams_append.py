@@ -138,7 +138,6 @@ import os, sys
 from realtime import connections
 from realtime.streams.append import append_entries
 
-pytestmark = pytest.mark.database_independent
 client = connections.publisher(sys.argv[1])
 def append(guard):
     append_entries(client, sys.argv[2], sys.argv[2] + guard, [{"n": guard.encode()}], guard_seconds=9)

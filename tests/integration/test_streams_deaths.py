@@ -1,14 +1,13 @@
 """Stream workers that die or go silent: their entries are handled by others, and a deadly entry ends."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 import redis
 
-from realtime.backoff import Backoff
 from realtime.keys import Keys
-from realtime.streams import Entry
+from realtime.streams.group import script_text
+from realtime.streams.group_keys import GroupKeys
 from tests.redis_server import RedisServer
 from tests.streams import (
     GROUP,
@@ -17,6 +16,7 @@ from tests.streams import (
     append,
     consumers,
     dead_letters,
+    left_count,
     pending_count,
     worker_process,
     working,
@@ -74,22 +74,30 @@ async def test_a_handler_may_take_longer_than_its_lease(
     assert slow.attempts == {"slow": [1]}
 
 
-async def test_a_worker_learns_that_another_has_claimed_what_it_holds(
+async def test_a_worker_learns_that_others_think_it_dead(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It does not take it back, says so, and its own ack still ends the entry."""
+    """It says so, begins nothing that it has lost, and its own ack still ends what it was in the midst of."""
     gate = asyncio.Event()
     handler = Recorder(gate=gate)
-    (id,) = append(redis_client, keys, "one")
-    async with working(redis_server.url, keys, handler, **QUICK) as worker:
-        await wait_until(lambda: handler.running_count == 1)
-        redis_client.xclaim(keys.stream(STREAM), GROUP, "thief", 0, [id])
-        await wait_until(lambda: worker.statistics().lost_count == 1)
-        assert redis_client.xpending_range(keys.stream(STREAM), GROUP, "-", "+", 1)[0]["consumer"] == b"thief"
+    append(redis_client, keys, "one", "two")
+    options = {**QUICK, "batch_size": 1, "concurrency": 2}
+    async with working(redis_server.url, keys, handler, order_field="of", **options) as worker:
+        await wait_until(lambda: handler.running_count == 2)
+        taken_from(redis_client, keys, worker.consumer)
+        await wait_until(lambda: worker.statistics().lost_count == 2)
         gate.set()
-        await wait_until(lambda: worker.statistics().handled_count == 1)
-    assert pending_count(redis_client, keys) == 0
-    assert "1 entries in hand are no longer this worker's" in caplog.text
+        await wait_until(lambda: worker.statistics().handled_count == 2)
+        assert left_count(redis_client, keys) == 0
+    assert handler.calls == [["one"], ["two"]]
+    assert "2 entries in hand are no longer this worker's" in caplog.text
+
+
+def taken_from(client: redis.Redis, keys: Keys, consumer: str) -> None:
+    """Do what other workers do when a lease is over."""
+    group = GroupKeys(keys.stream(STREAM), GROUP)
+    client.delete(keys.worker_lease(STREAM, GROUP, consumer))
+    client.eval(script_text("surrender"), 6, *group.for_scripts, GROUP, "other", "", consumer, 0, 1, 1000)
 
 
 async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
@@ -104,7 +112,7 @@ async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **QUICK) as worker:
         await wait_until(lambda: worker.statistics().dead_count == 1)
-        await wait_until(lambda: pending_count(redis_client, keys) == 0)
+        await wait_until(lambda: left_count(redis_client, keys) == 0)
     (letter,) = dead_letters(redis_client, keys)
     assert letter[b"name"] == b"killer"
     assert letter[b"_reason"] == b"unfinished"
@@ -114,31 +122,29 @@ async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
     assert handled == set(range(10))
 
 
-async def test_entries_of_a_dead_worker_that_were_tried_often_are_tried_one_at_a_time(
+async def test_entries_with_which_several_workers_died_are_tried_one_at_a_time(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """One of them may be what kills: the one that falls counts an attempt, the others do not."""
-    stream = keys.stream(STREAM)
-    ids = append(redis_client, keys, *range(4))
-    redis_client.xgroup_create(stream, GROUP, id="0")
-    redis_client.xreadgroup(GROUP, "dead", {stream: ">"})
-    redis_client.xclaim(stream, GROUP, "dead", 0, ids, retrycount=2)
-    redis_client.xclaim(stream, GROUP, "dead", 0, ids[:1], retrycount=3)
+    append(redis_client, keys, *range(4))
+    stuck = Recorder(gate=asyncio.Event())
+    for _ in range(2):
+        async with working(redis_server.url, keys, stuck, **QUICK) as worker:
+            await wait_until(lambda: stuck.running_count == 1)
+            taken_from(redis_client, keys, worker.consumer)
+            await worker.stop(deadline_seconds=0)
     gate = asyncio.Event()
     handler = Recorder(gate=gate)
     async with working(redis_server.url, keys, handler, concurrency=4, **QUICK) as worker:
         await wait_until(lambda: handler.running_count == 1)
         # In what is known to Redis, so that it outlives this process.
-        attempts = {
-            entry["message_id"]: entry["times_delivered"]
-            for entry in redis_client.xpending_range(stream, GROUP, "-", "+", 9)
-        }
-        assert attempts == {ids[0]: 3, ids[1]: 3, ids[2]: 2, ids[3]: 2}
+        records = redis_client.hgetall(keys.kept_entries(STREAM, GROUP))
+        assert sorted(int(record.split()[0]) for record in records.values()) == [2, 2, 2, 3]
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 4)
     assert handler.most_running_count == 1
-    assert handler.calls == [["1"], ["2"], ["3"], ["0"]]
-    assert handler.attempts["0"] == [4]
+    assert handler.calls == [["0"], ["1"], ["2"], ["3"]]
+    assert handler.attempts["0"] == [3]
 
 
 async def test_a_worker_with_a_fixed_name_takes_up_what_it_left(
@@ -155,36 +161,3 @@ async def test_a_worker_with_a_fixed_name_takes_up_what_it_left(
         await wait_until(lambda: worker.statistics().handled_count == 26)
         assert worker.statistics().claimed_count == 0
     assert handler.names == [*map(str, range(25)), "new"]
-
-
-async def test_a_lost_entry_is_told_once_and_a_lost_retry_is_dropped(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One that is in the handler goes on to its end; one that waits for its next attempt has it elsewhere."""
-    gate = asyncio.Event()
-
-    def fail(name: str) -> None:
-        if name == "fails":
-            raise ValueError(name)
-
-    async def handle(entries: Sequence[Entry]) -> None:
-        await (failing if entries[0].fields[b"name"] == b"fails" else waiting)(entries)
-
-    failing, waiting = Recorder(fail=fail), Recorder(gate=gate)
-    ids = append(redis_client, keys, "waits", "fails")
-    patient = Backoff(base_seconds=60, cap_seconds=60)
-    async with working(redis_server.url, keys, handle, batch_size=1, concurrency=2, backoff=patient, **QUICK) as worker:
-        await wait_until(lambda: waiting.running_count == worker.statistics().delayed_count == 1)
-        redis_client.xclaim(keys.stream(STREAM), GROUP, "thief", 0, ids)
-        await wait_until(lambda: worker.statistics().lost_count == 2)
-        await wait_until(lambda: worker.statistics().delayed_count == 0)
-        assert worker.statistics().in_flight_count == 1
-        renewals = redis_client.info("commandstats")["cmdstat_evalsha"]["calls"]
-        # The thief is silent too: in the end this worker claims what it holds not itself.
-        await wait_until(lambda: len(failing.calls) == 2)
-        assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] > renewals
-        assert worker.statistics().lost_count == 2
-        gate.set()
-        await wait_until(lambda: worker.statistics().handled_count == 1)
-    assert waiting.names == ["waits"]
-    assert caplog.text.count("no longer this worker's") == 1

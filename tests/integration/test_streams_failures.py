@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import re
+import time
+from collections.abc import Sequence
 
 import pytest
 import redis
 
 from realtime.backoff import Backoff
-from realtime.exceptions import EntryRejected, Unavailable
+from realtime.exceptions import EntryRejected, PermanentError, Retry, Unavailable
 from realtime.keys import Keys
+from realtime.streams import Entry
 from tests.redis_server import RedisServer
-from tests.streams import STREAM, Recorder, append, dead_letters, pending_count, working
+from tests.streams import STREAM, Recorder, append, dead_letters, left_count, pending_count, working
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
@@ -40,18 +43,20 @@ async def test_a_poison_entry_ends_as_a_dead_letter_and_the_others_go_on(
         await wait_until(lambda: worker.statistics().dead_count == 2)
         await wait_until(lambda: worker.statistics().handled_count == 8)
         assert sorted(handler.names) == ["0", "1", "2", "3", "5", "6", "8", "9"]
-        assert handler.attempts["4"][-3:] == [1, 2, 3]
+        assert sorted(set(handler.attempts["4"])) == [1, 2, 3]
         assert worker.statistics().retried_count == 4
-        assert worker.statistics().in_flight_count == worker.statistics().delayed_count == 0
         append(redis_client, keys, "after")
         await wait_until(lambda: handler.names[-1] == "after")
-    assert pending_count(redis_client, keys) == 0
-    assert sorted(dead_letters(redis_client, keys), key=lambda letter: letter[b"name"]) == [
+    assert left_count(redis_client, keys) == 0
+    letters = sorted(dead_letters(redis_client, keys), key=lambda letter: letter[b"name"])
+    assert all(0 <= time.time() - int(letter.pop(b"_first_seen")) / 1000 < 60 for letter in letters)
+    assert letters == [
         {
             b"_id": ids[number],
             b"_reason": b"failed",
             b"_attempts": b"3",
             b"_error": b"ValueError: cannot do %d" % number,
+            b"_key": ids[number],
             b"name": b"%d" % number,
         }
         for number in (4, 7)
@@ -183,27 +188,74 @@ async def test_stopping_does_not_wait_for_what_is_away(
         await wait_until(lambda: len(handler.calls) == 1)
         async with asyncio.timeout(2):
             await worker.stop(deadline_seconds=30)
-    assert pending_count(redis_client, keys) == 1
+    assert left_count(redis_client, keys) == 1
     other = Recorder()
     async with working(redis_server.url, keys, other):
         await wait_until(lambda: other.names == ["1"])
+    assert other.attempts == {"1": [1]}
 
 
-async def test_entries_between_two_attempts_are_given_back_when_the_worker_stops(
+async def test_attempts_and_the_first_sight_of_an_entry_survive_its_worker(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """They do not wait for the end of their lease, and the attempts of both workers count together."""
-    handler = Recorder(fail=fail_on("1"))
-    append(redis_client, keys, 1, 2)
-    waits = Backoff(base_seconds=60, cap_seconds=60)
-    async with working(redis_server.url, keys, handler, backoff=waits) as worker:
-        await wait_until(lambda: worker.statistics().delayed_count == 1)
+    """Between two attempts an entry is in Redis and nobody's: whoever comes first when it is due has it."""
+    seen: list[float] = []
+
+    async def note(entries: Sequence[Entry]) -> None:
+        seen.append(entries[0].first_seen)
+        raise Retry(0.5)
+
+    append(redis_client, keys, 1)
+    async with working(redis_server.url, keys, note, max_attempts=4) as worker:
+        await wait_until(lambda: worker.statistics().retried_count == 1)
+        await wait_until(lambda: worker.statistics().in_flight_count == 0)
+        assert pending_count(redis_client, keys) == 0
+        assert left_count(redis_client, keys) == 1
         async with asyncio.timeout(2):
             await worker.stop(deadline_seconds=30)
     other = Recorder(fail=fail_on("1"))
-    async with working(redis_server.url, keys, other, max_attempts=4) as worker:
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        seen.append(entries[0].first_seen)
+        await other(entries)
+
+    async with working(redis_server.url, keys, handle, max_attempts=4) as worker:
         await wait_until(lambda: worker.statistics().dead_count == 1)
     assert other.attempts == {"1": [2, 3, 4]}
+    assert max(seen) - min(seen) < 0.1
+
+
+async def test_a_handler_may_say_when_the_next_attempt_is_worth_while(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Not before, whatever the backoff says, and not much later; the others do not wait for it."""
+    begun: list[float] = []
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        if entries[0].fields[b"name"] == b"limited":
+            begun.append(asyncio.get_running_loop().time())
+            if len(begun) == 1:
+                raise Retry(0.5, "the provider is full")
+
+    append(redis_client, keys, "limited", *range(10))
+    waits = Backoff(base_seconds=60, cap_seconds=60)
+    async with working(redis_server.url, keys, handle, batch_size=1, backoff=waits) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 10)
+        assert len(begun) == 1
+        await wait_until(lambda: worker.statistics().handled_count == 11)
+    assert 0.5 <= begun[1] - begun[0] < 5
+
+
+async def test_what_will_never_succeed_is_a_dead_letter_at_once(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A handler says so by `PermanentError`."""
+    handler = Recorder(fail=fail_on("1", error=PermanentError))
+    append(redis_client, keys, 1, 2)
+    async with working(redis_server.url, keys, handler) as worker:
+        await wait_until(lambda: worker.statistics().dead_count == worker.statistics().handled_count == 1)
+        assert worker.statistics().retried_count == 0
+    assert dead_letters(redis_client, keys)[0][b"_error"] == b"cannot do 1"
 
 
 async def test_a_limit_of_delayed_entries_stops_reading_and_not_the_retries(
@@ -221,9 +273,8 @@ async def test_a_limit_of_delayed_entries_stops_reading_and_not_the_retries(
     waits = Backoff(base_seconds=0.2, cap_seconds=0.4)
     options = {"batch_size": 5, "max_delayed": 10, "backoff": waits, "max_attempts": 1000}
     async with working(redis_server.url, keys, handler, **options) as worker:
-        await wait_until(lambda: worker.statistics().delayed_count >= 10)
         await wait_until(lambda: worker.statistics().retried_count > 40)
-        assert worker.statistics().in_flight_count <= 10 + 5
+        assert left_count(redis_client, keys) <= 10 + 5
         away = False
         await wait_until(lambda: worker.statistics().handled_count == 100)
 
@@ -237,5 +288,5 @@ async def test_a_retry_waits_while_the_others_do_not(
     append(redis_client, keys, "poison", *range(50))
     async with working(redis_server.url, keys, handler, batch_size=1, backoff=waits) as worker:
         await wait_until(lambda: worker.statistics().handled_count == 50)
-        assert worker.statistics().delayed_count == 1
-        assert pending_count(redis_client, keys) == 1
+        await wait_until(lambda: worker.statistics().in_flight_count == 0)
+        assert (pending_count(redis_client, keys), left_count(redis_client, keys)) == (0, 1)

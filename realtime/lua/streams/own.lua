@@ -1,0 +1,38 @@
+-- Begins a session of a worker, which ends every earlier one of it, and tells what it holds, oldest first.
+-- ARGV[4] session  ARGV[5] lease, ms  ARGV[6] at most so many
+-- Returns {id, attempts, begun, seen, fields} of each; fields is nil where the stream no longer has the entry.
+redis.call('SET', leases .. consumer, ARGV[4], 'PX', ARGV[5])
+local taken, newest = {}, {}
+for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', ARGV[6], consumer)) do
+  local id, attempts, seen = pending[1], pending[4], now - pending[3]
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  local fields, key = entry and entry[2], entry and order ~= '' and key_of(id, entry[2])
+  local name = key and owner_of(key)
+  if not fields then
+    redis.call('XACK', stream, group, id)
+    taken[#taken + 1] = {id, attempts, 1, seen, false}
+  elseif not key or name == consumer or redis.call('HEXISTS', owners, key) == 0 or newest[key] then
+    taken[#taken + 1] = {id, attempts, 1, seen, fields}
+    if key then newest[key] = id end
+  else
+    -- It was handed out by a program that knows no order: it waits for its turn.
+    line_up(id, key, fields, {attempts = attempts, deaths = 0, seen = ms(seen), due_at = 0})
+    redis.call('XACK', stream, group, id)
+  end
+end
+for key, last in pairs(lines_of(consumer)) do
+  -- What is in the line beside pending ones was put back there by an operator, and handed to nobody.
+  local places = newest[key] and {} or redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))
+  for _, place in ipairs(places) do
+    local id = id_at(place)
+    local record = read_kept(id)
+    taken[#taken + 1] = {id, record.attempts, 1, tonumber(record.seen), cmsgpack.unpack(record.fields)}
+    newest[key] = id
+  end
+  if not newest[key] then settle(key) end
+end
+for key, id in pairs(newest) do
+  local line = redis.call('EXISTS', lines .. key) == 1 and '+' or ''
+  redis.call('HSET', owners, key, consumer .. ' ' .. id .. line)
+end
+return taken

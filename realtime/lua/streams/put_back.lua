@@ -1,0 +1,34 @@
+-- Moves all that a consumer holds of one key into the key's line, where it waits for its time.
+-- ARGV[4] key  ARGV[5…] of each entry, oldest first: id, attempts as it was handed out, attempts to write down, ms to wait
+-- Returns 1, or 0 if the consumer has them not (any more), or -1 if it has newer ones of the key than it says.
+local key = ARGV[4]
+local name, last = owner_of(key)
+if order ~= '' and name ~= consumer then
+  return 0
+elseif order ~= '' and last ~= ARGV[#ARGV - 3] then
+  return -1
+end
+local moved = 0
+for at = 5, #ARGV, 4 do
+  local id, wait = ARGV[at], tonumber(ARGV[at + 3])
+  local attempts, where, seen = held(id, key)
+  if attempts == tonumber(ARGV[at + 1]) then
+    local due_at = wait > 0 and ms(now + wait) or 0
+    if where == 'kept' then
+      local record = read_kept(id)
+      record.attempts, record.due_at = ARGV[at + 2], due_at
+      write_kept(id, record)
+    else
+      local entry = redis.call('XRANGE', stream, id, id)[1]
+      if entry then
+        line_up(id, key, entry[2], {attempts = ARGV[at + 2], deaths = 0, seen = ms(seen), due_at = due_at})
+      end
+      redis.call('XACK', stream, group, id)
+    end
+    moved = 1
+  end
+end
+if moved == 1 then
+  settle(key)
+end
+return moved

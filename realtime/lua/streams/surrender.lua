@@ -1,0 +1,49 @@
+-- Moves all that a consumer holds into the lines of its keys, due at once, and forgets the consumer.
+-- ARGV[4] the consumer  ARGV[5] ms of silence after which one without a lease is dead, or 0 if it goes by itself
+-- ARGV[6] what to add to the deaths of its entries  ARGV[7] at most so many  ARGV[8…] ids with which no attempt has begun
+-- Returns how many entries were moved, whether the consumer is gone (not if there are more, or if it is alive), and how
+-- many entries the stream did not have any more.
+local name, silence, deaths, limit = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if silence > 0 and is_alive(name, silence) then
+  return {0, 0, 0}
+end
+local unbegun, moved, vanished = {}, 0, 0
+for at = 8, #ARGV do
+  unbegun[ARGV[at]] = 1
+end
+local keys = lines_of(name)
+for key, last in pairs(keys) do
+  for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do
+    local id = id_at(place)
+    local record = read_kept(id)
+    record.attempts, record.deaths = record.attempts - (unbegun[id] or 0), record.deaths + deaths
+    write_kept(id, record)
+    moved = moved + 1
+  end
+end
+local pending = redis.call('XPENDING', stream, group, '-', '+', limit, name)
+for _, each in ipairs(pending) do
+  local id, attempts, seen = each[1], each[4] - (unbegun[each[1]] or 0), now - each[3]
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  if entry then
+    local key = key_of(id, entry[2])
+    if redis.call('HEXISTS', owners, key) == 0 then
+      redis.call('HSET', owners, key, name .. ' ' .. id .. '+')
+    end
+    line_up(id, key, entry[2], {attempts = attempts, deaths = deaths, seen = ms(seen), due_at = 0})
+    keys[key] = id
+    moved = moved + 1
+  else
+    vanished = vanished + 1
+  end
+  redis.call('XACK', stream, group, id)
+end
+if #pending == limit then
+  return {moved, 0, vanished}
+end
+for key in pairs(lines_of(name)) do
+  settle(key)
+end
+redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
+redis.call('DEL', leases .. name)
+return {moved, 1, vanished}

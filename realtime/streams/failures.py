@@ -1,0 +1,142 @@
+"""
+What follows a failed attempt: another one later, or none.
+
+Owns that decision, the wait, and moving an entry to where it belongs. Does not own calling the handler (attempts).
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+from realtime.backoff import Backoff
+from realtime.exceptions import PermanentError, Retry
+from realtime.outage import Outage
+from realtime.streams.entry import Entry
+from realtime.streams.group import ConsumerGroup
+from realtime.streams.hand import Hand
+from realtime.streams.queue import EntryQueue
+from realtime.streams.replies import Move
+from realtime.streams.session import Session
+
+__all__ = ["Failures"]
+
+logger = logging.getLogger(__name__)
+
+# Where a handler says when, the next attempts are spread over this share of the wait behind it.
+SPREAD = 0.1
+
+
+class Failures:
+    """
+    Args:
+        group, hand, queue, session, ring, outage, max_attempts, backoff: As in Attempts.
+        drop: Called with the ids of entries that are in hand no more, and whether they are done.
+    """
+
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        *,
+        hand: Hand,
+        queue: EntryQueue,
+        session: Session,
+        ring: Callable[[], None],
+        drop: Callable[..., None],
+        outage: Outage,
+        max_attempts: int,
+        backoff: Backoff,
+    ) -> None:
+        self.retried_count = 0
+        self.dead_count = 0
+        self._group = group
+        self._hand = hand
+        self._queue = queue
+        self._session = session
+        self._ring = ring
+        self._drop = drop
+        self._outage = outage
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+
+    async def put_away(self, entry: Entry, error: Exception, followers: Sequence[Entry]) -> bool:
+        """
+        An entry failed alone: it gets another attempt later, or none.
+
+        Args:
+            followers: Entries of its key that came with it and have not been tried alone.
+
+        Returns:
+            Whether what is in hand of its key, the followers too, went back with it, to wait for it.
+        """
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, PermanentError):
+            await self.give_up(entry, "rejected", error.reason)
+            return False
+        if entry.attempt >= self._max_attempts:
+            await self.give_up(entry, "failed", text, error)
+            return False
+        delay_seconds = self._delay_seconds(entry, error)
+        logger.warning(
+            "entry %s of the group %s failed in attempt %d of %d, the next one is in %.1f s: %s",
+            entry.id.decode(),
+            self._group.group,
+            entry.attempt,
+            self._max_attempts,
+            delay_seconds,
+            text,
+            exc_info=error,
+        )
+        self.retried_count += 1
+        moves = [Move(entry, entry.attempt, delay_seconds), *(Move(each, each.attempt - 1, 0.0) for each in followers)]
+        await self._put_back(entry.key, moves)
+        return True
+
+    async def give_up(self, entry: Entry, reason: str, error: str, cause: Exception | None = None) -> None:
+        """Move an entry to the dead letters."""
+        self._hand.begin_end([entry.id])
+        came_due = await self._outage.until_done(self._bury, entry, reason, error)
+        self._drop([entry.id], came_due is not None)
+        if came_due is None:
+            self._session.end()
+            self._ring()
+            return
+        self.dead_count += 1
+        logger.error(
+            "entry %s of the group %s is a dead letter after %d attempts (%s): %.200s",
+            entry.id.decode(),
+            self._group.group,
+            entry.attempt,
+            reason,
+            error,
+            exc_info=cause,
+        )
+        if came_due:
+            self._ring()
+
+    async def _put_back(self, key: bytes, moves: list[Move]) -> None:
+        """Move entries to the line of their key, with those that wait behind them in hand."""
+        while True:
+            moves += (Move(each, each.attempt - 1, 0.0) for each in self._queue.take_followers(key))
+            ids = [move.entry.id for move in moves]
+            self._hand.begin_end(ids)
+            reconciliation = self._session.reconciliation_count
+            if is_moved := await self._outage.until_done(self._group.put_back, key, moves):
+                break
+            # Redis knows of more, or of another attempt: an answer was lost, or the lease. The worker asks anew.
+            self._session.end()
+            self._ring()
+            if is_moved is False:
+                break
+            if not await self._session.wait_reconciled(reconciliation):
+                return
+        self._drop(ids)
+        self._ring()
+
+    async def _bury(self, entry: Entry, reason: str, error: str) -> bool | None:
+        return await self._group.bury(entry, reason=reason, error=error)
+
+    def _delay_seconds(self, entry: Entry, error: Exception) -> float:
+        if isinstance(error, Retry) and error.after_seconds is not None:
+            after_seconds = max(0.0, error.after_seconds)
+            return after_seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
+        return self._backoff.delay_seconds(entry.attempt - 1)
