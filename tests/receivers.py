@@ -12,6 +12,8 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
+from tests.waiting import wait_until_sync
+
 __all__ = ["HttpReceiver", "MailReceiver", "Reply", "Request", "http_receiver", "mail_receiver"]
 
 
@@ -95,7 +97,20 @@ def _handler_for(receiver: HttpReceiver) -> type[BaseHTTPRequestHandler]:
 
 
 class _Controller(Controller):
-    """aiosmtpd's, on a port of the system's choice."""
+    """aiosmtpd's, on a port of the system's choice; it ends when every connection has."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._connections: list[Any] = []
+
+    def factory(self) -> Any:
+        self._connections.append(super().factory())
+        return self._connections[-1]
+
+    def stop(self, no_assert: bool = False) -> None:
+        # Else their transports outlive the event loop.
+        wait_until_sync(lambda: all(connection.transport is None for connection in self._connections))
+        super().stop(no_assert)
 
     def _trigger_server(self) -> None:
         self.port = self.server.sockets[0].getsockname()[1]

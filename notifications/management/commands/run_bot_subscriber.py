@@ -29,8 +29,9 @@ Moves notifications on from the Redis stream, until it is told to stop.
   relay  publishes each one to the channel-layer group user.<id>, and so to the user's browsers.
          One among all relays also listens on the Redis channel "notification", where any program
          may PUBLISH {"user_id": 42, "message": "..."}, and publishes what a crash left in the outbox.
-  bot    calls send_message(user_id, message) for each one; NOTIFICATIONS["SEND_MESSAGE"] names the
-         function, and the default prints a line.
+  bot    delivers each one by the transports that its user wants: email, webhook, ...;
+         NOTIFICATIONS["TRANSPORTS"] names them. The default, the console, calls
+         send_message(user_id, message), which prints a line.
 
 Run as many of these processes as you like, on as many machines: they share the work, and what one
 of them held when it died is done by another. Each notification is handled at least once. Redis or

@@ -1,0 +1,96 @@
+"""Deliveries and preferences in the admin: what became of each, and no secret."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from notifications import services
+from notifications.models import Delivery, Destination, Preference, PushSubscription
+from tests.staff import make_staff, page
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
+ADMIN = "/admin/notifications"
+
+
+@pytest.fixture
+def delivery(alice: User) -> Delivery:
+    notification = services.notify(alice, "Hello").notifications.get()
+    return Delivery.objects.create(
+        notification=notification,
+        transport="console",
+        state="failed",
+        attempts=8,
+        answer="550 no such <b>user</b>",
+        latency_seconds=0.1234,
+        due_at=None,
+    )
+
+
+def test_a_delivery_shows_what_became_of_it(admin_client: Client, delivery: Delivery) -> None:
+    """In the list and on its own page; the provider's answer is text and no HTML."""
+    for url in (f"{ADMIN}/delivery/", f"{ADMIN}/delivery/{delivery.pk}/change/"):
+        text = page(admin_client, url)
+        for shown in ("console", "given up", "8", "550 no such &lt;b&gt;user&lt;/b&gt;", "123 ms"):
+            assert shown in text, f"{url}: {shown}"
+    assert "alice" in page(admin_client, f"{ADMIN}/delivery/")
+
+
+@pytest.mark.parametrize(
+    ("query", "is_found"),
+    [
+        ("q=alice", True),
+        ("q=bob", False),
+        ("q={key}", True),
+        ("q=0123456789abcdef0123456789abcdef", False),
+        ("state=failed", True),
+        ("state=sent", False),
+        ("transport=console", True),
+    ],
+)
+def test_deliveries_are_found(admin_client: Client, delivery: Delivery, query: str, is_found: bool) -> None:
+    """By recipient, state, transport, and the key that a provider may ask about."""
+    text = page(admin_client, f"{ADMIN}/delivery/?{query.format(key=delivery.key.hex)}")
+    assert (f"/delivery/{delivery.pk}/change/" in text) == is_found
+
+
+def test_addresses_are_shown_without_their_secrets(admin_client: Client, alice: User) -> None:
+    """A URL of a chat service is a password in all but its first letters."""
+    Preference.objects.create(user=alice, kind="order.shipped", transport="email", is_wanted=False)
+    for transport, address in (
+        ("webhook", "https://user:hunter2@hooks.example/secret-path?token=hunter2"),
+        ("chat", "slack://hunter2aaaa/bbbb/secret-path"),
+    ):
+        Destination.objects.create(user=alice, transport=transport, address=address, secret="whsec_hunter2")
+    endpoint = "https://push.example/secret-path"
+    PushSubscription.objects.create(user=alice, endpoint=endpoint, p256dh="hunter2", auth="hunter2")
+    shown = ""
+    for model in (Preference, Destination, PushSubscription):
+        name = model._meta.model_name
+        shown += page(admin_client, f"{ADMIN}/{name}/")
+        for row in model.objects.all():
+            shown += page(admin_client, f"{ADMIN}/{name}/{row.pk}/change/")
+    for text in ("order.shipped", "https://hooks.example…", "slack://hunt…", "https://push.example…"):
+        assert text in shown
+    for secret in ("hunter2", "secret-path", "whsec"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("model", ["delivery", "preference", "destination", "pushsubscription"])
+def test_nobody_adds_or_changes_them_here(model: str) -> None:
+    """Who may view sees the list; nobody else does."""
+    allowed, other = make_staff(f"view_{model}", f"add_{model}", f"change_{model}"), make_staff("view_event")
+    assert page(allowed, f"{ADMIN}/{model}/")
+    assert allowed.get(f"{ADMIN}/{model}/add/").status_code == 403
+    assert other.get(f"{ADMIN}/{model}/").status_code == 403
+
+
+def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
+    admin_client: Client, delivery: Delivery, django_assert_max_num_queries: object
+) -> None:
+    """However many recipients there are."""
+    for number in range(20):
+        user = User.objects.create_user(f"user{number}")
+        notification = services.notify(user, "Hello").notifications.get()
+        Delivery.objects.create(notification=notification, transport="console", answer=f"answer {number}")
+    with django_assert_max_num_queries(12):  # type: ignore[operator]
+        assert "answer 19" in page(admin_client, f"{ADMIN}/delivery/")

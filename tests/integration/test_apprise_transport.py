@@ -1,0 +1,94 @@
+"""Chat services by Apprise, with a local one."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+
+from notifications.envelope import Envelope
+from notifications.models import Destination
+from notifications.transports import Address, Message, Texts
+from notifications.transports.apprise import AppriseTransport
+from tests.receivers import HttpReceiver, Reply, http_receiver
+
+CHAT = AppriseTransport(name="chat")
+MESSAGE = Message(
+    key="0" * 32,
+    recipient=User(pk=42),
+    notification=Envelope(
+        id=7,
+        event_id=3,
+        kind="info",
+        title="",
+        message="x",
+        url="",
+        data=None,
+        created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    ),
+    texts=Texts(subject="Order 7", body="Unterwegs – ütf <b>"),
+    attempt=1,
+)
+
+
+@pytest.fixture
+def service() -> Iterator[HttpReceiver]:
+    with http_receiver() as service:
+        yield service
+
+
+async def test_a_service_gets_title_and_text(service: HttpReceiver) -> None:
+    """By its URL, as Apprise spells it."""
+    assert await CHAT.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/room")) != ""
+    (request,) = service.requests
+    said = json.loads(request.body)
+    assert (request.path, said["title"], said["message"]) == ("/room", "Order 7", "Unterwegs – ütf <b>")
+
+
+async def test_a_service_that_refuses_is_a_failed_attempt(service: HttpReceiver) -> None:
+    """With what Apprise has to say about it."""
+    service.reply = Reply(status=500)
+    with pytest.raises(OSError, match="500"):
+        await CHAT.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/"))
+    assert len(service.requests) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_project_and_the_user_have_services(alice: User) -> None:
+    """A destination that is not allowed any more is left out."""
+    chat = AppriseTransport(name="chat", urls=["json://chat.example/"])
+    for address in ("tgram://123456789:abcdefg_hijklmnop/12315544/", "json://127.0.0.1/"):
+        await Destination.objects.acreate(user=alice, transport="chat", address=address)
+    found = list(await sync_to_async(chat.find_addresses)(alice))
+    assert [address.value for address in found] == [
+        "json://chat.example/",
+        "tgram://123456789:abcdefg_hijklmnop/12315544/",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "json://127.0.0.1/",
+        "mailto://user:pass@internal.example",
+        "file:///etc/passwd",
+        "slack://",
+        "no url",
+        "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js?template=/etc/passwd",
+    ],
+)
+def test_users_may_name_services_with_fixed_hosts_only(url: str) -> None:
+    """Others would make this server talk to a host, or read a file, of the user's choice."""
+    with pytest.raises(ValueError, match="not a URL, without options, of one of these services: discord"):
+        CHAT.check_address(url)
+    CHAT.check_address("discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js")
+
+
+def test_a_url_that_apprise_does_not_know_is_said_at_the_start() -> None:
+    """By its number: it may hold a password."""
+    with pytest.raises(ImproperlyConfigured, match=r"urls\[1\] is no URL that Apprise knows") as caught:
+        AppriseTransport(name="chat", urls=["json://chat.example/", "nope://user:secret@x"])
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,179 @@
+"""Web push to a local push service, which decrypts as a browser does and verifies who sent."""
+
+import base64
+import datetime
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import http_ece
+import pytest
+from asgiref.sync import sync_to_async
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from py_vapid import Vapid02
+
+from notifications import services
+from notifications.envelope import Envelope
+from notifications.exceptions import InvalidPreference
+from notifications.models import PushSubscription
+from notifications.transports import AddressGone, Message, Texts
+from notifications.transports.webpush import WebPushTransport
+from realtime.exceptions import PermanentError
+from tests.receivers import HttpReceiver, Reply, Request, http_receiver
+
+pytestmark = pytest.mark.django_db(transaction=True)
+KEY = "0123456789abcdef0123456789abcdef"
+PRIVATE_KEY = base64.urlsafe_b64encode(bytes(range(1, 33))).decode().rstrip("=")
+OPTIONS = {"private_key": PRIVATE_KEY, "subject": "mailto:ops@example.com"}
+PUSH = WebPushTransport(name="push", allow_private=True, **OPTIONS)
+
+
+class Browser:
+    """The keys that a browser keeps, and what it can read with them."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._auth = bytes(range(16))
+
+    def subscription(self, endpoint: str) -> dict[str, Any]:
+        """As `PushSubscription.toJSON()` gives it."""
+        public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        keys = {"p256dh": _base64(public), "auth": _base64(self._auth)}
+        return {"endpoint": endpoint, "expirationTime": None, "keys": keys}
+
+    def read(self, request: Request) -> Any:
+        """What its service worker is given."""
+        return json.loads(http_ece.decrypt(request.body, private_key=self._key, auth_secret=self._auth))
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+@pytest.fixture
+def service() -> Iterator[HttpReceiver]:
+    with http_receiver() as service:
+        service.reply = Reply(status=201)
+        yield service
+
+
+def message(user: User, body: str = "Unterwegs – ütf") -> Message:
+    said = Envelope(
+        id=7,
+        event_id=3,
+        kind="order.shipped",
+        title="",
+        message=body,
+        url="/orders/7/",
+        data=None,
+        created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+    )
+    return Message(key=KEY, recipient=user, notification=said, texts=Texts(subject="Order 7", body=body), attempt=1)
+
+
+async def sent_to(user: User, service: HttpReceiver, text: str = "Unterwegs – ütf") -> Request:
+    (address,) = await sync_to_async(PUSH.find_addresses)(user)
+    assert await PUSH.send(message(user, text), address) == "201 Created: thanks"
+    return service.requests[-1]
+
+
+async def test_only_the_browser_can_read_what_it_is_sent(alice: User, service: HttpReceiver) -> None:
+    """And the push service knows who sent it, for how long to keep it, and which older copy it replaces."""
+    browser = Browser()
+    await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(f"{service.url}/push/abc"))
+    request = await sent_to(alice, service)
+    assert b"Unterwegs" not in request.body
+    assert browser.read(request) == {
+        "id": 7,
+        "tag": "notification-7",
+        "kind": "order.shipped",
+        "title": "Order 7",
+        "body": "Unterwegs – ütf",
+        "url": "/orders/7/",
+    }
+    headers = request.headers
+    assert (headers["content-encoding"], headers["ttl"], headers["topic"]) == ("aes128gcm", "86400", KEY)
+    token = headers["authorization"].removeprefix("vapid t=").partition(",")[0]
+    assert Vapid02.verify(headers["authorization"])
+    claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert (claims["aud"], claims["sub"]) == (service.url, "mailto:ops@example.com")
+    assert 0 < claims["exp"] - time.time() <= 86_400
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\x01", '"', "🎉"])
+async def test_a_long_text_is_cut_to_what_push_services_take(alice: User, service: HttpReceiver, letter: str) -> None:
+    """4096 bytes in all; what is left of the text is its beginning."""
+    browser = Browser()
+    await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(service.url))
+    request = await sent_to(alice, service, "Begin " + letter * 3990)
+    assert 3500 < len(request.body) <= 4096
+    body = browser.read(request)["body"]
+    assert body.startswith(f"Begin {letter * 500}")
+    assert body.endswith("…")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_browser_that_is_gone_is_forgotten(alice: User, service: HttpReceiver, status: int) -> None:
+    """Its subscription is removed, and that is no failure."""
+    await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
+    service.reply = Reply(status=status)
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    with pytest.raises(AddressGone, match="the subscription is removed"):
+        await PUSH.send(message(alice), address)
+    assert not await PushSubscription.objects.aexists()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, PermanentError), (403, PermanentError), (429, OSError), (502, OSError)]
+)
+async def test_a_refusal_keeps_the_browser(
+    alice: User, service: HttpReceiver, status: int, error: type[Exception]
+) -> None:
+    """It is about this message."""
+    await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
+    service.reply = Reply(status=status)
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    with pytest.raises(error, match=str(status)):
+        await PUSH.send(message(alice), address)
+    assert await PushSubscription.objects.aexists()
+
+
+async def test_keys_that_are_none_fail_for_good(alice: User, service: HttpReceiver) -> None:
+    """Nothing is sent in the clear."""
+    keys = {"p256dh": "AAAA", "auth": "AAAA"}
+    await sync_to_async(services.add_push_subscription)(alice.pk, {"endpoint": service.url, "keys": keys})
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    with pytest.raises(PermanentError, match="the keys of the subscription cannot be used"):
+        await PUSH.send(message(alice), address)
+    assert service.requests == []
+
+
+async def test_a_push_service_that_only_this_server_reaches_is_not_reached(alice: User, service: HttpReceiver) -> None:
+    """The address came from a browser."""
+    await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    with pytest.raises(PermanentError, match="is not a public address"):
+        await WebPushTransport(name="push", **OPTIONS).send(message(alice), address)
+    assert service.requests == []
+
+
+def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
+    """Who signs in on it last has it; what is no subscription is refused."""
+    browser = Browser()
+    for user in (alice, alice, bob):
+        services.add_push_subscription(user.pk, browser.subscription("https://push.example/abc"))
+    assert [row.user for row in PushSubscription.objects.all()] == [bob]
+    for wrong in ({}, {"endpoint": "https://x"}, {"endpoint": 1, "keys": {}}, {"endpoint": "x" * 1001, "keys": {}}):
+        with pytest.raises(InvalidPreference, match="no push subscription"):
+            services.add_push_subscription(alice.pk, wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"private_key": "no key"}, {"private_key": ""}, {"subject": "ops"}])
+def test_a_key_that_is_none_is_said_at_the_start(wrong: dict[str, str]) -> None:
+    """And not at the first notification."""
+    with pytest.raises(ImproperlyConfigured, match="private_key or subject"):
+        WebPushTransport(name="push", **{**OPTIONS, **wrong})
