@@ -1,0 +1,160 @@
+"""
+What the commands about streams have in common: which streams and groups are meant, and what they print.
+
+Owns the arguments and the going through dead letters. Does not own what is done with them (the commands).
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import redis
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from realtime.conf import keys, sync_redis
+from realtime.streams.dead_letters import DeadLetter, find
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import StreamStatus, known_streams, read_status
+
+__all__ = ["DeadLettersCommand", "StreamsCommand"]
+
+# A bar for fewer would be gone before anybody reads it.
+PROGRESS_FROM = 1000
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class StreamsCommand(BaseCommand):
+    """A command about streams; `epilog` are its examples."""
+
+    epilog = ""
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name, subcommand, epilog=self.epilog, formatter_class=_HelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "streams", nargs="*", metavar="stream", help="e.g. notifications; by default all that have had a worker"
+        )
+        parser.add_argument("--group", metavar="NAME", help="only this consumer group, e.g. bot")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
+
+    def read(self, options: dict[str, Any]) -> list[StreamStatus]:
+        """The streams and groups that the arguments name. Raises CommandError if one is not there."""
+        with redis_errors():
+            client = sync_redis()
+            named = [keys().stream(name) for name in options["streams"]]
+            found = read_status(client, named or known_streams(client, keys().streams()))
+        for stream in found:
+            if named and not stream.groups:
+                known = ", ".join(known_streams(client, keys().streams())) or "none"
+                raise CommandError(f"the stream {stream.key} is not there, or has no group; known streams: {known}")
+        group = options["group"]
+        groups = sorted({each.name for stream in found for each in stream.groups})
+        if group is not None and group not in groups:
+            raise CommandError(f"there is no group {group!r}; groups: {', '.join(groups) or 'none'}")
+        return found
+
+
+class DeadLettersCommand(StreamsCommand):
+    """A command that does one thing with the dead letters that its filters find."""
+
+    # "replayed": what was done, in its output.
+    done = ""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--id",
+            action="append",
+            dest="ids",
+            metavar="ID",
+            help="only this dead letter; may be given several times; the id of the entry, as the log has it, does too",
+        )
+        parser.add_argument(
+            "--older-than", type=_seconds, metavar="AGE", help="only those given up so long ago: 90s, 15m, 2h, 7d"
+        )
+        parser.add_argument("--limit", type=_positive, metavar="N", help="at most N of each group, the oldest")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.check_filters(options)
+        groups = [
+            (GroupKeys(stream.key, group.name), group.dead)
+            for stream in self.read(options)
+            for group in stream.groups
+            if options["group"] in (None, group.name)
+        ]
+        counts = []
+        with redis_errors(), _progress(sum(dead for _, dead in groups), options.get("stderr") or sys.stderr) as bar:
+            for group_keys, dead_count in groups:
+                count = 0
+                filters = {"older_than_seconds": options["older_than"], "limit": options["limit"]}
+                ids = frozenset(options["ids"]) if options["ids"] else None
+                for letters in find(sync_redis(), group_keys, ids=ids, **filters):
+                    count += self.do(sync_redis(), group_keys, letters)
+                    bar.advance(bar.task_ids[0], len(letters))
+                counts.append((group_keys, count, dead_count - count))
+        self._say(counts, as_json=options["as_json"])
+
+    def check_filters(self, options: dict[str, Any]) -> None:
+        """May refuse the arguments with a CommandError."""
+
+    @abstractmethod
+    def do(self, client: redis.Redis, group_keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
+        """Do it with these, and return with how many it was done."""
+
+    def _say(self, counts: list[tuple[GroupKeys, int, int]], *, as_json: bool) -> None:
+        if as_json:
+            groups = [
+                {"stream": group.stream, "group": group.group, f"{self.done}_count": count, "left_count": left}
+                for group, count, left in counts
+            ]
+            self.stdout.write(json.dumps({f"{self.done}_count": sum(each[1] for each in counts), "groups": groups}))
+            return
+        if not counts:
+            self.stdout.write("no stream has had a worker: there are no dead letters")
+        for group, count, left in counts:
+            self.stdout.write(f"{group.stream}, {group.group}: {count} {self.done}, {left} left")
+
+
+@contextlib.contextmanager
+def redis_errors() -> Iterator[None]:
+    """Within it, Redis being away is one line."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise CommandError(f"Redis says {type(error).__name__}: {error}") from error
+
+
+class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples."""
+
+
+@contextlib.contextmanager
+def _progress(count: int, stream: Any) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=stream), disable=count < PROGRESS_FROM) as bar:
+        bar.add_task("dead letters", total=count)
+        yield bar
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: say 90s, 15m, 2h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a number of at least 1")
+    return int(text)

@@ -1,0 +1,92 @@
+"""
+What an operator wants to know of streams and their groups.
+
+Owns asking Redis and the figures. Does not own showing them (commands, admin).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from realtime.streams.group_keys import GroupKeys
+
+__all__ = ["GroupStatus", "StreamStatus", "known_streams", "read_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatus:
+    """One consumer group. Counts of entries."""
+
+    name: str
+    # On the stream and not read; None where the server does not know (before Redis 7, or after entries were deleted).
+    lag: int | None
+    # In the hands of workers, as far as they came straight from the stream.
+    pending: int
+    # In lines: between two attempts, behind an older entry of their key, or on their way from a worker that is gone.
+    delayed: int
+    # Given up.
+    dead: int
+    # Workers, those included that died and have not been relieved yet.
+    consumers: int
+    # How long ago the oldest entry was appended that the group has not finished; None if it has finished all.
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatus:
+    """One stream with its groups, in the order of their names."""
+
+    key: str
+    length: int
+    groups: tuple[GroupStatus, ...]
+
+
+def known_streams(client: redis.Redis, registry_key: str) -> list[str]:
+    """The keys of all streams that have had a worker. Raises redis.RedisError."""
+    found: Any = client.smembers(registry_key)
+    return sorted(key.decode() for key in found)
+
+
+def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamStatus]:
+    """
+    Ask Redis for the figures of streams; those that are not there have length 0 and no groups.
+
+    Raises:
+        redis.RedisError: It is away, or holds something else under such a key.
+    """
+    return [_read_stream(client, key) for key in stream_keys]
+
+
+def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
+    try:
+        found = client.xinfo_groups(key)
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        found = []
+    groups = (_read_group(client, GroupKeys(key, group["name"].decode()), group) for group in found)
+    return StreamStatus(key=key, length=client.xlen(key), groups=tuple(sorted(groups, key=lambda each: each.name)))
+
+
+def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> GroupStatus:
+    pipeline = client.pipeline(transaction=True)
+    pipeline.xpending(keys.stream, keys.group)
+    pipeline.xrange(keys.stream, b"(" + group["last-delivered-id"], count=1)
+    pipeline.hkeys(keys.kept)
+    pipeline.xlen(keys.dead_letters)
+    pipeline.time()
+    pending, waiting, kept, dead_count, now = pipeline.execute()
+    unfinished = [*kept, *(id for id, _ in waiting), *([pending["min"]] if pending["pending"] else [])]
+    appended_ms = min((int(id.split(b"-")[0]) for id in unfinished), default=None)
+    return GroupStatus(
+        name=keys.group,
+        lag=group.get("lag"),
+        pending=pending["pending"],
+        delayed=len(kept),
+        dead=dead_count,
+        consumers=group["consumers"],
+        oldest_seconds=None if appended_ms is None else max(0.0, now[0] + now[1] / 1e6 - appended_ms / 1000),
+    )

@@ -1,0 +1,164 @@
+"""What an operator does with streams: look how far they are, replay and throw away what was given up."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+
+from realtime.exceptions import PermanentError
+from realtime.keys import Keys
+from realtime.streams.dead_letters import find, replay
+from realtime.streams.group_keys import GroupKeys
+from tests.redis_server import RedisServer
+from tests.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.database_independent, pytest.mark.usefixtures("signalbox")]
+
+
+def run(name: str, *arguments: str) -> str:
+    output = StringIO()
+    call_command(name, *arguments, stdout=output)
+    return output.getvalue().strip()
+
+
+def run_json(name: str, *arguments: str) -> Any:
+    return json.loads(run(name, *arguments, "--json"))
+
+
+def reject(name: str) -> None:
+    if name.startswith("bad"):
+        raise PermanentError("never")
+
+
+@pytest.fixture
+async def letters(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> list[str]:
+    """A stream with three dead letters, bad0 to bad2; their own ids."""
+    append(redis_client, keys, "bad0", "good", "bad1", "bad2")
+    async with working(redis_server.url, keys, Recorder(fail=reject), groups=("slow",)) as worker:
+        await wait_until(lambda: worker.statistics().dead_count == 3 and worker.statistics().handled_count == 1)
+    return [id.decode() for id, _ in redis_client.xrange(keys.dead_letters(STREAM, GROUP))]
+
+
+def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redis, keys: Keys) -> None:
+    """One group is done but for its dead letters, the other has read nothing."""
+    (stream,) = run_json("stream_status")["streams"]
+    assert (stream["key"], stream["length"]) == (keys.stream(STREAM), 4)
+    slow, workers = stream["groups"]
+    assert 0 <= slow.pop("oldest_seconds") < 60
+    assert slow == {"name": "slow", "lag": 4, "pending": 0, "delayed": 0, "dead": 0, "consumers": 0}
+    assert workers == {
+        "name": GROUP, "lag": 0, "pending": 0, "delayed": 0, "dead": 3, "consumers": 0, "oldest_seconds": None
+    }  # fmt: skip
+    header, _, *rows = run("stream_status", STREAM, "--group", GROUP).splitlines()
+    assert header.split()[:4] == ["stream", "length", "group", "lag"]
+    assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "3", "-", "0"]]
+
+
+async def test_status_counts_what_waits_for_its_next_attempt(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """It is unfinished, so the oldest entry is that one."""
+
+    def fail(name: str) -> None:
+        raise ValueError(name)
+
+    append(redis_client, keys, "one")
+    async with working(redis_server.url, keys, Recorder(fail=fail), max_attempts=10_000) as worker:
+        await wait_until(lambda: worker.statistics().retried_count > 3)
+    (stream,) = run_json("stream_status")["streams"]
+    assert (stream["groups"][0]["delayed"], stream["groups"][0]["pending"]) == (1, 0)
+    assert stream["groups"][0]["oldest_seconds"] > 0
+
+
+def test_before_there_is_any_worker_the_commands_say_so(redis_client: redis.Redis) -> None:
+    """A fresh site is no error."""
+    assert "no stream has had a worker" in run("stream_status")
+    assert run_json("stream_status") == {"streams": []}
+    assert run_json("replay_dead_letters") == {"replayed_count": 0, "groups": []}
+
+
+async def test_a_replayed_entry_is_handled_by_its_group_alone(
+    letters: list[str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """With its fields, from its first attempt on, and it is no dead letter any more."""
+    assert run("replay_dead_letters", "--group", GROUP) == f"{keys.stream(STREAM)}, {GROUP}: 3 replayed, 0 left"
+    assert dead_letters(redis_client, keys) == []
+    assert left_count(redis_client, keys) == 3
+    assert run_json("replay_dead_letters")["replayed_count"] == 0
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 3)
+    assert handler.attempts == {"bad0": [1], "bad1": [1], "bad2": [1]}
+    assert redis_client.xlen(keys.stream(STREAM)) == 4
+    assert left_count(redis_client, keys) == 0
+
+
+async def test_a_replayed_entry_that_fails_again_is_a_dead_letter_again(
+    letters: list[str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """It keeps the id of its entry and the time of its first attempt."""
+    before = {letter[b"name"]: letter for letter in dead_letters(redis_client, keys)}
+    run("replay_dead_letters")
+    async with working(redis_server.url, keys, Recorder(fail=reject)) as worker:
+        await wait_until(lambda: worker.statistics().dead_count == 3)
+    assert {letter[b"name"]: letter for letter in dead_letters(redis_client, keys)} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [(["--limit", "2"], ["bad2"]), (["--older-than", "1h"], ["bad0", "bad1", "bad2"]), (["--older-than", "0s"], [])],
+)
+def test_filters_of_both_commands(
+    letters: list[str], redis_client: redis.Redis, keys: Keys, arguments: list[str], names: list[str]
+) -> None:
+    """The oldest first; what is not meant stays."""
+    done = run_json("purge_dead_letters", *arguments)
+    assert done == {
+        "purged_count": 3 - len(names),
+        "groups": [
+            {"stream": keys.stream(STREAM), "group": "slow", "purged_count": 0, "left_count": 0},
+            {"stream": keys.stream(STREAM), "group": GROUP, "purged_count": 3 - len(names), "left_count": len(names)},
+        ],
+    }
+    assert [letter[b"name"].decode() for letter in dead_letters(redis_client, keys)] == names
+
+
+def test_one_letter_by_its_id_or_its_entrys(letters: list[str], redis_client: redis.Redis, keys: Keys) -> None:
+    """The log names the entry."""
+    entry_id = dead_letters(redis_client, keys)[2][b"_id"].decode()
+    assert run_json("replay_dead_letters", "--id", letters[0], "--id", entry_id)["replayed_count"] == 2
+    assert [letter[b"name"] for letter in dead_letters(redis_client, keys)] == [b"bad1"]
+
+
+def test_many_letters_are_found_in_turns_and_each_is_moved_once(redis_client: redis.Redis, keys: Keys) -> None:
+    """More than one call moves, foreign letters that lack our fields among them; two at once share the work."""
+    group = GroupKeys(keys.stream(STREAM), GROUP)
+    redis_client.xgroup_create(group.stream, GROUP, id="0", mkstream=True)
+    with redis_client.pipeline(transaction=False) as pipeline:
+        for number in range(450):
+            pipeline.xadd(group.dead_letters, {"name": number})
+        pipeline.execute()
+    turns = list(find(redis_client, group))
+    assert [len(turn) for turn in turns] == [200, 200, 50]
+    every = [letter for turn in turns for letter in turn]
+    assert [replay(redis_client, group, every), replay(redis_client, group, every)] == [450, 0]
+    assert left_count(redis_client, keys) == redis_client.zcard(group.due) == 450
+    redis_client.delete(group.kept, group.due)
+
+
+def test_slips_are_refused_and_say_what_would_be_right(letters: list[str], keys: Keys) -> None:
+    """Nothing is thrown away by a forgotten filter or a misspelt group."""
+    for arguments, said in (
+        (["purge_dead_letters"], "say which"),
+        (["purge_dead_letters", "--group", "bto", "--all"], "groups: slow, workers"),
+        (["stream_status", "notification"], f"known streams: {keys.stream(STREAM)}"),
+        (["replay_dead_letters", "--older-than", "1 week"], "90s, 15m, 2h or 7d"),
+        (["replay_dead_letters", "--limit", "0"], "at least 1"),
+    ):
+        with pytest.raises(CommandError, match=said):
+            run(*arguments)
+    assert run_json("stream_status")["streams"][0]["groups"][1]["dead"] == 3
