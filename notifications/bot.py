@@ -79,11 +79,12 @@ class Bot:
         for entry in entries:
             notification = read_entry(entry)
             if notification.only in ("", "bot"):
-                await self._deliver(notification)
+                await self._deliver(entry, notification)
 
-    async def _deliver(self, notification: StreamedNotification) -> None:
+    async def _deliver(self, entry: Entry, notification: StreamedNotification) -> None:
         with outages(*DATABASE_AWAY):
-            job = await database_sync_to_async(deliveries.begin)(notification)
+            begin = database_sync_to_async(deliveries.begin)
+            job = await begin(notification, entry_id=entry.id.decode(), attempt=entry.attempt)
         if job is None:
             return
         results = await asyncio.gather(

@@ -47,6 +47,8 @@ class Claim:
     # Addresses that are done with: key → "sent", "failed" or "gone".
     outcomes: dict[str, str]
     holder: str
+    # The stream's entry that it was begun for.
+    entry_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,14 @@ class Result:
     is_counted: bool = True
 
 
-def begin(notification: StreamedNotification) -> Job | None:
+def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Job | None:
     """
     Decide on the transports, if nobody has, and claim what is due.
+
+    Args:
+        entry_id: The entry of the stream that it came with.
+        attempt: Which attempt of the entry this is. The first one, of an entry that was a dead letter: somebody has
+            put it back, so what was given up with it is tried again.
 
     Returns:
         What to do now; None if the notification has been deleted, or its user.
@@ -99,7 +106,9 @@ def begin(notification: StreamedNotification) -> Job | None:
     with transaction.atomic(using=database):
         if not _rows().filter(notification=found).exists():
             _plan(found, notification.envelope.kind)
-        return Job(recipient=found.recipient, claims=_claim(found))
+        elif attempt == 1:
+            reopen(_rows().filter(notification=found, dead_letter=entry_id))
+        return Job(recipient=found.recipient, claims=_claim(found, entry_id))
 
 
 def keep(claim: Claim, outcomes: dict[str, str]) -> bool:
@@ -131,6 +140,7 @@ def record(claim: Claim, result: Result) -> bool:
             due_at=None if is_over else now + datetime.timedelta(seconds=result.retry_seconds),
             finished_at=now if is_over else None,
             holder="",
+            dead_letter=claim.entry_id if result.state == State.FAILED else "",
         )
         == 1
     )
@@ -164,7 +174,13 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
             _rows()
             .filter(pk=delivery.pk, state=State.FAILED)
             .update(
-                state=State.PENDING, attempts=0, outcomes=left, due_at=timezone.now(), finished_at=None, queued_at=None
+                state=State.PENDING,
+                attempts=0,
+                outcomes=left,
+                due_at=timezone.now(),
+                finished_at=None,
+                queued_at=None,
+                dead_letter="",
             )
         )
     return count
@@ -178,7 +194,7 @@ def _plan(notification: Notification, kind: str) -> None:
     notifications.update(dispatched_at=timezone.now())
 
 
-def _claim(notification: Notification) -> tuple[Claim, ...]:
+def _claim(notification: Notification, entry_id: str) -> tuple[Claim, ...]:
     holder = uuid.uuid4().hex
     due = _rows().filter(notification=notification, state__in=UNFINISHED, due_at__lte=timezone.now())
     if not due.update(
@@ -193,6 +209,7 @@ def _claim(notification: Notification) -> tuple[Claim, ...]:
             attempt=row.attempts,
             outcomes=row.outcomes,
             holder=holder,
+            entry_id=entry_id,
         )
         for row in _rows().filter(notification=notification, holder=holder)
     )

@@ -133,6 +133,8 @@ class Delivery(models.Model):
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
     # Which call holds it while it is being sent.
     holder = models.CharField(max_length=32, blank=True)
+    # The stream's entry that became a dead letter when this was given up.
+    dead_letter = models.CharField(max_length=41, blank=True)
     # When the sweep last put it on the stream, since its last attempt.
     queued_at = models.DateTimeField(null=True, blank=True)
     # What became of it at each of the recipient's addresses that is done with: address key → "sent", "failed", "gone".

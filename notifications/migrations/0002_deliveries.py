@@ -31,6 +31,7 @@ class Migration(migrations.Migration):
                 ('attempts', models.PositiveIntegerField(default=0)),
                 ('due_at', models.DateTimeField(blank=True, default=django.utils.timezone.now, null=True)),
                 ('holder', models.CharField(blank=True, max_length=32)),
+                ('dead_letter', models.CharField(blank=True, max_length=41)),
                 ('queued_at', models.DateTimeField(blank=True, null=True)),
                 ('outcomes', models.JSONField(blank=True, default=dict)),
                 ('answer', models.CharField(blank=True, max_length=500)),

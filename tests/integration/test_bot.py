@@ -19,6 +19,8 @@ from notifications.transports import Address, AddressGone, Message, Transport
 from realtime.exceptions import PermanentError, Retry
 from realtime.keys import Keys
 from realtime.streams import StreamWorker
+from realtime.streams.dead_letters import find, replay
+from realtime.streams.group_keys import GroupKeys
 from tests.domain import make_users
 from tests.redis_server import RedisServer
 from tests.streams import dead_letters, pending_count, working
@@ -141,6 +143,26 @@ async def test_what_fails_to_the_end_is_a_dead_letter(redis_client: redis.Redis,
     assert second[b"_error"] == b"a: given up after 3 attempts: ConnectionRefusedError: no receiver"
     assert [row.state async for row in Delivery.objects.all()] == ["failed", "failed"]
     assert transport.sent == []
+
+
+async def test_a_dead_letter_that_is_put_back_is_tried_again(
+    redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
+) -> None:
+    """What failed with it, under its old key; what was sent is not sent again."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
+    (alice,) = await sync_to_async(make_users)(1)
+    good, healed = Recording(name="a"), Recording(name="b")
+    healed.errors = [PermanentError("403 not yet")]
+    group_keys = GroupKeys(keys.stream("notifications"), "bot")
+    async with bot_on(good, healed) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().dead_count == 1)
+        (letters,) = await sync_to_async(lambda: list(find(redis_client, group_keys)))()
+        assert await sync_to_async(replay)(redis_client, group_keys, letters) == 1
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert (len(good.sent), len(healed.sent)) == (1, 1)
+    assert len({message.key for message in healed.messages}) == 1
+    assert [row.state async for row in Delivery.objects.all()] == ["sent", "sent"]
 
 
 async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:

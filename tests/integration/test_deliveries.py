@@ -36,8 +36,8 @@ def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) ->
     return read_entry(Entry(id, fields, 1))
 
 
-def begun(streamed: StreamedNotification) -> tuple[Claim, ...]:
-    job = deliveries.begin(streamed)
+def begun(streamed: StreamedNotification, *, entry_id: str = "1-1", attempt: int = 1) -> tuple[Claim, ...]:
+    job = deliveries.begin(streamed, entry_id=entry_id, attempt=attempt)
     assert job is not None
     return job.claims
 
@@ -89,7 +89,7 @@ def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -
     assert deliveries.record(first, Result(state=State.SENT, answer="a\nb\0" + "x" * 999, outcomes={"a": "sent"}))
     assert deliveries.record(second, Result(state=State.FAILED, answer="no", outcomes={}, latency_seconds=0.5))
     pass_time(3600)
-    assert begun(streamed) == ()
+    assert begun(streamed, attempt=2) == ()
     row = Delivery.objects.get(pk=first.delivery_id)
     assert (row.state, row.due_at, row.holder, row.outcomes) == ("sent", None, "", {"a": "sent"})
     assert row.answer.startswith("a b xxx")
@@ -128,6 +128,17 @@ def test_a_failed_one_may_be_opened_again(streamed: StreamedNotification) -> Non
     assert (claim.key, claim.attempt, claim.outcomes) == (second.key, 1, {"a": "sent"})
 
 
+def test_a_dead_letter_that_is_put_back_opens_what_failed_with_it(streamed: StreamedNotification) -> None:
+    """Not another entry of the notification, nor the same one after its worker has died."""
+    first, second = begun(streamed, entry_id="7-1")
+    deliveries.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
+    deliveries.record(second, Result(state=State.FAILED, answer="", outcomes={}))
+    assert begun(streamed, entry_id="8-1") == ()
+    assert begun(streamed, entry_id="7-1", attempt=2) == ()
+    (claim,) = begun(streamed, entry_id="7-1")
+    assert (claim.transport, claim.key, claim.attempt) == (second.transport, second.key, 1)
+
+
 def test_a_user_who_wants_nothing_is_planned_for_once(streamed: StreamedNotification, alice: User) -> None:
     """And is not looked for by the sweep as if the notification were lost."""
     for name in ("first", "second"):
@@ -142,6 +153,6 @@ def test_what_was_deleted_is_not_delivered(streamed: StreamedNotification, alice
         notification_id=streamed.notification_id, user_id="999", envelope=streamed.envelope, json=streamed.json
     )
     with pytest.raises(EntryRejected, match="u is not the recipient"):
-        deliveries.begin(forged)
+        deliveries.begin(forged, entry_id="1-1", attempt=1)
     alice.delete()
-    assert deliveries.begin(streamed) is None
+    assert deliveries.begin(streamed, entry_id="1-1", attempt=1) is None

@@ -105,6 +105,19 @@ def test_what_is_still_on_the_stream_is_left_there(redis_client: redis.Redis, ke
     assert sorted(group for _, group in groups_of(redis_client, keys)) == [b"bot", b"relay"]
 
 
+def test_what_waits_in_a_line_is_left_there(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Outside the stream, for its next attempt or behind another of its user."""
+    stream = keys.stream("notifications")
+    services.notify(alice, "waiting")
+    ((id, _),) = redis_client.xrange(stream)
+    for group in GROUPS:
+        redis_client.xgroup_create(stream, group, "$")
+        redis_client.hset(keys.kept_entries("notifications", group), id, "as the worker writes it")
+    assert refill() == 0
+    redis_client.delete(*(keys.kept_entries("notifications", group) for group in GROUPS))
+    assert refill() == 2
+
+
 def test_what_was_lost_is_put_back_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
     """Even if it is never handled, as a notification whose handler always fails; and not after a week."""
     services.notify(alice, "lost")
