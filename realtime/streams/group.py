@@ -73,6 +73,7 @@ class ConsumerGroup:
         self.consumer = consumer
         self.group = keys.group
         self._keys = keys
+        self._names = keys.for_scripts
         self._reader = reader
         self._redis = redis
         self._groups = list(dict.fromkeys([keys.group, *groups]))
@@ -236,7 +237,7 @@ class ConsumerGroup:
             return await self._run(script, *arguments)
 
     async def _run(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
-        names = [*self._keys.for_scripts, *keys]
+        names = [*self._names, *keys]
         values = [self.group, self.consumer, self._order_field, *arguments]
         try:
             return await self._scripts[script](names, values)
