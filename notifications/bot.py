@@ -9,12 +9,11 @@ import asyncio
 import dataclasses
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from channels.db import database_sync_to_async
-
 from notifications import conf, deliveries, kinds
+from notifications.database_calls import DatabaseCalls
 from notifications.deliveries import Claim, Job, Result
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
 from notifications.models import Delivery
@@ -65,6 +64,7 @@ class Bot:
         self._backoff = Backoff(
             base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
         )
+        self._database = DatabaseCalls()
         self._database_outage = Outage("the database")
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
@@ -83,8 +83,9 @@ class Bot:
 
     async def _deliver(self, entry: Entry, notification: StreamedNotification) -> None:
         with outages(*DATABASE_AWAY):
-            begin = database_sync_to_async(deliveries.begin)
-            job = await begin(notification, entry_id=entry.id.decode(), attempt=entry.attempt)
+            job = await self._database.run(
+                deliveries.begin, notification, entry_id=entry.id.decode(), attempt=entry.attempt
+            )
         if job is None:
             return
         results = await asyncio.gather(
@@ -122,7 +123,7 @@ class Bot:
             answer = f"no attempt of {self._max_attempts} came to an end: its process died each time"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         try:
-            addresses, message = await database_sync_to_async(_prepare)(transport, notification, job, claim)
+            addresses, message = await self._database.run(_prepare, transport, notification, job, claim)
         except AWAY:
             raise
         except Exception as error:
@@ -177,10 +178,9 @@ class Bot:
         Without the record the next attempt would send again.
         """
         failures = 0
-        store: Callable[..., Awaitable[bool]] = database_sync_to_async(write)
         while True:
             try:
-                is_written = await store(*arguments)
+                is_written = await self._database.run(write, *arguments)
             except DATABASE_AWAY as error:
                 await self._database_outage.wait(error, failures)
                 failures += 1
