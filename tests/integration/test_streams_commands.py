@@ -150,6 +150,26 @@ def test_many_letters_are_found_in_turns_and_each_is_moved_once(redis_client: re
     redis_client.delete(group.kept, group.due)
 
 
+def test_what_fails_again_meanwhile_is_not_found_twice(redis_client: redis.Redis, keys: Keys) -> None:
+    """Else a replay of what fails at once would never end; in either direction, and from any letter on."""
+    group = GroupKeys(keys.stream(STREAM), GROUP)
+    for number in range(3):
+        redis_client.xadd(group.dead_letters, {"name": number}, id=f"{number + 1}-0")
+    for newest_first, expected in ((False, ["1-0", "2-0", "3-0"]), (True, ["3-0", "2-0", "1-0"])):
+        seen = []
+        for turn in find(redis_client, group, newest_first=newest_first, until="3-0"):
+            seen += [letter.id for letter in turn]
+            redis_client.xadd(group.dead_letters, {"name": "again"})
+        assert seen == expected
+    every = [letter.id for turn in find(redis_client, group) for letter in turn]
+    assert every[:3] == ["1-0", "2-0", "3-0"]
+    assert len(every) == 3 + 2
+    named = list(
+        find(redis_client, group, since="2-0", until="3-0", is_wanted=lambda each: each.fields[b"name"] == b"2")
+    )
+    assert [[letter.id for letter in turn] for turn in named] == [["3-0"]]
+
+
 def test_slips_are_refused_and_say_what_would_be_right(letters: list[str], keys: Keys) -> None:
     """Nothing is thrown away by a forgotten filter or a misspelt group."""
     for arguments, said in (
