@@ -40,14 +40,17 @@ class HttpReceiver:
     """
     An HTTP server that remembers what it was sent.
 
+    Args:
+        port: Where it listens; one of the system's choice by default.
+
     Attributes:
         reply: What it answers, or a function of the request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.reply: Reply | Callable[[Request], Reply] = Reply()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_for(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 

@@ -1,0 +1,1 @@
+"""The fault matrix: what is published, delivered, lost and doubled while parts of a site fail."""

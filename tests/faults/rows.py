@@ -1,0 +1,248 @@
+"""
+The rows of the fault matrix: what fails, when, and how often.
+
+Owns the schedules. Moments are shares of the load that are done, drawn from the row's seed. Does not own running a row
+(running) nor what must hold after it (equation).
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.load import Load
+from tests.faults.site import Site
+from tests.waiting import wait_until_sync
+
+__all__ = ["ROWS", "Row", "Stage"]
+
+OUTAGE_SECONDS = 10.0
+PHASE_SECONDS = 2.5
+HOUR_SECONDS = 3600.0
+SECONDS = 60.0
+ROUNDS = 3
+RELAYS = ("relay", "relay", "bot")
+BOTS = ("relay", "bot", "bot")
+ONE_BOT = ("relay", "bot")
+DURING = "a bot killed during the call, or before our record of the answer: nobody knows whether it was taken"
+TIMEOUT = "the receiver takes it and answers after the timeout"
+CLOCKS = "claims are compared with the clock of whoever asks"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a fault acts on, and its chance."""
+
+    site: Site
+    load: Load
+    chance: random.Random
+
+    def moments(self, count: int) -> "list[float]":
+        """Shares of the load, in order, spread over most of it."""
+        width = 0.75 / count
+        return [0.08 + width * (number + self.chance.random()) for number in range(count)]
+
+    def pause(self, least: float, most: float) -> None:
+        """As the schedule has it."""
+        time.sleep(self.chance.uniform(least, most))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """
+    One fault.
+
+    Attributes:
+        workers: As in Site.
+        settings: Likewise.
+        deaths: As in Load.
+        may_repeat: Why the receiver may be asked twice under one effect key; empty if it may not.
+    """
+
+    title: str
+    fault: Callable[[Stage], None]
+    workers: tuple[str, ...] = ("", "")
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    deaths: int = 0
+    may_repeat: str = ""
+
+
+def _nothing(stage: Stage) -> None:
+    """To compare with."""
+
+
+def _kill_relay(stage: Stage) -> None:
+    for moment in stage.moments(ROUNDS):
+        stage.load.wait(moment)
+        name = stage.chance.choice(["worker1", "worker2"])
+        stage.site.kill(name)
+        stage.pause(0, 0.5)
+        stage.site.start(name)
+        stage.site.wait_ready(name)
+
+
+def _kill_bot_itself(moment: str) -> Callable[[Stage], None]:
+    def fault(stage: Stage) -> None:
+        stage.load.wait(stage.moments(ROUNDS)[0])
+        dies = [f"{moment}:{stage.chance.randint(1, 20)}" for _ in range(ROUNDS)]
+        stage.site.deploy("worker2", DIE=dies[0])
+        for die in [*dies[1:], ""]:
+            stage.site.wait_dead("worker2")
+            stage.site.start("worker2", DIE=die)
+        stage.site.wait_ready("worker2")
+
+    return fault
+
+
+def _kill_bots_during(stage: Stage) -> None:
+    receiver = stage.site.receiver
+    for moment in stage.moments(ROUNDS):
+        stage.load.wait(moment)
+        held_before = receiver.held_count
+        with receiver.holding():
+            wait_until_sync(lambda: receiver.held_count > held_before, seconds=SECONDS)  # noqa: B023 - ends here
+            stage.site.kill("worker2", "worker3")
+        for name in ("worker2", "worker3"):
+            stage.site.start(name)
+        for name in ("worker2", "worker3"):
+            stage.site.wait_ready(name)
+
+
+def _kill_web(stage: Stage) -> None:
+    for moment in stage.moments(ROUNDS):
+        stage.load.wait(moment)
+        stage.site.kill("web")
+        stage.pause(0, 1)
+        stage.site.start("web")
+        stage.site.wait_ready("web")
+
+
+def _restart_redis(stage: Stage) -> None:
+    for moment in stage.moments(ROUNDS):
+        stage.load.wait(moment)
+        stage.site.redis.kill()
+        stage.pause(0, 1)
+        stage.site.redis.start()
+
+
+def _wipe_redis(stage: Stage) -> None:
+    for moment in stage.moments(2):
+        stage.load.wait(moment)
+        stage.site.wipe_redis()
+
+
+def _pause_redis(stage: Stage) -> None:
+    stage.load.wait(stage.moments(1)[0])
+    stage.site.redis.pause()
+    try:
+        time.sleep(OUTAGE_SECONDS)
+    finally:
+        stage.site.redis.resume()
+
+
+def _kill_subscriptions(stage: Stage) -> None:
+    stage.load.wait(0.1)
+    with stage.site.redis_client() as client:
+        for _ in range(40):
+            client.client_kill_filter(_type="pubsub")
+            stage.pause(0.02, 0.2)
+
+
+def _take_database_away(stage: Stage) -> None:
+    stage.load.wait(stage.moments(1)[0])
+    stage.site.database.be_away(OUTAGE_SECONDS)
+
+
+def _jump(sign: int) -> Callable[[Stage], None]:
+    def fault(stage: Stage) -> None:
+        stage.load.wait(stage.moments(1)[0])
+        name = stage.chance.choice(stage.site.worker_names)
+        stage.site.jump(name, sign * stage.chance.uniform(0.1, 2) * HOUR_SECONDS)
+
+    return fault
+
+
+def _break_receiver(stage: Stage) -> None:
+    receiver = stage.site.receiver
+    stage.load.wait(0.1)
+    with receiver.refusing_every(7):
+        stage.pause(1, 2)
+    # Longer than the timeout of the transport.
+    with receiver.failing(delay_seconds=1.5):
+        time.sleep(PHASE_SECONDS)
+    with receiver.away():
+        time.sleep(PHASE_SECONDS)
+    with receiver.failing(status=500):
+        time.sleep(PHASE_SECONDS)
+
+
+def _kill_two_of_three(stage: Stage) -> None:
+    stage.load.wait(stage.moments(1)[0])
+    stage.site.kill(*stage.chance.sample(stage.site.worker_names, 2))
+
+
+def _deploy(stage: Stage) -> None:
+    names = ["web", *stage.site.worker_names, "publisher"]
+    stage.chance.shuffle(names)
+    for name, moment in zip(names, stage.moments(len(names)), strict=True):
+        stage.load.wait(moment)
+        if name == "publisher":
+            stage.load.deploy()
+        else:
+            stage.site.deploy(name)
+
+
+ROWS = {
+    "calm": Row(title="nothing fails", fault=_nothing),
+    "relay": Row(title="SIGKILL of a relay, three times", fault=_kill_relay, workers=RELAYS),
+    "bot-before": Row(
+        title="SIGKILL of the bot before it calls the provider, three times",
+        fault=_kill_bot_itself("before"),
+        workers=ONE_BOT,
+        # One call at a time, so that no other one is under way.
+        settings={"BOT_CONCURRENCY": 1},
+    ),
+    "bot-during": Row(
+        title="SIGKILL of both bots during their calls, three times",
+        fault=_kill_bots_during,
+        workers=BOTS,
+        may_repeat=DURING,
+    ),
+    "bot-after": Row(
+        title="SIGKILL of the bot between the provider's answer and our record, three times",
+        fault=_kill_bot_itself("after"),
+        workers=ONE_BOT,
+        may_repeat=DURING,
+    ),
+    "web": Row(title="SIGKILL of the web server, three times", fault=_kill_web),
+    "publisher": Row(
+        title="SIGKILL of the publishing process between commit and publishing, three times",
+        fault=_nothing,
+        deaths=ROUNDS,
+    ),
+    "redis-restarted": Row(title="Redis killed and restarted with its data, three times", fault=_restart_redis),
+    "redis-wiped": Row(title="Redis killed and restarted without its data, twice", fault=_wipe_redis),
+    "redis-paused": Row(title="Redis paused for 10 s", fault=_pause_redis),
+    "pubsub": Row(title="pub/sub connections killed, 40 times in 4 s", fault=_kill_subscriptions),
+    "database": Row(
+        title="database unreachable for 10 s",
+        fault=_take_database_away,
+        # Longer than the outage, as it is by default: see the page.
+        settings={"DELIVERY_CLAIM_SECONDS": 20},
+    ),
+    "clock-ahead": Row(title="the clock of one worker jumps ahead", fault=_jump(1), may_repeat=CLOCKS),
+    "clock-behind": Row(title="the clock of one worker jumps back", fault=_jump(-1), may_repeat=CLOCKS),
+    "receiver": Row(
+        title="the receiver refuses some for good, is slow, away, answers 500, heals",
+        fault=_break_receiver,
+        may_repeat=TIMEOUT,
+    ),
+    "two-of-three": Row(
+        title="two of three workers killed at once, for good",
+        fault=_kill_two_of_three,
+        workers=("", "", ""),
+        may_repeat=DURING,
+    ),
+    "deploy": Row(title="SIGTERM to each process in turn", fault=_deploy, workers=BOTS),
+}

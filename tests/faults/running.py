@@ -1,0 +1,71 @@
+"""
+Running one row: a site, its clients, the load and the fault, until everything has settled.
+
+Owns the order of these. Does not own the verdict's parts (equation).
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import subprocess
+import time
+
+from tests.faults.clients import Client
+from tests.faults.equation import Outcome, count, is_settled
+from tests.faults.load import Load
+from tests.faults.rows import ROWS, Row, Stage
+from tests.faults.site import Site
+
+__all__ = ["CALLS", "run"]
+
+CALLS = 120
+SETTLE_SECONDS = 30.0
+LOG_CHARACTERS = 3000
+
+
+def run(name: str, seed: int, *, calls: int = CALLS, log: bool = False) -> Outcome:
+    """
+    Run one row with one seed, in processes of its own.
+
+    Args:
+        log: With an outcome that is not well, tell what the processes wrote last.
+    """
+    row = ROWS[name]
+    started = time.monotonic()
+    outcome = Outcome(row=name, seed=seed)
+    try:
+        with Site(row.workers, **row.settings) as site:
+            try:
+                outcome = asyncio.run(_run(site, row, outcome, calls))
+            except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+                outcome = dataclasses.replace(outcome, error=f"{type(error).__name__}: {error}")
+            if outcome.error and log:
+                ends = (f"--- {part}\n{text[-LOG_CHARACTERS:]}" for part, text in site.logs().items())
+                outcome = dataclasses.replace(outcome, error="\n".join([outcome.error, *ends]))
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+        outcome = dataclasses.replace(outcome, error=f"{type(error).__name__}: {error}")
+    return dataclasses.replace(outcome, seconds=round(time.monotonic() - started, 1))
+
+
+async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
+    load = Load(site, outcome.seed, calls=calls, deaths=row.deaths)
+    stage = Stage(site, load, random.Random(f"{outcome.row}:{outcome.seed}"))  # noqa: S311 - a schedule, no secret
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Client(site.address, user, session))
+            for user, session in site.sessions.items()
+        ]
+        await asyncio.gather(asyncio.to_thread(load.run), asyncio.to_thread(row.fault, stage))
+        ended = time.monotonic()
+        while not is_settled(site, load, clients) and time.monotonic() < ended + SETTLE_SECONDS:
+            for client in clients:
+                client.check()
+            await asyncio.sleep(0.05)
+        settle_seconds = round(time.monotonic() - ended, 1)
+        figures = count(site, load, clients)
+    outcome = dataclasses.replace(outcome, **figures, settle_seconds=settle_seconds)
+    wrong = [f"{what} {figures[what]}" for what in ("lost", "doubled", "missed") if figures[what]]
+    if figures["repeated"] and not row.may_repeat:
+        wrong.append(f"repeated {figures['repeated']}")
+    return dataclasses.replace(outcome, error=", ".join(wrong))

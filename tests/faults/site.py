@@ -1,0 +1,242 @@
+"""
+A site under fault: a web server, workers, Redis, a database, and a receiver, each of which can be made to fail.
+
+Owns starting, killing and stopping them, and what they log. Does not own what is published (load) nor when what fails
+(rows). The database is a SQLite file or, when DATABASE_URL is set, a database of its own on that server.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+
+from realtime.keys import Keys
+from tests.acceptance.site import free_port
+from tests.faults.database import Database, PostgresDatabase, SqliteDatabase
+from tests.faults.receiver import Receiver
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until_sync
+
+__all__ = ["Site"]
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = Keys()
+STREAM = KEYS.stream("notifications")
+HOST = "127.0.0.1"
+SECONDS = 60.0
+USER_COUNT = 6
+# As in production, only quicker: what takes half a minute there takes seconds here.
+QUICK = {
+    "INGRESS_LEASE_SECONDS": 1,
+    "STREAM_LEASE_SECONDS": 1,
+    "SWEEP_INTERVAL_SECONDS": 0.2,
+    "OUTBOX_GRACE_SECONDS": 0.5,
+    "OUTBOX_PAUSE_SECONDS": 0.5,
+    "REFILL_GRACE_SECONDS": 2,
+    "DELIVERY_CLAIM_SECONDS": 3,
+    "DELIVERY_RETRY_SECONDS": 0.1,
+    "DELIVERY_RETRY_LIMIT_SECONDS": 1,
+    "DELIVERY_MAX_ATTEMPTS": 20,
+    "DEFAULT_TRANSPORTS": ["webhook"],
+}
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
+
+
+class Site:
+    """
+    `with Site(["relay", "bot"]) as site`: ready when entered.
+
+    Args:
+        workers: A process each: what it runs, "relay", "bot" or "" for both. Their names are "worker1", "worker2", …
+        settings: NOTIFICATIONS beside QUICK.
+
+    Attributes:
+        sessions: user id → session cookie.
+    """
+
+    def __init__(self, workers: Sequence[str], **settings: Any) -> None:
+        self._parts = {f"worker{number}": part for number, part in enumerate(workers, 1)}
+        self.directory = Path(tempfile.mkdtemp(prefix="sb-faults-"))
+        self.address = f"{HOST}:{free_port()}"
+        self.receiver = Receiver()
+        self.redis = RedisServer(append_only=True)
+        url = os.environ.get("DATABASE_URL", "")
+        name = f"faults_{uuid.uuid4().hex[:12]}"
+        self.database: Database = PostgresDatabase(url, name) if url else SqliteDatabase(self.directory / "db.sqlite3")
+        self._database_url = urlunsplit(urlsplit(url)._replace(path=f"/{name}")) if url else ""
+        self._settings = {**QUICK, **settings}
+        self.sessions: dict[int, str] = {}
+        # Name → process, the last one of that name.
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            undo.enter_context(self.redis)
+            undo.enter_context(self.receiver)
+            undo.enter_context(self.database)
+            undo.callback(self._kill_all)
+            self._manage("migrate", "--verbosity=0")
+            cookies = self.directory / "cookies"
+            self._manage("seed_demo", f"--users={USER_COUNT}", f"--cookies={cookies}", "--verbosity=0")
+            lines = (line.partition("\t") for line in cookies.read_text().splitlines())
+            self.sessions = {int(user): key for user, _, key in lines}
+            for name in ("web", *self._parts):
+                self.start(name)
+            for name in ("web", *self._parts):
+                self.wait_ready(name)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    @property
+    def worker_names(self) -> list[str]:
+        """All of them, whether they run or not."""
+        return list(self._parts)
+
+    def start(self, name: str, **environment: str) -> None:
+        """Start "web" or a worker; another one of the same name must have ended."""
+        if name == "web":
+            host, port = self.address.split(":")
+            self.run(name, "-m", "project.web", f"--host={host}", f"--port={port}", "--drain-seconds=2")
+        else:
+            only = ["--only", self._parts[name]] if self._parts[name] else []
+            clock = str(self._clock(name))
+            self.run(name, "manage.py", "run_bot_subscriber", *only, CLOCK_FILE=clock, **environment)
+
+    def run(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start any Python process of the site under a name."""
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**self._environment(), **environment},
+                stdout=log,
+                stderr=log,
+            )
+        return self._processes[name]
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until the process does its work."""
+        wait_until_sync(lambda: self._is_ready(name), seconds=SECONDS)
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL, all of them before any is waited for."""
+        for name in names:
+            self._processes[name].kill()
+        for name in names:
+            self._processes[name].wait()
+
+    def terminate(self, name: str) -> None:
+        """SIGTERM, and no more."""
+        self._processes[name].terminate()
+
+    def wait_dead(self, name: str) -> None:
+        """Wait until a process has killed itself."""
+        assert self._processes[name].wait(SECONDS) == -signal.SIGKILL, self.logs()[name]
+
+    def jump(self, name: str, seconds: float) -> None:
+        """A worker's clock is off by so much from now on."""
+        self._clock(name).write_text(str(seconds))
+
+    def deploy(self, name: str, **environment: str) -> None:
+        """SIGTERM, wait for the end, and start its successor."""
+        process = self._processes[name]
+        process.terminate()
+        code = process.wait(SECONDS)
+        # A web server that has cleaned up may end by the signal itself.
+        assert code in ({0, -signal.SIGTERM} if name == "web" else {0}), f"{name}: {code}\n{self.logs()[name]}"
+        self.start(name, **environment)
+        self.wait_ready(name)
+
+    def wipe_redis(self) -> None:
+        """Redis crashes and comes back on an empty disk."""
+        self.redis.kill()
+        data = Path(self.redis.url.removeprefix("unix://")).parent / "appendonlydir"
+        shutil.rmtree(data)
+        self.redis.start()
+
+    @contextlib.contextmanager
+    def redis_client(self) -> Iterator[Any]:
+        """A client of the site's Redis."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            yield client
+
+    def is_idle(self) -> bool:
+        """Whether no worker has anything left to do: nothing unread, nothing in hand, nothing in a line."""
+        with self.redis_client() as client:
+            if not client.exists(STREAM):
+                return True
+            newest = client.xinfo_stream(STREAM)["last-generated-id"]
+            groups = client.xinfo_groups(STREAM)
+            if any(group["pending"] or group["last-delivered-id"] != newest for group in groups):
+                return False
+            return not any(
+                client.exists(KEYS.kept_entries("notifications", group["name"].decode())) for group in groups
+            )
+
+    def logs(self) -> dict[str, str]:
+        """What each process has written so far, by its name."""
+        return {path.stem: path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log"))}
+
+    def _clock(self, name: str) -> Path:
+        return self.directory / f"{name}.clock"
+
+    def _is_ready(self, name: str) -> bool:
+        process = self._processes[name]
+        assert process.poll() is None, f"{name} has ended with {process.poll()}\n{self.logs()[name]}"
+        if name == "web":
+            connection = http.client.HTTPConnection(self.address, timeout=SECONDS)
+            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/")
+                return connection.getresponse().status < http.client.INTERNAL_SERVER_ERROR
+            return False
+        # With its process id, as an earlier one of that name has written into the same file.
+        return re.search(f"running, consumer .*-{process.pid}-", self.logs()[name]) is not None
+
+    def _manage(self, *arguments: str) -> None:
+        process = self.run("manage", "manage.py", *arguments)
+        assert process.wait(SECONDS) == 0, self.logs()["manage"]
+
+    def _environment(self) -> dict[str, str]:
+        options = {
+            "url": self.receiver.url,
+            "secret": SECRET,
+            "allow_private": True,
+            "timeout_seconds": 1,
+        }
+        transports = {"webhook": {"BACKEND": "tests.faults.transports.MortalWebhook", "OPTIONS": options}}
+        inherited = {key: value for key, value in os.environ.items() if key not in {"ALLOWED_HOSTS", "LOG_LEVEL"}}
+        return {
+            **inherited,
+            "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
+            "DEBUG": "1",
+            "VAR_DIR": str(self.directory),
+            "REDIS_URL": self.redis.url,
+            "PYTHONUNBUFFERED": "1",
+            "NOTIFICATIONS": json.dumps({**self._settings, "TRANSPORTS": transports}),
+            **({"DATABASE_URL": self._database_url} if self._database_url else {}),
+        }
+
+    def _kill_all(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
