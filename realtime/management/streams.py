@@ -23,7 +23,7 @@ from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import StreamStatus, known_streams, read_status
 
-__all__ = ["DeadLettersCommand", "StreamsCommand"]
+__all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age"]
 
 # A bar for fewer would be gone before anybody reads it.
 PROGRESS_FROM = 1000
@@ -37,9 +37,7 @@ class StreamsCommand(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            prog_name, subcommand, epilog=self.epilog, formatter_class=_HelpFormatter, **kwargs
-        )
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=HelpFormatter, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -81,7 +79,7 @@ class DeadLettersCommand(StreamsCommand):
             help="only this dead letter; may be given several times; the id of the entry, as the log has it, does too",
         )
         parser.add_argument(
-            "--older-than", type=_seconds, metavar="AGE", help="only those given up so long ago: 90s, 15m, 2h, 7d"
+            "--older-than", type=parse_age, metavar="AGE", help="only those given up so long ago: 90s, 15m, 2h, 7d"
         )
         parser.add_argument("--limit", type=_positive, metavar="N", help="at most N of each group, the oldest")
 
@@ -135,7 +133,7 @@ def redis_errors() -> Iterator[None]:
         raise CommandError(f"Redis says {type(error).__name__}: {error}") from error
 
 
-class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of descriptions and examples."""
 
 
@@ -147,7 +145,8 @@ def _progress(count: int, stream: Any) -> Iterator[Progress]:
         yield bar
 
 
-def _seconds(text: str) -> float:
+def parse_age(text: str) -> float:
+    """The seconds of an age on a command line: 90s, 15m, 2h, 7d. Raises argparse.ArgumentTypeError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age: say 90s, 15m, 2h or 7d")
