@@ -8,7 +8,7 @@ SHELL := /bin/sh
 # Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers clean .venv/run .venv/dev .venv/browser
+.PHONY: help run test check faults bench bench-peers clean .venv/run .venv/dev .venv/browser
 
 PYTHON := .venv/bin/python
 # Probed by running them: a pyenv shim is there, and fails, for versions that are not active. So pyenv's own versions and
@@ -39,6 +39,9 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
+
+faults: .venv/dev ## let each part of a site fail under load and count, 20 minutes (ARGS="--row relay" for one fault)
+	@$(PYTHON) -m tests.faults $(ARGS)
 
 bench: .venv/dev ## measure speed and memory, 40 minutes (ARGS="--quick" for less; needs Linux and cc)
 	@$(PYTHON) -m benchmarks $(ARGS)
