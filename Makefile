@@ -43,15 +43,15 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 faults: .venv/dev ## let each part of a site fail under load and count, 20 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
 
-bench: .venv/dev ## measure speed and memory, 40 minutes (ARGS="--quick" for less; needs Linux and cc)
+bench: .venv/dev ## measure speed and memory, 45 minutes (ARGS="--quick" for less; needs Linux and cc)
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-bench-peers: ## fetch the servers to compare with (npm, apt-get)
+bench-peers: ## fetch what to compare with (npm, pip, apt-get)
 	@benchmarks/peers/fetch.sh
 
 clean: ## remove all that make has made: .venv, caches, and the site's data in var/
 	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache \
-		benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian
+		benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian benchmarks/peers/python
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/run:

@@ -1,14 +1,14 @@
 """
 `python -m benchmarks`, or `make bench`: measure, compare, and keep the results.
 
-Owns the command line and the order of runs: scenario by scenario, and in each the servers in turn, again and again, so
-that what changes on the machine meanwhile touches all alike.
+Owns the command line and the order of runs: scenario by scenario, and in each the contenders in turn, again and again,
+so that what changes on the machine meanwhile touches all alike.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -16,21 +16,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import charts, machine, results, tables, targets
+from benchmarks import callers, charts, machine, results, tables, targets
+from benchmarks.contenders import Contender
 from benchmarks.load_client import build
 from benchmarks.processes import BenchmarkError
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, Figures, Scenario, Sizes
-from benchmarks.servers import SERVERS, Server
+from benchmarks.servers import SERVERS
 from benchmarks.stage import Stage
+from benchmarks.workers import WORKERS
 
 __all__ = ["main", "measure"]
 
 QUIET_LOAD = 1.0
+CONTENDERS: dict[str, Contender] = {**SERVERS, **WORKERS, **callers.NOTIFIERS, **callers.PUBLISHERS}
 _README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; 0, or 1 if a server could not be measured."""
+    """Run what the command line asks for; 0, or 1 if a contender could not be measured."""
     options = _options(words)
     console = Console(stderr=options.json)
     if not console.is_terminal:
@@ -38,17 +41,15 @@ def main(words: Sequence[str] | None = None) -> int:
         console = Console(stderr=options.json, width=160)
     sizes = QUICK if options.quick else FULL
     runs = options.runs or (1 if options.quick else 3)
-    servers = [SERVERS[name] for name in options.server or SERVERS]
     scenarios = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
-    for server in [server for server in servers if server.missing()]:
-        console.print(f"[yellow]left out: {server.title}: {server.missing()}")
-    servers = [server for server in servers if server.missing() is None]
+    names = _present(scenarios, options.server or CONTENDERS, console)
     load = machine.load_average()
     if not options.quick and load > QUIET_LOAD:
         console.print(f"[yellow]the load is {load:.1f}: other programs will disturb the figures")
-    build()
+    if any(scenario.needs_load_client for scenario in scenarios):
+        build()
     with Stage(users=max(_users(scenario, sizes) for scenario in scenarios)) as stage:
-        measured, failures = measure(scenarios, servers, stage, sizes, runs=runs, console=console)
+        measured, failures = measure(scenarios, names, stage, sizes, runs=runs, console=console)
     for failure in failures:
         console.print(f"[red]{failure}", soft_wrap=True)
     if not options.quick:
@@ -63,63 +64,77 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def measure(
     scenarios: Sequence[Scenario],
-    servers: Sequence[Server],
+    names: Collection[str],
     stage: Stage,
     sizes: Sizes,
     *,
     runs: int,
     console: Console,
 ) -> tuple[results.Results, list[str]]:
-    """Everything asked for; the results, and a sentence for each server that could not be measured."""
+    """What is asked for, of the contenders of these names; and a sentence for each that could not be measured."""
     figures: dict[tuple[str, str], list[Figures]] = {}
     failures = []
     plan = [
-        (scenario, server)
+        (scenario, contender)
         for scenario in scenarios
         for _ in range(min(runs, scenario.runs))
-        for server in servers
-        if server.is_ours or not scenario.ours_only
+        for contender in scenario.contenders.values()
+        if contender.name in names and (contender.is_ours or not scenario.ours_only)
     ]
     bar = Progress(
         TextColumn("{task.description:<60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
     with bar:
         task = bar.add_task("", total=len(plan))
-        for scenario, server in plan:
-            bar.update(task, description=f"{scenario.name}: {server.title}")
+        for scenario, contender in plan:
+            bar.update(task, description=f"{scenario.name}: {contender.title}")
             try:
-                figures.setdefault((scenario.name, server.name), []).append(scenario.run(server, stage, sizes))
+                figures.setdefault((scenario.name, contender.name), []).append(scenario.run(contender, stage, sizes))
             except (BenchmarkError, OSError) as error:
-                failures.append(f"{scenario.name}: {server.title}: {error}")
+                failures.append(f"{scenario.name}: {contender.title}: {error}")
             bar.advance(task)
             if not console.is_terminal:
-                console.print(f"{scenario.name}: {server.title}: done")
+                console.print(f"{scenario.name}: {contender.title}: done")
     summary: results.Results = {}
-    for (scenario_name, server_name), each in figures.items():
+    for (scenario_name, name), each in figures.items():
         if each:
-            summary.setdefault(scenario_name, {})[server_name] = results.summarize(each)
+            summary.setdefault(scenario_name, {})[name] = results.summarize(each)
     return summary, failures
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench", description="Measure Signalbox beside other servers.")
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure Signalbox beside others.")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be given again")
-    parser.add_argument("--server", action="append", choices=SERVERS, help="only this one; may be given again")
-    parser.add_argument("--runs", type=int, help="of each server in each scenario; 3 by default, 1 with --quick")
+    parser.add_argument(
+        "--server", action="append", choices=CONTENDERS, help="only this server, worker or caller; may be given again"
+    )
+    parser.add_argument("--runs", type=int, help="of each in each scenario; 3 by default, 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; keeps nothing")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     return parser.parse_args(words)
 
 
+def _present(scenarios: Sequence[Scenario], names: Collection[str], console: Console) -> list[str]:
+    """The names of those that can be run here; of the others it says why not."""
+    present = []
+    for name in names:
+        wanted = [contender for scenario in scenarios if (contender := scenario.contenders.get(name))]
+        if wanted and (missing := wanted[0].missing()):
+            console.print(f"[yellow]left out: {wanted[0].title}: {missing}")
+        elif wanted:
+            present.append(name)
+    return present
+
+
 def _users(scenario: Scenario, sizes: Sizes) -> int:
     sockets = {"idle": max(sizes.idle), "storm": sizes.storm}
-    return sockets.get(scenario.name, sizes.connections)
+    return sockets.get(scenario.name, sizes.connections) if scenario.needs_load_client else 1
 
 
 def _keep(measured: results.Results, load: float) -> None:
     results.save(measured)
     charts.draw_all(measured)
-    head = f"{machine.describe()}; the server on one core, everything else on the other; load before: {load:.1f}."
+    head = f"{machine.describe()}; what is measured on one core, everything else on the other; load before: {load:.1f}."
     (results.DIRECTORY / "latest.md").write_text(f"{head}\n\n{tables.markdown(measured)}")
     _README.write_text(tables.with_quote(_README.read_text(), measured))
 

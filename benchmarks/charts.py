@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from benchmarks.results import DIRECTORY, Results
-from benchmarks.servers import SERVERS
+from benchmarks.scenarios import SCENARIOS
 
 __all__ = ["bar_chart", "draw_all"]
 
@@ -73,6 +73,14 @@ _CHARTS = (
         "growth of the server's memory; less is better",
         "{:.1f} KB".format,
     ),
+    _Chart(
+        "worker",
+        "jobs_per_second",
+        "One worker process: jobs a second that do nothing",
+        "on one core; ours with leases, acks and the order of each key; more is better; logarithmic",
+        _rate,
+        is_logarithmic=True,
+    ),
 )
 
 
@@ -80,11 +88,11 @@ def draw_all(results: Results) -> list[str]:
     """Draw what has been measured into the results directory; the names of the files."""
     written = []
     for chart in _CHARTS:
-        servers = results.get(chart.scenario, {})
+        measured = results.get(chart.scenario, {})
         bars = [
-            (SERVERS[name].title, float(servers[name][chart.figure]), _kind(name))
-            for name in SERVERS
-            if servers.get(name, {}).get(chart.figure) and not servers[name].get("fell_behind")
+            (contender.title, float(measured[name][chart.figure]), _kind(name))
+            for name, contender in SCENARIOS[chart.scenario].contenders.items()
+            if measured.get(name, {}).get(chart.figure) and not measured[name].get("fell_behind")
         ]
         if not bars:
             continue

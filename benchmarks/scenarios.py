@@ -6,14 +6,16 @@ Owns the sizes, what a run does and which figures it gives. Does not own repeati
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from benchmarks import machine
+from benchmarks import callers, machine, workers
+from benchmarks.contenders import Contender
 from benchmarks.load_client import LoadClient
 from benchmarks.processes import Process, free_port
 from benchmarks.rig import Figures, Publishing, Rig, connect, measure, rig
-from benchmarks.servers import TOPIC, Server
+from benchmarks.servers import SERVERS, TOPIC, Server
 from benchmarks.stage import Stage
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Figures", "Scenario", "Sizes"]
@@ -33,12 +35,16 @@ class Sizes:
     seconds: float
     idle: tuple[int, ...]
     storm: int
+    # For so long a worker has jobs, about.
+    work_seconds: float
+    # Calls of what is quick; what is not is called less often.
+    calls: int
     # Of a storm: how many clients are on their way in at a time; each that is in is followed by another.
     in_flight: int = 256
 
 
-FULL = Sizes(connections=1_000, seconds=5.0, idle=(5_000, 10_000), storm=2_000)
-QUICK = Sizes(connections=20, seconds=1.0, idle=(100,), storm=100)
+FULL = Sizes(connections=1_000, seconds=5.0, idle=(5_000, 10_000), storm=2_000, work_seconds=5.0, calls=400)
+QUICK = Sizes(connections=20, seconds=1.0, idle=(100,), storm=100, work_seconds=0.1, calls=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +53,23 @@ class Scenario:
     Attributes:
         name: For --scenario, and in the results.
         title: For people.
-        run: Measures one server once.
+        run: Measures one contender once.
+        contenders: Who is measured, by name.
         ours_only: Needs notifications from end to end.
         runs: How often, at most: memory is the same each time.
     """
 
     name: str
     title: str
-    run: Callable[[Server, Stage, Sizes], Figures]
+    run: Callable[[Any, Stage, Sizes], Figures]
+    contenders: Mapping[str, Contender] = field(default_factory=lambda: SERVERS)
     ours_only: bool = False
     runs: int = 100
+
+    @property
+    def needs_load_client(self) -> bool:
+        """Whether somebody connects."""
+        return self.contenders is SERVERS
 
 
 def _fanout(server: Server, stage: Stage, sizes: Sizes) -> Figures:
@@ -159,6 +172,14 @@ def _end_to_end(server: Server, stage: Stage, sizes: Sizes) -> Figures:
         return measure(on, "notify", users, rate=50.0, seconds=sizes.seconds * 2)
 
 
+def _work(worker: workers.Worker, stage: Stage, sizes: Sizes) -> Figures:
+    return workers.measure(worker, stage, seconds=sizes.work_seconds)
+
+
+def _call(caller: callers.Caller, stage: Stage, sizes: Sizes) -> Figures:
+    return callers.measure(caller, stage, calls=sizes.calls)
+
+
 _ALL = (
     Scenario(name="fanout", title="Fan-out, flat out: 1 topic, 1,000 sockets", run=_fanout),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
@@ -167,5 +188,8 @@ _ALL = (
     Scenario(name="storm", title="Connect storm: 2,000 sessions at once", run=_storm),
     Scenario(name="end-to-end", title="notify() to socket, 50 a second", run=_end_to_end, ours_only=True),
     Scenario(name="slow", title="5 sockets that do not read beside 50 that do", run=_slow),
+    Scenario(name="worker", title="One worker process, jobs that do nothing", run=_work, contenders=workers.WORKERS),
+    Scenario(name="notify", title="notify() to 1, 100 and 10,000 people", run=_call, contenders=callers.NOTIFIERS),
+    Scenario(name="publish", title="100 messages on a topic", run=_call, contenders=callers.PUBLISHERS),
 )
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -51,9 +51,9 @@ class Stage:
             "ALLOWED_HOSTS": "127.0.0.1",
             "LOG_LEVEL": "WARNING",
             "PYTHONUNBUFFERED": "1",
+            # Never that of the site to which DATABASE_URL belongs.
+            "DATABASE_URL": os.environ.get("BENCHMARK_DATABASE_URL", ""),
         }
-        if database_url := os.environ.get("BENCHMARK_DATABASE_URL"):
-            self.environment["DATABASE_URL"] = database_url
         self._redis: Process | None = None
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
 """
 The results as tables: on the terminal and as Markdown, with the same columns.
 
-Owns which figures of a scenario are shown and how; and the comparisons with uWebSockets.js and with stock Channels.
+Owns which figures of a scenario are shown and how; and the comparisons with a fast peer and with the usual one.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +15,20 @@ from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
 
-__all__ = ["COLUMNS", "FAST", "STOCK", "Column", "markdown", "quote", "rows", "terminal", "with_quote"]
+__all__ = [
+    "COLUMNS",
+    "FAST",
+    "QUICKEST_QUEUE",
+    "STOCK",
+    "Column",
+    "markdown",
+    "quote",
+    "rows",
+    "terminal",
+    "with_quote",
+]
 
-FAST, STOCK = "uwebsockets", "channels-pubsub-uvicorn"
+FAST, STOCK, QUICKEST_QUEUE = "uwebsockets", "channels-pubsub-uvicorn", "huey"
 _NO_FIGURE = "–"
 
 
@@ -114,6 +125,28 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("of the 5, closed", "stalled_closed", _count),
         _LOST,
     ),
+    "worker": (
+        Column("jobs/s", "jobs_per_second", _count),
+        Column("to huey", "jobs_per_second", _times, QUICKEST_QUEUE),
+        Column("worker CPU a job", "worker_cpu_us", _micro),
+        Column("Redis CPU a job", "redis_cpu_us", _micro),
+        Column("worker's core", "worker_core_used", "{:.0%}".format),
+        _LOST,
+        Column("doubled", "doubled", _count),
+    ),
+    "notify": (
+        Column("1 person, ms", "ms_1", "{:.2f}".format),
+        Column("100 people, ms", "ms_100", "{:.2f}".format),
+        Column("10,000 people, ms", "ms_10000", _milli),
+        Column("people/s", "recipients_per_second", _count),
+        _LOST,
+    ),
+    "publish": (
+        Column("one after another, each", "in_turn_us", _micro),
+        Column("CPU", "cpu_us", _micro),
+        Column("all together, each", "together_us", _micro),
+        Column("one after another, to publish()", "in_turn_us", _times, "signalbox-publish"),
+    ),
 }
 
 
@@ -125,14 +158,20 @@ _QUOTED = (
     ("idle", Column("idle connection, of 10,000", "kb_per_connection_10000", _kilobytes)),
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
+# Further down, each a table of its own.
+_QUOTED_TABLES = ("worker", "notify")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 
 def rows(scenario: str, results: Results) -> list[list[str]]:
-    """The body of a scenario's table: a title and a cell for each column, server by server."""
-    servers = results.get(scenario, {})
-    known = [name for name in SERVERS if name in servers]
-    return [[SERVERS[name].title, *(column.text(servers, name) for column in COLUMNS[scenario])] for name in known]
+    """The body of a scenario's table: a title and a cell for each column, contender by contender."""
+    measured, contenders = results.get(scenario, {}), SCENARIOS[scenario].contenders
+    columns = COLUMNS[scenario]
+    return [
+        [contender.title, *(column.text(measured, name) for column in columns)]
+        for name, contender in contenders.items()
+        if name in measured
+    ]
 
 
 def terminal(scenario: str, results: Results) -> Table:
@@ -152,10 +191,7 @@ def markdown(results: Results) -> str:
     for scenario in SCENARIOS:
         if scenario not in results:
             continue
-        titles = ["", *(column.title for column in COLUMNS[scenario])]
-        lines = [f"### {SCENARIOS[scenario].title}", "", _line(titles), _line(["---", *["---:"] * len(titles[1:])])]
-        lines += [_line(row) for row in rows(scenario, results)]
-        parts.append("\n".join(lines) + "\n")
+        parts.append(f"### {SCENARIOS[scenario].title}\n\n{_table(scenario, results)}")
     return "\n".join(parts)
 
 
@@ -168,7 +204,8 @@ def quote(results: Results) -> str:
         cells = [column.text(servers, name) if name in servers else _NO_FIGURE for servers, column in scenarios]
         if set(cells) != {_NO_FIGURE}:
             lines.append(_line([server.title, *cells]))
-    return "\n".join(lines) + "\n"
+    tables = [f"\n{SCENARIOS[name].title}:\n\n{_table(name, results)}" for name in _QUOTED_TABLES if results.get(name)]
+    return "\n".join(lines) + "\n" + "".join(tables)
 
 
 def with_quote(text: str, results: Results) -> str:
@@ -176,6 +213,12 @@ def with_quote(text: str, results: Results) -> str:
     before, start, rest = text.partition(_QUOTE[0])
     _, end, after = rest.partition(_QUOTE[1])
     return before + start + quote(results) + end + after if end else text
+
+
+def _table(scenario: str, results: Results) -> str:
+    titles = ["", *(column.title for column in COLUMNS[scenario])]
+    lines = [_line(titles), _line(["---", *["---:"] * len(titles[1:])])]
+    return "\n".join([*lines, *(_line(row) for row in rows(scenario, results))]) + "\n"
 
 
 def _line(cells: list[str]) -> str:

@@ -69,6 +69,16 @@ def _of(scenario: str, name: str, server: str = "signalbox", *, to: str | None =
     return value
 
 
+def _best_queue(results: Results) -> float:
+    """The faster of our two ways, as a multiple of the fastest library that was measured."""
+    rates = {name: figures["jobs_per_second"] for name, figures in results.get("worker", {}).items()}
+    ours = [rate for name, rate in rates.items() if name.startswith("signalbox")]
+    others = [rate for name, rate in rates.items() if not name.startswith("signalbox")]
+    if not ours or not others:
+        raise _NotMeasured
+    return float(max(ours) / max(others))
+
+
 def _lost(results: Results) -> float:
     """Messages that any of ours lost or doubled, anywhere."""
     ours = [
@@ -116,4 +126,18 @@ TARGETS = (
     Target("10,000 connections in one process, failed", _of("idle", "failed_10000"), 0, is_floor=False),
     Target("notify() to socket at 50/s, p99 ms", _of("end-to-end", "p99_ms"), 15, is_floor=False),
     Target("connect storm of 2,000 sessions, a second", _of("storm", "connects_per_second"), 500, is_floor=True),
+    Target(
+        "no-op worker, batches, a second", _of("worker", "jobs_per_second", "signalbox-batches"), 25_000, is_floor=True
+    ),
+    Target(
+        "no-op worker, one by one, a second",
+        _of("worker", "jobs_per_second", "signalbox-single"),
+        25_000,
+        is_floor=True,
+    ),
+    Target("no-op worker, × the best library", _best_queue, 20, is_floor=True),
+    Target("notify() to 10,000 on SQLite, ms", _of("notify", "ms_10000", "signalbox-sqlite"), 1_000, is_floor=False),
+    Target(
+        "notify() to 10,000 on PostgreSQL, ms", _of("notify", "ms_10000", "signalbox-postgresql"), 1_000, is_floor=False
+    ),
 )

@@ -1,7 +1,19 @@
 #!/bin/sh
-# Fetch the servers that the benchmark compares with into this directory. Nothing is installed on the machine.
+# Fetch the servers and task queues that the benchmark compares with into this directory. Nothing is installed on the machine.
 set -eu
 cd "$(dirname "$0")"
+
+python=../../.venv/bin/python
+test -x $python || python=python3
+if ! cmp -s requirements.txt python/requirements.txt; then
+    pip="python/bin/python -m pip install -qq --disable-pip-version-check --no-input"
+    if $python -m venv --clear python && $pip -r requirements.txt; then
+        cp requirements.txt python/
+    else
+        rm -rf python
+        echo "The task queues cannot be had from PyPI: they are left out" >&2
+    fi
+fi
 
 if command -v npm >/dev/null; then
     npm ci --ignore-scripts --no-audit --no-fund --loglevel error

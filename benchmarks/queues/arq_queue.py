@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from arq import create_pool
 from arq.connections import RedisSettings
-from arq.worker import Worker
+from arq.worker import Worker, func
 
 from benchmarks.queues.ledger import Ledger
 from benchmarks.queues.program import run
@@ -41,7 +41,7 @@ def work(url: str, ledger: Ledger, max_jobs: str) -> None:
 
     async def main() -> None:
         worker = Worker(
-            functions=[nothing],
+            functions=[func(nothing, name="nothing")],
             redis_settings=RedisSettings.from_dsn(url),
             max_jobs=int(max_jobs),
             keep_result=0,

@@ -4,7 +4,6 @@ Our StreamWorker with a handler that does nothing.
 Owns its set-up: leases, acks and the order of each key are on, as the relay and the bot have them; 1,000 keys.
 """
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 

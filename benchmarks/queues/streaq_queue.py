@@ -20,7 +20,7 @@ def enqueue(url: str, count: int) -> None:
     """By its own `enqueue_many`."""
     worker = Worker(redis_url=url)
 
-    @worker.task(ttl=0)
+    @worker.task(ttl=0, name="nothing")
     async def nothing(number: int) -> None: ...
 
     async def main() -> None:
@@ -36,7 +36,7 @@ def work(url: str, ledger: Ledger, concurrency: str) -> None:
     """So many tasks at a time."""
     worker = Worker(redis_url=url, concurrency=int(concurrency), anyio_kwargs={"use_uvloop": True})
 
-    @worker.task(ttl=0)
+    @worker.task(ttl=0, name="nothing")
     async def nothing(number: int) -> None:
         ledger.mark(number)
 

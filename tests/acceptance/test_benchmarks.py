@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from benchmarks import charts, results, tables, targets
+from benchmarks.callers import NOTIFIERS, PUBLISHERS
 from benchmarks.load_client import compiler
+from benchmarks.queues.ledger import Ledger
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
+from benchmarks.workers import WORKERS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 needs_load_client = pytest.mark.skipif(
@@ -23,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def quick_run(*words: str) -> dict[str, Any]:
-    """What `make bench ARGS="--quick --json …"` prints, from 20 connections and about a second."""
+    """What `make bench ARGS="--quick --json …"` prints, from about a second or a few thousand jobs."""
     environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json", "--server", "signalbox", *words],
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", *words],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -43,13 +46,51 @@ def quick_run(*words: str) -> dict[str, Any]:
 def test_a_quick_run_counts_every_message_on_every_socket() -> None:
     """Fan-out to 20 real sockets: each got each message once, and the figures are there; nothing kept is changed."""
     before = results.load()
-    figures = quick_run("--scenario", "fanout")["fanout"]["signalbox"]
+    figures = quick_run("--scenario", "fanout", "--server", "signalbox")["fanout"]["signalbox"]
     assert figures["published"] > 0
     assert figures["delivered"] == 20 * figures["published"]
     assert (figures["lost"], figures["doubled"], figures["closed"]) == (0, 0, 0)
     assert figures["deliveries_per_second"] > 0
     assert figures["runs"] == 1
     assert results.load() == before
+
+
+@needs_load_client
+def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
+    """Both forms of our worker run each job once; notify() writes every row and every entry; publishing is timed."""
+    scenarios = ("--scenario", "worker", "--scenario", "notify", "--scenario", "publish")
+    names = ("signalbox-batches", "signalbox-single", "signalbox-sqlite", *PUBLISHERS)
+    measured = quick_run(*scenarios, *(word for name in names for word in ("--server", name)))
+    for name in ("signalbox-batches", "signalbox-single"):
+        figures = measured["worker"][name]
+        assert figures["jobs"] >= 1000
+        assert figures["jobs_per_second"] > 0
+        assert (figures["lost"], figures["doubled"]) == (0, 0)
+    figures = measured["notify"]["signalbox-sqlite"]
+    assert (figures["lost"], figures["doubled"]) == (0, 0)
+    assert 0 < figures["ms_1"] < figures["ms_10000"]
+    assert all(measured["publish"][name]["in_turn_us"] > 0 for name in PUBLISHERS)
+
+
+def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> None:
+    """Another process's marks count too, as they are in the file."""
+    ledger, other = (Ledger(tmp_path / "ledger", 5) for _ in range(2))
+    for number in (0, 1, 1):
+        ledger.mark(number)
+    other.mark(4)
+    assert (ledger.done_count(), ledger.doubled_count()) == (3, 1)
+
+
+def test_the_worker_is_compared_with_the_best_library_of_the_run() -> None:
+    """Our faster way beside their fastest one; without either the target is left open."""
+    rates = {"signalbox-batches": 80_000, "signalbox-single": 30_000, "arq": 1_000, "huey": 5_000}
+    measured = {"worker": {name: {"jobs_per_second": rate, "lost": 0, "doubled": 0} for name, rate in rates.items()}}
+    (outcome,) = [each for each in targets.check(measured) if each.target.text == "no-op worker, × the best library"]
+    assert (outcome.value, outcome.is_met) == (16, False)
+    (alone,) = [each for each in targets.check({}) if each.target.text == outcome.target.text]
+    assert alone.is_met is None
+    assert "| huey, 1 thread | 5,000 | 1.00 × |" in tables.markdown(measured)
+    assert tables.quote(measured).count("| Signalbox, batches of up to 100 | 80.0 k | 16 × |") == 1
 
 
 def test_tables_and_charts_show_what_is_there_and_nothing_else() -> None:
@@ -75,6 +116,9 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     """What can be measured can be shown."""
     assert set(tables.COLUMNS) == set(SCENARIOS)
     assert {tables.FAST, tables.STOCK} <= set(SERVERS)
+    assert tables.QUICKEST_QUEUE in WORKERS
+    names = [name for each in (SERVERS, WORKERS, NOTIFIERS, PUBLISHERS) for name in each]
+    assert len(names) == len(set(names)), "a name says who it is"
 
 
 def test_the_readme_quotes_what_was_measured_last() -> None:

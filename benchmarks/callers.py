@@ -1,0 +1,90 @@
+"""
+Those who say it: `notify()` on each database, and the ways to publish on a topic from sync and from async code.
+
+Owns the list and how one is measured. Does not own the calls (calling), which run in a process of their own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import redis
+
+from benchmarks import machine
+from benchmarks.processes import ROOT, BenchmarkError
+from benchmarks.stage import Stage
+
+__all__ = ["NOTIFIERS", "PUBLISHERS", "Caller", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """
+    Attributes:
+        name, title, is_ours: As in Contender.
+        way: What benchmarks.calling does.
+        is_on_server: Needs a database server, of which DATABASE_URL says where it is.
+        settings: The Django settings module, if not the project's own.
+    """
+
+    name: str
+    title: str
+    way: str
+    is_ours: bool = True
+    is_on_server: bool = False
+    settings: str = "project.settings"
+
+    def missing(self) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return "set DATABASE_URL" if self.is_on_server and not os.environ.get("DATABASE_URL") else None
+
+
+def measure(caller: Caller, stage: Stage, *, calls: int) -> dict[str, float]:
+    """Let it call: so many times what is quick, and less often what is not."""
+    environment = {
+        **stage.process_environment(),
+        "DJANGO_SETTINGS_MODULE": caller.settings,
+        "BENCHMARK_LAYER": "pubsub",
+    }
+    if caller.is_on_server:
+        environment["DATABASE_URL"] = os.environ["DATABASE_URL"]
+    with redis.Redis.from_url(stage.redis_url) as client:
+        client.flushall()
+    command = [sys.executable, "-m", "benchmarks.calling", caller.way, str(calls)]
+    result = subprocess.run(  # noqa: S603 - our own program
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=machine.pinned(machine.SERVER_CORE),
+    )
+    if result.returncode:
+        raise BenchmarkError(f"{command!r} failed:\n{result.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(result.stdout)
+    return figures
+
+
+_STOCK = "benchmarks.stock.settings"
+_NOTIFIERS = (
+    Caller(name="signalbox-sqlite", title="notify(), SQLite", way="notify"),
+    Caller(name="signalbox-postgresql", title="notify(), PostgreSQL", way="notify-test-database", is_on_server=True),
+)
+_PUBLISHERS = (
+    Caller(name="signalbox-publish", title="publish(), sync", way="publish"),
+    Caller(name="signalbox-apublish", title="apublish(), async", way="apublish"),
+    Caller(name="signalbox-group-send", title="async_to_sync(group_send), our layer", way="group-send"),
+    Caller(
+        name="channels-group-send",
+        title="async_to_sync(group_send), channels_redis pubsub",
+        way="group-send",
+        is_ours=False,
+        settings=_STOCK,
+    ),
+)
+# By name, in the order of the tables.
+NOTIFIERS: dict[str, Caller] = {caller.name: caller for caller in _NOTIFIERS}
+PUBLISHERS: dict[str, Caller] = {caller.name: caller for caller in _PUBLISHERS}
