@@ -33,6 +33,10 @@ CONTENT_SECURITY_POLICY = {
 ICONS = {
     "Event": "campaign",
     "Notification": "notifications",
+    "Delivery": "local_shipping",
+    "Preference": "tune",
+    "Destination": "alternate_email",
+    "PushSubscription": "install_desktop",
     "User": "person",
     "Group": "group",
     "Order": "receipt_long",
@@ -105,7 +109,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _pages(site: AdminSite, request: HttpRequest) -> list[dict[str, Any]]:
-    from notifications.models import Event
+    from notifications.models import Delivery, Event
 
     return [
         {
@@ -116,5 +120,6 @@ def _pages(site: AdminSite, request: HttpRequest) -> list[dict[str, Any]]:
             "view_only": True,
             "icon": page.icon,
         }
-        for page in site.get_model_admin(Event).pages(request)
+        for model in (Event, Delivery)
+        for page in site.get_model_admin(model).pages(request)
     ]

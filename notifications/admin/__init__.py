@@ -1,14 +1,15 @@
 """
-The admin of notifications: events, notifications and deliveries as history, what users want, sending one, and the
-delivery statistics.
+The admin of notifications: events, notifications and deliveries as history, what users want, sending one, the delivery
+statistics, and what was given up.
 
 Works in any Django admin, and looks like django-unfold where that is installed. Owns no writing: sending calls
-`services.notify`.
+`services.notify`, sending again `deliveries.reopen`, and dead letters are moved by `realtime.streams`.
 """
 
 from notifications.admin.deliveries import DeliveryAdmin, DestinationAdmin, PreferenceAdmin, PushSubscriptionAdmin
-from notifications.admin.events import AdminPage, EventAdmin
+from notifications.admin.events import EventAdmin
 from notifications.admin.notifications import NotificationAdmin
+from notifications.admin.pages import AdminPage
 
 __all__ = [
     "AdminPage",

@@ -1,7 +1,6 @@
 """Events in the admin: what happened, to whom it was told, how far that has come. Owns the pages reached from there."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
@@ -12,30 +11,20 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from notifications.admin.history import HistoryAdmin, clip, time_column, users_matching
-from notifications.admin.looks import HAS_UNFOLD
+from notifications.admin.pages import AdminPage
 from notifications.admin.send_view import send_view
 from notifications.admin.states import STATES, badge, state_of
 from notifications.admin.statistics_view import statistics_view
 from notifications.inbox import safe_href
 from notifications.models import Event, Notification
 
-__all__ = ["AdminPage", "EventAdmin"]
+__all__ = ["EventAdmin"]
 
 # Recipients that an event's own page shows; the list of notifications has them all, in pages.
 RECIPIENTS_SHOWN = 50
 # The filter by kind offers the kinds of the latest events: asking all of a million rows takes too long.
 EVENTS_ASKED_FOR_KINDS = 10_000
 KINDS_OFFERED = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminPage:
-    """A page of the admin that is no list of rows."""
-
-    name: str
-    url: str
-    # A Material symbol, for looks that have them.
-    icon: str
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -130,12 +119,6 @@ class EventAdmin(HistoryAdmin):
             Q(idempotency_key=word),
             Q(pk__in=told.values("event")),
         ]
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The list, with the pages beside it."""
-        context = {"pages": self.pages(request), "has_unfold": HAS_UNFOLD, **(extra_context or {})}
-        response: HttpResponse = super().changelist_view(request, context)
-        return response
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

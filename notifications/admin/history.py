@@ -1,28 +1,29 @@
 """
 What the admin of events and of notifications have in common: history, which nobody rewrites, of a million rows.
 
-Nothing here adds or changes a row. Deleting is possible for who holds the delete permission: what was said in error, or
-what a person wants removed. An event takes its notifications with it. A browser that has shown one already keeps it
-until it reads its inbox anew.
+Nothing here adds or changes a row, and no list has actions unless it says so. Deleting is possible for who holds the
+delete permission: what was said in error, or what a person wants removed. An event takes its notifications with it. A
+browser that has shown one already keeps it until it reads its inbox anew.
 """
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from notifications.admin.looks import ModelAdmin
+from notifications.admin.looks import HAS_UNFOLD, ModelAdmin
+from notifications.admin.pages import AdminPage
 
 __all__ = ["COUNT_LIMIT", "BoundedPaginator", "HistoryAdmin", "clip", "time_column", "users_matching"]
 
@@ -54,7 +55,7 @@ class BoundedPaginator(_Paginator):
 class HistoryAdmin(ModelAdmin):
     """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
 
-    actions = None
+    actions: Sequence[str] | None = None
     list_per_page = 50
     list_max_show_all = 0
     paginator = BoundedPaginator
@@ -74,6 +75,16 @@ class HistoryAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody: it is history."""
         return False
+
+    def pages(self, request: HttpRequest) -> list[AdminPage]:
+        """The pages beside the list that the user may open."""
+        return []
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, with the pages beside it."""
+        context = {"pages": self.pages(request), "has_unfold": HAS_UNFOLD, **(extra_context or {})}
+        response: HttpResponse = super().changelist_view(request, context)
+        return response
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """The list; it says how many rows a search found only if one was made."""

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 
 from notifications import statistics
 from notifications.admin import chart
@@ -40,9 +41,16 @@ def statistics_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResp
         "figures": _figures(found),
         "chart": chart.draw(found.hours),
         "now": _now(found),
+        "dead_letters_url": _dead_letters_url(request, site),
     }
     request.current_app = site.name
     return TemplateResponse(request, "admin/notifications/statistics.html", context)
+
+
+def _dead_letters_url(request: HttpRequest, site: admin.AdminSite) -> str:
+    """Where the dead letters are, for who may see them."""
+    may_view = request.user.has_perm("notifications.view_dead_letters")
+    return reverse(f"{site.name}:notifications_delivery_dead_letters") if may_view else ""
 
 
 def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:

@@ -22,6 +22,8 @@ PAGES = (
     "notifications/event/?q=office&published=yes",
     "notifications/event/statistics/",
     "notifications/notification/?state=waiting",
+    "notifications/delivery/",
+    "notifications/delivery/dead-letters/",
     "auth/user/",
     "auth/user/add/",
     "auth/group/add/",

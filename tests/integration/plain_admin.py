@@ -69,6 +69,8 @@ def main() -> None:
         f"notifications/event/{event.pk}/delete/",
         "notifications/notification/",
         "notifications/notification/?state=waiting",
+        "notifications/delivery/",
+        "notifications/delivery/dead-letters/",
         f"notifications/notification/{event.notifications.get().pk}/change/",
         "autocomplete/?app_label=notifications&model_name=notification&field_name=recipient&term=bo",
     ):

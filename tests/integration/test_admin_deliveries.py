@@ -1,6 +1,7 @@
 """Deliveries and preferences in the admin: what became of each, and no secret."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -94,3 +95,42 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
         Delivery.objects.create(notification=notification, transport="console", answer=f"answer {number}")
     with django_assert_max_num_queries(12):  # type: ignore[operator]
         assert "answer 19" in page(admin_client, f"{ADMIN}/delivery/")
+
+
+def resend(client: Client, *deliveries: Delivery) -> str:
+    """What the list says after "Send again those that failed" for these."""
+    form = {"action": "resend", "_selected_action": [each.pk for each in deliveries]}
+    return client.post(f"{ADMIN}/delivery/", form, follow=True).content.decode()
+
+
+def test_failed_deliveries_are_sent_again_and_that_is_recorded(admin_client: Client, delivery: Delivery) -> None:
+    """Under the key they had; those that were sent stay as they are."""
+    sent = Delivery.objects.create(notification=delivery.notification, transport="email", state="sent", due_at=None)
+    assert "1 failed delivery goes out again" in resend(admin_client, delivery, sent)
+    again = Delivery.objects.get(pk=delivery.pk)
+    assert (again.state, again.attempts, again.key) == ("pending", 0, delivery.key)
+    assert again.due_at is not None
+    assert Delivery.objects.get(pk=sent.pk).state == "sent"
+    record = LogEntry.objects.get()
+    assert (record.user.username, record.change_message) == ("admin", f"Sent 1 again: {delivery.pk}.")
+    assert "None of those selected has failed." in resend(admin_client, delivery, sent)
+    assert LogEntry.objects.count() == 1
+
+
+def test_sending_again_needs_its_own_permission(delivery: Delivery) -> None:
+    """Who may only look, or delete, is offered nothing and can do nothing."""
+    looker = make_staff("view_delivery", "delete_delivery")
+    assert "_selected_action" not in page(looker, f"{ADMIN}/delivery/")
+    resend(looker, delivery)
+    assert Delivery.objects.get(pk=delivery.pk).state == "failed"
+    sender = make_staff("view_delivery", "resend_delivery")
+    assert "delete_selected" not in page(sender, f"{ADMIN}/delivery/")
+    resend(sender, delivery)
+    assert Delivery.objects.get(pk=delivery.pk).state == "pending"
+
+
+def test_dead_letters_are_found_beside_the_list_and_in_the_menu_by_who_may_see_them() -> None:
+    """And by nobody else."""
+    allowed, other = make_staff("view_delivery", "view_dead_letters"), make_staff("view_delivery")
+    assert page(allowed, f"{ADMIN}/delivery/").count("/delivery/dead-letters/") == 2
+    assert "/delivery/dead-letters/" not in page(other, f"{ADMIN}/delivery/")

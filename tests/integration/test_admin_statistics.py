@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications.admin import chart
-from notifications.models import Event, Notification
+from notifications.models import Delivery, Event, Notification
 from notifications.statistics import Hour
 from realtime import conf
 from tests.domain import make_users
@@ -97,6 +97,23 @@ def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) ->
     assert len(found["hours"]) == 24
     assert found["hours"][-1]["created"] == 3
     assert {group["name"] for group in found["redis"]["groups"]} == {"relay", "bot"}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_told")
+def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_client: Client) -> None:
+    """On the page and as JSON; what is in the hands of a bot is pending."""
+    states = {"email": ("sent", "failed", "skipped"), "console": ("pending", "sending", "sent")}
+    for transport, each in states.items():
+        for notification, state in zip(Notification.objects.order_by("pk"), each, strict=True):
+            Delivery.objects.create(notification=notification, transport=transport, state=state)
+    table = re.search(r'<table class="sb-table sb-deliveries">.*?</table>', page(admin_client, STATISTICS), re.DOTALL)
+    assert table is not None
+    cells = re.findall(r"<th scope=\"row\">(\w+)</th>|<td>(\d+)</td>", table[0])
+    assert [name or count for name, count in cells] == ["console", "1", "0", "0", "2", "email", "1", "1", "1", "0"]
+    found = admin_client.get(f"{STATISTICS}?format=json").json()["deliveries"]
+    assert found[0] == {"transport": "console", "sent": 1, "failed": 0, "skipped": 0, "pending": 2}
+    assert [each["transport"] for each in found] == ["console", "email"]
 
 
 @pytest.mark.django_db

@@ -1,0 +1,224 @@
+"""
+The page "Dead letters": what was given up, and replaying or purging it, with a confirmation and a record.
+
+Owns who may, what is asked before anything is done, and the record in Django's log of the admin. Does not own finding
+(dead_letters) nor moving (realtime.streams.dead_letters).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import redis
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, DELETION
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from notifications.admin.dead_letters import ACT_LIMIT, PAGE_SIZE, Query, find_chosen, is_letter_id, read_page
+from notifications.admin.records import begin_record
+from realtime.conf import keys, sync_redis
+from realtime.streams.dead_letters import DeadLetter, purge, replay
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import GroupStatus, known_streams, read_status
+
+if TYPE_CHECKING:
+    from notifications.admin.deliveries import DeliveryAdmin
+
+__all__ = ["dead_letters_view"]
+
+# Characters of the search's word, and ids that the record of an action names.
+WORD_LIMIT = 150
+IDS_LOGGED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """One thing that can be done with dead letters."""
+
+    name: str
+    done: str
+    permission: str
+    log_flag: int
+    do: Callable[[redis.Redis, GroupKeys, Sequence[DeadLetter]], int]
+    # What the one who does it should know before.
+    remark: str
+
+
+DEEDS = {
+    deed.name: deed
+    for deed in (
+        Deed(
+            name="replay",
+            done="replayed",
+            permission="notifications.replay_dead_letters",
+            log_flag=CHANGE,
+            do=replay,
+            remark=(
+                "Each goes back to the group that gave it up, before what is newer of the same user, with all its "
+                "attempts; workers take it within seconds. Mend first what made it fail."
+            ),
+        ),
+        Deed(
+            name="purge",
+            done="purged",
+            permission="notifications.purge_dead_letters",
+            log_flag=DELETION,
+            do=purge,
+            remark="They are thrown away for good. What was said to whom stays in the database.",
+        ),
+    )
+}
+
+
+def dead_letters_view(request: HttpRequest, delivery_admin: "DeliveryAdmin") -> HttpResponse:
+    """
+    Show the dead letters of a group; by POST, ask for a confirmation, then replay or purge them.
+
+    Raises:
+        PermissionDenied: The user lacks notifications.view_dead_letters, or the permission for what is to be done.
+    """
+    if not request.user.has_perm("notifications.view_dead_letters"):
+        raise PermissionDenied
+    page = _View(request, delivery_admin)
+    try:
+        return page.act() if request.method == "POST" else page.show()
+    except redis.RedisError as error:
+        return page.say_away(error)
+
+
+class _View:
+    """One request."""
+
+    def __init__(self, request: HttpRequest, delivery_admin: "DeliveryAdmin") -> None:
+        self._request = request
+        self._admin = delivery_admin
+        self._site: admin.AdminSite = delivery_admin.admin_site
+        self._input = request.POST if request.method == "POST" else request.GET
+
+    def show(self) -> HttpResponse:
+        """The list of one group, beside the names of all groups."""
+        groups = self._groups()
+        query = self._query(groups)
+        until = self._input.get("until", "")
+        context: dict[str, Any] = {"query": query, "until": until if is_letter_id(until) else ""}
+        if query is not None:
+            context["page"] = page = read_page(sync_redis(), query, until=context["until"] or None)
+            context["older_url"] = self._url(query, until=page.older_from) if page.older_from else ""
+            context["newest_url"] = self._url(query)
+        context["groups"] = [
+            (each, status, self._url(each), query is not None and each.keys == query.keys) for each, status in groups
+        ]
+        context["deeds"] = [deed for deed in DEEDS.values() if self._request.user.has_perm(deed.permission)]
+        return self._render("dead_letters.html", context)
+
+    def act(self) -> HttpResponse:
+        """Ask whether it is meant; if that was confirmed, do it, record it and say how many."""
+        name, _, scope = self._input.get("do", "").partition(" ")
+        deed = DEEDS.get(name)
+        query = self._query(self._groups())
+        if deed is None or query is None or scope not in ("selected", "all"):
+            return self._back(query, messages.ERROR, "Nothing was done: this is no question that the page asks.")
+        if not self._request.user.has_perm(deed.permission):
+            raise PermissionDenied
+        ids = None if scope == "all" else [id for id in self._input.getlist("id")[:PAGE_SIZE] if is_letter_id(id)]
+        if ids == []:
+            return self._back(query, messages.WARNING, f"Nothing was {deed.done}: select dead letters first.")
+        if self._input.get("confirmed") == "yes":
+            return self._do(deed, query, ids)
+        return self._ask(deed, query, ids)
+
+    def say_away(self, error: redis.RedisError) -> HttpResponse:
+        """The page without anything of Redis."""
+        return self._render("dead_letters.html", {"redis_error": str(error) or type(error).__name__, "query": None})
+
+    def _ask(self, deed: Deed, query: Query, ids: list[str] | None) -> HttpResponse:
+        found = [letter.id for turn in find_chosen(sync_redis(), query, ids=ids, until=None) for letter in turn]
+        if not found:
+            return self._back(query, messages.WARNING, f"Nothing was {deed.done}: they are no dead letters any more.")
+        context = {
+            "deed": deed,
+            "query": query,
+            "count": len(found),
+            "is_full": ids is None and len(found) == ACT_LIMIT,
+            "scope": "all" if ids is None else "selected",
+            "ids": () if ids is None else found,
+            # What is given up from now on was not in the count.
+            "until": found[-1] if ids is None else "",
+            "cancel_url": self._url(query),
+        }
+        return self._render("dead_letters_confirm.html", context)
+
+    def _do(self, deed: Deed, query: Query, ids: list[str] | None) -> HttpResponse:
+        until = self._input.get("until", "")
+        if ids is None and not is_letter_id(until):
+            return self._back(query, messages.ERROR, "Nothing was done: the confirmation is incomplete.")
+        # Before anything is done, so that nothing is done without a record.
+        subject = f"dead letters of {query.stream}, {query.group}"
+        record = begin_record(self._request, deed.log_flag, subject, f"Began to {deed.name} them.")
+        count, away = 0, ""
+        named: list[str] = []
+        try:
+            for turn in find_chosen(sync_redis(), query, ids=ids, until=until or None):
+                named += [letter.id for letter in turn[: IDS_LOGGED - len(named)]]
+                count += deed.do(sync_redis(), query.keys, turn)
+        except redis.RedisError as error:
+            away = f" Redis then did not answer ({type(error).__name__}): there may be more."
+        text = f"{deed.done.capitalize()} {_letters(count)}."
+        record.change_message = f"{text[:-1]} {_chosen(query, ids)}: {', '.join(named) or 'none'}"
+        record.change_message += f" and others.{away}" if count > len(named) else f".{away}"
+        record.save(update_fields=["change_message"])
+        return self._back(query, messages.ERROR if away else messages.SUCCESS, text + away)
+
+    def _groups(self) -> list[tuple[Query, GroupStatus]]:
+        client = sync_redis()
+        return [
+            (Query(stream=stream.key, group=group.name), group)
+            for stream in read_status(client, known_streams(client, keys().streams()))
+            for group in stream.groups
+        ]
+
+    def _query(self, groups: list[tuple[Query, GroupStatus]]) -> Query | None:
+        """What is asked for, of the groups that there are; by default the first one that has dead letters."""
+        asked = (self._input.get("stream"), self._input.get("group"))
+        named = [each for each, _ in groups if (each.stream, each.group) == asked]
+        # What is done is done to nothing but what was named.
+        if self._request.method != "POST":
+            named += [each for each, status in groups if status.dead] + [each for each, _ in groups]
+        word = self._input.get("q", "").strip()[:WORD_LIMIT]
+        return Query(stream=named[0].stream, group=named[0].group, word=word) if named else None
+
+    def _url(self, query: Query | None, **more: str) -> str:
+        url = reverse(f"{self._site.name}:notifications_delivery_dead_letters")
+        if query is None:
+            return url
+        asked = {"stream": query.stream, "group": query.group, "q": query.word, **more}
+        return f"{url}?{urlencode({name: value for name, value in asked.items() if value})}"
+
+    def _back(self, query: Query | None, level: int, text: str) -> HttpResponse:
+        messages.add_message(self._request, level, text)
+        return HttpResponseRedirect(self._url(query))
+
+    def _render(self, template: str, context: dict[str, Any]) -> HttpResponse:
+        context = {
+            **self._site.each_context(self._request),
+            "title": "Dead letters",
+            "content_title": "Dead letters",
+            "model_admin": self._admin,
+            "media": self._admin.media,
+            **context,
+        }
+        self._request.current_app = self._site.name
+        return TemplateResponse(self._request, f"admin/notifications/{template}", context)
+
+
+def _letters(count: int) -> str:
+    return "1 dead letter" if count == 1 else f"{count:,} dead letters"
+
+
+def _chosen(query: Query, ids: list[str] | None) -> str:
+    """How the record says which were meant."""
+    return "chosen one by one" if ids is not None else f"of “{query.word}”" if query.word else "of the whole group"

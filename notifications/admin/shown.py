@@ -1,0 +1,70 @@
+"""
+Texts from outside as the admin shows them: printable, bounded, and without what may be a secret.
+
+Owns what counts as a secret: values whose name says so, and all of an address but its host, because the address of a
+webhook or of a chat service is its password. Escaping is the template's.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["FIELDS_SHOWN", "shown_fields", "shown_text"]
+
+HIDDEN = "•••"
+# Characters of one text, and fields of one entry, that are shown.
+TEXT_SHOWN = 2000
+FIELDS_SHOWN = 20
+# What is laid out as JSON; an envelope is no larger.
+JSON_LIMIT_BYTES = 65_536
+
+_NAMES = r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|authori[sz]ation|cookie|credential|signature|private[_-]?key"
+_SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
+# name=value, name: value and "name": "value", also where the end of it was cut off.
+_SECRET_VALUE = re.compile(
+    rf"""((?:{_NAMES})[\w-]{{0,40}}["']?\s{{0,9}}[:=]\s{{0,9}})"""
+    r"""("(?:[^"\\]|\\.)*"?|(?:bearer |basic )?[^\s,;&}\]]+)""",
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(r"""\b([a-z][a-z0-9+.-]{1,30})://([^\s"'<>\\]+)""", re.IGNORECASE)
+
+
+def shown_text(raw: str | bytes) -> str:
+    """At most 2,000 characters of it, on one line, and how long it is if that is more."""
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    begin = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_SHOWN])
+    begin = _SECRET_VALUE.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_host_only, begin))
+    return begin if len(text) <= TEXT_SHOWN else f"{begin}… ({len(text):,} characters)"
+
+
+def shown_fields(fields: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
+    """The first 20 fields of an entry of any stream, as (name, value); a value of JSON without its secrets."""
+    return [
+        (shown_text(name), HIDDEN if _SECRET_NAME.search(shown_text(name)) else shown_text(_without_secrets(value)))
+        for name, value in list(fields.items())[:FIELDS_SHOWN]
+    ]
+
+
+def _without_secrets(value: bytes) -> str | bytes:
+    if value[:1] not in (b"{", b"[") or len(value) > JSON_LIMIT_BYTES:
+        return value
+    try:
+        return json.dumps(_masked(json.loads(value)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: HIDDEN if _SECRET_NAME.search(name) else _masked(part) for name, part in value.items()}
+    return [_masked(part) for part in value] if isinstance(value, list) else value
+
+
+def _host_only(found: re.Match[str]) -> str:
+    """As in lists of destinations: the scheme and the host, which for anything but HTTP may be a token."""
+    scheme, rest = found[1], found[2]
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if scheme.lower() not in ("http", "https"):
+        host = host[:4]
+    return f"{scheme}://{host}" if host == rest else f"{scheme}://{host}/…"
