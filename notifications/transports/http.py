@@ -13,9 +13,11 @@ be closed by the other side just when a request is on its way, and nobody would 
 import asyncio
 import datetime
 import email.utils
+import functools
 import ipaddress
 import math
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -70,6 +72,7 @@ async def post(
     last: Exception | None = None
     async with httpx.AsyncClient(
         trust_env=False,
+        verify=_tls(),
         timeout=timeout_seconds,
         limits=httpx.Limits(max_keepalive_connections=0),
         headers={"user-agent": "Signalbox", "accept-encoding": "identity"},
@@ -135,6 +138,12 @@ def raise_for_status(answer: Answer) -> None:
     if answer.retry_after_seconds is not None:
         raise Retry(answer.retry_after_seconds, answer.text)
     raise OSError(answer.text)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    # Made once: reading the certificates of all authorities takes tens of milliseconds, in which the event loop stands.
+    return httpx.create_ssl_context(trust_env=False)
 
 
 async def _resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
