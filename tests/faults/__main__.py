@@ -31,8 +31,6 @@ def main(words: Sequence[str] | None = None) -> int:
         console = Console(stderr=options.json, width=180)
     plan = [(name, seed) for name in options.row or ROWS for seed in options.seed or (1, 2, 3)]
     outcomes = sorted(_run_all(plan, options, console), key=lambda outcome: plan.index((outcome.row, outcome.seed)))
-    if options.calls == CALLS and not options.discard:
-        results.keep(outcomes)
     if options.json:
         sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     else:
@@ -54,10 +52,13 @@ def _run_all(plan: list[tuple[str, int]], options: argparse.Namespace, console: 
         for each in as_completed(runs):
             outcome = each.result()
             outcomes.append(outcome)
-            said = f"{outcome.row}, seed {outcome.seed}: {'well' if outcome.is_well else 'NOT WELL'}"
+            if options.calls == CALLS and not options.discard:
+                # At once: a run that is broken off has not been for nothing.
+                results.keep([outcome])
+            said = f"{outcome.row}, seed {outcome.seed}: {outcome.error.partition(chr(10))[0] or 'well'}"
             bar.update(task, advance=1, description=said)
             if not console.is_terminal:
-                console.print(f"{said}, {outcome.seconds} s")
+                console.print(f"{said}, {outcome.seconds} s", markup=False, soft_wrap=True)
     return outcomes
 
 

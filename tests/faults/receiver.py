@@ -112,6 +112,9 @@ class Receiver:
             self._gate.set()
 
     def _answer(self, request: Request) -> Reply:
+        if len(request.body) < int(request.headers["content-length"]):
+            # Who asked died in the midst of it.
+            return Reply(status=400)
         key = request.headers["webhook-id"]
         notification_id = json.loads(request.body)["data"]["id"]
         status = 400 if self._is_refused_for_good(notification_id) else self._status

@@ -1,7 +1,7 @@
 """
 What the matrix has found, as a table: in the terminal, on its page in docs/, and as JSON beside it.
 
-Owns the form and the two files. An engine's rows replace the same rows of an earlier run.
+Owns the form and the two files. A row replaces the same row of an earlier run on the same engine with the same seed.
 """
 
 import json
@@ -38,11 +38,11 @@ def load() -> dict[str, list[Outcome]]:
 
 
 def keep(outcomes: Sequence[Outcome]) -> None:
-    """Put them in the place of those of the same rows, and write the page anew."""
+    """Put them in the place of those of the same rows and seeds, and write the page anew."""
     kept = load()
     engine = "PostgreSQL" if os.environ.get("DATABASE_URL") else "SQLite"
-    run = {outcome.row for outcome in outcomes}
-    merged = [*outcomes, *(outcome for outcome in kept.get(engine, []) if outcome.row not in run)]
+    run = {(outcome.row, outcome.seed) for outcome in outcomes}
+    merged = [*outcomes, *(each for each in kept.get(engine, []) if (each.row, each.seed) not in run)]
     kept[engine] = sorted(
         (outcome for outcome in merged if outcome.row in ROWS),
         key=lambda outcome: (list(ROWS).index(outcome.row), outcome.seed),
