@@ -40,7 +40,7 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
 
-faults: .venv/dev ## let each part of a site fail under load and count, 20 minutes (ARGS="--row relay" for one fault)
+faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
 
 bench: .venv/dev ## measure speed and memory, 45 minutes (ARGS="--quick" for less; needs Linux and cc)
