@@ -17,6 +17,7 @@ from notifications.database_calls import DatabaseCalls
 from notifications.deliveries import Claim, Job, Result
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
 from notifications.models import Delivery
+from notifications.outbox import envelopes_of
 from notifications.transports import Address, AddressGone, Message, Transport, get_transports
 from notifications.transports.base import ADDRESS_LIMIT
 from realtime.backoff import Backoff
@@ -195,12 +196,19 @@ def _prepare(
     """Where it goes and what it says; in a thread, with the ORM."""
     addresses = list(transport.find_addresses(job.recipient))[:ADDRESS_LIMIT]
     envelope = notification.envelope
+    kind = kinds.find_kind(envelope.kind)
+    digest = envelopes_of(claim.notification_ids)
+    if digest:
+        texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
+    else:
+        texts = kinds.render(kind, transport.name, envelope, job.recipient)
     return addresses, Message(
         key=claim.key,
         recipient=job.recipient,
-        notification=envelope,
-        texts=kinds.render(kinds.find_kind(envelope.kind), transport.name, envelope, job.recipient),
+        notification=digest[-1] if digest else envelope,
+        texts=texts,
         attempt=claim.attempt,
+        digest=digest,
     )
 
 

@@ -26,14 +26,14 @@ _TAG = "notifications"
 def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
     NOTIFICATIONS, if it is there, has known keys of the right types and sizes (E001), transports that can be made
-    (E002), kinds that name no others (E003), and a language hook that exists (E004).
+    (E002), kinds that name no others (E003), and hooks that exist (E004).
     """
     try:
         values = load_settings()
     except ImproperlyConfigured as error:
         hint = "Leave NOTIFICATIONS out to have the defaults."
         return [Error(str(error), hint=hint, id="notifications.E001")]
-    return [*_check_transports(values), *_check_names(values), *_check_language(values)]
+    return [*_check_transports(values), *_check_names(values), *_check_hooks(values)]
 
 
 def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:
@@ -48,7 +48,13 @@ def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:
 def _check_names(values: NotificationsSettings) -> Iterator[CheckMessage]:
     named = {'NOTIFICATIONS["DEFAULT_TRANSPORTS"]': set(values.default_transports)}
     for kind in all_kinds():
-        named[f"the kind {kind.key!r}"] = {*(kind.transports or ()), *kind.required, *kind.forbidden}
+        named[f"the kind {kind.key!r}"] = {
+            *(kind.transports or ()),
+            *kind.required,
+            *kind.forbidden,
+            *kind.fallback,
+            *kind.digest,
+        }
     for where, names in named.items():
         if unknown := sorted(names - set(values.transports)):
             text = f'{where} names {", ".join(unknown)}, which NOTIFICATIONS["TRANSPORTS"] does not have.'
@@ -56,11 +62,12 @@ def _check_names(values: NotificationsSettings) -> Iterator[CheckMessage]:
             yield Error(text, hint=hint, id="notifications.E003")
 
 
-def _check_language(values: NotificationsSettings) -> Iterator[CheckMessage]:
-    if values.language_of:
+def _check_hooks(values: NotificationsSettings) -> Iterator[CheckMessage]:
+    hooks = {"LANGUAGE_OF": (values.language_of, "language code"), "TIME_ZONE_OF": (values.time_zone_of, "time zone")}
+    for key, (path, what) in hooks.items():
         try:
-            import_string(values.language_of)
+            if path:
+                import_string(path)
         except ImportError as error:
-            hint = "Name a function(user) that gives a language code, or leave the key out."
-            text = f'NOTIFICATIONS["LANGUAGE_OF"] cannot be imported: {error}.'
-            yield Error(text, hint=hint, id="notifications.E004")
+            hint = f"Name a function(user) that gives a {what}, or leave the key out."
+            yield Error(f'NOTIFICATIONS["{key}"] cannot be imported: {error}.', hint=hint, id="notifications.E004")

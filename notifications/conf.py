@@ -74,6 +74,10 @@ class NotificationsSettings:
     # The language in which a user is written to: the dotted path of a function(user), run in a thread. The project's
     # LANGUAGE_CODE where it is empty or gives none.
     language_of: str = ""
+    # A user's time zone, such as "Europe/Berlin": likewise. The project's TIME_ZONE where it is empty or gives none.
+    time_zone_of: str = ""
+    # The hour of the day, in the user's time zone, at which daily digests go out.
+    digest_hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 8
 
 
 @functools.cache

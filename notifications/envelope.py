@@ -21,7 +21,6 @@ from notifications.exceptions import EnvelopeTooLarge, InvalidData, InvalidField
 
 __all__ = [
     "ENVELOPE_LIMIT_BYTES",
-    "IDEMPOTENCY_KEY_LIMIT",
     "KIND_LIMIT",
     "MESSAGE_LIMIT",
     "TITLE_LIMIT",
@@ -29,7 +28,7 @@ __all__ = [
     "Content",
     "Envelope",
     "check_content",
-    "check_idempotency_key",
+    "check_key",
     "encode_common",
     "encode_envelope",
     "is_kind",
@@ -41,7 +40,6 @@ MESSAGE_LIMIT = 4000
 TITLE_LIMIT = 200
 URL_LIMIT = 2000
 KIND_LIMIT = 64
-IDEMPOTENCY_KEY_LIMIT = 255
 
 # How deep lists and objects may nest in `data`; a structure that holds itself ends here too.
 _DEPTH_LIMIT = 32
@@ -69,7 +67,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime.datetime
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one recipient is told: the `data` of a browser's `message` frame, the field `e` of a stream entry."""
 
     id: int
@@ -81,6 +79,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     data: Any
     # UTC.
     created_at: datetime.datetime
+    # The id of the recipient's older one that this one replaces, by a collapse key; the JSON leaves out a None.
+    replaces: int | None = None
 
 
 def check_content(
@@ -114,19 +114,19 @@ def check_content(
         created_at=timezone.now().astimezone(datetime.UTC),
     )
     common = encode_common(content)
-    size_bytes = len(encode_envelope(common, event_id=_LONGEST_ID, notification_id=_LONGEST_ID))
+    size_bytes = len(encode_envelope(common, event_id=_LONGEST_ID, notification_id=_LONGEST_ID, replaces=_LONGEST_ID))
     if size_bytes > ENVELOPE_LIMIT_BYTES:
         raise EnvelopeTooLarge(size_bytes=size_bytes, limit_bytes=ENVELOPE_LIMIT_BYTES)
     return content, common
 
 
-def check_idempotency_key(key: Any) -> str | None:
-    """The caller's key for an event, or None; 1 to 255 characters, not blank. Raises InvalidNotification."""
+def check_key(field: str, key: Any, *, limit: int) -> str | None:
+    """A name that the caller gives, or None; 1 to `limit` characters, not blank. Raises InvalidNotification."""
     if key is None:
         return None
-    text = _check_text("idempotency_key", key, limit=IDEMPOTENCY_KEY_LIMIT)
+    text = _check_text(field, key, limit=limit)
     if not text.strip():
-        raise InvalidField(field="idempotency_key", problem="is empty: leave it out, or name the event")
+        raise InvalidField(field=field, problem="is empty: leave it out, or give it a name")
     return text
 
 
@@ -140,9 +140,11 @@ def encode_common(content: Content) -> bytes:
     return msgspec.json.encode(content)[1:]
 
 
-def encode_envelope(common: bytes, *, event_id: int, notification_id: int) -> bytes:
+def encode_envelope(common: bytes, *, event_id: int, notification_id: int, replaces: int | None = None) -> bytes:
     """The whole envelope of one recipient, from `encode_common`'s bytes; decodes as `Envelope`."""
-    return b'{"id":%d,"event_id":%d,%b' % (notification_id, event_id, common)
+    if replaces is None:
+        return b'{"id":%d,"event_id":%d,%b' % (notification_id, event_id, common)
+    return b'{"id":%d,"event_id":%d,"replaces":%d,%b' % (notification_id, event_id, replaces, common)
 
 
 def _check_text(field: str, value: Any, *, limit: int, control: re.Pattern[str] = _CONTROL) -> str:

@@ -5,21 +5,25 @@ Owns the registry: each app's `notification_kinds.py` declares `Kind` subclasses
 finds `admin.py`. Does not own what users want (preferences) nor sending.
 """
 
-from collections.abc import Iterator, Mapping
+import datetime
+import zoneinfo
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.template import Context, Template, TemplateDoesNotExist
 from django.template.loader import select_template
-from django.utils import translation
+from django.utils import timezone, translation
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from notifications import conf
 from notifications.envelope import Envelope, is_kind
+from notifications.timing import PERIODS, Period
 from notifications.transports.base import Texts
 
-__all__ = ["Kind", "all_kinds", "find_kind", "language_of", "render"]
+__all__ = ["Kind", "all_kinds", "find_kind", "language_of", "render", "render_digest", "time_zone_of"]
 
 # By key, in order of declaration.
 _kinds: dict[str, type["Kind"]] = {}
@@ -48,6 +52,11 @@ class Kind:
         transports: Those used unless the user has said otherwise; NOTIFICATIONS["DEFAULT_TRANSPORTS"] by default.
         required: Transports that a user cannot switch off.
         forbidden: Transports that are never used for it.
+        fallback: Transports that are used only if the notification is still unread after so long:
+            `{"email": timedelta(minutes=15)}`. They need not be in `transports`.
+        digest: Transports on which what is unread at the end of each hour or day goes out as one message:
+            `{"email": "daily"}`, "hourly" or "daily". They need not be in `transports`.
+        is_urgent: Quiet hours do not hold it back.
     """
 
     key: ClassVar[str]
@@ -55,6 +64,9 @@ class Kind:
     transports: ClassVar[tuple[str, ...] | None] = None
     required: ClassVar[frozenset[str]] = frozenset()
     forbidden: ClassVar[frozenset[str]] = frozenset()
+    fallback: ClassVar[Mapping[str, datetime.timedelta]] = {}
+    digest: ClassVar[Mapping[str, Period]] = {}
+    is_urgent: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -67,11 +79,17 @@ class Kind:
             raise ValueError(f"two kinds have the key {cls.key!r}: {_kinds[cls.key].__name__} and {cls.__name__}")
         if both := cls.required & cls.forbidden:
             raise ValueError(f"the kind {cls.key!r} both requires and forbids {', '.join(sorted(both))}")
+        if twice := cls.fallback.keys() & cls.digest.keys():
+            raise ValueError(f"the kind {cls.key!r} has both a fallback and a digest by {', '.join(sorted(twice))}")
+        if wrong := set(cls.digest.values()) - set(PERIODS):
+            raise ValueError(f"the kind {cls.key!r} has a digest {wrong.pop()!r}: say {' or '.join(PERIODS)}")
         _kinds[cls.key] = cls
 
     def is_default(self, transport: str) -> bool:
         """Whether the transport is used for a user who has said nothing about it."""
         names = self.transports
+        if transport in self.fallback or transport in self.digest:
+            return True
         return transport in (conf.get_settings().default_transports if names is None else names)
 
     def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
@@ -119,11 +137,39 @@ def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -
         )
 
 
+def render_digest(kind: Kind, transport: str, notifications: Sequence[Envelope], recipient: Any) -> Texts:
+    """
+    What a digest says on a transport, in the recipient's language and time zone.
+
+    Its templates are `digest_subject.txt`, `digest_body.txt` and `digest_body.html`, found as those of one
+    notification; they get `notifications`, the oldest first, `recipient` and `kind`. Without them it is a plain list.
+    """
+    with translation.override(language_of(recipient)), timezone.override(time_zone_of(recipient)):
+        context = {"notifications": notifications, "recipient": recipient, "kind": kind}
+        subject = _render(kind, transport, "digest_subject.txt", context)
+        body = _render(kind, transport, "digest_body.txt", context)
+        return Texts(
+            subject=_digest_subject(kind, len(notifications)) if subject is None else " ".join(subject.split()),
+            body="\n\n".join(map(_digest_item, notifications)) if body is None else body.strip(),
+            html=_render(kind, transport, "digest_body.html", context) or "",
+        )
+
+
 def language_of(recipient: Any) -> str:
     """The recipient's language, as NOTIFICATIONS["LANGUAGE_OF"] tells, if Django knows it; else LANGUAGE_CODE."""
     path = conf.get_settings().language_of
     language = import_string(path)(recipient) if path else ""
     return language if language and translation.check_for_language(language) else settings.LANGUAGE_CODE
+
+
+def time_zone_of(recipient: Any) -> zoneinfo.ZoneInfo:
+    """The recipient's time zone, as NOTIFICATIONS["TIME_ZONE_OF"] tells, if there is such a one; else TIME_ZONE."""
+    path = conf.get_settings().time_zone_of
+    name = import_string(path)(recipient) if path else ""
+    try:
+        return zoneinfo.ZoneInfo(name or settings.TIME_ZONE)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return zoneinfo.ZoneInfo(settings.TIME_ZONE)
 
 
 def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -> str | None:
@@ -136,3 +182,14 @@ def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -
         # Django escapes for HTML whatever the name of the file.
         return template.template.render(Context(dict(context), autoescape=False))
     return str(template.render(dict(context)))
+
+
+def _digest_subject(kind: Kind, count: int) -> str:
+    return ngettext("%(label)s: %(count)d notification", "%(label)s: %(count)d notifications", count) % {
+        "label": kind.label,
+        "count": count,
+    }
+
+
+def _digest_item(notification: Envelope) -> str:
+    return "\n".join(filter(None, (notification.title, notification.message, notification.url)))

@@ -1,7 +1,7 @@
 """
 The truth about notifications: what happened (Event), what each recipient was told of it (Notification), and what became
-of it on each transport (Delivery); what people want (Preference) and where they are reached (Destination,
-PushSubscription).
+of it on each transport (Delivery), alone or with others (Digest); whom an event will tell later (Scheduled); what
+people want (Preference, QuietHours) and where they are reached (Destination, PushSubscription).
 
 Owns the tables and the questions that the inbox asks of them. Every write goes through `services`, those of deliveries
 through `deliveries`; nothing here talks to Redis.
@@ -15,18 +15,30 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-__all__ = ["Delivery", "Destination", "Event", "Notification", "Preference", "PushSubscription"]
+__all__ = [
+    "Delivery",
+    "Destination",
+    "Digest",
+    "Event",
+    "Notification",
+    "Preference",
+    "PushSubscription",
+    "QuietHours",
+    "Scheduled",
+]
 
 # Characters of a transport's name, and of what a provider answered that are kept.
 TRANSPORT_LIMIT = 64
 ANSWER_LIMIT = 500
+COLLAPSE_KEY_LIMIT = 100
 
 
 class Event(models.Model):
     """
     Something that happened and of which one or more people are told.
 
-    `published_at IS NULL` is the outbox: the event is committed and its entries are not yet all on the stream.
+    `published_at IS NULL` is the outbox: the event is committed and its entries are not yet all on the stream. With a
+    `deliver_at` it is not in there yet: nobody has a notification, and `Scheduled` says who will have one.
     """
 
     kind = models.CharField(max_length=64, default="info")
@@ -40,18 +52,45 @@ class Event(models.Model):
     )
     # The caller's own name for this event: a second notify() with the same key returns the first event.
     idempotency_key = models.CharField(max_length=255, null=True, blank=True, unique=True)
+    # A newer event of the same kind and key replaces, for each recipient, what this one has told and is still unread.
+    collapse_key = models.CharField(max_length=COLLAPSE_KEY_LIMIT, blank=True)
+    # The call's own fallback: transport → seconds after which it is used if the notification is still unread.
+    fallback = models.JSONField(null=True, blank=True)
+    # When it was told; of one that waited, when its time had come.
     created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
+    # Until then nobody is told. Nothing once the time has come, or the event was cancelled.
+    deliver_at = models.DateTimeField(null=True, blank=True, editable=False)
+    cancelled_at = models.DateTimeField(null=True, blank=True, editable=False)
     published_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             # The outbox is nearly always empty; so is this index.
-            models.Index(fields=["created_at"], name="event_outbox", condition=Q(published_at=None)),
+            models.Index(fields=["created_at"], name="event_outbox", condition=Q(published_at=None, deliver_at=None)),
+            models.Index(fields=["deliver_at"], name="event_waiting", condition=Q(deliver_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return self.title or self.message[:80]
+
+
+class Scheduled(models.Model):
+    """Somebody whom a waiting event will tell; gone when its time has come, or it was cancelled."""
+
+    # Found through the constraint below.
+    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="scheduled", db_index=False)
+    recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        verbose_name_plural = "scheduled"
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["event", "recipient"], name="scheduled_once_per_recipient"),
+        ]
+
+    def __str__(self) -> str:
+        return f"event {self.event_id} for user {self.recipient_id}"
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
@@ -84,6 +123,12 @@ class Notification(models.Model):
     seen_at = models.DateTimeField(null=True, blank=True)
     read_at = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)
+    # The event's; it is here for the index.
+    collapse_key = models.CharField(max_length=COLLAPSE_KEY_LIMIT, blank=True, editable=False)
+    # The id of the unread one that it replaced; that one may have been deleted since.
+    replaces = models.BigIntegerField(null=True, blank=True, editable=False)
+    # When a newer one replaced it; it was archived then.
+    replaced_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects: ClassVar[models.Manager["Notification"]] = NotificationQuerySet.as_manager()
 
@@ -97,6 +142,11 @@ class Notification(models.Model):
             models.Index(fields=["recipient", "-id"], name="notification_inbox", condition=Q(archived_at=None)),
             models.Index(fields=["recipient"], name="notification_unread", condition=Q(read_at=None, archived_at=None)),
             models.Index(fields=["recipient"], name="notification_unseen", condition=Q(seen_at=None, archived_at=None)),
+            models.Index(
+                fields=["recipient", "collapse_key"],
+                name="notification_collapse",
+                condition=Q(read_at=None, archived_at=None) & ~Q(collapse_key=""),
+            ),
             # What may have been lost with Redis; nearly always a few rows.
             models.Index(
                 fields=["created_at"],
@@ -107,6 +157,28 @@ class Notification(models.Model):
 
     def __str__(self) -> str:
         return f"notification {self.pk} for user {self.recipient_id}"
+
+
+class Digest(models.Model):
+    """What one user is told of one kind on one transport in one window of time, all at once: at most one message."""
+
+    recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
+    kind = models.CharField(max_length=64)
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    ends_at = models.DateTimeField()
+    # The effect key of its message, in every attempt.
+    key = models.UUIDField(default=uuid.uuid4, editable=False)
+    # When it was first claimed: what comes later goes into the next one.
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-ends_at", "-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["recipient", "kind", "transport", "ends_at"], name="one_digest_per_window"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.transport} until {self.ends_at:%Y-%m-%d %H:%M} UTC"
 
 
 class Delivery(models.Model):
@@ -131,6 +203,12 @@ class Delivery(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Finished: nothing.
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    # Skipped if the notification has been read or put away by then.
+    if_unread = models.BooleanField(default=False)
+    # It goes out with others, under the digest's key.
+    digest = models.ForeignKey(
+        Digest, null=True, blank=True, on_delete=models.CASCADE, related_name="deliveries", db_index=False
+    )
     # Which call holds it while it is being sent.
     holder = models.CharField(max_length=32, blank=True)
     # The stream's entry that became a dead letter when this was given up.
@@ -162,6 +240,7 @@ class Delivery(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["due_at"], name="delivery_due", condition=Q(due_at__isnull=False)),
             models.Index(fields=["-created_at"], name="delivery_created"),
+            models.Index(fields=["digest"], name="delivery_of_digest", condition=Q(digest__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -186,6 +265,25 @@ class Preference(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} by {self.transport}: {'yes' if self.is_wanted else 'no'}"
+
+
+class QuietHours(models.Model):
+    """When a user is left alone by all transports, but for urgent kinds: each day from `starts` until `ends`."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_quiet_hours"
+    )
+    # Times of day in the zone; they may lie around midnight.
+    starts = models.TimeField()
+    ends = models.TimeField()
+    # As in "Europe/Berlin".
+    time_zone = models.CharField(max_length=64)
+
+    class Meta:
+        verbose_name_plural = "quiet hours"
+
+    def __str__(self) -> str:
+        return f"{self.starts:%H:%M} to {self.ends:%H:%M} {self.time_zone}"
 
 
 class Destination(models.Model):

@@ -1,8 +1,8 @@
 """
 From the database to the stream: publishing events, on commit or later.
 
-Owns the outbox (events whose `published_at` is NULL), the entries on the stream and what guards them against being
-appended twice. Does not own writing events (services) nor the Redis commands (realtime.streams.append).
+Owns the outbox (events whose `published_at` is NULL and which do not wait), the entries on the stream and what guards
+them against being appended twice. Does not own writing events (writing) nor the Redis commands (streams.append).
 
 An event's notifications are appended in parts: those whose ids fall into the same range of 500. So the parts are the
 same whenever the event is published, whoever does it and whichever rows were deleted in between, and a part that is on
@@ -15,19 +15,21 @@ import datetime
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from asgiref.sync import sync_to_async
 from django.core.signals import setting_changed
 from django.db import InterfaceError, OperationalError, router
+from django.db.models import QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 
 from notifications import conf
 from notifications.breaker import Breaker
-from notifications.envelope import Content, encode_common, encode_envelope
+from notifications.envelope import Content, Envelope, encode_common, encode_envelope
 from notifications.models import Event, Notification
 from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
@@ -35,9 +37,12 @@ from realtime.streams import append
 
 __all__ = [
     "Publication",
+    "Row",
     "apublish_after_commit",
     "apublish_event",
     "content_of",
+    "count_overdue",
+    "envelopes_of",
     "publish_after_commit",
     "publish_event",
     "sweep",
@@ -49,6 +54,10 @@ logger = logging.getLogger(__name__)
 IDS_PER_PART = 500
 
 
+# Notification id, recipient id, and the id of the notification that it replaces.
+type Row = tuple[int, Any, int | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """A committed event with all that its entries need, so that nothing is read again."""
@@ -56,8 +65,8 @@ class Publication:
     event: Event
     # The envelope's bytes that all recipients share.
     common: bytes
-    # (notification id, recipient id) in the order of notification ids; at most MAX_RECIPIENTS.
-    rows: list[tuple[int, Any]]
+    # In the order of notification ids; at most MAX_RECIPIENTS.
+    rows: list[Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +114,7 @@ async def apublish_after_commit(publication: Publication) -> None:
             await _apublish(publication)
 
 
-def sweep(limit: int = 100) -> int:
+def sweep(limit: int = 100, *, young_too: bool = False) -> int:
     """
     Publish what callers left in the outbox, oldest first.
 
@@ -114,6 +123,7 @@ def sweep(limit: int = 100) -> int:
 
     Args:
         limit: The most events that one call publishes; those that cannot be published do not count.
+        young_too: Also those that are younger than OUTBOX_GRACE_SECONDS.
 
     Returns:
         How many events left the outbox by this call.
@@ -122,8 +132,7 @@ def sweep(limit: int = 100) -> int:
         StreamUnavailable: Redis is away; the rest waits for the next call.
         OperationalError, InterfaceError: Likewise for the database.
     """
-    young = datetime.timedelta(seconds=conf.get_settings().outbox_grace_seconds)
-    waiting = Event.objects.using(_database()).filter(published_at=None, created_at__lt=timezone.now() - young)
+    waiting = _overdue(young_too=young_too)
     count = 0
     for event_id in list(waiting.order_by("id").values_list("id", flat=True)):
         if count >= limit:
@@ -137,6 +146,11 @@ def sweep(limit: int = 100) -> int:
     return count
 
 
+def count_overdue(*, young_too: bool = False) -> int:
+    """How many events `sweep` has before it."""
+    return _overdue(young_too=young_too).count()
+
+
 def content_of(event: Event) -> Content:
     """What a stored event says."""
     return Content(
@@ -146,6 +160,20 @@ def content_of(event: Event) -> Content:
         url=event.url,
         data=event.data,
         created_at=event.created_at.astimezone(datetime.UTC),
+    )
+
+
+def envelopes_of(notification_ids: Iterable[int]) -> tuple[Envelope, ...]:
+    """What was said in these stored notifications, the oldest first; those that were deleted are left out."""
+    ids = list(notification_ids)
+    if not ids:
+        return ()
+    rows = Notification.objects.using(_database()).filter(pk__in=ids).select_related("event")
+    return tuple(
+        Envelope(
+            id=row.pk, event_id=row.event_id, replaces=row.replaces, **msgspec.structs.asdict(content_of(row.event))
+        )
+        for row in rows.order_by("id")
     )
 
 
@@ -183,15 +211,21 @@ async def _apublish(publication: Publication) -> bool:
 
 
 def _load(event_id: int) -> Publication | None:
-    event = Event.objects.using(_database()).filter(pk=event_id, published_at=None).first()
+    event = Event.objects.using(_database()).filter(pk=event_id, published_at=None, deliver_at=None).first()
     if event is None:
         return None
     notifications = Notification.objects.using(_database()).filter(event_id=event_id)
     return Publication(
         event=event,
         common=encode_common(content_of(event)),
-        rows=list(notifications.order_by("id").values_list("id", "recipient_id")),
+        rows=list(notifications.order_by("id").values_list("id", "recipient_id", "replaces")),
     )
+
+
+def _overdue(*, young_too: bool) -> QuerySet[Event]:
+    waiting = Event.objects.using(_database()).filter(published_at=None, deliver_at=None)
+    young = datetime.timedelta(seconds=conf.get_settings().outbox_grace_seconds)
+    return waiting if young_too else waiting.filter(created_at__lt=timezone.now() - young)
 
 
 def _parts(publication: Publication) -> Iterator[_Part]:
@@ -205,9 +239,9 @@ def _parts(publication: Publication) -> Iterator[_Part]:
                 {
                     "n": b"%d" % notification_id,
                     "u": str(recipient_id).encode(),
-                    "e": encode_envelope(common, event_id=event.pk, notification_id=notification_id),
+                    "e": encode_envelope(common, event_id=event.pk, notification_id=notification_id, replaces=replaces),
                 }
-                for notification_id, recipient_id in rows
+                for notification_id, recipient_id, replaces in rows
             ],
         )
 

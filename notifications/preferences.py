@@ -1,13 +1,15 @@
 """
 Who wants what: user × kind × transport, within what the kind requires and forbids.
 
-Owns the rows of Preference, Destination and PushSubscription. Does not own kinds nor transports. Sync; run it in a
-thread from async code.
+Owns the rows of Preference, QuietHours, Destination and PushSubscription. Does not own kinds nor transports. Sync; run
+it in a thread from async code.
 """
 
 import base64
+import datetime
 import secrets
-from collections.abc import Mapping
+import zoneinfo
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from django.db import router, transaction
 from notifications import conf
 from notifications.exceptions import InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind
-from notifications.models import Destination, Preference, PushSubscription
+from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.registry import get_transports
 
@@ -26,6 +28,7 @@ __all__ = [
     "add_push_subscription",
     "get_preferences",
     "set_preference",
+    "set_quiet_hours",
     "wanted_transports",
 ]
 
@@ -48,11 +51,16 @@ class Choice:
     is_fixed: bool
 
 
-def wanted_transports(user_id: Any, kind: Kind) -> list[str]:
-    """The transports on which a user gets a kind, in the order of the settings."""
+def wanted_transports(user_id: Any, kind: Kind, *, also: Container[str] = ()) -> list[str]:
+    """
+    The transports on which a user gets a kind, in the order of the settings.
+
+    Args:
+        also: Those that one notification uses beside the kind's, unless the kind or the user has said no.
+    """
     mine = Preference.objects.using(_database()).filter(user_id=user_id, kind=kind.key)
     said = dict(mine.values_list("transport", "is_wanted"))
-    return [name for name in conf.get_settings().transports if _is_wanted(kind, name, said)]
+    return [name for name in conf.get_settings().transports if _is_wanted(kind, name, said, name in also)]
 
 
 def get_preferences(user_id: Any) -> list[Choice]:
@@ -98,6 +106,33 @@ def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | No
         rows.filter(user_id=user_id, kind=kind, transport=transport).delete()
     else:
         rows.update_or_create(user_id=user_id, kind=kind, transport=transport, defaults={"is_wanted": is_wanted})
+
+
+def set_quiet_hours(
+    user_id: Any, starts: datetime.time | None, ends: datetime.time | None = None, time_zone: str = ""
+) -> None:
+    """
+    Leave a user alone each day from `starts` until `ends`: transports wait, but for urgent kinds.
+
+    Args:
+        starts: A time of day in `time_zone`; None for no quiet hours. They may lie around midnight.
+        time_zone: As in "Europe/Berlin".
+
+    Raises:
+        InvalidPreference: A time is missing or both are the same, or nobody knows the zone.
+    """
+    rows = QuietHours.objects.using(_database())
+    if starts is None:
+        rows.filter(user_id=user_id).delete()
+        return
+    if ends is None or starts == ends:
+        raise InvalidPreference("quiet hours have a beginning and another end: give both")
+    try:
+        zoneinfo.ZoneInfo(time_zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin") from error
+    defaults = {"starts": starts, "ends": ends, "time_zone": time_zone}
+    rows.update_or_create(user_id=user_id, defaults=defaults)
 
 
 def add_destination(user_id: Any, transport: str, address: str) -> Destination:
@@ -158,12 +193,12 @@ def _text_of(value: Any, limit: int) -> str:
     return value
 
 
-def _is_wanted(kind: Kind, transport: str, said: Mapping[str, bool]) -> bool:
+def _is_wanted(kind: Kind, transport: str, said: Mapping[str, bool], is_asked_for: bool = False) -> bool:
     if transport in kind.required:
         return True
     if transport in kind.forbidden:
         return False
-    return said.get(transport, kind.is_default(transport))
+    return said.get(transport, is_asked_for or kind.is_default(transport))
 
 
 def _database() -> str:

@@ -121,7 +121,12 @@ def _entries(notification_ids: Iterable[int], *, group: str) -> list[dict[str, b
         {
             "n": b"%d" % row.pk,
             "u": str(row.recipient_id).encode(),
-            "e": encode_envelope(encode_common(content_of(row.event)), event_id=row.event_id, notification_id=row.pk),
+            "e": encode_envelope(
+                encode_common(content_of(row.event)),
+                event_id=row.event_id,
+                notification_id=row.pk,
+                replaces=row.replaces,
+            ),
             "g": group.encode(),
         }
         for row in rows.order_by("id")

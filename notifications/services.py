@@ -1,32 +1,38 @@
 """
 The way into the app: telling people of something, what they did with it, and what they want to be told.
 
-Owns the transactions; the only writer of Event and Notification. Publishing is the outbox's; what a notification may
-say is the envelope's; deliveries and preferences are written by the modules of these names.
+Owns the transactions of callers, and what people did with their notifications. The rows of events are written by
+`writing` and `schedule`, deliveries and preferences by the modules of these names. Publishing is the outbox's; what a
+notification may say is the envelope's.
 """
 
+import datetime
 import functools
-import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, router, transaction
+from django.db import router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from notifications import conf, outbox
-from notifications.envelope import Content, check_content, check_idempotency_key
+from notifications import outbox, writing
 from notifications.models import Event, Notification
-from notifications.preferences import add_destination, add_push_subscription, get_preferences, set_preference
-from notifications.recipients import find_actor, find_recipients
+from notifications.preferences import (
+    add_destination,
+    add_push_subscription,
+    get_preferences,
+    set_preference,
+    set_quiet_hours,
+)
+from notifications.schedule import cancel
 
 __all__ = [
     "add_destination",
     "add_push_subscription",
     "anotify",
+    "cancel",
     "get_preferences",
     "mark_archived",
     "mark_read",
@@ -35,10 +41,9 @@ __all__ = [
     "notify",
     "send_notification",
     "set_preference",
+    "set_quiet_hours",
 ]
 
-# Notifications held in memory as objects at a time.
-_ROWS_PER_INSERT = 2000
 _LARGEST_ID = 2**63 - 1
 
 
@@ -52,6 +57,9 @@ def notify(
     data: Any = None,
     actor: Any = None,
     idempotency_key: str | None = None,
+    deliver_after: datetime.timedelta | datetime.datetime | None = None,
+    collapse_key: str | None = None,
+    fallback: Mapping[str, datetime.timedelta] | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Event:
     """
@@ -67,11 +75,16 @@ def notify(
         data: Anything that is JSON, for the program that shows it.
         actor: The user (or id) who caused it; an anonymous visitor counts as nobody.
         idempotency_key: Names the event: a second call with the same key writes nothing and returns the first event.
+        deliver_after: Nobody is told before: how long from now, or an aware datetime. What is past is told at once.
+        collapse_key: Names what this is about, e.g. "build-7": it replaces what each recipient has unread of the same
+            kind and key. The older one is archived, and what was not sent of it is not sent.
+        fallback: Transports that are used only if it is still unread after so long, beside those of its kind:
+            `{"email": timedelta(minutes=15)}`.
         progress: For large calls: called with "saved" or "published" and how many notifications just were.
 
     Returns:
         The event. `published_at` is set if its notifications are on the stream already; in a transaction that is
-        never so.
+        never so. One that waits has a `deliver_at`, and may be given to `cancel`.
 
     Raises:
         InvalidNotification: The call is wrong; its subclasses say what to do. Nothing was written.
@@ -79,12 +92,23 @@ def notify(
     Guarantees:
         Event and notifications are written in one transaction, within the caller's if there is one. They are published
         after it has committed, and never if it is rolled back. Redis being away never fails the caller: the event is
-        kept and published by the sweep.
+        kept and published by the sweep. What waits is in the database, and is told within about two seconds of its time
+        while a relay runs.
     """
-    draft = _draft(message, kind=kind, title=title, url=url, data=data, idempotency_key=idempotency_key)
+    draft = writing.draft(
+        message,
+        kind=kind,
+        title=title,
+        url=url,
+        data=data,
+        idempotency_key=idempotency_key,
+        deliver_after=deliver_after,
+        collapse_key=collapse_key,
+        fallback=fallback,
+    )
     database = router.db_for_write(Event)
     with transaction.atomic(using=database):
-        event, publication = _write(draft, recipients, actor, database, progress)
+        event, publication = writing.write_event(draft, recipients, actor, database, progress)
         if publication is not None:
             hook = functools.partial(outbox.publish_after_commit, publication, progress)
             transaction.on_commit(hook, using=database)
@@ -101,6 +125,9 @@ async def anotify(
     data: Any = None,
     actor: Any = None,
     idempotency_key: str | None = None,
+    deliver_after: datetime.timedelta | datetime.datetime | None = None,
+    collapse_key: str | None = None,
+    fallback: Mapping[str, datetime.timedelta] | None = None,
 ) -> Event:
     """
     The async twin of `notify`: same arguments, same guarantees.
@@ -117,6 +144,9 @@ async def anotify(
         url=url,
         data=data,
         idempotency_key=idempotency_key,
+        deliver_after=deliver_after,
+        collapse_key=collapse_key,
+        fallback=fallback,
     )
     if publication is not None:
         await outbox.apublish_after_commit(publication)
@@ -170,85 +200,17 @@ def mark_relayed(ids: Iterable[int]) -> int:
     return notifications.filter(pk__in=_possible(ids), relayed_at=None).update(relayed_at=timezone.now())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
-    """What was asked for, checked without the database."""
-
-    content: Content
-    common: bytes
-    idempotency_key: str | None
-
-
-def _draft(message: Any, *, idempotency_key: str | None, **fields: Any) -> _Draft:
-    content, common = check_content(message, **fields)
-    return _Draft(content=content, common=common, idempotency_key=check_idempotency_key(idempotency_key))
-
-
 def _commit(recipients: Any, message: Any, *, actor: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
     """Write, and return what is left to publish: nothing if a transaction around us has to commit first."""
-    draft = _draft(message, **fields)
+    draft = writing.draft(message, **fields)
     database = router.db_for_write(Event)
     connection = transaction.get_connection(database)
     is_nested = connection.in_atomic_block or not connection.get_autocommit()
     with transaction.atomic(using=database):
-        event, publication = _write(draft, recipients, actor, database, None)
+        event, publication = writing.write_event(draft, recipients, actor, database, None)
         if publication is not None and is_nested:
             transaction.on_commit(functools.partial(outbox.publish_after_commit, publication), using=database)
     return event, None if is_nested else publication
-
-
-def _write(
-    draft: _Draft, recipients: Any, actor: Any, database: str, progress: Callable[[str, int], None] | None
-) -> tuple[Event, outbox.Publication | None]:
-    events = Event.objects.using(database)
-    if draft.idempotency_key is not None:
-        first = events.filter(idempotency_key=draft.idempotency_key).first()
-        if first is not None:
-            return first, None
-    user_ids = find_recipients(recipients, using=database, limit=conf.get_settings().max_recipients)
-    content = draft.content
-    event = Event(
-        kind=content.kind,
-        title=content.title,
-        message=content.message,
-        url=content.url,
-        data=content.data,
-        actor_id=find_actor(actor, using=database),
-        idempotency_key=draft.idempotency_key,
-        created_at=content.created_at,
-        # With nobody to tell there is nothing to publish.
-        published_at=None if user_ids else content.created_at,
-    )
-    if draft.idempotency_key is None:
-        event.save(using=database, force_insert=True)
-    else:
-        try:
-            with transaction.atomic(using=database):
-                event.save(using=database, force_insert=True)
-        except IntegrityError:
-            # Somebody else's call with the same key committed between our look and our insert.
-            first = events.filter(idempotency_key=draft.idempotency_key).first()
-            if first is None:
-                raise
-            return first, None
-    rows = _insert(event, user_ids, database, progress)
-    return event, outbox.Publication(event=event, common=draft.common, rows=rows) if rows else None
-
-
-def _insert(
-    event: Event, user_ids: list[Any], database: str, progress: Callable[[str, int], None] | None
-) -> list[tuple[int, Any]]:
-    """Write the notifications; returns (id, recipient id) in the order of ids."""
-    rows: list[tuple[int, Any]] = []
-    for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
-        made = Notification.objects.using(database).bulk_create(
-            Notification(event=event, recipient_id=user_id, created_at=event.created_at) for user_id in part
-        )
-        rows.extend((notification.pk, notification.recipient_id) for notification in made)
-        if progress is not None:
-            progress("saved", len(part))
-    rows.sort()
-    return rows
 
 
 def _mine(user_id: Any, ids: Iterable[int] | None) -> QuerySet[Notification]:

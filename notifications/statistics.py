@@ -158,7 +158,7 @@ def collect(now: datetime.datetime | None = None) -> Statistics:
 
 def read_totals() -> Totals:
     """Count everything, in three queries."""
-    outbox = Event.objects.filter(published_at=None)
+    outbox = Event.objects.filter(published_at=None, deliver_at=None)
     counts = Notification.objects.aggregate(
         created=Count("pk"),
         # Not a join: the outbox is nearly always empty, and it has an index.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from channels.db import database_sync_to_async
 
-from notifications import conf, outbox, refill
+from notifications import conf, outbox, refill, schedule
 from notifications.bot import Bot
 from notifications.handlers import DATABASE_AWAY
 from notifications.ingress import Ingress
@@ -162,6 +162,7 @@ class Subscriber:
         while True:
             try:
                 # Not in the thread in which all other database work of the process queues up.
+                released = await database_sync_to_async(schedule.release, thread_sensitive=False)(SWEEP_LIMIT)
                 count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
                 await database_sync_to_async(refill.refill, thread_sensitive=False)()
             except StreamUnavailable as error:
@@ -172,6 +173,6 @@ class Subscriber:
                 self._database_outage.over()
                 if count:
                     logger.warning("the sweep published %d events that their callers left in the outbox", count)
-                if count == SWEEP_LIMIT:
+                if SWEEP_LIMIT in (count, released):
                     continue
             await asyncio.sleep(self._settings.sweep_interval_seconds)

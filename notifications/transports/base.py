@@ -43,6 +43,7 @@ class Message:
         notification: What was said, as browsers get it.
         texts: The same in words for this transport.
         attempt: From 1; those of processes that died count.
+        digest: Of a digest, all that it tells of, the oldest first; `notification` is then the newest.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Message:
     notification: Envelope
     texts: Texts
     attempt: int
+    digest: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,13 +73,11 @@ class WebhookTransport(Transport):
     async def send(self, message: Message, address: Address) -> str:
         """POST it, with id, time and signature in the headers."""
         url, secret = address.value
-        body = msgspec.json.encode(
-            {
-                "type": message.notification.kind,
-                "timestamp": message.notification.created_at,
-                "data": {"user_id": str(message.recipient.pk), **msgspec.to_builtins(message.notification)},
-            }
-        )
+        data = {"user_id": str(message.recipient.pk), **msgspec.to_builtins(message.notification)}
+        if message.digest:
+            data["digest"] = msgspec.to_builtins(message.digest)
+        said = message.notification
+        body = msgspec.json.encode({"type": said.kind, "timestamp": said.created_at, "data": data})
         now = timezone.now()
         headers = {
             "content-type": "application/json",

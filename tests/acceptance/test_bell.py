@@ -94,8 +94,10 @@ class Stage:
 
     def _commit(self, message: str, **fields: Any) -> dict[str, Any]:
         event = notify(self.user, message, **fields)
+        notification = event.notifications.get()
         return {
-            "id": event.notifications.get().pk,
+            "id": notification.pk,
+            **({} if notification.replaces is None else {"replaces": notification.replaces}),
             "event_id": event.pk,
             "kind": event.kind,
             "title": event.title,
@@ -182,6 +184,20 @@ class TestMessages:
             stage.publish(old, old, old)
         stage.publish(await stage.commit("Last"))
         await expect(page.locator(COUNT)).to_have_text("13")
+
+    async def test_a_newer_one_takes_the_place_of_what_it_replaces(self, stage: Stage) -> None:
+        """In the list and in the count, whether the page showed the older one or not."""
+        page = await stage.open()
+        stage.publish(await stage.commit("Building", collapse_key="build-7"), await stage.commit("Other"))
+        await expect(page.locator(COUNT)).to_have_text("2")
+        stage.publish(await stage.commit("Built", collapse_key="build-7"))
+        await expect(page.locator(LIST).locator("[data-signalbox-message]")).to_have_text(["Built", "Other"])
+        await expect(page.locator(COUNT)).to_have_text("2")
+        await stage.commit("Unheard of", collapse_key="build-8")
+        async with page.expect_response(BELL_PATH):
+            stage.publish(await stage.commit("Heard of", collapse_key="build-8"))
+        await expect(page.locator(COUNT)).to_have_text("3")
+        assert await texts(page.locator(LIST)) == ["Heard of", "Built", "Other"]
 
     async def test_messages_out_of_order_are_put_in_order(self, stage: Stage) -> None:
         """Two transactions may commit the other way round."""

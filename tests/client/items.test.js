@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { isSafeHref, timeText } from "../../notifications/static/notifications/items.js";
+import { isSafeHref, takeOut, timeText } from "../../notifications/static/notifications/items.js";
 
 const NOW = new Date("2026-11-21T12:00:00Z");
 const secondsAgo = (seconds) => timeText(new Date(NOW - seconds * 1000), NOW, "en");
@@ -36,4 +36,16 @@ test("a time within a day is said from now, an older one by its date", () => {
 
 test("a time ahead of this computer's clock is now", () => {
   assert.equal(secondsAgo(-90), "now");
+});
+
+test("what a newer notification replaces leaves every list, and how it was shown is told", () => {
+  const shown = [7, 8, 7].map((id) => ({ dataset: { notificationId: String(id), signalboxItemState: "unseen" } }));
+  const left = new Set(shown);
+  for (const item of shown) item.remove = () => left.delete(item);
+  const root = {
+    querySelectorAll: (selector) => shown.filter((item) => selector.includes(`"${item.dataset.notificationId}"`)),
+  };
+  assert.equal(takeOut(root, 7), "unseen");
+  assert.deepEqual([...left], [shown[1]]);
+  assert.equal(takeOut(root, 9), null);
 });

@@ -17,7 +17,7 @@ from notifications.envelope import (
     ENVELOPE_LIMIT_BYTES,
     Envelope,
     check_content,
-    check_idempotency_key,
+    check_key,
     encode_common,
     encode_envelope,
 )
@@ -251,9 +251,14 @@ def test_later_changes_of_data_reach_nobody() -> None:
 def test_an_envelope_may_have_64_kib_and_not_a_byte_more() -> None:
     """Counted in bytes of JSON, with the longest ids that there can be."""
     _, common = check_content("Hello", data="")
-    room = ENVELOPE_LIMIT_BYTES - len(encode_envelope(common, event_id=2**63 - 1, notification_id=2**63 - 1))
+    room = ENVELOPE_LIMIT_BYTES - len(
+        encode_envelope(common, event_id=2**63 - 1, notification_id=2**63 - 1, replaces=2**63 - 1)
+    )
     _, common = check_content("Hello", data="x" * room)
-    assert len(encode_envelope(common, event_id=2**63 - 1, notification_id=2**63 - 1)) == ENVELOPE_LIMIT_BYTES
+    assert (
+        len(encode_envelope(common, event_id=2**63 - 1, notification_id=2**63 - 1, replaces=2**63 - 1))
+        == ENVELOPE_LIMIT_BYTES
+    )
     with pytest.raises(EnvelopeTooLarge) as caught:
         check_content("Hello", data="x" * (room + 1))
     assert caught.value.size_bytes == 65_537
@@ -263,14 +268,14 @@ def test_an_envelope_may_have_64_kib_and_not_a_byte_more() -> None:
 @pytest.mark.parametrize("key", [None, "x", "order-7/shipped", "x" * 255])
 def test_an_idempotency_key_is_a_short_text(key: str | None) -> None:
     """Or none at all."""
-    assert check_idempotency_key(key) == key
+    assert check_key("idempotency_key", key, limit=255) == key
 
 
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("", "idempotency_key is empty: leave it out, or name the event"),
-        ("  ", "idempotency_key is empty: leave it out, or name the event"),
+        ("", "idempotency_key is empty: leave it out, or give it a name"),
+        ("  ", "idempotency_key is empty: leave it out, or give it a name"),
         ("x" * 256, "idempotency_key has 256 characters, the limit is 255: shorten it"),
         (7, "idempotency_key is of type int: give a str"),
         ("a\0", r"idempotency_key has the control character '\x00' at position 1: remove it"),
@@ -279,5 +284,5 @@ def test_an_idempotency_key_is_a_short_text(key: str | None) -> None:
 def test_an_idempotency_key_that_is_refused_says_why(key: Any, text: str) -> None:
     """An empty key would make all events one."""
     with pytest.raises(InvalidNotification) as caught:
-        check_idempotency_key(key)
+        check_key("idempotency_key", key, limit=255)
     assert str(caught.value) == text

@@ -10,7 +10,7 @@
  */
 
 import { connect } from "../realtime/client.js";
-import { idOf, insertItem, itemsIn, setState, showTimes } from "./items.js";
+import { idOf, insertItem, itemsIn, setState, showTimes, takeOut } from "./items.js";
 import { Panel } from "./panel.js";
 import { Tabs } from "./tabs.js";
 import { showToast } from "./toasts.js";
@@ -177,8 +177,19 @@ export class Bell {
       if (itemsIn(list, envelope.id).length === 0) insertItem(list, envelope);
       if (list.children.length > LIST_LIMIT) this.refresh();
     }
-    if (!isCounted) this.#setCounts(this.#unread + 1, this.#unseen + 1);
+    if (!isCounted) {
+      this.#setCounts(this.#unread + 1, this.#unseen + 1);
+      if (envelope.replaces) this.#replaced(envelope.replaces);
+    }
     this.#showUpTo();
+  }
+
+  /** An unread one was archived by a newer one of its kind and key. */
+  #replaced(id) {
+    const state = takeOut(document, id);
+    // Of what is not shown, or was read here while it was replaced, the server knows how it was counted.
+    if (state === null || state === "read") this.refresh();
+    else this.#setCounts(this.#unread - 1, this.#unseen - (state === "unseen" ? 1 : 0));
   }
 
   #remember(id) {

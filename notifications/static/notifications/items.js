@@ -12,8 +12,8 @@ const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
 /**
- * @typedef {{id: number, kind: string, title: string, message: string, url: string, data: any, created_at: string}}
- *   Envelope What the server says of one notification.
+ * @typedef {{id: number, kind: string, title: string, message: string, url: string, data: any, created_at: string,
+ *   replaces?: number}} Envelope What the server says of one notification, and which older one it replaces.
  */
 
 /**
@@ -37,6 +37,19 @@ export const idOf = (item) => Number(item.dataset.notificationId);
 export const itemsIn = (root, id) => [
   ...root.querySelectorAll(id === undefined ? "[data-notification-id]" : `[data-notification-id="${id}"]`),
 ];
+
+/**
+ * Take a notification that a newer one has replaced out of every list.
+ *
+ * @param {ParentNode} root
+ * @param {number} id
+ * @returns {"unseen" | "seen" | "read" | null} The state that it was shown in; null if it was not shown.
+ */
+export function takeOut(root, id) {
+  const items = itemsIn(root, id);
+  for (const item of items) item.remove();
+  return items.length > 0 ? items[0].dataset.signalboxItemState : null;
+}
 
 /** @param {Element} item @param {"unseen" | "seen" | "read"} state */
 export function setState(item, state) {

@@ -1,0 +1,163 @@
+"""
+Writing events and their notifications: the rows, whoever calls.
+
+Owns what is checked of a call before the database is used, the inserts, and what a collapse key replaces. Does not own
+transactions (services, schedule) nor publishing (outbox).
+"""
+
+import datetime
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from notifications import conf, deliveries, outbox
+from notifications.envelope import Content, check_content, check_key
+from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
+from notifications.recipients import find_actor, find_recipients
+from notifications.timing import check_deliver_after, check_fallback
+
+__all__ = ["Draft", "draft", "insert_notifications", "write_event"]
+
+type ReportProgress = Callable[[str, int], None]
+
+IDEMPOTENCY_KEY_LIMIT = 255
+# Notifications held in memory as objects at a time.
+_ROWS_PER_INSERT = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What was asked for, checked without the database."""
+
+    content: Content
+    # The envelope's bytes that all recipients share.
+    common: bytes
+    idempotency_key: str | None
+    # Nothing: at once.
+    deliver_at: datetime.datetime | None
+    # Empty: it replaces nothing.
+    collapse_key: str
+    # Transport → seconds.
+    fallback: dict[str, float] | None
+
+
+def draft(
+    message: Any, *, idempotency_key: Any, deliver_after: Any, collapse_key: Any, fallback: Any, **fields: Any
+) -> Draft:
+    """Check the arguments of `services.notify` that name no people. Raises InvalidNotification."""
+    content, common = check_content(message, **fields)
+    return Draft(
+        content=content,
+        common=common,
+        idempotency_key=check_key("idempotency_key", idempotency_key, limit=IDEMPOTENCY_KEY_LIMIT),
+        deliver_at=check_deliver_after(deliver_after, content.created_at),
+        collapse_key=check_key("collapse_key", collapse_key, limit=COLLAPSE_KEY_LIMIT) or "",
+        fallback=check_fallback(fallback, conf.get_settings().transports),
+    )
+
+
+def write_event(
+    draft: Draft, recipients: Any, actor: Any, database: str, progress: ReportProgress | None
+) -> tuple[Event, outbox.Publication | None]:
+    """
+    Write an event with its notifications, or with those whom it will tell later; within a transaction.
+
+    Returns:
+        The event, or the first one with its idempotency key; and what is to be published after the commit, if anything.
+    """
+    events = Event.objects.using(database)
+    if draft.idempotency_key is not None:
+        first = events.filter(idempotency_key=draft.idempotency_key).first()
+        if first is not None:
+            return first, None
+    user_ids = find_recipients(recipients, using=database, limit=conf.get_settings().max_recipients)
+    event = _make_event(draft, actor_id=find_actor(actor, using=database), is_for_nobody=not user_ids)
+    if draft.idempotency_key is None:
+        event.save(using=database, force_insert=True)
+    else:
+        try:
+            with transaction.atomic(using=database):
+                event.save(using=database, force_insert=True)
+        except IntegrityError:
+            # Somebody else's call with the same key committed between our look and our insert.
+            first = events.filter(idempotency_key=draft.idempotency_key).first()
+            if first is None:
+                raise
+            return first, None
+    if event.deliver_at is not None:
+        _schedule(event, user_ids, database, progress)
+        return event, None
+    rows = insert_notifications(event, user_ids, database, progress)
+    return event, outbox.Publication(event=event, common=draft.common, rows=rows) if rows else None
+
+
+def insert_notifications(
+    event: Event, user_ids: Iterable[Any], database: str, progress: ReportProgress | None = None
+) -> list[outbox.Row]:
+    """Write the notifications of an event, and put away what they replace; in the order of ids."""
+    rows: list[outbox.Row] = []
+    for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
+        replaced = _replace(event, part, database) if event.collapse_key else {}
+        made = Notification.objects.using(database).bulk_create(
+            Notification(
+                event=event,
+                recipient_id=user_id,
+                created_at=event.created_at,
+                collapse_key=event.collapse_key,
+                replaces=replaced.get(user_id),
+            )
+            for user_id in part
+        )
+        rows.extend((each.pk, each.recipient_id, each.replaces) for each in made)
+        if progress is not None:
+            progress("saved", len(part))
+    rows.sort(key=lambda row: row[0])
+    return rows
+
+
+def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
+    content = draft.content
+    return Event(
+        kind=content.kind,
+        title=content.title,
+        message=content.message,
+        url=content.url,
+        data=content.data,
+        actor_id=actor_id,
+        idempotency_key=draft.idempotency_key,
+        collapse_key=draft.collapse_key,
+        fallback=draft.fallback,
+        created_at=content.created_at,
+        deliver_at=None if is_for_nobody else draft.deliver_at,
+        # With nobody to tell there is nothing to publish.
+        published_at=content.created_at if is_for_nobody else None,
+    )
+
+
+def _schedule(event: Event, user_ids: list[Any], database: str, progress: ReportProgress | None) -> None:
+    for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
+        Scheduled.objects.using(database).bulk_create(Scheduled(event=event, recipient_id=user_id) for user_id in part)
+        if progress is not None:
+            progress("saved", len(part))
+
+
+def _replace(event: Event, user_ids: tuple[Any, ...], database: str) -> dict[Any, int]:
+    """Archive what these users have unread of the same kind and key; returns user id → the newest id of it."""
+    unread = Notification.objects.using(database).filter(
+        recipient_id__in=user_ids,
+        collapse_key=event.collapse_key,
+        event__kind=event.kind,
+        read_at=None,
+        archived_at=None,
+    )
+    found = list(unread.order_by("id").values_list("id", "recipient_id"))
+    now = timezone.now()
+    for part in itertools.batched((id for id, _ in found), _ROWS_PER_INSERT):
+        # Who reads it in this moment keeps it as read, and away.
+        Notification.objects.using(database).filter(pk__in=part).update(archived_at=now, replaced_at=now)
+        deliveries.skip_replaced(part)
+    return {user_id: id for id, user_id in found}

@@ -1,0 +1,197 @@
+"""Digests: one message a window with what is still unread, and never a second one."""
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from notifications import services
+from notifications.bot import Bot
+from notifications.kinds import find_kind, render_digest
+from notifications.models import Delivery, Digest, Notification
+from notifications.outbox import envelopes_of
+from notifications.refill import refill
+from notifications.transports import Address, Message, Transport
+from realtime.keys import Keys
+from tests.redis_server import RedisServer
+from tests.streams import working
+from tests.timing import begun, declare, ends, own_registry, pass_time, streamed
+from tests.waiting import wait_until
+
+__all__ = ["own_registry"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "own_registry", "email")]
+
+
+class Recording(Transport):
+    """A transport that remembers; it fails as often as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(name="email")
+        self.messages: list[Message] = []
+        self.failures = 0
+
+    def find_addresses(self, recipient: Any) -> Iterable[Address]:
+        return [Address(key="home")]
+
+    async def send(self, message: Message, address: Address) -> str:
+        self.messages.append(message)
+        if len(self.messages) <= self.failures:
+            raise OSError("away")
+        return "taken"
+
+
+@pytest.fixture
+def email(signalbox: Any) -> None:
+    backend = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
+    signalbox.NOTIFICATIONS = {"TRANSPORTS": {"email": backend}, "DELIVERY_RETRY_SECONDS": 0.001}
+    declare(digest={"email": "hourly"})
+
+
+def tell(alice: User, *texts: str) -> None:
+    for text in texts:
+        services.notify(alice, text, kind="build")
+
+
+def planned(client: redis.Redis, keys: Keys) -> None:
+    """As the bot does with what is on the stream."""
+    assert [begun(notification) for notification in streamed(client, keys)] == [()] * client.xlen(
+        keys.stream("notifications")
+    )
+
+
+def test_what_comes_in_one_window_goes_into_one_digest(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Due at its end; of two users, into two."""
+    (bob,) = [User.objects.create_user("bob")]
+    tell(alice, "1", "2")
+    tell(bob, "3")
+    planned(redis_client, keys)
+    # The full hour may have come in between.
+    digests = {delivery.digest_id for delivery in Delivery.objects.filter(notification__recipient=alice)}
+    assert len(digests) <= 2
+    assert Delivery.objects.exclude(digest__recipient_id=alice.pk).get().notification.recipient_id == bob.pk
+    assert all(
+        each.due_at == each.digest.ends_at > timezone.now() for each in Delivery.objects.select_related("digest")
+    )
+    assert refill() == 0
+
+
+def test_one_claim_holds_all_that_is_unread(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """What was read, put away or replaced is left out and says so; the sweep names the digest once."""
+    tell(alice, "1", "2", "3", "4")
+    planned(redis_client, keys)
+    Delivery.objects.update(digest=Digest.objects.earliest("id"))
+    first, second, third, fourth = Notification.objects.order_by("id").values_list("id", flat=True)
+    services.mark_read(alice.pk, [second])
+    services.mark_archived(alice.pk, [third])
+    pass_time(hours=2)
+    assert (refill(), refill()) == (1, 0)
+    notifications = streamed(redis_client, keys)
+    (claim,) = begun(notifications[-1])
+    assert claim.notification_ids == (first, fourth)
+    assert claim.key == Digest.objects.earliest("id").key.hex
+    assert [begun(notification) for notification in notifications] == [()] * 5
+    skipped = ("skipped", "read before it was due")
+    assert ends() == [("sending", ""), skipped, skipped, ("sending", "")]
+
+
+def test_an_empty_digest_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """All was read."""
+    tell(alice, "1", "2")
+    planned(redis_client, keys)
+    services.mark_read(alice.pk)
+    pass_time(hours=2)
+    assert [begun(notification) for notification in streamed(redis_client, keys)] == [(), ()]
+    assert {state for state, _ in ends()} == {"skipped"}
+    assert refill() == 0
+
+
+def test_what_comes_after_the_claim_goes_into_the_next(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Though by this machine's clock the window is still open: a window has one message."""
+    tell(alice, "1")
+    planned(redis_client, keys)
+    Digest.objects.update(closed_at=timezone.now())
+    tell(alice, "2")
+    planned(redis_client, keys)
+    first, second = Digest.objects.order_by("ends_at")
+    assert second.ends_at - first.ends_at == datetime.timedelta(hours=1)
+    assert [each.digest_id for each in Delivery.objects.order_by("id")] == [first.pk, second.pk]
+
+
+async def test_one_message_tells_of_all(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """After a failure it is tried again whole, under the same key; when it was taken, every row says so."""
+    alice = await User.objects.acreate(username="alice")
+    transport = Recording()
+    transport.failures = 1
+    async with working(redis_server.url, keys, Bot({"email": transport}), group="bot", order_field="u") as worker:
+        for text in "123":
+            await services.anotify(alice, text, title=f"Build {text}", url="/b", kind="build")
+        await wait_until(lambda: worker.statistics().handled_count == 3)
+        assert transport.messages == []
+        await Delivery.objects.aupdate(digest=await Digest.objects.aearliest("id"))
+        await sync_to_async(pass_time)(hours=2)
+        assert await sync_to_async(refill)() == 1
+        await wait_until(lambda: len(transport.messages) == 1)
+        await wait_until(lambda: worker.statistics().handled_count == 4)
+        await sync_to_async(pass_time)(minutes=1)
+        assert await sync_to_async(refill)() == 1
+        await wait_until(lambda: worker.statistics().handled_count == 5)
+    first, second = transport.messages
+    assert first.key == second.key
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert [each.message for each in second.digest] == ["1", "2", "3"]
+    assert second.notification == second.digest[-1]
+    assert second.texts.subject == "Builds: 3 notifications"
+    assert second.texts.body == "Build 1\n1\n/b\n\nBuild 2\n2\n/b\n\nBuild 3\n3\n/b"
+    assert await sync_to_async(ends)() == [("sent", "taken")] * 3
+    assert await sync_to_async(refill)() == 0
+
+
+def test_its_words_are_the_kinds_in_the_users_language_and_time(
+    signalbox: Any, tmp_path: Path, redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """By templates of the kind; a template for another transport is not used."""
+    folder = tmp_path / "notifications" / "kinds" / "build"
+    folder.mkdir(parents=True)
+    (folder / "digest_subject.txt").write_text("{{ notifications|length }} for\n{{ recipient.username }}")
+    (folder / "email.digest_body.txt").write_text(
+        "{% load i18n %}{% get_current_language as code %}{{ code }}"
+        "{% for n in notifications %} {{ n.message }} {{ n.created_at|date:'e' }}{% endfor %}"
+    )
+    (folder / "push.digest_body.html").write_text("no")
+    signalbox.TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [tmp_path]}]
+    signalbox.NOTIFICATIONS = {
+        **signalbox.NOTIFICATIONS,
+        "LANGUAGE_OF": "tests.integration.test_digests.german",
+        "TIME_ZONE_OF": "tests.integration.test_digests.kolkata",
+    }
+    tell(alice, "<1>", "2")
+    said = envelopes_of(Notification.objects.values_list("id", flat=True))
+    texts = render_digest(find_kind("build"), "email", said, alice)
+    assert texts.subject == "2 for alice"
+    assert texts.body == "de <1> IST 2 IST"
+    assert texts.html == ""
+
+
+def german(user: User) -> str:
+    """For LANGUAGE_OF."""
+    return "de"
+
+
+def kolkata(user: User) -> str:
+    """For TIME_ZONE_OF."""
+    return "Asia/Kolkata"
+
+
+def test_a_kind_that_makes_no_sense_is_refused() -> None:
+    """When it is declared."""
+    with pytest.raises(ValueError, match="weekly"):
+        declare(key="other", digest={"email": "weekly"})
+    with pytest.raises(ValueError, match="both a fallback and a digest by email"):
+        declare(key="other", digest={"email": "daily"}, fallback={"email": datetime.timedelta(1)})

@@ -1,0 +1,161 @@
+"""Transports that wait: until something is still unread, and until quiet hours end."""
+
+import datetime
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from notifications import services
+from notifications.exceptions import InvalidPreference
+from notifications.models import Delivery, Notification, QuietHours
+from notifications.refill import refill
+from realtime.keys import Keys
+from tests.timing import begun, declare, ends, own_registry, pass_time, streamed
+
+__all__ = ["own_registry"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "own_registry", "two")]
+FALLBACK = {"email": datetime.timedelta(minutes=15)}
+BACKEND = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
+
+
+@pytest.fixture
+def two(signalbox: Any) -> None:
+    signalbox.NOTIFICATIONS = {"TRANSPORTS": {"email": BACKEND, "push": BACKEND}, "DEFAULT_TRANSPORTS": ["push"]}
+
+
+def quiet_now(user: User) -> None:
+    """For another hour, and since one."""
+    now = timezone.now()
+    hour = datetime.timedelta(hours=1)
+    services.set_quiet_hours(user.pk, (now - hour).time(), (now + hour).time(), "UTC")
+
+
+def test_a_fallback_is_used_if_unread(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """The other transports go at once, the fallback when its time has come: the sweep brings it back."""
+    declare(transports=("push",), fallback=FALLBACK)
+    services.notify(alice, "Red", kind="build")
+    (notification,) = streamed(redis_client, keys)
+    assert [claim.transport for claim in begun(notification)] == ["push"]
+    pass_time(minutes=14)
+    Delivery.objects.filter(transport="push").update(due_at=None, state="sent")
+    assert (refill(), begun(notification)) == (0, ())
+    pass_time(minutes=2)
+    assert refill() == 1
+    assert [claim.transport for claim in begun(notification)] == ["email"]
+
+
+@pytest.mark.parametrize("what", ["read", "archived"])
+def test_a_fallback_is_skipped_once_it_was_read(redis_client: redis.Redis, keys: Keys, alice: User, what: str) -> None:
+    """Or put away; its row says why."""
+    declare(fallback=FALLBACK)
+    services.notify(alice, "Red", kind="build")
+    (notification,) = streamed(redis_client, keys)
+    assert begun(notification) == ()
+    mark = {"read": services.mark_read, "archived": services.mark_archived}[what]
+    assert mark(alice.pk, [notification.notification_id]) == 1
+    pass_time(minutes=16)
+    assert refill() == 1
+    assert begun(notification) == ()
+    assert ends() == [("skipped", "read before it was due")]
+    assert refill() == 0
+
+
+def test_one_call_may_have_a_fallback_of_its_own(redis_client: redis.Redis, keys: Keys, alice: User, bob: User) -> None:
+    """Of any kind, also where a transport would go at once; but not for who does not want it."""
+    services.set_preference(bob.pk, "info", "email", False)
+    services.notify([alice, bob], "x", fallback={**FALLBACK, "push": datetime.timedelta(hours=1)})
+    assert [begun(notification) for notification in streamed(redis_client, keys)] == [(), ()]
+    assert sorted(Delivery.objects.values_list("notification__recipient", "transport", "if_unread")) == [
+        (alice.pk, "email", True),
+        (alice.pk, "push", True),
+        (bob.pk, "push", True),
+    ]
+
+
+def test_what_was_replaced_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Planned already, or still on its way to the bot; what was sent stays sent."""
+    declare(transports=("push",), fallback=FALLBACK)
+    services.notify(alice, "1", kind="build", collapse_key="7")
+    (first,) = streamed(redis_client, keys)
+    assert len(begun(first)) == 1
+    services.notify(alice, "2", kind="build", collapse_key="7")
+    services.notify(alice, "3", kind="build", collapse_key="7")
+    _, second, third = streamed(redis_client, keys)
+    assert begun(second) == ()
+    assert [claim.transport for claim in begun(third)] == ["push"]
+    assert list(Delivery.objects.order_by("id").values_list("transport", "state")) == [
+        ("email", "skipped"),
+        ("push", "sending"),
+        ("email", "skipped"),
+        ("push", "skipped"),
+        ("email", "pending"),
+        ("push", "sending"),
+    ]
+    assert set(Delivery.objects.filter(state="skipped").values_list("answer", flat=True)) == {
+        "replaced by a newer notification"
+    }
+
+
+def test_transports_wait_until_quiet_hours_end(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """The bell does not: the notification is there and on the stream."""
+    quiet_now(alice)
+    services.notify(alice, "x")
+    (notification,) = streamed(redis_client, keys)
+    assert begun(notification) == ()
+    (delivery,) = Delivery.objects.all()
+    assert delivery.due_at is not None
+    assert datetime.timedelta(minutes=59) < delivery.due_at - timezone.now() <= datetime.timedelta(hours=1)
+    assert (delivery.state, delivery.attempts) == ("pending", 0)
+    pass_time(minutes=61)
+    assert refill() == 1
+    QuietHours.objects.all().delete()
+    assert len(begun(notification)) == 1
+
+
+def test_another_attempt_waits_too(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Quiet hours may begin in between."""
+    services.notify(alice, "x")
+    (notification,) = streamed(redis_client, keys)
+    assert len(begun(notification)) == 1
+    quiet_now(alice)
+    pass_time(minutes=2)
+    assert begun(notification) == ()
+    assert list(Delivery.objects.values_list("state", "attempts")) == [("pending", 1)]
+
+
+def test_urgent_kinds_do_not_wait(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Nor those of other users."""
+    declare(transports=("push",), is_urgent=True)
+    quiet_now(alice)
+    services.notify(alice, "Fire", kind="build")
+    (notification,) = streamed(redis_client, keys)
+    assert len(begun(notification)) == 1
+
+
+def test_quiet_hours_are_chosen_changed_and_given_up(alice: User) -> None:
+    """One row each; what makes no sense is refused."""
+    services.set_quiet_hours(alice.pk, datetime.time(22), datetime.time(7), "Europe/Berlin")
+    services.set_quiet_hours(alice.pk, datetime.time(23), datetime.time(7), "Asia/Kolkata")
+    assert str(QuietHours.objects.get()) == "23:00 to 07:00 Asia/Kolkata"
+    for wrong in ((datetime.time(1), None, "UTC"), (datetime.time(1), datetime.time(1), "UTC")):
+        with pytest.raises(InvalidPreference, match="another end"):
+            services.set_quiet_hours(alice.pk, *wrong)
+    for zone in ("Mars", "", "../../etc/passwd", "x" * 300):
+        with pytest.raises(InvalidPreference, match="time zone"):
+            services.set_quiet_hours(alice.pk, datetime.time(1), datetime.time(2), zone)
+    services.set_quiet_hours(alice.pk, None)
+    assert not QuietHours.objects.exists()
+
+
+def test_a_notification_deleted_while_it_waits_is_nobodys(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Its deliveries go with it."""
+    declare(fallback=FALLBACK)
+    services.notify(alice, "x", kind="build")
+    assert begun(streamed(redis_client, keys)[0]) == ()
+    Notification.objects.all().delete()
+    pass_time(hours=1)
+    assert refill() == 0
