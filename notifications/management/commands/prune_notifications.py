@@ -1,0 +1,63 @@
+"""`manage.py prune_notifications --older-than AGE`: deletes what is old."""
+
+import datetime
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.utils import timezone
+
+from notifications import pruning
+from notifications.management.progress import progress
+from realtime.management.streams import HelpFormatter, parse_age
+
+
+class Command(BaseCommand):
+    """Prints how much was deleted, one line, or one JSON object with --json."""
+
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+    help = """\
+Deletes notifications that are older than AGE, with their deliveries, and the events that are left
+with no notification. The inbox and the admin forget them.
+
+Never deleted: what is still being sent or waits to be, what is in the outbox, and events that wait
+for a later time. Everything is deleted in small transactions: it may be stopped at any time and
+started again, and the site goes on beside it. Run it daily, by cron or a timer.
+
+An idempotency key is forgotten with its event: choose AGE longer than your callers repeat."""
+    epilog = """\
+examples:
+  manage.py prune_notifications --older-than 90d
+  manage.py prune_notifications --older-than 30d --only-read
+  manage.py prune_notifications --older-than 90d --dry-run --json
+"""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=HelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--older-than", type=parse_age, metavar="AGE", required=True, help="told so long ago: 90s, 15m, 2h, 90d"
+        )
+        parser.add_argument("--only-read", action="store_true", help="keep what is neither read nor archived")
+        parser.add_argument("--dry-run", action="store_true", help="delete nothing, and say how many it would be")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        before = timezone.now() - datetime.timedelta(seconds=options["older_than"])
+        total = pruning.count_old(before, only_read=options["only_read"])
+        notifications, events = total, 0
+        if not options["dry_run"]:
+            notifications = 0
+            with progress("deleted", total, options.get("stderr") or sys.stderr) as advance:
+                for done in pruning.prune(before, only_read=options["only_read"]):
+                    notifications, events = notifications + done.notifications, events + done.events
+                    advance(done.notifications)
+        if options["as_json"]:
+            counts = {"notification_count": notifications, "event_count": events, "is_dry_run": options["dry_run"]}
+            self.stdout.write(json.dumps(counts))
+        elif options["dry_run"]:
+            self.stdout.write(f"{notifications} notifications would be deleted")
+        else:
+            self.stdout.write(f"{notifications} notifications and {events} events deleted")

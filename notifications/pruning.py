@@ -1,0 +1,83 @@
+"""
+Forgetting what is old: notifications, their deliveries, and events of which nothing is left.
+
+Owns what may be deleted, and in which portions. Does not own how old is old (the command), nor dead letters.
+"""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import router, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from notifications.models import Delivery, Digest, Event, Notification
+
+__all__ = ["Pruned", "count_old", "prune"]
+
+# Rows deleted in one transaction: others wait for it.
+PORTION = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What one portion deleted."""
+
+    notifications: int
+    events: int
+
+
+def count_old(before: datetime.datetime, *, only_read: bool = False) -> int:
+    """How many notifications `prune` would delete."""
+    return _old(before, only_read=only_read).count()
+
+
+def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pruned]:
+    """
+    Delete what was told before a time, portion by portion.
+
+    Args:
+        only_read: Keep what its recipient has neither read nor archived.
+
+    Yields:
+        What each portion deleted. Whoever stops asking stops it.
+
+    Guarantees:
+        What is unfinished stays: deliveries that are pending or being sent, events in the outbox or waiting.
+    """
+    database = router.db_for_write(Notification)
+    last_id = 0
+    while True:
+        rows = _old(before, only_read=only_read).filter(pk__gt=last_id).order_by("pk")
+        ids = list(rows.values_list("pk", flat=True)[:PORTION])
+        if not ids:
+            break
+        last_id = ids[-1]
+        with transaction.atomic(using=database):
+            # Asked again: one of them may have been given back to the bot meanwhile.
+            _, counts = _old(before, only_read=only_read).filter(pk__in=ids).delete()
+        yield Pruned(notifications=counts.get(Notification._meta.label, 0), events=0)
+    yield from _prune_events(before, database)
+    digests = Digest.objects.using(database).filter(ends_at__lt=before)
+    digests.filter(~Exists(Delivery.objects.filter(digest=OuterRef("pk")))).delete()
+
+
+def _prune_events(before: datetime.datetime, database: str) -> Iterator[Pruned]:
+    """Events of which nobody has a notification any more, or ever had."""
+    told = Notification.objects.filter(event=OuterRef("pk"))
+    while True:
+        old = Event.objects.using(database).filter(~Exists(told), created_at__lt=before, published_at__isnull=False)
+        ids = list(old.order_by("pk").values_list("pk", flat=True)[:PORTION])
+        if not ids:
+            return
+        with transaction.atomic(using=database):
+            _, counts = Event.objects.using(database).filter(pk__in=ids).delete()
+        yield Pruned(notifications=0, events=counts.get(Event._meta.label, 0))
+
+
+def _old(before: datetime.datetime, *, only_read: bool) -> QuerySet[Notification]:
+    unfinished = Delivery.objects.filter(notification=OuterRef("pk"), due_at__isnull=False)
+    rows = Notification.objects.using(router.db_for_write(Notification)).filter(
+        ~Exists(unfinished), created_at__lt=before, event__published_at__isnull=False
+    )
+    return rows.filter(Q(read_at__isnull=False) | Q(archived_at__isnull=False)) if only_read else rows
