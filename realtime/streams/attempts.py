@@ -23,9 +23,13 @@ from realtime.streams.hand import Hand
 from realtime.streams.queue import EntryQueue
 from realtime.streams.session import Session
 
-__all__ = ["Attempts"]
+__all__ = ["ENTRIES_IN_A_ROW", "Attempts"]
 
 logger = logging.getLogger(__name__)
+
+# After so many entries whose handlers never waited, others get a turn: the reader and the acks, so that Redis works at
+# the same time as handlers, and the lease.
+ENTRIES_IN_A_ROW = 50
 
 
 class Attempts:
@@ -97,6 +101,8 @@ class Attempts:
         self._is_starting = False
         # Whether the worker waits until there is room.
         self._is_full = False
+        # Entries that were handled since others had a turn.
+        self._in_a_row_count = 0
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         # Owns every attempt; there from start() on.
@@ -202,22 +208,31 @@ class Attempts:
             self._is_starting = True
             task = self._tasks.create_task(self._run_batches(), name=f"{self._group.group}: handler")
             self._runners.add(task)
-            task.add_done_callback(self._runners.discard)
         if self._queue.has_suspects and self._suspect_runner is None:
             self._suspect_runner = self._tasks.create_task(self._run_suspects(), name=f"{self._group.group}: suspects")
 
     async def _run_batches(self) -> None:
         self._is_starting = False
-        while self._queue.has_ready:
-            async with self._slots:
-                if not self._session.is_held:
-                    await self._session.wait_held(self._stopping)
-                if self._stopping.is_set():
-                    return
-                if batch := self._queue.next_batch(self._batch_size):
-                    self._run()
-                    await self._attempt(batch)
-                    self._queue.done(batch)
+        try:
+            while self._queue.has_ready:
+                async with self._slots:
+                    if not self._session.is_held:
+                        await self._session.wait_held(self._stopping)
+                    if self._stopping.is_set():
+                        return
+                    if batch := self._queue.next_batch(self._batch_size):
+                        self._run()
+                        if (error := await self._try(batch)) is not None:
+                            await self._try_again(batch, error)
+                        self._queue.done(batch)
+                        self._in_a_row_count += len(batch)
+                if self._in_a_row_count >= ENTRIES_IN_A_ROW:
+                    self._in_a_row_count = 0
+                    await asyncio.sleep(0)
+        finally:
+            # At once: a callback of the task would come after a read that found its runner still there.
+            if (task := asyncio.current_task()) is not None:
+                self._runners.discard(task)
 
     async def _run_suspects(self) -> None:
         try:
@@ -238,18 +253,17 @@ class Attempts:
                 entry, "unfinished", "no attempt came to an end: its handler may end the process"
             )
         elif await self._outage.until_done(self._group.begin_attempt, entry):
-            await self._attempt([msgspec.structs.replace(entry, attempt=entry.attempt + 1)])
+            batch = [msgspec.structs.replace(entry, attempt=entry.attempt + 1)]
+            if (error := await self._try(batch)) is not None:
+                await self._try_again(batch, error)
         else:
             self.lose([entry.id])
             self._drop([entry.id])
             self._session.end()
             self._ring()
 
-    async def _attempt(self, batch: list[Entry]) -> None:
-        """Call the handler with a batch; after a failure with each entry, those of one key still in order."""
-        error = await self._try(batch)
-        if error is None:
-            return
+    async def _try_again(self, batch: list[Entry], error: Exception) -> None:
+        """A batch failed: call the handler with each entry of it, those of one key still in order."""
         if len(batch) > 1:
             rest = batch
             while rest:
@@ -258,9 +272,9 @@ class Attempts:
                     self._drop([entry.id])
                 elif self._stopping.is_set():
                     self._given_back.append(entry)
-                elif (error := await self._try([entry])) is not None:
+                elif (own_error := await self._try([entry])) is not None:
                     followers = [each for each in rest if each.key == entry.key]
-                    if await self.failures.put_away(entry, error, followers):
+                    if await self.failures.put_away(entry, own_error, followers):
                         rest = [each for each in rest if each.key != entry.key]
         else:
             await self.failures.put_away(batch[0], error, [])
@@ -301,6 +315,10 @@ class Attempts:
         self.hand.begin_end([entry.id for entry in batch])
         self._unacked += batch
         self._finished.set()
+        # Not for each that ends: a call of Redis for a single entry costs as much as one for many.
+        if self._is_full and 2 * self.hand.unfinished_count <= self._concurrency * self._batch_size:
+            self._is_full = False
+            self._ring()
 
     def _drop(self, ids: Sequence[bytes], is_done: bool = False) -> None:
         self.hand.drop(ids)

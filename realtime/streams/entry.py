@@ -8,7 +8,7 @@ import msgspec
 __all__ = ["Entry", "Handler", "WorkerStatistics"]
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One record of a Redis Stream in the hands of a worker."""
 
     # Redis's own: b"<milliseconds>-<number>"; unique in its stream and growing.

@@ -223,7 +223,8 @@ class ConsumerGroup:
         return Taken(self._entry(id, fields or [], attempts, seen_ms / 1000), bool(is_begun))
 
     def _entry(self, id: bytes, flat: list[bytes], attempt: int, first_seen: float) -> Entry:
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        each = iter(flat)
+        fields = dict(zip(each, each, strict=True))
         key = fields.get(self._order_field, id) if self._order_field else id
         if 2 * len(fields) != len(flat) and self._order_field in fields:
             # Some field is there twice. The scripts go by the first.

@@ -70,7 +70,7 @@ class EntryQueue:
 
     def done(self, batch: Sequence[Entry]) -> None:
         """What came from here is handled, or gone: the next entries of its keys may be."""
-        for key in dict.fromkeys(entry.key for entry in batch):
+        for key in dict.fromkeys([entry.key for entry in batch]):
             followers = self._behind.pop(key, None)
             if followers:
                 first = followers.popleft()

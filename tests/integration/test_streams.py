@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import pytest
 import redis
 
 from realtime.keys import Keys
-from realtime.streams import WorkerStatistics
+from realtime.streams import Entry, WorkerStatistics
+from realtime.streams.attempts import ENTRIES_IN_A_ROW
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, consumers, left_count, pending_count, working
 from tests.waiting import wait_until
@@ -84,6 +86,37 @@ async def test_no_more_is_read_than_there_are_slots(
         gate.set()
         await wait_until(lambda: len(handler.names) == 6)
     assert handler.most_running_count == 3
+
+
+async def test_handlers_that_never_wait_give_others_their_turn(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The event loop goes round before the last one of a long row is handled: Redis is not kept waiting."""
+    count = 4 * ENTRIES_IN_A_ROW
+    append(redis_client, keys, *range(count))
+    turns_before: list[int] = []
+    turns = 0
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        turns_before.append(turns)
+
+    async with working(redis_server.url, keys, handle, batch_size=1, concurrency=count) as worker:
+        while worker.statistics().handled_count < count:
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns_before[0] < turns_before[-1]
+
+
+async def test_a_worker_with_one_call_at_a_time_reads_on_at_once(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Batch after batch, also when a read comes back just as the last handler ends: nothing waits for the next look."""
+    append(redis_client, keys, *range(3000))
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, block_seconds=30) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 3000)
+    assert handler.names == [str(number) for number in range(3000)]
+    assert handler.most_running_count == 1
 
 
 async def test_every_entry_goes_to_one_of_several_workers_of_a_group(

@@ -2,8 +2,8 @@
 -- ARGV[4…] id and key of each, those of one key in their order
 -- Returns how many lines are due by it.
 local ids, keys, free, came_due = {}, {}, {}, 0
-for at = 4, #ARGV, 2 do
-  ids[#ids + 1], keys[#keys + 1] = ARGV[at], ARGV[at + 1]
+for at = 1, (#ARGV - 3) / 2 do
+  ids[at], keys[at] = ARGV[2 * at + 2], ARGV[2 * at + 3]
 end
 local is_plain = redis.call('XACK', stream, group, unpack(ids)) == #ids
 if is_plain and order == '' then

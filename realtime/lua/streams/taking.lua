@@ -33,18 +33,17 @@ end
 -- Of entries that this consumer was just handed, lines up those whose key another holds, or that has a line.
 -- Returns the others, and how many were lined up.
 local function keep_order(entries)
-  local keys, mine, free, count = {}, {}, {}, 0
+  local keys, mine, free, count, own = {}, {}, {}, 0, consumer .. ' '
   for at, entry in ipairs(entries) do
     keys[at] = key_of(entry[1], entry[2])
   end
   local found = redis.call('HMGET', owners, unpack(keys))
   for at, entry in ipairs(entries) do
     local key, owner = keys[at], found[at]
-    local name = owner and string.match(owner, '^(.*) %d+%-%d+$')
-    if not owner or name == consumer then
-      mine[#mine + 1] = entry
-      free[#free + 1] = key
-      free[#free + 1] = consumer .. ' ' .. entry[1]
+    if not owner or string.sub(owner, 1, #own) == own and not string.find(owner, '[ +]', #own + 1) then
+      local place = at - count
+      mine[place] = entry
+      free[2 * place - 1], free[2 * place] = key, own .. entry[1]
     else
       line_up(entry[1], key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
       redis.call('XACK', stream, group, entry[1])
