@@ -9,8 +9,9 @@ queues without bound, and no longer calls `on_reconnect`. Does not own sockets (
 
 import asyncio
 import functools
+import itertools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -18,7 +19,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
 from realtime import connections
-from realtime.history import Outgoing, PublishCall, Published, publish_all, publish_all_async
+from realtime.history import PUBLICATIONS_PER_CALL, Outgoing, PublishCall, Published
 from realtime.hub import Hub
 from realtime.keys import Keys
 from realtime.loop_layer import LoopLayer
@@ -71,7 +72,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def publish_now(self, outgoing: Outgoing) -> Published:
         """Publish from sync code, on a pooled connection of the process; see `publish`."""
-        return self._call(outgoing).run(self._sync_publishers[self.shard_of(outgoing.topic)])
+        return self.publish_many_now([outgoing])[0]
 
     async def publish(self, outgoing: Outgoing) -> Published:
         """
@@ -83,23 +84,20 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         Raises:
             redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
         """
-        return await self._call(outgoing).arun(self._get_layer().shard(outgoing.topic).publisher)
+        return (await self.publish_many([outgoing]))[0]
 
     def publish_many_now(self, items: Sequence[Outgoing]) -> list[Published]:
-        """Publish in order from sync code, in one round trip a host."""
+        """Publish from sync code, in order for each topic, many in one round trip."""
         results: dict[int, Published] = {}
-        for shard, indexes in self._by_shard(items).items():
-            calls = [self._call(items[index]) for index in indexes]
-            results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
+        for shard, indexes, call in self._calls(items):
+            results |= zip(indexes, call.run(self._sync_publishers[shard]), strict=True)
         return [results[index] for index in range(len(items))]
 
     async def publish_many(self, items: Sequence[Outgoing]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         results: dict[int, Published] = {}
-        for shard, indexes in self._by_shard(items).items():
-            calls = [self._call(items[index]) for index in indexes]
-            publisher = self._get_layer().shards[shard].publisher
-            results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
+        for shard, indexes, call in self._calls(items):
+            results |= zip(indexes, await call.arun(self._get_layer().shards[shard].publisher), strict=True)
         return [results[index] for index in range(len(items))]
 
     # Who is where -----------------------------------------------------------------------------------------------------
@@ -121,15 +119,19 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
         return dict(message) if isinstance(message, dict) else super().deserialize(message)
 
-    def _by_shard(self, items: Sequence[Outgoing]) -> dict[int, list[int]]:
-        indexes: dict[int, list[int]] = {}
+    def _calls(self, items: Sequence[Outgoing]) -> Iterator[tuple[int, Sequence[int], PublishCall]]:
+        """What publishes `items`: the host, the places in `items`, and the call."""
+        indexes_of: dict[int, list[int]] = {}
         for index, outgoing in enumerate(items):
-            indexes.setdefault(self.shard_of(outgoing.topic), []).append(index)
-        return indexes
-
-    def _call(self, outgoing: Outgoing) -> PublishCall:
-        channel = self.redis_channel(outgoing.topic)
-        return PublishCall(outgoing, keys=self.keys, channel=channel, crypter=self.crypter)
+            indexes_of.setdefault(self.shard_of(outgoing.topic), []).append(index)
+        for shard, indexes in indexes_of.items():
+            for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL):
+                outgoings = [items[index] for index in part]
+                yield (
+                    shard,
+                    part,
+                    PublishCall(outgoings, keys=self.keys, channel_of=self.redis_channel, crypter=self.crypter),
+                )
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:

@@ -135,9 +135,8 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     return bool(await answer if isawaitable(answer) else answer)
 
 
-def history_of(name: str) -> HistoryPolicy:
-    """What Redis keeps of a topic."""
-    match = resolve(name)
+def history_of(match: TopicMatch | None) -> HistoryPolicy:
+    """What Redis keeps of a topic, of one that no app declares too."""
     if match is not None and match.family.history is not None:
         return match.family.history
     settings = get_settings()

@@ -1,6 +1,7 @@
 """Reading where a topic stands and what was missed, against a real Redis."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +11,14 @@ from cryptography.fernet import Fernet, MultiFernet
 from redis.exceptions import RedisError
 
 from realtime.exceptions import SubscriptionClosed
-from realtime.history import TOPICS_PER_READING, HistoryPolicy, HistoryReader, Outgoing, PublishCall, publish_all
+from realtime.history import (
+    PUBLICATIONS_PER_CALL,
+    TOPICS_PER_READING,
+    HistoryPolicy,
+    HistoryReader,
+    Outgoing,
+    PublishCall,
+)
 from realtime.keys import Keys
 from realtime.publications import Crypter, Position
 from tests.redis_server import RedisServer
@@ -21,8 +29,11 @@ def publish(
     client: redis.Redis, keys: Keys, topic: str, *data: bytes, size: int = 100, crypter: Crypter | None = None
 ) -> Position:
     outgoing = [Outgoing(topic, each, HistoryPolicy(size=size)) for each in data]
-    calls = [PublishCall(each, keys=keys, channel=f"{keys.prefix}{topic}", crypter=crypter) for each in outgoing]
-    return publish_all(client, calls)[-1].position
+    calls = [
+        PublishCall(part, keys=keys, channel_of=lambda topic: keys.prefix + topic, crypter=crypter)
+        for part in itertools.batched(outgoing, PUBLICATIONS_PER_CALL)
+    ]
+    return [published for call in calls for published in call.run(client)][-1].position
 
 
 def numbered(first: int, last: int) -> list[bytes]:
