@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
+from realtime.close_codes import CloseCode
+
 __all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "frames_of"]
 
 logger = logging.getLogger(__name__)
@@ -242,14 +244,20 @@ class AsgiSink(Sink):
                 frame = self._next()
             if self._close_event is not None:
                 await self._send(self._close_event)
-        except (OSError, RuntimeError):
-            # The client has gone (OSError since ASGI 2.4), or a close was sent already; the consumer learns of it from
-            # receive().
+        except OSError:
+            # The client has gone (ASGI 2.4); the consumer learns of it from receive().
             logger.debug("a socket takes nothing any more", exc_info=True)
             self._give_up()
+        except RuntimeError as error:
+            # Likewise on older servers; or a close was sent already; or Daphne has a limit for what it sends.
+            logger.debug("a socket takes nothing any more", exc_info=True)
+            self._give_up()
+            if await self._close_deaf():
+                logger.warning("the server would not send a frame, and the connection was closed: %s", error)
         except Exception:
             logger.exception("a server's send() failed")
             self._give_up()
+            await self._close_deaf()
         finally:
             self._task = None
 
@@ -266,3 +274,12 @@ class AsgiSink(Sink):
     def _give_up(self) -> None:
         self._is_closed = True
         self._drop_held()
+
+    async def _close_deaf(self) -> bool:
+        """Close a connection that may still be there: its client would hear nothing more, and believe in it."""
+        try:
+            await self._send({"type": "websocket.close", "code": int(CloseCode.SLOW), "reason": "sending failed"})
+        except Exception:
+            logger.debug("there was nothing to close", exc_info=True)
+            return False
+        return True
