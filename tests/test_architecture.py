@@ -23,7 +23,7 @@ REALTIME_LAYERS = (
     {"sinks", "sockets", "audience", "live_topic", "hub"},
     # The edge: Django, Channels, uvicorn.
     {"conf", "topics", "loop_layer", "layer", "publisher", "authentication", "origins", "sessions", "consumers"}
-    | {"routing", "server", "checks", "apps", "management"},
+    | {"routing", "server", "backpressure", "checks", "apps", "management"},
 )
 ROOMS_MAY_IMPORT = {
     "realtime": {"realtime"},
