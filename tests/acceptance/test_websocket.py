@@ -14,7 +14,8 @@ import redis
 from websockets.exceptions import InvalidStatus
 
 from realtime.close_codes import CloseCode
-from tests.acceptance.deployed_site import DRAIN_SECONDS, WEB, DeployedSite
+from realtime.server import HANDSHAKE_SECONDS
+from tests.acceptance.deployed_site import DRAIN_SECONDS, SERVERS, WEB, DeployedSite
 from tests.acceptance.listeners import Listener, opening
 
 pytestmark = pytest.mark.acceptance
@@ -158,20 +159,38 @@ async def test_a_user_has_only_so_many_connections(site: DeployedSite, sessions:
             assert await listener.answer(type="ping") == {"type": "pong"}
 
 
-async def test_an_idle_connection_lives(listeners: dict[int, Listener], publisher: redis.Redis) -> None:
+@pytest.mark.parametrize("running_site", ["signalbox"], indirect=True)
+async def test_a_silent_connection_lives_and_an_unfinished_handshake_does_not(
+    site: DeployedSite, listeners: dict[int, Listener], publisher: redis.Redis
+) -> None:
     """
     After a silence longer than redis-py 8 allows by default (channels_redis#422), the next notification arrives.
+    Meanwhile those who began to connect and never finished have been cut, whatever they had said.
 
-    This test waits on purpose: the silence is what it is about, and there is no fact that tells of it sooner.
+    This test waits on purpose: the silence is what it is about.
     """
-    await asyncio.sleep(IDLE_SECONDS)
+    host, port = site.address.split(":")
+    unfinished = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    for said, (_, writer) in zip((b"", b"GET /ws/", b"GET /ws/ HTTP/1.1\r\nUpgrade: w"), unfinished, strict=True):
+        writer.write(said)
+    started = time.monotonic()
+    async with asyncio.timeout(HANDSHAKE_SECONDS + 5):
+        assert [await reader.read() for reader, _ in unfinished] == [b""] * 3
+    assert time.monotonic() - started > IDLE_SECONDS
+    for _, writer in unfinished:
+        writer.close()
+        await writer.wait_closed()
     for user, listener in listeners.items():
         tell(publisher, user, "after the silence")
         assert (await listener.object())["data"]["message"] == "after the silence"
         assert await listener.answer(type="ping") == {"type": "pong"}
 
 
-@pytest.mark.parametrize("signal_count", [1, 2])
+@pytest.mark.parametrize(
+    ("running_site", "signal_count"),
+    [*((server, 1) for server in SERVERS), ("signalbox", 2)],
+    indirect=["running_site"],
+)
 async def test_a_server_that_stops_sends_its_clients_away(
     site: DeployedSite, sessions: dict[int, str], signal_count: int
 ) -> None:
