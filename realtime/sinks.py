@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from realtime.close_codes import CloseCode
 
-__all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "frames_of"]
+__all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of", "wire_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,35 +45,38 @@ class Frame:
 
     @property
     def wire(self) -> bytes:
-        """The payload as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
+        """The payload as bytes for the socket."""
         if self._wire is None:
-            size = len(self.payload)
-            if size < 126:
-                head = bytes((0x81, size))
-            elif size < 65_536:
-                head = b"\x81\x7e" + size.to_bytes(2)
-            else:
-                head = b"\x81\x7f" + size.to_bytes(8)
-            self._wire = head + self.payload
+            self._wire = wire_of(self.payload)
         return self._wire
 
 
-def frames_of(lines: Sequence[bytes]) -> list[Frame]:
-    """Objects, one a line, joined into as few frames of FRAME_BYTES at most as their order allows."""
-    if len(lines) == 1:
-        return [Frame(lines[0])]
+def wire_of(payload: bytes) -> bytes:
+    """UTF-8 text as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+
+
+def payloads_of(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """Objects, one a line, joined into as few payloads of FRAME_BYTES at most as their order allows."""
+    if len(lines) <= 1:
+        return lines
     if sum(map(len, lines)) + len(lines) <= FRAME_BYTES:
-        return [Frame(b"\n".join(lines))] if lines else []
-    frames: list[Frame] = []
+        return [b"\n".join(lines)]
+    payloads: list[bytes] = []
     part: list[bytes] = []
     part_bytes = 0
     for line in lines:
         if part and part_bytes + len(line) > FRAME_BYTES:
-            frames.append(Frame(b"\n".join(part)))
+            payloads.append(b"\n".join(part))
             part, part_bytes = [], 0
         part.append(line)
         part_bytes += len(line) + 1
-    return [*frames, Frame(b"\n".join(part))]
+    return [*payloads, b"\n".join(part)]
 
 
 class FrameWriter(Protocol):
