@@ -1,10 +1,10 @@
 """
 A Channels channel layer on the multiplexer: everything stock consumers expect, and publications with offsets.
 
-Owns publishing, and which Redis host and channel a name lives on. The parent, `channels_redis.pubsub`, keeps the
-channel layer specification; its Redis side is replaced (loop_layer): it polls, holds one lock across round trips,
-queues without bound, and no longer calls `on_reconnect`. Does not own sockets (hub) nor the form of a publication
-(publications).
+Owns publishing, which names and messages are taken, and which Redis host and channel a name lives on. The wire is that
+of the parent, `channels_redis.pubsub`; its Redis side is replaced (loop_layer): it polls, holds one lock across round
+trips, queues without bound, and no longer calls `on_reconnect`. Does not own what consumers hold (loop_layer), sockets
+(hub) nor the form of a publication (publications).
 """
 
 import asyncio
@@ -12,9 +12,11 @@ import functools
 import itertools
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import redis
+from channels.exceptions import ChannelFull, MessageTooLarge
+from channels.layers import BaseChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
@@ -27,6 +29,9 @@ from realtime.publications import Crypter
 
 __all__ = ["RedisChannelLayer"]
 
+# Knows which names the specification allows.
+_names: Final = BaseChannelLayer()
+
 
 class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     """
@@ -36,6 +41,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
         prefix: Put before every Redis channel of the layer.
         capacity: The most messages that wait for one consumer; more are dropped and counted.
+        group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
         on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
             "redis.disconnected"; what is published from then on is missed.
         on_reconnect: Likewise when it is back and everything is subscribed again.
@@ -44,7 +50,15 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     Guarantees:
         In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
         reaches each of its consumers in publish order, or is counted as dropped.
+        As with the parent, a message is for who listens when it is sent; a channel that several processes receive from
+        is heard by each of them.
+
+    Source: Channels, "Channel Layer Specification".
     """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+    # Part of the specification, and never raised here: senders do not see how full a consumer is.
+    ChannelFull, MessageTooLarge = ChannelFull, MessageTooLarge
 
     def __init__(
         self,
@@ -52,6 +66,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         *,
         prefix: str = "asgi",
         capacity: int = 100,
+        group_expiry: float = 86_400,
         on_disconnect: str | None = None,
         on_reconnect: str | None = None,
         symmetric_encryption_keys: Sequence[str] | None = None,
@@ -61,12 +76,65 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
         self.prefix = prefix
         self.capacity = capacity
+        self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         # Histories bear the layer's prefix too: two layers on one Redis keep apart.
         self.keys = Keys("" if prefix == "asgi" else prefix)
         self.crypter: Crypter | None = self._serializer.crypter
-        # Messages that full consumers lost, on all event loops of this process.
-        self.dropped_count = 0
+        # Messages that full consumers lost, and those that nobody could read, on all event loops of this process.
+        self.dropped_count = self.unreadable_count = 0
+
+    # The channel layer ------------------------------------------------------------------------------------------------
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """A new name that messages can be sent to from now on, for one consumer of this event loop."""
+        channel: str = await self._get_layer().new_channel(prefix)
+        return channel
+
+    async def send(self, channel: str, message: Mapping[str, Any]) -> None:
+        """
+        Send a message to whoever receives from the channel.
+
+        Raises:
+            TypeError: The name is not allowed, or the message is no dict or has something in it that cannot be sent.
+            redis.RedisError, OSError: Redis did not answer; whether it was sent is not known.
+        """
+        await self._get_layer().send(self._checked_channel(channel), _checked(message))
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """
+        Wait for the next message of a channel; each is for one of those that wait.
+
+        Guarantees:
+            A channel whose last receiver is cancelled ends, and with it its place in groups: its consumer has left.
+        """
+        message: dict[str, Any] = await self._get_layer().receive(self._checked_channel(channel))
+        return message
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Let a channel of this event loop have the messages of a group, until `group_expiry` at most.
+
+        Raises:
+            RuntimeError: The channel is not one of this event loop.
+            TypeError: A name is not allowed.
+        """
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_add(group, self._checked_channel(channel))
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """End what `group_add` began, if it did; TypeError as there."""
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_discard(group, self._checked_channel(channel))
+
+    async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
+        """Send a message to every channel in a group; errors as `send`."""
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_send(group, _checked(message))
+
+    async def flush(self) -> None:
+        """On this event loop, forget all channels, groups and sockets, and close the connections to Redis."""
+        await self._get_layer().flush()
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
@@ -115,6 +183,11 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         """The Redis channel of a topic, and of the group of the same name."""
         return f"{self.prefix}__group__{topic}"
 
+    def _checked_channel(self, name: str) -> str:
+        # The names that we make begin with the prefix, which is the administrator's.
+        _names.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
+        return name
+
     def deserialize(self, message: Any) -> Any:
         """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
         return dict(message) if isinstance(message, dict) else super().deserialize(message)
@@ -151,3 +224,9 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             # Closing the loop flushes the layer first.
             _wrap_close(self, loop)
         return layer
+
+
+def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(message, dict):
+        raise TypeError(f'a message is a dict with a "type", not {type(message).__name__}')
+    return message
