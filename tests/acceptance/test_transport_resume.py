@@ -13,8 +13,15 @@ pytestmark = pytest.mark.acceptance
 
 FOLLOWERS = 6
 HISTORY_SIZE = 100
+# Prints what the user was told, as the database has it.
+INBOX = """
+from notifications.models import Notification
+for message in Notification.objects.filter(recipient_id={user}).values_list("event__message", flat=True):
+    print(message)
+"""
 
 
+@pytest.mark.database_independent
 async def test_clients_that_are_cut_again_and_again_hear_everything_once(
     site: DeployedSite, sessions: dict[int, str]
 ) -> None:
@@ -39,6 +46,7 @@ async def test_clients_that_are_cut_again_and_again_hear_everything_once(
             assert follower.connection_count > 5
 
 
+@pytest.mark.database_independent
 async def test_who_was_away_for_longer_than_history_reaches_is_told(
     site: DeployedSite, sessions: dict[int, str]
 ) -> None:
@@ -106,13 +114,6 @@ async def test_a_redis_that_dies_under_load_heals_by_itself(
         assert listener.subscribed["recovered"] is (with_data and followers[0].position[0] - positions[0][0] <= 100)
         if not with_data:
             assert listener.subscribed["epoch"] != positions[0][1]
-
-
-INBOX = """
-from notifications.models import Notification
-for message in Notification.objects.filter(recipient_id={user}).values_list("event__message", flat=True):
-    print(message)
-"""
 
 
 def _messages(follower: Follower) -> list[str]:
