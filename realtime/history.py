@@ -9,7 +9,7 @@ the Redis channel and host of a topic (layer), which topics there are (topics), 
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,17 @@ from realtime.exceptions import SubscriptionClosed
 from realtime.keys import Keys
 from realtime.publications import Crypter, History, Position, parse, seal
 
-__all__ = ["PUBLICATIONS_PER_CALL", "HistoryPolicy", "HistoryReader", "Outgoing", "PublishCall", "Published"]
+__all__ = [
+    "CALLS_PER_ROUND_TRIP",
+    "PUBLICATIONS_PER_CALL",
+    "HistoryPolicy",
+    "HistoryReader",
+    "Outgoing",
+    "PublishCall",
+    "Published",
+    "publish_all",
+    "publish_all_async",
+]
 
 IDEMPOTENCY_SECONDS: Final = 300.0
 # A topic that nothing was published on for so long begins a new epoch.
@@ -32,6 +42,8 @@ POSITION_SECONDS: Final = 86_400.0
 UNPUBLISHED_SECONDS = 600.0
 # In one call of the script, during which Redis does nothing else: half a millisecond, and four megabytes at most.
 PUBLICATIONS_PER_CALL: Final = 50
+# In one round trip of many calls: what waits in the client and in Redis meanwhile is bounded.
+CALLS_PER_ROUND_TRIP: Final = 10
 # Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
 TOPICS_PER_READING = 64
 # Beyond every offset.
@@ -63,8 +75,7 @@ class HistoryPolicy:
             raise ValueError(f"a history has a size of at least 0 and an age above 0 seconds, not {self}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, kw_only=True):
     """
     Where a publication stands.
 
@@ -98,7 +109,7 @@ class Outgoing(NamedTuple):
 
 class PublishCall:
     """
-    One call of `lua/publish.lua`, for sync and async clients and for pipelines.
+    What `lua/publish.lua` is called with, once; `publish_all` calls it.
 
     Args:
         items: At most PUBLICATIONS_PER_CALL of them, whose topics all live on one host.
@@ -122,19 +133,31 @@ class PublishCall:
             arguments += (channel_of(topic), before, after, history.size, round(history.age_seconds * 1000), window_ms)
         self.arguments = (len(names), *names, *arguments, _POSITION_MS, _new_epoch())
 
-    def run(self, client: redis.Redis) -> list[Published]:
-        """One round trip; redis.RedisError or OSError when Redis did not answer."""
-        try:
-            return _published(client.evalsha(_PUBLISH.sha, *self.arguments))
-        except NoScriptError:
-            return _published(client.eval(_PUBLISH.text, *self.arguments))
 
-    async def arun(self, client: redis.asyncio.Redis) -> list[Published]:
-        """The async twin of `run`."""
+def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """Make calls in order, in one round trip; redis.RedisError or OSError when Redis did not answer."""
+    if len(calls) == 1:
         try:
-            return _published(await client.evalsha(_PUBLISH.sha, *self.arguments))
+            return _published([client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
         except NoScriptError:
-            return _published(await client.eval(_PUBLISH.text, *self.arguments))
+            return _published([client.eval(_PUBLISH.text, *calls[0].arguments)])
+    with client.pipeline(transaction=False) as pipeline:
+        for number, call in enumerate(calls):
+            _PUBLISH.add_to(pipeline, number, call.arguments)
+        return _published(pipeline.execute())
+
+
+async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """The async twin of `publish_all`."""
+    if len(calls) == 1:
+        try:
+            return _published([await client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
+        except NoScriptError:
+            return _published([await client.eval(_PUBLISH.text, *calls[0].arguments)])
+    async with client.pipeline(transaction=False) as pipeline:
+        for number, call in enumerate(calls):
+            _PUBLISH.add_to(pipeline, number, call.arguments)
+        return _published(await pipeline.execute())
 
 
 class HistoryReader:
@@ -233,9 +256,10 @@ def _halves(topic: str, data: bytes) -> tuple[bytes, bytes]:
     return b'{"type":"message","topic":%b,"offset":' % _encode(topic), b',"data":%b}' % data
 
 
-def _published(reply: Sequence[Any]) -> list[Published]:
+def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
     return [
         Published(position=Position(offset, epoch.decode()), receiver_count=max(receivers, 0), is_repeat=receivers < 0)
+        for reply in replies
         for offset, epoch, receivers in itertools.batched(reply, 3)
     ]
 

@@ -21,7 +21,15 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
 from realtime import connections
-from realtime.history import PUBLICATIONS_PER_CALL, Outgoing, PublishCall, Published
+from realtime.history import (
+    CALLS_PER_ROUND_TRIP,
+    PUBLICATIONS_PER_CALL,
+    Outgoing,
+    PublishCall,
+    Published,
+    publish_all,
+    publish_all_async,
+)
 from realtime.hub import Hub
 from realtime.keys import Keys
 from realtime.loop_layer import LoopLayer
@@ -157,15 +165,16 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     def publish_many_now(self, items: Sequence[Outgoing]) -> list[Published]:
         """Publish from sync code, in order for each topic, many in one round trip."""
         results: dict[int, Published] = {}
-        for shard, indexes, call in self._calls(items):
-            results |= zip(indexes, call.run(self._sync_publishers[shard]), strict=True)
+        for shard, indexes, calls in self._round_trips(items):
+            results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
         return [results[index] for index in range(len(items))]
 
     async def publish_many(self, items: Sequence[Outgoing]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         results: dict[int, Published] = {}
-        for shard, indexes, call in self._calls(items):
-            results |= zip(indexes, await call.arun(self._get_layer().shards[shard].publisher), strict=True)
+        for shard, indexes, calls in self._round_trips(items):
+            publisher = self._get_layer().shards[shard].publisher
+            results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
         return [results[index] for index in range(len(items))]
 
     # Who is where -----------------------------------------------------------------------------------------------------
@@ -177,7 +186,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def shard_of(self, topic: str) -> int:
         """Which host a topic lives on: its place in `hosts`."""
-        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts)))
+        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts))) if len(self.hosts) > 1 else 0
 
     def redis_channel(self, topic: str) -> str:
         """The Redis channel of a topic, and of the group of the same name."""
@@ -192,19 +201,18 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
         return dict(message) if isinstance(message, dict) else super().deserialize(message)
 
-    def _calls(self, items: Sequence[Outgoing]) -> Iterator[tuple[int, Sequence[int], PublishCall]]:
-        """What publishes `items`: the host, the places in `items`, and the call."""
+    def _round_trips(self, items: Sequence[Outgoing]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
+        """What publishes `items`: a host, the places in `items`, and the calls that publish those."""
         indexes_of: dict[int, list[int]] = {}
         for index, outgoing in enumerate(items):
             indexes_of.setdefault(self.shard_of(outgoing.topic), []).append(index)
         for shard, indexes in indexes_of.items():
-            for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL):
-                outgoings = [items[index] for index in part]
-                yield (
-                    shard,
-                    part,
-                    PublishCall(outgoings, keys=self.keys, channel_of=self.redis_channel, crypter=self.crypter),
-                )
+            for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL * CALLS_PER_ROUND_TRIP):
+                outgoings = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
+                yield shard, part, [self._call(each) for each in outgoings]
+
+    def _call(self, outgoings: Sequence[Outgoing]) -> PublishCall:
+        return PublishCall(outgoings, keys=self.keys, channel_of=self.redis_channel, crypter=self.crypter)
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:

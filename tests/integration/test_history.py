@@ -18,6 +18,7 @@ from realtime.history import (
     HistoryReader,
     Outgoing,
     PublishCall,
+    publish_all,
 )
 from realtime.keys import Keys
 from realtime.publications import Crypter, Position
@@ -33,7 +34,7 @@ def publish(
         PublishCall(part, keys=keys, channel_of=lambda topic: keys.prefix + topic, crypter=crypter)
         for part in itertools.batched(outgoing, PUBLICATIONS_PER_CALL)
     ]
-    return [published for call in calls for published in call.run(client)][-1].position
+    return publish_all(client, calls)[-1].position
 
 
 def numbered(first: int, last: int) -> list[bytes]:

@@ -22,6 +22,7 @@ def families(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test declares is forgotten after it."""
     monkeypatch.setattr(topics, "_families", list(topics._families))
     yield
+    topics._resolve.cache_clear()
 
 
 def test_a_pattern_takes_djangos_path_converters() -> None:
