@@ -1,5 +1,6 @@
 """What every test may ask for: one real Redis for the run, a key prefix of its own, and a check of what it leaves."""
 
+import inspect
 import os
 import shutil
 import uuid
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from asgiref.sync import SyncToAsync, async_to_sync
+from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 from django.db import connections as database_connections
 
@@ -86,8 +87,23 @@ async def async_redis_client(
 
 
 @pytest.fixture
-def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redis, key_prefix: str) -> Iterator[Any]:
+async def _closing_async_redis() -> AsyncIterator[None]:
+    """The client that an async test shares with what it calls is closed on the test's own event loop."""
+    yield
+    await conf.close_async_redis()
+
+
+@pytest.fixture
+def signalbox(
+    request: pytest.FixtureRequest,
+    settings: Any,
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    key_prefix: str,
+) -> Iterator[Any]:
     """Django's settings, with REALTIME and CHANNEL_LAYERS on the run's Redis under this test's prefix."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_closing_async_redis")
     settings.REALTIME = {**settings.REALTIME, "REDIS_URL": redis_server.url, "KEY_PREFIX": key_prefix}
     settings.CHANNEL_LAYERS = {
         "default": {
@@ -97,4 +113,3 @@ def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redi
     }
     yield settings
     conf.sync_redis().close()
-    async_to_sync(conf.close_async_redis)()
