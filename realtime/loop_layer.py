@@ -261,5 +261,5 @@ class _Shard:
         if multiplexer is not None:
             await multiplexer.stop()
         await self.histories.stop()
-        await self.publisher.aclose()
-        await self._reader.aclose()
+        await connections.close(self.publisher)
+        await connections.close(self._reader)

@@ -129,6 +129,10 @@ async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChanne
     assert hears.recovered == [False]
     with redis.Redis(HOST, site.ports[1]) as promoted:
         assert promoted.info("replication")["role"] == "master"
+    await layer.flush()
+    with redis.Redis(HOST, site.sentinel_port) as sentinel:
+        # Of clients of ours: the sync publisher's, and the one that asks.
+        await wait_until(lambda: sum(each["lib-name"] == "redis-py" for each in sentinel.client_list()) <= 2)
 
 
 async def publishes(layer: RedisChannelLayer) -> bool:
