@@ -22,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.sent: list[str | int] = []
         self.error: Exception | None = None
+        self.error_once: Exception | None = None
         self._may_send = asyncio.Event()
         self._may_send.set()
 
@@ -36,6 +37,9 @@ class Server:
             await self._may_send.wait()
         if self.error is not None:
             raise self.error
+        if self.error_once is not None:
+            error, self.error_once = self.error_once, None
+            raise error
         self.sent.append(event["text"] if event["type"] == "websocket.send" else event["code"])
 
 
@@ -189,6 +193,26 @@ async def test_a_client_that_has_gone_is_no_failure(server: Server, error: Excep
     sink.write(Frame(b"third"))
     sink.close(CloseCode.SLOW, "too slow")
     assert server.sent == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_frame_that_a_server_refuses_ends_the_connection(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Daphne does so with one that is too long for it and keeps the connection. The client, which would hear nothing
+    any more, is told to come back, and the log says why.
+    """
+    sink = asgi_sink(server)
+    sink.write(Frame(b"first"))
+    server.error_once = RuntimeError("longer than is allowed")
+    sink.write(Frame(b"second"))
+    sink.write(Frame(b"third"))
+    await ticks()
+    assert sink.is_closed
+    assert server.sent == ["first", CloseCode.SLOW]
+    (message,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "longer than is allowed" in message
     assert len(asyncio.all_tasks()) == 1
 
 
