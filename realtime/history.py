@@ -39,17 +39,18 @@ IDEMPOTENCY_SECONDS: Final = 300.0
 # A topic that nothing was published on for so long begins a new epoch.
 POSITION_SECONDS: Final = 86_400.0
 # Likewise one that was only ever asked for: a client that makes up names must not fill Redis.
-UNPUBLISHED_SECONDS = 600.0
+UNPUBLISHED_SECONDS: Final = 600.0
 # In one call of the script, during which Redis does nothing else: half a millisecond, and four megabytes at most.
 PUBLICATIONS_PER_CALL: Final = 50
 # In one round trip of many calls: what waits in the client and in Redis meanwhile is bounded.
 CALLS_PER_ROUND_TRIP: Final = 10
-# Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
-TOPICS_PER_READING = 64
+# Topics in one call of a reader: enough for a storm of clients that come back, little enough to hold at once.
+TOPICS_PER_READING: Final = 32
 # Beyond every offset.
 _END: Final = 2**53
 _IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
 _POSITION_MS: Final = round(POSITION_SECONDS * 1000)
+_UNPUBLISHED_MS: Final = round(UNPUBLISHED_SECONDS * 1000)
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
@@ -227,12 +228,13 @@ class HistoryReader:
         self._task = None
 
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for number, (topic, after) in enumerate(topics):
-                names = (self._keys.topic_position(topic), self._keys.topic_history(topic))
-                arguments = (len(names), *names, after, round(UNPUBLISHED_SECONDS * 1000), _new_epoch())
-                _READ.add_to(pipeline, number, arguments)
-            replies = await pipeline.execute()
+        names = [name(topic) for topic, _ in topics for name in (self._keys.topic_position, self._keys.topic_history)]
+        offsets = [after for _, after in topics]
+        arguments = (len(names), *names, *offsets, _UNPUBLISHED_MS, _new_epoch())
+        try:
+            replies = await self._client.evalsha(_READ.sha, *arguments)
+        except NoScriptError:
+            replies = await self._client.eval(_READ.text, *arguments)
         return [self._history(*reply) for reply in replies]
 
     def _history(self, offset: int, epoch: bytes, payloads: Sequence[bytes]) -> History:
