@@ -230,7 +230,7 @@ class HistoryReader:
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
         names = [name(topic) for topic, _ in topics for name in (self._keys.topic_position, self._keys.topic_history)]
         offsets = [after for _, after in topics]
-        arguments = (len(names), *names, *offsets, _UNPUBLISHED_MS, _new_epoch())
+        arguments: tuple[Any, ...] = (len(names), *names, *offsets, _UNPUBLISHED_MS, _new_epoch())
         try:
             replies = await self._client.evalsha(_READ.sha, *arguments)
         except NoScriptError:
