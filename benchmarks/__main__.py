@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +26,7 @@ from benchmarks.stage import Stage
 __all__ = ["main", "measure"]
 
 QUIET_LOAD = 1.0
+_README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -119,6 +121,7 @@ def _keep(measured: results.Results, load: float) -> None:
     charts.draw_all(measured)
     head = f"{machine.describe()}; the server on one core, everything else on the other; load before: {load:.1f}."
     (results.DIRECTORY / "latest.md").write_text(f"{head}\n\n{tables.markdown(measured)}")
+    _README.write_text(tables.with_quote(_README.read_text(), measured))
 
 
 def _show(console: Console, measured: results.Results, names: Sequence[str], *, with_targets: bool) -> None:

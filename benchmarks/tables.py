@@ -15,7 +15,7 @@ from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
 
-__all__ = ["COLUMNS", "FAST", "STOCK", "Column", "markdown", "rows", "terminal"]
+__all__ = ["COLUMNS", "FAST", "STOCK", "Column", "markdown", "quote", "rows", "terminal", "with_quote"]
 
 FAST, STOCK = "uwebsockets", "channels-pubsub-uvicorn"
 _NO_FIGURE = "–"
@@ -117,6 +117,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 
 
+# What the README quotes: a scenario and one of its figures.
+_QUOTED = (
+    ("fanout", Column("flat out, 1,000 sockets: deliveries/s", "deliveries_per_second", _count)),
+    ("paced", Column("20 messages/s to 1,000 sockets: p99 ms", "p99_ms", _milli)),
+    ("unicast", Column("1,000 users in turn: server CPU a message", "server_cpu_us", _micro)),
+    ("idle", Column("idle connection, of 10,000", "kb_per_connection_10000", _kilobytes)),
+    ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
+)
+_QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
+
+
 def rows(scenario: str, results: Results) -> list[list[str]]:
     """The body of a scenario's table: a title and a cell for each column, server by server."""
     servers = results.get(scenario, {})
@@ -146,6 +157,25 @@ def markdown(results: Results) -> str:
         lines += [_line(row) for row in rows(scenario, results)]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def quote(results: Results) -> str:
+    """The main figure of each scenario, server by server: Markdown for the README."""
+    scenarios = [(results.get(scenario, {}), column) for scenario, column in _QUOTED]
+    titles = ["", *(column.title for _, column in scenarios)]
+    lines = [_line(titles), _line(["---", *["---:"] * len(scenarios)])]
+    for name, server in SERVERS.items():
+        cells = [column.text(servers, name) if name in servers else _NO_FIGURE for servers, column in scenarios]
+        if set(cells) != {_NO_FIGURE}:
+            lines.append(_line([server.title, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def with_quote(text: str, results: Results) -> str:
+    """`text` with what stands between the two marks of a quotation replaced."""
+    before, start, rest = text.partition(_QUOTE[0])
+    _, end, after = rest.partition(_QUOTE[1])
+    return before + start + quote(results) + end + after if end else text
 
 
 def _line(cells: list[str]) -> str:

@@ -75,3 +75,13 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     """What can be measured can be shown."""
     assert set(tables.COLUMNS) == set(SCENARIOS)
     assert {tables.FAST, tables.STOCK} <= set(SERVERS)
+
+
+def test_the_readme_quotes_what_was_measured_last() -> None:
+    """`make bench` writes both; figures are not copied by hand."""
+    readme = (ROOT / "README.md").read_text()
+    measured = results.load()
+    assert tables.quote(measured) in readme
+    assert tables.with_quote(readme, measured) == readme
+    for server in ("signalbox", "signalbox-daphne", "uwebsockets", "channels-pubsub-uvicorn"):
+        assert f"| {SERVERS[server].title} |" in tables.quote(measured)
