@@ -5,6 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from realtime import conf, connections
 from realtime.keys import Keys
 from tests.redis_server import RedisServer
 
+UNIT_TESTS = Path(__file__).parent / "unit"
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
 PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
 
@@ -25,9 +27,13 @@ PERMANENT = ("notifications", ":dead:", "signalbox:counters:")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a second database, leave out what the first has shown for both."""
     if "DATABASE_URL" in os.environ:
-        again = [item for item in items if item.get_closest_marker("database_independent")]
+        again = [item for item in items if _is_database_independent(item)]
         config.hook.pytest_deselected(items=again)
-        items[:] = [item for item in items if not item.get_closest_marker("database_independent")]
+        items[:] = [item for item in items if not _is_database_independent(item)]
+
+
+def _is_database_independent(item: pytest.Item) -> bool:
+    return UNIT_TESTS in item.path.parents or item.get_closest_marker("database_independent") is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

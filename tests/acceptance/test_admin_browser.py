@@ -77,6 +77,7 @@ async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
         assert admin.complaints == alice.complaints == bob.complaints == []
 
 
+@pytest.mark.database_independent
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(
     site: DeployedSite, admin: Person, scheme: str

@@ -25,6 +25,8 @@ from realtime.publications import Crypter, Position
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.database_independent
+
 
 def publish(
     client: redis.Redis, keys: Keys, topic: str, *data: bytes, size: int = 100, crypter: Crypter | None = None

@@ -21,7 +21,7 @@ from tests.topic_clients import Client, ClientSink, ClientWriter
 from tests.topic_process import publishing
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 
 TOPIC = "news.today"
 

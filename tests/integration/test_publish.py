@@ -19,7 +19,7 @@ from realtime.publisher import DATA_LIMIT_BYTES, apublish, publish, publish_many
 from tests.integration.hearing import Ear, layer
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.usefixtures("signalbox")
+pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
 
 def publish_as(topic: str, data: bytes, policy: HistoryPolicy, **options: Any) -> Published:

@@ -18,7 +18,7 @@ from realtime.publisher import DATA_LIMIT_BYTES
 from tests.integration.hearing import Ear, layer
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.usefixtures("signalbox")
+pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
 
 def run(*arguments: str) -> str:
