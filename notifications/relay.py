@@ -20,7 +20,7 @@ from realtime.exceptions import EntryRejected, Unavailable
 from realtime.history import Outgoing
 from realtime.layer import RedisChannelLayer
 from realtime.streams import Entry
-from realtime.topics import history_of, user_topic
+from realtime.topics import history_of, resolve, user_topic
 
 __all__ = ["Relay"]
 
@@ -90,7 +90,7 @@ class Relay:
         items = []
         for entry_id, notification in sent:
             topic = user_topic(notification.user_id)
-            items.append(Outgoing(topic, notification.json.encode(), history_of(topic), entry_id.decode()))
+            items.append(Outgoing(topic, notification.json.encode(), history_of(resolve(topic)), entry_id.decode()))
         with outages(*REDIS_AWAY, OSError):
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 await self._layer.publish_many(items)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from realtime.close_codes import CloseCode
-from realtime.sinks import Frame, RawSink, Sink, frames_of
+from realtime.sinks import Frame, RawSink, Sink, payloads_of, wire_of
 
 if TYPE_CHECKING:
     from realtime.live_topic import LiveTopic
@@ -97,8 +97,8 @@ class Audience:
             if ahead_to <= offset:
                 del self._ahead[membership]
                 self._raw = None
-                for frame in frames_of(frames[len(frames) - (offset - ahead_to) :]):
-                    membership.sink.write(frame)
+                for payload in payloads_of(frames[len(frames) - (offset - ahead_to) :]):
+                    membership.sink.write(Frame(payload))
         self._ahead = self._ahead or None
 
     def tell(self, line: bytes) -> None:
@@ -112,14 +112,14 @@ class Audience:
             present = [each for each in self._members if self._ahead is None or each not in self._ahead]
             raw = self._raw = tuple(each for each in present if isinstance(each.sink, RawSink))
             plain = self._plain = tuple(each for each in present if not isinstance(each.sink, RawSink))
-        frames = frames_of(lines)
-        self._counters.frame_count += len(frames)
+        payloads = payloads_of(lines)
+        self._counters.frame_count += len(payloads)
         self._counters.delivery_count += len(lines) * (len(raw) + len(plain))
         if raw:
-            self._write(raw, frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames]))
+            self._write(raw, wire_of(payloads[0]) if len(payloads) == 1 else b"".join(map(wire_of, payloads)))
         if plain:
-            for frame in frames:
-                self._write(plain, frame)
+            for payload in payloads:
+                self._write(plain, Frame(payload))
 
     def _write(self, members: Sequence[Membership], what: bytes | Frame) -> None:
         remaining = iter(members)

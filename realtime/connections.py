@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "publisher"]
+__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "close", "publisher"]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
@@ -91,6 +91,14 @@ def async_publisher(
 def async_reader(host: Host) -> redis.asyncio.Redis:
     """An async client for blocking reads and pub/sub: never times out, never retries; its owner handles errors."""
     return _async_client(redis.asyncio.ConnectionPool, host, {**_READER, "retry": AsyncRetry(NoBackoff(), 0)}, {})
+
+
+async def close(client: redis.asyncio.Redis) -> None:
+    """Close an async client with all of its connections: also those to Sentinels, which redis-py would leave open."""
+    await client.aclose()
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    for sentinel in () if manager is None else manager.sentinels:
+        await sentinel.aclose()
 
 
 def _async_client(

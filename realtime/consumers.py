@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime import protocol
+from realtime.backpressure import WaitingSend, waiting
 from realtime.close_codes import CloseCode
 from realtime.conf import get_settings
 from realtime.layer import RedisChannelLayer
@@ -72,7 +73,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
             session.start(RawSink(socket, **bounds), since)
             socket.start(session)
             return
-        session.start(AsgiSink(send, **bounds), since)
+        patient_send = waiting(send, limit_bytes=settings.unsent_limit_bytes)
+        session.start(AsgiSink(patient_send, **bounds), since)
         try:
             while (event := await receive())["type"] != "websocket.disconnect":
                 if (text := event.get("text")) is None:
@@ -81,6 +83,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
                     session.take_text(text)
         finally:
             session.close()
+            if isinstance(patient_send, WaitingSend):
+                patient_send.release()
 
 
 def _position(query_string: bytes) -> Position | None:

@@ -7,8 +7,9 @@ the Redis channel and host of a topic (layer), which topics there are (topics), 
 """
 
 import asyncio
+import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -22,17 +23,34 @@ from realtime.exceptions import SubscriptionClosed
 from realtime.keys import Keys
 from realtime.publications import Crypter, History, Position, parse, seal
 
-__all__ = ["HistoryPolicy", "HistoryReader", "Outgoing", "PublishCall", "Published", "publish_all", "publish_all_async"]
+__all__ = [
+    "CALLS_PER_ROUND_TRIP",
+    "PUBLICATIONS_PER_CALL",
+    "HistoryPolicy",
+    "HistoryReader",
+    "Outgoing",
+    "PublishCall",
+    "Published",
+    "publish_all",
+    "publish_all_async",
+]
 
-IDEMPOTENCY_SECONDS = 300.0
+IDEMPOTENCY_SECONDS: Final = 300.0
 # A topic that nothing was published on for so long begins a new epoch.
-POSITION_SECONDS = 86_400.0
+POSITION_SECONDS: Final = 86_400.0
 # Likewise one that was only ever asked for: a client that makes up names must not fill Redis.
-UNPUBLISHED_SECONDS = 600.0
-# Topics in one round trip of a reader: enough for a storm of clients that come back, little enough to hold at once.
-TOPICS_PER_READING = 64
+UNPUBLISHED_SECONDS: Final = 600.0
+# In one call of the script, during which Redis does nothing else: half a millisecond, and four megabytes at most.
+PUBLICATIONS_PER_CALL: Final = 50
+# In one round trip of many calls: what waits in the client and in Redis meanwhile is bounded.
+CALLS_PER_ROUND_TRIP: Final = 10
+# Topics in one call of a reader: enough for a storm of clients that come back, little enough to hold at once.
+TOPICS_PER_READING: Final = 32
 # Beyond every offset.
 _END: Final = 2**53
+_IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
+_POSITION_MS: Final = round(POSITION_SECONDS * 1000)
+_UNPUBLISHED_MS: Final = round(UNPUBLISHED_SECONDS * 1000)
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
@@ -58,8 +76,7 @@ class HistoryPolicy:
             raise ValueError(f"a history has a size of at least 0 and an age above 0 seconds, not {self}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, kw_only=True):
     """
     Where a publication stands.
 
@@ -92,60 +109,56 @@ class Outgoing(NamedTuple):
 
 
 class PublishCall:
-    """One call of `lua/publish.lua`, for sync and async clients and for pipelines."""
+    """
+    What `lua/publish.lua` is called with, once; `publish_all` calls it.
 
-    def __init__(self, outgoing: Outgoing, *, keys: Keys, channel: str, crypter: Crypter | None = None) -> None:
-        topic, data, history, idempotency_key = outgoing
-        names = [keys.topic_position(topic), keys.topic_history(topic)]
-        if idempotency_key is not None:
-            names.append(keys.topic_idempotency(topic, idempotency_key))
-        before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
-        # A frame is one line: the line breaks that JSON may have between two tokens become spaces.
-        if b"\n" in data or b"\r" in data:
-            data = data.translate(_ONE_LINE)
-        before, after = seal(before, b',"data":%b}' % data, crypter)
-        self.arguments: tuple[Any, ...] = (
-            len(names),
-            *names,
-            channel,
-            before,
-            after,
-            history.size,
-            round(history.age_seconds * 1000),
-            round(max(POSITION_SECONDS, history.age_seconds) * 1000),
-            _new_epoch(),
-            round(IDEMPOTENCY_SECONDS * 1000),
-        )
+    Args:
+        items: At most PUBLICATIONS_PER_CALL of them, whose topics all live on one host.
+        keys: Of the layer.
+        channel_of: Topic → Redis channel.
+        crypter: Seals them, where they are to be encrypted.
+    """
 
-    def run(self, client: redis.Redis) -> Published:
-        """One round trip; redis.RedisError or OSError when Redis did not answer."""
-        try:
-            return _published(client.evalsha(_PUBLISH.sha, *self.arguments))
-        except NoScriptError:
-            return _published(client.eval(_PUBLISH.text, *self.arguments))
-
-    async def arun(self, client: redis.asyncio.Redis) -> Published:
-        """The async twin of `run`."""
-        try:
-            return _published(await client.evalsha(_PUBLISH.sha, *self.arguments))
-        except NoScriptError:
-            return _published(await client.eval(_PUBLISH.text, *self.arguments))
+    def __init__(
+        self, items: Sequence[Outgoing], *, keys: Keys, channel_of: Callable[[str], str], crypter: Crypter | None = None
+    ) -> None:
+        names: list[str] = []
+        arguments: list[Any] = []
+        for topic, data, history, idempotency_key in items:
+            position = keys.topic_position(topic)
+            once, window_ms = position, 0
+            if idempotency_key is not None:
+                once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
+            names += (position, keys.topic_history(topic), once)
+            before, after = seal(*_halves(topic, data), crypter)
+            arguments += (channel_of(topic), before, after, history.size, round(history.age_seconds * 1000), window_ms)
+        self.arguments = (len(names), *names, *arguments, _POSITION_MS, _new_epoch())
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
-    """Publish in order, in one round trip; errors as `PublishCall.run`."""
+    """Make calls in order, in one round trip; redis.RedisError or OSError when Redis did not answer."""
+    if len(calls) == 1:
+        try:
+            return _published([client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
+        except NoScriptError:
+            return _published([client.eval(_PUBLISH.text, *calls[0].arguments)])
     with client.pipeline(transaction=False) as pipeline:
         for number, call in enumerate(calls):
             _PUBLISH.add_to(pipeline, number, call.arguments)
-        return [_published(reply) for reply in pipeline.execute()]
+        return _published(pipeline.execute())
 
 
 async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """The async twin of `publish_all`."""
+    if len(calls) == 1:
+        try:
+            return _published([await client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
+        except NoScriptError:
+            return _published([await client.eval(_PUBLISH.text, *calls[0].arguments)])
     async with client.pipeline(transaction=False) as pipeline:
         for number, call in enumerate(calls):
             _PUBLISH.add_to(pipeline, number, call.arguments)
-        return [_published(reply) for reply in await pipeline.execute()]
+        return _published(await pipeline.execute())
 
 
 class HistoryReader:
@@ -215,12 +228,13 @@ class HistoryReader:
         self._task = None
 
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for number, (topic, after) in enumerate(topics):
-                names = (self._keys.topic_position(topic), self._keys.topic_history(topic))
-                arguments = (len(names), *names, after, round(UNPUBLISHED_SECONDS * 1000), _new_epoch())
-                _READ.add_to(pipeline, number, arguments)
-            replies = await pipeline.execute()
+        names = [name(topic) for topic, _ in topics for name in (self._keys.topic_position, self._keys.topic_history)]
+        offsets = [after for _, after in topics]
+        arguments: tuple[Any, ...] = (len(names), *names, *offsets, _UNPUBLISHED_MS, _new_epoch())
+        try:
+            replies = await self._client.evalsha(_READ.sha, *arguments)
+        except NoScriptError:
+            replies = await self._client.eval(_READ.text, *arguments)
         return [self._history(*reply) for reply in replies]
 
     def _history(self, offset: int, epoch: bytes, payloads: Sequence[bytes]) -> History:
@@ -236,11 +250,20 @@ class HistoryReader:
         return History(position=newest, frames=frames[::-1])
 
 
-def _published(reply: tuple[int, bytes, int]) -> Published:
-    offset, epoch, receiver_count = reply
-    return Published(
-        position=Position(offset, epoch.decode()), receiver_count=max(receiver_count, 0), is_repeat=receiver_count < 0
-    )
+def _halves(topic: str, data: bytes) -> tuple[bytes, bytes]:
+    """What stands in a frame before and after its offset."""
+    # A frame is one line: the line breaks that JSON may have between two tokens become spaces.
+    if b"\n" in data or b"\r" in data:
+        data = data.translate(_ONE_LINE)
+    return b'{"type":"message","topic":%b,"offset":' % _encode(topic), b',"data":%b}' % data
+
+
+def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
+    return [
+        Published(position=Position(offset, epoch.decode()), receiver_count=max(receivers, 0), is_repeat=receivers < 0)
+        for reply in replies
+        for offset, epoch, receivers in itertools.batched(reply, 3)
+    ]
 
 
 def _new_epoch() -> str:

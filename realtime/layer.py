@@ -1,30 +1,44 @@
 """
 A Channels channel layer on the multiplexer: everything stock consumers expect, and publications with offsets.
 
-Owns publishing, and which Redis host and channel a name lives on. The parent, `channels_redis.pubsub`, keeps the
-channel layer specification; its Redis side is replaced (loop_layer): it polls, holds one lock across round trips,
-queues without bound, and no longer calls `on_reconnect`. Does not own sockets (hub) nor the form of a publication
-(publications).
+Owns publishing, which names and messages are taken, and which Redis host and channel a name lives on. The wire is that
+of the parent, `channels_redis.pubsub`; its Redis side is replaced (loop_layer): it polls, holds one lock across round
+trips, queues without bound, and no longer calls `on_reconnect`. Does not own what consumers hold (loop_layer), sockets
+(hub) nor the form of a publication (publications).
 """
 
 import asyncio
 import functools
+import itertools
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import redis
+from channels.exceptions import ChannelFull, MessageTooLarge
+from channels.layers import BaseChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
 from realtime import connections
-from realtime.history import Outgoing, PublishCall, Published, publish_all, publish_all_async
+from realtime.history import (
+    CALLS_PER_ROUND_TRIP,
+    PUBLICATIONS_PER_CALL,
+    Outgoing,
+    PublishCall,
+    Published,
+    publish_all,
+    publish_all_async,
+)
 from realtime.hub import Hub
 from realtime.keys import Keys
 from realtime.loop_layer import LoopLayer
 from realtime.publications import Crypter
 
 __all__ = ["RedisChannelLayer"]
+
+# Knows which names the specification allows.
+_names: Final = BaseChannelLayer()
 
 
 class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
@@ -35,6 +49,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
         prefix: Put before every Redis channel of the layer.
         capacity: The most messages that wait for one consumer; more are dropped and counted.
+        group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
         on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
             "redis.disconnected"; what is published from then on is missed.
         on_reconnect: Likewise when it is back and everything is subscribed again.
@@ -43,7 +58,15 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     Guarantees:
         In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
         reaches each of its consumers in publish order, or is counted as dropped.
+        As with the parent, a message is for who listens when it is sent; a channel that several processes receive from
+        is heard by each of them.
+
+    Source: Channels, "Channel Layer Specification".
     """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+    # Part of the specification, and never raised here: senders do not see how full a consumer is.
+    ChannelFull, MessageTooLarge = ChannelFull, MessageTooLarge
 
     def __init__(
         self,
@@ -51,6 +74,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         *,
         prefix: str = "asgi",
         capacity: int = 100,
+        group_expiry: float = 86_400,
         on_disconnect: str | None = None,
         on_reconnect: str | None = None,
         symmetric_encryption_keys: Sequence[str] | None = None,
@@ -60,18 +84,71 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
         self.prefix = prefix
         self.capacity = capacity
+        self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         # Histories bear the layer's prefix too: two layers on one Redis keep apart.
         self.keys = Keys("" if prefix == "asgi" else prefix)
         self.crypter: Crypter | None = self._serializer.crypter
-        # Messages that full consumers lost, on all event loops of this process.
-        self.dropped_count = 0
+        # Messages that full consumers lost, and those that nobody could read, on all event loops of this process.
+        self.dropped_count = self.unreadable_count = 0
+
+    # The channel layer ------------------------------------------------------------------------------------------------
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """A new name that messages can be sent to from now on, for one consumer of this event loop."""
+        channel: str = await self._get_layer().new_channel(prefix)
+        return channel
+
+    async def send(self, channel: str, message: Mapping[str, Any]) -> None:
+        """
+        Send a message to whoever receives from the channel.
+
+        Raises:
+            TypeError: The name is not allowed, or the message is no dict or has something in it that cannot be sent.
+            redis.RedisError, OSError: Redis did not answer; whether it was sent is not known.
+        """
+        await self._get_layer().send(self._checked_channel(channel), _checked(message))
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """
+        Wait for the next message of a channel; each is for one of those that wait.
+
+        Guarantees:
+            A channel whose last receiver is cancelled ends, and with it its place in groups: its consumer has left.
+        """
+        message: dict[str, Any] = await self._get_layer().receive(self._checked_channel(channel))
+        return message
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Let a channel of this event loop have the messages of a group, until `group_expiry` at most.
+
+        Raises:
+            RuntimeError: The channel is not one of this event loop.
+            TypeError: A name is not allowed.
+        """
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_add(group, self._checked_channel(channel))
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """End what `group_add` began, if it did; TypeError as there."""
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_discard(group, self._checked_channel(channel))
+
+    async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
+        """Send a message to every channel in a group; errors as `send`."""
+        _names.require_valid_group_name(group)
+        await self._get_layer().group_send(group, _checked(message))
+
+    async def flush(self) -> None:
+        """On this event loop, forget all channels, groups and sockets, and close the connections to Redis."""
+        await self._get_layer().flush()
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
     def publish_now(self, outgoing: Outgoing) -> Published:
         """Publish from sync code, on a pooled connection of the process; see `publish`."""
-        return self._call(outgoing).run(self._sync_publishers[self.shard_of(outgoing.topic)])
+        return self.publish_many_now([outgoing])[0]
 
     async def publish(self, outgoing: Outgoing) -> Published:
         """
@@ -83,21 +160,19 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         Raises:
             redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
         """
-        return await self._call(outgoing).arun(self._get_layer().shard(outgoing.topic).publisher)
+        return (await self.publish_many([outgoing]))[0]
 
     def publish_many_now(self, items: Sequence[Outgoing]) -> list[Published]:
-        """Publish in order from sync code, in one round trip a host."""
+        """Publish from sync code, in order for each topic, many in one round trip."""
         results: dict[int, Published] = {}
-        for shard, indexes in self._by_shard(items).items():
-            calls = [self._call(items[index]) for index in indexes]
+        for shard, indexes, calls in self._round_trips(items):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
         return [results[index] for index in range(len(items))]
 
     async def publish_many(self, items: Sequence[Outgoing]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         results: dict[int, Published] = {}
-        for shard, indexes in self._by_shard(items).items():
-            calls = [self._call(items[index]) for index in indexes]
+        for shard, indexes, calls in self._round_trips(items):
             publisher = self._get_layer().shards[shard].publisher
             results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
         return [results[index] for index in range(len(items))]
@@ -111,25 +186,33 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def shard_of(self, topic: str) -> int:
         """Which host a topic lives on: its place in `hosts`."""
-        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts)))
+        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts))) if len(self.hosts) > 1 else 0
 
     def redis_channel(self, topic: str) -> str:
         """The Redis channel of a topic, and of the group of the same name."""
         return f"{self.prefix}__group__{topic}"
 
+    def _checked_channel(self, name: str) -> str:
+        # The names that we make begin with the prefix, which is the administrator's.
+        _names.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
+        return name
+
     def deserialize(self, message: Any) -> Any:
         """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
         return dict(message) if isinstance(message, dict) else super().deserialize(message)
 
-    def _by_shard(self, items: Sequence[Outgoing]) -> dict[int, list[int]]:
-        indexes: dict[int, list[int]] = {}
+    def _round_trips(self, items: Sequence[Outgoing]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
+        """What publishes `items`: a host, the places in `items`, and the calls that publish those."""
+        indexes_of: dict[int, list[int]] = {}
         for index, outgoing in enumerate(items):
-            indexes.setdefault(self.shard_of(outgoing.topic), []).append(index)
-        return indexes
+            indexes_of.setdefault(self.shard_of(outgoing.topic), []).append(index)
+        for shard, indexes in indexes_of.items():
+            for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL * CALLS_PER_ROUND_TRIP):
+                outgoings = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
+                yield shard, part, [self._call(each) for each in outgoings]
 
-    def _call(self, outgoing: Outgoing) -> PublishCall:
-        channel = self.redis_channel(outgoing.topic)
-        return PublishCall(outgoing, keys=self.keys, channel=channel, crypter=self.crypter)
+    def _call(self, outgoings: Sequence[Outgoing]) -> PublishCall:
+        return PublishCall(outgoings, keys=self.keys, channel_of=self.redis_channel, crypter=self.crypter)
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:
@@ -149,3 +232,9 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             # Closing the loop flushes the layer first.
             _wrap_close(self, loop)
         return layer
+
+
+def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(message, dict):
+        raise TypeError(f'a message is a dict with a "type", not {type(message).__name__}')
+    return message

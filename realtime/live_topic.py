@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from realtime import protocol
 from realtime.audience import Audience, Counters, Membership
 from realtime.publications import Crypter, History, Position, head_of, parse
-from realtime.sinks import Sink, frames_of
+from realtime.sinks import Frame, Sink, payloads_of
 from realtime.subscriptions import Attachment
 
 __all__ = ["LiveTopic"]
@@ -137,8 +137,8 @@ class LiveTopic:
         start = since if since is not None and missed is not None else Position(self.offset, self.epoch)
         lines = [] if preface is None else [preface]
         lines.append(protocol.subscribed(self.name, start, recovered=missed is not None))
-        for frame in frames_of([*lines, *(missed or ())]):
-            sink.write(frame)
+        for payload in payloads_of([*lines, *(missed or ())]):
+            sink.write(Frame(payload))
         membership = Membership(self, sink)
         sent_to = start.offset + len(missed or ())
         self.audience.add(membership, ahead_to=sent_to if sent_to > self.offset else None)

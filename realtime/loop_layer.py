@@ -7,9 +7,10 @@ nor sockets (hub).
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from channels_redis.pubsub import RedisPubSubLoopLayer
 
 from realtime import connections
@@ -28,11 +29,20 @@ logger = logging.getLogger(__name__)
 
 
 class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
-    """What `RedisChannelLayer` is on one event loop; the parent's methods are the channel layer's."""
+    """
+    What `RedisChannelLayer` is on one event loop; contracts are there.
+
+    Sending and naming are the parent's.
+    """
 
     def __init__(self, layer: "RedisChannelLayer") -> None:
         super().__init__(prefix=layer.prefix, channel_layer=layer)
         self._layer = layer
+        self._now = asyncio.get_running_loop().time
+        # What waits for each consumer, by channel.
+        self.channels: dict[str, _Inbox] = {}
+        # By Redis channel: the channels in a group, and until when, by the event loop's clock.
+        self.groups: dict[str, dict[str, float]] = {}
         # The parent's methods find the host of a name here too.
         self.shards = self._shards = [_Shard(host, self) for host in layer.hosts]
         self.hub = Hub(self, crypter=layer.crypter)
@@ -52,78 +62,149 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
     async def read_history(self, topic: str, *, after: int | None) -> History:
         return await self.shard(topic).histories.read(topic, after=after)
 
-    # For the parent ---------------------------------------------------------------------------------------------------
+    # What the channel layer does on this event loop -------------------------------------------------------------------
+
+    async def receive(self, channel: str) -> Any:
+        inbox = self.channels.get(channel)
+        if inbox is None:
+            inbox = await self._open_inbox(channel)
+        while True:
+            inbox.reader_count += 1
+            try:
+                payload = await inbox.get()
+            except BaseException:
+                inbox.reader_count -= 1
+                # The consumer that waited has left.
+                self._close_inbox(channel, inbox)
+                raise
+            inbox.reader_count -= 1
+            try:
+                return self._layer.deserialize(payload)
+            except Exception:
+                # Of another key, or not from a channel layer at all: no reason for its consumer to end.
+                self._layer.unreadable_count += 1
+                logger.warning("a message for %s cannot be read: %.100r", channel, payload, exc_info=True)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        inbox = self.channels.get(channel)
+        if inbox is None:
+            raise RuntimeError(
+                f"{channel} cannot be added to {group}: it is no channel of this event loop. A consumer adds itself: "
+                "group_add(group, self.channel_name)"
+            )
+        name = self._get_group_channel_name(group)
+        self.groups.setdefault(name, {})[channel] = self._now() + self._layer.group_expiry
+        inbox.groups.add(name)
+        try:
+            await self._get_shard(name).subscribe(name)
+        except BaseException:
+            self._leave(name, channel)
+            raise
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._leave(self._get_group_channel_name(group), channel)
 
     async def flush(self) -> None:
-        """As the parent; connections are closed too."""
         await self.hub.close()
         await super().flush()
 
-    async def receive(self, channel: str) -> Any:
-        """As the parent; a channel that nobody receives from any more is in no group either."""
-        try:
-            return await super().receive(channel)
-        except BaseException:
-            if channel not in self.channels:
-                for group in [group for group, members in self.groups.items() if channel in members]:
-                    await self._drop_member(group, channel)
-            raise
-
+    # For the parent's new_channel.
     async def _subscribe_to_channel(self, channel: str) -> None:
-        self.channels[channel] = asyncio.Queue(self._layer.capacity)
+        await self._open_inbox(channel)
+
+    async def _open_inbox(self, channel: str) -> "_Inbox":
+        inbox = self.channels[channel] = _Inbox(self._layer.capacity)
         try:
             await self._get_shard(channel).subscribe(channel)
         except BaseException:
-            # The parent would hold on to it.
-            self.channels.pop(channel, None)
-            await self._get_shard(channel).unsubscribe(channel)
+            self._close_inbox(channel, inbox)
             raise
+        return inbox
+
+    def _close_inbox(self, channel: str, inbox: "_Inbox") -> None:
+        """Nobody receives any more; unless somebody does, or the name has been given away since."""
+        if inbox.reader_count or self.channels.get(channel) is not inbox:
+            return
+        for name in tuple(inbox.groups):
+            self._leave(name, channel)
+        del self.channels[channel]
+        self._get_shard(channel).unsubscribe(channel)
+
+    def _leave(self, name: str, channel: str) -> None:
+        members = self.groups.get(name)
+        if members is None or members.pop(channel, None) is None:
+            return
+        if channel in self.channels:
+            self.channels[channel].groups.discard(name)
+        if not members:
+            del self.groups[name]
+            self._get_shard(name).unsubscribe(name)
 
     # From the shards --------------------------------------------------------------------------------------------------
 
     def take(self, redis_channel: str, payloads: list[bytes]) -> None:
         """Queue messages for the consumers of a channel or a group."""
         messages = [each for payload in payloads if (each := self._open(payload)) is not None]
-        for name in (redis_channel,) if redis_channel in self.channels else self.groups.get(redis_channel, ()):
-            self._put(name, messages)
+        if redis_channel in self.channels:
+            self._put(redis_channel, messages)
+            return
+        now = self._now()
+        for channel, ends_at in tuple(self.groups.get(redis_channel, {}).items()):
+            if ends_at > now:
+                self._put(channel, messages)
+            else:
+                self._leave(redis_channel, channel)
 
     def tell(self, message_type: str | None) -> None:
         """Queue a message without content for every consumer."""
         if message_type is not None:
-            for name in self.channels:
-                self._put(name, [{"type": message_type}])
+            for channel in self.channels:
+                self._put(channel, [{"type": message_type}])
 
     def _open(self, payload: bytes) -> Any:
         """What is queued for a payload: a publication is a message already, others are opened by who receives them."""
         if not payload.startswith(MARK):
             return payload
         publication = parse(payload, self._layer.crypter)
-        return publication.as_event() if publication is not None else None
+        try:
+            if publication is not None:
+                return publication.as_event()
+        except msgspec.MsgspecError:
+            # Others came with it, which are not to be lost.
+            logger.warning("a publication is no JSON: %.100r", payload, exc_info=True)
+        self._layer.unreadable_count += 1
+        return None
 
-    def _put(self, name: str, messages: Iterable[Any]) -> None:
-        queue = self.channels.get(name)
-        if queue is None:
-            return
-        for message in messages:
-            try:
-                queue.put_nowait(message)
-            except asyncio.QueueFull:
-                self._layer.dropped_count += 1
-                if self._layer.dropped_count & (self._layer.dropped_count - 1) == 0:
-                    # At 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
-                    logger.warning(
-                        "the consumer of %s holds %d messages and gets no more (dropped so far in this process: %d)",
-                        name,
-                        self._layer.capacity,
-                        self._layer.dropped_count,
-                    )
+    def _put(self, channel: str, messages: Sequence[Any]) -> None:
+        inbox = self.channels[channel]
+        taken_count = min(len(messages), inbox.maxsize - inbox.qsize())
+        for message in messages[:taken_count]:
+            inbox.put_nowait(message)
+        if taken_count < len(messages):
+            self._count_dropped(channel, len(messages) - taken_count)
 
-    async def _drop_member(self, group: str, channel: str) -> None:
-        members = self.groups[group]
-        members.discard(channel)
-        if not members:
-            del self.groups[group]
-            await self._get_shard(group).unsubscribe(group)
+    def _count_dropped(self, channel: str, count: int) -> None:
+        before = self._layer.dropped_count
+        self._layer.dropped_count += count
+        if before.bit_length() < self._layer.dropped_count.bit_length():
+            # About 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
+            logger.warning(
+                "the consumer of %s holds %d messages and gets no more (dropped so far in this process: %d)",
+                channel,
+                self._layer.capacity,
+                self._layer.dropped_count,
+            )
+
+
+class _Inbox(asyncio.Queue[Any]):
+    """What waits for a consumer, and who it is."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        # How many wait for a message.
+        self.reader_count = 0
+        # The Redis channels of its groups.
+        self.groups: set[str] = set()
 
 
 class _Shard:
@@ -153,7 +234,7 @@ class _Shard:
             )
         await attachment.ready()
 
-    async def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: str) -> None:
         attachment = self._attachments.pop(channel, None)
         if attachment is not None:
             attachment.detach()
@@ -180,5 +261,5 @@ class _Shard:
         if multiplexer is not None:
             await multiplexer.stop()
         await self.histories.stop()
-        await self.publisher.aclose()
-        await self._reader.aclose()
+        await connections.close(self.publisher)
+        await connections.close(self._reader)

@@ -6,6 +6,7 @@ web could read a signed-in user's notifications. Owns the comparison and the ASG
 who the user is (Channels' AuthMiddlewareStack) nor what is said after accept (consumers).
 """
 
+import functools
 import logging
 import re
 from collections.abc import Iterable
@@ -113,17 +114,23 @@ def _problem(scope: dict[str, Any]) -> str | None:
         # As HttpRequest.get_host() has it.
         allowed_hosts = [".localhost", "127.0.0.1", "[::1]"]
 
-    forwarded = _values(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else []
-    hosts = forwarded or _values(scope, b"host")
+    forwarded = _values(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else ()
+    hosts, origins = forwarded or _values(scope, b"host"), _values(scope, b"origin")
+    return _judge(hosts, origins, tuple(allowed_hosts), tuple(get_settings().allowed_origins))
+
+
+# A site's pages have the same few headers in every handshake; a foreign client's cannot fill more than this.
+@functools.lru_cache(maxsize=64)
+def _judge(
+    hosts: tuple[str, ...], origins: tuple[str, ...], allowed_hosts: tuple[str, ...], allowed_origins: tuple[str, ...]
+) -> str | None:
     host = hosts[0] if len(hosts) == 1 else ""
     name, _ = split_domain_port(host)
     if not name or not validate_host(name, allowed_hosts):
         return f"its Host header {_shown(hosts)} names no host of this site: add the host to ALLOWED_HOSTS if it is one"
 
-    origins = _values(scope, b"origin")
     if not origins:
         return None
-    allowed_origins = get_settings().allowed_origins
     if len(origins) == 1 and is_allowed(
         origins[0], host=host, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins
     ):
@@ -134,10 +141,10 @@ def _problem(scope: dict[str, Any]) -> str | None:
     )
 
 
-def _values(scope: dict[str, Any], name: bytes) -> list[str]:
-    return [value.decode("latin1") for key, value in scope["headers"] if key == name]
+def _values(scope: dict[str, Any], name: bytes) -> tuple[str, ...]:
+    return tuple([value.decode("latin1") for key, value in scope["headers"] if key == name])
 
 
-def _shown(values: list[str]) -> str:
+def _shown(values: tuple[str, ...]) -> str:
     # repr() keeps line breaks and control characters out of the log.
     return repr(", ".join(values))[:_SHOWN_CHARACTERS]

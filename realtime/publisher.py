@@ -24,8 +24,6 @@ from realtime.topics import history_of, resolve
 __all__ = ["DATA_LIMIT_BYTES", "apublish", "encode", "publish", "publish_many"]
 
 DATA_LIMIT_BYTES = 65_536
-# Publications in one round trip of publish_many.
-_BATCH_SIZE = 500
 
 _encode = msgspec.json.Encoder().encode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
@@ -70,7 +68,7 @@ async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None)
 
 def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
     """
-    Publish (topic, data) in order, many in one round trip.
+    Publish (topic, data), in order for each topic, many in one round trip.
 
     Raises:
         As `publish`. All items are checked before the first is published; with Redis lost in between, the first ones
@@ -78,14 +76,10 @@ def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
     """
     layer = _layer()
     checked = [_outgoing(topic, data) for topic, data in items]
-    published: list[Published] = []
-    for start in range(0, len(checked), _BATCH_SIZE):
-        batch = checked[start : start + _BATCH_SIZE]
-        try:
-            published += layer.publish_many_now(batch)
-        except REDIS_ERRORS as error:
-            raise _unavailable(batch[0].topic, error) from error
-    return published
+    try:
+        return layer.publish_many_now(checked)
+    except REDIS_ERRORS as error:
+        raise _unavailable(checked[0].topic, error) from error
 
 
 def encode(data: object) -> bytes:
@@ -110,9 +104,10 @@ def encode(data: object) -> bytes:
 
 
 def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> Outgoing:
-    if resolve(topic) is None:
+    match = resolve(topic)
+    if match is None:
         raise TopicUnknown(topic)
-    return Outgoing(topic, encode(data), history_of(topic), idempotency_key)
+    return Outgoing(topic, encode(data), history_of(match), idempotency_key)
 
 
 def _layer() -> RedisChannelLayer:

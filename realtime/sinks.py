@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
-__all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "frames_of"]
+from realtime.close_codes import CloseCode
+
+__all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of", "wire_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,35 +45,38 @@ class Frame:
 
     @property
     def wire(self) -> bytes:
-        """The payload as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
+        """The payload as bytes for the socket."""
         if self._wire is None:
-            size = len(self.payload)
-            if size < 126:
-                head = bytes((0x81, size))
-            elif size < 65_536:
-                head = b"\x81\x7e" + size.to_bytes(2)
-            else:
-                head = b"\x81\x7f" + size.to_bytes(8)
-            self._wire = head + self.payload
+            self._wire = wire_of(self.payload)
         return self._wire
 
 
-def frames_of(lines: Sequence[bytes]) -> list[Frame]:
-    """Objects, one a line, joined into as few frames of FRAME_BYTES at most as their order allows."""
-    if len(lines) == 1:
-        return [Frame(lines[0])]
+def wire_of(payload: bytes) -> bytes:
+    """UTF-8 text as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+
+
+def payloads_of(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """Objects, one a line, joined into as few payloads of FRAME_BYTES at most as their order allows."""
+    if len(lines) <= 1:
+        return lines
     if sum(map(len, lines)) + len(lines) <= FRAME_BYTES:
-        return [Frame(b"\n".join(lines))] if lines else []
-    frames: list[Frame] = []
+        return [b"\n".join(lines)]
+    payloads: list[bytes] = []
     part: list[bytes] = []
     part_bytes = 0
     for line in lines:
         if part and part_bytes + len(line) > FRAME_BYTES:
-            frames.append(Frame(b"\n".join(part)))
+            payloads.append(b"\n".join(part))
             part, part_bytes = [], 0
         part.append(line)
         part_bytes += len(line) + 1
-    return [*frames, Frame(b"\n".join(part))]
+    return [*payloads, b"\n".join(part)]
 
 
 class FrameWriter(Protocol):
@@ -242,14 +247,20 @@ class AsgiSink(Sink):
                 frame = self._next()
             if self._close_event is not None:
                 await self._send(self._close_event)
-        except (OSError, RuntimeError):
-            # The client has gone (OSError since ASGI 2.4), or a close was sent already; the consumer learns of it from
-            # receive().
+        except OSError:
+            # The client has gone (ASGI 2.4); the consumer learns of it from receive().
             logger.debug("a socket takes nothing any more", exc_info=True)
             self._give_up()
+        except RuntimeError as error:
+            # Likewise on older servers; or a close was sent already; or Daphne has a limit for what it sends.
+            logger.debug("a socket takes nothing any more", exc_info=True)
+            self._give_up()
+            if await self._close_deaf():
+                logger.warning("the server would not send a frame, and the connection was closed: %s", error)
         except Exception:
             logger.exception("a server's send() failed")
             self._give_up()
+            await self._close_deaf()
         finally:
             self._task = None
 
@@ -266,3 +277,12 @@ class AsgiSink(Sink):
     def _give_up(self) -> None:
         self._is_closed = True
         self._drop_held()
+
+    async def _close_deaf(self) -> bool:
+        """Close a connection that may still be there: its client would hear nothing more, and believe in it."""
+        try:
+            await self._send({"type": "websocket.close", "code": int(CloseCode.SLOW), "reason": "sending failed"})
+        except Exception:
+            logger.debug("there was nothing to close", exc_info=True)
+            return False
+        return True

@@ -5,7 +5,9 @@ Owns the registry: each app's `topics.py` declares `Topic` subclasses, and they 
 `admin.py`. Does not own subscriptions (hub) nor publishing (publisher).
 """
 
+import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, ClassVar
@@ -72,6 +74,7 @@ class Topic:
             raise ValueError(f"two topics have the pattern {cls.pattern!r}: the second would never be asked")
         cls._regex, cls._converters = _compile(cls.pattern)
         _families.append(cls)
+        _resolve.cache_clear()
 
     def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> Any:
         """
@@ -85,22 +88,12 @@ class Topic:
     _converters: ClassVar[dict[str, Any]]
 
 
-class UserTopic(Topic):
-    """Everybody's own: `user.42`. A connection hears its user's without asking."""
-
-    pattern = "user.<str:user_id>"
-
-    async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
-        """Its user, nobody else."""
-        return str(user.pk) == str(parameters["user_id"])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicMatch:
-    """A name and the family it belongs to."""
+    """A name and the family it belongs to; shared, so not to be changed."""
 
     family: type[Topic]
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
 
 
 def user_topic(user_id: object) -> str:
@@ -110,8 +103,12 @@ def user_topic(user_id: object) -> str:
 
 def resolve(name: str) -> TopicMatch | None:
     """The family of a topic; None if no app declares one, or the name cannot be a topic's."""
-    if _NAME.fullmatch(name) is None:
-        return None
+    # Looked at before it is remembered: names come from clients, and may be long.
+    return _resolve(name) if _NAME.fullmatch(name) is not None else None
+
+
+@functools.lru_cache(maxsize=4_096)
+def _resolve(name: str) -> TopicMatch | None:
     for family in _families:
         match = family._regex.fullmatch(name)
         if match is None:
@@ -122,6 +119,16 @@ def resolve(name: str) -> TopicMatch | None:
             continue
         return TopicMatch(family=family, parameters=parameters)
     return None
+
+
+class UserTopic(Topic):
+    """Everybody's own: `user.42`. A connection hears its user's without asking."""
+
+    pattern = "user.<str:user_id>"
+
+    async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
+        """Its user, nobody else."""
+        return str(user.pk) == str(parameters["user_id"])
 
 
 async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
@@ -135,9 +142,8 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     return bool(await answer if isawaitable(answer) else answer)
 
 
-def history_of(name: str) -> HistoryPolicy:
-    """What Redis keeps of a topic."""
-    match = resolve(name)
+def history_of(match: TopicMatch | None) -> HistoryPolicy:
+    """What Redis keeps of a topic, of one that no app declares too."""
     if match is not None and match.family.history is not None:
         return match.family.history
     settings = get_settings()

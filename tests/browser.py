@@ -10,12 +10,15 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from playwright.async_api import Browser, async_playwright
 from playwright.sync_api import sync_playwright
 
-__all__ = ["chromium_path", "launch_options"]
+__all__ = ["chromium", "chromium_path"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_PROGRAM = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -62,6 +65,15 @@ def launch_options() -> dict[str, Any]:
         # Chromium refuses to run its sandbox as root.
         arguments.append("--no-sandbox")
     return {"executable_path": chromium_path(), "args": arguments, "headless": True}
+
+
+@asynccontextmanager
+async def chromium(**options: Any) -> AsyncIterator[Browser]:
+    """A running browser, with these options of Playwright's `launch` too."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**launch_options(), **options)
+        yield browser
+        await browser.close()
 
 
 def get_chromium() -> None:

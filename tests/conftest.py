@@ -1,15 +1,17 @@
 """What every test may ask for: one real Redis for the run, a key prefix of its own, and a check of what it leaves."""
 
+import inspect
 import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
-from asgiref.sync import SyncToAsync, async_to_sync
+from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 from django.db import connections as database_connections
 
@@ -17,6 +19,7 @@ from realtime import conf, connections
 from realtime.keys import Keys
 from tests.redis_server import RedisServer
 
+UNIT_TESTS = Path(__file__).parent / "unit"
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
 PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams")
 
@@ -24,9 +27,13 @@ PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a second database, leave out what the first has shown for both."""
     if "DATABASE_URL" in os.environ:
-        again = [item for item in items if item.get_closest_marker("database_independent")]
+        again = [item for item in items if _is_database_independent(item)]
         config.hook.pytest_deselected(items=again)
-        items[:] = [item for item in items if not item.get_closest_marker("database_independent")]
+        items[:] = [item for item in items if not _is_database_independent(item)]
+
+
+def _is_database_independent(item: pytest.Item) -> bool:
+    return UNIT_TESTS in item.path.parents or item.get_closest_marker("database_independent") is not None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,8 +93,23 @@ async def async_redis_client(
 
 
 @pytest.fixture
-def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redis, key_prefix: str) -> Iterator[Any]:
+async def _closing_async_redis() -> AsyncIterator[None]:
+    """The client that an async test shares with what it calls is closed on the test's own event loop."""
+    yield
+    await conf.close_async_redis()
+
+
+@pytest.fixture
+def signalbox(
+    request: pytest.FixtureRequest,
+    settings: Any,
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    key_prefix: str,
+) -> Iterator[Any]:
     """Django's settings, with REALTIME and CHANNEL_LAYERS on the run's Redis under this test's prefix."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_closing_async_redis")
     settings.REALTIME = {**settings.REALTIME, "REDIS_URL": redis_server.url, "KEY_PREFIX": key_prefix}
     settings.CHANNEL_LAYERS = {
         "default": {
@@ -97,4 +119,3 @@ def signalbox(settings: Any, redis_server: RedisServer, redis_client: redis.Redi
     }
     yield settings
     conf.sync_redis().close()
-    async_to_sync(conf.close_async_redis)()

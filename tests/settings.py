@@ -11,5 +11,7 @@ TEST_DIR = tempfile.mkdtemp(prefix="signalbox-tests-")
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: threads of sync_to_async and the test must see one database in WAL mode, as in production.
     DATABASES["default"]["TEST"] = {"NAME": f"{TEST_DIR}/db.sqlite3"}
+# Threads end with their event loop here, and must have closed their connections by then.
+DATABASES["default"]["CONN_MAX_AGE"] = 0
 # Hashing passwords slowly protects nobody here.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,6 +1,7 @@
 """The rooms of docs/architecture.md, kept apart: import arrows, public names, docs against code."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from notifications.conf import NotificationsSettings
 from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
 from realtime.keys import Keys
+from realtime.layer import RedisChannelLayer
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -23,7 +25,7 @@ REALTIME_LAYERS = (
     {"sinks", "sockets", "audience", "live_topic", "hub"},
     # The edge: Django, Channels, uvicorn.
     {"conf", "topics", "loop_layer", "layer", "publisher", "authentication", "origins", "sessions", "consumers"}
-    | {"routing", "server", "checks", "apps", "management"},
+    | {"routing", "server", "backpressure", "checks", "apps", "management"},
 )
 ROOMS_MAY_IMPORT = {
     "realtime": {"realtime"},
@@ -161,6 +163,17 @@ def test_every_redis_key_is_documented() -> None:
     """docs/reference/redis-keys.md names each method of `Keys`, and no other."""
     methods = {name for name, value in vars(Keys).items() if callable(value) and not name.startswith("_")}
     assert first_column("redis-keys.md") == methods
+
+
+def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> None:
+    """docs/reference/channel-layer.md has those that there are; its example is a channel layer."""
+    options = inspect.signature(RedisChannelLayer).parameters.values()
+    table = re.findall(r"^\| (`.+?`) \| (.+?) \|", (DOCS / "reference/channel-layer.md").read_text(), re.MULTILINE)
+    documented = {name: default for names, default in table for name in re.findall(r"`(\w+)`", names)}
+    assert set(documented) == {option.name for option in options}
+    for option in options:
+        if option.default is not None:
+            assert ast.literal_eval(documented[option.name].strip("`")) == option.default
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -1,29 +1,30 @@
--- Gives a publication its offset, keeps it in the topic's history, publishes it; once per idempotency key.
--- KEYS[1] position, a hash {offset, epoch}  KEYS[2] history, a list, newest first  KEYS[3] idempotency key, or absent
--- ARGV[1] Redis channel  ARGV[2] frame before its offset  ARGV[3] frame after it  ARGV[4] history size, 0 for none
--- ARGV[5] history age, ms  ARGV[6] position age, ms  ARGV[7] an epoch, should a new counter begin
--- ARGV[8] idempotency window, ms
--- Returns {offset, epoch, receivers}; receivers is -1 if it was published before under the same idempotency key.
-local before = KEYS[3] and redis.call('GET', KEYS[3])
-if before then
-  local epoch, offset = string.match(before, '^(.*):(%d+)$')
-  return {tonumber(offset), epoch, -1}
+-- Gives publications their offsets, keeps them in histories, publishes them: in order, each once per idempotency key.
+-- KEYS of each: position, a hash {offset, epoch}; history, a list, newest first; idempotency key, or any without one
+-- ARGV of each: Redis channel, frame before its offset, frame after it, history size (0: none), history age in ms,
+--   idempotency window in ms (0: none). Behind all of them: position age in ms, an epoch for counters that begin
+-- Returns offset, epoch, receivers of each; receivers is -1 if it was published before under the same key.
+local call, published = redis.call, {}
+for i = 0, #KEYS / 3 - 1 do
+  local position, history, once = unpack(KEYS, 3 * i + 1, 3 * i + 3)
+  local channel, before, after, size, age, window = unpack(ARGV, 6 * i + 1, 6 * i + 6)
+  local receivers, number, epoch = -1, string.match(window ~= '0' and call('GET', once) or '', '^(%d+):(.*)$')
+  if not number then
+    number = string.format('%.0f', call('HINCRBY', position, 'offset', 1))
+    epoch = call('HGET', position, 'epoch')
+    if not epoch then
+      epoch = ARGV[#ARGV]
+      call('HSET', position, 'epoch', epoch)
+      call('DEL', history)
+    end
+    call('PEXPIRE', position, math.max(ARGV[#ARGV - 1], age))
+    local payload = '\193' .. epoch .. ':' .. number .. '\n' .. before .. number .. after
+    if size ~= '0' then
+      if call('LPUSH', history, payload) > tonumber(size) then call('LTRIM', history, 0, size - 1) end
+      call('PEXPIRE', history, age)
+    end
+    if window ~= '0' then call('SET', once, number .. ':' .. epoch, 'PX', window) end
+    receivers = call('PUBLISH', channel, payload)
+  end
+  published[3 * i + 1], published[3 * i + 2], published[3 * i + 3] = tonumber(number), epoch, receivers
 end
-local number = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'offset', 1))
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch then
-  epoch = ARGV[7]
-  redis.call('HSET', KEYS[1], 'epoch', epoch)
-  redis.call('DEL', KEYS[2])
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-local payload = '\193' .. epoch .. ':' .. number .. '\n' .. ARGV[2] .. number .. ARGV[3]
-if tonumber(ARGV[4]) > 0 then
-  redis.call('LPUSH', KEYS[2], payload)
-  redis.call('LTRIM', KEYS[2], 0, ARGV[4] - 1)
-  redis.call('PEXPIRE', KEYS[2], ARGV[5])
-end
-if KEYS[3] then
-  redis.call('SET', KEYS[3], epoch .. ':' .. number, 'PX', ARGV[8])
-end
-return {tonumber(number), epoch, redis.call('PUBLISH', ARGV[1], payload)}
+return published

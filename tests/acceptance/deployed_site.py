@@ -24,12 +24,15 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
+from realtime.history import HistoryPolicy, Outgoing
+from realtime.layer import RedisChannelLayer
 from realtime.protocol import FRAME_LIMIT_BYTES
+from realtime.publications import Position
 from tests.acceptance.site import free_port
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
 
-__all__ = ["BOT", "SERVERS", "WEB", "DeployedSite"]
+__all__ = ["BOT", "DRAIN_SECONDS", "SERVERS", "WEB", "DeployedSite"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -38,6 +41,7 @@ STOP_SECONDS = 15.0
 DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
+NOTIFIER = "notifier"
 # How each web server is started: as the project does it, and as the others' own documentation has it.
 SERVERS = {
     "signalbox": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
@@ -49,14 +53,19 @@ SERVERS = {
     ],
     "daphne": [
         *["-m", "daphne", "--bind", HOST, "--port", "{port}"],
-        *["--websocket-max-message-size", str(FRAME_LIMIT_BYTES)],
-        *["--websocket-max-frame-size", str(FRAME_LIMIT_BYTES)],
         *["--ping-interval", "2", "--ping-timeout", "2"],
         "project.asgi:application",
     ],
 }
 # A web server that has cleaned up may end by the signal itself, so that its supervisor sees what ended it.
 STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}}
+NOTIFY_AT_A_RATE = """
+import time
+from notifications.services import notify
+for number in range({count}):
+    notify({user_ids}, f"number {{number}}")
+    time.sleep(1 / {rate})
+"""
 
 
 class DeployedSite:
@@ -134,9 +143,26 @@ class DeployedSite:
         """End Redis as a crash would; what it had taken is on disk."""
         self._redis.kill()
 
-    def start_redis(self) -> None:
-        """Bring it back with its data."""
+    def start_redis(self, *, with_data: bool = True) -> None:
+        """Bring it back with its data, or as a new one is."""
+        if not with_data:
+            shutil.rmtree(Path(urlsplit(self._redis.url).path).parent / "appendonlydir")
         self._redis.start()
+
+    def publish(self, topic: str, *data: bytes) -> Position:
+        """Publish JSON texts on a topic in one go, as another process of the site does; returns the last position."""
+        layer = RedisChannelLayer(hosts=[self.redis_url])
+        published = layer.publish_many_now([Outgoing(topic, each, HistoryPolicy()) for each in data])
+        return published[-1].position
+
+    def start_notifying(self, user_ids: list[int], *, count: int, rate: float) -> None:
+        """Begin to call `notify()` in a process of its own, `count` times, about `rate` a second."""
+        code = NOTIFY_AT_A_RATE.format(user_ids=user_ids, count=count, rate=rate)
+        self._start(NOTIFIER, "manage.py", "shell", "-v0", "-c", code)
+
+    def wait_for_notifying(self) -> None:
+        """Wait until all of it was said; no call may have failed."""
+        assert self._processes.pop(NOTIFIER).wait(READY_SECONDS) == 0, self.logs()[NOTIFIER]
 
     def pid(self, name: str) -> int:
         """Of WEB or BOT."""

@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from realtime.protocol import SUBPROTOCOL
 from tests.acceptance.deployed_site import DeployedSite
+from tests.waiting import wait_until
 
 __all__ = ["DEADLINE_SECONDS", "Follower", "Listener", "opening"]
 
@@ -99,9 +101,15 @@ class Follower:
     """
     Hears one topic for as long as it is told to, over as many connections as that takes: `async with Follower(…)`.
 
+    Args:
+        since: Where it was on the topic before.
+        leave_after: How many messages it hears on a connection before it cuts it, connection by connection; without it,
+            it never leaves by itself.
+
     Attributes:
-        heard: Offsets, in the order in which they came.
-        told_count: How many times it was told that it has missed something.
+        heard: Epoch and offset of each message, in the order in which they came.
+        data: What they said.
+        told_count: How many times it was told that it may have missed something.
         connection_count: How many connections it has had.
         position: Offset and epoch of the last object on the topic.
 
@@ -109,22 +117,26 @@ class Follower:
         AssertionError: When it is left: there was a hole of which it was not told, or something came twice.
     """
 
-    def __init__(self, site: DeployedSite, session: str, topic: str, *, leave_after: int | None = None) -> None:
+    def __init__(
+        self,
+        site: DeployedSite,
+        session: str,
+        topic: str,
+        *,
+        since: tuple[int, str] | None = None,
+        leave_after: Iterator[int] | None = None,
+    ) -> None:
         self._site, self._session, self._topic = site, session, topic
-        # So many messages, and it leaves and comes back.
         self._leave_after = leave_after
-        self.heard: list[int] = []
+        self.heard: list[tuple[str, int]] = []
+        self.data: list[Any] = []
         self.told_count = self.connection_count = 0
-        self.position: tuple[int, str] | None = None
+        self.position = since
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._follow())
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while self.position is None:
-                if self._task.done():
-                    await self._task
-                await asyncio.sleep(0.01)
+        await self.until(lambda: self.position is not None and self.connection_count)
         return self
 
     async def __aexit__(
@@ -136,38 +148,59 @@ class Follower:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
+    async def until(self, fact: Callable[[], object], *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until `fact()` is true; fail at once with what it has to complain of."""
+        task = self._task
+        assert task is not None
+        await wait_until(lambda: task.done() or fact(), seconds=seconds)
+        if task.done():
+            await task
+
     async def _follow(self) -> None:
         while True:
-            with contextlib.suppress(OSError, ConnectionClosed, InvalidStatus, TimeoutError):
-                async with opening(self._site, self._session, open_timeout=5) as socket:
+            with contextlib.suppress(OSError, ConnectionClosed, InvalidStatus, InvalidMessage):
+                async with opening(self._site, self._session, path=self._path(), open_timeout=5) as socket:
                     self.connection_count += 1
                     await self._hear(socket)
             await asyncio.sleep(0.05)
 
+    @property
+    def _is_own(self) -> bool:
+        """Whether it is the user's own topic, whose position goes into the URL."""
+        return self._topic.startswith("user.")
+
+    def _path(self) -> str:
+        if self.position is None or not self._is_own:
+            return "/ws/"
+        return f"/ws/?offset={self.position[0]}&epoch={self.position[1]}"
+
     async def _hear(self, socket: ClientConnection) -> None:
-        where = {} if self.position is None else {"offset": self.position[0], "epoch": self.position[1]}
-        await socket.send(json.dumps({"type": "subscribe", "topic": self._topic, **where}))
-        count = 0
+        if not self._is_own:
+            where = {} if self.position is None else {"offset": self.position[0], "epoch": self.position[1]}
+            await socket.send(json.dumps({"type": "subscribe", "topic": self._topic, **where}))
+        leave_at = None if self._leave_after is None else len(self.heard) + next(self._leave_after)
         async for frame in socket:
             for line in str(frame).split("\n"):
                 each = json.loads(line)
-                if each.get("topic") != self._topic:
-                    continue
-                count += each["type"] == "message"
-                self._take(each)
-            if self._leave_after is not None and count >= self._leave_after:
+                if each.get("topic") == self._topic:
+                    self._take(each)
+            if leave_at is not None and len(self.heard) >= leave_at:
+                # As a phone does that loses its network.
+                socket.transport.abort()
                 return
 
     def _take(self, each: dict[str, Any]) -> None:
         if each["type"] == "subscribed":
-            if self.position is not None and each["recovered"]:
-                assert (each["offset"], each["epoch"]) == self.position, "it goes on elsewhere"
-            elif self.position is not None:
+            position = (each["offset"], each["epoch"])
+            if self.position is not None and not each["recovered"]:
                 self.told_count += 1
-            self.position = (each["offset"], each["epoch"])
+            elif self.position is not None and (position[0], self.position[0]) != (0, 0):
+                assert position == self.position, "it goes on elsewhere"
+            self.position = position
         elif each["type"] == "message":
             assert self.position is not None
             offset, epoch = self.position
             assert each["offset"] == offset + 1, f"a hole or a double after {offset}: {each['offset']}"
             self.position = (offset + 1, epoch)
-            self.heard.append(offset + 1)
+            self.heard.append((epoch, offset + 1))
+            self.data.append(each["data"])

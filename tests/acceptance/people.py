@@ -28,10 +28,11 @@ const told = new Set();
 new MutationObserver(() => {
   for (const item of document.querySelectorAll("[data-signalbox-list=bell] [data-notification-id]")) {
     const id = Number(item.dataset.notificationId);
-    if (told.has(id)) continue;
+    const message = item.querySelector("[data-signalbox-message]"), time = item.querySelector("time");
+    // A page that is still being read may have the half of an item; its time comes last.
+    if (told.has(id) || !message || !time) continue;
     told.add(id);
-    const message = item.querySelector("[data-signalbox-message]").textContent;
-    saw(id, message, Date.parse(item.querySelector("time").dateTime) / 1000, Date.now() / 1000);
+    saw(id, message.textContent, Date.parse(time.dateTime) / 1000, Date.now() / 1000);
   }
 }).observe(document, { childList: true, subtree: true });
 """

@@ -3,14 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import Person, at_browser
-from tests.browser import launch_options
+from tests.browser import chromium
 
 pytestmark = [
     pytest.mark.acceptance,
+    pytest.mark.asyncio(loop_scope="module"),
     # What is shown here is no server's doing.
     pytest.mark.parametrize("running_site", ["signalbox"], indirect=True),
 ]
@@ -33,16 +35,14 @@ PAGES = (
 )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """A browser of this test's own."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(**launch_options())
+    """One browser; everybody at it has cookies and tabs of their own."""
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
     async with at_browser(browser, site, "admin") as person:
         yield person
@@ -79,6 +79,7 @@ async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
         assert admin.complaints == alice.complaints == bob.complaints == []
 
 
+@pytest.mark.database_independent
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(
     site: DeployedSite, admin: Person, scheme: str

@@ -7,14 +7,15 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 import redis
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Browser, expect
 
 from tests.acceptance.deployed_site import WEB, DeployedSite
 from tests.acceptance.people import OPEN, Person, at_browser
-from tests.browser import launch_options
+from tests.browser import chromium
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
 logger = logging.getLogger(__name__)
 
 # From the cause to the page.
@@ -23,28 +24,26 @@ PROMISED_SECONDS = 1.0
 RETURN_SECONDS = 30.0
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """A browser of this test's own."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(**launch_options())
+    """One browser; everybody at it has cookies and tabs of their own."""
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def alice(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
     async with at_browser(browser, site, "alice") as person:
         yield person
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def bob(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
     async with at_browser(browser, site, "bob") as person:
         yield person
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
     async with at_browser(browser, site, "admin") as person:
         yield person

@@ -14,6 +14,7 @@ import redis
 from websockets.exceptions import InvalidStatus
 
 from realtime.close_codes import CloseCode
+from realtime.server import HANDSHAKE_SECONDS
 from tests.acceptance.deployed_site import DRAIN_SECONDS, WEB, DeployedSite
 from tests.acceptance.listeners import Listener, opening
 
@@ -158,26 +159,64 @@ async def test_a_user_has_only_so_many_connections(site: DeployedSite, sessions:
             assert await listener.answer(type="ping") == {"type": "pong"}
 
 
-async def test_an_idle_connection_lives(listeners: dict[int, Listener], publisher: redis.Redis) -> None:
+@pytest.mark.parametrize("running_site", ["signalbox"], indirect=True)
+async def test_a_silent_connection_lives_and_an_unfinished_handshake_does_not(
+    site: DeployedSite, listeners: dict[int, Listener], publisher: redis.Redis
+) -> None:
     """
     After a silence longer than redis-py 8 allows by default (channels_redis#422), the next notification arrives.
+    Meanwhile those who began to connect and never finished have been cut, whatever they had said.
 
-    This test waits on purpose: the silence is what it is about, and there is no fact that tells of it sooner.
+    This test waits on purpose: the silence is what it is about.
     """
-    await asyncio.sleep(IDLE_SECONDS)
+    host, port = site.address.split(":")
+    unfinished = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    for said, (_, writer) in zip((b"", b"GET /ws/", b"GET /ws/ HTTP/1.1\r\nUpgrade: w"), unfinished, strict=True):
+        writer.write(said)
+    started = time.monotonic()
+    async with asyncio.timeout(HANDSHAKE_SECONDS + 5):
+        assert [await reader.read() for reader, _ in unfinished] == [b""] * 3
+    assert time.monotonic() - started > IDLE_SECONDS
+    for _, writer in unfinished:
+        writer.close()
+        await writer.wait_closed()
     for user, listener in listeners.items():
         tell(publisher, user, "after the silence")
         assert (await listener.object())["data"]["message"] == "after the silence"
         assert await listener.answer(type="ping") == {"type": "pong"}
 
 
-@pytest.mark.parametrize("signal_count", [1, 2])
-async def test_a_server_that_stops_sends_its_clients_away(
-    site: DeployedSite, sessions: dict[int, str], signal_count: int
-) -> None:
+async def test_a_server_that_stops_sends_its_clients_away(site: DeployedSite, sessions: dict[int, str]) -> None:
+    """Ours says, at different times, when to come back: to each another time."""
+    ends, spread_seconds = await _stop_with_two_hundred_connections(site, signal_count=1)
+    if site.server == "signalbox":
+        assert {code for code, _ in ends} == {CloseCode.RESTART}
+        waits = {float(re.fullmatch(r"retry_after=(\d+\.\d\d)", reason)[1]) for _, reason in ends}  # type: ignore[index]
+        assert len(waits) > 100
+        assert spread_seconds > DRAIN_SECONDS / 4
+    else:
+        # uvicorn says "restart"; Daphne only closes the connection. Both mean: come back.
+        assert {code for code, _ in ends} <= {1012, None}
+    async with Listener(site, next(iter(sessions.values()))) as listener:
+        assert await listener.answer(type="ping") == {"type": "pong"}
+
+
+@pytest.mark.parametrize("running_site", ["signalbox"], indirect=True)
+async def test_a_second_sigterm_changes_nothing(site: DeployedSite) -> None:
+    """An impatient supervisor gets no other end than a patient one: each client is told to come back."""
+    ends, spread_seconds = await _stop_with_two_hundred_connections(site, signal_count=2)
+    assert {code for code, _ in ends} == {CloseCode.RESTART}
+    assert spread_seconds > DRAIN_SECONDS / 4
+
+
+async def _stop_with_two_hundred_connections(
+    site: DeployedSite, *, signal_count: int
+) -> tuple[list[tuple[int | None, str]], float]:
     """
-    SIGTERM, once or twice, with two hundred connections: the process ends in time, each learns of it, and the next
-    process serves them again. Ours says at different times when to come back.
+    Stop the web server by SIGTERM and start the next one.
+
+    Returns:
+        With which code and reason each connection ended, and the seconds between the first and the last of them.
     """
     closed_at: list[float] = []
 
@@ -195,16 +234,6 @@ async def test_a_server_that_stops_sends_its_clients_away(
                 kill(site.pid(WEB), signal.SIGTERM)
             seconds = await asyncio.to_thread(site.stop, WEB)
             assert seconds < DRAIN_SECONDS + 2.0
-            ends = await leaving
+            return await leaving, max(closed_at) - min(closed_at)
         finally:
             await asyncio.to_thread(site.start_web)
-    if site.server == "signalbox":
-        assert {code for code, _ in ends} == {CloseCode.RESTART}
-        waits = {float(re.fullmatch(r"retry_after=(\d+\.\d\d)", reason)[1]) for _, reason in ends}  # type: ignore[index]
-        assert len(waits) > 100
-        assert max(closed_at) - min(closed_at) > DRAIN_SECONDS / 4
-    else:
-        # uvicorn says "restart"; Daphne only closes the connection. Both mean: come back.
-        assert {code for code, _ in ends} <= {1012, None}
-    async with Listener(site, next(iter(sessions.values()))) as listener:
-        assert await listener.answer(type="ping") == {"type": "pong"}

@@ -1,16 +1,22 @@
-"""What the tests on real engines share: event loops, and clients of the WebSocket end."""
+"""What the tests on real engines share: event loops, clients of the WebSocket end, publications and multiplexers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import redis
 import uvloop
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
 
+from realtime.multiplexer import Multiplexer
+from realtime.publications import Publication, parse
 from realtime.sessions import statistics
 from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
+from tests.integration.hearing import Ear, layer
+from tests.integration.multiplexing import running_multiplexer
+from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 
@@ -65,3 +71,55 @@ async def connect(signalbox: Any, sessions: dict[User, str]) -> AsyncIterator[Co
     await wait_until(lambda: statistics().open_count == 0)
     await nothing_is_left()
     await get_channel_layer().flush()
+
+
+# Publishing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_redis(settings: Any) -> Iterator[RedisServer]:
+    """A server that nobody else talks to, and that may be killed; the site's channel layer is on it."""
+    with RedisServer() as server:
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [server.url]}}
+        }
+        yield server
+
+
+@pytest.fixture
+def kept(redis_client: redis.Redis) -> Callable[[str], list[Publication]]:
+    """What Redis keeps of a topic, oldest first."""
+
+    def read(topic: str) -> list[Publication]:
+        payloads = redis_client.lrange(layer().keys.topic_history(topic), 0, -1)
+        return [publication for payload in payloads[::-1] if (publication := parse(payload, layer().crypter))]
+
+    return read
+
+
+@pytest.fixture
+def ear(redis_client: redis.Redis) -> Iterator[Callable[[str], Ear]]:
+    ears: list[Ear] = []
+
+    def make(topic: str) -> Ear:
+        ears.append(Ear(redis_client, topic))
+        return ears[-1]
+
+    yield make
+    for each in ears:
+        each.close()
+
+
+# The multiplexer ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def multiplexer(redis_server: RedisServer) -> AsyncIterator[Multiplexer]:
+    async with running_multiplexer(redis_server.url) as multiplexer:
+        yield multiplexer
+
+
+@pytest.fixture
+def name(key_prefix: str) -> Callable[[str], str]:
+    """Gives a channel name of this test's own."""
+    return lambda text: f"{key_prefix}{text}"

@@ -161,12 +161,14 @@ class RawClient:
             if opcode == Opcode.CLOSE:
                 return int.from_bytes(data[:2])
 
-    async def end(self) -> None:
-        """Wait until the server has closed the connection."""
+    async def end(self) -> bytes:
+        """Wait until the server has closed the connection; returns what it has sent before."""
+        received = b""
         async with asyncio.timeout(10):
             with suppress(ConnectionResetError):
-                while await self.reader.read(65_536):
-                    pass
+                while part := await self.reader.read(65_536):
+                    received += part
+        return received
 
     def abort(self) -> None:
         """Leave without a word."""

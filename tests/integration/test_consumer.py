@@ -260,6 +260,7 @@ async def test_a_client_that_goes_before_it_is_greeted_leaves_nothing(connect: C
         await client.disconnect()
         await wait_until(lambda: statistics().open_count == 0)
         await nothing_is_left()
+        assert get_channel_layer().hub.statistics().topic_count == 0
 
 
 async def test_a_server_that_cancels_the_connection_leaves_no_trace(connect: Connect, alice: User) -> None:

@@ -238,7 +238,7 @@ async def test_a_client_that_speaks_before_it_is_answered_is_cut_off() -> None:
         await client.send(REQUEST)
         await asked.wait()
         await client.send(frame(TEXT, b"early"))
-        await client.end()
+        assert await client.end() == b""
 
 
 async def test_a_handshake_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ async def test_a_handshake_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPa
 
     async with serving(hang) as server, await RawClient.connect(server.port) as client:
         await client.send(REQUEST)
-        await client.end()
+        assert await client.end() == b""
         await wait_until(lambda: not server.server_state.connections and not server.server_state.tasks)
 
 

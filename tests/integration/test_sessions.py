@@ -35,6 +35,7 @@ def families(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test declares is forgotten after it."""
     monkeypatch.setattr(topics, "_families", list(topics._families))
     yield
+    topics._resolve.cache_clear()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from realtime.keys import Keys
 from realtime.streams.append import aappend_entries, append_entries
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.database_independent
+
 ENTRIES = [{"n": b"1", "u": b"42", "e": b'{"id":1}'}, {"n": b"2", "u": b"43", "e": b"\x00\xff\n"}]
 AS_STORED = [{field.encode(): value for field, value in entry.items()} for entry in ENTRIES]
 

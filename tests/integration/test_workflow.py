@@ -20,7 +20,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 def run(*command: str | Path, directory: Path = ROOT, path: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with another PATH if one is given, and without what this run was started with."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ARGS", "MAKE", "PYTEST"))}
     environment["PATH"] = path or environment["PATH"]
     return subprocess.run(
         [str(word) for word in command],

@@ -39,6 +39,7 @@ async def test_with_a_short_history_whoever_misses_something_is_told(seed: int) 
     """Where history does not reach back, or a client never was where it says, it is told, and gets what follows."""
     schedule = Schedule(seed, history_size=seed % 4, lies=0.5)
     await schedule.run(f"{CALM} lose fail")
+    assert schedule.hub.statistics().failed_count == 0
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -46,6 +47,7 @@ async def test_a_wiped_redis_is_told(seed: int) -> None:
     """A counter that begins anew has another epoch; nobody takes it for the old one, whoever sees it first."""
     schedule = Schedule(seed, history_size=(0, 3, 10_000)[seed % 3], is_encrypted=seed % 10 == 0, lies=0.5)
     await schedule.run(f"{CALM} lose fail wipe")
+    assert schedule.hub.statistics().failed_count == 0
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -13,7 +13,7 @@ from realtime import sinks
 from realtime.audience import Audience, Counters, Membership
 from realtime.close_codes import CloseCode
 from realtime.live_topic import LiveTopic
-from realtime.sinks import AsgiSink, Frame, FrameWriter, RawSink, Sink, frames_of
+from realtime.sinks import AsgiSink, Frame, FrameWriter, RawSink, Sink, payloads_of
 
 
 class Server:
@@ -22,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.sent: list[str | int] = []
         self.error: Exception | None = None
+        self.error_once: Exception | None = None
         self._may_send = asyncio.Event()
         self._may_send.set()
 
@@ -36,6 +37,9 @@ class Server:
             await self._may_send.wait()
         if self.error is not None:
             raise self.error
+        if self.error_once is not None:
+            error, self.error_once = self.error_once, None
+            raise error
         self.sent.append(event["text"] if event["type"] == "websocket.send" else event["code"])
 
 
@@ -90,10 +94,10 @@ def test_a_frame_is_what_websockets_makes_of_it(size_bytes: int) -> None:
 def test_objects_are_joined_in_order_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few frames as fit; one object that is larger than the limit is a frame of its own."""
     monkeypatch.setattr(sinks, "FRAME_BYTES", 10)
-    payloads = [frame.payload for frame in frames_of([b"1234", b"5678", b"9", b"abcdefghijkl", b"m", b"n"])]
+    payloads = payloads_of([b"1234", b"5678", b"9", b"abcdefghijkl", b"m", b"n"])
     assert payloads == [b"1234\n5678", b"9", b"abcdefghijkl", b"m\nn"]
-    assert frames_of([]) == []
-    assert [frame.payload for frame in frames_of([b"abcdefghijkl"])] == [b"abcdefghijkl"]
+    assert payloads_of([]) == []
+    assert payloads_of([b"abcdefghijkl"]) == [b"abcdefghijkl"]
 
 
 # Plain ASGI -----------------------------------------------------------------------------------------------------------
@@ -189,6 +193,26 @@ async def test_a_client_that_has_gone_is_no_failure(server: Server, error: Excep
     sink.write(Frame(b"third"))
     sink.close(CloseCode.SLOW, "too slow")
     assert server.sent == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_frame_that_a_server_refuses_ends_the_connection(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Daphne does so with one that is too long for it and keeps the connection. The client, which would hear nothing
+    any more, is told to come back, and the log says why.
+    """
+    sink = asgi_sink(server)
+    sink.write(Frame(b"first"))
+    server.error_once = RuntimeError("longer than is allowed")
+    sink.write(Frame(b"second"))
+    sink.write(Frame(b"third"))
+    await ticks()
+    assert sink.is_closed
+    assert server.sent == ["first", CloseCode.SLOW]
+    (message,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "longer than is allowed" in message
     assert len(asyncio.all_tasks()) == 1
 
 

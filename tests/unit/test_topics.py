@@ -22,6 +22,7 @@ def families(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test declares is forgotten after it."""
     monkeypatch.setattr(topics, "_families", list(topics._families))
     yield
+    topics._resolve.cache_clear()
 
 
 def test_a_pattern_takes_djangos_path_converters() -> None:
@@ -197,6 +198,6 @@ def test_a_family_says_what_is_kept_of_it(settings: Any) -> None:
         pattern = "test.kept"
         history = policy
 
-    assert history_of("test.kept") == policy
+    assert history_of(resolve("test.kept")) == policy
     settings.REALTIME = {**settings.REALTIME, "HISTORY_SIZE": 11, "HISTORY_SECONDS": 12.0}
-    assert history_of("news.today") == HistoryPolicy(size=11, age_seconds=12.0)
+    assert history_of(resolve("news.today")) == HistoryPolicy(size=11, age_seconds=12.0)

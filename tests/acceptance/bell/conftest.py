@@ -1,0 +1,49 @@
+"""The stage of the tests of the bell: the pages and the database are real, the server's end of the WebSocket is not."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.async_api import Browser
+
+from tests.acceptance.bell.stage import Stage
+from tests.browser import chromium
+from tests.domain import make_users
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all of them: starting it takes longer than most of the tests."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def alice() -> User:
+    return make_users(1, prefix="alice")[0]
+
+
+@pytest.fixture
+def cookie(alice: User, live_server: Any) -> Any:
+    """alice's session."""
+    client = Client()
+    client.force_login(alice)
+    return {"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def stage(browser: Browser, live_server: Any, alice: User, cookie: Any) -> AsyncIterator[Stage]:
+    """No script on any page may have failed when the test ends."""
+    context = await browser.new_context()
+    await context.add_cookies([cookie])
+    stage = Stage(context, live_server.url, alice)
+    # A tab each, with a connection that the test can reach; test_tabs.py shows the shared one.
+    await context.add_init_script("delete globalThis.SharedWorker")
+    await context.route_web_socket(re.compile(r"/ws/"), stage.connected)
+    yield stage
+    await context.close()
+    assert stage.complaints == []

@@ -1,0 +1,226 @@
+"""What clients should not send, on real web servers: refused, and the service goes on for everybody else."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from realtime.close_codes import CloseCode
+from realtime.protocol import FRAME_LIMIT_BYTES
+from realtime.sessions import REFUSED_LIMIT
+from tests.acceptance.deployed_site import DeployedSite
+from tests.acceptance.listeners import Listener
+from tests.conftest import PERMANENT
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+
+PING = '{"type":"ping"}'
+# What is said → the error that answers it.
+ANSWERED = {
+    "hello": "bad_json",
+    '{"type":"ping"': "bad_json",
+    '{"type":"ping","deep":' + "[" * 50_000: "bad_json",
+    '{"type":"subscribe","topic":"\\ud800"}': "bad_json",
+    "null": "bad_frame",
+    "[]": "bad_frame",
+    '{"type":"shout"}': "bad_frame",
+    '{"type":"subscribe","topic":"news.today","offset":-1}': "bad_frame",
+    '{"type":"subscribe","topic":"news.today","offset":1e99}': "bad_frame",
+    json.dumps({"type": "subscribe", "topic": "n" * 300}): "bad_frame",
+    '{"type":"subscribe","topic":"weather.today"}': "unknown_topic",
+    '{"type":"subscribe","topic":"news.*"}': "unknown_topic",
+    '{"type":"subscribe","topic":"news.\\u0000"}': "unknown_topic",
+    '{"type":"ack","topic":"news.today","offset":1}': "not_subscribed",
+}
+
+
+@pytest.fixture
+async def witness(site: DeployedSite, sessions: dict[int, str]) -> AsyncIterator[Listener]:
+    """A connection of another user, which still hears its messages and is answered when the test is over."""
+    async with Listener(site, list(sessions.values())[1]) as listener:
+        yield listener
+        site.publish(f"user.{listener.user_id}", b'"still there"')
+        assert (await listener.object())["data"] == "still there"
+        assert await listener.answer(type="ping") == {"type": "pong"}
+
+
+@pytest.fixture
+def session(sessions: dict[int, str]) -> str:
+    """Of a user who means no good."""
+    return next(iter(sessions.values()))
+
+
+async def test_rubbish_is_answered_and_the_connection_stays(
+    site: DeployedSite, session: str, witness: Listener
+) -> None:
+    """Each by its error, in order; then it is served like any other."""
+    async with Listener(site, session) as listener:
+        for said, code in ANSWERED.items():
+            await listener.socket.send(said)
+            answer = await listener.object()
+            assert (answer["type"], answer["code"]) == ("error", code), said[:60]
+        forbidden = await listener.answer(type="subscribe", topic=f"user.{witness.user_id}")
+        assert forbidden["code"] == "forbidden"
+        own = f"user.{listener.user_id}"
+        assert (await listener.answer(type="ack", topic=own, offset=2**50))["code"] == "bad_offset"
+        position = {"offset": listener.subscribed["offset"] + 7, "epoch": listener.subscribed["epoch"]}
+        future = await listener.answer(type="subscribe", topic=own, **position)
+        assert future == {**listener.subscribed, "recovered": False}
+        # Of the witness's topic it hears nothing.
+        site.publish(f"user.{witness.user_id}", b'"not yours"')
+        assert (await witness.object())["data"] == "not yours"
+        site.publish(own, b'"yours"')
+        assert (await listener.object())["data"] == "yours"
+
+
+async def _send_a_megabyte(socket: ClientConnection) -> None:
+    await socket.send("x" * 1_048_576)
+
+
+async def _send_a_megabyte_in_fragments(socket: ClientConnection) -> None:
+    await socket.send(["x" * 32_768] * 32)
+
+
+async def _send_a_bit_too_much(socket: ClientConnection) -> None:
+    await socket.send(json.dumps({"type": "ping", "padding": "ü" * (FRAME_LIMIT_BYTES // 2)}, ensure_ascii=False))
+
+
+async def _send_binary(socket: ClientConnection) -> None:
+    await socket.send(PING.encode())
+
+
+async def _send_broken_utf8(socket: ClientConnection) -> None:
+    await socket.send(b'{"type":"ping","\xff\xfe":1}', text=True)
+
+
+async def _flood(socket: ClientConnection) -> None:
+    for _ in range(400):
+        await socket.send(PING)
+
+
+async def _flood_in_one_frame(socket: ClientConnection) -> None:
+    await socket.send("\n".join([PING] * 1_000))
+
+
+async def _be_refused_too_often(socket: ClientConnection) -> None:
+    await socket.send("\n".join(["rubbish"] * (REFUSED_LIMIT + 1)))
+
+
+async def _ask_for_more_than_can_be_answered(socket: ClientConnection) -> None:
+    await socket.send("\n".join(json.dumps({"type": "subscribe", "topic": f"news.q{n}"}) for n in range(1_000)))
+
+
+async def _send_without_a_mask(socket: ClientConnection) -> None:
+    socket.transport.write(b"\x81\x02hi")
+
+
+async def _send_reserved_bits(socket: ClientConnection) -> None:
+    socket.transport.write(b"\xf1\x80\x00\x00\x00\x00")
+
+
+@pytest.mark.parametrize(
+    ("send", "codes"),
+    [
+        (_send_a_megabyte, {1009, CloseCode.PROTOCOL_ERROR}),
+        # Closed before it is all there, whoever goes on sending may not get to read why.
+        (_send_a_megabyte_in_fragments, {1009, CloseCode.PROTOCOL_ERROR, None}),
+        (_send_a_bit_too_much, {1009, CloseCode.PROTOCOL_ERROR}),
+        (_send_binary, {CloseCode.PROTOCOL_ERROR}),
+        (_send_broken_utf8, {1007}),
+        (_flood, {CloseCode.PROTOCOL_ERROR}),
+        (_flood_in_one_frame, {CloseCode.PROTOCOL_ERROR}),
+        (_be_refused_too_often, {CloseCode.PROTOCOL_ERROR}),
+        (_ask_for_more_than_can_be_answered, {CloseCode.PROTOCOL_ERROR}),
+        (_send_without_a_mask, {1002}),
+        (_send_reserved_bits, {1002}),
+    ],
+)
+async def test_what_breaks_the_rules_ends_its_connection_only(
+    site: DeployedSite,
+    session: str,
+    witness: Listener,
+    send: Callable[[ClientConnection], Awaitable[None]],
+    codes: set[int | None],
+) -> None:
+    """By a code that says what was wrong; the same user is served when they come back."""
+    async with Listener(site, session) as listener:
+        with contextlib.suppress(ConnectionClosed):
+            await send(listener.socket)
+        # Daphne cuts who breaks the rules of WebSockets themselves, without a word.
+        cut = {None} if site.server == "daphne" and CloseCode.PROTOCOL_ERROR not in codes else set()
+        assert await listener.close_code() in codes | cut
+    async with Listener(site, session) as listener:
+        assert await listener.answer(type="ping") == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x00\xff" * 50_000,
+        b"GET /ws/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET /ws/ HTTP/1.1\r\n" + b"X-Long: " + b"x" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=["noise", "no key", "long head"],
+)
+async def test_what_is_no_handshake_is_no_connection(site: DeployedSite, witness: Listener, said: bytes) -> None:
+    """An HTTP error or the end of the connection, and never status 101."""
+    host, port = site.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(said)
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            answer = await reader.read(64)
+    assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("running_site", ["signalbox"], indirect=True)
+async def test_thousands_of_topic_names_leave_nothing_behind(
+    site: DeployedSite, sessions: dict[int, str], session: str, witness: Listener
+) -> None:
+    """
+    Thirty connections, each of which hears a hundred topics of its own and goes, some without a word. Afterwards Redis
+    has a subscription for nobody and no new key that lives for ever.
+    """
+
+    async def hear_a_hundred(listener: Listener, number: int) -> None:
+        topics = [f"news.made-up-{number}-{each}" for each in range(100)]
+        await listener.socket.send("\n".join(json.dumps({"type": "subscribe", "topic": name}) for name in topics))
+        assert [(await listener.object())["topic"] for _ in topics] == topics
+        if number % 2:
+            listener.socket.transport.abort()
+        else:
+            await listener.socket.send("\n".join(json.dumps({"type": "unsubscribe", "topic": name}) for name in topics))
+            assert [(await listener.object())["type"] for _ in topics] == ["unsubscribed"] * 100
+
+    async with contextlib.AsyncExitStack() as stack:
+        listeners = [await stack.enter_async_context(Listener(site, session)) for _ in range(30)]
+        await asyncio.gather(*(hear_a_hundred(each, number) for number, each in enumerate(listeners)))
+    with redis.Redis.from_url(site.redis_url) as client:
+        await wait_until(lambda: not client.pubsub_channels("*made-up*"))
+        lives = {key: client.pttl(key) for key in client.scan_iter(count=1_000)}
+    made_up = [life for key, life in lives.items() if b"made-up" in key]
+    assert len(made_up) == 3_000
+    assert min(made_up) > 0
+    assert max(made_up) <= 600_000
+    forever: list[Any] = [key for key, life in lives.items() if life == -1]
+    assert [key for key in forever if not any(name in key.decode() for name in PERMANENT)] == []
+
+
+@pytest.mark.parametrize("query", ["offset=9999999999999999999999", "offset=-1", "epoch=%00%ff", "offset=%31&offset=x"])
+async def test_a_position_that_is_none_is_passed_over(
+    site: DeployedSite, session: str, witness: Listener, query: str
+) -> None:
+    """The connection starts at the newest, and is told so."""
+    async with Listener(site, session, path=f"/ws/?{query}") as listener:
+        assert listener.subscribed["recovered"] is False

@@ -1,0 +1,83 @@
+"""A client that reads nothing, on real web servers: it holds up nobody, and comes back without a loss."""
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from realtime.close_codes import CloseCode
+from realtime.sockets import ABORT_AFTER_SECONDS
+from tests.acceptance.deployed_site import WEB, DeployedSite
+from tests.acceptance.listeners import Follower, opening
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+
+TOPIC = "news.heavy"
+# All of it is within history, and more than the kernel's buffer (4 MiB at most) and what is unsent (2 MiB on Daphne)
+# hold together.
+PUBLICATIONS = 99
+PUBLICATION_BYTES = 65_000
+BATCH = 11
+# For seven hundred kilobytes that nobody holds up, where two cores are busy with other things too.
+IN_TIME_SECONDS = 2.0
+
+
+async def _connect_without_reading(site: DeployedSite, session: str) -> ClientConnection:
+    """Subscribed to the topic; what comes after stays in the kernel, whose buffer is small, until it is asked for."""
+    host, port = site.address.split(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    connection = await opening(site, session, sock=sock, max_queue=None, close_timeout=0.1)
+    await connection.send(json.dumps({"type": "subscribe", "topic": TOPIC}))
+    while f'"{TOPIC}"' not in str(await connection.recv()):
+        pass
+    connection.transport.pause_reading()
+    return connection
+
+
+async def test_a_client_that_reads_nothing_is_closed_and_the_others_are_served_in_time(
+    site: DeployedSite, sessions: dict[int, str]
+) -> None:
+    """
+    It is told to come back (4000) when it reads at last, and has then missed nothing: what it got, and what history
+    has, follow on each other. What the process holds for it meanwhile is bounded.
+    """
+    slow_session, fast_session = list(sessions.values())[:2]
+    start = site.publish(TOPIC, b'"start"')
+    slow = await _connect_without_reading(site, slow_session)
+    started, delays = time.monotonic(), list[float]()
+    async with Follower(site, fast_session, TOPIC) as fast:
+        for first in range(0, PUBLICATIONS, BATCH):
+            texts = [json.dumps([number, "x" * PUBLICATION_BYTES]).encode() for number in range(first, first + BATCH)]
+            sent_at = time.monotonic()
+            last = site.publish(TOPIC, *texts)
+            await fast.until(lambda position=last: fast.position == (position.offset, position.epoch))
+            delays.append(time.monotonic() - sent_at)
+        assert max(delays) < IN_TIME_SECONDS
+        assert fast.connection_count == 1
+        assert [each[0] for each in fast.data] == list(range(PUBLICATIONS))
+    # Now it reads.
+    slow.transport.resume_reading()
+    got: list[int] = []
+    with pytest.raises(ConnectionClosed) as closed:
+        async with asyncio.timeout(10):
+            while True:
+                got += [json.loads(line)["offset"] for line in str(await slow.recv()).split("\n")]
+    if closed.value.rcvd is None:
+        # Cut, as it did not take its close frame in time.
+        assert time.monotonic() - started > ABORT_AFTER_SECONDS
+    else:
+        assert closed.value.rcvd.code == CloseCode.SLOW
+    assert got == list(range(start.offset + 1, start.offset + 1 + len(got)))
+    assert len(got) < PUBLICATIONS
+    async with Follower(site, slow_session, TOPIC, since=(got[-1], start.epoch)) as returned:
+        await returned.until(lambda: returned.position == (last.offset, last.epoch))
+        assert returned.told_count == 0
+        assert len(got) + len(returned.heard) == PUBLICATIONS
+    assert site.pid(WEB)
