@@ -1,0 +1,90 @@
+"""What people want to be told, when, and where they are reached."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from notifications.models.deliveries import TRANSPORT_LIMIT
+
+__all__ = ["Destination", "Preference", "PushSubscription", "QuietHours"]
+
+
+class Preference(models.Model):
+    """What a user has said about one kind of notification on one transport; without a row, the kind's default holds."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_preferences", db_index=False
+    )
+    kind = models.CharField(max_length=64)
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    is_wanted = models.BooleanField()
+
+    class Meta:
+        ordering: ClassVar = ["user", "kind", "transport"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "kind", "transport"], name="one_preference_per_transport"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.transport}: {'yes' if self.is_wanted else 'no'}"
+
+
+class QuietHours(models.Model):
+    """When a user is left alone by all transports, but for urgent kinds: each day from `starts` until `ends`."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_quiet_hours"
+    )
+    # Times of day in the zone; they may lie around midnight.
+    starts = models.TimeField()
+    ends = models.TimeField()
+    # As in "Europe/Berlin".
+    time_zone = models.CharField(max_length=64)
+
+    class Meta:
+        verbose_name_plural = "quiet hours"
+
+    def __str__(self) -> str:
+        return f"{self.starts:%H:%M} to {self.ends:%H:%M} {self.time_zone}"
+
+
+class Destination(models.Model):
+    """Where one transport reaches a user: the URL of a webhook, an Apprise URL."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_destinations", db_index=False
+    )
+    transport = models.CharField(max_length=TRANSPORT_LIMIT)
+    # May hold a password or a token, as many Apprise URLs do: never shown whole.
+    address = models.CharField(max_length=1000)
+    # What the transport signs with, if it signs.
+    secret = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["user", "transport", "id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "transport", "address"], name="one_destination_per_address"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.transport} of user {self.user_id}"
+
+
+class PushSubscription(models.Model):
+    """One browser of a user that may be woken by web push: what `PushManager.subscribe()` gave it."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="push_subscriptions")
+    # Knowing it is nearly enough to send: never shown whole.
+    endpoint = models.CharField(max_length=1000, unique=True)
+    p256dh = models.CharField(max_length=100)
+    auth = models.CharField(max_length=50)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["user", "id"]
+
+    def __str__(self) -> str:
+        return f"browser {self.pk} of user {self.user_id}"
