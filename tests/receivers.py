@@ -50,8 +50,7 @@ class HttpReceiver:
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.reply: Reply | Callable[[Request], Reply] = Reply()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_for(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), _handler_for(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -77,6 +76,12 @@ class HttpReceiver:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # As many as come at once: beyond it connections are dropped, and tried again after a second.
+    request_queue_size = 128
 
 
 def _handler_for(receiver: HttpReceiver) -> type[BaseHTTPRequestHandler]:

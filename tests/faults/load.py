@@ -14,7 +14,7 @@ from tests.waiting import wait_until_sync
 
 __all__ = ["Load"]
 
-PAUSE_SECONDS = 0.04
+PAUSE_SECONDS = 0.06
 SECONDS = 60.0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults.load import Load
-from tests.faults.site import Site
+from tests.faults.site import TIMEOUT_SECONDS, Site
 from tests.waiting import wait_until_sync
 
 __all__ = ["ROWS", "Row", "Stage"]
@@ -86,10 +86,11 @@ def _kill_bot_itself(moment: str) -> Callable[[Stage], None]:
     def fault(stage: Stage) -> None:
         stage.load.wait(stage.moments(ROUNDS)[0])
         dies = [f"{moment}:{stage.chance.randint(1, 20)}" for _ in range(ROUNDS)]
-        stage.site.deploy("worker2", DIE=dies[0])
-        for die in [*dies[1:], ""]:
-            stage.site.wait_dead("worker2")
+        stage.site.end("worker2")
+        for die in dies:
             stage.site.start("worker2", DIE=die)
+            stage.site.wait_dead("worker2")
+        stage.site.start("worker2")
         stage.site.wait_ready("worker2")
 
     return fault
@@ -168,9 +169,8 @@ def _break_receiver(stage: Stage) -> None:
     stage.load.wait(0.1)
     with receiver.refusing_every(7):
         stage.pause(1, 2)
-    # Longer than the timeout of the transport.
-    with receiver.failing(delay_seconds=1.5):
-        time.sleep(PHASE_SECONDS)
+    with receiver.failing(delay_seconds=TIMEOUT_SECONDS + 0.5):
+        time.sleep(TIMEOUT_SECONDS + PHASE_SECONDS)
     with receiver.away():
         time.sleep(PHASE_SECONDS)
     with receiver.failing(status=500):
@@ -191,6 +191,20 @@ def _deploy(stage: Stage) -> None:
             stage.load.deploy()
         else:
             stage.site.deploy(name)
+
+
+def _one_after_another(stage: Stage) -> None:
+    worker_dies, redis_dies, web_dies = stage.moments(3)
+    stage.load.wait(worker_dies)
+    stage.site.kill("worker2")
+    stage.load.wait(redis_dies)
+    stage.site.wipe_redis()
+    stage.site.start("worker2")
+    stage.load.wait(web_dies)
+    stage.site.kill("web")
+    stage.site.start("web")
+    stage.site.wait_ready("web")
+    stage.site.wait_ready("worker2")
 
 
 ROWS = {
@@ -245,4 +259,10 @@ ROWS = {
         may_repeat=DURING,
     ),
     "deploy": Row(title="SIGTERM to each process in turn", fault=_deploy, workers=BOTS),
+    "mixed": Row(
+        title="SIGKILL of a worker, Redis wiped, SIGKILL of the web server and of the publishing process",
+        fault=_one_after_another,
+        deaths=1,
+        may_repeat=DURING,
+    ),
 }
