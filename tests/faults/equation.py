@@ -12,7 +12,7 @@ from tests.faults.clients import Client
 from tests.faults.load import Load
 from tests.faults.site import Site
 
-__all__ = ["Outcome", "count", "is_settled"]
+__all__ = ["Outcome", "count", "ended_count", "is_settled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +63,16 @@ class Outcome:
         return not self.error
 
 
+def ended_count(site: Site, clients: Sequence[Client]) -> int:
+    """How far it is: what has ended at either end."""
+    return _finished_count(site) + sum(len(client.has) for client in clients)
+
+
 def is_settled(site: Site, load: Load, clients: Sequence[Client]) -> bool:
     """Whether each notification has ended at both ends, and no worker has anything left to do."""
     if sum(len(client.has) for client in clients) < load.expected_count:
         return False
-    ((finished,),) = site.database.rows("SELECT COUNT(*) FROM notifications_delivery WHERE finished_at IS NOT NULL")
-    return finished >= load.expected_count and site.is_idle()
+    return _finished_count(site) >= load.expected_count and site.is_idle()
 
 
 def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
@@ -99,6 +103,11 @@ def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
         "connections": sum(client.connection_count for client in clients),
         "told": sum(client.told_count - 1 for client in clients),
     }
+
+
+def _finished_count(site: Site) -> int:
+    ((count,),) = site.database.rows("SELECT COUNT(*) FROM notifications_delivery WHERE finished_at IS NOT NULL")
+    return int(count)
 
 
 def _hex(key: object) -> str:

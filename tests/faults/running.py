@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import random
 import time
+from collections.abc import Sequence
 
 from tests.faults.clients import Client
-from tests.faults.equation import Outcome, count, is_settled
+from tests.faults.equation import Outcome, count, ended_count, is_settled
 from tests.faults.load import Load
 from tests.faults.rows import ROWS, Row, Stage
 from tests.faults.site import Site
@@ -19,7 +20,9 @@ from tests.faults.site import Site
 __all__ = ["CALLS", "run"]
 
 CALLS = 200
-SETTLE_SECONDS = 30.0
+# The longest time in which nothing ends anywhere while something is left to do; and all in all.
+STANDSTILL_SECONDS = 30.0
+SETTLE_SECONDS = 150.0
 LOG_CHARACTERS = 3000
 
 
@@ -58,10 +61,7 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
         ]
         await asyncio.gather(asyncio.to_thread(load.run), asyncio.to_thread(row.fault, stage))
         ended = time.monotonic()
-        while not is_settled(site, load, clients) and time.monotonic() < ended + SETTLE_SECONDS:
-            for client in clients:
-                client.check()
-            await asyncio.sleep(0.05)
+        await _settle(site, load, clients)
         settle_seconds = round(time.monotonic() - ended, 1)
         figures = count(site, load, clients)
     outcome = dataclasses.replace(outcome, **figures, settle_seconds=settle_seconds)
@@ -69,3 +69,18 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
     if figures["repeated"] and not row.may_repeat:
         wrong.append(f"repeated {figures['repeated']}")
     return dataclasses.replace(outcome, error=", ".join(wrong))
+
+
+async def _settle(site: Site, load: Load, clients: Sequence[Client]) -> None:
+    """Wait until everything was done, or until nothing more comes."""
+    began = changed = time.monotonic()
+    known = 0
+    while not is_settled(site, load, clients):
+        for client in clients:
+            client.check()
+        now = time.monotonic()
+        if (ended := ended_count(site, clients)) != known:
+            known, changed = ended, now
+        if now > min(changed + STANDSTILL_SECONDS, began + SETTLE_SECONDS):
+            return
+        await asyncio.sleep(0.1)
