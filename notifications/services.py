@@ -95,8 +95,11 @@ def notify(
         kept and published by the sweep. What waits is in the database, and is told within about two seconds of its time
         while a relay runs.
     """
-    draft = writing.draft(
+    event, publication = _commit(
+        recipients,
         message,
+        progress=progress,
+        actor=actor,
         kind=kind,
         title=title,
         url=url,
@@ -106,12 +109,8 @@ def notify(
         collapse_key=collapse_key,
         fallback=fallback,
     )
-    database = router.db_for_write(Event)
-    with transaction.atomic(using=database):
-        event, publication = writing.write_event(draft, recipients, actor, database, progress)
-        if publication is not None:
-            hook = functools.partial(outbox.publish_after_commit, publication, progress)
-            transaction.on_commit(hook, using=database)
+    if publication is not None:
+        outbox.publish_after_commit(publication, progress)
     return event
 
 
@@ -138,6 +137,7 @@ async def anotify(
     event, publication = await sync_to_async(_commit)(
         recipients,
         message,
+        progress=None,
         actor=actor,
         kind=kind,
         title=title,
@@ -200,16 +200,19 @@ def mark_relayed(ids: Iterable[int]) -> int:
     return notifications.filter(pk__in=_possible(ids), relayed_at=None).update(relayed_at=timezone.now())
 
 
-def _commit(recipients: Any, message: Any, *, actor: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
+def _commit(
+    recipients: Any, message: Any, *, progress: Callable[[str, int], None] | None, actor: Any, **fields: Any
+) -> tuple[Event, outbox.Publication | None]:
     """Write, and return what is left to publish: nothing if a transaction around us has to commit first."""
     draft = writing.draft(message, **fields)
     database = router.db_for_write(Event)
     connection = transaction.get_connection(database)
     is_nested = connection.in_atomic_block or not connection.get_autocommit()
     with transaction.atomic(using=database):
-        event, publication = writing.write_event(draft, recipients, actor, database, None)
+        event, publication = writing.write_event(draft, recipients, actor=actor, database=database, progress=progress)
         if publication is not None and is_nested:
-            transaction.on_commit(functools.partial(outbox.publish_after_commit, publication), using=database)
+            hook = functools.partial(outbox.publish_after_commit, publication, progress)
+            transaction.on_commit(hook, using=database)
     return event, None if is_nested else publication
 
 

@@ -7,11 +7,11 @@ transactions (services, schedule) nor publishing (outbox).
 
 import datetime
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from notifications import conf, deliveries, outbox
@@ -61,7 +61,7 @@ def draft(
 
 
 def write_event(
-    draft: Draft, recipients: Any, actor: Any, database: str, progress: ReportProgress | None
+    draft: Draft, recipients: Any, *, actor: Any, database: str, progress: ReportProgress | None
 ) -> tuple[Event, outbox.Publication | None]:
     """
     Write an event with its notifications, or with those whom it will tell later; within a transaction.
@@ -98,25 +98,14 @@ def write_event(
 def insert_notifications(
     event: Event, user_ids: Iterable[Any], database: str, progress: ReportProgress | None = None
 ) -> list[outbox.Row]:
-    """Write the notifications of an event, and put away what they replace; in the order of ids."""
-    rows: list[outbox.Row] = []
+    """Write the notifications of an event that has none, and put away what they replace; in the order of ids."""
     for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
         replaced = _replace(event, part, database) if event.collapse_key else {}
-        made = Notification.objects.using(database).bulk_create(
-            Notification(
-                event=event,
-                recipient_id=user_id,
-                created_at=event.created_at,
-                collapse_key=event.collapse_key,
-                replaces=replaced.get(user_id),
-            )
-            for user_id in part
-        )
-        rows.extend((each.pk, each.recipient_id, each.replaces) for each in made)
+        _insert(event, part, replaced, database)
         if progress is not None:
             progress("saved", len(part))
-    rows.sort(key=lambda row: row[0])
-    return rows
+    rows = Notification.objects.using(database).filter(event=event).order_by("id")
+    return list(rows.values_list("id", "recipient_id", "replaces"))
 
 
 def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
@@ -143,6 +132,27 @@ def _schedule(event: Event, user_ids: list[Any], database: str, progress: Report
         Scheduled.objects.using(database).bulk_create(Scheduled(event=event, recipient_id=user_id) for user_id in part)
         if progress is not None:
             progress("saved", len(part))
+
+
+def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int], database: str) -> None:
+    """In SQL: of bulk_create()'s object and eleven values for each, half of notify()'s time would go into the NULLs."""
+    connection = connections[database]
+    names = ("event", "created_at", "collapse_key", "recipient", "replaces")
+    fields = [Notification._meta.get_field(name) for name in names]
+    common = [
+        field.get_db_prep_save(value, connection)
+        for field, value in zip(fields, (event.pk, event.created_at, event.collapse_key), strict=False)
+    ]
+    prepare = fields[3].get_db_prep_save
+    values: list[Any] = []
+    for user_id in user_ids:
+        values += (*common, prepare(user_id, connection), replaced.get(user_id))
+    table, *columns = (
+        connection.ops.quote_name(name) for name in (Notification._meta.db_table, *(each.column for each in fields))
+    )
+    rows = ", ".join(["(%s, %s, %s, %s, %s)"] * len(user_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}", values)  # noqa: S608 - our own names
 
 
 def _replace(event: Event, user_ids: tuple[Any, ...], database: str) -> dict[Any, int]:
