@@ -1,5 +1,6 @@
 """`manage.py notify`, as people and programs call it."""
 
+import datetime
 import io
 import json
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import redis
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from notifications import services
 from notifications.models import Event
@@ -112,6 +114,20 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
         (["user1", "Hello", "--data", "NaN"], "data is nan, which JSON cannot say: use None"),
         (["user1", "x" * 4001], "message has 4001 characters, the limit is 4000"),
         (["user1", "Hello", "--idempotency-key", ""], "idempotency_key is empty"),
+        (["user1", "Hello", "--collapse-key", ""], "collapse_key is empty"),
+        (["user1", "Hello", "--deliver-after", "4000d"], "deliver_after is more than ten years away: check the unit"),
+        (
+            ["user1", "Hello", "--deliver-after", "soon"],
+            "Error: argument --deliver-after: 'soon' is no wait: say 90s, 15m, 2h or 7d or a time with its zone",
+        ),
+        (["user1", "Hello", "--deliver-after", "9999999999d"], "Error: argument --deliver-after: '9999999999d' is no"),
+        (
+            ["user1", "Hello", "--deliver-after", "2100-01-01T18:00"],
+            "Error: argument --deliver-after: '2100-01-01T18:00' has no time zone: say 2100-01-01T18:00Z or",
+        ),
+        (["user1", "Hello", "--fallback", "fax=15m"], "fallback names 'fax'; transports are: "),
+        (["user1", "Hello", "--fallback", "email"], "Error: argument --fallback: 'email' has no wait: say email=15m"),
+        (["user1", "Hello", "--fallback", "email=15"], "Error: argument --fallback: '15' is no wait: say 90s, 15m"),
     ],
 )
 def test_what_is_wrong_is_said_and_nobody_is_notified(arguments: list[str], text: str) -> None:
@@ -157,6 +173,45 @@ def test_without_redis_it_says_what_will_happen(signalbox: Any) -> None:
     assert out == (f"event {event.pk}: 1 notification, kept in the outbox: Redis is away, the sweep will publish\n")
     out, _ = _notify("user1", "Hello", "--json")
     assert json.loads(out)["is_published"] is False
+
+
+def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
+    """For so long, or until a time; it says until when. Again with the same key, it is the same event."""
+    make_users(2)
+    key = ["--idempotency-key", "lunch"]
+    out, _ = _notify("user1", "user2", "Lunch", "--deliver-after", "2h", *key)
+    event = Event.objects.get()
+    assert event.deliver_at == event.created_at + datetime.timedelta(hours=2)
+    assert out == f"event {event.pk}: 2 notifications, at {event.deliver_at:%Y-%m-%d %H:%M:%S} UTC\n"
+    out, _ = _notify("user1", "Lunch", "--json", *key)
+    assert json.loads(out) == {
+        "event_id": event.pk,
+        "notification_count": 0,
+        "is_published": False,
+        "is_new": False,
+        "scheduled_count": 2,
+        "deliver_at": event.deliver_at.isoformat(),
+    }
+    assert services.cancel(event.pk)
+    out, _ = _notify("user1", "Lunch", *key)
+    assert out == f"event {event.pk}: 0 notifications made by an earlier call with this key, cancelled\n"
+    assert json.loads(_notify("user1", "Lunch", "--json", *key)[0])["is_cancelled"] is True
+    later = timezone.localtime() + datetime.timedelta(days=1)
+    out, _ = _notify("user1", "Lunch", "--deliver-after", later.isoformat())
+    assert out.endswith(f": 1 notification, at {later.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC\n")
+    assert entries_on_stream(redis_client, keys) == []
+
+
+def test_it_may_replace_and_fall_back(signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """As notify() does."""
+    backend = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
+    signalbox.NOTIFICATIONS = {"TRANSPORTS": {"email": backend, "push": backend}}
+    options = ["--collapse-key", "build-7", "--fallback", "email=15m", "--fallback", "push=2h"]
+    _notify("alice", "Building", *options)
+    _notify("alice", "Built", *options)
+    first, second = entries_on_stream(redis_client, keys)
+    assert second["e"]["replaces"] == first["e"]["id"]
+    assert Event.objects.first().fallback == {"email": 900.0, "push": 7200.0}
 
 
 def test_past_a_thousand_recipients_there_is_a_bar(redis_client: redis.Redis, keys: Keys) -> None:

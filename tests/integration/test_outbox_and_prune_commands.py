@@ -102,8 +102,8 @@ def test_many_are_deleted_in_portions(monkeypatch: pytest.MonkeyPatch, alice: Us
 
 
 def test_an_age_is_wanted() -> None:
-    """Nothing is deleted by default, nor by an age without a unit."""
-    for arguments in ((), ("--older-than", "90")):
+    """Nothing is deleted by default, nor by an age without a unit or beyond all dates."""
+    for arguments in ((), ("--older-than", "90"), ("--older-than", "9999999d")):
         with pytest.raises(CommandError, match="older-than"):
             run("prune_notifications", *arguments)
 

@@ -5,6 +5,7 @@ Owns the command line, whose form is held fixed, and what is printed. What may b
 """
 
 import argparse
+import datetime
 import json
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import router
 from django.db.models import QuerySet
+from django.utils import timezone
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,6 +25,7 @@ from notifications.exceptions import InvalidNotification
 from notifications.models import Event
 from notifications.recipients import find_by_names
 from notifications.services import notify
+from realtime.management.streams import HelpFormatter, parse_age
 
 # A bar for fewer would be gone before anybody reads it.
 PROGRESS_FROM_RECIPIENTS = 1000
@@ -33,9 +36,16 @@ examples:
   manage.py notify alice bob 42 "The shop closes at six" --title "Today" --kind shop.hours
   manage.py notify alice "Order 7 has shipped" --url /orders/7 --data '{"order": 7}'
   manage.py notify --all "Maintenance tonight at ten" --idempotency-key maintenance-2026-11-21
+  manage.py notify alice "Your table is waiting" --deliver-after 2h
+  manage.py notify --all "Merry Christmas" --deliver-after 2026-12-24T18:00+01:00
+  manage.py notify alice "Build 7 is done" --kind build --collapse-key build-7
+  manage.py notify alice "Bob mentioned you" --fallback email=15m
 
 Each recipient is a username or a user id. If a name is both, one user's username and another's id, the username wins.
 Nobody is notified unless all are known. A message that starts with a dash goes after " -- ".
+
+What waits (--deliver-after, --fallback) is in the database, and a running run_bot_subscriber tells it
+within about two seconds of its time. Until then `notifications.services.cancel(EVENT)` stops an event.
 """
 
 
@@ -46,7 +56,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, epilog=EXAMPLES, formatter_class=_HelpFormatter, **kwargs)
+        parser = super().create_parser(prog_name, subcommand, epilog=EXAMPLES, formatter_class=HelpFormatter, **kwargs)
         plain = parser.parse_args
 
         def parse_args(args: Any = None, namespace: Any = None) -> Any:
@@ -69,11 +79,30 @@ class Command(BaseCommand):
         parser.add_argument(
             "--idempotency-key", metavar="KEY", help="name the event: with the same key again, nobody is told twice"
         )
+        parser.add_argument(
+            "--deliver-after",
+            type=_time_or_wait,
+            metavar="WHEN",
+            help="tell nobody before: a wait (90s, 15m, 2h, 7d) or a time with its zone (2026-12-24T18:00+01:00)",
+        )
+        parser.add_argument(
+            "--collapse-key",
+            metavar="KEY",
+            help="name what this is about: it takes the place of what is unread of the same kind and key",
+        )
+        parser.add_argument(
+            "--fallback",
+            action="append",
+            type=_fallback,
+            metavar="TRANSPORT=WAIT",
+            help="use this transport only if it is still unread after so long: email=15m; may be given several times",
+        )
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
         recipients = _find(options["recipients"], is_for_all=options["all"])
         count = recipients.count() if isinstance(recipients, QuerySet) else len(recipients)
+        began_at = timezone.now()
         with _progress(count, options.get("stderr") or sys.stderr) as progress:
             try:
                 event = notify(
@@ -84,28 +113,15 @@ class Command(BaseCommand):
                     url=options["url"],
                     data=_parse(options["data"]),
                     idempotency_key=options["idempotency_key"],
+                    deliver_after=options["deliver_after"],
+                    collapse_key=options["collapse_key"],
+                    fallback=dict(options["fallback"] or ()),
                     progress=progress,
                 )
             except InvalidNotification as error:
                 raise CommandError(str(error)) from error
-        notification_count = event.notifications.count()
-        is_new = progress.saved_count == notification_count
-        self.stdout.write(
-            json.dumps(
-                {
-                    "event_id": event.pk,
-                    "notification_count": notification_count,
-                    "is_published": event.published_at is not None,
-                    "is_new": is_new,
-                }
-            )
-            if options["as_json"]
-            else _sentence(event, notification_count, is_new=is_new)
-        )
-
-
-class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the examples."""
+        is_new = progress.saved_count > 0 or event.created_at >= began_at
+        self.stdout.write(_json(event, is_new=is_new) if options["as_json"] else _sentence(event, is_new=is_new))
 
 
 class _Counter:
@@ -160,10 +176,58 @@ def _parse(text: str | None) -> Any:
         raise CommandError(f"--data is not JSON: {error}") from error
 
 
-def _sentence(event: Event, notification_count: int, *, is_new: bool) -> str:
-    what = f"event {event.pk}: {notification_count} notification{'' if notification_count == 1 else 's'}"
+def _time_or_wait(text: str) -> datetime.datetime | datetime.timedelta:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return _wait(text, or_else=" or a time with its zone such as 2026-12-24T18:00+01:00")
+    if time.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: say {text}Z or {text}+01:00")
+    return time
+
+
+def _wait(text: str, *, or_else: str = "") -> datetime.timedelta:
+    try:
+        return datetime.timedelta(seconds=parse_age(text))
+    except (argparse.ArgumentTypeError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no wait: say 90s, 15m, 2h or 7d{or_else}") from None
+
+
+def _fallback(text: str) -> tuple[str, datetime.timedelta]:
+    transport, equals, wait = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no wait: say {text}=15m")
+    return transport, _wait(wait)
+
+
+def _json(event: Event, *, is_new: bool) -> str:
+    said = {
+        "event_id": event.pk,
+        "notification_count": event.notifications.count(),
+        "is_published": event.published_at is not None,
+        "is_new": is_new,
+    }
+    # Only then: programs have known the four for long.
+    if event.deliver_at is not None:
+        said |= {"scheduled_count": event.scheduled.count(), "deliver_at": event.deliver_at.isoformat()}
+    if event.cancelled_at is not None:
+        said |= {"is_cancelled": True}
+    return json.dumps(said)
+
+
+def _sentence(event: Event, *, is_new: bool) -> str:
+    what = f"event {event.pk}: {_counted(event)}"
     if not is_new:
         what += " made by an earlier call with this key"
+    if event.cancelled_at is not None:
+        return f"{what}, cancelled"
+    if event.deliver_at is not None:
+        return f"{what}, at {event.deliver_at:%Y-%m-%d %H:%M:%S} UTC"
     if event.published_at is None:
         return f"{what}, kept in the outbox: Redis is away, the sweep will publish"
     return f"{what}, published"
+
+
+def _counted(event: Event) -> str:
+    count = event.notifications.count() if event.deliver_at is None else event.scheduled.count()
+    return f"{count} notification{'' if count == 1 else 's'}"

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from notifications import pruning
@@ -45,7 +45,10 @@ examples:
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        before = timezone.now() - datetime.timedelta(seconds=options["older_than"])
+        try:
+            before = timezone.now() - datetime.timedelta(seconds=options["older_than"])
+        except OverflowError:
+            raise CommandError("--older-than goes back to before all dates: check the unit") from None
         total = pruning.count_old(before, only_read=options["only_read"])
         notifications, events = total, 0
         if not options["dry_run"]:
