@@ -6,17 +6,21 @@ Works in any Django admin, and looks like django-unfold where that is installed.
 `services.notify`, sending again `deliveries.reopen`, and dead letters are moved by `realtime.streams`.
 """
 
-from notifications.admin.deliveries import DeliveryAdmin, DestinationAdmin, PreferenceAdmin, PushSubscriptionAdmin
-from notifications.admin.events import EventAdmin
+from notifications.admin.deliveries import DeliveryAdmin, DigestAdmin
+from notifications.admin.events import EventAdmin, ScheduledAdmin
 from notifications.admin.notifications import NotificationAdmin
 from notifications.admin.pages import AdminPage
+from notifications.admin.people import DestinationAdmin, PreferenceAdmin, PushSubscriptionAdmin, QuietHoursAdmin
 
 __all__ = [
     "AdminPage",
     "DeliveryAdmin",
     "DestinationAdmin",
+    "DigestAdmin",
     "EventAdmin",
     "NotificationAdmin",
     "PreferenceAdmin",
     "PushSubscriptionAdmin",
+    "QuietHoursAdmin",
+    "ScheduledAdmin",
 ]

@@ -1,16 +1,17 @@
 """
-The chart of the last 24 hours, as places and sizes: one column an hour, stacked by how far its notifications have come.
+The charts of the last 24 hours, as places and sizes: one column an hour, stacked by how far what began in it has come.
 
 Pure geometry in the units of the SVG's view box; the template draws it, the stylesheet colours it.
 """
 
+import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from notifications.statistics import Hour
+from notifications.statistics import DeliveryHour, Hour
 
-__all__ = ["Chart", "Column", "Segment", "Tick", "draw"]
+__all__ = ["Chart", "Column", "Segment", "Tick", "draw", "draw_deliveries"]
 
 WIDTH, HEIGHT = 960, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 12, 30
@@ -22,7 +23,7 @@ HOURS_PER_LABEL = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A part of a column; `state` is read, seen, relayed or waiting."""
+    """A part of a column; `state` names its colour."""
 
     state: str
     y: float
@@ -51,8 +52,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """All that the template needs."""
+    """All that the template needs; `name` is what its elements' ids begin with."""
 
+    name: str
+    title: str
     width: int
     height: int
     left: int
@@ -63,13 +66,60 @@ class Chart:
     description: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bar:
+    """What one column shows: a count for each state, the lowest first."""
+
+    start: datetime.datetime
+    text: str
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.parts)
+
+
 def draw(hours: Sequence[Hour]) -> Chart:
-    """Lay out the hours, oldest first."""
-    step, top = _scale(max((hour.created for hour in hours), default=0))
+    """Lay out the notifications of these hours, oldest first."""
+    bars = [
+        _Bar(
+            start=hour.start,
+            text=f"{hour.created:,} created, {hour.relayed:,} relayed, {hour.seen:,} seen, {hour.read:,} read",
+            parts=_parts(hour),
+        )
+        for hour in hours
+    ]
+    ends = f"{sum(hour.read for hour in hours):,} have been read"
+    return _draw("chart", "Notifications created in the last 24 hours, by hour (UTC)", bars, "notifications", ends)
+
+
+def draw_deliveries(hours: Sequence[DeliveryHour]) -> Chart:
+    """Lay out the deliveries of these hours, oldest first."""
+    bars = [
+        _Bar(
+            start=hour.start,
+            text=f"{hour.sent:,} sent, {hour.failed:,} failed, {hour.skipped:,} skipped, {hour.pending:,} pending",
+            parts=(
+                ("sent", hour.sent),
+                ("skipped", hour.skipped),
+                ("pending", hour.pending),
+                ("failed", hour.failed),
+            ),
+        )
+        for hour in hours
+    ]
+    ends = f"{sum(hour.sent for hour in hours):,} have been sent, {sum(hour.failed for hour in hours):,} have failed"
+    return _draw("deliveries-chart", "Deliveries of the last 24 hours, by hour (UTC)", bars, "deliveries", ends)
+
+
+def _draw(name: str, title: str, bars: Sequence[_Bar], what: str, ends: str) -> Chart:
+    step, top = _scale(max((bar.total for bar in bars), default=0))
     bottom = HEIGHT - BOTTOM
     per_unit = (bottom - TOP) / top
-    pitch = (WIDTH - LEFT - RIGHT) / max(len(hours), 1)
+    pitch = (WIDTH - LEFT - RIGHT) / max(len(bars), 1)
     return Chart(
+        name=name,
+        title=title,
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
@@ -78,32 +128,26 @@ def draw(hours: Sequence[Hour]) -> Chart:
         ticks=tuple(
             Tick(y=round(bottom - value * per_unit, 2), label=f"{value:,}") for value in range(0, top + 1, step)
         ),
-        columns=tuple(
-            _column(hour, LEFT + index * pitch, pitch, bottom, per_unit, index) for index, hour in enumerate(hours)
-        ),
-        description=_description(hours),
+        columns=tuple(_column(bar, LEFT + index * pitch, pitch, per_unit, index) for index, bar in enumerate(bars)),
+        description=_description(bars, what, ends),
     )
 
 
-def _column(hour: Hour, x: float, pitch: float, bottom: int, per_unit: float, index: int) -> Column:
+def _column(bar: _Bar, x: float, pitch: float, per_unit: float, index: int) -> Column:
     width = pitch * COLUMN_SHARE
     segments = []
-    y = float(bottom)
-    for state, count in _parts(hour):
+    y = float(HEIGHT - BOTTOM)
+    for state, count in bar.parts:
         height = count * per_unit
         y -= height
         if count:
             segments.append(Segment(state=state, y=round(y, 2), height=round(height, 2)))
-    text = (
-        f"{hour.start:%H:%M} UTC: {hour.created:,} created, {hour.relayed:,} relayed, {hour.seen:,} seen, "
-        f"{hour.read:,} read"
-    )
     return Column(
         x=round(x + (pitch - width) / 2, 2),
         width=round(width, 2),
         middle=round(x + pitch / 2, 2),
-        label=f"{hour.start:%H:%M}" if index % HOURS_PER_LABEL == 0 else "",
-        text=text,
+        label=f"{bar.start:%H:%M}" if index % HOURS_PER_LABEL == 0 else "",
+        text=f"{bar.start:%H:%M} UTC: {bar.text}",
         segments=tuple(segments),
     )
 
@@ -111,7 +155,7 @@ def _column(hour: Hour, x: float, pitch: float, bottom: int, per_unit: float, in
 def _parts(hour: Hour) -> tuple[tuple[str, int], ...]:
     """How many have come as far as each state and no further; the sum is what was created."""
     # An inbox may show what the relay has not handed out yet.
-    arrived = max(hour.relayed, hour.seen)
+    arrived = max(hour.relayed, hour.seen, hour.read)
     return (
         ("read", hour.read),
         ("seen", max(hour.seen - hour.read, 0)),
@@ -128,12 +172,12 @@ def _scale(most: int) -> tuple[int, int]:
     return step, step * max(math.ceil(most / step), 1)
 
 
-def _description(hours: Sequence[Hour]) -> str:
-    created = sum(hour.created for hour in hours)
-    if not created:
-        return "Nothing was created in these hours."
-    busiest = max(hours, key=lambda hour: hour.created)
+def _description(bars: Sequence[_Bar], what: str, ends: str) -> str:
+    count = sum(bar.total for bar in bars)
+    if not count:
+        return f"No {what} were created in these hours."
+    busiest = max(bars, key=lambda bar: bar.total)
     return (
-        f"{created:,} notifications were created in these hours, most of them ({busiest.created:,}) from "
-        f"{busiest.start:%H:%M} UTC; {sum(hour.read for hour in hours):,} have been read."
+        f"{count:,} {what} were created in these hours, most of them ({busiest.total:,}) from "
+        f"{busiest.start:%H:%M} UTC; {ends}."
     )

@@ -1,24 +1,29 @@
-"""Events in the admin: what happened, to whom it was told, how far that has come. Owns the pages reached from there."""
+"""
+Events in the admin: what happened, to whom it was told or will be, how far that has come.
 
-import json
+Owns the pages reached from there. Does not own writing: `services.notify` tells, `services.cancel` takes back.
+"""
+
+import datetime
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Case, Count, IntegerField, OuterRef, Q, QuerySet, Subquery, When
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications.admin.history import HistoryAdmin, clip, time_column, users_matching
+from notifications.admin.history import HistoryAdmin, shown_time, summary_of, time_column, users_matching
 from notifications.admin.pages import AdminPage
 from notifications.admin.send_view import send_view
-from notifications.admin.states import STATES, badge, state_of
+from notifications.admin.shown import shown_data
+from notifications.admin.states import EVENT_STATES, STATES, EventStateFilter, badge, state_of
 from notifications.admin.statistics_view import statistics_view
 from notifications.inbox import safe_href
-from notifications.models import Event, Notification
+from notifications.models import Event, Notification, Scheduled
 
-__all__ = ["EventAdmin"]
+__all__ = ["EventAdmin", "ScheduledAdmin"]
 
 # Recipients that an event's own page shows; the list of notifications has them all, in pages.
 RECIPIENTS_SHOWN = 50
@@ -42,21 +47,6 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.filter(kind=self.value()) if self.value() else queryset
 
 
-class PublishedFilter(admin.SimpleListFilter):
-    """Filters events by whether their entries are on the stream."""
-
-    title = "publication"
-    parameter_name = "published"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "published"), ("no", "in the outbox")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() in ("yes", "no"):
-            return queryset.filter(published_at__isnull=self.value() == "no")
-        return queryset
-
-
 @admin.register(Event)
 class EventAdmin(HistoryAdmin):
     """
@@ -66,21 +56,25 @@ class EventAdmin(HistoryAdmin):
     """
 
     list_display = ("summary", "kind", "actor", "recipients", "publication", "created")
-    list_filter = (KindFilter, PublishedFilter, "created_at")
+    list_filter = (KindFilter, EventStateFilter, "created_at")
     list_select_related = ("actor",)
     search_fields = ("title", "message", "idempotency_key", "notifications__recipient")
     search_help_text = "Title, message, idempotency key, recipient"
     fieldsets = (
         (None, {"fields": ("kind", "title", "message", "link", "data_json")}),
         ("Where it comes from", {"fields": ("actor", "idempotency_key", "created", "publication", "published")}),
+        ("When, and instead of what", {"fields": ("deliver", "cancelled", "collapse_key", "fallback_text")}),
     )
     readonly_fields = (
         *("kind", "title", "message", "link", "data_json"),
         *("actor", "idempotency_key", "created", "publication", "published"),
+        *("deliver", "cancelled", "collapse_key", "fallback_text"),
     )
 
     created = time_column("created_at", "created")
     published = time_column("published_at", "published")
+    deliver = time_column("deliver_at", "waits until")
+    cancelled = time_column("cancelled_at", "cancelled")
 
     def get_urls(self) -> list[URLPattern]:
         """The pages, then Django's own."""
@@ -104,45 +98,36 @@ class EventAdmin(HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Events with `recipients_count`, counted for the rows of a page only."""
-        told = Notification.objects.filter(event=OuterRef("pk")).order_by().values("event")
-        count = told.annotate(count=Count("pk")).values("count")
         events: QuerySet[Any] = super().get_queryset(request)
-        events = events.defer("data").annotate(recipients_count=Subquery(count))
+        count = Case(When(deliver_at=None, then=_count_of(Notification)), default=_count_of(Scheduled))
+        events = events.defer("data").annotate(recipients_count=count)
         return events
 
     def matching(self, word: str) -> list[Q]:
-        """The event's own texts, and who was told of it."""
+        """The event's own texts, and who was told of it or will be."""
         told = Notification.objects.filter(recipient__in=users_matching(word))
+        waiting = Scheduled.objects.filter(recipient__in=users_matching(word))
         return [
             Q(title__icontains=word),
             Q(message__icontains=word),
             Q(idempotency_key=word),
             Q(pk__in=told.values("event")),
+            Q(pk__in=waiting.values("event")),
         ]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """The event's page, with its first recipients and a count of each state."""
-        told = Notification.objects.filter(event=context["original"])
-        counts = told.aggregate(all=Count("pk"), **{state.key: Count("pk", filter=state.rows) for state in STATES})
-        all_url = reverse(f"{self.admin_site.name}:notifications_notification_changelist")
-        context |= {
-            "tally": [(badge(state.key, state.label), counts[state.key]) for state in STATES if counts[state.key]],
-            "recipients_count": counts["all"],
-            "recipients": [
-                (told_one, badge(state_of(told_one).key, state_of(told_one).label))
-                for told_one in told.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN]
-            ],
-            "all_recipients_url": f"{all_url}?event__id__exact={context['original'].pk}",
-        }
+        """The event's page, with its first recipients and a count of each state; or with those who will be told."""
+        event = context["original"]
+        context |= self._waiting(event) if event.deliver_at is not None else self._told(event)
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response
 
     @admin.display(description="event")
     def summary(self, event: Event) -> str:
         """The title and the beginning of the message."""
-        return clip(f"{event.title}: {event.message}" if event.title else event.message)
+        return summary_of(event)
 
     @admin.display(description="recipients")
     def recipients(self, event: Event) -> int:
@@ -151,10 +136,11 @@ class EventAdmin(HistoryAdmin):
 
     @admin.display(description="publication")
     def publication(self, event: Event) -> SafeString:
-        """Whether its entries are on the stream."""
-        if event.published_at is None:
-            return badge("outbox", "in the outbox")
-        return badge("published", "published")
+        """Whether its entries are on the stream, and if it waits, until when."""
+        state = state_of(event, EVENT_STATES)
+        if state.key != "scheduled":
+            return badge(state.key, state.label)
+        return format_html("{} {}", badge(state.key, state.label), shown_time(event.deliver_at))
 
     @admin.display(description="URL")
     def link(self, event: Event) -> SafeString | str:
@@ -166,12 +152,78 @@ class EventAdmin(HistoryAdmin):
     @admin.display(description="data")
     def data_json(self, event: Event) -> SafeString | str:
         """The data, laid out."""
-        if event.data is None:
-            return ""
-        return format_html('<pre class="sb-json">{}</pre>', json.dumps(event.data, indent=2, ensure_ascii=False))
+        return "" if event.data is None else format_html('<pre class="sb-json">{}</pre>', shown_data(event.data))
+
+    @admin.display(description="fallback of this call")
+    def fallback_text(self, event: Event) -> str:
+        """The transports that are used only if it is still unread after so long."""
+        waits = (event.fallback or {}).items()
+        return ", ".join(f"{name} if unread after {_duration(seconds)}" for name, seconds in waits)
+
+    def _told(self, event: Event) -> dict[str, Any]:
+        told = Notification.objects.filter(event=event)
+        counts = told.aggregate(all=Count("pk"), **{state.key: Count("pk", filter=state.rows) for state in STATES})
+        return {
+            "tally": [(badge(state.key, state.label), counts[state.key]) for state in STATES if counts[state.key]],
+            "recipients_count": counts["all"],
+            "recipients": [
+                (told_one, badge(state_of(told_one).key, state_of(told_one).label))
+                for told_one in told.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN]
+            ],
+            "all_recipients_url": self._url_of_all("notification", event),
+        }
+
+    def _waiting(self, event: Event) -> dict[str, Any]:
+        waiting = Scheduled.objects.filter(event=event)
+        return {
+            "recipients_count": waiting.count(),
+            "scheduled": waiting.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN],
+            "all_recipients_url": self._url_of_all("scheduled", event),
+        }
+
+    def _url_of_all(self, model: str, event: Event) -> str:
+        return f"{reverse(f'{self.admin_site.name}:notifications_{model}_changelist')}?event__id__exact={event.pk}"
 
     def _send(self, request: HttpRequest) -> HttpResponse:
         return send_view(request, self)
 
     def _statistics(self, request: HttpRequest) -> HttpResponse:
         return statistics_view(request, self)
+
+
+@admin.register(Scheduled)
+class ScheduledAdmin(HistoryAdmin):
+    """Whom the events that wait will tell. Who may delete takes somebody out."""
+
+    list_display = ("recipient", "summary", "until")
+    list_select_related = ("recipient", "event")
+    search_fields = ("recipient", "event__title", "event__message")
+    search_help_text = "Recipient’s name or e-mail, title, message"
+    fields = ("event", "recipient", "until")
+    readonly_fields = fields
+    sortable_by = ()
+
+    def matching(self, word: str) -> list[Q]:
+        """The recipient and the event's texts."""
+        said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word), deliver_at__isnull=False)
+        return [Q(recipient__in=users_matching(word)), Q(event__in=said.values("pk"))]
+
+    @admin.display(description="event")
+    def summary(self, scheduled: Scheduled) -> str:
+        """The title and the beginning of the message."""
+        return summary_of(scheduled.event)
+
+    @admin.display(description="waits until")
+    def until(self, scheduled: Scheduled) -> SafeString | None:
+        """When the event's time comes."""
+        return shown_time(scheduled.event.deliver_at)
+
+
+def _count_of(model: type[Notification] | type[Scheduled]) -> Subquery:
+    """How many rows of `model` an event has."""
+    rows = model._default_manager.filter(event=OuterRef("pk")).order_by().values("event")
+    return Subquery(rows.annotate(count=Count("pk")).values("count"), output_field=IntegerField())
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=seconds))

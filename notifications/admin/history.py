@@ -6,10 +6,11 @@ delete permission: what was said in error, or what a person wants removed. An ev
 browser that has shown one already keeps it until it reads its inbox anew.
 """
 
+import datetime
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -24,8 +25,17 @@ from django.utils.text import Truncator
 
 from notifications.admin.looks import HAS_UNFOLD, ModelAdmin
 from notifications.admin.pages import AdminPage
+from notifications.models import Event
 
-__all__ = ["COUNT_LIMIT", "BoundedPaginator", "HistoryAdmin", "clip", "time_column", "users_matching"]
+__all__ = [
+    "COUNT_LIMIT",
+    "BoundedPaginator",
+    "HistoryAdmin",
+    "shown_time",
+    "summary_of",
+    "time_column",
+    "users_matching",
+]
 
 # Rows that a list counts and shows at most; for those beyond, search or filter.
 COUNT_LIMIT = 10_000
@@ -55,6 +65,8 @@ class BoundedPaginator(_Paginator):
 class HistoryAdmin(ModelAdmin):
     """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
 
+    # Whether its own pages delete, for who holds the permission; what goes with another row is deleted with that.
+    is_deleted_alone: ClassVar[bool] = True
     actions: Sequence[str] | None = None
     list_per_page = 50
     list_max_show_all = 0
@@ -63,7 +75,7 @@ class HistoryAdmin(ModelAdmin):
     # Counts beside each filter would count every row.
     show_facets = admin.ShowFacets.NEVER
     # Only what an index keeps in order.
-    sortable_by = ("created",)
+    sortable_by: ClassVar[Sequence[str]] = ("created",)
 
     class Media:
         css = {"all": ("notifications/admin.css",)}  # noqa: RUF012 (Django's way of saying it)
@@ -75,6 +87,14 @@ class HistoryAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody: it is history."""
         return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who holds the permission; asked too when a user is deleted, of all that goes with them."""
+        match = request.resolver_match
+        own = f"{self.opts.app_label}_{self.opts.model_name}_"
+        if not self.is_deleted_alone and match is not None and (match.url_name or "").startswith(own):
+            return False
+        return bool(super().has_delete_permission(request, obj))
 
     def pages(self, request: HttpRequest) -> list[AdminPage]:
         """The pages beside the list that the user may open."""
@@ -133,17 +153,20 @@ def time_column(field: str, description: str) -> Callable[[HistoryAdmin, Model],
 
     @admin.display(description=description, ordering=f"-{field}")
     def column(self: HistoryAdmin, row: Model) -> SafeString | None:
-        value = getattr(row, field)
-        if value is None:
-            return None
-        local = timezone.localtime(value)
-        return format_html(
-            '<time class="sb-time" datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}"
-        )
+        return shown_time(getattr(row, field))
 
     return column
 
 
-def clip(text: str) -> str:
-    """The beginning of a text, on one line."""
+def shown_time(value: datetime.datetime | None) -> SafeString | None:
+    """A time to the second in the site's zone, on one line; nothing for none."""
+    if value is None:
+        return None
+    local = timezone.localtime(value)
+    return format_html('<time class="sb-time" datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
+
+
+def summary_of(event: Event) -> str:
+    """The title and the beginning of the message, on one line."""
+    text = f"{event.title}: {event.message}" if event.title else event.message
     return Truncator(" ".join(text.split())).chars(CLIP_CHARACTERS)

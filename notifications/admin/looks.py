@@ -19,9 +19,16 @@ HAS_UNFOLD = apps.is_installed("unfold")
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
 elif HAS_UNFOLD:
-    from unfold.admin import ModelAdmin
+    from unfold.admin import ModelAdmin as UnfoldModelAdmin
     from unfold.forms import AdminForm
     from unfold.widgets import UnfoldAdminTextareaWidget as Textarea
     from unfold.widgets import UnfoldAdminTextInputWidget as TextInput
+
+    class ModelAdmin(UnfoldModelAdmin):
+        def get_action_choices(self, request, default_choices=None, action_location=admin.ActionLocation.CHANGE_LIST):
+            # unfold 0.110 overrides this as it was before Django 6.1, which Django warns of wherever there are actions.
+            blank = [("", "Select action")]
+            return admin.ModelAdmin.get_action_choices(self, request, blank, action_location)
+
 else:
     ModelAdmin = admin.ModelAdmin

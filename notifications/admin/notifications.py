@@ -1,14 +1,16 @@
-"""Notifications in the admin: one row a recipient, with what became of it."""
+"""Notifications in the admin: one row a recipient, with what became of it there and on each transport."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
-from notifications.admin.history import HistoryAdmin, clip, time_column, users_matching
+from notifications.admin.deliveries import delivery_badge, latency_text
+from notifications.admin.history import HistoryAdmin, summary_of, time_column, users_matching
+from notifications.admin.shown import shown_text
 from notifications.admin.states import StateFilter, badge, state_of
 from notifications.models import Event, Notification
 
@@ -24,7 +26,10 @@ class NotificationAdmin(HistoryAdmin):
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
     search_help_text = "Recipient’s name or e-mail, title, message"
-    fields = ("event", "recipient", "state", "created", "relayed", "seen", "read", "archived")
+    fields = (
+        *("event", "recipient", "state", "created", "relayed", "dispatched", "seen", "read", "archived"),
+        *("collapse_key", "replaces", "replaced"),
+    )
     readonly_fields = fields
 
     created = time_column("created_at", "created")
@@ -32,6 +37,8 @@ class NotificationAdmin(HistoryAdmin):
     seen = time_column("seen_at", "seen")
     read = time_column("read_at", "read")
     archived = time_column("archived_at", "archived")
+    dispatched = time_column("dispatched_at", "transports chosen")
+    replaced = time_column("replaced_at", "replaced by a newer one")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Without the events' data, which no page here shows."""
@@ -52,11 +59,23 @@ class NotificationAdmin(HistoryAdmin):
         said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word))
         return [Q(who__in=users_matching(word)), Q(what__in=said.values("pk"))]
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """The notification's page, with its deliveries for who may see those."""
+        context["may_view_deliveries"] = request.user.has_perm("notifications.view_delivery")
+        if context["may_view_deliveries"]:
+            context["deliveries"] = [
+                (delivery, delivery_badge(delivery), shown_text(delivery.answer), latency_text(delivery))
+                for delivery in context["original"].deliveries.order_by("transport")
+            ]
+        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return response
+
     @admin.display(description="notification")
     def summary(self, notification: Notification) -> str:
         """The title and the beginning of the message."""
-        event = notification.event
-        return clip(f"{event.title}: {event.message}" if event.title else event.message)
+        return summary_of(notification.event)
 
     @admin.display(description="state")
     def state(self, notification: Notification) -> SafeString:

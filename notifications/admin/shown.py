@@ -2,7 +2,8 @@
 Texts from outside as the admin shows them: printable, bounded, and without what may be a secret.
 
 Owns what counts as a secret: values whose name says so, and all of an address but its host, because the address of a
-webhook or of a chat service is its password. Escaping is the template's.
+webhook or of a chat service is its password; in the address of a chat service even the host is a token. Escaping is the
+template's.
 """
 
 import json
@@ -10,12 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FIELDS_SHOWN", "shown_fields", "shown_text"]
+__all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields", "shown_text"]
 
 HIDDEN = "•••"
 # Characters of one text, and fields of one entry, that are shown.
 TEXT_SHOWN = 2000
 FIELDS_SHOWN = 20
+# Characters of a host that are shown, and of what comes first in any other address, which may be a token.
+HOST_SHOWN = 60
+TOKEN_SHOWN = 4
 # What is laid out as JSON; an envelope is no larger.
 JSON_LIMIT_BYTES = 65_536
 
@@ -36,6 +40,20 @@ def shown_text(raw: str | bytes) -> str:
     begin = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_SHOWN])
     begin = _SECRET_VALUE.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_host_only, begin))
     return begin if len(text) <= TEXT_SHOWN else f"{begin}… ({len(text):,} characters)"
+
+
+def shown_address(address: str) -> str:
+    """Enough of a user's address to recognise the service: the scheme, and the host as far as it is no token."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        # No URL: a number, or a name at some service.
+        return f"{address[: min(TOKEN_SHOWN, len(address) // 2)]}…"
+    return f"{scheme}://{_host(scheme, rest)}…"
+
+
+def shown_data(value: Any) -> str:
+    """A value of JSON, laid out, without its secrets."""
+    return json.dumps(_masked(value), indent=2, ensure_ascii=False)
 
 
 def shown_fields(fields: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
@@ -62,9 +80,13 @@ def _masked(value: Any) -> Any:
 
 
 def _host_only(found: re.Match[str]) -> str:
-    """As in lists of destinations: the scheme and the host, which for anything but HTTP may be a token."""
+    """Of an address within a text."""
     scheme, rest = found[1], found[2]
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    if scheme.lower() not in ("http", "https"):
-        host = host[:4]
+    host = _host(scheme, rest)
     return f"{scheme}://{host}" if host == rest else f"{scheme}://{host}/…"
+
+
+def _host(scheme: str, rest: str) -> str:
+    """What comes after the scheme, up to the path, and without a password before an @."""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return host[: HOST_SHOWN if scheme.lower() in ("http", "https") else TOKEN_SHOWN]

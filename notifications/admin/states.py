@@ -1,27 +1,27 @@
-"""How far a notification has come: the state badge and the filter by it. Owns the words and their order."""
+"""
+How far an event or a notification has come: the state badge and the filter by it. Owns the words and their order.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications.models import Notification
-
-__all__ = ["STATES", "State", "StateFilter", "badge", "state_of"]
+__all__ = ["EVENT_STATES", "STATES", "EventStateFilter", "State", "StateFilter", "badge", "state_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """
-    One state; a notification is in exactly one, the furthest it has reached.
+    One state; a row is in exactly one, the furthest it has reached.
 
     Attributes:
         field: The time that is set in this state, "" in the first.
-        rows: What finds the notifications in this state.
+        rows: What finds the rows in this state.
     """
 
     key: str
@@ -30,27 +30,41 @@ class State:
     rows: Q
 
 
-def _states() -> tuple[State, ...]:
+def _states(first: tuple[str, str], *further: tuple[str, str, str]) -> tuple[State, ...]:
+    """The states with these (key, label) and (key, label, field), the furthest first."""
     found = []
     not_further = Q()
-    for key, label in (("archived", "archived"), ("read", "read"), ("seen", "seen"), ("relayed", "relayed, not seen")):
-        field = f"{key}_at"
+    for key, label, field in reversed(further):
         found.append(State(key=key, label=label, field=field, rows=not_further & Q(**{f"{field}__isnull": False})))
         not_further &= Q(**{field: None})
-    return (*found, State(key="waiting", label="waiting for the relay", field="", rows=not_further))
+    return (*found, State(key=first[0], label=first[1], field="", rows=not_further))
 
 
-# The furthest first.
-STATES = _states()
+# Of notifications, the furthest first.
+STATES = _states(
+    ("waiting", "waiting for the relay"),
+    ("relayed", "relayed, not seen", "relayed_at"),
+    ("seen", "seen", "seen_at"),
+    ("read", "read", "read_at"),
+    ("archived", "archived", "archived_at"),
+    ("replaced", "replaced by a newer one", "replaced_at"),
+)
+# Of events, the furthest first. Only the first is the outbox: what waits for its time is nobody's work yet.
+EVENT_STATES = _states(
+    ("outbox", "in the outbox"),
+    ("scheduled", "waits for its time", "deliver_at"),
+    ("published", "published", "published_at"),
+    ("cancelled", "cancelled", "cancelled_at"),
+)
 
 
-def state_of(notification: Notification) -> State:
-    """The furthest state that the notification has reached."""
-    return next(state for state in STATES if not state.field or getattr(notification, state.field) is not None)
+def state_of(row: Model, states: tuple[State, ...] = STATES) -> State:
+    """The furthest state that a notification, or with EVENT_STATES an event, has reached."""
+    return next(state for state in states if not state.field or getattr(row, state.field) is not None)
 
 
 def badge(key: str, text: str) -> SafeString:
-    """A short text on the colour of `key`: a state's, or "published" or "outbox"."""
+    """A short text on the colour of `key`: a state's."""
     return format_html('<span class="sb-badge sb-badge-{}">{}</span>', key, text)
 
 
@@ -59,12 +73,19 @@ class StateFilter(admin.SimpleListFilter):
 
     title = "state"
     parameter_name = "state"
+    states: ClassVar[tuple[State, ...]] = STATES
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.key, state.label) for state in reversed(STATES)]
+        return [(state.key, state.label) for state in reversed(self.states)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        for state in STATES:
+        for state in self.states:
             if state.key == self.value():
                 return queryset.filter(state.rows)
         return queryset
+
+
+class EventStateFilter(StateFilter):
+    """Filters events by their state."""
+
+    states = EVENT_STATES

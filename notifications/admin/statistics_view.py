@@ -40,6 +40,9 @@ def statistics_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResp
         "statistics": found,
         "figures": _figures(found),
         "chart": chart.draw(found.hours),
+        "delivery_figures": _delivery_figures(found),
+        "delivery_chart": chart.draw_deliveries(found.delivery_hours),
+        "deliveries_url": _deliveries_url(request, site),
         "now": _now(found),
         "dead_letters_url": _dead_letters_url(request, site),
     }
@@ -51,6 +54,22 @@ def _dead_letters_url(request: HttpRequest, site: admin.AdminSite) -> str:
     """Where the dead letters are, for who may see them."""
     may_view = request.user.has_perm("notifications.view_dead_letters")
     return reverse(f"{site.name}:notifications_delivery_dead_letters") if may_view else ""
+
+
+def _deliveries_url(request: HttpRequest, site: admin.AdminSite) -> str:
+    """Where the deliveries are, for who may see them."""
+    may_view = request.user.has_perm("notifications.view_delivery")
+    return reverse(f"{site.name}:notifications_delivery_changelist") if may_view else ""
+
+
+def _delivery_figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
+    """The deliveries of all transports by their state, as (name, number, remark)."""
+    total = sum(each.sent + each.failed + each.skipped + each.pending for each in found.deliveries)
+    figures = []
+    for name in ("sent", "failed", "skipped", "pending"):
+        count = sum(getattr(each, name) for each in found.deliveries)
+        figures.append((name, f"{count:,}", f"{count / total:.1%} of {total:,}" if total else ""))
+    return figures
 
 
 def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
@@ -71,7 +90,10 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
 
 def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
     """What is in the outbox and in Redis at this moment, as (what, number)."""
-    rows = [("Events waiting in the outbox", f"{found.totals.waiting:,}")]
+    rows = [
+        ("Events waiting in the outbox", f"{found.totals.waiting:,}"),
+        ("Events that wait for their time", f"{found.totals.scheduled:,}"),
+    ]
     if found.redis is not None:
         rows += [
             ("Entries on the stream", f"{found.redis.stream_length:,}"),

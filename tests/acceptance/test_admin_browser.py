@@ -21,7 +21,7 @@ PAGES = (
     "",
     "notifications/",
     "notifications/event/",
-    "notifications/event/?q=office&published=yes",
+    "notifications/event/?q=office&state=published",
     "notifications/event/statistics/",
     "notifications/notification/?state=waiting",
     "notifications/delivery/",

@@ -71,6 +71,12 @@ def main() -> None:
         "notifications/notification/?state=waiting",
         "notifications/delivery/",
         "notifications/delivery/dead-letters/",
+        "notifications/digest/",
+        "notifications/scheduled/",
+        "notifications/preference/",
+        "notifications/quiethours/",
+        "notifications/destination/",
+        "notifications/pushsubscription/",
         f"notifications/notification/{event.notifications.get().pk}/change/",
         "autocomplete/?app_label=notifications&model_name=notification&field_name=recipient&term=bo",
     ):

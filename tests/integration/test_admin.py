@@ -132,8 +132,8 @@ def test_filters_of_events_keep_what_they_say(admin_client: Client) -> None:
     for filters, message in (
         ("kind=order.placed", "one"),
         ("kind=info", "two"),
-        ("published=yes", "one"),
-        ("published=no", "two"),
+        ("state=published", "one"),
+        ("state=outbox", "two"),
         (f"created_at__gte={timezone.now():%Y-%m-%d}+00:00:00Z", "two"),
     ):
         (row,) = rows(admin_client, f"{EVENTS}?{filters}")
@@ -143,9 +143,9 @@ def test_filters_of_events_keep_what_they_say(admin_client: Client) -> None:
 
 def test_a_notification_is_in_exactly_one_state_the_furthest_it_has_reached(admin_client: Client) -> None:
     """Badge and filter agree, for every combination of times."""
-    users = make_users(16)
+    users = make_users(32)
     tell(users)
-    fields = ("relayed_at", "seen_at", "read_at", "archived_at")
+    fields = ("relayed_at", "seen_at", "read_at", "archived_at", "replaced_at")
     for number, notification in enumerate(Notification.objects.order_by("pk")):
         times = {field: timezone.now() for bit, field in enumerate(fields) if number & 1 << bit}
         Notification.objects.filter(pk=notification.pk).update(**times)

@@ -4,9 +4,10 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
 from notifications import services
-from notifications.models import Delivery, Destination, Preference, PushSubscription
+from notifications.models import Delivery, Destination, Digest, Preference, PushSubscription
 from tests.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
@@ -59,7 +60,12 @@ def test_addresses_are_shown_without_their_secrets(admin_client: Client, alice: 
     Preference.objects.create(user=alice, kind="order.shipped", transport="email", is_wanted=False)
     for transport, address in (
         ("webhook", "https://user:hunter2@hooks.example/secret-path?token=hunter2"),
+        ("webhook", "HTTPS://bare.example?hunter2"),
+        ("webhook", "https://fragment.example#hunter2"),
         ("chat", "slack://hunter2aaaa/bbbb/secret-path"),
+        ("chat", "mailto://me:hunter2@gmail.example"),
+        ("sms", "+15550hunter2"),
+        ("sms", "hun"),
     ):
         Destination.objects.create(user=alice, transport=transport, address=address, secret="whsec_hunter2")
     endpoint = "https://push.example/secret-path"
@@ -70,13 +76,68 @@ def test_addresses_are_shown_without_their_secrets(admin_client: Client, alice: 
         shown += page(admin_client, f"{ADMIN}/{name}/")
         for row in model.objects.all():
             shown += page(admin_client, f"{ADMIN}/{name}/{row.pk}/change/")
-    for text in ("order.shipped", "https://hooks.example…", "slack://hunt…", "https://push.example…"):
+    for text in (
+        *("order.shipped", "https://hooks.example…", "HTTPS://bare.example…", "https://fragment.example…"),
+        *("slack://hunt…", "mailto://gmai…", "+155…", "https://push.example…"),
+    ):
         assert text in shown
+    assert "hun…" not in shown
     for secret in ("hunter2", "secret-path", "whsec"):
         assert secret not in shown
 
 
-@pytest.mark.parametrize("model", ["delivery", "preference", "destination", "pushsubscription"])
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ("destination", "address"),
+        ("destination", "secret"),
+        ("pushsubscription", "endpoint"),
+        ("pushsubscription", "p256dh"),
+        ("pushsubscription", "auth"),
+    ],
+)
+@pytest.mark.parametrize("lookup", ["", "__startswith", "__gt"])
+def test_no_filter_tells_a_secret_letter_by_letter(admin_client: Client, model: str, field: str, lookup: str) -> None:
+    """A list that grows empty or full by what a URL asks would answer for the secret."""
+    assert admin_client.get(f"{ADMIN}/{model}/?{field}{lookup}=whsec_a").status_code == 400
+
+
+def test_an_answer_is_shown_without_the_address_that_it_names(admin_client: Client, delivery: Delivery) -> None:
+    """Errors of HTTP clients name the URL, which is the password of many services; on all three pages."""
+    answer = "POST https://user:hunter2@hooks.example/hunter2: refused, token=hunter2"
+    Delivery.objects.update(answer=answer, transport="<i>hooks</i>")
+    for path in ("delivery/", f"delivery/{delivery.pk}/change/", f"notification/{delivery.notification_id}/change/"):
+        text = page(admin_client, f"{ADMIN}/{path}")
+        assert "hooks.example/…" in text
+        assert "hunter2" not in text
+        assert "<i>hooks" not in text
+
+
+def test_a_notification_shows_its_deliveries_to_who_may_see_them(delivery: Delivery) -> None:
+    """Transport, state, attempts, answer and time taken, each with the way to its own page."""
+    url = f"{ADMIN}/notification/{delivery.notification_id}/change/"
+    text = page(make_staff("view_notification", "view_delivery"), url)
+    for shown in ("console", "given up", "550 no such", "123 ms", f"{ADMIN}/delivery/{delivery.pk}/change/"):
+        assert shown in text
+    assert "550 no such" not in page(make_staff("view_notification"), url)
+    Delivery.objects.all().delete()
+    assert "The bot has not chosen transports yet." in page(make_staff("view_notification", "view_delivery"), url)
+
+
+def test_nobody_deletes_what_keeps_the_bot_from_sending_twice(admin_client: Client, delivery: Delivery) -> None:
+    """Neither alone nor by the action; it goes with its notification, and with the user."""
+    assert "_delete" not in page(admin_client, f"{ADMIN}/delivery/{delivery.pk}/change/").replace("_delete_", "")
+    assert admin_client.post(f"{ADMIN}/delivery/{delivery.pk}/delete/", {"post": "yes"}).status_code == 403
+    form = {"action": "delete_selected", "_selected_action": [delivery.pk], "post": "yes"}
+    admin_client.post(f"{ADMIN}/delivery/", form)
+    assert Delivery.objects.exists()
+    user = delivery.notification.recipient
+    assert admin_client.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert not Delivery.objects.exists()
+    assert not User.objects.filter(pk=user.pk).exists()
+
+
+@pytest.mark.parametrize("model", ["delivery", "digest", "preference", "quiethours", "destination", "pushsubscription"])
 def test_nobody_adds_or_changes_them_here(model: str) -> None:
     """Who may view sees the list; nobody else does."""
     allowed, other = make_staff(f"view_{model}", f"add_{model}", f"change_{model}"), make_staff("view_event")
@@ -115,6 +176,18 @@ def test_failed_deliveries_are_sent_again_and_that_is_recorded(admin_client: Cli
     assert (record.user.username, record.change_message) == ("admin", f"Sent 1 again: {delivery.pk}.")
     assert "None of those selected has failed." in resend(admin_client, delivery, sent)
     assert LogEntry.objects.count() == 1
+
+
+def test_what_failed_of_a_digest_goes_out_again_as_a_whole(admin_client: Client, delivery: Delivery) -> None:
+    """It is one message under one key: sent in part it would be another one, and the rest never told."""
+    digest = Digest.objects.create(
+        recipient=delivery.notification.recipient, kind="info", transport="console", ends_at=timezone.now()
+    )
+    other = services.notify(digest.recipient, "Hello again").notifications.get()
+    second = Delivery.objects.create(notification=other, transport="console", state="failed", due_at=None)
+    Delivery.objects.update(digest=digest)
+    assert "2 failed deliveries go out again" in resend(admin_client, second)
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"pending"}
 
 
 def test_sending_again_needs_its_own_permission(delivery: Delivery) -> None:

@@ -21,9 +21,16 @@ STATISTICS = "/admin/notifications/event/statistics/"
 START = datetime.datetime(2026, 3, 29, tzinfo=datetime.UTC)
 
 
-def figures(html: str) -> dict[str, str]:
-    """The totals as the page shows them."""
-    return dict(re.findall(r"<dt>(\w+)</dt>\s*<dd><strong>([^<]+)</strong>", html))
+def figures(html: str, section: str = "totals") -> dict[str, str]:
+    """The totals of a section as the page shows them."""
+    shown = re.search(rf'<section aria-labelledby="{section}">.*?</section>', html, re.DOTALL)
+    assert shown is not None
+    return dict(re.findall(r"<dt>(\w+)</dt>\s*<dd><strong>([^<]+)</strong>", shown[0]))
+
+
+def charts(html: str) -> list[ElementTree.Element]:
+    """The drawings of the page: of notifications, and of deliveries."""
+    return [ElementTree.fromstring(svg) for svg in re.findall(r'<svg class="sb-chart".*?</svg>', html, re.DOTALL)]  # noqa: S314
 
 
 def hours(*created: int) -> list[Hour]:
@@ -51,7 +58,7 @@ def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, a
     """Totals; a chart that says in words what it shows; the same figures hour by hour."""
     html = page(admin_client, STATISTICS)
     assert figures(html) == {"created": "3", "published": "3", "relayed": "3", "seen": "2", "read": "1", "failed": "0"}
-    drawing = ElementTree.fromstring(re.search(r"<svg.*?</svg>", html, re.DOTALL)[0])  # type: ignore[index]  # noqa: S314
+    drawing = charts(html)[0]
     assert "by hour (UTC)" in drawing.findtext("title", "")
     assert "3 notifications were created" in drawing.findtext("desc", "")
     columns = drawing.findall("g")
@@ -71,9 +78,10 @@ def test_hours_are_those_of_utc_wherever_the_site_is(signalbox: Any, admin_clien
     signalbox.TIME_ZONE = "Asia/Kathmandu"
     html = page(admin_client, STATISTICS)
     rows = re.findall(r"<th scope=\"row\">(\d{4}-\d\d-\d\d \d\d:\d\d)</th>", html)
-    columns = re.findall(r"<title>(\d\d:\d\d) UTC:", html)
-    assert len(rows) == 24
-    assert [row[-5:] for row in reversed(rows)] == columns
+    columns = [[group.findtext("title", "")[:5] for group in drawing.findall("g")] for drawing in charts(html)]
+    assert len(rows) == 48
+    assert columns == [[row[-5:] for row in reversed(rows[:24])]] * 2
+    assert rows[:24] == rows[24:]
     assert {row[-2:] for row in rows} == {"00"}
 
 
@@ -87,6 +95,7 @@ def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) ->
     assert found["totals"] == {
         "events": 1,
         "waiting": 0,
+        "scheduled": 0,
         "created": 3,
         "published": 3,
         "relayed": 3,
@@ -107,13 +116,21 @@ def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_cli
     for transport, each in states.items():
         for notification, state in zip(Notification.objects.order_by("pk"), each, strict=True):
             Delivery.objects.create(notification=notification, transport=transport, state=state)
-    table = re.search(r'<table class="sb-table sb-deliveries">.*?</table>', page(admin_client, STATISTICS), re.DOTALL)
+    html = page(admin_client, STATISTICS)
+    assert figures(html, "deliveries") == {"sent": "2", "failed": "1", "skipped": "1", "pending": "2"}
+    drawing = charts(html)[1]
+    assert "2 sent, 1 failed, 1 skipped, 2 pending" in drawing.findall("g")[-1].findtext("title", "")
+    assert "6 deliveries were created in these hours" in drawing.findtext("desc", "")
+    heights = {part.get("class"): float(part.get("height", 0)) for part in drawing.findall("g")[-1].findall("rect")[1:]}
+    assert heights["sb-chart-sent"] == pytest.approx(2 * heights["sb-chart-failed"], abs=0.02)
+    table = re.search(r'<table class="sb-table sb-deliveries">.*?</table>', html, re.DOTALL)
     assert table is not None
     cells = re.findall(r"<th scope=\"row\">(\w+)</th>|<td>(\d+)</td>", table[0])
     assert [name or count for name, count in cells] == ["console", "1", "0", "0", "2", "email", "1", "1", "1", "0"]
-    found = admin_client.get(f"{STATISTICS}?format=json").json()["deliveries"]
-    assert found[0] == {"transport": "console", "sent": 1, "failed": 0, "skipped": 0, "pending": 2}
-    assert [each["transport"] for each in found] == ["console", "email"]
+    found = admin_client.get(f"{STATISTICS}?format=json").json()
+    assert found["deliveries"][0] == {"transport": "console", "sent": 1, "failed": 0, "skipped": 0, "pending": 2}
+    assert [each["transport"] for each in found["deliveries"]] == ["console", "email"]
+    assert found["delivery_hours"][-1].items() >= {"sent": 2, "failed": 1, "skipped": 1, "pending": 2}.items()
 
 
 @pytest.mark.django_db
@@ -172,4 +189,4 @@ def test_the_lines_of_the_chart_are_round_numbers_that_hold_the_highest_column(m
 
 def test_a_day_without_anything_is_said_in_words() -> None:
     """Also an empty chart tells what it shows."""
-    assert chart.draw(hours(0, 0)).description == "Nothing was created in these hours."
+    assert chart.draw(hours(0, 0)).description == "No notifications were created in these hours."

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from notifications import services, statistics
-from notifications.models import Event, Notification
+from notifications.models import Delivery, Event, Notification
 from realtime import conf, connections
 from realtime.keys import Keys
 from tests.domain import make_users
@@ -33,6 +33,15 @@ def tell(
         Notification(event=event, recipient=user, created_at=created_at, **states) for user in users
     )
     return event
+
+
+def deliver(event: Event, *states: str, transport: str = "email", created_at: datetime.datetime = NOW) -> None:
+    """A delivery in each of these states, of the event's notifications in turn."""
+    told = event.notifications.order_by("pk")
+    Delivery.objects.bulk_create(
+        Delivery(notification=notification, transport=transport, state=state, created_at=created_at)
+        for notification, state in zip(told, states, strict=False)
+    )
 
 
 @pytest.fixture
@@ -62,7 +71,7 @@ def test_each_notification_counts_for_every_stage_that_it_has_reached() -> None:
     tell(users[:1], relayed_at=NOW, seen_at=NOW, read_at=NOW, archived_at=NOW)
     tell([], published=False)
     assert statistics.read_totals() == statistics.Totals(
-        events=6, waiting=2, created=11, published=10, relayed=8, seen=4, read=1
+        events=6, waiting=2, scheduled=0, created=11, published=10, relayed=8, seen=4, read=1
     )
 
 
@@ -70,8 +79,9 @@ def test_each_notification_counts_for_every_stage_that_it_has_reached() -> None:
 def test_an_empty_site_has_zeros_and_24_hours() -> None:
     """Nothing to count is no error, and the chart still has its hours."""
     assert statistics.read_totals().created == 0
-    hours = statistics.read_hours(NOW)
-    assert [hour.created for hour in hours] == [0] * 24
+    assert statistics.read_deliveries() == ()
+    assert [hour.created for hour in statistics.read_hours(NOW)] == [0] * 24
+    assert [hour.sent for hour in statistics.read_delivery_hours(NOW)] == [0] * 24
 
 
 @pytest.mark.django_db
@@ -98,11 +108,45 @@ def test_hours_begin_on_the_hour_in_utc_and_none_is_missing(settings: Any) -> No
 
 @pytest.mark.django_db
 def test_the_number_of_queries_does_not_grow(signalbox: Any, django_assert_num_queries: Any) -> None:
-    """Four queries and one Redis round trip, however much there is to count."""
+    """Seven queries and one Redis round trip, however much there is to count."""
     for hours in range(30):
-        tell(make_users(3, prefix=f"u{hours}-"), created_at=timezone.now() - datetime.timedelta(hours=hours))
-    with django_assert_num_queries(4):
+        at = timezone.now() - datetime.timedelta(hours=hours)
+        event = tell(make_users(3, prefix=f"u{hours}-"), created_at=at)
+        deliver(event, "sent", "failed", "pending", created_at=at)
+    with django_assert_num_queries(7):
         statistics.collect()
+
+
+@pytest.mark.django_db
+def test_what_waits_for_its_time_is_in_no_outbox(signalbox: Any) -> None:
+    """Nobody has a notification of it yet, and nothing is late; cancelled, it counts as nothing that waits."""
+    user = make_users(1)[0]
+    later = [services.notify(user, "Later", deliver_after=datetime.timedelta(hours=1)) for _ in range(2)]
+    assert statistics.read_totals() == statistics.Totals(
+        events=2, waiting=0, scheduled=2, created=0, published=0, relayed=0, seen=0, read=0
+    )
+    services.cancel(later[0])
+    totals = statistics.read_totals()
+    assert (totals.waiting, totals.scheduled) == (0, 1)
+
+
+@pytest.mark.django_db
+def test_each_delivery_is_counted_once_by_what_became_of_it() -> None:
+    """By transport since the beginning, and by the hour in which it began; what is being sent is pending."""
+    event = tell(make_users(5))
+    deliver(event, "sent", "sent", "failed", "skipped", "sending", transport="email")
+    deliver(event, "pending", "sent", transport="chat")
+    deliver(event, "failed", transport="sms", created_at=NOW - datetime.timedelta(hours=30))
+    counts = statistics.DeliveryCounts
+    assert statistics.read_deliveries() == (
+        counts(transport="chat", sent=1, failed=0, skipped=0, pending=1),
+        counts(transport="email", sent=2, failed=1, skipped=1, pending=1),
+        counts(transport="sms", sent=0, failed=1, skipped=0, pending=0),
+    )
+    hours = statistics.read_delivery_hours(NOW)
+    this_hour = NOW.replace(minute=0)
+    assert hours[-1] == statistics.DeliveryHour(start=this_hour, sent=3, failed=1, skipped=1, pending=2)
+    assert [(hour.sent, hour.failed) for hour in hours[:-1]] == [(0, 0)] * 23
 
 
 def test_redis_tells_what_waits_what_failed_and_what_other_programs_asked(
@@ -156,11 +200,11 @@ def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: K
     """Another process, and a Redis that was killed and came back, give the same figures."""
     users = make_users(5)
     services.notify(users, "Your order is on its way!")
-    tell(users[:2], relayed_at=NOW, seen_at=NOW)
+    now = timezone.now()
+    deliver(tell(users[:2], relayed_at=NOW, seen_at=NOW), "sent", "failed", created_at=now)
     with connections.publisher(own_redis.url) as client:
         client.xadd(keys.dead_letters("notifications", "bot"), {"n": 1})
         client.hincrby(keys.counters("ingress"), "accepted", 9)
-    now = timezone.now()
     before = statistics.collect(now)
     own_redis.kill()
     own_redis.start()
@@ -168,6 +212,7 @@ def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: K
     after = statistics.collect(now)
     assert after == before
     assert (after.totals.created, after.totals.seen, after.failed) == (7, 2, 1)
+    assert (after.deliveries[0].failed, after.delivery_hours[-1].failed) == (1, 1)
 
 
 @pytest.mark.django_db

@@ -1,0 +1,117 @@
+"""
+What users want and where they are reached, in the admin: preferences, quiet hours, addresses, browsers.
+
+Owns that no secret is shown, nor can be guessed by filters: what is secret here is neither displayed nor searched. Does
+not own what counts as one (shown), nor writing any of it (preferences).
+"""
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+
+from notifications import conf
+from notifications.admin.history import HistoryAdmin, time_column, users_matching
+from notifications.admin.shown import shown_address
+from notifications.models import Destination, Preference, PushSubscription, QuietHours
+
+__all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "QuietHoursAdmin", "TransportFilter"]
+
+
+class TransportFilter(admin.SimpleListFilter):
+    """Filters by the project's transports; asking a million rows for theirs takes too long."""
+
+    title = "transport"
+    parameter_name = "transport"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in conf.get_settings().transports]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(transport=self.value()) if self.value() else queryset
+
+
+class OfUserAdmin(HistoryAdmin):
+    """Rows of a user, found by the user."""
+
+    list_select_related = ("user",)
+    search_fields: ClassVar[tuple[str, ...]] = ("user",)
+    search_help_text = "User’s name or e-mail"
+    # Fields of which a URL may not ask: `?secret__startswith=…` would tell a secret letter by letter.
+    secret_fields: ClassVar[tuple[str, ...]] = ()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Whether a URL may filter by `lookup`: never by a secret."""
+        if lookup.partition("__")[0] in self.secret_fields:
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
+    def matching(self, word: str) -> list[Q]:
+        """The user."""
+        return [Q(user__in=users_matching(word))]
+
+
+@admin.register(Preference)
+class PreferenceAdmin(OfUserAdmin):
+    """What users have chosen; where there is no row, the kind's default holds."""
+
+    list_display = ("user", "kind", "transport", "is_wanted")
+    list_filter = (TransportFilter, "is_wanted")
+    search_fields = ("user", "kind")
+    search_help_text = "User’s name or e-mail, or kind"
+    fields: ClassVar = ("user", "kind", "transport", "is_wanted")
+    readonly_fields = fields
+
+    def matching(self, word: str) -> list[Q]:
+        """The user, and the kind."""
+        return [*super().matching(word), Q(kind=word)]
+
+
+@admin.register(QuietHours)
+class QuietHoursAdmin(OfUserAdmin):
+    """When users are left alone."""
+
+    list_display = ("user", "starts", "ends", "time_zone")
+    fields: ClassVar = ("user", "starts", "ends", "time_zone")
+    readonly_fields = fields
+
+
+@admin.register(Destination)
+class DestinationAdmin(OfUserAdmin):
+    """Addresses that users have given; of each only the beginning, and never its secret."""
+
+    list_display = ("user", "transport", "address_begin", "is_signed", "created")
+    list_filter = (TransportFilter,)
+    fields: ClassVar = ("user", "transport", "address_begin", "is_signed", "created")
+    readonly_fields = fields
+    secret_fields = ("address", "secret")
+
+    created = time_column("created_at", "created")
+
+    @admin.display(description="address")
+    def address_begin(self, destination: Destination) -> str:
+        """Enough of it to recognise the service."""
+        return shown_address(destination.address)
+
+    @admin.display(description="signed", boolean=True)
+    def is_signed(self, destination: Destination) -> bool:
+        """Whether there is a secret to sign with."""
+        return bool(destination.secret)
+
+
+@admin.register(PushSubscription)
+class PushSubscriptionAdmin(OfUserAdmin):
+    """Browsers that may be woken; of each address only the beginning, and never its keys."""
+
+    list_display = ("user", "service", "created")
+    fields: ClassVar = ("user", "service", "created")
+    readonly_fields = fields
+    secret_fields = ("endpoint", "p256dh", "auth")
+
+    created = time_column("created_at", "created")
+
+    @admin.display(description="push service")
+    def service(self, subscription: PushSubscription) -> str:
+        """Whose push service it is."""
+        return shown_address(subscription.endpoint)
