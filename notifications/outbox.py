@@ -29,6 +29,7 @@ from django.utils import timezone
 
 from notifications import conf
 from notifications.breaker import Breaker
+from notifications.clock import database_time
 from notifications.envelope import Content, Envelope, encode_common, encode_envelope
 from notifications.models import Event, Notification
 from realtime import conf as realtime_conf
@@ -224,8 +225,9 @@ def _load(event_id: int) -> Publication | None:
 
 def _overdue(*, young_too: bool) -> QuerySet[Event]:
     waiting = Event.objects.using(_database()).filter(published_at=None, deliver_at=None)
-    young = datetime.timedelta(seconds=conf.get_settings().outbox_grace_seconds)
-    return waiting if young_too else waiting.filter(created_at__lt=timezone.now() - young)
+    if young_too:
+        return waiting
+    return waiting.filter(created_at__lt=database_time(-conf.get_settings().outbox_grace_seconds))
 
 
 def _parts(publication: Publication) -> Iterator[_Part]:

@@ -1,8 +1,9 @@
 """
 Events that wait: telling people when the time has come, or never.
 
-Owns what becomes of rows with a `deliver_at`. The database is the truth, and one process at a time looks, the holder of
-the relays' lease; two at once do no harm. Does not own publishing (outbox), nor what waits per transport (deliveries).
+Owns what becomes of rows with a `deliver_at`. The database is the truth, its clock says what is due, and one process
+at a time looks, the holder of the relays' lease; two at once do no harm. Does not own publishing (outbox), nor what
+waits per transport (deliveries).
 """
 
 import logging
@@ -12,6 +13,7 @@ from django.db import InterfaceError, OperationalError, router, transaction
 from django.utils import timezone
 
 from notifications import outbox
+from notifications.clock import database_time
 from notifications.models import Event, Scheduled
 from notifications.writing import insert_notifications
 from realtime.exceptions import StreamUnavailable
@@ -61,7 +63,7 @@ def release(limit: int = 100, *, publish: bool = True) -> int:
     Raises:
         OperationalError, InterfaceError: The database is away; what is left waits for the next call.
     """
-    due = Event.objects.using(_database()).filter(deliver_at__lte=timezone.now()).order_by("deliver_at")
+    due = Event.objects.using(_database()).filter(deliver_at__lte=database_time()).order_by("deliver_at")
     count = 0
     for event_id in list(due.values_list("id", flat=True)):
         if count >= limit:
@@ -85,7 +87,7 @@ def _release(event_id: int) -> bool:
     database, now = _database(), timezone.now()
     with transaction.atomic(using=database):
         events = Event.objects.using(database)
-        if not events.filter(pk=event_id, deliver_at__lte=now).update(deliver_at=None, created_at=now):
+        if not events.filter(pk=event_id, deliver_at__lte=database_time()).update(deliver_at=None, created_at=now):
             return False
         event = events.get(pk=event_id)
         scheduled = Scheduled.objects.using(database).filter(event=event)
