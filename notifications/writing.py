@@ -135,24 +135,19 @@ def _schedule(event: Event, user_ids: list[Any], database: str, progress: Report
 
 
 def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int], database: str) -> None:
-    """In SQL: of bulk_create()'s object and eleven values for each, half of notify()'s time would go into the NULLs."""
+    """In SQL: bulk_create() makes an object and eleven values of each, which was four fifths of notify()'s work."""
     connection = connections[database]
-    names = ("event", "created_at", "collapse_key", "recipient", "replaces")
-    fields = [Notification._meta.get_field(name) for name in names]
-    common = [
-        field.get_db_prep_save(value, connection)
-        for field, value in zip(fields, (event.pk, event.created_at, event.collapse_key), strict=False)
-    ]
-    prepare = fields[3].get_db_prep_save
+    created_at = connection.ops.adapt_datetimefield_value(event.created_at)
+    recipient: Any = Notification._meta.get_field("recipient")
+    prepare = recipient.get_db_prep_save
     values: list[Any] = []
     for user_id in user_ids:
-        values += (*common, prepare(user_id, connection), replaced.get(user_id))
-    table, *columns = (
-        connection.ops.quote_name(name) for name in (Notification._meta.db_table, *(each.column for each in fields))
-    )
+        values += (event.pk, prepare(user_id, connection), created_at, event.collapse_key, replaced.get(user_id))
+    table = Notification._meta.db_table
     rows = ", ".join(["(%s, %s, %s, %s, %s)"] * len(user_ids))
+    sql = f"INSERT INTO {table} (event_id, recipient_id, created_at, collapse_key, replaces) VALUES {rows}"  # noqa: S608 - our names
     with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}", values)  # noqa: S608 - our own names
+        cursor.execute(sql, values)
 
 
 def _replace(event: Event, user_ids: tuple[Any, ...], database: str) -> dict[Any, int]:

@@ -201,7 +201,7 @@ def _fallback(text: str) -> tuple[str, datetime.timedelta]:
 
 
 def _json(event: Event, *, is_new: bool) -> str:
-    said = {
+    said: dict[str, Any] = {
         "event_id": event.pk,
         "notification_count": event.notifications.count(),
         "is_published": event.published_at is not None,
