@@ -1,80 +1,67 @@
-"""A fallback, a digest and a collapse as a user's mailbox and bell see them: real processes, a real mail server."""
+"""A fallback, a digest and a collapse as a mailbox and a bell see them: a real relay and bot, a real mail server."""
 
-import contextlib
 import datetime
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth.models import User
+from django.db import connection, transaction
 
+from notifications import services
+from notifications.inbox import read_bell
+from notifications.models import Delivery, Digest, Event, Notification
+from realtime import conf
 from realtime.keys import Keys
 from tests.receivers import MailReceiver, mail_receiver
 from tests.redis_server import RedisServer
+from tests.timing import ends, pass_time
 from tests.waiting import wait_until_sync
 
-pytestmark = [pytest.mark.database_independent, pytest.mark.acceptance]
+pytestmark = [pytest.mark.database_independent, pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("notifications")
+# A machine with two cores, and a test run on both of them.
 SECONDS = 40.0
-# Runs in a process of its own, as a site's code does: what it prints is JSON.
-CODE = """
-import datetime, json
-from django.contrib.auth import get_user_model
-from django.db.models import F
-from notifications import services
-from notifications.inbox import read_bell
-from notifications.models import *
-user = get_user_model().objects.get(username="user1")
-hours = datetime.timedelta(hours=1)
-"""
+NOTIFICATIONS = {
+    "INGRESS_LEASE_SECONDS": 0.6,
+    "SWEEP_INTERVAL_SECONDS": 0.05,
+    "DEFAULT_TRANSPORTS": ["email"],
+    "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.email.EmailTransport"}},
+}
+PENDING = ("pending", "")
+SENT = ("sent", "taken by the mail server")
+READ = ("skipped", "read before it was due")
+REPLACED = ("skipped", "replaced by a newer notification")
 
 
 class Site:
-    """A database with a user who has an address, a Redis, a mail server, and one process with relay and bot."""
+    """Relay and bot in one process on the database of the test run, with a Redis and a mail server of their own."""
 
-    def __init__(self, directory: Path, redis_url: str, mails: MailReceiver) -> None:
+    def __init__(self, directory: Path, server: RedisServer, mails: MailReceiver) -> None:
         self.mails = mails
-        self.redis = redis.Redis.from_url(redis_url)
-        settings = {
-            "INGRESS_LEASE_SECONDS": 0.6,
-            "SWEEP_INTERVAL_SECONDS": 0.1,
-            "DEFAULT_TRANSPORTS": ["email"],
-            "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.email.EmailTransport"}},
-        }
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+        self.redis_url = server.url
+        self.redis = redis.Redis.from_url(server.url)
+        environment = {
+            **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.timed_settings",
             "VAR_DIR": str(directory),
-            "REDIS_URL": redis_url,
-            "NOTIFICATIONS": json.dumps(settings),
+            "DATABASE_NAME": str(connection.settings_dict["NAME"]),
+            "REDIS_URL": server.url,
+            "NOTIFICATIONS": json.dumps(NOTIFICATIONS),
             "MAILERS": json.dumps(mails.mailers),
         }
-
-    def manage(self, *arguments: str) -> str:
-        command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def do(self, code: str) -> Any:
-        """Run code of a site; its `result` comes back."""
-        text = f"{CODE}\nresult = None\n{code}\nprint(json.dumps(result, default=str))"
-        return json.loads(self.manage("shell", "--no-imports", "--command", text).splitlines()[-1])
-
-    def states(self) -> list[str]:
-        """The state of each delivery and its answer."""
-        states: list[str] = self.do(
-            "result = [f'{each.state}: {each.answer}' for each in Delivery.objects.order_by('id')]"
-        )
-        return states
+        self._log = directory / "log"
+        with self._log.open("wb") as log:
+            command = [sys.executable, "manage.py", "run_bot_subscriber"]
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
     def bodies(self) -> list[str]:
         """What each mail says."""
@@ -82,8 +69,12 @@ class Site:
         for mail in self.mails.messages:
             body = mail.get_body(("plain",))
             assert body is not None
-            texts.append(body.get_content().strip())
+            texts.append("\n".join(body.get_content().strip().splitlines()))
         return texts
+
+    def is_ready(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        return "running, consumer" in self._log.read_text()
 
     def is_all_handled(self) -> bool:
         """Whether the bot has handled every entry."""
@@ -91,110 +82,118 @@ class Site:
         newest = self.redis.xinfo_stream(STREAM)["last-generated-id"]
         return bool(groups) and groups[0]["pending"] == 0 and groups[0]["last-delivered-id"] == newest
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        command = [sys.executable, "manage.py", "run_bot_subscriber"]
-        process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stderr=subprocess.PIPE)
-        # A pipe that nobody reads would hold up the process.
-        reader = threading.Thread(target=_drain, args=(process.stderr,))
-        reader.start()
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(SECONDS)
-            reader.join()
-
-
-def _drain(stream: Any) -> None:
-    with stream:
-        stream.read()
+    def stop(self) -> None:
+        self.redis.close()
+        self._process.terminate()
+        self._process.wait(SECONDS)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp("site")
+def relay_and_bot(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Its database is empty before each test; what Redis keeps of earlier ones is done with."""
     with RedisServer() as server, mail_receiver() as mails:
-        site = Site(directory, server.url, mails)
-        site.manage("migrate", "--verbosity=0")
-        site.manage("seed_demo", "--users=1", f"--cookies={directory / 'cookies'}")
-        site.do("user.email = 'user1@example.com'; user.save()")
-        with site.running():
+        site = Site(tmp_path_factory.mktemp("site"), server, mails)
+        try:
+            wait_until_sync(site.is_ready, seconds=SECONDS)
             yield site
-        site.redis.close()
+        finally:
+            site.stop()
 
 
-@pytest.fixture(autouse=True)
-def _clean(site: Site) -> None:
-    site.do("Event.objects.all().delete(); Digest.objects.all().delete()")
-    site.mails.messages.clear()
+@pytest.fixture
+def site(relay_and_bot: Site, settings: Any) -> Iterator[Site]:
+    settings.REALTIME = {**settings.REALTIME, "REDIS_URL": relay_and_bot.redis_url}
+    settings.NOTIFICATIONS = NOTIFICATIONS
+    relay_and_bot.mails.messages.clear()
+    yield relay_and_bot
+    conf.sync_redis().close()
 
 
-def test_a_fallback_mails_what_is_unread_and_nothing_else(site: Site) -> None:
-    """Of two mentions one is read in time: one mail, and not before its time."""
-    told = site.do(
-        "services.notify(user, 'Read in time', kind='mentioned');"
-        "services.notify(user, 'Left unread', kind='mentioned');"
-        "services.mark_read(user.pk, [Notification.objects.earliest('id').pk]);"
-        "result = Event.objects.latest('id').created_at.isoformat()"
-    )
-    ends = ["skipped: read before it was due", "sent: taken by the mail server"]
-    wait_until_sync(lambda: site.states() == ends, seconds=SECONDS)
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice", email="alice@example.com")
+
+
+def wait_for(*expected: tuple[str, str]) -> None:
+    """Until the deliveries, in their order, have these states and answers."""
+    wait_until_sync(lambda: ends() == list(expected), seconds=SECONDS)
+
+
+def test_a_fallback_mails_what_is_unread_and_nothing_else(site: Site, alice: User) -> None:
+    """Of two mentions one is read within its fifteen minutes: one mail."""
+    services.notify(alice, "Read in time", kind="mentioned")
+    services.notify(alice, "Left unread", kind="mentioned")
+    wait_for(PENDING, PENDING)
+    services.mark_read(alice.pk, [Notification.objects.earliest("id").pk])
+    pass_time(minutes=14)
+    assert ends() == [PENDING, PENDING]
+    pass_time(minutes=1)
+    wait_for(READ, SENT)
     assert site.bodies() == ["Left unread"]
-    sent = site.do("result = Delivery.objects.get(state='sent').finished_at.isoformat()")
-    waited = datetime.datetime.fromisoformat(sent) - datetime.datetime.fromisoformat(told)
-    assert waited > datetime.timedelta(seconds=3)
 
 
-def test_a_digest_mails_once_what_is_unread(site: Site) -> None:
-    """Three comments, one of them read; the hour passes in the rows. Then the next hour has one of its own."""
-    site.do("for text in 'abc': services.notify(user, f'Comment {text}', kind='commented')")
-    wait_until_sync(lambda: len(site.states()) == 3, seconds=SECONDS)
+def test_a_fallback_waits_for_its_time(site: Site, alice: User) -> None:
+    """By the real clock; one call may have a fallback of its own."""
+    second = datetime.timedelta(seconds=1)
+    event = services.notify(alice, "Soon", fallback={"email": second})
+    wait_for(SENT)
+    finished_at = Delivery.objects.get().finished_at
+    assert finished_at is not None
+    assert finished_at - event.created_at >= second
+
+
+def test_a_digest_mails_once_what_is_unread(site: Site, alice: User) -> None:
+    """Three comments, one of them read: one mail of two. However often it is handed out, and whatever comes next."""
+    for text in "abc":
+        services.notify(alice, f"Comment {text}", kind="commented")
+    wait_for(PENDING, PENDING, PENDING)
     assert site.mails.messages == []
-    site.do(
-        "Delivery.objects.update(digest=Digest.objects.earliest('id'));"
-        "services.mark_read(user.pk, [Notification.objects.order_by('id')[1].pk]);"
-        "Digest.objects.update(ends_at=F('ends_at') - 2 * hours);"
-        "Delivery.objects.update(due_at=F('due_at') - 2 * hours)"
-    )
-    sent, skipped = "sent: taken by the mail server", "skipped: read before it was due"
-    wait_until_sync(lambda: site.states() == [sent, skipped, sent], seconds=SECONDS)
+    with transaction.atomic():
+        # The full hour may have come in between.
+        Delivery.objects.update(digest=Digest.objects.earliest("id"))
+        services.mark_read(alice.pk, [Notification.objects.order_by("id")[1].pk])
+        pass_time(hours=2)
+    wait_for(SENT, READ, SENT)
     assert [mail["Subject"] for mail in site.mails.messages] == ["Comments: 2 notifications"]
     assert site.bodies() == ["Comment a\n\nComment c"]
-    # Handed out again, all of them: nothing is sent a second time.
-    site.do(
-        "from notifications import refill;"
-        "entries = refill._entries(Notification.objects.values_list('id', flat=True), group='bot');"
-        "result = refill._append(entries, guard='once more', guard_seconds=60)"
-    )
+    for _, fields in site.redis.xrange(STREAM):
+        site.redis.xadd(STREAM, fields)
+    services.notify(alice, "Comment d", kind="commented")
+    wait_for(SENT, READ, SENT, PENDING)
     wait_until_sync(site.is_all_handled, seconds=SECONDS)
     assert len(site.mails.messages) == 1
 
 
-def test_a_newer_one_replaces_the_unread_older(site: Site) -> None:
-    """The mailbox and the inbox have the newest; open pages are told which one left."""
-    site.do("for text in '123': services.notify(user, f'Build {text}', kind='mentioned', collapse_key='build-7')")
-    replaced = "skipped: replaced by a newer notification"
-    wait_until_sync(lambda: site.states() == [replaced, replaced, "sent: taken by the mail server"], seconds=SECONDS)
+def test_a_newer_one_replaces_the_unread_older(site: Site, alice: User) -> None:
+    """The mailbox and the inbox have the newest, whether the bot knew of the older ones or not."""
+    build = {"kind": "mentioned", "collapse_key": "build-7"}
+    services.notify(alice, "Build 1", **build)
+    wait_for(PENDING)
+    with transaction.atomic():
+        services.notify(alice, "Build 2", **build)
+        services.notify(alice, "Build 3", **build)
+    wait_for(REPLACED, REPLACED, PENDING)
+    pass_time(minutes=15)
+    wait_for(REPLACED, REPLACED, SENT)
     assert site.bodies() == ["Build 3"]
-    bell = site.do("bell = read_bell(user.pk); result = [bell.unread, [str(n.event) for n in bell.notifications]]")
-    assert bell == [1, ["Build 3"]]
-    pairs = site.do("result = list(Notification.objects.order_by('id').values_list('id', 'replaces'))")
-    assert [replaced for _, replaced in pairs] == [None, pairs[0][0], pairs[1][0]]
+    bell = read_bell(alice.pk)
+    assert (bell.unread, [each.event.message for each in bell.notifications]) == (1, ["Build 3"])
+    first, second, third = Notification.objects.order_by("id")
+    assert (first.replaces, second.replaces, third.replaces) == (None, first.pk, second.pk)
 
 
-def test_what_waits_is_told_on_time_by_the_running_process(site: Site) -> None:
-    """Within two seconds of its time; a cancelled one never."""
-    site.do(
-        "soon = datetime.timedelta(seconds=3);"
-        "services.cancel(services.notify(user, 'Never', kind='mentioned', deliver_after=soon));"
-        "services.notify(user, 'Now', kind='mentioned', deliver_after=soon);"
-        "result = None"
-    )
-    due = datetime.datetime.fromisoformat(site.do("result = Event.objects.latest('id').deliver_at.isoformat()"))
-    assert site.do("result = Notification.objects.count()") == 0
-    wait_until_sync(lambda: site.do("result = Notification.objects.count()") == 1, seconds=SECONDS)
-    event = site.do("n = Notification.objects.get(); result = [n.event.message, n.created_at.isoformat()]")
-    late = datetime.datetime.fromisoformat(event[1]) - due
-    assert event[0] == "Now"
-    assert datetime.timedelta(0) <= late < datetime.timedelta(seconds=2)
+def test_what_waits_is_told_when_its_time_has_come(site: Site, alice: User) -> None:
+    """By the real clock, to browsers and by mail; a cancelled one never."""
+    soon = datetime.timedelta(seconds=1)
+    services.cancel(services.notify(alice, "Never", deliver_after=soon))
+    event = services.notify(alice, "Now", deliver_after=soon)
+    due_at = event.deliver_at
+    assert due_at is not None
+    assert not Notification.objects.exists()
+    wait_for(SENT)
+    notification = Notification.objects.select_related("event").get()
+    assert notification.event.message == "Now"
+    assert datetime.timedelta(0) <= notification.created_at - due_at < datetime.timedelta(seconds=5)
+    wait_until_sync(lambda: Notification.objects.exclude(relayed_at=None).exists(), seconds=SECONDS)
+    assert site.bodies() == ["Now"]
+    assert Event.objects.filter(published_at=None).count() == 0

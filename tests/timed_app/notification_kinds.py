@@ -13,7 +13,7 @@ class Mentioned(Kind):
     key = "mentioned"
     label = "Mentions"
     transports = ()
-    fallback = {"email": datetime.timedelta(seconds=3)}  # noqa: RUF012 - as the documentation has it
+    fallback = {"email": datetime.timedelta(minutes=15)}  # noqa: RUF012 - as the documentation has it
 
 
 class Commented(Kind):
