@@ -27,7 +27,6 @@ BOTS = ("relay", "bot", "bot")
 ONE_BOT = ("relay", "bot")
 DURING = "a bot killed during the call, or before our record of the answer: nobody knows whether it was taken"
 TIMEOUT = "the receiver takes it and answers after the timeout"
-CLOCKS = "claims are compared with the clock of whoever asks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ class Row:
     Attributes:
         workers: As in Site.
         settings: Likewise.
+        timeout_seconds: Likewise.
         deaths: As in Load.
         may_repeat: Why the receiver may be asked twice under one effect key; empty if it may not.
     """
@@ -64,6 +64,7 @@ class Row:
     fault: Callable[[Stage], None]
     workers: tuple[str, ...] = ("", "")
     settings: Mapping[str, Any] = field(default_factory=dict)
+    timeout_seconds: float = TIMEOUT_SECONDS
     deaths: int = 0
     may_repeat: str = ""
 
@@ -108,6 +109,16 @@ def _kill_bots_during(stage: Stage) -> None:
             stage.site.start(name)
         for name in ("worker2", "worker3"):
             stage.site.wait_ready(name)
+
+
+def _pause_bot(stage: Stage) -> None:
+    stage.load.wait(stage.moments(1)[0])
+    name = stage.chance.choice(["worker2", "worker3"])
+    stage.site.pause(name)
+    try:
+        time.sleep(OUTAGE_SECONDS)
+    finally:
+        stage.site.resume(name)
 
 
 def _kill_web(stage: Stage) -> None:
@@ -229,6 +240,14 @@ ROWS = {
         workers=ONE_BOT,
         may_repeat=DURING,
     ),
+    "bot-paused": Row(
+        title="a bot stands still for 10 s, and others take its entries meanwhile",
+        fault=_pause_bot,
+        workers=BOTS,
+        # Longer than the standstill: its claims hold, and its calls have not failed when it goes on.
+        settings={"DELIVERY_CLAIM_SECONDS": 40},
+        timeout_seconds=20,
+    ),
     "web": Row(title="SIGKILL of the web server, three times", fault=_kill_web),
     "publisher": Row(
         title="SIGKILL of the publishing process between commit and publishing, three times",
@@ -245,8 +264,9 @@ ROWS = {
         # Longer than the outage, as it is by default: see the page.
         settings={"DELIVERY_CLAIM_SECONDS": 20},
     ),
-    "clock-ahead": Row(title="the clock of one worker jumps ahead", fault=_jump(1), may_repeat=CLOCKS),
-    "clock-behind": Row(title="the clock of one worker jumps back", fault=_jump(-1), may_repeat=CLOCKS),
+    # With something left in the outbox, which is swept by the clock.
+    "clock-ahead": Row(title="the clock of one worker jumps ahead", fault=_jump(1), deaths=ROUNDS),
+    "clock-behind": Row(title="the clock of one worker jumps back", fault=_jump(-1), deaths=ROUNDS),
     "receiver": Row(
         title="the receiver refuses some for good, is slow, away, answers 500, heals",
         fault=_break_receiver,

@@ -37,7 +37,7 @@ def run(name: str, seed: int, *, calls: int = CALLS, log: bool = False) -> Outco
     started = time.monotonic()
     outcome = Outcome(row=name, seed=seed)
     try:
-        with Site(row.workers, **row.settings) as site:
+        with Site(row.workers, timeout_seconds=row.timeout_seconds, **row.settings) as site:
             try:
                 outcome = asyncio.run(_run(site, row, outcome, calls))
             except Exception as error:

@@ -64,13 +64,14 @@ class Site:
 
     Args:
         workers: A process each: what it runs, "relay", "bot" or "" for both. Their names are "worker1", "worker2", …
+        timeout_seconds: The webhook's.
         settings: NOTIFICATIONS beside QUICK.
 
     Attributes:
         sessions: user id → session cookie.
     """
 
-    def __init__(self, workers: Sequence[str], **settings: Any) -> None:
+    def __init__(self, workers: Sequence[str], *, timeout_seconds: float = TIMEOUT_SECONDS, **settings: Any) -> None:
         self._parts = {f"worker{number}": part for number, part in enumerate(workers, 1)}
         self.directory = Path(tempfile.mkdtemp(prefix="sb-faults-"))
         self.address = f"{HOST}:{free_port()}"
@@ -81,6 +82,7 @@ class Site:
         self.database: Database = PostgresDatabase(url, name) if url else SqliteDatabase(self.directory / "db.sqlite3")
         self._database_url = urlunsplit(urlsplit(url)._replace(path=f"/{name}")) if url else ""
         self._settings = {**QUICK, **settings}
+        self._timeout_seconds = timeout_seconds
         self.sessions: dict[int, str] = {}
         # Name → process, the last one of that name.
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -146,6 +148,14 @@ class Site:
             self._processes[name].kill()
         for name in names:
             self._processes[name].wait()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it is there, keeps its connections, and does nothing."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """It goes on after `pause()`."""
+        self._processes[name].send_signal(signal.SIGCONT)
 
     def terminate(self, name: str) -> None:
         """SIGTERM, and no more."""
@@ -227,7 +237,7 @@ class Site:
             "url": self.receiver.url,
             "secret": SECRET,
             "allow_private": True,
-            "timeout_seconds": TIMEOUT_SECONDS,
+            "timeout_seconds": self._timeout_seconds,
         }
         transports = {"webhook": {"BACKEND": "tests.faults.transports.MortalWebhook", "OPTIONS": options}}
         inherited = {key: value for key, value in os.environ.items() if key not in {"ALLOWED_HOSTS", "LOG_LEVEL"}}
