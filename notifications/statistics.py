@@ -226,9 +226,15 @@ def read_delivery_hours(now: datetime.datetime) -> tuple[DeliveryHour, ...]:
 
 
 def read_deliveries() -> tuple[DeliveryCounts, ...]:
-    """Count the deliveries of each transport by their state, in one query."""
-    rows: Any = Delivery.objects.order_by("transport").values("transport").annotate(**_BY_STATE)
-    return tuple(DeliveryCounts(**row) for row in rows)
+    """Count the deliveries of each transport by their state, in one query; those that are finished by an index."""
+    by_state = Delivery.objects.order_by().values("transport", "state").annotate(count=Count("pk"))
+    # One statement, so that what ends meanwhile is in one of the halves.
+    halves = by_state.filter(due_at=None).union(by_state.filter(due_at__isnull=False), all=True)
+    found: dict[str, dict[str, int]] = {}
+    for row in halves.order_by():
+        counts = found.setdefault(row["transport"], {"sent": 0, "failed": 0, "skipped": 0, "pending": 0})
+        counts["pending" if row["state"] == _STATE.SENDING else row["state"]] += row["count"]
+    return tuple(DeliveryCounts(transport=transport, **found[transport]) for transport in sorted(found))
 
 
 def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:

@@ -166,7 +166,7 @@ class _View:
                 named += [letter.id for letter in turn[: IDS_LOGGED - len(named)]]
                 count += deed.do(sync_redis(), query.keys, turn)
         except redis.RedisError as error:
-            away = f" Redis then did not answer ({type(error).__name__}): there may be more."
+            away = f" Redis then failed ({type(error).__name__}): there may be more."
         text = f"{deed.done.capitalize()} {_letters(count)}."
         record.change_message = f"{text[:-1]} {_chosen(query, ids)}: {', '.join(named) or 'none'}"
         record.change_message += f" and others.{away}" if count > len(named) else f".{away}"

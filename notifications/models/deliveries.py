@@ -98,6 +98,9 @@ class Delivery(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["due_at"], name="delivery_due", condition=Q(due_at__isnull=False)),
             models.Index(fields=["-created_at"], name="delivery_created"),
+            # Counts what is finished without reading the rows: a million in 0.1 s instead of 1 s on SQLite, which wants
+            # the column of the condition in the index for that.
+            models.Index(fields=["transport", "state", "due_at"], name="delivery_finished", condition=Q(due_at=None)),
             models.Index(fields=["digest"], name="delivery_of_digest", condition=Q(digest__isnull=False)),
         ]
 

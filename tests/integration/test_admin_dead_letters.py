@@ -223,6 +223,19 @@ def test_with_redis_away_the_page_says_so(signalbox: Any, admin_client: Client) 
     assert not LogEntry.objects.exists()
 
 
+def test_what_redis_refuses_in_the_middle_is_told_and_recorded(
+    admin_client: Client, alice: User, letters: Letters
+) -> None:
+    """The record that was begun says how far it came."""
+    letters.bury(alice.pk, "1-1")
+    letters.client.set(letters.keys.due_lines(STREAM, GROUP), "of another program")
+    said = do(admin_client, letters.form("replay all"))
+    assert "Replayed 0 dead letters. Redis then failed (ResponseError): there may be more." in said
+    entry = LogEntry.objects.get()
+    assert entry.change_message.startswith("Replayed 0 dead letters of the whole group: ")
+    assert "Redis then failed (ResponseError)" in entry.change_message
+
+
 def test_before_there_was_any_worker_the_page_says_so(admin_client: Client) -> None:
     """A fresh site is no error."""
     assert "No stream has had a worker yet" in page(admin_client, URL)

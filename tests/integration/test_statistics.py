@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import redis
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications import services, statistics
@@ -147,6 +149,21 @@ def test_each_delivery_is_counted_once_by_what_became_of_it() -> None:
     this_hour = NOW.replace(minute=0)
     assert hours[-1] == statistics.DeliveryHour(start=this_hour, sent=3, failed=1, skipped=1, pending=2)
     assert [(hour.sent, hour.failed) for hour in hours[:-1]] == [(0, 0)] * 23
+
+
+@pytest.mark.django_db
+@pytest.mark.database_independent
+def test_rows_are_read_only_where_no_index_tells(signalbox: Any) -> None:
+    """As SQLite plans it: one walk through the notifications, for their times; all else is found by indexes."""
+    with CaptureQueriesContext(connection) as asked:
+        statistics.collect()
+    scanned = []
+    with connection.cursor() as cursor:
+        for query in asked.captured_queries:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            steps = [step for *_, step in cursor.fetchall() if "notifications_" in step]
+            scanned += [step for step in steps if step.startswith("SCAN") and "INDEX" not in step]
+    assert scanned == ["SCAN notifications_notification"]
 
 
 def test_redis_tells_what_waits_what_failed_and_what_other_programs_asked(
