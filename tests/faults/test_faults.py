@@ -4,7 +4,8 @@ import pytest
 
 from tests.faults.running import run
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+# Half a minute; more processes than a busy machine starts quickly.
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
 
 CALLS = 60
 
