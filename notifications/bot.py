@@ -10,12 +10,15 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from notifications import conf, deliveries, kinds
+from notifications.claiming import begin_many
+from notifications.claims import Claim, Handed, Job, Result
 from notifications.database_calls import DatabaseCalls
-from notifications.deliveries import Claim, Job, Result
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
+from notifications.lanes import Lanes
 from notifications.models import Delivery
 from notifications.outbox import envelopes_of
 from notifications.transports import Address, AddressGone, Message, Transport, get_transports
@@ -30,6 +33,8 @@ __all__ = ["Bot", "send_message"]
 State = Delivery.State
 # What a provider may ask us to wait with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
+# Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
+_printer = ThreadPoolExecutor(1, thread_name_prefix="console")
 # What we need ourselves, and not the provider, is away.
 AWAY = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
 
@@ -42,7 +47,27 @@ async def send_message(user_id: Any, message: str) -> None:
     """
     text = "".join(letter if letter.isprintable() else _escape(letter) for letter in message)
     # A pipe that nobody reads must not hold up the event loop, and with it the leases.
-    await asyncio.to_thread(_print, f"user {user_id}: {text}\n")
+    await asyncio.get_running_loop().run_in_executor(_printer, _print, f"user {user_id}: {text}\n")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What was claimed, and where it goes and what it says; or why that cannot be told."""
+
+    # None if the project does not have it any more.
+    transport: Transport | None
+    claim: Claim
+    addresses: Sequence[Address] = ()
+    message: Message | None = None
+    error: Exception | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What can be sent now, and the transports that must be waited for."""
+
+    ready: Sequence[_Ready]
+    left: Sequence[str]
 
 
 class Bot:
@@ -51,16 +76,26 @@ class Bot:
 
     Args:
         transports: By name; those of the settings by default.
+        concurrency: The most messages that are sent at a time, on each transport; by default as in the settings.
+
+    Attributes:
+        entries_limit: How many entries it should be given at a time.
 
     Guarantees:
-        Each delivery stands alone: one that fails neither holds up nor repeats another. What is to be tried later is in
-        the database and not in here: the entry is done when every delivery has had its attempt, and the sweep puts the
-        notification on the stream again when the next one is due.
+        Each delivery stands alone: one that fails neither holds up nor repeats another, and a slow transport holds up
+        no other. What is to be tried later is in the database and not in here: the entry is done when every delivery
+        has had its attempt, or was put off because its transport is clogged, and the sweep puts the notification on the
+        stream again when the next one is due.
+        A delivery is claimed when there is a slot for it, and its provider is called at once.
     """
 
-    def __init__(self, transports: Mapping[str, Transport] | None = None) -> None:
+    def __init__(self, transports: Mapping[str, Transport] | None = None, *, concurrency: int | None = None) -> None:
         self._transports = get_transports() if transports is None else transports
         settings = conf.get_settings()
+        slots = concurrency or settings.bot_concurrency
+        self._lanes = Lanes(self._transports, slots=slots)
+        # Beside what is being sent, some that wait and some that are being recorded: many together are much cheaper.
+        self.entries_limit = slots * (len(self._transports) + 3)
         self._max_attempts = settings.delivery_max_attempts
         self._backoff = Backoff(
             base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
@@ -80,56 +115,105 @@ class Bot:
         for entry in entries:
             notification = read_entry(entry)
             if notification.only in ("", "bot"):
-                await self._deliver(entry, notification)
+                await self._deliver(
+                    Handed(notification=notification, entry_id=entry.id.decode(), attempt=entry.attempt)
+                )
 
-    async def _deliver(self, entry: Entry, notification: StreamedNotification) -> None:
-        with outages(*DATABASE_AWAY):
-            job = await self._database.run(
-                deliveries.begin, notification, entry_id=entry.id.decode(), attempt=entry.attempt
+    async def _deliver(self, handed: Handed) -> None:
+        free, busy = await self._lanes.take_free()
+        used: set[str] = set()
+        try:
+            begun = await self._begin(
+                dataclasses.replace(handed, busy=busy, clogged=self._lanes.clogged(busy)),
             )
-        if job is None:
-            return
+            if begun is None:
+                return
+            used = {ready.claim.transport for ready in begun.ready} & free
+        finally:
+            for name in free - used:
+                self._lanes.give_back(name, was_used=False)
         results = await asyncio.gather(
-            *(self._attempt(notification, job, claim) for claim in job.claims), return_exceptions=True
+            *(self._attempt(ready) for ready in begun.ready),
+            *(self._attempt_when_free(handed, name) for name in begun.left),
+            return_exceptions=True,
         )
         # What failed makes the entry a dead letter, and the sweep finds the others.
         for error in sorted(filter(None, results), key=lambda error: isinstance(error, Unavailable)):
             raise error
 
-    async def _attempt(self, notification: StreamedNotification, job: Job, claim: Claim) -> None:
-        """One attempt of one delivery, with its record. Raises PermanentError if it was the last and failed."""
+    async def _attempt_when_free(self, handed: Handed, name: str) -> None:
+        """The same for one transport of which all slots were taken."""
+        handed = dataclasses.replace(handed, only=name)
+        if not await self._lanes.wait(name):
+            names = frozenset([name])
+            await self._begin(dataclasses.replace(handed, busy=names, clogged=names))
+            return
+        ready: Sequence[_Ready] = ()
+        try:
+            begun = await self._begin(handed)
+            ready = begun.ready if begun else ()
+        finally:
+            if not ready:
+                self._lanes.give_back(name, was_used=False)
+        for each in ready:
+            await self._attempt(each)
+
+    async def _begin(self, handed: Handed) -> _Begun | None:
+        with outages(*DATABASE_AWAY):
+            return await self._database.run(self._begin_all, handed)
+
+    def _begin_all(self, handed: Sequence[Handed]) -> list[_Begun | Exception | None]:
+        """In the database's thread: claim, and make ready what was claimed."""
+        return [
+            _Begun(
+                ready=[_make_ready(self._transports.get(claim.transport), each, job, claim) for claim in job.claims],
+                left=job.left,
+            )
+            if isinstance(job, Job)
+            else job
+            for each, job in zip(handed, begin_many(handed), strict=True)
+        ]
+
+    async def _attempt(self, ready: _Ready) -> None:
+        """
+        One attempt of one delivery, with its record. Gives the slot back.
+
+        Raises:
+            PermanentError: It was the last one and failed.
+            Unavailable: Redis or the database is away.
+        """
+        claim = ready.claim
         started = time.monotonic()
         # Grows while addresses are done with, whatever happens at the next one.
         outcomes = dict(claim.outcomes)
         away: Unavailable | None = None
         try:
-            result = await self._try(notification, job, claim, outcomes)
+            result = await self._try(ready, outcomes)
         except AWAY as error:
             away = error if isinstance(error, Unavailable) else Unavailable(f"{type(error).__name__}: {error}")
             result = Result(state=State.PENDING, answer=str(away), outcomes=outcomes, is_counted=False)
+        finally:
+            if claim.transport in self._lanes:
+                self._lanes.give_back(claim.transport, was_used=True)
         result = dataclasses.replace(result, latency_seconds=time.monotonic() - started)
-        is_ours = await self._until_stored(deliveries.record, claim, result)
+        is_ours = await self._until_stored(deliveries.record_many, (claim, result))
         if away is not None:
             raise away
         if is_ours and result.state == State.FAILED:
             raise PermanentError(f"{claim.transport}: {result.answer}")
 
-    async def _try(
-        self, notification: StreamedNotification, job: Job, claim: Claim, outcomes: dict[str, str]
-    ) -> Result:
-        transport = self._transports.get(claim.transport)
+    async def _try(self, ready: _Ready, outcomes: dict[str, str]) -> Result:
+        transport, claim = ready.transport, ready.claim
         if transport is None:
             return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
         if claim.attempt > self._max_attempts:
             answer = f"no attempt of {self._max_attempts} came to an end: its process died each time"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
-        try:
-            addresses, message = await self._database.run(_prepare, transport, notification, job, claim)
-        except AWAY:
-            raise
-        except Exception as error:
-            return self._again(claim, outcomes, error)
-        return await self._send(transport, message, addresses, claim, outcomes)
+        if ready.message is None:
+            if isinstance(ready.error, AWAY):
+                raise ready.error
+            return self._again(claim, outcomes, ready.error or RuntimeError("nothing to send"))
+        return await self._send(transport, ready.message, ready.addresses, claim, outcomes)
 
     async def _send(
         self,
@@ -144,7 +228,7 @@ class Bot:
         failures: list[Exception] = []
         left = [address for address in addresses if address.key not in outcomes]
         for index, address in enumerate(left):
-            if index and not await self._until_stored(deliveries.keep, claim, outcomes):
+            if index and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:
                 async with asyncio.timeout(transport.timeout_seconds):
@@ -172,7 +256,7 @@ class Bot:
         wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
-    async def _until_stored(self, write: Callable[..., bool], *arguments: Any) -> bool:
+    async def _until_stored[Item](self, write: Callable[[Sequence[Item]], Sequence[bool]], item: Item) -> bool:
         """
         Write down what a provider has answered, however long the database is away.
 
@@ -181,7 +265,7 @@ class Bot:
         failures = 0
         while True:
             try:
-                is_written = await self._database.run(write, *arguments)
+                is_written = await self._database.run(write, item)
             except DATABASE_AWAY as error:
                 await self._database_outage.wait(error, failures)
                 failures += 1
@@ -190,11 +274,19 @@ class Bot:
                 return is_written
 
 
-def _prepare(
-    transport: Transport, notification: StreamedNotification, job: Job, claim: Claim
-) -> tuple[list[Address], Message]:
-    """Where it goes and what it says; in a thread, with the ORM."""
-    addresses = list(transport.find_addresses(job.recipient))[:ADDRESS_LIMIT]
+def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim) -> _Ready:
+    """What fails here is a failed attempt of this delivery alone."""
+    if transport is None:
+        return _Ready(transport=None, claim=claim)
+    try:
+        addresses = list(transport.find_addresses(job.recipient))[:ADDRESS_LIMIT]
+        message = _message(transport, handed.notification, job, claim)
+    except Exception as error:
+        return _Ready(transport=transport, claim=claim, error=error)
+    return _Ready(transport=transport, claim=claim, addresses=addresses, message=message)
+
+
+def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:
     envelope = notification.envelope
     kind = kinds.find_kind(envelope.kind)
     digest = envelopes_of(claim.notification_ids)
@@ -202,7 +294,7 @@ def _prepare(
         texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
     else:
         texts = kinds.render(kind, transport.name, envelope, job.recipient)
-    return addresses, Message(
+    return Message(
         key=claim.key,
         recipient=job.recipient,
         notification=digest[-1] if digest else envelope,
@@ -210,6 +302,10 @@ def _prepare(
         attempt=claim.attempt,
         digest=digest,
     )
+
+
+def _keep_all(held: Sequence[tuple[Claim, dict[str, str]]]) -> list[bool]:
+    return [deliveries.keep(claim, outcomes) for claim, outcomes in held]
 
 
 def _end(outcomes: dict[str, str], answers: list[str]) -> Result:

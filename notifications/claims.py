@@ -3,9 +3,32 @@
 from dataclasses import dataclass
 from typing import Any
 
+from notifications.handlers import StreamedNotification
 from notifications.models import Delivery
 
-__all__ = ["Claim", "Job", "Result"]
+__all__ = ["Claim", "Handed", "Job", "Result"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """
+    A notification that the stream has handed to a bot, and what the bot can do of it now.
+
+    Attributes:
+        entry_id: The entry of the stream that it came with.
+        attempt: Which attempt of the entry this is. The first one, of an entry that was a dead letter: somebody has put
+            it back, so what was given up with it is tried again.
+        only: The one transport that it is about; "" for all that have not been looked at before.
+        busy: Transports without a free slot: what is due there is not claimed.
+        clogged: Those of them that are waited for too long: what is due there is put off.
+    """
+
+    notification: StreamedNotification
+    entry_id: str
+    attempt: int
+    only: str = ""
+    busy: frozenset[str] = frozenset()
+    clogged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +53,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be done for one notification now."""
+    """What is to be done for one notification now, and the transports on which it must wait for a slot."""
 
     recipient: Any
     claims: tuple[Claim, ...]
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

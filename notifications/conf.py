@@ -51,7 +51,7 @@ class NotificationsSettings:
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
     # The most entries that the relay takes at a time.
     relay_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    # The most messages that one bot process sends at a time.
+    # The most messages that one bot process sends at a time, on each transport.
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
     # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
     send_message: str = "notifications.bot.send_message"

@@ -1,67 +1,97 @@
 """
-Many small uses of the database from async code, in few visits of the database's thread.
+Many small uses of the database from async code, in few visits of a thread and few transactions.
 
-Owns the gathering. Does not own what is called nor transactions: each call has its own.
+Owns the gathering. Does not own what is called nor transactions.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from channels.db import database_sync_to_async
+from channels.db import DatabaseSyncToAsync
 
-__all__ = ["DatabaseCalls"]
+from notifications.handlers import DATABASE_AWAY
+
+__all__ = ["BATCH_LIMIT", "DatabaseCalls"]
+
+# Items of one call: others wait for the database meanwhile.
+BATCH_LIMIT = 100
+
+# Given a list of items, gives the answer to each, in their order; an answer that is an exception is raised.
+type Batched[Item, Answer] = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 
 class DatabaseCalls:
     """
-    Runs sync functions in the thread of the database, one after another.
+    Calls sync functions with lists of what many tasks ask for one by one.
 
-    A visit of the thread opens a connection and closes it, which takes longer than most queries. What is asked for
-    while one visit is under way goes together in the next; its callers bound how much that is.
+    A statement for a hundred rows costs little more than one for a single row, and so does a transaction. What is asked
+    for while one visit of the thread is under way goes together in the next; its callers bound how much that is. The
+    thread is its own: others who use the database need not wait.
     """
 
     def __init__(self) -> None:
-        # What goes in the next visit: where the answer is awaited, and the call.
-        self._waiting: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
+        # What goes in the next visit, by the function to call: where the answer is awaited, and the item.
+        self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
         # Visits until nothing waits; None while nothing does.
         self._visits: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database calls")
 
-    async def run[T](self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Call `function` in the thread and return its answer, or raise its error."""
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((answer, functools.partial(function, *arguments, **options)))
+    async def run[Item, Answer](self, function: Batched[Item, Answer], item: Item) -> Answer:
+        """
+        The answer to one item.
+
+        Raises:
+            Exception: What the function gave or raised for it. An item that fails fails alone, unless the database is
+                away.
+        """
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(function, []).append((answer, item))
         if self._visits is None:
             self._visits = asyncio.create_task(self._visit(), name="database calls")
         return await answer
 
     async def _visit(self) -> None:
-        visit = database_sync_to_async(_call_all)
+        visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread)
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
-                try:
-                    results = await visit([call for _, call in batch])
-                except Exception as error:
-                    results = [(None, error)] * len(batch)
-                for (answer, _), (value, failure) in zip(batch, results, strict=True):
-                    # Who asked may have been cancelled.
-                    if answer.done():
-                        continue
-                    if failure is None:
-                        answer.set_result(value)
-                    else:
-                        answer.set_exception(failure)
+                asked, self._waiting = self._waiting, {}
+                calls = [(function, [item for _, item in items]) for function, items in asked.items()]
+                results = await visit(calls)
+                for items, answers in zip(asked.values(), results, strict=True):
+                    for (future, _), answer in zip(items, answers, strict=True):
+                        _settle(future, answer)
         finally:
             self._visits = None
 
 
-def _call_all(calls: Sequence[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
-    results: list[tuple[Any, Exception | None]] = []
-    for call in calls:
-        try:
-            results.append((call(), None))
-        except Exception as error:
-            results.append((None, error))
-    return results
+def _settle(future: asyncio.Future[Any], answer: Any) -> None:
+    # Who asked may have been cancelled.
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _call_all(calls: Sequence[tuple[Batched[Any, Any], list[Any]]]) -> list[list[Any]]:
+    return [
+        [
+            answer
+            for start in range(0, len(items), BATCH_LIMIT)
+            for answer in _call(function, items[start : start + BATCH_LIMIT])
+        ]
+        for function, items in calls
+    ]
+
+
+def _call(function: Batched[Any, Any], items: list[Any]) -> Sequence[Any]:
+    try:
+        return function(items)
+    except DATABASE_AWAY as error:
+        return [error] * len(items)
+    except Exception as error:
+        # One of them is bad, and the others are not to suffer for it.
+        return [error] if len(items) == 1 else [answer for item in items for answer in _call(function, [item])]

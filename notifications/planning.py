@@ -7,6 +7,7 @@ closing. Does not own claims nor results (deliveries). Sync, within the caller's
 
 import datetime
 import zoneinfo
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import router
@@ -15,30 +16,25 @@ from django.utils import timezone
 from notifications import conf
 from notifications.kinds import Kind, find_kind, time_zone_of
 from notifications.models import Delivery, Digest, Notification, QuietHours
-from notifications.preferences import wanted_transports
+from notifications.preferences import find_said, wanted_transports
 from notifications.timing import quiet_end, window_end
 
 __all__ = ["plan", "quiet_until"]
 
 
-def plan(notification: Notification) -> list[Delivery]:
-    """The deliveries of a notification, not yet saved. Reads its event and recipient; may write digests."""
-    kind = find_kind(notification.event.kind)
-    fallback = {name: wait.total_seconds() for name, wait in kind.fallback.items()} | (
-        notification.event.fallback or {}
-    )
-    found = []
-    for name in wanted_transports(notification.recipient_id, kind, also=fallback):
-        delivery = Delivery(notification=notification, transport=name)
-        if name in fallback:
-            delivery.if_unread = True
-            delivery.due_at = notification.created_at + datetime.timedelta(seconds=fallback[name])
-        elif name in kind.digest:
-            delivery.if_unread = True
-            delivery.digest = _open_digest(notification.recipient, kind, name)
-            delivery.due_at = delivery.digest.ends_at
-        found.append(delivery)
-    return found
+def plan(notifications: Sequence[Notification], *, now: datetime.datetime) -> list[Delivery]:
+    """
+    The deliveries of notifications, not yet saved. Reads their events and recipients; may write digests.
+
+    Args:
+        now: By the database's clock, which says when they are due too.
+    """
+    said = find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
+    return [
+        delivery
+        for each in notifications
+        for delivery in _plan(each, said.get((each.recipient_id, each.event.kind), {}), now)
+    ]
 
 
 def quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
@@ -52,6 +48,25 @@ def quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
         # It was known when it was chosen, and is not on this machine.
         zone = time_zone_of(recipient)
     return quiet_end(timezone.now(), hours.starts, hours.ends, zone)
+
+
+def _plan(notification: Notification, said: Mapping[str, bool], now: datetime.datetime) -> list[Delivery]:
+    kind = find_kind(notification.event.kind)
+    fallback = {name: wait.total_seconds() for name, wait in kind.fallback.items()} | (
+        notification.event.fallback or {}
+    )
+    found = []
+    for name in wanted_transports(notification.recipient_id, kind, also=fallback, said=said):
+        delivery = Delivery(notification=notification, transport=name, due_at=now)
+        if name in fallback:
+            delivery.if_unread = True
+            delivery.due_at = notification.created_at + datetime.timedelta(seconds=fallback[name])
+        elif name in kind.digest:
+            delivery.if_unread = True
+            delivery.digest = _open_digest(notification.recipient, kind, name)
+            delivery.due_at = delivery.digest.ends_at
+        found.append(delivery)
+    return found
 
 
 def _open_digest(recipient: Any, kind: Kind, transport: str) -> Digest:

@@ -9,7 +9,7 @@ import base64
 import datetime
 import secrets
 import zoneinfo
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "Choice",
     "add_destination",
     "add_push_subscription",
+    "find_said",
     "get_preferences",
     "set_preference",
     "set_quiet_hours",
@@ -51,16 +52,28 @@ class Choice:
     is_fixed: bool
 
 
-def wanted_transports(user_id: Any, kind: Kind, *, also: Container[str] = ()) -> list[str]:
+def wanted_transports(
+    user_id: Any, kind: Kind, *, also: Container[str] = (), said: Mapping[str, bool] | None = None
+) -> list[str]:
     """
     The transports on which a user gets a kind, in the order of the settings.
 
     Args:
         also: Those that one notification uses beside the kind's, unless the kind or the user has said no.
+        said: What `find_said` found for the user and the kind; it is looked up if it is missing.
     """
-    mine = Preference.objects.using(_database()).filter(user_id=user_id, kind=kind.key)
-    said = dict(mine.values_list("transport", "is_wanted"))
+    if said is None:
+        said = find_said([user_id], [kind.key]).get((user_id, kind.key), {})
     return [name for name in conf.get_settings().transports if _is_wanted(kind, name, said, name in also)]
+
+
+def find_said(user_ids: Iterable[Any], kinds: Iterable[str]) -> dict[tuple[Any, str], dict[str, bool]]:
+    """What these users have said of these kinds: transport → whether it is wanted, by user and kind."""
+    rows = Preference.objects.using(_database()).filter(user_id__in=set(user_ids), kind__in=set(kinds))
+    said: dict[tuple[Any, str], dict[str, bool]] = {}
+    for user_id, kind, name, is_wanted in rows.values_list("user_id", "kind", "transport", "is_wanted"):
+        said.setdefault((user_id, kind), {})[name] = is_wanted
+    return said
 
 
 def get_preferences(user_id: Any) -> list[Choice]:

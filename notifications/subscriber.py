@@ -45,7 +45,7 @@ class Subscriber:
     Args:
         parts: What runs in this process. With the relay come ingress and the sweep, of which one among all relays does
             the work.
-        bot_concurrency: The most messages sent at a time; by default as in the settings.
+        bot_concurrency: The most messages sent at a time, on each transport; by default as in the settings.
 
     Guarantees:
         `run()` goes on over outages of Redis and the database. A defect of any part ends it with an error.
@@ -55,7 +55,7 @@ class Subscriber:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._parts = parts
         self._settings = conf.get_settings()
-        self._bot_concurrency = bot_concurrency or self._settings.bot_concurrency
+        self._bot_concurrency = bot_concurrency
         self._redis_outage = Outage("Redis")
         self._database_outage = Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
@@ -92,7 +92,8 @@ class Subscriber:
             # One batch at a time: that keeps the order of each user's notifications.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
         else:
-            handler, batch_size, concurrency = Bot(), 1, self._bot_concurrency
+            bot = Bot(concurrency=self._bot_concurrency)
+            handler, batch_size, concurrency = bot, 1, bot.entries_limit
         return StreamWorker(
             reader,
             keys().stream(conf.STREAM),

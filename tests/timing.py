@@ -8,8 +8,8 @@ import pytest
 import redis
 from django.db.models import F
 
-from notifications import deliveries, kinds
-from notifications.deliveries import Claim
+from notifications import claiming, kinds
+from notifications.claims import Claim
 from notifications.handlers import StreamedNotification, read_entry
 from notifications.kinds import Kind
 from notifications.models import Delivery, Digest, Event, Notification
@@ -47,7 +47,7 @@ def streamed(client: redis.Redis, keys: Keys) -> list[StreamedNotification]:
 
 def begun(notification: StreamedNotification) -> tuple[Claim, ...]:
     """What the bot is to do for it now."""
-    job = deliveries.begin(notification, entry_id="1-1", attempt=2)
+    job = claiming.begin(notification, entry_id="1-1", attempt=2)
     assert job is not None
     return job.claims
 

@@ -4,7 +4,6 @@ Apprise: Slack, Telegram, Discord, Matrix and a hundred other services, each by 
 Owns which URLs are used. Does not own the services (Apprise does; https://appriseit.com/services/ lists the URLs).
 """
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,7 +60,7 @@ class AppriseTransport(Transport):
 
     async def send(self, message: Message, address: Address) -> str:
         """Hand it to Apprise, in a thread."""
-        return await asyncio.to_thread(self._notify, message, address.value)
+        return await self.in_thread(self._notify, message, address.value)
 
     def check_address(self, address: str) -> None:
         """A URL of one of the services that users may name, without options."""

@@ -5,7 +5,11 @@ Owns what a transport is told and what it answers. A transport of your own subcl
 NOTIFICATIONS["TRANSPORTS"] names it.
 """
 
-from collections.abc import Iterable
+import asyncio
+import contextvars
+import functools
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +21,8 @@ __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Trans
 
 # The most addresses of one user on one transport; the newest count.
 ADDRESS_LIMIT = 10
+# The most threads of one transport: more than there are slots, because a call that was given up may hang on.
+THREADS_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,8 @@ class Transport:
     def __init__(self, *, name: str, timeout_seconds: float = 10.0) -> None:
         self.name = name
         self.timeout_seconds = timeout_seconds
+        # They begin when they are needed.
+        self._threads = ThreadPoolExecutor(THREADS_LIMIT, thread_name_prefix=name)
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """
@@ -122,6 +130,13 @@ class Transport:
     def check_address(self, address: str) -> None:
         """Refuse what a user gives as an address of theirs. Raises ValueError, which says what is wrong."""
         raise ValueError(f"{self.name} takes no addresses from users")
+
+    async def in_thread[**Parameters, Answer](
+        self, function: Callable[Parameters, Answer], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Answer:
+        """As asyncio.to_thread, in threads of this transport's own: where it hangs, nobody else waits for a thread."""
+        call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:

@@ -4,7 +4,6 @@ Email, by Django's mail framework: whichever backend the project has.
 Owns the message and what a refusal means. Does not own the connection (Django's MAILERS, or EMAIL_… settings).
 """
 
-import asyncio
 import smtplib
 from collections.abc import Iterable
 from typing import Any
@@ -60,7 +59,7 @@ class EmailTransport(Transport):
         """Hand it to the mail server, in a thread."""
         mail = self._make(message, address.value)
         try:
-            count = await asyncio.to_thread(mail.send, using=self._alias())
+            count = await self.in_thread(mail.send, using=self._alias())
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException, ValueError) as error:
             if _is_permanent(error):
                 raise PermanentError(_said(error)) from error

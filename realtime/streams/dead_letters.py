@@ -71,7 +71,8 @@ def find(
         redis.RedisError: Redis is away.
 
     Guarantees:
-        What is given up after the beginning is left out: what is replayed meanwhile and fails again does not come twice.
+        What is given up after the beginning is left out: what is replayed meanwhile and fails again does not come
+        twice.
     """
     if older_than_seconds is not None:
         seconds, microseconds = client.time()

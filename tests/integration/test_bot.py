@@ -12,9 +12,10 @@ from django.contrib.auth.models import User
 from django.db import InterfaceError
 from django.utils import timezone
 
-from notifications import services
+from notifications import lanes, services
 from notifications.bot import Bot
 from notifications.models import Delivery
+from notifications.refill import refill
 from notifications.transports import Address, AddressGone, Message, Transport
 from realtime.exceptions import PermanentError, Retry
 from realtime.keys import Keys
@@ -245,6 +246,66 @@ async def test_a_slow_receiver_does_not_hold_up_the_others(bot_on: Any) -> None:
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 20)
     assert len(transport.sent) == 20
+
+
+async def test_a_slow_transport_does_not_hold_up_another(
+    redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own slots. What finds none for long is put off, unclaimed and uncounted, and sent later."""
+    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 0.05)
+    signalbox.NOTIFICATIONS = {
+        **signalbox.NOTIFICATIONS,
+        "DEFAULT_TRANSPORTS": ["a", "b"],
+        "BOT_CONCURRENCY": 2,
+        "DELIVERY_RETRY_SECONDS": 3600,
+    }
+    users = await sync_to_async(make_users)(40)
+    quick, slow = Recording(name="a"), Recording(name="b")
+    slow.gate = asyncio.Event()
+    async with bot_on(quick, slow, concurrency=10) as worker:
+        await services.anotify(users, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 38)
+        assert sorted(pk for pk, _, _ in quick.sent) == [user.pk for user in users]
+        assert len(slow.messages) == 2
+        slow.gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 40)
+        monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 10.0)
+        waiting = Delivery.objects.filter(transport="b", state="pending", attempts=0, answer="waits for a free slot")
+        assert await waiting.acount() == 38
+        await waiting.aupdate(due_at=timezone.now())
+        assert await sync_to_async(refill)() == 38
+        await wait_until(lambda: worker.statistics().handled_count == 78)
+    assert sorted(pk for pk, _, _ in slow.sent) == [user.pk for user in users]
+    assert len(quick.sent) == 40
+    assert {row.attempts async for row in Delivery.objects.all()} == {1}
+
+
+async def test_what_waits_for_a_slot_is_not_claimed(bot_on: Any, signalbox: Any) -> None:
+    """Another bot may have it, should this one end: claimed is only what is being sent."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "BOT_CONCURRENCY": 2}
+    users = await sync_to_async(make_users)(6)
+    transport = Recording(name="a")
+    transport.gate = asyncio.Event()
+    async with bot_on(transport, concurrency=6) as worker:
+        await services.anotify(users, "Hello")
+        await wait_until(lambda: worker.statistics().in_flight_count == 6 and len(transport.messages) == 2)
+        assert await Delivery.objects.filter(state="sending").acount() == 2
+        transport.gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 6)
+    assert sorted(pk for pk, _, _ in transport.sent) == [user.pk for user in users]
+    assert {row.attempts async for row in Delivery.objects.all()} == {1}
+
+
+async def test_the_notifications_of_one_user_are_sent_in_their_order(bot_on: Any) -> None:
+    """Though many are sent at a time."""
+    users = await sync_to_async(make_users)(5)
+    transport = Recording(name="a")
+    async with bot_on(transport, concurrency=20, order_field="u") as worker:
+        for number in range(10):
+            await services.anotify(users, str(number))
+        await wait_until(lambda: worker.statistics().handled_count == 50)
+    for user in users:
+        assert [body for pk, body, _ in transport.sent if pk == user.pk] == [str(number) for number in range(10)]
 
 
 @pytest.mark.parametrize("fields", [{"u": "nobody's number"}, {"e": "{}"}, {"n": "0"}])

@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connections
 
-from notifications import deliveries, services
-from notifications.deliveries import Claim, Result
+from notifications import claiming, deliveries, services
+from notifications.claims import Claim, Result
 from notifications.handlers import StreamedNotification, read_entry
 from notifications.models import Delivery, Notification
 from realtime.exceptions import EntryRejected
@@ -37,7 +37,7 @@ def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) ->
 
 
 def begun(streamed: StreamedNotification, *, entry_id: str = "1-1", attempt: int = 1) -> tuple[Claim, ...]:
-    job = deliveries.begin(streamed, entry_id=entry_id, attempt=attempt)
+    job = claiming.begin(streamed, entry_id=entry_id, attempt=attempt)
     assert job is not None
     return job.claims
 
@@ -153,6 +153,6 @@ def test_what_was_deleted_is_not_delivered(streamed: StreamedNotification, alice
         notification_id=streamed.notification_id, user_id="999", envelope=streamed.envelope, json=streamed.json
     )
     with pytest.raises(EntryRejected, match="u is not the recipient"):
-        deliveries.begin(forged, entry_id="1-1", attempt=1)
+        claiming.begin(forged, entry_id="1-1", attempt=1)
     alice.delete()
-    assert deliveries.begin(streamed, entry_id="1-1", attempt=1) is None
+    assert claiming.begin(streamed, entry_id="1-1", attempt=1) is None

@@ -57,7 +57,7 @@ class Command(BaseCommand):
             "--concurrency",
             type=_positive,
             metavar="N",
-            help='the most messages that the bot sends at a time; by default NOTIFICATIONS["BOT_CONCURRENCY"]',
+            help='the most messages sent at a time on each transport; by default NOTIFICATIONS["BOT_CONCURRENCY"]',
         )
 
     def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:

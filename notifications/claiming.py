@@ -1,0 +1,256 @@
+"""
+What a bot may send now: plans the deliveries of a notification, if nobody has, and claims those that are due.
+
+Owns the order of these steps, and that they cost a few statements for however many notifications. Does not own on which
+transports (planning), what becomes of a claim (deliveries) nor calling providers (bot). Sync; run it in a thread from
+async code.
+
+A delivery is claimed by an UPDATE … WHERE before the provider is called, and its end is recorded by whoever holds the
+claim. So what is known to have been sent is never sent again, whoever hands the notification out again. A claim lapses
+when its holder is not heard of, by the database's clock: those of the machines on which bots run need not agree.
+"""
+
+import datetime
+import random
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from notifications import conf
+from notifications.claims import Claim, Handed, Job
+from notifications.clock import database_time
+from notifications.deliveries import UNFINISHED, claim_end, database, reopen, rows, skip
+from notifications.handlers import StreamedNotification
+from notifications.kinds import find_kind
+from notifications.models import Delivery, Digest, Notification
+from notifications.planning import plan, quiet_until
+from realtime.exceptions import EntryRejected
+
+__all__ = ["begin", "begin_many"]
+
+State = Delivery.State
+
+# The job; nothing if the notification has been deleted, or its user; or why there is none.
+type Answer = Job | EntryRejected | None
+
+
+def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Job | None:
+    """`begin_many` for one. Raises EntryRejected."""
+    (answer,) = begin_many([Handed(notification=notification, entry_id=entry_id, attempt=attempt)])
+    if isinstance(answer, EntryRejected):
+        raise answer
+    return answer
+
+
+def begin_many(handed: Sequence[Handed]) -> list[Answer]:
+    """
+    Decide on the transports, where nobody has, and claim what is due.
+
+    Returns:
+        The answer to each: what to do now; None if the notification has been deleted, or its user; EntryRejected if the
+        notification is another user's.
+    """
+    found = _find(handed)
+    answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
+    jobs = [(each, answer) for each, answer in zip(handed, answers, strict=True) if isinstance(answer, Notification)]
+    with transaction.atomic(using=database()):
+        begun = iter(_begin(jobs)) if jobs else iter(())
+        return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
+
+
+def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
+    notifications = Notification.objects.using(database()).select_related(
+        "event", "recipient__notification_quiet_hours"
+    )
+    return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in handed})
+
+
+def _now_of(found: Notification) -> datetime.datetime:
+    """The database's time when it was found."""
+    now: datetime.datetime = found._now  # type: ignore[attr-defined]
+    return now
+
+
+def _check(each: Handed, found: Notification | None) -> Notification | EntryRejected | None:
+    if found is not None and str(found.recipient_id) != each.notification.user_id:
+        return EntryRejected(f"u is not the recipient of notification {found.pk}")
+    return found
+
+
+def _begin(jobs: Sequence[tuple[Handed, Notification]]) -> list[Job]:
+    notifications = {found.pk: found for _, found in jobs}
+    # Planning writes `dispatched_at` with the rows.
+    known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
+    _plan([found for found in notifications.values() if found.dispatched_at is None])
+    for each, found in jobs:
+        _reopen_dead_letter(each, known.get(found.pk, []))
+    quiet = {pk for pk, found in notifications.items() if _hold_back(found, known.get(pk, []))}
+    awake = [(each, found) for each, found in jobs if found.pk not in quiet]
+    claims, left = _claim(awake)
+    for at, (each, found) in enumerate(awake):
+        for digest_id, transport in {
+            (row.digest_id, row.transport): None for row in known.get(found.pk, []) if row.digest_id is not None
+        }:
+            _claim_digest(each, digest_id, transport, claims[at], left[at])
+    begun = {id(each): (claims[at], left[at]) for at, (each, _) in enumerate(awake)}
+    return [
+        Job(recipient=found.recipient, claims=tuple(mine), left=tuple(waiting))
+        for each, found in jobs
+        for mine, waiting in [begun.get(id(each), ([], []))]
+    ]
+
+
+def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
+    found: dict[int, list[Delivery]] = {}
+    if not notification_ids:
+        return found
+    mine = rows().filter(notification_id__in=notification_ids)
+    for row in mine.only("notification_id", "transport", "digest_id", "dead_letter"):
+        found.setdefault(row.notification_id, []).append(row)
+    return found
+
+
+def _plan(notifications: Sequence[Notification]) -> None:
+    if not notifications:
+        return
+    # Two bots that plan at the same time write each row once.
+    rows().bulk_create(plan(notifications, now=_now_of(notifications[0])), ignore_conflicts=True)
+    pks = [each.pk for each in notifications]
+    undecided = Notification.objects.using(database()).filter(pk__in=pks, dispatched_at=None)
+    undecided.update(dispatched_at=timezone.now())
+
+
+def _reopen_dead_letter(each: Handed, known: Sequence[Delivery]) -> None:
+    if each.attempt > 1 or each.only:
+        return
+    if any(row.digest_id is not None or row.dead_letter == each.entry_id for row in known):
+        reopen(_parts_of(known).filter(dead_letter=each.entry_id))
+
+
+def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
+    """Skip what is not to be sent any more. Says whether nothing is to be sent now, in the recipient's quiet hours."""
+    if found.replaced_at is not None:
+        mine = _rows_for(found)
+        skip(_due(mine) | mine.filter(state=State.PENDING), "replaced by a newer notification")
+    elif found.read_at is not None or found.archived_at is not None:
+        skip(_due(_rows_for(found)).filter(if_unread=True, digest=None), "read before it was due")
+    until = quiet_until(found.recipient, find_kind(found.event.kind))
+    if until is None:
+        return False
+    waiting = _due(_parts_of(known) | _rows_for(found))
+    waiting.update(state=State.PENDING, holder="", due_at=until, queued_at=None)
+    return True
+
+
+def _claim(jobs: Sequence[tuple[Handed, Notification]]) -> tuple[list[list[Claim]], list[list[str]]]:
+    """Claims by job, and the transports without a slot."""
+    due: dict[int, list[tuple[int, str]]] = {}
+    mine = _due(rows().filter(notification_id__in=[found.pk for _, found in jobs], digest=None)).order_by("pk")
+    for notification_id, pk, transport in mine.values_list("notification_id", "pk", "transport"):
+        due.setdefault(notification_id, []).append((pk, transport))
+    left: list[list[str]] = []
+    taken: dict[int, int] = {}
+    clogged: list[int] = []
+    for at, (each, found) in enumerate(jobs):
+        left.append([])
+        for pk, transport in due.get(found.pk, ()):
+            if (each.only and transport != each.only) or pk in taken:
+                continue
+            if transport in each.clogged:
+                clogged.append(pk)
+            elif transport in each.busy:
+                left[at].append(transport)
+            else:
+                taken[pk] = at
+    _put_off(rows().filter(pk__in=clogged) if clogged else rows().none())
+    claims: list[list[Claim]] = [[] for _ in jobs]
+    if taken and (holder := _take(_due(rows().filter(pk__in=taken)))):
+        for row in rows().filter(pk__in=taken, holder=holder).order_by("pk"):
+            at = taken[row.pk]
+            claims[at].append(
+                Claim(
+                    delivery_id=row.pk,
+                    transport=row.transport,
+                    key=row.key.hex,
+                    attempt=row.attempts,
+                    outcomes=row.outcomes,
+                    holder=holder,
+                    entry_id=jobs[at][0].entry_id,
+                )
+            )
+    return claims, left
+
+
+def _claim_digest(each: Handed, digest_id: int, transport: str, claims: list[Claim], left: list[str]) -> None:
+    """All that is due of a digest and still unread, as one; nothing if there is nothing."""
+    mine = rows().filter(digest_id=digest_id)
+    if (each.only and transport != each.only) or not _due(mine).exists():
+        return
+    if transport in each.clogged:
+        _put_off(mine)
+        return
+    if transport in each.busy:
+        left.append(transport)
+        return
+    digest = Digest.objects.using(database()).select_for_update().get(pk=digest_id)
+    if digest.closed_at is None:
+        digest.closed_at = timezone.now()
+        digest.save(using=database(), update_fields=["closed_at"])
+    gone = Notification.objects.using(database()).exclude(read_at=None, archived_at=None)
+    skip(_due(mine).filter(notification__in=gone), "read before it was due")
+    holder = _take(_due(mine))
+    parts = list(mine.filter(holder=holder).order_by("notification_id")) if holder else []
+    if parts:
+        claims.append(
+            Claim(
+                delivery_id=parts[0].pk,
+                transport=digest.transport,
+                key=digest.key.hex,
+                attempt=max(row.attempts for row in parts),
+                outcomes=parts[0].outcomes,
+                holder=holder,
+                entry_id=each.entry_id,
+                digest_id=digest_id,
+                notification_ids=tuple(row.notification_id for row in parts),
+            )
+        )
+
+
+def _take(due: QuerySet[Delivery]) -> str:
+    """Claim these; returns the name of the claim, "" if there were none."""
+    holder = uuid.uuid4().hex
+    taken = due.update(
+        state=State.SENDING, holder=holder, attempts=F("attempts") + 1, due_at=claim_end(), queued_at=None
+    )
+    return holder if taken else ""
+
+
+def _put_off(clogged: QuerySet[Delivery]) -> None:
+    """They wait in the table, and not in a bot, until their transport has recovered; no attempt is counted."""
+    # Spread, as all of them come back.
+    seconds = conf.get_settings().delivery_retry_seconds * random.uniform(1, 2)  # noqa: S311 - keeps no secret
+    _due(clogged).update(
+        state=State.PENDING,
+        holder="",
+        due_at=database_time(seconds),
+        queued_at=None,
+        answer="waits for a free slot",
+    )
+
+
+def _rows_for(found: Notification) -> QuerySet[Delivery]:
+    return rows().filter(notification=found)
+
+
+def _parts_of(known: Iterable[Delivery]) -> QuerySet[Delivery]:
+    """These and those of the digests that they are in."""
+    digests = {row.digest_id for row in known if row.digest_id is not None}
+    mine = Q(pk__in=[row.pk for row in known])
+    return rows().filter(mine | Q(digest_id__in=digests) if digests else mine)
+
+
+def _due(some: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    return some.filter(state__in=UNFINISHED, due_at__lte=database_time())

@@ -1,0 +1,65 @@
+"""Many calls of the database's thread go together, and each has its own answer."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from django.db import OperationalError
+
+from notifications.database_calls import BATCH_LIMIT, DatabaseCalls
+from tests.waiting import wait_until
+
+
+class Doubling:
+    """Doubles numbers, in batches; the first one waits for the gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+
+    def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(numbers))
+        self.gate.wait(10)
+        if -13 in numbers:
+            raise ValueError("thirteen")
+        if -7 in numbers:
+            raise OperationalError("the database is away")
+        return [KeyError(number) if number < 0 else 2 * number for number in numbers]
+
+
+async def test_what_is_asked_for_during_one_visit_goes_together_in_the_next() -> None:
+    """In the order of asking, so many at a time; an answer that is an exception is raised."""
+    calls, double = DatabaseCalls(), Doubling()
+    first = asyncio.create_task(calls.run(double, 1))
+    await wait_until(lambda: double.batches)
+    rest = [asyncio.create_task(calls.run(double, number)) for number in [-1, *range(2, BATCH_LIMIT + 2)]]
+    await asyncio.sleep(0)
+    rest[3].cancel()
+    double.gate.set()
+    answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert (answers[0], answers[2], answers[3]) == (2, 4, 6)
+    assert isinstance(answers[1], KeyError)
+    assert isinstance(answers[4], asyncio.CancelledError)
+    assert answers[-1] == 2 * (BATCH_LIMIT + 1)
+    assert [len(batch) for batch in double.batches] == [1, BATCH_LIMIT, 1]
+
+
+async def test_one_that_fails_fails_alone() -> None:
+    """The others are called again without it."""
+    calls, double = DatabaseCalls(), Doubling()
+    double.gate.set()
+    answers = await asyncio.gather(*(calls.run(double, number) for number in (12, -13, 14)), return_exceptions=True)
+    assert (answers[0], answers[2]) == (24, 28)
+    assert isinstance(answers[1], ValueError)
+
+
+async def test_a_database_that_is_away_is_asked_once() -> None:
+    """Whoever asked is told; nobody waits for it many times over."""
+    calls, double = DatabaseCalls(), Doubling()
+    double.gate.set()
+    asked = [asyncio.create_task(calls.run(double, number)) for number in (6, -7, 8)]
+    for task in asked:
+        with pytest.raises(OperationalError):
+            await task
+    assert double.batches == [[6, -7, 8]]
