@@ -85,10 +85,10 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         answers: list[bool] = []
         for claim, result in ended:
             if claim.digest_id is not None:
-                values = {**_end_of(claim, result), "attempts": F("attempts") - (not result.is_counted)}
+                values = {**_end_of(claim, result), "attempts": F("attempts") - int(not result.is_counted)}
                 answers.append(_held(claim).update(**values) > 0)
             elif (row := held.pop((claim.delivery_id, claim.holder), None)) is not None:
-                row.attempts -= not result.is_counted
+                row.attempts -= int(not result.is_counted)
                 for name, value in _end_of(claim, result).items():
                     setattr(row, name, value)
                 if row.due_at is not None:
