@@ -1,6 +1,9 @@
 """Digests: one message a window with what is still unread, and never a second one."""
 
+import concurrent.futures
 import datetime
+import itertools
+import zoneinfo
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,13 @@ import pytest
 import redis
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connections
 from django.utils import timezone
 
 from notifications import services
 from notifications.bot import Bot
+from notifications.claims import Claim
+from notifications.handlers import StreamedNotification
 from notifications.kinds import find_kind, render_digest
 from notifications.models import Delivery, Digest, Notification
 from notifications.outbox import envelopes_of
@@ -101,6 +107,25 @@ def test_one_claim_holds_all_that_is_unread(redis_client: redis.Redis, keys: Key
     assert ends() == [("sending", ""), skipped, skipped, ("sending", "")]
 
 
+def test_several_bots_claim_it_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Handed out at the same time by each of its notifications: one of them sends all."""
+    tell(alice, "1", "2", "3", "4")
+    planned(redis_client, keys)
+    Delivery.objects.update(digest=Digest.objects.earliest("id"))
+    pass_time(hours=2)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(_begun_in_thread, streamed(redis_client, keys)))
+    (claim,) = itertools.chain.from_iterable(found)
+    assert len(claim.notification_ids) == 4
+
+
+def _begun_in_thread(notification: StreamedNotification) -> tuple[Claim, ...]:
+    try:
+        return begun(notification)
+    finally:
+        connections.close_all()
+
+
 def test_an_empty_digest_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
     """All was read."""
     tell(alice, "1", "2")
@@ -122,6 +147,18 @@ def test_what_comes_after_the_claim_goes_into_the_next(redis_client: redis.Redis
     first, second = Digest.objects.order_by("ends_at")
     assert second.ends_at - first.ends_at == datetime.timedelta(hours=1)
     assert [each.digest_id for each in Delivery.objects.order_by("id")] == [first.pk, second.pk]
+
+
+def test_a_day_ends_at_the_users_own_hour(signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """In the time zone that the project tells of the user."""
+    zone = {"DIGEST_HOUR": 8, "TIME_ZONE_OF": "tests.integration.test_digests.kolkata"}
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, **zone}
+    declare(key="comments", digest={"email": "daily"})
+    services.notify(alice, "x", kind="comments")
+    planned(redis_client, keys)
+    ends_at = Digest.objects.get().ends_at
+    assert ends_at.astimezone(zoneinfo.ZoneInfo("Asia/Kolkata")).time() == datetime.time(8)
+    assert timezone.now() < ends_at <= timezone.now() + datetime.timedelta(days=1)
 
 
 async def test_one_message_tells_of_all(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
