@@ -49,16 +49,20 @@ def _run_all(plan: list[tuple[str, int]], options: argparse.Namespace, console: 
     with bar, ThreadPoolExecutor(options.jobs) as pool:
         task = bar.add_task("starting", total=len(plan))
         runs = [pool.submit(run, name, seed, calls=options.calls, log=options.logs) for name, seed in plan]
-        for each in as_completed(runs):
-            outcome = each.result()
-            outcomes.append(outcome)
-            if options.calls == CALLS and not options.discard:
-                # At once: a run that is broken off has not been for nothing.
-                results.keep([outcome])
-            said = f"{outcome.row}, seed {outcome.seed}: {outcome.error.partition(chr(10))[0] or 'well'}"
-            bar.update(task, advance=1, description=said)
-            if not console.is_terminal:
-                console.print(f"{said}, {outcome.seconds} s", markup=False, soft_wrap=True)
+        try:
+            for each in as_completed(runs):
+                outcome = each.result()
+                outcomes.append(outcome)
+                if options.calls == CALLS and not options.discard:
+                    # At once: a run that is broken off has not been for nothing.
+                    results.keep([outcome])
+                said = f"{outcome.row}, seed {outcome.seed}: {outcome.error.partition(chr(10))[0] or 'well'}"
+                bar.update(task, advance=1, description=said)
+                if not console.is_terminal:
+                    console.print(f"{said}, {outcome.seconds} s", markup=False, soft_wrap=True)
+        finally:
+            # Ctrl-C: those that run come to their end, the others do not begin.
+            pool.shutdown(wait=False, cancel_futures=True)
     return outcomes
 
 
