@@ -99,11 +99,13 @@ class Recorder:
 
 
 @contextlib.asynccontextmanager
-async def working(url: str, keys: Keys, handler: Handler, **options: Any) -> AsyncIterator[StreamWorker]:
-    """A running worker; it is stopped at the end."""
+async def working(
+    url: str, keys: Keys, handler: Handler, *, publisher_url: str = "", **options: Any
+) -> AsyncIterator[StreamWorker]:
+    """A running worker; it is stopped at the end. With `publisher_url`, only its reads go to `url`."""
     options = {"group": GROUP, "backoff": Backoff(base_seconds=0.01, cap_seconds=0.05), **options}
     group = options.pop("group")
-    reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+    reader, publisher = connections.async_reader(url), connections.async_publisher(publisher_url or url)
     worker = StreamWorker(
         reader,
         keys.stream(STREAM),

@@ -9,6 +9,7 @@ import redis
 
 from realtime import connections
 from realtime.keys import Keys
+from realtime.streams import StreamWorker, group
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
@@ -125,23 +126,13 @@ async def test_killed_connections_lose_nothing(
 
 
 async def test_entries_whose_delivery_was_lost_on_the_way_are_read_again(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """Redis handed them out, the answer never arrived: the own pending list has them, no lease is waited for."""
     handler = Recorder()
-    async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **PATIENT) as worker:
-        await worker.wait_ready()
-        await wait_until(lambda: blocked_reader(redis_client))
-        take, answers = worker._group.take, []
-
-        async def take_and_note(*arguments: Any, **options: Any) -> Any:
-            answers.append(await take(*arguments, **options))
-            return answers[-1]
-
-        # So that the connection of the next read is there when the network fails.
-        monkeypatch.setattr(worker._group, "take", take_and_note)
-        worker._bell.ring()
-        await wait_until(lambda: answers)
+    options = {**PATIENT, "publisher_url": redis_server.url}
+    async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **options) as worker:
+        await wait_idle(worker, proxy, redis_client)
         proxy.go_deaf()
         append(redis_client, keys, "lost on the way")
         worker._bell.ring()
@@ -153,18 +144,21 @@ async def test_entries_whose_delivery_was_lost_on_the_way_are_read_again(
 
 
 async def test_a_connection_that_has_gone_deaf_is_noticed(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A reader has no socket timeout, yet no read waits for longer than its block and a few seconds."""
+    """A reader has no socket timeout, yet no read waits for longer than its block and a grace."""
+    monkeypatch.setattr(group, "READ_GRACE_SECONDS", 0.5)
     handler = Recorder()
-    options = {**PATIENT, "block_seconds": 0.5}
+    options = {**PATIENT, "block_seconds": 0.5, "publisher_url": redis_server.url}
     async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **options) as worker:
-        await worker.wait_ready()
-        await wait_until(lambda: blocked_reader(redis_client))
+        await wait_idle(worker, proxy, redis_client)
         proxy.go_deaf()
         append(redis_client, keys, "one")
-        # The reader's grace, then the publisher's socket timeout: both of its connections are deaf.
-        await wait_until(lambda: worker.statistics().handled_count == 1, seconds=20)
+        await wait_until(lambda: worker.statistics().handled_count == 1)
     assert handler.names == ["one"]
     assert outage_lines(caplog) == AWAY_AND_BACK
 
@@ -227,6 +221,19 @@ async def test_an_entry_that_ends_while_the_own_pending_list_is_read_is_not_hand
         append(redis_client, keys, "two")
         await wait_until(lambda: worker.statistics().handled_count == 2)
     assert handler.names == ["one", "two"]
+
+
+async def wait_idle(worker: StreamWorker, proxy: Proxy, client: redis.Redis) -> None:
+    """Wait until the worker waits on one connection, and has another one for its next read."""
+
+    def has_both() -> bool:
+        if proxy.accepted_count == 2 and blocked_reader(client):
+            return True
+        worker._bell.ring()
+        return False
+
+    await worker.wait_ready()
+    await wait_until(has_both)
 
 
 def blocked_reader(client: redis.Redis) -> str | None:
