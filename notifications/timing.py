@@ -82,13 +82,21 @@ def quiet_end(
     now: datetime.datetime, starts: datetime.time, ends: datetime.time, zone: datetime.tzinfo
 ) -> datetime.datetime | None:
     """When the quiet hours end in which `now` lies, in UTC; None if it lies in none. Equal times are no hours."""
-    time = now.astimezone(zone).time()
-    is_quiet = starts <= time < ends if starts <= ends else time >= starts or time < ends
-    return _next(now, ends, zone) if is_quiet else None
+
+    def is_quiet(moment: datetime.datetime) -> bool:
+        time = moment.astimezone(zone).time()
+        return starts <= time < ends if starts <= ends else time >= starts or time < ends
+
+    if not is_quiet(now):
+        return None
+    # In the night in which the clocks go back they may show the end twice; in the other one not at all: then it is the
+    # time that they would have shown.
+    found = (_next(now, ends.replace(fold=fold), zone) for fold in (0, 1))
+    return min(end for end in found if not is_quiet(end))
 
 
 def _next(now: datetime.datetime, time: datetime.time, zone: datetime.tzinfo) -> datetime.datetime:
-    """The first moment after `now` at which the clocks of `zone` show `time`."""
+    """The first moment after `now` at which the clocks of `zone` show `time`; once a day, as its `fold` says."""
     day = now.astimezone(zone).date()
     for days in range(3):
         found = datetime.datetime.combine(day + datetime.timedelta(days=days), time, zone).astimezone(datetime.UTC)

@@ -118,6 +118,29 @@ def test_quiet_hours_within_a_day(now: str, end: str | None) -> None:
     assert quiet_end(moment, clock("13:00"), clock("14:00"), BERLIN) == (end and utc(f"2026-11-21T{end}"))
 
 
+@pytest.mark.parametrize(
+    ("now", "end"),
+    [
+        ("2026-10-25T00:10", "2026-10-25T00:30"),
+        ("2026-10-25T00:40", None),
+        ("2026-10-25T01:10", "2026-10-25T01:30"),
+        ("2026-10-25T01:30", None),
+        ("2026-03-29T00:45", "2026-03-29T01:30"),
+        ("2026-03-29T01:30", None),
+    ],
+)
+def test_quiet_hours_while_the_clocks_change(now: str, end: str | None) -> None:
+    """Half past two comes twice in one night of the year, and not at all in another; neither lasts a day longer."""
+    assert quiet_end(utc(now), clock("22:00"), clock("02:30"), BERLIN) == (end and utc(end))
+
+
+def test_a_daily_digest_comes_once_a_day_while_the_clocks_change() -> None:
+    """Its hour comes twice in one night."""
+    first = window_end(utc("2026-10-24T12:00"), "daily", BERLIN, hour=2)
+    assert first == utc("2026-10-25T00:00")
+    assert window_end(first, "daily", BERLIN, hour=2) == utc("2026-10-26T01:00")
+
+
 def test_equal_times_are_no_quiet_hours() -> None:
     """Rather than all day."""
     assert quiet_end(NOW, clock("12:30"), clock("12:30"), ZoneInfo("UTC")) is None
