@@ -227,7 +227,7 @@ def read_delivery_hours(now: datetime.datetime) -> tuple[DeliveryHour, ...]:
 
 def read_deliveries() -> tuple[DeliveryCounts, ...]:
     """Count the deliveries of each transport by their state, in one query; those that are finished by an index."""
-    by_state = Delivery.objects.order_by().values("transport", "state").annotate(count=Count("pk"))
+    by_state = Delivery.objects.order_by().values("transport", "state").annotate(count=Count("*"))
     # One statement, so that what ends meanwhile is in one of the halves.
     halves = by_state.filter(due_at=None).union(by_state.filter(due_at__isnull=False), all=True)
     found: dict[str, dict[str, int]] = {}

@@ -143,6 +143,8 @@ class DigestAdmin(HistoryAdmin):
     list_display = ("recipient", "kind", "transport", "ends", "state_badge", "parts")
     list_filter = (TransportFilter, "ends_at")
     list_select_related = ("recipient",)
+    # Those that go out last, of nearly all; the time itself has no index.
+    ordering = ("-pk",)
     search_fields = ("recipient", "kind", "key")
     search_help_text = "Recipient’s name or e-mail, kind, or the key that the provider was given"
     fields = ("recipient", "kind", "transport", "ends", "state_badge", "closed", "key", "parts")

@@ -75,7 +75,7 @@ class HistoryAdmin(ModelAdmin):
     # Counts beside each filter would count every row.
     show_facets = admin.ShowFacets.NEVER
     # Only what an index keeps in order.
-    sortable_by: ClassVar[Sequence[str]] = ("created",)
+    sortable_by: ClassVar[tuple[str, ...]] = ("created",)
 
     class Media:
         css = {"all": ("notifications/admin.css",)}  # noqa: RUF012 (Django's way of saying it)

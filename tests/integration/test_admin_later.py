@@ -103,7 +103,7 @@ def test_a_replaced_notification_says_so_and_the_newer_one_what_it_replaced(admi
 
 
 def test_digests_are_listed_with_their_state_and_their_deliveries(admin_client: Client, alice: User) -> None:
-    """Open, due or closed; as many queries for many as for one."""
+    """Open, due or closed, the latest first; each leads to what became of what it holds."""
     now = timezone.now()
     times = (("open", now + DAY, None), ("due", now - DAY, None), ("closed", now - 2 * DAY, now))
     for number, (_, ends_at, closed_at) in enumerate(times):
@@ -114,7 +114,7 @@ def test_digests_are_listed_with_their_state_and_their_deliveries(admin_client: 
             told = services.notify(alice, f"News {number} {part}").notifications.get()
             Delivery.objects.create(notification=told, transport="console", digest=digest)
     text = re.sub(" +", " ", plain(page(admin_client, f"{ADMIN}/digest/?q=alice")))
-    assert re.findall(r"(open|due|closed) (\d+) ", text) == [("open", "1"), ("due", "2"), ("closed", "3")]
+    assert re.findall(r"(open|due|closed) (\d+) ", text) == [("closed", "3"), ("due", "2"), ("open", "1")]
     digest = Digest.objects.get(closed_at=now)
     (link,) = re.findall(
         r'href="([^"]*digest__id__exact=[^"]*)"', page(admin_client, f"{ADMIN}/digest/{digest.pk}/change/")
