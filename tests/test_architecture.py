@@ -147,7 +147,7 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     commands = {
         path.stem
         for path in ROOT.glob("*/**/management/commands/*.py")
-        if path.stem != "__init__" and not {".venv", "var"} & set(path.parts)
+        if path.stem != "__init__" and not {".venv", "var", "site-packages"} & set(path.parts)
     }
     assert {name.split()[0] for name in first_column("commands.md")} == commands
 
