@@ -27,20 +27,20 @@ from notifications.handlers import StreamedNotification
 from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
 from notifications.planning import plan, quiet_until
-from realtime.exceptions import EntryRejected
+from realtime.exceptions import EntryRejected, PermanentError
 
 __all__ = ["begin", "begin_many"]
 
 State = Delivery.State
 
 # The job; nothing if the notification has been deleted, or its user; or why there is none.
-type Answer = Job | EntryRejected | None
+type Answer = Job | PermanentError | None
 
 
 def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Job | None:
-    """`begin_many` for one. Raises EntryRejected."""
+    """`begin_many` for one. Raises PermanentError."""
     (answer,) = begin_many([Handed(notification=notification, entry_id=entry_id, attempt=attempt)])
-    if isinstance(answer, EntryRejected):
+    if isinstance(answer, PermanentError):
         raise answer
     return answer
 
@@ -51,7 +51,8 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
 
     Returns:
         The answer to each: what to do now; None if the notification has been deleted, or its user; EntryRejected if the
-        notification is another user's.
+        notification is another user's; PermanentError if a delivery was given up with this very entry, and who did so
+        was killed before it was a dead letter.
     """
     found = _find(handed)
     answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
@@ -80,15 +81,17 @@ def _check(each: Handed, found: Notification | None) -> Notification | EntryReje
     return found
 
 
-def _begin(jobs: Sequence[tuple[Handed, Notification]]) -> list[Job]:
+def _begin(jobs: Sequence[tuple[Handed, Notification]]) -> list[Job | PermanentError]:
     notifications = {found.pk: found for _, found in jobs}
-    # Planning writes `dispatched_at` with the rows.
+    # Planning writes `dispatched_at` with the rows. What had it before there were rows is planned too, and whom nothing
+    # reached is asked again: neither is handed out twice in the ordinary way.
     known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
-    _plan([found for found in notifications.values() if found.dispatched_at is None])
+    _plan([found for found in notifications.values() if found.pk not in known])
     for each, found in jobs:
         _reopen_dead_letter(each, known.get(found.pk, []))
+    given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
     quiet = {pk for pk, found in notifications.items() if _hold_back(found, known.get(pk, []))}
-    awake = [(each, found) for each, found in jobs if found.pk not in quiet]
+    awake = [(each, found) for each, found in jobs if found.pk not in quiet and id(each) not in given_up]
     claims, left = _claim(awake)
     for at, (each, found) in enumerate(awake):
         for digest_id, transport in {
@@ -97,7 +100,7 @@ def _begin(jobs: Sequence[tuple[Handed, Notification]]) -> list[Job]:
             _claim_digest(each, digest_id, transport, claims[at], left[at])
     begun = {id(each): (claims[at], left[at]) for at, (each, _) in enumerate(awake)}
     return [
-        Job(recipient=found.recipient, claims=tuple(mine), left=tuple(waiting))
+        given_up.get(id(each)) or Job(recipient=found.recipient, claims=tuple(mine), left=tuple(waiting))
         for each, found in jobs
         for mine, waiting in [begun.get(id(each), ([], []))]
     ]
@@ -108,7 +111,7 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     if not notification_ids:
         return found
     mine = rows().filter(notification_id__in=notification_ids)
-    for row in mine.only("notification_id", "transport", "digest_id", "dead_letter"):
+    for row in mine.only("notification_id", "transport", "digest_id", "dead_letter", "answer"):
         found.setdefault(row.notification_id, []).append(row)
     return found
 
@@ -128,6 +131,14 @@ def _reopen_dead_letter(each: Handed, known: Sequence[Delivery]) -> None:
         return
     if any(row.digest_id is not None or row.dead_letter == each.entry_id for row in known):
         reopen(_parts_of(known).filter(dead_letter=each.entry_id))
+
+
+def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | None:
+    """What made this entry a dead letter, if that was written down and then its bot was killed."""
+    if each.attempt == 1 or each.only:
+        return None
+    answers = [f"{row.transport}: {row.answer}" for row in known if row.dead_letter == each.entry_id]
+    return PermanentError("; ".join(answers)) if answers else None
 
 
 def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
@@ -199,8 +210,10 @@ def _claim_digest(each: Handed, digest_id: int, transport: str, claims: list[Cla
     if digest.closed_at is None:
         digest.closed_at = timezone.now()
         digest.save(using=database(), update_fields=["closed_at"])
-    gone = Notification.objects.using(database()).exclude(read_at=None, archived_at=None)
-    skip(_due(mine).filter(notification__in=gone), "read before it was due")
+    # By their ids: within one statement a database may look through all notifications that were ever read.
+    ids = list(_due(mine).values_list("notification_id", flat=True))
+    gone = Notification.objects.using(database()).filter(pk__in=ids).exclude(read_at=None, archived_at=None)
+    skip(_due(mine).filter(notification__in=list(gone.values_list("pk", flat=True))), "read before it was due")
     holder = _take(_due(mine))
     parts = list(mine.filter(holder=holder).order_by("notification_id")) if holder else []
     if parts:

@@ -58,10 +58,18 @@ class DatabaseCalls:
             while self._waiting:
                 asked, self._waiting = self._waiting, {}
                 calls = [(function, [item for _, item in items]) for function, items in asked.items()]
-                results = await visit(calls)
-                for items, answers in zip(asked.values(), results, strict=True):
-                    for (future, _), answer in zip(items, answers, strict=True):
-                        _settle(future, answer)
+                try:
+                    results = await visit(calls)
+                    settled = [
+                        (future, answer)
+                        for items, answers in zip(asked.values(), results, strict=True)
+                        for (future, _), answer in zip(items, answers, strict=True)
+                    ]
+                except Exception as error:
+                    # The visit itself failed: whoever waits is told, or would wait for ever.
+                    settled = [(future, error) for items in asked.values() for future, _ in items]
+                for future, answer in settled:
+                    _settle(future, answer)
         finally:
             self._visits = None
 

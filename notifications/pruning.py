@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from django.db import router, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
 
 from notifications.models import Delivery, Digest, Event, Notification
+from notifications.refill import LOST_SECONDS
 
 __all__ = ["Pruned", "count_old", "prune"]
 
@@ -43,7 +45,8 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
         What each portion deleted. Whoever stops asking stops it.
 
     Guarantees:
-        What is unfinished stays: deliveries that are pending or being sent, events in the outbox or waiting.
+        What is unfinished stays: deliveries that are pending or being sent, events in the outbox or waiting, and for
+        LOST_SECONDS what no bot has looked at (longer, and there is no bot).
     """
     database = router.db_for_write(Notification)
     last_id = 0
@@ -80,4 +83,6 @@ def _old(before: datetime.datetime, *, only_read: bool) -> QuerySet[Notification
     rows = Notification.objects.using(router.db_for_write(Notification)).filter(
         ~Exists(unfinished), created_at__lt=before, event__published_at__isnull=False
     )
+    lost = timezone.now() - datetime.timedelta(seconds=LOST_SECONDS)
+    rows = rows.filter(Q(dispatched_at__isnull=False) | Q(created_at__lt=lost))
     return rows.filter(Q(read_at__isnull=False) | Q(archived_at__isnull=False)) if only_read else rows

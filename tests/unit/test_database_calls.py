@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -63,3 +64,12 @@ async def test_a_database_that_is_away_is_asked_once() -> None:
         with pytest.raises(OperationalError):
             await task
     assert double.batches == [[6, -7, 8]]
+
+
+async def test_whoever_waits_is_told_when_a_visit_fails() -> None:
+    """A function that does not answer to each item, say; and the next call is answered."""
+    calls = DatabaseCalls()
+    mute: Any = lambda items: []  # noqa: E731 - a function that breaks its contract
+    answers = await asyncio.gather(calls.run(mute, 1), calls.run(mute, 2), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ValueError, ValueError]
+    assert await calls.run(lambda numbers: [2 * number for number in numbers], 3) == 6
