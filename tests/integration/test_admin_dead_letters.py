@@ -17,7 +17,7 @@ from realtime.keys import Keys
 from tests.redis_server import RedisServer
 from tests.staff import make_staff, page
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 URL = "/admin/notifications/delivery/dead-letters/"
 STREAM, GROUP = "notifications", "bot"
 
