@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from typing import Any, Literal
 
 from channels.db import database_sync_to_async
@@ -161,13 +162,14 @@ class Subscriber:
 
     async def _sweep(self) -> None:
         while True:
+            asked_at = time.monotonic()
             try:
                 # Not in the thread in which all other database work of the process queues up.
                 released = await database_sync_to_async(schedule.release, thread_sensitive=False)(SWEEP_LIMIT)
                 count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
                 await database_sync_to_async(refill.refill, thread_sensitive=False)()
             except StreamUnavailable as error:
-                self._redis_outage.begin(error)
+                self._redis_outage.begin(error, asked_at=asked_at)
             except DATABASE_AWAY as error:
                 self._database_outage.begin(error)
             else:

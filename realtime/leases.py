@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -126,12 +127,13 @@ class Lease:
         """Wait for a quarter of the lease and renew it. False when it is over."""
         loop = asyncio.get_running_loop()
         await asyncio.wait([task], timeout=self._ttl_seconds / 4)
+        asked_at = time.monotonic()
         try:
             # Of several tries, none may wait for Redis beyond the end of the lease.
             async with asyncio.timeout_at(self._held_until):
                 if not await self.acquire():
                     return False
-                self._outage.over()
+                self._outage.over(asked_at=asked_at)
         except REDIS_ERRORS as error:
-            self._outage.begin(error)
+            self._outage.begin(error, asked_at=asked_at)
         return loop.time() < self._held_until

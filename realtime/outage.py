@@ -6,6 +6,7 @@ Owns the log lines and the waits of an outage. Does not own what is tried again.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -36,45 +37,62 @@ class Outage:
         self._backoff = backoff or Backoff()
         # When it went away, on the monotonic clock; None while it is there.
         self._since: float | None = None
+        # When it last worked.
+        self._worked_at = -math.inf
 
     @property
     def is_on(self) -> bool:
         """Whether it is away."""
         return self._since is not None
 
-    def begin(self, error: BaseException) -> None:
-        """It failed with `error`: say so, if it is news."""
-        if self._since is None:
+    def begin(self, error: BaseException, *, asked_at: float | None = None) -> None:
+        """
+        It failed with `error`: say so, if it is news.
+
+        Args:
+            asked_at: When it was asked for what failed, by `time.monotonic`: that is no news if it has worked since.
+        """
+        if self._since is None and (asked_at is None or asked_at >= self._worked_at):
             self._since = time.monotonic()
             logger.warning(
                 "%s is away (%s: %s): trying again until it is back", self._what, type(error).__name__, error
             )
 
-    def over(self) -> None:
-        """It worked: say so, if it is news."""
+    def over(self, *, asked_at: float | None = None) -> None:
+        """
+        It worked: say so, if it is news.
+
+        Args:
+            asked_at: When it was asked for what worked: that is no news if it has failed since.
+        """
+        if self._since is not None and asked_at is not None and asked_at < self._since:
+            return
+        self._worked_at = time.monotonic()
         if self._since is not None:
             logger.warning("%s: back after %.1f s", self._what, time.monotonic() - self._since)
             self._since = None
 
-    async def wait(self, error: BaseException, attempt: int) -> None:
+    async def wait(self, error: BaseException, attempt: int, *, asked_at: float | None = None) -> None:
         """
         It failed with `error`: say so, if it is news, and sleep before the next try, with full jitter.
 
         Args:
             attempt: How many tries of this user have failed in a row before this one.
+            asked_at: As in `begin`.
         """
-        self.begin(error)
+        self.begin(error, asked_at=asked_at)
         await asyncio.sleep(self._backoff.delay_seconds(attempt))
 
     async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Send a Redis command that may be sent twice until Redis has taken it, and return its answer."""
         failures = 0
         while True:
+            asked_at = time.monotonic()
             try:
                 answer = await command(*arguments)
             except REDIS_ERRORS as error:
-                await self.wait(error, failures)
+                await self.wait(error, failures, asked_at=asked_at)
                 failures += 1
             else:
-                self.over()
+                self.over(asked_at=asked_at)
                 return answer

@@ -1,6 +1,7 @@
 """An outage is said once when it begins and once when it is over."""
 
 import logging
+import time
 
 import pytest
 import redis
@@ -25,6 +26,22 @@ async def test_an_outage_is_said_once_whoever_meets_it(caplog: pytest.LogCapture
     assert begin.getMessage() == "Redis is away (ConnectionError: refused): trying again until it is back"
     assert end.getMessage().startswith("Redis: back after 0.")
     assert begin.levelno == end.levelno == logging.WARNING
+
+
+async def test_a_failure_that_comes_late_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Of two calls that were made during an outage, one may fail after the other has worked; or the other way round."""
+    outage = Outage("Redis")
+    asked_at = time.monotonic()
+    outage.begin(redis.ConnectionError("refused"), asked_at=asked_at)
+    outage.over()
+    outage.begin(redis.TimeoutError("too slow"), asked_at=asked_at)
+    assert not outage.is_on
+    assert len(caplog.records) == 2
+    outage.begin(redis.ConnectionError("refused"), asked_at=time.monotonic())
+    assert outage.is_on
+    outage.over(asked_at=asked_at)
+    assert outage.is_on
+    assert len(caplog.records) == 3
 
 
 async def test_a_command_is_sent_until_it_is_taken() -> None:
