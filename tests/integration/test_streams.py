@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -134,6 +137,48 @@ async def test_every_entry_goes_to_one_of_several_workers_of_a_group(
         await wait_until(lambda: len(handlers[0].names) + len(handlers[1].names) == len(handlers[2].names) == 200)
     assert sorted(handlers[0].names + handlers[1].names) == sorted(handlers[2].names)
     assert handlers[2].names == [str(number) for number in range(200)]
+
+
+async def test_every_step_of_an_entry_is_one_call(keys: Keys) -> None:
+    """Taken, handled, put off, buried: only scripts move entries, so no death between two commands loses one."""
+
+    def fail(name: str) -> None:
+        if name == "bad":
+            raise ValueError(name)
+
+    handler = Recorder(fail=fail)
+    with RedisServer() as server, redis.Redis.from_url(server.url) as client, client.monitor() as monitor:
+        append(client, keys, "good", "bad")
+        async with working(server.url, keys, handler, max_attempts=2) as worker:
+            await wait_until(lambda: worker.statistics().dead_count == 1 and worker.statistics().handled_count == 1)
+        client.echo("done")
+        commands: list[Any] = []
+        while not commands or commands[-1]["command"] != "ECHO done":
+            commands.append(monitor.next_command())
+    sent = {each["command"].split()[0].upper() for each in commands if each["client_type"] != "lua"}
+    moved = {each["command"].split()[0].upper() for each in commands if each["client_type"] == "lua"}
+    moves = {"XREADGROUP", "XACK", "ZADD", "HSET", "HDEL"}
+    assert moves <= moved
+    assert not sent & (moves | {"XCLAIM", "XAUTOCLAIM", "XDEL", "XTRIM", "ZREM"})
+    assert "EVALSHA" in sent
+
+
+async def test_a_worker_is_named_after_its_host_and_process(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """And at random beside that: no two are ever one, and an operator knows where to look."""
+    async with (
+        working(redis_server.url, keys, Recorder()) as one,
+        working(redis_server.url, keys, Recorder()) as other,
+    ):
+        await one.wait_ready()
+        await other.wait_ready()
+        await wait_until(lambda: sorted(consumers(redis_client, keys)) == sorted([one.consumer, other.consumer]))
+    beginning = f"{socket.gethostname()}-{os.getpid()}-"
+    assert one.consumer.startswith(beginning)
+    assert other.consumer.startswith(beginning)
+    assert one.consumer != other.consumer
+    assert consumers(redis_client, keys) == []
 
 
 async def test_stopping_finishes_what_is_in_a_handler_and_reads_no_more(
