@@ -22,7 +22,6 @@ from notifications.lanes import Lanes
 from notifications.models import Delivery
 from notifications.outbox import envelopes_of
 from notifications.transports import Address, AddressGone, Message, Transport, get_transports
-from notifications.transports.base import ADDRESS_LIMIT
 from realtime.backoff import Backoff
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
@@ -231,8 +230,7 @@ class Bot:
             if index and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:
-                async with asyncio.timeout(transport.timeout_seconds):
-                    answers.append(await transport.send(message, address))
+                answers.append(await transport.send_in_time(message, address))
                 outcomes[address.key] = "sent"
             except AWAY:
                 raise
@@ -279,7 +277,7 @@ def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Cl
     if transport is None:
         return _Ready(transport=None, claim=claim)
     try:
-        addresses = list(transport.find_addresses(job.recipient))[:ADDRESS_LIMIT]
+        addresses = transport.addresses_of(job.recipient)
         message = _message(transport, handed.notification, job, claim)
     except Exception as error:
         return _Ready(transport=transport, claim=claim, error=error)
@@ -317,7 +315,7 @@ def _end(outcomes: dict[str, str], answers: list[str]) -> Result:
         state = State.SENT
     else:
         state = State.SKIPPED
-        answers = answers or ["the recipient has no address there"]
+        answers = answers or ["the recipient has no address there, or may not sign in"]
     return Result(state=state, answer="; ".join(answers), outcomes=outcomes)
 
 

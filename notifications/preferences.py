@@ -20,7 +20,9 @@ from notifications.exceptions import InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.transports.base import ADDRESS_LIMIT
+from notifications.transports.http import check_url
 from notifications.transports.registry import get_transports
+from realtime.exceptions import PermanentError
 
 __all__ = [
     "Choice",
@@ -188,15 +190,23 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
             `auth`. An endpoint that another user had is this user's now: it is one browser.
 
     Raises:
-        InvalidPreference: It is not that.
+        InvalidPreference: It is not that, or the user has ten browsers already.
     """
     keys = subscription.get("keys")
     keys = keys if isinstance(keys, Mapping) else {}
     endpoint = _text_of(subscription.get("endpoint"), ADDRESS_LENGTH)
     p256dh, auth = _text_of(keys.get("p256dh"), P256DH_LENGTH), _text_of(keys.get("auth"), AUTH_LENGTH)
-    row, _ = PushSubscription.objects.using(_database()).update_or_create(
-        endpoint=endpoint, defaults={"user_id": user_id, "p256dh": p256dh, "auth": auth}
-    )
+    try:
+        check_url(endpoint)
+    except PermanentError as error:
+        raise InvalidPreference(f"the endpoint of the push subscription is {error.reason}") from error
+    rows = PushSubscription.objects.using(_database())
+    with transaction.atomic(using=_database()):
+        if rows.filter(user_id=user_id).exclude(endpoint=endpoint).count() >= ADDRESS_LIMIT:
+            raise InvalidPreference(
+                f"there are {ADDRESS_LIMIT} browsers already: remove one of user.push_subscriptions"
+            )
+        row, _ = rows.update_or_create(endpoint=endpoint, defaults={"user_id": user_id, "p256dh": p256dh, "auth": auth})
     return row
 
 

@@ -1,5 +1,6 @@
 """Receivers for the transports under test: a real HTTP server and a real mail server, each in a thread of its own."""
 
+import asyncio
 import contextlib
 import email
 import threading
@@ -132,22 +133,26 @@ class MailReceiver:
     Attributes:
         answer: What it says to a message; one that does not begin with 2 is a refusal.
         answer_to_recipient: Likewise to RCPT TO.
+        thinks_seconds: How long it takes over each of the two.
     """
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
         self.answer = "250 taken"
         self.answer_to_recipient = ""
+        self.thinks_seconds = 0.0
         self.count = 0
         self._controller = _Controller(self, hostname="127.0.0.1", port=0)
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        await asyncio.sleep(self.thinks_seconds)
         if self.answer_to_recipient:
             return self.answer_to_recipient
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        await asyncio.sleep(self.thinks_seconds)
         self.count += 1
         if self.answer.startswith("2"):
             message = email.message_from_bytes(envelope.content, _class=EmailMessage, policy=default_policy)

@@ -4,6 +4,7 @@ Apprise: Slack, Telegram, Discord, Matrix and a hundred other services, each by 
 Owns which URLs are used. Does not own the services (Apprise does; https://appriseit.com/services/ lists the URLs).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,9 +22,15 @@ __all__ = ["HOSTED_SERVICES", "AppriseTransport"]
 HOSTED_SERVICES = frozenset({"discord", "gchat", "line", "pbul", "pover", "slack", "tgram"})
 
 
+# The call stays in the thread that it is given: Apprise would give it up after a while, and it would go on.
+_ASSET = apprise.AppriseAsset(async_mode=False, service_timeout=0)
+
+
 class AppriseTransport(Transport):
     """
     Args:
+        timeout_seconds: How long a service may be silent; Apprise's own limits, 4 s unless a URL says otherwise, count
+            if they are shorter.
         urls: The project's own services, each of which gets the notifications of everybody.
         user_services: The services (schemas of URLs) that users may give as their destinations.
 
@@ -46,7 +53,7 @@ class AppriseTransport(Transport):
         self._urls = list(urls)
         self._user_services = frozenset(user_services)
         for number, url in enumerate(self._urls):
-            if apprise.Apprise.instantiate(url, suppress_exceptions=True) is None:
+            if _service_of(url) is None:
                 raise ImproperlyConfigured(f"urls[{number}] is no URL that Apprise knows")
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
@@ -64,26 +71,31 @@ class AppriseTransport(Transport):
 
     def check_address(self, address: str) -> None:
         """A URL of one of the services that users may name, without options."""
-        if not self._is_allowed(address) or apprise.Apprise.instantiate(address, suppress_exceptions=True) is None:
+        if not self._is_allowed(address) or _service_of(address) is None:
             services = ", ".join(sorted(self._user_services))
             raise ValueError(f"not a URL, without options, of one of these services: {services}")
 
     def _is_allowed(self, url: str) -> bool:
-        # Options after a "?" are refused: some name files or addresses that Apprise would then read.
-        return url.partition("://")[0].lower() in self._user_services and "?" not in url
+        # Options after a "?" are refused: some name files or addresses that Apprise would then read. And so is what
+        # separates one URL from the next in a list.
+        return url.partition("://")[0].lower() in self._user_services and not re.search(r"[?,\s]", url)
 
     def _notify(self, message: Message, url: str) -> str:
-        service = apprise.Apprise()
-        if not service.add(url):
+        service = _service_of(url)
+        if service is None:
             raise PermanentError("not a URL that Apprise knows")
-        # A little less than the bot waits, so that the thread has ended when the next attempt begins.
-        result = service.notify(
-            body=message.texts.body,
-            title=message.texts.subject,
-            body_format=apprise.NotifyFormat.TEXT,
-            timeout=self.timeout_seconds * 0.9,
+        service.socket_connect_timeout = min(service.socket_connect_timeout, self.timeout_seconds)
+        service.socket_read_timeout = min(service.socket_read_timeout, self.timeout_seconds)
+        # The service, and not its URL, of which Apprise would make several if it looks like a list.
+        result = apprise.Apprise(service).notify(
+            body=message.texts.body, title=message.texts.subject, body_format=apprise.NotifyFormat.TEXT
         )
         said = " ".join(str(entry.message) for entry in result.logs())
         if not result:
             raise OSError(said or "the service did not take it")
         return said or "taken by the service"
+
+
+def _service_of(url: str) -> Any:
+    """None if it is no URL of one service."""
+    return apprise.Apprise.instantiate(url, asset=_ASSET, suppress_exceptions=True)

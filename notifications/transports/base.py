@@ -8,21 +8,26 @@ NOTIFICATIONS["TRANSPORTS"] names it.
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from notifications import conf
 from notifications.envelope import Envelope
 from notifications.models import Destination
 from realtime.exceptions import PermanentError
 
 __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of"]
 
-# The most addresses of one user on one transport; the newest count.
+# The most addresses that one user has on one transport; the newest count.
 ADDRESS_LIMIT = 10
+# The part of a claim's time that a call in a thread may take: what is left is for beginning and for the record.
+CLAIM_PART = 0.8
 # The most threads of one transport: more than there are slots, because a call that was given up may hang on.
 THREADS_LIMIT = 100
+# When the call of this context is given up, and when at the latest, by the event loop's clock.
+_limit: contextvars.ContextVar[tuple[asyncio.Timeout, float]] = contextvars.ContextVar("_limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,8 @@ class Transport:
 
     Args:
         name: Its name in the settings; preferences and deliveries refer to it.
-        timeout_seconds: The longest that one `send` may take.
+        timeout_seconds: The longest that one `send` may take. With calls in a thread, which nobody can end, the longest
+            that the provider may be silent.
 
     Raises:
         ImproperlyConfigured: An option cannot be; a system check says so when the process starts.
@@ -103,9 +109,13 @@ class Transport:
         """
         Where `recipient` is reached; nowhere, and the delivery is skipped.
 
-        Runs in a thread and may use the ORM. At most ADDRESS_LIMIT of them are used.
+        Runs in a thread and may use the ORM. All are used: bound what users can add, as `destinations_of` does.
         """
         raise NotImplementedError
+
+    def addresses_of(self, recipient: Any) -> Sequence[Address]:
+        """What the bot uses: `find_addresses`, and nothing for somebody who may no longer sign in."""
+        return list(self.find_addresses(recipient)) if recipient.is_active else []
 
     async def send(self, message: Message, address: Address) -> str:
         """
@@ -127,6 +137,24 @@ class Transport:
         """
         raise NotImplementedError
 
+    async def send_in_time(self, message: Message, address: Address) -> str:
+        """
+        What the bot calls: `send`, which is given up after `timeout_seconds`.
+
+        A call in a thread goes on all the same, so it is waited for until shortly before the claim lapses, and what
+        came of it counts: another attempt beside it would send twice.
+
+        Raises:
+            TimeoutError: It was given up.
+        """
+        latest = asyncio.get_running_loop().time() + conf.get_settings().delivery_claim_seconds * CLAIM_PART
+        async with asyncio.timeout(self.timeout_seconds) as limit:
+            token = _limit.set((limit, latest))
+            try:
+                return await self.send(message, address)
+            finally:
+                _limit.reset(token)
+
     def check_address(self, address: str) -> None:
         """Refuse what a user gives as an address of theirs. Raises ValueError, which says what is wrong."""
         raise ValueError(f"{self.name} takes no addresses from users")
@@ -134,9 +162,17 @@ class Transport:
     async def in_thread[**Parameters, Answer](
         self, function: Callable[Parameters, Answer], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Answer:
-        """As asyncio.to_thread, in threads of this transport's own: where it hangs, nobody else waits for a thread."""
+        """
+        As asyncio.to_thread, in threads of this transport's own: where it hangs, nobody else waits for a thread.
+
+        Within `send` the call may take until shortly before the claim lapses: give what it calls a timeout of its own.
+        """
         call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        loop = asyncio.get_running_loop()
+        limit, latest = _limit.get((None, 0.0))
+        if limit is not None and not limit.expired():
+            limit.reschedule(latest)
+        return await loop.run_in_executor(self._threads, call)
 
 
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:

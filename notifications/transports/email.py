@@ -8,8 +8,7 @@ import smtplib
 from collections.abc import Iterable
 from typing import Any
 
-from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
+from django.core.mail import EmailMultiAlternatives, mailers
 from django.utils.translation import gettext_lazy as _
 
 from notifications.transports.base import Address, Message, Transport
@@ -27,6 +26,7 @@ class EmailTransport(Transport):
         from_email: The sender; Django's DEFAULT_FROM_EMAIL by default.
         mailer: The alias in Django's MAILERS; its default one by default.
         message_id_domain: The right side of the Message-ID, which is the same in every attempt.
+        timeout_seconds: How long the mail server may be silent. The mail backend's own timeout counts if it is shorter.
 
     Guarantees:
         The message has the delivery's key as its Message-ID, by which mail servers and readers may drop a copy. Where a
@@ -51,15 +51,15 @@ class EmailTransport(Transport):
         self._message_id_domain = message_id_domain
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
-        """The user's e-mail address, unless it is empty or the user may no longer sign in."""
+        """The user's e-mail address, unless it is empty."""
         email = getattr(recipient, recipient.get_email_field_name(), "")
-        return [Address(key="email", value=email)] if email and recipient.is_active else []
+        return [Address(key="email", value=email)] if email else []
 
     async def send(self, message: Message, address: Address) -> str:
         """Hand it to the mail server, in a thread."""
         mail = self._make(message, address.value)
         try:
-            count = await self.in_thread(mail.send, using=self._alias())
+            count = await self.in_thread(self._hand_over, mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException, ValueError) as error:
             if _is_permanent(error):
                 raise PermanentError(_said(error)) from error
@@ -86,9 +86,14 @@ class EmailTransport(Transport):
             mail.attach_alternative(texts.html, "text/html")
         return mail
 
-    def _alias(self) -> str | None:
-        # Projects that still have EMAIL_… settings have no MAILERS, and Django then takes no alias.
-        return (self._mailer or "default") if hasattr(settings, "MAILERS") else None
+    def _hand_over(self, mail: EmailMultiAlternatives) -> int | None:
+        # Where a project still has EMAIL_… settings and no MAILERS, Django makes "default" of them.
+        backend: Any = mailers[self._mailer or "default"]
+        # Without one, which is Django's default, a server that says nothing keeps the thread for ever.
+        if hasattr(backend, "timeout") and (backend.timeout is None or backend.timeout > self.timeout_seconds):
+            backend.timeout = self.timeout_seconds
+        count: int | None = backend.send_messages([mail])
+        return count
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -8,9 +8,13 @@ name is resolved here, addresses that are not public are left out, and the conne
 checked: a name that resolves to something else a moment later changes nothing. Redirects are not followed, of an answer
 only its beginning is read, and no proxy or .netrc of the environment is used. Connections are not kept: a kept one may
 be closed by the other side just when a request is on its way, and nobody would know whether that arrived.
+
+A URL is nearly a password, so nobody logs it: httpx's client does so at INFO, and is left out; its transport is used.
 """
 
 import asyncio
+import base64
+import contextlib
 import datetime
 import email.utils
 import functools
@@ -20,7 +24,6 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 from django.utils import timezone
@@ -36,7 +39,10 @@ ANSWER_LIMIT = 300
 CONNECT_LIMIT = 3
 # 4xx that say "not now" rather than "never".
 TEMPORARY_STATUSES = {408, 425, 429}
-# Where IPv6 addresses carry IPv4 ones, and at which bit: 6to4, NAT64.
+# What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
+# ones and those that carry an IPv4 address in their last bits.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Where IPv6 addresses carry IPv4 ones: 6to4, NAT64.
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -66,39 +72,41 @@ async def post(
         httpx.HTTPError, OSError: It was not reached, or did not answer.
     """
     check_url(url)
-    parts = urlsplit(url)
-    host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = await _resolve(host, port, allow_private=allow_private)
+    target = httpx.URL(url)
+    # As it goes over the wire: a name in other letters is in ASCII here.
+    host = target.raw_host.decode("ascii")
+    addresses = await _resolve(
+        host, target.port or (443 if target.scheme == "https" else 80), allow_private=allow_private
+    )
     last: Exception | None = None
-    async with httpx.AsyncClient(
-        trust_env=False,
-        verify=_tls(),
-        timeout=timeout_seconds,
-        limits=httpx.Limits(max_keepalive_connections=0),
-        headers={"user-agent": "Signalbox", "accept-encoding": "identity"},
-    ) as client:
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncHTTPTransport(trust_env=False, verify=_tls(), limits=limits) as transport:
         for address in addresses[:CONNECT_LIMIT]:
-            checked = httpx.URL(url).copy_with(host=address)
-            # The certificate is checked against the name, as if the name had been connected to.
-            extensions = {"sni_hostname": host}
-            send = {**headers, "host": parts.netloc.rpartition("@")[2]}
+            request = httpx.Request(
+                "POST",
+                target.copy_with(host=address),
+                content=content,
+                headers={**_headers_for(target), **headers},
+                # The certificate is checked against the name, as if the name had been connected to.
+                extensions={"sni_hostname": host, "timeout": httpx.Timeout(timeout_seconds).as_dict()},
+            )
             try:
-                async with client.stream(
-                    "POST", checked, content=content, headers=send, extensions=extensions
-                ) as response:
-                    return await _read(response)
+                response = await transport.handle_async_request(request)
             except httpx.ConnectError as error:
                 # Nothing was sent yet.
                 last = error
+                continue
+            async with contextlib.aclosing(response):
+                return await _read(response)
     raise last or OSError(f"{host} has no address")
 
 
 def check_url(url: str) -> None:
     """Refuse what is no http(s) URL with a host. Raises PermanentError."""
     try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        httpx.URL(url)
+        parsed = httpx.URL(url)
+        has_port = parsed.port is None or 0 < parsed.port < 65_536
+        is_good = parsed.scheme in ("http", "https") and bool(parsed.raw_host) and has_port
     except (ValueError, httpx.InvalidURL) as error:
         raise PermanentError(f"not a URL: {error}") from error
     if not is_good:
@@ -116,6 +124,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if parsed not in _GLOBAL_UNICAST:
+            return False
     return parsed.is_global and not parsed.is_multicast
 
 
@@ -144,6 +154,19 @@ def raise_for_status(answer: Answer) -> None:
 def _tls() -> ssl.SSLContext:
     # Made once: reading the certificates of all authorities takes tens of milliseconds, in which the event loop stands.
     return httpx.create_ssl_context(trust_env=False)
+
+
+def _headers_for(target: httpx.URL) -> dict[str, str]:
+    found = {
+        "host": target.netloc.decode("ascii"),
+        "user-agent": "Signalbox",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+    }
+    if target.username or target.password:
+        pair = f"{target.username}:{target.password}".encode()
+        found["authorization"] = "Basic " + base64.b64encode(pair).decode()
+    return found
 
 
 async def _resolve(host: str, port: int, *, allow_private: bool) -> list[str]:

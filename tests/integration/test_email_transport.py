@@ -1,6 +1,10 @@
 """Email by a real mail server."""
 
+import asyncio
 import datetime
+import smtplib
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +18,7 @@ from realtime.exceptions import PermanentError
 from tests.receivers import MailReceiver, mail_receiver
 
 pytestmark = pytest.mark.database_independent
+MAILER = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}
 KEY = "0123456789abcdef0123456789abcdef"
 TRANSPORT = EmailTransport(name="email", from_email="Shop <shop@example.com>", message_id_domain="example.com")
 
@@ -106,8 +111,28 @@ async def test_what_can_be_no_address_is_refused_for_good(server: MailReceiver) 
     assert server.count == 0
 
 
-def test_who_has_no_address_or_may_not_sign_in_gets_nothing() -> None:
+async def test_a_mail_server_that_says_nothing_is_left(settings: Any) -> None:
+    """By the thread itself, though Django's default is to wait for ever; the project's own timeout may be shorter."""
+    transport = EmailTransport(name="email", timeout_seconds=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {"host": "127.0.0.1", "port": silent.getsockname()[1]}
+        for given, waits_for in (({}, 0.2), ({"timeout": 60}, 0.2), ({"timeout": 0.05}, 0.05)):
+            settings.MAILERS = {"default": {**MAILER, "OPTIONS": {**options, **given}}}
+            started = time.monotonic()
+            with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
+                await asyncio.wait_for(transport.send(message(), to()), 5)
+            assert waits_for <= time.monotonic() - started < waits_for + 2
+
+
+async def test_a_slow_mail_server_is_waited_for(server: MailReceiver) -> None:
+    """What it takes is one mail and one that was sent: nothing else may be tried beside it."""
+    transport = EmailTransport(name="email", timeout_seconds=0.8)
+    server.thinks_seconds = 0.45
+    assert await transport.send_in_time(message(), to()) == "taken by the mail server"
+    assert len(server.messages) == 1
+
+
+def test_who_has_no_address_gets_nothing() -> None:
     """Whatever the field is called."""
     assert [address.value for address in TRANSPORT.find_addresses(User(email="a@example.com"))] == ["a@example.com"]
     assert list(TRANSPORT.find_addresses(User())) == []
-    assert list(TRANSPORT.find_addresses(User(email="a@example.com", is_active=False))) == []

@@ -1,6 +1,8 @@
 """Webhooks to a real receiver, and to where none may be reached."""
 
+import base64
 import datetime
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -176,7 +178,36 @@ async def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://x/", "http://", "http:///x", "//x", "http://x:99999/"])
+async def test_a_url_is_in_no_log(server: HttpReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even at the lowest level: it is nearly a password, and may hold one, which the receiver gets."""
+    caplog.set_level(logging.DEBUG)
+    url = f"http://alice:PASS%40WORD@127.0.0.1:{server.port}/SECRET?token=TOKEN"
+    await OPEN.send(MESSAGE, at(url))
+    (request,) = server.requests
+    assert request.headers["authorization"] == "Basic " + base64.b64encode(b"alice:PASS@WORD").decode()
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+    assert caplog.records
+    for secret in ("PASS", "SECRET", "TOKEN", request.headers["authorization"]):
+        assert secret not in caplog.text
+
+
+async def test_a_name_in_other_letters_is_reached(server: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the letters that the domain name system has for it, on the wire and when it is looked up."""
+    resolve_really = socket.getaddrinfo
+
+    def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        host = "127.0.0.1" if host == "xn--exmple-cua.com" else host
+        return resolve_really(host, port, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    await OPEN.send(MESSAGE, at(f"http://exämple.com:{server.port}/ü"))
+    (request,) = server.requests
+    assert (request.headers["host"], request.path) == (f"xn--exmple-cua.com:{server.port}", "/%C3%BC")
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "gopher://x/", "http://", "http:///x", "//x", "http://x:99999/", "http://☃.net/"]
+)
 async def test_what_is_no_web_address_is_refused(url: str) -> None:
     """When it is given, and when it is used."""
     with pytest.raises(ValueError, match="not a"):

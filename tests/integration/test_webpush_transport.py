@@ -172,6 +172,26 @@ def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
             services.add_push_subscription(alice.pk, wrong)
 
 
+@pytest.mark.parametrize("endpoint", ["file:///etc/passwd", "push.example/abc", "https://", "https://x:99999/"])
+def test_an_endpoint_is_a_web_address(alice: User, endpoint: str) -> None:
+    """It is said at once, and not at the first notification."""
+    with pytest.raises(InvalidPreference, match="the endpoint of the push subscription is not a"):
+        services.add_push_subscription(alice.pk, Browser().subscription(endpoint))
+    assert not PushSubscription.objects.exists()
+
+
+def test_a_user_has_ten_browsers(alice: User, bob: User) -> None:
+    """Those that are there may subscribe again; others find no place, not even one that was somebody else's."""
+    browser = Browser()
+    for number in [*range(10), 3]:
+        services.add_push_subscription(alice.pk, browser.subscription(f"https://push.example/{number}"))
+    services.add_push_subscription(bob.pk, browser.subscription("https://push.example/bob"))
+    for endpoint in ("https://push.example/10", "https://push.example/bob"):
+        with pytest.raises(InvalidPreference, match="there are 10 browsers already: remove one"):
+            services.add_push_subscription(alice.pk, browser.subscription(endpoint))
+    assert (alice.push_subscriptions.count(), bob.push_subscriptions.count()) == (10, 1)
+
+
 @pytest.mark.parametrize("wrong", [{"private_key": "no key"}, {"private_key": ""}, {"subject": "ops"}])
 def test_a_key_that_is_none_is_said_at_the_start(wrong: dict[str, str]) -> None:
     """And not at the first notification."""
