@@ -116,14 +116,14 @@ class Retry(RealtimeError):
     The attempt failed, and whoever refused it says when to try again. It counts as an attempt.
 
     Attributes:
-        after_seconds: How long to wait at least.
+        after_seconds: How long to wait at least; after a week the next attempt comes all the same.
         reason: What was said.
     """
 
     def __init__(self, after_seconds: float, reason: str = "") -> None:
-        self.after_seconds = after_seconds
+        self.after_seconds = float(after_seconds)
         self.reason = reason
-        super().__init__(reason or f"try again after {after_seconds:.1f} s")
+        super().__init__(reason or f"try again after {self.after_seconds:.1f} s")
 
 
 class PermanentError(RealtimeError):

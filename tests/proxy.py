@@ -23,6 +23,8 @@ class Proxy:
         # While cleared, what the server says is swallowed; connections stay open.
         self._hears = asyncio.Event()
         self._hears.set()
+        # While true, whoever connects is hung up on.
+        self._is_away = False
         # How many connections were ever accepted.
         self.accepted_count = 0
         self.url = f"unix://{self._path}"
@@ -53,7 +55,19 @@ class Proxy:
         for writer in self._writers:
             writer.close()
 
+    def go_away(self) -> None:
+        """Close every connection, and each that comes until `come_back()`."""
+        self._is_away = True
+        self.cut()
+
+    def come_back(self) -> None:
+        """Let them connect again."""
+        self._is_away = False
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_away:
+            writer.close()
+            return
         self.accepted_count += 1
         server_reader, server_writer = await asyncio.open_unix_connection(self._target)
         always = asyncio.Event()

@@ -10,17 +10,20 @@ from typing import Any
 
 import redis
 
-from realtime import connections
+from realtime import connections, lua
 from realtime.backoff import Backoff
 from realtime.keys import Keys
 from realtime.streams import Entry, Handler, StreamWorker
+from realtime.streams.group_keys import GroupKeys
 
 __all__ = [
     "Recorder",
     "append",
     "consumers",
     "dead_letters",
+    "end_session",
     "left_count",
+    "line_up",
     "pending_count",
     "worker_process",
     "working",
@@ -57,6 +60,27 @@ def consumers(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[str]:
 def dead_letters(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[dict[bytes, bytes]]:
     """The fields of the group's dead letters, oldest first."""
     return [fields for _, fields in client.xrange(keys.dead_letters(STREAM, group))]
+
+
+def line_up(client: redis.Redis, keys: Keys, key: str, *entries: tuple[str, int, int]) -> None:
+    """Entries in the line of a key, due at once, as workers leave them: (name, attempts, workers that died with it)."""
+    text = """
+        redis.pcall('XGROUP', 'CREATE', stream, group, '$', 'MKSTREAM')
+        for at = 5, #ARGV, 3 do
+          local record = {attempts = ARGV[at + 1], deaths = ARGV[at + 2], seen = ms(now), due_at = 0}
+          line_up('1-' .. (at - 2) / 3, ARGV[4], {'name', ARGV[at], 'of', ARGV[4]}, record)
+        end
+        settle(ARGV[4])
+    """
+    names = GroupKeys(keys.stream(STREAM), GROUP).for_scripts
+    values = [value for entry in entries for value in entry]
+    client.eval(lua.source("streams/shared") + text, len(names), *names, GROUP, "", "", key, *values)
+
+
+def end_session(client: redis.Redis, keys: Keys, worker: StreamWorker) -> None:
+    """Let a worker ask Redis what it holds, as after a connection was lost."""
+    client.set(keys.worker_lease(STREAM, GROUP, worker.consumer), "another", px=60_000)
+    worker._bell.ring()
 
 
 class Recorder:

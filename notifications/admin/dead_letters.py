@@ -34,6 +34,7 @@ REASONS = {
     "failed": "failed in every attempt",
     "rejected": "rejected by its handler",
     "unfinished": "no attempt came to an end",
+    "unreadable": "what was kept of it cannot be read",
 }
 _LETTER_ID = re.compile(r"\d{1,16}(-\d{1,16})?", re.ASCII)
 

@@ -84,8 +84,8 @@ class Attempts:
             backoff=backoff,
         )
         # What Redis handed out again before it confirmed that it had been put back, and what comes behind it, by the id
-        # of the first of each key.
-        self._again: dict[bytes, list[Entry]] = {}
+        # of the first of each key; and whether that is a suspect.
+        self._again: dict[bytes, tuple[list[Entry], bool]] = {}
         # Of those: what a handler was called with in vain, and no attempt is to be counted for.
         self._given_back: list[Entry] = []
         # Finished entries for the next call of `finish`, all of them held.
@@ -128,7 +128,8 @@ class Attempts:
         """
         suspects = list(suspects)
         if not self.hand.is_free_of([*entries, *suspects]):
-            entries, suspects = self._without_known(entries), self._without_known(suspects)
+            entries = self._without_known(entries, are_suspects=False)
+            suspects = self._without_known(suspects, are_suspects=True)
         self.hand.hold(entries)
         self._queue.put(entries)
         self.hand.hold(suspects)
@@ -136,7 +137,7 @@ class Attempts:
             self._queue.put_suspect(entry)
         self._run()
 
-    def _without_known(self, entries: Sequence[Entry]) -> list[Entry]:
+    def _without_known(self, entries: Sequence[Entry], *, are_suspects: bool) -> list[Entry]:
         """Leave out what is in hand already: it was lost, or went back and came again before that was confirmed."""
         unknown: list[Entry] = []
         waiting: dict[bytes, list[Entry]] = {}
@@ -144,7 +145,8 @@ class Attempts:
             if entry.key in waiting:
                 waiting[entry.key].append(entry)
             elif self.hand.has_ending(entry.id):
-                self._again[entry.id] = waiting[entry.key] = [entry]
+                waiting[entry.key] = [entry]
+                self._again[entry.id] = waiting[entry.key], are_suspects
             elif entry.id in self.hand:
                 self.hand.hold([entry])
             else:
@@ -244,6 +246,7 @@ class Attempts:
                     if (entry := self._queue.next_suspect()) is not None:
                         await self._attempt_suspect(entry)
                         self._queue.done([entry])
+                        self._run()
         finally:
             self._suspect_runner = None
 
@@ -283,20 +286,16 @@ class Attempts:
         """Call the handler, again and again while what it needs is away; what it raised, or None if it has not."""
         failures = 0
         while True:
+            if failures or not self._session.is_held:
+                batch = await self._still_held(batch)
+                if not batch:
+                    return None
             try:
                 await self._handler(batch)
             except Unavailable as error:
                 self._handler_outage.begin(error)
                 await self._pause(self._backoff.delay_seconds(failures))
                 failures += 1
-                self._drop([entry.id for entry in batch if self.hand.has_lost(entry.id)])
-                batch = [entry for entry in batch if entry.id in self.hand]
-                if self._stopping.is_set():
-                    # They are left to others.
-                    self._given_back += batch
-                    return None
-                if not batch:
-                    return None
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -308,6 +307,17 @@ class Attempts:
                 self._handler_outage.over()
                 self._finish(batch)
                 return None
+
+    async def _still_held(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        """Wait until an attempt may begin; what is still this worker's then, or nothing if it stops."""
+        await self._session.wait_held(self._stopping)
+        self._drop([entry.id for entry in batch if self.hand.has_lost(entry.id)])
+        batch = [entry for entry in batch if entry.id in self.hand]
+        if self._stopping.is_set():
+            # They are left to others.
+            self._given_back += batch
+            return []
+        return batch
 
     # Ends ------------------------------------------------------------------------------------------------------------
 
@@ -324,8 +334,9 @@ class Attempts:
         self.hand.drop(ids)
         self._changed.set()
         if self._again:
-            for entries in [self._again.pop(id) for id in ids if id in self._again]:
-                self.take(entries[is_done:])
+            for entries, are_suspects in [self._again.pop(id) for id in ids if id in self._again]:
+                left = entries[is_done:]
+                self.take(() if are_suspects else left, left if are_suspects else ())
         if self._is_full:
             self._is_full = False
             self._ring()

@@ -29,7 +29,8 @@ class DeadLetter:
     id: str
     # The entry's.
     entry_id: str
-    # "failed" in every attempt, "rejected" by its handler, or "unfinished": no attempt came to an end.
+    # "failed" in every attempt, "rejected" by its handler, "unfinished": no attempt came to an end, or "unreadable": it
+    # was not kept as workers write it.
     reason: str
     attempts: int
     error: str

@@ -5,6 +5,7 @@ Owns that decision, the wait, and moving an entry to where it belongs. Does not 
 """
 
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Where a handler says when, the next attempts are spread over this share of the wait behind it.
 SPREAD = 0.1
+# No entry waits for longer, whatever its handler says: those behind it wait too.
+RETRY_LIMIT_SECONDS = 7 * 86_400.0
 
 
 class Failures:
@@ -70,7 +73,7 @@ class Failures:
         """
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, PermanentError):
-            await self.give_up(entry, "rejected", error.reason)
+            await self.give_up(entry, "rejected", str(error.reason))
             return False
         if entry.attempt >= self._max_attempts:
             await self.give_up(entry, "failed", text, error)
@@ -113,10 +116,21 @@ class Failures:
         if came_due:
             self._ring()
 
+    def say_unreadable(self, count: int) -> None:
+        """So many entries of lines could not be read, and Redis has made dead letters of them."""
+        self.dead_count += count
+        logger.error(
+            "%d entries of the group %s were kept in a form that cannot be read and are dead letters: "
+            "did another program write to %s?",
+            count,
+            self._group.group,
+            self._group.kept_key,
+        )
+
     async def _put_back(self, key: bytes, moves: list[Move]) -> None:
         """Move entries to the line of their key, with those that wait behind them in hand."""
         while True:
-            moves += (Move(each, each.attempt - 1, 0.0) for each in self._queue.take_followers(key))
+            moves += (Move(each, attempts, 0.0) for each, attempts in self._queue.take_followers(key))
             ids = [move.entry.id for move in moves]
             self._hand.begin_end(ids)
             reconciliation = self._session.reconciliation_count
@@ -136,7 +150,7 @@ class Failures:
         return await self._group.bury(entry, reason=reason, error=error)
 
     def _delay_seconds(self, entry: Entry, error: Exception) -> float:
-        if isinstance(error, Retry) and error.after_seconds is not None:
-            after_seconds = max(0.0, error.after_seconds)
+        if isinstance(error, Retry) and not math.isnan(error.after_seconds):
+            after_seconds = min(max(0.0, error.after_seconds), RETRY_LIMIT_SECONDS)
             return after_seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
         return self._backoff.delay_seconds(entry.attempt - 1)

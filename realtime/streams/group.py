@@ -37,7 +37,13 @@ CALL_LIMIT = 1000
 _ALL = 1_000_000
 
 # Which texts a script stands on, beside "shared".
-_NEEDS = {"take": ("taking",), "own": ("members",), "find_dead": ("members",), "surrender": ("members",)}
+_NEEDS = {
+    "take": ("burying", "taking"),
+    "bury": ("burying",),
+    "own": ("members",),
+    "find_dead": ("members",),
+    "surrender": ("members",),
+}
 
 
 def script_text(name: str) -> str:
@@ -72,6 +78,8 @@ class ConsumerGroup:
     ) -> None:
         self.consumer = consumer
         self.group = keys.group
+        # Where entries in lines are.
+        self.kept_key = keys.kept
         self._keys = keys
         self._names = keys.for_scripts
         self._reader = reader
@@ -125,10 +133,11 @@ class ConsumerGroup:
             When it is cancelled or fails, entries may have been handed out all the same: `own` has them.
         """
         count = min(count, CALL_LIMIT)
-        reply = await self._read("take", session, _ms(lease_seconds), count, limit, suspect_deaths, max_attempts)
+        limits = (count, limit, suspect_deaths, max_attempts, DEAD_LETTERS_LIMIT)
+        reply = await self._read("take", session, _ms(lease_seconds), *limits, keys=[self._dead_letter_key])
         if reply is None:
             return None
-        again, new, lined_up_count, wait_ms, last_id, is_full, now_ms = reply
+        again, new, lined_up_count, wait_ms, last_id, is_full, now_ms, unreadable_count = reply
         now = int(now_ms) / 1000
         return Turn(
             taken=[self._taken(*each) for each in again],
@@ -137,6 +146,7 @@ class ConsumerGroup:
             next_due_seconds=None if wait_ms < 0 else wait_ms / 1000,
             last_id=last_id,
             is_full=bool(is_full),
+            unreadable_count=unreadable_count,
         )
 
     async def wait_for_new(self, last_id: bytes, block_seconds: float) -> None:
@@ -201,7 +211,10 @@ class ConsumerGroup:
 
     async def surrender(self, consumer: bytes, silence_seconds: float) -> Surrendered:
         """Hand over what a dead consumer holds, so many entries at most, and forget it if that is all."""
-        return Surrendered(*await self._run("surrender", consumer, _ms(silence_seconds), 1, SURRENDER_LIMIT))
+        moved_count, is_gone, vanished_count = await self._run(
+            "surrender", consumer, _ms(silence_seconds), 1, SURRENDER_LIMIT
+        )
+        return Surrendered(moved_count, bool(is_gone), vanished_count)
 
     async def leave(self, unbegun: Iterable[Entry]) -> int:
         """
@@ -211,7 +224,8 @@ class ConsumerGroup:
             unbegun: Those of which no attempt has begun, though one was counted when they were handed out.
         """
         ids = [entry.id for entry in unbegun]
-        return Surrendered(*await self._run("surrender", self.consumer, 0, 0, _ALL, *ids)).moved_count
+        moved_count, _, _ = await self._run("surrender", self.consumer, 0, 0, _ALL, *ids)
+        return int(moved_count)
 
     async def trim(self) -> int:
         """Remove what all groups have finished, and return how many entries that were."""
@@ -233,9 +247,9 @@ class ConsumerGroup:
             key = hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
         return Entry(id, fields, attempt, key, first_seen)
 
-    async def _read(self, script: str, *arguments: Any) -> Any:
+    async def _read(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
         async with asyncio.timeout(READ_GRACE_SECONDS):
-            return await self._run(script, *arguments)
+            return await self._run(script, *arguments, keys=keys)
 
     async def _run(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
         names = [*self._names, *keys]

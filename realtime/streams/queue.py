@@ -22,6 +22,8 @@ class EntryQueue:
         self._suspects: deque[Entry] = deque()
         # Every key in hand, with those behind its first entry, which is in a queue above or in a handler.
         self._behind: dict[bytes, deque[Entry] | None] = {}
+        # The ids of all suspects here, those behind another entry too.
+        self._suspect_ids: set[bytes] = set()
 
     @property
     def has_ready(self) -> bool:
@@ -45,7 +47,12 @@ class EntryQueue:
                 self._follow(entry)
 
     def put_suspect(self, entry: Entry) -> None:
-        """Add an entry that is to be handled alone; the others of its key are in its line."""
+        """
+        Add an entry that is to be handled alone, and of which no attempt has been counted yet.
+
+        What is newer of its key is in the line; what is older is about to end.
+        """
+        self._suspect_ids.add(entry.id)
         if entry.key in self._behind:
             self._follow(entry)
         else:
@@ -60,13 +67,17 @@ class EntryQueue:
             entry = ready.popleft()
             batch.append(entry)
             followers = behind[entry.key]
-            while followers and len(batch) < size:
+            while followers and len(batch) < size and followers[0].id not in self._suspect_ids:
                 batch.append(followers.popleft())
         return batch
 
     def next_suspect(self) -> Entry | None:
         """An entry to handle alone; say `done` of its key afterwards."""
-        return self._suspects.popleft() if self._suspects else None
+        if not self._suspects:
+            return None
+        entry = self._suspects.popleft()
+        self._suspect_ids.discard(entry.id)
+        return entry
 
     def done(self, batch: Sequence[Entry]) -> None:
         """What came from here is handled, or gone: the next entries of its keys may be."""
@@ -75,13 +86,16 @@ class EntryQueue:
             if followers:
                 first = followers.popleft()
                 self._behind[key] = followers
-                self._ready.appendleft(first)
+                queue = self._suspects if first.id in self._suspect_ids else self._ready
+                queue.appendleft(first)
 
-    def take_followers(self, key: bytes) -> list[Entry]:
-        """Remove and return those behind an entry that is being handled."""
-        followers = self._behind.get(key)
+    def take_followers(self, key: bytes) -> list[tuple[Entry, int]]:
+        """Remove and return those behind an entry that is being handled, each with the attempts that have begun."""
+        followers = self._behind.get(key) or ()
         self._behind[key] = None
-        return list(followers or ())
+        found = [(entry, entry.attempt - (entry.id not in self._suspect_ids)) for entry in followers]
+        self._suspect_ids.difference_update(entry.id for entry in followers)
+        return found
 
     def remove(self, ids: Iterable[bytes]) -> list[bytes]:
         """Remove entries, and return the ids of those that were here."""
@@ -97,13 +111,13 @@ class EntryQueue:
                 followers.extend(kept)
         self._ready = deque(entry for entry in self._ready if entry.id not in gone)
         self._suspects = deque(entry for entry in self._suspects if entry.id not in gone)
+        self._suspect_ids -= gone
         self.done(heads)
         return removed
 
     def unbegun(self) -> list[Entry]:
         """All whose counted attempt has not begun."""
-        suspects = {entry.id for entry in self._suspects}
-        return [entry for entry in self._all() if entry.id not in suspects]
+        return [entry for entry in self._all() if entry.id not in self._suspect_ids]
 
     def _all(self) -> Iterator[Entry]:
         yield from self._ready

@@ -15,7 +15,7 @@ class Taken(NamedTuple):
 
     # Its fields are empty if the stream no longer has it; it is acked then.
     entry: Entry
-    # Whether the attempt that `entry.attempt` names begins now; else none may begin before Redis knows of it.
+    # Whether the attempt that `entry.attempt` names has begun by this; else none may begin before Redis knows of it.
     is_begun: bool
 
 
@@ -34,6 +34,8 @@ class Turn(NamedTuple):
     last_id: bytes
     # Whether so many wait in lines that nothing new is read.
     is_full: bool
+    # How many in lines could not be read; they are dead letters now.
+    unreadable_count: int
 
 
 class Move(NamedTuple):
@@ -50,6 +52,6 @@ class Surrendered(NamedTuple):
 
     moved_count: int
     # False if it is alive, or had more than one call moves.
-    is_gone: int
+    is_gone: bool
     # Entries that somebody had deleted from the stream.
     vanished_count: int

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from realtime.streams.group_keys import GroupKeys
 
-__all__ = ["GroupStatus", "StreamStatus", "known_streams", "read_status"]
+__all__ = ["GroupStatus", "StreamStatus", "finished_until", "known_streams", "read_status"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +60,63 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
     return [_read_stream(client, key) for key in stream_keys]
 
 
-def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
+def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
+    """
+    When the oldest entry was appended that a group has not finished, wherever it is now.
+
+    Returns:
+        Seconds since the epoch by the clock of Redis: what was appended before, the group has finished or Redis has
+        lost. None if the group has finished all, or there is no such group or stream.
+
+    Raises:
+        redis.RedisError: It is away, or holds something else under such a key.
+    """
+    for group in _groups_of(client, keys.stream):
+        if group["name"].decode() == keys.group:
+            return _ask(client, keys, group).oldest_at
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unfinished:
+    pending: int
+    delayed: int
+    dead: int
+    # Both by the clock of Redis, in seconds since the epoch.
+    now: float
+    oldest_at: float | None
+
+
+def _groups_of(client: redis.Redis, stream_key: str) -> list[dict[str, Any]]:
     try:
-        found = client.xinfo_groups(key)
+        found: Any = client.xinfo_groups(stream_key)
     except ResponseError as error:
         if "no such key" not in str(error):
             raise
-        found = []
-    groups = (_read_group(client, GroupKeys(key, group["name"].decode()), group) for group in found)
+        return []
+    return list(found)
+
+
+def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
+    groups = (_read_group(client, GroupKeys(key, group["name"].decode()), group) for group in _groups_of(client, key))
     return StreamStatus(key=key, length=client.xlen(key), groups=tuple(sorted(groups, key=lambda each: each.name)))
 
 
 def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> GroupStatus:
+    found = _ask(client, keys, group)
+    return GroupStatus(
+        name=keys.group,
+        lag=group.get("lag"),
+        pending=found.pending,
+        delayed=found.delayed,
+        dead=found.dead,
+        consumers=group["consumers"],
+        oldest_seconds=None if found.oldest_at is None else max(0.0, found.now - found.oldest_at),
+    )
+
+
+def _ask(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> _Unfinished:
+    # Not read as of a moment ago, in hand and in lines now: an entry that moves on meanwhile is seen all the same.
     pipeline = client.pipeline(transaction=True)
     pipeline.xpending(keys.stream, keys.group)
     pipeline.xrange(keys.stream, b"(" + group["last-delivered-id"], count=1)
@@ -80,13 +125,10 @@ def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> 
     pipeline.time()
     pending, waiting, kept, dead_count, now = pipeline.execute()
     unfinished = [*kept, *(id for id, _ in waiting), *([pending["min"]] if pending["pending"] else [])]
-    appended_ms = min((int(id.split(b"-")[0]) for id in unfinished), default=None)
-    return GroupStatus(
-        name=keys.group,
-        lag=group.get("lag"),
+    return _Unfinished(
         pending=pending["pending"],
         delayed=len(kept),
         dead=dead_count,
-        consumers=group["consumers"],
-        oldest_seconds=None if appended_ms is None else max(0.0, now[0] + now[1] / 1e6 - appended_ms / 1000),
+        now=now[0] + now[1] / 1e6,
+        oldest_at=min((int(id.split(b"-")[0]) / 1000 for id in unfinished), default=None),
     )

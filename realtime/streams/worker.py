@@ -19,10 +19,10 @@ from realtime.backoff import Backoff
 from realtime.outage import REDIS_ERRORS, Outage
 from realtime.streams.attempts import Attempts
 from realtime.streams.bell import Bell
-from realtime.streams.entry import Handler, WorkerStatistics
+from realtime.streams.entry import Entry, Handler, WorkerStatistics
 from realtime.streams.group import ConsumerGroup
 from realtime.streams.group_keys import GroupKeys
-from realtime.streams.replies import Turn
+from realtime.streams.replies import Taken
 from realtime.streams.session import Session
 
 __all__ = ["StreamWorker"]
@@ -252,18 +252,22 @@ class StreamWorker:
         self._session.renewed(asked_at)
         self._outage.over(asked_at=began_at)
         self._lined_up_count += turn.lined_up_count
+        if turn.unreadable_count:
+            self._attempts.failures.say_unreadable(turn.unreadable_count)
         if turn.new or turn.taken:
-            self._hand_on(turn)
+            # Of one key there are no taken ones beside new ones.
+            self._attempt(turn.taken, turn.new)
         elif not turn.lined_up_count:
             if not turn.is_full:
                 self._bell.listen(turn.last_id)
             await self._bell.wait(min(self._block_seconds, turn.next_due_seconds or self._block_seconds))
 
-    def _hand_on(self, turn: Turn) -> None:
-        # Never of the same key as new ones.
-        begun = [entry for entry, is_begun in turn.taken if is_begun]
-        suspects = sorted((entry for entry, is_begun in turn.taken if not is_begun), key=lambda entry: entry.attempt)
-        self._attempts.take([*begun, *turn.new], suspects)
+    def _attempt(self, taken: Iterable[Taken], new: Iterable[Entry] = ()) -> None:
+        begun, suspects = list[Entry](), list[Entry]()
+        for entry, is_begun in taken:
+            (begun if is_begun else suspects).append(entry)
+        suspects.sort(key=lambda entry: entry.attempt)
+        self._attempts.take([*begun, *new], suspects)
 
     async def _reconcile(self) -> None:
         """Ask Redis what this worker holds: what it does not know of was lost on the way, the rest it has lost."""
@@ -279,9 +283,9 @@ class StreamWorker:
         hand.hold(entry for entry, _ in held if entry.id in hand)
         self._session.reconciled(name, asked_at)
         self._outage.over()
-        news = [entry for entry, _ in held if entry.id not in hand and entry.id not in ended]
-        self._attempts.take([entry for entry in news if entry.fields])
-        self._say_vanished(sum(not entry.fields for entry in news))
+        news = [each for each in held if each.entry.id not in hand and each.entry.id not in ended]
+        self._attempt(each for each in news if each.entry.fields)
+        self._say_vanished(sum(not each.entry.fields for each in news))
 
     def _say_vanished(self, count: int) -> None:
         if count:

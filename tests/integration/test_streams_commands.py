@@ -12,6 +12,7 @@ from realtime.exceptions import PermanentError
 from realtime.keys import Keys
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import finished_until
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working
 from tests.waiting import wait_until
@@ -72,6 +73,25 @@ async def test_status_counts_what_waits_for_its_next_attempt(
     (stream,) = run_json("stream_status")["streams"]
     assert (stream["groups"][0]["delayed"], stream["groups"][0]["pending"]) == (1, 0)
     assert stream["groups"][0]["oldest_seconds"] > 0
+
+
+async def test_until_when_a_group_has_finished_everything(
+    letters: list[str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Its oldest that is not may be on the stream, in a worker's hands or in a line; a dead letter is finished."""
+    stream = keys.stream(STREAM)
+    first = int(redis_client.xrange(stream, count=1)[0][0].partition(b"-")[0]) / 1000
+    assert finished_until(redis_client, GroupKeys(stream, "slow")) == first
+    assert finished_until(redis_client, GroupKeys(stream, GROUP)) is None
+    assert finished_until(redis_client, GroupKeys(stream, "none")) is None
+    assert finished_until(redis_client, GroupKeys(keys.stream("none"), GROUP)) is None
+    redis_client.xreadgroup("slow", "somebody", {stream: ">"})
+    assert finished_until(redis_client, GroupKeys(stream, "slow")) == first
+    run("replay_dead_letters", "--group", GROUP)
+    assert finished_until(redis_client, GroupKeys(stream, GROUP)) == first
+    redis_client.set(keys.stream("other"), "no stream", ex=60)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        finished_until(redis_client, GroupKeys(keys.stream("other"), GROUP))
 
 
 def test_before_there_is_any_worker_the_commands_say_so(redis_client: redis.Redis) -> None:

@@ -14,7 +14,7 @@ from realtime.exceptions import EntryRejected, PermanentError, Retry, Unavailabl
 from realtime.keys import Keys
 from realtime.streams import Entry
 from tests.redis_server import RedisServer
-from tests.streams import STREAM, Recorder, append, dead_letters, left_count, pending_count, working
+from tests.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, pending_count, working
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
@@ -244,6 +244,34 @@ async def test_a_handler_may_say_when_the_next_attempt_is_worth_while(
         assert len(begun) == 1
         await wait_until(lambda: worker.statistics().handled_count == 11)
     assert 0.5 <= begun[1] - begun[0] < 5
+
+
+async def test_a_handler_that_says_nonsense_ends_nobody(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Waits below zero and no numbers are the usual ones, endless ones are a week; a reason may be any object."""
+    failed: set[bytes] = set()
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        name = entries[0].fields[b"name"]
+        if name in failed:
+            return
+        failed.add(name)
+        if name == b"reason":
+            raise PermanentError(ValueError("as it came"))
+        raise Retry(float(name))
+
+    append(redis_client, keys, "-inf", "-5", "nan", "inf", "1e300", "reason")
+    async with working(redis_server.url, keys, handle, batch_size=1) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 3)
+        await wait_until(lambda: worker.statistics().in_flight_count == 0)
+        assert worker.statistics().retried_count == 5
+    due = [
+        score / 1000 - time.time()
+        for _, score in redis_client.zrange(keys.due_lines(STREAM, GROUP), 0, -1, withscores=True)
+    ]
+    assert [round(seconds / 86_400) in (7, 8) for seconds in due] == [True, True]
+    assert dead_letters(redis_client, keys)[0][b"_error"] == b"as it came"
 
 
 async def test_what_will_never_succeed_is_a_dead_letter_at_once(

@@ -9,7 +9,7 @@ import redis
 
 from realtime import connections
 from realtime.keys import Keys
-from realtime.streams import StreamWorker, group
+from realtime.streams import StreamWorker, Unavailable, group
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
@@ -178,6 +178,32 @@ async def test_redis_paused_for_a_while_is_waited_for(keys: Keys, caplog: pytest
             await wait_until(lambda: handler.names == ["before", "after"])
             await wait_until(lambda: pending_count(client, keys) == 0)
     assert outage_lines(caplog) == AWAY_AND_BACK
+
+
+@pytest.mark.parametrize("error", [ValueError, Unavailable])
+async def test_nothing_is_tried_again_while_the_lease_may_be_over(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, error: type[Exception]
+) -> None:
+    """Cut off from Redis for longer than its lease, a worker waits, and leaves out what others have by then."""
+
+    def fail(name: str) -> None:
+        raise error(name)
+
+    gate = asyncio.Event()
+    cut_off, other = Recorder(gate=gate, fail=fail), Recorder()
+    options = {"order_field": "name", "lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
+    append(redis_client, keys, "one", "two")
+    async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, cut_off, **options) as worker:
+        await wait_until(lambda: cut_off.running_count == 1)
+        proxy.go_away()
+        await wait_until(lambda: not worker._session.is_held)
+        async with working(redis_server.url, keys, other, **options):
+            await wait_until(lambda: other.names == ["one", "two"])
+            gate.set()
+            await wait_until(lambda: cut_off.running_count == 0)
+            proxy.come_back()
+            await wait_until(lambda: worker.statistics().lost_count == 2 and worker.statistics().in_flight_count == 0)
+    assert cut_off.calls == [["one", "two"]]
 
 
 async def test_a_stream_key_of_the_wrong_type_is_said_and_does_not_end_the_worker(

@@ -1,11 +1,16 @@
--- Writes down that an attempt begins with an entry that was handed out without one.
+-- Writes down that an attempt begins with an entry that was handed out without one; the same again does nothing more.
 -- ARGV[4] key  ARGV[5] id  ARGV[6] attempts as it was handed out
 -- Returns 1, or 0 if the consumer has it not (any more).
-local attempts, where = held(ARGV[5], ARGV[4])
-if where ~= 'kept' or attempts ~= tonumber(ARGV[6]) then
+local id, told = ARGV[5], tonumber(ARGV[6])
+local attempts, where = held(id, ARGV[4])
+local record = where == 'kept' and read_kept(id)
+if not record then
+  return 0
+elseif record.due_at == BEGUN then
+  return attempts == told + 1 and 1 or 0
+elseif attempts ~= told then
   return 0
 end
-local record = read_kept(ARGV[5])
-record.attempts = attempts + 1
-write_kept(ARGV[5], record)
+record.attempts, record.due_at = attempts + 1, BEGUN
+write_kept(id, record)
 return 1

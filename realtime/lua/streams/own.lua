@@ -21,13 +21,14 @@ for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', ARGV[6]
   end
 end
 for key, last in pairs(lines_of(consumer)) do
-  -- What is in the line beside pending ones was put back there by an operator, and handed to nobody.
-  local places = newest[key] and {} or redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))
-  for _, place in ipairs(places) do
+  for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do
     local id = id_at(place)
     local record = read_kept(id)
-    taken[#taken + 1] = {id, record.attempts, 1, tonumber(record.seen), cmsgpack.unpack(record.fields)}
-    newest[key] = id
+    local fields = record and is_in_hand(record) and fields_of(record)
+    if fields then
+      taken[#taken + 1] = {id, record.attempts, record.due_at == BEGUN and 1 or 0, tonumber(record.seen), fields}
+      newest[key] = id
+    end
   end
   if not newest[key] then settle(key) end
 end

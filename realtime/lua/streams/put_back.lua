@@ -10,18 +10,18 @@ elseif order ~= '' and last ~= ARGV[#ARGV - 3] then
 end
 local moved = 0
 for at = 5, #ARGV, 4 do
-  local id, wait = ARGV[at], tonumber(ARGV[at + 3])
+  local id, written, wait = ARGV[at], math.max(0, tonumber(ARGV[at + 2])), tonumber(ARGV[at + 3])
   local attempts, where, seen = held(id, key)
   if attempts == tonumber(ARGV[at + 1]) then
     local due_at = wait > 0 and ms(now + wait) or 0
     if where == 'kept' then
       local record = read_kept(id)
-      record.attempts, record.due_at = ARGV[at + 2], due_at
+      record.attempts, record.due_at = written, due_at
       write_kept(id, record)
     else
       local entry = redis.call('XRANGE', stream, id, id)[1]
       if entry then
-        line_up(id, key, entry[2], {attempts = ARGV[at + 2], deaths = 0, seen = ms(seen), due_at = due_at})
+        line_up(id, key, entry[2], {attempts = written, deaths = 0, seen = ms(seen), due_at = due_at})
       end
       redis.call('XACK', stream, group, id)
     end

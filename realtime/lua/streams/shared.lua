@@ -5,6 +5,8 @@
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] the field by whose value entries are kept in order, or ""
 local stream, owners, kept, due, lines, leases, letters = unpack(KEYS)
 local group, consumer, order = unpack(ARGV, 1, 3)
+-- In a kept entry in the place of its not-before, while it is in its owner's hands: its attempt has begun, or not yet.
+local BEGUN, UNBEGUN = '1', '2'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -41,12 +43,24 @@ local function owner_of(key)
   return name or '', last or '', more ~= ''
 end
 
+-- A kept entry; nil if there is none, or none that can be read.
 local function read_kept(id)
-  local record = redis.call('HGET', kept, id)
-  if record then
-    local attempts, deaths, seen, due_at, fields = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  local record = redis.call('HGET', kept, id) or ''
+  local attempts, deaths, seen, due_at, fields = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  if attempts then
     return {attempts = tonumber(attempts), deaths = tonumber(deaths), seen = seen, due_at = due_at, fields = fields}
   end
+end
+
+-- The fields of a kept entry; nil if they cannot be read.
+local function fields_of(record)
+  local is_read, fields = pcall(cmsgpack.unpack, record.fields)
+  return is_read and type(fields) == 'table' and fields or nil
+end
+
+-- A line may also hold what is older than what the owner of its key has, and was handed to nobody: an operator put it back.
+local function is_in_hand(record)
+  return record.due_at == BEGUN or record.due_at == UNBEGUN
 end
 
 local function write_kept(id, record)
@@ -92,7 +106,7 @@ local function held(id, key)
     return pending[4], 'pending', now - pending[3]
   end
   local record = read_kept(id)
-  if record and owner_of(key) == consumer then
+  if record and is_in_hand(record) and owner_of(key) == consumer then
     return record.attempts, 'kept', tonumber(record.seen)
   end
 end

@@ -11,19 +11,21 @@ local unbegun, moved, vanished = {}, 0, 0
 for at = 8, #ARGV do
   unbegun[ARGV[at]] = 1
 end
-local keys = lines_of(name)
-for key, last in pairs(keys) do
+for key, last in pairs(lines_of(name)) do
   for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do
     local id = id_at(place)
     local record = read_kept(id)
-    record.attempts, record.deaths = record.attempts - (unbegun[id] or 0), record.deaths + deaths
-    write_kept(id, record)
-    moved = moved + 1
+    if record and is_in_hand(record) then
+      record.attempts = math.max(0, record.attempts - (unbegun[id] or 0))
+      record.deaths, record.due_at = record.deaths + deaths, 0
+      write_kept(id, record)
+      moved = moved + 1
+    end
   end
 end
 local pending = redis.call('XPENDING', stream, group, '-', '+', limit, name)
 for _, each in ipairs(pending) do
-  local id, attempts, seen = each[1], each[4] - (unbegun[each[1]] or 0), now - each[3]
+  local id, attempts, seen = each[1], math.max(0, each[4] - (unbegun[each[1]] or 0)), now - each[3]
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if entry then
     local key = key_of(id, entry[2])
@@ -31,7 +33,6 @@ for _, each in ipairs(pending) do
       redis.call('HSET', owners, key, name .. ' ' .. id .. '+')
     end
     line_up(id, key, entry[2], {attempts = attempts, deaths = deaths, seen = ms(seen), due_at = 0})
-    keys[key] = id
     moved = moved + 1
   else
     vanished = vanished + 1

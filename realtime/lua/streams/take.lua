@@ -1,21 +1,26 @@
 -- Hands a worker what is due in the lines, then what is new; never an entry while an older one of its key is unfinished.
+-- KEYS[7] dead-letter stream
 -- ARGV[4] the worker's session  ARGV[5] its lease, ms  ARGV[6] at most so many  ARGV[7] the most entries to keep
--- ARGV[8] deaths from which an entry is suspect  ARGV[9] attempts that an entry has
+-- ARGV[8] deaths from which an entry is suspect  ARGV[9] attempts that an entry has  ARGV[10] the most dead letters
 -- Returns {from lines: {id, attempts, begun, seen, fields}…, new: {id, fields}…, how many were lined up, ms until the
--- next line is due or -1, the last id that the group was handed, whether no more may be kept, now}; nil if the session
--- is not the worker's any more.
+-- next line is due or -1, the last id that the group was handed, whether no more may be kept, now, how many
+-- of the lines could not be read}; nil if the session is not the worker's any more.
 if redis.call('GET', leases .. consumer) ~= ARGV[4] then
   return false
 end
 redis.call('PEXPIRE', leases .. consumer, ARGV[5])
 local room, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
-local again, new, lined_up = {}, {}, 0
+local again, new, lined_up, unreadable = {}, {}, 0, 0
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, room)) do
-  local last = room > #again and take_line(key, room - #again, again, tonumber(ARGV[8]), tonumber(ARGV[9]))
+  if room <= #again then
+    break
+  end
+  local last, count = take_line(key, room - #again, again, tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10])
+  unreadable = unreadable + count
   if last then
     redis.call('ZREM', due, key)
     redis.call('HSET', owners, key, consumer .. ' ' .. last .. '+')
-  elseif room > #again then
+  else
     settle(key)
   end
 end
@@ -33,4 +38,4 @@ if #again + #new + lined_up == 0 then
 end
 local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local wait = next_due and math.max(0, tonumber(next_due) - now) or -1
-return {again, new, lined_up, wait, last, (limit <= redis.call('HLEN', kept)) and 1 or 0, ms(now)}
+return {again, new, lined_up, wait, last, (limit <= redis.call('HLEN', kept)) and 1 or 0, ms(now), unreadable}

@@ -1,13 +1,28 @@
 -- What `take` does with one line, and with what is new.
 
--- Hands out the oldest entries of a line that are due, into `taken`; a suspect alone. Returns the id of the last one.
-local function take_line(key, room, taken, suspect_from, max_attempts)
-  local last
+-- Nobody can handle what stands in a line and cannot be read, and nothing waits behind it. An operator may look at it, and
+-- replay it if the stream still has it. Returns 1, or 0 if there is nothing.
+local function bury_unreadable(id, key, place, letters_limit)
+  local found = redis.call('HGET', kept, id)
+  redis.call('ZREM', lines .. key, place)
+  if not found then
+    return 0
+  end
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  bury(id, key, 'unreadable', 0, 'what was kept of it cannot be read', now, entry and entry[2] or {'kept', found}, letters_limit)
+  return 1
+end
+
+-- Hands out the oldest entries of a line that are due, into `taken`; a suspect alone. Returns the id of the last one, and
+-- how many could not be read.
+local function take_line(key, room, taken, suspect_from, max_attempts, letters_limit)
+  local last, unreadable = nil, 0
   for _, place in ipairs(redis.call('ZRANGE', lines .. key, 0, room - 1)) do
     local id = id_at(place)
     local record = read_kept(id)
-    if not record then
-      redis.call('ZREM', lines .. key, place)
+    local fields = record and fields_of(record)
+    if not fields then
+      unreadable = unreadable + bury_unreadable(id, key, place, letters_limit)
     elseif tonumber(record.due_at) > now then
       break
     else
@@ -16,18 +31,16 @@ local function take_line(key, room, taken, suspect_from, max_attempts)
       if not is_begun and last then
         break
       end
-      if is_begun then
-        record.attempts = record.attempts + 1
-        write_kept(id, record)
-      end
+      record.attempts, record.due_at = record.attempts + (is_begun and 1 or 0), is_begun and BEGUN or UNBEGUN
+      write_kept(id, record)
       last = id
-      taken[#taken + 1] = {id, record.attempts, is_begun and 1 or 0, tonumber(record.seen), cmsgpack.unpack(record.fields)}
+      taken[#taken + 1] = {id, record.attempts, is_begun and 1 or 0, tonumber(record.seen), fields}
       if not is_begun then
         break
       end
     end
   end
-  return last
+  return last, unreadable
 end
 
 -- Of entries that this consumer was just handed, lines up those whose key another holds, or that has a line.
