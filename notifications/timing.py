@@ -90,9 +90,9 @@ def quiet_end(
     if not is_quiet(now):
         return None
     # In the night in which the clocks go back they may show the end twice; in the other one not at all: then it is the
-    # time that they would have shown.
-    found = (_next(now, ends.replace(fold=fold), zone) for fold in (0, 1))
-    return min(end for end in found if not is_quiet(end))
+    # time that they would have shown. Who is left alone until then and from then on is asked again at that moment.
+    found = [_next(now, ends.replace(fold=fold), zone) for fold in (0, 1)]
+    return min((end for end in found if not is_quiet(end)), default=max(found))
 
 
 def _next(now: datetime.datetime, time: datetime.time, zone: datetime.tzinfo) -> datetime.datetime:

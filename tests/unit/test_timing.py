@@ -134,6 +134,13 @@ def test_quiet_hours_while_the_clocks_change(now: str, end: str | None) -> None:
     assert quiet_end(utc(now), clock("22:00"), clock("02:30"), BERLIN) == (end and utc(end))
 
 
+def test_quiet_hours_but_for_an_hour_that_is_left_out_last_on() -> None:
+    """Awake from two to three, and there is no such hour: asked at the end, they go on until the next night."""
+    end = quiet_end(utc("2026-03-28T23:30"), clock("03:00"), clock("02:00"), BERLIN)
+    assert end == utc("2026-03-29T01:00")
+    assert quiet_end(end, clock("03:00"), clock("02:00"), BERLIN) == utc("2026-03-30T00:00")
+
+
 def test_a_daily_digest_comes_once_a_day_while_the_clocks_change() -> None:
     """Its hour comes twice in one night."""
     first = window_end(utc("2026-10-24T12:00"), "daily", BERLIN, hour=2)
