@@ -30,10 +30,14 @@ from realtime.streams import Entry
 __all__ = ["Bot", "send_message"]
 
 State = Delivery.State
+# Entries in a bot for each message that it sends at a time.
+ENTRIES_PER_SLOT = 5
 # What a provider may ask us to wait with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
 _printer = ThreadPoolExecutor(1, thread_name_prefix="console")
+# A claim is held for its full time again when so much of it has gone by before the call.
+FRESH_PART = 0.1
 # What we need ourselves, and not the provider, is away.
 AWAY = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
 
@@ -56,6 +60,8 @@ class _Ready:
     # None if the project does not have it any more.
     transport: Transport | None
     claim: Claim
+    # By the monotonic clock; the claim is not older.
+    claimed_at: float
     addresses: Sequence[Address] = ()
     message: Message | None = None
     error: Exception | None = None
@@ -93,9 +99,11 @@ class Bot:
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
         self._lanes = Lanes(self._transports, slots=slots)
-        # Beside what is being sent, some that wait and some that are being recorded: many together are much cheaper.
-        self.entries_limit = slots * (len(self._transports) + 3)
+        # Beside what is being sent: what waits and what is being recorded, as many together are much cheaper, and what
+        # waits behind an older one of its user.
+        self.entries_limit = slots * ENTRIES_PER_SLOT * max(1, len(self._transports))
         self._max_attempts = settings.delivery_max_attempts
+        self._claim_seconds = settings.delivery_claim_seconds
         self._backoff = Backoff(
             base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
         )
@@ -163,9 +171,13 @@ class Bot:
 
     def _begin_all(self, handed: Sequence[Handed]) -> list[_Begun | Exception | None]:
         """In the database's thread: claim, and make ready what was claimed."""
+        asked_at = time.monotonic()
         return [
             _Begun(
-                ready=[_make_ready(self._transports.get(claim.transport), each, job, claim) for claim in job.claims],
+                ready=[
+                    _make_ready(self._transports.get(claim.transport), each, job, claim, claimed_at=asked_at)
+                    for claim in job.claims
+                ],
                 left=job.left,
             )
             if isinstance(job, Job)
@@ -212,28 +224,25 @@ class Bot:
             if isinstance(ready.error, AWAY):
                 raise ready.error
             return self._again(claim, outcomes, ready.error or RuntimeError("nothing to send"))
-        return await self._send(transport, ready.message, ready.addresses, claim, outcomes)
+        return await self._send(transport, ready.message, ready, outcomes)
 
-    async def _send(
-        self,
-        transport: Transport,
-        message: Message,
-        addresses: Sequence[Address],
-        claim: Claim,
-        outcomes: dict[str, str],
-    ) -> Result:
+    async def _send(self, transport: Transport, message: Message, ready: _Ready, outcomes: dict[str, str]) -> Result:
         """Send to each address that is not done with, one after another."""
+        claim = ready.claim
         answers: list[str] = []
         failures: list[Exception] = []
-        left = [address for address in addresses if address.key not in outcomes]
+        left = [address for address in ready.addresses if address.key not in outcomes]
         for index, address in enumerate(left):
-            if index and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
+            # A process that stood still finds that its claim has lapsed and somebody else is sending.
+            is_fresh = time.monotonic() - ready.claimed_at < self._claim_seconds * FRESH_PART
+            if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:
                 answers.append(await transport.send_in_time(message, address))
                 outcomes[address.key] = "sent"
-            except AWAY:
-                raise
+            except AWAY as error:
+                # Of this transport alone: the others are served meanwhile.
+                return self._put_off(outcomes, error)
             except PermanentError as error:
                 answers.append(error.reason)
                 outcomes[address.key] = "gone" if isinstance(error, AddressGone) else "failed"
@@ -254,6 +263,16 @@ class Bot:
         wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
+    def _put_off(self, outcomes: dict[str, str], error: Exception) -> Result:
+        """What the transport itself needs is away: no attempt is counted."""
+        return Result(
+            state=State.PENDING,
+            answer=_describe(error),
+            outcomes=outcomes,
+            retry_seconds=self._backoff.base_seconds,
+            is_counted=False,
+        )
+
     async def _until_stored[Item](self, write: Callable[[Sequence[Item]], Sequence[bool]], item: Item) -> bool:
         """
         Write down what a provider has answered, however long the database is away.
@@ -272,16 +291,16 @@ class Bot:
                 return is_written
 
 
-def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim) -> _Ready:
+def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim, *, claimed_at: float) -> _Ready:
     """What fails here is a failed attempt of this delivery alone."""
     if transport is None:
-        return _Ready(transport=None, claim=claim)
+        return _Ready(transport=None, claim=claim, claimed_at=claimed_at)
     try:
         addresses = transport.addresses_of(job.recipient)
         message = _message(transport, handed.notification, job, claim)
     except Exception as error:
-        return _Ready(transport=transport, claim=claim, error=error)
-    return _Ready(transport=transport, claim=claim, addresses=addresses, message=message)
+        return _Ready(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
+    return _Ready(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
 
 
 def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:

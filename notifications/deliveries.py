@@ -101,13 +101,18 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
     return answers
 
 
-def find_overdue(limit: int) -> list[int]:
+def find_overdue(limit: int, *, read_until: datetime.datetime) -> list[int]:
     """
     The notifications of deliveries whose time has come, or whose holder is gone; the most overdue first.
 
     Of a digest, one: it stands for all.
+
+    Args:
+        read_until: What was put on the stream before, the bots have read: what was put there later still waits for
+            them, and is not put there again.
     """
-    waits = Q(queued_at=None) | Q(queued_at__lt=database_time(-QUEUED_SECONDS))
+    has_come_to_nothing = Q(queued_at__lt=database_time(-QUEUED_SECONDS)) & Q(queued_at__lt=read_until)
+    waits = Q(queued_at=None) | has_come_to_nothing
     due = rows().filter(waits, due_at__lte=database_time()).order_by("due_at")
     found: dict[int, None] = {}
     digests: set[int] = set()

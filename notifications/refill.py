@@ -19,7 +19,7 @@ from typing import Any
 
 import redis
 from django.db import router
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from notifications import conf, deliveries
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 # What was lost is put back once in so long, and what is older is left to the inbox.
 LOST_SECONDS = 7 * 86_400
+CLOCKS_DIFFER = datetime.timedelta(seconds=10)
+# Of what may be lost, so many are looked at each time.
+LOOKED_AT_LIMIT = 10_000
 # Entries in one command: with the largest envelopes 6 MiB.
 ENTRIES_PER_COMMAND = 100
 
@@ -59,7 +62,9 @@ def refill(limit: int = 500) -> int:
 
 
 def _queue_overdue(limit: int) -> int:
-    overdue = deliveries.find_overdue(limit)
+    # The clocks of Redis and of the database may differ by so much.
+    read_until = _finished_until("bot", timezone.now()) - CLOCKS_DIFFER
+    overdue = deliveries.find_overdue(limit, read_until=read_until)
     for part in itertools.batched(overdue, ENTRIES_PER_COMMAND):
         _append(_entries(part, group="bot"), guard=f"again:{uuid.uuid4().hex}", guard_seconds=60)
         deliveries.mark_queued(part)
@@ -78,16 +83,35 @@ def _restore_lost(limit: int) -> int:
             created_at__range=(now - datetime.timedelta(seconds=LOST_SECONDS), finished_until),
             event__published_at__lt=finished_until,
         )
-        lost = list(rows.order_by("created_at").values_list("id", flat=True)[:limit])
         restored = 0
-        for entry in _entries(lost, group=group):
+        for entry in _entries(_unguarded(rows, group, limit), group=group):
             # The guard is lost with Redis, as it should be.
-            guard = f"lost:{group}:{entry['n'].decode()}"
+            guard = _lost_guard(group, int(entry["n"]))
             restored += _append([entry], guard=guard, guard_seconds=LOST_SECONDS)
         if restored:
             logger.warning("%d notifications that Redis has lost are on the stream again for the %s", restored, group)
         count += restored
     return count
+
+
+def _unguarded(rows: QuerySet[Notification], group: str, limit: int) -> list[int]:
+    """The oldest of these that were not put back before: dead letters, say, which are unfinished and not lost."""
+    found: list[int] = []
+    ids = rows.order_by("created_at", "id").values_list("id", flat=True)[:LOOKED_AT_LIMIT]
+    for part in itertools.batched(ids, 1000):
+        guards = [realtime_conf.keys().stream_guard(conf.STREAM, _lost_guard(group, id)) for id in part]
+        try:
+            known = realtime_conf.sync_redis().mget(guards)
+        except REDIS_ERRORS as error:
+            raise StreamUnavailable(f"guards cannot be looked at ({type(error).__name__}: {error})") from error
+        found += [id for id, guard in zip(part, known, strict=True) if guard is None]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _lost_guard(group: str, notification_id: int) -> str:
+    return f"lost:{group}:{notification_id}"
 
 
 def _finished_until(group: str, now: datetime.datetime) -> datetime.datetime:

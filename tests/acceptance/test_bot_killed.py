@@ -21,6 +21,7 @@ import pytest
 import redis
 from standardwebhooks import Webhook
 
+from notifications.management.commands import run_bot_subscriber
 from realtime.keys import Keys
 from tests.receivers import HttpReceiver, Reply, Request, http_receiver
 from tests.redis_server import RedisServer
@@ -169,6 +170,23 @@ def test_killed_between_the_answer_and_its_record_it_comes_again_under_the_same_
     with world.bot():
         wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
     assert list(ids(world.receiver.requests).values()) == [2]
+
+
+def test_told_to_stop_it_waits_for_the_answer(world: World) -> None:
+    """As long as the provider may take: a call that is cut off would have to be made again."""
+    gate = threading.Event()
+    world.receiver.reply = Reply(gate=gate)
+    with world.bot(claim_seconds=30) as stopped:
+        world.manage("notify", "user1", "Hello")
+        wait_until_sync(lambda: world.receiver.requests, seconds=SECONDS)
+        stopped.terminate()
+        # Longer than what needs no provider is given.
+        answer = threading.Timer(run_bot_subscriber.DEADLINE_SECONDS + 1, gate.set)
+        answer.start()
+        assert stopped.wait(SECONDS) == 0
+        answer.join()
+    assert list(ids(world.receiver.requests).values()) == [1]
+    assert world.states() == [("sent", 1)]
 
 
 def test_what_is_known_to_have_been_sent_is_not_sent_again(world: World) -> None:

@@ -1,6 +1,7 @@
 """The bot: from the stream to the transports that a user wants, each delivery on its own."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from notifications.bot import Bot
 from notifications.models import Delivery
 from notifications.refill import refill
 from notifications.transports import Address, AddressGone, Message, Transport
-from realtime.exceptions import PermanentError, Retry
+from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.keys import Keys
 from realtime.streams import StreamWorker
 from realtime.streams.dead_letters import find, replay
@@ -167,10 +168,10 @@ async def test_a_dead_letter_that_is_put_back_is_tried_again(
 
 
 async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
-    """Within an hour; and our own outages are no attempts."""
+    """Within an hour."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
-    transport.errors = [InterfaceError("gone"), redis.ConnectionError("gone"), Retry(120.0, "429 slow down")]
+    transport.errors = [Retry(120.0, "429 slow down")]
     async with bot_on(transport) as worker:
         await services.anotify(alice, "Hello")
         await wait_until(lambda: worker.statistics().handled_count == 1)
@@ -178,7 +179,49 @@ async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
     assert (row.state, row.attempts, row.answer) == ("pending", 1, "429 slow down")
     assert row.due_at is not None
     assert 115 < (row.due_at - row.created_at).total_seconds() < 125
-    assert [message.attempt for message in transport.messages] == [1, 1, 1]
+
+
+async def test_a_transport_whose_needs_are_away_holds_up_no_other(
+    redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
+) -> None:
+    """It is no attempt, and the entry does not stay with the bot until they are back."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
+    (alice,) = await sync_to_async(make_users)(1)
+    well, away = Recording(name="a"), Recording(name="b")
+    away.errors = [InterfaceError("gone"), redis.ConnectionError("gone"), Unavailable("the vault is locked")]
+    async with bot_on(well, away) as worker:
+        await services.anotify(alice, "Hello")
+        for attempt in (1, 2, 3):
+            await wait_until(lambda count=attempt: worker.statistics().handled_count == count)
+            assert (await states())["b"] == ("pending", 0)
+            await hand_out_again(redis_client, keys)
+        await wait_until(lambda: worker.statistics().handled_count == 4)
+    assert await states() == {"a": ("sent", 1), "b": ("sent", 1)}
+    assert (len(well.sent), len(away.sent)) == (1, 1)
+
+
+async def test_a_bot_that_stood_still_sends_nothing_that_another_has_claimed(
+    bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its claim and the call of the provider, for longer than the claim."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DELIVERY_CLAIM_SECONDS": 0.5}
+    (alice,) = await sync_to_async(make_users)(1)
+    transport = Recording(name="a", timeout_seconds=0.1)
+    find_addresses = transport.find_addresses
+
+    def stand_still(recipient: Any) -> Iterable[Address]:
+        # In the middle of that another one finds the claim lapsed.
+        time.sleep(0.5)
+        Delivery.objects.update(holder="another")
+        return find_addresses(recipient)
+
+    monkeypatch.setattr(transport, "find_addresses", stand_still)
+    async with bot_on(transport) as worker:
+        await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+    assert transport.messages == []
+    row = await Delivery.objects.aget()
+    assert (row.state, row.holder) == ("sending", "another")
 
 
 async def test_each_address_is_sent_to_once(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:

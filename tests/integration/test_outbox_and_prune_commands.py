@@ -66,7 +66,18 @@ def test_what_is_old_is_deleted(alice: User) -> None:
 
 
 def test_what_is_unfinished_stays(alice: User) -> None:
-    """A delivery that will be tried again, an event in the outbox, one that waits for its time."""
+    """
+    A delivery that will be tried again, an event in the outbox, one that waits for its time.
+
+    For a week, also what no bot has looked at.
+    """
+    services.notify(alice, "no bot has looked")
+    age(Event.objects.all(), 2)
+    run("prune_notifications", "--older-than", "1d")
+    assert Event.objects.exists()
+    age(Event.objects.all(), 6)
+    run("prune_notifications", "--older-than", "1d")
+    assert not Event.objects.exists()
     services.notify(alice, "still being sent")
     Delivery.objects.create(notification=Notification.objects.get(), transport="console")
     services.notify(alice, "in the outbox")

@@ -165,6 +165,39 @@ async def test_a_delivery_comes_back_when_it_is_due(
     assert (await Delivery.objects.aget()).attempts == 2
 
 
+def test_what_still_waits_for_a_bot_is_not_put_on_the_stream_again(
+    redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """However long no bot runs: the stream would grow without end. Read and come to nothing, it is put there again."""
+    services.notify(alice, "Hello")
+    notification = Notification.objects.get()
+    Notification.objects.update(dispatched_at=timezone.now(), relayed_at=timezone.now())
+    Delivery.objects.create(notification=notification, transport="console", due_at=timezone.now())
+    stream = keys.stream("notifications")
+    ((id, fields),) = redis_client.xrange(stream)
+    redis_client.delete(stream)
+    # The same ten minutes ago.
+    redis_client.xadd(stream, fields, id=int(id.partition(b"-")[0]) - 600_000)
+    redis_client.xgroup_create(stream, "bot", "0")
+    Delivery.objects.update(queued_at=timezone.now() - datetime.timedelta(minutes=5))
+    assert refill() == 0
+    redis_client.xgroup_setid(stream, "bot", "$")
+    assert refill() == 1
+
+
+def test_what_is_dead_does_not_hide_what_is_lost(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """It is unfinished too, and older; it was put back once."""
+    for number in range(3):
+        services.notify(alice, str(number))
+    wipe(redis_client, keys)
+    dead = Notification.objects.order_by("id")[:2]
+    assert refill(limit=2) == 4
+    redis_client.delete(keys.stream("notifications"))
+    assert refill(limit=2) == 2
+    lost = Notification.objects.exclude(pk__in=[each.pk for each in dead]).get()
+    assert {id for id, _ in groups_of(redis_client, keys)} == {b"%d" % lost.pk}
+
+
 class Refusing:
     """A channel layer through which nothing may be sent."""
 
@@ -181,7 +214,7 @@ def test_redis_away_is_said(signalbox: Any, alice: User) -> None:
     signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": "unix:///nowhere.sock"}
     with pytest.raises(StreamUnavailable):
         refill()
-    assert deliveries.find_overdue(10) == [notification.pk]
+    assert deliveries.find_overdue(10, read_until=timezone.now()) == [notification.pk]
 
 
 def age(**how_long: float) -> None:

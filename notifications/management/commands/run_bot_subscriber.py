@@ -7,21 +7,24 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
 
 from notifications.subscriber import PARTS, Subscriber
+from notifications.transports import get_transports
 
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# After a signal, what is in hand is given so long to finish …
+# After a signal, what is in hand is given so long to finish, and as long as a provider may take to answer and this:
+# a call that is cut off must be made again.
 DEADLINE_SECONDS = 5.0
-# … and the process so long to be gone: a thread that hangs in a database driver cannot be ended otherwise.
-EXIT_SECONDS = 8.0
+RECORD_SECONDS = 2.0
+# So long after that the process is gone: a thread that hangs in a database driver cannot be ended otherwise.
+EXIT_SECONDS = 3.0
 
 HELP = """\
 Moves notifications on from the Redis stream, until it is told to stop.
@@ -35,7 +38,8 @@ Moves notifications on from the Redis stream, until it is told to stop.
 
 Run as many of these processes as you like, on as many machines: they share the work, and what one
 of them held when it died is done by another. Each notification is handled at least once. Redis or
-the database being away is waited for. SIGTERM and Ctrl-C finish what is in hand and exit with 0.
+the database being away is waited for. SIGTERM and Ctrl-C finish what is in hand and exit with 0: at the latest
+after the longest timeout_seconds of a transport and some seconds.
 """
 
 
@@ -61,19 +65,21 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:
-        stop = _Stop()
+        parts = (only,) if only else PARTS
+        stop = _Stop(_deadline_seconds(parts))
         for number in STOP_SIGNALS:
             # Not asyncio's handlers, which end with the loop: until the process is gone a signal must not break it.
             signal.signal(number, stop.on_signal)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run((only,) if only else PARTS, concurrency, stop))
+            runner.run(_run(parts, concurrency, stop))
         logger.info("stopped: what was in hand is done")
 
 
 class _Stop:
     """What a signal does, from the first moment of the process to its last."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline_seconds: float) -> None:
+        self.deadline_seconds = deadline_seconds
         self._is_asked = False
         self._stop: Callable[[], None] | None = None
 
@@ -88,7 +94,7 @@ class _Stop:
             return
         self._is_asked = True
         logger.info("%s: finishing what is in hand", signal.Signals(number).name)
-        watchdog = threading.Timer(EXIT_SECONDS, _exit_hard)
+        watchdog = threading.Timer(self.deadline_seconds + EXIT_SECONDS, _exit_hard)
         watchdog.daemon = True
         watchdog.start()
         if self._stop is not None:
@@ -100,14 +106,21 @@ async def _run(parts: Any, concurrency: int | None, stop: _Stop) -> None:
     loop = asyncio.get_running_loop()
 
     def ask() -> None:
-        loop.call_soon_threadsafe(lambda: subscriber.stop(deadline_seconds=DEADLINE_SECONDS))
+        loop.call_soon_threadsafe(lambda: subscriber.stop(deadline_seconds=stop.deadline_seconds))
 
     stop.attach(ask)
     await subscriber.run()
 
 
+def _deadline_seconds(parts: Sequence[str]) -> float:
+    if "bot" not in parts:
+        return DEADLINE_SECONDS
+    timeouts = [transport.timeout_seconds + RECORD_SECONDS for transport in get_transports().values()]
+    return max(DEADLINE_SECONDS, *timeouts)
+
+
 def _exit_hard() -> None:
-    logger.error("not done %s s after the signal: leaving at once, what is in hand is claimed by others", EXIT_SECONDS)
+    logger.error("not done in time after the signal: leaving at once, what is in hand is claimed by others")
     sys.stdout.flush()
     os._exit(1)
 
