@@ -39,6 +39,8 @@ type Part = Literal["relay", "bot"]
 # Each is a consumer group of the stream; all groups are made together, whoever runs.
 PARTS: tuple[Part, ...] = ("relay", "bot")
 SWEEP_LIMIT = 100
+# Twice the longest wait of who tries the database again.
+TRUCE_SECONDS = 10.0
 
 
 class Subscriber:
@@ -161,17 +163,21 @@ class Subscriber:
             await reader.aclose()
 
     async def _sweep(self) -> None:
+        refill_from = 0.0
         while True:
             asked_at = time.monotonic()
             try:
                 # Not in the thread in which all other database work of the process queues up.
                 released = await database_sync_to_async(schedule.release, thread_sensitive=False)(SWEEP_LIMIT)
                 count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
-                await database_sync_to_async(refill.refill, thread_sensitive=False)()
+                if time.monotonic() >= refill_from:
+                    await database_sync_to_async(refill.refill, thread_sensitive=False)()
             except StreamUnavailable as error:
                 self._redis_outage.begin(error, asked_at=asked_at)
             except DATABASE_AWAY as error:
                 self._database_outage.begin(error)
+                # While it was away, claims have lapsed of which bots have the answers: they write them down first.
+                refill_from = time.monotonic() + TRUCE_SECONDS
             else:
                 self._database_outage.over()
                 if count:
