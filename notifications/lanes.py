@@ -14,23 +14,19 @@ __all__ = ["Lane", "Lanes"]
 
 # Who waits so long for a slot makes room for other transports, if there are any in use.
 PATIENCE_SECONDS = 2.0
+# So long after that nobody waits for the transport: it gets what finds a free slot, and the rest is put off.
+CLOGGED_SECONDS = 30.0
 # A transport that was sent to so lately is in use.
 IN_USE_SECONDS = 60.0
 
 
 class Lane:
-    """
-    The slots of one transport.
-
-    Attributes:
-        is_clogged: Somebody has waited in vain; until half of the slots are free, nobody waits any more.
-    """
+    """The slots of one transport."""
 
     def __init__(self, slots: int) -> None:
-        self.is_clogged = False
-        self._slots = slots
-        self._taken_count = 0
         self._semaphore = asyncio.Semaphore(slots)
+        # Until when nobody waits, on the monotonic clock.
+        self._clogged_until = -math.inf
         # When the sending of a message last ended, on the monotonic clock.
         self._used_at = -math.inf
 
@@ -39,14 +35,20 @@ class Lane:
         """Whether a message was sent lately."""
         return time.monotonic() - self._used_at < IN_USE_SECONDS
 
+    @property
+    def is_clogged(self) -> bool:
+        """Whether somebody has waited in vain lately, so that nobody waits now."""
+        return time.monotonic() < self._clogged_until
+
+    def clog(self) -> None:
+        """Somebody has waited in vain."""
+        self._clogged_until = time.monotonic() + CLOGGED_SECONDS
+
     async def take_free(self) -> bool:
         """Take a slot if there is one that nobody waits for. Does not wait."""
-        if 2 * self._taken_count <= self._slots:
-            self.is_clogged = False
         if self._semaphore.locked():
             return False
         await self._semaphore.acquire()
-        self._taken_count += 1
         return True
 
     async def wait(self) -> bool:
@@ -54,13 +56,11 @@ class Lane:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._semaphore.acquire()
-            self._taken_count += 1
             return True
         return False
 
     def give_back(self, *, was_used: bool) -> None:
         """Let others have a slot that was taken."""
-        self._taken_count -= 1
         if was_used:
             self._used_at = time.monotonic()
         self._semaphore.release()
@@ -114,6 +114,6 @@ class Lanes:
         """Wait for a slot; False if others need the room more, and the lane is clogged."""
         while not await self._lanes[name].wait():
             if any(lane.is_in_use for other, lane in self._lanes.items() if other != name):
-                self._lanes[name].is_clogged = True
+                self._lanes[name].clog()
                 return False
         return True
