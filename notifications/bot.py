@@ -32,8 +32,6 @@ __all__ = ["Bot", "send_message"]
 State = Delivery.State
 # Entries in a bot for each message that it sends at a time.
 ENTRIES_PER_SLOT = 5
-# Entries in a bot for each message that it sends at a time.
-ENTRIES_PER_SLOT = 5
 # What a provider may ask us to wait with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
