@@ -49,7 +49,12 @@ def pending_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
 
 def left_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
     """How many entries the group has read and not finished, whoever has them."""
-    return pending_count(client, keys, group) + client.hlen(keys.kept_entries(STREAM, group))
+    with client.pipeline(transaction=True) as pipeline:
+        # In one step, as workers move entries from one to the other.
+        pipeline.xpending(keys.stream(STREAM), group)
+        pipeline.hlen(keys.kept_entries(STREAM, group))
+        pending, kept_count = pipeline.execute()
+    return pending["pending"] + kept_count
 
 
 def consumers(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[str]:

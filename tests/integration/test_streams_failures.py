@@ -263,7 +263,7 @@ async def test_a_handler_that_says_nonsense_ends_nobody(
 
     append(redis_client, keys, "-inf", "-5", "nan", "inf", "1e300", "reason")
     async with working(redis_server.url, keys, handle, batch_size=1) as worker:
-        await wait_until(lambda: worker.statistics().handled_count == 3)
+        await wait_until(lambda: worker.statistics().handled_count == 3 and worker.statistics().dead_count == 1)
         await wait_until(lambda: worker.statistics().in_flight_count == 0)
         assert worker.statistics().retried_count == 5
     due = [
