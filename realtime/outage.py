@@ -39,6 +39,8 @@ class Outage:
         self._since: float | None = None
         # When it last worked.
         self._worked_at = -math.inf
+        # What was said last of the commands that it refuses.
+        self._refusal = ""
 
     @property
     def is_on(self) -> bool:
@@ -49,14 +51,23 @@ class Outage:
         """
         It failed with `error`: say so, if it is news.
 
+        That it answers and refuses is also news while it is away: the one may follow from the other, and never end.
+
         Args:
             asked_at: When it was asked for what failed, by `time.monotonic`: that is no news if it has worked since.
         """
-        if self._since is None and (asked_at is None or asked_at >= self._worked_at):
-            self._since = time.monotonic()
-            logger.warning(
-                "%s is away (%s: %s): trying again until it is back", self._what, type(error).__name__, error
-            )
+        if self._since is None:
+            if asked_at is not None and asked_at < self._worked_at:
+                return
+            self._since, self._refusal = time.monotonic(), ""
+        elif not isinstance(error, redis.ResponseError) or str(error) == self._refusal:
+            return
+        if isinstance(error, redis.ResponseError):
+            self._refusal = str(error)
+            text = "%s refuses a command (%s: %s): trying again until it does not"
+        else:
+            text = "%s is away (%s: %s): trying again until it is back"
+        logger.warning(text, self._what, type(error).__name__, error)
 
     def over(self, *, asked_at: float | None = None) -> None:
         """

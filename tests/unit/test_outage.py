@@ -44,6 +44,26 @@ async def test_a_failure_that_comes_late_is_no_news(caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 3
 
 
+async def test_what_is_refused_is_said_also_during_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """Redis is back and a script fails for ever: the log has its words, once, and not only that Redis is away."""
+    outage = Outage("Redis")
+    outage.begin(redis.ConnectionError("refused"))
+    for _ in range(3):
+        outage.begin(redis.ResponseError("user_script:27: attempt to compare number with nil"))
+    outage.begin(redis.ConnectionError("refused"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis is away (ConnectionError: refused): trying again until it is back",
+        "Redis refuses a command (ResponseError: user_script:27: attempt to compare number with nil): "
+        "trying again until it does not",
+    ]
+    outage.over()
+    caplog.clear()
+    outage.begin(redis.ResponseError("OOM command not allowed"))
+    assert caplog.messages == [
+        "Redis refuses a command (ResponseError: OOM command not allowed): trying again until it does not"
+    ]
+
+
 async def test_a_command_is_sent_until_it_is_taken() -> None:
     """Its answer is returned; what is no outage is raised."""
     errors = iter([redis.ConnectionError(), OSError(), redis.ResponseError("LOADING")])
