@@ -7,21 +7,21 @@ own the truth about deliveries (deliveries), the stream (realtime.streams) nor t
 
 import asyncio
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from notifications import conf, deliveries, kinds
-from notifications.claiming import begin_many
-from notifications.claims import Claim, Handed, Job, Result
+from notifications import conf, deliveries
+from notifications.claims import Claim, Handed, Result
 from notifications.database_calls import DatabaseCalls
-from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
+from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, outages, read_entry
 from notifications.lanes import Lanes
 from notifications.models import Delivery
-from notifications.outbox import envelopes_of
-from notifications.transports import Address, AddressGone, Message, Transport, get_transports
+from notifications.ready import Begun, Ready, begin_ready
+from notifications.transports import AddressGone, Message, Transport, get_transports
 from realtime.backoff import Backoff
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
@@ -51,28 +51,6 @@ async def send_message(user_id: Any, message: str) -> None:
     text = "".join(letter if letter.isprintable() else _escape(letter) for letter in message)
     # A pipe that nobody reads must not hold up the event loop, and with it the leases.
     await asyncio.get_running_loop().run_in_executor(_printer, _print, f"user {user_id}: {text}\n")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Ready:
-    """What was claimed, and where it goes and what it says; or why that cannot be told."""
-
-    # None if the project does not have it any more.
-    transport: Transport | None
-    claim: Claim
-    # By the monotonic clock; the claim is not older.
-    claimed_at: float
-    addresses: Sequence[Address] = ()
-    message: Message | None = None
-    error: Exception | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """What can be sent now, and the transports that must be waited for."""
-
-    ready: Sequence[_Ready]
-    left: Sequence[str]
 
 
 class Bot:
@@ -108,6 +86,7 @@ class Bot:
             base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
         )
         self._database = DatabaseCalls()
+        self._begin_all = functools.partial(begin_ready, self._transports)
         self._database_outage = Outage("the database")
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
@@ -155,7 +134,7 @@ class Bot:
             names = frozenset([name])
             await self._begin(dataclasses.replace(handed, busy=names, clogged=names))
             return
-        ready: Sequence[_Ready] = ()
+        ready: Sequence[Ready] = ()
         try:
             begun = await self._begin(handed)
             ready = begun.ready if begun else ()
@@ -165,27 +144,11 @@ class Bot:
         for each in ready:
             await self._attempt(each)
 
-    async def _begin(self, handed: Handed) -> _Begun | None:
+    async def _begin(self, handed: Handed) -> Begun | None:
         with outages(*DATABASE_AWAY):
             return await self._database.run(self._begin_all, handed)
 
-    def _begin_all(self, handed: Sequence[Handed]) -> list[_Begun | Exception | None]:
-        """In the database's thread: claim, and make ready what was claimed."""
-        asked_at = time.monotonic()
-        return [
-            _Begun(
-                ready=[
-                    _make_ready(self._transports.get(claim.transport), each, job, claim, claimed_at=asked_at)
-                    for claim in job.claims
-                ],
-                left=job.left,
-            )
-            if isinstance(job, Job)
-            else job
-            for each, job in zip(handed, begin_many(handed), strict=True)
-        ]
-
-    async def _attempt(self, ready: _Ready) -> None:
+    async def _attempt(self, ready: Ready) -> None:
         """
         One attempt of one delivery, with its record. Gives the slot back.
 
@@ -213,7 +176,7 @@ class Bot:
         if is_ours and result.state == State.FAILED:
             raise PermanentError(f"{claim.transport}: {result.answer}")
 
-    async def _try(self, ready: _Ready, outcomes: dict[str, str]) -> Result:
+    async def _try(self, ready: Ready, outcomes: dict[str, str]) -> Result:
         transport, claim = ready.transport, ready.claim
         if transport is None:
             return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
@@ -226,7 +189,7 @@ class Bot:
             return self._again(claim, outcomes, ready.error or RuntimeError("nothing to send"))
         return await self._send(transport, ready.message, ready, outcomes)
 
-    async def _send(self, transport: Transport, message: Message, ready: _Ready, outcomes: dict[str, str]) -> Result:
+    async def _send(self, transport: Transport, message: Message, ready: Ready, outcomes: dict[str, str]) -> Result:
         """Send to each address that is not done with, one after another."""
         claim = ready.claim
         answers: list[str] = []
@@ -289,36 +252,6 @@ class Bot:
             else:
                 self._database_outage.over()
                 return is_written
-
-
-def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim, *, claimed_at: float) -> _Ready:
-    """What fails here is a failed attempt of this delivery alone."""
-    if transport is None:
-        return _Ready(transport=None, claim=claim, claimed_at=claimed_at)
-    try:
-        addresses = transport.addresses_of(job.recipient)
-        message = _message(transport, handed.notification, job, claim)
-    except Exception as error:
-        return _Ready(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
-    return _Ready(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
-
-
-def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:
-    envelope = notification.envelope
-    kind = kinds.find_kind(envelope.kind)
-    digest = envelopes_of(claim.notification_ids)
-    if digest:
-        texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
-    else:
-        texts = kinds.render(kind, transport.name, envelope, job.recipient)
-    return Message(
-        key=claim.key,
-        recipient=job.recipient,
-        notification=digest[-1] if digest else envelope,
-        texts=texts,
-        attempt=claim.attempt,
-        digest=digest,
-    )
 
 
 def _keep_all(held: Sequence[tuple[Claim, dict[str, str]]]) -> list[bool]:
