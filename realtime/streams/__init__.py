@@ -20,6 +20,8 @@ entry is a key of its own. A key has at most one owner, a worker, written in a h
 3. A failed entry goes into the line, at its own place by id, together with all that its worker has of the key: later
    entries wait behind it, until it is done or a dead letter. That wait is bounded by `max_attempts` and the waits
    between them, what waits by `max_delayed`; beyond it the group reads nothing new.
+   What an operator puts before them (a replay) is handed to nobody until then: each entry in a line says itself
+   whether it is in its owner's hands.
 4. A worker that dies lets all its keys go in one step, after all that it had has gone into their lines.
 5. A worker begins no attempt when its lease may be over, and whatever it sends to Redis names what it believes to hold:
    what is not so any more changes nothing.

@@ -166,7 +166,7 @@ class ConsumerGroup:
         return bool(await self._run("begin", entry.key, entry.id, entry.attempt))
 
     async def finish(self, entries: Sequence[Entry]) -> bool:
-        """The group has finished these entries, whoever has them. Returns whether others came due by it."""
+        """The group has finished these entries, whoever has them. Returns whether others are due by it, now or soon."""
         came_due = 0
         for start in range(0, len(entries), CALL_LIMIT):
             arguments: list[bytes] = []
@@ -194,7 +194,7 @@ class ConsumerGroup:
         Move an entry to the dead letters.
 
         Returns:
-            Whether others came due by it; None if it is not this consumer's any more.
+            Whether others are due by it, now or soon; None if it is not this consumer's any more.
         """
         text = error[:ERROR_LIMIT].encode(errors="backslashreplace")
         came_due = await self._run(

@@ -19,7 +19,15 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
-PATIENT = {"order_field": "of", "batch_size": 1, "concurrency": 4, "lease_seconds": 300, "claim_interval_seconds": 300}
+# What is late does not come by a next look.
+PATIENT = {
+    "order_field": "of",
+    "batch_size": 1,
+    "concurrency": 4,
+    "lease_seconds": 300,
+    "claim_interval_seconds": 300,
+    "block_seconds": 300,
+}
 
 
 def kept_numbers(client: redis.Redis, keys: Keys) -> list[list[int]]:

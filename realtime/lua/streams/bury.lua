@@ -2,7 +2,7 @@
 -- KEYS[7] dead-letter stream
 -- ARGV[4] key  ARGV[5] id  ARGV[6] attempts as it was handed out  ARGV[7] reason  ARGV[8] last error
 -- ARGV[9] about how many dead letters are kept; beyond that the oldest go
--- Returns nil if the consumer has it not (any more), else how many lines are due by it.
+-- Returns nil if the consumer has it not (any more), else how many lines are due by it, now or later.
 local key, id = ARGV[4], ARGV[5]
 local attempts, where, seen = held(id, key)
 if attempts ~= tonumber(ARGV[6]) then

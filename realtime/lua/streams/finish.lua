@@ -1,6 +1,6 @@
 -- The group has finished entries, whoever has them; the keys of which they were the last are let go.
 -- ARGV[4…] id and key of each, those of one key in their order
--- Returns how many lines are due by it.
+-- Returns how many lines are due by it, now or later.
 local ids, keys, free, came_due = {}, {}, {}, 0
 for at = 1, (#ARGV - 3) / 2 do
   ids[at], keys[at] = ARGV[2 * at + 2], ARGV[2 * at + 3]

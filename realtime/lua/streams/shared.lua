@@ -84,7 +84,7 @@ local function remove_kept(id, key)
   return redis.call('HDEL', kept, id) == 1
 end
 
--- Nobody holds the key any more: its line is due when its oldest entry is. Returns 1 if that is so now.
+-- Nobody holds the key any more: its line is due when its oldest entry is. Returns 1 if there is a line, else 0.
 local function settle(key)
   local oldest = redis.call('ZRANGE', lines .. key, 0, 0)[1]
   if not oldest then
@@ -96,7 +96,7 @@ local function settle(key)
   local due_at = record and tonumber(record.due_at) or 0
   redis.call('HSET', owners, key, '+')
   redis.call('ZADD', due, ms(math.max(due_at, now)), key)
-  return due_at <= now and 1 or 0
+  return 1
 end
 
 -- The attempts begun with an entry that this consumer holds, where it is, and since when it is known; nil if it has it not.
