@@ -80,7 +80,6 @@ async def test_a_suspect_whose_delivery_was_lost_on_the_way_is_still_one(
     """The worker asks what it holds; its attempt is counted before it begins."""
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
-        await worker.wait_ready()
         take, lost = worker._group.take, []
 
         async def lose_answer(*arguments: Any, **options: Any) -> Turn | None:
@@ -91,6 +90,7 @@ async def test_a_suspect_whose_delivery_was_lost_on_the_way_is_still_one(
             return turn
 
         monkeypatch.setattr(worker._group, "take", lose_answer)
+        await worker.wait_ready()
         line_up(redis_client, keys, "a", ("one", 1, 2))
         worker._bell.ring()
         await wait_until(lambda: worker.statistics().handled_count == 1)
