@@ -15,9 +15,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import Iterable
-from typing import Any
 
-import redis
 from django.db import router
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -30,6 +28,8 @@ from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
 from realtime.outage import REDIS_ERRORS
 from realtime.streams import append
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import finished_until
 
 __all__ = ["refill"]
 
@@ -116,27 +116,12 @@ def _lost_guard(group: str, notification_id: int) -> str:
 
 def _finished_until(group: str, now: datetime.datetime) -> datetime.datetime:
     """What was appended before this time, the group has finished or Redis has lost."""
-    # redis-py's types do not know that answers are bytes.
-    client: Any = realtime_conf.sync_redis()
-    stream_key = realtime_conf.keys().stream(conf.STREAM)
+    keys = GroupKeys(realtime_conf.keys().stream(conf.STREAM), group)
     try:
-        groups = {info["name"].decode(): info["last-delivered-id"] for info in client.xinfo_groups(stream_key)}
-        if group not in groups:
-            return now
-        # In the order in which an entry moves on, so that none is missed: not read, in hand, in the line of its key.
-        unfinished = [id for id, _ in client.xrange(stream_key, b"(" + groups[group], count=1)]
-        unfinished.append(client.xpending(stream_key, group)["min"])
-        unfinished += client.hkeys(realtime_conf.keys().kept_entries(conf.STREAM, group))
-    except redis.ResponseError:
-        # No stream: nothing is left of it.
-        return now
+        oldest_at = finished_until(realtime_conf.sync_redis(), keys)
     except REDIS_ERRORS as error:
         raise StreamUnavailable(f"the stream cannot be looked at ({type(error).__name__}: {error})") from error
-    return min([now, *(_time_of(id) for id in unfinished if id is not None)])
-
-
-def _time_of(entry_id: bytes) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, datetime.UTC)
+    return now if oldest_at is None else min(now, datetime.datetime.fromtimestamp(oldest_at, datetime.UTC))
 
 
 def _entries(notification_ids: Iterable[int], *, group: str) -> list[dict[str, bytes]]:
