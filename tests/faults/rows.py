@@ -58,6 +58,7 @@ class Row:
         timeout_seconds: Likewise.
         deaths: As in Load.
         may_repeat: Why the receiver may be asked twice under one effect key; empty if it may not.
+        may_fail: Whether the receiver refuses some for good; elsewhere all must be delivered.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Row:
     timeout_seconds: float = TIMEOUT_SECONDS
     deaths: int = 0
     may_repeat: str = ""
+    may_fail: bool = False
 
 
 def _nothing(stage: Stage) -> None:
@@ -271,6 +273,7 @@ ROWS = {
         title="the receiver refuses some for good, is slow, away, answers 500, heals",
         fault=_break_receiver,
         may_repeat=TIMEOUT,
+        may_fail=True,
     ),
     "two-of-three": Row(
         title="two of three workers killed at once, for good",

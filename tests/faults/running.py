@@ -65,9 +65,12 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
         settle_seconds = round(time.monotonic() - ended, 1)
         figures = count(site, load, clients)
     outcome = dataclasses.replace(outcome, **figures, settle_seconds=settle_seconds)
-    wrong = [f"{what} {figures[what]}" for what in ("lost", "doubled", "missed") if figures[what]]
-    if figures["repeated"] and not row.may_repeat:
-        wrong.append(f"repeated {figures['repeated']}")
+    allowed = {"repeated": bool(row.may_repeat), "failed": row.may_fail}
+    wrong = [
+        f"{what} {figures[what]}"
+        for what in ("lost", "doubled", "missed", "expired", "repeated", "failed")
+        if figures[what] and not allowed.get(what)
+    ]
     return dataclasses.replace(outcome, error=", ".join(wrong))
 
 
