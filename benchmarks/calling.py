@@ -46,7 +46,8 @@ def _notify(calls: int) -> dict[str, float]:
     from realtime import conf, connections
 
     model = get_user_model()
-    names = (f"recipient{number}" for number in range(SIZES[-1][0]))
+    # Several runs may share a database.
+    names = (f"recipient-{os.getpid()}-{number}" for number in range(SIZES[-1][0]))
     users = [user.pk for user in model.objects.bulk_create(model(username=name, password="!") for name in names)]  # noqa: S106
     figures, expected = {}, 0
     before = Notification.objects.count()
