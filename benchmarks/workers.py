@@ -133,8 +133,8 @@ def _unacked(client: redis.Redis) -> int:
         time.sleep(POLL_SECONDS)
 
 
-def _ours(name: str, title: str, batch_size: int, concurrency: int, pace: int) -> Worker:
-    words = (str(batch_size), str(concurrency))
+def _ours(name: str, title: str, batch_size: int, concurrency: int, order: str, *, pace: int) -> Worker:
+    words = (str(batch_size), str(concurrency), order)
     return Worker(name=name, title=title, module="signalbox_queue", words=words, pace=pace, is_ours=True)
 
 
@@ -143,8 +143,9 @@ def _peer(name: str, title: str, module: str, *words: str, pace: int) -> Worker:
 
 
 _ALL = (
-    _ours("signalbox-batches", "Signalbox, batches of up to 100", 100, 8, 80_000),
-    _ours("signalbox-single", "Signalbox, one by one, 100 at a time", 1, 100, 40_000),
+    _ours("signalbox-unordered", "Signalbox, batches of up to 100", 100, 8, "unordered", pace=80_000),
+    _ours("signalbox-batches", "Signalbox, batches, in order of 1,000 keys", 100, 8, "ordered", pace=80_000),
+    _ours("signalbox-single", "Signalbox, one by one, in order, 100 at a time", 1, 100, "ordered", pace=40_000),
     _peer("arq", "arq, 100 at a time", "arq_queue", "100", pace=1_000),
     _peer("streaq", "streaq, 100 at a time", "streaq_queue", "100", pace=1_500),
     _peer("huey", "huey, 1 thread", "huey_queue", "thread", "1", pace=4_000),

@@ -1,7 +1,8 @@
 """
 Our StreamWorker with a handler that does nothing.
 
-Owns its set-up: leases, acks and the order of each key are on, as the relay and the bot have them; 1,000 keys.
+Owns its set-up: leases and acks are on; so is the order of each key, of which there are 1,000, as the relay and the bot
+have it, unless said otherwise: no other queue here keeps an order.
 """
 
 import itertools
@@ -33,8 +34,8 @@ def enqueue(url: str, count: int) -> None:
             append_entries(redis, STREAM, guard, entries, guard_seconds=1)
 
 
-def work(url: str, ledger: Ledger, batch_size: str, concurrency: str) -> None:
-    """Work with calls of the handler of so many entries each, so many at a time."""
+def work(url: str, ledger: Ledger, batch_size: str, concurrency: str, order: str) -> None:
+    """Work with calls of the handler of so many entries each, so many at a time, "ordered" or "unordered"."""
     mark = ledger.mark
 
     async def handle(entries: Sequence[Entry]) -> None:
@@ -46,7 +47,7 @@ def work(url: str, ledger: Ledger, batch_size: str, concurrency: str) -> None:
         worker = StreamWorker(
             *(reader, STREAM, "benchmark", handle),
             redis=publisher,
-            order_field="u",
+            order_field="u" if order == "ordered" else "",
             batch_size=int(batch_size),
             concurrency=int(concurrency),
         )
