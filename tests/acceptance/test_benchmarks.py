@@ -83,7 +83,7 @@ def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> N
 
 def test_the_worker_is_compared_with_the_best_library_of_the_run() -> None:
     """Our faster way beside their fastest one; without either the target is left open."""
-    rates = {"signalbox-batches": 80_000, "signalbox-single": 30_000, "arq": 1_000, "huey": 5_000}
+    rates = {"signalbox-unordered": 80_000, "signalbox-single": 30_000, "arq": 1_000, "huey": 5_000}
     measured = {"worker": {name: {"jobs_per_second": rate, "lost": 0, "doubled": 0} for name, rate in rates.items()}}
     (outcome,) = [each for each in targets.check(measured) if each.target.text == "no-op worker, × the best library"]
     assert (outcome.value, outcome.is_met) == (16, False)
