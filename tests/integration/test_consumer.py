@@ -204,7 +204,8 @@ async def test_an_origin_of_the_setting_is_let_in(connect: Connect, signalbox: A
     """REALTIME["ALLOWED_ORIGINS"] names pages beside the site's own."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ALLOWED_ORIGINS": ["https://partner.example"]}
     for origin in (b"https://partner.example", b"http://testserver", b"https://testserver:8443"):
-        await (await connect(alice, headers=((b"origin", origin),))).greeted()
+        subscribed = await (await connect(alice, headers=((b"origin", origin),))).greeted()
+        assert subscribed["topic"] == f"user.{alice.pk}"
 
 
 @pytest.mark.parametrize("host", [b"evil.example", b"", b"test server", b"testserver:port", b"testserver\r\nx"])
@@ -223,16 +224,17 @@ async def test_a_forwarded_host_counts_only_when_django_trusts_it(
 ) -> None:
     """USE_X_FORWARDED_HOST means for WebSockets what it means for pages."""
     forged = ((b"x-forwarded-host", b"evil.example"), (b"origin", b"http://testserver"))
-    await (await connect(alice, headers=forged)).greeted()
+    subscribed = await (await connect(alice, headers=forged)).greeted()
+    assert subscribed["topic"] == f"user.{alice.pk}"
     signalbox.USE_X_FORWARDED_HOST = True
-    await (await connect(alice, headers=forged)).closed()
+    assert (await (await connect(alice, headers=forged)).closed())["type"] == "websocket.close"
 
 
 async def test_an_unknown_path_is_refused_without_a_traceback(connect: Connect, alice: User) -> None:
     """The application ends by itself instead of raising into the server's log."""
     for path in ("/", "/ws", "/ws/more", "/wss/", "/ws/../ws/%00"):
         client = await connect(alice, path=path)
-        await client.closed()
+        assert (await client.closed())["type"] == "websocket.close"
         await client.wait()
 
 

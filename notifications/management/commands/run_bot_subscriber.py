@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandParser
 
 from notifications.subscriber import PARTS, Subscriber
 from notifications.transports import get_transports
+from realtime.management.streams import HelpFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +44,12 @@ after the longest timeout_seconds of a transport and some seconds.
 """
 
 
-class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Django's, that keeps the paragraphs of the description."""
-
-
 class Command(BaseCommand):
     help = HELP
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.formatter_class = _HelpFormatter
+        parser.formatter_class = HelpFormatter
         return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
