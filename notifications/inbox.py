@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from notifications.models import Notification
 
@@ -47,11 +48,28 @@ class Page:
 
 
 def read_bell(user_id: Any) -> Bell:
-    """The bell of one user, in two queries."""
-    counts = Notification.objects.unread(user_id).aggregate(
-        unread=Count("id"), unseen=Count("id", filter=Q(seen_at=None))
+    """
+    The bell of one user.
+
+    Guarantees:
+        Counts and list are of one moment. One query: of two, a notification that is committed between them is in the
+        list and in no count, and a page that finds it in the list counts it never.
+    """
+    unread = Notification.objects.unread(user_id)
+    rows = Notification.objects.inbox(user_id).annotate(
+        unread=_count_of(unread), unseen=_count_of(unread.filter(seen_at=None))
     )
-    return Bell(notifications=list(Notification.objects.inbox(user_id)[:BELL_LIMIT]), **counts)
+    found: list[Any] = list(rows[:BELL_LIMIT])
+    # What is unread is in the inbox: an empty one has none.
+    counts = {"unread": found[0].unread, "unseen": found[0].unseen} if found else {"unread": 0, "unseen": 0}
+    return Bell(notifications=found, **counts)
+
+
+def _count_of(notifications: QuerySet[Notification]) -> Coalesce:
+    """How many there are, as a column; independent of the row that it is in, databases count once."""
+    # Grouped by the one recipient that they have: no row at all instead of 0.
+    counted = notifications.order_by().values("recipient_id").annotate(count=Count("id")).values("count")
+    return Coalesce(Subquery(counted), 0)
 
 
 def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = False) -> Page:

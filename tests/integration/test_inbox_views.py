@@ -1,6 +1,7 @@
 """The bell, the inbox and their forms, over HTTP."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from django.template import RequestContext, Template
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, safe_href
+from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, read_bell, safe_href
 from notifications.models import Event, Notification
 from notifications.services import mark_archived, mark_read, mark_seen, notify
 from tests.domain import make_users
@@ -87,12 +88,30 @@ class TestBell:
         page = browser.get(BELL).content
         assert (shown_count(page), shown_ids(page, "bell")) == (0, [])
 
-    def test_it_costs_two_queries_however_much_there_is(self, alice: User, browser: Client) -> None:
-        """Two for the session and the user, two for the bell."""
+    def test_it_costs_one_query_however_much_there_is(self, alice: User, browser: Client) -> None:
+        """Two for the session and the user, one for the bell."""
         tell(alice, BELL_LIMIT + 1)
         with CaptureQueriesContext(connection) as queries:
             browser.get(BELL)
-        assert len(queries) == 4
+        assert len(queries) == 3
+
+    def test_its_counts_and_its_list_are_of_one_moment(self, alice: User) -> None:
+        """Whatever is committed between any two queries is in all of them or in none: pages rely on it."""
+        tell(alice)
+
+        def notify_after(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+            result = execute(sql, *rest)
+            if sql.startswith("SELECT") and "notifications_notification" in sql and not asked:
+                asked.append(sql)
+                tell(alice)
+            return result
+
+        asked: list[str] = []
+        with connection.execute_wrapper(notify_after):
+            bell = read_bell(alice.pk)
+        assert asked
+        assert bell.unread == bell.unseen == len(bell.notifications) == 1
+        assert read_bell(alice.pk).unread == 2
 
     def test_it_says_what_has_not_been_seen(self, alice: User, browser: Client) -> None:
         """Unseen are those since the bell was last opened, of the unread."""
@@ -135,12 +154,12 @@ class TestInbox:
         assert f"?unread=1&amp;before={ids[PAGE_LIMIT + 2]}" in page.decode()
 
     def test_it_costs_the_same_queries_for_one_as_for_many(self, alice: User, browser: Client) -> None:
-        """No query per notification: session, user, two for the bell, one for the page."""
+        """No query per notification: session, user, one for the bell, one for the page."""
         for count in (1, PAGE_LIMIT):
             tell(alice, count)
             with CaptureQueriesContext(connection) as queries:
                 browser.get(INBOX)
-            assert len(queries) == 5
+            assert len(queries) == 4
 
     def test_other_peoples_notifications_are_not_there(self, browser: Client) -> None:
         """Also not by guessing a cursor."""
