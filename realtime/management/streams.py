@@ -15,18 +15,15 @@ from typing import Any
 
 import redis
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from realtime.conf import keys, sync_redis
+from realtime.management.progress import progress
 from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import StreamStatus, known_streams, read_status
 
 __all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age"]
 
-# A bar for fewer would be gone before anybody reads it.
-PROGRESS_FROM = 1000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -92,14 +89,15 @@ class DeadLettersCommand(StreamsCommand):
             if options["group"] in (None, group.name)
         ]
         counts = []
-        with redis_errors(), _progress(sum(dead for _, dead in groups), options.get("stderr") or sys.stderr) as bar:
+        stderr, total = options.get("stderr") or sys.stderr, sum(dead for _, dead in groups)
+        with redis_errors(), progress(stderr, "dead letters", count=total) as advance:
             for group_keys, dead_count in groups:
                 count = 0
                 filters = {"older_than_seconds": options["older_than"], "limit": options["limit"]}
                 ids = frozenset(options["ids"]) if options["ids"] else None
                 for letters in find(sync_redis(), group_keys, ids=ids, **filters):
                     count += self.do(sync_redis(), group_keys, letters)
-                    bar.advance(bar.task_ids[0], len(letters))
+                    advance("dead letters", len(letters))
                 counts.append((group_keys, count, dead_count - count))
         self._say(counts, as_json=options["as_json"])
 
@@ -135,14 +133,6 @@ def redis_errors() -> Iterator[None]:
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of descriptions and examples."""
-
-
-@contextlib.contextmanager
-def _progress(count: int, stream: Any) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=stream), disable=count < PROGRESS_FROM) as bar:
-        bar.add_task("dead letters", total=count)
-        yield bar
 
 
 def parse_age(text: str) -> float:

@@ -8,8 +8,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from notifications import outbox, schedule
-from notifications.management.progress import progress
 from realtime.exceptions import StreamUnavailable
+from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter
 
 # Events published between two steps of the bar.
@@ -45,10 +45,10 @@ examples:
             while step := schedule.release(STEP, publish=False):
                 released += step
             total = outbox.count_overdue(young_too=True)
-            with progress("events", total, options.get("stderr") or sys.stderr) as advance:
+            with progress(options.get("stderr") or sys.stderr, "events", count=total) as advance:
                 while published := outbox.sweep(STEP, young_too=True):
                     count += published
-                    advance(published)
+                    advance("events", published)
             left = outbox.count_overdue(young_too=True)
         except (StreamUnavailable, DatabaseError) as error:
             raise CommandError(f"{count} events published, then: {error}") from error

@@ -8,8 +8,7 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -18,17 +17,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import router
 from django.db.models import QuerySet
 from django.utils import timezone
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from notifications.exceptions import InvalidNotification
 from notifications.models import Event
 from notifications.recipients import find_by_names
 from notifications.services import notify
+from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
-
-# A bar for fewer would be gone before anybody reads it.
-PROGRESS_FROM_RECIPIENTS = 1000
 
 EXAMPLES = """
 examples:
@@ -103,7 +98,13 @@ class Command(BaseCommand):
         recipients = _find(options["recipients"], is_for_all=options["all"])
         count = recipients.count() if isinstance(recipients, QuerySet) else len(recipients)
         began_at = timezone.now()
-        with _progress(count, options.get("stderr") or sys.stderr) as progress:
+        done: Counter[str] = Counter()
+        with progress(options.get("stderr") or sys.stderr, "saved", "published", count=count) as advance:
+
+            def report(step: str, more: int) -> None:
+                done[step] += more
+                advance(step, more)
+
             try:
                 event = notify(
                     recipients,
@@ -116,37 +117,12 @@ class Command(BaseCommand):
                     deliver_after=options["deliver_after"],
                     collapse_key=options["collapse_key"],
                     fallback=dict(options["fallback"] or ()),
-                    progress=progress,
+                    progress=report,
                 )
             except InvalidNotification as error:
                 raise CommandError(str(error)) from error
-        is_new = progress.saved_count > 0 or event.created_at >= began_at
+        is_new = done["saved"] > 0 or event.created_at >= began_at
         self.stdout.write(_json(event, is_new=is_new) if options["as_json"] else _sentence(event, is_new=is_new))
-
-
-class _Counter:
-    """Counts what notify() reports, and shows it if there is a bar."""
-
-    def __init__(self, bars: Progress | None, count: int) -> None:
-        self.saved_count = 0
-        self._bars = bars
-        self._tasks = {step: bars.add_task(step, total=count) for step in ("saved", "published")} if bars else {}
-
-    def __call__(self, step: str, count: int) -> None:
-        if step == "saved":
-            self.saved_count += count
-        if self._bars is not None:
-            self._bars.advance(self._tasks[step], count)
-
-
-@contextmanager
-def _progress(count: int, stream: Any) -> Iterator[_Counter]:
-    if count <= PROGRESS_FROM_RECIPIENTS:
-        yield _Counter(None, count)
-        return
-    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=stream)) as bars:
-        yield _Counter(bars, count)
 
 
 def _find(names: list[str], *, is_for_all: bool) -> Any:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from notifications import pruning
-from notifications.management.progress import progress
+from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
 
 
@@ -53,10 +53,10 @@ examples:
         notifications, events = total, 0
         if not options["dry_run"]:
             notifications = 0
-            with progress("deleted", total, options.get("stderr") or sys.stderr) as advance:
+            with progress(options.get("stderr") or sys.stderr, "deleted", count=total) as advance:
                 for done in pruning.prune(before, only_read=options["only_read"]):
                     notifications, events = notifications + done.notifications, events + done.events
-                    advance(done.notifications)
+                    advance("deleted", done.notifications)
         if options["as_json"]:
             counts = {"notification_count": notifications, "event_count": events, "is_dry_run": options["dry_run"]}
             self.stdout.write(json.dumps(counts))

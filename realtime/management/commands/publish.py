@@ -1,20 +1,19 @@
 """`manage.py publish`: publish on a topic from a shell, once or at a rate. Its form is held fixed."""
 
+import sys
 import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rich.console import Console
-from rich.progress import Progress
 
 from realtime.exceptions import RealtimeError
 from realtime.history import Published
+from realtime.management.progress import progress
 from realtime.publisher import encode, publish_many
 
 # Publications of one round trip, where no rate is asked for.
 _BATCH_SIZE = 500
-# Below this many, or this many seconds, there is nothing to watch.
-_BAR_FROM = 1000
+# At a rate that makes it shorter there is nothing to watch.
 _BAR_FROM_SECONDS = 2.0
 
 
@@ -46,11 +45,10 @@ class Command(BaseCommand):
         self.stdout.write(f"{topic}: {repeat} published up to offset {last.position.offset}, heard by {heard_by}")
 
     def _publish(self, topic: str, data: bytes, *, repeat: int, rate: float) -> Published:
-        show = repeat >= _BAR_FROM or (rate > 0 and repeat / rate >= _BAR_FROM_SECONDS)
+        is_shown = (rate > 0 and repeat / rate >= _BAR_FROM_SECONDS) or None
         began = time.monotonic()
         done = 0
-        with Progress(console=Console(stderr=True), disable=not show, transient=True) as progress:
-            bar = progress.add_task("publishing", total=repeat)
+        with progress(sys.stderr, "published", count=repeat, is_shown=is_shown) as advance:
             while True:
                 # Whatever is due by now goes in one round trip, so that a rate is kept that one by one could not be.
                 due = min(repeat, int((time.monotonic() - began) * rate) + 1 if rate > 0 else repeat)
@@ -63,6 +61,6 @@ class Command(BaseCommand):
                 except RealtimeError as error:
                     raise CommandError(f"{error} (published before that: {done})") from error
                 done += count
-                progress.update(bar, completed=done)
+                advance("published", count)
                 if done == repeat:
                     return last

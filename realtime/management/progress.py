@@ -1,0 +1,33 @@
+"""The bar that long commands show on the terminal. Owns its looks, not what is counted."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+__all__ = ["progress"]
+
+# A bar for no more would be gone before anybody reads it.
+SHOWN_ABOVE = 1000
+
+
+@contextlib.contextmanager
+def progress(
+    stream: Any, *steps: str, count: int, is_shown: bool | None = None
+) -> Iterator[Callable[[str, int], None]]:
+    """
+    A bar on `stream` for each of `steps`, which all have `count` things to do.
+
+    Args:
+        is_shown: By default when there are more than 1000 things.
+
+    Yields:
+        What is called as (step, how many more are done).
+    """
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    is_hidden = count <= SHOWN_ABOVE if is_shown is None else not is_shown
+    with Progress(*columns, console=Console(file=stream), disable=is_hidden) as bars:
+        tasks = {step: bars.add_task(step, total=count) for step in steps}
+        yield lambda step, done: bars.advance(tasks[step], done)
