@@ -8,6 +8,7 @@ import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from notifications.statistics import DeliveryHour, Hour
 
@@ -19,6 +20,9 @@ TICKS = 4
 COLUMN_SHARE = 0.72
 # Every third hour has its name below.
 HOURS_PER_LABEL = 3
+# The numbers of an hour, as the table has them.
+NAMES = ("created", "relayed", "seen", "read")
+DELIVERY_NAMES = ("sent", "failed", "skipped", "pending")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +36,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One hour; `label` is empty for those whose name is left out."""
+    """One hour; `label` is empty for those whose name is left out, `counts` stand in the order of `Chart.names`."""
 
+    start: datetime.datetime
+    counts: tuple[int, ...]
     x: float
     width: float
     middle: float
@@ -52,10 +58,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """All that the template needs; `name` is what its elements' ids begin with."""
+    """All that the template needs; `name` is what its elements' ids begin with, `things` are what it counts."""
 
     name: str
+    heading: str
     title: str
+    things: str
+    # What each number of an hour is, and what each colour is, as (state, label).
+    names: tuple[str, ...]
+    legend: tuple[tuple[str, str], ...]
     width: int
     height: int
     left: int
@@ -68,10 +79,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bar:
-    """What one column shows: a count for each state, the lowest first."""
+    """What one column shows: its counts by name, and a part for each state, the lowest first."""
 
     start: datetime.datetime
-    text: str
+    counts: dict[str, int]
     parts: tuple[tuple[str, int], ...]
 
     @property
@@ -81,45 +92,50 @@ class _Bar:
 
 def draw(hours: Sequence[Hour]) -> Chart:
     """Lay out the notifications of these hours, oldest first."""
-    bars = [
-        _Bar(
-            start=hour.start,
-            text=f"{hour.created:,} created, {hour.relayed:,} relayed, {hour.seen:,} seen, {hour.read:,} read",
-            parts=_parts(hour),
-        )
-        for hour in hours
-    ]
-    ends = f"{sum(hour.read for hour in hours):,} have been read"
-    return _draw("chart", "Notifications created in the last 24 hours, by hour (UTC)", bars, "notifications", ends)
+    return _draw(
+        [_Bar(start=hour.start, counts=_counts(hour, NAMES), parts=_parts(hour)) for hour in hours],
+        name="hours",
+        heading="Created in the last 24 hours",
+        title="Notifications created in the last 24 hours, by hour (UTC)",
+        things="notifications",
+        names=NAMES,
+        legend=(("read", "read"), ("seen", "seen"), ("relayed", "relayed, not seen"), ("waiting", "not yet relayed")),
+        ends=f"{sum(hour.read for hour in hours):,} have been read",
+    )
 
 
 def draw_deliveries(hours: Sequence[DeliveryHour]) -> Chart:
     """Lay out the deliveries of these hours, oldest first."""
-    bars = [
-        _Bar(
-            start=hour.start,
-            text=f"{hour.sent:,} sent, {hour.failed:,} failed, {hour.skipped:,} skipped, {hour.pending:,} pending",
-            parts=(
-                ("sent", hour.sent),
-                ("skipped", hour.skipped),
-                ("pending", hour.pending),
-                ("failed", hour.failed),
-            ),
-        )
-        for hour in hours
-    ]
-    ends = f"{sum(hour.sent for hour in hours):,} have been sent, {sum(hour.failed for hour in hours):,} have failed"
-    return _draw("deliveries-chart", "Deliveries of the last 24 hours, by hour (UTC)", bars, "deliveries", ends)
+    states = ("sent", "skipped", "pending", "failed")
+    bars = []
+    for hour in hours:
+        counts = _counts(hour, DELIVERY_NAMES)
+        bars.append(_Bar(start=hour.start, counts=counts, parts=tuple((state, counts[state]) for state in states)))
+    sent, failed = sum(hour.sent for hour in hours), sum(hour.failed for hour in hours)
+    return _draw(
+        bars,
+        name="delivery-hours",
+        heading="Deliveries of the last 24 hours",
+        title="Deliveries of the last 24 hours, by hour (UTC)",
+        things="deliveries",
+        names=DELIVERY_NAMES,
+        legend=tuple((state, state) for state in states),
+        ends=f"{sent:,} have been sent, {failed:,} have failed",
+    )
 
 
-def _draw(name: str, title: str, bars: Sequence[_Bar], what: str, ends: str) -> Chart:
+def _counts(hour: Hour | DeliveryHour, names: Sequence[str]) -> dict[str, int]:
+    return {name: getattr(hour, name) for name in names}
+
+
+def _draw(bars: Sequence[_Bar], *, things: str, ends: str, **texts: Any) -> Chart:
     step, top = _scale(max((bar.total for bar in bars), default=0))
     bottom = HEIGHT - BOTTOM
     per_unit = (bottom - TOP) / top
     pitch = (WIDTH - LEFT - RIGHT) / max(len(bars), 1)
     return Chart(
-        name=name,
-        title=title,
+        **texts,
+        things=things,
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
@@ -129,7 +145,7 @@ def _draw(name: str, title: str, bars: Sequence[_Bar], what: str, ends: str) -> 
             Tick(y=round(bottom - value * per_unit, 2), label=f"{value:,}") for value in range(0, top + 1, step)
         ),
         columns=tuple(_column(bar, LEFT + index * pitch, pitch, per_unit, index) for index, bar in enumerate(bars)),
-        description=_description(bars, what, ends),
+        description=_description(bars, things, ends),
     )
 
 
@@ -142,12 +158,15 @@ def _column(bar: _Bar, x: float, pitch: float, per_unit: float, index: int) -> C
         y -= height
         if count:
             segments.append(Segment(state=state, y=round(y, 2), height=round(height, 2)))
+    told = ", ".join(f"{count:,} {name}" for name, count in bar.counts.items())
     return Column(
+        start=bar.start,
+        counts=tuple(bar.counts.values()),
         x=round(x + (pitch - width) / 2, 2),
         width=round(width, 2),
         middle=round(x + pitch / 2, 2),
         label=f"{bar.start:%H:%M}" if index % HOURS_PER_LABEL == 0 else "",
-        text=f"{bar.start:%H:%M} UTC: {bar.text}",
+        text=f"{bar.start:%H:%M} UTC: {told}",
         segments=tuple(segments),
     )
 
@@ -172,12 +191,12 @@ def _scale(most: int) -> tuple[int, int]:
     return step, step * max(math.ceil(most / step), 1)
 
 
-def _description(bars: Sequence[_Bar], what: str, ends: str) -> str:
+def _description(bars: Sequence[_Bar], things: str, ends: str) -> str:
     count = sum(bar.total for bar in bars)
     if not count:
-        return f"No {what} were created in these hours."
+        return f"No {things} were created in these hours."
     busiest = max(bars, key=lambda bar: bar.total)
     return (
-        f"{count:,} {what} were created in these hours, most of them ({busiest.total:,}) from "
+        f"{count:,} {things} were created in these hours, most of them ({busiest.total:,}) from "
         f"{busiest.start:%H:%M} UTC; {ends}."
     )
