@@ -121,8 +121,11 @@ def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_cli
     drawing = charts(html)[1]
     assert "2 sent, 1 failed, 1 skipped, 2 pending" in drawing.findall("g")[-1].findtext("title", "")
     assert "6 deliveries were created in these hours" in drawing.findtext("desc", "")
-    heights = {part.get("class"): float(part.get("height", 0)) for part in drawing.findall("g")[-1].findall("rect")[1:]}
-    assert heights["sb-chart-sent"] == pytest.approx(2 * heights["sb-chart-failed"], abs=0.02)
+    heights = {
+        part.get("class", "").split()[-1]: float(part.get("height", 0))
+        for part in drawing.findall("g")[-1].findall("rect")[1:]
+    }
+    assert heights["sb-state-sent"] == pytest.approx(2 * heights["sb-state-failed"], abs=0.02)
     table = re.search(r'<table class="sb-table sb-deliveries">.*?</table>', html, re.DOTALL)
     assert table is not None
     cells = re.findall(r"<th scope=\"row\">(\w+)</th>|<td>(\d+)</td>", table[0])

@@ -6,38 +6,22 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 
-from notifications.envelope import Envelope
 from notifications.models import Destination
-from notifications.transports import Address, Message, Texts
+from notifications.transports import Address
 from notifications.transports.apprise import AppriseTransport
 from realtime.exceptions import PermanentError
+from tests.messages import message
 from tests.receivers import HttpReceiver, Reply, http_receiver
 
 DISCORD = "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js"
 CHAT = AppriseTransport(name="chat")
-MESSAGE = Message(
-    key="0" * 32,
-    recipient=User(pk=42),
-    notification=Envelope(
-        id=7,
-        event_id=3,
-        kind="info",
-        title="",
-        message="x",
-        url="",
-        data=None,
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    ),
-    texts=Texts(subject="Order 7", body="Unterwegs – ütf <b>"),
-    attempt=1,
-)
+MESSAGE = message(body="Unterwegs – ütf <b>")
 
 
 @pytest.fixture

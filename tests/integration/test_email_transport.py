@@ -1,7 +1,6 @@
 """Email by a real mail server."""
 
 import asyncio
-import datetime
 import smtplib
 import socket
 import time
@@ -11,15 +10,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from notifications.envelope import Envelope
-from notifications.transports import Address, Message, Texts
+from notifications.transports import Address
 from notifications.transports.email import EmailTransport
 from realtime.exceptions import PermanentError
+from tests.messages import KEY, message
 from tests.receivers import MailReceiver, mail_receiver
 
 pytestmark = pytest.mark.database_independent
 MAILER = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}
-KEY = "0123456789abcdef0123456789abcdef"
 TRANSPORT = EmailTransport(name="email", from_email="Shop <shop@example.com>", message_id_domain="example.com")
 
 
@@ -28,21 +26,6 @@ def server(settings: Any) -> Iterator[MailReceiver]:
     with mail_receiver() as server:
         settings.MAILERS = server.mailers
         yield server
-
-
-def message(subject: str = "Order 7", body: str = "Unterwegs – ütf\n", html: str = "") -> Message:
-    said = Envelope(
-        id=7,
-        event_id=3,
-        kind="info",
-        title="",
-        message="x",
-        url="",
-        data=None,
-        created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
-    )
-    texts = Texts(subject=subject, body=body, html=html)
-    return Message(key=KEY, recipient=User(pk=42), notification=said, texts=texts, attempt=1)
 
 
 def to(email: str = "alice@example.com") -> Address:

@@ -1,6 +1,5 @@
 """Kinds of notifications, their words, and who wants them."""
 
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,16 @@ from django.core.checks import run_checks
 from django.template import TemplateSyntaxError
 
 from notifications import kinds, services
-from notifications.envelope import Envelope
 from notifications.exceptions import InvalidPreference
 from notifications.kinds import Kind, find_kind, render
 from notifications.models import Preference
 from notifications.preferences import wanted_transports
 from tests.domain import make_users
+from tests.messages import envelope
 
 CONSOLE = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
 WEBHOOK = {"BACKEND": "notifications.transports.webhook.WebhookTransport"}
-SAID = Envelope(
-    id=7,
-    event_id=3,
-    kind="order.shipped",
-    title="Order 7",
-    message="From notify() <b>",
-    url="",
-    data={"order": 7},
-    created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
-)
+SAID = envelope(kind="order.shipped", title="Order 7", message="From notify() <b>", data={"order": 7})
 
 
 def language_of(user: User) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import threading
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from django.contrib.auth.models import User
 
 from notifications import services
 from notifications.bot import Bot
-from notifications.envelope import Envelope
 from notifications.models import Delivery, Destination, PushSubscription
-from notifications.transports import Address, Message, Texts, Transport
+from notifications.transports import Address, Message, Transport
 from notifications.transports.apprise import AppriseTransport
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.console import ConsoleTransport
@@ -22,6 +20,7 @@ from notifications.transports.email import EmailTransport
 from notifications.transports.webhook import WebhookTransport
 from notifications.transports.webpush import WebPushTransport
 from realtime.keys import Keys
+from tests.messages import message
 from tests.redis_server import RedisServer
 from tests.streams import working
 from tests.waiting import wait_until
@@ -37,22 +36,7 @@ ALL = [
     AppriseTransport(name="chat", urls=SERVICES),
     WebPushTransport(name="push", private_key=VAPID, subject="mailto:ops@example.com"),
 ]
-MESSAGE = Message(
-    key="0" * 32,
-    recipient=User(pk=42),
-    notification=Envelope(
-        id=7,
-        event_id=3,
-        kind="info",
-        title="",
-        message="x",
-        url="",
-        data=None,
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    ),
-    texts=Texts(subject="Order 7", body="x"),
-    attempt=1,
-)
+MESSAGE = message()
 
 
 class InThread(Transport):

@@ -1,7 +1,6 @@
 """Webhooks to a real receiver, and to where none may be reached."""
 
 import base64
-import datetime
 import logging
 import socket
 import threading
@@ -10,37 +9,21 @@ from typing import Any
 
 import httpx
 import pytest
-from django.contrib.auth.models import User
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from notifications.envelope import Envelope
-from notifications.transports import Address, Message, Texts
+from notifications.transports import Address
 from notifications.transports.http import ANSWER_LIMIT
 from notifications.transports.webhook import WebhookTransport
 from realtime.exceptions import PermanentError, Retry
+from tests.messages import KEY, envelope, message
 from tests.receivers import HttpReceiver, Reply, http_receiver
 
 pytestmark = pytest.mark.database_independent
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
-KEY = "0123456789abcdef0123456789abcdef"
 OPEN = WebhookTransport(name="webhook", allow_private=True, timeout_seconds=2)
 CLOSED = WebhookTransport(name="webhook", timeout_seconds=2)
-MESSAGE = Message(
-    key=KEY,
-    recipient=User(pk=42),
-    notification=Envelope(
-        id=7,
-        event_id=3,
-        kind="order.shipped",
-        title="Order 7",
-        message="Unterwegs – ütf",
-        url="/orders/7/",
-        data={"order": 7},
-        created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
-    ),
-    texts=Texts(subject="Order 7", body="Unterwegs – ütf"),
-    attempt=1,
-)
+SAID = envelope(kind="order.shipped", title="Order 7", message="Unterwegs – ütf", url="/orders/7/", data={"order": 7})
+MESSAGE = message(said=SAID, body="Unterwegs – ütf")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Web push to a local push service, which decrypts as a browser does and verifies who sent."""
 
 import base64
-import datetime
 import json
 import time
 from collections.abc import Iterator
@@ -17,18 +16,18 @@ from django.core.exceptions import ImproperlyConfigured
 from py_vapid import Vapid02
 
 from notifications import services
-from notifications.envelope import Envelope
 from notifications.exceptions import InvalidPreference
 from notifications.models import PushSubscription
-from notifications.transports import AddressGone, Message, Texts
+from notifications.transports import AddressGone
 from notifications.transports.webpush import WebPushTransport
 from realtime.exceptions import PermanentError
+from tests.messages import KEY, envelope, message
 from tests.receivers import HttpReceiver, Reply, Request, http_receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
-KEY = "0123456789abcdef0123456789abcdef"
 PRIVATE_KEY = base64.urlsafe_b64encode(bytes(range(1, 33))).decode().rstrip("=")
 OPTIONS = {"private_key": PRIVATE_KEY, "subject": "mailto:ops@example.com"}
+SAID = envelope(kind="order.shipped", url="/orders/7/")
 PUSH = WebPushTransport(name="push", allow_private=True, **OPTIONS)
 
 
@@ -61,23 +60,9 @@ def service() -> Iterator[HttpReceiver]:
         yield service
 
 
-def message(user: User, body: str = "Unterwegs – ütf") -> Message:
-    said = Envelope(
-        id=7,
-        event_id=3,
-        kind="order.shipped",
-        title="",
-        message=body,
-        url="/orders/7/",
-        data=None,
-        created_at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
-    )
-    return Message(key=KEY, recipient=user, notification=said, texts=Texts(subject="Order 7", body=body), attempt=1)
-
-
 async def sent_to(user: User, service: HttpReceiver, text: str = "Unterwegs – ütf") -> Request:
     (address,) = await sync_to_async(PUSH.find_addresses)(user)
-    assert await PUSH.send(message(user, text), address) == "201 Created: thanks"
+    assert await PUSH.send(message(user, said=SAID, body=text), address) == "201 Created: thanks"
     return service.requests[-1]
 
 

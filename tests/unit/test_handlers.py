@@ -1,6 +1,5 @@
 """What relay and bot accept from the stream, to which any program can write."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -8,21 +7,13 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope
+from notifications.envelope import ENVELOPE_LIMIT_BYTES
 from notifications.handlers import outages, read_entry
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.streams import Entry
+from tests.messages import envelope
 
-ENVELOPE = Envelope(
-    id=7,
-    event_id=3,
-    kind="info",
-    title="",
-    message="Unterwegs – ütf",
-    url="",
-    data={"order": 1},
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-)
+ENVELOPE = envelope(message="Unterwegs – ütf", data={"order": 1})
 JSON = msgspec.json.encode(ENVELOPE)
 
 
