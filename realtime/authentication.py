@@ -7,6 +7,7 @@ makes a hop and two queries for each. What a session may do is not decided here.
 """
 
 import asyncio
+import logging
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -28,10 +29,13 @@ from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from realtime import protocol
 from realtime.close_codes import CloseCode
 from realtime.outage import Outage
 
 __all__ = ["SessionUsers", "users_of"]
+
+logger = logging.getLogger(__name__)
 
 # What Django raises when the database is away; shared by all connections of the process.
 _AWAY = (OperationalError, InterfaceError)
@@ -71,8 +75,7 @@ class SessionUsers:
         except _AWAY as error:
             _outage.begin(error)
             await receive()
-            # After accept, so that a page learns the code.
-            await send({"type": "websocket.accept"})
+            await send(protocol.accept(scope))
             await send({"type": "websocket.close", "code": int(CloseCode.REDIS_LOST), "reason": "come back soon"})
             return
         _outage.over()
@@ -116,20 +119,20 @@ class _Desk:
 
     async def _work(self) -> None:
         # Between the batches the thread's database connection is left as it is: making one may cost more than a batch.
-        await aclose_old_connections()
+        await _close_old_connections()
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))]
                 await self._look_up(batch)
         finally:
             self._task = None
-            await aclose_old_connections()
+            await _close_old_connections()
 
     async def _look_up(self, batch: Sequence[tuple[SessionBase, asyncio.Future[Any]]]) -> None:
         try:
             users = await sync_to_async(users_of)([session for session, _ in batch])
         except Exception as error:
-            await aclose_old_connections()
+            await _close_old_connections()
             if len(batch) > 1 and not isinstance(error, _AWAY):
                 # One of them is at fault; the others are not to suffer for it.
                 for each in batch:
@@ -147,6 +150,14 @@ class _Desk:
             for _, future in batch:
                 # Only where this task is cancelled with its event loop.
                 future.cancel()
+
+
+async def _close_old_connections() -> None:
+    """Close what is broken or too old; that this fails is no reason to look nobody up any more."""
+    try:
+        await aclose_old_connections()
+    except Exception:
+        logger.warning("a database connection could not be closed", exc_info=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,11 +47,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
         if not isinstance(layer, RedisChannelLayer):
             raise ImproperlyConfigured("RealtimeConsumer needs realtime.layer.RedisChannelLayer as its channel layer")
         await receive()
-        # Refused only after accept: a browser shows its page the close code, but not the status of a handshake, and a
-        # page that does not know why it is refused tries for ever.
-        subprotocol = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in scope["subprotocols"] else None
         try:
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await send(protocol.accept(scope))
             # Behind AuthMiddlewareStack the user is lazy and holds the whole scope.
             user = getattr(scope["user"], "_wrapped", scope["user"])
             if user.is_authenticated and user.is_active:

@@ -120,11 +120,6 @@ class Hub:
         membership.topic.audience.drop(membership)
         self._forget_if_unused(membership.topic)
 
-    def member_count(self, topic_name: str) -> int:
-        """How many sockets of this process hear a topic, or are about to."""
-        topic = self._topics.get(topic_name)
-        return len(topic.audience) + topic.newcomer_count if topic is not None else 0
-
     def count_slow(self) -> None:
         """A socket was closed as too slow."""
         self._counters.slow_count += 1

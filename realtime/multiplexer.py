@@ -106,6 +106,8 @@ class Multiplexer:
         self._last_reply_at = 0.0
         # Whether `on_lost` was called and `on_back` was not.
         self._is_lost = False
+        # Connections in a row that were not made, or were lost before everything was subscribed on them.
+        self._failures = 0
         self._received_count = self._batch_count = self._lost_connection_count = self._deaf_count = 0
         # Dropped by listeners that have left.
         self._departed_dropped_count = 0
@@ -196,24 +198,19 @@ class Multiplexer:
     # The connection: made, used, lost, made again ------------------------------------------------------------------
 
     async def _run(self) -> None:
-        failures = 0
         while True:
             try:
-                stream = await self._connect()
-                if failures:
-                    logger.info("Redis is back: subscribing to %d names again", self.statistics().name_count)
-                failures = 0
-                await self._use_connection(stream)
+                await self._use_connection(await self._connect())
             except* (RedisError, OSError, TimeoutError) as errors:
                 # One line an outage; the waits in between say nothing new.
-                if not failures:
+                if not self._failures:
                     logger.warning("the Redis subscription is lost, trying again: %s", errors.exceptions[0])
             except* Exception:
                 logger.exception("the Redis subscription failed in a way that is not foreseen, trying again")
             finally:
                 await self._drop_connection()
-            await asyncio.sleep(self._backoff.delay_seconds(failures))
-            failures += 1
+            await asyncio.sleep(self._backoff.delay_seconds(self._failures))
+            self._failures += 1
 
     async def _connect(self) -> ReplyStream:
         stream = ReplyStream(on_reply=self._take_reply, on_drained=self._hand_on)
@@ -252,7 +249,7 @@ class Multiplexer:
             for command, names in self._names.take_commands().items():
                 for start in range(0, len(names), NAMES_PER_COMMAND):
                     stream.send(command, *names[start : start + NAMES_PER_COMMAND])
-            if self._is_lost:
+            if self._is_lost or self._failures:
                 # Redis answers in order: when this comes back, all of them are subscribed.
                 stream.send(b"PING")
 
@@ -263,6 +260,10 @@ class Multiplexer:
                 self._on_lost()
 
     def _tell_back(self) -> None:
+        if self._failures:
+            # Not as soon as it is connected: a server that refuses to subscribe would be asked without end.
+            self._failures = 0
+            logger.info("Redis is back: %d names are subscribed again", self.statistics().name_count)
         if self._is_lost:
             self._is_lost = False
             if self._on_back is not None:

@@ -6,7 +6,8 @@ already and are spliced in as they are, never decoded. Does not own sockets (con
 (close_codes). docs/reference/protocol.md tells it to those who write clients.
 """
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +27,7 @@ __all__ = [
     "Read",
     "Subscribe",
     "Unsubscribe",
+    "accept",
     "decode",
     "error",
     "hello",
@@ -97,6 +99,18 @@ type AnyFrame = Ping | Subscribe | Unsubscribe | Ack | Read
 
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[AnyFrame] = msgspec.json.Decoder(Ping | Subscribe | Unsubscribe | Ack | Read)
+
+
+def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The ASGI event that accepts a connection.
+
+    For one that is refused next too: a browser tells its page the close code, but not the status of a handshake, and a
+    page that does not know why it is refused tries for ever. It names the subprotocol if the client has asked for it: a
+    browser that gets no answer to that hears nothing else.
+    """
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+    return {"type": "websocket.accept", "subprotocol": subprotocol}
 
 
 def decode(line: bytes | str) -> AnyFrame:

@@ -24,7 +24,7 @@ from realtime.publications import Position
 from realtime.sinks import Frame, Sink
 from realtime.tokens import TokenBucket
 
-__all__ = ["REFUSED_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
+__all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 JOIN_TIMEOUT_SECONDS = 5.0
 # A permission that is not decided by then is refused for now.
 PERMISSION_TIMEOUT_SECONDS = 10.0
-# More refused objects than this end a connection: who misspells learns of it, a flood of rubbish costs little.
-REFUSED_LIMIT = 16
+# So many objects that make no sense may come at once, and so many a second in the long run; more end a connection: who
+# misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
+RUBBISH_LIMIT = 16
+RUBBISH_PER_SECOND = 0.1
 # Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
 _TAKES_TIME = (protocol.Subscribe, protocol.Read)
@@ -57,6 +59,8 @@ class SessionStatistics:
 class _Counters:
     def __init__(self) -> None:
         self.open_count = self.opened_count = 0
+        # By the user's primary key: those that are served or on their way to it.
+        self.open_of_user: Counter[Any] = Counter()
         self.refused: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
 
@@ -74,6 +78,13 @@ def statistics() -> SessionStatistics:
     )
 
 
+def _leave_user(pk: Any) -> None:
+    """One connection fewer; a user without any leaves nothing behind."""
+    _counters.open_of_user[pk] -= 1
+    if not _counters.open_of_user[pk]:
+        del _counters.open_of_user[pk]
+
+
 class ClientSession:
     """
     A connection of a signed-in user; the `Receiver` of its socket.
@@ -85,11 +96,12 @@ class ClientSession:
 
     __slots__ = (
         "_hub",
+        "_is_counted",
         "_is_over",
         "_limits",
         "_on_read",
         "_permitted",
-        "_refused_count",
+        "_rubbish",
         "_sink",
         "_tokens",
         "_user",
@@ -115,11 +127,14 @@ class ClientSession:
         self.acked: dict[str, int] | None = None
         # Topics of which it was asked whether the user may hear them, oldest first; None before the first.
         self._permitted: dict[str, bool] | None = None
-        self._refused_count = 0
+        # Made when the first comes.
+        self._rubbish: TokenBucket | None = None
         self._tokens = TokenBucket(per_second=limits.frames_per_second, burst=limits.frames_burst)
         # Objects behind the one that the worker deals with; None while there is no worker.
         self._waiting: deque[Any] | None = None
         self._worker: asyncio.Task[None] | None = None
+        # Whether it is one of its user's connections.
+        self._is_counted = False
         self._is_over = False
 
     def start(self, sink: Sink, since: Position | None) -> None:
@@ -144,6 +159,8 @@ class ClientSession:
             return
         self._is_over = True
         _counters.open_count -= 1
+        if self._is_counted:
+            _leave_user(self._user.pk)
         if self._worker is not None:
             self._worker.cancel()
         for membership in self.memberships.values():
@@ -172,6 +189,9 @@ class ClientSession:
                 frame = protocol.decode(line)
             except FrameRefused as refused:
                 self._refuse(refused.code, refused.detail)
+                self._rubbish = self._rubbish or TokenBucket(per_second=RUBBISH_PER_SECOND, burst=RUBBISH_LIMIT)
+                if not self._rubbish.take():
+                    self._end(CloseCode.PROTOCOL_ERROR, f"more than {RUBBISH_LIMIT} objects made no sense")
                 continue
             if self._waiting is None:
                 self._take(frame)
@@ -207,13 +227,14 @@ class ClientSession:
             self._waiting = self._worker = None
 
     async def _open(self, since: Position | None) -> None:
-        topic = topics.user_topic(self._user.pk)
         limit = self._limits.connections_per_user
-        # Those who are on their way in are counted, and from here to being one of them nothing waits.
-        if self._hub.member_count(topic) >= limit:
+        # Whatever they hear: a client may leave its own topic and stay.
+        if _counters.open_of_user[self._user.pk] >= limit:
             self._end(CloseCode.TOO_MANY_CONNECTIONS, f"at most {limit} connections of one user")
-        else:
-            await self._join(topic, since, preface=protocol.hello(self._user.pk))
+            return
+        _counters.open_of_user[self._user.pk] += 1
+        self._is_counted = True
+        await self._join(topics.user_topic(self._user.pk), since, preface=protocol.hello(self._user.pk))
 
     async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
         try:
@@ -310,10 +331,6 @@ class ClientSession:
 
     def _refuse(self, code: str, detail: str, topic: str | None = None) -> None:
         _counters.refused[code] += 1
-        self._refused_count += 1
-        if self._refused_count > REFUSED_LIMIT:
-            self._end(CloseCode.PROTOCOL_ERROR, f"{REFUSED_LIMIT} objects were refused")
-            return
         self._write(protocol.error(code=code, detail=detail, topic=topic))
 
     def _end(self, code: int, reason: str) -> None:

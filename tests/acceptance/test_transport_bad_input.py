@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.close_codes import CloseCode
 from realtime.protocol import FRAME_LIMIT_BYTES
-from realtime.sessions import REFUSED_LIMIT
+from realtime.sessions import RUBBISH_LIMIT
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.listeners import Listener
 from tests.conftest import PERMANENT
@@ -110,7 +110,7 @@ async def _flood_in_one_frame(socket: ClientConnection) -> None:
 
 
 async def _be_refused_too_often(socket: ClientConnection) -> None:
-    await socket.send("\n".join(["rubbish"] * (REFUSED_LIMIT + 1)))
+    await socket.send("\n".join(["rubbish"] * (RUBBISH_LIMIT + 1)))
 
 
 async def _ask_for_more_than_can_be_answered(socket: ClientConnection) -> None:

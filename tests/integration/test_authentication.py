@@ -13,7 +13,7 @@ from django.contrib.auth import get_user, login
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.test import RequestFactory
 
 from realtime import authentication
@@ -234,16 +234,35 @@ async def test_while_the_database_is_away_clients_are_told_to_come_back(
         async def send(event: Any) -> None:
             sent.append(event)
 
-        scope = {"type": "websocket", "headers": [(b"cookie", f"sessionid={cookie}".encode())]}
+        headers = [(b"cookie", f"sessionid={cookie}".encode())]
+        scope = {"type": "websocket", "headers": headers, "subprotocols": ["other", "signalbox.v1"]}
         await SessionUsers(None)(scope, receive, send)
         return sent
 
     with monkeypatch.context() as patch:
         patch.setattr(authentication, "users_of", away)
         for accept, close in await asyncio.gather(*(turned_away() for _ in range(20))):
-            assert accept == {"type": "websocket.accept"}
+            # A browser that is not answered by its subprotocol does not tell its page the code.
+            assert accept == {"type": "websocket.accept", "subprotocol": "signalbox.v1"}
             assert (close["type"], close["code"]) == ("websocket.close", CloseCode.REDIS_LOST)
     assert (await served(cookie))["user"] == user
     away_line, back_line = [record.getMessage() for record in caplog.records]
     assert "the database for the sessions of clients is away (OperationalError" in away_line
     assert "back after" in back_line
+
+
+async def test_a_database_connection_that_cannot_be_closed_locks_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither those who wait then nor those who come later."""
+    user = await User.objects.acreate(username="user")
+    cookie = await in_thread(cookie_of)(user)
+
+    async def fail() -> None:
+        raise InterfaceError("connection already closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authentication, "aclose_old_connections", fail)
+        assert (await served(cookie))["user"] == user
+    assert (await served(cookie))["user"] == user
+    assert {record.getMessage() for record in caplog.records} == {"a database connection could not be closed"}

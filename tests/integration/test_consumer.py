@@ -173,6 +173,21 @@ async def test_a_user_has_only_so_many_connections(connect: Connect, signalbox: 
     await (await connect(alice)).greeted()
 
 
+async def test_who_leaves_its_own_topic_is_still_a_connection(connect: Connect, signalbox: Any, alice: User) -> None:
+    """The limit is of connections, whatever they hear."""
+    signalbox.REALTIME = {**signalbox.REALTIME, "CONNECTIONS_PER_USER": 2}
+    topic = user_topic(alice.pk)
+    clients = [await connect(alice) for _ in range(2)]
+    for client in clients:
+        await client.greeted()
+        assert await client.answer(type="unsubscribe", topic=topic) == {"type": "unsubscribed", "topic": topic}
+    third = await connect(alice)
+    await third.accepted()
+    assert (await third.closed())["code"] == CloseCode.TOO_MANY_CONNECTIONS
+    await clients[0].disconnect()
+    await (await connect(alice)).greeted()
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -248,7 +263,7 @@ async def test_a_connection_that_ends_leaves_its_topic(connect: Connect, alice: 
     await second.greeted()
     hub = get_channel_layer().hub
     await first.disconnect()
-    assert hub.member_count(user_topic(alice.pk)) == 1
+    assert hub.statistics().membership_count == 1
     await second.disconnect()
     assert hub.statistics().topic_count == 0
 

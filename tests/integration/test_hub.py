@@ -236,7 +236,7 @@ async def test_newcomers_wait_for_redis_and_are_told_when_the_hub_is_closed(serv
     layer = RedisChannelLayer([server.url])
     server.kill()
     joining = [asyncio.create_task(join(layer.hub, NumberedClient(None))) for _ in range(3)]
-    await wait_until(lambda: layer.hub.member_count(TOPIC) == 3)
+    await wait_until(lambda: layer.hub.statistics().topic_count == 1)
     await layer.flush()
     for each in await asyncio.gather(*joining, return_exceptions=True):
         assert isinstance(each, SubscriptionClosed)
@@ -339,7 +339,7 @@ async def test_a_stalled_socket_delays_nobody_and_is_closed_at_the_limit(hub: Hu
         await publish(layer, *numbered(number + 1, number + 100))
         number += 100
         await wait_until(lambda last=number: {each.position.offset for each in others if each.position} == {last})
-    assert hub.member_count(TOPIC) == 99
+    assert hub.statistics().membership_count == 99
     frame_bytes = len(b'{"type":"message","topic":"news.today","offset":1000,"data":1000}')
     assert limit_bytes / frame_bytes * 0.8 < number < limit_bytes / frame_bytes * 1.5
     await publish(layer, *numbered(number + 1, number + 100))

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -128,6 +129,27 @@ async def test_redis_away_at_the_start_and_in_between(name: Callable[[str], str]
                 client.publish(name("r"), b"2")
                 assert await receive_many(subscription, 1) == [b"2"]
             await subscription.__aexit__(None, None, None)
+
+
+async def test_a_server_that_refuses_to_subscribe_is_asked_less_and_less_often(
+    name: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It can be connected to, which is no success: one line tells why, and one that all is subscribed after all."""
+    caplog.set_level(logging.INFO, "realtime.multiplexer")
+    with RedisServer() as server, redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "listener", "on", ">secret", "+@all", "&signalbox:probe:*")
+        url = server.url.replace("unix://", "unix://listener:secret@")
+        async with running_multiplexer(url) as multiplexer:
+            subscribing = asyncio.create_task(multiplexer.subscribe(name("a")).__aenter__())
+            await wait_until(lambda: multiplexer._failures >= 5)
+            admin.execute_command("ACL", "SETUSER", "listener", "allchannels")
+            subscription = await subscribing
+            await wait_until(lambda: multiplexer._failures == 0)
+            admin.publish(name("a"), b"hello")
+            assert (await subscription.receive()).data == b"hello"
+    lost, back = [record.getMessage() for record in caplog.records]
+    assert "NOPERM" in lost
+    assert "are subscribed again" in back
 
 
 async def test_callbacks_get_whole_batches_and_gaps(
