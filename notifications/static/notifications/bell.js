@@ -161,7 +161,13 @@ export class Bell {
 
   /** @param {import("./items.js").Envelope} envelope */
   #receive(envelope) {
-    if (this.#known.has(envelope.id) || itemsIn(this.#root, envelope.id).length > 0) return;
+    if (this.#known.has(envelope.id)) return;
+    const [shown] = itemsIn(this.#root, envelope.id);
+    if (shown) {
+      // Rendered already; in the inbox's list too, unless that was read a moment before the bell's.
+      if (shown.dataset.signalboxItemState !== "read") this.#insert(envelope, { isCounted: true });
+      return;
+    }
     this.#remember(envelope.id);
     // At or under the watermark it may be counted already, or not: the server knows.
     if (envelope.id <= this.#watermark) return this.refresh();

@@ -103,7 +103,8 @@ async def test_a_message_that_overtakes_the_rendering_is_not_lost(stage: Stage) 
     assert await texts(page.locator(LIST)) == ["After", "Overtook"]
 
 
-async def test_a_message_between_the_two_lists_of_a_rendering_is_in_both(stage: Stage) -> None:
+@pytest.mark.parametrize("is_late", [False, True], ids=["before the rendering", "after it"])
+async def test_a_message_between_the_two_lists_of_a_rendering_is_in_both(stage: Stage, is_late: bool) -> None:
     """The server reads the inbox, then the bell; what is committed between the two is in the bell only."""
     await stage.commit("one")
     page = await stage.open("/notifications/")
@@ -113,14 +114,18 @@ async def test_a_message_between_the_two_lists_of_a_rendering_is_in_both(stage: 
         before = await (await route.fetch()).text()
         two.update(await stage.commit("two"))
         after = await (await route.fetch()).text()
-        stage.publish(two)
-        await expect(page.locator(COUNT)).to_have_text("2")
+        if not is_late:
+            stage.publish(two)
+            await expect(page.locator(COUNT)).to_have_text("2")
         head, tail = after.partition("<main")[0], before.partition("<main")[2]
         await route.fulfill(body=f"{head}<main{tail}", content_type="text/html")
 
     await page.route("**/notifications/", torn, times=1)
     async with page.expect_response("**/notifications/"):
         stage.greet(stage.sockets[0], stage.user.pk)
+    if is_late:
+        await expect(page.locator(COUNT)).to_have_text("2")
+        stage.publish(two)
     stage.publish(await stage.commit("three"))
     for name in ("inbox", "bell"):
         items = page.locator(f"[data-signalbox-list={name}] [data-notification-id]")
