@@ -31,7 +31,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     try:
         values = load_settings()
     except ImproperlyConfigured as error:
-        hint = "Leave NOTIFICATIONS out to have the defaults."
+        hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
     return [*_check_transports(values), *_check_names(values), *_check_hooks(values)]
 

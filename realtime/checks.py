@@ -36,7 +36,10 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     try:
         values = load(RealtimeSettings, "REALTIME")
     except ImproperlyConfigured as error:
-        hint = 'At least REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} is needed.'
+        hint = (
+            'docs/reference/settings.md says what each key takes. REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} '
+            "is enough."
+        )
         return [Error(str(error), hint=hint, id="realtime.E001")]
     problems: list[CheckMessage] = []
     if values.on_read:

@@ -7,6 +7,7 @@ this module: it takes values.
 
 import asyncio
 import functools
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -55,6 +56,12 @@ class RealtimeSettings:
     # Called as function(user_id, ids) in a thread when a client says what its user has read; a dotted path.
     on_read: str = ""
 
+    def __post_init__(self) -> None:
+        try:
+            connections.check_host(self.redis_url)
+        except ValueError as error:
+            raise ValueError(f'REALTIME["REDIS_URL"] {error}') from error
+
 
 def load[T](cls: type[T], name: str) -> T:
     """
@@ -77,7 +84,17 @@ def load[T](cls: type[T], name: str) -> T:
     try:
         return msgspec.convert(values, cls)
     except msgspec.ValidationError as error:
-        raise ImproperlyConfigured(f"{name}: {error}") from error
+        raise ImproperlyConfigured(_said_of(name, str(error))) from error
+
+
+def _said_of(name: str, problem: str) -> str:
+    """What msgspec says of a field of ours, in words for who wrote the setting."""
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
+        return f'{name}["{missing[1].upper()}"] is missing'
+    problem, _, path = problem.removesuffix("`").partition(" - at `$.")
+    # A key of ours, and what is within its value, which is as it was written.
+    key = re.match(r"\w*", path)[0]  # type: ignore[index]
+    return f'{name}["{key.upper()}"]{path.removeprefix(key)}: {problem}' if key else problem
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "close", "publisher"]
+__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "check_host", "close", "publisher"]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
@@ -33,6 +33,8 @@ CALLER_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 30
 # More threads than this that publish at once wait for one another; far above what one web process runs.
 MAX_CONNECTIONS = 64
+
+_BAD_PORT = "the port is no number up to 65535; in a password, #, / and ? are written %23, %2F and %3F"
 
 # A URL, or what channels_redis takes for a host: {"address": URL, …}, {"host": …, "port": …, …}, or a Sentinel's
 # {"master_name": …, "sentinels": [(host, port), …], "sentinel_kwargs": {…}, …}; further items go to redis-py.
@@ -54,6 +56,32 @@ _READER: dict[str, Any] = {
     # The owner of a reader probes it in its own way; a PING between two blocking reads would be answered out of turn.
     "health_check_interval": 0,
 }
+
+
+def check_host(host: Host) -> None:
+    """
+    See whether clients can be made for a host; nothing is opened.
+
+    Raises:
+        ValueError: Says what is wrong and what to write, without the password that a URL may have.
+    """
+    if isinstance(host, str):
+        scheme, _, rest = host.rpartition("://")
+        # A user and a password stay out of the log.
+        place = rest.rpartition("@")[2]
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(
+                f"is no URL of a Redis ({place!r}): write redis://{place or 'localhost:6379/0'}, rediss://… for TLS, "
+                "or unix://… and the path of a socket"
+            )
+        if scheme == "unix" and not place.strip("/"):
+            raise ValueError("has no path: write unix:///run/redis.sock")
+    try:
+        publisher(host).connection_pool.make_connection()
+    except (TypeError, ValueError, KeyError, redis.RedisError) as error:
+        # What is taken for a port may be the end of a password.
+        problem = _BAD_PORT if str(error).startswith("Port ") else str(error)
+        raise ValueError(f"cannot be used ({problem}): write redis://user:password@host:port/number") from error
 
 
 def publisher(

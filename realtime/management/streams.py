@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 
 from realtime.conf import keys, sync_redis
@@ -22,7 +23,7 @@ from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import StreamStatus, known_streams, read_status
 
-__all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age"]
+__all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age", "redis_errors"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -124,9 +125,11 @@ class DeadLettersCommand(StreamsCommand):
 
 @contextlib.contextmanager
 def redis_errors() -> Iterator[None]:
-    """Within it, Redis being away is one line."""
+    """Within it, Redis being away and a wrong REALTIME are one line each."""
     try:
         yield
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
     except redis.RedisError as error:
         raise CommandError(f"Redis says {type(error).__name__}: {error}") from error
 

@@ -40,6 +40,41 @@ def test_bad_settings_are_an_error(settings: Any, value: Any) -> None:
     assert "REALTIME" in said("realtime.E001")
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("localhost:6379", "write redis://localhost:6379, rediss://"),
+        ("http://user:hush@cache.example/0", "write redis://cache.example/0,"),
+        ("", "write redis://localhost:6379/0,"),
+        ("redis://cache:port", "the port is no number"),
+        ("redis://:hush#@cache:6379", "%23"),
+        ("redis://:hush@cache?time_out=5", "unexpected keyword argument 'time_out'"),
+        ("redis://cache?db=main", "Invalid value for 'db'"),
+        ("unix://", "write unix:///run/redis.sock"),
+    ],
+)
+def test_a_url_that_no_client_takes_is_an_error(settings: Any, url: str, text: str) -> None:
+    """It says what to write instead; a password stays untold."""
+    settings.REALTIME = {"REDIS_URL": url}
+    assert found() == ["realtime.E001"]
+    assert said("realtime.E001").startswith('REALTIME["REDIS_URL"] ')
+    assert text in said("realtime.E001")
+    assert "hush" not in said("realtime.E001")
+
+
+@pytest.mark.parametrize("url", ["redis://", "redis://:p@ss@cache:6380/2", "rediss://cache", "unix:///run/redis.sock"])
+def test_a_url_that_a_client_takes_passes(settings: Any, url: str) -> None:
+    """Whether a server is there is not asked."""
+    settings.REALTIME = {"REDIS_URL": url}
+    assert "realtime.E001" not in found()
+
+
+def test_a_missing_url_is_called_by_its_name(settings: Any) -> None:
+    """As it is written in the settings."""
+    settings.REALTIME = {}
+    assert 'REALTIME["REDIS_URL"] is missing' in said("realtime.E001")
+
+
 def test_an_origin_that_can_match_nothing_is_an_error(settings: Any) -> None:
     """One message for each, with the entry in it."""
     settings.REALTIME = {

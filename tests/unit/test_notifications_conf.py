@@ -29,9 +29,14 @@ def test_what_is_set_replaces_the_default(settings: Any) -> None:
     [
         ([], "the setting NOTIFICATIONS must be a dict"),
         ({"MAX_RECIPIENT": 5}, "NOTIFICATIONS has unknown keys MAX_RECIPIENT: known are "),
-        ({"MAX_RECIPIENTS": "5"}, "NOTIFICATIONS: Expected `int`, got `str` - at `$.max_recipients`"),
-        ({"MAX_RECIPIENTS": 0}, "NOTIFICATIONS: Expected `int` >= 1 - at `$.max_recipients`"),
-        ({"OUTBOX_PAUSE_SECONDS": -1}, "NOTIFICATIONS: Expected `float` >= 0.0 - at `$.outbox_pause_seconds`"),
+        ({"MAX_RECIPIENTS": "5"}, 'NOTIFICATIONS["MAX_RECIPIENTS"]: Expected `int`, got `str`'),
+        ({"MAX_RECIPIENTS": 0}, 'NOTIFICATIONS["MAX_RECIPIENTS"]: Expected `int` >= 1'),
+        ({"OUTBOX_PAUSE_SECONDS": -1}, 'NOTIFICATIONS["OUTBOX_PAUSE_SECONDS"]: Expected `float` >= 0.0'),
+        (
+            {"TRANSPORTS": {"x": {"BACKEND": 7}}},
+            'NOTIFICATIONS["TRANSPORTS"][...].BACKEND: Expected `str`, got `int`',
+        ),
+        ({"DEFAULT_TRANSPORTS": ["email", 7]}, 'NOTIFICATIONS["DEFAULT_TRANSPORTS"][1]: Expected `str`, got `int`'),
     ],
 )
 def test_a_wrong_value_is_said_when_the_process_starts(settings: Any, value: Any, text: str) -> None:
@@ -44,3 +49,4 @@ def test_a_wrong_value_is_said_when_the_process_starts(settings: Any, value: Any
     (message,) = run_checks(tags=["notifications"])
     assert message.id == "notifications.E001"
     assert message.msg == str(caught.value)
+    assert "docs/reference/settings.md" in str(message.hint)

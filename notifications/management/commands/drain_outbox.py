@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from notifications import outbox, schedule
+from notifications.management.errors import setup_errors
 from realtime.exceptions import StreamUnavailable
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter
@@ -39,6 +40,7 @@ examples:
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
+    @setup_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         count = released = 0
         try:

@@ -19,6 +19,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from notifications.exceptions import InvalidNotification
+from notifications.management.errors import setup_errors
 from notifications.models import Event
 from notifications.recipients import find_by_names
 from notifications.services import notify
@@ -94,6 +95,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
+    @setup_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         recipients = _find(options["recipients"], is_for_all=options["all"])
         count = recipients.count() if isinstance(recipients, QuerySet) else len(recipients)

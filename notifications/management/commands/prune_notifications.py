@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from notifications import pruning
+from notifications.management.errors import setup_errors
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
 
@@ -44,6 +45,7 @@ examples:
         parser.add_argument("--dry-run", action="store_true", help="delete nothing, and say how many it would be")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
+    @setup_errors()
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             before = timezone.now() - datetime.timedelta(seconds=options["older_than"])

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from realtime.exceptions import RealtimeError
 from realtime.history import Published
 from realtime.management.progress import progress
+from realtime.management.streams import redis_errors
 from realtime.publisher import encode, publish_many
 
 # Publications of one round trip, where no rate is asked for.
@@ -40,7 +41,8 @@ class Command(BaseCommand):
             data = encode(options["data"].encode())
         except (ValueError, RealtimeError) as error:
             raise CommandError(f"this cannot be published: {error}. In a shell, put JSON in single quotes.") from error
-        last = self._publish(topic, data, repeat=repeat, rate=rate)
+        with redis_errors():
+            last = self._publish(topic, data, repeat=repeat, rate=rate)
         heard_by = f"{last.receiver_count} process{'' if last.receiver_count == 1 else 'es'}"
         self.stdout.write(f"{topic}: {repeat} published up to offset {last.position.offset}, heard by {heard_by}")
 

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from realtime.conf import get_settings
+from realtime.management.streams import redis_errors
 
 
 class Command(BaseCommand):
@@ -14,4 +15,5 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.stdout.write(get_settings().redis_url)
+        with redis_errors():
+            self.stdout.write(get_settings().redis_url)
