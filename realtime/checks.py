@@ -4,7 +4,7 @@ Django's system checks of the transport: what would fail silently later is said 
 Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists them. Reads settings and opens nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime.conf import RealtimeSettings, load
+from realtime.connections import check_host, place_of
 from realtime.layer import RedisChannelLayer
 from realtime.origins import Origin
 
@@ -62,11 +63,15 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 @register(_TAG)
 def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
-    There is a channel layer (E003) that reaches other processes (E004, with DEBUG W001), carries offsets (W004), and
-    whose idle connections live (W002).
+    There is a channel layer (E003) that takes its CONFIG (E006), reaches other processes (E004, with DEBUG W001), uses
+    the Redis that REALTIME names (W005), carries offsets (W004), and whose idle connections live (W002).
     """
-    layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
-    backend = layers.get("default", {}).get("BACKEND", "")
+    layers = getattr(settings, "CHANNEL_LAYERS", None)
+    entry = layers.get("default") if isinstance(layers, Mapping) else None
+    backend = entry.get("BACKEND") if isinstance(entry, Mapping) else None
+    if not (isinstance(entry, Mapping) and isinstance(backend, str) and backend):
+        problem = 'CHANNEL_LAYERS has no "default" layer with a BACKEND.'
+        return [Error(problem, hint=_LAYER_HINT, id="realtime.E003")]
     try:
         layer = import_string(backend)
     except ImportError as error:
@@ -74,11 +79,14 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
         return [Error(problem, hint=_LAYER_HINT, id="realtime.E003")]
     if backend == _IN_MEMORY:
         return [_in_memory()]
-    if isinstance(layer, type) and issubclass(layer, RedisChannelLayer):
-        return []
+    config = entry.get("CONFIG", {})
+    is_ours = isinstance(layer, type) and issubclass(layer, RedisChannelLayer)
+    if (is_ours or backend.startswith("channels_redis.")) and (refused := _refused(layer, config)):
+        return [refused]
+    if is_ours:
+        return _check_hosts(config.get("hosts"))
     messages = [_without_offsets(backend)]
-    hosts = layers["default"].get("CONFIG", {}).get("hosts")
-    if backend.startswith("channels_redis.") and _is_cut_when_idle(hosts):
+    if backend.startswith("channels_redis.") and _is_cut_when_idle(config.get("hosts")):
         messages.append(
             Warning(
                 f"redis-py {redis.__version__} cuts connections that are idle for 5 seconds, and {backend} does not "
@@ -122,12 +130,43 @@ def _in_memory() -> CheckMessage:
     )
 
 
+def _refused(layer: Any, config: Any) -> CheckMessage | None:
+    """What the layer has against its CONFIG. Making it opens nothing."""
+    try:
+        layer(**config)
+        for host in decode_hosts(config.get("hosts")):
+            check_host(host)
+    except Exception as error:
+        # Whatever it is, it would end each process that sends or serves.
+        problem = f"The channel layer cannot be made of its CONFIG: {type(error).__name__}: {error}."
+        hint = f"{_LAYER_HINT} docs/reference/channel-layer.md has all options."
+        return Error(problem, hint=hint, id="realtime.E006")
+    return None
+
+
+def _check_hosts(hosts: Any) -> list[CheckMessage]:
+    """Of our layer."""
+    try:
+        own = place_of(load(RealtimeSettings, "REALTIME").redis_url)
+    except ImproperlyConfigured:
+        # E001 tells.
+        return []
+    places = [place_of(host) for host in decode_hosts(hosts)]
+    if hosts and (own in places or None in places):
+        return []
+    what = f"is on {', '.join(map(str, places))}" if hosts else f"names no hosts and so is on {places[0]}"
+    return [
+        Warning(
+            f'The channel layer {what}, REALTIME["REDIS_URL"] on {own}: relay and browsers would meet on the one, what '
+            "is to be sent waits on the other, and only one of them is watched.",
+            hint=f"{_LAYER_HINT} Where two servers are meant, silence realtime.W005.",
+            id="realtime.W005",
+        )
+    ]
+
+
 def _is_cut_when_idle(hosts: Any) -> bool:
     if int(redis.__version__.split(".")[0]) < 8:
         return False
-    try:
-        entries = decode_hosts(hosts)
-    except ValueError:
-        # The layer says what is wrong with them when it is made.
-        return False
+    entries = decode_hosts(hosts)
     return any("socket_timeout" not in host or host["socket_timeout"] is not None for host in entries)

@@ -23,7 +23,16 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-__all__ = ["CALLER_TIMEOUT_SECONDS", "Host", "async_publisher", "async_reader", "check_host", "close", "publisher"]
+__all__ = [
+    "CALLER_TIMEOUT_SECONDS",
+    "Host",
+    "async_publisher",
+    "async_reader",
+    "check_host",
+    "close",
+    "place_of",
+    "publisher",
+]
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
@@ -65,8 +74,11 @@ def check_host(host: Host) -> None:
     Raises:
         ValueError: Says what is wrong and what to write, without the password that a URL may have.
     """
-    if isinstance(host, str):
-        scheme, _, rest = host.rpartition("://")
+    url = host.get("address") if isinstance(host, Mapping) else host
+    if not isinstance(url, str | None):
+        raise ValueError(f"is of type {type(url).__name__}: write redis://localhost:6379/0")
+    if url is not None:
+        scheme, _, rest = url.rpartition("://")
         # A user and a password stay out of the log.
         place = rest.rpartition("@")[2]
         if scheme not in ("redis", "rediss", "unix"):
@@ -82,6 +94,15 @@ def check_host(host: Host) -> None:
         # What is taken for a port may be the end of a password.
         problem = _BAD_PORT if str(error).startswith("Port ") else str(error)
         raise ValueError(f"cannot be used ({problem}): write redis://user:password@host:port/number") from error
+
+
+def place_of(host: Host) -> str | None:
+    """The server that a host is, as "cache:6379" or the path of a socket; None where a Sentinel is asked for it."""
+    if isinstance(host, Mapping) and "master_name" in host:
+        return None
+    options = publisher(host).connection_pool.connection_kwargs
+    name = options.get("host", "localhost")
+    return options.get("path") or f"{'localhost' if name == '127.0.0.1' else name}:{options.get('port', 6379)}"
 
 
 def publisher(

@@ -1,5 +1,6 @@
 """What `manage.py check` says of the transport's settings."""
 
+import re
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def said(identifier: str) -> str:
     return f"{message.msg} {message.hint}"
 
 
-def layer(backend: str, **config: Any) -> dict[str, Any]:
+def layer(backend: Any, **config: Any) -> dict[str, Any]:
     return {"default": {"BACKEND": backend, "CONFIG": config}}
 
 
@@ -78,17 +79,77 @@ def test_a_missing_url_is_called_by_its_name(settings: Any) -> None:
 def test_an_origin_that_can_match_nothing_is_an_error(settings: Any) -> None:
     """One message for each, with the entry in it."""
     settings.REALTIME = {
-        "REDIS_URL": "redis://x",
+        **settings.REALTIME,
         "ALLOWED_ORIGINS": ["https://a.example", "https://b.example/", "*", "b.example"],
     }
     assert found() == ["realtime.E002"] * 3
 
 
-@pytest.mark.parametrize("value", [None, {}, {"other": {"BACKEND": PUBSUB}}, {"default": {}}, layer("no.such.Layer")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, {}, [PUBSUB], {"other": {"BACKEND": PUBSUB}}, layer("no.such.Layer"), layer(None), layer(7)),
+        *({"default": given} for given in (None, {}, PUBSUB)),
+    ],
+)
 def test_no_channel_layer_is_an_error(settings: Any, value: Any) -> None:
     """Without one no notification reaches a browser, and nothing else would say so before the first connection."""
     settings.CHANNEL_LAYERS = value
     assert found() == ["realtime.E003"]
+    assert not re.search(r": ? doesn't", said("realtime.E003"))
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"hosts": "localhost"}, "You must pass a list"),
+        ({"hosts": ["localhost:6379"]}, "write redis://localhost:6379"),
+        ({"hosts": [{"address": "localhost:6379"}]}, "write redis://localhost:6379"),
+        ({"hosts": [{"host": "x", "prot": 6379}]}, "prot"),
+        ({"hosts": [7]}, "is of type int"),
+        (None, "CONFIG"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["realtime.layer.RedisChannelLayer", PUBSUB])
+def test_a_config_that_the_layer_refuses_is_an_error(settings: Any, backend: str, config: Any, text: str) -> None:
+    """Otherwise the relay, and each web process at its first connection, would end in a traceback."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": config}}
+    assert found() == ["realtime.E006"]
+    assert text in said("realtime.E006")
+
+
+def test_an_option_that_the_layer_does_not_have_is_an_error(settings: Any) -> None:
+    """It is named; the stock layer takes any."""
+    settings.CHANNEL_LAYERS = layer("realtime.layer.RedisChannelLayer", hosts=["redis://x"], expry=3)
+    assert found() == ["realtime.E006"]
+    assert "'expry'" in said("realtime.E006")
+
+
+@pytest.mark.parametrize("config", [{}, {"hosts": ["redis://other:6379/0"]}, {"hosts": [("x", 6380)]}])
+def test_a_layer_on_another_redis_is_a_warning(settings: Any, config: Any) -> None:
+    """A layer without hosts silently takes the one on this machine; a project may mean two."""
+    settings.REALTIME = {"REDIS_URL": "redis://x"}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": config}}
+    assert found() == ["realtime.W005"]
+    assert "x:6379" in said("realtime.W005")
+    assert "REDIS_URL" in said("realtime.W005")
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("redis://127.0.0.1:6379/1", ["redis://localhost"]),
+        ("redis://:secret@x:6380/0", [("x", 6380)]),
+        ("unix:///run/redis.sock", [{"address": "unix:///run/redis.sock?db=1"}]),
+        ("redis://x", ["redis://x", "redis://y"]),
+        ("redis://x", [{"sentinels": [("s", 26379)], "master_name": "main"}]),
+    ],
+)
+def test_a_layer_on_the_same_redis_passes(settings: Any, url: str, hosts: Any) -> None:
+    """However both are spelt; which one a Sentinel names is not asked."""
+    settings.REALTIME = {"REDIS_URL": url}
+    settings.CHANNEL_LAYERS = layer("realtime.layer.RedisChannelLayer", hosts=hosts)
+    assert found() == []
 
 
 def test_a_layer_in_memory_is_an_error_in_production_and_a_warning_before(settings: Any) -> None:
@@ -151,13 +212,14 @@ class OwnLayer(RedisChannelLayer):
 @pytest.mark.parametrize("hosts", [["redis://x"], [{"address": "redis://x"}]])
 def test_our_layer_passes_however_its_hosts_are_given(settings: Any, backend: str, hosts: Any) -> None:
     """It sets the timeouts itself; so does a subclass."""
+    settings.REALTIME = {"REDIS_URL": "redis://x"}
     settings.CHANNEL_LAYERS = layer(backend, hosts=hosts)
     assert found() == []
 
 
 def test_a_hook_that_is_not_there_is_an_error(settings: Any) -> None:
     """Otherwise every connection would fail on it."""
-    settings.REALTIME = {"REDIS_URL": "redis://x", "ON_READ": "notifications.services.mark_reed"}
+    settings.REALTIME = {**settings.REALTIME, "ON_READ": "notifications.services.mark_reed"}
     assert found() == ["realtime.E005"]
     assert "mark_reed" in said("realtime.E005")
 
