@@ -7,7 +7,7 @@ Owns the ids `notifications.E…`; docs/reference/checks.md lists them. Reads se
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -16,10 +16,20 @@ from notifications.conf import NotificationsSettings, load_settings
 from notifications.kinds import all_kinds
 from notifications.transports.registry import load_transport
 
-__all__ = ["check_settings"]
+__all__ = ["check_installed_apps", "check_settings"]
 
 
 _TAG = "notifications"
+
+
+@register(_TAG)
+def check_installed_apps(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The transport is installed too (E005): only then its checks run, and topics and its commands are found."""
+    if apps.is_installed("realtime"):
+        return []
+    problem = "INSTALLED_APPS has notifications without realtime: no app's topics.py is read, so nobody may hear any."
+    hint = 'Set INSTALLED_APPS = [..., "realtime", "notifications"].'
+    return [Error(problem, hint=hint, id="notifications.E005")]
 
 
 @register(_TAG)

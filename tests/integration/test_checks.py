@@ -1,12 +1,16 @@
 """What `manage.py check` says of the transport's settings."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import redis
 from django.core.checks import run_checks
+from django.test import modify_settings
 
+from project.settings import BASE_DIR
 from realtime.layer import RedisChannelLayer
 
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
@@ -222,6 +226,32 @@ def test_a_hook_that_is_not_there_is_an_error(settings: Any) -> None:
     settings.REALTIME = {**settings.REALTIME, "ON_READ": "notifications.services.mark_reed"}
     assert found() == ["realtime.E005"]
     assert "mark_reed" in said("realtime.E005")
+
+
+def test_a_hook_whose_app_is_not_installed_is_an_error() -> None:
+    """It cannot be imported then, and that is no reason for a traceback."""
+    program = """
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "realtime"],
+    REALTIME={"REDIS_URL": "redis://x", "ON_READ": "notifications.services.mark_read"},
+)
+import django
+from django.core.checks import run_checks
+django.setup()
+print(*sorted(message.id for message in run_checks(tags=["realtime"])))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, check=False, capture_output=True, text=True)
+    assert done.stdout.split() == ["realtime.E003", "realtime.E005", "realtime.W003"], done.stderr
+
+
+def test_notifications_without_the_transport_are_an_error(settings: Any) -> None:
+    """The transport's own checks are not run then, so nothing else would say it."""
+    assert run_checks(tags=["notifications"]) == []
+    with modify_settings(INSTALLED_APPS={"remove": "realtime"}):
+        (message,) = run_checks(tags=["notifications"])
+    assert message.id == "notifications.E005"
+    assert '"realtime"' in str(message.hint)
 
 
 @pytest.mark.parametrize(
