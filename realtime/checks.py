@@ -48,7 +48,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             import_string(values.on_read)
         except Exception as error:
             # Also a model of an app that is not installed, which is a RuntimeError.
-            hint = 'Name a function(user_id, ids) of an installed app, e.g. "notifications.services.mark_read", or none.'
+            hint = 'Name a function(user_id, ids) of an installed app, as "notifications.services.mark_read", or none.'
             problems.append(Error(f'REALTIME["ON_READ"] cannot be imported: {error}.', hint=hint, id="realtime.E005"))
     return problems + [
         Error(
