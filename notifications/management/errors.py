@@ -5,11 +5,17 @@ from collections.abc import Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
+from django.db import DatabaseError, connections, router
+from django.db.migrations.executor import MigrationExecutor
 
 from notifications import conf
+from notifications.models import Event
 from realtime import conf as realtime_conf
 
-__all__ = ["setup_errors"]
+__all__ = ["check_migrations", "setup_errors"]
+
+# Migrations that the text names.
+_NAMED = 3
 
 
 @contextlib.contextmanager
@@ -18,7 +24,7 @@ def setup_errors() -> Iterator[None]:
     Within it, what is wrong with how the project is set up is one line; REALTIME and NOTIFICATIONS are read first.
 
     Raises:
-        CommandError: A setting is wrong.
+        CommandError: A setting is wrong, or the database failed and lacks migrations.
     """
     try:
         # Before anything is written: what a wrong setting keeps from being published looks like Redis being away.
@@ -27,3 +33,27 @@ def setup_errors() -> Iterator[None]:
         yield
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from error
+    except (DatabaseError, CommandError) as error:
+        if isinstance(error, DatabaseError) or isinstance(error.__cause__, DatabaseError):
+            check_migrations()
+        raise
+
+
+def check_migrations() -> None:
+    """
+    See whether the database has the tables that this version needs. Nothing is said where it does not answer.
+
+    Raises:
+        CommandError: Migrations of notifications, or of what they build upon, are not applied.
+    """
+    connection = connections[router.db_for_write(Event)]
+    try:
+        executor = MigrationExecutor(connection)
+        label = Event._meta.app_label
+        plan = executor.migration_plan([node for node in executor.loader.graph.leaf_nodes() if node[0] == label])
+    except DatabaseError:
+        return
+    if plan:
+        names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in plan[:_NAMED])
+        more = f" and {len(plan) - _NAMED} more" if len(plan) > _NAMED else ""
+        raise CommandError(f"the database lacks migrations ({names}{more}): run `manage.py migrate`, then this again")

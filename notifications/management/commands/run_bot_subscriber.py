@@ -12,7 +12,9 @@ from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import connections
 
+from notifications.management.errors import check_migrations
 from notifications.subscriber import PARTS, Subscriber
 from notifications.transports import get_transports
 from realtime.management.streams import HelpFormatter
@@ -39,8 +41,9 @@ Moves notifications on from the Redis stream, until it is told to stop.
 
 Run as many of these processes as you like, on as many machines: they share the work, and what one
 of them held when it died is done by another. Each notification is handled at least once. Redis or
-the database being away is waited for. SIGTERM and Ctrl-C finish what is in hand and exit with 0: at the latest
-after the longest timeout_seconds of a transport and some seconds.
+the database being away is waited for; a database without our tables is not: run migrate first.
+SIGTERM and Ctrl-C finish what is in hand and exit with 0: at the latest after the longest
+timeout_seconds of a transport and some seconds.
 """
 
 
@@ -63,6 +66,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:
         parts = (only,) if only else PARTS
+        # Tables that are not there would look like a database that is away, and be waited for.
+        check_migrations()
+        connections.close_all()
         stop = _Stop(_deadline_seconds(parts))
         for number in STOP_SIGNALS:
             # Not asyncio's handlers, which end with the loop: until the process is gone a signal must not break it.
@@ -131,7 +137,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
