@@ -55,8 +55,8 @@ class Refused(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program publishes, as a JSON object. Other fields are ignored."""
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a program publishes, as a JSON object. Another field is refused: it was meant to do something."""
 
     # The recipient's primary key: a text only where the user model has keys that are no numbers.
     user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=255)]

@@ -101,6 +101,7 @@ REFUSED: dict[str, tuple[Callable[[int], bytes], str]] = {
     "a negative user": (lambda user: b'{"user_id": -1, "message": "m"}', "unknown_user"),
     "no user": (lambda user: b'{"message": "m"}', "wrong_shape"),
     "a wrong type": (lambda user: b'{"user_id": "%d", "message": "m"}' % user, "wrong_shape"),
+    "a misspelt field": (lambda user: b'{"user_id": %d, "message": "m", "titel": "t"}' % user, "wrong_shape"),
     "an empty message": (lambda user: b'{"user_id": %d, "message": " "}' % user, "invalid"),
     "a long message": (lambda user: b'{"user_id": %d, "message": "%b"}' % (user, b"m" * 4001), "invalid"),
     "a script as url": (lambda user: b'{"user_id": %d, "message": "m", "url": "javascript:x"}' % user, "invalid"),
