@@ -90,6 +90,7 @@ class DeadLettersCommand(StreamsCommand):
             if options["group"] in (None, group.name)
         ]
         counts = []
+        missing = set(options["ids"] or ())
         stderr, total = options.get("stderr") or sys.stderr, sum(dead for _, dead in groups)
         with redis_errors(), progress(stderr, "dead letters", count=total) as advance:
             for group_keys, dead_count in groups:
@@ -97,10 +98,15 @@ class DeadLettersCommand(StreamsCommand):
                 filters = {"older_than_seconds": options["older_than"], "limit": options["limit"]}
                 ids = frozenset(options["ids"]) if options["ids"] else None
                 for letters in find(sync_redis(), group_keys, ids=ids, **filters):
+                    missing -= {name for letter in letters for name in (letter.id, letter.entry_id)}
                     count += self.do(sync_redis(), group_keys, letters)
                     advance("dead letters", len(letters))
                 counts.append((group_keys, count, dead_count - count))
         self._say(counts, as_json=options["as_json"])
+        if missing:
+            narrowed = any(options[name] for name in ("streams", "group", "older_than", "limit"))
+            among = ", among those that the other filters leave" if narrowed else ""
+            raise CommandError(f"no dead letter has the id {', '.join(sorted(missing))}{among}")
 
     def check_filters(self, options: dict[str, Any]) -> None:
         """May refuse the arguments with a CommandError."""

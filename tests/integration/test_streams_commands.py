@@ -99,6 +99,8 @@ def test_before_there_is_any_worker_the_commands_say_so(redis_client: redis.Redi
     assert "no stream has had a worker" in run("stream_status")
     assert run_json("stream_status") == {"streams": []}
     assert run_json("replay_dead_letters") == {"replayed_count": 0, "groups": []}
+    with pytest.raises(CommandError, match="no dead letter has the id 1-0"):
+        run("replay_dead_letters", "--id", "1-0")
 
 
 async def test_a_replayed_entry_is_handled_by_its_group_alone(
@@ -152,6 +154,21 @@ def test_one_letter_by_its_id_or_its_entrys(letters: list[str], redis_client: re
     entry_id = dead_letters(redis_client, keys)[2][b"_id"].decode()
     assert run_json("replay_dead_letters", "--id", letters[0], "--id", entry_id)["replayed_count"] == 2
     assert [letter[b"name"] for letter in dead_letters(redis_client, keys)] == [b"bad1"]
+
+
+@pytest.mark.parametrize("command", ["replay_dead_letters", "purge_dead_letters"])
+def test_an_id_that_no_letter_has_is_a_failure(
+    letters: list[str], redis_client: redis.Redis, keys: Keys, command: str
+) -> None:
+    """The others are done all the same, and said."""
+    output = StringIO()
+    with pytest.raises(CommandError, match=r"^no dead letter has the id 1-0, xx$"):
+        call_command(command, "--id", "xx", "--id", letters[0], "--id", "1-0", "--json", stdout=output)
+    assert [each["left_count"] for each in json.loads(output.getvalue())["groups"]] == [0, 2]
+    assert len(dead_letters(redis_client, keys)) == 2
+    with pytest.raises(CommandError, match=f"{letters[1]}, among those that the other filters leave"):
+        run(command, "--group", "slow", "--id", letters[1])
+    assert len(dead_letters(redis_client, keys)) == 2
 
 
 def test_many_letters_are_found_in_turns_and_each_is_moved_once(redis_client: redis.Redis, keys: Keys) -> None:
