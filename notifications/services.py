@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
@@ -88,6 +89,7 @@ def notify(
 
     Raises:
         InvalidNotification: The call is wrong; its subclasses say what to do. Nothing was written.
+        SynchronousOnlyOperation: An event loop runs in this thread: `await anotify(…)`.
 
     Guarantees:
         Event and notifications are written in one transaction, within the caller's if there is one. They are published
@@ -95,7 +97,7 @@ def notify(
         kept and published by the sweep. What waits is in the database, and is told within about two seconds of its time
         while a relay runs.
     """
-    event, publication = _commit(
+    event, publication = _commit_here(
         recipients,
         message,
         progress=progress,
@@ -198,6 +200,14 @@ def mark_relayed(ids: Iterable[int]) -> int:
     """
     notifications = Notification.objects.using(router.db_for_write(Notification))
     return notifications.filter(pk__in=_possible(ids), relayed_at=None).update(relayed_at=timezone.now())
+
+
+def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
+    """As `_commit`; from a coroutine, where Django refuses the database, it says what to call instead."""
+    try:
+        return _commit(*args, **fields)
+    except SynchronousOnlyOperation as error:
+        raise SynchronousOnlyOperation("notify() waits for the database: in async code, `await anotify(…)`") from error
 
 
 def _commit(

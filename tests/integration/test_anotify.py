@@ -1,11 +1,13 @@
 """`anotify()`, the async twin: the same guarantees on an event loop."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 import redis
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory
@@ -38,6 +40,15 @@ async def test_an_async_view_notifies(redis_client: redis.Redis, keys: Keys) -> 
     assert event.actor_id == bob.pk
     assert [entry["e"]["data"] for entry in entries_on_stream(redis_client, keys)] == [{"order": 7}] * 2
     assert recipients_on_stream(redis_client, keys) == [alice.pk, bob.pk]
+
+
+@pytest.mark.parametrize("notify", [services.notify, services.send_notification])
+async def test_the_sync_one_in_a_coroutine_says_what_to_await(notify: Callable[..., Event]) -> None:
+    """Of Django's own class, whose text names no way out."""
+    (alice,) = await sync_to_async(make_users)(1)
+    with pytest.raises(SynchronousOnlyOperation, match="await anotify"):
+        notify(alice.pk, "Hello")
+    assert not await Event.objects.aexists()
 
 
 async def test_the_event_knows_that_it_is_published() -> None:
