@@ -6,6 +6,7 @@ it in a thread from async code.
 """
 
 import base64
+import contextlib
 import datetime
 import secrets
 import zoneinfo
@@ -16,9 +17,11 @@ from typing import Any
 from django.db import router, transaction
 
 from notifications import conf
-from notifications.exceptions import InvalidPreference
+from notifications.envelope import is_kind
+from notifications.exceptions import InvalidNotification, InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
+from notifications.recipients import find_actor
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.http import check_url
 from notifications.transports.registry import get_transports
@@ -103,12 +106,14 @@ def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | No
     A user wants a kind of notification on a transport, or does not.
 
     Args:
-        kind: A key; of a kind that no app declares too.
+        kind: A key. As for `notify`, no app need declare it: a misspelt one is kept, and changes nothing for the other.
         is_wanted: None goes back to what the kind has by default.
 
     Raises:
-        InvalidPreference: There is no such transport, or the kind leaves no choice.
+        InvalidPreference: There is no such user or transport, the kind leaves no choice, or none can have this key.
     """
+    if not is_kind(kind):
+        raise InvalidPreference(f"no kind can have the key {kind!r}: it has 1 to 64 of a-z, 0-9, '_', '.', '-'")
     found = find_kind(kind)
     if transport not in conf.get_settings().transports:
         raise InvalidPreference(f"there is no transport {transport!r}: {', '.join(conf.get_settings().transports)}")
@@ -120,6 +125,7 @@ def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | No
     if is_wanted is None:
         rows.filter(user_id=user_id, kind=kind, transport=transport).delete()
     else:
+        user_id = _known(user_id)
         rows.update_or_create(user_id=user_id, kind=kind, transport=transport, defaults={"is_wanted": is_wanted})
 
 
@@ -134,7 +140,7 @@ def set_quiet_hours(
         time_zone: As in "Europe/Berlin".
 
     Raises:
-        InvalidPreference: A time is missing or both are the same, or nobody knows the zone.
+        InvalidPreference: There is no such user, a time is missing or both are the same, or nobody knows the zone.
     """
     rows = QuietHours.objects.using(_database())
     if starts is None:
@@ -147,7 +153,7 @@ def set_quiet_hours(
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin") from error
     defaults = {"starts": starts, "ends": ends, "time_zone": time_zone}
-    rows.update_or_create(user_id=user_id, defaults=defaults)
+    rows.update_or_create(user_id=_known(user_id), defaults=defaults)
 
 
 def add_destination(user_id: Any, transport: str, address: str) -> Destination:
@@ -158,7 +164,8 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
         The row; `secret` is what the user's receiver verifies webhooks with. The same address again is the same row.
 
     Raises:
-        InvalidPreference: The transport is unknown or does not take the address, or the user has ten already.
+        InvalidPreference: User or transport is unknown, or the transport does not take the address, or the user has
+            ten already.
     """
     found = get_transports().get(transport)
     if found is None:
@@ -169,6 +176,7 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
         found.check_address(address)
     except ValueError as error:
         raise InvalidPreference(f"the address is {error}") from error
+    user_id = _known(user_id)
     rows = Destination.objects.using(_database())
     with transaction.atomic(using=_database()):
         mine = rows.filter(user_id=user_id, transport=transport)
@@ -190,7 +198,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
             `auth`. An endpoint that another user had is this user's now: it is one browser.
 
     Raises:
-        InvalidPreference: It is not that, or the user has ten browsers already.
+        InvalidPreference: It is not that, there is no such user, or the user has ten browsers already.
     """
     keys = subscription.get("keys")
     keys = keys if isinstance(keys, Mapping) else {}
@@ -200,6 +208,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
         check_url(endpoint)
     except PermanentError as error:
         raise InvalidPreference(f"the endpoint of the push subscription is {error.reason}") from error
+    user_id = _known(user_id)
     rows = PushSubscription.objects.using(_database())
     with transaction.atomic(using=_database()):
         if rows.filter(user_id=user_id).exclude(endpoint=endpoint).count() >= ADDRESS_LIMIT:
@@ -208,6 +217,16 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
             )
         row, _ = rows.update_or_create(endpoint=endpoint, defaults={"user_id": user_id, "p256dh": p256dh, "auth": auth})
     return row
+
+
+def _known(user_id: Any) -> Any:
+    """The key of a user who exists: some databases would say that there is none only when the transaction ends."""
+    found = None
+    with contextlib.suppress(InvalidNotification):
+        found = find_actor(user_id, using=_database())
+    if found is None:
+        raise InvalidPreference(f"there is no user with the id {user_id!r}")
+    return found
 
 
 def _text_of(value: Any, limit: int) -> str:

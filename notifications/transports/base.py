@@ -156,8 +156,8 @@ class Transport:
                 _limit.reset(token)
 
     def check_address(self, address: str) -> None:
-        """Refuse what a user gives as an address of theirs. Raises ValueError, which says what is wrong."""
-        raise ValueError(f"{self.name} takes no addresses from users")
+        """Refuse what a user gives as an address of theirs. Raises ValueError, which goes on after "the address is"."""
+        raise ValueError(f"not taken: {self.name} uses none that users add")
 
     async def in_thread[**Parameters, Answer](
         self, function: Callable[Parameters, Answer], *args: Parameters.args, **kwargs: Parameters.kwargs

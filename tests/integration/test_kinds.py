@@ -1,5 +1,6 @@
 """Kinds of notifications, their words, and who wants them."""
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,11 +183,36 @@ def test_users_add_receivers_of_their_own(settings: Any, alice: User) -> None:
         ("webhook", "https://alice.example/more", "there are 10 addresses for webhook already"),
         ("webhook", "file:///etc/passwd", "the address is not an http or https URL"),
         ("webhook", "https://x/" + "x" * 1000, "the address has 1010 characters, the limit is 1000"),
-        ("console", "https://alice.example/", "takes no addresses from users"),
+        ("console", "https://alice.example/", "the address is not taken: console uses none that users add"),
         ("fax", "1", "there is no transport 'fax'"),
     ):
         with pytest.raises(InvalidPreference, match=said):
             services.add_destination(alice.pk, transport, address)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("nobody", [987_654_321, 2**70, "x", None, True])
+def test_nobody_wants_nothing(settings: Any, nobody: Any) -> None:
+    """It is said at once, also by a database that looks only when the transaction ends."""
+    settings.NOTIFICATIONS = {"TRANSPORTS": {"webhook": WEBHOOK, "console": CONSOLE}}
+    browser = {"endpoint": "https://push.example/1", "keys": {"p256dh": "p", "auth": "a"}}
+    for choose in (
+        lambda: services.set_preference(nobody, "order.shipped", "console", False),
+        lambda: services.set_quiet_hours(nobody, datetime.time(22), datetime.time(7), "UTC"),
+        lambda: services.add_destination(nobody, "webhook", "https://alice.example/hook"),
+        lambda: services.add_push_subscription(nobody, browser),
+    ):
+        with pytest.raises(InvalidPreference, match=f"there is no user with the id {nobody!r}"):
+            choose()
+
+
+@pytest.mark.django_db
+def test_a_kind_that_can_never_be_is_refused(four_transports: None, alice: User) -> None:
+    """One that nobody declares is not: notify() takes it."""
+    with pytest.raises(InvalidPreference, match="no kind can have the key 'Order Shipped'"):
+        services.set_preference(alice.pk, "Order Shipped", "console", False)
+    services.set_preference(alice.pk, "undeclared", "console", False)
+    assert wanted_transports(alice.pk, find_kind("undeclared")) == []
 
 
 # Checks --------------------------------------------------------------------------------------------------------------
