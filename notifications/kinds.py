@@ -6,6 +6,7 @@ finds `admin.py`. Does not own what users want (preferences) nor sending.
 """
 
 import datetime
+import difflib
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -57,6 +58,8 @@ class Kind:
         digest: Transports on which what is unread at the end of each hour or day goes out as one message:
             `{"email": "daily"}`, "hourly" or "daily". They need not be in `transports`.
         is_urgent: Quiet hours do not hold it back.
+
+    Further attributes are yours; one that looks like a misspelt one of these is refused.
     """
 
     key: ClassVar[str]
@@ -70,6 +73,7 @@ class Kind:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _refuse_misspelt(cls)
         if "key" not in cls.__dict__:
             # A base of others.
             return
@@ -95,6 +99,16 @@ class Kind:
     def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
         """What templates get; a subclass may add to it. Runs in a thread and may use the ORM."""
         return {"notification": notification, "recipient": recipient, "kind": self}
+
+
+def _refuse_misspelt(kind: type[Kind]) -> None:
+    """A class may have attributes of its own, for its templates; one that looks like one of ours was meant as that."""
+    known = [name for name in Kind.__annotations__ if not name.startswith("_")]
+    for name, value in vars(kind).items():
+        if name in known or name.startswith("_") or callable(value) or hasattr(value, "__get__"):
+            continue
+        if meant := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise ValueError(f"the kind {kind.__name__} has {name!r}, which nobody reads: was {meant[0]!r} meant?")
 
 
 class _OtherKind(Kind):

@@ -116,6 +116,18 @@ def test_a_key_that_is_none_is_refused_where_it_is_declared(wrong: str) -> None:
         type("Wrong", (Kind,), {"key": wrong, "label": ""})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("transprts", "transports"), ("require", "required"), ("urgent", "is_urgent"), ("fallbacks", "fallback")],
+)
+def test_a_misspelt_attribute_is_refused_where_it_is_declared(name: str, meant: str) -> None:
+    """It would have done nothing; in a base of kinds too. What a kind has for its own templates is its own."""
+    with pytest.raises(ValueError, match=f"the kind Wrong has '{name}', .*: was '{meant}' meant"):
+        type("Wrong", (Kind,), {name: ()})
+    own = {"icon": "truck", "_require": 1, "transport_of": lambda self: 1, "labels": property(lambda self: 1)}
+    assert issubclass(type("Base", (Kind,), own), Kind)
+
+
 def test_two_kinds_never_share_a_key(shipped: type[Kind]) -> None:
     """And one never both requires and forbids a transport; a base of others needs no key."""
     with pytest.raises(ValueError, match=r"two kinds have the key .*: Shipped and Again"):
