@@ -182,6 +182,9 @@ class DigestAdmin(HistoryAdmin):
 def delivery_badge(delivery: Delivery) -> SafeString:
     """Its state on the state's colour."""
     state = Delivery.State(delivery.state)
+    if state == Delivery.State.PENDING and not delivery.attempts:
+        # A fallback, quiet hours or a digest: nobody has tried it.
+        return badge(BADGES[state], "waits until it is due")
     return badge(BADGES[state], str(state.label))
 
 

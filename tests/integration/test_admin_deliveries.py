@@ -1,5 +1,7 @@
 """Deliveries and preferences in the admin: what became of each, and no secret."""
 
+import datetime
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
@@ -35,6 +37,16 @@ def test_a_delivery_shows_what_became_of_it(admin_client: Client, delivery: Deli
         for shown in ("console", "given up", "8", "550 no such &lt;b&gt;user&lt;/b&gt;", "123 ms"):
             assert shown in text, f"{url}: {shown}"
     assert "alice" in page(admin_client, f"{ADMIN}/delivery/")
+
+
+@pytest.mark.parametrize(("attempts", "shown"), [(0, "waits until it is due"), (1, "waits for its next attempt")])
+def test_what_nobody_has_tried_waits_for_no_next_attempt(
+    admin_client: Client, delivery: Delivery, attempts: int, shown: str
+) -> None:
+    """It is a fallback, or quiet hours hold it back."""
+    Delivery.objects.update(state="pending", attempts=attempts, due_at=timezone.now() + datetime.timedelta(hours=1))
+    for url in (f"{ADMIN}/delivery/", f"{ADMIN}/delivery/{delivery.pk}/change/"):
+        assert f">{shown}</span>" in page(admin_client, url)
 
 
 @pytest.mark.parametrize(
