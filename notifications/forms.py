@@ -11,8 +11,8 @@ from django.contrib.auth import get_user_model
 
 from notifications import services
 from notifications.admin.looks import Textarea, TextInput
-from notifications.envelope import KIND_LIMIT, MESSAGE_LIMIT, TITLE_LIMIT, URL_LIMIT
-from notifications.exceptions import InvalidNotification, InvalidRecipient, TooManyRecipients, UnknownRecipients
+from notifications.envelope import KIND_LIMIT, MESSAGE_LIMIT, TITLE_LIMIT, URL_LIMIT, check_content
+from notifications.exceptions import InvalidNotification
 from notifications.models import Event, Notification
 
 __all__ = ["SendNotificationForm"]
@@ -53,6 +53,24 @@ class SendNotificationForm(forms.Form):
             help_text="Type a part of a name or an e-mail address. For very many recipients use manage.py notify.",
         )
 
+    # Each field is asked of the domain by itself, so that all that is wrong is said at once.
+
+    def clean_message(self) -> str:
+        """What the domain takes as a message."""
+        return self._taken("message")
+
+    def clean_title(self) -> str:
+        """What the domain takes as a title."""
+        return self._taken("title")
+
+    def clean_url(self) -> str:
+        """What the domain takes as a URL."""
+        return self._taken("url")
+
+    def clean_kind(self) -> str:
+        """What the domain takes as a kind."""
+        return self._taken("kind")
+
     def send(self, *, actor: Any) -> Event | None:
         """
         Send what a valid form holds.
@@ -68,10 +86,15 @@ class SendNotificationForm(forms.Form):
             return services.notify(
                 user_ids, **content, actor=actor, idempotency_key=f"form:{self.cleaned_data['token'].hex}:{digest[:16]}"
             )
-        except (InvalidRecipient, UnknownRecipients, TooManyRecipients) as error:
-            self.add_error("recipients", str(error))
         except InvalidNotification as error:
-            # Those about one field name it; those about the whole belong above the form.
-            name = getattr(error, "field", None)
-            self.add_error(name if name in self.fields else None, str(error))
+            # What is said has been asked of the domain already; whom it is said to is left.
+            self.add_error("recipients", str(error))
         return None
+
+    def _taken(self, name: str) -> str:
+        value: str = self.cleaned_data[name]
+        try:
+            check_content(**{"message": "-", name: value})
+        except InvalidNotification as error:
+            raise forms.ValidationError(str(error)) from error
+        return value

@@ -133,6 +133,16 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_sent(
     assert not LogEntry.objects.exists()
 
 
+def test_all_that_is_wrong_is_said_at_once(signalbox: Any, admin_client: Client) -> None:
+    """Limits of the form beside those of the domain: nobody has to send it four times to learn of four slips."""
+    form = filled([], message="x" * (MESSAGE_LIMIT + 100), title="bell \x07", url="javascript:1", kind="Not a kind!")
+    found = errors(admin_client.post(SEND, form).content.decode())
+    assert set(found) == {"recipients", "message", "title", "url", "kind"}
+    assert str(MESSAGE_LIMIT) in found["message"]
+    assert "must be a path" in found["url"]
+    assert not Event.objects.exists()
+
+
 def test_more_recipients_than_one_call_may_have_is_said_at_the_recipients(signalbox: Any, admin_client: Client) -> None:
     """The domain's limit, at the field that it is about."""
     signalbox.NOTIFICATIONS = {"MAX_RECIPIENTS": 2}
