@@ -7,13 +7,15 @@ Owns the pages reached from there. Does not own writing: `services.notify` tells
 import datetime
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db import router, transaction
 from django.db.models import Case, Count, IntegerField, OuterRef, Q, QuerySet, Subquery, When
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from notifications import services
 from notifications.admin.history import HistoryAdmin, shown_time, summary_of, time_column, users_matching
 from notifications.admin.pages import AdminPage
 from notifications.admin.send_view import send_view
@@ -30,6 +32,8 @@ RECIPIENTS_SHOWN = 50
 # The filter by kind offers the kinds of the latest events: asking all of a million rows takes too long.
 EVENTS_ASKED_FOR_KINDS = 10_000
 KINDS_OFFERED = 50
+# Events that one action cancels at most.
+CANCEL_LIMIT = 1000
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -52,9 +56,11 @@ class EventAdmin(HistoryAdmin):
     """
     What happened.
 
-    "Send notification" needs the permission notifications.add_event, "Delivery statistics" notifications.view_event.
+    "Send notification" needs the permission notifications.add_event, "Delivery statistics" notifications.view_event,
+    the action "Cancel those that wait" notifications.change_event.
     """
 
+    actions = ("cancel",)
     list_display = ("summary", "kind", "actor", "recipients", "publication", "created")
     list_filter = (KindFilter, EventStateFilter, "created_at")
     list_select_related = ("actor",)
@@ -95,6 +101,31 @@ class EventAdmin(HistoryAdmin):
             url = reverse(f"{site}:notifications_event_statistics")
             pages.append(AdminPage(name="Delivery statistics", url=url, icon="monitoring"))
         return pages
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may cancel events that wait."""
+        return request.user.has_perm("notifications.change_event")
+
+    @admin.action(description="Cancel those that wait", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
+        """Cancel those among the selected that wait, up to 1,000, and log that in the history of each."""
+        waiting = list(queryset.filter(deliver_at__isnull=False).order_by("deliver_at", "pk")[:CANCEL_LIMIT])
+        count = 0
+        for event in waiting:
+            # Nothing is cancelled without a record.
+            with transaction.atomic(using=router.db_for_write(Event)):
+                if services.cancel(event.pk):
+                    self.log_change(request, event, "Cancelled before its time.")
+                    count += 1
+        if not count:
+            self.message_user(request, "None of those selected waits for its time.", messages.WARNING)
+            return
+        what = "1 event is cancelled: nobody is told of it."
+        if count > 1:
+            what = f"{count:,} events are cancelled: nobody is told of them."
+        if len(waiting) == CANCEL_LIMIT:
+            what += f" Those are the first {CANCEL_LIMIT:,}: do it again for the rest."
+        self.message_user(request, what, messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Events with `recipients_count`, counted for the rows of a page only."""

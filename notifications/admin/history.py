@@ -96,6 +96,13 @@ class HistoryAdmin(ModelAdmin):
             return False
         return bool(super().has_delete_permission(request, obj))
 
+    def get_actions(
+        self, request: HttpRequest, action_location: admin.ActionLocation = admin.ActionLocation.CHANGE_LIST
+    ) -> dict[str, Any]:
+        """The list's own: what is deleted is looked at first, one by one."""
+        actions = super().get_actions(request, action_location)
+        return {name: action for name, action in actions.items() if name != "delete_selected"}
+
     def pages(self, request: HttpRequest) -> list[AdminPage]:
         """The pages beside the list that the user may open."""
         return []

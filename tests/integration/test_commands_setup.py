@@ -12,7 +12,7 @@ from notifications.models import Event
 from tests.domain import make_users
 
 NOTIFY = ("notify", "user1", "Hello")
-WITH_DATABASE = [NOTIFY, ("drain_outbox",), ("prune_notifications", "--older-than", "90d")]
+WITH_DATABASE = [NOTIFY, ("cancel_event", "7"), ("drain_outbox",), ("prune_notifications", "--older-than", "90d")]
 WITH_REDIS = [("publish", "user.1", "{}"), ("redis_url",), ("stream_status",), ("replay_dead_letters",)]
 
 

@@ -41,7 +41,7 @@ Each recipient is a username or a user id. If a name is both, one user's usernam
 Nobody is notified unless all are known. A message that starts with a dash goes after " -- ".
 
 What waits (--deliver-after, --fallback) is in the database, and a running run_bot_subscriber tells it
-within about two seconds of its time. Until then `notifications.services.cancel(EVENT)` stops an event.
+within about two seconds of its time. Until then `manage.py cancel_event EVENT` stops an event.
 """
 
 

@@ -1,0 +1,80 @@
+"""
+`manage.py cancel_event EVENT…`: takes back events that wait for their time.
+
+Owns the command line and what is printed. Cancelling is `services.cancel`'s.
+"""
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from notifications.management.errors import setup_errors
+from notifications.models import Event, Scheduled
+from notifications.services import cancel
+from realtime.management.streams import HelpFormatter
+
+LARGEST_ID = 2**63 - 1
+
+
+class Command(BaseCommand):
+    """Prints what became of each event, one line, or one JSON object with --json; exits with 1 if one was told."""
+
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+    help = """\
+Cancels events that wait for a later time (notify --deliver-after): nobody is told.
+
+An event has the number that `manage.py notify` prints, and that notify() returns as event.pk; the
+admin's list of events has those that wait under the state "waits for its time". What people have
+been told already cannot be taken back. Cancelling twice does no harm. The idempotency key of a
+cancelled event stays taken."""
+    epilog = """\
+examples:
+  manage.py cancel_event 7
+  manage.py cancel_event 7 8 9 --json
+"""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=HelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("events", nargs="+", type=_event_id, metavar="event", help="the number of an event")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
+
+    @setup_errors()
+    def handle(self, *args: Any, **options: Any) -> None:
+        said: list[dict[str, Any]] = []
+        problems: list[str] = []
+        for event_id in dict.fromkeys(options["events"]):
+            # Before they are gone.
+            count = Scheduled.objects.filter(event_id=event_id).count()
+            is_done = cancel(event_id)
+            problem = "" if is_done else _why_not(event_id)
+            if problem:
+                problems.append(problem)
+            said.append({"event_id": event_id, "is_cancelled": not problem, "cancelled_count": count if is_done else 0})
+            if not options["as_json"] and not problem:
+                people = "1 person is" if count == 1 else f"{count} people are"
+                what = f"cancelled, {people} not told" if is_done else "was cancelled before"
+                self.stdout.write(f"event {event_id}: {what}")
+        if options["as_json"]:
+            self.stdout.write(json.dumps({"events": said}))
+        if problems:
+            raise CommandError("; ".join(problems))
+
+
+def _why_not(event_id: int) -> str:
+    """Why an event that did not wait is not cancelled; nothing if it is."""
+    event = Event.objects.filter(pk=event_id).first()
+    if event is None:
+        return f"there is no event {event_id}"
+    if event.cancelled_at is not None:
+        return ""
+    return f"event {event_id} does not wait: it was told at {event.created_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _event_id(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text[:20]) <= LARGEST_ID:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of an event: `manage.py notify` prints it, as in 7")
+    return int(text)
