@@ -155,11 +155,14 @@ def _check_hosts(hosts: Any) -> list[CheckMessage]:
     places = [place_of(host) for host in decode_hosts(hosts)]
     if hosts and (own in places or None in places):
         return []
-    what = f"is on {', '.join(map(str, places))}" if hosts else f"names no hosts and so is on {places[0]}"
+    if hosts:
+        problem = f'is on {", ".join(map(str, places))}, while REALTIME["REDIS_URL"] is on {own}: notifications are '
+        problem += "queued on the one and go to browsers through the other."
+    else:
+        problem = f'names no hosts, so it is on {places[0]} whatever REALTIME["REDIS_URL"] says (now {own}).'
     return [
         Warning(
-            f'The channel layer {what}, REALTIME["REDIS_URL"] on {own}: relay and browsers would meet on the one, what '
-            "is to be sent waits on the other, and only one of them is watched.",
+            f"The channel layer {problem}",
             hint=f"{_LAYER_HINT} Where two servers are meant, silence realtime.W005.",
             id="realtime.W005",
         )
