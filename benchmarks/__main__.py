@@ -59,7 +59,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for failure in failures:
         console.print(f"[red]{failure}", soft_wrap=True)
     if not options.quick:
-        measured = results.merge(results.load(), measured)
+        signed = results.sign(measured, commit=machine.commit(), load=load)
+        measured = results.merge(results.load(), signed)
         _keep(measured, load)
     if options.json:
         sys.stdout.write(json.dumps(measured, indent=1) + "\n")

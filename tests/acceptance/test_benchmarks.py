@@ -136,6 +136,12 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     assert len(names) == len(set(names)), "a name says who it is"
 
 
+def test_what_is_kept_is_of_as_many_runs_as_the_docs_say() -> None:
+    """Three of each, of memory one; a single run is what the machine did just then."""
+    for name, found in results.load().items():
+        assert min(each["runs"] for each in found.values()) >= min(3, SCENARIOS[name].runs), name
+
+
 def test_the_readme_quotes_what_was_measured_last() -> None:
     """`make bench` writes both; figures are not copied by hand."""
     readme = (ROOT / "README.md").read_text()
