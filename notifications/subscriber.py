@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from typing import Any, Literal
 
 from notifications import conf
@@ -84,12 +85,13 @@ class Subscriber:
 
     def _make_worker(self, part: Part, reader: Any, redis: Any) -> StreamWorker:
         handler: Handler
+        on_stop: Callable[[], None] | None = None
         if part == "relay":
             # One batch at a time: that keeps the order of each user's notifications.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
         else:
             bot = Bot(concurrency=self._bot_concurrency)
-            handler, batch_size, concurrency = bot, 1, bot.entries_limit
+            handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
         return StreamWorker(
             reader,
             keys().stream(conf.STREAM),
@@ -106,6 +108,7 @@ class Subscriber:
             max_attempts=self._settings.max_attempts,
             consumer=self.consumer,
             outage=self._redis_outage,
+            on_stop=on_stop,
         )
 
     async def _run_parts(self, redis: Any, url: str) -> None:
