@@ -1,9 +1,7 @@
 """What is committed is published, whatever fails in between, and published once."""
 
-import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +16,7 @@ from notifications import outbox, services
 from notifications.models import Event, Notification
 from notifications.paging import oldest_first
 from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -31,24 +29,6 @@ def _no_grace(signalbox: Any) -> None:
 def _unpublish(event: Event) -> None:
     """As if the process had died before it could note that the event is published."""
     Event.objects.filter(pk=event.pk).update(published_at=None)
-
-
-@contextlib.contextmanager
-def rows_read() -> Iterator[list[int]]:
-    """How many rows each query gives that looks for events by their age."""
-    counts: list[int] = []
-
-    def count(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
-        if '"notifications_event"."created_at" <' in sql:
-            with connection.cursor() as cursor:
-                connection.execute_wrappers.remove(count)
-                cursor.execute(f"SELECT COUNT(*) FROM ({sql}) AS found", parameters)  # noqa: S608 - what Django wrote
-                counts.append(cursor.fetchone()[0])
-                connection.execute_wrappers.append(count)
-        return execute(sql, parameters, many, context)
-
-    with connection.execute_wrapper(count):
-        yield counts
 
 
 def _committed_event(*recipients: User) -> Event:
@@ -219,10 +199,10 @@ class TestSweep:
     def test_it_reads_no_more_than_it_publishes_however_much_is_left(self) -> None:
         """A long outage leaves many: what waits behind the limit is not looked at, and what was passed is not again."""
         Event.objects.bulk_create(Event(message=str(number)) for number in range(200))
-        with rows_read() as counts:
+        with rows_read("created_at") as counts:
             assert outbox.sweep(limit=10) == 10
         assert sum(counts) == 10
-        with rows_read() as counts:
+        with rows_read("created_at") as counts:
             assert outbox.sweep(limit=5000) == 190
         assert sum(counts) == 190
 
