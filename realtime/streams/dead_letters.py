@@ -91,6 +91,7 @@ def find(
         )
         if not found:
             return
+        is_last = len(found) < BATCH_SIZE
         if newest_first:
             until = "(" + found[-1][0].decode()
         else:
@@ -101,6 +102,9 @@ def find(
         letters = letters[:left] if left > 0 else letters
         left -= len(letters) if left > 0 else 0
         yield letters
+        # Asking again is also refused behind the last id that there can be.
+        if is_last:
+            return
 
 
 def replay(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
