@@ -25,10 +25,7 @@ help: ## list what make can do
 run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for another port), Ctrl-C stops it
 	@exec $(PYTHON) -m project.run --stop-with-parent
 
-test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some of those in Python)
-	@if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; \
-		then node --test tests/client/*.test.js; \
-		else echo "The tests of client.js in tests/client/ are left out: they need Node.js 18 or newer"; fi
+test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some)
 	@$(PYTHON) -m pytest $(ARGS)
 
 check: .venv/dev ## look at format, lint, types, migrations and the settings for production

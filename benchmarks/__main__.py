@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import callers, charts, machine, results, tables, targets
+from benchmarks import callers, charts, deliverers, machine, results, tables, targets
 from benchmarks.contenders import Contender
 from benchmarks.load_client import build
 from benchmarks.processes import BenchmarkError
@@ -28,7 +28,13 @@ from benchmarks.workers import WORKERS
 __all__ = ["main", "measure"]
 
 QUIET_LOAD = 1.0
-CONTENDERS: dict[str, Contender] = {**SERVERS, **WORKERS, **callers.NOTIFIERS, **callers.PUBLISHERS}
+CONTENDERS: dict[str, Contender] = {
+    **SERVERS,
+    **WORKERS,
+    **deliverers.DELIVERERS,
+    **callers.NOTIFIERS,
+    **callers.PUBLISHERS,
+}
 _README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -53,7 +59,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for failure in failures:
         console.print(f"[red]{failure}", soft_wrap=True)
     if not options.quick:
-        measured = results.merge(results.load(), measured)
+        signed = results.sign(measured, commit=machine.commit(), load=load)
+        measured = results.merge(results.load(), signed)
         _keep(measured, load)
     if options.json:
         sys.stdout.write(json.dumps(measured, indent=1) + "\n")
@@ -106,7 +113,10 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure Signalbox beside others.")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be given again")
     parser.add_argument(
-        "--server", action="append", choices=CONTENDERS, help="only this server, worker or caller; may be given again"
+        "--server",
+        action="append",
+        choices=CONTENDERS,
+        help="only this server, worker, bot or caller; may be given again",
     )
     parser.add_argument("--runs", type=int, help="of each in each scenario; 3 by default, 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; keeps nothing")

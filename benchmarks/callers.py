@@ -4,16 +4,14 @@ Those who say it: `notify()` on each database, and the ways to publish on a topi
 Owns the list and how one is measured. Does not own the calls (calling), which run in a process of their own.
 """
 
-import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 
 import redis
 
 from benchmarks import machine
-from benchmarks.processes import ROOT, BenchmarkError
+from benchmarks.processes import answer_of
 from benchmarks.stage import Stage
 
 __all__ = ["NOTIFIERS", "PUBLISHERS", "Caller", "measure"]
@@ -44,7 +42,7 @@ class Caller:
 def measure(caller: Caller, stage: Stage, *, calls: int) -> dict[str, float]:
     """Let it call: so many times what is quick, and less often what is not."""
     environment = {
-        **stage.process_environment(),
+        **stage.environment,
         "DJANGO_SETTINGS_MODULE": caller.settings,
         "BENCHMARK_LAYER": "pubsub",
     }
@@ -53,19 +51,7 @@ def measure(caller: Caller, stage: Stage, *, calls: int) -> dict[str, float]:
     with redis.Redis.from_url(stage.redis_url) as client:
         client.flushall()
     command = [sys.executable, "-m", "benchmarks.calling", caller.way, str(calls)]
-    result = subprocess.run(  # noqa: S603 - our own program
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=machine.pinned(machine.SERVER_CORE),
-    )
-    if result.returncode:
-        raise BenchmarkError(f"{command!r} failed:\n{result.stderr[-2000:]}")
-    figures: dict[str, float] = json.loads(result.stdout)
-    return figures
+    return answer_of(command, core=machine.SERVER_CORE, environment=environment)
 
 
 _STOCK = "benchmarks.stock.settings"

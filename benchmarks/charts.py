@@ -81,6 +81,13 @@ _CHARTS = (
         _rate,
         is_logarithmic=True,
     ),
+    _Chart(
+        "deliver",
+        "deliveries_per_second",
+        "One bot process: deliveries a second, claimed, called and recorded",
+        "on one core, to a receiver that takes all at once; more is better",
+        "{:,.0f}/s".format,
+    ),
 )
 
 

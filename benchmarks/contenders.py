@@ -2,7 +2,7 @@
 What may stand in a row of a table, whatever is measured.
 
 Owns the few words that the command line and the tables need of it. Does not own how it is measured (servers, workers,
-callers).
+deliverers, callers).
 """
 
 from typing import Protocol

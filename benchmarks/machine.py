@@ -8,12 +8,22 @@ import contextlib
 import os
 import platform
 import resource
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from project import children
 
-__all__ = ["cpu_seconds", "describe", "load_average", "memory_bytes", "pinned", "processes_of", "raise_file_limit"]
+__all__ = [
+    "commit",
+    "cpu_seconds",
+    "describe",
+    "load_average",
+    "memory_bytes",
+    "pinned",
+    "processes_of",
+    "raise_file_limit",
+]
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # The server has a core for itself; Redis, the load client and whoever publishes share another.
@@ -76,6 +86,13 @@ def memory_bytes(pids: Iterable[int]) -> int:
 def load_average() -> float:
     """How many processes wanted a core in the last minute: near 0 before a run that is to be quoted."""
     return os.getloadavg()[0]
+
+
+def commit() -> str:
+    """Of the code that is measured; with a "+" if something of it is not committed."""
+    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S603
+    return done.stdout.strip() or "unknown"
 
 
 def describe() -> str:

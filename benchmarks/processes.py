@@ -5,6 +5,7 @@ Owns starting, waiting until a port answers, and the end. Does not own what they
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Self
 
 from benchmarks import machine
 
-__all__ = ["BenchmarkError", "Process", "free_port"]
+__all__ = ["BenchmarkError", "Process", "answer_of", "free_port"]
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
@@ -34,6 +35,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def answer_of(command: Sequence[str], *, core: int, environment: Mapping[str, str]) -> dict[str, float]:
+    """Run a program of ours on one core to its end; the figures that it prints as JSON."""
+    result = subprocess.run(  # noqa: S603 - our own program
+        list(command),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=machine.pinned(core),
+    )
+    if result.returncode:
+        raise BenchmarkError(f"{command!r} failed:\n{result.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(result.stdout)
+    return figures
 
 
 class Process:

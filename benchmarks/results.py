@@ -2,16 +2,17 @@
 What the runs gave: medians, how far apart the runs were, and the file that keeps them.
 
 Owns `results/latest.json`: scenario → server → figures. A figure is the median of its runs; "runs" says of how many,
-and "spread" has the lowest and the highest of each.
+"spread" has the lowest and the highest of each, and "of" when, of which commit and at which load they were measured.
 """
 
+import datetime
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DIRECTORY", "LATEST", "Results", "load", "merge", "save", "summarize"]
+__all__ = ["DIRECTORY", "LATEST", "Results", "load", "merge", "save", "sign", "summarize"]
 
 DIRECTORY = Path(__file__).resolve().parent / "results"
 LATEST = DIRECTORY / "latest.json"
@@ -34,6 +35,18 @@ def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     figures["runs"] = len(runs)
     figures["spread"] = {name: [round(min(each), 4), round(max(each), 4)] for name, each in values.items()}
     return figures
+
+
+def sign(measured: Results, *, commit: str, load: float) -> Results:
+    """The same, saying of what it is: `load` is that of the machine before the runs."""
+    of = {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "commit": commit,
+        "load": round(load, 1),
+    }
+    return {
+        scenario: {name: {**each, "of": of} for name, each in found.items()} for scenario, found in measured.items()
+    }
 
 
 def load() -> Results:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import callers, machine, workers
+from benchmarks import callers, deliverers, machine, workers
 from benchmarks.contenders import Contender
 from benchmarks.load_client import LoadClient
 from benchmarks.processes import Process, free_port
@@ -35,7 +35,7 @@ class Sizes:
     seconds: float
     idle: tuple[int, ...]
     storm: int
-    # For so long a worker has jobs, about.
+    # For so long a worker has jobs, and a bot deliveries, about.
     work_seconds: float
     # Calls of what is quick; what is not is called less often.
     calls: int
@@ -176,6 +176,10 @@ def _work(worker: workers.Worker, stage: Stage, sizes: Sizes) -> Figures:
     return workers.measure(worker, stage, seconds=sizes.work_seconds)
 
 
+def _deliver(deliverer: deliverers.Deliverer, stage: Stage, sizes: Sizes) -> Figures:
+    return deliverers.measure(deliverer, stage, seconds=sizes.work_seconds)
+
+
 def _call(caller: callers.Caller, stage: Stage, sizes: Sizes) -> Figures:
     return callers.measure(caller, stage, calls=sizes.calls)
 
@@ -189,6 +193,12 @@ _ALL = (
     Scenario(name="end-to-end", title="notify() to socket, 50 a second", run=_end_to_end, ours_only=True),
     Scenario(name="slow", title="5 sockets that do not read beside 50 that do", run=_slow),
     Scenario(name="worker", title="One worker process, jobs that do nothing", run=_work, contenders=workers.WORKERS),
+    Scenario(
+        name="deliver",
+        title="One bot process, deliveries to a receiver that takes all",
+        run=_deliver,
+        contenders=deliverers.DELIVERERS,
+    ),
     Scenario(name="notify", title="notify() to 1, 100 and 10,000 people", run=_call, contenders=callers.NOTIFIERS),
     Scenario(name="publish", title="100 messages on a topic", run=_call, contenders=callers.PUBLISHERS),
 )

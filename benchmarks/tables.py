@@ -134,6 +134,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _LOST,
         Column("doubled", "doubled", _count),
     ),
+    "deliver": (
+        Column("deliveries/s", "deliveries_per_second", _count),
+        Column("bot CPU a delivery", "bot_cpu_us", _micro),
+        Column("Redis CPU a delivery", "redis_cpu_us", _micro),
+        Column("bot's core", "bot_core_used", "{:.0%}".format),
+        Column("receiver's core", "receiver_core_used", "{:.0%}".format),
+        Column("call p50 ms", "call_p50_ms", _milli),
+        Column("call p99 ms", "call_p99_ms", _milli),
+        _LOST,
+        Column("doubled", "doubled", _count),
+    ),
     "notify": (
         Column("1 person, ms", "ms_1", "{:.2f}".format),
         Column("100 people, ms", "ms_100", "{:.2f}".format),
@@ -159,7 +170,7 @@ _QUOTED = (
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
 # Further down, each a table of its own.
-_QUOTED_TABLES = ("worker", "notify")
+_QUOTED_TABLES = ("worker", "deliver", "notify")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 

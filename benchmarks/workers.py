@@ -20,7 +20,7 @@ from benchmarks.processes import ROOT, BenchmarkError, Process
 from benchmarks.queues.ledger import Ledger
 from benchmarks.stage import Stage
 
-__all__ = ["WORKERS", "Worker", "measure"]
+__all__ = ["WARM_UP_SHARE", "WORKERS", "Worker", "measure", "wait_for"]
 
 PEERS_PYTHON = ROOT / "benchmarks" / "peers" / "python" / "bin" / "python"
 # Of the jobs: done before the measurement begins.
@@ -72,7 +72,7 @@ def measure(worker: Worker, stage: Stage, *, seconds: float) -> dict[str, float]
         _enqueue(worker.command("enqueue", stage, path, count), stage)
         command, log = worker.command("work", stage, path, count), Path(directory) / "log"
         with Process(command, core=machine.SERVER_CORE, log=log, environment=stage.environment) as process:
-            _wait(ledger, round(count * WARM_UP_SHARE), lambda: process.log_text()[-2000:])
+            wait_for(round(count * WARM_UP_SHARE), ledger.done_count, lambda: process.log_text()[-2000:])
             figures = _observe(ledger, process, stage)
             if worker.is_ours:
                 figures["lost"] += _unacked(client)
@@ -80,10 +80,26 @@ def measure(worker: Worker, stage: Stage, *, seconds: float) -> dict[str, float]
     return figures
 
 
+def wait_for(count: int, done_count: Callable[[], int], explain: Callable[[], str] | None) -> float:
+    """Wait until so many are done, or nothing is done any more, an error with `explain`; returns when that was."""
+    done, changed_at = done_count(), time.monotonic()
+    while done < count:
+        time.sleep(POLL_SECONDS)
+        now, before = time.monotonic(), done
+        done = done_count()
+        if done != before:
+            changed_at = now
+        elif now - changed_at > STUCK_SECONDS:
+            if explain is not None:
+                raise BenchmarkError(f"the worker does nothing:\n{explain()}")
+            return changed_at
+    return time.monotonic()
+
+
 def _observe(ledger: Ledger, process: Process, stage: Stage) -> dict[str, float]:
     begin, done = time.monotonic(), ledger.done_count()
     cpu, redis_cpu = process.cpu_seconds(), stage.redis_cpu_seconds()
-    end = _wait(ledger, ledger.count, None)
+    end = wait_for(ledger.count, ledger.done_count, None)
     seconds = max(end - begin, 1e-6)
     cpu, redis_cpu = process.cpu_seconds() - cpu, stage.redis_cpu_seconds() - redis_cpu
     jobs = max(ledger.done_count() - done, 1)
@@ -104,22 +120,6 @@ def _enqueue(command: list[str], stage: Stage) -> None:
     )
     if result.returncode:
         raise BenchmarkError(f"{command!r} failed:\n{result.stderr[-2000:]}")
-
-
-def _wait(ledger: Ledger, count: int, explain: Callable[[], str] | None) -> float:
-    """Wait until so many are done, or nothing is done any more, an error with `explain`; returns when that was."""
-    done, changed_at = ledger.done_count(), time.monotonic()
-    while done < count:
-        time.sleep(POLL_SECONDS)
-        now, before = time.monotonic(), done
-        done = ledger.done_count()
-        if done != before:
-            changed_at = now
-        elif now - changed_at > STUCK_SECONDS:
-            if explain is not None:
-                raise BenchmarkError(f"the worker does nothing:\n{explain()}")
-            return changed_at
-    return time.monotonic()
 
 
 def _unacked(client: redis.Redis) -> int:

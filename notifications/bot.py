@@ -70,6 +70,7 @@ class Bot:
         has had its attempt, or was put off because its transport is clogged, and the sweep puts the notification on the
         stream again when the next one is due.
         A delivery is claimed when there is a slot for it, and its provider is called at once.
+        After `stop()` no call of a provider begins, and none is cut off.
     """
 
     def __init__(self, transports: Mapping[str, Transport] | None = None, *, concurrency: int | None = None) -> None:
@@ -89,6 +90,15 @@ class Bot:
         self._begin_all = functools.partial(begin_ready, self._transports)
         self._database_outage = Outage("the database")
 
+    def stop(self) -> None:
+        """
+        Begin nothing more: what is being sent is finished, and all else is left to other bots.
+
+        A delivery of which only some addresses were reached waits, with what is known of them, and no attempt is
+        counted. Calls then raise Unavailable. Idempotent.
+        """
+        self._lanes.close()
+
     async def __call__(self, entries: Sequence[Entry]) -> None:
         """
         Deliver the notification of each entry.
@@ -96,7 +106,7 @@ class Bot:
         Raises:
             EntryRejected: An entry is malformed.
             PermanentError: A delivery was given up; it says so in its row too.
-            Unavailable: Redis or the database is away.
+            Unavailable: Redis or the database is away, or the bot was told to stop.
         """
         for entry in entries:
             notification = read_entry(entry)
@@ -109,6 +119,7 @@ class Bot:
         free, busy = await self._lanes.take_free()
         used: set[str] = set()
         try:
+            self._check_not_stopping()
             begun = await self._begin(
                 dataclasses.replace(handed, busy=busy, clogged=self._lanes.clogged(busy)),
             )
@@ -131,6 +142,7 @@ class Bot:
         """The same for one transport of which all slots were taken."""
         handed = dataclasses.replace(handed, only=name)
         if not await self._lanes.wait(name):
+            self._check_not_stopping()
             names = frozenset([name])
             await self._begin(dataclasses.replace(handed, busy=names, clogged=names))
             return
@@ -144,6 +156,10 @@ class Bot:
         for each in ready:
             await self._attempt(each)
 
+    def _check_not_stopping(self) -> None:
+        if self._lanes.is_closed:
+            raise Unavailable("the bot was told to stop: what it has not begun is left to others")
+
     async def _begin(self, handed: Handed) -> Begun | None:
         with outages(*DATABASE_AWAY):
             return await self._database.run(self._begin_all, handed)
@@ -154,7 +170,7 @@ class Bot:
 
         Raises:
             PermanentError: It was the last one and failed.
-            Unavailable: Redis or the database is away.
+            Unavailable: Redis or the database is away, or the bot was told to stop before it had called all.
         """
         claim = ready.claim
         started = time.monotonic()
@@ -196,6 +212,8 @@ class Bot:
         failures: list[Exception] = []
         left = [address for address in ready.addresses if address.key not in outcomes]
         for index, address in enumerate(left):
+            # One delivery may have many addresses, and the deadline of a stop is as long as one call.
+            self._check_not_stopping()
             # A process that stood still finds that its claim has lapsed and somebody else is sending.
             is_fresh = time.monotonic() - ready.claimed_at < self._claim_seconds * FRESH_PART
             if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):

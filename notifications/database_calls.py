@@ -17,6 +17,9 @@ __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
 # Items of one call: others wait for the database meanwhile.
 BATCH_LIMIT = 100
+# Turns of the event loop before a visit: what the answers of the last one set off goes in this one. Else who asks again
+# at once is a visit late for ever, and two halves take turns where all could go together.
+GATHER_TURNS = 5
 
 # Given a list of items, gives the answer to each, in their order; an answer that is an exception is raised.
 type Batched[Item, Answer] = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
@@ -56,6 +59,8 @@ class DatabaseCalls:
         visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread)
         try:
             while self._waiting:
+                for _ in range(GATHER_TURNS):
+                    await asyncio.sleep(0)
                 asked, self._waiting = self._waiting, {}
                 calls = [(function, [item for _, item in items]) for function, items in asked.items()]
                 try:

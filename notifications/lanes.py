@@ -80,8 +80,10 @@ class Lanes:
     """
 
     def __init__(self, names: Iterable[str], *, slots: int) -> None:
+        # Whether nobody gets a slot any more.
+        self.is_closed = False
         self._lanes = {name: Lane(slots) for name in names}
-        # Set when a slot was given back.
+        # Set when a slot was given back, or nobody is to wait any more.
         self._freed = asyncio.Event()
 
     def __contains__(self, name: str) -> bool:
@@ -89,17 +91,23 @@ class Lanes:
 
     async def take_free(self) -> tuple[frozenset[str], frozenset[str]]:
         """
-        Take a slot in each lane that has a free one; wait until one has.
+        Take a slot in each lane that has a free one; wait until one has, or the lanes are closed.
 
         Returns:
             The names of lanes in which there was one, and of those in which there was none.
         """
-        while True:
+        while not self.is_closed:
             taken = frozenset([name for name, lane in self._lanes.items() if await lane.take_free()])
             if taken or not self._lanes:
                 return taken, frozenset(self._lanes) - taken
             self._freed.clear()
             await self._freed.wait()
+        return frozenset(), frozenset(self._lanes)
+
+    def close(self) -> None:
+        """Nobody gets a slot from now on, and those who wait for one hear of it."""
+        self.is_closed = True
+        self._freed.set()
 
     def give_back(self, name: str, *, was_used: bool) -> None:
         """Let others have a slot that was taken."""
@@ -111,9 +119,13 @@ class Lanes:
         return frozenset(name for name in names if self._lanes[name].is_clogged)
 
     async def wait(self, name: str) -> bool:
-        """Wait for a slot; False if others need the room more, and the lane is clogged."""
+        """Wait for a slot; False if the lanes are closed, or others need the room more, and the lane is clogged."""
         while not await self._lanes[name].wait():
+            if self.is_closed:
+                return False
             if any(lane.is_in_use for other, lane in self._lanes.items() if other != name):
                 self._lanes[name].clog()
                 return False
-        return True
+        if self.is_closed:
+            self.give_back(name, was_used=False)
+        return not self.is_closed

@@ -32,6 +32,7 @@ from notifications.breaker import Breaker
 from notifications.clock import database_time
 from notifications.envelope import Content, Envelope, encode_common, encode_envelope
 from notifications.models import Event, Notification
+from notifications.paging import oldest_first
 from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
 from realtime.streams import append
@@ -133,17 +134,16 @@ def sweep(limit: int = 100, *, young_too: bool = False) -> int:
         StreamUnavailable: Redis is away; the rest waits for the next call.
         OperationalError, InterfaceError: Likewise for the database.
     """
-    waiting = _overdue(young_too=young_too)
     count = 0
-    for event_id in list(waiting.order_by("id").values_list("id", flat=True)):
-        if count >= limit:
-            break
+    for event_id in oldest_first(_overdue(young_too=young_too), "created_at", page_size=limit):
         try:
             count += publish_event(event_id)
         except (StreamUnavailable, OperationalError, InterfaceError):
             raise
         except Exception:
             logger.exception("event %d cannot be published and stays in the outbox", event_id)
+        if count >= limit:
+            break
     return count
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from notifications import outbox
 from notifications.clock import database_time
 from notifications.models import Event, Scheduled
+from notifications.paging import oldest_first
 from notifications.writing import insert_notifications
 from realtime.exceptions import StreamUnavailable
 
@@ -63,11 +64,9 @@ def release(limit: int = 100, *, publish: bool = True) -> int:
     Raises:
         OperationalError, InterfaceError: The database is away; what is left waits for the next call.
     """
-    due = Event.objects.using(_database()).filter(deliver_at__lte=database_time()).order_by("deliver_at")
+    due = Event.objects.using(_database()).filter(deliver_at__lte=database_time())
     count = 0
-    for event_id in list(due.values_list("id", flat=True)):
-        if count >= limit:
-            break
+    for event_id in oldest_first(due, "deliver_at", page_size=limit):
         try:
             count += _release(event_id)
             if publish:
@@ -79,6 +78,8 @@ def release(limit: int = 100, *, publish: bool = True) -> int:
             raise
         except Exception:
             logger.exception("event %d cannot be told, though its time has come", event_id)
+        if count >= limit:
+            break
     return count
 
 

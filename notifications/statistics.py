@@ -139,9 +139,10 @@ class RedisStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """
-    All figures at one time.
+    All figures, asked for one after another: while something happens, one may be some milliseconds ahead of another.
 
     Attributes:
+        at: The end of the 24 hours.
         failed: None while Redis is away: then nobody knows.
         redis: None while Redis is away; `redis_error` then says why.
     """

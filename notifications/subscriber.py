@@ -12,20 +12,17 @@ import logging
 import os
 import secrets
 import socket
-import time
+from collections.abc import Callable
 from typing import Any, Literal
 
-from channels.db import database_sync_to_async
-
-from notifications import conf, outbox, refill, schedule
+from notifications import conf
 from notifications.bot import Bot
-from notifications.handlers import DATABASE_AWAY
 from notifications.ingress import Ingress
 from notifications.relay import Relay
+from notifications.sweeping import Sweeper
 from realtime import connections
 from realtime.conf import get_settings as get_realtime_settings
 from realtime.conf import keys
-from realtime.exceptions import StreamUnavailable
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
 from realtime.outage import Outage
@@ -38,9 +35,6 @@ logger = logging.getLogger(__name__)
 type Part = Literal["relay", "bot"]
 # Each is a consumer group of the stream; all groups are made together, whoever runs.
 PARTS: tuple[Part, ...] = ("relay", "bot")
-SWEEP_LIMIT = 100
-# Twice the longest wait of who tries the database again.
-TRUCE_SECONDS = 10.0
 
 
 class Subscriber:
@@ -51,7 +45,8 @@ class Subscriber:
         bot_concurrency: The most messages sent at a time, on each transport; by default as in the settings.
 
     Guarantees:
-        `run()` goes on over outages of Redis and the database. A defect of any part ends it with an error.
+        `run()` goes on over outages of Redis and the database, and over defects of the sweep. A defect of any other
+        part ends it with an error.
     """
 
     def __init__(self, *, parts: tuple[Part, ...] = PARTS, bot_concurrency: int | None = None) -> None:
@@ -60,7 +55,6 @@ class Subscriber:
         self._settings = conf.get_settings()
         self._bot_concurrency = bot_concurrency
         self._redis_outage = Outage("Redis")
-        self._database_outage = Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
@@ -91,12 +85,13 @@ class Subscriber:
 
     def _make_worker(self, part: Part, reader: Any, redis: Any) -> StreamWorker:
         handler: Handler
+        on_stop: Callable[[], None] | None = None
         if part == "relay":
             # One batch at a time: that keeps the order of each user's notifications.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
         else:
             bot = Bot(concurrency=self._bot_concurrency)
-            handler, batch_size, concurrency = bot, 1, bot.entries_limit
+            handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
         return StreamWorker(
             reader,
             keys().stream(conf.STREAM),
@@ -113,6 +108,7 @@ class Subscriber:
             max_attempts=self._settings.max_attempts,
             consumer=self.consumer,
             outage=self._redis_outage,
+            on_stop=on_stop,
         )
 
     async def _run_parts(self, redis: Any, url: str) -> None:
@@ -158,30 +154,9 @@ class Subscriber:
         try:
             async with Multiplexer(reader, publisher=redis) as multiplexer, asyncio.TaskGroup() as tasks:
                 tasks.create_task(ingress.run(multiplexer), name="ingress")
-                tasks.create_task(self._sweep(), name="outbox sweep")
+                sweeper = Sweeper(
+                    redis_outage=self._redis_outage, interval_seconds=self._settings.sweep_interval_seconds
+                )
+                tasks.create_task(sweeper.run(), name="outbox sweep")
         finally:
             await reader.aclose()
-
-    async def _sweep(self) -> None:
-        refill_from = 0.0
-        while True:
-            asked_at = time.monotonic()
-            try:
-                # Not in the thread in which all other database work of the process queues up.
-                released = await database_sync_to_async(schedule.release, thread_sensitive=False)(SWEEP_LIMIT)
-                count = await database_sync_to_async(outbox.sweep, thread_sensitive=False)(SWEEP_LIMIT)
-                if time.monotonic() >= refill_from:
-                    await database_sync_to_async(refill.refill, thread_sensitive=False)()
-            except StreamUnavailable as error:
-                self._redis_outage.begin(error, asked_at=asked_at)
-            except DATABASE_AWAY as error:
-                self._database_outage.begin(error)
-                # While it was away, claims have lapsed of which bots have the answers: they write them down first.
-                refill_from = time.monotonic() + TRUCE_SECONDS
-            else:
-                self._database_outage.over()
-                if count:
-                    logger.warning("the sweep published %d events that their callers left in the outbox", count)
-                if SWEEP_LIMIT in (count, released):
-                    continue
-            await asyncio.sleep(self._settings.sweep_interval_seconds)

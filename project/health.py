@@ -7,14 +7,14 @@ Owns what "well" means for each kind of process. Prints why when it is not so.
 import contextlib
 import http.client
 import os
+import re
 import socket
 import sys
 
 __all__ = ["Unwell", "check_bot", "check_web"]
 
 TIMEOUT_SECONDS = 5.0
-# A worker reads, claims or renews a lease at least every 7.5 s.
-SILENCE_LIMIT_SECONDS = 30.0
+STREAM = "notifications"
 
 
 class Unwell(Exception):
@@ -42,32 +42,37 @@ def check_web(port: int = 8000) -> None:
 
 def check_bot(host: str | None = None) -> None:
     """
-    Look in Redis whether run_bot_subscriber on this host has lately read in each consumer group that it is in.
+    Look in Redis whether run_bot_subscriber on this host holds its lease in each consumer group that it is in.
+
+    Not when it last read: with all slots taken it reads nothing, and to restart it then would send again what is being
+    sent. Its event loop renews the lease at every quarter of STREAM_LEASE_SECONDS, whatever it waits for.
 
     Args:
-        host: The name that the consumers' names begin with; default: this host's.
+        host: Whose; this one by default.
 
     Raises:
-        Unwell: It has not.
+        Unwell: It does not.
         redis.RedisError: Redis cannot be asked.
     """
     from realtime import conf
 
-    prefix = f"{host or socket.gethostname()}-".encode()
-    stream = conf.keys().stream("notifications")
-    client = conf.sync_redis()
-    # The silence of this host's liveliest consumer, by group; one of an earlier process may be there still.
-    silence: dict[str, float] = {}
+    # Host, pid, random: so those of another host whose name only begins so are left out.
+    of_host = re.compile(rf"{re.escape(host or socket.gethostname())}-\d+-\w+".encode())
+    keys, client = conf.keys(), conf.sync_redis()
+    stream = keys.stream(STREAM)
+    # Whether a consumer of this host has its lease, by group; one of an earlier process may be there still.
+    is_held: dict[str, bool] = {}
     for group in client.xinfo_groups(stream):
         name = group["name"].decode()
         for consumer in client.xinfo_consumers(stream, name):
-            if consumer["name"].startswith(prefix):
-                silence[name] = min(silence.get(name, float("inf")), consumer["idle"] / 1000)
-    if not silence:
+            if of_host.fullmatch(consumer["name"]):
+                lease = keys.worker_lease(STREAM, name, consumer["name"].decode())
+                is_held[name] = is_held.get(name, False) or bool(client.exists(lease))
+    if not is_held:
         raise Unwell(f"no consumer group of {stream} has a consumer of this host")
-    for name, seconds in silence.items():
-        if seconds > SILENCE_LIMIT_SECONDS:
-            raise Unwell(f"nothing was read in the group {name} for {seconds:.0f} s")
+    for name, is_alive in is_held.items():
+        if not is_alive:
+            raise Unwell(f"the worker of the group {name} has not renewed its lease")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError
 
 from realtime import lua
 from realtime.exceptions import SubscriptionClosed
@@ -132,32 +131,27 @@ class PublishCall:
             names += (position, keys.topic_history(topic), once)
             before, after = seal(*_halves(topic, data), crypter)
             arguments += (channel_of(topic), before, after, history.size, round(history.age_seconds * 1000), window_ms)
-        self.arguments = (len(names), *names, *arguments, _POSITION_MS, _new_epoch())
+        self.names = names
+        self.arguments = [*arguments, _POSITION_MS, _new_epoch()]
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """Make calls in order, in one round trip; redis.RedisError or OSError when Redis did not answer."""
     if len(calls) == 1:
-        try:
-            return _published([client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
-        except NoScriptError:
-            return _published([client.eval(_PUBLISH.text, *calls[0].arguments)])
+        return _published([_PUBLISH.run(client, calls[0].names, calls[0].arguments)])
     with client.pipeline(transaction=False) as pipeline:
         for number, call in enumerate(calls):
-            _PUBLISH.add_to(pipeline, number, call.arguments)
+            _PUBLISH.add_to(pipeline, number, call.names, call.arguments)
         return _published(pipeline.execute())
 
 
 async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """The async twin of `publish_all`."""
     if len(calls) == 1:
-        try:
-            return _published([await client.evalsha(_PUBLISH.sha, *calls[0].arguments)])
-        except NoScriptError:
-            return _published([await client.eval(_PUBLISH.text, *calls[0].arguments)])
+        return _published([await _PUBLISH.arun(client, calls[0].names, calls[0].arguments)])
     async with client.pipeline(transaction=False) as pipeline:
         for number, call in enumerate(calls):
-            _PUBLISH.add_to(pipeline, number, call.arguments)
+            _PUBLISH.add_to(pipeline, number, call.names, call.arguments)
         return _published(await pipeline.execute())
 
 
@@ -230,11 +224,7 @@ class HistoryReader:
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
         names = [name(topic) for topic, _ in topics for name in (self._keys.topic_position, self._keys.topic_history)]
         offsets = [after for _, after in topics]
-        arguments: tuple[Any, ...] = (len(names), *names, *offsets, _UNPUBLISHED_MS, _new_epoch())
-        try:
-            replies = await self._client.evalsha(_READ.sha, *arguments)
-        except NoScriptError:
-            replies = await self._client.eval(_READ.text, *arguments)
+        replies = await _READ.arun(self._client, names, [*offsets, _UNPUBLISHED_MS, _new_epoch()])
         return [self._history(*reply) for reply in replies]
 
     def _history(self, offset: int, epoch: bytes, payloads: Sequence[bytes]) -> History:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # The work of a holder that cannot renew ends this share of the lease before Redis gives it to another.
 MARGIN = 0.1
+_RENEW, _RELEASE = lua.Script("renew_lease"), lua.Script("release_lease")
 
 
 class Lease:
@@ -56,8 +57,6 @@ class Lease:
         self._key = key
         self._ttl_seconds = ttl_seconds
         self._outage = outage or Outage("Redis")
-        self._renew = redis.register_script(lua.source("renew_lease"))
-        self._release = redis.register_script(lua.source("release_lease"))
         # Until when, on the loop's clock, the lease is certainly ours.
         self._held_until = 0.0
 
@@ -78,7 +77,7 @@ class Lease:
         """
         asked_at = asyncio.get_running_loop().time()
         ttl_ms = round(self._ttl_seconds * 1000)
-        is_ours = await self._renew([self._key], [self.holder, ttl_ms])
+        is_ours = await _RENEW.arun(self._redis, [self._key], [self.holder, ttl_ms])
         if not is_ours:
             is_ours = await self._redis.set(self._key, self.holder, nx=True, px=ttl_ms)
         self._held_until = asked_at + self._ttl_seconds * (1 - MARGIN) if is_ours else 0.0
@@ -87,7 +86,7 @@ class Lease:
     async def release(self) -> None:
         """Give it up, so that another gets it at once; nothing if it is not held. Raises redis.RedisError."""
         self._held_until = 0.0
-        await self._release([self._key], [self.holder])
+        await _RELEASE.arun(self._redis, [self._key], [self.holder])
 
     async def run_while_held(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """

@@ -172,7 +172,7 @@ class MailReceiver:
     @property
     def mailers(self) -> dict[str, Any]:
         """The setting MAILERS that leads here."""
-        options = {"host": "127.0.0.1", "port": self.port, "timeout": 5}
+        options = {"host": "127.0.0.1", "port": self.port, "timeout": 30}
         return {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}}
 
 

@@ -181,3 +181,10 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_tests_that_are_named_exist() -> None:
+    """Each path, directory or pattern under tests/ that a page has in backticks."""
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        for path in re.findall(r"`(tests/[^`\s]*)", page.read_text()):
+            assert list(ROOT.glob(path.rstrip("/"))), f"{page} names {path}"

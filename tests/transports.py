@@ -6,11 +6,13 @@ import signal
 import time
 from typing import Any
 
+import httpx
+
 from notifications.bot import send_message
 from notifications.transports import Address, Message
 from notifications.transports.webhook import WebhookTransport
 
-__all__ = ["WebhookWithDeath", "hang", "slow", "stuck"]
+__all__ = ["WebhookInThread", "WebhookWithDeath", "hang", "slow", "stuck"]
 
 
 class WebhookWithDeath(WebhookTransport):
@@ -21,6 +23,14 @@ class WebhookWithDeath(WebhookTransport):
         answer = await super().send(message, address)
         _die("after")
         return answer
+
+
+class WebhookInThread(WebhookTransport):
+    """A webhook called as mail servers are: in a thread, which nobody can end after `timeout_seconds`."""
+
+    async def send(self, message: Message, address: Address) -> str:
+        url, _ = address.value
+        return await self.in_thread(_post, url, {"webhook-id": message.key})
 
 
 async def slow(user_id: Any, message: str) -> None:
@@ -40,6 +50,10 @@ async def stuck(user_id: Any, message: str) -> None:
     """Sits in a thread, as in a database driver, where it cannot be cancelled."""
     await send_message(user_id, f"begin {message}")
     await asyncio.to_thread(time.sleep, 3600)
+
+
+def _post(url: str, headers: dict[str, str]) -> str:
+    return httpx.post(url, headers=headers, timeout=60).text
 
 
 def _die(moment: str) -> None:

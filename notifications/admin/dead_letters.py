@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 
 from notifications.admin.history import users_matching
 from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
@@ -36,7 +37,7 @@ REASONS = {
     "unfinished": "no attempt came to an end",
     "unreadable": "what was kept of it cannot be read",
 }
-_LETTER_ID = re.compile(r"\d{1,16}(-\d{1,16})?", re.ASCII)
+_LETTER_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,7 @@ def _rows(letters: list[DeadLetter]) -> tuple[Row, ...]:
         Row(
             id=letter.id,
             entry_id=shown_text(letter.entry_id),
-            given_up_at=datetime.datetime.fromtimestamp(letter.given_up_at, datetime.UTC),
+            given_up_at=_given_up_at(letter),
             user=names.get(letter.key) or ("" if letter.key == letter.entry_id else shown_text(letter.key)),
             reason=REASONS.get(letter.reason) or shown_text(letter.reason),
             attempts=letter.attempts,
@@ -159,6 +160,12 @@ def _rows(letters: list[DeadLetter]) -> tuple[Row, ...]:
         )
         for letter in letters
     )
+
+
+def _given_up_at(letter: DeadLetter) -> datetime.datetime:
+    # The id of what another program has put there may say a time that no calendar has.
+    now = timezone.now()
+    return datetime.datetime.fromtimestamp(min(letter.given_up_at, now.timestamp()), datetime.UTC)
 
 
 def _user_names(keys: set[str]) -> dict[str, str]:

@@ -105,6 +105,11 @@ class Transport:
         # They begin when they are needed.
         self._threads = ThreadPoolExecutor(THREADS_LIMIT, thread_name_prefix=name)
 
+    @property
+    def longest_call_seconds(self) -> float:
+        """How long one `send_in_time` may take: beyond `timeout_seconds` where it is in a thread."""
+        return max(self.timeout_seconds, conf.get_settings().delivery_claim_seconds * CLAIM_PART)
+
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """
         Where `recipient` is reached; nowhere, and the delivery is skipped.

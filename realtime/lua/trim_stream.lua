@@ -1,13 +1,14 @@
 -- Removes the entries that all groups of a stream have finished.
 -- KEYS[1] stream
 -- Returns how many were removed.
+-- As text: Lua's numbers are exact up to 2^53, and those of an id that a program has made up may be larger.
+local function is_less(a, b)
+  return #a < #b or #a == #b and a < b
+end
 local function is_older(a, b)
   local a_ms, a_number = string.match(a, '(%d+)-(%d+)')
   local b_ms, b_number = string.match(b, '(%d+)-(%d+)')
-  if a_ms == b_ms then
-    return tonumber(a_number) < tonumber(b_number)
-  end
-  return tonumber(a_ms) < tonumber(b_ms)
+  return is_less(a_ms, b_ms) or a_ms == b_ms and is_less(a_number, b_number)
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0

@@ -17,6 +17,7 @@ __all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
 
 # Lua passes at most 8000 values in one call; an entry of ours has three fields.
 ENTRY_FIELDS_LIMIT = 1000
+_APPEND = lua.Script("append_entries")
 
 
 def append_entries(
@@ -50,7 +51,7 @@ def append_entries(
     """
     arguments = _pack(entries, guard_seconds)
     try:
-        return bool(redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+        return bool(_APPEND.run(redis, [stream_key, guard_key], arguments))
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
 
@@ -66,7 +67,7 @@ async def aappend_entries(
     """The async twin of `append_entries`; takes a client from `realtime.connections.async_publisher`."""
     arguments = _pack(entries, guard_seconds)
     try:
-        return bool(await redis.register_script(lua.source("append_entries"))([stream_key, guard_key], arguments))
+        return bool(await _APPEND.arun(redis, [stream_key, guard_key], arguments))
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
 

@@ -40,7 +40,7 @@ class Attempts:
         session: Whether the worker has its lease.
         ring: Called when the worker should look for entries.
         outage: Redis; shared by all who use this Redis.
-        batch_size, concurrency, max_attempts, backoff: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff, on_stop: As in StreamWorker.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Attempts:
         concurrency: int,
         max_attempts: int,
         backoff: Backoff,
+        on_stop: Callable[[], None] | None,
     ) -> None:
         self.handled_count = 0
         self.lost_count = 0
@@ -68,6 +69,7 @@ class Attempts:
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._backoff = backoff
+        self._on_stop = on_stop
         # Every entry in hand; at most as many as StreamWorker promises.
         self.hand = Hand()
         # Of those: what no handler has yet.
@@ -171,6 +173,8 @@ class Attempts:
         """Begin no further attempt, finish those that run; what is not done by the deadline is cancelled."""
         self._stopping.set()
         self._session.wake()
+        if self._on_stop is not None:
+            self._on_stop()
         running = {*self._runners, *([self._suspect_runner] if self._suspect_runner else [])}
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         if running:
@@ -293,7 +297,9 @@ class Attempts:
             try:
                 await self._handler(batch)
             except Unavailable as error:
-                self._handler_outage.begin(error)
+                # When the worker stops, that may also be a handler's way to give back what it has not begun.
+                if not self._stopping.is_set():
+                    self._handler_outage.begin(error)
                 await self._pause(self._backoff.delay_seconds(failures))
                 failures += 1
             except asyncio.CancelledError as error:

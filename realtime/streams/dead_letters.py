@@ -10,13 +10,14 @@ from typing import Any
 
 import redis
 
-from realtime.streams.group import script_text
+from realtime.streams.group import stream_script
 from realtime.streams.group_keys import GroupKeys
 
 __all__ = ["DeadLetter", "find", "purge", "replay"]
 
 # Letters of one call: a script must not hold up Redis for long.
 BATCH_SIZE = 200
+_REPLAY = stream_script("replay")
 # The fields that a dead letter has before those of its entry.
 _OWN_FIELDS = (b"_id", b"_reason", b"_attempts", b"_error", b"_first_seen", b"_key")
 
@@ -90,6 +91,7 @@ def find(
         )
         if not found:
             return
+        is_last = len(found) < BATCH_SIZE
         if newest_first:
             until = "(" + found[-1][0].decode()
         else:
@@ -100,6 +102,9 @@ def find(
         letters = letters[:left] if left > 0 else letters
         left -= len(letters) if left > 0 else 0
         yield letters
+        # Asking again is also refused behind the last id that there can be.
+        if is_last:
+            return
 
 
 def replay(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
@@ -113,11 +118,10 @@ def replay(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) 
         Letter and entry are never both there: one Lua call moves up to 200. Of one key an entry that was given up comes
         before all newer ones that are not done. Other groups of the stream do not get it again.
     """
-    script = client.register_script(script_text("replay"))
     count = 0
     for start in range(0, len(letters), BATCH_SIZE):
         ids = [letter.id for letter in letters[start : start + BATCH_SIZE]]
-        count += len(script([*keys.for_scripts, keys.dead_letters], [keys.group, "", "", *ids]))
+        count += len(_REPLAY.run(client, [*keys.for_scripts, keys.dead_letters], [keys.group, "", "", *ids]))
     return count
 
 

@@ -19,7 +19,7 @@ from realtime.streams.entry import Entry
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.replies import KEY_LIMIT_BYTES, Move, Surrendered, Taken, Turn
 
-__all__ = ["ConsumerGroup", "script_text"]
+__all__ = ["ConsumerGroup", "stream_script"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,17 @@ _NEEDS = {
 }
 
 
-def script_text(name: str) -> str:
-    """The whole text of a script of `realtime/lua/streams/`."""
-    return "\n".join(lua.source(f"streams/{part}") for part in ("shared", *_NEEDS.get(name, ()), name))
+def stream_script(name: str) -> lua.Script:
+    """A script of `realtime/lua/streams/`, with what it stands on."""
+    return lua.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)))
+
+
+# Those for which a lost answer is no harm, and those for which it is.
+_SCRIPTS = {
+    name: stream_script(name) for name in ("finish", "put_back", "bury", "begin", "renew", "find_dead", "surrender")
+}
+_READ_SCRIPTS = {name: stream_script(name) for name in ("take", "own")}
+_TRIM = lua.Script("trim_stream")
 
 
 class ConsumerGroup:
@@ -88,12 +96,6 @@ class ConsumerGroup:
         self._order_field = order_field.encode()
         self._dead_letter_key = dead_letter_key or keys.dead_letters
         self._registry_key = registry_key
-        # Scripts for which a lost answer is no harm, and those for which it is.
-        self._scripts: dict[str, Any] = {
-            name: redis.register_script(script_text(name))
-            for name in ("finish", "put_back", "bury", "begin", "renew", "find_dead", "surrender")
-        } | {name: reader.register_script(script_text(name)) for name in ("take", "own")}
-        self._trim = redis.register_script(lua.source("trim_stream"))
 
     async def create(self) -> None:
         """Make the stream and all its groups, from its first entry on; those that are there stay as they are."""
@@ -229,7 +231,7 @@ class ConsumerGroup:
 
     async def trim(self) -> int:
         """Remove what all groups have finished, and return how many entries that were."""
-        return int(await self._trim([self._keys.stream]))
+        return int(await _TRIM.arun(self._redis, [self._keys.stream], ()))
 
     # Tools -----------------------------------------------------------------------------------------------------------
 
@@ -249,13 +251,18 @@ class ConsumerGroup:
 
     async def _read(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
         async with asyncio.timeout(READ_GRACE_SECONDS):
-            return await self._run(script, *arguments, keys=keys)
+            return await self._call(_READ_SCRIPTS[script], self._reader, arguments, keys)
 
     async def _run(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
+        return await self._call(_SCRIPTS[script], self._redis, arguments, keys)
+
+    async def _call(
+        self, script: lua.Script, client: redis.asyncio.Redis, arguments: Sequence[Any], keys: Sequence[str]
+    ) -> Any:
         names = [*self._names, *keys]
         values = [self.group, self.consumer, self._order_field, *arguments]
         try:
-            return await self._scripts[script](names, values)
+            return await script.arun(client, names, values)
         except ResponseError as error:
             # In a script it stands somewhere in the text.
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
@@ -266,7 +273,7 @@ class ConsumerGroup:
             self.group,
             self._keys.stream,
         )
-        return await self._scripts[script](names, values)
+        return await script.arun(client, names, values)
 
 
 def _ms(seconds: float) -> int:

@@ -65,8 +65,8 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     When the oldest entry was appended that a group has not finished, wherever it is now.
 
     Returns:
-        Seconds since the epoch by the clock of Redis: what was appended before, the group has finished or Redis has
-        lost. None if the group has finished all, or there is no such group or stream.
+        Seconds since the epoch by the clock of Redis, never in its future: what was appended before, the group has
+        finished or Redis has lost. None if the group has finished all, or there is no such group or stream.
 
     Raises:
         redis.RedisError: It is away, or holds something else under such a key.
@@ -119,16 +119,25 @@ def _ask(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> _Unfini
     # Not read as of a moment ago, in hand and in lines now: an entry that moves on meanwhile is seen all the same.
     pipeline = client.pipeline(transaction=True)
     pipeline.xpending(keys.stream, keys.group)
-    pipeline.xrange(keys.stream, b"(" + group["last-delivered-id"], count=1)
+    # Not from "(" on: of the last id that there can be, that is refused.
+    pipeline.xrange(keys.stream, group["last-delivered-id"], count=2)
     pipeline.hkeys(keys.kept)
     pipeline.xlen(keys.dead_letters)
     pipeline.time()
-    pending, waiting, kept, dead_count, now = pipeline.execute()
-    unfinished = [*kept, *(id for id, _ in waiting), *([pending["min"]] if pending["pending"] else [])]
+    pending, found, kept, dead_count, time = pipeline.execute()
+    waiting = [id for id, _ in found if id != group["last-delivered-id"]][:1]
+    unfinished = [*kept, *waiting, *([pending["min"]] if pending["pending"] else [])]
+    now = time[0] + time[1] / 1e6
     return _Unfinished(
         pending=pending["pending"],
         delayed=len(kept),
         dead=dead_count,
-        now=now[0] + now[1] / 1e6,
-        oldest_at=min((int(id.split(b"-")[0]) / 1000 for id in unfinished), default=None),
+        now=now,
+        oldest_at=min((_appended_at(id, now) for id in unfinished), default=None),
     )
+
+
+def _appended_at(id: bytes, now: float) -> float:
+    # Any program can write an id from the far future, and Redis goes on counting from there: such an id says no time,
+    # and its entry counts as new.
+    return min(now, int(id.split(b"-")[0]) / 1000)

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis.asyncio
 
@@ -65,6 +65,8 @@ class StreamWorker:
         consumer: This worker's name; by default host-pid-random.
         outage: How Redis fares, shared by several users of one Redis so that its absence is said once.
         registry_key: `Keys.streams()`, which makes the stream known to `manage.py stream_status`.
+        on_stop: Called when the worker stops and waits for its handlers: those that take long may come to an end
+            sooner, and raise `Unavailable` to leave their entries to others without an attempt being counted.
 
     Guarantees:
         At least once: an entry is acked after the handler returned, or in one step with its becoming a dead letter. A
@@ -95,6 +97,7 @@ class StreamWorker:
         consumer: str | None = None,
         outage: Outage | None = None,
         registry_key: str = "",
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
         self.consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lease_seconds = lease_seconds
@@ -127,6 +130,7 @@ class StreamWorker:
             concurrency=concurrency,
             max_attempts=max_attempts,
             backoff=backoff or Backoff(),
+            on_stop=on_stop,
         )
         self._lined_up_count = 0
         self._claimed_count = 0

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import charts, results, tables, targets
 from benchmarks.callers import NOTIFIERS, PUBLISHERS
+from benchmarks.deliverers import DELIVERERS
 from benchmarks.load_client import compiler
 from benchmarks.queues.ledger import Ledger
 from benchmarks.scenarios import SCENARIOS
@@ -72,6 +73,20 @@ def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
     assert all(measured["publish"][name]["in_turn_us"] > 0 for name in PUBLISHERS)
 
 
+@needs_load_client
+def test_a_quick_run_of_the_bot_delivers_each_once() -> None:
+    """A real bot process and real receivers: each row says sent, and each key came once."""
+    names = ("signalbox-bot", "signalbox-bot-webhook", "signalbox-bot-email")
+    measured = quick_run("--scenario", "deliver", *(word for name in names for word in ("--server", name)))["deliver"]
+    for name in names:
+        figures = measured[name]
+        assert figures["deliveries"] == 100
+        assert figures["deliveries_per_second"] > 0
+        assert (figures["lost"], figures["doubled"]) == (0, 0)
+        assert 0 < figures["call_p50_ms"] <= figures["call_p99_ms"]
+        assert ("receiver_core_used" in figures) == (name != "signalbox-bot")
+
+
 def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> None:
     """Another process's marks count too, as they are in the file."""
     ledger, other = (Ledger(tmp_path / "ledger", 5) for _ in range(2))
@@ -117,8 +132,14 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     assert set(tables.COLUMNS) == set(SCENARIOS)
     assert {tables.FAST, tables.STOCK} <= set(SERVERS)
     assert tables.QUICKEST_QUEUE in WORKERS
-    names = [name for each in (SERVERS, WORKERS, NOTIFIERS, PUBLISHERS) for name in each]
+    names = [name for each in (SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS) for name in each]
     assert len(names) == len(set(names)), "a name says who it is"
+
+
+def test_what_is_kept_is_of_as_many_runs_as_the_docs_say() -> None:
+    """Three of each, of memory one; a single run is what the machine did just then."""
+    for name, found in results.load().items():
+        assert min(each["runs"] for each in found.values()) >= min(3, SCENARIOS[name].runs), name
 
 
 def test_the_readme_quotes_what_was_measured_last() -> None:

@@ -24,7 +24,7 @@ from tests.redis_server import RedisServer
 from tests.timing import ends, pass_time
 from tests.waiting import wait_until_sync
 
-pytestmark = [pytest.mark.database_independent, pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("notifications")

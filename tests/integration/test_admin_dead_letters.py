@@ -91,6 +91,17 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(admin_client: Client, ali
     assert text.index("poison") < text.index("alice"), "the newest comes first"
 
 
+def test_a_letter_with_an_id_that_no_calendar_has_is_shown_and_purged(admin_client: Client, letters: Letters) -> None:
+    """Another program wrote it there; it counts as new, and what comes after it has such an id too."""
+    letters.client.xadd(letters.dead, {"_id": "5-1", "_error": "made up"}, id="300000000000000-0")
+    letters.bury("later", "6-1")
+    letters.client.xadd(letters.dead, {"_id": "7-1", "_error": "the last"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    text = page(admin_client, URL)
+    assert text.index("the last") < text.index("later") < text.index("made up")
+    assert do(admin_client, letters.form("purge selected", *letters.ids)).count("made up") == 0
+    assert letters.ids == []
+
+
 def test_letters_come_in_pages_and_by_user(
     admin_client: Client, alice: User, bob: User, letters: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ async def test_a_service_that_says_nothing_is_left(service: HttpReceiver) -> Non
     service.reply = Reply(gate=gate)
     quick = AppriseTransport(name="chat", timeout_seconds=0.1)
     with pytest.raises(OSError, match="Connection error"):
-        await asyncio.wait_for(quick.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/")), 3)
+        await asyncio.wait_for(quick.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/")), 20)
     gate.set()
 
 

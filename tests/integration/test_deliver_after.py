@@ -18,7 +18,7 @@ from notifications.models import Event, Notification, Scheduled
 from notifications.schedule import release
 from notifications.statistics import read_totals
 from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
 from tests.timing import pass_time
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
@@ -195,3 +195,18 @@ def test_what_is_no_key_is_refused(alice: User, key: Any) -> None:
     with pytest.raises(ValueError, match="collapse_key"):
         services.notify(alice, "x", collapse_key=key)
     assert not Event.objects.exists()
+
+
+def test_no_more_is_read_than_is_told_however_much_is_due(alice: User) -> None:
+    """The longest overdue first; what waits behind the limit is not looked at."""
+    now = timezone.now()
+    events = Event.objects.bulk_create(
+        Event(message="due", deliver_at=now - datetime.timedelta(seconds=number)) for number in range(50)
+    )
+    Scheduled.objects.bulk_create(Scheduled(event=event, recipient=alice) for event in events)
+    with rows_read("deliver_at") as counts:
+        assert release(limit=10) == 10
+    assert sum(counts) == 10
+    told = Notification.objects.values_list("event_id", flat=True)
+    assert sorted(told) == sorted(event.pk for event in events[-10:])
+    assert (release(limit=100), release()) == (40, 0)

@@ -1,8 +1,10 @@
 """What production is started with: docker-compose.yml, Dockerfile, Procfile, nginx, and the health checks they call."""
 
+import asyncio
 import contextlib
 import re
 import shlex
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +17,9 @@ from django.core.management import get_commands, load_command_class
 
 from project import health
 from realtime.keys import Keys
+from tests.redis_server import RedisServer
+from tests.streams import GROUP, STREAM, Recorder, append, worker_process, working
+from tests.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 
@@ -150,16 +155,68 @@ def test_web_is_unwell_when_it_answers_with_an_error() -> None:
 
 
 @pytest.mark.usefixtures("signalbox")
-def test_bot_is_well_while_it_reads(redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A consumer of this host has read lately in each group that it is in; another host's silence does not matter."""
+def test_bot_is_unwell_without_a_lease(redis_client: redis.Redis, keys: Keys) -> None:
+    """In each group that it is in; that it has read lately, or that another host is well, does not help."""
     stream = keys.stream("notifications")
     for group in ("relay", "bot"):
         redis_client.xgroup_create(stream, group, id="0", mkstream=True)
     with pytest.raises(health.Unwell, match=r"no consumer group .* has a consumer of this host"):
         health.check_bot("here")
-    redis_client.xreadgroup("relay", "here-1-aaaa", {stream: ">"})
-    redis_client.xreadgroup("bot", "there-1-bbbb", {stream: ">"})
-    health.check_bot("here")
-    monkeypatch.setattr(health, "SILENCE_LIMIT_SECONDS", -1.0)
-    with pytest.raises(health.Unwell, match="nothing was read in the group relay"):
+    for group, consumer in (("relay", "here-1-aaaa"), ("bot", "here-1-aaaa"), ("bot", "there-1-bbbb")):
+        redis_client.xreadgroup(group, consumer, {stream: ">"})
+    for group, consumer in (("relay", "here-1-aaaa"), ("bot", "there-1-bbbb")):
+        redis_client.set(keys.worker_lease("notifications", group, consumer), "session", ex=60)
+    with pytest.raises(health.Unwell, match="the worker of the group bot has not renewed its lease"):
         health.check_bot("here")
+    for host in ("here-2", "there-here"):
+        redis_client.xreadgroup("bot", f"{host}-1-aaaa", {stream: ">"})
+        redis_client.set(keys.worker_lease("notifications", "bot", f"{host}-1-aaaa"), "session", ex=60)
+    with pytest.raises(health.Unwell, match="the worker of the group bot has not renewed its lease"):
+        health.check_bot("here")
+    redis_client.xreadgroup("bot", "here-2-cccc", {stream: ">"})
+    redis_client.set(keys.worker_lease("notifications", "bot", "here-2-cccc"), "session", ex=60)
+    health.check_bot("here")
+
+
+@pytest.mark.usefixtures("signalbox")
+async def test_a_busy_bot_is_well(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """All its slots are taken for several leases, so that it reads nothing."""
+    gate = asyncio.Event()
+    handler = Recorder(gate=gate)
+    append(redis_client, keys, "one")
+    async with working(
+        redis_server.url, keys, handler, consumer="here-1-aaaa", lease_seconds=1.0, block_seconds=0.1
+    ) as worker:
+        await wait_until(lambda: handler.running_count == 1)
+        await wait_until(lambda: idle_seconds(redis_client, keys) > 2.5, seconds=30)
+        await wait_until(lambda: is_well("here"))
+        gate.set()
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+
+
+def idle_seconds(client: redis.Redis, keys: Keys) -> float:
+    """How long ago the only worker has read."""
+    (consumer,) = client.xinfo_consumers(keys.stream(STREAM), GROUP)
+    return float(consumer["idle"]) / 1000
+
+
+def is_well(host: str) -> bool:
+    """A machine that stands still for longer than a lease may be unwell for a moment."""
+    try:
+        health.check_bot(host)
+    except health.Unwell:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("signalbox")
+def test_a_dead_bot_is_not_well(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """Killed with an entry in hand: soon after its lease."""
+    append(redis_client, keys, "one")
+    with worker_process(redis_server.url, keys, "hang") as process:
+        wait_until_sync(lambda: redis_client.exists(keys.stream(STREAM)) and is_well(socket.gethostname()), seconds=30)
+        process.kill()
+        process.wait()
+        wait_until_sync(lambda: not is_well(socket.gethostname()))
+        with pytest.raises(health.Unwell, match=f"the worker of the group {GROUP} has not renewed its lease"):
+            health.check_bot()

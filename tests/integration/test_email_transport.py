@@ -103,14 +103,15 @@ async def test_a_mail_server_that_says_nothing_is_left(settings: Any) -> None:
             settings.MAILERS = {"default": {**MAILER, "OPTIONS": {**options, **given}}}
             started = time.monotonic()
             with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-                await asyncio.wait_for(transport.send(message(), to()), 5)
-            assert waits_for <= time.monotonic() - started < waits_for + 2
+                await asyncio.wait_for(transport.send(message(), to()), 30)
+            assert waits_for <= time.monotonic() - started < 30
 
 
 async def test_a_slow_mail_server_is_waited_for(server: MailReceiver) -> None:
     """What it takes is one mail and one that was sent: nothing else may be tried beside it."""
-    transport = EmailTransport(name="email", timeout_seconds=0.8)
-    server.thinks_seconds = 0.45
+    transport = EmailTransport(name="email", timeout_seconds=6.3)
+    # Longer than that in all; a machine that stands still for three seconds does not break it off in one.
+    server.thinks_seconds = 3.2
     assert await transport.send_in_time(message(), to()) == "taken by the mail server"
     assert len(server.messages) == 1
 

@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from notifications import outbox, services
 from notifications.models import Event, Notification
+from notifications.paging import oldest_first
 from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -194,3 +195,26 @@ class TestSweep:
         assert outbox.sweep(limit=1) == 1
         assert recipients_on_stream(redis_client, keys) == [bob.pk]
         assert f"event {broken.pk} cannot be published and stays in the outbox" in caplog.text
+
+    def test_it_reads_no_more_than_it_publishes_however_much_is_left(self) -> None:
+        """A long outage leaves many: what waits behind the limit is not looked at, and what was passed is not again."""
+        Event.objects.bulk_create(Event(message=str(number)) for number in range(200))
+        with rows_read("created_at") as counts:
+            assert outbox.sweep(limit=10) == 10
+        assert sum(counts) == 10
+        with rows_read("created_at") as counts:
+            assert outbox.sweep(limit=5000) == 190
+        assert sum(counts) == 190
+
+    def test_pages_have_each_row_once_in_the_order_of_its_time(self) -> None:
+        """Of one time, in the order of ids; though rows leave the table meanwhile, and the first are passed over."""
+        now = timezone.now()
+        for number in range(30):
+            Event.objects.create(message="x", created_at=now - datetime.timedelta(seconds=number // 4))
+        expected = list(Event.objects.order_by("created_at", "id").values_list("id", flat=True))
+        found = []
+        for number, id in enumerate(oldest_first(Event.objects.all(), "created_at", page_size=3)):
+            found.append(id)
+            if number % 2:
+                Event.objects.filter(pk=id).delete()
+        assert found == expected

@@ -275,7 +275,7 @@ async def test_a_request_that_is_never_finished_ends(
         trickling = asyncio.create_task(trickle())
         await client.end()
         trickling.cancel()
-        assert 0.2 < time.monotonic() - started < 5.0
+        assert 0.2 < time.monotonic() - started < 10.0
         await wait_until(lambda: not server.server_state.connections)
 
 
@@ -333,7 +333,7 @@ async def test_a_server_that_stops_closes_its_sockets_one_after_the_other(applic
         await count_is(application, count)
         leaving = [asyncio.create_task(leave(client, politely=index % 10 > 0)) for index, client in enumerate(clients)]
         started = time.monotonic()
-    assert time.monotonic() - started < grace_seconds + 1.0
+    assert time.monotonic() - started < grace_seconds + 6.0
     await asyncio.gather(*leaving)
     assert max(closed_at) - min(closed_at) > grace_seconds / 4
     assert max(waits) <= sockets_module.RETRY_AFTER_SECONDS

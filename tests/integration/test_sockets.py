@@ -248,7 +248,8 @@ async def test_who_answers_pings_lives_and_who_does_not_is_given_up(application:
     ):
         started = time.monotonic()
         silent_until, talked_until = await asyncio.gather(keep_silent(silent), keep_talking(talkative))
-        assert silent_until - started < 2.0
+        # Others are asked again and again, and never given up.
+        assert silent_until - started < 10.0
         assert talked_until - started > 1.0
         await lively.send("still here")
         await wait_until(lambda: "still here" in application.connections[0].texts)

@@ -94,6 +94,23 @@ async def test_until_when_a_group_has_finished_everything(
         finished_until(redis_client, GroupKeys(keys.stream("other"), GROUP))
 
 
+def test_ids_that_another_program_has_made_up_say_no_time(redis_client: redis.Redis, keys: Keys) -> None:
+    """From the far future, up to the last id that there can be: what has one counts as new, unread or in hand."""
+    stream, group_keys = keys.stream(STREAM), GroupKeys(keys.stream(STREAM), GROUP)
+    redis_client.sadd(keys.streams(), stream)
+    redis_client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+    for id in ("300000000000000-0", f"{2**64 - 1}-{2**64 - 1}"):
+        redis_client.xadd(stream, {"x": "y"}, id=id)
+        for _ in range(2):
+            before = redis_client.time()[0]
+            assert before <= (finished_until(redis_client, group_keys) or 0) <= redis_client.time()[0] + 1
+            (status,) = run_json("stream_status")["streams"]
+            assert status["groups"][0]["oldest_seconds"] == 0
+            redis_client.xreadgroup(GROUP, "somebody", {stream: ">"})
+        redis_client.xack(stream, GROUP, id)
+        assert finished_until(redis_client, group_keys) is None
+
+
 def test_before_there_is_any_worker_the_commands_say_so(redis_client: redis.Redis) -> None:
     """A fresh site is no error."""
     assert "no stream has had a worker" in run("stream_status")

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from realtime.keys import Keys
-from realtime.streams.group import script_text
+from realtime.streams.group import stream_script
 from realtime.streams.group_keys import GroupKeys
 from tests.redis_server import RedisServer
 from tests.streams import (
@@ -24,6 +24,7 @@ from tests.streams import (
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
+SURRENDER = stream_script("surrender")
 
 QUICK = {"lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
 
@@ -97,7 +98,7 @@ def taken_from(client: redis.Redis, keys: Keys, consumer: str) -> None:
     """Do what other workers do when a lease is over."""
     group = GroupKeys(keys.stream(STREAM), GROUP)
     client.delete(keys.worker_lease(STREAM, GROUP, consumer))
-    client.eval(script_text("surrender"), 6, *group.for_scripts, GROUP, "other", "", consumer, 0, 1, 1000)
+    SURRENDER.run(client, group.for_scripts, [GROUP, "other", "", consumer, 0, 1, 1000])
 
 
 async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(

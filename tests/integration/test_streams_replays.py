@@ -11,13 +11,14 @@ from msgspec import msgpack
 from realtime.keys import Keys
 from realtime.streams import PermanentError, StreamWorker
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group import script_text
+from realtime.streams.group import stream_script
 from realtime.streams.group_keys import GroupKeys
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, dead_letters, end_session, left_count, line_up, working
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
+SURRENDER = stream_script("surrender")
 
 # What is late does not come by a next look.
 PATIENT = {
@@ -114,9 +115,7 @@ def test_a_death_counts_once_and_only_for_what_the_dead_had(redis_client: redis.
     redis_client.hset(group.owners, "a", b"dead " + newest + b"+")
     moved = []
     while not moved or not moved[-1][1]:
-        moved.append(
-            redis_client.eval(script_text("surrender"), 6, *group.for_scripts, GROUP, "other", "of", "dead", 0, 1, 2)
-        )
+        moved.append(SURRENDER.run(redis_client, group.for_scripts, [GROUP, "other", "of", "dead", 0, 1, 2]))
     assert moved == [[2, 0, 0], [2, 0, 0], [1, 1, 0]]
     assert kept_numbers(redis_client, keys) == [[0, 0]] + 5 * [[1, 1]]
     redis_client.delete(*redis_client.keys(f"{{{keys.prefix}{STREAM}}}:*"))

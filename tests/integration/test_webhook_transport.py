@@ -20,8 +20,8 @@ from tests.receivers import HttpReceiver, Reply, http_receiver
 
 pytestmark = pytest.mark.database_independent
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
-OPEN = WebhookTransport(name="webhook", allow_private=True, timeout_seconds=2)
-CLOSED = WebhookTransport(name="webhook", timeout_seconds=2)
+OPEN = WebhookTransport(name="webhook", allow_private=True, timeout_seconds=20)
+CLOSED = WebhookTransport(name="webhook", timeout_seconds=20)
 SAID = envelope(kind="order.shipped", title="Order 7", message="Unterwegs – ütf", url="/orders/7/", data={"order": 7})
 MESSAGE = message(said=SAID, body="Unterwegs – ütf")
 

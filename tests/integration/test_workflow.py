@@ -98,38 +98,22 @@ def test_environment_is_made_once_and_again_when_it_must(checkout: Path, tmp_pat
 
 @pytest.fixture
 def installed_checkout(checkout: Path) -> Path:
-    """A checkout with everything installed, whose Python only says what it is asked to do; one test of client.js."""
+    """A checkout with everything installed, whose Python only says what it is asked to do."""
     (checkout / ".venv/bin").mkdir(parents=True)
     python = checkout / ".venv/bin/python"
     python.write_text('#!/bin/sh\ntest "$1" = -c || echo "python $*"\n')
     python.chmod(0o755)
     for name in ("requirements.txt", "requirements-dev.txt"):
         shutil.copy(checkout / name, checkout / ".venv")
-    (checkout / "tests/client").mkdir(parents=True)
-    (checkout / "tests/client/one.test.js").write_text('require("node:test")("one", () => {});\n')
     return checkout
 
 
 @needs_make
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js")
-def test_make_test_runs_both_languages(installed_checkout: Path) -> None:
-    """The tests of client.js and those in Python, with the arguments given; a failure of either fails the whole."""
+def test_make_test_takes_arguments(installed_checkout: Path) -> None:
+    """Those of pytest."""
     result = run("make", "test", "ARGS=-k bell", directory=installed_checkout)
     assert result.returncode == 0, result.stderr
-    assert "pass 1" in result.stdout
     assert result.stdout.splitlines()[-1] == "python -m pytest -k bell"
-    (installed_checkout / "tests/client/two.test.js").write_text("throw new Error();\n")
-    assert run("make", "test", directory=installed_checkout).returncode
-
-
-@needs_make
-def test_make_test_says_what_it_leaves_out_without_node(installed_checkout: Path, tmp_path: Path) -> None:
-    """No Node.js, or one that is too old: a line that says so, and the tests in Python run all the same."""
-    path = programs(tmp_path / "bin", node="exit 1")
-    result = run("make", "test", directory=installed_checkout, path=path)
-    assert result.returncode == 0, result.stderr
-    assert "left out: they need Node.js 18 or newer" in result.stdout
-    assert result.stdout.splitlines()[-1] == "python -m pytest"
 
 
 @needs_make

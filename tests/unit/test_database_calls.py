@@ -46,6 +46,23 @@ async def test_what_is_asked_for_during_one_visit_goes_together_in_the_next() ->
     assert [len(batch) for batch in double.batches] == [1, BATCH_LIMIT, 1]
 
 
+async def test_who_asks_again_at_once_is_in_the_very_next_visit() -> None:
+    """Beside whoever asked during the last one: else the two would take turns for ever."""
+    calls, double = DatabaseCalls(), Doubling()
+
+    async def ask_twice(number: int) -> None:
+        for _ in range(2):
+            await calls.run(double, number)
+
+    first = asyncio.create_task(ask_twice(1))
+    await wait_until(lambda: double.batches)
+    second = asyncio.create_task(ask_twice(2))
+    await asyncio.sleep(0)
+    double.gate.set()
+    await asyncio.gather(first, second)
+    assert double.batches == [[1], [2, 1], [2]]
+
+
 async def test_one_that_fails_fails_alone() -> None:
     """The others are called again without it."""
     calls, double = DatabaseCalls(), Doubling()

@@ -22,8 +22,8 @@ from realtime.management.streams import HelpFormatter
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# After a signal, what is in hand is given so long to finish, and as long as a provider may take to answer and this:
-# a call that is cut off must be made again.
+# After a signal, what is in hand is given so long to finish; with a bot, as long as the longest call of a provider may
+# take, and RECORD_SECONDS: a call that is cut off must be made again. None begins meanwhile.
 DEADLINE_SECONDS = 5.0
 RECORD_SECONDS = 2.0
 # So long after that the process is gone: a thread that hangs in a database driver cannot be ended otherwise.
@@ -42,8 +42,10 @@ Moves notifications on from the Redis stream, until it is told to stop.
 Run as many of these processes as you like, on as many machines: they share the work, and what one
 of them held when it died is done by another. Each notification is handled at least once. Redis or
 the database being away is waited for; a database without our tables is not: run migrate first.
-SIGTERM and Ctrl-C finish what is in hand and exit with 0: at the latest after the longest
-timeout_seconds of a transport and some seconds.
+SIGTERM and Ctrl-C finish what is in hand, begin no further call of a provider and exit with 0: as
+soon as the slowest call under way has ended, which is within its transport's timeout_seconds, or
+where it is made in a thread (email, chat) within four fifths of
+NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], and some seconds.
 """
 
 
@@ -118,8 +120,8 @@ async def _run(parts: Any, concurrency: int | None, stop: _Stop) -> None:
 def _deadline_seconds(parts: Sequence[str]) -> float:
     if "bot" not in parts:
         return DEADLINE_SECONDS
-    timeouts = [transport.timeout_seconds + RECORD_SECONDS for transport in get_transports().values()]
-    return max(DEADLINE_SECONDS, *timeouts)
+    calls = [transport.longest_call_seconds + RECORD_SECONDS for transport in get_transports().values()]
+    return max(DEADLINE_SECONDS, *calls)
 
 
 def _exit_hard() -> None:
