@@ -2,12 +2,16 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
+from django.db.utils import ConnectionHandler
 
+from notifications.management import errors
+from notifications.management.errors import check_migrations
 from notifications.models import Event
 from tests.domain import make_users
 
@@ -54,6 +58,17 @@ def test_a_forgotten_migrate_is_named() -> None:
         said = refusal(*command)
         assert "notifications.0001_initial, notifications.0002_deliveries" in said
         assert "run `manage.py migrate`" in said
+
+
+@pytest.mark.django_db
+def test_of_a_database_that_is_away_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """run_bot_subscriber goes on then, and waits for it."""
+    away = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "nowhere" / "db.sqlite3")}}
+    handler = ConnectionHandler(away)
+    monkeypatch.setattr(errors, "connections", handler)
+    with pytest.raises(OperationalError):
+        handler["default"].ensure_connection()
+    check_migrations()
 
 
 @pytest.mark.usefixtures("signalbox")
