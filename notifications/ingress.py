@@ -28,7 +28,7 @@ from realtime.multiplexer import Multiplexer
 from realtime.outage import REDIS_ERRORS, Outage
 from realtime.subscriptions import Subscription
 
-__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "read_request"]
+__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "other_fields", "read_request"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ HIGH_WATER_MARK = 4096
 # Of a refused request, and of the reason: so much goes to the log.
 EXCERPT_BYTES = 200
 DETAIL_LIMIT = 300
+# Names of fields that mean nothing here: of more, nothing is said.
+MENTIONED_LIMIT = 100
 
 
 class Refused(Exception):
@@ -55,8 +57,8 @@ class Refused(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a program publishes, as a JSON object. Another field is refused: it was meant to do something."""
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program publishes, as a JSON object. Other fields do nothing, which is said: see `other_fields`."""
 
     # The recipient's primary key: a text only where the user model has keys that are no numbers.
     user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=255)]
@@ -89,6 +91,11 @@ def read_request(body: bytes) -> Request:
     return request
 
 
+def other_fields(body: bytes) -> set[str]:
+    """The names of the fields of a request that mean nothing here: misspelt ones, perhaps."""
+    return _decode_fields(body).keys() - _FIELDS
+
+
 class Ingress:
     """
     Args:
@@ -107,6 +114,8 @@ class Ingress:
         self._counters_key = counters_key
         self._lease = lease
         self._database_outage = Outage("the database")
+        # Names of other fields that the log has already.
+        self._mentioned: set[str] = set()
         # There while it listens.
         self._multiplexer: Multiplexer | None = None
         self._subscription: Subscription | None = None
@@ -166,6 +175,7 @@ class Ingress:
             request = read_request(body)
             is_ours = await self._notify(request)
             await self._count("accepted" if is_ours else "left to others")
+            self._mention_others(body)
         except Refused as error:
             logger.warning("refused a request (%s): %.200r", _one_line(str(error)), body[:EXCERPT_BYTES])
             await self._count(f"refused:{error.reason}")
@@ -201,6 +211,14 @@ class Ingress:
                 return True
         return False
 
+    def _mention_others(self, body: bytes) -> None:
+        """A program may say more than we know; that it does nothing is said once of each name."""
+        new = other_fields(body) - self._mentioned
+        if new and len(self._mentioned) < MENTIONED_LIMIT:
+            self._mentioned |= new
+            names = ", ".join(repr(name[:EXCERPT_BYTES]) for name in sorted(new)[:10])
+            logger.warning("a request has fields that mean nothing here, misspelt perhaps: %s", names)
+
     async def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
         try:
@@ -210,6 +228,8 @@ class Ingress:
 
 
 _decode = msgspec.json.Decoder(Request).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_FIELDS = frozenset(Request.__struct_fields__)
 
 
 @functools.cache

@@ -101,7 +101,6 @@ REFUSED: dict[str, tuple[Callable[[int], bytes], str]] = {
     "a negative user": (lambda user: b'{"user_id": -1, "message": "m"}', "unknown_user"),
     "no user": (lambda user: b'{"message": "m"}', "wrong_shape"),
     "a wrong type": (lambda user: b'{"user_id": "%d", "message": "m"}' % user, "wrong_shape"),
-    "a misspelt field": (lambda user: b'{"user_id": %d, "message": "m", "titel": "t"}' % user, "wrong_shape"),
     "an empty message": (lambda user: b'{"user_id": %d, "message": " "}' % user, "invalid"),
     "a long message": (lambda user: b'{"user_id": %d, "message": "%b"}' % (user, b"m" * 4001), "invalid"),
     "a script as url": (lambda user: b'{"user_id": %d, "message": "m", "url": "javascript:x"}' % user, "invalid"),
@@ -114,6 +113,21 @@ REFUSED: dict[str, tuple[Callable[[int], bytes], str]] = {
     ),
     "lines for the log": (lambda user: b'{"user_id": %d,\nCRITICAL root: "\r\x1b[2J": 1' % user, "not_json"),
 }
+
+
+async def test_fields_that_mean_nothing_are_said_once(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are misspelt, perhaps, and the notification is on its way all the same."""
+    (alice,) = await sync_to_async(make_users)(1)
+    async with listening(redis_server.url, keys):
+        for number in range(3):
+            request = {"user_id": alice.pk, "message": f"{number}", "titel": "Order 7", "deliver_after": 60}
+            redis_client.publish(keys.ingress_channel(), json.dumps(request))
+        await wait_until(lambda: counters(redis_client, keys).get("accepted") == 3)
+    assert warnings(caplog) == [
+        "a request has fields that mean nothing here, misspelt perhaps: 'deliver_after', 'titel'"
+    ]
 
 
 @pytest.mark.parametrize("name", REFUSED)
