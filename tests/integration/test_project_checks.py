@@ -11,16 +11,14 @@ from django.db import connection
 from django.test import Client
 
 from tests.domain import make_users
+from tests.howto import blocks_of
 
 pytestmark = pytest.mark.database_independent
 
 # Of a project that has no addresses.
 urlpatterns: list[Any] = []
 
-BASE = "<header>{% block top %}{% endblock %}</header>{% block main %}{% endblock %}"
-MAPPING = """{% extends "base.html" %}
-{% block top %}{% block title %}{% endblock %}{% endblock %}
-{% block main %}{% block content %}{% endblock %}{% endblock %}"""
+BASE = "<title>{% block page_title %}{% endblock %}</title>{% block main %}{% endblock %}"
 
 
 def found() -> list[str]:
@@ -66,9 +64,10 @@ def test_sqlite_in_memory_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def templates(tmp_path: Path, settings: Any) -> Path:
     """A directory of the project's own templates, which are found before the demo's."""
-    (tmp_path / "notifications").mkdir()
-    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
-    return tmp_path
+    directory = tmp_path / "templates"
+    (directory / "notifications").mkdir(parents=True)
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [directory]}]
+    return directory
 
 
 def inbox() -> str:
@@ -89,12 +88,13 @@ def test_a_base_without_room_for_the_inbox_is_a_warning(templates: Path) -> None
 
 @pytest.mark.django_db
 def test_a_template_between_makes_room(templates: Path) -> None:
-    """The project's notifications/base.html says which block of its own is which."""
+    """The project's notifications/base.html says which block of its own is which, as the documentation shows."""
     (templates / "base.html").write_text(BASE)
-    (templates / "notifications/base.html").write_text(MAPPING)
+    (between,) = [block for block in blocks_of("how-to/add-to-your-project.md") if block.how.startswith("only if")]
+    (templates.parent / between.path).write_text(between.text)
     assert found() == []
     page = inbox()
-    assert page.startswith("<header>Notifications</header>")
+    assert "<title>Notifications</title>" in page
     assert 'class="signalbox-inbox"' in page
 
 
@@ -119,7 +119,7 @@ def test_a_base_of_which_it_cannot_be_told_or_that_inherits_the_block_passes(
 
 def test_an_inherited_base_without_room_is_a_warning(templates: Path) -> None:
     """However far up its blocks are."""
-    (templates / "base.html").write_text('{% extends "site.html" %}{% block top %}{% endblock %}')
+    (templates / "base.html").write_text('{% extends "site.html" %}{% block page_title %}{% endblock %}')
     (templates / "site.html").write_text(BASE)
     assert found() == ["notifications.W002"]
 
