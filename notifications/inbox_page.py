@@ -6,7 +6,7 @@ Owns which template that is, and whether the inbox fits in. Does not own what th
 
 from typing import Any
 
-from django.template import Template, TemplateDoesNotExist
+from django.template import Template
 from django.template.loader import select_template
 from django.template.loader_tags import BlockNode, ExtendsNode
 
@@ -24,12 +24,18 @@ def find_base() -> Any:
 
 
 def has_room(base: Any) -> bool:
-    """Whether that template, or one that it extends, has the block that the inbox fills; yes if that cannot be told."""
+    """
+    Whether that template, or one that it extends, has the block that the inbox fills; yes if that cannot be told.
+
+    Raises:
+        TemplateDoesNotExist, TemplateSyntaxError: A template that it extends is not there, or is broken.
+    """
     template = getattr(base, "template", None)
     seen: set[str] = set()
     # Else it is not written in Django's language.
     while isinstance(template, Template):
-        if any(block.name == _BLOCK for block in template.nodelist.get_nodes_by_type(BlockNode)):
+        blocks: list[Any] = template.nodelist.get_nodes_by_type(BlockNode)
+        if any(block.name == _BLOCK for block in blocks):
             return True
         extends: list[Any] = template.nodelist.get_nodes_by_type(ExtendsNode)
         if not extends:
@@ -39,8 +45,5 @@ def has_room(base: Any) -> bool:
         if not isinstance(parent.var, str) or parent.filters or parent.var in seen:
             return True
         seen.add(parent.var)
-        try:
-            template = template.engine.get_template(parent.var)
-        except TemplateDoesNotExist:
-            return True
+        template = template.engine.get_template(parent.var)
     return True

@@ -105,8 +105,10 @@ def test_a_template_between_makes_room(templates: Path) -> None:
         ("{% extends layout %}", ""),
         ('{% extends "gone.html" %}', ""),
         ('{% extends "base.html" %}', ""),
+        ("{% no_such_tag %}", ""),
+        ('{% extends "site.html" %}', "{% endblock %}"),
     ],
-    ids=["inherited", "a variable", "not there", "another of its name"],
+    ids=["inherited", "a variable", "not there", "another of its name", "broken", "its parent is broken"],
 )
 def test_a_base_of_which_it_cannot_be_told_or_that_inherits_the_block_passes(
     templates: Path, base: str, site: str
