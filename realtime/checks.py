@@ -108,14 +108,14 @@ def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs:
 
 @register(_TAG)
 def check_runserver(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """When it is runserver that starts, it is one that serves WebSockets (W005): Django's own does not."""
+    """When it is runserver that starts, it is one that serves WebSockets (W006): Django's own does not."""
     if sys.argv[1:2] != ["runserver"] or get_commands()["runserver"] not in _WITHOUT_WEBSOCKETS:
         return []
     return [
         Warning(
             "This is Django's WSGI development server: it serves pages, but no WebSocket, so the bell hears nothing.",
             hint='Put "daphne" before django.contrib.staticfiles in INSTALLED_APPS, or start an ASGI server instead.',
-            id="realtime.W005",
+            id="realtime.W006",
         )
     ]
 

@@ -139,8 +139,8 @@ def test_a_project_without_the_inboxs_addresses_needs_no_room_for_it(templates: 
 @pytest.mark.parametrize(
     ("command", "app", "expected"),
     [
-        ("runserver", "django.core", ["realtime.W005"]),
-        ("runserver", "django.contrib.staticfiles", ["realtime.W005"]),
+        ("runserver", "django.core", ["realtime.W006"]),
+        ("runserver", "django.contrib.staticfiles", ["realtime.W006"]),
         ("runserver", "daphne", []),
         ("runserver", "somebody.elses", []),
         ("check", "django.contrib.staticfiles", []),
@@ -154,4 +154,4 @@ def test_a_runserver_without_websockets_says_so(
     monkeypatch.setitem(get_commands(), "runserver", app)
     assert found() == expected
     if expected:
-        assert '"daphne"' in said("realtime.W005")
+        assert '"daphne"' in said("realtime.W006")
