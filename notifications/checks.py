@@ -1,22 +1,29 @@
 """
 Django's system checks of the domain: a wrong setting is said when the process starts.
 
-Owns the ids `notifications.E…`; docs/reference/checks.md lists them. Reads settings and opens nothing.
+Owns the ids `notifications.E…` and `notifications.W…`; docs/reference/checks.md lists them. Reads settings and
+templates, and opens nothing else.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.template import TemplateDoesNotExist, TemplateSyntaxError
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from notifications.conf import NotificationsSettings, load_settings
+from notifications.inbox_page import find_base, has_room
 from notifications.kinds import all_kinds
+from notifications.models import Event
+from notifications.transactions import LOCKING_MODES
 from notifications.transports.registry import load_transport
 
-__all__ = ["check_installed_apps", "check_settings"]
+__all__ = ["check_inbox_page", "check_installed_apps", "check_settings", "check_sqlite"]
 
 
 _TAG = "notifications"
@@ -44,6 +51,47 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
     return [*_check_transports(values), *_check_names(values), *_check_hooks(values)]
+
+
+@register(_TAG)
+def check_sqlite(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Transactions on a SQLite file take the write lock when they begin (W001)."""
+    alias = router.db_for_write(Event)
+    connection: Any = connections[alias]
+    if connection.vendor != "sqlite" or connection.is_in_memory_db():
+        return []
+    if (connection.settings_dict["OPTIONS"].get("transaction_mode") or "").upper() in LOCKING_MODES:
+        return []
+    return [
+        Warning(
+            f"SQLite transactions on {alias!r} begin without the write lock: one of yours that reads, and then writes "
+            'or calls notify(), can fail with "database is locked" beside run_bot_subscriber.',
+            hint=f'Set DATABASES[{alias!r}]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", "timeout": 20, '
+            '"init_command": "PRAGMA journal_mode=WAL"}.',
+            id="notifications.W001",
+        )
+    ]
+
+
+@register(_TAG)
+def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Where the inbox has an address, the page around it has room for it (W002)."""
+    try:
+        reverse("notifications:inbox")
+        base = find_base()
+        if has_room(base):
+            return []
+    except (NoReverseMatch, TemplateDoesNotExist, TemplateSyntaxError):
+        # What is wrong with a template, its page says; commands that need none go on.
+        return []
+    return [
+        Warning(
+            f"The page of the inbox is blank: it extends {base.origin.name}, which has no block named content.",
+            hint="Add one, and one named title; or a template notifications/base.html that extends yours and has both "
+            "inside blocks of yours, as docs/how-to/add-to-your-project.md shows.",
+            id="notifications.W002",
+        )
+    ]
 
 
 def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:

@@ -15,7 +15,6 @@ import random
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 
-from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
@@ -27,6 +26,7 @@ from notifications.handlers import StreamedNotification
 from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
 from notifications.planning import plan, quiet_until
+from notifications.transactions import write_transaction
 from realtime.exceptions import EntryRejected, PermanentError
 
 __all__ = ["begin", "begin_many"]
@@ -57,7 +57,7 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     found = _find(handed)
     answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
     jobs = [(each, answer) for each, answer in zip(handed, answers, strict=True) if isinstance(answer, Notification)]
-    with transaction.atomic(using=database()):
+    with write_transaction(database()):
         begun = iter(_begin(jobs)) if jobs else iter(())
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 

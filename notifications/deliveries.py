@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import connections, router
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import Combinable
 from django.utils import timezone
@@ -19,6 +19,7 @@ from notifications import conf
 from notifications.claims import Claim, Result
 from notifications.clock import database_time
 from notifications.models import ANSWER_LIMIT, Delivery
+from notifications.transactions import write_transaction
 
 __all__ = [
     "UNFINISHED",
@@ -76,7 +77,7 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         Of each: False if the claim had lapsed and somebody else has it, or the delivery was deleted; nothing was
         written.
     """
-    with transaction.atomic(using=database()):
+    with write_transaction(database()):
         pks = [claim.delivery_id for claim, _ in ended if claim.digest_id is None]
         mine = rows().select_for_update().filter(pk__in=pks, state=State.SENDING)
         found = mine.annotate(now=database_time()).only("holder", "attempts")

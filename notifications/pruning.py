@@ -8,12 +8,13 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db import router, transaction
+from django.db import router
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from notifications.models import Delivery, Digest, Event, Notification
 from notifications.refill import LOST_SECONDS
+from notifications.transactions import write_transaction
 
 __all__ = ["Pruned", "count_old", "prune"]
 
@@ -56,7 +57,7 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
         if not ids:
             break
         last_id = ids[-1]
-        with transaction.atomic(using=database):
+        with write_transaction(database):
             # Asked again: one of them may have been given back to the bot meanwhile.
             _, counts = _old(before, only_read=only_read).filter(pk__in=ids).delete()
         yield Pruned(notifications=counts.get(Notification._meta.label, 0), events=0)
@@ -73,7 +74,7 @@ def _prune_events(before: datetime.datetime, database: str) -> Iterator[Pruned]:
         ids = list(old.order_by("pk").values_list("pk", flat=True)[:PORTION])
         if not ids:
             return
-        with transaction.atomic(using=database):
+        with write_transaction(database):
             _, counts = Event.objects.using(database).filter(pk__in=ids).delete()
         yield Pruned(notifications=0, events=counts.get(Event._meta.label, 0))
 

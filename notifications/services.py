@@ -28,6 +28,7 @@ from notifications.preferences import (
     set_quiet_hours,
 )
 from notifications.schedule import cancel
+from notifications.transactions import write_transaction
 
 __all__ = [
     "add_destination",
@@ -218,7 +219,7 @@ def _commit(
     database = router.db_for_write(Event)
     connection = transaction.get_connection(database)
     is_nested = connection.in_atomic_block or not connection.get_autocommit()
-    with transaction.atomic(using=database):
+    with write_transaction(database):
         event, publication = writing.write_event(draft, recipients, actor=actor, database=database, progress=progress)
         if publication is not None and is_nested:
             hook = functools.partial(outbox.publish_after_commit, publication, progress)

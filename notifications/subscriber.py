@@ -51,6 +51,8 @@ class Subscriber:
 
     def __init__(self, *, parts: tuple[Part, ...] = PARTS, bot_concurrency: int | None = None) -> None:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        # Set when all parts have begun to read.
+        self.ready = asyncio.Event()
         self._parts = parts
         self._settings = conf.get_settings()
         self._bot_concurrency = bot_concurrency
@@ -147,6 +149,7 @@ class Subscriber:
             await worker.wait_ready()
         running = " and ".join(self._parts) + (" are" if len(self._parts) > 1 else " is")
         logger.info("%s running, consumer %s", running, self.consumer)
+        self.ready.set()
 
     async def _work_of_one(self, ingress: Ingress, redis: Any, url: str) -> None:
         """What only the holder of the lease does: ingress and the sweep."""

@@ -14,13 +14,13 @@ from django.core.exceptions import BadRequest
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
-from django.template.loader import select_template
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from notifications import inbox, services
+from notifications.inbox_page import find_base
 from notifications.models import Notification
 
 __all__ = ["mark_archived", "mark_read", "mark_seen", "show_bell", "show_inbox"]
@@ -36,15 +36,16 @@ _ID_DIGITS = 18
 @never_cache
 def show_inbox(request: HttpRequest) -> HttpResponse:
     """
-    GET /notifications/?before=ID&unread=1: one page of the inbox, in the project's `base.html` if it has one.
+    GET /notifications/?before=ID&unread=1: one page of the inbox, within the project's `notifications/base.html` or
+    `base.html` if it has one.
 
-    That template needs the blocks `title` and `content`.
+    That template needs the blocks `title` and `content` (the system check notifications.W002).
     """
     unread_only = request.GET.get("unread") == "1"
     before = _number(request.GET["before"]) if "before" in request.GET else None
     page = inbox.read_page(request.user.pk, before=before, unread_only=unread_only)
     context = {
-        "base": select_template(["base.html", "notifications/base.html"]),
+        "base": find_base(),
         "page": page,
         "before": before,
         "unread_only": unread_only,

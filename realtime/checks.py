@@ -4,6 +4,7 @@ Django's system checks of the transport: what would fail silently later is said 
 Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists them. Reads settings and opens nothing.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import get_commands
 from django.utils.module_loading import import_string
 
 from realtime.conf import RealtimeSettings, load
@@ -20,10 +22,12 @@ from realtime.connections import check_host, place_of
 from realtime.layer import RedisChannelLayer
 from realtime.origins import Origin
 
-__all__ = ["check_asgi_application", "check_channel_layer", "check_settings"]
+__all__ = ["check_asgi_application", "check_channel_layer", "check_runserver", "check_settings"]
 
 # `manage.py check --tag realtime` runs these alone.
 _TAG = "realtime"
+# The apps whose runserver is WSGI's.
+_WITHOUT_WEBSOCKETS = frozenset({"django.core", "django.contrib.staticfiles"})
 _IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 _LAYER_HINT = (
     'Set CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", '
@@ -101,14 +105,29 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
 
 @register(_TAG)
 def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """ASGI_APPLICATION is set (W003): without it, runserver serves no WebSocket."""
+    """ASGI_APPLICATION is set (W003): daphne's runserver wants it."""
     if getattr(settings, "ASGI_APPLICATION", None):
         return []
     return [
         Warning(
-            "ASGI_APPLICATION is not set: `manage.py runserver` will serve pages, but no WebSocket.",
-            hint='Set it to the ASGI application of the project, e.g. "project.asgi.application".',
+            "ASGI_APPLICATION is not set: `manage.py runserver` serves no WebSocket without it.",
+            hint='Set it to the ASGI application of the project, e.g. "project.asgi.application"; and have "daphne" '
+            "before django.contrib.staticfiles in INSTALLED_APPS.",
             id="realtime.W003",
+        )
+    ]
+
+
+@register(_TAG)
+def check_runserver(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """When it is runserver that starts, it is one that serves WebSockets (W006): Django's own does not."""
+    if sys.argv[1:2] != ["runserver"] or get_commands()["runserver"] not in _WITHOUT_WEBSOCKETS:
+        return []
+    return [
+        Warning(
+            "This is Django's WSGI development server: it serves pages, but no WebSocket, so the bell hears nothing.",
+            hint='Put "daphne" before django.contrib.staticfiles in INSTALLED_APPS, or start an ASGI server instead.',
+            id="realtime.W006",
         )
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import BaseCommand, get_commands, load_command_class
 
 from notifications.conf import NotificationsSettings
 from realtime.close_codes import CloseCode
@@ -152,6 +153,25 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     assert {name.split()[0] for name in first_column("commands.md")} == commands
 
 
+def test_every_option_of_our_commands_is_documented() -> None:
+    """docs/reference/commands.md names them in each command's row; Django's own are not ours to tell of."""
+    rows = dict(re.findall(r"^\| `(\w+)(.*)$", (DOCS / "reference/commands.md").read_text(), re.MULTILINE))
+    djangos = set(BaseCommand().create_parser("", "")._option_string_actions)
+    for name, row in rows.items():
+        parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+        for option in set(parser._option_string_actions) - djangos:
+            assert option in row or not option.startswith("--"), f"{name} {option} is not in its row"
+
+
+def test_every_system_check_is_documented_and_every_documented_check_exists() -> None:
+    """docs/reference/checks.md lists exactly the ids in the two checks.py."""
+    numbered = re.compile(r"(?:realtime|notifications)\.[EW]\d{3}")
+    code = {
+        id for room in ("realtime", "notifications") for id in numbered.findall((ROOT / room / "checks.py").read_text())
+    }
+    assert first_column("checks.md") == code | {"realtime.E004", "realtime.W001"}
+
+
 def test_every_close_code_is_documented() -> None:
     """docs/reference/close-codes.md is the table of the code."""
     text = (DOCS / "reference" / "close-codes.md").read_text()
@@ -174,6 +194,18 @@ def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> N
     for option in options:
         if option.default is not None:
             assert ast.literal_eval(documented[option.name].strip("`")) == option.default
+
+
+def test_every_page_is_linked_from_another() -> None:
+    """What no link leads to is not found."""
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    linked = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+        if (page.parent / target).resolve() != page
+    }
+    assert [page for page in pages[1:] if page not in linked] == []
 
 
 def test_links_between_pages_lead_somewhere() -> None:

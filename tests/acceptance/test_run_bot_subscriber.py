@@ -62,9 +62,11 @@ class World:
         return done.stdout
 
     @contextlib.contextmanager
-    def subscriber(self, *options: str, is_awaited: bool = True, **settings: Any) -> Iterator["Process"]:
+    def subscriber(
+        self, *options: str, is_awaited: bool = True, log_level: str = "INFO", **settings: Any
+    ) -> Iterator["Process"]:
         """A running `run_bot_subscriber`, ready unless said otherwise; killed at the end."""
-        environment = {**self._environment, "NOTIFICATIONS": json.dumps({**QUICK, **settings})}
+        environment = {**self._environment, "NOTIFICATIONS": json.dumps({**QUICK, **settings}), "LOG_LEVEL": log_level}
         process = Process(self.directory, ["manage.py", "run_bot_subscriber", *options], environment)
         try:
             if is_awaited:
@@ -169,6 +171,15 @@ def test_it_works_until_sigterm_and_leaves_nothing_behind(world: World) -> None:
     }
     assert not world.client.exists(KEYS.lease("ingress"))
     assert process.lines == ["user 1: Your order is on its way!", "user 2: From afar"]
+
+
+def test_where_the_log_has_warnings_only_it_still_says_that_it_runs(world: World) -> None:
+    """As in a project without LOGGING: a line when it is ready, and one at the end; what is logged is not doubled."""
+    with world.subscriber(is_awaited=False, log_level="WARNING") as process:
+        process.wait_for_line("run_bot_subscriber: relay and bot running; Ctrl-C or SIGTERM stops it")
+        assert process.stop() == 0
+    assert process.lines[1:] == ["run_bot_subscriber: stopped: what was in hand is done"]
+    assert process.log == ""
 
 
 def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(world: World) -> None:

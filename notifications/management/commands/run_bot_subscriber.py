@@ -76,8 +76,15 @@ class Command(BaseCommand):
             # Not asyncio's handlers, which end with the loop: until the process is gone a signal must not break it.
             signal.signal(number, stop.on_signal)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(parts, concurrency, stop))
+            runner.run(_run(parts, concurrency, stop, self._say))
         logger.info("stopped: what was in hand is done")
+        self._say("stopped: what was in hand is done")
+
+    def _say(self, text: str) -> None:
+        # In a project without LOGGING the log has warnings only, and this would seem to hang. Once is enough.
+        if not logger.isEnabledFor(logging.INFO):
+            self.stdout.write(f"run_bot_subscriber: {text}")
+            self.stdout.flush()
 
 
 class _Stop:
@@ -106,7 +113,7 @@ class _Stop:
             self._stop()
 
 
-async def _run(parts: Any, concurrency: int | None, stop: _Stop) -> None:
+async def _run(parts: Any, concurrency: int | None, stop: _Stop, say: Callable[[str], None]) -> None:
     subscriber = Subscriber(parts=parts, bot_concurrency=concurrency)
     loop = asyncio.get_running_loop()
 
@@ -114,7 +121,16 @@ async def _run(parts: Any, concurrency: int | None, stop: _Stop) -> None:
         loop.call_soon_threadsafe(lambda: subscriber.stop(deadline_seconds=stop.deadline_seconds))
 
     stop.attach(ask)
-    await subscriber.run()
+    ready = asyncio.create_task(_say_ready(subscriber, parts, say), name="say ready")
+    try:
+        await subscriber.run()
+    finally:
+        ready.cancel()
+
+
+async def _say_ready(subscriber: Subscriber, parts: Sequence[str], say: Callable[[str], None]) -> None:
+    await subscriber.ready.wait()
+    say(f"{' and '.join(parts)} running; Ctrl-C or SIGTERM stops it")
 
 
 def _deadline_seconds(parts: Sequence[str]) -> float:

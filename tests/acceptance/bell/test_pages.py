@@ -1,5 +1,6 @@
 """The pages around the bell: the inbox, the orders, without a script, and on a small telephone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,23 @@ async def test_the_inbox_is_live_too(stage: Stage) -> None:
     await items.first.locator("[data-signalbox-action=archive] button").click()
     await expect(items).to_have_count(1)
     await expect(page.locator(COUNT)).to_have_text("1")
+
+
+async def test_the_inbox_is_live_in_a_project_without_a_page_of_its_own(
+    stage: Stage, tmp_path: Path, settings: Any
+) -> None:
+    """The page that we bring has the bell, whose panel fits on it."""
+    (tmp_path / "notifications").mkdir()
+    (tmp_path / "notifications/base.html").write_text('{% extends "notifications/page.html" %}')
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
+    page = await stage.open("/notifications/")
+    stage.publish(await stage.commit("one"))
+    assert await page.title() == "Notifications"
+    await expect(page.locator("[data-signalbox-list=inbox] [data-signalbox-message]")).to_have_text("one")
+    await expect(page.locator(COUNT)).to_have_text("1")
+    await page.set_viewport_size({"width": 360, "height": 640})
+    await page.locator(TOGGLE).click()
+    await expect(page.locator(PANEL)).to_be_in_viewport(ratio=1)
 
 
 async def test_all_of_it_works_without_a_script(browser: Browser, stage: Stage, cookie: Any) -> None:

@@ -1,0 +1,49 @@
+"""
+The page around the inbox: the project's own, where it has one.
+
+Owns which template that is, and whether the inbox fits in. Does not own what the inbox shows (inbox, views).
+"""
+
+from typing import Any
+
+from django.template import Template
+from django.template.loader import select_template
+from django.template.loader_tags import BlockNode, ExtendsNode
+
+__all__ = ["find_base", "has_room"]
+
+# The first of them that there is. The last is ours.
+_BASES = ("notifications/base.html", "base.html", "notifications/page.html")
+# The block that the inbox fills; beside it `title`, which nobody misses.
+_BLOCK = "content"
+
+
+def find_base() -> Any:
+    """The template that the inbox extends."""
+    return select_template(_BASES)
+
+
+def has_room(base: Any) -> bool:
+    """
+    Whether that template, or one that it extends, has the block that the inbox fills; yes if that cannot be told.
+
+    Raises:
+        TemplateDoesNotExist, TemplateSyntaxError: A template that it extends is not there, or is broken.
+    """
+    template = getattr(base, "template", None)
+    seen: set[str] = set()
+    # Else it is not written in Django's language.
+    while isinstance(template, Template):
+        blocks: list[Any] = template.nodelist.get_nodes_by_type(BlockNode)
+        if any(block.name == _BLOCK for block in blocks):
+            return True
+        extends: list[Any] = template.nodelist.get_nodes_by_type(ExtendsNode)
+        if not extends:
+            return False
+        parent = extends[0].parent_name
+        # A variable may be any template; one that extends its own name means another of that name.
+        if not isinstance(parent.var, str) or parent.filters or parent.var in seen:
+            return True
+        seen.add(parent.var)
+        template = template.engine.get_template(parent.var)
+    return True

@@ -1,0 +1,111 @@
+"""Reading and writing in one transaction, on a SQLite with Django's default options."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+
+from notifications import claiming, deliveries
+from notifications.claims import Result
+from notifications.handlers import read_entry
+from notifications.models import Delivery, Event, Notification
+from notifications.pruning import prune
+from notifications.services import notify
+from notifications.transactions import write_transaction
+from realtime.keys import Keys
+from realtime.streams import Entry
+from tests.domain import make_users
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("signalbox"),
+    pytest.mark.database_independent,
+]
+
+JOURNALS = ("delete", "wal")
+
+
+@pytest.fixture(params=JOURNALS)
+def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+    """Another program's connection, which never waits; Django's own has no options, as in a new project."""
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    with sqlite3.connect(connection.settings_dict["NAME"], timeout=0, isolation_level=None) as other:
+        other.execute(f"PRAGMA journal_mode={request.param}")
+        yield other
+    other.close()
+    connection.close()
+    with sqlite3.connect(connection.settings_dict["NAME"]) as last:
+        last.execute(f"PRAGMA journal_mode={JOURNALS[-1]}")
+    last.close()
+
+
+class Intruder:
+    """Writes, or tries to, after each question within a transaction of ours; knows how often that was refused."""
+
+    def __init__(self, other: sqlite3.Connection) -> None:
+        self.refusals = 0
+        self._other = other
+
+    def __call__(self, execute: Any, sql: str, *rest: Any) -> Any:
+        result = execute(sql, *rest)
+        if connection.in_atomic_block and sql.startswith("SELECT"):
+            try:
+                self._other.execute("BEGIN IMMEDIATE")
+                self._other.execute("UPDATE auth_user SET last_name = last_name")
+                self._other.execute("COMMIT")
+            except sqlite3.OperationalError:
+                self.refusals += 1
+        return result
+
+
+def test_notify_has_its_turn_before_it_reads(other: sqlite3.Connection) -> None:
+    """Who comes between its questions and its inserts is made to wait; it would be "database is locked" else."""
+    (alice,) = make_users(1)
+    intruder = Intruder(other)
+    with connection.execute_wrapper(intruder):
+        notify(alice, "Hello", idempotency_key="once")
+        with transaction.atomic():
+            notify([alice.pk], "Hello again")
+    assert intruder.refusals >= 3
+    assert Notification.objects.count() == 2
+
+
+def test_a_bot_has_its_turn_before_it_reads(other: sqlite3.Connection, redis_client: redis.Redis, keys: Keys) -> None:
+    """Claiming a delivery, writing down how it ended, and deleting old ones."""
+    notify(make_users(1), "Hello")
+    ((entry_id, fields),) = redis_client.xrange(keys.stream("notifications"))
+    intruder = Intruder(other)
+    with connection.execute_wrapper(intruder):
+        job = claiming.begin(read_entry(Entry(entry_id, fields, 1)), entry_id="1-1", attempt=1)
+        assert job is not None
+        assert intruder.refusals
+        intruder.refusals = 0
+        assert deliveries.record(job.claims[0], Result(state=Delivery.State.SENT, answer="well", outcomes={}))
+        assert intruder.refusals
+        intruder.refusals = 0
+        assert sum(pruned.notifications for pruned in prune(timezone.now())) == 1
+        assert intruder.refusals
+
+
+def test_the_lock_is_waited_for(other: sqlite3.Connection) -> None:
+    """As long as `timeout` says, and then it is an error like any other."""
+    connection.close()
+    connection.settings_dict["OPTIONS"]["timeout"] = 0.05
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OperationalError, match="locked"), write_transaction("default"):
+        raise AssertionError("not before the other has finished")
+    other.execute("COMMIT")
+    with write_transaction("default"):
+        assert not Event.objects.exists()
+
+
+def test_nothing_is_spent_where_the_transaction_takes_its_lock_itself(django_assert_num_queries: Any) -> None:
+    """The project's own settings have transaction_mode IMMEDIATE."""
+    with django_assert_num_queries(2) as queries, write_transaction("default"):
+        pass
+    assert [query["sql"] for query in queries.captured_queries] == ["BEGIN IMMEDIATE", "COMMIT"]
