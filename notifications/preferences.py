@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import router, transaction
+from django.db import router
 
 from notifications import conf
 from notifications.envelope import is_kind
@@ -22,6 +22,7 @@ from notifications.exceptions import InvalidNotification, InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.recipients import find_actor
+from notifications.transactions import write_transaction
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.http import check_url
 from notifications.transports.registry import get_transports
@@ -125,8 +126,10 @@ def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | No
     if is_wanted is None:
         rows.filter(user_id=user_id, kind=kind, transport=transport).delete()
     else:
-        user_id = _known(user_id)
-        rows.update_or_create(user_id=user_id, kind=kind, transport=transport, defaults={"is_wanted": is_wanted})
+        with write_transaction(_database()):
+            rows.update_or_create(
+                user_id=_known(user_id), kind=kind, transport=transport, defaults={"is_wanted": is_wanted}
+            )
 
 
 def set_quiet_hours(
@@ -153,7 +156,8 @@ def set_quiet_hours(
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin") from error
     defaults = {"starts": starts, "ends": ends, "time_zone": time_zone}
-    rows.update_or_create(user_id=_known(user_id), defaults=defaults)
+    with write_transaction(_database()):
+        rows.update_or_create(user_id=_known(user_id), defaults=defaults)
 
 
 def add_destination(user_id: Any, transport: str, address: str) -> Destination:
@@ -178,7 +182,7 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
         raise InvalidPreference(f"the address is {error}") from error
     user_id = _known(user_id)
     rows = Destination.objects.using(_database())
-    with transaction.atomic(using=_database()):
+    with write_transaction(_database()):
         mine = rows.filter(user_id=user_id, transport=transport)
         if not mine.filter(address=address).exists() and mine.count() >= ADDRESS_LIMIT:
             raise InvalidPreference(f"there are {ADDRESS_LIMIT} addresses for {transport} already: remove one")
@@ -210,7 +214,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
         raise InvalidPreference(f"the endpoint of the push subscription is {error.reason}") from error
     user_id = _known(user_id)
     rows = PushSubscription.objects.using(_database())
-    with transaction.atomic(using=_database()):
+    with write_transaction(_database()):
         if rows.filter(user_id=user_id).exclude(endpoint=endpoint).count() >= ADDRESS_LIMIT:
             raise InvalidPreference(
                 f"there are {ADDRESS_LIMIT} browsers already: remove one of user.push_subscriptions"

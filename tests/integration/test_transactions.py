@@ -1,5 +1,6 @@
 """Reading and writing in one transaction, on a SQLite with Django's default options."""
 
+import datetime
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import redis
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from notifications import claiming, deliveries
+from notifications import claiming, deliveries, services
 from notifications.claims import Result
 from notifications.handlers import read_entry
 from notifications.models import Delivery, Event, Notification
@@ -90,6 +91,21 @@ def test_a_bot_has_its_turn_before_it_reads(other: sqlite3.Connection, redis_cli
         intruder.refusals = 0
         assert sum(pruned.notifications for pruned in prune(timezone.now())) == 1
         assert intruder.refusals
+
+
+def test_what_people_choose_has_its_turn_before_it_reads(other: sqlite3.Connection, signalbox: Any) -> None:
+    """A preference, an address, a browser that may be woken and quiet hours."""
+    webhook = {"BACKEND": "notifications.transports.webhook.WebhookTransport"}
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "TRANSPORTS": {"webhook": webhook}}
+    (alice,) = make_users(1)
+    keys = {"p256dh": "B" * 87, "auth": "A" * 22}
+    intruder = Intruder(other)
+    with connection.execute_wrapper(intruder):
+        services.set_preference(alice.pk, "order.shipped", "webhook", False)
+        services.add_destination(alice.pk, "webhook", "https://shop.example/hook")
+        services.add_push_subscription(alice.pk, {"endpoint": "https://push.example/1", "keys": keys})
+        services.set_quiet_hours(alice.pk, datetime.time(22), datetime.time(7), "Europe/Berlin")
+    assert intruder.refusals >= 4
 
 
 def test_the_lock_is_waited_for(other: sqlite3.Connection) -> None:
