@@ -1,8 +1,10 @@
 """Reading and writing in one transaction, on a SQLite with Django's default options."""
 
+import contextlib
 import datetime
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,22 +29,27 @@ pytestmark = [
     pytest.mark.database_independent,
 ]
 
-JOURNALS = ("delete", "wal")
 
+@pytest.fixture(params=["delete", "wal"])
+def other(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[sqlite3.Connection]:
+    """
+    Another program's connection, which never waits; Django's own has no options, as in a new project.
 
-@pytest.fixture(params=JOURNALS)
-def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
-    """Another program's connection, which never waits; Django's own has no options, as in a new project."""
-    connection.close()
-    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
-    with sqlite3.connect(connection.settings_dict["NAME"], timeout=0, isolation_level=None) as other:
+    To a copy of the database: the way of its journal can only be changed while nobody else has it open.
+    """
+    path = tmp_path / "copy.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])) as original:
+            original.backup(other)
         other.execute(f"PRAGMA journal_mode={request.param}")
-        yield other
-    other.close()
-    connection.close()
-    with sqlite3.connect(connection.settings_dict["NAME"]) as last:
-        last.execute(f"PRAGMA journal_mode={JOURNALS[-1]}")
-    last.close()
+        connection.close()
+        with monkeypatch.context() as patch:
+            patch.setitem(connection.settings_dict, "NAME", str(path))
+            patch.setitem(connection.settings_dict, "OPTIONS", {})
+            yield other
+            connection.close()
 
 
 class Intruder:
