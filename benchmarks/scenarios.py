@@ -162,7 +162,7 @@ def _end_to_end(server: Server, stage: Stage, sizes: Sizes) -> Figures:
     relay = [sys.executable, "manage.py", "run_bot_subscriber"]
     with (
         server.start(stage, port) as process,
-        Process(relay, core=machine.OTHER_CORE, log=relay_log, environment=stage.environment),
+        Process(relay, core=machine.SERVER_CORE, log=relay_log, environment=stage.environment),
         LoadClient(server.arguments(None), port=port, connections=len(users), cookies=stage.cookies) as load,
         Publishing(server, stage, port, module="benchmarks.notifying") as publishing,
     ):

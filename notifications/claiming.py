@@ -25,13 +25,15 @@ from notifications.deliveries import UNFINISHED, claim_end, database, reopen, ro
 from notifications.handlers import StreamedNotification
 from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
-from notifications.planning import plan, quiet_until
+from notifications.planning import Said, plan, quiet_until, said_of
 from notifications.transactions import write_transaction
 from realtime.exceptions import EntryRejected, PermanentError
 
 __all__ = ["begin", "begin_many"]
 
 State = Delivery.State
+# Of a delivery that may be claimed, what a claim needs.
+_CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
 
 # The job; nothing if the notification has been deleted, or its user; or why there is none.
 type Answer = Job | PermanentError | None
@@ -57,8 +59,10 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     found = _find(handed)
     answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
     jobs = [(each, answer) for each, answer in zip(handed, answers, strict=True) if isinstance(answer, Notification)]
+    # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
+    said = said_of([notification for _, notification in jobs]) if jobs else {}
     with write_transaction(database()):
-        begun = iter(_begin(jobs)) if jobs else iter(())
+        begun = iter(_begin(jobs, said) if jobs else ())
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 
 
@@ -81,12 +85,12 @@ def _check(each: Handed, found: Notification | None) -> Notification | EntryReje
     return found
 
 
-def _begin(jobs: Sequence[tuple[Handed, Notification]]) -> list[Job | PermanentError]:
+def _begin(jobs: Sequence[tuple[Handed, Notification]], said: Said) -> list[Job | PermanentError]:
     notifications = {found.pk: found for _, found in jobs}
     # Planning writes `dispatched_at` with the rows. What had it before there were rows is planned too, and whom nothing
     # reached is asked again: neither is handed out twice in the ordinary way.
     known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
-    _plan([found for found in notifications.values() if found.pk not in known])
+    _plan([found for found in notifications.values() if found.pk not in known], said)
     for each, found in jobs:
         _reopen_dead_letter(each, known.get(found.pk, []))
     given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
@@ -116,11 +120,11 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     return found
 
 
-def _plan(notifications: Sequence[Notification]) -> None:
+def _plan(notifications: Sequence[Notification], said: Said) -> None:
     if not notifications:
         return
     # Two bots that plan at the same time write each row once.
-    rows().bulk_create(plan(notifications, now=_now_of(notifications[0])), ignore_conflicts=True)
+    rows().bulk_create(plan(notifications, said, now=_now_of(notifications[0])), ignore_conflicts=True)
     pks = [each.pk for each in notifications]
     undecided = Notification.objects.using(database()).filter(pk__in=pks, dispatched_at=None)
     undecided.update(dispatched_at=timezone.now())
@@ -158,40 +162,43 @@ def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
 
 def _claim(jobs: Sequence[tuple[Handed, Notification]]) -> tuple[list[list[Claim]], list[list[str]]]:
     """Claims by job, and the transports without a slot."""
-    due: dict[int, list[tuple[int, str]]] = {}
-    mine = _due(rows().filter(notification_id__in=[found.pk for _, found in jobs], digest=None)).order_by("pk")
-    for notification_id, pk, transport in mine.values_list("notification_id", "pk", "transport"):
-        due.setdefault(notification_id, []).append((pk, transport))
+    mine = rows().filter(notification_id__in=[notification.pk for _, notification in jobs], digest=None)
+    # Held until the transaction ends: what is due now is so still when it is taken.
+    found = {row.pk: row for row in _due(mine.select_for_update()).only(*_CLAIMED_FIELDS).order_by("pk")}
+    due: dict[int, list[Delivery]] = {}
+    for row in found.values():
+        due.setdefault(row.notification_id, []).append(row)
     left: list[list[str]] = []
     taken: dict[int, int] = {}
     clogged: list[int] = []
-    for at, (each, found) in enumerate(jobs):
+    for at, (each, notification) in enumerate(jobs):
         left.append([])
-        for pk, transport in due.get(found.pk, ()):
-            if (each.only and transport != each.only) or pk in taken:
+        for row in due.get(notification.pk, ()):
+            if (each.only and row.transport != each.only) or row.pk in taken:
                 continue
-            if transport in each.clogged:
-                clogged.append(pk)
-            elif transport in each.busy:
-                left[at].append(transport)
+            if row.transport in each.clogged:
+                clogged.append(row.pk)
+            elif row.transport in each.busy:
+                left[at].append(row.transport)
             else:
-                taken[pk] = at
-    _put_off(rows().filter(pk__in=clogged) if clogged else rows().none())
+                taken[row.pk] = at
+    if clogged:
+        _put_off(rows().filter(pk__in=clogged))
     claims: list[list[Claim]] = [[] for _ in jobs]
-    if taken and (holder := _take(_due(rows().filter(pk__in=taken)))):
-        for row in rows().filter(pk__in=taken, holder=holder).order_by("pk"):
-            at = taken[row.pk]
-            claims[at].append(
-                Claim(
-                    delivery_id=row.pk,
-                    transport=row.transport,
-                    key=row.key.hex,
-                    attempt=row.attempts,
-                    outcomes=row.outcomes,
-                    holder=holder,
-                    entry_id=jobs[at][0].entry_id,
-                )
+    holder = _take(rows().filter(pk__in=taken)) if taken else ""
+    for pk, at in taken.items():
+        row = found[pk]
+        claims[at].append(
+            Claim(
+                delivery_id=pk,
+                transport=row.transport,
+                key=row.key.hex,
+                attempt=row.attempts + 1,
+                outcomes=row.outcomes,
+                holder=holder,
+                entry_id=jobs[at][0].entry_id,
             )
+        )
     return claims, left
 
 

@@ -5,6 +5,7 @@ Owns the gathering. Does not own what is called nor transactions.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,10 @@ __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
 # Items of one call: others wait for the database meanwhile.
 BATCH_LIMIT = 100
+# A visit costs some ten statements however much it is asked, and on SQLite every other writer waits meanwhile: notify()
+# too. So what is asked for within so long goes together, unless there is enough to be worth a visit.
+GATHER_SECONDS = 0.05
+ENOUGH = 10
 # Turns of the event loop before a visit: what the answers of the last one set off goes in this one. Else who asks again
 # at once is a visit late for ever, and two halves take turns where all could go together.
 GATHER_TURNS = 5
@@ -37,6 +42,9 @@ class DatabaseCalls:
     def __init__(self) -> None:
         # What goes in the next visit, by the function to call: where the answer is awaited, and the item.
         self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
+        self._waiting_count = 0
+        # Set when enough is waiting.
+        self._is_enough = asyncio.Event()
         # Visits until nothing waits; None while nothing does.
         self._visits: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database calls")
@@ -51,6 +59,9 @@ class DatabaseCalls:
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(function, []).append((answer, item))
+        self._waiting_count += 1
+        if self._waiting_count >= ENOUGH:
+            self._is_enough.set()
         if self._visits is None:
             self._visits = asyncio.create_task(self._visit(), name="database calls")
         return await answer
@@ -59,9 +70,9 @@ class DatabaseCalls:
         visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread)
         try:
             while self._waiting:
-                for _ in range(GATHER_TURNS):
-                    await asyncio.sleep(0)
-                asked, self._waiting = self._waiting, {}
+                await self._gather()
+                asked, self._waiting, self._waiting_count = self._waiting, {}, 0
+                self._is_enough.clear()
                 calls = [(function, [item for _, item in items]) for function, items in asked.items()]
                 try:
                     results = await visit(calls)
@@ -77,6 +88,13 @@ class DatabaseCalls:
                     _settle(future, answer)
         finally:
             self._visits = None
+
+    async def _gather(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._is_enough.wait()
+        for _ in range(GATHER_TURNS):
+            await asyncio.sleep(0)
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:

@@ -19,17 +19,25 @@ from notifications.models import Delivery, Digest, Notification, QuietHours
 from notifications.preferences import find_said, wanted_transports
 from notifications.timing import quiet_end, window_end
 
-__all__ = ["plan", "quiet_until"]
+__all__ = ["Said", "plan", "quiet_until", "said_of"]
 
 
-def plan(notifications: Sequence[Notification], *, now: datetime.datetime) -> list[Delivery]:
+type Said = Mapping[tuple[Any, str], Mapping[str, bool]]
+
+
+def said_of(notifications: Sequence[Notification]) -> Said:
+    """What their recipients have said of their kinds, for `plan`; it need not be read within the transaction."""
+    return find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
+
+
+def plan(notifications: Sequence[Notification], said: Said, *, now: datetime.datetime) -> list[Delivery]:
     """
     The deliveries of notifications, not yet saved. Reads their events and recipients; may write digests.
 
     Args:
+        said: What `said_of` gave for these, or for more.
         now: By the database's clock, which says when they are due too.
     """
-    said = find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
     return [
         delivery
         for each in notifications

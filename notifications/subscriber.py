@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 type Part = Literal["relay", "bot"]
 # Each is a consumer group of the stream; all groups are made together, whoever runs.
 PARTS: tuple[Part, ...] = ("relay", "bot")
+# Batches of the relay at a time.
+RELAY_CONCURRENCY = 4
 
 
 class Subscriber:
@@ -89,8 +91,9 @@ class Subscriber:
         handler: Handler
         on_stop: Callable[[], None] | None = None
         if part == "relay":
-            # One batch at a time: that keeps the order of each user's notifications.
-            handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, 1
+            # The worker keeps each user's in order. One batch alone would keep all others from their browsers while the
+            # database writes down that it was relayed.
+            handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, RELAY_CONCURRENCY
         else:
             bot = Bot(concurrency=self._bot_concurrency)
             handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
