@@ -40,7 +40,7 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
 
-bench: .venv/dev ## measure speed and memory, 45 minutes (ARGS="--quick" for less; needs Linux and cc)
+bench: .venv/dev ## measure speed and memory, 50 minutes (ARGS="--quick" for less; needs Linux and cc)
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 bench-peers: ## fetch what to compare with (npm, pip, apt-get)
