@@ -68,6 +68,8 @@ def check_bot(host: str | None = None) -> None:
             if of_host.fullmatch(consumer["name"]):
                 lease = keys.worker_lease(STREAM, name, consumer["name"].decode())
                 is_held[name] = is_held.get(name, False) or bool(client.exists(lease))
+                if where := client.get(keys.standstill(consumer["name"].decode())):
+                    raise Unwell(f"the event loop of {consumer['name'].decode()} stands still at {where.decode()}")
     if not is_held:
         raise Unwell(f"no consumer group of {stream} has a consumer of this host")
     for name, is_alive in is_held.items():

@@ -73,6 +73,10 @@ class Keys:
         """Who holds the lease `name`: the holder's id. Expires."""
         return f"{self.prefix}signalbox:lease:{name}"
 
+    def standstill(self, consumer: str) -> str:
+        """Where the event loop of this worker process stands still; gone soon after it runs again. A string."""
+        return f"{self.prefix}signalbox:standstill:{consumer}"
+
     def counters(self, name: str) -> str:
         """A hash of counters, field → how many since the hash was made. Permanent."""
         return f"{self.prefix}signalbox:counters:{name}"

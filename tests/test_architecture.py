@@ -20,7 +20,19 @@ DOCS = ROOT / "docs"
 
 # Inside `realtime`, a module imports its own layer and those above it in this list, never one below.
 REALTIME_LAYERS = (
-    {"exceptions", "backoff", "outage", "keys", "close_codes", "lua", "publications", "protocol", "framing", "tokens"},
+    {
+        "exceptions",
+        "backoff",
+        "outage",
+        "watchdog",
+        "keys",
+        "close_codes",
+        "lua",
+        "publications",
+        "protocol",
+        "framing",
+        "tokens",
+    },
     {"connections", "resp", "keepalive"},
     {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},
     {"sinks", "sockets", "audience", "live_topic", "hub"},

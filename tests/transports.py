@@ -12,7 +12,7 @@ from notifications.bot import send_message
 from notifications.transports import Address, Message
 from notifications.transports.webhook import WebhookTransport
 
-__all__ = ["WebhookInThread", "WebhookWithDeath", "hang", "slow", "stuck"]
+__all__ = ["WebhookInThread", "WebhookWithDeath", "hang", "slow", "spin", "stuck"]
 
 
 class WebhookWithDeath(WebhookTransport):
@@ -50,6 +50,13 @@ async def stuck(user_id: Any, message: str) -> None:
     """Sits in a thread, as in a database driver, where it cannot be cancelled."""
     await send_message(user_id, f"begin {message}")
     await asyncio.to_thread(time.sleep, 3600)
+
+
+async def spin(user_id: Any, message: str) -> None:
+    """Never gives the event loop back."""
+    await send_message(user_id, f"begin {message}")
+    while message:
+        pass
 
 
 def _post(url: str, headers: dict[str, str]) -> str:

@@ -23,12 +23,16 @@ from pywebpush import WebPusher, WebPushException
 from notifications.models import PushSubscription
 from notifications.transports.base import ADDRESS_LIMIT, Address, AddressGone, Message, Transport
 from notifications.transports.http import post, raise_for_status
+from notifications.transports.shortening import shorten
 from realtime.exceptions import PermanentError
 
 __all__ = ["WebPushTransport"]
 
 # Push services take 4096 bytes, of which the encryption needs 103.
 PAYLOAD_LIMIT_BYTES = 3993
+# Of these, what a URL leaves to the title, and URL and title leave to the body.
+TITLE_ROOM_BYTES = 400
+BODY_ROOM_BYTES = 1000
 # Statuses of a subscription that is no more.
 GONE_STATUSES = {404, 410}
 # Push services refuse signatures that are valid for more than a day.
@@ -118,24 +122,34 @@ class WebPushTransport(Transport):
 
 
 def _payload(message: Message) -> bytes:
-    """What the service worker shows; a long text is cut to what push services take."""
-    body = message.texts.body
-    while len(payload := _encode(message, body)) > PAYLOAD_LIMIT_BYTES:
-        over_bytes = len(payload) - PAYLOAD_LIMIT_BYTES
-        # A character takes at most six bytes in JSON; beside the cut ones, one makes room for the ellipsis.
-        body = body[: len(body) - over_bytes // 6 - 2] + "…"
-    return payload
+    """
+    What the service worker shows, in what push services take.
+
+    A long body is cut, and a long title before it. A URL cannot be cut: one that leaves no room for words is left out.
+    """
+    # Each character takes a byte at least, so what lies beyond can be left out before anything is encoded.
+    title, body = message.texts.subject[:PAYLOAD_LIMIT_BYTES], message.texts.body[:PAYLOAD_LIMIT_BYTES]
+    url = message.notification.url
+    if not _fits(message, "", "", url, room_bytes=TITLE_ROOM_BYTES + BODY_ROOM_BYTES):
+        url = ""
+    title = shorten(title, lambda title: _fits(message, title, "", url, room_bytes=BODY_ROOM_BYTES))
+    body = shorten(body, lambda body: _fits(message, title, body, url))
+    return _encode(message, title, body, url)
 
 
-def _encode(message: Message, body: str) -> bytes:
+def _fits(message: Message, title: str, body: str, url: str, *, room_bytes: int = 0) -> bool:
+    return len(_encode(message, title, body, url)) <= PAYLOAD_LIMIT_BYTES - room_bytes
+
+
+def _encode(message: Message, title: str, body: str, url: str) -> bytes:
     said = message.notification
     return msgspec.json.encode(
         {
             "id": said.id,
             "tag": f"notification-{said.id}",
             "kind": said.kind,
-            "title": message.texts.subject,
+            "title": title,
             "body": body,
-            "url": said.url,
+            "url": url,
         }
     )

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -38,6 +40,7 @@ QUICK = {
         }
     },
 }
+PRODUCTION = {"DEBUG": "0", "SECRET_KEY": "of a test", "ALLOWED_HOSTS": "localhost", "LOG_LEVEL": "INFO"}
 
 
 class World:
@@ -56,17 +59,25 @@ class World:
 
     def manage(self, *arguments: str) -> str:
         """Run a management command and return what it prints."""
-        command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+        done = self.run("manage.py", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python to its end."""
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+
     @contextlib.contextmanager
     def subscriber(
-        self, *options: str, is_awaited: bool = True, log_level: str = "INFO", **settings: Any
+        self,
+        *options: str,
+        is_awaited: bool = True,
+        environment: Mapping[str, str] = MappingProxyType({"LOG_LEVEL": "INFO"}),
+        **settings: Any,
     ) -> Iterator["Process"]:
         """A running `run_bot_subscriber`, ready unless said otherwise; killed at the end."""
-        environment = {**self._environment, "NOTIFICATIONS": json.dumps({**QUICK, **settings}), "LOG_LEVEL": log_level}
+        environment = {**self._environment, "NOTIFICATIONS": json.dumps({**QUICK, **settings}), **environment}
         process = Process(self.directory, ["manage.py", "run_bot_subscriber", *options], environment)
         try:
             if is_awaited:
@@ -175,7 +186,7 @@ def test_it_works_until_sigterm_and_leaves_nothing_behind(world: World) -> None:
 
 def test_where_the_log_has_warnings_only_it_still_says_that_it_runs(world: World) -> None:
     """As in a project without LOGGING: a line when it is ready, and one at the end; what is logged is not doubled."""
-    with world.subscriber(is_awaited=False, log_level="WARNING") as process:
+    with world.subscriber(is_awaited=False, environment={"LOG_LEVEL": "WARNING"}) as process:
         process.wait_for_line("run_bot_subscriber: relay and bot running; Ctrl-C or SIGTERM stops it")
         assert process.stop() == 0
     assert process.lines[1:] == ["run_bot_subscriber: stopped: what was in hand is done"]
@@ -215,6 +226,31 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
         assert "leaving at once" in process.log
     with world.subscriber() as successor:
         successor.wait_for_line("user 1: one")
+
+
+def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> None:
+    """Once in the log, with the place; by the health check; and SIGTERM does not wait for what can never end."""
+    with world.subscriber(SEND_MESSAGE="tests.transports.spin", DELIVERY_CLAIM_SECONDS=600) as process:
+        process.wait_for("listening for requests")
+        world.publish("one")
+        process.wait_for_line("user 1: begin one")
+        process.wait_for("the event loop stands still")
+        wait_until_sync(lambda: list(world.client.scan_iter(KEYS.standstill("*"))), seconds=SECONDS)
+        health = world.run("-m", "project.health", "bot")
+        assert health.returncode == 1
+        assert re.search(r"the event loop of \S+ stands still at \S+transports.py:\d+ in spin", health.stderr)
+        assert process.stop() == 1
+    assert process.log.count("the event loop stands still for") == 1
+    assert "in spin" in process.log
+
+
+def test_an_event_loop_that_never_runs_again_ends_its_process(world: World) -> None:
+    """In production: whoever supervises it starts a new one, and the others have what it held."""
+    with world.subscriber(SEND_MESSAGE="tests.transports.spin", environment=PRODUCTION) as process:
+        process.wait_for("listening for requests")
+        world.publish("one")
+        assert process.popen.wait(timeout=SECONDS) == 1
+        assert "the event loop has stood still for" in process.log
 
 
 def test_redis_killed_and_restarted_with_its_data_is_waited_for(world: World) -> None:

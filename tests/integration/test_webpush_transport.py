@@ -1,5 +1,6 @@
 """Web push to a local push service, which decrypts as a browser does and verifies who sent."""
 
+import asyncio
 import base64
 import json
 import time
@@ -99,6 +100,33 @@ async def test_a_long_text_is_cut_to_what_push_services_take(alice: User, servic
     body = browser.read(request)["body"]
     assert body.startswith(f"Begin {letter * 500}")
     assert body.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("url", "title", "left"),
+    [
+        ("/suche?q=" + "日" * 1330, "Order 7", ""),
+        ("/suche?q=" + "日" * 500, "Order 7", "/suche?q=" + "日" * 500),
+        ("/suche", "\x01" * 100_000, "/suche"),
+        ("/suche?q=" + "日" * 1330, "🎉" * 100_000, ""),
+    ],
+    ids=["url", "short url", "title", "all"],
+)
+async def test_whatever_is_long_a_message_goes_out(
+    alice: User, service: HttpReceiver, url: str, title: str, left: str
+) -> None:
+    """A title is cut; a URL is not, and is left out where words would have no room."""
+    browser = Browser()
+    await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(service.url))
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    said = message(alice, said=envelope(url=url), subject=title, body="Begin " + "é" * 4000)
+    await asyncio.wait_for(PUSH.send(said, address), 30)
+    (request,) = service.requests
+    assert len(request.body) <= 4096
+    shown = browser.read(request)
+    assert shown["url"] == left
+    assert shown["title"].removesuffix("…") and title.startswith(shown["title"].removesuffix("…"))
+    assert shown["body"].startswith("Begin " + "é" * 400)
 
 
 @pytest.mark.parametrize("status", [404, 410])

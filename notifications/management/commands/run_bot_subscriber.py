@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,13 +12,18 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+import redis
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 
+from notifications import conf
 from notifications.management.errors import check_migrations
 from notifications.subscriber import PARTS, Subscriber
 from notifications.transports import get_transports
+from realtime.conf import keys, sync_redis
 from realtime.management.streams import HelpFormatter
+from realtime.watchdog import LoopWatchdog
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +34,11 @@ DEADLINE_SECONDS = 5.0
 RECORD_SECONDS = 2.0
 # So long after that the process is gone: a thread that hangs in a database driver cannot be ended otherwise.
 EXIT_SECONDS = 3.0
+# What a watchdog writes to Redis of a loop that stands still lives so long: it is renewed while it does.
+STANDSTILL_SECONDS = 10
+# A loop that stands still for so many leases has lost its work to others: the process ends, for its supervisor to start
+# a new one.
+STANDSTILL_LEASES = 2
 
 HELP = """\
 Moves notifications on from the Redis stream, until it is told to stop.
@@ -46,6 +57,10 @@ SIGTERM and Ctrl-C finish what is in hand, begin no further call of a provider a
 soon as the slowest call under way has ended, which is within its transport's timeout_seconds, or
 where it is made in a thread (email, chat) within four fifths of
 NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], and some seconds.
+
+If code that is called here never gives the event loop back, the log says where it stands within
+seconds, and so does project.health. SIGTERM then ends the process at once, with 1; without DEBUG it
+ends by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that it is started again.
 """
 
 
@@ -92,25 +107,45 @@ class _Stop:
 
     def __init__(self, deadline_seconds: float) -> None:
         self.deadline_seconds = deadline_seconds
-        self._is_asked = False
+        self.is_asked = False
         self._stop: Callable[[], None] | None = None
 
     def attach(self, stop: Callable[[], None]) -> None:
         """From now on a signal calls `stop`; at once if one has come already."""
         self._stop = stop
-        if self._is_asked:
+        if self.is_asked:
             stop()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._is_asked:
+        if self.is_asked:
             return
-        self._is_asked = True
+        self.is_asked = True
         logger.info("%s: finishing what is in hand", signal.Signals(number).name)
         watchdog = threading.Timer(self.deadline_seconds + EXIT_SECONDS, _exit_hard)
         watchdog.daemon = True
         watchdog.start()
         if self._stop is not None:
             self._stop()
+
+
+class _Standstill:
+    """What follows when the event loop stands still; called in the watchdog's thread."""
+
+    def __init__(self, consumer: str, stop: _Stop) -> None:
+        self._key = keys().standstill(consumer)
+        self._redis = sync_redis()
+        self._stop = stop
+        self._limit_seconds = conf.get_settings().stream_lease_seconds * STANDSTILL_LEASES
+
+    def __call__(self, where: str, seconds: float) -> None:
+        # Nothing that is in hand will ever be finished.
+        if self._stop.is_asked:
+            _exit_hard("a signal came while the event loop stands still")
+        # With DEBUG on, somebody may be looking at it in a debugger.
+        if seconds >= self._limit_seconds and not settings.DEBUG:
+            _exit_hard(f"the event loop has stood still for {seconds:.0f} s")
+        with contextlib.suppress(redis.RedisError):
+            self._redis.set(self._key, where, ex=STANDSTILL_SECONDS)
 
 
 async def _run(parts: Any, concurrency: int | None, stop: _Stop, say: Callable[[str], None]) -> None:
@@ -123,7 +158,8 @@ async def _run(parts: Any, concurrency: int | None, stop: _Stop, say: Callable[[
     stop.attach(ask)
     ready = asyncio.create_task(_say_ready(subscriber, parts, say), name="say ready")
     try:
-        await subscriber.run()
+        async with LoopWatchdog(on_standstill=_Standstill(subscriber.consumer, stop)):
+            await subscriber.run()
     finally:
         ready.cancel()
 
@@ -140,8 +176,8 @@ def _deadline_seconds(parts: Sequence[str]) -> float:
     return max(DEADLINE_SECONDS, *calls)
 
 
-def _exit_hard() -> None:
-    logger.error("not done in time after the signal: leaving at once, what is in hand is claimed by others")
+def _exit_hard(why: str = "not done in time after the signal") -> None:
+    logger.error("%s: leaving at once, what is in hand is claimed by others", why)
     sys.stdout.flush()
     os._exit(1)
 

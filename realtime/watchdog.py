@@ -1,0 +1,95 @@
+"""
+A watchdog: notices an event loop that stands still.
+
+Owns noticing it, from a thread, and the log lines with the stack that the loop stands in. Does not own what follows
+from that (the caller's `on_standstill`).
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+__all__ = ["LIMIT_SECONDS", "LoopWatchdog"]
+
+logger = logging.getLogger(__name__)
+
+# A loop that has run nothing for so long stands still: nothing that belongs there takes a tenth of it.
+LIMIT_SECONDS = 5.0
+# How often the loop shows that it runs, and the thread looks.
+TICKS = 10
+
+
+class LoopWatchdog:
+    """
+    `async with LoopWatchdog(): …` watches the running event loop from a daemon thread.
+
+    Args:
+        limit_seconds: How long a loop that runs nothing is taken for busy.
+        on_standstill: Called in the watchdog's thread, again and again while the loop stands still, with where that is
+            ("bot.py:120 in send") and for how long in seconds.
+
+    Guarantees:
+        A standstill is logged once when it is noticed, with the loop's stack, and once when it is over. Time in which
+        the whole process stood still (SIGSTOP, a suspended machine) does not count: the thread stood still too. Code
+        that holds the interpreter's lock without letting go cannot be noticed from a thread.
+    """
+
+    def __init__(
+        self, *, limit_seconds: float = LIMIT_SECONDS, on_standstill: Callable[[str, float], None] | None = None
+    ) -> None:
+        self._tick_seconds = limit_seconds / TICKS
+        self._on_standstill = on_standstill
+        # Grows with each tick of the loop.
+        self._beat_count = 0
+        self._beat: asyncio.TimerHandle | None = None
+        # The thread in which the loop runs.
+        self._loop_thread = threading.get_ident()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop_thread = threading.get_ident()
+        self._tick()
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._beat is not None:
+            self._beat.cancel()
+
+    def _tick(self) -> None:
+        self._beat_count += 1
+        self._beat = asyncio.get_running_loop().call_later(self._tick_seconds, self._tick)
+
+    def _watch(self) -> None:
+        """In the thread. Its own ticks are counted and no clock is read, so that it never blames a stopped process."""
+        seen, idle_count = 0, 0
+        while not self._ended.wait(self._tick_seconds):
+            if self._beat_count != seen:
+                if idle_count >= TICKS:
+                    logger.warning("the event loop runs again after %.0f s", idle_count * self._tick_seconds)
+                seen, idle_count = self._beat_count, 0
+                continue
+            idle_count += 1
+            if idle_count >= TICKS:
+                self._tell(idle_count * self._tick_seconds, is_news=idle_count == TICKS)
+
+    def _tell(self, seconds: float, *, is_news: bool) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = traceback.extract_stack(frame)
+        where = f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if frame and stack else "nowhere"
+        if is_news:
+            logger.error(
+                "the event loop stands still for %.0f s, and with it everything that this process does, at %s\n%s",
+                *(seconds, where, "".join(traceback.format_list(stack)).rstrip()),
+            )
+        if self._on_standstill is not None:
+            self._on_standstill(where, seconds)
