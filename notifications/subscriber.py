@@ -158,7 +158,10 @@ class Subscriber:
         """What only the holder of the lease does: ingress and the sweep."""
         reader = connections.async_reader(url)
         try:
-            async with Multiplexer(reader, publisher=redis) as multiplexer, asyncio.TaskGroup() as tasks:
+            async with (
+                Multiplexer(reader, publisher=redis, probe_channel=keys().probe_channel()) as multiplexer,
+                asyncio.TaskGroup() as tasks,
+            ):
                 tasks.create_task(ingress.run(multiplexer), name="ingress")
                 sweeper = Sweeper(
                     redis_outage=self._redis_outage, interval_seconds=self._settings.sweep_interval_seconds

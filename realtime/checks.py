@@ -153,9 +153,14 @@ def _in_memory() -> CheckMessage:
 def _refused(layer: Any, config: Any) -> CheckMessage | None:
     """What the layer has against its CONFIG. Making it opens nothing."""
     try:
-        layer(**config)
-        for host in decode_hosts(config.get("hosts")):
+        load(RealtimeSettings, "REALTIME")
+    except ImproperlyConfigured:
+        # The layer cannot be made without it, and E001 tells.
+        return None
+    try:
+        for host in decode_hosts({**config}.get("hosts")):
             check_host(host)
+        layer(**config)
     except Exception as error:
         # Whatever it is, it would end each process that sends or serves.
         problem = f"The channel layer cannot be made of its CONFIG: {type(error).__name__}: {error}."

@@ -36,7 +36,7 @@ class RealtimeSettings:
 
     # Where Redis or Valkey is: redis://, rediss:// or unix://. Required.
     redis_url: str
-    # Put before every Redis key and channel: two projects on one Redis, or one test.
+    # Put before every Redis key and channel, the channel layer's too: two projects on one Redis, or one test.
     key_prefix: str = ""
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
     allowed_origins: tuple[str, ...] = ()
@@ -61,6 +61,11 @@ class RealtimeSettings:
             connections.check_host(self.redis_url)
         except ValueError as error:
             raise ValueError(f'REALTIME["REDIS_URL"] {error}') from error
+        if re.search(r"db\d+:\Z", self.key_prefix):
+            raise ValueError(
+                f'REALTIME["KEY_PREFIX"] is {self.key_prefix!r}, but the channels of another Redis database may begin '
+                'so: let it end otherwise, e.g. "shop:"'
+            )
 
 
 def load[T](cls: type[T], name: str) -> T:
@@ -103,9 +108,11 @@ def get_settings() -> RealtimeSettings:
     return load(RealtimeSettings, "REALTIME")
 
 
+@functools.cache
 def keys() -> Keys:
-    """The names of this project's keys in Redis."""
-    return Keys(get_settings().key_prefix)
+    """The names of this project's keys and channels in Redis."""
+    values = get_settings()
+    return Keys(values.key_prefix, database=connections.database_of(values.redis_url))
 
 
 @functools.cache
@@ -140,4 +147,5 @@ async def close_async_redis() -> None:
 def _forget_settings(*, setting: str, **kwargs: Any) -> None:
     if setting == "REALTIME":
         get_settings.cache_clear()
+        keys.cache_clear()
         sync_redis.cache_clear()

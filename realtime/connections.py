@@ -30,6 +30,7 @@ __all__ = [
     "async_reader",
     "check_host",
     "close",
+    "database_of",
     "place_of",
     "publisher",
 ]
@@ -103,6 +104,11 @@ def place_of(host: Host) -> str | None:
     options = publisher(host).connection_pool.connection_kwargs
     name = options.get("host", "localhost")
     return options.get("path") or f"{'localhost' if name == '127.0.0.1' else name}:{options.get('port', 6379)}"
+
+
+def database_of(host: Host) -> int:
+    """The number of the database that a host's URL or options name; 0 where they name none."""
+    return int(publisher(host).connection_pool.connection_kwargs.get("db") or 0)
 
 
 def publisher(

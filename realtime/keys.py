@@ -3,6 +3,9 @@ Every Redis name that the project uses, in one place.
 
 Owns the spelling of keys and Redis channels, and which of them may live for ever. Keys of one stream share a hash tag,
 so that a script may touch them together on a Redis Cluster.
+
+Two sites on one Redis have different prefixes or database numbers. Redis keeps the keys of its databases apart, but not
+their channels: the name of a channel has the number in it, unless that is 0.
 """
 
 from dataclasses import dataclass
@@ -17,9 +20,11 @@ class Keys:
 
     Args:
         prefix: Put before every name; tests use one each, two projects on one Redis likewise. Empty by default.
+        database: The number of the Redis database; part of every channel, unless it is 0.
     """
 
     prefix: str = ""
+    database: int = 0
 
     def stream(self, name: str) -> str:
         """The Redis Stream `name`. Permanent."""
@@ -81,6 +86,14 @@ class Keys:
         """A hash of counters, field → how many since the hash was made. Permanent."""
         return f"{self.prefix}signalbox:counters:{name}"
 
+    def channel(self, name: str) -> str:
+        """The Redis channel that is called `name` here. Every channel of the project is spelled by this method."""
+        return f"{self.prefix}db{self.database}:{name}" if self.database else f"{self.prefix}{name}"
+
     def ingress_channel(self) -> str:
         """The Redis channel on which any program may ask for a notification."""
-        return f"{self.prefix}notification"
+        return self.channel("notification")
+
+    def probe_channel(self) -> str:
+        """Begins the Redis channels on which the ingress's connection hears its own probes."""
+        return self.channel("signalbox:probe")

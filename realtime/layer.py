@@ -20,7 +20,7 @@ from channels.layers import BaseChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
-from realtime import connections
+from realtime import conf, connections
 from realtime.history import (
     CALLS_PER_ROUND_TRIP,
     PUBLICATIONS_PER_CALL,
@@ -37,6 +37,8 @@ from realtime.publications import Crypter
 
 __all__ = ["RedisChannelLayer"]
 
+# Of channels_redis too: a stock layer and this one understand each other.
+DEFAULT_PREFIX: Final = "asgi"
 # Knows which names the specification allows.
 _names: Final = BaseChannelLayer()
 
@@ -47,7 +49,8 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     Args:
         hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
-        prefix: Put before every Redis channel of the layer.
+        prefix: Begins the names that the layer makes. REALTIME["KEY_PREFIX"] comes before it in Redis, unless it is
+            part of it already.
         capacity: The most messages that wait for one consumer; more are dropped and counted.
         group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
         on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
@@ -72,7 +75,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         self,
         hosts: Sequence[Any] | None = None,
         *,
-        prefix: str = "asgi",
+        prefix: str = DEFAULT_PREFIX,
         capacity: int = 100,
         group_expiry: float = 86_400,
         on_disconnect: str | None = None,
@@ -86,8 +89,14 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         self.capacity = capacity
         self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
+        key_prefix = conf.get_settings().key_prefix
+        # How much of a prefix that was given is the project's key prefix, which is put before every name anyway.
+        self._repeated = len(key_prefix) if prefix != DEFAULT_PREFIX and prefix.startswith(key_prefix) else 0
         # Histories bear the layer's prefix too: two layers on one Redis keep apart.
-        self.keys = Keys("" if prefix == "asgi" else prefix)
+        self.keys = Keys(key_prefix + ("" if prefix == DEFAULT_PREFIX else prefix[self._repeated :]))
+        # How channels are spelled on each host, and what those of groups begin with there.
+        self._spellings = [Keys(key_prefix, database=connections.database_of(host)) for host in self.hosts]
+        self._group_starts = [self.redis_name(f"{prefix}__group__", shard) for shard in range(len(self.hosts))]
         self.crypter: Crypter | None = self._serializer.crypter
         # Messages that full consumers lost, and those that nobody could read, on all event loops of this process.
         self.dropped_count = self.unreadable_count = 0
@@ -186,11 +195,15 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def shard_of(self, topic: str) -> int:
         """Which host a topic lives on: its place in `hosts`."""
-        return int(_consistent_hash(self.redis_channel(topic), len(self.hosts))) if len(self.hosts) > 1 else 0
+        return int(_consistent_hash(f"{self.prefix}__group__{topic}", len(self.hosts))) if len(self.hosts) > 1 else 0
 
     def redis_channel(self, topic: str) -> str:
         """The Redis channel of a topic, and of the group of the same name."""
-        return f"{self.prefix}__group__{topic}"
+        return self._group_starts[self.shard_of(topic)] + topic
+
+    def redis_name(self, name: str, shard: int) -> str:
+        """The Redis channel of what is called `name` within Channels, on one of the hosts."""
+        return self._spellings[shard].channel(name[self._repeated :] if name.startswith(self.prefix) else name)
 
     def _checked_channel(self, name: str) -> str:
         # The names that we make begin with the prefix, which is the administrator's.
@@ -209,10 +222,15 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         for shard, indexes in indexes_of.items():
             for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL * CALLS_PER_ROUND_TRIP):
                 outgoings = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
-                yield shard, part, [self._call(each) for each in outgoings]
-
-    def _call(self, outgoings: Sequence[Outgoing]) -> PublishCall:
-        return PublishCall(outgoings, keys=self.keys, channel_of=self.redis_channel, crypter=self.crypter)
+                channel_of = self._group_starts[shard].__add__
+                yield (
+                    shard,
+                    part,
+                    [
+                        PublishCall(each, keys=self.keys, channel_of=channel_of, crypter=self.crypter)
+                        for each in outgoings
+                    ],
+                )
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:

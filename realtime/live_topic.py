@@ -10,6 +10,7 @@ whose history was read earlier or later than that is brought to it: by what was 
 until the others have come to where it is.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -189,7 +190,9 @@ class LiveTopic:
         recent = self._recent or ()
         if newer_count > len(recent):
             return None
-        return [*missed, *(recent[index] for index in range(-newer_count, 0))]
+        # From the end: an index into the middle of a deque costs as much as it is far from an end.
+        newer = list(itertools.islice(reversed(recent), newer_count))
+        return [*missed, *reversed(newer)]
 
     # What the members get ---------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ nor sockets (hub).
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,10 +41,10 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         self._now = asyncio.get_running_loop().time
         # What waits for each consumer, by channel.
         self.channels: dict[str, _Inbox] = {}
-        # By Redis channel: the channels in a group, and until when, by the event loop's clock.
+        # By the group's name with the prefix: the channels in it, and until when, by the event loop's clock.
         self.groups: dict[str, dict[str, float]] = {}
         # The parent's methods find the host of a name here too.
-        self.shards = self._shards = [_Shard(host, self) for host in layer.hosts]
+        self.shards = self._shards = [_Shard(number, self) for number in range(len(layer.hosts))]
         self.hub = Hub(self, crypter=layer.crypter)
 
     def shard(self, topic: str) -> "_Shard":
@@ -142,18 +142,18 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
     # From the shards --------------------------------------------------------------------------------------------------
 
-    def take(self, redis_channel: str, payloads: list[bytes]) -> None:
+    def take(self, name: str, payloads: list[bytes]) -> None:
         """Queue messages for the consumers of a channel or a group."""
         messages = [each for payload in payloads if (each := self._open(payload)) is not None]
-        if redis_channel in self.channels:
-            self._put(redis_channel, messages)
+        if name in self.channels:
+            self._put(name, messages)
             return
         now = self._now()
-        for channel, ends_at in tuple(self.groups.get(redis_channel, {}).items()):
+        for channel, ends_at in tuple(self.groups.get(name, {}).items()):
             if ends_at > now:
                 self._put(channel, messages)
             else:
-                self._leave(redis_channel, channel)
+                self._leave(name, channel)
 
     def tell(self, message_type: str | None) -> None:
         """Queue a message without content for every consumer."""
@@ -203,32 +203,33 @@ class _Inbox(asyncio.Queue[Any]):
         super().__init__(capacity)
         # How many wait for a message.
         self.reader_count = 0
-        # The Redis channels of its groups.
+        # The keys of its groups in `LoopLayer.groups`.
         self.groups: set[str] = set()
 
 
 class _Shard:
     """One Redis host on one event loop, as the parent's methods use it; connections are made when first needed."""
 
-    def __init__(self, host: Mapping[str, Any], loop_layer: LoopLayer) -> None:
-        self._loop_layer = loop_layer
+    def __init__(self, number: int, loop_layer: LoopLayer) -> None:
+        self._number, self._loop_layer = number, loop_layer
         layer = loop_layer.channel_layer
+        host = layer.hosts[number]
         timeout_seconds = connections.CALLER_TIMEOUT_SECONDS
         self.publisher = connections.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
         self.histories = HistoryReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
         self._reader = connections.async_reader(host)
         self._multiplexer: Multiplexer | None = None
-        # By Redis channel, for consumers.
+        # By name within Channels, for consumers.
         self._attachments: dict[str, Attachment] = {}
 
     async def publish(self, channel: str, message: bytes) -> None:
-        await self.publisher.publish(channel, message)
+        await self.publisher.publish(self._redis_name(channel), message)
 
     async def subscribe(self, channel: str) -> None:
         attachment = self._attachments.get(channel)
         if attachment is None:
             attachment = self._attachments[channel] = self.attach(
-                channel,
+                self._redis_name(channel),
                 on_payloads=lambda payloads: self._loop_layer.take(channel, payloads),
                 on_gap=lambda: None,
             )
@@ -247,13 +248,17 @@ class _Shard:
             self._multiplexer = Multiplexer(
                 self._reader,
                 publisher=self.publisher,
-                probe_channel=f"{layer.prefix}__probe",
+                probe_channel=self._redis_name(f"{layer.prefix}__probe"),
                 on_lost=lambda: self._loop_layer.tell(layer.on_disconnect),
                 on_back=lambda: self._loop_layer.tell(layer.on_reconnect),
             )
             # Runs until flush(), which the parent calls before the loop is closed.
             self._multiplexer.start()
         return self._multiplexer.attach(channel, on_payloads=on_payloads, on_gap=on_gap)
+
+    def _redis_name(self, name: str) -> str:
+        spelled: str = self._loop_layer.channel_layer.redis_name(name, self._number)
+        return spelled
 
     async def flush(self) -> None:
         multiplexer, self._multiplexer = self._multiplexer, None

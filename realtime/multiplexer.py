@@ -79,7 +79,7 @@ class Multiplexer:
         reader: redis.asyncio.Redis,
         *,
         publisher: redis.asyncio.Redis,
-        probe_channel: str = "signalbox:probe",
+        probe_channel: str,
         probe_after_seconds: float = 30.0,
         probe_timeout_seconds: float = 5.0,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen

@@ -81,11 +81,11 @@ def test_5_the_inbox_knows_what_was_read(signalbox: Any, alice: User) -> None:
 
 
 @pytest.fixture
-async def multiplexer(redis_server: RedisServer) -> AsyncIterator[Multiplexer]:
+async def multiplexer(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[Multiplexer]:
     async with (
         connections.async_reader(redis_server.url) as reader,
         connections.async_publisher(redis_server.url) as publisher,
-        Multiplexer(reader, publisher=publisher) as multiplexer,
+        Multiplexer(reader, publisher=publisher, probe_channel=f"{key_prefix}probe") as multiplexer,
     ):
         yield multiplexer
 

@@ -8,6 +8,7 @@ import redis
 
 from realtime import connections
 from realtime.backoff import Backoff
+from realtime.keys import Keys
 from realtime.multiplexer import Multiplexer
 from realtime.subscriptions import Subscription
 
@@ -26,6 +27,7 @@ async def running_multiplexer(
         Multiplexer(
             reader,
             publisher=publisher,
+            probe_channel=Keys().probe_channel(),
             backoff=QUICK,
             probe_after_seconds=probe_after_seconds,
             probe_timeout_seconds=probe_timeout_seconds,

@@ -35,7 +35,7 @@ async def listening(url: str, keys: Keys) -> AsyncIterator[Ingress]:
     ingress = Ingress(publisher, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
 
     async def work() -> None:
-        async with Multiplexer(reader, publisher=publisher) as multiplexer:
+        async with Multiplexer(reader, publisher=publisher, probe_channel=keys.probe_channel()) as multiplexer:
             await ingress.run(multiplexer)
 
     task = asyncio.create_task(lease.run_while_held(work), name="ingress under test")

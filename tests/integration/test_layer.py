@@ -145,7 +145,7 @@ async def test_a_channel_of_any_name_is_heard_by_who_receives_from_it(
     """As `runworker` does, and with the "!" of a process-local name."""
     channel = channel.replace("thumbnails", f"thumbnails.{key_prefix[:-1]}")
     waiting = asyncio.create_task(received(layer, channel, 2))
-    await wait_until(lambda: redis_client.pubsub_numsub(channel)[0][1] == 1)
+    await wait_until(lambda: redis_client.pubsub_numsub(f"{key_prefix}{channel}")[0][1] == 1)
     await sender.send(channel, {"type": "one"})
     await sender.send(channel, {"type": "two"})
     assert await waiting == [{"type": "one"}, {"type": "two"}]

@@ -228,7 +228,12 @@ async def test_a_loss_and_the_return_are_called_once_and_when_everything_is_subs
         connections.async_reader(redis_server.url) as reader,
         connections.async_publisher(redis_server.url) as publisher,
         Multiplexer(
-            reader, publisher=publisher, backoff=QUICK, on_lost=lambda: calls.append("lost"), on_back=come_back
+            reader,
+            publisher=publisher,
+            probe_channel=name("probe"),
+            backoff=QUICK,
+            on_lost=lambda: calls.append("lost"),
+            on_back=come_back,
         ) as multiplexer,
         multiplexer.subscribe(*channels) as subscription,
     ):
