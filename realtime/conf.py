@@ -61,7 +61,7 @@ class RealtimeSettings:
             connections.check_host(self.redis_url)
         except ValueError as error:
             raise ValueError(f'REALTIME["REDIS_URL"] {error}') from error
-        if re.search(r"db\d+:\Z", self.key_prefix):
+        if re.search(r"(?:\A|[^A-Za-z0-9])db\d+:\Z", self.key_prefix):
             raise ValueError(
                 f'REALTIME["KEY_PREFIX"] is {self.key_prefix!r}, but the channels of another Redis database may begin '
                 'so: let it end otherwise, e.g. "shop:"'
