@@ -5,7 +5,7 @@ Owns counting at both ends, by effect key at the receiver and by notification id
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.faults.clients import Client
@@ -32,6 +32,8 @@ class Outcome:
         read: Those that they found in the inbox only, after they were told to look.
         missed: Those that they have not got.
         heard_twice: Messages beyond the first with one notification id, which clients leave out.
+        out_of_order: Notifications that a client heard after one of its own that was written later; None in results
+            from before this was counted.
         connections: How many connections the clients have had.
         told: How often clients were told, after their first subscription, that something may be missing.
         settle_seconds: From the end of the load and the fault until everything was done.
@@ -51,6 +53,7 @@ class Outcome:
     read: int = 0
     missed: int = 0
     heard_twice: int = 0
+    out_of_order: int | None = None
     connections: int = 0
     told: int = 0
     seconds: float = 0.0
@@ -73,6 +76,15 @@ def is_settled(site: Site, load: Load, clients: Sequence[Client]) -> bool:
     if sum(len(client.has) for client in clients) < load.expected_count:
         return False
     return _finished_count(site) >= load.expected_count and site.is_idle()
+
+
+def count_out_of_order(ids: Iterable[int]) -> int:
+    """How many come after a larger one."""
+    newest, number = 0, 0
+    for each in ids:
+        number += each < newest
+        newest = max(newest, each)
+    return number
 
 
 def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
@@ -100,6 +112,8 @@ def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
         "read": held - heard,
         "missed": load.expected_count - held,
         "heard_twice": sum(client.heard.total() - len(client.heard) for client in clients),
+        # A counter has its keys in the order in which they came first.
+        "out_of_order": sum(count_out_of_order(client.heard) for client in clients),
         "connections": sum(client.connection_count for client in clients),
         "told": sum(client.told_count - 1 for client in clients),
     }

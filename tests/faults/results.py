@@ -6,7 +6,7 @@ Owns the form and the two files. A row replaces the same row of an earlier run o
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -22,8 +22,20 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "topics" / "fault-matrix.m
 _JSON = PAGE.with_suffix(".json")
 _BEGIN = "<!-- the table: `make faults` writes it -->\n"
 _END = "<!-- the end of the table -->\n"
-_COUNTS = ("published", "delivered", "failed", "expired", "lost", "doubled", "repeated", "heard", "read", "missed")
-_HEADS = ("fault", "seeds", *_COUNTS, "settled within", "")
+_COUNTS = (
+    "published",
+    "delivered",
+    "failed",
+    "expired",
+    "lost",
+    "doubled",
+    "repeated",
+    "heard",
+    "read",
+    "missed",
+    "out_of_order",
+)
+_HEADS = ("fault", "seeds", *(name.replace("_", " ") for name in _COUNTS), "settled within", "")
 
 
 def load() -> dict[str, list[Outcome]]:
@@ -74,8 +86,13 @@ def _rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     for name, row in ROWS.items():
         mine = [outcome for outcome in outcomes if outcome.row == name]
         if mine:
-            sums = [f"{sum(getattr(outcome, count) for outcome in mine):,}" for count in _COUNTS]
+            sums = [_sum(getattr(outcome, count) for outcome in mine) for count in _COUNTS]
             verdict = "well" if all(outcome.is_well for outcome in mine) else "FAILED"
             settled = f"{max(outcome.settle_seconds for outcome in mine):.1f} s"
             found.append([row.title, str(len(mine)), *sums, settled, verdict])
     return found
+
+
+def _sum(counts: Iterable[int | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return f"{sum(known):,}" if known else "–"

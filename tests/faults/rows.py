@@ -59,6 +59,8 @@ class Row:
         deaths: As in Load.
         may_repeat: Why the receiver may be asked twice under one effect key; empty if it may not.
         may_fail: Whether the receiver refuses some for good; elsewhere all must be delivered.
+        may_reorder: Whether clients may hear something after what was written later; elsewhere each hears its
+            notifications in the order of writing.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Row:
     deaths: int = 0
     may_repeat: str = ""
     may_fail: bool = False
+    may_reorder: bool = False
 
 
 def _nothing(stage: Stage) -> None:
@@ -137,6 +140,16 @@ def _restart_redis(stage: Stage) -> None:
         stage.load.wait(moment)
         stage.site.redis.kill()
         stage.pause(0, 1)
+        stage.site.redis.start()
+
+
+def _outages_between_calls(stage: Stage) -> None:
+    """Each lasts for a call or two, so that some are left in the outbox and the next ones find Redis there again."""
+    for moment in stage.moments(3 * ROUNDS):
+        stage.load.wait(moment)
+        stage.site.redis.kill()
+        done_count = stage.load.done_count
+        wait_until_sync(lambda: stage.load.done_count > done_count, seconds=SECONDS)  # noqa: B023 - ends here
         stage.site.redis.start()
 
 
@@ -257,7 +270,14 @@ ROWS = {
         deaths=ROUNDS,
     ),
     "redis-restarted": Row(title="Redis killed and restarted with its data, three times", fault=_restart_redis),
-    "redis-wiped": Row(title="Redis killed and restarted without its data, twice", fault=_wipe_redis),
+    "outbox-order": Row(
+        title="Redis away for a call or two, nine times, and SIGKILL of the publishing process, three times",
+        fault=_outages_between_calls,
+        # Each call tries Redis, so that none after the outage is left to the sweep as a matter of course.
+        settings={"OUTBOX_PAUSE_SECONDS": 0.0},
+        deaths=ROUNDS,
+    ),
+    "redis-wiped": Row(title="Redis killed and restarted without its data, twice", fault=_wipe_redis, may_reorder=True),
     "redis-paused": Row(title="Redis paused for 10 s", fault=_pause_redis),
     "pubsub": Row(title="pub/sub connections killed, 40 times in 4 s", fault=_kill_subscriptions),
     "database": Row(
@@ -287,5 +307,6 @@ ROWS = {
         fault=_one_after_another,
         deaths=1,
         may_repeat=DURING,
+        may_reorder=True,
     ),
 }

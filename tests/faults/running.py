@@ -65,10 +65,10 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
         settle_seconds = round(time.monotonic() - ended, 1)
         figures = count(site, load, clients)
     outcome = dataclasses.replace(outcome, **figures, settle_seconds=settle_seconds)
-    allowed = {"repeated": bool(row.may_repeat), "failed": row.may_fail}
+    allowed = {"repeated": bool(row.may_repeat), "failed": row.may_fail, "out_of_order": row.may_reorder}
     wrong = [
-        f"{what} {figures[what]}"
-        for what in ("lost", "doubled", "missed", "expired", "repeated", "failed")
+        f"{what.replace('_', ' ')} {figures[what]}"
+        for what in ("lost", "doubled", "missed", "expired", "repeated", "failed", "out_of_order")
         if figures[what] and not allowed.get(what)
     ]
     return dataclasses.replace(outcome, error=", ".join(wrong))

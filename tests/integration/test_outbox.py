@@ -52,12 +52,12 @@ class TestPublishing:
 
     def test_the_sweep_says_what_notify_would_have_said(self, redis_client: redis.Redis, keys: Keys) -> None:
         """The same envelope, whether it is made from memory or from the database."""
-        (alice,) = make_users()
+        alice, bob = make_users(2)
         data = {"a": [1, 2.5, None, True, {"ä": "\u2028 🚚"}], "small": -0.001, "large": 2**53 - 1}
         event = services.notify(alice, "Hello\nthere", title="„Titel“", url="/x", kind="a.b", data=data)
         _unpublish(event)
         redis_client.delete(*redis_client.scan_iter(match=f"*{keys.prefix}*"), keys.stream("notifications"))
-        services.notify(alice, "another")
+        services.notify(bob, "another")
         assert outbox.publish_event(event.pk)
         again = entries_on_stream(redis_client, keys)[-1]["e"]
         assert again["created_at"] == event.created_at.isoformat().replace("+00:00", "Z")

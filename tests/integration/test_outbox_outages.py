@@ -20,7 +20,7 @@ from notifications.models import Event
 from realtime import conf, connections
 from realtime.exceptions import StreamUnavailable
 from realtime.keys import Keys
-from tests.domain import make_users, recipients_on_stream
+from tests.domain import entries_on_stream, make_users, recipients_on_stream
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
 
@@ -118,6 +118,20 @@ class TestRedisAway:
         assert services.notify(alice, "away").published_at is None
         own_redis.start()
         assert services.notify(alice, "back").published_at is not None
+
+    def test_what_redis_missed_comes_before_what_is_newer(
+        self, own_redis: RedisServer, keys: Keys, signalbox: Any
+    ) -> None:
+        """One call while it was away, six when it is back."""
+        signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
+        (alice,) = make_users()
+        own_redis.kill()
+        events = [services.notify(alice, "away")]
+        own_redis.start()
+        events += [services.notify(alice, f"back {number}") for number in range(6)]
+        with connections.publisher(own_redis.url) as client:
+            entries = entries_on_stream(client, keys)
+        assert [entry["e"]["event_id"] for entry in entries] == [event.pk for event in events]
 
     async def test_the_async_twin_neither_fails_nor_waits(
         self, own_redis: RedisServer, keys: Keys, caplog: pytest.LogCaptureFixture
