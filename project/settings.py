@@ -30,6 +30,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 if not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ALLOWED_HOSTS is not set: with DEBUG=0 name the hosts of the site, separated by commas")
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+FORCE_SCRIPT_NAME = env.str("FORCE_SCRIPT_NAME", default="") or None
 
 INSTALLED_APPS = [
     # First: `manage.py runserver` then speaks ASGI, WebSocket included. No other command needs it, and importing
@@ -124,15 +125,14 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "/"
-LOGOUT_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "shop"
 if not DEBUG:
     AUTH_PASSWORD_VALIDATORS = [
         {"NAME": f"django.contrib.auth.password_validation.{name}"}
         for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
     ]
 
-STATIC_URL = "static/"
+STATIC_URL = env.str("STATIC_URL", default="static/")
 STATIC_ROOT = VAR_DIR / "static"
 
 # Safety -------------------------------------------------------------------------------------------------------------

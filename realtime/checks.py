@@ -7,6 +7,7 @@ Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from channels_redis.utils import decode_hosts
@@ -15,6 +16,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import get_commands
+from django.http.request import validate_host
+from django.templatetags.static import static
 from django.utils.module_loading import import_string
 
 from realtime.conf import RealtimeSettings, load
@@ -22,7 +25,13 @@ from realtime.connections import check_host, place_of
 from realtime.layer import RedisChannelLayer
 from realtime.origins import Origin
 
-__all__ = ["check_asgi_application", "check_channel_layer", "check_runserver", "check_settings"]
+__all__ = [
+    "check_asgi_application",
+    "check_channel_layer",
+    "check_runserver",
+    "check_settings",
+    "check_static_files",
+]
 
 # `manage.py check --tag realtime` runs these alone.
 _TAG = "realtime"
@@ -128,6 +137,28 @@ def check_runserver(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
             "This is Django's WSGI development server: it serves pages, but no WebSocket, so the bell hears nothing.",
             hint='Put "daphne" before django.contrib.staticfiles in INSTALLED_APPS, or start an ASGI server instead.',
             id="realtime.W006",
+        )
+    ]
+
+
+@register(_TAG)
+def check_static_files(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The browser's scripts come from the site itself (W007): those of another origin need more, and share less."""
+    try:
+        url = static("realtime/client.js")
+    except Exception:
+        # Such as a manifest that collectstatic has not written yet: whoever renders a page is told.
+        return []
+    host = urlsplit(url).hostname
+    if host is None or validate_host(host, [pattern for pattern in settings.ALLOWED_HOSTS if pattern != "*"]):
+        return []
+    return [
+        Warning(
+            f"Static files come from {host}, which is not in ALLOWED_HOSTS: browsers load the bell's script from "
+            "another origin only with CORS headers, and each tab has a WebSocket of its own.",
+            hint="Have that server send Access-Control-Allow-Origin, and silence realtime.W007; or serve the static "
+            "files of realtime and notifications from the site itself, as docs/how-to/serve-under-a-path.md says.",
+            id="realtime.W007",
         )
     ]
 

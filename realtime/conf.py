@@ -20,12 +20,24 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.urls import get_script_prefix
 
 from realtime import connections
 from realtime.keys import Keys
 
-__all__ = ["RealtimeSettings", "async_redis", "close_async_redis", "get_settings", "keys", "load", "sync_redis"]
+__all__ = [
+    "RealtimeSettings",
+    "async_redis",
+    "close_async_redis",
+    "get_settings",
+    "keys",
+    "load",
+    "sync_redis",
+    "websocket_url",
+]
 
+
+_WEBSOCKET_URL = re.compile(r"(?:(?:wss?|https?)://[^\s/?#]+(?:/[^\s#]*)?|/?(?![/\\])[^\s:?#]+)", re.IGNORECASE)
 
 type _Count = Annotated[int, msgspec.Meta(gt=0)]
 
@@ -40,6 +52,9 @@ class RealtimeSettings:
     key_prefix: str = ""
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
     allowed_origins: tuple[str, ...] = ()
+    # Where pages open their WebSocket: a path under the site's root path ("ws/"), a path from the host's root
+    # ("/live/"), or an address ("wss://live.example.com/ws/").
+    websocket_url: str = "ws/"
     # Bytes that may wait for a socket which reads too slowly; more, and it is closed and resumes from its offset.
     unsent_limit_bytes: _Count = 1_048_576
     # Topics that one connection may hear.
@@ -65,6 +80,11 @@ class RealtimeSettings:
             raise ValueError(
                 f'REALTIME["KEY_PREFIX"] is {self.key_prefix!r}, but the channels of another Redis database may begin '
                 'so: let it end otherwise, e.g. "shop:"'
+            )
+        if not _WEBSOCKET_URL.fullmatch(self.websocket_url):
+            raise ValueError(
+                f'REALTIME["WEBSOCKET_URL"] {self.websocket_url!r} is no path and no address of a WebSocket: '
+                'write "ws/", "/live/" or "wss://live.example.com/ws/"'
             )
 
 
@@ -106,6 +126,15 @@ def _said_of(name: str, problem: str) -> str:
 def get_settings() -> RealtimeSettings:
     """The checked settings of this process."""
     return load(RealtimeSettings, "REALTIME")
+
+
+def websocket_url() -> str:
+    """
+    Where a page that is rendered now opens its WebSocket: `REALTIME["WEBSOCKET_URL"]`, under the path that the site is
+    under (FORCE_SCRIPT_NAME, or the root path of the web server) if it is a relative path.
+    """
+    url = get_settings().websocket_url
+    return url if url.startswith("/") or "://" in url else get_script_prefix() + url
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from channels.routing import URLRouter
+from django.core.handlers.asgi import get_script_prefix
 from django.urls import URLPattern, path, re_path
 
 from realtime.authentication import SessionUsers
@@ -32,7 +33,25 @@ def websocket_application(urlpatterns: Iterable[URLPattern] = websocket_urlpatte
         nowhere is refused with HTTP 403.
     """
     nowhere = re_path("", _refuse)  # type: ignore[arg-type]  # an ASGI application, as URLRouter has them
-    return OriginCheck(SessionUsers(URLRouter([*urlpatterns, nowhere])))
+    return OriginCheck(SessionUsers(_UnderScriptName(URLRouter([*urlpatterns, nowhere]))))
+
+
+class _UnderScriptName:
+    """
+    ASGI middleware: patterns match what follows the path that the site is under, as Django's do.
+
+    That path is FORCE_SCRIPT_NAME or the server's root path. Servers differ where a proxy has taken it off already
+    (uvicorn puts it back, Daphne does not): a path that does not begin with it is taken as it is.
+    URLRouter itself raises for such a path, and does not know FORCE_SCRIPT_NAME.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path, prefix = scope["path"], get_script_prefix(scope).rstrip("/")
+        remaining = path.removeprefix(prefix) if f"{path}/".startswith(f"{prefix}/") else path
+        await self.application({**scope, "path_remaining": remaining}, receive, send)
 
 
 async def _refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:

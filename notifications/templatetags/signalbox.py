@@ -10,13 +10,20 @@ from django import template
 from django.template.context import Context
 
 from notifications import inbox
+from realtime import conf
 
-__all__ = ["notification_bell", "safe_href"]
+__all__ = ["notification_bell", "safe_href", "websocket_url"]
 
 register = template.Library()
 
 register.filter("safe_href", inbox.safe_href)
 safe_href = inbox.safe_href
+
+
+@register.simple_tag
+def websocket_url() -> str:
+    """Where the page opens its WebSocket, for scripts that call `connect()` themselves; the bell knows it."""
+    return conf.websocket_url()
 
 
 @register.inclusion_tag("notifications/bell.html", takes_context=True)
@@ -34,6 +41,7 @@ def notification_bell(context: Context) -> dict[str, Any]:
     return {
         "bell": inbox.read_bell(user.pk),
         "user_id": user.pk,
+        "websocket_url": conf.websocket_url(),
         "csrf_token": context.get("csrf_token"),
         "next": request.get_full_path(),
     }

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -137,7 +137,27 @@ class DeployedSite:
     def start_web(self) -> None:
         """Start the web server and wait until it serves the front page."""
         self._start(WEB, *(argument.format(port=self.port) for argument in SERVERS[self.server]))
-        self._wait(WEB, self._is_serving)
+        self._wait(WEB, lambda: _is_serving(self.port))
+
+    @contextlib.contextmanager
+    def another_web(self, server: str, *arguments: str, **environment: str) -> Iterator[str]:
+        """
+        One more web server of this site, one of SERVERS, with these arguments and environment variables besides.
+
+        Yields:
+            Where it serves.
+        """
+        name, port = f"another {WEB}", free_port()
+        command = [argument.format(port=port) for argument in SERVERS[server]]
+        # The application comes last.
+        place = len(command) - 1 if server != "signalbox" else len(command)
+        command[place:place] = arguments
+        self._start(name, *command, **environment)
+        try:
+            self._wait(name, lambda: _is_serving(port))
+            yield f"http://{HOST}:{port}"
+        finally:
+            self.stop(name)
 
     def kill_redis(self) -> None:
         """End Redis as a crash would; what it had taken is on disk."""
@@ -185,7 +205,7 @@ class DeployedSite:
             process.kill()
             process.wait()
             raise AssertionError(f"{name} runs {STOP_SECONDS} s after SIGTERM:\n{self.logs()[name]}") from None
-        assert code in STOPPED_CODES[name], f"{name} ended with {code}:\n{self.logs()[name]}"
+        assert code in STOPPED_CODES.get(name, STOPPED_CODES[WEB]), f"{name} ended with {code}:\n{self.logs()[name]}"
         return time.monotonic() - started
 
     def logs(self) -> dict[str, str]:
@@ -198,10 +218,10 @@ class DeployedSite:
         self.manage("seed_demo", f"--users={count}", f"--cookies={path}", "--verbosity=0")
         return {int(user): key for user, _, key in (line.partition("\t") for line in path.read_text().splitlines())}
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str, **environment: str) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, *arguments], cwd=ROOT, env=self._environment(), stdout=log, stderr=log
+                [sys.executable, *arguments], cwd=ROOT, env=self._environment() | environment, stdout=log, stderr=log
             )
 
     def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
@@ -213,13 +233,6 @@ class DeployedSite:
             wait_until_sync(fact, seconds=READY_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"{name} did not start: {error}\n{self.logs()[name]}") from None
-
-    def _is_serving(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=READY_SECONDS)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/")
-            return connection.getresponse().status < http.client.INTERNAL_SERVER_ERROR
-        return False
 
     def _environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if key not in {"ALLOWED_HOSTS", "LOG_LEVEL"}}
@@ -242,6 +255,14 @@ class DeployedSite:
         for process in self._processes.values():
             process.kill()
             process.wait()
+
+
+def _is_serving(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=READY_SECONDS)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/")
+        return connection.getresponse().status < http.client.INTERNAL_SERVER_ERROR
+    return False
 
 
 def _is_subscribing(client: "redis.Redis") -> bool:

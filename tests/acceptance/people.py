@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.acceptance.deployed_site import DeployedSite
 from tests.waiting import DEADLINE_SECONDS, wait_until
 
 __all__ = ["Person", "Sight", "at_browser"]
@@ -62,11 +61,11 @@ class Person:
 
     page: Page
 
-    def __init__(self, name: str, site: DeployedSite, context: BrowserContext) -> None:
+    def __init__(self, name: str, url: str, context: BrowserContext) -> None:
         self.name = name
         self.seen: dict[int, Sight] = {}
         self.complaints: list[str] = []
-        self._site = site
+        self._url = url
         self._context = context
 
     async def arrive(self) -> None:
@@ -87,7 +86,7 @@ class Person:
             "console", lambda said: self.complaints.append(said.text) if said.type in {"error", "warning"} else None
         )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        await page.goto(self._site.url + path)
+        await page.goto(self._url + path)
         return page
 
     async def reload(self) -> None:
@@ -122,11 +121,11 @@ class Person:
 
 
 @asynccontextmanager
-async def at_browser(browser: Browser, site: DeployedSite, name: str) -> AsyncIterator[Person]:
-    """Log in as `name` ("alice", "bob" or "admin") with no other's cookies, and leave when done."""
+async def at_browser(browser: Browser, url: str, name: str) -> AsyncIterator[Person]:
+    """Log in at `url` as `name` ("alice", "bob" or "admin") with no other's cookies, and leave when done."""
     context = await browser.new_context()
     try:
-        person = Person(name, site, context)
+        person = Person(name, url, context)
         await person.arrive()
         yield person
     finally:

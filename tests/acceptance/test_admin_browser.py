@@ -48,7 +48,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
-    async with at_browser(browser, site, "admin") as person:
+    async with at_browser(browser, site.url, "admin") as person:
         yield person
 
 
@@ -64,7 +64,7 @@ async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
     browser: Browser, site: DeployedSite, admin: Person
 ) -> None:
     """Recipients found by typing; an error first, which keeps what was chosen; then bob sees it, and alice does not."""
-    async with at_browser(browser, site, "alice") as alice, at_browser(browser, site, "bob") as bob:
+    async with at_browser(browser, site.url, "alice") as alice, at_browser(browser, site.url, "bob") as bob:
         page = admin.page
         await page.goto(f"{site.url}/admin/notifications/event/send/")
         await choose(page, "bob")

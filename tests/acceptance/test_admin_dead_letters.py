@@ -53,7 +53,7 @@ async def test_what_a_receiver_refused_is_replayed_and_delivered(webhook_site: S
     with redis.Redis.from_url(site.redis_url) as client:
         await wait_until(lambda: client.xlen(Keys().dead_letters("notifications", "bot")) == 1)
     receiver.reply = Reply()
-    async with chromium() as browser, at_browser(browser, site, "admin") as admin:
+    async with chromium() as browser, at_browser(browser, site.url, "admin") as admin:
         page = admin.page
         page.set_default_timeout(DEADLINE_SECONDS * 1000)
         await page.emulate_media(color_scheme="dark")

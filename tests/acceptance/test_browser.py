@@ -33,19 +33,19 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def alice(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
-    async with at_browser(browser, site, "alice") as person:
+    async with at_browser(browser, site.url, "alice") as person:
         yield person
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def bob(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
-    async with at_browser(browser, site, "bob") as person:
+    async with at_browser(browser, site.url, "bob") as person:
         yield person
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
-    async with at_browser(browser, site, "admin") as person:
+    async with at_browser(browser, site.url, "admin") as person:
         yield person
 
 

@@ -123,6 +123,35 @@ test("close codes from 4500 mean: do not come back, until reconnect() is called"
   }
 });
 
+test("a final close is an error event with its reason, then the state closed", () => {
+  for (const [code, reason, expected] of [
+    [CLOSE_CODES.UNAUTHORISED, "sign in first", { code: "unauthorised", detail: "sign in first" }],
+    [CLOSE_CODES.TOO_MANY_CONNECTIONS, "", { code: "too_many_connections", detail: "the server closed the connection with 4502" }],
+    [4599, "later", { code: "refused", detail: "later" }],
+  ]) {
+    const browser = fakeBrowser();
+    const connection = connect(browser.options);
+    const heard = [];
+    connection.on("error", (error) => heard.push(error));
+    connection.on("state", (state) => heard.push(state));
+    browser.socket.lost(code, reason);
+    assert.deepEqual(heard, [expected, "closed"]);
+  }
+});
+
+test("a final close that nobody listens to is reported", () => {
+  const browser = fakeBrowser();
+  connect(browser.options);
+  browser.socket.lost(CLOSE_CODES.UNAUTHORISED, "sign in first");
+  assert.deepEqual(browser.reported, [{ code: "unauthorised", detail: "sign in first" }]);
+});
+
+test("a close that is not final is no error", () => {
+  const { browser } = opened();
+  browser.socket.lost(CLOSE_CODES.RESTART);
+  assert.deepEqual(browser.reported, []);
+});
+
 test("the table of close codes is that of the server", () => {
   const python = readFileSync(new URL("../../realtime/close_codes.py", import.meta.url), "utf8");
   const table = [...python.matchAll(/^ {4}([A-Z_]+) = (\d{4})$/gm)].map(([, name, code]) => [name, Number(code)]);

@@ -23,6 +23,8 @@ async function open(tabs, fields) {
   tab.states = [];
   tab.connection.on("state", (state) => tab.states.push(state));
   tab.heard = listen(tab.connection, ["message", "resync", "error"]);
+  tab.errors = [];
+  tab.connection.on("error", (error) => tab.errors.push(error));
   await settled();
   return tab;
 }
@@ -179,11 +181,12 @@ test("the last tab takes the connection with it, and the next brings it back", a
 });
 
 test("a final refusal closes it for all tabs, and a page that is opened later tries again for all", async () => {
-  const { tabs, first } = await twoTabs();
+  const { tabs, first, second } = await twoTabs();
   tabs.socket.lost(CLOSE_CODES.UNAUTHORISED);
   await settled();
   assert.equal(first.connection.state, "closed");
   assert.equal(tabs.sockets.length, 1);
+  assert.deepEqual([first.heard, second.heard], [["resync", "unauthorised"], ["resync", "unauthorised"]]);
   await open(tabs);
   await hello(tabs, { offset: 16, recovered: true });
   assert.equal(first.connection.state, "open");
@@ -209,20 +212,25 @@ test("when the worker is lost, each tab goes on with a connection of its own", a
   assert.equal(first.connection.state, "connecting");
   first.socket.hello({}, { offset: 17 });
   first.socket.frames(subscribed(NEWS, { offset: 2 }), news(3), message(18));
-  assert.deepEqual([first.heard, heard], [["resync", "resync", 18], ["resync", 1, "resync", 3]]);
+  assert.deepEqual([first.heard, heard], [["resync", "not_shared", "resync", 18], ["resync", 1, "resync", 3]]);
   await say(tabs, message(18));
-  assert.equal(first.heard.length, 3, "what the lost worker still said is not heard");
+  assert.equal(first.heard.length, 4, "what the lost worker still said is not heard");
 });
 
-for (const mode of ["throw", "fail", "stay silent"]) {
-  test(`a browser whose workers ${mode} gives the tab a connection of its own`, async () => {
+for (const [mode, reason] of [
+  ["throw", /not allowed/],
+  ["fail", /could not be loaded/],
+  ["stay silent", /did not answer within 5 s/],
+]) {
+  test(`a browser whose workers ${mode} gives the tab a connection of its own, and says why`, async () => {
     const tabs = fakeTabs();
     tabs.mode = mode;
     const tab = await open(tabs);
     tab.clock.pass(5_000);
     assert.equal(tab.sockets.length, 1);
     tab.socket.hello();
-    assert.deepEqual([tab.connection.state, tab.heard], ["open", ["resync"]]);
+    assert.deepEqual([tab.connection.state, tab.heard], ["open", ["not_shared", "resync"]]);
+    assert.match(tab.errors[0].detail, reason);
     await settled();
     assert.deepEqual(tabs.locks.names, []);
   });

@@ -268,3 +268,21 @@ def test_a_missing_asgi_application_is_a_warning(settings: Any) -> None:
     """Only runserver needs the setting, and would otherwise serve pages that never connect."""
     settings.ASGI_APPLICATION = None
     assert found() == ["realtime.W003"]
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "is_foreign"),
+    [
+        ("static/", ["shop.example"], False),
+        ("/static/", ["shop.example"], False),
+        ("https://shop.example/static/", ["shop.example"], False),
+        ("https://cdn.shop.example/static/", [".shop.example"], False),
+        ("https://cdn.example/static/", ["shop.example"], True),
+        ("//cdn.example/static/", ["*"], True),
+    ],
+)
+def test_static_files_of_another_origin_are_told(settings: Any, url: str, hosts: list[str], is_foreign: bool) -> None:
+    """Modules need CORS there, and a worker cannot be shared."""
+    settings.STATIC_URL, settings.ALLOWED_HOSTS = url, hosts
+    assert found() == (["realtime.W007"] if is_foreign else [])
+    assert not is_foreign or "cdn.example" in said("realtime.W007")

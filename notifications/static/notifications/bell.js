@@ -336,5 +336,5 @@ const itemVersions = (root) => itemsIn(root).map((item) => `${idOf(item)}${item.
 const root = document.querySelector("[data-signalbox-bell]");
 
 /** The page's connection; null where there is no bell. */
-export const connection = root && connect({ user: root.dataset.signalboxUser });
+export const connection = root && connect({ user: root.dataset.signalboxUser, url: root.dataset.signalboxWebsocketUrl });
 if (root) new Bell(root).follow(connection);

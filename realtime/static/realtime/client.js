@@ -188,8 +188,9 @@ export class Connection {
    *
    * - `message` (Publication), `resync` ({topic}): of the user's own topic, as on a Subscription.
    * - `state` (State): it has changed.
-   * - `error` ({code, detail, topic?}): what the server complains of, or a frame that could not be read. Reported if
-   *   nobody listens; closes nothing. What is about a subscription goes there.
+   * - `error` ({code, detail, topic?}): what the server complains of, a frame that could not be read, why the server
+   *   closed the connection for good (the state is `closed` next), or why it is not shared between tabs. Reported if
+   *   nobody listens; closes nothing itself. What is about a subscription goes there.
    *
    * @param {"message" | "resync" | "state" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
@@ -240,7 +241,11 @@ export class Connection {
 
   #start(isShared) {
     const emit = (name, detail) => this.#take(name, detail);
-    const options = { ...this.#options, emit, onFail: () => this.#start(false) };
+    const onFail = (reason) => {
+      this.#start(false);
+      emit("error", { code: "not_shared", detail: `this tab has a connection of its own: ${reason}` });
+    };
+    const options = { ...this.#options, emit, onFail };
     this.#session = isShared ? new SharedSession(options) : new Session(options);
     for (const { topic } of this.#subscriptions) this.#session.join(topic);
     this.#session.reconnect();

@@ -48,6 +48,18 @@ const MISUNDERSTOOD = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 export const isFinal = (code) => code >= 4500 && code <= 4999;
 
 /**
+ * What a final close says, in the form of an `error` event.
+ *
+ * @param {number} code
+ * @param {string} [reason]
+ * @returns {{code: string, detail: string}} `code`: the name of the close code in lower case, "refused" if it has none.
+ */
+export const refusal = (code, reason) => {
+  const [name] = Object.entries(CLOSE_CODES).find(([, value]) => value === code) ?? ["refused"];
+  return { code: name.toLowerCase(), detail: reason || `the server closed the connection with ${code}` };
+};
+
+/**
  * How long to wait before the next try: full jitter, exponential, capped.
  *
  * @param {number} attempt Tries that have failed in a row before this wait, less one.
@@ -107,6 +119,7 @@ export class Link {
   #url;
   #onState;
   #onFrame;
+  #onRefused;
   #WebSocket;
   #clock;
   #random;
@@ -116,12 +129,15 @@ export class Link {
    * @param {() => string} options.url Absolute; asked for each socket.
    * @param {(state: State) => void} options.onState It has changed.
    * @param {(frame: any) => void} options.onFrame One object from the server, in order.
+   * @param {(refusal: {code: string, detail: string}) => void} options.onRefused The server said not to come back;
+   *   the state becomes `closed` right after.
    * @param {Environment} [options.environment]
    */
-  constructor({ url, onState, onFrame, environment = {} }) {
+  constructor({ url, onState, onFrame, onRefused, environment = {} }) {
     this.#url = url;
     this.#onState = onState;
     this.#onFrame = onFrame;
+    this.#onRefused = onRefused;
     this.#WebSocket = environment.WebSocket ?? globalThis.WebSocket;
     this.#clock = environment.clock ?? systemClock;
     this.#random = environment.random ?? Math.random;
@@ -188,7 +204,10 @@ export class Link {
   }
 
   #closed(code, reason) {
-    if (isFinal(code)) return this.close();
+    if (isFinal(code)) {
+      this.#onRefused(refusal(code, reason));
+      return this.close();
+    }
     if (this.#state === "open" && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
     if (MISUNDERSTOOD.has(code)) this.#attempt = Math.max(this.#attempt, CAPPED_ATTEMPT);
     this.#dropSocket();

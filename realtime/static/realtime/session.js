@@ -62,6 +62,7 @@ export class Session {
       url: () => this.#urlFromHere(),
       onState: (state) => this.#stateChanged(state),
       onFrame: (frame) => this.#handle(frame),
+      onRefused: (refusal) => this.#emit("error", refusal),
       environment,
     });
   }

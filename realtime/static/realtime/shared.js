@@ -50,7 +50,8 @@ export class SharedSession {
    * @param {string} options.url
    * @param {string} options.user
    * @param {import("./session.js").Emit} options.emit
-   * @param {() => void} options.onFail The worker cannot be had, or is lost. Called later, once; this one is over then.
+   * @param {(reason: string) => void} options.onFail The worker cannot be had, or is lost. Called later, once; this one
+   *   is over then.
    * @param {object} options.environment
    */
   constructor({ url, user, emit, onFail, environment }) {
@@ -115,13 +116,14 @@ export class SharedSession {
 
   async #attach() {
     const stay = (this.#stay = new AbortController());
-    const fail = () => {
+    const fail = (reason) => {
       if (stay.signal.aborted) return;
       this.#detach();
-      this.#onFail();
+      this.#onFail(reason);
     };
     const { SharedWorker, locks, clock } = this.#environment;
-    const deadline = clock.setTimeout(fail, ATTACH_DEADLINE_MS);
+    const silent = `worker.js did not answer within ${ATTACH_DEADLINE_MS / 1000} s`;
+    const deadline = clock.setTimeout(() => fail(silent), ATTACH_DEADLINE_MS);
     stay.signal.addEventListener("abort", () => clock.clearTimeout(deadline));
     this.#setState("connecting");
     try {
@@ -130,19 +132,22 @@ export class SharedSession {
         type: "module",
         name: `signalbox ${VERSION} ${this.#user} ${this.#url}`,
       });
-      worker.addEventListener("error", fail, { signal: stay.signal });
+      const broken = ({ message }) => fail(message || "worker.js could not be loaded, or failed");
+      worker.addEventListener("error", broken, { signal: stay.signal });
       const port = (this.#port = worker.port);
       stay.signal.addEventListener("abort", () => port.close());
       port.onmessage = ({ data: { name, detail } }) => {
         if (stay.signal.aborted) return;
         if (name !== "attached") return this.#take(name, detail);
         clock.clearTimeout(deadline);
-        locks.request(detail.lock, { mode: "shared", signal: stay.signal }, fail).catch(() => {});
+        const ended = () => fail("worker.js has ended");
+        locks.request(detail.lock, { mode: "shared", signal: stay.signal }, ended).catch(() => {});
       };
       const topics = [...this.#topics];
       port.postMessage({ call: "attach", args: [{ url: this.#url, user: this.#user, lock, topics }] });
-    } catch {
-      fail();
+    } catch (error) {
+      // Such as a script of another origin, or one that a Content Security Policy does not allow.
+      fail(String(error));
     }
   }
 
