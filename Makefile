@@ -28,7 +28,7 @@ run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for a
 test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some)
 	@$(PYTHON) -m pytest $(ARGS)
 
-check: .venv/dev ## look at format, lint, types, migrations and the settings for production
+check: .venv/dev ## look at format, lint, types, migrations, settings for production, known vulnerabilities
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
@@ -36,6 +36,7 @@ check: .venv/dev ## look at format, lint, types, migrations and the settings for
 	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
+	@$(PYTHON) -m tests.audit
 
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)

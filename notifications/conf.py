@@ -28,6 +28,10 @@ class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", 
     backend: str
     options: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        # Options hold keys and passwords: only their names are shown.
+        return f"{type(self).__name__}(backend={self.backend!r}, options={sorted(self.options)})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationsSettings:

@@ -32,6 +32,7 @@ __all__ = [
     "encode_common",
     "encode_envelope",
     "is_kind",
+    "is_link",
 ]
 
 ENVELOPE_LIMIT_BYTES = 65_536
@@ -53,6 +54,9 @@ _KIND = re.compile(r"[a-z0-9_.-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+# A path or a web address. Browsers skip tabs and line breaks and read a backslash as a slash: "/\t/evil.example" is at
+# another site. So none of them may stand anywhere. items.js has the same pattern.
+_LINK = re.compile(r"(?:/(?!/)|https?://)[^\x00-\x20\x7f\\]*", re.IGNORECASE | re.ASCII)
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +137,11 @@ def check_key(field: str, key: Any, *, limit: int) -> str | None:
 def is_kind(text: str) -> bool:
     """Whether a text may name a kind of notification."""
     return len(text) <= KIND_LIMIT and _KIND.fullmatch(text) is not None
+
+
+def is_link(url: str) -> bool:
+    """Whether a URL may stand in a link: a path, http or https. "javascript:…" runs where it is clicked."""
+    return _LINK.fullmatch(url) is not None
 
 
 def encode_common(content: Content) -> bytes:

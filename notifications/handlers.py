@@ -13,7 +13,7 @@ import msgspec
 import redis
 from django.db import InterfaceError, OperationalError
 
-from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope
+from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope, is_link
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.streams import Entry
 
@@ -68,6 +68,8 @@ def read_entry(entry: Entry) -> StreamedNotification:
         raise EntryRejected(f"e is not an envelope: {error}") from None
     if envelope.id != int(raw_id):
         raise EntryRejected("n and the id in e differ")
+    if envelope.url and not is_link(envelope.url):
+        raise EntryRejected("the url in e is neither a path nor an http or https address")
     only = entry.fields.get(b"g", b"").decode(errors="replace")
     return StreamedNotification(notification_id=envelope.id, user_id=user_id, envelope=envelope, json=text, only=only)
 

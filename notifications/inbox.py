@@ -5,22 +5,19 @@ Owns the questions behind the views and the template tag, each with a fixed numb
 stand in a link. Does not own writes (services) nor the tables (models).
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
+from notifications.envelope import is_link
 from notifications.models import Notification
 
 __all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "read_bell", "read_page", "safe_href"]
 
 BELL_LIMIT = 10
 PAGE_LIMIT = 25
-
-# A path or a web address. The same pattern is in items.js: what is no link here is none there.
-_SAFE_HREF = re.compile(r"(?:/(?![/\\])|https?://)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,5 +88,5 @@ def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = Fa
 
 
 def safe_href(url: str) -> str:
-    """`url` if it may stand in a link (path, http, https), else nothing: "javascript:…" runs where it is clicked."""
-    return url if _SAFE_HREF.match(url) else ""
+    """`url` if it may stand in a link (a path, http or https), else nothing."""
+    return url if is_link(url) else ""

@@ -24,7 +24,7 @@ from notifications.models import Destination, Preference, PushSubscription, Quie
 from notifications.recipients import find_actor
 from notifications.transactions import write_transaction
 from notifications.transports.base import ADDRESS_LIMIT
-from notifications.transports.http import check_url
+from notifications.transports.http import audience_of
 from notifications.transports.registry import get_transports
 from realtime.exceptions import PermanentError
 
@@ -209,7 +209,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
     endpoint = _text_of(subscription.get("endpoint"), ADDRESS_LENGTH)
     p256dh, auth = _text_of(keys.get("p256dh"), P256DH_LENGTH), _text_of(keys.get("auth"), AUTH_LENGTH)
     try:
-        check_url(endpoint)
+        audience_of(endpoint)
     except PermanentError as error:
         raise InvalidPreference(f"the endpoint of the push subscription is {error.reason}") from error
     user_id = _known(user_id)

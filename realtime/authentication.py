@@ -11,7 +11,7 @@ import logging
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -166,7 +166,7 @@ class _Claim:
 
     user_id: Any
     backend_path: str
-    auth_hash: str
+    auth_hash: str = field(repr=False)
 
 
 def users_of(sessions: Sequence[SessionBase]) -> list[Any]:

@@ -10,7 +10,7 @@ import functools
 import re
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 import msgspec
@@ -46,8 +46,8 @@ type _Count = Annotated[int, msgspec.Meta(gt=0)]
 class RealtimeSettings:
     """Django's `REALTIME = {…}`; the keys are these names in capitals."""
 
-    # Where Redis or Valkey is: redis://, rediss:// or unix://. Required.
-    redis_url: str
+    # Where Redis or Valkey is: redis://, rediss:// or unix://. Required. May hold a password, so `repr` leaves it out.
+    redis_url: str = field(repr=False)
     # Put before every Redis key and channel, the channel layer's too: two projects on one Redis, or one test.
     key_prefix: str = ""
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".

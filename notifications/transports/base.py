@@ -10,7 +10,7 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from notifications import conf
@@ -72,11 +72,11 @@ class Address:
 
     Attributes:
         key: What stays the same when the delivery is tried again; unique among the recipient's addresses.
-        value: The address itself; only its transport looks at it.
+        value: The address itself; only its transport looks at it. It may hold a secret, so `repr` leaves it out.
     """
 
     key: str
-    value: Any = None
+    value: Any = field(default=None, repr=False)
 
 
 class AddressGone(PermanentError):

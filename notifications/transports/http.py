@@ -30,7 +30,7 @@ from django.utils import timezone
 
 from realtime.exceptions import PermanentError, Retry
 
-__all__ = ["Answer", "check_url", "is_public", "post", "raise_for_status"]
+__all__ = ["Answer", "audience_of", "check_url", "is_public", "post", "raise_for_status"]
 
 # Of an answer, so many bytes are read and so many characters kept.
 ANSWER_LIMIT_BYTES = 4096
@@ -42,6 +42,19 @@ TEMPORARY_STATUSES = {408, 425, 429}
 # What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
 # ones and those that carry an IPv4 address in their last bits.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# What is set aside within the rest and is not globally reachable. Python has a table of its own, which differs from
+# version to version. Source: IANA's IPv4 and IPv6 Special-Purpose Address Registries.
+_SPECIAL = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        # All protocol assignments: Teredo, benchmarking, anycast services of a network's own, ORCHIDs.
+        "2001::/23",
+        *("2001:db8::/32", "3fff::/20"),
+    )
+)
 # Where IPv6 addresses carry IPv4 ones: 6to4, NAT64.
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -113,6 +126,23 @@ def check_url(url: str) -> None:
         raise PermanentError("not an http or https URL")
 
 
+def audience_of(endpoint: str) -> str:
+    """
+    The origin of a push service, for which a message to it is signed. Source: RFC 8292, section 2.
+
+    Raises:
+        PermanentError: It is none: not an http(s) URL, an IPv6 address instead of a name, or with a user's name in it.
+    """
+    check_url(endpoint)
+    parsed = httpx.URL(endpoint)
+    host = parsed.raw_host.decode("ascii")
+    if ":" in host:
+        raise PermanentError("not a push service: its URL has an IPv6 address where the name of a host belongs")
+    if parsed.userinfo:
+        raise PermanentError("not a push service: its URL has a user's name in it")
+    return f"{parsed.scheme}://{host}" + ("" if parsed.port is None else f":{parsed.port}")
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet, whatever it is wrapped in."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -126,7 +156,7 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if parsed not in _GLOBAL_UNICAST:
             return False
-    return parsed.is_global and not parsed.is_multicast
+    return parsed.is_global and not any(parsed in network for network in _SPECIAL)
 
 
 def raise_for_status(answer: Answer) -> None:

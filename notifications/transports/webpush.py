@@ -12,7 +12,6 @@ import binascii
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
@@ -22,7 +21,7 @@ from pywebpush import WebPusher, WebPushException
 
 from notifications.models import PushSubscription
 from notifications.transports.base import ADDRESS_LIMIT, Address, AddressGone, Message, Transport
-from notifications.transports.http import post, raise_for_status
+from notifications.transports.http import audience_of, post, raise_for_status
 from notifications.transports.shortening import shorten
 from realtime.exceptions import PermanentError
 
@@ -105,14 +104,13 @@ class WebPushTransport(Transport):
             raise PermanentError(f"the keys of the subscription cannot be used: {error}") from error
 
     def _headers(self, message: Message, endpoint: str) -> dict[str, str]:
-        parts = urlsplit(endpoint)
-        claims = {
-            "sub": self._subject,
-            "aud": f"{parts.scheme}://{parts.netloc}",
-            "exp": int(time.time()) + SIGNATURE_SECONDS,
-        }
+        expires_at = int(time.time()) + SIGNATURE_SECONDS
+        try:
+            signature = self._vapid.sign({"sub": self._subject, "aud": audience_of(endpoint), "exp": expires_at})
+        except VapidException as error:
+            raise PermanentError(f"the endpoint of the subscription cannot be used: {error}") from error
         return {
-            **self._vapid.sign(claims),
+            **signature,
             "content-type": "application/octet-stream",
             "content-encoding": "aes128gcm",
             "ttl": str(self._ttl_seconds),

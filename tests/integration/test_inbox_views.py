@@ -1,7 +1,9 @@
 """The bell, the inbox and their forms, over HTTP."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from notifications.models import Event, Notification
 from notifications.services import mark_archived, mark_read, mark_seen, notify
 from tests.domain import make_users
 
+# What is a link in the server's pages and in the browser; items.test.js reads it too.
+LINKS = json.loads((Path(__file__).parents[1] / "links.json").read_text())
 pytestmark = pytest.mark.django_db
 
 INBOX, BELL, SEEN, READ, ARCHIVE = (f"/notifications/{name}" for name in ("", "bell/", "seen/", "read/", "archive/"))
@@ -285,20 +289,7 @@ class TestSafety:
         assert 'href="/orders/?a=1&amp;b=2"' in page
 
     @pytest.mark.parametrize(
-        ("url", "is_link"),
-        [
-            ("/orders/7", True),
-            ("https://shop.example/", True),
-            ("HTTP://shop.example/", True),
-            ("javascript:alert(1)", False),
-            (" javascript:alert(1)", False),
-            ("java\nscript:alert(1)", False),
-            ("data:text/html,x", False),
-            ("//evil.example/", False),
-            ("/\\evil.example/", False),
-            ("orders/7", False),
-            ("", False),
-        ],
+        ("url", "is_link"), [(url, True) for url in LINKS["links"]] + [(url, False) for url in LINKS["others"]]
     )
     def test_only_paths_and_web_addresses_are_links(
         self, alice: User, browser: Client, url: str, is_link: bool

@@ -185,7 +185,23 @@ def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
             services.add_push_subscription(alice.pk, wrong)
 
 
-@pytest.mark.parametrize("endpoint", ["file:///etc/passwd", "push.example/abc", "https://", "https://x:99999/"])
+NO_ENDPOINTS = ["https://[2606:4700:4700::1111]/abc", "https://[::1", "https://alice:secret@push.example/abc"]
+
+
+@pytest.mark.parametrize("endpoint", NO_ENDPOINTS)
+async def test_an_endpoint_that_cannot_be_signed_for_fails_for_good(alice: User, endpoint: str) -> None:
+    """A row may be older than the check of what browsers bring."""
+    keys = Browser().subscription("")["keys"]
+    await PushSubscription.objects.acreate(user=alice, endpoint=endpoint, p256dh=keys["p256dh"], auth=keys["auth"])
+    (address,) = await sync_to_async(PUSH.find_addresses)(alice)
+    with pytest.raises(PermanentError, match=r"^not ") as failed:
+        await PUSH.send(message(alice), address)
+    assert "secret" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["file:///etc/passwd", "push.example/abc", "https://", "https://x:99999/", *NO_ENDPOINTS]
+)
 def test_an_endpoint_is_a_web_address(alice: User, endpoint: str) -> None:
     """It is said at once, and not at the first notification."""
     with pytest.raises(InvalidPreference, match="the endpoint of the push subscription is not a"):

@@ -56,6 +56,8 @@ BAD = {
     "e is no JSON": ({"e": b"\x00\xff"}, "e is not an envelope"),
     "e is cut off": ({"e": JSON[:-3]}, "e is not an envelope"),
     "e is a list": ({"e": b"[]"}, "e is not an envelope"),
+    "the url in e runs a script": ({"e": msgspec.json.encode(envelope(url="javascript:alert(1)"))}, "the url in e is"),
+    "the url in e leaves the site": ({"e": msgspec.json.encode(envelope(url="/\t/evil.example"))}, "the url in e is"),
     "e lacks a field": ({"e": b'{"id":7}'}, "e is not an envelope"),
     "e has a wrong type": ({"e": JSON.replace(b'"id":7', b'"id":"7"')}, "e is not an envelope"),
     "e has a text that is no UTF-8": ({"e": JSON.replace("ü".encode(), b"\xff")}, "e is not an envelope"),

@@ -10,7 +10,7 @@
  */
 
 import { connect } from "../realtime/client.js";
-import { idOf, insertItem, itemsIn, setState, showTimes, takeOut } from "./items.js";
+import { idOf, insertItem, itemsIn, setState, showTimes, takeOut, withSafeUrl } from "./items.js";
 import { Panel } from "./panel.js";
 import { Tabs } from "./tabs.js";
 import { showToast } from "./toasts.js";
@@ -84,7 +84,8 @@ export class Bell {
       this.#resync(isFirst ? 0 : Math.random() * RESYNC_SPREAD_MS);
       isFirst = false;
     });
-    connection.on("message", (publication) => {
+    connection.on("message", (received) => {
+      const publication = withSafeUrl(received);
       this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });

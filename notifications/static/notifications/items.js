@@ -4,8 +4,11 @@
  * Owns the form of one item and of a list of them. Does not own when one comes or changes (bell.js).
  */
 
-/** A path or a web address; the same pattern is in notifications/inbox.py. */
-const SAFE_HREF = /^(?:\/(?![/\\])|https?:\/\/)/i;
+/**
+ * A path or a web address. Browsers skip tabs and line breaks and read a backslash as a slash, so "/\t/evil.example"
+ * leads to another site: none of them may stand anywhere. notifications/envelope.py has the same pattern.
+ */
+const SAFE_HREF = /^(?:\/(?!\/)|https?:\/\/)[^\x00-\x20\x7f\\]*$/i;
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -23,6 +26,18 @@ const DAY_MS = 24 * HOUR_MS;
  * @returns {boolean}
  */
 export const isSafeHref = (url) => typeof url === "string" && SAFE_HREF.test(url);
+
+/**
+ * A publication as page scripts may have it: any program can publish, so a URL that is no link is left out.
+ *
+ * @template {{data: any}} Publication
+ * @param {Publication} publication
+ * @returns {Publication}
+ */
+export const withSafeUrl = (publication) =>
+  !publication.data?.url || isSafeHref(publication.data.url)
+    ? publication
+    : { ...publication, data: { ...publication.data, url: "" } };
 
 /** @param {Element} item @returns {number} */
 export const idOf = (item) => Number(item.dataset.notificationId);
