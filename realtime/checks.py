@@ -78,7 +78,8 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
     There is a channel layer (E003) that takes its CONFIG (E006), reaches other processes (E004, with DEBUG W001), uses
-    the Redis that REALTIME names (W005), carries offsets (W004), and whose idle connections live (W002).
+    the Redis that REALTIME names (W005), carries offsets (W004), has no option without effect (W008), and whose idle
+    connections live (W002).
     """
     layers = getattr(settings, "CHANNEL_LAYERS", None)
     entry = layers.get("default") if isinstance(layers, Mapping) else None
@@ -98,7 +99,7 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
     if (is_ours or backend.startswith("channels_redis.")) and (refused := _refused(layer, config)):
         return [refused]
     if is_ours:
-        return _check_hosts(config.get("hosts"))
+        return [*_check_hosts(config.get("hosts")), *_check_idle_options(config)]
     messages = [_without_offsets(backend)]
     if backend.startswith("channels_redis.") and _is_cut_when_idle(config.get("hosts")):
         messages.append(
@@ -198,6 +199,18 @@ def _refused(layer: Any, config: Any) -> CheckMessage | None:
         hint = f"{_LAYER_HINT} docs/reference/channel-layer.md has all options."
         return Error(problem, hint=hint, id="realtime.E006")
     return None
+
+
+def _check_idle_options(config: Mapping[str, Any]) -> list[CheckMessage]:
+    return [
+        Warning(
+            f'CHANNEL_LAYERS["default"]["CONFIG"]["{option}"] has no effect on {RedisChannelLayer.__name__}.',
+            hint="A message waits nowhere but at its consumer, within capacity_bytes: leave the option out.",
+            id="realtime.W008",
+        )
+        for option in ("expiry", "random_prefix_length")
+        if config.get(option) is not None
+    ]
 
 
 def _check_hosts(hosts: Any) -> list[CheckMessage]:

@@ -8,8 +8,10 @@ trips, queues without bound, and no longer calls `on_reconnect`. Does not own wh
 """
 
 import asyncio
+import fnmatch
 import functools
 import itertools
+import re
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -51,12 +53,17 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
         prefix: Begins the names that the layer makes. REALTIME["KEY_PREFIX"] comes before it in Redis, unless it is
             part of it already.
-        capacity: The most messages that wait for one consumer; more are dropped and counted.
+        capacity: Messages that may wait for one consumer; no limit by default.
+        channel_capacity: Another capacity for channels whose names match: glob → messages; the first that matches.
+        capacity_bytes: Bytes that may wait for one consumer. Beyond either limit, messages are dropped and counted;
+            what comes in one turn of the event loop is taken whole, as no consumer can have taken any of it yet.
         group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
         on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
             "redis.disconnected"; what is published from then on is missed.
         on_reconnect: Likewise when it is back and everything is subscribed again.
         symmetric_encryption_keys, serializer_format: As for channels_redis; publications are encrypted too.
+        expiry, random_prefix_length: Without effect, as with the parent: a message waits in no place but its consumer.
+            They are taken because channels_redis.core.RedisChannelLayer has them; a system check tells.
 
     Guarantees:
         In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
@@ -76,17 +83,22 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         hosts: Sequence[Any] | None = None,
         *,
         prefix: str = DEFAULT_PREFIX,
-        capacity: int = 100,
+        capacity: int | None = None,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        capacity_bytes: int = 16_777_216,
         group_expiry: float = 86_400,
         on_disconnect: str | None = None,
         on_reconnect: str | None = None,
         symmetric_encryption_keys: Sequence[str] | None = None,
         serializer_format: str = "msgpack",
+        expiry: float | None = None,
+        random_prefix_length: int | None = None,
     ) -> None:
         super().__init__(symmetric_encryption_keys=symmetric_encryption_keys, serializer_format=serializer_format)
         self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
         self.prefix = prefix
-        self.capacity = capacity
+        self.capacity, self.capacity_bytes = capacity, capacity_bytes
+        self._capacities = [(_compiled(name), number) for name, number in (channel_capacity or {}).items()]
         self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         key_prefix = conf.get_settings().key_prefix
@@ -104,7 +116,13 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     # The channel layer ------------------------------------------------------------------------------------------------
 
     async def new_channel(self, prefix: str = "specific.") -> str:
-        """A new name that messages can be sent to from now on, for one consumer of this event loop."""
+        """
+        A new name that messages can be sent to from now on, for one consumer of this event loop.
+
+        Raises:
+            redis.TimeoutError: Redis did not subscribe it within five seconds. `receive` and `group_add` raise it too,
+                where they have to subscribe.
+        """
         channel: str = await self._get_layer().new_channel(prefix)
         return channel
 
@@ -113,8 +131,13 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         Send a message to whoever receives from the channel.
 
         Raises:
-            TypeError: The name is not allowed, or the message is no dict or has something in it that cannot be sent.
+            TypeError: The name is not allowed, or the message is no dict or has something in it that cannot be sent, or
+                that its receivers could not read.
             redis.RedisError, OSError: Redis did not answer; whether it was sent is not known.
+
+        Guarantees:
+            Messages reach Redis in the order of the calls, also of those that run at the same time, on one event loop
+            and host. A call that is cancelled may have been sent.
         """
         await self._get_layer().send(self._checked_channel(channel), _checked(message))
 
@@ -210,6 +233,28 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         _names.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
         return name
 
+    def capacity_of(self, channel: str) -> int | None:
+        """The most messages that may wait for the consumer of a channel; None for no limit."""
+        for pattern, capacity in self._capacities:
+            if pattern.match(channel):
+                return capacity
+        return self.capacity
+
+    def serialize(self, message: Any) -> bytes:
+        """
+        As the parent, and refused here if no receiver could read it.
+
+        Raises:
+            TypeError: Something in it cannot be sent.
+        """
+        try:
+            # With msgpack a key that is a number is written, and refused when it is read.
+            self._serializer.from_bytes(self._serializer.as_bytes(message))
+        except Exception as error:
+            raise TypeError(f"this message cannot be sent: {error}: {message!r:.200}") from error
+        payload: bytes = super().serialize(message)
+        return payload
+
     def deserialize(self, message: Any) -> Any:
         """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
         return dict(message) if isinstance(message, dict) else super().deserialize(message)
@@ -242,6 +287,16 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             weakref.finalize(self, client.close)
         return clients
 
+    def __getattr__(self, name: str) -> Any:
+        """What the parent has on each event loop, such as `channels`; elsewhere there is nothing of that name."""
+        if not name.startswith("_"):
+            try:
+                return getattr(self._get_layer(), name)
+            except RuntimeError:
+                # No event loop runs in this thread.
+                pass
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def _get_layer(self) -> LoopLayer:
         loop = asyncio.get_running_loop()
         layer: LoopLayer | None = self._layers.get(loop)
@@ -250,6 +305,10 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             # Closing the loop flushes the layer first.
             _wrap_close(self, loop)
         return layer
+
+
+def _compiled(name: str | re.Pattern[str]) -> re.Pattern[str]:
+    return name if isinstance(name, re.Pattern) else re.compile(fnmatch.translate(name))
 
 
 def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:

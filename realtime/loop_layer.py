@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import redis.exceptions
 from channels_redis.pubsub import RedisPubSubLoopLayer
 
 from realtime import connections
 from realtime.history import HistoryReader
 from realtime.hub import Hub
+from realtime.layer_queues import Inbox, Sender
 from realtime.multiplexer import Multiplexer
 from realtime.publications import MARK, History, parse
 from realtime.subscriptions import Attachment
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["LoopLayer"]
 
 logger = logging.getLogger(__name__)
+
+# A channel or group that is not subscribed by then fails its consumer, which would wait for ever otherwise.
+SUBSCRIBE_TIMEOUT_SECONDS = 5.0
 
 
 class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
@@ -40,12 +45,15 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         self._layer = layer
         self._now = asyncio.get_running_loop().time
         # What waits for each consumer, by channel.
-        self.channels: dict[str, _Inbox] = {}
+        self.channels: dict[str, Inbox] = {}
         # By the group's name with the prefix: the channels in it, and until when, by the event loop's clock.
         self.groups: dict[str, dict[str, float]] = {}
         # The parent's methods find the host of a name here too.
         self.shards = self._shards = [_Shard(number, self) for number in range(len(layer.hosts))]
         self.hub = Hub(self, crypter=layer.crypter)
+        # Counts the turns of the event loop in which messages came.
+        self._turn = 0
+        self._turn_ends = False
 
     def shard(self, topic: str) -> "_Shard":
         """The host that a topic lives on."""
@@ -112,8 +120,8 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
     async def _subscribe_to_channel(self, channel: str) -> None:
         await self._open_inbox(channel)
 
-    async def _open_inbox(self, channel: str) -> "_Inbox":
-        inbox = self.channels[channel] = _Inbox(self._layer.capacity)
+    async def _open_inbox(self, channel: str) -> "Inbox":
+        inbox = self.channels[channel] = Inbox(self._layer.capacity_of(channel), self._layer.capacity_bytes)
         try:
             await self._get_shard(channel).subscribe(channel)
         except BaseException:
@@ -121,7 +129,7 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
             raise
         return inbox
 
-    def _close_inbox(self, channel: str, inbox: "_Inbox") -> None:
+    def _close_inbox(self, channel: str, inbox: "Inbox") -> None:
         """Nobody receives any more; unless somebody does, or the name has been given away since."""
         if inbox.reader_count or self.channels.get(channel) is not inbox:
             return
@@ -144,6 +152,9 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
     def take(self, name: str, payloads: list[bytes]) -> None:
         """Queue messages for the consumers of a channel or a group."""
+        if not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
         messages = [each for payload in payloads if (each := self._open(payload)) is not None]
         if name in self.channels:
             self._put(name, messages)
@@ -154,6 +165,10 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
                 self._put(channel, messages)
             else:
                 self._leave(name, channel)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self._turn += 1
 
     def tell(self, message_type: str | None) -> None:
         """Queue a message without content for every consumer."""
@@ -177,11 +192,11 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
     def _put(self, channel: str, messages: Sequence[Any]) -> None:
         inbox = self.channels[channel]
-        taken_count = min(len(messages), inbox.maxsize - inbox.qsize())
-        for message in messages[:taken_count]:
+        if inbox.is_full(self._turn):
+            self._count_dropped(channel, len(messages))
+            return
+        for message in messages:
             inbox.put_nowait(message)
-        if taken_count < len(messages):
-            self._count_dropped(channel, len(messages) - taken_count)
 
     def _count_dropped(self, channel: str, count: int) -> None:
         before = self._layer.dropped_count
@@ -189,22 +204,12 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         if before.bit_length() < self._layer.dropped_count.bit_length():
             # About 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
             logger.warning(
-                "the consumer of %s holds %d messages and gets no more (dropped so far in this process: %d)",
+                "the consumer of %s is too slow: %d messages wait for it, and what comes is dropped "
+                "(dropped so far in this process: %d)",
                 channel,
-                self._layer.capacity,
+                self.channels[channel].qsize(),
                 self._layer.dropped_count,
             )
-
-
-class _Inbox(asyncio.Queue[Any]):
-    """What waits for a consumer, and who it is."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        # How many wait for a message.
-        self.reader_count = 0
-        # The keys of its groups in `LoopLayer.groups`.
-        self.groups: set[str] = set()
 
 
 class _Shard:
@@ -217,13 +222,14 @@ class _Shard:
         timeout_seconds = connections.CALLER_TIMEOUT_SECONDS
         self.publisher = connections.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
         self.histories = HistoryReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
+        self._sender = Sender(self.publisher)
         self._reader = connections.async_reader(host)
         self._multiplexer: Multiplexer | None = None
         # By name within Channels, for consumers.
         self._attachments: dict[str, Attachment] = {}
 
     async def publish(self, channel: str, message: bytes) -> None:
-        await self.publisher.publish(self._redis_name(channel), message)
+        await self._sender.publish(self._redis_name(channel), message)
 
     async def subscribe(self, channel: str) -> None:
         attachment = self._attachments.get(channel)
@@ -233,7 +239,13 @@ class _Shard:
                 on_payloads=lambda payloads: self._loop_layer.take(channel, payloads),
                 on_gap=lambda: None,
             )
-        await attachment.ready()
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS):
+                await attachment.ready()
+        except TimeoutError as error:
+            raise redis.exceptions.TimeoutError(
+                f"{channel} could not be subscribed within {SUBSCRIBE_TIMEOUT_SECONDS:g} s: Redis is unavailable"
+            ) from error
 
     def unsubscribe(self, channel: str) -> None:
         attachment = self._attachments.pop(channel, None)

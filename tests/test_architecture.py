@@ -37,7 +37,18 @@ REALTIME_LAYERS = (
     {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},
     {"sinks", "sockets", "audience", "live_topic", "hub"},
     # The edge: Django, Channels, uvicorn.
-    {"conf", "topics", "loop_layer", "layer", "publisher", "authentication", "origins", "sessions", "consumers"}
+    {
+        "conf",
+        "topics",
+        "layer_queues",
+        "loop_layer",
+        "layer",
+        "publisher",
+        "authentication",
+        "origins",
+        "sessions",
+        "consumers",
+    }
     | {"routing", "server", "backpressure", "checks", "apps", "management"},
 )
 ROOMS_MAY_IMPORT = {

@@ -230,17 +230,8 @@ class ConsumerGroup:
         return int(moved_count)
 
     async def trim(self) -> int:
-        """
-        Remove what all groups have finished, and return how many entries that were.
-
-        Guarantees:
-            Removes nothing while one of `groups` is missing. Such a group is made again, from the first entry, so that it
-            gets what it had not finished.
-        """
-        removed_count = int(await _TRIM.arun(self._redis, [self._keys.stream], self._groups))
-        if removed_count < 0:
-            await self._create_again("a group")
-        return max(0, removed_count)
+        """Remove what all groups have finished, and return how many entries that were."""
+        return int(await _TRIM.arun(self._redis, [self._keys.stream], ()))
 
     # Tools -----------------------------------------------------------------------------------------------------------
 
@@ -276,16 +267,13 @@ class ConsumerGroup:
             # In a script it stands somewhere in the text.
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
-        await self._create_again(f"the group {self.group}")
-        return await script.arun(client, names, values)
-
-    async def _create_again(self, missing: str) -> None:
         await self.create()
         logger.warning(
-            "%s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
-            missing,
+            "the group %s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
+            self.group,
             self._keys.stream,
         )
+        return await script.arun(client, names, values)
 
 
 def _ms(seconds: float) -> int:
