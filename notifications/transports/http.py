@@ -1,7 +1,8 @@
 """
 One POST to an address that somebody else chose.
 
-Owns which addresses may be reached and what a status means. Does not own what is posted (webhook, web push).
+Owns which addresses may be reached and what a status means. Does not own finding the addresses of a name (names) nor
+what is posted (webhook, web push).
 
 A URL from a user must not make this server talk to what only this server reaches (server-side request forgery). So the
 name is resolved here, addresses that are not public are left out, and the connection goes to the very address that was
@@ -20,14 +21,15 @@ import email.utils
 import functools
 import ipaddress
 import math
-import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
 from django.utils import timezone
 
+from notifications.transports.names import resolver
+from notifications.transports.silence import Silences
 from realtime.exceptions import PermanentError, Retry
 
 __all__ = ["Answer", "audience_of", "check_url", "is_public", "post", "raise_for_status"]
@@ -37,6 +39,10 @@ ANSWER_LIMIT_BYTES = 4096
 ANSWER_LIMIT = 300
 # Addresses of one name that are tried.
 CONNECT_LIMIT = 3
+# The part of a call's time after which it counts as silent.
+OWN_PART = 0.95
+# Silences in a row that change nothing.
+SILENCES_ALLOWED = 2
 # 4xx that say "not now" rather than "never".
 TEMPORARY_STATUSES = {408, 425, 429}
 # What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
@@ -58,6 +64,8 @@ _SPECIAL = tuple(
 # Where IPv6 addresses carry IPv4 ones: 6to4, NAT64.
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# By URL: another one of the same host may be somebody else's, and answer.
+_silences = Silences(allowed=SILENCES_ALLOWED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +80,43 @@ class Answer:
 
 
 async def post(
-    url: str, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, allow_private: bool
+    url: str, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, allow_private: bool, user: Hashable
 ) -> Answer:
     """
     POST `content` to `url`.
 
     Args:
         allow_private: Whether addresses that are not public may be reached: for receivers of one's own.
+        user: On whose behalf: what one user's addresses may take at a time is bounded.
 
     Raises:
         PermanentError: The URL is none, or leads to an address that is not public.
+        PutAside: It was silent several times in a row, and is not asked for a while.
         httpx.HTTPError, OSError: It was not reached, or did not answer.
     """
     check_url(url)
     target = httpx.URL(url)
     # As it goes over the wire: a name in other letters is in ASCII here.
     host = target.raw_host.decode("ascii")
-    addresses = await _resolve(
-        host, target.port or (443 if target.scheme == "https" else 80), allow_private=allow_private
-    )
+    _silences.check(url, host)
+    port = target.port or (443 if target.scheme == "https" else 80)
+    addresses = await _resolve(host, port, allow_private=allow_private, user=user)
+    try:
+        # A little less than the caller waits, so that it is known here that time was up.
+        async with asyncio.timeout(timeout_seconds * OWN_PART):
+            answer = await _post_to(addresses, target, content, headers, timeout_seconds=timeout_seconds)
+    except (TimeoutError, httpx.TimeoutException):
+        _silences.note_silence(url)
+        raise
+    _silences.note_answer(url)
+    return answer
+
+
+async def _post_to(
+    addresses: Sequence[str], target: httpx.URL, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float
+) -> Answer:
+    """To the first of the addresses that takes a connection."""
+    host = target.raw_host.decode("ascii")
     last: Exception | None = None
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncHTTPTransport(trust_env=False, verify=_tls(), limits=limits) as transport:
@@ -199,13 +225,11 @@ def _headers_for(target: httpx.URL) -> dict[str, str]:
     return found
 
 
-async def _resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
-    loop = asyncio.get_running_loop()
+async def _resolve(host: str, port: int, *, allow_private: bool, user: Hashable) -> list[str]:
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        addresses = await resolver.resolve(host, port, user=user)
     except UnicodeError as error:
         raise PermanentError(f"{host[:100]!r} is not the name of a host") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = addresses if allow_private else [address for address in addresses if is_public(address)]
     if addresses and not allowed:
         raise PermanentError(f"{host} is not a public address")

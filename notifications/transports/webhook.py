@@ -24,6 +24,8 @@ __all__ = ["WebhookTransport"]
 
 # What the specification asks of a secret, in bytes.
 SECRET_BYTES = range(24, 65)
+# The key of the project's own receiver among a recipient's addresses.
+PROJECT_KEY = "project"
 
 
 class WebhookTransport(Transport):
@@ -64,7 +66,7 @@ class WebhookTransport(Transport):
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """The project's receiver, and the recipient's own."""
-        own = [Address(key="project", value=(self._url, self._secret))] if self._url else []
+        own = [Address(key=PROJECT_KEY, value=(self._url, self._secret))] if self._url else []
         return own + [
             Address(key=str(destination.pk), value=(destination.address, destination.secret))
             for destination in destinations_of(recipient, self.name)
@@ -85,7 +87,15 @@ class WebhookTransport(Transport):
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": Webhook(secret).sign(message.key, now, body.decode()),
         }
-        answer = await post(url, body, headers, timeout_seconds=self.timeout_seconds, allow_private=self._allow_private)
+        answer = await post(
+            url,
+            body,
+            headers,
+            timeout_seconds=self.timeout_seconds,
+            allow_private=self._allow_private,
+            # What is everybody's has a bound of its own.
+            user=None if address.key == PROJECT_KEY else message.recipient.pk,
+        )
         raise_for_status(answer)
         return answer.text
 

@@ -88,6 +88,7 @@ class WebPushTransport(Transport):
             self._headers(message, subscription.endpoint),
             timeout_seconds=self.timeout_seconds,
             allow_private=self._allow_private,
+            user=message.recipient.pk,
         )
         if answer.status in GONE_STATUSES:
             await PushSubscription.objects.filter(pk=subscription.pk).adelete()
