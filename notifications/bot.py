@@ -48,9 +48,10 @@ async def send_message(user_id: Any, message: str) -> None:
 
     Whatever the message says, it is one line, and nothing in it controls a terminal.
     """
-    text = "".join(letter if letter.isprintable() else _escape(letter) for letter in message)
+    line = f"user {user_id}: {message}"
+    text = "".join(letter if letter.isprintable() else _escape(letter) for letter in line)
     # A pipe that nobody reads must not hold up the event loop, and with it the leases.
-    await asyncio.get_running_loop().run_in_executor(_printer, _print, f"user {user_id}: {text}\n")
+    await asyncio.get_running_loop().run_in_executor(_printer, _print, f"{text}\n")
 
 
 class Bot:

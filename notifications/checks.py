@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import connections, models, router
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
@@ -20,13 +20,19 @@ from notifications.conf import NotificationsSettings, load_settings
 from notifications.inbox_page import find_base, has_room
 from notifications.kinds import all_kinds
 from notifications.models import Event
+from notifications.recipients import key_field
 from notifications.transactions import LOCKING_MODES
 from notifications.transports.registry import load_transport
 
-__all__ = ["check_inbox_page", "check_installed_apps", "check_settings", "check_sqlite"]
+__all__ = ["check_inbox_page", "check_installed_apps", "check_settings", "check_sqlite", "check_user_model"]
 
 
 _TAG = "notifications"
+# Their values have several texts, or another one after a round trip through some database.
+_REFUSED_KEYS = (
+    *(models.DecimalField, models.FloatField, models.BooleanField, models.BinaryField, models.JSONField),
+    *(models.DateField, models.TimeField, models.DurationField),
+)
 
 
 @register(_TAG)
@@ -51,6 +57,22 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
     return [*_check_transports(values), *_check_names(values), *_check_hooks(values)]
+
+
+@register(_TAG)
+def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Users have a primary key that stays the same as text (E007)."""
+    key = key_field()
+    if not isinstance(key, _REFUSED_KEYS):
+        return []
+    return [
+        Error(
+            f"The primary key of {key.model._meta.label} is a {type(key).__name__}, whose values have no text that "
+            "always stays the same: what is on its way to a user could not be told to be theirs.",
+            hint="Users need a key that is a number without a fraction, a text or a UUID.",
+            id="notifications.E007",
+        )
+    ]
 
 
 @register(_TAG)

@@ -24,7 +24,8 @@ DATABASE_AWAY = (OperationalError, InterfaceError)
 REDIS_AWAY = (redis.RedisError,)
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
-_USER_LIMIT_BYTES = 255
+# More than a database takes as a key.
+_USER_LIMIT_BYTES = 4_096
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
@@ -54,8 +55,11 @@ def read_entry(entry: Entry) -> StreamedNotification:
         raise EntryRejected(f"the field {error.args[0].decode()} is missing") from None
     if not _ID.fullmatch(raw_id):
         raise EntryRejected("n is not the id of a notification")
-    user_id = raw_user.decode(errors="replace")
-    if not 0 < len(raw_user) <= _USER_LIMIT_BYTES or not user_id.isprintable() or "\ufffd" in user_id:
+    try:
+        user_id = raw_user.decode()
+    except UnicodeDecodeError:
+        user_id = ""
+    if not user_id or len(raw_user) > _USER_LIMIT_BYTES:
         raise EntryRejected("u is not the id of a user")
     if len(raw_envelope) > ENVELOPE_LIMIT_BYTES:
         raise EntryRejected(f"e has {len(raw_envelope)} bytes, the limit is {ENVELOPE_LIMIT_BYTES}")

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import msgspec
 import redis.asyncio
-from django.contrib.auth import get_user_model
-from django.db.models import AutoField, IntegerField
+from django.db.models import IntegerField
 
 from notifications import services
 from notifications.exceptions import InvalidNotification, InvalidRecipient, UnknownRecipients
 from notifications.handlers import DATABASE_AWAY
+from notifications.recipients import key_field
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
@@ -61,7 +61,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a program publishes, as a JSON object. Other fields do nothing, which is said: see `other_fields`."""
 
     # The recipient's primary key: a text only where the user model has keys that are no numbers.
-    user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=255)]
+    user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=4_096)]
     message: str
     kind: str = "info"
     title: str = ""
@@ -234,7 +234,7 @@ _FIELDS = frozenset(Request.__struct_fields__)
 
 @functools.cache
 def _user_ids_are_numbers() -> bool:
-    return isinstance(get_user_model()._meta.pk, IntegerField | AutoField)
+    return isinstance(key_field(), IntegerField)
 
 
 def _one_line(text: str) -> str:

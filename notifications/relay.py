@@ -6,7 +6,6 @@ the stream (realtime.streams), the channel layer nor the tables (services).
 """
 
 import asyncio
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from notifications import services
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, StreamedNotification, outages, read_entry
-from realtime.exceptions import EntryRejected, Unavailable
+from realtime.exceptions import Unavailable
 from realtime.history import Outgoing
 from realtime.layer import RedisChannelLayer
 from realtime.streams import Entry
@@ -24,8 +23,6 @@ from realtime.topics import history_of, resolve, user_topic
 
 __all__ = ["Relay"]
 
-# What Channels accepts as the name of a group.
-_GROUP = re.compile(r"[A-Za-z0-9._-]{1,99}")
 # Users whose notifications are sent at a time.
 LANES = 16
 # A channel layer that does not answer for so long is away; most have no timeout of their own.
@@ -62,7 +59,7 @@ class Relay:
             EntryRejected: One of them is malformed; nothing was sent.
             Unavailable: The channel layer or the database is away; what was sent is not sent again.
         """
-        read = [(entry, self._read(entry)) for entry in entries]
+        read = [(entry, read_entry(entry)) for entry in entries]
         # What is on the stream again for the bot alone was sent to browsers before.
         read = [(entry, notification) for entry, notification in read if notification.only in ("", "relay")]
         by_user: dict[str, list[tuple[bytes, StreamedNotification]]] = {}
@@ -77,12 +74,6 @@ class Relay:
             await database_sync_to_async(services.mark_relayed)([each.notification_id for _, each in read])
         for entry, _ in read:
             self._sent.pop(entry.id, None)
-
-    def _read(self, entry: Entry) -> StreamedNotification:
-        notification = read_entry(entry)
-        if not _GROUP.fullmatch(user_topic(notification.user_id)):
-            raise EntryRejected(f"{user_topic(notification.user_id)!r} cannot be the name of a channel-layer group")
-        return notification
 
     async def _publish(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
         """All in one round trip, with offsets and history; each entry once, also after a relay has died on it."""

@@ -128,9 +128,16 @@ def decode(line: bytes | str) -> AnyFrame:
         raise FrameRefused(code="bad_json", detail=str(problem)[:_DETAIL_CHARACTERS]) from None
 
 
-def hello(user_id: object) -> bytes:
-    """The first frame: who the server takes the client for, and how often to ping."""
-    return _encode({"type": "hello", "user_id": user_id, "ping_seconds": PING_SECONDS})
+def hello(user_id: object, topic: str) -> bytes:
+    """
+    The first frame: who the server takes the client for, that user's own topic, and how often to ping.
+
+    Args:
+        user_id: The primary key. A number that a browser cannot hold, and what JSON has no type for, is told as text.
+    """
+    if not isinstance(user_id, int) or abs(user_id) > _NUMBER_LIMIT:
+        user_id = str(user_id)
+    return _encode({"type": "hello", "user_id": user_id, "topic": topic, "ping_seconds": PING_SECONDS})
 
 
 def subscribed(topic: str, position: Position, *, recovered: bool) -> bytes:

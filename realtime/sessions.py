@@ -234,7 +234,8 @@ class ClientSession:
             return
         _counters.open_of_user[self._user.pk] += 1
         self._is_counted = True
-        await self._join(topics.user_topic(self._user.pk), since, preface=protocol.hello(self._user.pk))
+        topic = topics.user_topic(self._user.pk)
+        await self._join(topic, since, preface=protocol.hello(self._user.pk, topic))
 
     async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
         try:

@@ -6,6 +6,7 @@ Owns the registry: each app's `topics.py` declares `Topic` subclasses, and they 
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ __all__ = ["Topic", "TopicMatch", "history_of", "may_subscribe", "resolve", "use
 
 # A topic is a channel-layer group, and Channels takes no other names.
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,99}")
+# What is left of it for a user's key, and a key that stands in it as it is.
+_KEY_CHARACTERS = 94
+_PLAIN_KEY = re.compile(rf"(?!\.)[A-Za-z0-9_.\-]{{1,{_KEY_CHARACTERS}}}")
+# Bytes of other keys that are escaped: what a topic may not contain, a dot at the beginning, and what escapes.
+_ESCAPED = re.compile(rb"[^A-Za-z0-9.\-]|\A\.")
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
 # In order of declaration; the first that matches decides.
@@ -97,8 +103,27 @@ class TopicMatch:
 
 
 def user_topic(user_id: object) -> str:
-    """The topic of one user: `user.42`. Only that user's own connections are subscribed to it."""
-    return f"user.{user_id}"
+    """
+    The topic of one user: `user.42`. Only that user's own connections are subscribed to it.
+
+    Args:
+        user_id: The primary key, or its text.
+
+    Guarantees:
+        Two users never have the same topic, and a user has the same one for ever. A key whose text a topic may contain
+        stands in it as it is. Another one, or one that begins with a dot, stands behind a dot, each byte that a topic
+        may not contain as `_` and two digits: `user..alice_40example.com`. What would be too long is hashed.
+    """
+    text = str(user_id)
+    return f"user.{text if _PLAIN_KEY.fullmatch(text) else _escaped_key(text)}"
+
+
+def _escaped_key(text: str) -> str:
+    escaped = _ESCAPED.sub(lambda found: b"_%02X" % found[0][0], text.encode()).decode()
+    if len(escaped) < _KEY_CHARACTERS:
+        return f".{escaped}"
+    # Behind two dots, as no escaped key begins with one.
+    return f"..{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def resolve(name: str) -> TopicMatch | None:
@@ -128,7 +153,7 @@ class UserTopic(Topic):
 
     async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
         """Its user, nobody else."""
-        return str(user.pk) == str(parameters["user_id"])
+        return user.pk is not None and user_topic(user.pk) == f"user.{parameters['user_id']}"
 
 
 async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:

@@ -35,7 +35,7 @@ class FakeWebSocket {
   hello(fields = {}, position = {}) {
     this.readyState = 1;
     const hello = { type: "hello", user_id: 42, ping_seconds: 25, ...fields };
-    this.frames(hello, subscribed(`user.${hello.user_id}`, position));
+    this.frames(hello, subscribed(hello.topic ?? `user.${hello.user_id}`, position));
   }
 
   /** What was sent since the last call. */

@@ -102,6 +102,15 @@ test("another user's hello is another topic, from its beginning", () => {
   assert.deepEqual(heard, ["resync", "resync", 17]);
 });
 
+test("the user's own topic is what the server says that it is", () => {
+  const { browser, heard } = opened();
+  browser.socket.lost();
+  browser.clock.pass(500);
+  browser.socket.hello({ user_id: "a@b", topic: "user..a_40b" }, { offset: 16 });
+  browser.socket.frames(message(17, "user.a@b"), message(17, "user..a_40b"));
+  assert.deepEqual(heard, ["resync", "resync", 17]);
+});
+
 test("a hole is asked for once, and filled without loss or repeat", () => {
   const { browser, heard } = opened();
   browser.socket.frames(message(17), message(20), message(21));

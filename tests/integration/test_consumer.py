@@ -34,7 +34,7 @@ async def test_a_signed_in_user_is_greeted(connect: Connect, alice: User) -> Non
     client = await connect(alice)
     await client.accepted()
     hello, subscribed = [json.loads(line) for line in (await client.receive_from(5)).split("\n")]
-    assert hello == {"type": "hello", "user_id": alice.pk, "ping_seconds": 25}
+    assert hello == {"type": "hello", "user_id": alice.pk, "topic": f"user.{alice.pk}", "ping_seconds": 25}
     position = {"offset": subscribed.pop("offset"), "epoch": subscribed.pop("epoch")}
     assert subscribed == {"type": "subscribed", "topic": f"user.{alice.pk}", "recovered": False}
     assert (await tell(alice, "one")).offset == position["offset"] + 1

@@ -11,10 +11,12 @@ from realtime.publications import Position
 
 
 def test_hello_says_who_and_how_often_to_ping() -> None:
-    """The user's primary key keeps its JSON type; a UUID becomes a string."""
-    assert json.loads(protocol.hello(42)) == {"type": "hello", "user_id": 42, "ping_seconds": 25}
-    key = uuid.uuid4()
-    assert json.loads(protocol.hello(key))["user_id"] == str(key)
+    """A number stays one where browsers can hold it; any other primary key becomes a text."""
+    expected = {"type": "hello", "user_id": 42, "topic": "user.42", "ping_seconds": 25}
+    assert json.loads(protocol.hello(42, "user.42")) == expected
+    for key in (uuid.uuid4(), 2**53, -(2**53), 'a"b'):
+        assert json.loads(protocol.hello(key, "user.x"))["user_id"] == str(key)
+    assert json.loads(protocol.hello(2**53 - 1, "user.x"))["user_id"] == 2**53 - 1
 
 
 @pytest.mark.parametrize("recovered", [True, False])

@@ -1,6 +1,7 @@
 """Families of topics: their patterns, who may hear them, what is kept."""
 
 import asyncio
+import hashlib
 import threading
 import uuid
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from project.demo.topics import News
 from realtime import topics
 from realtime.history import HistoryPolicy
-from realtime.topics import Topic, history_of, may_subscribe, resolve, user_topic
+from realtime.topics import Topic, UserTopic, history_of, may_subscribe, resolve, user_topic
 
 ALICE = User(pk=42, username="alice")
 
@@ -179,6 +182,54 @@ def test_a_users_topic_is_theirs_alone() -> None:
     match = resolve(user_topic(key))
     assert match is not None
     assert asyncio.run(may_subscribe(match, User(pk=key)))
+
+
+KEYS = st.one_of(
+    st.text(min_size=1), st.text("aB1._-é@", min_size=1, max_size=4), st.text("aé", min_size=60, max_size=120)
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "topic"),
+    [
+        (42, "user.42"),
+        (-1, "user.-1"),
+        (2**63 - 1, "user.9223372036854775807"),
+        (uuid.UUID(int=1), "user.00000000-0000-0000-0000-000000000001"),
+        ("plain_name.1-x", "user.plain_name.1-x"),
+        ("x" * 94, f"user.{'x' * 94}"),
+        ("alice@example.com", "user..alice_40example.com"),
+        ("a_b@c", "user..a_5Fb_40c"),
+        (".hidden", "user.._2Ehidden"),
+        ("é", "user.._C3_A9"),
+        ("", "user.."),
+    ],
+)
+def test_a_users_topic_shows_the_key(key: object, topic: str) -> None:
+    """As it is, where a topic may contain it; names on the wire, so that they stay as they are."""
+    assert user_topic(key) == topic
+
+
+@given(st.lists(KEYS, max_size=20))
+@example(["a@b", ".a_40b", "a_40b", "..a_40b"])
+@example(["x" * 95, "x" * 94, hashlib.sha256(b"x" * 95).hexdigest(), f"..{hashlib.sha256(b'x' * 95).hexdigest()}"])
+def test_every_user_has_a_topic_of_their_own(keys: list[str]) -> None:
+    """Whatever their key is made of, it is a topic that the family knows and that nobody else has."""
+    topics = {key: user_topic(key) for key in keys}
+    assert len(set(topics.values())) == len(topics)
+    for key, topic in topics.items():
+        match = resolve(topic)
+        assert match is not None
+        assert match.family is UserTopic
+        assert asyncio.run(may_subscribe(match, User(pk=key)))
+        assert not asyncio.run(may_subscribe(match, User(pk=f"{key}x")))
+
+
+def test_nobody_is_no_user_of_that_name() -> None:
+    """A visitor who is not signed in has no key, and "None" is one."""
+    match = resolve(user_topic("None"))
+    assert match is not None
+    assert not asyncio.run(may_subscribe(match, AnonymousUser()))
 
 
 def test_the_demo_declares_news_for_everybody_who_is_signed_in() -> None:

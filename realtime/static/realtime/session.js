@@ -142,7 +142,8 @@ export class Session {
       this.#emit("error", { code: "other_user", detail: `this page is of user ${this.#user}` });
       return this.close();
     }
-    const own = `user.${frame.user_id}`;
+    // A server of an earlier release does not say it.
+    const own = frame.topic ?? `user.${frame.user_id}`;
     if (own !== this.#own) {
       this.#topics.delete(this.#own);
       this.#own = own;
