@@ -9,6 +9,7 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from notifications.admin.history import BoundedPaginator
+from realtime.admin import disconnect_users
 
 __all__ = ["GroupAdmin", "UserAdmin"]
 
@@ -26,6 +27,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     change_password_form = AdminPasswordChangeForm
     paginator = BoundedPaginator
     show_full_result_count = False
+    actions = (disconnect_users,)
 
 
 @admin.register(Group)

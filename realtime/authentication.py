@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from asgiref.sync import sync_to_async
-from channels.db import aclose_old_connections
+from channels.db import aclose_old_connections, database_sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.backends import ModelBackend
@@ -33,12 +33,13 @@ from realtime import protocol
 from realtime.close_codes import CloseCode
 from realtime.outage import Outage
 
-__all__ = ["SessionUsers", "users_of"]
+__all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
 
 logger = logging.getLogger(__name__)
 
-# What Django raises when the database is away; shared by all connections of the process.
-_AWAY = (OperationalError, InterfaceError)
+# What Django raises when the database is away.
+AWAY = (OperationalError, InterfaceError)
+# Shared by all connections of the process.
 _outage = Outage("the database for the sessions of clients")
 
 # Sessions looked up in one hop; what is beyond waits for the next.
@@ -60,7 +61,7 @@ class SessionUsers:
         self.application = application
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        cookies = _cookies(scope["headers"])
+        cookies = _cookies(scope.get("headers") or ())
         store = import_module(settings.SESSION_ENGINE).SessionStore
         key = cookies.get(settings.SESSION_COOKIE_NAME, "")
         # PostgreSQL takes no NUL, and would make a stranger's cookie a failure of ours.
@@ -72,7 +73,7 @@ class SessionUsers:
             return
         try:
             user = await _Desk.of_loop().user_of(session)
-        except _AWAY as error:
+        except AWAY as error:
             _outage.begin(error)
             await receive()
             await send(protocol.accept(scope))
@@ -80,6 +81,46 @@ class SessionUsers:
             return
         _outage.over()
         await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)
+
+
+async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
+    """
+    Whom sessions belong to now, in their order: AnonymousUser where one has ended; None where one cannot be read.
+
+    They are looked up as those of new connections are, and together with them. Raises what the database raises.
+    """
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    # Each once: a browser without shared connections has one a tab.
+    unique = list(dict.fromkeys(session_keys))
+    desk = _Desk.of_loop()
+    found = await asyncio.gather(*(desk.user_of(store(key)) for key in unique), return_exceptions=True)
+    users = dict(zip(unique, found, strict=True))
+    for error in found:
+        if isinstance(error, AWAY):
+            raise error
+        if isinstance(error, BaseException):
+            logger.warning("a session cannot be read; its connections stay for now", exc_info=error)
+    return [None if isinstance(user := users[key], BaseException) else user for key in session_keys]
+
+
+async def fresh_users(users: Sequence[Any]) -> list[Any]:
+    """
+    These accounts as they are now, for connections that no session let in; AnonymousUser for one that is gone, or has
+    another password.
+    """
+    fresh: list[Any] = await database_sync_to_async(_read_anew)(users)
+    return fresh
+
+
+def _read_anew(users: Sequence[Any]) -> list[Any]:
+    rows = get_user_model()._default_manager.in_bulk({user.pk for user in users})
+    return [
+        row
+        if (row := rows.get(user.pk)) is not None
+        and (not hasattr(user, "get_session_auth_hash") or _is_verified(row, user.get_session_auth_hash()))
+        else AnonymousUser()
+        for user in users
+    ]
 
 
 def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -133,7 +174,7 @@ class _Desk:
             users = await sync_to_async(users_of)([session for session, _ in batch])
         except Exception as error:
             await _close_old_connections()
-            if len(batch) > 1 and not isinstance(error, _AWAY):
+            if len(batch) > 1 and not isinstance(error, AWAY):
                 # One of them is at fault; the others are not to suffer for it.
                 for each in batch:
                     await self._look_up([each])

@@ -15,10 +15,16 @@ class CloseCode(IntEnum):
     SLOW = 4000
     RESTART = 4001
     REDIS_LOST = 4002
+    AGED = 4003
+    PASSWORD_CHANGED = 4004
+    SESSION_ENDED = 4005
     UNAUTHORISED = 4500
     FORBIDDEN_ORIGIN = 4501
     TOO_MANY_CONNECTIONS = 4502
     PROTOCOL_ERROR = 4503
+    SIGNED_OUT = 4504
+    DEACTIVATED = 4505
+    DISCONNECTED = 4506
 
     @property
     def is_final(self) -> bool:

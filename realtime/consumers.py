@@ -7,6 +7,7 @@ What a client says is dealt with in `sessions`, what it gets in `hub`.
 
 import functools
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,15 +15,18 @@ from urllib.parse import parse_qs
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
+from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from realtime import protocol
 from realtime.backpressure import WaitingSend, waiting
 from realtime.close_codes import CloseCode
-from realtime.conf import get_settings
+from realtime.conf import RealtimeSettings, get_settings
+from realtime.hub import Hub
 from realtime.layer import RedisChannelLayer
 from realtime.publications import Position
+from realtime.roster import Roster
 from realtime.sessions import ClientSession
 from realtime.sinks import AsgiSink, RawSink
 
@@ -61,8 +65,14 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _serve(self, layer: RedisChannelLayer, user: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
         settings = get_settings()
-        since = _position(scope["query_string"])
-        session = ClientSession(hub=layer.hub, user=user, limits=settings, on_read=_read_hook(settings.on_read))
+        since = _position(scope.get("query_string") or b"")
+        session = ClientSession(
+            roster=_roster_of(layer, settings),
+            user=user,
+            session_key=_session_key(scope),
+            limits=settings,
+            on_read=_read_hook(settings.on_read),
+        )
         bounds: dict[str, Any] = {"limit_bytes": settings.unsent_limit_bytes, "on_overflow": session.close_slow}
         server = (scope.get("extensions") or {}).get("signalbox.frames")
         if server is not None:
@@ -82,6 +92,26 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
             session.close()
             if isinstance(patient_send, WaitingSend):
                 patient_send.release()
+
+
+# Of each hub, which is of one channel layer on one event loop.
+_rosters: weakref.WeakKeyDictionary[Hub, Roster] = weakref.WeakKeyDictionary()
+
+
+def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
+    hub = layer.hub
+    roster = _rosters.get(hub)
+    if roster is None:
+        roster = _rosters[hub] = Roster(layer, recheck_seconds=settings.recheck_seconds)
+    return roster
+
+
+def _session_key(scope: dict[str, Any]) -> str | None:
+    """The key of the session that says who the user is; None where something else does."""
+    session = scope.get("session")
+    # What was loaded for the look-up: nothing is loaded here.
+    key: str | None = getattr(session, "session_key", None)
+    return key if SESSION_KEY in getattr(session, "_session_cache", ()) else None
 
 
 def _position(query_string: bytes) -> Position | None:

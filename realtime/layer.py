@@ -13,7 +13,7 @@ import functools
 import itertools
 import re
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import redis
@@ -36,6 +36,7 @@ from realtime.hub import Hub
 from realtime.keys import Keys
 from realtime.loop_layer import LoopLayer
 from realtime.publications import Crypter
+from realtime.subscriptions import Attachment
 
 __all__ = ["RedisChannelLayer"]
 
@@ -208,6 +209,42 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             publisher = self._get_layer().shards[shard].publisher
             results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
         return [results[index] for index in range(len(items))]
+
+    # Between the processes of the site --------------------------------------------------------------------------------
+
+    def tell_now(self, name: str, payloads: Sequence[bytes]) -> list[int]:
+        """
+        Send bytes to whoever is attached to `name`, in one round trip, without an offset or a history.
+
+        Returns:
+            For each, how many processes were told.
+        """
+        pipeline = self._sync_publishers[self.shard_of(name)].pipeline(transaction=False)
+        for payload in payloads:
+            pipeline.publish(self.redis_channel(name), self._sealed(payload))
+        counts: list[int] = pipeline.execute()
+        return counts
+
+    async def tell(self, name: str, payloads: Sequence[bytes]) -> list[int]:
+        """The async twin of `tell_now`."""
+        pipeline = self._get_layer().shard(name).publisher.pipeline(transaction=False)
+        for payload in payloads:
+            pipeline.publish(self.redis_channel(name), self._sealed(payload))
+        counts: list[int] = await pipeline.execute()
+        return counts
+
+    def attach(
+        self, name: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        """Hear on this event loop what `tell` sends to `name`; `opened` gives the bytes."""
+        return self._get_layer().attach_topic(name, on_payloads=on_payloads, on_gap=on_gap)
+
+    def opened(self, payload: bytes) -> bytes:
+        """What was given to `tell`; raises what the crypter raises where it is of another key."""
+        return payload if self.crypter is None else self.crypter.decrypt(payload)
+
+    def _sealed(self, payload: bytes) -> bytes:
+        return payload if self.crypter is None else self.crypter.encrypt(payload)
 
     # Who is where -----------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ def _judge(
 
 
 def _values(scope: dict[str, Any], name: bytes) -> tuple[str, ...]:
-    return tuple([value.decode("latin1") for key, value in scope["headers"] if key == name])
+    return tuple([value.decode("latin1") for key, value in scope.get("headers") or () if key == name])
 
 
 def _shown(values: tuple[str, ...]) -> str:

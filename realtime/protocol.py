@@ -109,7 +109,8 @@ def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
     page that does not know why it is refused tries for ever. It names the subprotocol if the client has asked for it: a
     browser that gets no answer to that hears nothing else.
     """
-    subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+    # ASGI leaves it out where the client named none.
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
     return {"type": "websocket.accept", "subprotocol": subprotocol}
 
 
@@ -159,9 +160,15 @@ def subscribed(topic: str, position: Position, *, recovered: bool) -> bytes:
     )
 
 
-def unsubscribed(topic: str) -> bytes:
-    """The client hears `topic` no more."""
-    return _encode({"type": "unsubscribed", "topic": topic})
+def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> bytes:
+    """
+    The client hears `topic` no more.
+
+    Args:
+        code: Why, if the client has not asked for it: one of the codes of `error`.
+    """
+    body = {"type": "unsubscribed", "topic": topic}
+    return _encode(body if code is None else {**body, "code": code, "detail": detail})
 
 
 def error(*, code: str, detail: str, topic: str | None = None) -> bytes:

@@ -8,19 +8,21 @@ was refused and closed. Does not own the socket (sinks), who gets what (hub), no
 
 import asyncio
 import logging
+import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from realtime import protocol, topics
+from realtime import authentication, protocol, topics
 from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
 from realtime.exceptions import FrameRefused, SubscriptionClosed
-from realtime.hub import Hub, Membership
+from realtime.hub import Membership
 from realtime.outage import REDIS_ERRORS, Outage
 from realtime.publications import Position
+from realtime.roster import Roster
 from realtime.sinks import Frame, Sink
 from realtime.tokens import TokenBucket
 
@@ -36,6 +38,8 @@ PERMISSION_TIMEOUT_SECONDS = 10.0
 # misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
 RUBBISH_LIMIT = 16
 RUBBISH_PER_SECOND = 0.1
+# The part of its longest life by which that of a connection may be shorter.
+AGE_SPREAD = 0.25
 # Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
 _TAKES_TIME = (protocol.Subscribe, protocol.Read)
@@ -54,13 +58,13 @@ class SessionStatistics:
     refused_counts: Mapping[str, int]
     # Connections that were closed from this side, by close code.
     closed_counts: Mapping[int, int]
+    # Topics that a connection was taken off because its user may not hear them any more.
+    revoked_count: int
 
 
 class _Counters:
     def __init__(self) -> None:
-        self.open_count = self.opened_count = 0
-        # By the user's primary key: those that are served or on their way to it.
-        self.open_of_user: Counter[Any] = Counter()
+        self.open_count = self.opened_count = self.revoked_count = 0
         self.refused: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
 
@@ -75,14 +79,8 @@ def statistics() -> SessionStatistics:
         opened_count=_counters.opened_count,
         refused_counts=dict(_counters.refused),
         closed_counts=dict(_counters.closed),
+        revoked_count=_counters.revoked_count,
     )
-
-
-def _leave_user(pk: Any) -> None:
-    """One connection fewer; a user without any leaves nothing behind."""
-    _counters.open_of_user[pk] -= 1
-    if not _counters.open_of_user[pk]:
-        del _counters.open_of_user[pk]
 
 
 class ClientSession:
@@ -90,36 +88,45 @@ class ClientSession:
     A connection of a signed-in user; the `Receiver` of its socket.
 
     Args:
+        roster: Who is connected; it ends this one when what let it in has ended.
         user: Whose it is.
+        session_key: Of the session that let it in; None where it was something else.
         on_read: Called as (user id, notification ids), in a thread, when the client says what was read.
     """
 
     __slots__ = (
-        "_hub",
-        "_is_counted",
         "_is_over",
         "_limits",
         "_on_read",
         "_permitted",
+        "_roster",
         "_rubbish",
         "_sink",
         "_tokens",
-        "_user",
         "_waiting",
         "_worker",
         "acked",
+        "ends_at",
         "memberships",
+        "session_key",
+        "user",
     )
 
     def __init__(
         self,
         *,
-        hub: Hub,
+        roster: Roster,
         user: Any,
+        session_key: str | None = None,
         limits: RealtimeSettings,
         on_read: Callable[[Any, list[int]], Coroutine[Any, Any, Any]] | None,
     ) -> None:
-        self._hub, self._user, self._limits, self._on_read = hub, user, limits, on_read
+        self._roster, self._limits, self._on_read = roster, limits, on_read
+        # As the account was when it was last looked up.
+        self.user, self.session_key = user, session_key
+        # By the event loop's clock. By chance, so that what came together does not go together.
+        age_seconds = limits.connection_age_seconds * random.uniform(1 - AGE_SPREAD, 1)  # noqa: S311 - spreads load
+        self.ends_at = asyncio.get_running_loop().time() + age_seconds
         self._sink: Sink
         # Topic → its membership.
         self.memberships: dict[str, Membership] = {}
@@ -133,8 +140,6 @@ class ClientSession:
         # Objects behind the one that the worker deals with; None while there is no worker.
         self._waiting: deque[Any] | None = None
         self._worker: asyncio.Task[None] | None = None
-        # Whether it is one of its user's connections.
-        self._is_counted = False
         self._is_over = False
 
     def start(self, sink: Sink, since: Position | None) -> None:
@@ -159,18 +164,17 @@ class ClientSession:
             return
         self._is_over = True
         _counters.open_count -= 1
-        if self._is_counted:
-            _leave_user(self._user.pk)
+        self._roster.remove(self)
         if self._worker is not None:
             self._worker.cancel()
         for membership in self.memberships.values():
-            self._hub.leave(membership)
+            self._roster.hub.leave(membership)
         self.memberships.clear()
 
     def close_slow(self) -> None:
         """More is unsent than is allowed: end it here, so that the others are not held up."""
         if not self._is_over:
-            self._hub.count_slow()
+            self._roster.hub.count_slow()
             self._end(CloseCode.SLOW, "reads too slowly: come back with the last offset")
 
     def take_text(self, text: str) -> None:
@@ -204,6 +208,54 @@ class ClientSession:
         """A binary message came; on servers whose sockets are not ours."""
         self._end(CloseCode.PROTOCOL_ERROR, "binary messages are not understood")
 
+    # From the roster --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._is_over
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """What let it in has ended: close it from this side. Idempotent."""
+        self._end(code, reason)
+
+    def refresh(self, user: Any) -> None:
+        """Take the account as it is now; what it was permitted to hear is asked anew."""
+        self.user, self._permitted = user, None
+
+    def rechecked_topics(self) -> list[str]:
+        """The topics that it hears and that a user can lose."""
+        # Most connections hear their user's own, and no other.
+        if self.memberships.keys() == {topics.user_topic(self.user.pk)}:
+            return []
+        return [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
+
+    async def recheck(self, topic: str) -> None:
+        """
+        Ask again whether the user may hear a topic. If not, or if the hook fails, it is heard no more, and the client
+        is told; where only the database is away, or the answer is late, it goes on for now.
+        """
+        match = topics.resolve(topic)
+        if match is None:
+            return
+        try:
+            async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
+                if await topics.may_subscribe(match, self.user):
+                    return
+        except (*authentication.AWAY, TimeoutError):
+            logger.warning("whether user %s may still hear %s could not be asked", self.user.pk, topic, exc_info=True)
+            return
+        except Exception:
+            logger.exception("whether user %s may still hear %s could not be decided", self.user.pk, topic)
+            self._revoke(topic, "failed", "it could not be decided whether this user may hear the topic")
+        else:
+            self._revoke(topic, "forbidden", "this user may not hear the topic any more")
+
+    def _revoke(self, topic: str, code: str, detail: str) -> None:
+        if self._forget(topic):
+            _counters.revoked_count += 1
+            self._write(protocol.unsubscribed(topic, code=code, detail=detail))
+
     # What takes time --------------------------------------------------------------------------------------------------
 
     def _start_worker(self, job: Callable[[], Awaitable[None]]) -> None:
@@ -221,7 +273,7 @@ class ClientSession:
                 else:
                     self._take(frame)
         except Exception:
-            logger.exception("a client of user %s could not be served", self._user.pk)
+            logger.exception("a client of user %s could not be served", self.user.pk)
             self._end(INTERNAL_ERROR, "the server failed: come back soon")
         finally:
             self._waiting = self._worker = None
@@ -229,18 +281,19 @@ class ClientSession:
     async def _open(self, since: Position | None) -> None:
         limit = self._limits.connections_per_user
         # Whatever they hear: a client may leave its own topic and stay.
-        if _counters.open_of_user[self._user.pk] >= limit:
+        if self._roster.count_of(self.user.pk) >= limit:
             self._end(CloseCode.TOO_MANY_CONNECTIONS, f"at most {limit} connections of one user")
             return
-        _counters.open_of_user[self._user.pk] += 1
-        self._is_counted = True
-        topic = topics.user_topic(self._user.pk)
-        await self._join(topic, since, preface=protocol.hello(self._user.pk, topic))
+        self._roster.add(self)
+        topic = topics.user_topic(self.user.pk)
+        await self._join(topic, since, preface=protocol.hello(self.user.pk, topic))
 
     async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
         try:
             async with asyncio.timeout(JOIN_TIMEOUT_SECONDS):
-                self.memberships[topic] = await self._hub.join(topic, self._sink, since=since, preface=preface)
+                # Orders to end it come before anything else does.
+                await self._roster.listening()
+                self.memberships[topic] = await self._roster.hub.join(topic, self._sink, since=since, preface=preface)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:
             _outage.begin(error)
             self._end(CloseCode.REDIS_LOST, "come back soon")
@@ -264,7 +317,7 @@ class ClientSession:
             return
         if (known := self.memberships.pop(topic, None)) is not None:
             # Asked again: it begins anew, from the offset that it gives now.
-            self._hub.leave(known)
+            self._roster.hub.leave(known)
         await self._join(topic, frame.since())
 
     async def _is_permitted(self, topic: str) -> bool:
@@ -277,9 +330,9 @@ class ClientSession:
         if topic not in permitted:
             try:
                 async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
-                    permitted[topic] = await topics.may_subscribe(match, self._user)
+                    permitted[topic] = await topics.may_subscribe(match, self.user)
             except Exception:
-                logger.exception("whether user %s may hear %s could not be decided", self._user.pk, topic)
+                logger.exception("whether user %s may hear %s could not be decided", self.user.pk, topic)
                 self._refuse("failed", "it could not be decided whether this user may hear the topic", topic)
                 return False
             if len(permitted) > self._limits.topics_per_connection:
@@ -294,9 +347,9 @@ class ClientSession:
             self._refuse("unsupported", "this site takes no read marks here")
             return
         try:
-            await self._on_read(self._user.pk, ids)
+            await self._on_read(self.user.pk, ids)
         except Exception:
-            logger.exception("what user %s has read could not be recorded", self._user.pk)
+            logger.exception("what user %s has read could not be recorded", self.user.pk)
             self._refuse("failed", "what was read could not be recorded")
 
     # What does not ----------------------------------------------------------------------------------------------------
@@ -308,13 +361,19 @@ class ClientSession:
             case protocol.Ack(topic=topic, offset=offset):
                 self._ack(topic, offset)
             case protocol.Unsubscribe(topic=topic):
-                if (membership := self.memberships.pop(topic, None)) is not None:
-                    self._hub.leave(membership)
-                if self.acked is not None:
-                    self.acked.pop(topic, None)
+                self._forget(topic)
                 self._write(protocol.unsubscribed(topic))
             case _:
                 self._start_worker(partial(self._answer, frame))
+
+    def _forget(self, topic: str) -> bool:
+        """Hear a topic no more. Returns whether it was heard."""
+        if self.acked is not None:
+            self.acked.pop(topic, None)
+        membership = self.memberships.pop(topic, None)
+        if membership is not None:
+            self._roster.hub.leave(membership)
+        return membership is not None
 
     def _ack(self, topic: str, offset: int) -> None:
         membership = self.memberships.get(topic)

@@ -55,6 +55,11 @@ class Listener(ABC):
         # Done when all of its names are live for the first time; failed when the multiplexer stops before.
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether Redis has confirmed all of its names on the present connection."""
+        return self._ready.done() and not self._unconfirmed_count
+
     async def _wait_ready(self) -> None:
         if self._ready.done():
             self._ready.result()

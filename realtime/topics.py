@@ -66,10 +66,13 @@ class Topic:
     Attributes:
         pattern: A name with Django's path converters, e.g. "vehicles.<slug:feed>".
         history: What Redis keeps for clients that come back; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
+        is_rechecked: Whether `may_subscribe` is asked again while somebody hears the topic. False saves the calls where
+            no user can lose the permission.
     """
 
     pattern: ClassVar[str]
     history: ClassVar[HistoryPolicy | None] = None
+    is_rechecked: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -86,7 +89,9 @@ class Topic:
         """
         Whether `user` may hear the topic with these parameters; nobody, until a subclass says otherwise.
 
-        Sync or async. A sync one runs in a thread and may use the ORM. Asked once a topic and connection.
+        Sync or async. A sync one runs in a thread and may use the ORM. Asked when a connection subscribes, and for as
+        long as it hears the topic again every REALTIME["RECHECK_SECONDS"], and at once after a change of the account,
+        its groups or permissions, or `realtime.access.permissions_changed()`.
         """
         return False
 
@@ -150,6 +155,7 @@ class UserTopic(Topic):
     """Everybody's own: `user.42`. A connection hears its user's without asking."""
 
     pattern = "user.<str:user_id>"
+    is_rechecked = False
 
     async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
         """Its user, nobody else."""

@@ -1,0 +1,155 @@
+"""
+Ending connections that are open: `disconnect()` for a project's own code, and what Django's signals lead to.
+
+Owns the orders that are sent to all web processes: one message on one Redis channel, whoever it is about. Does not own
+which connections there are nor what becomes of them (roster), nor when Django's signals send an order (receivers).
+
+A session key never travels: an order names a session by a digest that only this project's SECRET_KEY can make.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
+
+from realtime.exceptions import Unavailable
+from realtime.layer import RedisChannelLayer
+from realtime.outage import REDIS_ERRORS
+
+__all__ = ["CHANNEL", "Cause", "Order", "adisconnect", "digest", "digests", "disconnect", "permissions_changed", "send"]
+
+# The channel of the orders is spelled as that of a topic of this name, which no client can subscribe to.
+CHANNEL: Final = "signalbox.access"
+_SALT: Final = "realtime.access"
+# Users in one call of `disconnect`; one message each, all in one round trip.
+USERS_LIMIT: Final = 1_000
+
+
+class Cause(StrEnum):
+    """Why open connections are to be ended, or looked at again."""
+
+    # The user has logged out of one session, or of a session that cannot be named.
+    SIGNED_OUT = "signed_out"
+    # The account was switched off or deleted.
+    DEACTIVATED = "deactivated"
+    # The account was saved: connections end whose password is not the one that it has now.
+    SAVED = "saved"
+    # What the user may do has changed: the permission of each topic is asked for again.
+    PERMISSIONS = "permissions"
+    # Somebody ends them by hand.
+    DISCONNECTED = "disconnected"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message to all web processes."""
+
+    cause: Cause
+    # The user's primary key as text; None: everybody.
+    user: str | None = None
+    # The digest of the one session that it is about; None: all of the user's.
+    session: str | None = None
+    # SAVED: digests of the session hashes that are good.
+    valid: tuple[str, ...] = ()
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def disconnect(*user_ids: Any, cause: Cause = Cause.DISCONNECTED, session_key: str | None = None) -> int:
+    """
+    End the open connections of users, in all web processes.
+
+    Args:
+        user_ids: Primary keys, at most 1,000.
+        cause: Decides the close code: Cause.DISCONNECTED, Cause.SIGNED_OUT or Cause.DEACTIVATED.
+        session_key: With one user and SIGNED_OUT: only the connections that were opened with this session.
+
+    Returns:
+        How many web processes were told.
+
+    Raises:
+        ValueError: Too many users, or another cause.
+        Unavailable: Redis did not take it within two seconds.
+
+    Guarantees:
+        A web process that is connected to Redis ends them at once. It does not end sessions nor switch accounts off: a
+        page that is loaded anew connects again, if its user is still signed in.
+    """
+    return send(_orders(user_ids, cause, session_key))
+
+
+async def adisconnect(*user_ids: Any, cause: Cause = Cause.DISCONNECTED, session_key: str | None = None) -> int:
+    """The async twin of `disconnect`."""
+    payloads = [_encode(order) for order in _orders(user_ids, cause, session_key)]
+    try:
+        return max(await _layer().tell(CHANNEL, payloads), default=0)
+    except REDIS_ERRORS as error:
+        raise _unavailable(error) from error
+
+
+def permissions_changed(*user_ids: Any) -> int:
+    """
+    Ask again for the permission of each live topic of these users, or of everybody if none is named.
+
+    For permissions that depend on rows of the project's own: without this call, a lost one is noticed within
+    REALTIME["RECHECK_SECONDS"]. Errors and return value are as for `disconnect`.
+    """
+    if not user_ids:
+        return send([Order(cause=Cause.PERMISSIONS)])
+    _check_count(user_ids)
+    return send([Order(cause=Cause.PERMISSIONS, user=str(user_id)) for user_id in user_ids])
+
+
+def send(orders: Iterable[Order]) -> int:
+    """Send orders in one round trip; raises Unavailable. Returns how many web processes were told."""
+    try:
+        return max(_layer().tell_now(CHANNEL, [_encode(order) for order in orders]), default=0)
+    except REDIS_ERRORS as error:
+        raise _unavailable(error) from error
+
+
+def digest(secret_text: str) -> str:
+    """What an order names a session key or a session hash by."""
+    return _digest(secret_text, settings.SECRET_KEY)
+
+
+def digests(secret_text: str) -> frozenset[str]:
+    """What processes of this project may name it by, while SECRET_KEY is being changed too."""
+    return frozenset(_digest(secret_text, key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+
+
+def _digest(secret_text: str, secret_key: str) -> str:
+    return salted_hmac(_SALT, secret_text, secret=secret_key, algorithm="sha256").hexdigest()[:32]
+
+
+def _orders(user_ids: tuple[Any, ...], cause: Cause, session_key: str | None) -> list[Order]:
+    if cause not in (Cause.DISCONNECTED, Cause.SIGNED_OUT, Cause.DEACTIVATED):
+        raise ValueError(f"the cause {cause!r} ends no connections: give DISCONNECTED, SIGNED_OUT or DEACTIVATED")
+    if session_key is not None and (len(user_ids) != 1 or cause is not Cause.SIGNED_OUT):
+        raise ValueError("a session_key goes with one user and Cause.SIGNED_OUT")
+    _check_count(user_ids)
+    session = None if session_key is None else digest(session_key)
+    return [Order(cause=cause, user=str(user_id), session=session) for user_id in user_ids]
+
+
+def _check_count(user_ids: tuple[Any, ...]) -> None:
+    if len(user_ids) > USERS_LIMIT:
+        raise ValueError(f"{len(user_ids)} users, the limit is {USERS_LIMIT}: call it for parts of them")
+
+
+def _layer() -> RedisChannelLayer:
+    layer = get_channel_layer()
+    if not isinstance(layer, RedisChannelLayer):
+        raise ImproperlyConfigured(
+            "connections are ended through realtime.layer.RedisChannelLayer: make it the default channel layer"
+        )
+    return layer
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(f"the web processes could not be told ({type(error).__name__}: {error}): it is not tried again")

@@ -1,0 +1,120 @@
+"""
+What Django itself says when somebody's access ends: signals that become orders to all web processes.
+
+Owns which signals are heard and what each means. Does not own the sending (access). What gives no signal, such as
+`queryset.update()` or a session that is deleted by itself, is found by the recheck (roster); a receiver for deleted
+sessions would make `clearsessions` load each of a million rows.
+
+Nothing here raises or holds up the caller for longer than Redis's timeout: with Redis away, the recheck finds the same.
+"""
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from channels.layers import get_channel_layer
+from django.apps import apps
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieStore
+from django.db import transaction
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete, post_save
+
+from realtime import access
+from realtime.access import Cause, Order
+from realtime.exceptions import Unavailable
+from realtime.layer import RedisChannelLayer
+from realtime.outage import Outage
+
+__all__ = ["connect_receivers"]
+
+logger = logging.getLogger(__name__)
+
+# A login saves this field alone.
+_IRRELEVANT_FIELDS = frozenset({"last_login"})
+_outage = Outage("Redis for the ends of connections")
+
+
+def connect_receivers() -> None:
+    """Hear the signals of the project's user model. Idempotent."""
+    user_model = get_user_model()
+    user_logged_out.connect(_logged_out, dispatch_uid="realtime")
+    # Signals name the class that was saved: a proxy or a child has its own.
+    for model in apps.get_models():
+        if issubclass(model, user_model):
+            post_save.connect(_user_saved, sender=model, dispatch_uid="realtime")
+            post_delete.connect(_user_deleted, sender=model, dispatch_uid="realtime")
+    for name in ("groups", "user_permissions"):
+        if (relation := getattr(user_model, name, None)) is not None:
+            m2m_changed.connect(_membership_changed, sender=relation.through, dispatch_uid="realtime")
+            if (permissions := getattr(relation.rel.model, "permissions", None)) is not None:
+                m2m_changed.connect(_everybody_changed, sender=permissions.through, dispatch_uid="realtime")
+
+
+def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
+    session = getattr(request, "session", None)
+    # `alogout` knows the user only behind Django's middleware; the session still says who it was.
+    user_id = session.get(SESSION_KEY) if user is None and session is not None else getattr(user, "pk", None)
+    if user_id is None:
+        return
+    key = None if session is None or isinstance(session, CookieStore) else session.session_key
+    # A session that is its own cookie has another key each time: all of the user's have to show that theirs still is.
+    digest = None if key is None else access.digest(key)
+    _send_on_commit([Order(cause=Cause.SIGNED_OUT, user=str(user_id), session=digest)])
+
+
+def _user_saved(
+    *, instance: Any, created: bool, raw: bool, using: str, update_fields: Iterable[str] | None, **kwargs: Any
+) -> None:
+    if created or raw or (update_fields is not None and _IRRELEVANT_FIELDS.issuperset(update_fields)):
+        return
+    if not getattr(instance, "is_active", True):
+        order = Order(cause=Cause.DEACTIVATED, user=str(instance.pk))
+    elif hasattr(instance, "get_session_auth_hash"):
+        hashes = (instance.get_session_auth_hash(), *instance.get_session_auth_fallback_hash())
+        order = Order(cause=Cause.SAVED, user=str(instance.pk), valid=tuple(map(access.digest, hashes)))
+    else:
+        order = Order(cause=Cause.PERMISSIONS, user=str(instance.pk))
+    _send_on_commit([order], using)
+
+
+def _user_deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
+    _send_on_commit([Order(cause=Cause.DEACTIVATED, user=str(instance.pk))], using)
+
+
+def _membership_changed(
+    *, instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
+) -> None:
+    """Users got or lost groups or permissions."""
+    if not action.startswith("post_"):
+        return
+    user_ids = pk_set if reverse else {instance.pk}
+    if user_ids is None or len(user_ids) > access.USERS_LIMIT:
+        _everybody_changed(action=action, using=using)
+    elif user_ids:
+        _send_on_commit([Order(cause=Cause.PERMISSIONS, user=str(user_id)) for user_id in user_ids], using)
+
+
+def _everybody_changed(*, action: str, using: str, **kwargs: Any) -> None:
+    """A group got or lost permissions: whoever is in it."""
+    if action.startswith("post_"):
+        _send_on_commit([Order(cause=Cause.PERMISSIONS)], using)
+
+
+def _send_on_commit(orders: list[Order], using: str | None = None) -> None:
+    # What was rolled back has not happened; and whoever is told before the commit would find the old state.
+    transaction.on_commit(partial(_send, orders), using=using, robust=True)
+
+
+def _send(orders: list[Order]) -> None:
+    if not isinstance(get_channel_layer(), RedisChannelLayer):
+        # Nobody can be connected.
+        return
+    try:
+        access.send(orders)
+    except Unavailable as error:
+        _outage.begin(error)
+    else:
+        _outage.over()
