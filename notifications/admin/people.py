@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from notifications import conf
 from notifications.admin.history import HistoryAdmin, time_column, users_matching
-from notifications.admin.shown import shown_address
+from notifications.admin.shown import shown_address, shown_text
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 
 __all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "QuietHoursAdmin", "TransportFilter"]
@@ -81,13 +81,19 @@ class QuietHoursAdmin(OfUserAdmin):
 class DestinationAdmin(OfUserAdmin):
     """Addresses that users have given; of each only the beginning, and never its secret."""
 
-    list_display = ("user", "transport", "address_begin", "is_signed", "created")
-    list_filter = (TransportFilter,)
-    fields: ClassVar = ("user", "transport", "address_begin", "is_signed", "created")
+    list_display = ("user", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
+    list_filter = (TransportFilter, ("disabled_at", admin.EmptyFieldListFilter))
+    fields: ClassVar = ("user", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
     readonly_fields = fields
     secret_fields = ("address", "secret")
 
     created = time_column("created_at", "created")
+    disabled = time_column("disabled_at", "disabled")
+
+    @admin.display(description="because")
+    def reason(self, destination: Destination) -> str:
+        """What its provider said when it was disabled."""
+        return shown_text(destination.disabled_reason)
 
     @admin.display(description="address")
     def address_begin(self, destination: Destination) -> str:

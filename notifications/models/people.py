@@ -8,7 +8,10 @@ from django.utils import timezone
 
 from notifications.models.deliveries import TRANSPORT_LIMIT
 
-__all__ = ["Destination", "Preference", "PushSubscription", "QuietHours"]
+__all__ = ["REASON_LIMIT", "Destination", "Preference", "PushSubscription", "QuietHours"]
+
+# Characters that are kept of why a destination was disabled.
+REASON_LIMIT = 500
 
 
 class Preference(models.Model):
@@ -62,6 +65,9 @@ class Destination(models.Model):
     # What the transport signs with, if it signs.
     secret = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # Since when nothing is sent to it, because its provider said that it is no longer there; and what it said.
+    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    disabled_reason = models.CharField(max_length=REASON_LIMIT, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["user", "transport", "id"]

@@ -12,7 +12,10 @@ import apprise
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
-from notifications.transports.base import Address, Message, Transport, destinations_of
+from notifications.transports.base import Address, AddressGone, Message, Transport, destinations_of, disable
+from notifications.transports.mentions import without_mentions
+from notifications.transports.refusals import is_not_now
+from notifications.transports.shortening import shorten
 from realtime.exceptions import PermanentError
 
 __all__ = ["HOSTED_SERVICES", "AppriseTransport"]
@@ -20,7 +23,14 @@ __all__ = ["HOSTED_SERVICES", "AppriseTransport"]
 # Services that are reached at hosts of their own, whatever the URL says: a user's URL of one of these cannot make this
 # server talk to a host of the user's choice.
 HOSTED_SERVICES = frozenset({"discord", "gchat", "line", "pbul", "pover", "slack", "tgram"})
-
+# How the keys of the project's own services begin, among a recipient's addresses.
+PROJECT_KEY = "project"
+# Messages that one text makes at most.
+PARTS_LIMIT = 5
+# What a service will answer to the same message again. Of 401 and 403, an operator may mend the cause.
+PERMANENT_STATUSES = frozenset({400, 404, 405, 410, 413, 414, 422})
+_STATUS = re.compile(r"\berror=(\d{3})\b")
+_OVERFLOW = re.compile(r"[?&]overflow=", re.IGNORECASE)
 
 # The call stays in the thread that it is given: Apprise would give it up after a while, and it would go on.
 _ASSET = apprise.AppriseAsset(async_mode=False, service_timeout=0)
@@ -33,10 +43,14 @@ class AppriseTransport(Transport):
             if they are shorter.
         urls: The project's own services, each of which gets the notifications of everybody.
         user_services: The services (schemas of URLs) that users may give as their destinations.
+        allow_mentions: Whether a text may address everybody in a chat, as "@everyone" does; by default no service reads
+            it so.
 
     Guarantees:
         Calls run in threads. Apprise passes no idempotency key on: where it is not known what became of a call, the
-        next attempt may be a copy.
+        next attempt may be a copy. A text that is longer than the service takes is sent in several messages, at most
+        PARTS_LIMIT, and cut beyond; if one of them fails, all are sent again. An option overflow= in one of `urls`
+        says otherwise.
     """
 
     label = _("Chat")
@@ -48,17 +62,19 @@ class AppriseTransport(Transport):
         timeout_seconds: float = 20.0,
         urls: Iterable[str] = (),
         user_services: Iterable[str] = HOSTED_SERVICES,
+        allow_mentions: bool = False,
     ) -> None:
         super().__init__(name=name, timeout_seconds=timeout_seconds)
         self._urls = list(urls)
         self._user_services = frozenset(user_services)
+        self._allow_mentions = allow_mentions
         for number, url in enumerate(self._urls):
             if _service_of(url) is None:
                 raise ImproperlyConfigured(f"urls[{number}] is no URL that Apprise knows")
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """The project's services, and the recipient's own."""
-        own = [Address(key=f"project {number}", value=url) for number, url in enumerate(self._urls)]
+        own = [Address(key=f"{PROJECT_KEY} {number}", value=url) for number, url in enumerate(self._urls)]
         return own + [
             Address(key=str(destination.pk), value=destination.address)
             for destination in destinations_of(recipient, self.name)
@@ -67,7 +83,12 @@ class AppriseTransport(Transport):
 
     async def send(self, message: Message, address: Address) -> str:
         """Hand it to Apprise, in a thread."""
-        return await self.in_thread(self._notify, message, address.value)
+        try:
+            return await self.in_thread(self._notify, message, address.value)
+        except AddressGone as error:
+            if address.key.startswith(PROJECT_KEY):
+                raise PermanentError(error.reason) from error
+            await disable(address, error.reason)
 
     def check_address(self, address: str) -> None:
         """A URL of one of the services that users may name, without options."""
@@ -86,14 +107,30 @@ class AppriseTransport(Transport):
             raise PermanentError("not a URL that Apprise knows")
         service.socket_connect_timeout = min(service.socket_connect_timeout, self.timeout_seconds)
         service.socket_read_timeout = min(service.socket_read_timeout, self.timeout_seconds)
-        # The service, and not its URL, of which Apprise would make several if it looks like a list.
-        result = apprise.Apprise(service).notify(
-            body=message.texts.body, title=message.texts.subject, body_format=apprise.NotifyFormat.TEXT
+        if not _OVERFLOW.search(url):
+            service.overflow_mode = apprise.OverflowMode.SPLIT
+        scheme = url.partition("://")[0]
+        title, body = (
+            text if self._allow_mentions else without_mentions(text, scheme)
+            for text in (message.texts.subject, message.texts.body)
         )
+        body = shorten(body, lambda text: len(text) <= PARTS_LIMIT * service.body_maxlen)
+        # The service, and not its URL, of which Apprise would make several if it looks like a list.
+        result = apprise.Apprise(service).notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT)
         said = " ".join(str(entry.message) for entry in result.logs())
         if not result:
-            raise OSError(said or "the service did not take it")
+            raise _refusal(scheme, said or "the service did not take it")
         return said or "taken by the service"
+
+
+def _refusal(scheme: str, said: str) -> Exception:
+    """What a service's refusal means. Apprise tells its status in words alone."""
+    statuses = {int(status) for status in _STATUS.findall(said)}
+    if not statuses or not statuses <= PERMANENT_STATUSES or is_not_now(said):
+        return OSError(said)
+    if 410 in statuses or (404 in statuses and scheme.lower() in HOSTED_SERVICES):
+        return AddressGone(said)
+    return PermanentError(said)
 
 
 def _service_of(url: str) -> Any:

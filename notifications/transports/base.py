@@ -11,14 +11,17 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
+
+from channels.db import database_sync_to_async
 
 from notifications import conf
+from notifications.destinations import disable_destination
 from notifications.envelope import Envelope
 from notifications.models import Destination
 from realtime.exceptions import PermanentError
 
-__all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of"]
+__all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of", "disable"]
 
 # The most addresses that one user has on one transport; the newest count.
 ADDRESS_LIMIT = 10
@@ -80,7 +83,7 @@ class Address:
 
 
 class AddressGone(PermanentError):
-    """The address is no longer there and was removed: nothing failed, and nothing is sent to it again."""
+    """The address is no longer there and was taken out of use: nothing failed, and nothing is sent to it again."""
 
 
 class Transport:
@@ -180,7 +183,18 @@ class Transport:
         return await loop.run_in_executor(self._threads, call)
 
 
+async def disable(address: Address, reason: str) -> NoReturn:
+    """
+    Take a destination of `destinations_of` out of use: its provider says that it is no longer there.
+
+    Raises:
+        AddressGone: When that is written down.
+    """
+    await database_sync_to_async(disable_destination)(int(address.key), reason)
+    raise AddressGone(f"{reason} (the address is disabled)")
+
+
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:
-    """The addresses of their own that the recipient has given for a transport, the newest first."""
-    mine = Destination.objects.filter(user_id=recipient.pk, transport=transport)
+    """The addresses in use that the recipient has given for a transport, the newest first."""
+    mine = Destination.objects.filter(user_id=recipient.pk, transport=transport, disabled_at=None)
     return list(mine.order_by("-id")[:ADDRESS_LIMIT])

@@ -12,11 +12,12 @@ from django.core.mail import EmailMultiAlternatives, mailers
 from django.utils.translation import gettext_lazy as _
 
 from notifications.transports.base import Address, Message, Transport
+from notifications.transports.refusals import is_not_now
 from realtime.exceptions import PermanentError
 
 __all__ = ["EmailTransport"]
 
-# A mail server's codes from here on are final (RFC 5321, section 4.2.1).
+# A mail server's codes from here on are final (RFC 5321, section 4.2.1), unless its words say otherwise.
 PERMANENT_CODES = 500
 
 
@@ -101,11 +102,15 @@ def _is_permanent(error: Exception) -> bool:
         # The server refuses us and not the message: that is for the operator to mend, and worth another attempt.
         return False
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return all(code >= PERMANENT_CODES for code, _ in error.recipients.values())
+        return all(_is_final(code, said) for code, said in error.recipients.values())
     if isinstance(error, smtplib.SMTPResponseException):
-        return error.smtp_code >= PERMANENT_CODES
+        return _is_final(error.smtp_code, error.smtp_error)
     # A header or an address that Django refuses to put into a message.
     return True
+
+
+def _is_final(code: int, said: bytes | str) -> bool:
+    return code >= PERMANENT_CODES and not is_not_now(_text(said))
 
 
 def _said(error: Exception) -> str:

@@ -29,6 +29,7 @@ import httpx
 from django.utils import timezone
 
 from notifications.transports.names import resolver
+from notifications.transports.refusals import TEMPORARY_STATUSES, is_not_now
 from notifications.transports.silence import Silences
 from realtime.exceptions import PermanentError, Retry
 
@@ -43,8 +44,6 @@ CONNECT_LIMIT = 3
 OWN_PART = 0.95
 # Silences in a row that change nothing.
 SILENCES_ALLOWED = 2
-# 4xx that say "not now" rather than "never".
-TEMPORARY_STATUSES = {408, 425, 429}
 # What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
 # ones and those that carry an IPv4 address in their last bits.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -191,7 +190,7 @@ def raise_for_status(answer: Answer) -> None:
 
     Raises:
         Retry: With Retry-After.
-        PermanentError: 3xx, and 4xx but 408, 425 and 429.
+        PermanentError: 3xx, and 4xx but 408, 425, 429, and those whose text says "too many".
         OSError: 5xx and the rest without Retry-After: the usual wait.
     """
     status = answer.status
@@ -199,7 +198,8 @@ def raise_for_status(answer: Answer) -> None:
         return
     if 300 <= status < 400:
         raise PermanentError(f"{answer.text} (redirects are not followed: give the address they lead to)")
-    if 400 <= status < 500 and status not in TEMPORARY_STATUSES:
+    is_temporary = status in TEMPORARY_STATUSES or is_not_now(answer.text)
+    if 400 <= status < 500 and not is_temporary:
         raise PermanentError(answer.text)
     if answer.retry_after_seconds is not None:
         raise Retry(answer.retry_after_seconds, answer.text)

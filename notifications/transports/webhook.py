@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from standardwebhooks import Webhook
 
-from notifications.transports.base import Address, Message, Transport, destinations_of
+from notifications.transports.base import Address, Message, Transport, destinations_of, disable
 from notifications.transports.http import check_url, post, raise_for_status
 from realtime.exceptions import PermanentError
 
@@ -24,6 +24,8 @@ __all__ = ["WebhookTransport"]
 
 # What the specification asks of a secret, in bytes.
 SECRET_BYTES = range(24, 65)
+# Standard Webhooks: the receiver wants no more.
+GONE_STATUS = 410
 # The key of the project's own receiver among a recipient's addresses.
 PROJECT_KEY = "project"
 
@@ -38,7 +40,7 @@ class WebhookTransport(Transport):
 
     Guarantees:
         The header webhook-id is the delivery's key, the same in every attempt: a receiver that keeps the ids it has
-        handled takes each notification once.
+        handled takes each notification once. A user's receiver that answers 410 is called no more.
     """
 
     label = _("Webhook")
@@ -96,6 +98,8 @@ class WebhookTransport(Transport):
             # What is everybody's has a bound of its own.
             user=None if address.key == PROJECT_KEY else message.recipient.pk,
         )
+        if answer.status == GONE_STATUS and address.key != PROJECT_KEY:
+            await disable(address, answer.text)
         raise_for_status(answer)
         return answer.text
 

@@ -14,11 +14,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from channels.db import database_sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 from py_vapid import Vapid02, VapidException
 from pywebpush import WebPusher, WebPushException
 
+from notifications.destinations import forget_browser
 from notifications.models import PushSubscription
 from notifications.transports.base import ADDRESS_LIMIT, Address, AddressGone, Message, Transport
 from notifications.transports.http import audience_of, post, raise_for_status
@@ -91,7 +93,7 @@ class WebPushTransport(Transport):
             user=message.recipient.pk,
         )
         if answer.status in GONE_STATUSES:
-            await PushSubscription.objects.filter(pk=subscription.pk).adelete()
+            await database_sync_to_async(forget_browser)(subscription.pk, self.name, answer.text)
             raise AddressGone(f"{answer.text} (the subscription is removed)")
         raise_for_status(answer)
         return answer.text

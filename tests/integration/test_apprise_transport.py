@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from apprise.plugins.discord import NotifyDiscord
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 
 from notifications.models import Destination
-from notifications.transports import Address
-from notifications.transports.apprise import AppriseTransport
+from notifications.transports import Address, AddressGone
+from notifications.transports.apprise import PARTS_LIMIT, AppriseTransport
 from realtime.exceptions import PermanentError
 from tests.messages import message
 from tests.receivers import HttpReceiver, Reply, http_receiver
@@ -36,6 +37,70 @@ async def test_a_service_gets_title_and_text(service: HttpReceiver) -> None:
     (request,) = service.requests
     said = json.loads(request.body)
     assert (request.path, said["title"], said["message"]) == ("/room", "Order 7", "Unterwegs – ütf <b>")
+
+
+@pytest.fixture
+def discord(service: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> HttpReceiver:
+    """Discord, as Apprise speaks to it, at another host."""
+    monkeypatch.setattr(NotifyDiscord, "notify_url", service.url)
+    monkeypatch.setattr(NotifyDiscord, "request_rate_per_sec", 0)
+    service.reply = Reply(status=204, body=b"")
+    return service
+
+
+def said_in(service: HttpReceiver) -> list[str]:
+    return [json.loads(request.body)["content"] for request in service.requests]
+
+
+async def test_a_long_text_is_split_at_the_services_limit(discord: HttpReceiver) -> None:
+    """Discord takes 2,000 letters; nothing is lost of 2,500, and of any length a few messages are left."""
+    text = " ".join(f"{number:04}" for number in range(500))
+    await CHAT.send(message(body=text), Address(key="1", value=DISCORD))
+    parts = said_in(discord)
+    assert len(parts) == 2 and all(len(part) <= 2000 for part in parts)
+    assert all(f"{number:04}" in "\n".join(parts) for number in range(500))
+    discord.requests.clear()
+    await CHAT.send(message(body="word " * 100_000), Address(key="1", value=DISCORD))
+    assert all(len(part) <= 2000 for part in said_in(discord))
+    assert len(discord.requests) <= PARTS_LIMIT + 1
+    assert said_in(discord)[-1].endswith("…")
+
+
+async def test_nobody_can_ring_everybody(discord: HttpReceiver) -> None:
+    """By a title or a text that a stranger had a hand in, unless the project says so."""
+    calling = message(subject="Hi @here", body="@everyone <@&123> look, me@example.com and @alice")
+    await CHAT.send(calling, Address(key="1", value=DISCORD))
+    (said,) = said_in(discord)
+    assert said.replace("\u200b", "|") == "Hi @|here\r\n@|everyone <|@&123> look, me@example.com and @alice"
+    await AppriseTransport(name="chat", allow_mentions=True).send(calling, Address(key="1", value=DISCORD))
+    assert "@everyone" in said_in(discord)[-1]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_destination_that_is_gone_is_disabled(discord: HttpReceiver, alice: User, status: int) -> None:
+    """Its webhook was deleted. The project's own stays: somebody must mend it."""
+    discord.reply = Reply(status=status)
+    await Destination.objects.acreate(user=alice, transport="chat", address=DISCORD)
+    (address,) = await sync_to_async(CHAT.addresses_of)(alice)
+    with pytest.raises(AddressGone, match="the address is disabled"):
+        await CHAT.send(MESSAGE, address)
+    row = await Destination.objects.aget()
+    assert row.disabled_at is not None and f"error={status}" in row.disabled_reason
+    assert await sync_to_async(CHAT.addresses_of)(alice) == []
+    with pytest.raises(PermanentError) as caught:
+        await CHAT.send(MESSAGE, Address(key="project 0", value=DISCORD))
+    assert not isinstance(caught.value, AddressGone)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, PermanentError), (401, OSError), (403, OSError), (429, OSError), (500, OSError)]
+)
+async def test_a_refusal_is_for_good_or_for_now(discord: HttpReceiver, status: int, error: type[Exception]) -> None:
+    """The same message will be refused again, or something else is to be mended first."""
+    discord.reply = Reply(status=status)
+    with pytest.raises(error, match=f"error={status}|Too Many|rate"):
+        await CHAT.send(MESSAGE, Address(key="1", value=DISCORD))
 
 
 async def test_a_service_that_refuses_is_a_failed_attempt(service: HttpReceiver) -> None:

@@ -65,12 +65,21 @@ async def test_a_subject_is_one_line(server: MailReceiver) -> None:
         ("answer", "451 4.3.0 try later", False),
         ("answer_to_recipient", "550 5.1.1 no such user", True),
         ("answer_to_recipient", "450 4.2.1 greylisted", False),
+        ("answer", "421 4.7.0 closing", False),
+        ("answer", "552 5.3.4 message exceeds the size limit", True),
+        ("answer", "550 5.7.0 too many messages from you", False),
+        ("answer", "554 Maximum sending rate exceeded", False),
+        ("answer", "550 5.4.5 Daily user sending limit exceeded", False),
+        ("answer", "550 5.7.28 mail flood detected", False),
+        ("answer_to_recipient", "550 4.7.1 come back", False),
+        ("answer_to_recipient", "550 5.7.1 rate limited, slow down", False),
+        ("answer_to_recipient", "550 5.1.1 does not exist, try double-checking the address", True),
     ],
 )
 async def test_a_refusal_is_for_good_or_for_now(
     server: MailReceiver, where: str, answer: str, is_permanent: bool
 ) -> None:
-    """As the mail server's code says."""
+    """As the mail server's code says; that it was sent too much at a time is for now, whatever the code."""
     setattr(server, where, answer)
     with pytest.raises(Exception) as caught:
         await TRANSPORT.send(message(), to())

@@ -39,7 +39,8 @@ def _fresh(server: HttpReceiver) -> None:
 
 
 def at(url: str) -> Address:
-    return Address(key="1", value=(url, SECRET))
+    """The project's receiver: a user's has a row."""
+    return Address(key="project", value=(url, SECRET))
 
 
 async def test_a_receiver_can_verify_what_it_gets(server: HttpReceiver) -> None:
@@ -96,6 +97,14 @@ async def test_a_status_says_whether_to_try_again(
     if isinstance(caught.value, Retry):
         assert caught.value.after_seconds == after_seconds
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_too_many_is_for_now_whatever_the_status(server: HttpReceiver, status: int) -> None:
+    """As the answer says in words."""
+    server.reply = Reply(status=status, body=b'{"error": "API rate limit exceeded, retry later"}')
+    with pytest.raises(OSError, match="rate limit exceeded"):
+        await OPEN.send(MESSAGE, at(server.url))
 
 
 async def test_a_redirect_is_not_followed(server: HttpReceiver) -> None:
