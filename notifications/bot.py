@@ -61,6 +61,7 @@ class Bot:
     Args:
         transports: By name; those of the settings by default.
         concurrency: The most messages that are sent at a time, on each transport; by default as in the settings.
+        database_outage: The state of the database, shared by all its users in the process.
 
     Attributes:
         entries_limit: How many entries it should be given at a time.
@@ -74,7 +75,13 @@ class Bot:
         After `stop()` no call of a provider begins, and none is cut off.
     """
 
-    def __init__(self, transports: Mapping[str, Transport] | None = None, *, concurrency: int | None = None) -> None:
+    def __init__(
+        self,
+        transports: Mapping[str, Transport] | None = None,
+        *,
+        concurrency: int | None = None,
+        database_outage: Outage | None = None,
+    ) -> None:
         self._transports = get_transports() if transports is None else transports
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
@@ -89,7 +96,7 @@ class Bot:
         )
         self._database = DatabaseCalls()
         self._begin_all = functools.partial(begin_ready, self._transports)
-        self._database_outage = Outage("the database")
+        self._database_outage = database_outage or Outage("the database")
 
     def stop(self) -> None:
         """
@@ -261,15 +268,15 @@ class Bot:
 
         Without the record the next attempt would send again.
         """
-        failures = 0
+        observer, failures = self._database_outage.observer(), 0
         while True:
             try:
                 is_written = await self._database.run(write, item)
             except DATABASE_AWAY as error:
-                await self._database_outage.wait(error, failures)
+                await observer.wait(error, failures)
                 failures += 1
             else:
-                self._database_outage.over()
+                observer.worked()
                 return is_written
 
 

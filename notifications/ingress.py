@@ -104,16 +104,25 @@ class Ingress:
         counters_key: A hash of counters that outlive the process: accepted, refused:<reason>, dropped,
             left to others.
         lease: Held while this listens; a request that is read when it no longer is, is left to the next holder.
+        database_outage: The state of the database, shared by all its users in the process.
     """
 
-    def __init__(self, redis: redis.asyncio.Redis, *, channel: str, counters_key: str, lease: Lease) -> None:
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        *,
+        channel: str,
+        counters_key: str,
+        lease: Lease,
+        database_outage: Outage | None = None,
+    ) -> None:
         # Since this process started, by the same names as in Redis.
         self.counts: Counter[str] = Counter()
         self._redis = redis
         self._channel = channel
         self._counters_key = counters_key
         self._lease = lease
-        self._database_outage = Outage("the database")
+        self._database_outage = database_outage or Outage("the database")
         # Names of other fields that the log has already.
         self._mentioned: set[str] = set()
         # There while it listens.
@@ -188,6 +197,7 @@ class Ingress:
         # A commit whose answer was lost is recognised when it is tried again.
         key = request.idempotency_key or f"ingress:{uuid.uuid4()}"
         failures = 0
+        observer = self._database_outage.observer()
         while self._lease.is_held:
             try:
                 await services.anotify(
@@ -204,11 +214,12 @@ class Ingress:
             except InvalidNotification as error:
                 raise Refused("invalid", str(error)) from error
             except DATABASE_AWAY as error:
-                await self._database_outage.wait(error, failures)
+                await observer.wait(error, failures)
                 failures += 1
             else:
-                self._database_outage.over()
+                observer.worked()
                 return True
+        observer.leave()
         return False
 
     def _mention_others(self, body: bytes) -> None:

@@ -58,7 +58,7 @@ class Subscriber:
         self._parts = parts
         self._settings = conf.get_settings()
         self._bot_concurrency = bot_concurrency
-        self._redis_outage = Outage("Redis")
+        self._redis_outage, self._database_outage = Outage("Redis"), Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
@@ -95,7 +95,7 @@ class Subscriber:
             # database writes down that it was relayed.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, RELAY_CONCURRENCY
         else:
-            bot = Bot(concurrency=self._bot_concurrency)
+            bot = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
             handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
         return StreamWorker(
             reader,
@@ -131,7 +131,11 @@ class Subscriber:
                     outage=self._redis_outage,
                 )
                 ingress = Ingress(
-                    redis, channel=keys().ingress_channel(), counters_key=keys().counters("ingress"), lease=lease
+                    redis,
+                    channel=keys().ingress_channel(),
+                    counters_key=keys().counters("ingress"),
+                    lease=lease,
+                    database_outage=self._database_outage,
                 )
                 work = functools.partial(self._work_of_one, ingress, redis, url)
                 task = tasks.create_task(lease.run_while_held(work), name="ingress lease")
@@ -164,7 +168,9 @@ class Subscriber:
             ):
                 tasks.create_task(ingress.run(multiplexer), name="ingress")
                 sweeper = Sweeper(
-                    redis_outage=self._redis_outage, interval_seconds=self._settings.sweep_interval_seconds
+                    redis_outage=self._redis_outage,
+                    database_outage=self._database_outage,
+                    interval_seconds=self._settings.sweep_interval_seconds,
                 )
                 tasks.create_task(sweeper.run(), name="outbox sweep")
         finally:

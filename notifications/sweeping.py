@@ -31,7 +31,8 @@ TRUCE_SECONDS = 10.0
 class Sweeper:
     """
     Args:
-        redis_outage: How Redis fares, shared by several users of one Redis so that its absence is said once.
+        redis_outage, database_outage: The state of both, shared by all their users in the process so that an outage is
+            logged once.
         interval_seconds: The pause between two rounds.
         truce_seconds: So long after the database was away, what is due again is left to the bots: claims have lapsed
             meanwhile of which they have the answers, and those are written down first.
@@ -40,10 +41,17 @@ class Sweeper:
         defect_count: How many steps have failed for another reason than Redis or the database being away.
     """
 
-    def __init__(self, *, redis_outage: Outage, interval_seconds: float, truce_seconds: float = TRUCE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        redis_outage: Outage,
+        database_outage: Outage,
+        interval_seconds: float,
+        truce_seconds: float = TRUCE_SECONDS,
+    ) -> None:
         self.defect_count = 0
-        self._redis_outage = redis_outage
-        self._database_outage = Outage("the database")
+        self._redis_observer = redis_outage.observer()
+        self._database_observer = database_outage.observer()
         self._interval_seconds = interval_seconds
         self._truce_seconds = truce_seconds
         # On the monotonic clock.
@@ -58,9 +66,12 @@ class Sweeper:
         Guarantees:
             Only cancelling ends it. Redis and the database being away is waited for.
         """
-        while True:
-            if not await self.sweep():
-                await asyncio.sleep(self._interval_seconds)
+        try:
+            while True:
+                if not await self.sweep():
+                    await asyncio.sleep(self._interval_seconds)
+        finally:
+            self._leave()
 
     async def sweep(self) -> bool:
         """One round. Whether there is more to do at once."""
@@ -72,17 +83,24 @@ class Sweeper:
             if time.monotonic() >= self._refill_from:
                 await self._step("refilling the stream", refill.refill)
         except StreamUnavailable as error:
-            self._redis_outage.begin(error, asked_at=asked_at)
+            self._redis_observer.failed(error, asked_at=asked_at)
             return False
         except DATABASE_AWAY as error:
-            self._database_outage.begin(error)
+            self._database_observer.failed(error, asked_at=asked_at)
             self._refill_from = time.monotonic() + self._truce_seconds
             return False
         if self.defect_count == defect_count:
-            self._database_outage.over()
+            self._database_observer.worked(asked_at=asked_at)
+            self._redis_observer.worked(asked_at=asked_at)
+        else:
+            self._leave()
         if count:
             logger.warning("the sweep published %d events that their callers left in the outbox", count)
         return SWEEP_LIMIT in (count, released)
+
+    def _leave(self) -> None:
+        self._redis_observer.leave()
+        self._database_observer.leave()
 
     async def _step(self, name: str, function: Callable[[], int]) -> int:
         """

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 # What Django raises when the database is away.
 AWAY = (OperationalError, InterfaceError)
 # Shared by all connections of the process.
-_outage = Outage("the database for the sessions of clients")
+_database_observer = Outage("the database for the sessions of clients").observer()
 
 # Sessions looked up in one hop; what is beyond waits for the next.
 BATCH_SIZE = 100
@@ -74,12 +74,12 @@ class SessionUsers:
         try:
             user = await _Desk.of_loop().user_of(session)
         except AWAY as error:
-            _outage.begin(error)
+            _database_observer.failed(error)
             await receive()
             await send(protocol.accept(scope))
             await send({"type": "websocket.close", "code": int(CloseCode.REDIS_LOST), "reason": "come back soon"})
             return
-        _outage.over()
+        _database_observer.worked()
         await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)
 
 

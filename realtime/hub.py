@@ -164,19 +164,19 @@ class Hub:
             self._heal_tasks[topic] = asyncio.create_task(self._run_heal(topic), name=f"heal {topic.name}")
 
     async def _run_heal(self, topic: LiveTopic) -> None:
-        failures = 0
+        observer, failures = self._outage.observer(), 0
         while True:
             torn_count = topic.torn_count
             try:
                 history = await self._source.read_history(topic.name, after=topic.offset)
             except Exception as error:
                 # Whatever it is: the members wait, and are told nothing until it is known what they have missed.
-                await self._outage.wait(error, failures)
+                await observer.wait(error, failures)
                 failures += 1
                 continue
             if topic.torn_count == torn_count:
                 break
-        self._outage.over()
+        observer.worked()
         self._counters.healed_count += 1
         # What was held may have a hole too, which begins the next healing.
         del self._heal_tasks[topic]

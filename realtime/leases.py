@@ -36,7 +36,7 @@ class Lease:
         ttl_seconds: How long it lasts unrenewed: how soon another takes over from a holder that died. It is renewed,
             and asked for, at every quarter.
         holder: This holder's id, by default host-pid-random.
-        outage: How Redis fares, shared by several users of one Redis so that its absence is said once.
+        outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
 
     Guarantees:
         The key never lives without an end. `is_held` is false before Redis gives the lease to another, as long as the
@@ -56,7 +56,7 @@ class Lease:
         self._redis = redis
         self._key = key
         self._ttl_seconds = ttl_seconds
-        self._outage = outage or Outage("Redis")
+        self._redis_observer = (outage or Outage("Redis")).observer()
         # Until when, on the loop's clock, the lease is certainly ours.
         self._held_until = 0.0
 
@@ -100,18 +100,23 @@ class Lease:
         """
         try:
             while True:
-                await self._outage.until_done(self._wait_for_it)
+                await self._redis_observer.until_done(self._wait_for_it)
                 logger.info("lease %s: held by %s", self._key, self.holder)
                 await self._work(work)
                 logger.warning("lease %s: lost by %s", self._key, self.holder)
         finally:
+            self._redis_observer.leave()
             with contextlib.suppress(*REDIS_ERRORS):
                 async with asyncio.timeout(2.0):
                     await self.release()
 
     async def _wait_for_it(self) -> None:
-        while not await self.acquire():
-            self._outage.over()
+        while True:
+            asked_at = time.monotonic()
+            is_ours = await self.acquire()
+            self._redis_observer.worked(asked_at=asked_at)
+            if is_ours:
+                return
             await asyncio.sleep(self._ttl_seconds / 4)
 
     async def _work(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -127,12 +132,15 @@ class Lease:
         loop = asyncio.get_running_loop()
         await asyncio.wait([task], timeout=self._ttl_seconds / 4)
         asked_at = time.monotonic()
+        # Of several tries, none may wait for Redis beyond the end of the lease.
+        end_of_lease = asyncio.timeout_at(self._held_until)
         try:
-            # Of several tries, none may wait for Redis beyond the end of the lease.
-            async with asyncio.timeout_at(self._held_until):
+            async with end_of_lease:
                 if not await self.acquire():
                     return False
-                self._outage.over(asked_at=asked_at)
+                self._redis_observer.worked(asked_at=asked_at)
         except REDIS_ERRORS as error:
-            self._outage.begin(error, asked_at=asked_at)
+            # The end of the lease may be a millisecond away: that Redis has not answered by then is no outage.
+            if not end_of_lease.expired():
+                self._redis_observer.failed(error, asked_at=asked_at)
         return loop.time() < self._held_until

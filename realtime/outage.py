@@ -1,10 +1,11 @@
 """
-Saying once that something is away, waiting, and saying once that it is back.
+Logs once that something is unavailable, waits between tries, and logs once that it is available again.
 
 Owns the log lines and the waits of an outage. Does not own what is tried again.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -15,7 +16,7 @@ import redis
 
 from realtime.backoff import Backoff
 
-__all__ = ["REDIS_ERRORS", "Outage"]
+__all__ = ["REDIS_ERRORS", "Observer", "Outage"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,77 +26,139 @@ REDIS_ERRORS = (redis.RedisError, OSError)
 
 class Outage:
     """
-    The state of one thing that may be away; whoever uses the thing shares it.
+    The state of one resource that may be unavailable, shared by everything in the process that uses it.
 
     Args:
-        what: Its name in the log: "Redis".
-        backoff: How long the users wait between tries.
+        what: The name of the resource in the log: "Redis".
+        backoff: How long its users wait between tries.
+
+    Guarantees:
+        An outage begins with the first failure that any observer reports. It is over when something works after that
+        and each observer that has failed has succeeded or left. It is two lines in the log, however many fail.
+        The first success in an outage wakes all observers that wait: nobody sleeps on while the resource is available.
     """
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
         self._what = what
         self._backoff = backoff or Backoff()
-        # When it went away, on the monotonic clock; None while it is there.
+        # When the present outage began, on the monotonic clock; None if there is none.
         self._since: float | None = None
         # When it last worked.
         self._worked_at = -math.inf
-        # What was said last of the commands that it refuses.
+        # Observers that have failed and have not succeeded since, with the time of their last failure.
+        self._failing: dict[Observer, float] = {}
+        # The last refusal that was logged in this outage.
         self._refusal = ""
+        # Set by the first success in this outage, and by no other: one command may work and another fail all the while.
+        self._is_woken = False
+        self._wakeup = asyncio.Event()
 
     @property
     def is_on(self) -> bool:
-        """Whether it is away."""
+        """Whether there is an outage."""
         return self._since is not None
 
-    def begin(self, error: BaseException, *, asked_at: float | None = None) -> None:
-        """
-        It failed with `error`: say so, if it is news.
+    def observer(self) -> "Observer":
+        """An observer for one user of the resource: one that tries again by itself until it succeeds."""
+        return Observer(self)
 
-        That it answers and refuses is also news while it is away: the one may follow from the other, and never end.
+    async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """As `Observer.until_done`, with an observer for this call alone."""
+        observer = self.observer()
+        try:
+            return await observer.until_done(command, *arguments)
+        finally:
+            observer.leave()
 
-        Args:
-            asked_at: When it was asked for what failed, by `time.monotonic`: that is no news if it has worked since.
-        """
+    def _fail(self, observer: "Observer", error: BaseException, asked_at: float | None) -> None:
+        is_refusal = isinstance(error, redis.ResponseError)
+        # A connection that breaks late says nothing new. A refusal does: other commands may work all the while.
+        if not is_refusal and observer not in self._failing and asked_at is not None and asked_at < self._worked_at:
+            return
+        now = time.monotonic()
+        self._failing[observer] = now
         if self._since is None:
-            if asked_at is not None and asked_at < self._worked_at:
-                return
-            self._since, self._refusal = time.monotonic(), ""
-        elif not isinstance(error, redis.ResponseError) or str(error) == self._refusal:
+            self._since, self._refusal, self._is_woken = now, "", False
+        elif not is_refusal or str(error) == self._refusal:
             return
-        if isinstance(error, redis.ResponseError):
+        cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if is_refusal:
             self._refusal = str(error)
-            text = "%s refuses a command (%s: %s): trying again until it does not"
+            logger.warning("%s refuses a command (%s): trying again until it accepts it", self._what, cause)
         else:
-            text = "%s is away (%s: %s): trying again until it is back"
-        logger.warning(text, self._what, type(error).__name__, error)
+            logger.warning("%s is unavailable (%s): trying again until it is available", self._what, cause)
 
-    def over(self, *, asked_at: float | None = None) -> None:
+    def _work(self, observer: "Observer", asked_at: float | None) -> None:
+        if self._since is not None:
+            failed_at = self._failing.get(observer, self._since)
+            if asked_at is not None and asked_at < failed_at:
+                return
+            self._failing.pop(observer, None)
+            self._wake()
+        self._worked_at = time.monotonic()
+        if self._since is not None and not self._failing:
+            logger.warning("%s is available again after %.1f s", self._what, self._worked_at - self._since)
+            self._since = None
+
+    def _wake(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakeup.set()
+            self._wakeup = asyncio.Event()
+
+    async def _sleep(self, attempt: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._backoff.delay_seconds(attempt)):
+                await self._wakeup.wait()
+
+    def _leave(self, observer: "Observer") -> None:
+        self._failing.pop(observer, None)
+
+
+class Observer:
+    """One user of a resource, which reports each failure and each success; made by `Outage.observer`."""
+
+    def __init__(self, outage: Outage) -> None:
+        self._outage = outage
+
+    def failed(self, error: BaseException, *, asked_at: float | None = None) -> None:
         """
-        It worked: say so, if it is news.
+        The resource failed with `error`: log it, if it is news.
+
+        A refusal is also news during an outage: it may be a consequence of the outage that never ends.
 
         Args:
-            asked_at: When it was asked for what worked: that is no news if it has failed since.
+            asked_at: When the failed request was made, by `time.monotonic`. A connection that breaks is no news if the
+                resource has worked since then.
         """
-        if self._since is not None and asked_at is not None and asked_at < self._since:
-            return
-        self._worked_at = time.monotonic()
-        if self._since is not None:
-            logger.warning("%s: back after %.1f s", self._what, time.monotonic() - self._since)
-            self._since = None
+        self._outage._fail(self, error, asked_at)
+
+    def worked(self, *, asked_at: float | None = None) -> None:
+        """
+        The resource worked: log it, if that ends the outage.
+
+        Args:
+            asked_at: When the request was made. It is no news if this observer has failed since then.
+        """
+        self._outage._work(self, asked_at)
+
+    def leave(self) -> None:
+        """This user tries no more: the outage does not wait for its success."""
+        self._outage._leave(self)
 
     async def wait(self, error: BaseException, attempt: int, *, asked_at: float | None = None) -> None:
         """
-        It failed with `error`: say so, if it is news, and sleep before the next try, with full jitter.
+        Report a failure as `failed` does, and wait before the next try, with full jitter.
 
         Args:
             attempt: How many tries of this user have failed in a row before this one.
-            asked_at: As in `begin`.
+            asked_at: As in `failed`.
         """
-        self.begin(error, asked_at=asked_at)
-        await asyncio.sleep(self._backoff.delay_seconds(attempt))
+        self.failed(error, asked_at=asked_at)
+        await self._outage._sleep(attempt)
 
     async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Send a Redis command that may be sent twice until Redis has taken it, and return its answer."""
+        """Send a Redis command that may be sent twice until Redis has accepted it, and return its answer."""
         failures = 0
         while True:
             asked_at = time.monotonic()
@@ -105,5 +168,5 @@ class Outage:
                 await self.wait(error, failures, asked_at=asked_at)
                 failures += 1
             else:
-                self.over(asked_at=asked_at)
+                self.worked(asked_at=asked_at)
                 return answer

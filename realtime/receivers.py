@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 # A login saves this field alone.
 _IRRELEVANT_FIELDS = frozenset({"last_login"})
-_outage = Outage("Redis for the ends of connections")
+_redis_observer = Outage("Redis for the ends of connections").observer()
 
 
 def connect_receivers() -> None:
@@ -115,6 +115,6 @@ def _send(orders: list[Order]) -> None:
     try:
         access.send(orders)
     except Unavailable as error:
-        _outage.begin(error)
+        _redis_observer.failed(error)
     else:
-        _outage.over()
+        _redis_observer.worked()

@@ -45,7 +45,7 @@ RENEWAL_SECONDS = (1.0, 3.0)
 RETURN_SECONDS = (0.0, 1.0)
 
 _decode = msgspec.json.Decoder(Order).decode
-_outage = Outage("the database for the recheck of connections")
+_database_observer = Outage("the database for the recheck of connections").observer()
 
 
 class Resident(Protocol):
@@ -248,12 +248,12 @@ class Roster:
             await self._judge(by_session, authentication.users_of_keys, [each.session_key for each in by_session])
             await self._judge(others, authentication.fresh_users, [each.user for each in others])
         except authentication.AWAY as error:
-            _outage.begin(error)
+            _database_observer.failed(error)
         except Exception:
             # Nobody is thrown out by a failure of ours; the next round asks again.
             logger.exception("%d connections could not be looked at", len(residents))
         else:
-            _outage.over()
+            _database_observer.worked()
 
     async def _judge(
         self, residents: Sequence[Resident], look_up: Callable[[list[Any]], Awaitable[list[Any]]], claims: list[Any]

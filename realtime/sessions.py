@@ -45,7 +45,7 @@ INTERNAL_ERROR = 1011
 _TAKES_TIME = (protocol.Subscribe, protocol.Read)
 
 # Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
-_outage = Outage("Redis for the topics of clients")
+_redis_observer = Outage("Redis for the topics of clients").observer()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,10 +295,10 @@ class ClientSession:
                 await self._roster.listening()
                 self.memberships[topic] = await self._roster.hub.join(topic, self._sink, since=since, preface=preface)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:
-            _outage.begin(error)
+            _redis_observer.failed(error)
             self._end(CloseCode.REDIS_LOST, "come back soon")
         else:
-            _outage.over()
+            _redis_observer.worked()
 
     async def _answer(self, frame: Any) -> None:
         match frame:

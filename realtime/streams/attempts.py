@@ -15,7 +15,7 @@ import msgspec
 
 from realtime.backoff import Backoff
 from realtime.exceptions import Unavailable
-from realtime.outage import Outage
+from realtime.outage import Observer, Outage
 from realtime.streams.entry import Entry, Handler
 from realtime.streams.failures import Failures
 from realtime.streams.group import ConsumerGroup
@@ -39,7 +39,7 @@ class Attempts:
         handler: Called with each batch.
         session: Whether the worker has its lease.
         ring: Called when the worker should look for entries.
-        outage: Redis; shared by all who use this Redis.
+        outage: The state of Redis, shared by all its users in the process.
         batch_size, concurrency, max_attempts, backoff, on_stop: As in StreamWorker.
     """
 
@@ -64,7 +64,7 @@ class Attempts:
         self._session = session
         self._ring = ring
         self._outage = outage
-        self._handler_outage = Outage(f"what the group {group.group} needs", backoff=backoff)
+        self._handler_outage = Outage(f"a service that the group {group.group} needs")
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._max_attempts = max_attempts
@@ -288,6 +288,13 @@ class Attempts:
 
     async def _try(self, batch: Sequence[Entry]) -> Exception | None:
         """Call the handler, again and again while what it needs is away; what it raised, or None if it has not."""
+        observer = self._handler_outage.observer()
+        try:
+            return await self._try_until_available(batch, observer)
+        finally:
+            observer.leave()
+
+    async def _try_until_available(self, batch: Sequence[Entry], observer: Observer) -> Exception | None:
         failures = 0
         while True:
             if failures or not self._session.is_held:
@@ -299,7 +306,7 @@ class Attempts:
             except Unavailable as error:
                 # When the worker stops, that may also be a handler's way to give back what it has not begun.
                 if not self._stopping.is_set():
-                    self._handler_outage.begin(error)
+                    observer.failed(error)
                 await self._pause(self._backoff.delay_seconds(failures))
                 failures += 1
             except asyncio.CancelledError as error:
@@ -310,7 +317,7 @@ class Attempts:
             except Exception as error:
                 return error
             else:
-                self._handler_outage.over()
+                observer.worked()
                 self._finish(batch)
                 return None
 

@@ -63,7 +63,7 @@ class StreamWorker:
         claim_interval_seconds: How often to look for what dead workers left and for what to trim.
         backoff: The waits between attempts.
         consumer: This worker's name; by default host-pid-random.
-        outage: How Redis fares, shared by several users of one Redis so that its absence is said once.
+        outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
         registry_key: `Keys.streams()`, which makes the stream known to `manage.py stream_status`.
         on_stop: Called when the worker stops and waits for its handlers: those that take long may come to an end
             sooner, and raise `Unavailable` to leave their entries to others without an attempt being counted.
@@ -107,7 +107,9 @@ class StreamWorker:
         self._max_delayed = max_delayed
         # Below max_attempts, so that a last attempt never begins merely by being handed out.
         self._suspect_deaths = max(1, min(SUSPECT_DEATHS, max_attempts - 1))
-        self._outage = outage or Outage("Redis")
+        outage = outage or Outage("Redis")
+        # What each of the tasks that ask Redis again and again has seen of it.
+        self._reader_observer, self._lease_observer, self._house_observer = (outage.observer() for _ in range(3))
         self._session = Session(lease_seconds)
         self._group = ConsumerGroup(
             reader=reader,
@@ -125,7 +127,7 @@ class StreamWorker:
             handler,
             session=self._session,
             ring=self._bell.ring,
-            outage=self._outage,
+            outage=outage,
             batch_size=batch_size,
             concurrency=concurrency,
             max_attempts=max_attempts,
@@ -230,7 +232,7 @@ class StreamWorker:
                 # What the failed call was handed, `own` tells.
                 self._session.end()
                 self._redis_failed()
-                await self._outage.wait(error, failures, asked_at=asked_at)
+                await self._reader_observer.wait(error, failures, asked_at=asked_at)
                 failures += 1
             else:
                 failures = 0
@@ -254,7 +256,7 @@ class StreamWorker:
             self._session.end()
             return
         self._session.renewed(asked_at)
-        self._outage.over(asked_at=began_at)
+        self._reader_observer.worked(asked_at=began_at)
         self._lined_up_count += turn.lined_up_count
         if turn.unreadable_count:
             self._attempts.failures.say_unreadable(turn.unreadable_count)
@@ -275,7 +277,7 @@ class StreamWorker:
 
     async def _reconcile(self) -> None:
         """Ask Redis what this worker holds: what it does not know of was lost on the way, the rest it has lost."""
-        asked_at = asyncio.get_running_loop().time()
+        asked_at, began_at = asyncio.get_running_loop().time(), time.monotonic()
         name = self._session.begin()
         hand = self._attempts.hand
         with hand.noting_dropped() as ended:
@@ -286,7 +288,7 @@ class StreamWorker:
         # One that was lost, and is in a handler still, is this worker's own again.
         hand.hold(entry for entry, _ in held if entry.id in hand)
         self._session.reconciled(name, asked_at)
-        self._outage.over()
+        self._reader_observer.worked(asked_at=began_at)
         news = [each for each in held if each.entry.id not in hand and each.entry.id not in ended]
         self._attempt(each for each in news if each.entry.fields)
         self._say_vanished(sum(not each.entry.fields for each in news))
@@ -302,19 +304,26 @@ class StreamWorker:
         self._truce_until = asyncio.get_running_loop().time() + self._lease_seconds
 
     async def _renew_lease(self) -> None:
+        failures = 0
         while True:
-            await asyncio.sleep(self._lease_seconds / 4)
+            if not failures:
+                await asyncio.sleep(self._lease_seconds / 4)
             name, asked_at = self._session.name, asyncio.get_running_loop().time()
             if not name:
+                # The reader begins another session, which takes the lease.
+                self._lease_observer.leave()
+                failures = 0
                 continue
             began_at = time.monotonic()
             try:
                 is_ours = await self._group.renew(name, self._lease_seconds)
             except REDIS_ERRORS as error:
                 self._redis_failed()
-                self._outage.begin(error, asked_at=began_at)
+                await self._lease_observer.wait(error, failures, asked_at=began_at)
+                failures += 1
                 continue
-            self._outage.over(asked_at=began_at)
+            self._lease_observer.worked(asked_at=began_at)
+            failures = 0
             if is_ours:
                 self._session.renewed(asked_at)
             elif self._session.name == name:
@@ -323,17 +332,21 @@ class StreamWorker:
 
     async def _keep_house(self) -> None:
         await self._ready.wait()
+        failures = 0
         while True:
             asked_at = time.monotonic()
             try:
                 self._trimmed_count += await self._group.trim()
                 if asyncio.get_running_loop().time() >= self._truce_until:
                     await self._relieve_dead()
-                self._outage.over(asked_at=asked_at)
             except REDIS_ERRORS as error:
                 self._redis_failed()
-                self._outage.begin(error, asked_at=asked_at)
-            await asyncio.sleep(self._claim_interval_seconds)
+                await self._house_observer.wait(error, failures, asked_at=asked_at)
+                failures += 1
+            else:
+                self._house_observer.worked(asked_at=asked_at)
+                failures = 0
+                await asyncio.sleep(self._claim_interval_seconds)
 
     async def _relieve_dead(self) -> None:
         for consumer in await self._group.find_dead(self._lease_seconds):
@@ -355,7 +368,7 @@ class StreamWorker:
             async with asyncio.timeout(2.0):
                 left_count = await self._group.leave(self._attempts.unbegun())
         except REDIS_ERRORS as error:
-            self._outage.begin(error)
+            self._reader_observer.failed(error)
             return
         if left_count:
             logger.warning("%d entries of the group %s are left to other workers", left_count, self._group.group)

@@ -260,14 +260,19 @@ def test_redis_killed_and_restarted_with_its_data_is_waited_for(world: World) ->
         world.publish("before")
         process.wait_for_line("user 1: before")
         world.server.kill()
-        process.wait_for("Redis is away")
+        process.wait_for("Redis is unavailable")
         # Redis being down never fails the caller: the sweep publishes it when Redis is back.
         world.manage("notify", "user1", "meanwhile")
         world.server.start()
         process.wait_for_line("user 1: meanwhile")
         wait_until_sync(lambda: world.publish("after") == 1, seconds=SECONDS)
         process.wait_for_line("user 1: after")
-        assert process.log.count("Redis is away") == process.log.count("Redis: back after") == 1
+        process.wait_for("outage: Redis is available again")
+        assert (
+            process.log.count("outage: Redis is unavailable")
+            == process.log.count("outage: Redis is available again")
+            == 1
+        )
         assert "the sweep published 1 events" in process.log
         assert process.stop() == 0
         assert "Traceback" not in process.log
@@ -279,7 +284,7 @@ def test_redis_not_there_at_the_start_is_waited_for(world: World) -> None:
     """Nothing has to be started in an order; and it stops when told to, Redis or not."""
     world.server.kill()
     with world.subscriber(is_awaited=False) as process:
-        process.wait_for("Redis is away")
+        process.wait_for("Redis is unavailable")
         world.server.start()
         process.wait_for("running, consumer")
         world.manage("notify", "user1", "Hello")

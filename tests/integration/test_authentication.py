@@ -247,8 +247,8 @@ async def test_while_the_database_is_away_clients_are_told_to_come_back(
             assert (close["type"], close["code"]) == ("websocket.close", CloseCode.REDIS_LOST)
     assert (await served(cookie))["user"] == user
     away_line, back_line = [record.getMessage() for record in caplog.records]
-    assert "the database for the sessions of clients is away (OperationalError" in away_line
-    assert "back after" in back_line
+    assert "the database for the sessions of clients is unavailable (OperationalError" in away_line
+    assert "available again after" in back_line
 
 
 async def test_a_database_connection_that_cannot_be_closed_locks_nobody_out(

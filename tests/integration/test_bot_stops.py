@@ -104,7 +104,7 @@ async def test_what_waits_for_a_slot_is_left_to_others(
     assert len(transport.begun) == len(transport.sent) == 1
     assert await Delivery.objects.filter(state="sent").acount() == 1
     assert left_count(redis_client, keys, "bot") == 4
-    assert "is away" not in caplog.text
+    assert "is unavailable" not in caplog.text
     async with bot_on(transport) as worker:
         await wait_until(lambda: worker.statistics().handled_count == 4)
     assert sorted(pk for pk, _ in transport.sent) == [user.pk for user in users]

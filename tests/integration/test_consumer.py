@@ -335,13 +335,13 @@ async def test_without_redis_clients_are_told_to_come_back(
             await client.disconnect()
         assert not CloseCode.REDIS_LOST.is_final
         lines = [record.getMessage() for record in caplog.records if record.name == "realtime.outage"]
-        assert len([line for line in lines if line.startswith("Redis for the topics of clients is away")]) == 1
+        assert len([line for line in lines if line.startswith("Redis for the topics of clients is unavailable")]) == 1
 
         lost.start()
         monkeypatch.setattr("realtime.sessions.JOIN_TIMEOUT_SECONDS", 5.0)
         client = await connect(alice)
         await client.greeted()
-        assert "Redis for the topics of clients: back after" in caplog.text
+        assert "Redis for the topics of clients is available again after" in caplog.text
         await client.disconnect()
         await nothing_is_left()
         await get_channel_layer().flush()

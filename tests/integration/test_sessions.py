@@ -490,7 +490,7 @@ async def test_a_topic_that_cannot_be_had_from_redis_ends_the_connection(
         raise ConnectionError("Redis is away")
 
     monkeypatch.setattr(get_channel_layer().hub, "join", lost)
-    monkeypatch.setattr(sessions_module, "_outage", Outage("Redis"))
+    monkeypatch.setattr(sessions_module, "_redis_observer", Outage("Redis").observer())
     await client.say(type="subscribe", topic="news.today")
     assert (await client.closed())["code"] == CloseCode.REDIS_LOST
 

@@ -172,8 +172,9 @@ async def test_what_the_handler_needs_being_away_is_waited_for_without_counting_
     assert handler.names == [str(number) for number in range(30)]
     assert set(handler.attempts["0"]) == {1}
     assert [re.sub(r"[\d.]+ s", "N s", record.getMessage()) for record in caplog.records] == [
-        "what the group workers needs is away (Unavailable: the database is away): trying again until it is back",
-        "what the group workers needs: back after N s",
+        "a service that the group workers needs is unavailable (Unavailable: the database is away): "
+        "trying again until it is available",
+        "a service that the group workers needs is available again after N s",
     ]
 
 

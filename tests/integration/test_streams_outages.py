@@ -26,7 +26,7 @@ def outage_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in lines if line.startswith("Redis")]
 
 
-AWAY_AND_BACK = ["Redis is away …: trying again until it is back", "Redis: back after …"]
+AWAY_AND_BACK = ["Redis is unavailable …: trying again until it is available", "Redis is available again after …"]
 
 
 async def test_a_worker_waits_for_a_redis_that_is_not_there_yet(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:

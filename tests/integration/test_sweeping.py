@@ -39,7 +39,9 @@ def _quick(signalbox: Any) -> None:
 @contextlib.asynccontextmanager
 async def sweeping(**options: Any) -> AsyncIterator[Sweeper]:
     """A sweeper at work; it is cancelled at the end."""
-    sweeper = Sweeper(redis_outage=Outage("Redis"), interval_seconds=0.02, **options)
+    sweeper = Sweeper(
+        redis_outage=Outage("Redis"), database_outage=Outage("the database"), interval_seconds=0.02, **options
+    )
     task = asyncio.create_task(sweeper.run(), name="sweeper under test")
     try:
         yield sweeper
@@ -144,9 +146,9 @@ async def test_after_an_outage_of_the_database_what_is_due_is_left_to_the_bots_f
     event = await sync_to_async(leave_in_outbox)()
     with database_away() as bring_back:
         async with sweeping(truce_seconds=truce_seconds):
-            await wait_until(lambda: "the database is away (OperationalError" in caplog.text)
+            await wait_until(lambda: "the database is unavailable (OperationalError" in caplog.text)
             bring_back()
-            await wait_until(lambda: "the database: back" in caplog.text)
+            await wait_until(lambda: "the database is available again" in caplog.text)
             await wait_until(lambda: is_published(event))
             if truce_seconds < 1:
                 await wait_until(lambda: is_queued(overdue))
