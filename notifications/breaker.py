@@ -1,12 +1,16 @@
 """
-Keeps callers from waiting, one after another, for a Redis that is away.
+Keeps callers from waiting, one after another, for a Redis that is unavailable.
 
 Owns when publishing is tried and how often its failing is logged. Does not own publishing (outbox).
 """
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
+
+from realtime.exceptions import StreamUnavailable
 
 __all__ = ["Breaker"]
 
@@ -41,37 +45,58 @@ class Breaker:
         # Monotonic time of the last warning, and the events left to the sweep since then.
         self._warned_at: float | None = None
         self._unmentioned_count = 0
-        # Whether the log says that Redis is away, and not yet that it is back.
-        self._is_said_away = False
+        # Whether the log says that Redis is unavailable, and not yet that it is available again.
+        self._is_logged = False
 
     def try_now(self) -> bool:
-        """Whether to publish now, and then report `succeeded` or `failed`; if not, the event counts as left."""
+        """Whether to publish now, within `judging`; if not, the event counts as left."""
         with self._lock:
             now = time.monotonic()
             if self._open_until is None:
                 return True
             if now >= self._open_until:
-                # A caller that dies in its try reports nothing: the next one may try when this time is over.
+                # A thread that is killed in its try reports nothing: the next one may try when this time is over.
                 self._open_until = now + TRY_SECONDS
                 return True
-            self._leave(now, "Redis is still away")
+            self._leave(now, "Redis is still unavailable")
             return False
 
-    def failed(self, error: Exception) -> None:
-        """The try found Redis away; its event is left to the sweep."""
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """
+        Put it around a try: how it ends decides.
+
+        Only Redis does: any error but StreamUnavailable says nothing of Redis, and the next caller may try at once.
+        """
+        try:
+            yield
+        except StreamUnavailable as error:
+            self._failed(error)
+            raise
+        except BaseException:
+            self._undecided()
+            raise
+        else:
+            self._succeeded()
+
+    def _failed(self, error: Exception) -> None:
         with self._lock:
             now = time.monotonic()
             self._open_until = now + self._pause_seconds
             cause = error.__cause__ or error
-            self._leave(now, f"Redis is away ({type(cause).__name__}: {cause})")
+            self._leave(now, f"Redis is unavailable ({type(cause).__name__}: {cause})")
 
-    def succeeded(self) -> None:
-        """The try found Redis there."""
+    def _undecided(self) -> None:
+        with self._lock:
+            if self._open_until is not None:
+                self._open_until = time.monotonic()
+
+    def _succeeded(self) -> None:
         with self._lock:
             self._open_until = None
-            if self._is_said_away:
-                self._is_said_away = False
-                logger.info("Redis is back: events are published on commit again")
+            if self._is_logged:
+                self._is_logged = False
+                logger.info("Redis is available again: events are published on commit again")
 
     def _leave(self, now: float, reason: str) -> None:
         self.left_count += 1
@@ -80,4 +105,4 @@ class Breaker:
             logger.warning("%s: %d event(s) left in the outbox for the sweep", reason, self._unmentioned_count)
             self._warned_at = now
             self._unmentioned_count = 0
-            self._is_said_away = True
+            self._is_logged = True

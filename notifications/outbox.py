@@ -198,15 +198,14 @@ def envelopes_of(notification_ids: Iterable[int]) -> tuple[Envelope, ...]:
 
 @contextlib.contextmanager
 def _failures_kept_from_caller(event: Event) -> Iterator[None]:
-    breaker = _breaker()
     try:
-        yield
-    except StreamUnavailable as error:
-        breaker.failed(error)
+        with _breaker().judging():
+            yield
+    except StreamUnavailable:
+        # The breaker has logged it.
+        pass
     except Exception:
         logger.exception("publishing event %d failed: it stays in the outbox for the sweep", event.pk)
-    else:
-        breaker.succeeded()
 
 
 def _publish_in_order(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:

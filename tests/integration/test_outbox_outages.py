@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 
 from notifications import outbox, services
 from notifications.models import Event
@@ -86,7 +86,7 @@ class TestRedisAway:
         events = [services.notify(user, "Hello") for user in users]
         assert all(event.published_at is None for event in events)
         assert _warning_count(caplog) == 1
-        assert "Redis is away (ConnectionError: " in caplog.text
+        assert "Redis is unavailable (ConnectionError: " in caplog.text
         with pytest.raises(StreamUnavailable):
             outbox.sweep()
         own_redis.start()
@@ -132,6 +132,31 @@ class TestRedisAway:
         with connections.publisher(own_redis.url) as client:
             entries = entries_on_stream(client, keys)
         assert [entry["e"]["event_id"] for entry in entries] == [event.pk for event in events]
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_an_error_of_the_database_does_not_keep_redis_from_being_used(
+        self, own_redis: RedisServer, signalbox: Any, is_async: bool
+    ) -> None:
+        """Redis is back; the one caller that tries it meets a failing database. The next caller publishes."""
+        signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
+        (alice,) = await sync_to_async(make_users)()
+
+        async def notify(message: str) -> Event:
+            if is_async:
+                return await services.anotify(alice, message)
+            return await sync_to_async(services.notify)(alice, message)
+
+        own_redis.kill()
+        await notify("away")
+        own_redis.start()
+
+        def fail(event: Event) -> bool:
+            raise OperationalError("server closed the connection unexpectedly")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(outbox, "_leave_outbox", fail)
+            assert (await notify("is published and not recorded")).published_at is None
+        assert (await notify("is published")).published_at is not None
 
     async def test_the_async_twin_neither_fails_nor_waits(
         self, own_redis: RedisServer, keys: Keys, caplog: pytest.LogCaptureFixture

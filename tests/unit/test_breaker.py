@@ -1,13 +1,24 @@
-"""Who tries Redis while it is away, and what the log says of it."""
+"""Who tries Redis while it is unavailable, and what the log says of it."""
 
+import asyncio
+import contextlib
 import logging
 
 import pytest
+from django.db import OperationalError
 
 from notifications.breaker import Breaker
 from realtime.exceptions import StreamUnavailable
 
-AWAY = StreamUnavailable("connection refused")
+
+def fail(breaker: Breaker, error: BaseException = StreamUnavailable("connection refused")) -> None:  # noqa: B008
+    with contextlib.suppress(type(error)), breaker.judging():
+        raise error
+
+
+def succeed(breaker: Breaker) -> None:
+    with breaker.judging():
+        pass
 
 
 def _messages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -18,7 +29,7 @@ def test_while_redis_is_there_everybody_tries() -> None:
     """And nothing is left to the sweep."""
     breaker = Breaker(pause_seconds=3600)
     assert all(breaker.try_now() for _ in range(3))
-    breaker.succeeded()
+    succeed(breaker)
     assert breaker.try_now()
     assert breaker.left_count == 0
 
@@ -26,7 +37,7 @@ def test_while_redis_is_there_everybody_tries() -> None:
 def test_after_a_failure_nobody_tries_for_a_while() -> None:
     """Each event is left to the sweep, and counted."""
     breaker = Breaker(pause_seconds=3600)
-    breaker.failed(AWAY)
+    fail(breaker)
     assert not any(breaker.try_now() for _ in range(3))
     assert breaker.left_count == 4
 
@@ -34,21 +45,34 @@ def test_after_a_failure_nobody_tries_for_a_while() -> None:
 def test_after_the_pause_one_caller_tries_for_all() -> None:
     """The others do not wait with it."""
     breaker = Breaker(pause_seconds=0)
-    breaker.failed(AWAY)
+    fail(breaker)
     assert [breaker.try_now() for _ in range(3)] == [True, False, False]
-    breaker.failed(AWAY)
+    fail(breaker)
     assert [breaker.try_now() for _ in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("error", [OperationalError("locked"), asyncio.CancelledError()])
+def test_only_redis_decides(error: BaseException) -> None:
+    """Another error, or a caller that is cancelled, neither opens nor closes it, and keeps nobody from trying."""
+    breaker = Breaker(pause_seconds=3600)
+    fail(breaker, error)
+    assert breaker.try_now()
+    breaker = Breaker(pause_seconds=0)
+    fail(breaker)
+    for _ in range(3):
+        assert [breaker.try_now() for _ in range(2)] == [True, False]
+        fail(breaker, error)
 
 
 def test_a_success_closes_it(caplog: pytest.LogCaptureFixture) -> None:
     """Everybody tries again."""
     caplog.set_level(logging.INFO)
     breaker = Breaker(pause_seconds=0)
-    breaker.failed(AWAY)
+    fail(breaker)
     assert breaker.try_now()
-    breaker.succeeded()
+    succeed(breaker)
     assert all(breaker.try_now() for _ in range(3))
-    assert _messages(caplog)[-1] == ("INFO", "Redis is back: events are published on commit again")
+    assert _messages(caplog)[-1] == ("INFO", "Redis is available again: events are published on commit again")
 
 
 def test_a_lasting_failure_is_one_warning_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -56,16 +80,16 @@ def test_a_lasting_failure_is_one_warning_a_minute(caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO)
     breaker = Breaker(pause_seconds=0)
     for _ in range(50):
-        breaker.failed(AWAY)
+        fail(breaker)
         breaker.try_now()
         breaker.try_now()
-        breaker.succeeded()
+        succeed(breaker)
     assert _messages(caplog) == [
         (
             "WARNING",
-            "Redis is away (StreamUnavailable: connection refused): 1 event(s) left in the outbox for the sweep",
+            "Redis is unavailable (StreamUnavailable: connection refused): 1 event(s) left in the outbox for the sweep",
         ),
-        ("INFO", "Redis is back: events are published on commit again"),
+        ("INFO", "Redis is available again: events are published on commit again"),
     ]
 
 
@@ -74,9 +98,12 @@ def test_the_next_warning_counts_what_was_not_mentioned(
 ) -> None:
     """A minute later."""
     breaker = Breaker(pause_seconds=3600)
-    breaker.failed(AWAY)
+    fail(breaker)
     for _ in range(4):
         breaker.try_now()
     monkeypatch.setattr("notifications.breaker.WARNING_INTERVAL_SECONDS", 0.0)
     breaker.try_now()
-    assert _messages(caplog)[-1] == ("WARNING", "Redis is still away: 5 event(s) left in the outbox for the sweep")
+    assert _messages(caplog)[-1] == (
+        "WARNING",
+        "Redis is still unavailable: 5 event(s) left in the outbox for the sweep",
+    )
