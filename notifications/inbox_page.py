@@ -1,16 +1,19 @@
 """
 The page around the inbox: the project's own, where it has one.
 
-Owns which template that is, and whether the inbox fits in. Does not own what the inbox shows (inbox, views).
+Owns which template that is, whether the inbox fits in, and the nonce that the page's policy asks for. Does not own what
+the inbox shows (inbox, views).
 """
 
 from typing import Any
 
+from django.http import HttpRequest
+from django.middleware.csp import get_nonce
 from django.template import Template
 from django.template.loader import select_template
 from django.template.loader_tags import BlockNode, ExtendsNode
 
-__all__ = ["find_base", "has_room"]
+__all__ = ["find_base", "has_room", "nonce_of"]
 
 # The first of them that there is. The last is ours.
 _BASES = ("notifications/base.html", "base.html", "notifications/page.html")
@@ -47,3 +50,12 @@ def has_room(base: Any) -> bool:
         seen.add(parent.var)
         template = template.engine.get_template(parent.var)
     return True
+
+
+def nonce_of(request: HttpRequest) -> str:
+    """The nonce of this request's Content Security Policy, Django's own or django-csp's; "" if there is none."""
+    nonce = get_nonce(request)
+    if nonce is None:
+        nonce = getattr(request, "csp_nonce", None)
+    # Django's is false until it is asked for as a string.
+    return "" if nonce is None else str(nonce)

@@ -20,7 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from notifications import inbox, services
-from notifications.inbox_page import find_base
+from notifications.inbox_page import find_base, nonce_of
 from notifications.models import Notification
 
 __all__ = ["mark_archived", "mark_read", "mark_seen", "show_bell", "show_inbox"]
@@ -46,6 +46,7 @@ def show_inbox(request: HttpRequest) -> HttpResponse:
     page = inbox.read_page(request.user.pk, before=before, unread_only=unread_only)
     context = {
         "base": find_base(),
+        "nonce": nonce_of(request),
         "page": page,
         "before": before,
         "unread_only": unread_only,

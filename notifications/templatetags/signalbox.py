@@ -10,6 +10,7 @@ from django import template
 from django.template.context import Context
 
 from notifications import inbox
+from notifications.inbox_page import nonce_of
 from realtime import conf
 
 __all__ = ["notification_bell", "safe_href", "websocket_url"]
@@ -31,7 +32,8 @@ def notification_bell(context: Context) -> dict[str, Any]:
     """
     The bell of `request.user`: its count, its newest notifications, live; nothing for a visitor who is not signed in.
 
-    Needs the context processor `django.template.context_processors.request`. Once on a page.
+    Needs the context processor `django.template.context_processors.request`. Once on a page. Its script and style sheet
+    carry the request's nonce, for a Content Security Policy that asks for one.
     """
     request = context["request"]
     user = getattr(request, "user", None)
@@ -42,6 +44,7 @@ def notification_bell(context: Context) -> dict[str, Any]:
         "bell": inbox.read_bell(user.pk),
         "user_id": user.pk,
         "websocket_url": conf.websocket_url(),
+        "nonce": nonce_of(request),
         "csrf_token": context.get("csrf_token"),
         "next": request.get_full_path(),
     }

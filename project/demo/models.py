@@ -42,6 +42,8 @@ class Order(models.Model):
 
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="orders")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="orders")
+    # Given by the form; a form that is sent twice, because its answer was lost, places one order.
+    key = models.UUIDField(null=True, editable=False)
     # As it was when the order was placed.
     price = models.DecimalField(max_digits=7, decimal_places=2)
     status = models.CharField(max_length=16, choices=Status, default=Status.PLACED)
@@ -53,6 +55,7 @@ class Order(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["customer", "key"], name="demo_order_key")]
 
     def __str__(self) -> str:
         return f"Order {self.pk}"

@@ -4,11 +4,14 @@ The demo shop's pages.
 Owns what a customer sees and does. Shows the one line that a project adds to its own views: `notify(…)`.
 """
 
+import uuid
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
+from django.core.exceptions import BadRequest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404, render
@@ -41,9 +44,11 @@ class Logout(LogoutView):
 
 
 @require_safe
+@never_cache
 def show_shop(request: HttpRequest) -> HttpResponse:
-    """What there is to order."""
-    return render(request, "demo/shop.html", {"products": Product.objects.all(), "stops": Order.STOPS})
+    """What there is to order. Each form has a key of its own, and a page that is shown again has new ones."""
+    goods = [(product, uuid.uuid4()) for product in Product.objects.all()]
+    return render(request, "demo/shop.html", {"goods": goods, "stops": Order.STOPS})
 
 
 @require_safe
@@ -58,18 +63,38 @@ def show_orders(request: HttpRequest) -> HttpResponse:
 @require_POST
 @login_required
 def place_order(request: HttpRequest, product_id: int) -> HttpResponse:
-    """Order one product. The customer is told in the same transaction: neither happens without the other."""
+    """
+    Order one product. The customer is told in the same transaction: neither happens without the other.
+
+    With the `key` of an earlier order of the same customer, it is that order: who did not get the answer may ask again.
+    """
     product = get_object_or_404(Product, pk=product_id)
+    key = _key(request.POST.get("key", ""))
     with transaction.atomic():
-        order = Order.objects.create(customer_id=request.user.pk, product=product, price=product.price)
-        notify(
-            request.user,
-            f"Thank you! We have your order: {product.name}.",
-            kind="order.placed",
-            title=f"Order {order.pk}",
-            url=order.get_absolute_url(),
-            data={"order": order.pk, "status": order.status, "label": order.get_status_display()},
-        )
+        order, is_new = _get_or_place(key, customer_id=request.user.pk, product=product, price=product.price)
+        if is_new:
+            notify(
+                request.user,
+                f"Thank you! We have your order: {product.name}.",
+                kind="order.placed",
+                title=f"Order {order.pk}",
+                url=order.get_absolute_url(),
+                data={"order": order.pk, "status": order.status, "label": order.get_status_display()},
+            )
     if request.accepts("text/html"):
         return HttpResponseRedirect(order.get_absolute_url())
-    return JsonResponse({"order": order.pk, "url": order.get_absolute_url()}, status=201)
+    answer = {"order": order.pk, "url": order.get_absolute_url(), "next_key": uuid.uuid4()}
+    return JsonResponse(answer, status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
+
+
+def _get_or_place(key: uuid.UUID | None, *, customer_id: Any, **fields: Any) -> tuple[Order, bool]:
+    if key is None:
+        return Order.objects.create(customer_id=customer_id, **fields), True
+    return Order.objects.get_or_create(customer_id=customer_id, key=key, defaults=fields)
+
+
+def _key(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text) if text else None
+    except ValueError:
+        raise BadRequest(f"{text[:40]!r} is no key of an order: it must be a UUID") from None

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,35 @@ class TestPlacingAnOrder:
         product = Product.objects.earliest("id")
         response = browser.post(f"/orders/place/{product.pk}/", headers={"accept": "application/json"})
         order = Order.objects.get()
-        assert (response.status_code, response.json()) == (
-            201,
-            {"order": order.pk, "url": f"/orders/#order-{order.pk}"},
-        )
+        answer = response.json()
+        assert uuid.UUID(answer.pop("next_key")).version == 4
+        assert (response.status_code, answer) == (201, {"order": order.pk, "url": f"/orders/#order-{order.pk}"})
+
+    @pytest.mark.parametrize(("accept", "statuses"), [("text/html", [302, 302]), ("application/json", [201, 200])])
+    def test_a_form_that_is_sent_twice_places_one_order(
+        self, alice: User, browser: Client, accept: str, statuses: list[int]
+    ) -> None:
+        """The answer to the first may have been lost; the second leads to the same order, and tells nobody again."""
+        page = browser.get("/").content.decode()
+        places = re.findall(r'action="(/orders/place/\d+/)".*?name="key" value="([^"]+)"', page)
+        assert len({key for _, key in places}) == 6
+        address, key = places[0]
+        answers = [browser.post(address, {"key": key}, headers={"accept": accept}) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == statuses
+        assert answers[0].headers.get("Location") == answers[1].headers.get("Location")
+        assert Order.objects.count() == 1
+        assert told(alice) == ["order.placed"]
+        browser.post(address, {"key": places[1][1]})
+        bob = Client()
+        bob.force_login(make_users(1, prefix="bob")[0])
+        bob.post(address, {"key": key})
+        assert Order.objects.count() == 3
+
+    def test_what_is_no_key_is_refused(self, browser: Client) -> None:
+        """With a word on what it must be."""
+        address = f"/orders/place/{Product.objects.earliest('id').pk}/"
+        assert browser.post(address, {"key": "once"}).status_code == 400
+        assert not Order.objects.exists()
 
     def test_no_order_without_its_notification(self, browser: Client) -> None:
         """If the customer cannot be told, the order is not kept either."""

@@ -1,19 +1,25 @@
 /**
  * The bell: makes the server's rendering of the inbox live, on every page that has `{% notification_bell %}`.
  *
- * Owns the counts, the lists and the panel while the page is open. The server owns the truth: whenever something may
- * have been missed, its rendering is fetched again. Does not own the connection (client.js) nor items (items.js).
+ * Owns the counts, the lists and the panel of one bell while it is in the page. The server owns the truth: whenever
+ * something may have been missed, its rendering is fetched again. Does not own the connection (connection.js), items
+ * (items.js), what waits for the server (actions.js), nor when a bell comes and goes (element.js).
  *
  * For the page's own scripts: each publication is a `signalbox:message` event on the document (detail: topic, offset,
  * data), each moment from which they had better read their state anew a `signalbox:resync` event. Those that want other
- * topics import `connection` and subscribe.
+ * topics import `connection` and subscribe; it is null while there is no bell in the page.
  */
 
-import { connect } from "../realtime/client.js";
-import { idOf, insertItem, itemsIn, setState, showTimes, takeOut, withSafeUrl } from "./items.js";
+import { Actions } from "./actions.js";
+import { defineElement } from "./element.js";
+import { idOf, insertItem, itemsIn, setState, setToken, showTimes, takeOut, tokenIn, withSafeUrl } from "./items.js";
 import { Panel } from "./panel.js";
+import { Retry } from "./retry.js";
+import { getPage, post } from "./server.js";
 import { Tabs } from "./tabs.js";
-import { showToast } from "./toasts.js";
+import { clearToasts, regionOf, showNotice, showToast } from "./toasts.js";
+
+export { connection } from "./connection.js";
 
 /** Ids remembered so that a repeated message counts once; beyond, the oldest fall under the watermark. */
 const KNOWN_LIMIT = 500;
@@ -21,7 +27,6 @@ const KNOWN_LIMIT = 500;
 const LIST_LIMIT = 100;
 /** Messages kept while the server's rendering is on its way; beyond, it is fetched once more. */
 const HELD_LIMIT = 100;
-const RETRY_MS = 5_000;
 /** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
 const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
@@ -33,8 +38,36 @@ const STATUS = {
   closed: "Not connected. Reload the page.",
 };
 
+/** What stands in the reader's way. */
+const TROUBLES = {
+  away: "Not saved yet: the server cannot be reached. Trying again…",
+  "signed-out": "You are signed out. Sign in again, here or in another tab.",
+  "other-user": "Somebody else has signed in. Reload the page.",
+  refused: "The server did not do this. Reload the page and try again.",
+};
+const SAVED = "Saved.";
+/** Errors of the connection that mean the same. */
+const TROUBLE_OF_ERROR = { unauthorised: "signed-out", other_user: "other-user" };
+const BELL = "[data-signalbox-bell]";
+
+/** The bell in the page. @type {Bell | null} */
+let current = null;
+/** Whose forms were sent last. */
+let actor = null;
+/** Of the page, not of one bell: what waits goes on waiting when the bell is replaced by the next page's. */
+const actions = new Actions({
+  onAway: (isAway) => current?.serverIsAway(isAway),
+  renew: async () => (current ? current.renew() : { outcome: "refused", token: "" }),
+});
+
 export class Bell {
   #root;
+  /** Ends all that this bell listens to. */
+  #stop = new AbortController();
+  #connection = null;
+  /** A key of TROUBLES. @type {string | null} */
+  #trouble = null;
+  #retry = new Retry(() => this.refresh());
   #panel;
   #toasts;
   /** Tells the same user's other tabs that something was read or put away. */
@@ -53,43 +86,95 @@ export class Bell {
 
   /** @param {HTMLElement} root The element that the template tag rendered. */
   constructor(root) {
+    const { signal } = this.#stop;
     this.#root = root;
     this.#watermark = Number(root.dataset.signalboxNewest);
-    this.#toasts = root.querySelector("[data-signalbox-toasts]");
-    this.#panel = new Panel(root, { onOpen: () => this.#opened() });
-    // Out of the header, whose own effects would else hold a fixed element.
-    document.body.append(this.#toasts);
-    document.addEventListener("submit", (event) => this.#submitted(event));
-    document.addEventListener("click", (event) => this.#clicked(event));
-    document.addEventListener("auxclick", (event) => this.#clicked(event));
+    this.#panel = new Panel(root, { onOpen: () => this.#opened(), signal });
+    this.#toasts = regionOf(root);
+    // Before htmx and Turbo, which would send the form as well and put the answer in place of the page.
+    document.addEventListener("submit", (event) => this.#submitted(event), { capture: true, signal });
+    document.addEventListener("click", (event) => this.#clicked(event), { signal });
+    document.addEventListener("auxclick", (event) => this.#clicked(event), { signal });
+    document.addEventListener("visibilitychange", () => this.#lookedAt(), { signal });
     const refreshIfOther = (version) => version !== this.#version(document) && this.refresh();
-    this.#tabs = new Tabs(`signalbox:${root.dataset.signalboxUser}`, refreshIfOther);
+    this.#tabs = new Tabs(`signalbox:${root.dataset.signalboxUser}`, refreshIfOther, signal);
     // A page that was just made knows best: it may come from a plain form that marked something.
     this.#tabs.tell(this.#version(document));
     showTimes(document);
-    setInterval(() => showTimes(document), TIMES_MS);
+    const times = setInterval(() => showTimes(document), TIMES_MS);
+    signal.addEventListener("abort", () => clearInterval(times));
+    if (actor !== root.dataset.signalboxUser) actions.clear();
+    actor = root.dataset.signalboxUser;
+    current = this;
+    if (actions.isAway) this.#say("away");
   }
 
-  /** @param {import("../realtime/client.js").Connection} connection */
-  follow(connection) {
-    const showState = (state) => {
-      this.#root.dataset.signalboxState = state;
-      this.#root.querySelector("[data-signalbox-status]").textContent = STATUS[state];
-    };
-    showState(connection.state);
-    connection.on("state", showState);
+  /** It is no longer in the page: leave nothing behind. */
+  stop() {
+    this.#stop.abort();
+    this.#retry.stop();
+    clearTimeout(this.#resyncTimer);
+    this.#toasts.remove();
+    if (current === this) current = null;
+  }
+
+  /**
+   * @param {import("../realtime/client.js").Connection} connection
+   * @param {{isNew: boolean}} options Not new: an earlier bell of this page had it, and heard what came meanwhile.
+   */
+  follow(connection, { isNew }) {
+    const listen = (name, listener) => this.#stop.signal.addEventListener("abort", connection.on(name, listener));
+    this.#connection = connection;
+    this.#showState();
+    listen("state", () => this.#showState());
     let isFirst = true;
-    connection.on("resync", () => {
+    listen("resync", () => {
       // The page is new, and nobody else's is.
       this.#resync(isFirst ? 0 : Math.random() * RESYNC_SPREAD_MS);
       isFirst = false;
+      // The server is back.
+      actions.nudge();
     });
-    connection.on("message", (received) => {
+    if (!isNew) this.#resync(0);
+    listen("message", (received) => {
       const publication = withSafeUrl(received);
       this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
-    connection.on("error", ({ code, detail }) => console.warn(`signalbox: ${code}: ${detail}`));
+    listen("error", ({ code, detail }) => {
+      console.warn(`signalbox: ${code}: ${detail}`);
+      if (Object.hasOwn(TROUBLE_OF_ERROR, code)) this.#say(TROUBLE_OF_ERROR[code]);
+    });
+  }
+
+  /** The server does not answer what the reader has done, or has done all of it at last. */
+  serverIsAway(isAway) {
+    if (isAway) this.#say("away");
+    else if (this.#trouble === "away") this.#say(null);
+  }
+
+  /** Say what stands in the reader's way, until it is over (null). */
+  #say(trouble) {
+    const isSaved = this.#trouble === "away" && trouble === null;
+    this.#trouble = trouble;
+    showNotice(this.#toasts, isSaved ? SAVED : (TROUBLES[trouble] ?? null), { isPassing: isSaved });
+    this.#showState();
+  }
+
+  #showState() {
+    const state = this.#connection?.state ?? "connecting";
+    this.#root.dataset.signalboxState = state;
+    this.#root.querySelector("[data-signalbox-status]").textContent = TROUBLES[this.#trouble] ?? STATUS[state];
+  }
+
+  /** Whether the reader has signed in again, in another tab. */
+  #lookedAt() {
+    if (document.visibilityState === "visible" && this.#isLost) this.refresh();
+  }
+
+  /** Whether the page is not the session's any more, as far as is known. */
+  get #isLost() {
+    return this.#trouble === "signed-out" || this.#trouble === "other-user";
   }
 
   /** Several within the delay are one. */
@@ -106,34 +191,62 @@ export class Bell {
     this.#isStale = true;
     if (this.#isRefreshing) return;
     this.#isRefreshing = true;
+    let outcome = "done";
     try {
-      while (this.#isStale) {
+      while (this.#isStale && outcome === "done") {
         this.#isStale = false;
-        const rendering = await this.#fetchRendering();
-        if (rendering) this.#apply(rendering);
+        outcome = await this.#load();
       }
-    } catch {
-      // The server or the network is away; if the connection is lost as well, its return will call again.
-      setTimeout(() => this.refresh(), RETRY_MS * (1 + Math.random()));
     } finally {
       this.#isRefreshing = false;
       this.#held.length = 0;
     }
+    // The server or the network is away; if the connection is lost as well, its return will call again.
+    if (outcome === "away" && !this.#stop.signal.aborted) this.#retry.later();
+    else this.#retry.stop();
   }
 
-  async #fetchRendering() {
+  /** @returns {Promise<import("./actions.js").Outcome>} */
+  async #load() {
     // The inbox page carries the bell as well.
     const source = document.querySelector("[data-signalbox-inbox]") ?? this.#root;
-    const response = await fetch(source.dataset.signalboxFragmentUrl, { cache: "no-store" });
-    // To the login page: signed out elsewhere.
-    if (response.redirected) return null;
-    if (!response.ok) throw new Error(`the inbox answered ${response.status}`);
-    return new DOMParser().parseFromString(await response.text(), "text/html");
+    const { outcome, page } = await getPage(source.dataset.signalboxFragmentUrl, BELL);
+    // It has left the page, and the next bell reads for itself.
+    if (this.#stop.signal.aborted) return outcome;
+    if (outcome === "signed-out") this.#say(outcome);
+    if (outcome === "refused") console.warn(`signalbox: ${source.dataset.signalboxFragmentUrl} is refused`);
+    if (!page) return outcome;
+    if (!this.#isMine(page)) {
+      this.#say("other-user");
+      return "other-user";
+    }
+    if (this.#isLost) this.#isBack();
+    this.#apply(page);
+    return outcome;
+  }
+
+  /** The session is the page's user's again. */
+  #isBack() {
+    this.#say(null);
+    if (this.#connection?.state === "closed") this.#connection.reconnect();
+  }
+
+  /** Ask for what the page's forms need to be taken again. */
+  async renew() {
+    const { outcome, page } = await getPage(this.#root.dataset.signalboxFragmentUrl, BELL);
+    if (!page) return { outcome, token: "" };
+    if (!this.#isMine(page)) return { outcome: "other-user", token: "" };
+    setToken(document, tokenIn(page));
+    return { outcome, token: tokenIn(page) };
+  }
+
+  #isMine(page) {
+    return page.querySelector(BELL).dataset.signalboxUser === this.#root.dataset.signalboxUser;
   }
 
   #apply(rendering) {
-    const root = rendering.querySelector("[data-signalbox-bell]");
-    if (root?.dataset.signalboxUser !== this.#root.dataset.signalboxUser) return;
+    const root = rendering.querySelector(BELL);
+    setToken(document, tokenIn(rendering));
     this.#setCounts(Number(root.dataset.signalboxUnread), Number(root.dataset.signalboxUnseen));
     this.#watermark = Number(root.dataset.signalboxNewest);
     for (const list of document.querySelectorAll("[data-signalbox-list]")) {
@@ -143,7 +256,7 @@ export class Bell {
     }
     this.#showUpTo();
     const pages = rendering.querySelector("[data-signalbox-pages]");
-    if (pages) document.querySelector("[data-signalbox-pages]").replaceChildren(...pages.childNodes);
+    if (pages) document.querySelector("[data-signalbox-pages]")?.replaceChildren(...pages.childNodes);
     for (const envelope of this.#held.splice(0)) {
       const isCounted = envelope.id <= this.#watermark;
       // Committed later than a higher id: the next rendering has it.
@@ -217,18 +330,29 @@ export class Bell {
     const action = form.dataset.signalboxAction;
     if (!action) return;
     event.preventDefault();
-    if (!(await this.#post(form.action, new FormData(form)))) {
-      // As without JavaScript: the browser shows whatever stands in the way, such as the login page.
-      const next = form.elements.namedItem("next");
-      if (next) next.value = location.pathname + location.search;
-      form.submit();
-      return;
-    }
+    event.stopPropagation();
+    // Pressed again while it is on its way.
+    if (form.ariaBusy) return;
+    form.ariaBusy = "true";
+    const { outcome } = await actions.perform(form.action, new FormData(form));
+    form.ariaBusy = null;
+    // Another page's bell may be here by now.
+    if (outcome === "done") await current?.acted(action, form);
+    else current?.failed(outcome);
+  }
+
+  /** The server has done what the form asks: show it at once; its rendering follows. */
+  async acted(action, form) {
+    if (this.#trouble === "refused") this.#say(null);
     this.#acted(action, form);
     await this.#tellTabs();
   }
 
-  /** Show at once what the form has done; the server's rendering follows. */
+  /** The server will not do what the reader asked. @param {import("./actions.js").Outcome} outcome */
+  failed(outcome) {
+    this.#say(outcome);
+  }
+
   #acted(action, form) {
     const list = form.closest("[data-signalbox-list]");
     if (action === "read-all") {
@@ -251,7 +375,7 @@ export class Bell {
     const item = link?.closest("[data-notification-id]");
     if (!item || item.dataset.signalboxItemState === "read") return;
     const form = item.querySelector("[data-signalbox-action=read]");
-    this.#post(form.action, new FormData(form)).then((isDone) => isDone && this.#tellTabs());
+    actions.perform(form.action, new FormData(form)).then(({ outcome }) => outcome === "done" && current?.#tellTabs());
   }
 
   async #tellTabs() {
@@ -261,7 +385,7 @@ export class Bell {
 
   #opened() {
     // The list says it now.
-    this.#toasts.replaceChildren();
+    clearToasts(this.#toasts);
     this.#markSeen();
   }
 
@@ -272,9 +396,9 @@ export class Bell {
     form.set("up_to", String(Math.max(...ids)));
     this.#setCounts(this.#unread, 0);
     this.#isMarkingSeen = true;
-    const isDone = await this.#post(this.#root.dataset.signalboxSeenUrl, form);
+    const { outcome } = await post(this.#root.dataset.signalboxSeenUrl, form);
     this.#isMarkingSeen = false;
-    if (!isDone) return;
+    if (outcome !== "done" || this.#stop.signal.aborted) return;
     for (const id of ids) {
       for (const item of itemsIn(document, id)) {
         if (item.dataset.signalboxItemState === "unseen") setState(item, "seen");
@@ -283,17 +407,6 @@ export class Bell {
     this.#tabs.tell(this.#version(document));
     // What came meanwhile.
     if (this.#panel.isOpen) this.#markSeen();
-  }
-
-  /** @returns {Promise<boolean>} Whether the server did it. */
-  async #post(url, body) {
-    try {
-      const headers = { Accept: "application/json" };
-      const response = await fetch(url, { method: "POST", body, headers, keepalive: true });
-      return response.ok && !response.redirected;
-    } catch {
-      return false;
-    }
   }
 
   get #unread() {
@@ -327,15 +440,11 @@ export class Bell {
   }
 
   #version(page) {
-    const root = page.querySelector("[data-signalbox-bell]");
+    const root = page.querySelector(BELL);
     return `${root.dataset.signalboxUnread}/${root.dataset.signalboxUnseen} ${itemVersions(root)}`;
   }
 }
 
 const itemVersions = (root) => itemsIn(root).map((item) => `${idOf(item)}${item.dataset.signalboxItemState}`).join();
 
-const root = document.querySelector("[data-signalbox-bell]");
-
-/** The page's connection; null where there is no bell. */
-export const connection = root && connect({ user: root.dataset.signalboxUser, url: root.dataset.signalboxWebsocketUrl });
-if (root) new Bell(root).follow(connection);
+defineElement(Bell);

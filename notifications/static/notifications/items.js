@@ -10,6 +10,8 @@
  */
 const SAFE_HREF = /^(?:\/(?!\/)|https?:\/\/)[^\x00-\x20\x7f\\]*$/i;
 
+const TOKEN_INPUT = "input[name=csrfmiddlewaretoken]";
+
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
@@ -64,6 +66,15 @@ export function takeOut(root, id) {
   const items = itemsIn(root, id);
   for (const item of items) item.remove();
   return items.length > 0 ? items[0].dataset.signalboxItemState : null;
+}
+
+/** The token that Django wants with each form of a rendering; "" in a project that wants none. */
+export const tokenIn = (root) => root.querySelector(`[data-signalbox-action] ${TOKEN_INPUT}`)?.value ?? "";
+
+/** Give each form of the bell and the inbox this token; one from before the last sign-in is refused. */
+export function setToken(root, token) {
+  for (const input of root.querySelectorAll(`[data-signalbox-action] ${TOKEN_INPUT}`)) input.value = token;
+  for (const { content } of root.querySelectorAll("[data-signalbox-template]")) setToken(content, token);
 }
 
 /** @param {Element} item @param {"unseen" | "seen" | "read"} state */

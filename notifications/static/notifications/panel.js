@@ -11,20 +11,25 @@ export class Panel {
 
   /**
    * @param {HTMLElement} root Holds the link to the inbox, which becomes the button, and the panel.
-   * @param {{onOpen: () => void}} options
+   * @param {{onOpen: () => void, signal: AbortSignal}} options The signal ends it.
    */
-  constructor(root, { onOpen }) {
+  constructor(root, { onOpen, signal }) {
     this.#root = root;
     this.#panel = root.querySelector("[data-signalbox-panel]");
     this.#onOpen = onOpen;
-    this.#button = this.#makeButton(root.querySelector("[data-signalbox-toggle]"));
-    this.#button.addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
-    root.addEventListener("keydown", (event) => this.#key(event));
-    root.addEventListener("focusout", (event) => {
+    const toggle = root.querySelector("[data-signalbox-toggle]");
+    // In a copy of a live page, such as Turbo's and htmx's of a former page, it is a button already, and may be open.
+    this.#button = toggle.localName === "button" ? toggle : this.#makeButton(toggle);
+    this.#panel.hidden = true;
+    this.#button.ariaExpanded = "false";
+    const listen = (target, name, listener) => target.addEventListener(name, listener, { signal });
+    listen(this.#button, "click", () => (this.isOpen ? this.close() : this.open()));
+    listen(root, "keydown", (event) => this.#key(event));
+    listen(root, "focusout", (event) => {
       // No related target: the window lost the focus, or what had it was removed.
       if (event.relatedTarget && !root.contains(event.relatedTarget)) this.close();
     });
-    document.addEventListener("pointerdown", (event) => !root.contains(event.target) && this.close());
+    listen(document, "pointerdown", (event) => !root.contains(event.target) && this.close());
   }
 
   get isOpen() {
@@ -53,7 +58,6 @@ export class Panel {
     button.className = link.className;
     button.dataset.signalboxToggle = "";
     button.ariaLabel = link.getAttribute("aria-label");
-    button.ariaExpanded = "false";
     button.setAttribute("aria-controls", this.#panel.id);
     button.append(...link.childNodes);
     link.replaceWith(button);

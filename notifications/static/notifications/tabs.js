@@ -11,14 +11,16 @@ export class Tabs {
   /**
    * @param {string} name Of the channel; tabs of the same name hear each other.
    * @param {(message: any) => void} onMessage Another tab has said this.
+   * @param {AbortSignal} signal Ends it.
    */
-  constructor(name, onMessage) {
+  constructor(name, onMessage, signal) {
     this.#name = name;
     this.#onMessage = onMessage;
     this.#open();
     // The browser throws a page away that it keeps for the back button, when that is told something.
-    addEventListener("pagehide", () => this.#close());
-    addEventListener("pageshow", (event) => event.persisted && this.#open());
+    addEventListener("pagehide", () => this.#close(), { signal });
+    addEventListener("pageshow", (event) => event.persisted && this.#open(), { signal });
+    signal.addEventListener("abort", () => this.#close());
   }
 
   /** Tell the others. A page that is put away says nothing. */

@@ -1,7 +1,8 @@
 /**
- * Short notes at the edge of the page, which leave by themselves; a screen reader reads them out as they come.
+ * Short notes at the edge of the page; a screen reader reads them out as they come.
  *
- * Owns how many there are and how long. What they say is in the inbox too: nobody has to be quick.
+ * Owns how many there are and how long. A toast says a notification and leaves by itself; it is in the inbox too, so
+ * nobody has to be quick. A notice says how it stands with the page, and stays until that is over.
  */
 
 import { isSafeHref } from "./items.js";
@@ -9,6 +10,26 @@ import { isSafeHref } from "./items.js";
 /** More than these at once: the oldest leaves. */
 const LIMIT = 3;
 const SHOWN_MS = 7_000;
+const REGION = "[data-signalbox-toasts]";
+
+/**
+ * The page's live region for notes, emptied.
+ *
+ * @param {HTMLElement} root The bell. Its own region is moved out of the header, whose effects would else hold a fixed
+ *   element; a copy of a live page, such as htmx's and Turbo's of a former page, has it there already.
+ * @returns {HTMLElement}
+ */
+export function regionOf(root) {
+  const present = root.querySelector(REGION) ?? document.querySelector(REGION);
+  const region = present ?? document.createElement("div");
+  if (!present) {
+    Object.assign(region, { className: "signalbox-toasts", role: "status", ariaLive: "polite" });
+    region.dataset.signalboxToasts = "";
+  }
+  region.replaceChildren();
+  document.body.append(region);
+  return region;
+}
 
 /**
  * Show a note.
@@ -23,9 +44,39 @@ export function showToast(region, envelope, { isQuiet }) {
   toast.append(textOf(envelope, isQuiet));
   if (!isQuiet) toast.append(closeButton(toast));
   region.append(toast);
-  while (region.children.length > LIMIT) region.firstElementChild.remove();
+  while (toastsIn(region).length > LIMIT) toastsIn(region)[0].remove();
   leaveLater(toast);
 }
+
+/** The list says it now. @param {HTMLElement} region */
+export function clearToasts(region) {
+  for (const toast of toastsIn(region)) toast.remove();
+}
+
+/**
+ * Show a notice in place of the one that is there.
+ *
+ * @param {HTMLElement} region
+ * @param {string | null} text Null: there is nothing to say any more.
+ * @param {{isPassing?: boolean}} [options] Passing: it leaves by itself.
+ */
+export function showNotice(region, text, { isPassing = false } = {}) {
+  const present = region.querySelector("[data-signalbox-notice]");
+  if (present && present.firstChild.textContent === text) return;
+  present?.remove();
+  if (text === null) return;
+  const notice = document.createElement("div");
+  notice.className = "signalbox-toast";
+  notice.dataset.signalboxNotice = "";
+  const words = document.createElement("div");
+  words.className = "signalbox-toast__text";
+  words.textContent = text;
+  notice.append(words, closeButton(notice));
+  region.append(notice);
+  if (isPassing) leaveLater(notice);
+}
+
+const toastsIn = (region) => region.querySelectorAll(":scope > :not([data-signalbox-notice])");
 
 function textOf(envelope, isQuiet) {
   const text = document.createElement(isSafeHref(envelope.url) && !isQuiet ? "a" : "div");

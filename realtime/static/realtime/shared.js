@@ -8,6 +8,8 @@
  * is given when the holder is gone.
  */
 
+import { workerUrl } from "./trusted.js";
+
 /** Raised when tabs and worker change what they say to each other: pages of two releases then do not meet. */
 const VERSION = 1;
 /** From making the worker to its answer. */
@@ -128,7 +130,7 @@ export class SharedSession {
     this.#setState("connecting");
     try {
       const lock = await holdLock(locks, stay.signal);
-      const worker = new SharedWorker(new URL("./worker.js", import.meta.url), {
+      const worker = new SharedWorker(workerUrl(), {
         type: "module",
         name: `signalbox ${VERSION} ${this.#user} ${this.#url}`,
       });

@@ -185,11 +185,18 @@ async def test_what_a_message_says_is_text(stage: Stage) -> None:
     assert await page.locator("img").count() == 0
 
 
-async def test_a_final_refusal_is_said(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (CloseCode.UNAUTHORISED, "You are signed out."),
+        (CloseCode.TOO_MANY_CONNECTIONS, "Not connected. Reload the page."),
+    ],
+)
+async def test_a_final_refusal_is_said(stage: Stage, code: CloseCode, text: str) -> None:
     """It does not knock again."""
     page = await stage.open()
-    await stage.sockets[0].close(code=CloseCode.UNAUTHORISED)
+    await stage.sockets[0].close(code=code)
     await expect(page.locator("[data-signalbox-state=closed]")).to_be_attached()
     await page.locator(TOGGLE).click()
-    await expect(page.locator("[data-signalbox-status]")).to_have_text("Not connected. Reload the page.")
+    await expect(page.locator("[data-signalbox-status]")).to_contain_text(text)
     assert len(stage.sockets) == 1

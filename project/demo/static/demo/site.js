@@ -1,61 +1,87 @@
 /**
  * The demo shop: orders without leaving the page, an order's way as it happens, and filled-in demo customers.
  *
- * Every form and page works without it. What the bell hears comes as events on the document (bell.js).
+ * Every form and page works without it. What the bell hears comes as events on the document (bell.js). All is looked for
+ * when it is needed: htmx and Turbo would put another page in the place of this one without loading it.
  */
 
+import { Actions } from "../notifications/actions.js";
 import { showTimes } from "../notifications/items.js";
+import { getPage } from "../notifications/server.js";
 
 const PLACED_MS = 4_000;
+const PROBLEMS = {
+  "signed-out": "You are not logged in any more. Log in again in another tab, and try again.",
+  "other-user": "Somebody else has logged in. Reload the page.",
+  refused: "The shop did not take this order. Reload the page and try again.",
+};
+const AWAY = "The shop cannot be reached. Trying again…";
+
+/** Those that wait for the shop's answer. Each has a key, so that one which is sent again is the same order. */
+const ordering = new Set();
+const actions = new Actions({
+  onAway: (isAway) => ordering.forEach((form) => say(form, isAway ? AWAY : "")),
+  renew: renewToken,
+});
 
 document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-place-order]");
   if (!form) return;
   event.preventDefault();
-  const button = form.querySelector("button");
   // One click, one order.
-  button.disabled = true;
-  const isPlaced = await placeOrder(form);
-  button.disabled = false;
-  // As without JavaScript: the browser shows whatever stands in the way.
-  if (!isPlaced) return form.submit();
-  const label = button.textContent;
-  button.textContent = "Ordered";
-  setTimeout(() => (button.textContent = label), PLACED_MS);
+  if (ordering.has(form)) return;
+  ordering.add(form);
+  say(form, actions.isAway ? AWAY : "");
+  const { outcome, text } = await actions.perform(form.action, new FormData(form));
+  ordering.delete(form);
+  say(form, PROBLEMS[outcome] ?? "");
+  if (outcome === "done") showPlaced(form, JSON.parse(text));
 });
 
-async function placeOrder(form) {
-  const headers = { Accept: "application/json" };
-  try {
-    const response = await fetch(form.action, { method: "POST", body: new FormData(form), headers });
-    return response.status === 201;
-  } catch {
-    return false;
-  }
+/** @param {HTMLFormElement} form @param {{next_key: string}} answer The next click is another order. */
+function showPlaced(form, { next_key: key }) {
+  form.elements.namedItem("key").value = key;
+  const button = form.querySelector("button");
+  const label = button.dataset.label ?? (button.dataset.label = button.textContent);
+  button.textContent = "Ordered";
+  setTimeout(() => (button.textContent = label), PLACED_MS);
 }
 
-for (const button of document.querySelectorAll("[data-fill-user]")) {
-  button.addEventListener("click", () => {
-    const { username, password } = button.form.elements;
-    username.value = button.dataset.fillUser;
-    password.value = button.dataset.fillPassword;
-    button.form.querySelector("[type=submit]").focus();
-  });
+function say(form, text) {
+  form.querySelector("[data-said]").textContent = text;
 }
 
-const orders = document.querySelector("[data-orders]");
-if (orders) {
-  document.addEventListener("signalbox:message", ({ detail: { data } }) => {
-    // Any program may send any kind: only the shop's own say which order.
-    if (data?.kind?.startsWith("order.") && data.data?.order) showStatus(data);
-  });
-  document.addEventListener("signalbox:resync", reloadOrders);
+/** The page's token is from before the last login: the shop has a fresh one, if the same customer is logged in. */
+async function renewToken() {
+  const { outcome, page } = await getPage(location.href, "main");
+  if (!page) return { outcome, token: "" };
+  const [present, fresh] = [document, page].map((root) => root.querySelector("[data-signalbox-user]")?.dataset.signalboxUser);
+  if (fresh === undefined) return { outcome: "signed-out", token: "" };
+  if (fresh !== present) return { outcome: "other-user", token: "" };
+  return { outcome, token: page.querySelector("[data-place-order] [name=csrfmiddlewaretoken]").value };
 }
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-fill-user]");
+  if (!button) return;
+  const { username, password } = button.form.elements;
+  username.value = button.dataset.fillUser;
+  password.value = button.dataset.fillPassword;
+  button.form.querySelector("[type=submit]").focus();
+});
+
+const orders = () => document.querySelector("[data-orders]");
+
+document.addEventListener("signalbox:message", ({ detail: { data } }) => {
+  // Any program may send any kind: only the shop's own say which order.
+  if (orders() && data?.kind?.startsWith("order.") && data.data?.order) showStatus(data);
+});
+document.addEventListener("signalbox:resync", () => orders() && reloadOrders());
 
 /** @param {{id: number, data: {order: number, status: string, label: string}}} envelope */
 function showStatus(envelope) {
   const { order: id, status, label } = envelope.data;
-  const order = orders.querySelector(`[data-order="${Number(id)}"]`);
+  const order = orders().querySelector(`[data-order="${Number(id)}"]`);
   // Placed in another tab.
   if (!order) return reloadOrders();
   // A message may come twice, and then perhaps after a newer one.
@@ -69,13 +95,11 @@ function showStatus(envelope) {
 }
 
 async function reloadOrders() {
-  const response = await fetch(location.href, { cache: "no-store" });
-  if (!response.ok || response.redirected) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  const fresh = page.querySelector("[data-orders]");
-  if (statuses(fresh) === statuses(orders)) return;
-  orders.replaceChildren(...fresh.childNodes);
-  showTimes(orders);
+  const { page } = await getPage(location.href, "[data-orders]");
+  const [fresh, present] = [page?.querySelector("[data-orders]"), orders()];
+  if (!fresh || !present || statuses(fresh) === statuses(present)) return;
+  present.replaceChildren(...fresh.childNodes);
+  showTimes(present);
 }
 
 const statuses = (list) =>
