@@ -18,11 +18,11 @@ from notifications import conf, deliveries
 from notifications.claims import Claim, Handed, Result
 from notifications.database_calls import DatabaseCalls
 from notifications.handlers import DATABASE_AWAY, REDIS_AWAY, outages, read_entry
-from notifications.lanes import Lanes
+from notifications.lanes import Lanes, Limit
 from notifications.models import Delivery
 from notifications.ready import Begun, Ready, begin_ready
+from notifications.retries import schedule_of
 from notifications.transports import AddressGone, Message, Transport, get_transports
-from realtime.backoff import Backoff
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
 from realtime.streams import Entry
@@ -60,7 +60,8 @@ class Bot:
 
     Args:
         transports: By name; those of the settings by default.
-        concurrency: The most messages that are sent at a time, on each transport; by default as in the settings.
+        concurrency: The most messages that are sent at a time, on each transport which says nothing of its own; by
+            default as in the settings.
         database_outage: The state of the database, shared by all its users in the process.
 
     Attributes:
@@ -85,15 +86,12 @@ class Bot:
         self._transports = get_transports() if transports is None else transports
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
-        self._lanes = Lanes(self._transports, slots=slots)
+        self._lanes = Lanes(self._transports, slots=slots, limits=_limits_of(settings, slots))
         # Beside what is being sent: what waits and what is being recorded, as many together are much cheaper, and what
         # waits behind an older one of its user.
         self.entries_limit = slots * ENTRIES_PER_SLOT * max(1, len(self._transports))
-        self._max_attempts = settings.delivery_max_attempts
         self._claim_seconds = settings.delivery_claim_seconds
-        self._backoff = Backoff(
-            base_seconds=settings.delivery_retry_seconds, cap_seconds=settings.delivery_retry_limit_seconds
-        )
+        self._schedules = {name: schedule_of(name) for name in self._transports}
         self._database = DatabaseCalls()
         self._begin_all = functools.partial(begin_ready, self._transports)
         self._database_outage = database_outage or Outage("the database")
@@ -204,8 +202,9 @@ class Bot:
         transport, claim = ready.transport, ready.claim
         if transport is None:
             return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
-        if claim.attempt > self._max_attempts:
-            answer = f"no attempt of {self._max_attempts} came to an end: its process died each time"
+        max_attempts = self._schedules[claim.transport].max_attempts
+        if claim.attempt > max_attempts:
+            answer = f"no attempt of {max_attempts} came to an end: its process died each time"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         if ready.message is None:
             if isinstance(ready.error, AWAY):
@@ -223,6 +222,8 @@ class Bot:
             # One delivery may have many addresses, and the deadline of a stop is as long as one call.
             self._check_not_stopping()
             # A process that stood still finds that its claim has lapsed and somebody else is sending.
+            if index:
+                await self._lanes.pace(claim.transport)
             is_fresh = time.monotonic() - ready.claimed_at < self._claim_seconds * FRESH_PART
             if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
@@ -231,7 +232,7 @@ class Bot:
                 outcomes[address.key] = "sent"
             except AWAY as error:
                 # Of this transport alone: the others are served meanwhile.
-                return self._put_off(outcomes, error)
+                return self._put_off(claim, outcomes, error)
             except PermanentError as error:
                 answers.append(error.reason)
                 outcomes[address.key] = "gone" if isinstance(error, AddressGone) else "failed"
@@ -244,21 +245,22 @@ class Bot:
     def _again(self, claim: Claim, outcomes: dict[str, str], *errors: Exception) -> Result:
         """Not done: another attempt, unless this was the last."""
         answer = "; ".join(_describe(error) for error in errors)
-        if claim.attempt >= self._max_attempts:
+        schedule = self._schedules[claim.transport]
+        if claim.attempt >= schedule.max_attempts:
             answer = f"given up after {claim.attempt} attempts: {answer}"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         asked = [error.after_seconds for error in errors if isinstance(error, Retry)]
-        wait_seconds = max(asked) if asked else self._backoff.delay_seconds(claim.attempt - 1)
+        wait_seconds = max(asked) if asked else schedule.backoff.delay_seconds(claim.attempt - 1)
         wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
-    def _put_off(self, outcomes: dict[str, str], error: Exception) -> Result:
+    def _put_off(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:
         """What the transport itself needs is away: no attempt is counted."""
         return Result(
             state=State.PENDING,
             answer=_describe(error),
             outcomes=outcomes,
-            retry_seconds=self._backoff.base_seconds,
+            retry_seconds=self._schedules[claim.transport].backoff.base_seconds,
             is_counted=False,
         )
 
@@ -278,6 +280,14 @@ class Bot:
             else:
                 observer.worked()
                 return is_written
+
+
+def _limits_of(settings: conf.NotificationsSettings, slots: int) -> dict[str, Limit]:
+    """Of the transports that have their own."""
+    return {
+        name: Limit(slots=entry.concurrency or slots, rate_per_second=entry.rate_per_second)
+        for name, entry in settings.transports.items()
+    }
 
 
 def _keep_all(held: Sequence[tuple[Claim, dict[str, str]]]) -> list[bool]:

@@ -25,8 +25,18 @@ STREAM = "notifications"
 class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", forbid_unknown_fields=True):
     """One of NOTIFICATIONS["TRANSPORTS"]."""
 
+    # The dotted path of a Transport.
     backend: str
+    # Its keyword arguments.
     options: dict[str, Any] = {}
+    # The most messages that one bot process sends at a time; BOT_CONCURRENCY where it is left out.
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    # The most messages that one bot process begins to send a second.
+    rate_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    # Instead of DELIVERY_MAX_ATTEMPTS, DELIVERY_RETRY_SECONDS and DELIVERY_RETRY_LIMIT_SECONDS.
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    retry_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def __repr__(self) -> str:
         # Options hold keys and passwords: only their names are shown.
@@ -59,18 +69,19 @@ class NotificationsSettings:
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
     # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
     send_message: str = "notifications.bot.send_message"
-    # The ways of delivering: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}}.
+    # The ways of delivering: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}, and
+    # what else a TransportEntry takes}.
     transports: dict[str, TransportEntry] = field(
         default_factory=lambda: {"console": TransportEntry(backend="notifications.transports.console.ConsoleTransport")}
     )
     # Those of them that are used for kinds which name none.
     default_transports: tuple[str, ...] = ("console",)
     # How often a delivery is tried before it is given up. Outages of our own database and Redis do not count.
-    delivery_max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 8
+    delivery_max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 14
     # The longest wait before the second attempt. It doubles from attempt to attempt up to the limit, and a random part
-    # of it is waited. A provider's Retry-After counts instead, up to an hour.
+    # of it, at least half, is waited. A provider's Retry-After counts instead, up to an hour.
     delivery_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 15.0
-    delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1800.0
+    delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
     delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
     # What was published so long ago, and is no longer on the stream though nobody has handled it, was lost with Redis.

@@ -1,16 +1,18 @@
 """
-How many messages are sent at a time, for each transport on its own: a slow one takes no slot of another.
+How many messages are sent at a time and a second, for each transport on its own: a slow one takes no slot of another.
 
-Owns slots and when a transport counts as clogged. Does not own what is sent (bot) nor what waits (deliveries).
+Owns slots, the pace, and when a transport counts as clogged. Does not own what is sent (bot) nor what waits
+(deliveries).
 """
 
 import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-__all__ = ["Lane", "Lanes"]
+__all__ = ["Lane", "Lanes", "Limit"]
 
 # Who waits so long for a slot makes room for other transports, if there are any in use.
 PATIENCE_SECONDS = 2.0
@@ -18,13 +20,29 @@ PATIENCE_SECONDS = 2.0
 CLOGGED_SECONDS = 30.0
 # A transport that was sent to so lately is in use.
 IN_USE_SECONDS = 60.0
+# Who waits for their turn looks so often whether there will be none any more.
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How much one transport sends: messages at a time, and that begin in a second, if that is bounded."""
+
+    slots: int
+    rate_per_second: float | None = None
 
 
 class Lane:
-    """The slots of one transport."""
+    """The slots of one transport, and its pace: a slot that is taken is a message that begins."""
 
-    def __init__(self, slots: int) -> None:
-        self._semaphore = asyncio.Semaphore(slots)
+    def __init__(self, limit: Limit) -> None:
+        self._semaphore = asyncio.Semaphore(limit.slots)
+        # Between the beginnings of two messages.
+        self._interval_seconds = 1.0 / limit.rate_per_second if limit.rate_per_second else 0.0
+        # When the next one may begin, on the monotonic clock.
+        self._next_at = -math.inf
+        # How many have a slot and wait for their turn.
+        self._pacing_count = 0
         # Until when nobody waits, on the monotonic clock.
         self._clogged_until = -math.inf
         # When the sending of a message last ended, on the monotonic clock.
@@ -44,11 +62,17 @@ class Lane:
         """Somebody has waited in vain."""
         self._clogged_until = time.monotonic() + CLOGGED_SECONDS
 
+    @property
+    def early_seconds(self) -> float:
+        """How long it is until the next message may begin; 0 if it may now, or there is no slot for it."""
+        return 0.0 if self._semaphore.locked() else max(0.0, self._next_at - time.monotonic())
+
     async def take_free(self) -> bool:
         """Take a slot if there is one that nobody waits for. Does not wait."""
-        if self._semaphore.locked():
+        if self._semaphore.locked() or self._pacing_count or time.monotonic() < self._next_at:
             return False
         await self._semaphore.acquire()
+        self._begin()
         return True
 
     async def wait(self) -> bool:
@@ -56,13 +80,33 @@ class Lane:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._semaphore.acquire()
+                try:
+                    await self.pace()
+                except BaseException:
+                    self._semaphore.release()
+                    raise
             return True
         return False
+
+    async def pace(self) -> None:
+        """Wait until one more message may begin."""
+        self._pacing_count += 1
+        try:
+            while (seconds := self._next_at - time.monotonic()) > 0:  # noqa: ASYNC110 - waits for a time
+                await asyncio.sleep(seconds)
+        finally:
+            self._pacing_count -= 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._next_at = max(time.monotonic(), self._next_at) + self._interval_seconds
 
     def give_back(self, *, was_used: bool) -> None:
         """Let others have a slot that was taken."""
         if was_used:
             self._used_at = time.monotonic()
+        else:
+            self._next_at -= self._interval_seconds
         self._semaphore.release()
 
 
@@ -73,16 +117,18 @@ class Lanes:
     Args:
         names: Of the transports.
         slots: The most messages that are sent at a time, on each.
+        limits: Of those that have their own.
 
     Guarantees:
         Who waits for a slot gets one in turn. Where others would be held up by the waiting, and only there, nobody
         waits for long.
     """
 
-    def __init__(self, names: Iterable[str], *, slots: int) -> None:
+    def __init__(self, names: Iterable[str], *, slots: int, limits: Mapping[str, Limit] | None = None) -> None:
         # Whether nobody gets a slot any more.
         self.is_closed = False
-        self._lanes = {name: Lane(slots) for name in names}
+        own = limits or {}
+        self._lanes = {name: Lane(own.get(name, Limit(slots=slots))) for name in names}
         # Set when a slot was given back, or nobody is to wait any more.
         self._freed = asyncio.Event()
 
@@ -101,7 +147,11 @@ class Lanes:
             if taken or not self._lanes:
                 return taken, frozenset(self._lanes) - taken
             self._freed.clear()
-            await self._freed.wait()
+            with contextlib.suppress(TimeoutError):
+                # Nothing is given back when it is merely too early.
+                early = [seconds for lane in self._lanes.values() if (seconds := lane.early_seconds)]
+                async with asyncio.timeout(min(early, default=None)):
+                    await self._freed.wait()
         return frozenset(), frozenset(self._lanes)
 
     def close(self) -> None:
@@ -117,6 +167,13 @@ class Lanes:
     def clogged(self, names: Iterable[str]) -> frozenset[str]:
         """Those of these for whose slots nobody waits now."""
         return frozenset(name for name in names if self._lanes[name].is_clogged)
+
+    async def pace(self, name: str) -> None:
+        """Wait until a further message may begin in a slot that is taken, or the lanes are closed."""
+        while not self.is_closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await self._lanes[name].pace()
 
     async def wait(self, name: str) -> bool:
         """Wait for a slot; False if the lanes are closed, or others need the room more, and the lane is clogged."""

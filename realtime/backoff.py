@@ -1,4 +1,4 @@
-"""How long to wait before trying again. Owns the project's one policy: exponential, full jitter, capped."""
+"""How long to wait before trying again. Owns the project's one policy: exponential, with jitter, capped."""
 
 import random
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ __all__ = ["Backoff"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """
-    Exponential backoff with full jitter.
+    Exponential backoff with jitter, by default over the whole of each wait.
 
     Args:
         base_seconds: Upper bound of the first wait.
         cap_seconds: Upper bound of every wait.
+        sure_part: The part of each upper bound, from 0 to 1, that is waited in any case.
 
     Source:
         "Exponential Backoff And Jitter", AWS Architecture Blog: sleep = random(0, min(cap, base * 2 ** attempt)).
@@ -21,6 +22,7 @@ class Backoff:
 
     base_seconds: float = 0.1
     cap_seconds: float = 5.0
+    sure_part: float = 0.0
 
     def delay_seconds(self, attempt: int) -> float:
         """
@@ -29,6 +31,10 @@ class Backoff:
         Args:
             attempt: How many tries have failed in a row before this wait, less one: 0 after the first failure.
         """
+        longest = self.longest_seconds(attempt)
+        return random.uniform(self.sure_part * longest, longest)  # noqa: S311 - spreads load, keeps no secret
+
+    def longest_seconds(self, attempt: int) -> float:
+        """The upper bound of that wait."""
         # The exponent is bounded: 2 ** 2000 would overflow long before the cap applies.
-        ceiling = min(self.cap_seconds, self.base_seconds * 2 ** min(attempt, 32))
-        return random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret
+        return min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempt, 32))

@@ -188,9 +188,9 @@ def http_receiver() -> Iterator[HttpReceiver]:
 
 
 @contextlib.contextmanager
-def mail_receiver() -> Iterator[MailReceiver]:
+def mail_receiver[Receiver: MailReceiver](receiver: Receiver | None = None) -> Iterator[Receiver | MailReceiver]:
     """A running one."""
-    receiver = MailReceiver()
+    receiver = receiver or MailReceiver()
     receiver.start()
     try:
         yield receiver

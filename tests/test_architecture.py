@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import BaseCommand, get_commands, load_command_class
 
-from notifications.conf import NotificationsSettings
+from notifications.conf import NotificationsSettings, TransportEntry
 from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
 from realtime.keys import Keys
@@ -167,6 +167,7 @@ def test_every_setting_is_documented_and_every_documented_setting_exists() -> No
     variables = set(re.findall(r'env\.\w+\(\s*"(\w+)"', source))
     fields = {f'REALTIME["{name.upper()}"]' for name in RealtimeSettings.__dataclass_fields__}
     fields |= {f'NOTIFICATIONS["{name.upper()}"]' for name in NotificationsSettings.__dataclass_fields__}
+    fields |= {name.upper() for name in TransportEntry.__struct_fields__}
     assert first_column("settings.md") == variables | fields
 
 

@@ -1,11 +1,12 @@
 """Slots of transports: each transport has its own, and nobody waits for a clogged one while others could go on."""
 
 import asyncio
+import time
 
 import pytest
 
 from notifications import lanes
-from notifications.lanes import Lanes
+from notifications.lanes import Lanes, Limit
 from tests.waiting import wait_until
 
 
@@ -63,3 +64,41 @@ async def test_a_slow_transport_that_is_the_only_one_in_use_is_waited_for() -> N
     mine.give_back("webhook", was_used=True)
     assert await waiting
     assert not mine.clogged(["webhook"])
+
+
+async def test_a_transport_may_have_slots_of_its_own() -> None:
+    """More or fewer than the others."""
+    mine = Lanes(["email", "webhook"], slots=2, limits={"email": Limit(slots=1)})
+    assert await mine.take_free() == ({"email", "webhook"}, set())
+    assert await mine.take_free() == ({"webhook"}, {"email"})
+
+
+async def test_messages_begin_at_the_rate_of_their_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they find a slot, wait for one, or are further ones in a slot; what was not used does not count."""
+    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 30)
+    mine = Lanes(["email"], slots=5, limits={"email": Limit(slots=5, rate_per_second=20)})
+    began = time.monotonic()
+    for _ in range(3):
+        assert await mine.take_free() == ({"email"}, set())
+    await asyncio.gather(*(mine.wait("email") for _ in range(2)))
+    await mine.pace("email")
+    assert time.monotonic() - began >= 5 / 20
+    for _ in range(5):
+        mine.give_back("email", was_used=True)
+    for _ in range(100):
+        await mine.take_free()
+        mine.give_back("email", was_used=False)
+    assert time.monotonic() - began < 60
+
+
+async def test_who_waits_for_a_turn_hears_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate may be low, and a stop must not wait for it."""
+    monkeypatch.setattr(lanes, "LOOK_SECONDS", 0.02)
+    mine = Lanes(["email"], slots=2, limits={"email": Limit(slots=2, rate_per_second=0.001)})
+    await mine.take_free()
+    waiting = [asyncio.create_task(call) for call in (mine.take_free(), mine.wait("email"), mine.pace("email"))]
+    await asyncio.sleep(0)
+    mine.close()
+    assert await asyncio.wait_for(waiting[0], 5) == (set(), {"email"})
+    assert await asyncio.wait_for(waiting[1], 5) is False
+    await asyncio.wait_for(waiting[2], 5)

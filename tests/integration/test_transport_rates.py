@@ -1,0 +1,91 @@
+"""A mail server that takes so much a second and refuses the rest with a code that looks final."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+
+from notifications import services
+from notifications.bot import Bot
+from notifications.models import Delivery
+from notifications.transports.email import EmailTransport
+from realtime.keys import Keys
+from tests.domain import make_users
+from tests.receivers import MailReceiver, mail_receiver
+from tests.redis_server import RedisServer
+from tests.streams import working
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+COUNT = 40
+RATE = 10
+REFUSAL = "550 5.7.0 too many messages, slow down"
+
+
+class SlowMailServer(MailReceiver):
+    """Takes 20 recipients in any second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: deque[float] = deque()
+        self.refused_count = 0
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        now = time.monotonic()
+        while self.times and self.times[0] < now - 1:
+            self.times.popleft()
+        if len(self.times) >= 2 * RATE:
+            self.refused_count += 1
+            return REFUSAL
+        self.times.append(now)
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+
+@pytest.fixture
+def server(signalbox: Any) -> Iterator[SlowMailServer]:
+    with mail_receiver(SlowMailServer()) as server:
+        signalbox.MAILERS = server.mailers
+        yield server
+
+
+def emailing(**entry: Any) -> dict[str, Any]:
+    backend = "notifications.transports.email.EmailTransport"
+    return {"TRANSPORTS": {"email": {"BACKEND": backend, **entry}}, "DEFAULT_TRANSPORTS": ["email"]}
+
+
+async def mail_all(redis_server: RedisServer, keys: Keys) -> None:
+    users = await sync_to_async(make_users)(COUNT)
+    await User.objects.all().aupdate(email="x@example.com")
+    bot = Bot({"email": EmailTransport(name="email")})
+    async with working(redis_server.url, keys, bot, group="bot", batch_size=1, concurrency=bot.entries_limit) as worker:
+        await services.anotify(users, "Hello")
+        await wait_until(
+            lambda: worker.statistics().handled_count + worker.statistics().dead_count == COUNT, seconds=120
+        )
+
+
+async def test_too_many_is_no_end(
+    redis_server: RedisServer, keys: Keys, server: SlowMailServer, signalbox: Any
+) -> None:
+    """What was refused for being too much waits for its next attempt; nothing is given up."""
+    signalbox.NOTIFICATIONS = emailing(CONCURRENCY=COUNT)
+    await mail_all(redis_server, keys)
+    states = [row.state async for row in Delivery.objects.all()]
+    assert states.count("sent") == len(server.messages)
+    assert states.count("pending") == server.refused_count == COUNT - len(server.messages)
+
+
+async def test_a_rate_keeps_to_what_the_server_takes(
+    redis_server: RedisServer, keys: Keys, server: SlowMailServer, signalbox: Any
+) -> None:
+    """All at the first attempt, and no sooner than the rate lets them."""
+    signalbox.NOTIFICATIONS = emailing(RATE_PER_SECOND=RATE)
+    began = time.monotonic()
+    await mail_all(redis_server, keys)
+    assert time.monotonic() - began >= (COUNT - 1) / RATE
+    assert server.refused_count == 0
+    assert {(row.state, row.attempts) async for row in Delivery.objects.all()} == {("sent", 1)}
