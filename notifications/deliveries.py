@@ -20,6 +20,7 @@ from notifications.claims import Claim, Result
 from notifications.clock import database_time
 from notifications.models import ANSWER_LIMIT, Delivery
 from notifications.transactions import write_transaction
+from realtime.foreign_text import printable
 
 __all__ = [
     "UNFINISHED",
@@ -224,6 +225,5 @@ def _held(claim: Claim) -> QuerySet[Delivery]:
 
 
 def _clip(text: str) -> str:
-    # What databases refuse (NUL) and what breaks a line in the admin.
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return text if len(text) <= ANSWER_LIMIT else text[: ANSWER_LIMIT - 1] + "…"
+    # Databases refuse some of what a provider may say (NUL), and it must stay one line in the admin.
+    return printable(" ".join(text.split()), limit=ANSWER_LIMIT - 1)

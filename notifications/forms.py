@@ -1,13 +1,17 @@
-"""The form that sends a notification. Owns which field an error belongs to; the limits are the envelope's."""
+"""
+The form that sends a notification. Owns which field an error belongs to, and that who may not see users is told nothing
+of them; the limits are the envelope's.
+"""
 
 import hashlib
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib.admin.sites import AdminSite
 from django.contrib.admin.widgets import AutocompleteSelectMultiple
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 
 from notifications import services
 from notifications.admin.looks import Textarea, TextInput
@@ -18,12 +22,45 @@ from notifications.models import Event, Notification
 __all__ = ["SendNotificationForm"]
 
 
+if TYPE_CHECKING:
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
+else:
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
+
+
+class _RecipientsWidget(AutocompleteSelectMultiple):
+    """Shows again what was chosen, as far as it can be chosen; Django's fails on what is no key."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        """The chosen users that there are."""
+        keys = [key for key in value if _is_key(key)]
+        found = {str(key) for key in self.choices.queryset.filter(pk__in=keys).values_list("pk", flat=True)}
+        return super().optgroups(name, [key for key in keys if str(key) in found], attr)
+
+
+class _RecipientsField(_ModelMultipleChoiceField):
+    """Users by their keys. What is no key, and who cannot be chosen, gets the same answer."""
+
+    default_error_messages: ClassVar = {
+        "invalid_choice": "“%(value)s” is nobody who can be chosen: choose recipients from the list.",
+        "invalid_pk_value": "“%(pk)s” is nobody who can be chosen: choose recipients from the list.",
+    }
+
+    def clean(self, value: Any) -> Any:
+        """The users; a key that no user can have is said to be nobody's."""
+        for key in value or ():
+            if not _is_key(key):
+                raise forms.ValidationError(self.error_messages["invalid_pk_value"], params={"pk": str(key)[:40]})
+        return super().clean(value)
+
+
 class SendNotificationForm(forms.Form):
     """
     Recipients, found by typing, and what they are told.
 
     Args:
         admin_site: Where users are registered with `search_fields`: the search for recipients asks it.
+        may_view_users: Whether who fills it in may see users; else nobody can be chosen, and nobody is named.
     """
 
     message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5}))
@@ -44,13 +81,17 @@ class SendNotificationForm(forms.Form):
     # Names this filled-in form, so that a second click on its button sends nothing twice.
     token = forms.UUIDField(initial=uuid.uuid4, widget=forms.HiddenInput)
 
-    def __init__(self, *args: Any, admin_site: AdminSite, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, admin_site: AdminSite, may_view_users: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        users = get_user_model()._default_manager
+        help_text = "Type a part of a name or an e-mail address. For very many recipients use manage.py notify."
+        if not may_view_users:
+            help_text = "You need the permission to view users to choose recipients."
         # Here, because only now the user model and the site are known.
-        self.fields["recipients"] = forms.ModelMultipleChoiceField(
-            queryset=get_user_model()._default_manager.all(),
-            widget=AutocompleteSelectMultiple(Notification._meta.get_field("recipient"), admin_site),
-            help_text="Type a part of a name or an e-mail address. For very many recipients use manage.py notify.",
+        self.fields["recipients"] = _RecipientsField(
+            queryset=users.all() if may_view_users else users.none(),
+            widget=_RecipientsWidget(Notification._meta.get_field("recipient"), admin_site),
+            help_text=help_text,
         )
 
     # Each field is asked of the domain by itself, so that all that is wrong is said at once.
@@ -98,3 +139,13 @@ class SendNotificationForm(forms.Form):
         except InvalidNotification as error:
             raise forms.ValidationError(str(error)) from error
         return value
+
+
+def _is_key(text: Any) -> bool:
+    """Whether a user may have it as a primary key."""
+    key = get_user_model()._meta.pk
+    try:
+        key.run_validators(key.to_python(text))
+    except (ValidationError, ValueError, OverflowError):
+        return False
+    return True

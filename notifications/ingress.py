@@ -23,6 +23,7 @@ from notifications.exceptions import InvalidNotification, InvalidRecipient, Unkn
 from notifications.handlers import DATABASE_AWAY
 from notifications.recipients import key_field
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
+from realtime.foreign_text import LimitedLog, printable
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
 from realtime.outage import REDIS_ERRORS, Outage
@@ -35,8 +36,8 @@ logger = logging.getLogger(__name__)
 REQUEST_LIMIT_BYTES = 65_536
 # The most requests that wait while the database is slow or away; of more, the oldest are dropped, told and counted.
 HIGH_WATER_MARK = 4096
-# Of a refused request, and of the reason: so much goes to the log.
-EXCERPT_BYTES = 200
+# Characters of a refused request, and of the reason, that go to the log.
+EXCERPT_LIMIT = 200
 DETAIL_LIMIT = 300
 # Names of fields that mean nothing here: of more, nothing is said.
 MENTIONED_LIMIT = 100
@@ -82,6 +83,8 @@ def read_request(body: bytes) -> Request:
         raise Refused("oversize", f"it has {len(body)} bytes, the limit is {REQUEST_LIMIT_BYTES}")
     try:
         request = _decode(body)
+        # Names of other fields are read too: what cannot be read must be refused before anything is done.
+        _decode_fields(body)
     except msgspec.ValidationError as error:
         raise Refused("wrong_shape", str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -123,6 +126,7 @@ class Ingress:
         self._counters_key = counters_key
         self._lease = lease
         self._database_outage = database_outage or Outage("the database")
+        self._log = LimitedLog(logger)
         # Names of other fields that the log has already.
         self._mentioned: set[str] = set()
         # There while it listens.
@@ -141,8 +145,9 @@ class Ingress:
 
         Guarantees:
             One request after another, in the order of their publishing. No request ends the loop: what is not accepted
-            is one warning with the reason and the first 200 bytes, and a counter. The database being away is waited
-            for; requests that do not fit into the subscription meanwhile are dropped, told and counted.
+            is counted, and logged with its reason and the first 200 characters; of a flood, some lines and a count. The
+            database being away is waited for; requests that do not fit into the subscription meanwhile are dropped,
+            told and counted.
         """
         self._ended.clear()
         self._multiplexer = multiplexer
@@ -157,6 +162,7 @@ class Ingress:
             if lost_count := self.waiting_count:
                 logger.warning("%d requests were lost: the lease or the time to stop was over", lost_count)
                 self.counts["dropped"] += lost_count
+            self._log.flush()
             self._multiplexer = self._subscription = None
             self._ended.set()
 
@@ -183,14 +189,17 @@ class Ingress:
         try:
             request = read_request(body)
             is_ours = await self._notify(request)
-            await self._count("accepted" if is_ours else "left to others")
-            self._mention_others(body)
         except Refused as error:
-            logger.warning("refused a request (%s): %.200r", _one_line(str(error)), body[:EXCERPT_BYTES])
+            detail, excerpt = printable(str(error), limit=DETAIL_LIMIT), printable(body, limit=EXCERPT_LIMIT)
+            self._log.warning(error.reason, "refused a request (%s): %s", detail, excerpt)
             await self._count(f"refused:{error.reason}")
         except Exception:
-            logger.exception("failed on the request %.200r", body[:EXCERPT_BYTES])
+            logger.exception("failed on the request %s", printable(body, limit=EXCERPT_LIMIT))
             await self._count("refused:error")
+        else:
+            # Nothing from here on can make it a refused one.
+            await self._count("accepted" if is_ours else "left to others")
+            self._mention_others(body)
 
     async def _notify(self, request: Request) -> bool:
         """Whether it was this process's turn to carry the request out."""
@@ -227,7 +236,7 @@ class Ingress:
         new = other_fields(body) - self._mentioned
         if new and len(self._mentioned) < MENTIONED_LIMIT:
             self._mentioned |= new
-            names = ", ".join(repr(name[:EXCERPT_BYTES]) for name in sorted(new)[:10])
+            names = ", ".join(repr(printable(name, limit=EXCERPT_LIMIT)) for name in sorted(new)[:10])
             logger.warning("a request has fields that mean nothing here, misspelt perhaps: %s", names)
 
     async def _count(self, name: str, by: int = 1) -> None:
@@ -246,9 +255,3 @@ _FIELDS = frozenset(Request.__struct_fields__)
 @functools.cache
 def _user_ids_are_numbers() -> bool:
     return isinstance(key_field(), IntegerField)
-
-
-def _one_line(text: str) -> str:
-    """The text without what would let a request write lines of its own into a log."""
-    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-    return "".join(letters)[:DETAIL_LIMIT]

@@ -32,6 +32,7 @@ REALTIME_LAYERS = (
         "protocol",
         "framing",
         "tokens",
+        "foreign_text",
     },
     {"connections", "resp", "keepalive"},
     {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},

@@ -99,7 +99,7 @@ def draw(hours: Sequence[Hour]) -> Chart:
         title="Notifications created in the last 24 hours, by hour (UTC)",
         things="notifications",
         names=NAMES,
-        legend=(("read", "read"), ("seen", "seen"), ("relayed", "relayed, not seen"), ("waiting", "not yet relayed")),
+        legend=(("read", "read"), ("seen", "seen"), ("relayed", "relayed"), ("waiting", "not relayed")),
         ends=f"{sum(hour.read for hour in hours):,} have been read",
     )
 

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from notifications import deliveries
 from notifications.admin.dead_letters_view import dead_letters_view
-from notifications.admin.history import HistoryAdmin, time_column, users_matching
+from notifications.admin.history import HistoryAdmin, summary_of, time_column, users_matching
 from notifications.admin.pages import AdminPage
 from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
@@ -51,9 +51,10 @@ class DeliveryAdmin(HistoryAdmin):
 
     is_deleted_alone = False
     actions = ("resend",)
-    list_display = ("recipient", "transport", "state_badge", "attempts", "said", "took", "created", "due")
+    list_display = ("recipient", "summary", "transport", "state_badge", "attempts", "said", "took", "created", "due")
+    linked_lookups = ("digest__id__exact",)
     list_filter = ("state", TransportFilter, "created_at")
-    list_select_related = ("notification__recipient",)
+    list_select_related = ("notification__recipient", "notification__event")
     search_fields = ("notification__recipient", "key")
     search_help_text = "Recipient’s name or e-mail, or the key that the provider was given"
     fields = (
@@ -106,6 +107,11 @@ class DeliveryAdmin(HistoryAdmin):
         what = "1 failed delivery goes" if count == 1 else f"{count:,} failed deliveries go"
         self.message_user(request, f"{what} out again within seconds.{rest}", messages.SUCCESS)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without the events' data, which no page here shows."""
+        deliveries: QuerySet[Any] = super().get_queryset(request)
+        return deliveries.defer("notification__event__data")
+
     def matching(self, word: str) -> list[Q]:
         """The recipient, and the effect key."""
         told = Notification.objects.filter(recipient__in=users_matching(word))
@@ -115,6 +121,11 @@ class DeliveryAdmin(HistoryAdmin):
     def recipient(self, delivery: Delivery) -> str:
         """Who was told."""
         return str(delivery.notification.recipient)
+
+    @admin.display(description="notification")
+    def summary(self, delivery: Delivery) -> str:
+        """The title and the beginning of the message."""
+        return summary_of(delivery.notification.event)
 
     @admin.display(description="state")
     def state_badge(self, delivery: Delivery) -> SafeString:
@@ -182,9 +193,6 @@ class DigestAdmin(HistoryAdmin):
 def delivery_badge(delivery: Delivery) -> SafeString:
     """Its state on the state's colour."""
     state = Delivery.State(delivery.state)
-    if state == Delivery.State.PENDING and not delivery.attempts:
-        # A fallback, quiet hours or a digest: nobody has tried it.
-        return badge(BADGES[state], "waits until it is due")
     return badge(BADGES[state], str(state.label))
 
 

@@ -227,6 +227,7 @@ class ScheduledAdmin(HistoryAdmin):
     """Whom the events that wait will tell. Who may delete takes somebody out."""
 
     list_display = ("recipient", "summary", "until")
+    linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
     search_help_text = "Recipient’s name or e-mail, title, message"

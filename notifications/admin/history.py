@@ -65,6 +65,8 @@ class BoundedPaginator(_Paginator):
 class HistoryAdmin(ModelAdmin):
     """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
 
+    # What links between our pages filter by, beside the filters of the list.
+    linked_lookups: ClassVar[tuple[str, ...]] = ()
     # Whether its own pages delete, for who holds the permission; what goes with another row is deleted with that.
     is_deleted_alone: ClassVar[bool] = True
     actions: Sequence[str] | None = None
@@ -102,6 +104,17 @@ class HistoryAdmin(ModelAdmin):
         """The list's own: what is deleted is looked at first, one by one."""
         actions = super().get_actions(request, action_location)
         return {name: action for name, action in actions.items() if name != "delete_selected"}
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """
+        Whether a URL may filter by `lookup`: only by a filter of the list, and by what our own pages link to.
+
+        Django would take any field of the model: a list that is empty or not would tell, letter by letter, what these
+        pages mask.
+        """
+        return lookup in self.linked_lookups or any(
+            lookup in _lookups_of(each) for each in self.get_list_filter(request)
+        )
 
     def pages(self, request: HttpRequest) -> list[AdminPage]:
         """The pages beside the list that the user may open."""
@@ -143,6 +156,13 @@ class HistoryAdmin(ModelAdmin):
     def matching(self, word: str) -> list[Q]:
         """The places in which a word is looked for."""
         raise NotImplementedError
+
+
+def _lookups_of(list_filter: Any) -> set[str]:
+    """What a URL may ask of one entry of `list_filter`: a filter of ours, or a field of few values or of times."""
+    if isinstance(list_filter, str):
+        return {list_filter, *(f"{list_filter}__{lookup}" for lookup in ("exact", "isnull", "gte", "lt"))}
+    return {list_filter.parameter_name}
 
 
 def users_matching(word: str) -> QuerySet[Any, Any]:

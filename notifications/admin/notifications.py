@@ -23,6 +23,7 @@ class NotificationAdmin(HistoryAdmin):
 
     list_display = ("recipient", "summary", "state", "created", "relayed", "seen", "read")
     list_filter = (StateFilter, "created_at")
+    linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
     search_help_text = "Recipient’s name or e-mail, title, message"

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -34,7 +35,7 @@ def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
     if not request.user.has_perm("notifications.add_event"):
         raise PermissionDenied
     site: admin.AdminSite = event_admin.admin_site
-    form = SendNotificationForm(request.POST or None, admin_site=site)
+    form = SendNotificationForm(request.POST or None, admin_site=site, may_view_users=_may_view_users(request, site))
     if request.method == "POST" and form.is_valid():
         event = form.send(actor=request.user)
         if event is not None:
@@ -51,6 +52,14 @@ def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
     }
     request.current_app = site.name
     return TemplateResponse(request, "admin/notifications/send.html", context)
+
+
+def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
+    """As the admin of users on this site says; where there is none, by the permission."""
+    model = get_user_model()
+    if site.is_registered(model):
+        return bool(site.get_model_admin(model).has_view_permission(request))
+    return request.user.has_perm(f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}")
 
 
 def _sent(request: HttpRequest, event_admin: "EventAdmin", event: Event, count: int) -> HttpResponse:

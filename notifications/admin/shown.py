@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from realtime.foreign_text import printable
+
 __all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields", "shown_text"]
 
 HIDDEN = "•••"
@@ -37,7 +39,7 @@ _ADDRESS = re.compile(r"""\b([a-z][a-z0-9+.-]{1,30})://([^\s"'<>\\]+)""", re.IGN
 def shown_text(raw: str | bytes) -> str:
     """At most 2,000 characters of it, on one line, and how long it is if that is more."""
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    begin = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_SHOWN])
+    begin = printable(" ".join(text[:TEXT_SHOWN].split()), limit=TEXT_SHOWN)
     begin = _SECRET_VALUE.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_host_only, begin))
     return begin if len(text) <= TEXT_SHOWN else f"{begin}… ({len(text):,} characters)"
 

@@ -1,5 +1,8 @@
 """
 How far an event or a notification has come: the state badge and the filter by it. Owns the words and their order.
+
+The words are those of the statistics (created, published, relayed, seen, read). Deliveries go by the names of their
+states (pending, sending, sent, failed, skipped). So all pages have one word for one thing.
 """
 
 from dataclasses import dataclass
@@ -42,17 +45,17 @@ def _states(first: tuple[str, str], *further: tuple[str, str, str]) -> tuple[Sta
 
 # Of notifications, the furthest first.
 STATES = _states(
-    ("waiting", "waiting for the relay"),
-    ("relayed", "relayed, not seen", "relayed_at"),
+    ("waiting", "not relayed"),
+    ("relayed", "relayed", "relayed_at"),
     ("seen", "seen", "seen_at"),
     ("read", "read", "read_at"),
     ("archived", "archived", "archived_at"),
-    ("replaced", "replaced by a newer one", "replaced_at"),
+    ("replaced", "replaced", "replaced_at"),
 )
 # Of events, the furthest first. Only the first is the outbox: what waits for its time is nobody's work yet.
 EVENT_STATES = _states(
     ("outbox", "in the outbox"),
-    ("scheduled", "waits for its time", "deliver_at"),
+    ("scheduled", "scheduled", "deliver_at"),
     ("published", "published", "published_at"),
     ("cancelled", "cancelled", "cancelled_at"),
 )

@@ -91,8 +91,8 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
 def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
     """What is in the outbox and in Redis at this moment, as (what, number)."""
     rows = [
-        ("Events waiting in the outbox", f"{found.totals.waiting:,}"),
-        ("Events that wait for their time", f"{found.totals.scheduled:,}"),
+        ("Events in the outbox", f"{found.totals.waiting:,}"),
+        ("Events scheduled", f"{found.totals.scheduled:,}"),
     ]
     if found.redis is not None:
         rows += [

@@ -45,11 +45,16 @@ class Delivery(models.Model):
     class State(models.TextChoices):
         """Of these, pending and sending are unfinished and have a `due_at`."""
 
-        PENDING = "pending", "waits for its next attempt"
-        SENDING = "sending", "in the hands of a bot"
-        SENT = "sent", "taken by the provider"
-        FAILED = "failed", "given up"
-        SKIPPED = "skipped", "not to be sent"
+        # Waits until it is due: for its first attempt, or for the next one.
+        PENDING = "pending", "pending"
+        # A bot is calling the provider.
+        SENDING = "sending", "sending"
+        # The provider has taken it.
+        SENT = "sent", "sent"
+        # Given up.
+        FAILED = "failed", "failed"
+        # Not to be sent; its answer says why.
+        SKIPPED = "skipped", "skipped"
 
     # Found through the constraint below.
     notification = models.ForeignKey(Notification, on_delete=models.CASCADE, related_name="deliveries", db_index=False)

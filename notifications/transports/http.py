@@ -32,12 +32,14 @@ from notifications.transports.names import resolver
 from notifications.transports.refusals import TEMPORARY_STATUSES, is_not_now
 from notifications.transports.silence import Silences
 from realtime.exceptions import PermanentError, Retry
+from realtime.foreign_text import printable
 
 __all__ = ["Answer", "audience_of", "check_url", "is_public", "post", "raise_for_status"]
 
 # Of an answer, so many bytes are read and so many characters kept.
 ANSWER_LIMIT_BYTES = 4096
 ANSWER_LIMIT = 300
+REASON_LIMIT = 60
 # Addresses of one name that are tried.
 CONNECT_LIMIT = 3
 # The part of a call's time after which it counts as silent.
@@ -242,11 +244,11 @@ async def _read(response: httpx.Response) -> Answer:
         body += chunk
         if len(body) >= ANSWER_LIMIT_BYTES:
             break
-    text = " ".join(body[:ANSWER_LIMIT_BYTES].decode(errors="replace").split())
-    text = "".join(letter for letter in text if letter.isprintable())[:ANSWER_LIMIT]
+    text = printable(" ".join(body[:ANSWER_LIMIT_BYTES].decode(errors="replace").split()), limit=ANSWER_LIMIT)
+    status = f"{response.status_code} {printable(response.reason_phrase, limit=REASON_LIMIT)}"
     return Answer(
         status=response.status_code,
-        text=f"{response.status_code} {response.reason_phrase}" + (f": {text}" if text else ""),
+        text=f"{status}: {text}" if text else status,
         retry_after_seconds=_retry_after(response.headers.get("retry-after", "")),
     )
 

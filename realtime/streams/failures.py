@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from realtime.backoff import Backoff
 from realtime.exceptions import PermanentError, Retry
+from realtime.foreign_text import printable
 from realtime.outage import Outage
 from realtime.streams.entry import Entry
 from realtime.streams.group import ConsumerGroup
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Where a handler says when, the next attempts are spread over this share of the wait behind it.
 SPREAD = 0.1
+# Characters of an error that are logged and kept.
+TEXT_LIMIT = 2000
 # No entry waits for longer, whatever its handler says: those behind it wait too.
 RETRY_LIMIT_SECONDS = 7 * 86_400.0
 
@@ -71,9 +74,10 @@ class Failures:
         Returns:
             Whether what is in hand of its key, the followers too, went back with it, to wait for it.
         """
-        text = f"{type(error).__name__}: {error}"
+        # Errors may quote what somebody outside has sent or answered.
+        text = printable(f"{type(error).__name__}: {error}", limit=TEXT_LIMIT)
         if isinstance(error, PermanentError):
-            await self.give_up(entry, "rejected", str(error.reason))
+            await self.give_up(entry, "rejected", printable(str(error.reason), limit=TEXT_LIMIT))
             return False
         if entry.attempt >= self._max_attempts:
             await self.give_up(entry, "failed", text, error)
@@ -87,7 +91,8 @@ class Failures:
             self._max_attempts,
             delay_seconds,
             text,
-            exc_info=error,
+            # A Retry is meant; where it was raised tells nothing.
+            exc_info=None if isinstance(error, Retry) else error,
         )
         self.retried_count += 1
         moves = [Move(entry, entry.attempt, delay_seconds), *(Move(each, each.attempt - 1, 0.0) for each in followers)]

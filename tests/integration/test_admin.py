@@ -209,7 +209,7 @@ def test_an_event_shows_its_first_recipients_and_where_the_rest_is(admin_client:
     assert text.count('<th scope="row">') == 50
     assert "The first 50 of 1000." in text
     plain = re.sub(r"<[^>]+>|\s+", " ", text)
-    assert re.search(r"300 +seen +700 +waiting", plain)
+    assert re.search(r"300 +seen +700 +not relayed", plain)
     assert "<b>Big" not in text
     assert "&lt;i&gt;" in text
     assert "hunter2" not in text

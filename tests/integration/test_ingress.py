@@ -18,6 +18,7 @@ from notifications import services
 from notifications.ingress import REQUEST_LIMIT_BYTES, Ingress
 from notifications.models import Event, Notification
 from realtime import connections
+from realtime.foreign_text import printable
 from realtime.keys import Keys
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
@@ -135,7 +136,7 @@ async def test_fields_that_mean_nothing_are_said_once(
 async def test_what_cannot_be_accepted_is_one_warning_and_a_counter_and_the_loop_goes_on(
     name: str, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the reason and the first 200 bytes, on one line; nothing is written, and the next request is accepted."""
+    """With the reason and the first 200 characters, on one line; nothing is written, and the next one is accepted."""
     (alice,) = await sync_to_async(make_users)(1)
     make, reason = REFUSED[name]
     body = make(alice.pk)
@@ -147,7 +148,7 @@ async def test_what_cannot_be_accepted_is_one_warning_and_a_counter_and_the_loop
     assert counters(redis_client, keys) == {"accepted": 1, f"refused:{reason}": 1} == dict(ingress.counts)
     (warning,) = warnings(caplog)
     assert f"({reason}: " in warning
-    assert repr(body[:150])[:-1] in warning
+    assert printable(body, limit=150).removesuffix("…") in warning
     assert len(warning) < 1000
     assert warning.isprintable()
 

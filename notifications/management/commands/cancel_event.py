@@ -26,7 +26,7 @@ class Command(BaseCommand):
 Cancels events that wait for a later time (notify --deliver-after): nobody is told.
 
 An event has the number that `manage.py notify` prints, and that notify() returns as event.pk; the
-admin's list of events has those that wait under the state "waits for its time". What people have
+admin's list of events has those that wait under the state "scheduled". What people have
 been told already cannot be taken back. Cancelling twice does no harm. The idempotency key of a
 cancelled event stays taken."""
     epilog = """\
