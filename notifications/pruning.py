@@ -1,12 +1,13 @@
 """
-Forgetting what is old: notifications, their deliveries, and events of which nothing is left.
+Forgetting what is old, or a user's: notifications, their deliveries, and events of which nothing is left.
 
 Owns what may be deleted, and in which portions. Does not own how old is old (the command), nor dead letters.
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import router
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -16,7 +17,7 @@ from notifications.models import Delivery, Digest, Event, Notification
 from notifications.refill import LOST_SECONDS
 from notifications.transactions import write_transaction
 
-__all__ = ["Pruned", "count_old", "prune"]
+__all__ = ["Pruned", "count_old", "forget", "prune"]
 
 # Rows deleted in one transaction: others wait for it.
 PORTION = 1000
@@ -64,6 +65,23 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
     yield from _prune_events(before, database)
     digests = Digest.objects.using(database).filter(ends_at__lt=before)
     digests.filter(~Exists(Delivery.objects.filter(digest=OuterRef("pk")))).delete()
+
+
+def forget(user_ids: Iterable[Any]) -> int:
+    """
+    Delete all notifications of these users with their deliveries, portion by portion; within the caller's transaction,
+    if there is one. For users who are about to be deleted: Django would load each row at once.
+
+    Returns:
+        How many notifications there were.
+    """
+    notifications = Notification.objects.using(router.db_for_write(Notification))
+    count = 0
+    for user_id in user_ids:
+        while ids := list(notifications.filter(recipient_id=user_id).values_list("pk", flat=True)[:PORTION]):
+            notifications.filter(pk__in=ids).delete()
+            count += len(ids)
+    return count
 
 
 def _prune_events(before: datetime.datetime, database: str) -> Iterator[Pruned]:

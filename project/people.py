@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from notifications.admin import CountedDeletion
 from notifications.admin.history import BoundedPaginator
 from realtime.admin import disconnect_users
 
@@ -19,8 +20,8 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
-    """Django's, quick on many users: recipients are searched here, as somebody types."""
+class UserAdmin(CountedDeletion, DjangoUserAdmin, ModelAdmin):
+    """Django's, quick on many users and on users with many notifications: recipients are searched here."""
 
     form = UserChangeForm
     add_form = UserCreationForm

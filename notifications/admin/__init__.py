@@ -6,6 +6,7 @@ Works in any Django admin, and looks like django-unfold where that is installed.
 `services.notify`, sending again `deliveries.reopen`, and dead letters are moved by `realtime.streams`.
 """
 
+from notifications.admin.deleting import CountedDeletion
 from notifications.admin.deliveries import DeliveryAdmin, DigestAdmin
 from notifications.admin.events import EventAdmin, ScheduledAdmin
 from notifications.admin.notifications import NotificationAdmin
@@ -14,6 +15,7 @@ from notifications.admin.people import DestinationAdmin, PreferenceAdmin, PushSu
 
 __all__ = [
     "AdminPage",
+    "CountedDeletion",
     "DeliveryAdmin",
     "DestinationAdmin",
     "DigestAdmin",
