@@ -5,6 +5,9 @@ Owns the order of these steps, and that they cost a few statements for however m
 transports (planning), what becomes of a claim (deliveries) nor calling providers (bot). Sync; run it in a thread from
 async code.
 
+What has become of a notification is read within the transaction of the claim, which holds the notification until it
+ends: one that was read, put away or replaced before is not sent, and whoever reads it meanwhile waits.
+
 A delivery is claimed by an UPDATE … WHERE before the provider is called, and its end is recorded by whoever holds the
 claim. So what is known to have been sent is never sent again, whoever hands the notification out again. A claim lapses
 when its holder is not heard of, by the database's clock: those of the machines on which bots run need not agree.
@@ -26,6 +29,7 @@ from notifications.handlers import StreamedNotification
 from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
 from notifications.planning import Said, plan, quiet_until, said_of
+from notifications.row_locks import lock, locked, update_in_order
 from notifications.transactions import write_transaction
 from realtime.exceptions import EntryRejected, PermanentError
 
@@ -34,6 +38,8 @@ __all__ = ["begin", "begin_many"]
 State = Delivery.State
 # Of a delivery that may be claimed, what a claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
+# Of a notification, what decides whether it is still to be sent.
+_DECIDING_FIELDS = ("dispatched_at", "read_at", "archived_at", "replaced_at")
 
 # The job; nothing if the notification has been deleted, or its user; or why there is none.
 type Answer = Job | PermanentError | None
@@ -57,11 +63,13 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
         was killed before it was a dead letter.
     """
     found = _find(handed)
-    answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
-    jobs = [(each, answer) for each, answer in zip(handed, answers, strict=True) if isinstance(answer, Notification)]
     # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
-    said = said_of([notification for _, notification in jobs]) if jobs else {}
+    said = said_of(list(found.values())) if found else {}
     with write_transaction(database()):
+        _hold(found)
+        answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
+        pairs = zip(handed, answers, strict=True)
+        jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
         begun = iter(_begin(jobs, said) if jobs else ())
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 
@@ -71,6 +79,18 @@ def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
         "event", "recipient__notification_quiet_hours"
     )
     return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in handed})
+
+
+def _hold(found: dict[int, Notification]) -> None:
+    """Lock these until the transaction ends, and read what has become of them; drop those that are gone."""
+    rows = locked(Notification.objects.using(database()).filter(pk__in=list(found)))
+    current = {pk: fields for pk, *fields in rows.values_list("pk", *_DECIDING_FIELDS)} if found else {}
+    for pk in list(found):
+        if pk not in current:
+            del found[pk]
+            continue
+        for name, value in zip(_DECIDING_FIELDS, current[pk], strict=True):
+            setattr(found[pk], name, value)
 
 
 def _now_of(found: Notification) -> datetime.datetime:
@@ -90,7 +110,12 @@ def _begin(jobs: Sequence[tuple[Handed, Notification]], said: Said) -> list[Job 
     # Planning writes `dispatched_at` with the rows. What had it before there were rows is planned too, and whom nothing
     # reached is asked again: neither is handed out twice in the ordinary way.
     known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
-    _plan([found for found in notifications.values() if found.pk not in known], said)
+    known_rows = [row for mine in known.values() for row in mine]
+    digest_ids = {row.digest_id for row in known_rows if row.digest_id is not None}
+    unplanned = [found for found in notifications.values() if found.pk not in known]
+    _plan(unplanned, said, now=_now_of(jobs[0][1]), hold=digest_ids)
+    if known_rows:
+        lock(_parts_of(known_rows))
     for each, found in jobs:
         _reopen_dead_letter(each, known.get(found.pk, []))
     given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
@@ -120,11 +145,12 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     return found
 
 
-def _plan(notifications: Sequence[Notification], said: Said) -> None:
+def _plan(notifications: Sequence[Notification], said: Said, *, now: datetime.datetime, hold: Collection[int]) -> None:
+    planned = plan(notifications, said, now=now, hold=hold)
     if not notifications:
         return
     # Two bots that plan at the same time write each row once.
-    rows().bulk_create(plan(notifications, said, now=_now_of(notifications[0])), ignore_conflicts=True)
+    rows().bulk_create(planned, ignore_conflicts=True)
     pks = [each.pk for each in notifications]
     undecided = Notification.objects.using(database()).filter(pk__in=pks, dispatched_at=None)
     undecided.update(dispatched_at=timezone.now())
@@ -156,7 +182,7 @@ def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
     if until is None:
         return False
     waiting = _due(_parts_of(known) | _rows_for(found))
-    waiting.update(state=State.PENDING, holder="", due_at=until, queued_at=None)
+    update_in_order(waiting, state=State.PENDING, holder="", due_at=until, queued_at=None)
     return True
 
 
@@ -164,7 +190,7 @@ def _claim(jobs: Sequence[tuple[Handed, Notification]]) -> tuple[list[list[Claim
     """Claims by job, and the transports without a slot."""
     mine = rows().filter(notification_id__in=[notification.pk for _, notification in jobs], digest=None)
     # Held until the transaction ends: what is due now is so still when it is taken.
-    found = {row.pk: row for row in _due(mine.select_for_update()).only(*_CLAIMED_FIELDS).order_by("pk")}
+    found = {row.pk: row for row in locked(_due(mine)).only(*_CLAIMED_FIELDS)}
     due: dict[int, list[Delivery]] = {}
     for row in found.values():
         due.setdefault(row.notification_id, []).append(row)
@@ -213,7 +239,8 @@ def _claim_digest(each: Handed, digest_id: int, transport: str, claims: list[Cla
     if transport in each.busy:
         left.append(transport)
         return
-    digest = Digest.objects.using(database()).select_for_update().get(pk=digest_id)
+    # It is held since the deliveries were planned.
+    digest = Digest.objects.using(database()).get(pk=digest_id)
     if digest.closed_at is None:
         digest.closed_at = timezone.now()
         digest.save(using=database(), update_fields=["closed_at"])

@@ -7,6 +7,7 @@ code.
 """
 
 import datetime
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from notifications import conf
 from notifications.claims import Claim, Result
 from notifications.clock import database_time
 from notifications.models import ANSWER_LIMIT, Delivery
+from notifications.row_locks import lock, locked, update_in_order
 from notifications.transactions import write_transaction
 from realtime.foreign_text import printable
 
@@ -41,6 +43,8 @@ State = Delivery.State
 UNFINISHED = (State.PENDING, State.SENDING)
 # What the sweep has put on the stream is put there again if nothing has come of it for so long.
 QUEUED_SECONDS = 60.0
+# Below the number of parameters that SQLite and PostgreSQL take.
+_IDS_PER_QUERY = 2000
 # What `record` writes of a delivery.
 _END_FIELDS = (
     "state",
@@ -62,7 +66,7 @@ def keep(claim: Claim, outcomes: dict[str, str]) -> bool:
     Returns:
         False if somebody else has it: nothing more may be sent.
     """
-    return _held(claim).update(outcomes=outcomes, due_at=claim_end()) > 0
+    return update_in_order(_held(claim), outcomes=outcomes, due_at=claim_end()) > 0
 
 
 def record(claim: Claim, result: Result) -> bool:
@@ -80,8 +84,10 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
     """
     with write_transaction(database()):
         pks = [claim.delivery_id for claim, _ in ended if claim.digest_id is None]
-        mine = rows().select_for_update().filter(pk__in=pks, state=State.SENDING)
-        found = mine.annotate(now=database_time()).only("holder", "attempts")
+        mine = rows().filter(pk__in=pks, state=State.SENDING)
+        if digests := [claim.digest_id for claim, _ in ended if claim.digest_id is not None]:
+            lock(rows().filter(Q(pk__in=pks) | Q(digest_id__in=digests), state=State.SENDING))
+        found = locked(mine).annotate(now=database_time()).only("holder", "attempts")
         held: dict[tuple[int, str], Any] = {(row.pk, row.holder): row for row in found}
         written: list[Delivery] = []
         answers: list[bool] = []
@@ -132,14 +138,19 @@ def mark_queued(notification_ids: Iterable[int]) -> int:
     due = rows().filter(due_at__lte=database_time())
     named = due.filter(notification_id__in=list(notification_ids))
     digests = set(named.exclude(digest=None).values_list("digest_id", flat=True))
-    count = named.filter(digest=None).update(queued_at=database_time())
-    return count + (due.filter(digest_id__in=digests).update(queued_at=database_time()) if digests else 0)
+    meant = named.filter(digest=None) | due.filter(digest_id__in=digests) if digests else named.filter(digest=None)
+    return update_in_order(meant, queued_at=database_time())
 
 
 def skip_replaced(notification_ids: Iterable[int]) -> int:
     """These were replaced by newer ones: what waits is not sent. Returns how many deliveries that are."""
-    waiting = rows().filter(notification_id__in=list(notification_ids), state=State.PENDING)
-    return skip(waiting, "replaced by a newer notification")
+    ids: list[int] = []
+    for part in itertools.batched(notification_ids, _IDS_PER_QUERY):
+        ids += rows().filter(notification_id__in=part, state=State.PENDING).values_list("pk", flat=True)
+    return sum(
+        skip(rows().filter(pk__in=part, state=State.PENDING), "replaced by a newer notification")
+        for part in itertools.batched(sorted(ids), _IDS_PER_QUERY)
+    )
 
 
 def reopen(deliveries: QuerySet[Delivery]) -> int:
@@ -150,7 +161,7 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
         How many there were. The sweep puts them on the stream. Addresses that were reached are left out again.
     """
     count = 0
-    for delivery in deliveries.using(database()).filter(state=State.FAILED):
+    for delivery in deliveries.using(database()).filter(state=State.FAILED).order_by("pk"):
         left = {key: outcome for key, outcome in delivery.outcomes.items() if outcome != "failed"}
         count += (
             rows()
@@ -170,7 +181,7 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:
     """These are not to be sent. Returns how many there are."""
-    return some.update(state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now())
+    return update_in_order(some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now())
 
 
 def claim_end() -> Combinable:

@@ -181,9 +181,9 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
         found.check_address(address)
     except ValueError as error:
         raise InvalidPreference(f"the address is {error}") from error
-    user_id = _known(user_id)
     rows = Destination.objects.using(_database())
     with write_transaction(_database()):
+        user_id = _known(user_id)
         mine = rows.filter(user_id=user_id, transport=transport)
         if not mine.filter(address=address).exists() and mine.count() >= ADDRESS_LIMIT:
             raise InvalidPreference(f"there are {ADDRESS_LIMIT} addresses for {transport} already: remove one")
@@ -218,9 +218,9 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
         audience_of(endpoint)
     except PermanentError as error:
         raise InvalidPreference(f"the endpoint of the push subscription is {error.reason}") from error
-    user_id = _known(user_id)
     rows = PushSubscription.objects.using(_database())
     with write_transaction(_database()):
+        user_id = _known(user_id)
         if rows.filter(user_id=user_id).exclude(endpoint=endpoint).count() >= ADDRESS_LIMIT:
             raise InvalidPreference(
                 f"there are {ADDRESS_LIMIT} browsers already: remove one of user.push_subscriptions"

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from notifications.models import Delivery, Digest, Event, Notification
 from notifications.refill import LOST_SECONDS
+from notifications.row_locks import lock
 from notifications.transactions import write_transaction
 
 __all__ = ["Pruned", "count_old", "forget", "prune"]
@@ -59,6 +60,8 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
             break
         last_id = ids[-1]
         with write_transaction(database):
+            # Deleting begins with the deliveries; a bot locks the notification first.
+            lock(Notification.objects.using(database).filter(pk__in=ids))
             # Asked again: one of them may have been given back to the bot meanwhile.
             _, counts = _old(before, only_read=only_read).filter(pk__in=ids).delete()
         yield Pruned(notifications=counts.get(Notification._meta.label, 0), events=0)

@@ -14,6 +14,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
@@ -60,6 +61,9 @@ def find_actor(actor: Any, *, using: str) -> Any:
     """
     The primary key of the user or id `actor`; None for None and for an anonymous visitor.
 
+    Within a transaction PostgreSQL keeps the account from being deleted until it ends: a row that is written for a user
+    who is gone would fail only then, and with it the whole transaction.
+
     Raises:
         InvalidField: It is no saved user.
     """
@@ -69,6 +73,7 @@ def find_actor(actor: Any, *, using: str) -> Any:
         actor_id = _user_id(actor, get_user_model())
     except InvalidRecipient as error:
         raise InvalidField(field="actor", problem=f"{actor!r} is neither a saved user nor a user id") from error
+    _hold(actor_id, using)
     if _missing([actor_id], using):
         raise InvalidField(field="actor", problem=f"{actor_id!r} is the id of no user")
     return actor_id
@@ -150,6 +155,20 @@ def _user_id(value: Any, user_model: type[Model]) -> Any:
     if isinstance(value, uuid.UUID) and isinstance(user_id, int):
         raise InvalidRecipient(value)
     return user_id
+
+
+def _hold(user_id: Any, using: str) -> None:
+    connection, key = connections[using], get_user_model()._meta.pk
+    if not connection.features.has_select_for_update or not _is_possible(user_id):
+        return
+    quote = connection.ops.quote_name
+    table, column = quote(get_user_model()._meta.db_table), quote(str(key.column))
+    with connection.cursor() as cursor:
+        # The lock that a foreign key takes: logging in, which updates the row, does not wait for it.
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",  # noqa: S608 - names of the model's
+            [key.get_db_prep_value(user_id, connection)],
+        )
 
 
 def _missing(ids: list[Any], using: str) -> list[Any]:

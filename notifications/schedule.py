@@ -16,7 +16,7 @@ from notifications import outbox
 from notifications.clock import database_time
 from notifications.models import Event, Scheduled
 from notifications.paging import oldest_first
-from notifications.writing import insert_notifications
+from notifications.writing import close_event, insert_notifications
 from realtime.exceptions import StreamUnavailable
 
 __all__ = ["cancel", "release"]
@@ -95,8 +95,7 @@ def _release(event_id: int) -> bool:
         rows = insert_notifications(event, scheduled.order_by("id").values_list("recipient_id", flat=True), database)
         scheduled.delete()
         if not rows:
-            # Whoever was to be told has been deleted.
-            events.filter(pk=event_id).update(published_at=now)
+            close_event(event, database)
     return True
 
 

@@ -27,6 +27,7 @@ from notifications.preferences import (
     set_preference,
     set_quiet_hours,
 )
+from notifications.row_locks import update_in_order
 from notifications.schedule import cancel
 from notifications.transactions import write_transaction
 
@@ -168,7 +169,7 @@ def mark_seen(user_id: Any, ids: Iterable[int] | None = None) -> int:
     Returns:
         How many were unseen until now. Ids of other people's notifications are ignored.
     """
-    return _mine(user_id, ids).filter(seen_at=None).update(seen_at=timezone.now())
+    return update_in_order(_mine(user_id, ids).filter(seen_at=None), seen_at=timezone.now())
 
 
 def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
@@ -179,7 +180,8 @@ def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
         How many were unread until now. Ids of other people's notifications are ignored.
     """
     now = timezone.now()
-    return _mine(user_id, ids).filter(read_at=None).update(read_at=now, seen_at=Coalesce("seen_at", now))
+    unread = _mine(user_id, ids).filter(read_at=None)
+    return update_in_order(unread, read_at=now, seen_at=Coalesce("seen_at", now))
 
 
 def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
@@ -189,7 +191,7 @@ def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
     Returns:
         How many were in the inbox until now. Ids of other people's notifications are ignored.
     """
-    return _mine(user_id, ids).filter(archived_at=None).update(archived_at=timezone.now())
+    return update_in_order(_mine(user_id, ids).filter(archived_at=None), archived_at=timezone.now())
 
 
 def mark_relayed(ids: Iterable[int]) -> int:
@@ -200,7 +202,8 @@ def mark_relayed(ids: Iterable[int]) -> int:
         How many had not been before.
     """
     notifications = Notification.objects.using(router.db_for_write(Notification))
-    return notifications.filter(pk__in=_possible(ids), relayed_at=None).update(relayed_at=timezone.now())
+    unmarked = notifications.filter(pk__in=_possible(ids), relayed_at=None)
+    return update_in_order(unmarked, relayed_at=timezone.now())
 
 
 def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:

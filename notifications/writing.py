@@ -18,9 +18,10 @@ from notifications import conf, deliveries, outbox
 from notifications.envelope import Content, check_content, check_key
 from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
 from notifications.recipients import find_actor, find_recipients
+from notifications.row_locks import update_in_order
 from notifications.timing import check_deliver_after, check_fallback
 
-__all__ = ["Draft", "draft", "insert_notifications", "write_event"]
+__all__ = ["Draft", "close_event", "draft", "insert_notifications", "write_event"]
 
 type ReportProgress = Callable[[str, int], None]
 
@@ -92,20 +93,35 @@ def write_event(
         _schedule(event, user_ids, database, progress)
         return event, None
     rows = insert_notifications(event, user_ids, database, progress)
-    return event, outbox.Publication(event=event, common=draft.common, rows=rows) if rows else None
+    if rows:
+        return event, outbox.Publication(event=event, common=draft.common, rows=rows)
+    if user_ids:
+        close_event(event, database)
+    return event, None
 
 
 def insert_notifications(
     event: Event, user_ids: Iterable[Any], database: str, progress: ReportProgress | None = None
 ) -> list[outbox.Row]:
-    """Write the notifications of an event, and put away what they replace; in the order of ids."""
+    """
+    Write the notifications of an event, and put away what they replace; in the order of ids.
+
+    Users whose account has been deleted since they were looked up are left out.
+    """
     rows: list[outbox.Row] = []
+    user_ids = list(user_ids)
+    replaced = _replace(event, user_ids, database) if event.collapse_key else {}
     for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
-        replaced = _replace(event, part, database) if event.collapse_key else {}
         rows += _insert(event, part, replaced, database)
         if progress is not None:
             progress("saved", len(part))
     return sorted(rows, key=lambda row: row[0])
+
+
+def close_event(event: Event, database: str) -> None:
+    """There is nobody left to tell of it, so there is nothing to publish."""
+    event.published_at = timezone.now()
+    event.save(using=database, update_fields=["published_at"])
 
 
 def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
@@ -129,44 +145,72 @@ def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
 
 def _schedule(event: Event, user_ids: list[Any], database: str, progress: ReportProgress | None) -> None:
     for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
-        Scheduled.objects.using(database).bulk_create(Scheduled(event=event, recipient_id=user_id) for user_id in part)
+        values = ", ".join(f"(%s, {number})" for number in range(len(part)))
+        sql = f"""
+            INSERT INTO {Scheduled._meta.db_table} (event_id, recipient_id)
+            SELECT %s, told.column1 FROM (VALUES {values}) AS told {_whose_account_is_there(database)}
+        """  # noqa: S608 - names and numbers of our own
+        with connections[database].cursor() as cursor:
+            cursor.execute(sql, [event.pk, *_as_stored(part, database)])
         if progress is not None:
             progress("saved", len(part))
 
 
 def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int], database: str) -> list[outbox.Row]:
     """In SQL: bulk_create() makes an object and eleven values of each, which was four fifths of notify()'s work."""
-    connection = connections[database]
-    recipient: Any = Notification._meta.get_field("recipient")
-    rows = ", ".join(f"(%s, {replaced.get(user_id, 'NULL')})" for user_id in user_ids)
+    rows = ", ".join(f"(%s, {number}, {replaced.get(user_id, 'NULL')})" for number, user_id in enumerate(user_ids))
     sql = f"""
         INSERT INTO {Notification._meta.db_table} (event_id, created_at, collapse_key, recipient_id, replaces)
-        SELECT event.id, event.created_at, event.collapse_key, told.column1, CAST(told.column2 AS bigint)
-        FROM {Event._meta.db_table} AS event, (VALUES {rows}) AS told
-        WHERE event.id = %s
+        SELECT event.id, event.created_at, event.collapse_key, told.column1, CAST(told.column3 AS bigint)
+        FROM (VALUES {rows}) AS told JOIN {Event._meta.db_table} AS event ON event.id = %s
+        {_whose_account_is_there(database)}
         RETURNING id, recipient_id
     """  # noqa: S608 - names and ids of our own
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [*(recipient.get_db_prep_save(user_id, connection) for user_id in user_ids), event.pk])
+    with connections[database].cursor() as cursor:
+        cursor.execute(sql, [*_as_stored(user_ids, database), event.pk])
         made = cursor.fetchall()
     # Not every database knows UUIDs.
-    key_of = recipient.target_field.to_python
+    key_of = _recipient().target_field.to_python
     return [(pk, user_id, replaced.get(user_id)) for pk, user_id in ((pk, key_of(value)) for pk, value in made)]
 
 
-def _replace(event: Event, user_ids: tuple[Any, ...], database: str) -> dict[Any, int]:
+def _whose_account_is_there(database: str) -> str:
+    """
+    SQL after `(VALUES (user id, number, …)) AS told`: only users who still exist, in the order of the numbers.
+
+    PostgreSQL keeps them from being deleted until the transaction ends, as it does for foreign keys later anyway.
+    """
+    connection, recipient = connections[database], _recipient()
+    table = connection.ops.quote_name(recipient.remote_field.model._meta.db_table)
+    key = connection.ops.quote_name(recipient.target_field.column)
+    hold = "FOR KEY SHARE OF account" if connection.features.has_select_for_update else ""
+    return f"JOIN {table} AS account ON account.{key} = told.column1 ORDER BY told.column2 {hold}"
+
+
+def _as_stored(user_ids: Iterable[Any], database: str) -> list[Any]:
+    connection, recipient = connections[database], _recipient()
+    return [recipient.get_db_prep_save(user_id, connection) for user_id in user_ids]
+
+
+def _recipient() -> Any:
+    return Notification._meta.get_field("recipient")
+
+
+def _replace(event: Event, user_ids: list[Any], database: str) -> dict[Any, int]:
     """Archive what these users have unread of the same kind and key; returns user id → the newest id of it."""
-    unread = Notification.objects.using(database).filter(
-        recipient_id__in=user_ids,
-        collapse_key=event.collapse_key,
-        event__kind=event.kind,
-        read_at=None,
-        archived_at=None,
+    notifications = Notification.objects.using(database)
+    unread = notifications.filter(
+        collapse_key=event.collapse_key, event__kind=event.kind, read_at=None, archived_at=None
     )
-    found = list(unread.order_by("id").values_list("id", "recipient_id"))
+    # All are found before the first is locked: two calls for the same users lock theirs in one order.
+    found: list[tuple[int, Any]] = []
+    for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
+        found += unread.filter(recipient_id__in=part).order_by().values_list("id", "recipient_id")
+    found.sort(key=lambda pair: pair[0])
+    ids = [id for id, _ in found]
     now = timezone.now()
-    for part in itertools.batched((id for id, _ in found), _ROWS_PER_INSERT):
+    for numbers in itertools.batched(ids, _ROWS_PER_INSERT):
         # Who reads it in this moment keeps it as read, and away.
-        Notification.objects.using(database).filter(pk__in=part).update(archived_at=now, replaced_at=now)
-        deliveries.skip_replaced(part)
+        update_in_order(notifications.filter(pk__in=numbers), archived_at=now, replaced_at=now)
+    deliveries.skip_replaced(ids)
     return {user_id: id for id, user_id in found}

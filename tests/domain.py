@@ -12,7 +12,7 @@ from django.db import connection
 
 from realtime.keys import Keys
 
-__all__ = ["entries_on_stream", "make_users", "recipients_on_stream", "rows_read"]
+__all__ = ["entries_on_stream", "lock_waiters", "make_users", "recipients_on_stream", "rows_read"]
 
 
 def make_users(count: int = 1, prefix: str = "user") -> list[User]:
@@ -32,6 +32,13 @@ def entries_on_stream(client: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
 def recipients_on_stream(client: redis.Redis, keys: Keys) -> list[int]:
     """The user ids of the stream's entries, in order."""
     return [int(entry["u"]) for entry in entries_on_stream(client, keys)]
+
+
+def lock_waiters() -> int:
+    """How many connections to PostgreSQL wait for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+        return int(cursor.fetchone()[0])
 
 
 @contextlib.contextmanager

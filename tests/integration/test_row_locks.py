@@ -1,0 +1,135 @@
+"""Two transactions that lock the same rows do so in one order: PostgreSQL ends neither of them."""
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.db import connection, connections, transaction
+from django.db.models import QuerySet
+
+from notifications import claiming, deliveries, services
+from notifications.claims import Handed, Result
+from notifications.handlers import StreamedNotification
+from notifications.models import Delivery, Digest, Notification
+from realtime.keys import Keys
+from tests.domain import lock_waiters, make_users
+from tests.timing import begun, declare, own_registry, pass_time, streamed
+from tests.waiting import wait_until_sync
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("signalbox", "own_registry"),
+    # SQLite has one lock for all writers.
+    pytest.mark.postgres,
+]
+__all__ = ["own_registry"]
+SENT = Result(state=Delivery.State.SENT, answer="", outcomes={})
+
+
+def meet(held: QuerySet[Any], *calls: Callable[[], Any]) -> list[Any]:
+    """
+    Let calls run at the same time, each in a thread, and give their answers; raises what one of them raises.
+
+    A row that several of them lock is held until all wait: each has by then what it locks before that row.
+    """
+
+    def run(call: Callable[[], Any]) -> Any:
+        try:
+            with connection.cursor() as cursor:
+                # The planner reads a few rows in the order of the table, which of many it does not.
+                cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+            return call()
+        finally:
+            connections.close_all()
+
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as threads:
+        with transaction.atomic():
+            assert list(held.select_for_update(no_key=True).values_list("pk", flat=True))
+            futures = []
+            for call in calls:
+                futures.append(threads.submit(run, call))
+                wait_until_sync(lambda: lock_waiters() == len(futures))
+        return [future.result() for future in futures]
+
+
+def begin(notifications: Sequence[StreamedNotification]) -> list[Any]:
+    handed = [Handed(notification=each, entry_id="1-1", attempt=2) for each in notifications]
+    return claiming.begin_many(handed)
+
+
+def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Claims have lapsed, and their holders are late: they record while others claim the same."""
+    for text in "123":
+        services.notify(alice, text)
+    handed = streamed(redis_client, keys)
+    claims = [claim for each in handed for claim in begun(each)]
+    pass_time(minutes=2)
+    middle = Delivery.objects.filter(pk=claims[1].delivery_id)
+    recorded, jobs = meet(
+        middle, lambda: deliveries.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed)
+    )
+    # Whoever comes first has them all.
+    assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 3, 0), ([False] * 3, 3))
+
+
+def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Each is many rows, beside those that stand alone."""
+    declare(transports=("console",), digest={"console": "hourly"})
+    for text in "123":
+        services.notify(alice, text, kind="build")
+        services.notify(alice, text)
+    handed = streamed(redis_client, keys)
+    begin(handed)
+    pass_time(hours=2)
+    claims = [claim for job in begin(handed) for claim in job.claims]
+    assert sum(claim.digest_id is not None for claim in claims) == 1
+    pass_time(minutes=2)
+    middle = Delivery.objects.filter(notification_id=handed[3].notification_id)
+    recorded, jobs = meet(
+        middle, lambda: deliveries.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed[::-1])
+    )
+    assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 4, 0), ([False] * 4, 4))
+
+
+def test_bots_that_plan_digests_of_the_same_people(redis_client: redis.Redis, keys: Keys) -> None:
+    """In whatever order the stream hands them out."""
+    declare(transports=("console",), digest={"console": "daily"})
+    users = make_users(3)
+    for user in users:
+        services.notify(user, "first", kind="build")
+    begin(streamed(redis_client, keys))
+    for user in users + users[::-1]:
+        services.notify(user, "then", kind="build")
+    handed = streamed(redis_client, keys)[3:]
+    middle = Digest.objects.filter(recipient_id=users[1].pk)
+    meet(middle, lambda: begin(handed[:3]), lambda: begin(handed[3:]))
+    assert Delivery.objects.exclude(digest=None).count() == 9
+
+
+def test_what_people_read_is_relayed_at_the_same_time(alice: User) -> None:
+    """The one finds rows by the user, the other by their ids: in the table they may lie in another order."""
+    for text in "123":
+        services.notify(alice, text)
+    ids = list(Notification.objects.order_by("id").values_list("id", flat=True))
+    # Its new version lies behind the others.
+    Notification.objects.filter(pk=ids[0]).update(collapse_key="moved")
+    last = Notification.objects.filter(pk=ids[2])
+    counts = meet(last, lambda: services.mark_read(alice.pk), lambda: services.mark_relayed(ids))
+    assert counts == [3, 3]
+
+
+def test_two_events_that_replace_the_same() -> None:
+    """For the same people, named in another order and in several parts."""
+    users = [user.pk for user in make_users(2100)]
+    services.notify(users, "running", kind="build", collapse_key="7")
+    # The last one of the first part of the first call.
+    held = Notification.objects.filter(recipient_id=users[100])
+    meet(
+        held,
+        lambda: services.notify(users[::-1], "passed", kind="build", collapse_key="7"),
+        lambda: services.notify(users, "passed again", kind="build", collapse_key="7"),
+    )
+    assert Notification.objects.exclude(replaced_at=None).count() >= 2100
