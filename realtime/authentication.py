@@ -31,6 +31,7 @@ from django.utils.crypto import constant_time_compare
 
 from realtime import protocol
 from realtime.close_codes import CloseCode
+from realtime.closing import send_close
 from realtime.outage import Outage
 
 __all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
@@ -77,7 +78,7 @@ class SessionUsers:
             _database_observer.failed(error)
             await receive()
             await send(protocol.accept(scope))
-            await send({"type": "websocket.close", "code": int(CloseCode.REDIS_LOST), "reason": "come back soon"})
+            await send_close(send, code=CloseCode.REDIS_LOST, reason="come back soon")
             return
         _database_observer.worked()
         await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)

@@ -29,10 +29,12 @@ class WaitingSend:
             all that one turn brings to a client which is not slow at all; Twisted's own 64 KiB have not.
     """
 
-    __slots__ = ("_send", "_writable")
+    __slots__ = ("_send", "_writable", "connection")
 
     def __init__(self, send: Send, protocol: Any, limit_bytes: int) -> None:
         self._send = send
+        # The server's object for it.
+        self.connection = protocol
         # Set when there is room again; None while there is.
         self._writable: asyncio.Event | None = None
         # Until now it was the HTTP channel that the connection began as, which has nothing more to write.

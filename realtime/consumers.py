@@ -22,12 +22,13 @@ from django.utils.module_loading import import_string
 from realtime import protocol
 from realtime.backpressure import WaitingSend, waiting
 from realtime.close_codes import CloseCode
+from realtime.closing import send_close
 from realtime.conf import RealtimeSettings, get_settings
 from realtime.hub import Hub
 from realtime.layer import RedisChannelLayer
 from realtime.publications import Position
 from realtime.roster import Roster
-from realtime.sessions import ClientSession
+from realtime.sessions import ClientSession, count_closed
 from realtime.sinks import AsgiSink, RawSink
 
 __all__ = ["RealtimeConsumer"]
@@ -51,14 +52,14 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
         if not isinstance(layer, RedisChannelLayer):
             raise ImproperlyConfigured("RealtimeConsumer needs realtime.layer.RedisChannelLayer as its channel layer")
         await receive()
+        # Behind AuthMiddlewareStack the user is lazy and holds the whole scope.
+        user = getattr(scope["user"], "_wrapped", scope["user"])
         try:
-            await send(protocol.accept(scope))
-            # Behind AuthMiddlewareStack the user is lazy and holds the whole scope.
-            user = getattr(scope["user"], "_wrapped", scope["user"])
             if user.is_authenticated and user.is_active:
+                await send(protocol.accept(scope))
                 await self._serve(layer, user, scope, receive, send)
             else:
-                await send({"type": "websocket.close", "code": int(CloseCode.UNAUTHORISED), "reason": "sign in first"})
+                await _turn_away(scope, send)
         except OSError:
             # Servers raise one from send() when the client has gone (ASGI 2.4); there is nobody left to tell.
             logger.debug("the client went away", exc_info=True)
@@ -112,6 +113,17 @@ def _session_key(scope: dict[str, Any]) -> str | None:
     # What was loaded for the look-up: nothing is loaded here.
     key: str | None = getattr(session, "session_key", None)
     return key if SESSION_KEY in getattr(session, "_session_cache", ()) else None
+
+
+async def _turn_away(scope: dict[str, Any], send: Any) -> None:
+    """Tell whom nobody has signed in: before accept who can see that, by a close code who cannot."""
+    count_closed(CloseCode.UNAUTHORISED)
+    if protocol.sees_only_close_codes(scope):
+        await send(protocol.accept(scope))
+        await send_close(send, code=CloseCode.UNAUTHORISED, reason="sign in first")
+    else:
+        # HTTP status 403.
+        await send({"type": "websocket.close", "code": int(CloseCode.UNAUTHORISED)})
 
 
 def _position(query_string: bytes) -> Position | None:

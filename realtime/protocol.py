@@ -31,6 +31,7 @@ __all__ = [
     "decode",
     "error",
     "hello",
+    "sees_only_close_codes",
     "subscribed",
     "unsubscribed",
 ]
@@ -105,13 +106,23 @@ def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
     """
     The ASGI event that accepts a connection.
 
-    For one that is refused next too: a browser tells its page the close code, but not the status of a handshake, and a
-    page that does not know why it is refused tries for ever. It names the subprotocol if the client has asked for it: a
-    browser that gets no answer to that hears nothing else.
+    It names the subprotocol if the client has asked for it: a browser that gets no answer to that hears nothing else.
     """
     # ASGI leaves it out where the client named none.
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
     return {"type": "websocket.accept", "subprotocol": subprotocol}
+
+
+def sees_only_close_codes(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether a client that is turned away must be accepted first, to be told why.
+
+    A browser tells its page the close code, but not the status of a handshake, and a page that does not know why it is
+    refused tries for ever. Browsers send an Origin. Who names the subprotocol knows its close codes.
+    """
+    if SUBPROTOCOL in (scope.get("subprotocols") or ()):
+        return True
+    return any(name == b"origin" for name, _ in scope.get("headers") or ())
 
 
 def decode(line: bytes | str) -> AnyFrame:

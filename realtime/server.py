@@ -3,32 +3,35 @@ The fast way from the hub to a socket, on uvicorn: `uvicorn --ws realtime.server
 
 Owns the handshake: uvicorn's sans-I/O protocol answers it, and when the application has accepted, the connection can be
 detached: from then on it is a `sockets.Socket`, and all that served the handshake is forgotten. An application that
-does not detach is served as by uvicorn itself, and ours runs on every other ASGI server too (sinks.AsgiSink).
+does not detach is served as by uvicorn itself, until it closes: what follows a close is a Socket's, too. Ours runs on
+every other ASGI server as well (sinks.AsgiSink).
 
-`HttpProtocol` ends connections that never finish a request; uvicorn waits for them for ever.
+Requests themselves are `realtime.requests.HttpProtocol`'s, which is offered here too.
 """
 
 import asyncio
 import weakref
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.http11 import Request
 
+from realtime.closing import hang_up
 from realtime.framing import INTERNAL_ERROR
 from realtime.keepalive import Keepalive
+from realtime.requests import HttpProtocol
 from realtime.sockets import Socket, SocketHome, SocketStatistics
 
 __all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol", "statistics"]
 
 # What the application finds in scope["extensions"]: an object with `detach`.
 EXTENSION: Final = "signalbox.frames"
-# A request whose head is not there by then, or a handshake that the application has not answered, is ended.
+# A handshake that the application has not answered by then is ended.
 HANDSHAKE_SECONDS: Final = 10.0
-# The head of a request; longer, and it is refused.
-HEAD_LIMIT_BYTES: Final = 65_536
+# What a client may send before its handshake is answered.
+EARLY_LIMIT_BYTES: Final = 65_536
 DEFAULT_GRACE_SECONDS: Final = 10.0
 
 _homes: weakref.WeakKeyDictionary[ServerState, SocketHome] = weakref.WeakKeyDictionary()
@@ -47,6 +50,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._server_state = server_state
         # What has become of the connection, once it is detached.
         self._socket: Socket | None = None
+        # What the client has sent before it was answered.
+        self._early = b""
         # Ends a handshake that is not answered; None once it is.
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -63,11 +68,18 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         """
         if self.disconnected or self.transport.is_closing():
             raise ClientDisconnected
+        return self._become_socket(min(limit_bytes, self.config.ws_max_size))
+
+    def take_request(self, request: Request, early: bytes) -> None:
+        """Begin with a request that was read already, and with what the client has sent behind it."""
+        self._early = early
+        self.handle_connect(request)
+
+    def _become_socket(self, limit_bytes: int) -> Socket:
         self.stop_keepalive()
         self.connections.discard(self)
-        socket = self._socket = Socket(
-            self.transport, self._home(), limit_bytes=min(limit_bytes, self.config.ws_max_size)
-        )
+        socket = self._socket = Socket(self.transport, self._home(), limit_bytes=limit_bytes, early=self._early)
+        self._early = b""
         self.transport.set_protocol(socket)
         # The parser refers to itself: without this, all of it would wait for the garbage collector.
         self.conn.parser = self.scope = self.request = self.response = None  # type: ignore[assignment]
@@ -103,20 +115,49 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().start_keepalive()
         self.read_paused = True
         self.transport.pause_reading()
+        # It has read no request where one was taken: from here on, it reads frames.
+        self.conn.parser = self.conn.parse()
+        next(self.conn.parser)
 
     async def receive(self) -> Any:
         """… begins to read."""
+        if self._early and self.handshake_complete and not self.disconnected:
+            early, self._early = self._early, b""
+            super().data_received(early)
         if self.read_paused and self.queue.empty():
             self.read_paused = False
             self.transport.resume_reading()
         return await super().receive()
 
+    async def send(self, message: Any) -> None:
+        """… works for nobody who was closed: what the client sends after that is a Socket's to pass over."""
+        is_last = message["type"] == "websocket.close" and self.handshake_complete and not self.close_sent
+        if not is_last or self.disconnected or self.transport.is_closing():
+            await super().send(message)
+            return
+        code, reason = message.get("code") or 1000, message.get("reason") or ""
+        self.close_sent = self.disconnected = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        # Whoever waits to send something goes on, and learns of it.
+        self.writable.set()
+        socket = self._become_socket(self.config.ws_max_size)
+        socket.close(code, reason)
+        socket.start(None)
+
     def data_received(self, data: bytes) -> None:
-        """… ends a connection that speaks before the handshake is answered; no client may."""
+        """… keeps what comes before the handshake is answered, and answers requests that it cannot read."""
         if self.handshake_initiated and not self.handshake_complete:
-            self.transport.abort()
+            self._early += data
+            if len(self._early) > EARLY_LIMIT_BYTES:
+                self.transport.abort()
             return
         super().data_received(data)
+        if not self.handshake_initiated and not self.close_sent and self.conn.handshake_exc is not None:
+            self.close_sent = True
+            # The library has an answer for what is too long, and none for the rest.
+            answer = b"".join(self.conn.data_to_send())
+            self.transport.write(answer or self.conn.reject(400, "This is no handshake of a WebSocket.\n").serialize())
+            hang_up(self.transport)
 
     async def run_asgi(self) -> None:
         """… leaves a detached connection open."""
@@ -149,39 +190,3 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def _give_up(self) -> None:
         self._deadline = None
         self.transport.abort()
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with a deadline and a limit for the head of each request: `uvicorn --http …`."""
-
-    # Ends the connection if the head that is being read is not whole by then.
-    _deadline: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(HANDSHAKE_SECONDS, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        if self._deadline is None and self.cycle is not None and self.cycle.response_complete:
-            # The next request on a connection that was kept alive.
-            self._deadline = self.loop.call_later(HANDSHAKE_SECONDS, self.transport.abort)
-        if self._deadline is not None:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._deadline is not None and self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too long.")
-
-    def on_headers_complete(self) -> None:
-        self._head_read()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_read()
-        super().connection_lost(exc)
-
-    def _head_read(self) -> None:
-        self._head_bytes = 0
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

@@ -26,7 +26,7 @@ from realtime.roster import Roster
 from realtime.sinks import Frame, Sink
 from realtime.tokens import TokenBucket
 
-__all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "statistics"]
+__all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "count_closed", "statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class SessionStatistics:
     opened_count: int
     # Objects that were answered by an error, by its code.
     refused_counts: Mapping[str, int]
-    # Connections that were closed from this side, by close code.
+    # Connections that were closed from this side, or not let in, by close code.
     closed_counts: Mapping[int, int]
     # Topics that a connection was taken off because its user may not hear them any more.
     revoked_count: int
@@ -81,6 +81,11 @@ def statistics() -> SessionStatistics:
         closed_counts=dict(_counters.closed),
         revoked_count=_counters.revoked_count,
     )
+
+
+def count_closed(code: int) -> None:
+    """A connection was closed from this side, or not let in."""
+    _counters.closed[code] += 1
 
 
 class ClientSession:
@@ -179,6 +184,9 @@ class ClientSession:
 
     def take_text(self, text: str) -> None:
         """A frame came from the client. Answers are written in the order of the questions; never waits."""
+        if self._is_over:
+            # What a server of another make has read before it learned of the end.
+            return
         size_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
         if size_bytes > protocol.FRAME_LIMIT_BYTES:
             self._end(CloseCode.PROTOCOL_ERROR, f"a frame is at most {protocol.FRAME_LIMIT_BYTES} bytes")
@@ -396,7 +404,7 @@ class ClientSession:
     def _end(self, code: int, reason: str) -> None:
         if self._is_over:
             return
-        _counters.closed[code] += 1
+        count_closed(code)
         self.close()
         self._sink.close(code, reason)
 

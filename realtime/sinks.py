@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from realtime.close_codes import CloseCode
+from realtime.closing import send_close
 
 __all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of", "wire_of"]
 
@@ -172,7 +173,7 @@ class AsgiSink(Sink):
     """
 
     __slots__ = (
-        "_close_event",
+        "_farewell",
         "_held",
         "_held_bytes",
         "_is_closed",
@@ -197,8 +198,8 @@ class AsgiSink(Sink):
         # Frames behind the one that waits to be sent, and their bytes; made when first needed.
         self._held: deque[Frame] | None = None
         self._held_bytes = 0
-        # What is sent when the frame that waits has been.
-        self._close_event: dict[str, Any] | None = None
+        # Code and reason: the close that is sent when the frame that waits has been.
+        self._farewell: tuple[int, str] | None = None
         # The send that waits, and then sends what is held.
         self._task: asyncio.Task[None] | None = None
 
@@ -226,7 +227,7 @@ class AsgiSink(Sink):
             return
         self._is_closed = True
         self._drop_held()
-        self._close_event = {"type": "websocket.close", "code": int(code), "reason": reason}
+        self._farewell = (int(code), reason)
         if self._task is None:
             self._start(None)
 
@@ -245,8 +246,9 @@ class AsgiSink(Sink):
             while frame is not None:
                 await self._send(frame.event)
                 frame = self._next()
-            if self._close_event is not None:
-                await self._send(self._close_event)
+            if self._farewell is not None:
+                code, reason = self._farewell
+                await send_close(self._send, code=code, reason=reason)
         except OSError:
             # The client has gone (ASGI 2.4); the consumer learns of it from receive().
             logger.debug("a socket takes nothing any more", exc_info=True)
@@ -281,7 +283,7 @@ class AsgiSink(Sink):
     async def _close_deaf(self) -> bool:
         """Close a connection that may still be there: its client would hear nothing more, and believe in it."""
         try:
-            await self._send({"type": "websocket.close", "code": int(CloseCode.SLOW), "reason": "sending failed"})
+            await send_close(self._send, code=CloseCode.SLOW, reason="sending failed")
         except Exception:
             logger.debug("there was nothing to close", exc_info=True)
             return False

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from realtime import framing
 from realtime.close_codes import CloseCode
+from realtime.closing import hang_up
 from realtime.keepalive import Keepalive, Turn
 
 __all__ = ["Receiver", "Socket", "SocketHome", "SocketStatistics"]
@@ -29,9 +30,14 @@ ABORT_FRACTION: Final = 0.25
 FULL_SPREAD_COUNT: Final = 100
 # Pings, pongs and fragments between two pings of ours; messages are counted by who receives them.
 CONTROL_FRAMES_LIMIT: Final = 5_000
+# What may come after our close and before the client's answer to it, because it was on its way then: so many frames of
+# at most 4 KiB; longer ones count for several. More, and nothing is read any more.
+LATE_LIMIT: Final = 256
+_LATE_BYTES: Final = 4_096
 
 _PING: Final = b"\x89\x00"
-_OPEN, _CLOSING, _CLOSED = range(3)
+# Cut: closed from here, and what comes is no longer read.
+_OPEN, _CLOSING, _CUT, _CLOSED = range(4)
 
 
 class Receiver(Protocol):
@@ -102,14 +108,16 @@ class Socket(asyncio.Protocol):
     Args:
         transport: Its reading is paused; `start` lets it go on.
         limit_bytes: The largest message that the client may send.
+        early: What it has sent already.
 
     Guarantees:
         `Receiver.close` is called when the connection ends, however it ends. The connection ends within seconds of
-        `close`, whatever the client does.
+        `close`, whatever the client does, and what it sends until then is not worked on.
     """
 
     __slots__ = (
         "_control_count",
+        "_early",
         "_home",
         "_is_asked",
         "_on_overflow",
@@ -121,8 +129,8 @@ class Socket(asyncio.Protocol):
         "_turn",
     )
 
-    def __init__(self, transport: asyncio.Transport, home: SocketHome, *, limit_bytes: int) -> None:
-        self._transport, self._home = transport, home
+    def __init__(self, transport: asyncio.Transport, home: SocketHome, *, limit_bytes: int, early: bytes = b"") -> None:
+        self._transport, self._home, self._early = transport, home, early
         # None once nothing that comes is of interest.
         self._reader: framing.FrameReader | None = framing.FrameReader(limit_bytes)
         self._receiver: Receiver | None = None
@@ -130,6 +138,7 @@ class Socket(asyncio.Protocol):
         self._state = _OPEN
         # Whether a ping was sent and nothing has come since.
         self._is_asked = False
+        # As CONTROL_FRAMES_LIMIT has it; after our close, as LATE_LIMIT has it.
         self._control_count = 0
         # In whose turn of the keepalive it is.
         self._turn: Turn | None = None
@@ -143,15 +152,18 @@ class Socket(asyncio.Protocol):
         """Whether there is somebody who hears what comes, or was."""
         return self._receiver is not None or self._state != _OPEN
 
-    def start(self, receiver: Receiver) -> None:
-        """Hand what comes to `receiver` from now on."""
+    def start(self, receiver: Receiver | None) -> None:
+        """Hand what comes to `receiver` from now on; None for a connection that was closed."""
         if self._state == _OPEN:
             self._receiver = receiver
             if self._home.keepalive is not None:
                 self._turn = self._home.keepalive.add(self)
-        else:
+        elif receiver is not None:
             receiver.close()
-        if self._state != _CLOSED:
+        early, self._early = self._early, b""
+        if early and self._state != _CLOSED:
+            self.data_received(early)
+        if self._state in (_OPEN, _CLOSING):
             # Closed already, it still reads the client's answer.
             self._transport.resume_reading()
 
@@ -208,14 +220,17 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._is_asked = False
         if self._reader is None:
+            self._pass_over(data)
             return
         ping: bytes | None = None
         try:
             for opcode, payload in self._reader.feed(data):
-                if opcode == framing.TEXT:
-                    self._take_text(payload)
-                elif opcode == framing.CLOSE:
+                if opcode == framing.CLOSE:
                     self._take_close(payload)
+                elif self._state != _OPEN:
+                    self._pass_over(payload)
+                elif opcode == framing.TEXT:
+                    self._take_text(payload)
                 elif opcode == framing.BINARY:
                     self._refuse(CloseCode.PROTOCOL_ERROR, "binary messages are not understood")
                 else:
@@ -244,8 +259,21 @@ class Socket(asyncio.Protocol):
         self._home.connections.discard(self)
         self._home.open_count -= 1
 
+    def _pass_over(self, data: bytes) -> None:
+        """Something came after our close."""
+        self._control_count += 1 + len(data) // _LATE_BYTES
+        if self._control_count > LATE_LIMIT:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._reader = None
+        if self._state == _CLOSING:
+            self._state = _CUT
+            self._stop_timers()
+            self._timer = hang_up(self._transport, self._abort)
+
     def _take_text(self, payload: bytes) -> None:
-        if self._state != _OPEN or self._receiver is None:
+        if self._receiver is None:
             return
         try:
             text = payload.decode()
@@ -266,12 +294,11 @@ class Socket(asyncio.Protocol):
 
     def _refuse(self, code: int, reason: str) -> None:
         if self._state != _OPEN:
-            self._transport.abort()
+            self._hang_up()
             return
         self._home.refused_count += 1
         self._end(code, reason)
-        # What follows is passed over unread. Closing at once would lose the close frame: a socket that is closed with
-        # something unread resets the connection.
+        # Nothing can be made of what follows: it is passed over unread, and not for long.
         self._reader = None
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
@@ -283,6 +310,7 @@ class Socket(asyncio.Protocol):
 
     def _begin_close(self) -> None:
         self._state = _CLOSING
+        self._control_count = 0
         self._stop_timers()
         self._timer = self._home.loop.call_later(self._home.abort_after_seconds, self._abort)
 

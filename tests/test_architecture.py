@@ -36,6 +36,7 @@ REALTIME_LAYERS = (
     },
     {"connections", "resp", "keepalive"},
     {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},
+    {"closing"},
     {"sinks", "sockets", "audience", "live_topic", "hub"},
     # The edge: Django, Channels, uvicorn.
     {
@@ -54,7 +55,7 @@ REALTIME_LAYERS = (
         "sessions",
         "consumers",
     }
-    | {"routing", "server", "backpressure", "checks", "apps", "management"},
+    | {"routing", "server", "requests", "backpressure", "checks", "apps", "management"},
 )
 ROOMS_MAY_IMPORT = {
     "realtime": {"realtime"},

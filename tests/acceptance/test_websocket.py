@@ -14,6 +14,7 @@ import redis
 from websockets.exceptions import InvalidStatus
 
 from realtime.close_codes import CloseCode
+from realtime.protocol import SUBPROTOCOL
 from realtime.server import HANDSHAKE_SECONDS
 from tests.acceptance.deployed_site import DRAIN_SECONDS, WEB, DeployedSite
 from tests.acceptance.listeners import Listener, opening
@@ -118,8 +119,15 @@ async def test_read_marks_reach_the_inbox(site: DeployedSite, sessions: dict[int
 async def test_who_is_not_logged_in_is_told_not_to_come_back(site: DeployedSite, session: str | None) -> None:
     """Accepted and then closed with a final code, which a browser can see."""
     listener = Listener(site, session or "")
-    listener.socket = await opening(site, session)
+    listener.socket = await opening(site, session, subprotocols=[SUBPROTOCOL])
     assert await listener.close_code() == CloseCode.UNAUTHORISED
+
+
+async def test_a_program_that_is_not_logged_in_is_not_let_in(site: DeployedSite) -> None:
+    """HTTP 403 for whoever can see it."""
+    with pytest.raises(InvalidStatus) as refused:
+        await opening(site)
+    assert refused.value.response.status_code == 403
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1.evil.example", "null"])

@@ -77,11 +77,9 @@ async def serving(application: Any, **options: Any) -> AsyncIterator[uvicorn.Ser
     options = {"ws_ping_interval": None, "ws_max_size": LIMIT_BYTES, "timeout_graceful_shutdown": 3} | options
     config = uvicorn.Config(
         application,
-        ws=FrameProtocol,
-        http=HttpProtocol,
         lifespan="off",
         log_config=None,
-        **{"ws_per_message_deflate": False, **options},
+        **{"http": HttpProtocol, "ws": FrameProtocol, "ws_per_message_deflate": False, **options},
     )
     server = uvicorn.Server(config)
     with socket.socket() as listener:

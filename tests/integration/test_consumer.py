@@ -124,9 +124,13 @@ async def test_a_position_that_is_none_is_passed_over(connect: Connect, alice: U
 # Who does not get in --------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect) -> None:
+@pytest.mark.parametrize(
+    "told", [{"subprotocols": (SUBPROTOCOL,)}, {"headers": ((b"origin", b"http://testserver"),)}], ids=["named", "page"]
+)
+async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect, told: dict[str, Any]) -> None:
     """A page sees the code of a close, not the status of a handshake: so accept, then close, and stop retrying."""
-    for client in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
+    forged = (*told.get("headers", ()), (b"cookie", b"sessionid=forged"))
+    for client in (await connect(**told), await connect(**{**told, "headers": forged})):
         await client.accepted()
         close = await client.closed()
         assert close["code"] == CloseCode.UNAUTHORISED
@@ -134,11 +138,20 @@ async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect)
         assert close["reason"] == "sign in first"
 
 
+async def test_a_program_that_is_not_signed_in_is_not_let_in(connect: Connect) -> None:
+    """It is no browser and does not name the protocol: it sees the HTTP status, which costs us no open connection."""
+    before = statistics().closed_counts.get(CloseCode.UNAUTHORISED, 0)
+    for client in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
+        # Before accept, so servers answer with HTTP status 403.
+        assert (await client.receive_output())["type"] == "websocket.close"
+    assert statistics().closed_counts[CloseCode.UNAUTHORISED] == before + 2
+
+
 async def test_an_inactive_user_is_refused(connect: Connect, alice: User) -> None:
     """A session outlives the moment when its user was switched off; the connection does not begin."""
     alice.is_active = False
     await alice.asave()
-    client = await connect(alice)
+    client = await connect(alice, subprotocols=(SUBPROTOCOL,))
     await client.accepted()
     assert (await client.closed())["code"] == CloseCode.UNAUTHORISED
 
@@ -150,7 +163,7 @@ async def test_a_session_ended_by_logout_opens_nothing(
     browser = Browser()
     browser.cookies["sessionid"] = sessions[alice]
     await browser.alogout()
-    client = await connect(alice)
+    client = await connect(alice, subprotocols=(SUBPROTOCOL,))
     await client.accepted()
     assert (await client.closed())["code"] == CloseCode.UNAUTHORISED
 

@@ -1,0 +1,108 @@
+"""Who attacks a site is felt by nobody else: beside each attack, a witness asks for pongs and is answered in time."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from realtime.close_codes import CloseCode
+from realtime.protocol import SUBPROTOCOL
+from tests.acceptance.deployed_site import DeployedSite
+from tests.acceptance.listeners import Listener
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+
+# Generous: this machine may be busy. `python -m benchmarks.witness` measures what it really is.
+WAIT_LIMIT_SECONDS = 3.0
+CUT_LIMIT_SECONDS = 10.0
+# More than the buffers of both ends hold, and much less than can be sent to somebody who reads.
+UNREAD_LIMIT_BYTES = 32_000_000
+EMPTY_FRAMES = Frame(Opcode.TEXT, b"").serialize(mask=True) * 10_000
+
+
+@asynccontextmanager
+async def witness(site: DeployedSite, session: str) -> AsyncIterator[list[float]]:
+    """How long somebody else waits for each pong meanwhile, in seconds."""
+    waits: list[float] = []
+    async with Listener(site, session) as listener:
+
+        async def ask() -> None:
+            while True:
+                asked_at = time.monotonic()
+                assert await listener.answer(type="ping") == {"type": "pong"}
+                waits.append(time.monotonic() - asked_at)
+                # A client may say twenty things a second.
+                await asyncio.sleep(0.06)
+
+        asking = asyncio.create_task(ask())
+        try:
+            yield waits
+        finally:
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
+
+def request(site: DeployedSite, *headers: str, path: str = "/ws/") -> bytes:
+    """The handshake of a client that knows the protocol."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {site.address}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def flood(site: DeployedSite, *steps: tuple[bytes, bytes]) -> tuple[int, float]:
+    """
+    Say something and wait until something is in the answer, step by step; then send until the connection is cut.
+
+    Returns:
+        How many bytes went out after the answer, and for how many seconds.
+    """
+    host, port = site.address.split(":")
+    sent_bytes = 0
+    with socket.create_connection((host, int(port)), timeout=CUT_LIMIT_SECONDS) as client:
+        for said, expected in steps:
+            client.sendall(said)
+            answer = b""
+            while expected not in answer:
+                part = client.recv(65_536)
+                assert part, f"closed after {answer!r}"
+                answer += part
+        started_at = time.monotonic()
+        with suppress(ConnectionError):
+            while time.monotonic() - started_at < CUT_LIMIT_SECONDS:
+                # Not sendall: what a full buffer does not take is not counted.
+                sent_bytes += client.send(EMPTY_FRAMES)
+    return sent_bytes, time.monotonic() - started_at
+
+
+@pytest.mark.parametrize("who", ["a stranger", "a user who talked rubbish"])
+async def test_who_was_closed_and_goes_on_sending_is_felt_by_nobody(
+    site: DeployedSite, sessions: dict[int, str], who: str
+) -> None:
+    """Closed, deaf to it, and back again: nothing that it sends is read, and it is cut."""
+    session, other = list(sessions.values())[:2]
+    steps = [(request(site), CloseCode.UNAUTHORISED.to_bytes(2))]
+    if who != "a stranger":
+        rubbish = Frame(Opcode.TEXT, b"rubbish\n" * 20).serialize(mask=True)
+        steps = [
+            (request(site, f"Cookie: sessionid={session}"), b'"subscribed"'),
+            (rubbish, CloseCode.PROTOCOL_ERROR.to_bytes(2)),
+        ]
+    async with witness(site, other) as waits:
+        for _ in range(4):
+            sent_bytes, seconds = await asyncio.to_thread(flood, site, *steps)
+            assert sent_bytes < UNREAD_LIMIT_BYTES
+            assert seconds < CUT_LIMIT_SECONDS
+    assert max(waits) < WAIT_LIMIT_SECONDS
