@@ -101,6 +101,27 @@ class Audience:
                     membership.sink.write(Frame(payload))
         self._ahead = self._ahead or None
 
+    def skip(self, to: int, line_after: Callable[[int], bytes], *, offset: int) -> int:
+        """
+        Tell those who were sent less than up to `to` that they go on from there; the others are ahead of them then.
+
+        Args:
+            line_after: The object for somebody who was sent everything up to the offset given.
+            offset: Up to where those have been sent everything who are not ahead.
+
+        Returns:
+            How many were told.
+        """
+        self._broadcast([line_after(offset)])
+        told_count = len(self._members) - len(self._ahead or ())
+        for membership, ahead_to in tuple((self._ahead or {}).items()):
+            if ahead_to < to:
+                del self._ahead[membership]  # type: ignore[union-attr]
+                membership.sink.write(Frame(line_after(ahead_to)))
+                told_count += 1
+        self._ahead, self._raw = self._ahead or None, None
+        return told_count
+
     def tell(self, line: bytes) -> None:
         """Write one object to everybody; nobody is ahead of the others after it."""
         self._ahead = self._raw = None

@@ -69,7 +69,8 @@ class Hub:
 
     Guarantees:
         A member gets every publication of its topic after the position that its "subscribed" frame tells, in order of
-        offset, each once; or another "subscribed" frame with `"recovered": false`, when what is missing cannot be had.
+        offset, each once; or another "subscribed" frame with `"recovered": false`, when what is missing cannot be had:
+        what can be had of it follows.
         One with `"recovered": true` tells of a new epoch, with nothing missing: the old one had no publication.
     """
 
@@ -106,8 +107,7 @@ class Hub:
             await topic.attachment.ready()
             history = None
             if topic.needs_history(since):
-                after = None if since is None else since.offset
-                history = await self._source.read_history(topic_name, after=after)
+                history = await self._read_history(topic_name, since)
             if self._topics.get(topic_name) is not topic:
                 raise SubscriptionClosed
             return topic.admit(sink, since=since, history=history, preface=preface)
@@ -145,6 +145,13 @@ class Hub:
             **{name: getattr(self._counters, name) for name in Counters.__slots__},
         )
 
+    async def _read_history(self, name: str, since: Position | None) -> History:
+        """What is kept after `since`; all that is kept, if that was on another counter."""
+        history = await self._source.read_history(name, after=None if since is None else since.offset)
+        if since is not None and since.offset and since.epoch != history.position.epoch:
+            history = await self._source.read_history(name, after=0)
+        return history
+
     def _open(self, name: str) -> LiveTopic:
         topic = LiveTopic(name, counters=self._counters, crypter=self._crypter, on_hole=self._heal)
         topic.attachment = self._source.attach_topic(name, on_payloads=topic.take, on_gap=topic.tear)
@@ -168,7 +175,7 @@ class Hub:
         while True:
             torn_count = topic.torn_count
             try:
-                history = await self._source.read_history(topic.name, after=topic.offset)
+                history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
             except Exception as error:
                 # Whatever it is: the members wait, and are told nothing until it is known what they have missed.
                 await observer.wait(error, failures)

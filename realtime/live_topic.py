@@ -102,30 +102,31 @@ class LiveTopic:
         self._on_hole(self)
 
     def catch_up(self, history: History) -> None:
-        """Bring the members to where the topic was when `history` was read, or tell them that this cannot be done."""
+        """
+        Bring the members to where the topic was when `history` was read.
+
+        Where it does not reach back to them, they are told what is lost, and get what it has.
+        """
         position = Position(self.offset, self.epoch)
         if not self.epoch:
             self._begin(history.position)
         elif position.epoch != history.position.epoch or position.offset < history.position.offset:
             missed = history.since(position)
             if missed is None:
-                self._restart(history.position)
-            else:
-                self._send(missed, history.position.offset)
+                self._skip_to(history.start)
+            self._send(history.frames if missed is None else missed, history.position.offset)
         self.torn_count = 0
         self._release()
 
     def needs_history(self, since: Position | None) -> bool:
         """Whether a newcomer that was at `since` can only be let in with a history that is read after it came."""
-        if since is None or not self.epoch:
-            return not self.epoch
-        return since.epoch == self.epoch and since.offset != self.offset
+        return not self.epoch or (since is not None and since != self.position)
 
     def admit(
         self, sink: Sink, *, since: Position | None, history: History | None, preface: bytes | None
     ) -> Membership:
         """
-        Let a newcomer in: write it its "subscribed" frame and what it missed.
+        Let a newcomer in: write it its "subscribed" frame and what it missed, or as much of that as is kept.
 
         Args:
             since, preface: As for `Hub.join`.
@@ -134,14 +135,16 @@ class LiveTopic:
         if not self.epoch:
             assert history is not None  # noqa: S101 - needs_history
             self._begin(history.position)
-        missed = None if since is None else self._missed(since, history)
-        start = since if since is not None and missed is not None else Position(self.offset, self.epoch)
+        start, missed = self._missed(since, history)
+        lost_count = None
+        if since is not None and since.epoch == start.epoch and since.offset < start.offset:
+            lost_count = start.offset - since.offset
         lines = [] if preface is None else [preface]
-        lines.append(protocol.subscribed(self.name, start, recovered=missed is not None))
-        for payload in payloads_of([*lines, *(missed or ())]):
+        lines.append(protocol.subscribed(self.name, start, recovered=start == since, lost_count=lost_count))
+        for payload in payloads_of([*lines, *missed]):
             sink.write(Frame(payload))
         membership = Membership(self, sink)
-        sent_to = start.offset + len(missed or ())
+        sent_to = start.offset + len(missed)
         self.audience.add(membership, ahead_to=sent_to if sent_to > self.offset else None)
         if not self.torn_count:
             self._release()
@@ -165,11 +168,25 @@ class LiveTopic:
         self._forget_recent()
 
     def _restart(self, position: Position, *, recovered: bool = False) -> None:
-        """Nobody knows what lies between the members and `position`: they go on from there, and are told so."""
+        """The counter is another one: the members go on from `position` on it, and are told so."""
         if not recovered:
             self._counters.unrecovered_count += len(self.audience)
         self._begin(position)
         self.audience.tell(protocol.subscribed(self.name, position, recovered=recovered))
+
+    def _skip_to(self, position: Position) -> None:
+        """What lies between the members and `position` is lost: they go on from there, and are told so."""
+        offset, epoch = self.offset, self.epoch
+        if epoch != position.epoch:
+            self._restart(position)
+            return
+
+        def line_after(offset: int) -> bytes:
+            lost_count = position.offset - offset
+            return protocol.subscribed(self.name, position, recovered=False, lost_count=lost_count)
+
+        self._begin(position)
+        self._counters.unrecovered_count += self.audience.skip(position.offset, line_after, offset=offset)
 
     def _release(self) -> None:
         """The position is known and whole: send what was held."""
@@ -177,22 +194,34 @@ class LiveTopic:
         if held:
             self._follow(held)
 
-    def _missed(self, since: Position, history: History | None) -> Sequence[bytes] | None:
-        """What a newcomer has to be sent to be where the members are, or further; None if that is not known."""
-        if since.epoch != self.epoch:
-            return None
-        missed = history.since(since) if history is not None else () if since.offset == self.offset else None
-        if missed is None:
-            return None
-        newer_count = self.offset - since.offset - len(missed)
-        if newer_count <= 0:
-            return missed
+    def _missed(self, since: Position | None, history: History | None) -> tuple[Position, Sequence[bytes]]:
+        """
+        From where on a newcomer that was at `since` hears the topic, and what brings it to the members, or further.
+
+        That is `since` where it misses nothing; else where what is kept begins, if it has not had that before.
+        """
+        here = Position(self.offset, self.epoch)
+        if since is None or (history is None and since == here):
+            return here, ()
+        start, kept = self._kept(history)
+        if since.epoch != here.epoch or since.offset < start:
+            return Position(start, here.epoch), kept
+        if since.offset > start + len(kept):
+            return here, ()
+        return since, kept[since.offset - start :]
+
+    def _kept(self, history: History | None) -> tuple[int, Sequence[bytes]]:
+        """What is known of the newest publications: the offset after which they begin, and they up to the members."""
         recent = self._recent or ()
-        if newer_count > len(recent):
-            return None
-        # From the end: an index into the middle of a deque costs as much as it is far from an end.
-        newer = list(itertools.islice(reversed(recent), newer_count))
-        return [*missed, *reversed(newer)]
+        if history is not None and history.position.epoch == self.epoch:
+            newer_count = self.offset - history.position.offset
+            if newer_count <= 0:
+                return history.start.offset, history.frames
+            if newer_count <= len(recent):
+                # From the end: an index into the middle of a deque costs as much as it is far from an end.
+                newer = list(itertools.islice(reversed(recent), newer_count))
+                return history.start.offset, [*history.frames, *reversed(newer)]
+        return self.offset - len(recent), list(recent)
 
     # What the members get ---------------------------------------------------------------------------------------------
 

@@ -152,23 +152,23 @@ def hello(user_id: object, topic: str) -> bytes:
     return _encode({"type": "hello", "user_id": user_id, "topic": topic, "ping_seconds": PING_SECONDS})
 
 
-def subscribed(topic: str, position: Position, *, recovered: bool) -> bytes:
+def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: int | None = None) -> bytes:
     """
     The client hears `topic`; publications after `position` follow.
 
     Args:
         recovered: Whether it has missed nothing since the position that it gave, or, if it was subscribed already,
             since the last publication. If not, it reads the state anew.
+        lost_count: How many publications it has missed for good, where that is known.
     """
-    return _encode(
-        {
-            "type": "subscribed",
-            "topic": topic,
-            "offset": position.offset,
-            "epoch": position.epoch,
-            "recovered": recovered,
-        }
-    )
+    body = {
+        "type": "subscribed",
+        "topic": topic,
+        "offset": position.offset,
+        "epoch": position.epoch,
+        "recovered": recovered,
+    }
+    return _encode(body if lost_count is None else {**body, "lost": lost_count})
 
 
 def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> bytes:

@@ -78,6 +78,11 @@ class History:
     position: Position
     frames: Sequence[bytes]
 
+    @property
+    def start(self) -> Position:
+        """After which publication the frames begin."""
+        return Position(self.position.offset - len(self.frames), self.position.epoch)
+
     def since(self, position: Position) -> Sequence[bytes] | None:
         """What came after `position`; None if that is not known: too old, of another epoch, or in the future."""
         missed_count = self.position.offset - position.offset

@@ -26,6 +26,7 @@ class Client:
         # Where it is; None before its first "subscribed".
         self.position: Position | None = None
         self.recovered: list[bool] = []
+        self.lost_counts: list[int | None] = []
         self.received: list[tuple[str, int]] = []
         self.membership: Membership | None = None
         self.has_left = False
@@ -37,7 +38,7 @@ class Client:
             if body["type"] == "hello":
                 assert self.position is None
             elif body["type"] == "subscribed":
-                self._take_subscribed(Position(body["offset"], body["epoch"]), body["recovered"])
+                self._take_subscribed(Position(body["offset"], body["epoch"]), body["recovered"], body.get("lost"))
             else:
                 assert self.position is not None, "a message before subscribed"
                 expected = Position(self.position.offset + 1, self.position.epoch)
@@ -50,7 +51,14 @@ class Client:
         """A message has come; in the model, its data say where it stands."""
         assert data == [position.epoch, position.offset], "another publication than it says"
 
-    def _take_subscribed(self, position: Position, recovered: bool) -> None:
+    def _take_subscribed(self, position: Position, recovered: bool, lost_count: int | None) -> None:
+        before = self.since if self.position is None else self.position
+        if before is not None and before.epoch == position.epoch and before.offset < position.offset:
+            assert not recovered
+            assert lost_count == position.offset - before.offset
+        else:
+            assert lost_count is None
+        self.lost_counts.append(lost_count)
         if self.position is not None:
             assert not recovered or (self.position.offset, position.offset) == (0, 0), "told twice that all is well"
         elif recovered:

@@ -55,8 +55,9 @@ class Listener:
     async def __aenter__(self) -> Self:
         self.socket = await self._opening
         hello = await self.object()
-        assert hello == {"type": "hello", "user_id": hello.get("user_id"), "ping_seconds": 25}
         self.user_id = hello["user_id"]
+        expected = {"type": "hello", "user_id": self.user_id, "topic": f"user.{self.user_id}", "ping_seconds": 25}
+        assert hello == expected
         self.subscribed = await self.object()
         assert self.subscribed["type"] == "subscribed"
         assert self.subscribed["topic"] == f"user.{self.user_id}"

@@ -60,12 +60,13 @@ class FakeWebSocket {
 }
 
 /** The server's answer: `topic` is live from here on. By default at the beginning, and nothing is said of before. */
-export const subscribed = (topic, { offset = 0, epoch = "e1", recovered = false } = {}) => ({
+export const subscribed = (topic, { offset = 0, epoch = "e1", recovered = false, ...more } = {}) => ({
   type: "subscribed",
   topic,
   offset,
   epoch,
   recovered,
+  ...more,
 });
 
 /** A publication. */

@@ -102,6 +102,22 @@ test("another user's hello is another topic, from its beginning", () => {
   assert.deepEqual(heard, ["resync", "resync", 17]);
 });
 
+test("past the history, a resync says how many are lost, and what is kept comes after it", () => {
+  const { browser, connection, heard } = opened();
+  const lost = [];
+  connection.on("resync", (detail) => lost.push(detail));
+  browser.socket.frames(message(17));
+  browser.socket.lost();
+  browser.clock.pass(500);
+  browser.socket.hello({}, { offset: 20, lost: 3 });
+  browser.socket.frames(message(21), message(22));
+  assert.deepEqual(heard, ["resync", 17, "resync", 21, 22]);
+  assert.deepEqual(lost, [{ topic: "user.42", lost: 3 }]);
+  browser.socket.lost();
+  browser.clock.pass(1000);
+  assert.match(browser.socket.url, /offset=22&epoch=e1$/);
+});
+
 test("the user's own topic is what the server says that it is", () => {
   const { browser, heard } = opened();
   browser.socket.lost();

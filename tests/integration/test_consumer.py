@@ -95,19 +95,35 @@ async def test_a_client_that_comes_back_gets_what_it_missed(connect: Connect, al
 
 
 async def test_a_client_that_comes_back_from_nowhere_is_told_so(connect: Connect, alice: User) -> None:
-    """From the future, another epoch, or too long ago: `recovered` is false, and it goes on from the newest."""
+    """From the future: `recovered` is false, and it goes on from the newest."""
     await tell(alice, "first")
     newest = [await tell(alice, number) for number in range(150)][-1]
     for position in (
         f"offset={newest.offset + 1}&epoch={newest.epoch}",
         f"offset={2**53 - 1}&epoch={newest.epoch}",
-        f"offset={newest.offset}&epoch=another",
-        f"offset={newest.offset}",
-        f"offset=1&epoch={newest.epoch}",
     ):
         client = await connect(alice, path=f"/ws/?{position}")
         subscribed = await client.greeted()
         assert (subscribed["offset"], subscribed["recovered"]) == (newest.offset, False), position
+        await client.disconnect()
+
+
+async def test_a_client_that_comes_back_too_late_gets_what_is_kept(connect: Connect, alice: User) -> None:
+    """Behind `recovered`, which is false, and how many are lost, where that can be known."""
+    await tell(alice, "first")
+    newest = [await tell(alice, number) for number in range(150)][-1]
+    start = newest.offset - 100
+    for position, lost in (
+        (f"offset={newest.offset}&epoch=another", {}),
+        (f"offset={newest.offset}", {}),
+        (f"offset=1&epoch={newest.epoch}", {"lost": start - 1}),
+    ):
+        client = await connect(alice, path=f"/ws/?{position}")
+        assert await client.greeted() == {
+            **{"type": "subscribed", "topic": f"user.{alice.pk}", "offset": start, "epoch": newest.epoch},
+            **{"recovered": False, **lost},
+        }
+        assert [(await client.object())["data"] for _ in range(100)] == list(range(50, 150))
         await client.disconnect()
 
 

@@ -144,24 +144,29 @@ async def test_newcomers_are_no_burden_to_members(hub: Hub, server: RedisServer)
     assert len(clients) > 20
 
 
-async def test_a_history_that_does_not_reach_back_is_told(
+async def test_who_comes_back_past_the_history_is_told_what_is_lost_and_gets_what_is_kept(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """To a client that comes back; it starts with what comes next. One that is within reach gets all."""
+    """One that is within reach gets all. Who says nothing, or what cannot be, starts with what comes next."""
     position = await publish(layer, *numbered(1, 10), history_size=5)
-    for since, recovered, offsets in (
-        (Position(5, position.epoch), True, [6, 7, 8, 9, 10]),
-        (Position(10, position.epoch), True, []),
-        (Position(4, position.epoch), False, []),
-        (Position(11, position.epoch), False, []),
-        (Position(10, "another"), False, []),
-        (None, False, []),
+    kept = [6, 7, 8, 9, 10]
+    for since, recovered, lost_count, offsets in (
+        (Position(5, position.epoch), True, None, kept),
+        (Position(10, position.epoch), True, None, []),
+        (Position(4, position.epoch), False, 1, kept),
+        (Position(0, position.epoch), False, 5, kept),
+        (Position(11, position.epoch), False, None, []),
+        (Position(10, "another"), False, None, kept),
+        (Position(3, "another"), False, None, kept),
+        (Position(3, ""), False, None, kept),
+        (None, False, None, []),
     ):
         for is_first in (True, False):
             newcomer, other = NumberedClient(since), NumberedClient(None)
             memberships = [] if is_first else [await join(hub, other)]
             memberships.append(await join(hub, newcomer))
             assert newcomer.recovered == [recovered]
+            assert newcomer.lost_counts == [lost_count]
             assert newcomer.offsets == offsets
             assert newcomer.position == position
             for membership in memberships:
@@ -173,7 +178,7 @@ async def test_a_history_that_does_not_reach_back_is_told(
 async def test_a_wiped_redis_is_told_to_members_and_to_those_who_come_back(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """The epoch is another one; members get what is published on the new counter from its first number on."""
+    """The epoch is another one; both get what is published on the new counter from its first number on."""
     stays, away = NumberedClient(None), NumberedClient(None)
     await join(hub, stays)
     hub.leave(await join(hub, away))
@@ -185,7 +190,7 @@ async def test_a_wiped_redis_is_told_to_members_and_to_those_who_come_back(
     assert stays.offsets == [1, 2, 3, 4, 5, 1, 2, 3]
     back = NumberedClient(away.position)
     await join(hub, back)
-    assert (back.recovered, back.offsets, back.position) == ([False], [], position)
+    assert (back.recovered, back.offsets, back.position) == ([False], [1, 2, 3], position)
     assert hub.statistics().unrecovered_count == 1
 
 
@@ -274,21 +279,19 @@ async def test_members_get_everything_once_while_connections_are_killed(
 
 
 async def test_a_loss_beyond_history_is_told(hub: Hub, layer: RedisChannelLayer, client: redis.Redis) -> None:
-    """Members whose connection was away for longer than history reaches go on from where the topic is."""
+    """Members whose connection was away for longer than history reaches are told what is lost, and get what is kept."""
     member = NumberedClient(None)
     await join(hub, member)
     await publish(layer, *numbered(1, 3))
     await wait_until(lambda: member.offsets == [1, 2, 3])
     client.client_kill_filter(_type="pubsub", skipme=True)
     # Before the event loop sees that the connection is gone.
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.hincrby(layer.keys.topic_position(TOPIC), "offset", 5)
-        pipeline.execute()
+    layer.publish_many_now([Outgoing(TOPIC, each, HistoryPolicy(size=5)) for each in numbered(4, 20)])
     await wait_until(lambda: member.recovered == [False, False])
-    assert member.position is not None
-    assert member.position.offset == 8
-    await publish(layer, b"9")
-    await wait_until(lambda: member.offsets == [1, 2, 3, 9])
+    await publish(layer, b"21", history_size=5)
+    await wait_until(lambda: member.offsets[-1] == 21)
+    assert member.lost_counts == [None, 12]
+    assert member.offsets == [1, 2, 3, *range(16, 22)]
 
 
 async def test_a_restarted_redis_heals_by_itself(layer: RedisChannelLayer, server: RedisServer) -> None:

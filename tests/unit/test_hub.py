@@ -116,8 +116,34 @@ async def test_what_is_sent_while_a_history_is_read_is_remembered(
     topic.take([publication(6), publication(7), publication(8)])
     topic.admit(ClientSink(newcomer), since=newcomer.since, history=history_at(6, 3), preface=None)
     assert newcomer.position == (8, "e1")
-    assert newcomer.received == [("e1", number) for number in (5, 6, 7, 8) if is_remembered]
+    assert newcomer.received == [("e1", number) for number in ((5, 6, 7, 8) if is_remembered else (8,))]
     assert newcomer.recovered == [is_remembered]
+    assert newcomer.lost_counts == [None if is_remembered else 3]
+
+
+async def test_members_are_told_what_each_of_them_has_lost(topic: live_topic.LiveTopic) -> None:
+    """One that was sent more than the others has lost less, or nothing; all go on together."""
+    member, near, far = Client(None), Client(Position(5, "e1")), Client(Position(5, "e1"))
+    topic.admit(ClientSink(member), since=None, history=None, preface=None)
+    topic.admit(ClientSink(near), since=near.since, history=history_at(7, 2), preface=None)
+    topic.admit(ClientSink(far), since=far.since, history=history_at(12, 7), preface=None)
+    topic.catch_up(history_at(14, 4))
+    topic.take([publication(15)])
+    assert member.position == near.position == far.position == (15, "e1")
+    assert (member.lost_counts, near.lost_counts, far.lost_counts) == ([None, 5], [None, 3], [None])
+    assert [offset for _, offset in member.received] == [11, 12, 13, 14, 15]
+    assert [offset for _, offset in near.received] == [6, 7, 11, 12, 13, 14, 15]
+    assert [offset for _, offset in far.received] == list(range(6, 16))
+
+
+async def test_members_get_what_is_kept_of_a_new_counter(topic: live_topic.LiveTopic) -> None:
+    """How much they have missed of the old one nobody knows."""
+    member = Client(None)
+    topic.admit(ClientSink(member), since=None, history=None, preface=None)
+    frames = [publication(number, "e2").partition(b"\n")[2] for number in (2, 3)]
+    topic.catch_up(History(position=Position(3, "e2"), frames=frames))
+    assert member.received == [("e2", 2), ("e2", 3)]
+    assert (member.recovered, member.lost_counts) == ([False, False], [None, None])
 
 
 class _Remembering(list[Client]):

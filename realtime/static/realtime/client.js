@@ -99,8 +99,9 @@ export class Subscription {
    * Listen.
    *
    * - `message` (Publication): each publication from here on, once, in order of offset.
-   * - `resync` ({topic}): publications from before this moment may have been missed, those after it come. Always the
-   *   first event; later only if the server could not bring what was missed. Read the state anew.
+   * - `resync` ({topic, lost?}): publications from before this moment may have been missed, those after it come. Always
+   *   the first event; later only if the server could not bring all that was missed: what it still has comes as
+   *   messages, and `lost` says how many are missing, where that is known. Read the state anew.
    * - `error` ({code, detail, topic}): the server refuses the topic; it is not asked again. Reported if nobody listens.
    *
    * @param {"message" | "resync" | "error"} name
@@ -135,7 +136,8 @@ export class Subscription {
     if (name !== "subscribed") return this.#listeners.emit(name, detail);
     if (detail.recovered && this.#isStarted) return true;
     this.#isStarted = true;
-    return this.#listeners.emit("resync", { topic: this.topic });
+    const { lost } = detail;
+    return this.#listeners.emit("resync", { topic: this.topic, ...(lost !== undefined && { lost }) });
   }
 }
 
@@ -186,7 +188,7 @@ export class Connection {
   /**
    * Listen.
    *
-   * - `message` (Publication), `resync` ({topic}): of the user's own topic, as on a Subscription.
+   * - `message` (Publication), `resync` ({topic, lost?}): of the user's own topic, as on a Subscription.
    * - `state` (State): it has changed.
    * - `error` ({code, detail, topic?}): what the server complains of, a frame that could not be read, why the server
    *   closed the connection for good (the state is `closed` next), or why it is not shared between tabs. Reported if

@@ -21,8 +21,8 @@ const ACK_MS = 1_000;
  * @property {number | null} askedFrom The offset from which the server was asked to fill a hole.
  *
  * @callback Emit What a session has to say, and to a listener in `client.js` in the end:
- *   `state` (State); `own` (topic: string), the user's own topic is this; `subscribed` ({topic, recovered}), live from
- *   here on, and whether nothing was missed; `message` ({topic, offset, data}); `error` ({code, detail, topic?}).
+ *   `state` (State); `own` (topic: string), the user's own topic is this; `subscribed` ({topic, recovered, lost?}), live
+ *   from here on, whether nothing was missed, and how many are lost, where that is known; `message` ({topic, offset, data}); `error` ({code, detail, topic?}).
  * @param {"state" | "own" | "subscribed" | "message" | "error"} name
  * @param {any} detail
  */
@@ -153,7 +153,7 @@ export class Session {
     for (const topic of this.#topics.keys()) if (topic !== own) this.#subscribe(topic);
   }
 
-  #subscribed({ topic: name, offset, epoch, recovered }) {
+  #subscribed({ topic: name, offset, epoch, recovered, lost }) {
     const topic = this.#topics.get(name);
     if (!topic) return;
     const isSame = recovered === true && topic.offset !== null;
@@ -162,7 +162,7 @@ export class Session {
     topic.epoch = epoch;
     topic.isLive = true;
     if (!isSame) topic.askedFrom = null;
-    this.#emit("subscribed", { topic: name, recovered: isSame });
+    this.#emit("subscribed", { topic: name, recovered: isSame, ...(lost !== undefined && { lost }) });
   }
 
   #message({ topic: name, offset, data }) {
