@@ -53,7 +53,8 @@ class CountedDeletion(_Base):
             return f"{capfirst(str(row._meta.verbose_name))}: {row}"
 
         listed = collector.nested(shown)
-        counts = {str(model._meta.verbose_name_plural): len(rows) for model, rows in collector.model_objs.items()}
+        found: dict[Any, Any] = collector.model_objs
+        counts = {str(model._meta.verbose_name_plural): len(rows) for model, rows in found.items()}
         for model, count in _count(users).items():
             self._note_permission(model, None, request, missing)
             counts[str(model._meta.verbose_name_plural)] = count
