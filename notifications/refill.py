@@ -25,6 +25,7 @@ from notifications.envelope import encode_common, encode_envelope
 from notifications.models import Notification
 from notifications.outbox import content_of
 from realtime import conf as realtime_conf
+from realtime.connection_checks import answer_parsed
 from realtime.exceptions import StreamUnavailable
 from realtime.outage import REDIS_ERRORS
 from realtime.streams import append
@@ -101,7 +102,8 @@ def _unguarded(rows: QuerySet[Notification], group: str, limit: int) -> list[int
     for part in itertools.batched(ids, 1000):
         guards = [realtime_conf.keys().stream_guard(conf.STREAM, _lost_guard(group, id)) for id in part]
         try:
-            known = realtime_conf.sync_redis().mget(guards)
+            with answer_parsed("MGET"):
+                known = list(realtime_conf.sync_redis().mget(guards))
         except REDIS_ERRORS as error:
             raise StreamUnavailable(f"guards cannot be looked at ({type(error).__name__}: {error})") from error
         found += [id for id, guard in zip(part, known, strict=True) if guard is None]

@@ -23,6 +23,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 
+from realtime.connection_checks import checked
+
 __all__ = [
     "CALLER_TIMEOUT_SECONDS",
     "Host",
@@ -44,6 +46,11 @@ HEALTH_CHECK_SECONDS = 30
 # More threads than this that publish at once wait for one another; far above what one web process runs.
 MAX_CONNECTIONS = 64
 
+_NO_SENTINEL_URL = (
+    "which is not supported yet: write the redis:// URL of an address that always leads to the primary, such as a "
+    'proxy or a virtual IP. The channel layer takes a Sentinel: "hosts": [{"master_name": "mymaster", '
+    '"sentinels": [("host", 26379)]}]'
+)
 _BAD_PORT = "the port is no number up to 65535; in a password, #, / and ? are written %23, %2F and %3F"
 
 # A URL, or what channels_redis takes for a host: {"address": URL, …}, {"host": …, "port": …, …}, or a Sentinel's
@@ -76,6 +83,9 @@ def check_host(host: Host) -> None:
         ValueError: Says what is wrong and what to write, without the password that a URL may have.
     """
     url = host.get("address") if isinstance(host, Mapping) else host
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""
+    if "sentinel" in scheme:
+        raise ValueError(f"is the address of a Sentinel ({scheme}://…), {_NO_SENTINEL_URL}")
     if not isinstance(url, str | None):
         raise ValueError(f"is of type {type(url).__name__}: write redis://localhost:6379/0")
     if url is not None:
@@ -128,6 +138,7 @@ def publisher(
     if isinstance(host, Mapping) and "master_name" in host:
         sentinel, master_name, rest = _sentinel(redis.sentinel.Sentinel, host)
         client: redis.Redis = sentinel.master_for(master_name, **{**options, **rest})
+        checked(client.connection_pool)
         return client
     pool_options = {"max_connections": MAX_CONNECTIONS, "timeout": timeout_seconds}
     return redis.Redis.from_pool(_pool(redis.BlockingConnectionPool, host, {**options, **pool_options}))
@@ -162,16 +173,17 @@ def _async_client(
     if isinstance(host, Mapping) and "master_name" in host:
         sentinel, master_name, rest = _sentinel(redis.asyncio.sentinel.Sentinel, host)
         client: redis.asyncio.Redis = sentinel.master_for(master_name, **{**options, **rest})
+        checked(client.connection_pool)
         return client
     return redis.asyncio.Redis.from_pool(_pool(pool_class, host, {**options, **pool_options}))
 
 
 def _pool(pool_class: Any, host: Host, options: Mapping[str, Any]) -> Any:
     if isinstance(host, str):
-        return pool_class.from_url(host, **options)
+        return checked(pool_class.from_url(host, **options))
     own = {**options, **host}
     address = own.pop("address", None)
-    return pool_class.from_url(address, **own) if address else pool_class(**own)
+    return checked(pool_class.from_url(address, **own) if address else pool_class(**own))
 
 
 def _sentinel(sentinel_class: Any, host: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:

@@ -53,8 +53,8 @@ _UNPUBLISHED_MS: Final = round(UNPUBLISHED_SECONDS * 1000)
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
-_PUBLISH: Final = lua.Script("publish")
-_READ: Final = lua.Script("read_history")
+_PUBLISH: Final = lua.Script("publish", answer=list)
+_READ: Final = lua.Script("read_history", answer=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,22 +137,12 @@ class PublishCall:
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """Make calls in order, in one round trip; redis.RedisError or OSError when Redis did not answer."""
-    if len(calls) == 1:
-        return _published([_PUBLISH.run(client, calls[0].names, calls[0].arguments)])
-    with client.pipeline(transaction=False) as pipeline:
-        for number, call in enumerate(calls):
-            _PUBLISH.add_to(pipeline, number, call.names, call.arguments)
-        return _published(pipeline.execute())
+    return _published(_PUBLISH.run_all(client, [(call.names, call.arguments) for call in calls]))
 
 
 async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """The async twin of `publish_all`."""
-    if len(calls) == 1:
-        return _published([await _PUBLISH.arun(client, calls[0].names, calls[0].arguments)])
-    async with client.pipeline(transaction=False) as pipeline:
-        for number, call in enumerate(calls):
-            _PUBLISH.add_to(pipeline, number, call.names, call.arguments)
-        return _published(await pipeline.execute())
+    return _published(await _PUBLISH.arun_all(client, [(call.names, call.arguments) for call in calls]))
 
 
 class HistoryReader:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # The work of a holder that cannot renew ends this share of the lease before Redis gives it to another.
 MARGIN = 0.1
-_RENEW, _RELEASE = lua.Script("renew_lease"), lua.Script("release_lease")
+_RENEW, _RELEASE = lua.Script("renew_lease", answer=int), lua.Script("release_lease", answer=int)
 
 
 class Lease:
@@ -77,11 +77,11 @@ class Lease:
         """
         asked_at = asyncio.get_running_loop().time()
         ttl_ms = round(self._ttl_seconds * 1000)
-        is_ours = await _RENEW.arun(self._redis, [self._key], [self.holder, ttl_ms])
+        is_ours: bool = await _RENEW.arun(self._redis, [self._key], [self.holder, ttl_ms]) == 1
         if not is_ours:
-            is_ours = await self._redis.set(self._key, self.holder, nx=True, px=ttl_ms)
+            is_ours = bool(await self._redis.set(self._key, self.holder, nx=True, px=ttl_ms))
         self._held_until = asked_at + self._ttl_seconds * (1 - MARGIN) if is_ours else 0.0
-        return bool(is_ours)
+        return is_ours
 
     async def release(self) -> None:
         """Give it up, so that another gets it at once; nothing if it is not held. Raises redis.RedisError."""

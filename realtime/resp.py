@@ -12,7 +12,9 @@ from typing import Any, cast
 import hiredis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
+
+from realtime.connection_checks import nonsense
 
 __all__ = ["ReplyStream"]
 
@@ -22,7 +24,7 @@ class ReplyStream(asyncio.Protocol):
     One Redis connection of which every reply is handed to a callback; commands are written without waiting.
 
     Args:
-        on_reply: Gets each reply, in order.
+        on_reply: Gets each reply, in order: a list, as everything is that concerns subscriptions.
         on_drained: Called after the last reply of each read: everything the socket held has been handed on.
 
     Guarantees:
@@ -74,11 +76,14 @@ class ReplyStream(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not Ellipsis:
-                if isinstance(reply, hiredis.ReplyError):
-                    raise ResponseError(str(reply))
+                if type(reply) is not list:
+                    is_error = isinstance(reply, hiredis.ReplyError)
+                    raise ResponseError(str(reply)) if is_error else nonsense("a subscription", reply)
                 self._on_reply(reply)
-        except (ResponseError, hiredis.ProtocolError) as error:
+        except (ResponseError, InvalidResponse) as error:
             self._end(error)
+        except hiredis.ProtocolError as error:
+            self._end(InvalidResponse(str(error)))
         finally:
             self._on_drained()
 

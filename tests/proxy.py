@@ -44,6 +44,10 @@ class Proxy:
         await self._server.wait_closed()
         self._directory.cleanup()
 
+    def lead_to(self, url: str) -> None:
+        """Connect who comes from now on to another server; present connections stay, as after a change of the DNS."""
+        self._target = url.removeprefix("unix://")
+
     def go_deaf(self) -> None:
         """Present connections hear nothing from the server any more, and are not told; new ones are fine."""
         self._hears.clear()

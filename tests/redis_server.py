@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,10 +24,12 @@ class RedisServer:
 
     Args:
         append_only: Whether it keeps its data over `kill()` and `start()`.
+        options: More of what the server's command line takes.
     """
 
-    def __init__(self, *, append_only: bool = False) -> None:
+    def __init__(self, *, append_only: bool = False, options: Sequence[str] = ()) -> None:
         self._append_only = append_only
+        self._options = options
         # Short, because a unix socket's path has room for about 100 bytes.
         self._directory = Path(tempfile.mkdtemp(prefix="sb-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,6 +50,7 @@ class RedisServer:
         arguments = [str(embedded.binary()), "--port", "0", "--unixsocket", str(self._directory / "r.sock")]
         arguments += ["--dir", str(self._directory), "--save", "", "--maxmemory-policy", "noeviction"]
         arguments += ["--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"]
+        arguments += self._options
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log)
         deadline = time.monotonic() + 10

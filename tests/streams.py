@@ -79,7 +79,7 @@ def line_up(client: redis.Redis, keys: Keys, key: str, *entries: tuple[str, int,
     """
     names = GroupKeys(keys.stream(STREAM), GROUP).for_scripts
     values = [value for entry in entries for value in entry]
-    client.eval(lua.Script("streams/shared").text + text, len(names), *names, GROUP, "", "", key, *values)
+    client.eval(lua.Script("streams/shared", answer=int).text + text, len(names), *names, GROUP, "", "", key, *values)
 
 
 def end_session(client: redis.Redis, keys: Keys, worker: StreamWorker) -> None:

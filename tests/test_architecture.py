@@ -24,6 +24,7 @@ REALTIME_LAYERS = (
         "exceptions",
         "backoff",
         "outage",
+        "connection_checks",
         "watchdog",
         "keys",
         "close_codes",

@@ -12,7 +12,12 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-__all__ = ["Script"]
+from realtime.connection_checks import nonsense
+
+__all__ = ["Call", "Script"]
+
+# The keys and the arguments of one call.
+type Call = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Script:
@@ -25,36 +30,71 @@ class Script:
 
     Args:
         names: Of the files in this folder, without their ending; one that stands on others comes after them.
+        answer: What it answers with: int, or list; or nil, too.
 
     Attributes:
         text: What it says.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, answer: type | tuple[type, ...]) -> None:
+        self._name, self._answer = names[-1], answer
         files = resources.files(__name__)
         self.text = "\n".join(files.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names)
         self._sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: redis.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
-        """Call it, and return its answer."""
+        """Call it, and return its answer; redis.InvalidResponse if that is none that it gives."""
         words = (len(keys), *keys, *arguments)
         try:
-            return client.evalsha(self._sha, *words)
+            answer = client.evalsha(self._sha, *words)
         except NoScriptError:
-            return client.eval(self.text, *words)
+            answer = client.eval(self.text, *words)
+        if not isinstance(answer, self._answer):
+            client.connection_pool.disconnect(inuse_connections=False)
+            raise nonsense(self._name, answer)
+        return answer
 
     async def arun(self, client: redis.asyncio.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """The async twin of `run`."""
         words = (len(keys), *keys, *arguments)
         try:
-            return await client.evalsha(self._sha, *words)
+            answer = await client.evalsha(self._sha, *words)
         except NoScriptError:
-            return await client.eval(self.text, *words)
+            answer = await client.eval(self.text, *words)
+        if not isinstance(answer, self._answer):
+            await client.connection_pool.disconnect(inuse_connections=False)
+            raise nonsense(self._name, answer)
+        return answer
 
-    def add_to(self, pipeline: Any, number: int, keys: Sequence[Any], arguments: Iterable[Any]) -> None:
-        """Add a call, the first of which (`number` 0) brings the text, so that the others can name it by its hash."""
-        words = (len(keys), *keys, *arguments)
-        if number:
-            pipeline.evalsha(self._sha, *words)
-        else:
-            pipeline.eval(self.text, *words)
+    def run_all(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+        """Make calls in their order and in one round trip, and return their answers."""
+        if len(calls) == 1:
+            return [self.run(client, *calls[0])]
+        with client.pipeline(transaction=False) as pipeline:
+            self._add(pipeline, calls)
+            answers = pipeline.execute()
+        if not all(isinstance(answer, self._answer) for answer in answers):
+            client.connection_pool.disconnect(inuse_connections=False)
+            raise nonsense(self._name, answers)
+        return answers
+
+    async def arun_all(self, client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
+        """The async twin of `run_all`."""
+        if len(calls) == 1:
+            return [await self.arun(client, *calls[0])]
+        async with client.pipeline(transaction=False) as pipeline:
+            self._add(pipeline, calls)
+            answers = await pipeline.execute()
+        if not all(isinstance(answer, self._answer) for answer in answers):
+            await client.connection_pool.disconnect(inuse_connections=False)
+            raise nonsense(self._name, answers)
+        return answers
+
+    def _add(self, pipeline: Any, calls: Sequence[Call]) -> None:
+        """The first call brings the text, so that the others can name it by its hash."""
+        for number, (keys, arguments) in enumerate(calls):
+            words = (len(keys), *keys, *arguments)
+            if number:
+                pipeline.evalsha(self._sha, *words)
+            else:
+                pipeline.eval(self.text, *words)

@@ -17,7 +17,7 @@ __all__ = ["DeadLetter", "find", "purge", "replay"]
 
 # Letters of one call: a script must not hold up Redis for long.
 BATCH_SIZE = 200
-_REPLAY = stream_script("replay")
+_REPLAY = stream_script("replay", answer=list)
 # The fields that a dead letter has before those of its entry.
 _OWN_FIELDS = (b"_id", b"_reason", b"_attempts", b"_error", b"_first_seen", b"_key")
 

@@ -9,12 +9,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from types import NoneType
 from typing import Any
 
 import redis.asyncio
 from redis.exceptions import ResponseError
 
 from realtime import lua
+from realtime.connection_checks import answer_parsed
 from realtime.streams.entry import Entry
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.replies import KEY_LIMIT_BYTES, Move, Surrendered, Taken, Turn
@@ -46,17 +48,26 @@ _NEEDS = {
 }
 
 
-def stream_script(name: str) -> lua.Script:
+def stream_script(name: str, *, answer: type | tuple[type, ...]) -> lua.Script:
     """A script of `realtime/lua/streams/`, with what it stands on."""
-    return lua.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)))
+    return lua.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)), answer=answer)
 
 
 # Those for which a lost answer is no harm, and those for which it is.
 _SCRIPTS = {
-    name: stream_script(name) for name in ("finish", "put_back", "bury", "begin", "renew", "find_dead", "surrender")
+    "finish": stream_script("finish", answer=int),
+    "put_back": stream_script("put_back", answer=int),
+    "bury": stream_script("bury", answer=(int, NoneType)),
+    "begin": stream_script("begin", answer=int),
+    "renew": stream_script("renew", answer=int),
+    "find_dead": stream_script("find_dead", answer=list),
+    "surrender": stream_script("surrender", answer=list),
 }
-_READ_SCRIPTS = {name: stream_script(name) for name in ("take", "own")}
-_TRIM = lua.Script("trim_stream")
+_READ_SCRIPTS = {
+    "take": stream_script("take", answer=(list, NoneType)),
+    "own": stream_script("own", answer=list),
+}
+_TRIM = lua.Script("trim_stream", answer=int)
 
 
 class ConsumerGroup:
@@ -99,14 +110,18 @@ class ConsumerGroup:
 
     async def create(self) -> None:
         """Make the stream and all its groups, from its first entry on; those that are there stay as they are."""
+        with answer_parsed("XGROUP CREATE"):
+            await self._create_groups()
+        if self._registry_key:
+            await self._redis.sadd(self._registry_key, self._keys.stream)
+
+    async def _create_groups(self) -> None:
         async with self._redis.pipeline(transaction=True) as pipeline:
             for group in self._groups:
                 pipeline.xgroup_create(self._keys.stream, group, id="0", mkstream=True)
             for reply in await pipeline.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
                     raise reply
-        if self._registry_key:
-            await self._redis.sadd(self._registry_key, self._keys.stream)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
@@ -155,7 +170,8 @@ class ConsumerGroup:
         """Wait until the stream has an entry behind `last_id`, or for so long. Hands nothing out."""
         # The reader has no socket timeout: a server that accepts and never answers ends here.
         async with asyncio.timeout(block_seconds + READ_GRACE_SECONDS):
-            await self._reader.xread({self._keys.stream: last_id}, count=1, block=max(1, _ms(block_seconds)))
+            with answer_parsed("XREAD"):
+                await self._reader.xread({self._keys.stream: last_id}, count=1, block=max(1, _ms(block_seconds)))
 
     # Entries in hand -------------------------------------------------------------------------------------------------
 

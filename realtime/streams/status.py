@@ -11,6 +11,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
+from realtime.connection_checks import answer_parsed
 from realtime.streams.group_keys import GroupKeys
 
 __all__ = ["GroupStatus", "StreamStatus", "finished_until", "known_streams", "read_status"]
@@ -50,6 +51,7 @@ def known_streams(client: redis.Redis, registry_key: str) -> list[str]:
     return sorted(key.decode() for key in found)
 
 
+@answer_parsed("XINFO GROUPS and XPENDING")
 def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamStatus]:
     """
     Ask Redis for the figures of streams; those that are not there have length 0 and no groups.
@@ -60,6 +62,7 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
     return [_read_stream(client, key) for key in stream_keys]
 
 
+@answer_parsed("XINFO GROUPS and XPENDING")
 def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     """
     When the oldest entry was appended that a group has not finished, wherever it is now.

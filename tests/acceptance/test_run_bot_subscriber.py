@@ -57,6 +57,10 @@ class World:
             "REDIS_URL": server.url,
         }
 
+    def use(self, url: str) -> None:
+        """Let what is started from now on reach Redis by another address."""
+        self._environment["REDIS_URL"] = url
+
     def manage(self, *arguments: str) -> str:
         """Run a management command and return what it prints."""
         done = self.run("manage.py", *arguments)

@@ -56,6 +56,11 @@ def test_bad_settings_are_an_error(settings: Any, value: Any) -> None:
         ("redis://:hush@cache?time_out=5", "unexpected keyword argument 'time_out'"),
         ("redis://cache?db=main", "Invalid value for 'db'"),
         ("unix://", "write unix:///run/redis.sock"),
+        (
+            "redis+sentinel://:hush@cache:26379/mymaster/0",
+            "a Sentinel (redis+sentinel://…), which is not supported yet",
+        ),
+        ("sentinel://cache:26379", "an address that always leads to the primary"),
     ],
 )
 def test_a_url_that_no_client_takes_is_an_error(settings: Any, url: str, text: str) -> None:
@@ -111,6 +116,7 @@ def test_no_channel_layer_is_an_error(settings: Any, value: Any) -> None:
         ({"hosts": [{"address": "localhost:6379"}]}, "write redis://localhost:6379"),
         ({"hosts": [{"host": "x", "prot": 6379}]}, "prot"),
         ({"hosts": [7]}, "is of type int"),
+        ({"hosts": ["sentinel://x:26379"]}, '"hosts": [{"master_name": "mymaster", "sentinels": [("host", 26379)]}]'),
         (None, "CONFIG"),
     ],
 )

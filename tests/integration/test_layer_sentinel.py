@@ -13,8 +13,11 @@ import pytest
 import redis
 
 from project import embedded
+from realtime import connections
+from realtime.exceptions import StreamUnavailable
 from realtime.history import HistoryPolicy, Outgoing
 from realtime.layer import RedisChannelLayer
+from realtime.streams.append import append_entries
 from tests.acceptance.site import free_port
 from tests.topic_clients import Client, ClientSink
 from tests.waiting import wait_until, wait_until_sync
@@ -133,6 +136,14 @@ async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChanne
     with redis.Redis(HOST, site.sentinel_port) as sentinel:
         # Of clients of ours: the sync publisher's, and the one that asks.
         await wait_until(lambda: sum("redis-py" in each["lib-name"] for each in sentinel.client_list()) <= 2)
+
+
+def test_a_sentinel_in_the_place_of_a_redis_is_called_by_its_name(site: SentinelSite) -> None:
+    """It takes connections and answers PING; what it refuses says what the address is."""
+    with connections.publisher(f"redis://{HOST}:{site.sentinel_port}") as client:
+        assert client.ping()
+        with pytest.raises(StreamUnavailable, match="is this the port of a Sentinel"):
+            append_entries(client, "stream", "guard", [{"name": b"one"}], guard_seconds=1)
 
 
 async def publishes(layer: RedisChannelLayer) -> bool:

@@ -282,7 +282,7 @@ def test_trimming_tells_the_largest_ids_apart(redis_client: redis.Redis, keys: K
     for names in (["behind", "further"], ["further", "behind"]):
         for group, id in zip(names, ids[:2], strict=True):
             redis_client.xgroup_setid(stream, group, id)
-        assert lua.Script("trim_stream").run(redis_client, [stream], ()) == 0
+        assert lua.Script("trim_stream", answer=int).run(redis_client, [stream], ()) == 0
     assert redis_client.xlen(stream) == 3
 
 
