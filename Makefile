@@ -49,7 +49,7 @@ bench-peers: ## fetch what to compare with (npm, pip, apt-get)
 
 clean: ## remove all that make has made: .venv, caches, and the site's data in var/
 	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache \
-		benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian benchmarks/peers/python
+		tests/libraries/node_modules benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian benchmarks/peers/python
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/run:
@@ -73,3 +73,4 @@ clean: ## remove all that make has made: .venv, caches, and the site's data in v
 
 .venv/browser: .venv/dev
 	@$(PYTHON) -m tests.browser
+	@$(PYTHON) -m tests.page_libraries

@@ -36,7 +36,7 @@ class Stage:
     async def open(self, path: str = "/") -> Page:
         """Open a page in a tab of its own; its bell is live and has read the inbox when this returns."""
         page = await self.context.new_page()
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.complaints.append(f"{error}\n{error.stack}"))
         # The inbox is its own rendering; any other page asks for the bell's.
         rendering = f"{self.url}{path if path == '/notifications/' else '/notifications/bell/'}"
         async with page.expect_event("requestfinished", lambda request: _is_fetch(request, rendering)):
