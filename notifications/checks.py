@@ -5,10 +5,12 @@ Owns the ids `notifications.E…` and `notifications.W…`; docs/reference/check
 templates, and opens nothing else.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
@@ -56,7 +58,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     except ImproperlyConfigured as error:
         hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
-    return [*_check_transports(values), *_check_names(values), *_check_hooks(values)]
+    return [*_check_transports(values), *_check_base_url(values), *_check_names(values), *_check_hooks(values)]
 
 
 @register(_TAG)
@@ -123,6 +125,24 @@ def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:
         except ImproperlyConfigured as error:
             hint = "docs/how-to/deliver-by-email-and-more.md has an entry for each transport."
             yield Error(str(error), hint=hint, id="notifications.E002")
+
+
+def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
+    """Links can be absolute where people get them as text (W003)."""
+    sites = apps.is_installed("django.contrib.sites") and getattr(settings, "SITE_ID", None)
+    if values.base_url or sites:
+        return
+    named = []
+    for name in values.transports:
+        with contextlib.suppress(ImproperlyConfigured):
+            if load_transport(name).shows_links:
+                named.append(name)
+    if named:
+        yield Warning(
+            f"Messages by {', '.join(named)} leave out links like /orders/7/: nobody knows the address of the site.",
+            hint='Set NOTIFICATIONS["BASE_URL"] = "https://example.com", or use django.contrib.sites with a SITE_ID.',
+            id="notifications.W003",
+        )
 
 
 def _check_names(values: NotificationsSettings) -> Iterator[CheckMessage]:

@@ -8,6 +8,7 @@ Redis is: that is `REALTIME`, read by `realtime.conf`.
 import functools
 from dataclasses import dataclass, field
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from django.conf import settings
@@ -84,6 +85,9 @@ class NotificationsSettings:
     delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
     delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
+    # Where the site is, for links in mails, chats and pushes: "https://example.com". If it is empty, the current site
+    # of django.contrib.sites counts, if that is installed.
+    base_url: str = ""
     # What was published so long ago, and is no longer on the stream though nobody has handled it, was lost with Redis.
     refill_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     # The language in which a user is written to: the dotted path of a function(user), run in a thread. The project's
@@ -93,6 +97,14 @@ class NotificationsSettings:
     time_zone_of: str = ""
     # The hour of the day, in the user's time zone, at which daily digests go out.
     digest_hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 8
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        has_more = bool(parts.path.strip("/") or parts.query or parts.fragment)
+        if self.base_url and (parts.scheme not in ("http", "https") or not parts.hostname or has_more):
+            raise ValueError(
+                f'NOTIFICATIONS["BASE_URL"] is {self.base_url!r}: write scheme and host alone, as in "https://example.com"'
+            )
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from django.utils.translation import ngettext
 
 from notifications import conf
 from notifications.envelope import Envelope, is_kind
+from notifications.links import is_absolute
 from notifications.timing import PERIODS, Period
 from notifications.transports.base import Texts
 
@@ -45,7 +46,8 @@ class Kind:
     A text is the first of these templates that exists, for the transport "email":
     `notifications/kinds/order.shipped/email.body.txt`, `notifications/kinds/order.shipped/body.txt`; else what was
     given to notify(). Likewise `subject.txt`, and `body.html`, which may be missing. They get `notification` (id,
-    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language.
+    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language. Its
+    url is absolute if the site's address is known.
 
     Attributes:
         key: As in `notify(kind=…)`: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
@@ -137,7 +139,8 @@ def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -
 
     Runs in a thread: templates may use the ORM. Raises what they raise.
     """
-    texts = Texts(subject=notification.title, body=notification.message)
+    link = notification.url if is_absolute(notification.url) else ""
+    texts = Texts(subject=notification.title, body=notification.message, link=link)
     if kind.key not in _kinds:
         return texts
     with translation.override(language_of(recipient)):
@@ -147,6 +150,7 @@ def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -
         return Texts(
             subject=texts.subject if subject is None else " ".join(subject.split()),
             body=texts.body if body is None else body.strip(),
+            link=texts.link if body is None else "",
             html=_render(kind, transport, "body.html", context) or "",
         )
 
@@ -206,4 +210,5 @@ def _digest_subject(kind: Kind, count: int) -> str:
 
 
 def _digest_item(notification: Envelope) -> str:
-    return "\n".join(filter(None, (notification.title, notification.message, notification.url)))
+    link = notification.url if is_absolute(notification.url) else ""
+    return "\n".join(filter(None, (notification.title, notification.message, link)))

@@ -13,6 +13,7 @@ from notifications import kinds
 from notifications.claiming import begin_many
 from notifications.claims import Claim, Handed, Job
 from notifications.handlers import StreamedNotification
+from notifications.links import with_absolute_url
 from notifications.outbox import envelopes_of
 from notifications.transports import Address, Message, Transport
 
@@ -71,9 +72,9 @@ def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Cl
 
 
 def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:
-    envelope = notification.envelope
+    envelope = with_absolute_url(notification.envelope)
     kind = kinds.find_kind(envelope.kind)
-    digest = envelopes_of(claim.notification_ids)
+    digest = tuple(with_absolute_url(each) for each in envelopes_of(claim.notification_ids))
     if digest:
         texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
     else:

@@ -117,7 +117,7 @@ REALTIME = {
     "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),
     "ON_READ": "notifications.services.mark_read",
 }
-NOTIFICATIONS: dict[str, object] = {}
+NOTIFICATIONS: dict[str, object] = {"BASE_URL": env.str("BASE_URL", default="")}
 
 # People -------------------------------------------------------------------------------------------------------------
 

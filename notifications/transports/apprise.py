@@ -4,6 +4,7 @@ Apprise: Slack, Telegram, Discord, Matrix and a hundred other services, each by 
 Owns which URLs are used. Does not own the services (Apprise does; https://appriseit.com/services/ lists the URLs).
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -54,6 +55,7 @@ class AppriseTransport(Transport):
     """
 
     label = _("Chat")
+    shows_links = True
 
     def __init__(
         self,
@@ -110,13 +112,17 @@ class AppriseTransport(Transport):
         if not _OVERFLOW.search(url):
             service.overflow_mode = apprise.OverflowMode.SPLIT
         scheme = url.partition("://")[0]
-        title, body = (
-            text if self._allow_mentions else without_mentions(text, scheme)
-            for text in (message.texts.subject, message.texts.body)
-        )
-        body = shorten(body, lambda text: len(text) <= PARTS_LIMIT * service.body_maxlen)
+        texts = message.texts
+        if not self._allow_mentions:
+            title, body = without_mentions(texts.subject, scheme), without_mentions(texts.body, scheme)
+            texts = dataclasses.replace(texts, subject=title, body=body)
+        # The link is a checked address, and not cut off.
+        room = PARTS_LIMIT * service.body_maxlen - len(texts.link)
+        texts = dataclasses.replace(texts, body=shorten(texts.body, lambda text: len(text) <= room))
         # The service, and not its URL, of which Apprise would make several if it looks like a list.
-        result = apprise.Apprise(service).notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT)
+        result = apprise.Apprise(service).notify(
+            body=texts.body_with_link, title=texts.subject, body_format=apprise.NotifyFormat.TEXT
+        )
         said = " ".join(str(entry.message) for entry in result.logs())
         if not result:
             raise _refusal(scheme, said or "the service did not take it")

@@ -43,6 +43,14 @@ class Texts:
     body: str
     # The same as HTML; empty where the kind has no template for it.
     html: str = ""
+    # Where it leads, as an absolute address; empty if nobody knows one, or if the body is a template's, which says it
+    # where it wants to.
+    link: str = ""
+
+    @property
+    def body_with_link(self) -> str:
+        """The body, and then the link on a line of its own, unless the body has it already."""
+        return f"{self.body}\n\n{self.link}" if self.link and self.link not in self.body else self.body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +62,7 @@ class Message:
         key: The effect key: 32 hexadecimal digits, the same in every attempt. A provider that takes an idempotency key
             gets this one.
         recipient: The user.
-        notification: What was said, as browsers get it.
+        notification: What was said, as browsers get it, but for `url`: that is absolute if the site's address is known.
         texts: The same in words for this transport.
         attempt: From 1; those of processes that died count.
         digest: Of a digest, all that it tells of, the oldest first; `notification` is then the newest.
@@ -101,6 +109,8 @@ class Transport:
 
     # What the admin and a page of preferences call it.
     label: ClassVar[Any] = ""
+    # Whether people get its links as text, so that they must be absolute: a check asks for the site's address then.
+    shows_links: ClassVar[bool] = False
 
     def __init__(self, *, name: str, timeout_seconds: float = 10.0) -> None:
         self.name = name

@@ -36,6 +36,7 @@ class EmailTransport(Transport):
     """
 
     label = _("Email")
+    shows_links = True
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class EmailTransport(Transport):
         mail = EmailMultiAlternatives(
             # Without a subject, the beginning of what is said; a line break would be a header of its own.
             " ".join((texts.subject or texts.body[:78]).split()),
-            texts.body,
+            texts.body_with_link,
             self._from_email,
             [email],
             headers={

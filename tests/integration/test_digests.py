@@ -56,7 +56,11 @@ class Recording(Transport):
 @pytest.fixture
 def email(signalbox: Any) -> None:
     backend = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
-    signalbox.NOTIFICATIONS = {"TRANSPORTS": {"email": backend}, "DELIVERY_RETRY_SECONDS": 0.001}
+    signalbox.NOTIFICATIONS = {
+        "TRANSPORTS": {"email": backend},
+        "DELIVERY_RETRY_SECONDS": 0.001,
+        "BASE_URL": "https://x.example",
+    }
     declare(digest={"email": "hourly"})
 
 
@@ -185,7 +189,7 @@ async def test_one_message_tells_of_all(redis_server: RedisServer, redis_client:
     assert [each.message for each in second.digest] == ["1", "2", "3"]
     assert second.notification == second.digest[-1]
     assert second.texts.subject == "Builds: 3 notifications"
-    assert second.texts.body == "Build 1\n1\n/b\n\nBuild 2\n2\n/b\n\nBuild 3\n3\n/b"
+    assert second.texts.body == "\n\n".join(f"Build {n}\n{n}\nhttps://x.example/b" for n in (1, 2, 3))
     assert await sync_to_async(ends)() == [("sent", "taken")] * 3
     assert await sync_to_async(refill)() == 0
 
