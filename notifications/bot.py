@@ -22,7 +22,7 @@ from notifications.lanes import Lanes, Limit
 from notifications.models import Delivery
 from notifications.ready import Begun, Ready, begin_ready
 from notifications.retries import schedule_of
-from notifications.transports import AddressGone, Message, Transport, get_transports
+from notifications.transports import AddressGone, Message, Transport, delivering_transports
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
 from realtime.streams import Entry
@@ -83,7 +83,7 @@ class Bot:
         concurrency: int | None = None,
         database_outage: Outage | None = None,
     ) -> None:
-        self._transports = get_transports() if transports is None else transports
+        self._transports = delivering_transports() if transports is None else transports
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
         self._lanes = Lanes(self._transports, slots=slots, limits=_limits_of(settings, slots))

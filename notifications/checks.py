@@ -58,7 +58,13 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     except ImproperlyConfigured as error:
         hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
-    return [*_check_transports(values), *_check_base_url(values), *_check_names(values), *_check_hooks(values)]
+    return [
+        *_check_transports(values),
+        *_check_base_url(values),
+        *_check_delivery(values),
+        *_check_names(values),
+        *_check_hooks(values),
+    ]
 
 
 @register(_TAG)
@@ -142,6 +148,25 @@ def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
             f"Messages by {', '.join(named)} leave out links like /orders/7/: nobody knows the address of the site.",
             hint='Set NOTIFICATIONS["BASE_URL"] = "https://example.com", or use django.contrib.sites with a SITE_ID.',
             id="notifications.W003",
+        )
+
+
+def _check_delivery(values: NotificationsSettings) -> Iterator[CheckMessage]:
+    """In development nobody is reached by mistake (W004)."""
+    if not settings.DEBUG or values.delivery != "send":
+        return
+    named = []
+    for name in values.transports:
+        with contextlib.suppress(ImproperlyConfigured):
+            if load_transport(name).reaches_people:
+                named.append(name)
+    if named:
+        yield Warning(
+            f"DEBUG is on, and what is delivered by {', '.join(named)} reaches real people: on a copy of a production "
+            "database, everybody who has something waiting.",
+            hint='Set NOTIFICATIONS["DELIVERY"] to "console", "hold", or a list of addresses such as '
+            '["@example.com"]; or silence this if the database holds nobody else.',
+            id="notifications.W004",
         )
 
 

@@ -24,8 +24,9 @@ from django.utils import timezone
 from notifications import conf
 from notifications.claims import Claim, Handed, Job
 from notifications.clock import database_time
-from notifications.deliveries import UNFINISHED, claim_end, database, reopen, rows, skip
+from notifications.deliveries import UNFINISHED, claim_end, database, hold, reopen, rows, skip
 from notifications.handlers import StreamedNotification
+from notifications.holding import is_held
 from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
 from notifications.planning import Said, plan, quiet_until, said_of
@@ -172,12 +173,18 @@ def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | 
 
 
 def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
-    """Skip what is not to be sent any more. Says whether nothing is to be sent now, in the recipient's quiet hours."""
+    """
+    Skip what is not to be sent any more. Says whether nothing is to be sent now: DELIVERY holds it, or these are the
+    recipient's quiet hours.
+    """
     if found.replaced_at is not None:
         mine = _rows_for(found)
         skip(_due(mine) | mine.filter(state=State.PENDING), "replaced by a newer notification")
     elif found.read_at is not None or found.archived_at is not None:
         skip(_due(_rows_for(found)).filter(if_unread=True, digest=None), "read before it was due")
+    if is_held(found.recipient):
+        hold(_due(_parts_of(known) | _rows_for(found)))
+        return True
     until = quiet_until(found.recipient, find_kind(found.event.kind))
     if until is None:
         return False

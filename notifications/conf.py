@@ -7,7 +7,7 @@ Redis is: that is `REALTIME`, read by `realtime.conf`.
 
 import functools
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -85,6 +85,10 @@ class NotificationsSettings:
     delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
     delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
+    # What becomes of what is to be delivered: "send"; "hold", which keeps it until it is released; "console", which
+    # prints it in place of every transport; or the e-mail addresses, or "@example.com", of those who are sent to: what
+    # others would get is held.
+    delivery: Literal["send", "hold", "console"] | tuple[str, ...] = "send"
     # Where the site is, for links in mails, chats and pushes: "https://example.com". If it is empty, the current site
     # of django.contrib.sites counts, if that is installed.
     base_url: str = ""
@@ -99,6 +103,11 @@ class NotificationsSettings:
     digest_hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 8
 
     def __post_init__(self) -> None:
+        if wrong := [each for each in self.delivery if "@" not in each] if isinstance(self.delivery, tuple) else []:
+            raise ValueError(
+                f'NOTIFICATIONS["DELIVERY"] has {wrong[0]!r}: write "send", "hold", "console", or a list of addresses '
+                'as in ["alice@example.com", "@example.com"]'
+            )
         parts = urlsplit(self.base_url)
         has_more = bool(parts.path.strip("/") or parts.query or parts.fragment)
         if self.base_url and (parts.scheme not in ("http", "https") or not parts.hostname or has_more):

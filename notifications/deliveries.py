@@ -29,10 +29,12 @@ __all__ = [
     "claim_end",
     "database",
     "find_overdue",
+    "hold",
     "keep",
     "mark_queued",
     "record",
     "record_many",
+    "release",
     "reopen",
     "rows",
     "skip",
@@ -41,6 +43,8 @@ __all__ = [
 
 State = Delivery.State
 UNFINISHED = (State.PENDING, State.SENDING)
+# Nobody is sending it, and it may still be sent.
+WAITING = (State.PENDING, State.HELD)
 # What the sweep has put on the stream is put there again if nothing has come of it for so long.
 QUEUED_SECONDS = 60.0
 # Below the number of parameters that SQLite and PostgreSQL take.
@@ -146,9 +150,9 @@ def skip_replaced(notification_ids: Iterable[int]) -> int:
     """These were replaced by newer ones: what waits is not sent. Returns how many deliveries that are."""
     ids: list[int] = []
     for part in itertools.batched(notification_ids, _IDS_PER_QUERY):
-        ids += rows().filter(notification_id__in=part, state=State.PENDING).values_list("pk", flat=True)
+        ids += rows().filter(notification_id__in=part, state__in=WAITING).values_list("pk", flat=True)
     return sum(
-        skip(rows().filter(pk__in=part, state=State.PENDING), "replaced by a newer notification")
+        skip(rows().filter(pk__in=part, state__in=WAITING), "replaced by a newer notification")
         for part in itertools.batched(sorted(ids), _IDS_PER_QUERY)
     )
 
@@ -177,6 +181,29 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
             )
         )
     return count
+
+
+def hold(some: QuerySet[Delivery]) -> int:
+    """Keep these back, until `release`. Returns how many there are."""
+    return update_in_order(
+        some,
+        state=State.HELD,
+        due_at=None,
+        queued_at=None,
+        holder="",
+        answer='held back by NOTIFICATIONS["DELIVERY"]',
+    )
+
+
+def release(some: QuerySet[Delivery]) -> int:
+    """
+    Let those of these that are held go out.
+
+    Returns:
+        How many there were. The sweep puts them on the stream; what NOTIFICATIONS["DELIVERY"] says then holds for them.
+    """
+    held = some.using(database()).filter(state=State.HELD)
+    return update_in_order(held, state=State.PENDING, due_at=database_time(), queued_at=None, answer="")
 
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:

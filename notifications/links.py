@@ -14,6 +14,9 @@ from notifications.envelope import Envelope
 
 __all__ = ["base_url", "is_absolute", "with_absolute_url"]
 
+# What migrating the Sites framework writes for a site that nobody has named yet.
+PLACEHOLDER = "example.com"
+
 
 def base_url() -> str:
     """
@@ -27,10 +30,11 @@ def base_url() -> str:
     from django.contrib.sites.models import Site
 
     try:
-        return f"https://{Site.objects.get_current().domain}"
+        domain = Site.objects.get_current().domain
     except (ImproperlyConfigured, ObjectDoesNotExist):
         # There is no SITE_ID, or no such site.
         return ""
+    return "" if domain == PLACEHOLDER else f"https://{domain}"
 
 
 def is_absolute(url: str) -> bool:

@@ -48,8 +48,8 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
         What each portion deleted. Whoever stops asking stops it.
 
     Guarantees:
-        What is unfinished stays: deliveries that are pending or being sent, events in the outbox or waiting, and for
-        LOST_SECONDS what no bot has looked at (longer, and there is no bot).
+        What is unfinished stays: deliveries that are pending, held back or being sent, events in the outbox or waiting,
+        and for LOST_SECONDS what no bot has looked at (longer, and there is no bot).
     """
     database = router.db_for_write(Notification)
     last_id = 0
@@ -101,7 +101,8 @@ def _prune_events(before: datetime.datetime, database: str) -> Iterator[Pruned]:
 
 
 def _old(before: datetime.datetime, *, only_read: bool) -> QuerySet[Notification]:
-    unfinished = Delivery.objects.filter(notification=OuterRef("pk"), due_at__isnull=False)
+    is_unfinished = Q(due_at__isnull=False) | Q(state=Delivery.State.HELD)
+    unfinished = Delivery.objects.filter(is_unfinished, notification=OuterRef("pk"))
     rows = Notification.objects.using(router.db_for_write(Notification)).filter(
         ~Exists(unfinished), created_at__lt=before, event__published_at__isnull=False
     )

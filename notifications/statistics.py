@@ -9,9 +9,9 @@ Definitions, in notifications (one event for one recipient):
 - created: rows; published: those whose event is on the stream; relayed, seen, read: those with the time set;
 - failed: entries that the relay or the bot has given up on (their dead letters); one that both gave up on counts twice.
 
-In deliveries (one notification on one transport): sent, failed, skipped by their state; pending are those that wait and
-those in the hands of a bot. So created = sent + failed + skipped + pending, and what was given up stays counted when
-its dead letter is thrown away.
+In deliveries (one notification on one transport): sent, failed, skipped by their state; pending are those that wait,
+those that are held back, and those in the hands of a bot. So created = sent + failed + skipped + pending, and what was
+given up stays counted when its dead letter is thrown away.
 
 Waiting in the outbox are the events that are committed and not yet wholly on the stream; scheduled are those whose time
 has not come, which are in nobody's outbox yet.
@@ -49,11 +49,12 @@ __all__ = [
 
 HOURS = 24
 _STATE = Delivery.State
+_UNFINISHED = (_STATE.PENDING, _STATE.SENDING, _STATE.HELD)
 _BY_STATE = {
     "sent": Count("pk", filter=Q(state=_STATE.SENT)),
     "failed": Count("pk", filter=Q(state=_STATE.FAILED)),
     "skipped": Count("pk", filter=Q(state=_STATE.SKIPPED)),
-    "pending": Count("pk", filter=Q(state__in=(_STATE.PENDING, _STATE.SENDING))),
+    "pending": Count("pk", filter=Q(state__in=_UNFINISHED)),
 }
 
 
@@ -234,7 +235,7 @@ def read_deliveries() -> tuple[DeliveryCounts, ...]:
     found: dict[str, dict[str, int]] = {}
     for row in halves.order_by():
         counts = found.setdefault(row["transport"], {"sent": 0, "failed": 0, "skipped": 0, "pending": 0})
-        counts["pending" if row["state"] == _STATE.SENDING else row["state"]] += row["count"]
+        counts["pending" if row["state"] in _UNFINISHED else row["state"]] += row["count"]
     return tuple(DeliveryCounts(transport=transport, **found[transport]) for transport in sorted(found))
 
 

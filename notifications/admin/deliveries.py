@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications import deliveries
+from notifications import conf, deliveries
 from notifications.admin.dead_letters_view import dead_letters_view
 from notifications.admin.history import HistoryAdmin, summary_of, time_column, users_matching
 from notifications.admin.pages import AdminPage
@@ -34,6 +34,7 @@ BADGES = {
     Delivery.State.SENT: "published",
     Delivery.State.FAILED: "failed",
     Delivery.State.SKIPPED: "archived",
+    Delivery.State.HELD: "waiting",
 }
 # Failed deliveries that one action sends again at most, and of how many its record names the ids.
 RESEND_LIMIT = 1000
@@ -50,7 +51,7 @@ class DeliveryAdmin(HistoryAdmin):
     """
 
     is_deleted_alone = False
-    actions = ("resend",)
+    actions = ("resend", "release")
     list_display = ("recipient", "summary", "transport", "state_badge", "attempts", "said", "took", "created", "due")
     linked_lookups = ("digest__id__exact",)
     list_filter = ("state", TransportFilter, "created_at")
@@ -111,6 +112,26 @@ class DeliveryAdmin(HistoryAdmin):
         """Without the events' data, which no page here shows."""
         deliveries: QuerySet[Any] = super().get_queryset(request)
         return deliveries.defer("notification__event__data")
+
+    @admin.action(description="Release those that are held", permissions=["resend"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        """Let the held ones among those selected go out, up to 1,000, with all of their digests, and log that."""
+        held = queryset.filter(state=Delivery.State.HELD).order_by("pk")
+        chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
+        if not chosen:
+            self.message_user(request, "None of those selected is held.", messages.WARNING)
+            return
+        if conf.get_settings().delivery == "hold":
+            text = 'They would be held again at once: NOTIFICATIONS["DELIVERY"] is "hold". Change it first.'
+            self.message_user(request, text, messages.ERROR)
+            return
+        record = begin_record(request, CHANGE, "held deliveries", f"Began to release {len(chosen):,}.")
+        digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
+        count = deliveries.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
+        record.change_message = f"Released {count:,}."
+        record.save(update_fields=["change_message"])
+        what = "1 held delivery goes" if count == 1 else f"{count:,} held deliveries go"
+        self.message_user(request, f"{what} out within seconds, to whom DELIVERY lets be reached.", messages.SUCCESS)
 
     def matching(self, word: str) -> list[Q]:
         """The recipient, and the effect key."""

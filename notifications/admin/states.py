@@ -2,7 +2,7 @@
 How far an event or a notification has come: the state badge and the filter by it. Owns the words and their order.
 
 The words are those of the statistics (created, published, relayed, seen, read). Deliveries go by the names of their
-states (pending, sending, sent, failed, skipped). So all pages have one word for one thing.
+states (pending, sending, sent, failed, skipped, held). So all pages have one word for one thing.
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ class Delivery(models.Model):
     """One notification on one transport: the truth about whether it was sent."""
 
     class State(models.TextChoices):
-        """Of these, pending and sending are unfinished and have a `due_at`."""
+        """Of these, pending and sending are unfinished and have a `due_at`; what is held waits to be released."""
 
         # Waits until it is due: for its first attempt, or for the next one.
         PENDING = "pending", "pending"
@@ -55,6 +55,8 @@ class Delivery(models.Model):
         FAILED = "failed", "failed"
         # Not to be sent; its answer says why.
         SKIPPED = "skipped", "skipped"
+        # Held back by NOTIFICATIONS["DELIVERY"] until it is released.
+        HELD = "held", "held"
 
     # Found through the constraint below.
     notification = models.ForeignKey(Notification, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
@@ -64,7 +66,7 @@ class Delivery(models.Model):
     key = models.UUIDField(default=uuid.uuid4, editable=False)
     # Begun attempts, those of processes that died included.
     attempts = models.PositiveIntegerField(default=0)
-    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Finished: nothing.
+    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Held, finished: nothing.
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
     # Skipped if the notification has been read or put away by then.
     if_unread = models.BooleanField(default=False)

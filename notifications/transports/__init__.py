@@ -6,6 +6,15 @@ Owns the contract of a transport and which transports the project has. Does not 
 """
 
 from notifications.transports.base import Address, AddressGone, Message, Texts, Transport
-from notifications.transports.registry import get_transports, load_transports
+from notifications.transports.registry import delivering_transports, get_transports, load_transports
 
-__all__ = ["Address", "AddressGone", "Message", "Texts", "Transport", "get_transports", "load_transports"]
+__all__ = [
+    "Address",
+    "AddressGone",
+    "Message",
+    "Texts",
+    "Transport",
+    "delivering_transports",
+    "get_transports",
+    "load_transports",
+]

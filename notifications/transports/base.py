@@ -119,6 +119,11 @@ class Transport:
         self._threads = ThreadPoolExecutor(THREADS_LIMIT, thread_name_prefix=name)
 
     @property
+    def reaches_people(self) -> bool:
+        """Whether what it sends leaves this machine; a check warns of that in development."""
+        return True
+
+    @property
     def longest_call_seconds(self) -> float:
         """How long one `send_in_time` may take: beyond `timeout_seconds` where it is in a thread."""
         return max(self.timeout_seconds, conf.get_settings().delivery_claim_seconds * CLAIM_PART)

@@ -15,7 +15,10 @@ from django.utils.translation import gettext_lazy as _
 from notifications import conf
 from notifications.transports.base import Address, Message, Transport
 
-__all__ = ["ConsoleTransport", "SendMessage"]
+__all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage"]
+
+# Prints a line.
+PRINTS = "notifications.bot.send_message"
 
 # Takes the recipient's primary key and the text; what it raises is a failed attempt.
 type SendMessage = Callable[[Any, str], Awaitable[None]]
@@ -39,6 +42,11 @@ class ConsoleTransport(Transport):
         except ImportError as error:
             raise ImproperlyConfigured(f"SEND_MESSAGE cannot be imported: {error}") from error
 
+    @property
+    def reaches_people(self) -> bool:
+        """Not if it prints; what a function of the project's does, nobody knows."""
+        return self._send_message is not import_string(PRINTS)
+
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """Everybody is reached."""
         return [Address(key="console")]
@@ -47,3 +55,15 @@ class ConsoleTransport(Transport):
         """Call the function with what was said."""
         await self._send_message(message.recipient.pk, message.texts.body)
         return "called"
+
+
+class PrintingTransport(ConsoleTransport):
+    """What stands in for every transport where NOTIFICATIONS["DELIVERY"] is "console", whatever SEND_MESSAGE does."""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, send_message=PRINTS)
+
+    async def send(self, message: Message, address: Address) -> str:
+        """Print what it would have said."""
+        await self._send_message(message.recipient.pk, f"[{self.name}] {message.texts.body_with_link}")
+        return 'printed and not sent: NOTIFICATIONS["DELIVERY"] is "console"'

@@ -19,6 +19,8 @@ __all__ = ["EmailTransport"]
 
 # A mail server's codes from here on are final (RFC 5321, section 4.2.1), unless its words say otherwise.
 PERMANENT_CODES = 500
+# Django's backends that send nothing.
+LOCAL_BACKENDS = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
 
 
 class EmailTransport(Transport):
@@ -51,6 +53,16 @@ class EmailTransport(Transport):
         self._from_email = from_email
         self._mailer = mailer
         self._message_id_domain = message_id_domain
+
+    @property
+    def reaches_people(self) -> bool:
+        """Not with a backend of Django's that prints, keeps or drops."""
+        try:
+            backend = mailers[self._mailer or "default"]
+        except Exception:
+            # What is wrong with it, another check says.
+            return True
+        return type(backend).__module__ not in LOCAL_BACKENDS
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """The user's e-mail address, unless it is empty."""

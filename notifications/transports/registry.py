@@ -10,14 +10,22 @@ from django.utils.module_loading import import_string
 from notifications import conf
 from notifications.models import TRANSPORT_LIMIT
 from notifications.transports.base import Transport
+from notifications.transports.console import PrintingTransport
 
-__all__ = ["get_transports", "load_transport", "load_transports"]
+__all__ = ["delivering_transports", "get_transports", "load_transport", "load_transports"]
 
 
 @functools.cache
 def get_transports() -> dict[str, Transport]:
     """The transports of this process by name, in the order of the settings. Raises ImproperlyConfigured."""
     return load_transports()
+
+
+def delivering_transports() -> dict[str, Transport]:
+    """What the bot calls: `get_transports`, or what prints in their place. Raises ImproperlyConfigured."""
+    if conf.get_settings().delivery == "console":
+        return {name: PrintingTransport(name=name) for name in conf.get_settings().transports}
+    return get_transports()
 
 
 def load_transports() -> dict[str, Transport]:

@@ -1,23 +1,28 @@
 """Links in what leaves the site: absolute, by a setting or by the Sites framework."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
-from django.db import connection
 
 from notifications import kinds, services
 from notifications.bot import Bot
 from notifications.kinds import render, render_digest
-from notifications.links import base_url, with_absolute_url
+from notifications.links import with_absolute_url
 from notifications.models import Destination
 from notifications.transports import Address, Message, Transport
 from notifications.transports.apprise import AppriseTransport
 from notifications.transports.email import EmailTransport
 from notifications.transports.webhook import WebhookTransport
+from project.settings import BASE_DIR
 from realtime.keys import Keys
 from tests.messages import envelope
 from tests.receivers import http_receiver, mail_receiver
@@ -29,6 +34,19 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CONSOLE = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
 EMAIL = {"BACKEND": "notifications.transports.email.EmailTransport"}
 LINK = "https://shop.example/invoices/7/"
+
+# What a process with the Sites framework says.
+SITES = """
+import json, django
+django.setup()
+from django.core.checks import run_checks
+from django.core.management import call_command
+from notifications.links import base_url
+call_command("migrate", verbosity=0)
+from django.contrib.sites.models import Site
+Site.objects.update_or_create(pk=1, defaults={"domain": "shop.example"})
+print(json.dumps([base_url(), [message.id for message in run_checks(tags=["notifications"])]]))
+"""
 
 
 class Recording(Transport):
@@ -98,28 +116,24 @@ def test_only_a_path_is_completed(settings: Any, base: str, url: str, absolute: 
     assert with_absolute_url(envelope(url=url)).url == absolute
 
 
-def test_the_sites_framework_knows_it_too(settings: Any) -> None:
-    """The setting counts first; a project that has the framework and no site has no address."""
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.sites"]
-    from django.contrib.sites.models import Site
-
-    settings.NOTIFICATIONS = {"TRANSPORTS": {"email": EMAIL}, "DEFAULT_TRANSPORTS": ["email"]}
-    assert base_url() == ""
-    assert [message.id for message in run_checks(tags=["notifications"])] == ["notifications.W003"]
-    settings.SITE_ID = 1
-    assert run_checks(tags=["notifications"]) == []
-    with connection.schema_editor() as editor:
-        editor.create_model(Site)
-    try:
-        assert base_url() == ""
-        Site.objects.create(pk=1, domain="shop.example", name="Shop")
-        assert base_url() == "https://shop.example"
-        settings.NOTIFICATIONS = {"BASE_URL": "https://given.example"}
-        assert base_url() == "https://given.example"
-    finally:
-        Site.objects.clear_cache()
-        with connection.schema_editor() as editor:
-            editor.delete_model(Site)
+@pytest.mark.parametrize(
+    ("given", "base", "warnings"),
+    [
+        ({}, "", ["notifications.W003"]),
+        ({"GIVEN_SITE_ID": "1"}, "https://shop.example", []),
+        ({"GIVEN_SITE_ID": "9"}, "", []),
+        ({"GIVEN_SITE_ID": "1", "GIVEN_BASE_URL": "http://given.example"}, "http://given.example", []),
+    ],
+)
+def test_the_sites_framework_knows_it_too(
+    given: dict[str, str], base: str, warnings: list[str], tmp_path: Path
+) -> None:
+    """The setting counts first; a project that has the framework and has named no site has no address."""
+    environment = {**os.environ, **given, "DJANGO_SETTINGS_MODULE": "tests.sites_settings", "VAR_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SITES]
+    done = subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [base, warnings]
 
 
 def test_a_transport_that_shows_links_needs_the_address(settings: Any) -> None:

@@ -1,0 +1,21 @@
+"""
+Whom transports may reach at all: NOTIFICATIONS["DELIVERY"].
+
+Owns the decision. Does not own holding a delivery back nor releasing it (deliveries), nor printing it (transports).
+"""
+
+from typing import Any
+
+from notifications import conf
+
+__all__ = ["is_held"]
+
+
+def is_held(recipient: Any) -> bool:
+    """Whether what a user would get by any transport is held back: all is, or who is not on the list."""
+    delivery = conf.get_settings().delivery
+    if isinstance(delivery, str):
+        return delivery == "hold"
+    email = (getattr(recipient, recipient.get_email_field_name(), "") or "").casefold()
+    allowed = [each.casefold() for each in delivery]
+    return not any(email.endswith(each) if each.startswith("@") else email == each for each in allowed)

@@ -1,0 +1,45 @@
+"""`manage.py release_deliveries`: lets deliveries go out that NOTIFICATIONS["DELIVERY"] held back."""
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from notifications import conf, deliveries
+from notifications.management.errors import setup_errors
+from notifications.models import Delivery
+from realtime.management.streams import HelpFormatter
+
+
+class Command(BaseCommand):
+    """Prints how many were released; exits with 1 while everything is held."""
+
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+    help = """\
+Lets deliveries go out that NOTIFICATIONS["DELIVERY"] held back ("hold", or a list of people).
+
+Change DELIVERY first: what it says when a delivery is sent, counts. What was read or replaced
+meanwhile is skipped where it would have been. A bot sends them within seconds."""
+    epilog = """\
+examples:
+  manage.py release_deliveries
+  manage.py release_deliveries --transport email
+"""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=HelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--transport", metavar="NAME", help="only those on this transport")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
+
+    @setup_errors()
+    def handle(self, *args: Any, **options: Any) -> None:
+        if conf.get_settings().delivery == "hold":
+            raise CommandError('NOTIFICATIONS["DELIVERY"] is "hold": they would be held again. Change it first.')
+        held = Delivery.objects.filter(state=Delivery.State.HELD)
+        transport = options["transport"]
+        if transport is not None:
+            held = held.filter(transport=transport)
+        count = deliveries.release(held)
+        self.stdout.write(json.dumps({"released_count": count}) if options["as_json"] else f"{count} released")
