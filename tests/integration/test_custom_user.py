@@ -1,9 +1,6 @@
 """The two apps in another project, whose users have a key of another type."""
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,29 +9,9 @@ import pytest
 import redis
 
 from realtime.keys import Keys
+from tests.custom_user.running import reported, run
 from tests.domain import entries_on_stream
 from tests.redis_server import RedisServer
-
-
-def run(*arguments: str, model: str, url: str, keys: Keys, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a Python program as a process of the project tests/custom_user."""
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.custom_user.settings",
-        "USER_MODEL": f"custom_user.{model}",
-        "DATABASE_FILE": str(directory / "db.sqlite3"),
-        "REDIS_URL": url,
-        "KEY_PREFIX": keys.prefix,
-    }
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def reported(program: str, *arguments: str, **where: Any) -> Any:
-    """What a program of tests/custom_user prints."""
-    done = run("-m", f"tests.custom_user.{program}", *arguments, **where)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("model", ["UuidUser", "TextUser"])

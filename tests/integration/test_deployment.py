@@ -5,17 +5,19 @@ import contextlib
 import re
 import shlex
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from django.core.management import get_commands, load_command_class
 
-from project import health
+from project import embedded, health
 from realtime.keys import Keys
 from tests.redis_server import RedisServer
 from tests.streams import GROUP, STREAM, Recorder, append, worker_process, working
@@ -81,9 +83,39 @@ def test_redis_keeps_its_data_and_evicts_nothing() -> None:
 
 def test_secrets_come_from_the_environment_only() -> None:
     """Whatever must differ from site to site is asked for, and no value for it is in the files."""
-    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "POSTGRES_PASSWORD", "TLS_DIR"):
+    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "TLS_DIR"):
         assert f"${{{name}:?" in COMPOSE
         assert not re.search(rf"\${{{name}(:-|}})", COMPOSE)
+
+
+def test_redis_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
+    """Started as compose starts it: the URL that the site's processes are given is let in, and nobody else."""
+    text = re.sub(r"\$\{REDIS_PASSWORD:\?[^}]*\}", "hush", COMPOSE)
+    found = re.search(r"command: >-\n +redis-server (.*)\n +(.*)\n", text)
+    assert found is not None
+    path = tmp_path / "r.sock"
+    arguments = [
+        *shlex.split(f"{found[1]} {found[2]}"),
+        "--port",
+        "0",
+        "--unixsocket",
+        str(path),
+        "--dir",
+        str(tmp_path),
+    ]
+    (url,) = re.findall(r"REDIS_URL: (\S+)", text)
+    password = urlsplit(url).password
+    process = subprocess.Popen([str(embedded.binary()), *arguments], stdout=subprocess.DEVNULL)
+    try:
+        wait_until_sync(path.exists, seconds=30)
+        with redis.Redis(unix_socket_path=str(path)) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.publish("notification", "{}")
+        with redis.Redis(unix_socket_path=str(path), password=password) as site:
+            assert site.publish("notification", "{}") == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert f"REDISCLI_AUTH: {password}" in text
 
 
 def test_only_the_proxy_is_reached_from_outside() -> None:

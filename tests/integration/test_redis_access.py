@@ -1,0 +1,116 @@
+"""A Redis user that may do what the page on Redis keys says, and nothing else: the whole site works as that user."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.keys import Keys
+from tests.custom_user.running import reported
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.database_independent
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/redis-keys.md").read_text()
+# The password in the page's line.
+PASSWORD = "a-long-random-password"
+PREFIX = "shop:"
+LUA = Path(__file__).resolve().parents[2] / "realtime/lua"
+
+
+def line() -> list[str]:
+    """The words of the page's one ACL line."""
+    (found,) = re.findall(r"^ACL (SETUSER .*)$", PAGE, re.MULTILINE)
+    return str(found).split()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: RedisServer) -> Iterator[redis.Redis]:
+    """Who may do everything; the site's user is there."""
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", *line())
+        yield admin
+
+
+def url_of(server: RedisServer, database: int = 0) -> str:
+    """As the site's settings have it."""
+    return f"{server.url.replace('unix://', f'unix://shop:{PASSWORD}@')}?db={database}"
+
+
+def refused(admin: redis.Redis) -> set[str]:
+    """What the site's user was not let do, but for saying which library it is."""
+    denied = {f"{entry['reason']} {entry['object']}" for entry in admin.acl_log()}
+    return denied - {"command client|setinfo"}
+
+
+@pytest.mark.parametrize("database", [0, 3])
+def test_a_site_lives_with_the_documented_access(
+    server: RedisServer, admin: redis.Redis, tmp_path: Path, database: int
+) -> None:
+    """notify() and other programs, relay, bot, ingress, sockets."""
+    where: Any = {"url": url_of(server, database), "keys": Keys(PREFIX), "directory": tmp_path}
+    report = reported("live_site", json.dumps(["alice@example.com", "bob"]), model="EmailUser", **where)
+    assert [len(each["heard"]) for each in report.values()] == [2, 2]
+    assert [len(each["sent"]) for each in report.values()] == [2, 2]
+    assert refused(admin) == set()
+
+
+@pytest.mark.parametrize("database", [0, 3])
+def test_a_site_is_operated_with_the_documented_access(
+    server: RedisServer, admin: redis.Redis, tmp_path: Path, database: int
+) -> None:
+    """Live topics, groups, named channels, dead letters, health and commands."""
+    where: Any = {"url": url_of(server, database), "keys": Keys(PREFIX), "directory": tmp_path}
+    report = reported("operate", model="EmailUser", **where)
+    assert refused(admin) == set()
+    assert report["heard"] == ["missed", "live"]
+    assert report["received"] == ["realtime.message", "realtime.message", "a.message", "to.one"]
+    assert report["worker"] == "to.worker"
+    assert report["left"] == 0
+
+
+def test_scripts_use_commands_that_are_allowed(admin: redis.Redis) -> None:
+    """Also in the ways that no test above has gone."""
+    commands = {name for path in LUA.rglob("*.lua") for name in re.findall(r"call\('([A-Z]+)'", path.read_text())}
+    assert len(commands) > 20
+    allowed = {word[1:] for word in line() if word.startswith("+")}
+    for category in [name for name in allowed if name.startswith("@")]:
+        allowed |= {name.partition("|")[0] for name in admin.acl_cat(category[1:])}
+    assert {name.lower() for name in commands} <= allowed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("GET", "forum:secret"),
+        ("XADD", "notifications", "*", "a", "b"),
+        ("PUBLISH", "forum:notification", "x"),
+        ("PUBLISH", "notification", "x"),
+        ("SUBSCRIBE", "asgi__group__user.1"),
+        ("PSUBSCRIBE", "*"),
+        ("EVAL", "return redis.call('GET', 'forum:secret')", "0"),
+        ("KEYS", "*"),
+        ("FLUSHALL",),
+        ("CONFIG", "GET", "*"),
+        ("PUBSUB", "CHANNELS"),
+        ("ACL", "LIST"),
+        ("SCRIPT", "FLUSH"),
+    ],
+)
+def test_nothing_else_is_allowed(server: RedisServer, admin: redis.Redis, words: tuple[str, ...]) -> None:
+    """Neither another site's names nor what is for administrators."""
+    admin.set("forum:secret", "x")
+    with redis.Redis.from_url(url_of(server)) as site:
+        assert site.set("shop:own", "x", ex=60)
+        with pytest.raises(redis.ResponseError, match=r"(?i)permission|ACL failure"):
+            site.execute_command(*words)
