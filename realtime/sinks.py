@@ -22,8 +22,9 @@ __all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of",
 
 logger = logging.getLogger(__name__)
 
-# No frame of several objects is larger than this: a client's own limit is often 1 MiB.
-FRAME_BYTES = 262_144
+# No frame of several objects is larger than this: clients have limits of their own, and Daphne has one for what it
+# sends (docs/how-to/run-in-production.md). Only a single publication of the largest size makes a larger frame.
+FRAME_BYTES = 65_536
 
 
 class Frame:
@@ -258,7 +259,11 @@ class AsgiSink(Sink):
             logger.debug("a socket takes nothing any more", exc_info=True)
             self._give_up()
             if await self._close_deaf():
-                logger.warning("the server would not send a frame, and the connection was closed: %s", error)
+                logger.warning(
+                    "the server would not send a frame, and the connection was closed: %s "
+                    "(Daphne needs --websocket-max-message-size 131072)",
+                    error,
+                )
         except Exception:
             logger.exception("a server's send() failed")
             self._give_up()

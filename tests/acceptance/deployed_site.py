@@ -26,9 +26,9 @@ import redis
 
 from realtime.history import HistoryPolicy, Outgoing
 from realtime.layer import RedisChannelLayer
-from realtime.protocol import FRAME_LIMIT_BYTES
 from realtime.publications import Position
 from tests.acceptance.site import free_port
+from tests.howto import commands_of
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until_sync
 
@@ -42,19 +42,27 @@ DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
 NOTIFIER = "notifier"
-# How each web server is started: as the project does it, and as the others' own documentation has it.
+PRODUCTION = commands_of("how-to/run-in-production.md")
+
+
+def _documented(comment: str) -> list[str]:
+    """A command of the documentation, for this project's application; what comes after it counts where both say it."""
+    (line,) = PRODUCTION[comment]
+    return ["-m", *line.replace("mysite.", "project.").split()]
+
+
+# How each web server is started: as the project does it, and as its documentation has it for others. Clients that have
+# gone are noticed sooner than there.
 SERVERS = {
     "signalbox": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
     "uvicorn": [
-        *["-m", "uvicorn", "--ws", "websockets-sansio", f"--host={HOST}", "--port={port}", "--log-level=warning"],
-        *[f"--ws-max-size={FRAME_LIMIT_BYTES}", "--ws-per-message-deflate=false"],
-        *["--ws-ping-interval=2", "--ws-ping-timeout=2", f"--timeout-graceful-shutdown={DRAIN_SECONDS}"],
-        "project.asgi:application",
+        *_documented("plain uvicorn"),
+        *[f"--host={HOST}", "--port={port}", "--log-level=warning", f"--timeout-graceful-shutdown={DRAIN_SECONDS}"],
+        *["--ws-ping-interval=2", "--ws-ping-timeout=2"],
     ],
     "daphne": [
-        *["-m", "daphne", "--bind", HOST, "--port", "{port}"],
-        *["--ping-interval", "2", "--ping-timeout", "2"],
-        "project.asgi:application",
+        *_documented("Daphne"),
+        *["--bind", HOST, "--port", "{port}", "--ping-interval", "2", "--ping-timeout", "2"],
     ],
 }
 # A web server that has cleaned up may end by the signal itself, so that its supervisor sees what ended it.

@@ -1,11 +1,13 @@
 """Coming back, on real web servers with a real Redis that dies: nothing is lost or doubled without being told."""
 
 import asyncio
+import json
 import random
 from contextlib import AsyncExitStack
 
 import pytest
 
+from realtime.publisher import DATA_LIMIT_BYTES
 from tests.acceptance.deployed_site import BOT, WEB, DeployedSite
 from tests.acceptance.listeners import Follower, Listener
 
@@ -44,6 +46,27 @@ async def test_clients_that_are_cut_again_and_again_hear_everything_once(
             assert follower.heard == [(start.epoch, start.offset + number) for number in range(1, 241)]
             assert follower.told_count == 0
             assert follower.connection_count > 5
+
+
+@pytest.mark.database_independent
+@pytest.mark.parametrize(
+    "data",
+    [[b'"%s"' % (b"x" * 4_000)] * 30, [b'"%s"' % (b"x" * (DATA_LIMIT_BYTES - 2))] * 3],
+    ids=["thirty of 4 KB", "three of the largest size"],
+)
+async def test_whatever_was_missed_can_be_sent(site: DeployedSite, sessions: dict[int, str], data: list[bytes]) -> None:
+    """In frames that every server sends with the limits that are documented for it, in one go and one by one."""
+    user, session = next(iter(sessions.items()))
+    topic = f"user.{user}"
+    before = site.publish(topic, b'"last seen"')
+    site.publish(topic, *data)
+    path = f"/ws/?offset={before.offset}&epoch={before.epoch}"
+    async with Listener(site, session, path=path) as listener:
+        assert listener.subscribed["recovered"] is True
+        for each in data:
+            assert json.dumps((await listener.object())["data"]).encode() == each
+        site.publish(topic, data[0])
+        assert json.dumps((await listener.object())["data"]).encode() == data[0]
 
 
 @pytest.mark.database_independent
