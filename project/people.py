@@ -5,11 +5,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from notifications.admin import CountedDeletion
 from notifications.admin.history import BoundedPaginator
+from notifications.admin.looks import ModelAdmin
 from realtime.admin import disconnect_users
 
 __all__ = ["GroupAdmin", "UserAdmin"]

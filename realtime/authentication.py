@@ -88,20 +88,33 @@ async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
     """
     Whom sessions belong to now, in their order: AnonymousUser where one has ended; None where one cannot be read.
 
-    They are looked up as those of new connections are, and together with them. Raises what the database raises.
+    They are looked up in the thread that looks up those of new connections. Raises what the database raises.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     # Each once: a browser without shared connections has one a tab.
-    unique = list(dict.fromkeys(session_keys))
-    desk = _Desk.of_loop()
-    found = await asyncio.gather(*(desk.user_of(store(key)) for key in unique), return_exceptions=True)
-    users = dict(zip(unique, found, strict=True))
-    for error in found:
-        if isinstance(error, AWAY):
-            raise error
-        if isinstance(error, BaseException):
-            logger.warning("a session cannot be read; its connections stay for now", exc_info=error)
-    return [None if isinstance(user := users[key], BaseException) else user for key in session_keys]
+    sessions = {key: store(key) for key in session_keys}
+    if store.load is SessionBase.load:
+        for session in sessions.values():
+            await session._aget_session()
+    await _close_old_connections()
+    try:
+        users = dict(zip(sessions, await _users_or_none(list(sessions.values())), strict=True))
+    finally:
+        await _close_old_connections()
+    return [users[key] for key in session_keys]
+
+
+async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
+    try:
+        return await sync_to_async(users_of)(sessions)
+    except AWAY:
+        raise
+    except Exception:
+        if len(sessions) == 1:
+            logger.warning("a session cannot be read; its connections stay for now", exc_info=True)
+            return [None]
+        # One of them is at fault; the others are not to suffer for it.
+        return [user for each in sessions for user in await _users_or_none([each])]
 
 
 async def fresh_users(users: Sequence[Any]) -> list[Any]:

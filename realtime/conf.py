@@ -69,7 +69,7 @@ class RealtimeSettings:
     history_size: Annotated[int, msgspec.Meta(ge=0)] = 100
     history_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     # How often it is looked at anew whether each open connection still has its session, account and topics.
-    recheck_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    recheck_seconds: Annotated[float, msgspec.Meta(gt=0)] = 45.0
     # The longest life of a connection, less a random part of up to a quarter; its client comes back at once.
     connection_age_seconds: Annotated[float, msgspec.Meta(gt=0)] = 21_600.0
     # Called as function(user_id, ids) in a thread when a client says what its user has read; a dotted path.

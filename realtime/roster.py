@@ -24,6 +24,7 @@ from realtime.close_codes import CloseCode
 from realtime.hub import Hub
 from realtime.layer import RedisChannelLayer
 from realtime.outage import Outage
+from realtime.permissions import PermissionRecheck, TopicHearer
 from realtime.subscriptions import Attachment
 
 __all__ = ["Resident", "Roster"]
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Connections looked up together, by two queries with Django's own session and auth backends.
 BATCH_SIZE = 100
-# Users whose topic permissions are asked for at a time.
-PERMISSIONS_AT_A_TIME = 16
+# Parts of a round. Each user belongs to one, so that a round lies between two looks, whoever comes and goes.
+SLOT_COUNT = 15
 # What is to be looked at now waits this long for more of its kind.
 GATHER_SECONDS = 0.1
 # An order is remembered for so long: it may be about a session that is just being looked up for a new connection.
@@ -48,10 +49,9 @@ _decode = msgspec.json.Decoder(Order).decode
 _database_observer = Outage("the database for the recheck of connections").observer()
 
 
-class Resident(Protocol):
+class Resident(TopicHearer, Protocol):
     """One open connection; `sessions.ClientSession`."""
 
-    user: Any
     # The key of the session that let it in; None where it was something else.
     session_key: str | None
     # When it is too old, by the event loop's clock.
@@ -67,12 +67,6 @@ class Resident(Protocol):
     def refresh(self, user: Any) -> None:
         """Take the account as it is now; what its permissions were does not count any more."""
 
-    def rechecked_topics(self) -> list[str]:
-        """The topics that it hears and that a user can lose."""
-
-    async def recheck(self, topic: str) -> None:
-        """Ask for the permission of a topic again; without it, hear the topic no more. Raises nothing."""
-
 
 class Roster:
     """
@@ -83,35 +77,35 @@ class Roster:
         recheck_seconds: The length of a round.
 
     Guarantees:
-        A connection that is added is looked at within two rounds, and at least once in each later one; before all
-        others, if an order about its user came while it was being let in, or may have been missed.
+        Each connection is looked at once in a round, the first time within one; and before all others, if an order
+        about its user came while it was being let in, or may have been missed.
     """
 
     def __init__(self, layer: RedisChannelLayer, *, recheck_seconds: float) -> None:
         self.hub: Hub = layer.hub
         self._layer, self._recheck_seconds = layer, recheck_seconds
         self._now = asyncio.get_running_loop().time
-        # By the user's primary key; no user is without a connection.
-        self._of_user: dict[Any, tuple[Resident, ...]] = {}
+        # The connections by the user's primary key, in slots by its hash; no user is without one.
+        self._slots: list[dict[Any, tuple[Resident, ...]]] = [{} for _ in range(SLOT_COUNT)]
         # Hears the orders; None while nobody is connected.
         self._attachment: Attachment | None = None
         # Users of whom an order has come lately, oldest first, and when.
         self._ordered_at: dict[Any, float] = {}
-        # To be looked up before all others, and users whose topic permissions are to be asked for.
+        # To be looked up before all others.
         self._urgent: dict[Resident, None] = {}
         self._urgent_came = asyncio.Event()
-        self._doubtful: dict[Any, None] = {}
-        self._doubtful_came = asyncio.Event()
+        # Apart from the rest, which a slow permission must not hold up.
+        self._permissions = PermissionRecheck(self._of_user)
         self._tasks: list[asyncio.Task[None]] = []
 
     def count_of(self, user_id: Any) -> int:
         """How many connections a user has here."""
-        return len(self._of_user.get(user_id, ()))
+        return len(self._of_user(user_id))
 
     def add(self, resident: Resident) -> None:
         """A connection was let in. `listening` has to be awaited before it is told anything."""
         user_id = resident.user.pk
-        self._of_user[user_id] = (*self._of_user.get(user_id, ()), resident)
+        self._slot(user_id)[user_id] = (*self._of_user(user_id), resident)
         if not self._tasks:
             self._start()
         is_deaf = self._attachment is None or not self._attachment.is_live
@@ -121,12 +115,12 @@ class Roster:
     def remove(self, resident: Resident) -> None:
         """It has ended. Idempotent."""
         user_id = resident.user.pk
-        left = tuple(each for each in self._of_user.get(user_id, ()) if each is not resident)
+        left = tuple(each for each in self._of_user(user_id) if each is not resident)
         if left:
-            self._of_user[user_id] = left
+            self._slot(user_id)[user_id] = left
             return
-        self._of_user.pop(user_id, None)
-        if not self._of_user:
+        self._slot(user_id).pop(user_id, None)
+        if not any(self._slots):
             self._stop()
 
     async def listening(self) -> None:
@@ -134,11 +128,20 @@ class Roster:
         if self._attachment is not None:
             await self._attachment.ready()
 
+    def _slot(self, user_id: Any) -> dict[Any, tuple[Resident, ...]]:
+        return self._slots[hash(user_id) % SLOT_COUNT]
+
+    def _of_user(self, user_id: Any) -> tuple[Resident, ...]:
+        return self._slot(user_id).get(user_id, ())
+
+    def _residents(self) -> Iterator[Resident]:
+        return (each for slot in self._slots for residents in slot.values() for each in residents)
+
     def _start(self) -> None:
         self._attachment = self._layer.attach(access.CHANNEL, on_payloads=self._take, on_gap=self._missed_orders)
         self._tasks = [
             asyncio.create_task(self._run(), name="realtime recheck"),
-            asyncio.create_task(self._run_permissions(), name="realtime permissions"),
+            asyncio.create_task(self._permissions.run(), name="realtime permissions"),
         ]
 
     def _stop(self) -> None:
@@ -149,13 +152,12 @@ class Roster:
             task.cancel()
         self._tasks = []
         self._urgent.clear()
-        self._doubtful.clear()
 
     # Orders -----------------------------------------------------------------------------------------------------------
 
     def _missed_orders(self) -> None:
         """Redis was lost and is back: whatever was ordered meanwhile, everybody is looked at."""
-        self._hurry(itertools.chain.from_iterable(self._of_user.values()))
+        self._hurry(self._residents())
 
     def _take(self, payloads: list[bytes]) -> None:
         for payload in payloads:
@@ -174,7 +176,7 @@ class Roster:
                 self._hurry(each for each in self._residents() if each.rechecked_topics())
             return
         self._remember(user_id)
-        for resident in self._of_user.get(user_id, ()):
+        for resident in self._of_user(user_id):
             self._apply(order, resident)
 
     def _apply(self, order: Order, resident: Resident) -> None:
@@ -208,26 +210,25 @@ class Roster:
         if self._urgent:
             self._urgent_came.set()
 
-    def _residents(self) -> Iterator[Resident]:
-        return itertools.chain.from_iterable(self._of_user.values())
-
     # The recheck ------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        due_at = self._now()
         # Ended by its own hand, it is cancelled only where it waits.
-        while self._of_user:
-            users = list(self._of_user)
-            pause_seconds = self._recheck_seconds / (len(users) // BATCH_SIZE + 1)
-            for batch in itertools.batched(users, BATCH_SIZE):
-                await self._pause(pause_seconds)
-                await self._look_up([each for user_id in batch for each in self._of_user.get(user_id, ())])
+        while any(self._slots):
+            for slot in self._slots:
+                batches = list(itertools.batched(slot, BATCH_SIZE)) or [()]
+                for batch in batches:
+                    # What was late before does not make it hurry.
+                    due_at = max(due_at + self._recheck_seconds / SLOT_COUNT / len(batches), self._now())
+                    await self._wait_until(due_at)
+                    await self._look_up([each for user_id in batch for each in self._of_user(user_id)])
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait_until(self, due_at: float) -> None:
         """Wait for the next batch, and look meanwhile at those who cannot wait."""
-        until = self._now() + seconds
-        while (left := until - self._now()) > 0:
+        while True:
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout_at(due_at):
                     await self._urgent_came.wait()
             except TimeoutError:
                 return
@@ -238,6 +239,8 @@ class Roster:
                 await self._look_up(batch)
 
     async def _look_up(self, residents: Sequence[Resident]) -> None:
+        if not residents:
+            return
         try:
             now = self._now()
             for resident in residents:
@@ -271,24 +274,7 @@ class Roster:
             else:
                 resident.refresh(user)
                 if resident.rechecked_topics():
-                    self._doubtful[user.pk] = None
-                    self._doubtful_came.set()
-
-    async def _run_permissions(self) -> None:
-        """Apart from the rest, which a slow permission must not hold up."""
-        while True:
-            await self._doubtful_came.wait()
-            self._doubtful_came.clear()
-            while self._doubtful:
-                batch = list(itertools.islice(self._doubtful, PERMISSIONS_AT_A_TIME))
-                for user_id in batch:
-                    del self._doubtful[user_id]
-                await asyncio.gather(*map(self._ask_permissions, batch))
-
-    async def _ask_permissions(self, user_id: Any) -> None:
-        for resident in self._of_user.get(user_id, ()):
-            for topic in resident.rechecked_topics():
-                await resident.recheck(topic)
+                    self._permissions.add(user.pk)
 
 
 def _has_hash(user: Any, *, among: Iterable[str]) -> bool:

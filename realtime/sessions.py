@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from realtime import authentication, protocol, topics
+from realtime import protocol, topics
 from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
 from realtime.exceptions import FrameRefused, SubscriptionClosed
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 # Joining a topic that takes longer than this is taken for a lost Redis.
 JOIN_TIMEOUT_SECONDS = 5.0
-# A permission that is not decided by then is refused for now.
-PERMISSION_TIMEOUT_SECONDS = 10.0
 # So many objects that make no sense may come at once, and so many a second in the long run; more end a connection: who
 # misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
 RUBBISH_LIMIT = 16
@@ -238,28 +236,8 @@ class ClientSession:
             return []
         return [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
 
-    async def recheck(self, topic: str) -> None:
-        """
-        Ask again whether the user may hear a topic. If not, or if the hook fails, it is heard no more, and the client
-        is told; where only the database is away, or the answer is late, it goes on for now.
-        """
-        match = topics.resolve(topic)
-        if match is None:
-            return
-        try:
-            async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
-                if await topics.may_subscribe(match, self.user):
-                    return
-        except (*authentication.AWAY, TimeoutError):
-            logger.warning("whether user %s may still hear %s could not be asked", self.user.pk, topic, exc_info=True)
-            return
-        except Exception:
-            logger.exception("whether user %s may still hear %s could not be decided", self.user.pk, topic)
-            self._revoke(topic, "failed", "it could not be decided whether this user may hear the topic")
-        else:
-            self._revoke(topic, "forbidden", "this user may not hear the topic any more")
-
-    def _revoke(self, topic: str, code: str, detail: str) -> None:
+    def revoke(self, topic: str, code: str, detail: str) -> None:
+        """Hear a topic no more, and tell the client why: `code` is one of an error. Nothing if it is not heard."""
         if self._forget(topic):
             _counters.revoked_count += 1
             self._write(protocol.unsubscribed(topic, code=code, detail=detail))
@@ -337,7 +315,7 @@ class ClientSession:
         permitted = self._permitted = self._permitted if self._permitted is not None else {}
         if topic not in permitted:
             try:
-                async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
+                async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
                     permitted[topic] = await topics.may_subscribe(match, self.user)
             except Exception:
                 logger.exception("whether user %s may hear %s could not be decided", self.user.pk, topic)

@@ -5,10 +5,12 @@ Owns the registry: each app's `topics.py` declares `Topic` subclasses, and they 
 `admin.py`. Does not own subscriptions (hub) nor publishing (publisher).
 """
 
+import asyncio
 import functools
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, ClassVar
@@ -21,7 +23,14 @@ from django.urls.converters import get_converters
 from realtime.conf import get_settings
 from realtime.history import HistoryPolicy
 
-__all__ = ["Topic", "TopicMatch", "history_of", "may_subscribe", "resolve", "user_topic"]
+__all__ = ["Topic", "TopicMatch", "history_of", "may_subscribe", "may_subscribe_all", "resolve", "user_topic"]
+
+# A permission that is not decided by then is refused for now.
+PERMISSION_TIMEOUT_SECONDS = 10.0
+# Hooks that are asked at a time, or by one thread in turn; and threads that do so at a time.
+PERMISSIONS_AT_A_TIME = 16
+PERMISSION_THREADS = 4
+
 
 # A topic is a channel-layer group, and Channels takes no other names.
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,99}")
@@ -171,6 +180,54 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     answer = await database_sync_to_async(hook, thread_sensitive=False)(user, **match.parameters)
     # A sync function around an async one gives a coroutine, which would count as a yes.
     return bool(await answer if isawaitable(answer) else answer)
+
+
+async def may_subscribe_all(questions: Sequence[tuple[TopicMatch, AbstractBaseUser]]) -> list[bool | Exception]:
+    """
+    Ask many at once; the answers are in their order. What a hook raises is its answer.
+
+    Sync hooks share threads and database connections, which cost more than most answers.
+    """
+    answers: list[bool | Exception] = [False] * len(questions)
+
+    async def ask(index: int) -> None:
+        try:
+            async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
+                answers[index] = await may_subscribe(*questions[index])
+        except Exception as error:
+            answers[index] = error
+
+    async def ask_in_thread(indexes: Sequence[int]) -> None:
+        try:
+            async with asyncio.timeout(PERMISSION_TIMEOUT_SECONDS):
+                found = await database_sync_to_async(_ask_in_turn, thread_sensitive=False)(
+                    [questions[index] for index in indexes]
+                )
+                for index, answer in zip(indexes, found, strict=True):
+                    answers[index] = bool(await answer) if isawaitable(answer) else answer
+        except Exception:
+            # One of them is slow, or fails in a way of its own: the others are not to suffer for it.
+            await asyncio.gather(*map(ask, indexes))
+
+    by_kind: dict[bool, list[int]] = {True: [], False: []}
+    for index, (match, _) in enumerate(questions):
+        by_kind[iscoroutinefunction(match.family.may_subscribe)].append(index)
+    for group in itertools.batched(by_kind[True], PERMISSIONS_AT_A_TIME):
+        await asyncio.gather(*map(ask, group))
+    for groups in itertools.batched(itertools.batched(by_kind[False], PERMISSIONS_AT_A_TIME), PERMISSION_THREADS):
+        await asyncio.gather(*map(ask_in_thread, groups))
+    return answers
+
+
+def _ask_in_turn(questions: Iterable[tuple[TopicMatch, AbstractBaseUser]]) -> list[Any]:
+    answers: list[Any] = []
+    for match, user in questions:
+        try:
+            answer = match.family().may_subscribe(user, **match.parameters)
+            answers.append(answer if isawaitable(answer) else bool(answer))
+        except Exception as error:
+            answers.append(error)
+    return answers
 
 
 def history_of(match: TopicMatch | None) -> HistoryPolicy:

@@ -48,6 +48,7 @@ REALTIME_LAYERS = (
         "layer",
         "access",
         "receivers",
+        "permissions",
         "roster",
         "admin",
         "publisher",

@@ -223,7 +223,8 @@ test("what is no wait is none, and the longest is five minutes", () => {
     [CLOSE_CODES.RESTART, "retry_after=soon"],
     [CLOSE_CODES.RESTART, "retry_after=-1"],
     [CLOSE_CODES.RESTART, ""],
-    [CLOSE_CODES.SLOW, "retry_after=60"],
+    [1006, "retry_after=60"],
+    [1012, "retry_after=60"],
   ]) {
     const { browser } = opened();
     browser.socket.lost(code, reason);

@@ -108,7 +108,7 @@ test("a listener that closes the connection as it opens hears no resync", () => 
 
 test("an event that does not exist cannot be listened to", () => {
   const { connection } = listening();
-  assert.throws(() => connection.on("mesage", () => {}), /no event "mesage": there are message, resync, state, error/);
+  assert.throws(() => connection.on("mesage", () => {}), /no event "mesage": there are message, resync, state, signedout, error/);
 });
 
 test("it pings after ping_seconds of silence, and only then", () => {

@@ -85,6 +85,11 @@ def main() -> None:
         # The site's strict policy is enough for Django's own looks.
         assert "unsafe" not in response.headers["Content-Security-Policy"], page
         assert "unfold" not in response.content.decode(), page
+    users = client.get("/admin/auth/user/").content.decode()
+    assert "Disconnect the selected users" in users
+    form = {"action": "disconnect_users", "_selected_action": [boss.pk]}
+    done = client.post("/admin/auth/user/", form, follow=True).content.decode()
+    assert "1 user was disconnected, in 0 web processes." in done, done
     assert not [name for name in sys.modules if name.split(".")[0] == "unfold"]
 
 

@@ -234,7 +234,7 @@ async def test_a_permission_that_fails_is_no_yes(
     client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is an error for the client, a traceback in the log, and is asked again the next time."""
-    monkeypatch.setattr(sessions_module, "PERMISSION_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(topics, "PERMISSION_TIMEOUT_SECONDS", 0.1)
     failing = True
 
     class Shaky(Topic):

@@ -47,6 +47,9 @@ export { CLOSE_CODES } from "./link.js";
  */
 export const connect = (options) => new Connection(options);
 
+/** Errors after which nothing of the user's may be shown. */
+const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
+
 /** Named events, each to its listeners; one that throws disturbs nobody. */
 class Listeners {
   #byName;
@@ -102,7 +105,8 @@ export class Subscription {
    * - `resync` ({topic, lost?}): publications from before this moment may have been missed, those after it come. Always
    *   the first event; later only if the server could not bring all that was missed: what it still has comes as
    *   messages, and `lost` says how many are missing, where that is known. Read the state anew.
-   * - `error` ({code, detail, topic}): the server refuses the topic; it is not asked again. Reported if nobody listens.
+   * - `error` ({code, detail, topic}): the server refuses the topic, or the user may not hear it any more; it is not
+   *   asked again. Reported if nobody listens.
    *
    * @param {"message" | "resync" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
@@ -155,6 +159,8 @@ export class Connection {
   #live = new Set();
   /** @type {State} */
   #state = "closed";
+  /** Why the connection is about to be closed, if the user is signed in no more. */
+  #signedOut = null;
   /** Ends the listening to the page. @type {AbortController | null} */
   #pageListeners = null;
   #page;
@@ -174,7 +180,7 @@ export class Connection {
       user: user === undefined ? undefined : String(user),
       environment: { WebSocket, SharedWorker, locks, clock, random },
     };
-    this.#listeners = new Listeners(["message", "resync", "state", "error"], this.#report);
+    this.#listeners = new Listeners(["message", "resync", "state", "signedout", "error"], this.#report);
     this.#own = this.#subscription(null);
     this.#listenToPage();
     this.#start(this.#options.user !== undefined && canShare(this.#options.environment));
@@ -190,11 +196,13 @@ export class Connection {
    *
    * - `message` (Publication), `resync` ({topic, lost?}): of the user's own topic, as on a Subscription.
    * - `state` (State): it has changed.
+   * - `signedout` ({code, detail}): the page's user is signed in here no more, or somebody else is; comes after the
+   *   `error` and the state `closed`, in all tabs. Show nothing of the user's any more.
    * - `error` ({code, detail, topic?}): what the server complains of, a frame that could not be read, why the server
    *   closed the connection for good (the state is `closed` next), or why it is not shared between tabs. Reported if
    *   nobody listens; closes nothing itself. What is about a subscription goes there.
    *
-   * @param {"message" | "resync" | "state" | "error"} name
+   * @param {"message" | "resync" | "state" | "signedout" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
    * @returns {() => void} Stops the listening.
    */
@@ -280,6 +288,11 @@ export class Connection {
       return;
     }
     if (name === "subscribed") this.#live.add(detail.topic);
+    if (name === "unsubscribed") {
+      this.#live.delete(detail.topic);
+      return this.#take("error", detail);
+    }
+    if (name === "error" && SIGNED_OUT.has(detail.code)) this.#signedOut = detail;
     let isHeard = false;
     for (const subscription of this.#heardBy(detail.topic)) {
       isHeard = subscription.take(name, detail) || isHeard;
@@ -291,7 +304,10 @@ export class Connection {
     if (state !== "open") this.#live.clear();
     if (state === this.#state) return;
     this.#state = state;
+    const signedOut = this.#signedOut;
+    this.#signedOut = null;
     this.#listeners.emit("state", state);
+    if (state === "closed" && signedOut) this.#listeners.emit("signedout", signedOut);
   }
 
   #listenToPage() {

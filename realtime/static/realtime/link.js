@@ -16,10 +16,16 @@ export const CLOSE_CODES = Object.freeze({
   SLOW: 4000,
   RESTART: 4001,
   REDIS_LOST: 4002,
+  AGED: 4003,
+  PASSWORD_CHANGED: 4004,
+  SESSION_ENDED: 4005,
   UNAUTHORISED: 4500,
   FORBIDDEN_ORIGIN: 4501,
   TOO_MANY_CONNECTIONS: 4502,
   PROTOCOL_ERROR: 4503,
+  SIGNED_OUT: 4504,
+  DEACTIVATED: 4505,
+  DISCONNECTED: 4506,
 });
 
 export const SUBPROTOCOL = "signalbox.v1";
@@ -70,14 +76,14 @@ export const backoffMs = (attempt, random) =>
   random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(attempt, 16));
 
 /**
- * The wait that the server asks for as it stops.
+ * The wait that the server asks for, as it stops or ends this connection.
  *
- * @param {number} code
+ * @param {number} code Only those of the protocol: the reason of any other is whoever's.
  * @param {string} [reason] `retry_after=<seconds>`.
  * @returns {number | null} Milliseconds; null if it asks for none.
  */
 export const retryAfterMs = (code, reason = "") => {
-  const seconds = code === CLOSE_CODES.RESTART && /^retry_after=(\d+(?:\.\d+)?)$/.exec(reason)?.[1];
+  const seconds = code >= 4000 && code < 4500 && /^retry_after=(\d+(?:\.\d+)?)$/.exec(reason)?.[1];
   return seconds ? Math.min(Number(seconds) * 1000, RETRY_AFTER_LIMIT_MS) : null;
 };
 

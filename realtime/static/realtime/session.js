@@ -22,8 +22,9 @@ const ACK_MS = 1_000;
  *
  * @callback Emit What a session has to say, and to a listener in `client.js` in the end:
  *   `state` (State); `own` (topic: string), the user's own topic is this; `subscribed` ({topic, recovered, lost?}), live
- *   from here on, whether nothing was missed, and how many are lost, where that is known; `message` ({topic, offset, data}); `error` ({code, detail, topic?}).
- * @param {"state" | "own" | "subscribed" | "message" | "error"} name
+ *   from here on, whether nothing was missed, and how many are lost, where that is known; `unsubscribed` ({topic, code,
+ *   detail}), the user may not hear it any more; `message` ({topic, offset, data}); `error` ({code, detail, topic?}).
+ * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "error"} name
  * @param {any} detail
  */
 
@@ -128,7 +129,7 @@ export class Session {
       case "subscribed":
         return this.#subscribed(frame);
       case "unsubscribed":
-        return this.#topics.has(frame.topic) && (this.#topics.get(frame.topic).isLive = false);
+        return this.#unsubscribed(frame);
       case "message":
         return this.#message(frame);
       case "error":
@@ -163,6 +164,17 @@ export class Session {
     topic.isLive = true;
     if (!isSame) topic.askedFrom = null;
     this.#emit("subscribed", { topic: name, recovered: isSame, ...(lost !== undefined && { lost }) });
+  }
+
+  /** The answer to a question of ours; or, with a code, the server's own will: the topic is not asked for again. */
+  #unsubscribed({ topic: name, code, detail }) {
+    const topic = this.#topics.get(name);
+    if (!topic) return;
+    topic.isLive = false;
+    if (code === undefined) return;
+    this.#topics.delete(name);
+    this.#outbox.delete(`topic ${name}`);
+    this.#emit("unsubscribed", { topic: name, code, detail });
   }
 
   #message({ topic: name, offset, data }) {

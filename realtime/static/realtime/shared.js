@@ -11,7 +11,7 @@
 import { workerUrl } from "./trusted.js";
 
 /** Raised when tabs and worker change what they say to each other: pages of two releases then do not meet. */
-const VERSION = 1;
+const VERSION = 2;
 /** From making the worker to its answer. */
 const ATTACH_DEADLINE_MS = 5_000;
 
@@ -168,6 +168,10 @@ export class SharedSession {
       const isSame = detail.recovered && this.#begun.has(detail.topic);
       this.#begun.add(detail.topic);
       return this.#emit(name, { ...detail, recovered: isSame });
+    }
+    if (name === "unsubscribed") {
+      this.#begun.delete(detail.topic);
+      this.#topics.delete(detail.topic);
     }
     if (name === "error" && !this.#begun.has(detail.topic)) this.#topics.delete(detail.topic);
     this.#emit(name, detail);

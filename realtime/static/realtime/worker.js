@@ -101,11 +101,12 @@ export class Hub {
     if (name === "own") this.#own = detail;
     if (name === "state" && detail !== "open") this.#live.clear();
     if (name === "subscribed") this.#live.add(detail.topic);
+    if (name === "unsubscribed") this.#live.delete(detail.topic);
     const topic = detail?.topic;
     for (const [port, topics] of this.#tabs) {
       if (topic !== undefined && topic !== this.#own && !topics.has(topic)) continue;
       port.postMessage({ name, detail });
-      if (name === "error" && !this.#live.has(topic)) topics.delete(topic);
+      if ((name === "error" || name === "unsubscribed") && !this.#live.has(topic)) topics.delete(topic);
     }
   }
 }

@@ -1,0 +1,70 @@
+"""Staff disconnect users from the admin of users."""
+
+from typing import Any
+
+import pytest
+from channels.db import database_sync_to_async as in_thread
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+
+from realtime import access
+from realtime.admin import disconnect_users
+from realtime.close_codes import CloseCode
+from tests.integration.clients import Connect
+from tests.staff import make_staff, page
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+USERS = "/admin/auth/user/"
+
+
+def press(client: Client, *users: User) -> str:
+    """Select users, do the action, and give the page that follows."""
+    form = {"action": "disconnect_users", "_selected_action": [user.pk for user in users]}
+    return client.post(USERS, form, follow=True).content.decode()
+
+
+async def test_staff_end_the_connections_of_the_users_they_select(
+    connect: Connect, alice: User, bob: User, db: None
+) -> None:
+    """And of no others; each is written into the history of the admin."""
+    staff = await in_thread(make_staff)("view_user", "change_user")
+    hers, his = await connect(alice), await connect(bob)
+    for client in (hers, his):
+        await client.greeted()
+    answer = await in_thread(press)(staff, alice)
+    assert "1 user was disconnected, in 1 web process." in answer
+    assert (await hers.closed())["code"] == CloseCode.DISCONNECTED
+    assert await his.answer(type="ping") == {"type": "pong"}
+    (entry,) = [each async for each in LogEntry.objects.all()]
+    assert (entry.object_id, entry.get_change_message()) == (str(alice.pk), "Disconnected.")
+
+
+def test_who_may_only_look_does_not_have_the_action(signalbox: Any, alice: User) -> None:
+    """Neither on the page nor by a request made by hand."""
+    staff = make_staff("view_user")
+    assert "disconnect_users" not in page(staff, USERS)
+    assert "disconnected" not in press(staff, alice)
+    assert not LogEntry.objects.exists()
+    assert "Disconnect the selected users" in page(make_staff("view_user", "change_user"), USERS)
+
+
+def test_what_goes_wrong_is_said(signalbox: Any, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many at a time; Redis away."""
+    staff = make_staff("view_user", "change_user")
+    monkeypatch.setattr("realtime.admin.USERS_LIMIT", 1)
+    assert "at most 1 users can be disconnected" in press(staff, *User.objects.all())
+    monkeypatch.undo()
+    layers = {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+    signalbox.CHANNEL_LAYERS = {"default": layers}
+    assert "Nobody was disconnected: the web processes could not be told" in press(staff, alice)
+    assert not LogEntry.objects.exists()
+
+
+def test_the_projects_own_admin_of_users_names_the_action_once() -> None:
+    """It is registered after this app's."""
+    actions = list(admin.site.get_model_admin(User).actions)
+    assert actions == [disconnect_users]
+    assert access.USERS_LIMIT == 1_000
