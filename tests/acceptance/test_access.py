@@ -1,7 +1,6 @@
 """A connection ends with what let it in, in every web process of the site, whichever of them did it."""
 
 import asyncio
-import json
 import time
 
 import pytest
@@ -77,8 +76,7 @@ class Ending:
     async def _wait(self) -> None:
         try:
             while True:
-                for line in str(await self.socket.recv()).split("\n"):
-                    assert json.loads(line)["type"] in ("hello", "subscribed"), line
+                await self.socket.recv()
         except ConnectionClosed as closed:
             self.ended_at = time.monotonic()
             self.code = closed.rcvd.code if closed.rcvd else None

@@ -6,8 +6,9 @@
  * (items.js), what waits for the server (actions.js), nor when a bell comes and goes (element.js).
  *
  * For the page's own scripts: each publication is a `signalbox:message` event on the document (detail: topic, offset,
- * data), each moment from which they had better read their state anew a `signalbox:resync` event. Those that want other
- * topics import `connection` and subscribe; it is null while there is no bell in the page.
+ * data), each moment from which they had better read their state anew a `signalbox:resync` event, and the moment from
+ * which nothing of the user's may be shown a `signalbox:signedout` event. Those that want other topics import
+ * `connection` and subscribe; it is null while there is no bell in the page.
  */
 
 import { Actions } from "./actions.js";
@@ -46,8 +47,6 @@ const TROUBLES = {
   refused: "The server did not do this. Reload the page and try again.",
 };
 const SAVED = "Saved.";
-/** Errors of the connection that mean the same. */
-const TROUBLE_OF_ERROR = { unauthorised: "signed-out", other_user: "other-user" };
 const BELL = "[data-signalbox-bell]";
 
 /** The bell in the page. @type {Bell | null} */
@@ -137,14 +136,14 @@ export class Bell {
     });
     if (!isNew) this.#resync(0);
     listen("message", (received) => {
+      // The page knows already that the session is over; the connection is about to be told.
+      if (this.#isLost) return;
       const publication = withSafeUrl(received);
       this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
-    listen("error", ({ code, detail }) => {
-      console.warn(`signalbox: ${code}: ${detail}`);
-      if (Object.hasOwn(TROUBLE_OF_ERROR, code)) this.#say(TROUBLE_OF_ERROR[code]);
-    });
+    listen("signedout", ({ code }) => this.#say(code === "other_user" ? "other-user" : "signed-out"));
+    listen("error", ({ code, detail }) => console.warn(`signalbox: ${code}: ${detail}`));
   }
 
   /** The server does not answer what the reader has done, or has done all of it at last. */
@@ -156,7 +155,9 @@ export class Bell {
   /** Say what stands in the reader's way, until it is over (null). */
   #say(trouble) {
     const isSaved = this.#trouble === "away" && trouble === null;
+    const wasLost = this.#isLost;
     this.#trouble = trouble;
+    if (this.#isLost !== wasLost) this.#lostOrBack();
     showNotice(this.#toasts, isSaved ? SAVED : (TROUBLES[trouble] ?? null), { isPassing: isSaved });
     this.#showState();
   }
@@ -175,6 +176,20 @@ export class Bell {
   /** Whether the page is not the session's any more, as far as is known. */
   get #isLost() {
     return this.#trouble === "signed-out" || this.#trouble === "other-user";
+  }
+
+  /** Nothing of the reader's stays on a page that may be in front of somebody else by now. */
+  #lostOrBack() {
+    for (const part of [this.#root, ...document.querySelectorAll("[data-signalbox-inbox]")]) {
+      part.toggleAttribute("data-signalbox-lost", this.#isLost);
+    }
+    // The server's rendering, which says that the reader is back, brings the items back too.
+    if (!this.#isLost) return;
+    for (const list of document.querySelectorAll("[data-signalbox-list], [data-signalbox-pages]")) list.replaceChildren();
+    clearToasts(this.#toasts);
+    this.#held.length = 0;
+    this.#setCounts(0, 0);
+    document.dispatchEvent(new CustomEvent("signalbox:signedout"));
   }
 
   /** Several within the delay are one. */
