@@ -345,7 +345,7 @@ async def test_nobody_is_thrown_out_while_the_database_is_away(
     monkeypatch.setattr(authentication, "users_of", away)
     await wait_until(lambda: len(calls) > 2)
     assert await still_hears(client, alice)
-    assert caplog.text.count("the database for the recheck of connections is away") == 1
+    assert caplog.text.count("the database for the recheck of connections is unavailable") == 1
     monkeypatch.setattr(authentication, "users_of", real)
     await in_thread(Session.objects.all().delete)()
     assert (await client.closed())["code"] == CloseCode.SESSION_ENDED
