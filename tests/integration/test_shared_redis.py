@@ -21,6 +21,7 @@ from realtime.layer import RedisChannelLayer
 from realtime.leases import Lease
 from realtime.multiplexer import Multiplexer
 from realtime.publications import Position
+from tests.custom_user.running import reported
 from tests.redis_server import RedisServer
 from tests.topic_clients import Client, ClientSink
 from tests.waiting import wait_until
@@ -175,6 +176,24 @@ async def test_no_name_is_shared(server: RedisServer, first: tuple[str, int], se
                 start = f"{prefix}db{database}:" if database else prefix
                 assert all(name.startswith(start.encode()) for name in names)
                 assert all(name.startswith(prefix.encode()) for name in own)
+
+
+async def test_whole_sites_do_not_meet(server: RedisServer, tmp_path: Path) -> None:
+    """Relay, bot, ingress and sockets of three sites at once, whose users have the same keys: each is told its own."""
+    places = [("", 0), ("", 1), ("shop:", 1)]
+    directories = [tmp_path / str(number) for number in range(len(places))]
+    for directory in directories:
+        directory.mkdir()
+    where: list[Any] = [
+        {"url": f"{server.url}?db={database}", "keys": Keys(prefix), "directory": directory}
+        for (prefix, database), directory in zip(places, directories, strict=True)
+    ]
+    users = json.dumps(["alice@example.com", "bob"])
+    reports = await asyncio.gather(
+        *(asyncio.to_thread(reported, "live_site", users, model="EmailUser", **each) for each in where)
+    )
+    for report in reports:
+        assert [(len(each["heard"]), len(each["sent"])) for each in report.values()] == [(2, 2), (2, 2)]
 
 
 async def test_with_the_defaults_names_are_as_they_always_were(server: RedisServer) -> None:
