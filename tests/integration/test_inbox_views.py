@@ -12,6 +12,7 @@ from django.db import connection
 from django.template import RequestContext, Template
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils.csp import CSP
 
 from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, read_bell, safe_href
 from notifications.models import Event, Notification
@@ -313,3 +314,24 @@ class TestSafety:
         assert not re.findall(r"<script(?![^>]*\bsrc=)[^>]*>", page)
         assert not re.findall(r"<style|\sstyle=|\son\w+=", page)
         assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+    @pytest.mark.parametrize("address", ["/", INBOX, BELL])
+    def test_each_script_and_style_sheet_has_the_nonce_of_its_page(
+        self, browser: Client, settings: Any, address: str
+    ) -> None:
+        """Where the policy asks for one."""
+        settings.SECURE_CSP = {"script-src": [CSP.NONCE, CSP.STRICT_DYNAMIC], "style-src": [CSP.NONCE]}
+        response = browser.get(address)
+        (nonce,) = set(re.findall(r"'nonce-([^']+)'", response.headers["Content-Security-Policy"]))
+        tags = re.findall(r'<script[^>]*>|<link[^>]*rel="stylesheet"[^>]*>', response.content.decode())
+        assert len(tags) >= 2
+        assert [tag for tag in tags if f'nonce="{nonce}"' not in tag] == []
+
+    def test_the_bell_takes_another_middlewares_nonce_or_none(self, alice: User) -> None:
+        """django-csp keeps it on the request; where there is no policy, the tags have no nonce."""
+        request = RequestFactory().get("/")
+        request.user = alice
+        template = Template("{% load signalbox %}{% notification_bell %}")
+        assert "nonce" not in template.render(RequestContext(request))
+        request.csp_nonce = "abc"  # type: ignore[attr-defined]
+        assert template.render(RequestContext(request)).count('nonce="abc"') == 2

@@ -60,12 +60,18 @@ export async function post(url, body) {
  * @param {string} url
  * @param {string} selector What it must have to be that page.
  * @returns {Promise<{outcome: Outcome, page: Document | null}>} `page`: only if done.
- * @throws {TypeError} The policy of the page that asks does not allow it.
  */
 export async function getPage(url, selector) {
   const { outcome, text } = await ask(url);
   if (outcome !== "done") return { outcome, page: null };
-  const page = parseHtml(text);
+  let page;
+  try {
+    page = parseHtml(text);
+  } catch (error) {
+    // The page's Trusted Types do not allow it, and will not later.
+    console.warn(`signalbox: ${url} cannot be read: ${error}`);
+    return { outcome: "refused", page: null };
+  }
   return page.querySelector(selector) ? { outcome, page } : { outcome: "away", page: null };
 }
 
