@@ -175,6 +175,49 @@ async def test_a_bell_returns_after_the_web_server_was_away(
     assert not [said for said in alice.complaints if said.startswith("CSP")]
 
 
+async def test_what_is_done_while_the_web_server_is_away_is_done_when_it_is_back(
+    site: DeployedSite, alice: Person, foreign_program: redis.Redis
+) -> None:
+    """The page stays as it is, with what is being written on it, and says how it stands."""
+    tell(foreign_program, await alice.user_id(), "Read while nobody serves")
+    await alice.sees("Read while nobody serves")
+    page, notice = alice.page, alice.page.locator("[data-signalbox-toasts] [data-signalbox-notice]")
+    await page.evaluate("document.querySelector('main').append(document.createElement('textarea'))")
+    await page.locator("textarea").fill("half-written")
+    await page.locator("[data-signalbox-toggle]").click()
+    await asyncio.to_thread(site.stop, WEB)
+    try:
+        await page.locator("[data-signalbox-bell] [data-signalbox-action=read-all] button").click()
+        await expect(notice).to_contain_text("Trying again…")
+    finally:
+        await asyncio.to_thread(site.start_web)
+    await expect(page.locator("[data-signalbox-count]")).to_be_hidden(timeout=RETURN_SECONDS * 1000)
+    await expect(notice).to_contain_text("Saved.")
+    assert await page.locator("textarea").input_value() == "half-written"
+    await alice.reload()
+    await alice.has_count(0)
+
+
+async def test_a_page_that_connects_for_nobody_is_told_why(browser: Browser, site: DeployedSite) -> None:
+    """An error event with the reason, and then it is closed."""
+    page = await browser.new_page()
+    await page.goto(f"{site.url}/login/")
+    heard = await page.evaluate("""
+      async () => {
+        const { connect } = await import("/static/realtime/client.js");
+        const connection = connect();
+        const heard = [];
+        connection.on("error", ({ code, detail }) => heard.push(`${code}: ${detail}`));
+        await new Promise((resolve) => connection.on("state", (state) => state === "closed" && resolve()));
+        return [...heard, connection.state];
+      }
+    """)
+    # Daphne hands on the code alone, and the client says what it means.
+    reason = "nobody is signed in, or the account is inactive" if site.server == "daphne" else "sign in first"
+    assert heard == [f"unauthorised: {reason}", "closed"]
+    await page.close()
+
+
 async def test_who_is_not_logged_in_has_no_bell(browser: Browser, site: DeployedSite) -> None:
     """The shop and the login page open no connection and complain of nothing."""
     page = await browser.new_page()

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { connect } from "../../realtime/static/realtime/client.js";
-import { backoffMs, CLOSE_CODES, isFinal } from "../../realtime/static/realtime/link.js";
+import { backoffMs, CLOSE_CODES, isFinal, refusal } from "../../realtime/static/realtime/link.js";
 import { fakeBrowser, message } from "./fakes.js";
 
 /** A connection that has had its hello, and the names of what it emitted since. */
@@ -126,8 +126,9 @@ test("close codes from 4500 mean: do not come back, until reconnect() is called"
 test("a final close is an error event with its reason, then the state closed", () => {
   for (const [code, reason, expected] of [
     [CLOSE_CODES.UNAUTHORISED, "sign in first", { code: "unauthorised", detail: "sign in first" }],
-    [CLOSE_CODES.TOO_MANY_CONNECTIONS, "", { code: "too_many_connections", detail: "the server closed the connection with 4502" }],
+    [CLOSE_CODES.TOO_MANY_CONNECTIONS, "", { code: "too_many_connections", detail: "this user has too many connections" }],
     [4599, "later", { code: "refused", detail: "later" }],
+    [4599, "", { code: "refused", detail: "the server closed the connection with 4599" }],
   ]) {
     const browser = fakeBrowser();
     const connection = connect(browser.options);
@@ -137,6 +138,10 @@ test("a final close is an error event with its reason, then the state closed", (
     browser.socket.lost(code, reason);
     assert.deepEqual(heard, [expected, "closed"]);
   }
+});
+
+test("each final close code has a meaning, for servers that hand on no reason", () => {
+  for (const code of Object.values(CLOSE_CODES).filter(isFinal)) assert.doesNotMatch(refusal(code).detail, /4\d{3}/);
 });
 
 test("a final close that nobody listens to is reported", () => {

@@ -28,6 +28,17 @@ export const CLOSE_CODES = Object.freeze({
   DISCONNECTED: 4506,
 });
 
+/** What a final code means, for servers that hand on the code and not the reason, as Daphne does. */
+const MEANINGS = {
+  UNAUTHORISED: "nobody is signed in, or the account is inactive",
+  FORBIDDEN_ORIGIN: "the page's origin may not connect",
+  TOO_MANY_CONNECTIONS: "this user has too many connections",
+  PROTOCOL_ERROR: "the client sent what the protocol does not allow, or too much of it",
+  SIGNED_OUT: "the user has logged out",
+  DEACTIVATED: "the account was switched off or deleted",
+  DISCONNECTED: "the site has ended the user's connections",
+};
+
 export const SUBPROTOCOL = "signalbox.v1";
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 20_000;
@@ -62,7 +73,8 @@ export const isFinal = (code) => code >= 4500 && code <= 4999;
  */
 export const refusal = (code, reason) => {
   const [name] = Object.entries(CLOSE_CODES).find(([, value]) => value === code) ?? ["refused"];
-  return { code: name.toLowerCase(), detail: reason || `the server closed the connection with ${code}` };
+  const detail = reason || MEANINGS[name] || `the server closed the connection with ${code}`;
+  return { code: name.toLowerCase(), detail };
 };
 
 /**
