@@ -9,6 +9,8 @@ Nothing here raises or holds up the caller for longer than Redis's timeout: with
 """
 
 import logging
+import time
+import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -35,6 +37,9 @@ logger = logging.getLogger(__name__)
 # A login saves this field alone.
 _IRRELEVANT_FIELDS = frozenset({"last_login"})
 _redis_observer = Outage("Redis for the ends of connections").observer()
+# After Redis did not answer, nobody waits for it for so long: who saves a thousand users is not held up by each.
+_PAUSE_SECONDS = 2.0
+_paused_until: weakref.WeakKeyDictionary[RedisChannelLayer, float] = weakref.WeakKeyDictionary()
 
 
 def connect_receivers() -> None:
@@ -109,12 +114,14 @@ def _send_on_commit(orders: list[Order], using: str | None = None) -> None:
 
 
 def _send(orders: list[Order]) -> None:
-    if not isinstance(get_channel_layer(), RedisChannelLayer):
-        # Nobody can be connected.
+    layer = get_channel_layer()
+    # On another layer, nobody can be connected.
+    if not isinstance(layer, RedisChannelLayer) or time.monotonic() < _paused_until.get(layer, 0.0):
         return
     try:
         access.send(orders)
     except Unavailable as error:
         _redis_observer.failed(error)
+        _paused_until[layer] = time.monotonic() + _PAUSE_SECONDS
     else:
         _redis_observer.worked()

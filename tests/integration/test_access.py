@@ -1,6 +1,8 @@
 """A connection ends when what let it in has ended: by a signal at once, and by the recheck where there is none."""
 
 import asyncio
+import socket
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -18,11 +20,13 @@ from django.db import OperationalError, transaction
 from django.http import HttpRequest
 from django.test import Client as Browser
 
-from realtime import access, authentication
+from realtime import access, authentication, receivers
 from realtime.access import Cause
 from realtime.authentication import SessionUsers
 from realtime.close_codes import CloseCode
+from realtime.connections import CALLER_TIMEOUT_SECONDS
 from realtime.consumers import RealtimeConsumer
+from realtime.outage import Outage
 from realtime.publisher import apublish
 from realtime.sessions import statistics
 from realtime.topics import user_topic
@@ -218,6 +222,26 @@ async def test_orders_that_redis_lost_are_made_good(connect: Connect, alice: Use
     await in_thread(Session.objects.all().delete)()
     redis_client.client_kill_filter(_type="pubsub")
     assert (await client.closed())["code"] == CloseCode.SESSION_ENDED
+
+
+def test_an_outage_of_redis_fails_nothing_and_holds_nobody_up(
+    signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said once; after a try that failed, the next saves do not wait for another."""
+    monkeypatch.setattr(receivers, "_PAUSE_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(receivers, "_redis_observer", Outage("Redis").observer())
+    # It takes connections and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        layer = {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [url]}}
+        signalbox.CHANNEL_LAYERS = {"default": layer}
+        alice.save()
+        began = time.monotonic()
+        for _ in range(100):
+            alice.save()
+        assert time.monotonic() - began < 100 * CALLER_TIMEOUT_SECONDS / 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert User.objects.filter(pk=alice.pk).exists()
 
 
 def test_orders_are_checked_before_they_are_sent(signalbox: Any) -> None:
