@@ -8,11 +8,8 @@ own the truth about deliveries (deliveries), the stream (realtime.streams) nor t
 import asyncio
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from notifications import conf, deliveries
 from notifications.claims import Claim, Handed, Result
@@ -23,10 +20,13 @@ from notifications.models import Delivery
 from notifications.ready import Begun, Ready, begin_ready
 from notifications.retries import schedule_of
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
+from notifications.transports.console import send_message
+from notifications.transports.names import resolver
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
 from realtime.streams import Entry
 
+# `send_message` is here for settings that name it so.
 __all__ = ["Bot", "send_message"]
 
 State = Delivery.State
@@ -34,24 +34,10 @@ State = Delivery.State
 ENTRIES_PER_SLOT = 5
 # What a provider may ask us to wait with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
-# Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
-_printer = ThreadPoolExecutor(1, thread_name_prefix="console")
 # A claim is held for its full time again when so much of it has gone by before the call.
 FRESH_PART = 0.1
 # What we need ourselves, and not the provider, is away.
 AWAY = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
-
-
-async def send_message(user_id: Any, message: str) -> None:
-    """
-    Print one line to the standard output: the default, for trying things out.
-
-    Whatever the message says, it is one line, and nothing in it controls a terminal.
-    """
-    line = f"user {user_id}: {message}"
-    text = "".join(letter if letter.isprintable() else _escape(letter) for letter in line)
-    # A pipe that nobody reads must not hold up the event loop, and with it the leases.
-    await asyncio.get_running_loop().run_in_executor(_printer, _print, f"{text}\n")
 
 
 class Bot:
@@ -104,6 +90,13 @@ class Bot:
         counted. Calls then raise Unavailable. Idempotent.
         """
         self._lanes.close()
+
+    def close(self) -> None:
+        """End the threads that it used, when nothing is being sent any more. Idempotent."""
+        self._database.close()
+        for transport in self._transports.values():
+            transport.close()
+        resolver.close()
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
         """
@@ -313,12 +306,3 @@ def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return f"{type(error).__name__}: {error}"
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()

@@ -1,8 +1,8 @@
 """
 Settings at the edge: reads Django's `NOTIFICATIONS` once and checks it.
 
-Owns the defaults of `notifications` (each lives in one dataclass field) and the name of its stream. Does not own where
-Redis is: that is `REALTIME`, read by `realtime.conf`.
+Owns the defaults of `notifications` (each lives in one dataclass field), the name of its stream and who reads it. Does
+not own where Redis is: that is `REALTIME`, read by `realtime.conf`.
 """
 
 import functools
@@ -17,10 +17,24 @@ from django.dispatch import receiver
 
 from realtime.conf import load
 
-__all__ = ["STREAM", "NotificationsSettings", "TransportEntry", "get_settings", "load_settings"]
+__all__ = [
+    "LOST_SECONDS",
+    "PARTS",
+    "STREAM",
+    "NotificationsSettings",
+    "Part",
+    "TransportEntry",
+    "get_settings",
+    "load_settings",
+]
 
+type Part = Literal["relay", "bot"]
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
+# What reads it in run_bot_subscriber; each is a consumer group, and all are made together, whoever runs.
+PARTS: tuple[Part, ...] = ("relay", "bot")
+# What Redis has lost is put on it again once in so long; what is older is left to the inbox.
+LOST_SECONDS = 7 * 86_400
 
 
 class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", forbid_unknown_fields=True):
@@ -69,7 +83,7 @@ class NotificationsSettings:
     # The most messages that one bot process sends at a time, on each transport.
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
     # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
-    send_message: str = "notifications.bot.send_message"
+    send_message: str = "notifications.transports.console.send_message"
     # The ways of delivering: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}, and
     # what else a TransportEntry takes}.
     transports: dict[str, TransportEntry] = field(

@@ -7,12 +7,13 @@ Owns the gathering. Does not own what is called nor transactions.
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from channels.db import DatabaseSyncToAsync
+from django.db import connections
 
 from notifications.handlers import DATABASE_AWAY
+from notifications.threads import Threads
 
 __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
@@ -47,7 +48,7 @@ class DatabaseCalls:
         self._is_enough = asyncio.Event()
         # Visits until nothing waits; None while nothing does.
         self._visits: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database calls")
+        self._thread = Threads(1, name="database calls")
 
     async def run[Item, Answer](self, function: Batched[Item, Answer], item: Item) -> Answer:
         """
@@ -66,13 +67,18 @@ class DatabaseCalls:
             self._visits = asyncio.create_task(self._visit(), name="database calls")
         return await answer
 
+    def close(self) -> None:
+        """End the thread, with its connection, after what it is doing. Idempotent."""
+        self._thread.executor.submit(connections.close_all)
+        self._thread.close()
+
     async def _visit(self) -> None:
-        visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread)
         try:
             while self._waiting:
                 await self._gather()
                 asked, self._waiting, self._waiting_count = self._waiting, {}, 0
                 self._is_enough.clear()
+                visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
                 calls = [(function, [item for _, item in items]) for function, items in asked.items()]
                 try:
                     results = await visit(calls)

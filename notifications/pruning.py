@@ -13,8 +13,8 @@ from django.db import router
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from notifications.conf import LOST_SECONDS
 from notifications.models import Delivery, Digest, Event, Notification
-from notifications.refill import LOST_SECONDS
 from notifications.row_locks import lock
 from notifications.transactions import write_transaction
 

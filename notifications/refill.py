@@ -21,6 +21,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from notifications import conf, deliveries
+from notifications.conf import LOST_SECONDS
 from notifications.envelope import encode_common, encode_envelope
 from notifications.models import Notification
 from notifications.outbox import content_of
@@ -36,8 +37,6 @@ __all__ = ["refill"]
 
 logger = logging.getLogger(__name__)
 
-# What was lost is put back once in so long, and what is older is left to the inbox.
-LOST_SECONDS = 7 * 86_400
 CLOCKS_DIFFER = datetime.timedelta(seconds=10)
 # Of what may be lost, so many are looked at each time.
 LOOKED_AT_LIMIT = 10_000

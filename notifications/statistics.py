@@ -26,9 +26,8 @@ import redis
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
 
-from notifications.conf import STREAM
+from notifications.conf import PARTS, STREAM
 from notifications.models import Delivery, Event, Notification
-from notifications.subscriber import PARTS
 from realtime import conf
 from realtime.keys import Keys
 

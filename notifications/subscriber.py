@@ -13,10 +13,11 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from notifications import conf
 from notifications.bot import Bot
+from notifications.conf import PARTS, Part
 from notifications.ingress import Ingress
 from notifications.relay import Relay
 from notifications.sweeping import Sweeper
@@ -28,13 +29,10 @@ from realtime.multiplexer import Multiplexer
 from realtime.outage import Outage
 from realtime.streams import Handler, StreamWorker
 
-__all__ = ["PARTS", "Part", "Subscriber"]
+__all__ = ["Subscriber"]
 
 logger = logging.getLogger(__name__)
 
-type Part = Literal["relay", "bot"]
-# Each is a consumer group of the stream; all groups are made together, whoever runs.
-PARTS: tuple[Part, ...] = ("relay", "bot")
 # Batches of the relay at a time.
 RELAY_CONCURRENCY = 4
 
@@ -60,6 +58,8 @@ class Subscriber:
         self._bot_concurrency = bot_concurrency
         self._redis_outage, self._database_outage = Outage("Redis"), Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
+        # With the part of that name.
+        self._bot: Bot | None = None
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
 
@@ -78,6 +78,8 @@ class Subscriber:
                 self._workers[part] = self._make_worker(part, readers[part], redis)
             await self._run_parts(redis, url)
         finally:
+            if self._bot is not None:
+                self._bot.close()
             for client in (redis, *readers.values()):
                 await client.aclose()
 
@@ -95,7 +97,7 @@ class Subscriber:
             # database writes down that it was relayed.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, RELAY_CONCURRENCY
         else:
-            bot = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
+            bot = self._bot = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
             handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
         return StreamWorker(
             reader,

@@ -1,14 +1,15 @@
 """
-Text from outside, made fit for a log line or a page: printable, on one line, bounded.
+Text from outside, made fit for a log line, a page or a terminal: printable, on one line, bounded, encodable.
 
 Owns what is let through, and how often a log repeats what anybody can cause. Does not own what counts as a secret.
 """
 
+import io
 import logging
 
 from realtime.tokens import TokenBucket
 
-__all__ = ["LimitedLog", "printable"]
+__all__ = ["LimitedLog", "escape_unencodable", "printable"]
 
 # Lines of one reason that are logged at once, and how many a second in the long run.
 LINES_AT_ONCE = 5
@@ -27,6 +28,12 @@ def printable(raw: str | bytes, *, limit: int) -> str:
     letters = (letter if letter.isprintable() else _escaped(letter) for letter in text[:limit])
     begin = "".join(letters)[:limit]
     return begin if len(text) <= limit else f"{begin}…"
+
+
+def escape_unencodable(stream: object) -> None:
+    """From now on, what the encoding of a text stream lacks is written to it as an escape; it was an error before."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _escaped(letter: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from notifications.bot import send_message
 from notifications.transports import Address, Message
+from notifications.transports.console import send_message
 from notifications.transports.webhook import WebhookTransport
 
 __all__ = ["WebhookInThread", "WebhookWithDeath", "hang", "slow", "spin", "stuck"]

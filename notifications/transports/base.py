@@ -9,7 +9,6 @@ import asyncio
 import contextvars
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -19,6 +18,7 @@ from notifications import conf
 from notifications.destinations import disable_destination
 from notifications.envelope import Envelope
 from notifications.models import Destination
+from notifications.threads import Threads
 from realtime.exceptions import PermanentError
 
 __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of", "disable"]
@@ -116,7 +116,7 @@ class Transport:
         self.name = name
         self.timeout_seconds = timeout_seconds
         # They begin when they are needed.
-        self._threads = ThreadPoolExecutor(THREADS_LIMIT, thread_name_prefix=name)
+        self._threads = Threads(THREADS_LIMIT, name=name)
 
     @property
     def reaches_people(self) -> bool:
@@ -178,6 +178,10 @@ class Transport:
             finally:
                 _limit.reset(token)
 
+    def close(self) -> None:
+        """The bot that used it has stopped: let go of what it holds, its threads at least. It may be used again."""
+        self._threads.close()
+
     def check_address(self, address: str) -> None:
         """Refuse what a user gives as an address of theirs. Raises ValueError, which goes on after "the address is"."""
         raise ValueError(f"not taken: {self.name} uses none that users add")
@@ -195,7 +199,7 @@ class Transport:
         limit, latest = _limit.get((None, 0.0))
         if limit is not None and not limit.expired():
             limit.reschedule(latest)
-        return await loop.run_in_executor(self._threads, call)
+        return await loop.run_in_executor(self._threads.executor, call)
 
 
 async def disable(address: Address, reason: str) -> NoReturn:

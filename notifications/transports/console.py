@@ -5,6 +5,8 @@ For trying things out, and the shortest way to a transport of one's own: NOTIFIC
 function.
 """
 
+import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -13,15 +15,30 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
 from notifications import conf
+from notifications.threads import Threads
 from notifications.transports.base import Address, Message, Transport
+from realtime.foreign_text import escape_unencodable
 
-__all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage"]
+__all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage", "send_message"]
 
-# Prints a line.
-PRINTS = "notifications.bot.send_message"
 
 # Takes the recipient's primary key and the text; what it raises is a failed attempt.
 type SendMessage = Callable[[Any, str], Awaitable[None]]
+# Of the default. Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
+_printer = Threads(1, name="console")
+
+
+async def send_message(user_id: Any, message: str) -> None:
+    """
+    Print one line to the standard output: the default, for trying things out.
+
+    Whatever the message says, it is one line, and nothing in it controls a terminal. What the output's encoding lacks
+    is escaped.
+    """
+    line = f"user {user_id}: {message}"
+    text = "".join(letter if letter.isprintable() else _escape(letter) for letter in line)
+    # A pipe that nobody reads must not hold up the event loop, and with it the leases.
+    await asyncio.get_running_loop().run_in_executor(_printer.executor, _print, f"{text}\n")
 
 
 class ConsoleTransport(Transport):
@@ -45,7 +62,7 @@ class ConsoleTransport(Transport):
     @property
     def reaches_people(self) -> bool:
         """Not if it prints; what a function of the project's does, nobody knows."""
-        return self._send_message is not import_string(PRINTS)
+        return self._send_message is not send_message
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """Everybody is reached."""
@@ -56,14 +73,29 @@ class ConsoleTransport(Transport):
         await self._send_message(message.recipient.pk, message.texts.body)
         return "called"
 
+    def close(self) -> None:
+        """Its threads, and the one that prints."""
+        super().close()
+        _printer.close()
+
 
 class PrintingTransport(ConsoleTransport):
     """What stands in for every transport where NOTIFICATIONS["DELIVERY"] is "console", whatever SEND_MESSAGE does."""
 
     def __init__(self, *, name: str) -> None:
-        super().__init__(name=name, send_message=PRINTS)
+        super().__init__(name=name, send_message=send_message)
 
     async def send(self, message: Message, address: Address) -> str:
         """Print what it would have said."""
         await self._send_message(message.recipient.pk, f"[{self.name}] {message.texts.body_with_link}")
         return 'printed and not sent: NOTIFICATIONS["DELIVERY"] is "console"'
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def _print(line: str) -> None:
+    escape_unencodable(sys.stdout)
+    sys.stdout.write(line)
+    sys.stdout.flush()

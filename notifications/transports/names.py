@@ -16,9 +16,10 @@ import socket
 import threading
 import time
 from collections.abc import Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from notifications.threads import Threads
 from notifications.transports.silence import PutAside, Silences
 
 __all__ = ["Resolver", "is_address", "resolver"]
@@ -52,7 +53,7 @@ class Resolver:
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS_LIMIT, thread_name_prefix="names")
+        self._threads = Threads(THREADS_LIMIT, name="names")
         # By host and port; shared by event loops, so guarded.
         self._lookups: dict[tuple[str, int], _Lookup] = {}
         self._lock = threading.Lock()
@@ -91,6 +92,10 @@ class Resolver:
             raise found
         return found
 
+    def close(self) -> None:
+        """End the threads of lookups that have ended, and the others when theirs has. It may be used again."""
+        self._threads.close()
+
     def _join(self, host: str, port: int, user: Hashable) -> _Lookup | None:
         """The lookup of this name, a new one if none is under way; None if the user has too many."""
         with self._lock:
@@ -103,7 +108,7 @@ class Resolver:
             self._silences.check(host, f"the name server of {host}")
             if sum(each.user == user for each in self._lookups.values()) >= USER_LIMIT:
                 return None
-            answer = self._threads.submit(_look_up, host, port)
+            answer = self._threads.executor.submit(_look_up, host, port)
             lookup = self._lookups[host, port] = _Lookup(answer=answer, user=user)
         # Outside of the lock, which this takes if it has ended already.
         answer.add_done_callback(lambda _: self._end(host, port))

@@ -15,9 +15,10 @@ from typing import Any
 
 import redis
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter
 
 from realtime.conf import keys, sync_redis
+from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.group_keys import GroupKeys
@@ -28,7 +29,7 @@ __all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age",
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class StreamsCommand(BaseCommand):
+class StreamsCommand(EscapingCommand):
     """A command about streams; `epilog` are its examples."""
 
     epilog = ""

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ async def test_nobody_else_notices(
         }
     )
     # As a thread of the event loop, of which there are few, would be needed for names.
-    asyncio.get_running_loop().set_default_executor(one_thread := names.ThreadPoolExecutor(1))
+    asyncio.get_running_loop().set_default_executor(one_thread := ThreadPoolExecutor(1))
     async with working(redis_server.url, keys, bot, group="bot", batch_size=1, concurrency=20):
         await services.anotify(alice, "Hello")
         await wait_until(lambda: silent_count() == USER_LIMIT, seconds=30)

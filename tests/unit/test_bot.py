@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifications.bot import send_message
+from notifications.transports.console import send_message
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ import argparse
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from notifications.management.errors import setup_errors
 from notifications.models import Event, Scheduled
 from notifications.services import cancel
+from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter
 
 LARGEST_ID = 2**63 - 1
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     """Prints what became of each event, one line, or one JSON object with --json; exits with 1 if one was told."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration

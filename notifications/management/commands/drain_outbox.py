@@ -4,12 +4,13 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
 from notifications import outbox, schedule
 from notifications.management.errors import setup_errors
 from realtime.exceptions import StreamUnavailable
+from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter
 
@@ -17,7 +18,7 @@ from realtime.management.streams import HelpFormatter
 STEP = 100
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     """Prints how many events were published, and how many are left; exits with 1 if some are."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import router
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -23,6 +23,7 @@ from notifications.management.errors import setup_errors
 from notifications.models import Event
 from notifications.recipients import find_by_names
 from notifications.services import notify
+from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
 
@@ -45,7 +46,7 @@ within about two seconds of its time. Until then `manage.py cancel_event EVENT` 
 """
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     """Prints what was done, one line, or one JSON object with --json; exits with 1 if nothing was."""
 
     help = "Tell users of something: in their browsers at once, by every other transport that they have."

@@ -5,16 +5,17 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from notifications import pruning
 from notifications.management.errors import setup_errors
+from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     """Prints how much was deleted, one line, or one JSON object with --json."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration

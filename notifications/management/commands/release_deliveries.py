@@ -3,15 +3,16 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from notifications import conf, deliveries
 from notifications.management.errors import setup_errors
 from notifications.models import Delivery
+from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     """Prints how many were released; exits with 1 while everything is held."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration

@@ -14,14 +14,16 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import connections
 
 from notifications import conf
+from notifications.conf import PARTS
 from notifications.management.errors import check_migrations
-from notifications.subscriber import PARTS, Subscriber
+from notifications.subscriber import Subscriber
 from notifications.transports import get_transports
 from realtime.conf import keys, sync_redis
+from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter
 from realtime.watchdog import LoopWatchdog
 
@@ -64,7 +66,7 @@ ends by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that
 """
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     help = HELP
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:

@@ -4,10 +4,11 @@ import sys
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from realtime.exceptions import RealtimeError
 from realtime.history import Published
+from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import redis_errors
 from realtime.publisher import encode, publish_many
@@ -18,7 +19,7 @@ _BATCH_SIZE = 500
 _BAR_FROM_SECONDS = 2.0
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = (
         "Publish JSON on a topic: everybody who hears the topic gets it at once, nobody else ever does. "

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from realtime.conf import get_settings
+from realtime.management.base import EscapingCommand
 from realtime.management.streams import redis_errors
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     help = (
         "Print the URL of the Redis (or Valkey) that this project uses, e.g. for: redis-cli -u $(manage.py redis_url)"
     )

@@ -19,16 +19,18 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils.crypto import get_random_string
 from rich.console import Console
 from rich.progress import track
+
+from realtime.management.base import EscapingCommand
 
 BATCH_SIZE = 1_000
 SESSION_KEY_LENGTH = 32
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     help = "Make user1 … userN and a session for each, and write one user_id<TAB>sessionid per line. DEBUG only."
 
     def add_arguments(self, parser: CommandParser) -> None:

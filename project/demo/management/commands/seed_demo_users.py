@@ -4,13 +4,15 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
+
+from realtime.management.base import EscapingCommand
 
 CUSTOMERS = {"alice": "demo", "bob": "demo"}
 STAFF = {"admin": "admin"}
 
 
-class Command(BaseCommand):
+class Command(EscapingCommand):
     help = (
         "Make the demo users alice and bob (password demo) and the superuser admin (password admin). Those who are "
         "there already stay as they are. Refused unless DEBUG is on."
