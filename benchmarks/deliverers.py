@@ -25,6 +25,7 @@ class Deliverer:
         name, title, is_ours: As in Contender.
         transport: The one that benchmarks.providers.settings has.
         pace: About how many deliveries a second it makes: so many are asked for for each second of a run.
+        users: How many people are told, in turn.
         is_on_server: Needs a database server, of which DATABASE_URL says where it is.
     """
 
@@ -33,6 +34,8 @@ class Deliverer:
     transport: str
     pace: int
     is_ours: bool = True
+    # As many as the keys of the worker's jobs.
+    users: int = 1_000
     is_on_server: bool = False
 
     def missing(self) -> str | None:
@@ -49,6 +52,7 @@ def measure(deliverer: Deliverer, stage: Stage, *, seconds: float) -> dict[str, 
             **stage.environment,
             "DJANGO_SETTINGS_MODULE": "benchmarks.providers.settings",
             "BENCHMARK_TRANSPORT": deliverer.transport,
+            "BENCHMARK_USERS": str(deliverer.users),
             "BENCHMARK_PORT": str(free_port()),
             "BENCHMARK_KEYS": f"{directory}/keys",
         }
@@ -68,6 +72,13 @@ _ALL = (
         transport="nothing",
         pace=600,
         is_on_server=True,
+    ),
+    Deliverer(
+        name="signalbox-bot-one-user",
+        title="a call that does nothing, one user's notifications in order, SQLite",
+        transport="nothing",
+        pace=30,
+        users=1,
     ),
     Deliverer(name="signalbox-bot-webhook", title="webhook, SQLite", transport="webhook", pace=250),
     Deliverer(name="signalbox-bot-email", title="email, SQLite", transport="email", pace=200),

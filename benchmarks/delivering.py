@@ -29,8 +29,8 @@ from benchmarks.workers import WARM_UP_SHARE, wait_for
 
 __all__ = ["main"]
 
-# As many as the keys of the worker's jobs: what is told to one user is told in its order.
-USERS = 1_000
+# What is told to one user is told in its order.
+USERS = int(os.environ["BENCHMARK_USERS"])
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from notifications.lanes import Lanes, Limit
 from notifications.models import Delivery
 from notifications.ready import Begun, Ready, begin_ready
 from notifications.retries import schedule_of
+from notifications.transactions import is_contended
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
 from notifications.transports.console import send_message
 from notifications.transports.names import resolver
@@ -78,7 +79,7 @@ class Bot:
         self.entries_limit = slots * ENTRIES_PER_SLOT * max(1, len(self._transports))
         self._claim_seconds = settings.delivery_claim_seconds
         self._schedules = {name: schedule_of(name) for name in self._transports}
-        self._database = DatabaseCalls()
+        self._database = DatabaseCalls(is_contended=lambda: is_contended(deliveries.database()))
         self._begin_all = functools.partial(begin_ready, self._transports)
         self._database_outage = database_outage or Outage("the database")
 

@@ -6,6 +6,8 @@ Owns the gathering. Does not own what is called nor transactions.
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,9 +21,11 @@ __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
 # Items of one call: others wait for the database meanwhile.
 BATCH_LIMIT = 100
-# A visit costs some ten statements however much it is asked, and on SQLite every other writer waits meanwhile: notify()
-# too. So what is asked for within so long goes together, unless there is enough to be worth a visit.
-GATHER_SECONDS = 0.05
+# Where writers are in each other's way, the database is left to the others for so many times as long as the last visit
+# took, up to a limit, unless there is enough to be worth a visit. On SQLite one writes at a time, and who waits sleeps
+# longer and longer: visits back to back would keep notify() waiting, and with it the browsers.
+PAUSE_PER_VISIT = 5
+PAUSE_LIMIT_SECONDS = 0.05
 ENOUGH = 10
 # Turns of the event loop before a visit: what the answers of the last one set off goes in this one. Else who asks again
 # at once is a visit late for ever, and two halves take turns where all could go together.
@@ -36,11 +40,18 @@ class DatabaseCalls:
     Calls sync functions with lists of what many tasks ask for one by one.
 
     A statement for a hundred rows costs little more than one for a single row, and so does a transaction. What is asked
-    for while one visit of the thread is under way goes together in the next; its callers bound how much that is. The
-    thread is its own: others who use the database need not wait.
+    for while nothing is under way is done at once. What is asked for while one visit of the thread is under way goes
+    together in the next; its callers bound how much that is. The thread is its own: others who use the database need
+    not wait.
+
+    Args:
+        is_contended: Whether other writers wait for the database, so that visits must leave it to them in between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_contended: Callable[[], bool] = lambda: False) -> None:
+        self._is_contended = is_contended
+        # Until when it is left to others, if they wait, on the monotonic clock.
+        self._pause_until = -math.inf
         # What goes in the next visit, by the function to call: where the answer is awaited, and the item.
         self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
         self._waiting_count = 0
@@ -80,6 +91,7 @@ class DatabaseCalls:
                 self._is_enough.clear()
                 visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
                 calls = [(function, [item for _, item in items]) for function, items in asked.items()]
+                began_at = time.monotonic()
                 try:
                     results = await visit(calls)
                     settled = [
@@ -90,15 +102,19 @@ class DatabaseCalls:
                 except Exception as error:
                     # The visit itself failed: whoever waits is told, or would wait for ever.
                     settled = [(future, error) for items in asked.values() for future, _ in items]
+                now = time.monotonic()
+                self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_VISIT * (now - began_at))
                 for future, answer in settled:
                     _settle(future, answer)
         finally:
             self._visits = None
 
     async def _gather(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GATHER_SECONDS):
-                await self._is_enough.wait()
+        pause_seconds = self._pause_until - time.monotonic()
+        if pause_seconds > 0 and self._is_contended():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await self._is_enough.wait()
         for _ in range(GATHER_TURNS):
             await asyncio.sleep(0)
 

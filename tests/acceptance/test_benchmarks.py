@@ -76,7 +76,7 @@ def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
 @needs_load_client
 def test_a_quick_run_of_the_bot_delivers_each_once() -> None:
     """A real bot process and real receivers: each row says sent, and each key came once."""
-    names = ("signalbox-bot", "signalbox-bot-webhook", "signalbox-bot-email")
+    names = ("signalbox-bot", "signalbox-bot-one-user", "signalbox-bot-webhook", "signalbox-bot-email")
     measured = quick_run("--scenario", "deliver", *(word for name in names for word in ("--server", name)))["deliver"]
     for name in names:
         figures = measured[name]
@@ -84,7 +84,7 @@ def test_a_quick_run_of_the_bot_delivers_each_once() -> None:
         assert figures["deliveries_per_second"] > 0
         assert (figures["lost"], figures["doubled"]) == (0, 0)
         assert 0 < figures["call_p50_ms"] <= figures["call_p99_ms"]
-        assert ("receiver_core_used" in figures) == (name != "signalbox-bot")
+        assert ("receiver_core_used" in figures) == (name in ("signalbox-bot-webhook", "signalbox-bot-email"))
 
 
 def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import datetime
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ import redis
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from notifications import claiming, deliveries, services
+from notifications import claiming, deliveries, services, transactions
 from notifications.claims import Result
 from notifications.handlers import read_entry
 from notifications.models import Delivery, Event, Notification
 from notifications.pruning import prune
 from notifications.services import notify
-from notifications.transactions import write_transaction
+from notifications.transactions import is_contended, write_transaction
 from realtime.keys import Keys
 from realtime.streams import Entry
 from tests.domain import make_users
@@ -125,6 +127,41 @@ def test_the_lock_is_waited_for(other: sqlite3.Connection) -> None:
     other.execute("COMMIT")
     with write_transaction("default"):
         assert not Event.objects.exists()
+
+
+def test_it_is_known_that_writers_wait_for_each_other(
+    other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while after one had to, so that the bot leaves them room; a free lock is no reason."""
+    monkeypatch.setattr(transactions, "_waited_at", {})
+    monkeypatch.setattr(transactions, "WAITED_SECONDS", 0.2)
+    assert any(begin_alone() for _ in range(20))
+    connection.close()
+    connection.settings_dict["OPTIONS"]["timeout"] = 30
+    is_taken = threading.Event()
+    writer = threading.Thread(target=hold_lock, args=(connection.settings_dict["NAME"], is_taken, 0.5))
+    writer.start()
+    is_taken.wait(10)
+    with write_transaction("default"):
+        assert is_contended("default")
+    writer.join()
+    monkeypatch.setattr(transactions, "CONTENDED_SECONDS", 0.0)
+    assert not is_contended("default")
+
+
+def begin_alone() -> bool:
+    """Whether a transaction that nobody hinders is taken for one that nobody hinders."""
+    with write_transaction("default"):
+        return not is_contended("default")
+
+
+def hold_lock(path: str, is_taken: threading.Event, seconds: float) -> None:
+    """As another program that writes for so long."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        is_taken.set()
+        time.sleep(seconds)
+        writer.execute("COMMIT")
 
 
 def test_nothing_is_spent_where_the_transaction_takes_its_lock_itself(django_assert_num_queries: Any) -> None:

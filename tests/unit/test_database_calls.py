@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from django.db import OperationalError
 
-from notifications.database_calls import BATCH_LIMIT, DatabaseCalls
+from notifications.database_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_VISIT, DatabaseCalls
 from tests.waiting import wait_until
 
 
@@ -61,6 +62,42 @@ async def test_who_asks_again_at_once_is_in_the_very_next_visit() -> None:
     double.gate.set()
     await asyncio.gather(first, second)
     assert double.batches == [[1], [2, 1], [2]]
+
+
+async def test_one_by_one_they_wait_for_nothing_but_the_work() -> None:
+    """
+    Who asks while nothing is under way is answered at once.
+
+    A hundred that follow each other would take five seconds if each waited a twentieth of one for others.
+    """
+    calls = DatabaseCalls()
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        for number in range(100):
+            assert await calls.run(lambda numbers: [2 * number for number in numbers], number) == 2 * number
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 2.5
+
+
+async def test_where_writers_wait_visits_leave_them_room() -> None:
+    """So many times as long as the last one took, and what is asked for meanwhile goes together."""
+    calls, begun = DatabaseCalls(is_contended=lambda: True), list[tuple[float, list[int]]]()
+
+    def slow(numbers: Sequence[int]) -> list[int]:
+        begun.append((time.monotonic(), list(numbers)))
+        time.sleep(0.005)
+        return list(numbers)
+
+    await calls.run(slow, 1)
+    ended = time.monotonic()
+    await asyncio.gather(calls.run(slow, 2), calls.run(slow, 3))
+    assert [numbers for _, numbers in begun] == [[1], [2, 3]]
+    assert begun[1][0] - begun[0][0] >= 0.005 * PAUSE_PER_VISIT
+    # Enough to be worth a visit is not kept waiting for room.
+    await asyncio.gather(*(calls.run(slow, number) for number in range(ENOUGH)))
+    assert len(begun) == 3
+    assert ended <= begun[1][0]
 
 
 async def test_one_that_fails_fails_alone() -> None:
