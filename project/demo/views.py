@@ -44,9 +44,8 @@ class Logout(LogoutView):
 
 
 @require_safe
-@never_cache
 def show_shop(request: HttpRequest) -> HttpResponse:
-    """What there is to order. Each form has a key of its own, and a page that is shown again has new ones."""
+    """What there is to order. Each form has a key of its own."""
     goods = [(product, uuid.uuid4()) for product in Product.objects.all()]
     return render(request, "demo/shop.html", {"goods": goods, "stops": Order.STOPS})
 
