@@ -26,10 +26,19 @@ from notifications.recipients import key_field
 from notifications.transactions import LOCKING_MODES
 from notifications.transports.registry import load_transport
 
-__all__ = ["check_inbox_page", "check_installed_apps", "check_settings", "check_sqlite", "check_user_model"]
+__all__ = [
+    "check_database",
+    "check_inbox_page",
+    "check_installed_apps",
+    "check_settings",
+    "check_sqlite",
+    "check_user_model",
+]
 
 
 _TAG = "notifications"
+# Databases whose SQL and locks the code is written for and tested on.
+_VENDORS = frozenset({"sqlite", "postgresql"})
 # Their values have several texts, or another one after a round trip through some database.
 _REFUSED_KEYS = (
     *(models.DecimalField, models.FloatField, models.BooleanField, models.BinaryField, models.JSONField),
@@ -84,6 +93,23 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 
 @register(_TAG)
+def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What notifications keep is on SQLite or PostgreSQL (E008). `migrate` asks too, before it makes a table."""
+    aliases = sorted({router.db_for_write(model) for model in apps.get_app_config("notifications").get_models()})
+    return [
+        Error(
+            f"Notifications are on the database {alias!r}, which is {_name_of(connections[alias].vendor)}: they work "
+            "on SQLite and PostgreSQL only.",
+            hint=f"Use one of the two for DATABASES[{alias!r}], or send the models of notifications to another "
+            "database by a router in DATABASE_ROUTERS.",
+            id="notifications.E008",
+        )
+        for alias in aliases
+        if connections[alias].vendor not in _VENDORS
+    ]
+
+
+@register(_TAG)
 def check_sqlite(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Transactions on a SQLite file take the write lock when they begin (W001)."""
     alias = router.db_for_write(Event)
@@ -122,6 +148,11 @@ def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
             id="notifications.W002",
         )
     ]
+
+
+def _name_of(vendor: str) -> str:
+    # A connection's display_name would open it.
+    return {"mysql": "MySQL or MariaDB", "oracle": "Oracle"}.get(vendor, vendor)
 
 
 def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:

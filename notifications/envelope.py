@@ -29,6 +29,7 @@ __all__ = [
     "Envelope",
     "check_content",
     "check_key",
+    "decode_envelope",
     "encode_common",
     "encode_envelope",
     "is_kind",
@@ -154,6 +155,29 @@ def encode_envelope(common: bytes, *, event_id: int, notification_id: int, repla
     if replaces is None:
         return b'{"id":%d,"event_id":%d,%b' % (notification_id, event_id, common)
     return b'{"id":%d,"event_id":%d,"replaces":%d,%b' % (notification_id, event_id, replaces, common)
+
+
+def decode_envelope(raw: bytes) -> Envelope:
+    """
+    Read the JSON of an envelope, which anybody may have written.
+
+    Raises:
+        ValueError: It is not one: a field is missing or of a wrong type, the message is empty, or the URL is no link.
+    """
+    try:
+        envelope = _decode_envelope(raw)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if envelope.id < 1:
+        raise ValueError("its id is not that of a notification")
+    if not envelope.message:
+        raise ValueError("its message is empty")
+    if envelope.url and not is_link(envelope.url):
+        raise ValueError("its url is neither a path nor an http or https address")
+    return envelope
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
 def _check_text(field: str, value: Any, *, limit: int, control: re.Pattern[str] = _CONTROL) -> str:

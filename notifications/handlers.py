@@ -13,7 +13,7 @@ import msgspec
 import redis
 from django.db import InterfaceError, OperationalError
 
-from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope, is_link
+from notifications.envelope import ENVELOPE_LIMIT_BYTES, Envelope, decode_envelope
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.streams import Entry
 
@@ -26,7 +26,6 @@ REDIS_AWAY = (redis.RedisError,)
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
 # More than a database takes as a key.
 _USER_LIMIT_BYTES = 4_096
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
 class StreamedNotification(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,13 +66,11 @@ def read_entry(entry: Entry) -> StreamedNotification:
     if b"\n" in raw_envelope:
         raise EntryRejected("e is not on one line")
     try:
-        envelope, text = _decode_envelope(raw_envelope), raw_envelope.decode()
-    except (ValueError, RecursionError) as error:
+        envelope, text = decode_envelope(raw_envelope), raw_envelope.decode()
+    except ValueError as error:
         raise EntryRejected(f"e is not an envelope: {error}") from None
     if envelope.id != int(raw_id):
         raise EntryRejected("n and the id in e differ")
-    if envelope.url and not is_link(envelope.url):
-        raise EntryRejected("the url in e is neither a path nor an http or https address")
     only = entry.fields.get(b"g", b"").decode(errors="replace")
     return StreamedNotification(notification_id=envelope.id, user_id=user_id, envelope=envelope, json=text, only=only)
 

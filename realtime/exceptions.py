@@ -4,6 +4,7 @@ __all__ = [
     "EntryRejected",
     "FrameRefused",
     "PermanentError",
+    "PublicationRefused",
     "PublicationTooLarge",
     "RealtimeError",
     "Retry",
@@ -86,6 +87,21 @@ class PublicationTooLarge(RealtimeError):
         super().__init__(
             f"the data is {size_bytes} bytes, the limit is {limit_bytes}: publish an id and let the client fetch"
         )
+
+
+class PublicationRefused(RealtimeError):
+    """
+    The family of the topic takes no such data.
+
+    Attributes:
+        topic: The topic.
+        reason: What is wrong with the data.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        self.topic = topic
+        self.reason = reason
+        super().__init__(f"this cannot be published on {topic}: {reason}")
 
 
 class TopicUnknown(RealtimeError):

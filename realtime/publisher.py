@@ -15,7 +15,7 @@ import msgspec
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.exceptions import PublicationTooLarge, TopicUnknown, Unavailable
+from realtime.exceptions import PublicationRefused, PublicationTooLarge, TopicUnknown, Unavailable
 from realtime.history import Outgoing, Published
 from realtime.layer import RedisChannelLayer
 from realtime.outage import REDIS_ERRORS
@@ -43,6 +43,7 @@ def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Pub
 
     Raises:
         TopicUnknown: No app declares it: a misspelt name would be heard by nobody.
+        PublicationRefused: The topic's family takes no such data; its text says why.
         PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or no JSON.
         Unavailable: Redis did not take it within two seconds; whether it was published is not known, and it is not
             tried again.
@@ -107,7 +108,13 @@ def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> Outg
     match = resolve(topic)
     if match is None:
         raise TopicUnknown(topic)
-    return Outgoing(topic, encode(data), history_of(match), idempotency_key)
+    raw = encode(data)
+    if match.family.check_data is not None:
+        try:
+            match.family.check_data(raw)
+        except ValueError as error:
+            raise PublicationRefused(topic, str(error)) from error
+    return Outgoing(topic, raw, history_of(match), idempotency_key)
 
 
 def _layer() -> RedisChannelLayer:

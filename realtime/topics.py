@@ -10,7 +10,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, ClassVar
@@ -23,7 +23,16 @@ from django.urls.converters import get_converters
 from realtime.conf import get_settings
 from realtime.history import HistoryPolicy
 
-__all__ = ["Topic", "TopicMatch", "history_of", "may_subscribe", "may_subscribe_all", "resolve", "user_topic"]
+__all__ = [
+    "Topic",
+    "TopicMatch",
+    "UserTopic",
+    "history_of",
+    "may_subscribe",
+    "may_subscribe_all",
+    "resolve",
+    "user_topic",
+]
 
 # A permission that is not decided by then is refused for now.
 PERMISSION_TIMEOUT_SECONDS = 10.0
@@ -77,11 +86,14 @@ class Topic:
         history: What Redis keeps for clients that come back; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
         is_rechecked: Whether `may_subscribe` is asked again while somebody hears the topic. False saves the calls where
             no user can lose the permission.
+        check_data: A static method, called with the JSON of what is to be published, as bytes. What it refuses by a
+            ValueError is not published; its text says what is wrong.
     """
 
     pattern: ClassVar[str]
     history: ClassVar[HistoryPolicy | None] = None
     is_rechecked: ClassVar[bool] = True
+    check_data: ClassVar[Callable[[bytes], object] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { isSafeHref, takeOut, timeText, withSafeUrl } from "../../notifications/static/notifications/items.js";
+import { isEnvelope, isSafeHref, takeOut, timeText, withSafeUrl } from "../../notifications/static/notifications/items.js";
 
 const NOW = new Date("2026-11-21T12:00:00Z");
 const secondsAgo = (seconds) => timeText(new Date(NOW - seconds * 1000), NOW, "en");
@@ -24,6 +24,19 @@ test("a publication whose url is no link has none for the page's scripts", () =>
     const other = { topic: "user.4", data };
     assert.equal(withSafeUrl(other), other);
   }
+});
+
+test("only what has an id and texts is a notification", () => {
+  const told = { id: 7, event_id: 3, kind: "info", title: "", message: "Hello", url: "", created_at: "2026-11-21T12:00:00Z" };
+  assert.ok(isEnvelope(told));
+  assert.ok(isEnvelope({ ...told, data: null, replaces: 6, more: 1 }));
+  for (const data of [null, undefined, 7, "Hello", [], {}, { a: 1 }, { id: 7 }, { message: "Hello" }]) assert.ok(!isEnvelope(data));
+  for (const id of [0, -1, "7", 1.5, null, 2 ** 53]) assert.ok(!isEnvelope({ ...told, id }), String(id));
+  for (const name of ["kind", "title", "message", "url", "created_at"]) {
+    assert.ok(!isEnvelope({ ...told, [name]: undefined }), name);
+    assert.ok(!isEnvelope({ ...told, [name]: { toString: 1 } }), name);
+  }
+  assert.ok(!isEnvelope({ ...told, message: "" }));
 });
 
 test("a time within a day is said from now, an older one by its date", () => {

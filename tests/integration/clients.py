@@ -17,9 +17,14 @@ from django.contrib.auth.models import User
 from django.test import Client as Browser
 
 from project.asgi import application
+from realtime.history import Outgoing
+from realtime.layer import RedisChannelLayer
+from realtime.publications import Position
+from realtime.publisher import encode
+from realtime.topics import history_of, resolve, user_topic
 from tests.waiting import wait_until
 
-__all__ = ["HOST", "Client", "Connect", "nothing_is_left", "session_of"]
+__all__ = ["HOST", "Client", "Connect", "nothing_is_left", "session_of", "tell"]
 
 HOST = (b"host", b"testserver")
 DEADLINE_SECONDS = 5
@@ -30,6 +35,14 @@ def session_of(user: User) -> str:
     browser = Browser()
     browser.force_login(user)
     return browser.cookies["sessionid"].value
+
+
+async def tell(user: User, data: Any) -> Position:
+    """Publish any JSON on the user's own topic, as whoever reaches Redis can."""
+    layer = get_channel_layer()
+    assert isinstance(layer, RedisChannelLayer)
+    topic = user_topic(user.pk)
+    return (await layer.publish(Outgoing(topic, encode(data), history_of(resolve(topic))))).position
 
 
 class Client(WebsocketCommunicator):  # type: ignore[misc]

@@ -27,10 +27,8 @@ from realtime.close_codes import CloseCode
 from realtime.connections import CALLER_TIMEOUT_SECONDS
 from realtime.consumers import RealtimeConsumer
 from realtime.outage import Outage
-from realtime.publisher import apublish
 from realtime.sessions import statistics
-from realtime.topics import user_topic
-from tests.integration.clients import Client, Connect
+from tests.integration.clients import Client, Connect, tell
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,7 +60,7 @@ async def greeted(connect: Connect, user: User, count: int = 1) -> list[Client]:
 
 async def still_hears(client: Client, user: User) -> bool:
     """Nothing came before what is published now."""
-    await apublish(user_topic(user.pk), "still here")
+    await tell(user, "still here")
     said = await client.object()
     return bool(said.get("data") == "still here")
 
@@ -347,7 +345,7 @@ async def test_an_old_connection_comes_back(signalbox: Any, connect: Connect, al
     assert event["code"] == CloseCode.AGED
     assert not CloseCode.AGED.is_final
     assert float(event["reason"].removeprefix("retry_after=")) <= 1
-    await apublish(user_topic(alice.pk), "meanwhile")
+    await tell(alice, "meanwhile")
     again = await connect(alice, path=f"/ws/?offset={position['offset']}&epoch={position['epoch']}")
     assert (await again.greeted())["recovered"]
     assert (await again.object())["data"] == "meanwhile"

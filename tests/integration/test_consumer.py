@@ -14,19 +14,13 @@ from django.test import Client as Browser
 from project.asgi import application
 from realtime.close_codes import CloseCode
 from realtime.protocol import SUBPROTOCOL
-from realtime.publications import Position
-from realtime.publisher import apublish
 from realtime.sessions import statistics
 from realtime.topics import user_topic
-from tests.integration.clients import HOST, Connect, nothing_is_left
+from tests.integration.clients import HOST, Connect, nothing_is_left, tell
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-async def tell(user: User, data: Any) -> Position:
-    return (await apublish(user_topic(user.pk), data)).position
 
 
 async def test_a_signed_in_user_is_greeted(connect: Connect, alice: User) -> None:

@@ -96,8 +96,8 @@ def test_line_breaks_between_json_tokens_do_not_break_the_frame(kept: Callable[[
 
 def test_python_values_are_said_in_json(kept: Callable[[str], list[Publication]]) -> None:
     """Dates too."""
-    publish("user.42", {"at": datetime(2026, 11, 21, 12, tzinfo=UTC), "done": True, "what": None})
-    (publication,) = kept("user.42")
+    publish("news.42", {"at": datetime(2026, 11, 21, 12, tzinfo=UTC), "done": True, "what": None})
+    (publication,) = kept("news.42")
     assert json.loads(publication.frame)["data"] == {"at": "2026-11-21T12:00:00Z", "done": True, "what": None}
 
 

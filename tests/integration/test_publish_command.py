@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import redis
 from django.core.management import CommandError, call_command
@@ -16,6 +17,7 @@ from realtime import connections
 from realtime.publications import Publication
 from realtime.publisher import DATA_LIMIT_BYTES
 from tests.integration.hearing import Ear, layer
+from tests.messages import envelope
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
@@ -29,10 +31,26 @@ def run(*arguments: str) -> str:
 
 def test_the_command_publishes_once(kept: Callable[[str], list[Publication]], ear: Callable[[str], Ear]) -> None:
     """And says where it stands and who heard it."""
-    assert run("user.42", '{"message": "hello"}') == "user.42: 1 published up to offset 1, heard by 0 processes\n"
-    ear("user.42")
-    assert run("user.42", '"zwölf"') == "user.42: 1 published up to offset 2, heard by 1 process\n"
-    assert [json.loads(each.frame)["data"] for each in kept("user.42")] == [{"message": "hello"}, "zwölf"]
+    assert run("news.42", '{"message": "hello"}') == "news.42: 1 published up to offset 1, heard by 0 processes\n"
+    ear("news.42")
+    assert run("news.42", '"zwölf"') == "news.42: 1 published up to offset 2, heard by 1 process\n"
+    assert [json.loads(each.frame)["data"] for each in kept("news.42")] == [{"message": "hello"}, "zwölf"]
+
+
+@pytest.mark.parametrize("data", ['{"a": 1}', "null", "7", '"Hello"', "[]", '{"id": 7, "message": "Hello"}'])
+def test_a_user_is_published_notifications_only(kept: Callable[[str], list[Publication]], data: str) -> None:
+    """Anything else would be a toast "undefined"; who calls is told what to do instead."""
+    with pytest.raises(CommandError, match=r"on user\.4: it is not a notification .*services\.notify"):
+        run("user.4", data)
+    assert kept("user.4") == []
+
+
+def test_a_notification_is_published(kept: Callable[[str], list[Publication]]) -> None:
+    """As the relay publishes it; with a url that is no link it is none."""
+    assert run("user.4", msgspec.json.encode(envelope()).decode()).startswith("user.4: 1 published")
+    assert len(kept("user.4")) == 1
+    with pytest.raises(CommandError, match="its url is neither"):
+        run("user.4", msgspec.json.encode(envelope(url="javascript:alert(1)")).decode())
 
 
 def test_the_command_repeats(ear: Callable[[str], Ear]) -> None:

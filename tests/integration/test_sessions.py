@@ -25,7 +25,7 @@ from realtime.protocol import FRAME_LIMIT_BYTES
 from realtime.publisher import apublish
 from realtime.sessions import RUBBISH_LIMIT, statistics
 from realtime.topics import Topic
-from tests.integration.clients import Client, Connect
+from tests.integration.clients import Client, Connect, tell
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -194,7 +194,7 @@ async def test_another_users_topic_is_forbidden(client: Client, alice: User, bob
     """However it is asked for; one's own may be left and joined again."""
     refused = await client.answer(type="subscribe", topic=f"user.{bob.pk}", offset=0)
     assert refused["code"] == "forbidden"
-    await apublish(f"user.{bob.pk}", "secret")
+    await tell(bob, "secret")
     await said_nothing(client)
     await client.answer(type="unsubscribe", topic=f"user.{alice.pk}")
     assert (await client.answer(type="subscribe", topic=f"user.{alice.pk}"))["type"] == "subscribed"
@@ -289,7 +289,7 @@ async def test_an_ack_is_cumulative_and_never_of_the_future(client: Client, alic
     """It is not answered, unless it is wrong."""
     topic = f"user.{alice.pk}"
     for number in range(3):
-        await apublish(topic, number)
+        await tell(alice, number)
     offsets = [(await client.object())["offset"] for _ in range(3)]
     for offset in (offsets[1], offsets[0], offsets[2], 0):
         await client.say(type="ack", topic=topic, offset=offset)
@@ -350,7 +350,7 @@ async def test_rubbish_is_answered_and_the_connection_stays(client: Client, alic
         assert (answer["type"], answer["code"]) == ("error", code)
     await client.send_to('{"type":"ping"}\n{"type":"ping"}')
     assert [await client.object(), await client.object()] == [{"type": "pong"}] * 2
-    await apublish(f"user.{alice.pk}", "still here")
+    await tell(alice, "still here")
     assert (await client.object())["data"] == "still here"
     after = statistics().refused_counts
     assert {code: after[code] - before.get(code, 0) for code in ("bad_json", "bad_frame")} == {
@@ -401,7 +401,7 @@ async def test_what_breaks_the_protocol_ends_the_connection(
     assert close["reason"]
     assert statistics().closed_counts[CloseCode.PROTOCOL_ERROR] == before + 1
     await bad.disconnect()
-    await apublish(f"user.{alice.pk}", "still here")
+    await tell(alice, "still here")
     assert (await good.object())["data"] == "still here"
     assert not caplog.records
 

@@ -13,7 +13,18 @@
 
 import { Actions } from "./actions.js";
 import { defineElement } from "./element.js";
-import { idOf, insertItem, itemsIn, setState, setToken, showTimes, takeOut, tokenIn, withSafeUrl } from "./items.js";
+import {
+  idOf,
+  insertItem,
+  isEnvelope,
+  itemsIn,
+  setState,
+  setToken,
+  showTimes,
+  takeOut,
+  tokenIn,
+  withSafeUrl,
+} from "./items.js";
 import { Panel } from "./panel.js";
 import { Retry } from "./retry.js";
 import { getPage, post } from "./server.js";
@@ -139,7 +150,7 @@ export class Bell {
       // The page knows already that the session is over; the connection is about to be told.
       if (this.#isLost) return;
       const publication = withSafeUrl(received);
-      this.#receive(publication.data);
+      if (isEnvelope(publication.data)) this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
     listen("signedout", ({ code }) => this.#say(code === "other_user" ? "other-user" : "signed-out"));

@@ -41,6 +41,20 @@ export const withSafeUrl = (publication) =>
     ? publication
     : { ...publication, data: { ...publication.data, url: "" } };
 
+const TEXTS = ["kind", "title", "message", "url", "created_at"];
+
+/**
+ * Whether what was published is a notification: any program that reaches Redis can publish.
+ *
+ * @param {any} data
+ * @returns {boolean}
+ */
+export const isEnvelope = (data) =>
+  Number.isSafeInteger(data?.id) &&
+  data.id > 0 &&
+  TEXTS.every((name) => typeof data[name] === "string") &&
+  data.message !== "";
+
 /** @param {Element} item @returns {number} */
 export const idOf = (item) => Number(item.dataset.notificationId);
 

@@ -58,7 +58,7 @@ class Stage:
         """Write a notification for alice; returns what the relay would hand to her browsers."""
         return await sync_to_async(self._commit)(message, **fields)
 
-    def publish(self, *envelopes: dict[str, Any], topic: str = "") -> None:
+    def publish(self, *envelopes: Any, topic: str = "") -> None:
         """Send these to each tab, in one frame."""
         topic = topic or f"user.{self.user.pk}"
         frames = [json.dumps({"type": "message", "topic": topic, "data": envelope}) for envelope in envelopes]

@@ -154,6 +154,21 @@ async def test_messages_of_others_are_not_shown(stage: Stage) -> None:
     assert await texts(page.locator(LIST)) == ["Mine"]
 
 
+async def test_what_is_no_notification_is_not_shown(stage: Stage) -> None:
+    """Whoever reaches Redis can publish anything on a user's topic; the page's own scripts hear of it all the same."""
+    page = await stage.open()
+    await page.evaluate(
+        "document.addEventListener('signalbox:message', ({ detail }) => (window.heard ??= []).push(detail.data))"
+    )
+    mine = await stage.commit("Mine")
+    others: list[Any] = [None, 7, "Hello", [], {"a": 1}, {"id": mine["id"] + 1}, {**mine, "id": "7"}]
+    stage.publish(*others, mine)
+    await expect(page.locator(COUNT)).to_have_text("1")
+    assert await texts(page.locator(LIST)) == ["Mine"]
+    await expect(page.locator("[data-signalbox-toasts] > *")).to_have_count(1)
+    assert await page.evaluate("window.heard") == [*others, mine]
+
+
 async def test_a_page_of_a_former_user_is_not_live(stage: Stage) -> None:
     """Somebody else has logged in meanwhile: the page says that it has to be loaded anew."""
     page = await stage.open()

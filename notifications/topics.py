@@ -1,0 +1,24 @@
+"""
+What may be published on the topics of users: notifications, and nothing else.
+
+Owns the rule. Does not own the topics themselves nor who may hear them (realtime.topics).
+"""
+
+from notifications.envelope import decode_envelope
+from realtime.topics import UserTopic
+
+__all__ = ["check_notification"]
+
+
+def check_notification(data: bytes) -> None:
+    """Raises ValueError where data is not what a browser shows as a notification."""
+    try:
+        decode_envelope(data)
+    except ValueError as error:
+        raise ValueError(
+            f"it is not a notification ({error}). Notify people by notifications.services.notify(); for data of your "
+            "own declare a topic of your own"
+        ) from error
+
+
+UserTopic.check_data = staticmethod(check_notification)
