@@ -9,6 +9,7 @@ all writers, and needs none of this.
 
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
@@ -33,7 +34,11 @@ def update_in_order(rows: QuerySet[Any], **values: Any) -> int:
     if connections[rows.db].features.has_select_for_update:
         # One statement: PostgreSQL looks at a row again after it has waited for it. Written out, because Django's
         # select_for_update() would want a transaction around it, which is two round trips more.
-        sql, parameters = rows.order_by("pk").values("pk").query.get_compiler(rows.db).as_sql()
+        try:
+            sql, parameters = rows.order_by("pk").values("pk").query.get_compiler(rows.db).as_sql()
+        except EmptyResultSet:
+            # The conditions leave nothing, as `pk__in=[]` does: there is no statement for that.
+            return 0
         ids = RawSQL(f"{sql} FOR NO KEY UPDATE", parameters)  # noqa: S611 - what Django wrote
         rows = rows.model._base_manager.using(rows.db).filter(pk__in=ids)
     count: int = rows.update(**values)

@@ -162,7 +162,9 @@ def _lookups_of(list_filter: Any) -> set[str]:
     """What a URL may ask of one entry of `list_filter`: a filter of ours, or a field of few values or of times."""
     if isinstance(list_filter, tuple):
         # A field, and how it is filtered.
-        list_filter, _ = list_filter
+        list_filter, kind = list_filter
+        if isinstance(kind, type) and issubclass(kind, admin.EmptyFieldListFilter):
+            return {f"{list_filter}__isempty"}
     if isinstance(list_filter, str):
         return {list_filter, *(f"{list_filter}__{lookup}" for lookup in ("exact", "isnull", "gte", "lt"))}
     return {list_filter.parameter_name}

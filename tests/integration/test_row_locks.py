@@ -14,6 +14,7 @@ from notifications import claiming, deliveries, services
 from notifications.claims import Handed, Result
 from notifications.handlers import StreamedNotification
 from notifications.models import Delivery, Digest, Notification
+from notifications.row_locks import update_in_order
 from realtime.keys import Keys
 from tests.domain import lock_waiters, make_users
 from tests.timing import begun, declare, own_registry, pass_time, streamed
@@ -133,3 +134,8 @@ def test_two_events_that_replace_the_same() -> None:
         lambda: services.notify(users, "passed again", kind="build", collapse_key="7"),
     )
     assert Notification.objects.exclude(replaced_at=None).count() >= 2100
+
+
+def test_what_can_be_no_row_is_none() -> None:
+    """As with `update()`; Django has no statement for a list without ids."""
+    assert update_in_order(Delivery.objects.filter(pk__in=[]), attempts=7) == 0
