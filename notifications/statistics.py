@@ -30,6 +30,8 @@ from notifications.conf import PARTS, STREAM
 from notifications.models import Delivery, Event, Notification
 from realtime import conf
 from realtime.keys import Keys
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import count_workers
 
 __all__ = [
     "DeliveryCounts",
@@ -116,6 +118,8 @@ class GroupStatus:
     # Entries read and not yet acked.
     pending: int
     consumers: int
+    # Consumers that are alive: with 0 nobody does the group's work.
+    workers: int
     dead_letters: int
 
 
@@ -166,7 +170,7 @@ def collect(now: datetime.datetime | None = None) -> Statistics:
         now: The end of the 24 hours; the present time by default.
 
     Guarantees:
-        Seven database queries and one Redis round trip. Never fails for Redis, and waits for it 2 seconds at most.
+        Seven database queries and three Redis round trips. Never fails for Redis, and waits for it 2 seconds at most.
     """
     now = now or timezone.now()
     status, error = None, ""
@@ -240,7 +244,7 @@ def read_deliveries() -> tuple[DeliveryCounts, ...]:
 
 def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
     """
-    Ask Redis, in one round trip.
+    Ask Redis, in three round trips.
 
     Raises:
         redis.RedisError: It is away, or holds something else under one of these names.
@@ -259,10 +263,12 @@ def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
         if isinstance(answer, Exception):
             raise answer
     found = {group["name"].decode(): group for group in groups}
+    workers = count_workers(client, [GroupKeys(stream_key, part) for part in PARTS])
     return RedisStatus(
         stream_length=length,
         groups=tuple(
-            _group_status(name, found.get(name), length, dead) for name, dead in zip(PARTS, dead_letters, strict=True)
+            _group_status(name, found.get(name), length, alive, dead)
+            for name, alive, dead in zip(PARTS, workers, dead_letters, strict=True)
         ),
         ingress_accepted=int(ingress.get(b"accepted", 0)),
         # One counter for each reason.
@@ -288,14 +294,15 @@ def _by_hour(
     return ((starts[back], found.get(back, {})) for back in reversed(range(HOURS)))
 
 
-def _group_status(name: str, group: dict[str, Any] | None, length: int, dead_letters: int) -> GroupStatus:
+def _group_status(name: str, group: dict[str, Any] | None, length: int, workers: int, dead_letters: int) -> GroupStatus:
     if group is None:
         # Groups start from the first entry: one that is not made yet has everything before it.
-        return GroupStatus(name=name, lag=length, pending=0, consumers=0, dead_letters=dead_letters)
+        return GroupStatus(name=name, lag=length, pending=0, consumers=0, workers=workers, dead_letters=dead_letters)
     return GroupStatus(
         name=name,
         lag=group.get("lag"),
         pending=group["pending"],
         consumers=group["consumers"],
+        workers=workers,
         dead_letters=dead_letters,
     )

@@ -4,6 +4,7 @@
 Owns what "well" means for each kind of process. Prints why when it is not so.
 """
 
+import argparse
 import contextlib
 import http.client
 import os
@@ -11,7 +12,7 @@ import re
 import socket
 import sys
 
-__all__ = ["Unwell", "check_bot", "check_web"]
+__all__ = ["Unwell", "check_bot", "check_web", "main"]
 
 TIMEOUT_SECONDS = 5.0
 STREAM = "notifications"
@@ -77,12 +78,19 @@ def check_bot(host: str | None = None) -> None:
             raise Unwell(f"the worker of the group {name} has not renewed its lease")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line: exits with 0, or with 1 and the reason on the standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m project.health", description="Whether this machine's process does its work; says why not."
+    )
+    parser.add_argument("process", choices=["web", "bot"], help="the web server, or run_bot_subscriber")
+    check = {"web": check_web, "bot": check_bot}[parser.parse_args().process]
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     try:
-        if sys.argv[1] == "bot":
-            check_bot()
-        else:
-            check_web()
+        check()
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

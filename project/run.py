@@ -30,6 +30,7 @@ from project.embedded import EmbeddedServer, EmbeddedServerError
 
 __all__ = ["main"]
 
+BOT = "run_bot_subscriber"
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 READY_DEADLINE_SECONDS = 60.0
@@ -113,11 +114,12 @@ def _run(port: int) -> NoReturn:
             "the web server": _start("-m", "project.web", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}")
         }
         stack.callback(lambda: children.stop(processes.values(), deadline_seconds=STOP_DEADLINE_SECONDS))
-        processes["run_bot_subscriber"] = _start("manage.py", "run_bot_subscriber")
+        bot = processes[BOT] = _start("manage.py", "run_bot_subscriber")
         _wait_until_page_answers(port, processes)
-        sys.stdout.write(_welcome(port))
+        sys.stdout.write(_welcome(port, bot.pid))
         sys.stdout.flush()
         while True:
+            _let_bot_be_stopped(processes)
             _raise_if_one_ended(processes)
             if server is not None:
                 server.tend()
@@ -134,6 +136,18 @@ def _start(*arguments: str) -> subprocess.Popen[bytes]:
         start_new_session=True,
         preexec_fn=children.end_with_parent(),
     )
+
+
+def _let_bot_be_stopped(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Somebody who stops the bot on purpose, by SIGTERM, wants to see what the site does without it."""
+    bot = processes.get(BOT)
+    if bot is not None and bot.poll() in (0, -signal.SIGTERM):
+        del processes[BOT]
+        sys.stdout.write(
+            f"\n{BOT} was stopped, and the site goes on without it: what is sent now waits.\n"
+            f"To start it again, in a second terminal: .venv/bin/python manage.py {BOT}\n\n"
+        )
+        sys.stdout.flush()
 
 
 def _raise_if_one_ended(processes: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -160,7 +174,7 @@ def _wait_until_page_answers(port: int, processes: dict[str, subprocess.Popen[by
         time.sleep(POLL_SECONDS)
 
 
-def _welcome(port: int) -> str:
+def _welcome(port: int, bot_pid: int) -> str:
     url = f"http://{HOST}:{port}/"
     if not settings.DEBUG:
         return f"\nSignalbox is at {url}   (Ctrl-C stops it; DEBUG is off, so there are no demo users)\n\n"
@@ -176,6 +190,8 @@ def _welcome(port: int) -> str:
             2. In a private window log in to {url}admin/ as admin and change the order's status:
                alice's bell rings.
             3. From a second terminal: .venv/bin/python manage.py notify alice "Your parcel is here"
+            4. Stop the bot alone with `kill {bot_pid}`, send another one, and start the bot again:
+               .venv/bin/python manage.py run_bot_subscriber
 
     """)
 

@@ -7,6 +7,7 @@ engines. docs/reference/settings.md lists every variable.
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import environ
@@ -84,7 +85,15 @@ TEMPLATES = [
 REDIS_URL = env.str("REDIS_URL", default="") or embedded.url_for(VAR_DIR)
 
 if env.str("DATABASE_URL", default=""):
-    DATABASES = {"default": env.db_url("DATABASE_URL")}
+    with warnings.catch_warnings():
+        # Of a URL that it does not know, it warns only.
+        warnings.simplefilter("ignore")
+        DATABASES = {"default": env.db_url("DATABASE_URL")}
+    if not DATABASES["default"].get("ENGINE"):
+        # It holds a password perhaps, so it is not shown.
+        raise ImproperlyConfigured(
+            "DATABASE_URL is no URL of a database: give postgres://user:password@host:port/name, or none for SQLite"
+        )
     DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
     DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 else:

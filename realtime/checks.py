@@ -10,11 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from channels.routing import ProtocolTypeRouter
 from channels_redis.utils import decode_hosts
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.core.management import get_commands
 from django.http.request import validate_host
 from django.templatetags.static import static
@@ -115,15 +118,36 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
 
 @register(_TAG)
 def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """ASGI_APPLICATION is set (W003): daphne's runserver wants it."""
-    if getattr(settings, "ASGI_APPLICATION", None):
-        return []
+    """ASGI_APPLICATION is set (W003), which daphne's runserver wants, and serves WebSockets (W009)."""
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if path:
+        return _check_websockets(path)
     return [
         Warning(
             "ASGI_APPLICATION is not set: `manage.py runserver` serves no WebSocket without it.",
             hint='Set it to the ASGI application of the project, e.g. "project.asgi.application"; and have "daphne" '
             "before django.contrib.staticfiles in INSTALLED_APPS.",
             id="realtime.W003",
+        )
+    ]
+
+
+def _check_websockets(path: str) -> list[CheckMessage]:
+    try:
+        application = import_string(path)
+    except Exception:
+        # Whatever it is, the server that starts with it says so.
+        return []
+    routes = application.application_mapping if isinstance(application, ProtocolTypeRouter) else {}
+    is_without = isinstance(application, ASGIHandler | ASGIStaticFilesHandler)
+    if not is_without and ("websocket" in routes or not isinstance(application, ProtocolTypeRouter)):
+        return []
+    return [
+        Warning(
+            f"{path} serves no WebSocket: pages are served, and the bell never hears of anything.",
+            hint='Have ProtocolTypeRouter({"http": …, "websocket": websocket_application()}) there, as '
+            "docs/how-to/add-to-your-project.md shows.",
+            id="realtime.W009",
         )
     ]
 

@@ -44,6 +44,7 @@ def statistics_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResp
         "delivery_chart": chart.draw_deliveries(found.delivery_hours),
         "deliveries_url": _deliveries_url(request, site),
         "now": _now(found),
+        "idle_groups": [group.name for group in found.redis.groups if not group.workers] if found.redis else [],
         "dead_letters_url": _dead_letters_url(request, site),
     }
     request.current_app = site.name

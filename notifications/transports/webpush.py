@@ -9,6 +9,7 @@ Source:
 """
 
 import binascii
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -38,6 +39,9 @@ BODY_ROOM_BYTES = 1000
 GONE_STATUSES = {404, 410}
 # Push services refuse signatures that are valid for more than a day.
 SIGNATURE_SECONDS = 12 * 3600
+# A contact that somebody outside can reach: its host has a dot. Source: RFC 8292, section 2.1.
+_HOST = r"(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+)"
+_SUBJECT = re.compile(rf"(?:mailto:[^\s@:/?#]+@|https://){_HOST}", re.IGNORECASE)
 
 
 class WebPushTransport(Transport):
@@ -45,7 +49,7 @@ class WebPushTransport(Transport):
     Args:
         private_key: The site's VAPID key: 32 bytes in base64url, or the same in DER. Browsers subscribe with its public
             half, so it must never change.
-        subject: Whom a push service may ask about this site: "mailto:ops@example.com".
+        subject: Whom a push service may ask about this site: "mailto:ops@example.com" or "https://example.com".
         ttl_seconds: How long a push service keeps a message for a browser that is off.
         allow_private: Whether push services may have addresses that are not public.
 
@@ -67,7 +71,7 @@ class WebPushTransport(Transport):
         allow_private: bool = False,
     ) -> None:
         super().__init__(name=name, timeout_seconds=timeout_seconds)
-        self._subject = subject
+        self._subject = _checked(subject)
         self._ttl_seconds = ttl_seconds
         self._allow_private = allow_private
         try:
@@ -154,3 +158,13 @@ def _encode(message: Message, title: str, body: str, url: str) -> bytes:
             "url": url,
         }
     )
+
+
+def _checked(subject: str) -> str:
+    found = _SUBJECT.fullmatch(subject) if isinstance(subject, str) else None
+    if found is None or found["host"].lower().endswith((".localhost", ".local", ".invalid")):
+        raise ImproperlyConfigured(
+            f"subject is {subject!r}, which push services refuse: give an address that they can write to, such as "
+            '"mailto:ops@example.com", or a site such as "https://example.com"'
+        )
+    return subject

@@ -45,6 +45,10 @@ class GroupKeys:
         """Who works on each key."""
         return _KEYS.key_owners(self.stream, self.group)
 
+    def worker_lease(self, consumer: str) -> str:
+        """The lease of one of the group's workers."""
+        return _KEYS.worker_lease(self.stream, self.group, consumer)
+
     @property
     def for_scripts(self) -> list[str]:
         """KEYS[1] to KEYS[6] of the scripts."""
@@ -54,5 +58,5 @@ class GroupKeys:
             self.kept,
             self.due,
             _KEYS.line(self.stream, self.group, ""),
-            _KEYS.worker_lease(self.stream, self.group, ""),
+            self.worker_lease(""),
         ]

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from realtime.connection_checks import answer_parsed
 from realtime.streams.group_keys import GroupKeys
 
-__all__ = ["GroupStatus", "StreamStatus", "finished_until", "known_streams", "read_status"]
+__all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,32 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
         redis.RedisError: It is away, or holds something else under such a key.
     """
     return [_read_stream(client, key) for key in stream_keys]
+
+
+@answer_parsed("XINFO CONSUMERS")
+def count_workers(client: redis.Redis, groups: Sequence[GroupKeys]) -> list[int]:
+    """
+    How many workers of each group are alive: those that hold their lease.
+
+    Raises:
+        redis.RedisError: It is away, or holds something else under such a key.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for keys in groups:
+        pipeline.xinfo_consumers(keys.stream, keys.group)
+    leases = []
+    for keys, consumers in zip(groups, pipeline.execute(raise_on_error=False), strict=True):
+        if isinstance(consumers, ResponseError) and ("no such key" in str(consumers) or "NOGROUP" in str(consumers)):
+            # The stream or the group is made by its first worker.
+            consumers = []
+        if isinstance(consumers, Exception):
+            raise consumers
+        leases.append([keys.worker_lease(each["name"].decode()) for each in consumers])
+    pipeline = client.pipeline(transaction=False)
+    for keys, names in zip(groups, leases, strict=True):
+        # Redis refuses to look for nothing: this is the lease of nobody.
+        pipeline.exists(*(names or [keys.worker_lease("")]))
+    return [int(count) for count in pipeline.execute()]
 
 
 @answer_parsed("XINFO GROUPS and XPENDING")

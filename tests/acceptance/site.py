@@ -99,7 +99,7 @@ class Site:
         return self
 
     def manage(self, *arguments: str) -> str:
-        """Run `manage.py` on the site's data, as somebody at a second terminal, and return what it prints."""
+        """Run `manage.py` on the site's data, as somebody at a second terminal, and return all that it prints."""
         result = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
@@ -109,7 +109,14 @@ class Site:
             check=False,
         )
         assert not result.returncode, result.stderr
-        return result.stdout
+        return result.stdout + result.stderr
+
+    def start_manage(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Likewise, for a command that runs until it is stopped; its output goes to the site's log."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            )
 
     def processes(self) -> dict[int, str]:
         """Every process on this machine that serves this directory, grandchildren too: pid → command line (Linux)."""

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -169,6 +170,31 @@ def test_part_that_ends_is_named_and_ends_the_rest(directory: Path) -> None:
         assert_gone(site)
 
 
+def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Path) -> None:
+    """With the command that the terminal shows; the site goes on, and what was sent meanwhile arrives."""
+    with Site(directory).wait_until_ready() as site:
+        command = re.search(r"Stop the bot alone with `kill (\d+)`", site.output())
+        assert command is not None
+        os.kill(int(command[1]), signal.SIGTERM)
+        wait_until_sync(lambda: "run_bot_subscriber was stopped, and the site goes on" in site.output(), seconds=30)
+        assert status_of(site.url) == 200
+        assert "Nobody does the work of relay and bot" in site.manage("notify", "alice", "While the bot was stopped")
+        with contextlib.closing(sqlite3.connect(directory / "db.sqlite3")) as database:
+
+            def relayed_count() -> int:
+                return int(database.execute("SELECT COUNT(relayed_at) FROM notifications_notification").fetchone()[0])
+
+            assert relayed_count() == 0
+            bot = site.start_manage("run_bot_subscriber")
+            try:
+                wait_until_sync(lambda: relayed_count() == 1, seconds=30)
+                assert "Nobody does the work" not in site.manage("notify", "alice", "While it runs")
+            finally:
+                bot.terminate()
+                assert bot.wait(30) == 0
+        assert site.process.poll() is None
+
+
 def test_killed_valkey_comes_back_while_the_site_runs(directory: Path) -> None:
     """SIGKILL of the embedded server, and of its guard, is mended; the site goes on."""
     with Site(directory).wait_until_ready() as site:
@@ -215,6 +241,7 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
     [
         ({"DEBUG": "0", "SECRET_KEY": ""}, "SECRET_KEY is not set"),
         ({"VAR_DIR": "/dev/null/var"}, "Not a directory: '/dev/null/var'"),
+        ({"DATABASE_URL": "foo"}, "DATABASE_URL is no URL of a database"),
         ({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nothing"}, "connection to server at"),
     ],
 )

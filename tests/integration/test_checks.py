@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,3 +294,33 @@ def test_static_files_of_another_origin_are_told(settings: Any, url: str, hosts:
     settings.STATIC_URL, settings.ALLOWED_HOSTS = url, hosts
     assert found() == (["realtime.W007"] if is_foreign else [])
     assert not is_foreign or "cdn.example" in said("realtime.W007")
+
+
+@pytest.mark.parametrize(
+    ("application", "is_warned"),
+    [
+        ("get_asgi_application()", True),
+        ("ASGIStaticFilesHandler(get_asgi_application())", True),
+        ('ProtocolTypeRouter({"http": get_asgi_application()})', True),
+        ('ProtocolTypeRouter({"http": get_asgi_application(), "websocket": websocket_application()})', False),
+        ("lambda scope: None", False),
+        ("1 / 0", False),
+    ],
+)
+def test_an_application_without_websockets_is_a_warning(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, application: str, is_warned: bool
+) -> None:
+    """The asgi.py that `startproject` makes, left as it is; what cannot be looked into passes."""
+    name = f"site_{uuid.uuid4().hex}"
+    lines = [
+        "from channels.routing import ProtocolTypeRouter",
+        "from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler",
+        "from django.core.asgi import get_asgi_application",
+        "from realtime.routing import websocket_application",
+        f"application = {application}",
+    ]
+    (tmp_path / f"{name}.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = f"{name}.application"
+    assert found() == (["realtime.W009"] if is_warned else [])
+    sys.modules.pop(name, None)

@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -252,3 +253,13 @@ def test_a_dead_bot_is_not_well(redis_server: RedisServer, redis_client: redis.R
         wait_until_sync(lambda: not is_well(socket.gethostname()))
         with pytest.raises(health.Unwell, match=f"the worker of the group {GROUP} has not renewed its lease"):
             health.check_bot()
+
+
+@pytest.mark.parametrize(("words", "said"), [((), "required: process"), (("worker",), "invalid choice: 'worker'")])
+def test_a_health_check_of_nothing_says_what_there_is(words: tuple[str, ...], said: str) -> None:
+    """One line of usage and one of error."""
+    command = [sys.executable, "-m", "project.health", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

@@ -184,9 +184,9 @@ def test_redis_tells_what_waits_what_failed_and_what_other_programs_asked(
     status = statistics.read_redis(redis_client, keys)
     assert status.stream_length == 5
     assert status.groups == (
-        statistics.GroupStatus(name="relay", lag=2, pending=2, consumers=1, dead_letters=1),
+        statistics.GroupStatus(name="relay", lag=2, pending=2, consumers=1, workers=0, dead_letters=1),
         # Not made yet: it will start from the first entry.
-        statistics.GroupStatus(name="bot", lag=5, pending=0, consumers=0, dead_letters=2),
+        statistics.GroupStatus(name="bot", lag=5, pending=0, consumers=0, workers=0, dead_letters=2),
     )
     assert status.failed == 3
     assert (status.ingress_accepted, status.ingress_refused, status.ingress_dropped) == (7, 3, 4)

@@ -221,8 +221,35 @@ def test_a_user_has_ten_browsers(alice: User, bob: User) -> None:
     assert (alice.push_subscriptions.count(), bob.push_subscriptions.count()) == (10, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"private_key": "no key"}, {"private_key": ""}, {"subject": "ops"}])
+@pytest.mark.parametrize("wrong", [{"private_key": "no key"}, {"private_key": ""}])
 def test_a_key_that_is_none_is_said_at_the_start(wrong: dict[str, str]) -> None:
     """And not at the first notification."""
     with pytest.raises(ImproperlyConfigured, match="private_key or subject"):
         WebPushTransport(name="push", **{**OPTIONS, **wrong})
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *(
+            "mailto:ops@localhost",
+            "mailto: x",
+            "mailto:ops",
+            "ops@example.com",
+            "http://example.com",
+            "",
+            "https://intranet",
+        ),
+        *("mailto:ops@example.com\nBcc: x@example.com", "https://site.localhost", "https://example.com/contact", None),
+    ],
+)
+def test_a_contact_that_nobody_outside_can_reach_is_refused(subject: Any) -> None:
+    """Push services answer 400 or 403 to it, for each message."""
+    with pytest.raises(ImproperlyConfigured, match="push services refuse"):
+        WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)
+
+
+@pytest.mark.parametrize("subject", ["mailto:ops@example.com", "https://www.example.com"])
+def test_a_mail_address_or_a_page_is_a_contact(subject: str) -> None:
+    """As RFC 8292 has it."""
+    WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import redis
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.core.management.base import CommandError, CommandParser
@@ -18,14 +19,18 @@ from django.db import router
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from notifications.conf import PARTS, STREAM
 from notifications.exceptions import InvalidNotification
 from notifications.management.errors import setup_errors
 from notifications.models import Event
 from notifications.recipients import find_by_names
 from notifications.services import notify
+from realtime import conf
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
+from realtime.streams.group_keys import GroupKeys
+from realtime.streams.status import count_workers
 
 EXAMPLES = """
 examples:
@@ -126,6 +131,21 @@ class Command(EscapingCommand):
                 raise CommandError(str(error)) from error
         is_new = done["saved"] > 0 or event.created_at >= began_at
         self.stdout.write(_json(event, is_new=is_new) if options["as_json"] else _sentence(event, is_new=is_new))
+        if idle := _idle_groups():
+            self.stderr.write(
+                f"Nobody does the work of {' and '.join(idle)}: start manage.py run_bot_subscriber, "
+                "or nobody is told of it."
+            )
+
+
+def _idle_groups() -> list[str]:
+    """The consumer groups without a worker that is alive; none while Redis cannot be asked."""
+    groups = [GroupKeys(conf.keys().stream(STREAM), part) for part in PARTS]
+    try:
+        counts = count_workers(conf.sync_redis(), groups)
+    except redis.RedisError:
+        return []
+    return [keys.group for keys, count in zip(groups, counts, strict=True) if not count]
 
 
 def _find(names: list[str], *, is_for_all: bool) -> Any:
@@ -162,6 +182,8 @@ def _time_or_wait(text: str) -> datetime.datetime | datetime.timedelta:
         return _wait(text, or_else=" or a time with its zone such as 2026-12-24T18:00+01:00")
     if time.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} has no time zone: say {text}Z or {text}+01:00")
+    if time < timezone.now():
+        raise argparse.ArgumentTypeError(f"{text!r} is past: say a later time, or leave it out to send at once")
     return time
 
 
