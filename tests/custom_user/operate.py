@@ -123,7 +123,9 @@ def main() -> None:
     users: Any = get_user_model()
     keys = [str(users.objects.create(email=f"user{number}@example.com").pk) for number in range(3)]
     report = {**asyncio.run(use_layer()), **asyncio.run(use_stream(keys))}
-    report["published"] = command("publish", f"user.x{keys[0][:5]}", "{}")
+    envelope = {"id": 1, "event_id": 1, "kind": "info", "created_at": "2026-01-01T00:00:00Z"}
+    envelope |= {"title": "", "message": "by hand", "url": "", "data": None}
+    report["published"] = command("publish", f"user.x{keys[0][:5]}", json.dumps(envelope))
     report["notified"] = command("notify", keys[0], "from a shell")
     sys.stdout.write(json.dumps(report))
 
