@@ -19,7 +19,12 @@ QUICK = Backoff(base_seconds=0.01, cap_seconds=0.05)
 
 @asynccontextmanager
 async def running_multiplexer(
-    url: str, *, publisher_url: str | None = None, probe_after_seconds: float = 30.0, probe_timeout_seconds: float = 5.0
+    url: str,
+    *,
+    publisher_url: str | None = None,
+    probe_after_seconds: float = 30.0,
+    probe_timeout_seconds: float = 5.0,
+    backoff: Backoff = QUICK,
 ) -> AsyncIterator[Multiplexer]:
     async with (
         connections.async_reader(url) as reader,
@@ -28,7 +33,7 @@ async def running_multiplexer(
             reader,
             publisher=publisher,
             probe_channel=Keys().probe_channel(),
-            backoff=QUICK,
+            backoff=backoff,
             probe_after_seconds=probe_after_seconds,
             probe_timeout_seconds=probe_timeout_seconds,
         ) as multiplexer,

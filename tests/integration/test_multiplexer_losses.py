@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from realtime import connections
+from realtime.backoff import Backoff
 from realtime.exceptions import SubscriptionGap
 from realtime.multiplexer import Multiplexer
 from realtime.subscriptions import Attachment
@@ -57,6 +58,39 @@ async def test_a_killed_connection_heals_and_tells_the_gap(
             redis_client.publish(channel, channel)
             assert await receive_many(subscription, 1) == [channel.encode()]
     assert multiplexer.statistics().lost_connection_count == 1
+
+
+async def test_after_a_loss_the_first_try_is_made_at_once(
+    redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str]
+) -> None:
+    """Waits are for what fails again: each makes the gap longer."""
+    patient = Backoff(base_seconds=3600, cap_seconds=3600)
+    async with (
+        running_multiplexer(redis_server.url, backoff=patient) as multiplexer,
+        multiplexer.subscribe(name("a")) as subscription,
+    ):
+        for _ in range(3):
+            redis_client.client_kill_filter(_type="pubsub", skipme=True)
+            with pytest.raises(SubscriptionGap):
+                await receive_many(subscription, 1)
+            # Redis has answered everything, and the waits begin anew.
+            await wait_until(lambda: not multiplexer._failures)
+
+
+@pytest.mark.parametrize("turn_count", range(8))
+async def test_stopping_ends_it_whatever_becomes_of_the_connection_meanwhile(
+    redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str], turn_count: int
+) -> None:
+    """The connection ends so many turns of the event loop before it is stopped."""
+    async with running_multiplexer(redis_server.url) as multiplexer, multiplexer.subscribe(name("a")):
+        stream = multiplexer._stream
+        assert stream is not None
+        redis_client.client_kill_filter(_type="pubsub", skipme=True)
+        await asyncio.wait([stream.lost])
+        for _ in range(turn_count):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await multiplexer.stop()
 
 
 async def test_ten_thousand_names_come_back_after_a_loss(
