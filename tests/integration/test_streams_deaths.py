@@ -24,7 +24,7 @@ from tests.streams import (
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
-SURRENDER = stream_script("surrender")
+SURRENDER = stream_script("surrender", answer=list)
 
 QUICK = {"lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
 

@@ -18,7 +18,7 @@ from tests.streams import GROUP, STREAM, Recorder, dead_letters, end_session, le
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
-SURRENDER = stream_script("surrender")
+SURRENDER = stream_script("surrender", answer=list)
 
 # What is late does not come by a next look.
 PATIENT = {
