@@ -58,6 +58,10 @@ class Keys:
         """The session of a worker that is alive. Expires."""
         return f"{{{self.prefix}{name}}}:worker:{group}:{consumer}"
 
+    def group_check(self, name: str, group: str) -> str:
+        """The worker that has last looked for what stands in `group`. Expires; meanwhile no other one looks."""
+        return f"{{{self.prefix}{name}}}:check:{group}"
+
     def streams(self) -> str:
         """A set of the keys of all streams that have had a worker. Permanent."""
         return f"{self.prefix}signalbox:streams"

@@ -350,6 +350,11 @@ class Attempts:
             for entries, are_suspects in [self._again.pop(id) for id in ids if id in self._again]:
                 left = entries[is_done:]
                 self.take(() if are_suspects else left, left if are_suspects else ())
+                if is_done:
+                    # Redis may have handed it out after it had heard of its end: it is told once more, and counts once.
+                    self.handled_count -= 1
+                    self.hand.hold(entries[:1])
+                    self._finish(entries[:1])
         if self._is_full:
             self._is_full = False
             self._ring()

@@ -20,7 +20,7 @@ from realtime.streams.queue import EntryQueue
 from realtime.streams.replies import Move
 from realtime.streams.session import Session
 
-__all__ = ["Failures"]
+__all__ = ["LONGEST_WAIT_SECONDS", "Failures"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ SPREAD = 0.1
 TEXT_LIMIT = 2000
 # No entry waits for longer, whatever its handler says: those behind it wait too.
 RETRY_LIMIT_SECONDS = 7 * 86_400.0
+LONGEST_WAIT_SECONDS = RETRY_LIMIT_SECONDS * (1 + SPREAD)
 
 
 class Failures:

@@ -8,7 +8,7 @@ they are sent nor what is done after an error (worker, attempts): all methods ra
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import NoneType
 from typing import Any
 
@@ -35,6 +35,8 @@ ERROR_LIMIT = 2000
 SURRENDER_LIMIT = 1000
 # Entries of one call: Lua passes at most 8000 values at once.
 CALL_LIMIT = 1000
+# Of a check, so many in one call.
+CHECK_LIMIT = 200
 # More than a worker ever holds.
 _ALL = 1_000_000
 
@@ -62,6 +64,8 @@ _SCRIPTS = {
     "renew": stream_script("renew", answer=int),
     "find_dead": stream_script("find_dead", answer=list),
     "surrender": stream_script("surrender", answer=list),
+    "mend": stream_script("mend", answer=list),
+    "holdings": stream_script("holdings", answer=list),
 }
 _READ_SCRIPTS = {
     "take": stream_script("take", answer=(list, NoneType)),
@@ -245,9 +249,44 @@ class ConsumerGroup:
         moved_count, _, _ = await self._run("surrender", self.consumer, 0, 0, _ALL, *ids)
         return int(moved_count)
 
+    async def mend(self, turn_seconds: float, longest_wait_seconds: float) -> int:
+        """
+        Look for lines that nothing leads out of, and mend them.
+
+        Args:
+            turn_seconds: For so long no other worker looks, and this one does nothing if another has looked.
+            longest_wait_seconds: No entry waits longer between two attempts.
+
+        Returns:
+            How many entries, keys and lines were mended.
+
+        Guarantees:
+            Each call of Redis looks at some 200: it is not held up, however much waits.
+        """
+        with answer_parsed("SET"):
+            is_our_turn = await self._redis.set(self._keys.check, self.consumer, nx=True, px=max(1, _ms(turn_seconds)))
+        if not is_our_turn:
+            return 0
+        pieces = [self._scan("mend", part, _ms(longest_wait_seconds)) for part in ("kept", "owners", "due")]
+        return sum([count for piece in pieces async for count in piece])
+
+    async def holdings(self) -> list[bytes]:
+        """What Redis takes for this consumer's: the ids of all that is pending, and of the last entry of each key."""
+        pieces = [self._scan("holdings", part) for part in ("pending", "owners")]
+        return [id for piece in pieces async for ids in piece for id in ids]
+
     async def trim(self) -> int:
-        """Remove what all groups have finished, and return how many entries that were."""
-        return int(await _TRIM.arun(self._redis, [self._keys.stream], ()))
+        """
+        Remove what all groups have finished, and return how many entries that were.
+
+        Guarantees:
+            Removes nothing while one of `groups` is missing. Such a group is made again, from the first entry, so that
+            it gets what it had not finished.
+        """
+        removed_count = int(await _TRIM.arun(self._redis, [self._keys.stream], self._groups))
+        if removed_count < 0:
+            await self._create_again("a group")
+        return max(0, removed_count)
 
     # Tools -----------------------------------------------------------------------------------------------------------
 
@@ -264,6 +303,14 @@ class ConsumerGroup:
         if len(key) > KEY_LIMIT_BYTES:
             key = hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
         return Entry(id, fields, attempt, key, first_seen)
+
+    async def _scan(self, script: str, part: str, *arguments: Any) -> AsyncIterator[Any]:
+        cursor = b"0"
+        while True:
+            cursor, found = await self._run(script, part, cursor, CHECK_LIMIT, *arguments)
+            yield found
+            if cursor == b"0":
+                return
 
     async def _read(self, script: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
         async with asyncio.timeout(READ_GRACE_SECONDS):
@@ -283,13 +330,16 @@ class ConsumerGroup:
             # In a script it stands somewhere in the text.
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
+        await self._create_again(f"the group {self.group}")
+        return await script.arun(client, names, values)
+
+    async def _create_again(self, missing: str) -> None:
         await self.create()
         logger.warning(
-            "the group %s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
-            self.group,
+            "%s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
+            missing,
             self._keys.stream,
         )
-        return await script.arun(client, names, values)
 
 
 def _ms(seconds: float) -> int:

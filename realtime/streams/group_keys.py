@@ -50,6 +50,11 @@ class GroupKeys:
         return _KEYS.worker_lease(self.stream, self.group, consumer)
 
     @property
+    def check(self) -> str:
+        """Who has last looked for what stands."""
+        return _KEYS.group_check(self.stream, self.group)
+
+    @property
     def for_scripts(self) -> list[str]:
         """KEYS[1] to KEYS[6] of the scripts."""
         return [

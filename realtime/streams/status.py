@@ -4,6 +4,7 @@ What an operator wants to know of streams and their groups.
 Owns asking Redis and the figures. Does not own showing them (commands, admin).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from realtime.streams.group_keys import GroupKeys
 __all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
 
 
+_HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStatus:
     """One consumer group. Counts of entries."""
@@ -28,6 +32,8 @@ class GroupStatus:
     pending: int
     # In lines: between two attempts, behind an older entry of their key, or on their way from a worker that is gone.
     delayed: int
+    # Keys whose entries nobody holds and that are not due: workers mend these within a lease.
+    standing: int
     # Given up.
     dead: int
     # Workers, those included that died and have not been relieved yet.
@@ -138,10 +144,26 @@ def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> 
         lag=group.get("lag"),
         pending=found.pending,
         delayed=found.delayed,
+        standing=_count_standing(client, keys),
         dead=found.dead,
         consumers=group["consumers"],
         oldest_seconds=None if found.oldest_at is None else max(0.0, found.now - found.oldest_at),
     )
+
+
+def _count_standing(client: redis.Redis, keys: GroupKeys) -> int:
+    """Keys that are neither due nor held by a worker with a lease."""
+    pipeline = client.pipeline(transaction=True)
+    pipeline.hgetall(keys.owners)
+    pipeline.zrange(keys.due, 0, -1)
+    owners, due = pipeline.execute()
+    # A holder is "<consumer> <last entry>", with a "+" where a line waits behind it.
+    holders = {key: held[1].decode() for key, owner in owners.items() if (held := _HELD.fullmatch(owner)) is not None}
+    consumers = sorted(set(holders.values()))
+    # Redis refuses to look for nothing: this is the lease of nobody.
+    found: Any = client.mget([keys.worker_lease(consumer) for consumer in consumers] or [keys.worker_lease("")])
+    alive = {consumer for consumer, lease in zip(consumers, found, strict=False) if lease is not None}
+    return sum(holders.get(key) not in alive for key in owners.keys() - set(due))
 
 
 def _ask(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> _Unfinished:

@@ -20,8 +20,10 @@ from realtime.outage import REDIS_ERRORS, Outage
 from realtime.streams.attempts import Attempts
 from realtime.streams.bell import Bell
 from realtime.streams.entry import Entry, Handler, WorkerStatistics
+from realtime.streams.failures import LONGEST_WAIT_SECONDS
 from realtime.streams.group import ConsumerGroup
 from realtime.streams.group_keys import GroupKeys
+from realtime.streams.maintenance import CHECKS_IN_A_LEASE, Maintenance
 from realtime.streams.replies import Taken
 from realtime.streams.session import Session
 
@@ -60,7 +62,8 @@ class StreamWorker:
         max_attempts: How often an entry is tried. An attempt counts when the entry is handed out, so those of workers
             that died count too. With 1, all entries that a worker held when it died are given up.
         max_delayed: The most entries of the group that wait in lines; while there are so many, nothing new is read.
-        claim_interval_seconds: How often to look for what dead workers left and for what to trim.
+        claim_interval_seconds: The longest wait until the worker again looks for what dead workers left, for what to
+            trim, and for entries that nothing leads out of where they are; it looks at least six times in a lease.
         backoff: The waits between attempts.
         consumer: This worker's name; by default host-pid-random.
         outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
@@ -102,14 +105,14 @@ class StreamWorker:
         self.consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._lease_seconds = lease_seconds
         self._block_seconds = block_seconds
-        self._claim_interval_seconds = claim_interval_seconds
         self._max_attempts = max_attempts
         self._max_delayed = max_delayed
         # Below max_attempts, so that a last attempt never begins merely by being handed out.
         self._suspect_deaths = max(1, min(SUSPECT_DEATHS, max_attempts - 1))
+        backoff = backoff or Backoff()
         outage = outage or Outage("Redis")
         # What each of the tasks that ask Redis again and again has seen of it.
-        self._reader_observer, self._lease_observer, self._house_observer = (outage.observer() for _ in range(3))
+        self._reader_observer, self._lease_observer = outage.observer(), outage.observer()
         self._session = Session(lease_seconds)
         self._group = ConsumerGroup(
             reader=reader,
@@ -131,15 +134,20 @@ class StreamWorker:
             batch_size=batch_size,
             concurrency=concurrency,
             max_attempts=max_attempts,
-            backoff=backoff or Backoff(),
+            backoff=backoff,
             on_stop=on_stop,
         )
+        self._maintenance = Maintenance(
+            self._group,
+            ring=self._bell.ring,
+            outage=outage,
+            lease_seconds=lease_seconds,
+            interval_seconds=claim_interval_seconds,
+            longest_wait_seconds=max(LONGEST_WAIT_SECONDS, backoff.cap_seconds),
+        )
         self._lined_up_count = 0
-        self._claimed_count = 0
-        self._vanished_count = 0
-        self._trimmed_count = 0
-        # Until when nobody counts as dead: after an outage of Redis all leases may be over, and their holders alive.
-        self._truce_until = 0.0
+        # When, on the loop's clock, this worker next compares what it has with what Redis takes for its own.
+        self._compare_at = 0.0
         self._reader_task: asyncio.Task[None] | None = None
         self._deadline_seconds = 0.0
         self._stopping = False
@@ -148,17 +156,18 @@ class StreamWorker:
 
     def statistics(self) -> WorkerStatistics:
         """What this worker has done and holds now."""
-        attempts = self._attempts
+        attempts, maintenance = self._attempts, self._maintenance
         return WorkerStatistics(
             in_flight_count=len(attempts.hand),
             handled_count=attempts.handled_count,
             retried_count=attempts.failures.retried_count,
             dead_count=attempts.failures.dead_count,
             lined_up_count=self._lined_up_count,
-            claimed_count=self._claimed_count,
+            claimed_count=maintenance.claimed_count,
             lost_count=attempts.lost_count,
-            vanished_count=self._vanished_count,
-            trimmed_count=self._trimmed_count,
+            vanished_count=maintenance.vanished_count,
+            mended_count=maintenance.mended_count,
+            trimmed_count=maintenance.trimmed_count,
         )
 
     async def wait_ready(self) -> None:
@@ -181,7 +190,7 @@ class StreamWorker:
                 keepers = [
                     tasks.create_task(self._attempts.ack_finished(), name=f"{name}: acks"),
                     tasks.create_task(self._renew_lease(), name=f"{name}: lease"),
-                    tasks.create_task(self._keep_house(), name=f"{name}: house"),
+                    tasks.create_task(self._maintain(), name=f"{name}: maintenance"),
                 ]
                 if self._stopping:
                     self._reader_task.cancel()
@@ -227,11 +236,13 @@ class StreamWorker:
                 if not self._session.name:
                     await self._reconcile()
                     self._ready.set()
+                elif asyncio.get_running_loop().time() >= self._compare_at and await self._has_forgotten():
+                    continue
                 await self._read_once()
             except REDIS_ERRORS as error:
                 # What the failed call was handed, `own` tells.
                 self._session.end()
-                self._redis_failed()
+                self._maintenance.redis_failed()
                 await self._reader_observer.wait(error, failures, asked_at=asked_at)
                 failures += 1
             else:
@@ -241,7 +252,7 @@ class StreamWorker:
         """Take what there is, or wait for it."""
         room = self._attempts.room()
         if room <= 0:
-            await self._bell.wait(self._block_seconds)
+            await self._wait(self._block_seconds)
             return
         asked_at, began_at = asyncio.get_running_loop().time(), time.monotonic()
         turn = await self._group.take(
@@ -266,7 +277,11 @@ class StreamWorker:
         elif not turn.lined_up_count:
             if not turn.is_full:
                 self._bell.listen(turn.last_id)
-            await self._bell.wait(min(self._block_seconds, turn.next_due_seconds or self._block_seconds))
+            await self._wait(min(self._block_seconds, turn.next_due_seconds or self._block_seconds))
+
+    async def _wait(self, seconds: float) -> None:
+        until_compared = self._compare_at - asyncio.get_running_loop().time()
+        await self._bell.wait(max(0.0, min(seconds, until_compared)))
 
     def _attempt(self, taken: Iterable[Taken], new: Iterable[Entry] = ()) -> None:
         begun, suspects = list[Entry](), list[Entry]()
@@ -288,20 +303,24 @@ class StreamWorker:
         # One that was lost, and is in a handler still, is this worker's own again.
         hand.hold(entry for entry, _ in held if entry.id in hand)
         self._session.reconciled(name, asked_at)
+        self._compare_at = asked_at + self._lease_seconds / CHECKS_IN_A_LEASE
         self._reader_observer.worked(asked_at=began_at)
         news = [each for each in held if each.entry.id not in hand and each.entry.id not in ended]
         self._attempt(each for each in news if each.entry.fields)
-        self._say_vanished(sum(not each.entry.fields for each in news))
+        self._maintenance.say_vanished(sum(not each.entry.fields for each in news))
 
-    def _say_vanished(self, count: int) -> None:
-        if count:
-            self._vanished_count += count
-            logger.warning("%d entries of the group %s were deleted before they were handled", count, self._group.group)
+    async def _has_forgotten(self) -> bool:
+        """Does Redis hold anything for this worker that it does not know of? Nobody would ever end it: ask for it."""
+        hand = self._attempts.hand
+        with hand.noting_dropped() as ended:
+            held = await self._group.holdings()
+        self._compare_at = asyncio.get_running_loop().time() + self._lease_seconds / CHECKS_IN_A_LEASE
+        if forgotten := {id for id in held if id not in hand} - ended:
+            self._maintenance.say_forgotten(len(forgotten))
+            self._session.end()
+        return bool(forgotten)
 
     # Keeping ---------------------------------------------------------------------------------------------------------
-
-    def _redis_failed(self) -> None:
-        self._truce_until = asyncio.get_running_loop().time() + self._lease_seconds
 
     async def _renew_lease(self) -> None:
         failures = 0
@@ -318,7 +337,7 @@ class StreamWorker:
             try:
                 is_ours = await self._group.renew(name, self._lease_seconds)
             except REDIS_ERRORS as error:
-                self._redis_failed()
+                self._maintenance.redis_failed()
                 await self._lease_observer.wait(error, failures, asked_at=began_at)
                 failures += 1
                 continue
@@ -330,37 +349,9 @@ class StreamWorker:
                 self._session.end()
                 self._bell.ring()
 
-    async def _keep_house(self) -> None:
+    async def _maintain(self) -> None:
         await self._ready.wait()
-        failures = 0
-        while True:
-            asked_at = time.monotonic()
-            try:
-                self._trimmed_count += await self._group.trim()
-                if asyncio.get_running_loop().time() >= self._truce_until:
-                    await self._relieve_dead()
-            except REDIS_ERRORS as error:
-                self._redis_failed()
-                await self._house_observer.wait(error, failures, asked_at=asked_at)
-                failures += 1
-            else:
-                self._house_observer.worked(asked_at=asked_at)
-                failures = 0
-                await asyncio.sleep(self._claim_interval_seconds)
-
-    async def _relieve_dead(self) -> None:
-        for consumer in await self._group.find_dead(self._lease_seconds):
-            while (found := await self._group.surrender(consumer, self._lease_seconds)).moved_count:
-                self._claimed_count += found.moved_count
-                self._say_vanished(found.vanished_count)
-                logger.warning(
-                    "%d entries of the group %s claimed from silent workers", found.moved_count, self._group.group
-                )
-                self._bell.ring()
-                if found.is_gone:
-                    break
-            else:
-                self._say_vanished(found.vanished_count)
+        await self._maintenance.run()
 
     async def _leave(self) -> None:
         try:

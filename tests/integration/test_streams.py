@@ -54,6 +54,7 @@ async def test_a_batch_is_one_call_and_no_larger_than_asked(
             claimed_count=0,
             lost_count=0,
             vanished_count=0,
+            mended_count=0,
             trimmed_count=worker.statistics().trimmed_count,
         )
 

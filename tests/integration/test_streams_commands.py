@@ -50,13 +50,14 @@ def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redi
     assert (stream["key"], stream["length"]) == (keys.stream(STREAM), 4)
     slow, workers = stream["groups"]
     assert 0 <= slow.pop("oldest_seconds") < 60
-    assert slow == {"name": "slow", "lag": 4, "pending": 0, "delayed": 0, "dead": 0, "consumers": 0}
+    assert slow == {"name": "slow", "lag": 4, "pending": 0, "delayed": 0, "standing": 0, "dead": 0, "consumers": 0}
     assert workers == {
-        "name": GROUP, "lag": 0, "pending": 0, "delayed": 0, "dead": 3, "consumers": 0, "oldest_seconds": None
-    }  # fmt: skip
+        **{"name": GROUP, "lag": 0, "pending": 0, "delayed": 0, "standing": 0, "dead": 3, "consumers": 0},
+        "oldest_seconds": None,
+    }
     header, _, *rows = run("stream_status", STREAM, "--group", GROUP).splitlines()
     assert header.split()[:4] == ["stream", "length", "group", "lag"]
-    assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "3", "-", "0"]]
+    assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "0", "3", "-", "0"]]
 
 
 async def test_status_counts_what_waits_for_its_next_attempt(
@@ -73,6 +74,19 @@ async def test_status_counts_what_waits_for_its_next_attempt(
     (stream,) = run_json("stream_status")["streams"]
     assert (stream["groups"][0]["delayed"], stream["groups"][0]["pending"]) == (1, 0)
     assert stream["groups"][0]["oldest_seconds"] > 0
+
+
+def test_status_counts_keys_that_nothing_leads_out(letters: list[str], redis_client: redis.Redis, keys: Keys) -> None:
+    """Nobody holds them and they are not due, or who holds them has no lease; a key that is due is as it should be."""
+    group = GroupKeys(keys.stream(STREAM), GROUP)
+    redis_client.hset(
+        group.owners, mapping={"waits": "+", "stands": "+", "of the dead": "gone 1-0", "held": "here 1-0+"}
+    )
+    redis_client.zadd(group.due, {"waits": 1})
+    redis_client.set(group.worker_lease("here"), "session", ex=60)
+    (stream,) = run_json("stream_status")["streams"]
+    assert [each["standing"] for each in stream["groups"]] == [0, 2]
+    redis_client.delete(group.owners, group.due)
 
 
 async def test_until_when_a_group_has_finished_everything(

@@ -1,6 +1,7 @@
 """Entries of one key are handled in order, one at a time, by however many workers, whoever of them is killed."""
 
 import asyncio
+import contextlib
 import random
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from realtime.backoff import Backoff
 from realtime.keys import Keys
 from realtime.streams import Entry, PermanentError
 from tests.redis_server import RedisServer
+from tests.stream_model import Model
 from tests.stream_order import append_numbers, check, log_key
 from tests.streams import GROUP, ROOT, STREAM, Recorder, left_count, working
 from tests.waiting import wait_until, wait_until_sync
@@ -139,6 +141,29 @@ async def test_one_key_is_handled_by_one_worker_at_a_time_and_the_other_lines_up
             gate.set()
             await wait_until(lambda: left_count(redis_client, keys) == 0)
     assert [*first.names, *(name for name in second.names if name != "b0")] == [f"a{number}" for number in range(6)]
+
+
+def test_an_entry_whose_end_is_on_its_way_is_not_handed_out_again_when_the_next_one_fails(
+    redis_server: RedisServer, key_prefix: str
+) -> None:
+    """Both come from a line; the newer one goes back there before Redis has heard that the older one is done."""
+    with contextlib.closing(Model(redis_server.url, key_prefix)) as model:
+        (worker,) = model.workers
+        model.append("k")
+        model.append("k")
+        assert worker.take(2) == 2
+        worker.begin(b"k")
+        worker.fail(b"k", 0)
+        assert worker.take(2) == 2
+        worker.begin(b"k")
+        worker.succeed(b"k")
+        worker.begin(b"k")
+        worker.fail(b"k", 0)
+        assert worker.take(2) == 0
+        worker.tell()
+        worker.hear()
+        assert worker.take(2) == 1
+        model.settle()
 
 
 async def test_keys_of_any_bytes_and_entries_without_one(

@@ -12,4 +12,4 @@ local entry = where == 'pending' and redis.call('XRANGE', stream, id, id)[1]
 local fields = entry and entry[2] or where == 'kept' and fields_of(read_kept(id)) or {}
 local name, last = owner_of(key)
 bury(id, key, ARGV[7], ARGV[6], ARGV[8], seen, fields, ARGV[9])
-return name == consumer and last == id and settle(key) or 0
+return name == consumer and last == id and let_go(key, id) or 0

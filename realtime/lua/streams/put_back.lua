@@ -29,6 +29,6 @@ for at = 5, #ARGV, 4 do
   end
 end
 if moved == 1 then
-  settle(key)
+  let_go(key, ARGV[5])
 end
 return moved

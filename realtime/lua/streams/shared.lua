@@ -99,6 +99,18 @@ local function settle(key)
   return 1
 end
 
+-- A consumer gives back what it holds of a key from this entry on. The key stays its own while an older one is in its hands,
+-- whose end is on its way: else that one would be handed out again. Returns 1 if a line is due by it, else 0.
+local function let_go(key, id)
+  local place = redis.call('ZREVRANGEBYLEX', lines .. key, '(' .. place_of(id), '-', 'LIMIT', 0, 1)[1]
+  local record = place and read_kept(id_at(place))
+  if not record or not is_in_hand(record) then
+    return settle(key)
+  end
+  redis.call('HSET', owners, key, consumer .. ' ' .. id_at(place) .. '+')
+  return 0
+end
+
 -- The attempts begun with an entry that this consumer holds, where it is, and since when it is known; nil if it has it not.
 local function held(id, key)
   local pending = redis.call('XPENDING', stream, group, id, id, 1, consumer)[1]

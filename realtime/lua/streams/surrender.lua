@@ -11,6 +11,8 @@ local unbegun, moved, vanished = {}, 0, 0
 for at = 8, #ARGV do
   unbegun[ARGV[at]] = 1
 end
+-- First, as it fails where the group is gone.
+local pending = redis.call('XPENDING', stream, group, '-', '+', limit, name)
 for key, last in pairs(lines_of(name)) do
   for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do
     local id = id_at(place)
@@ -23,7 +25,6 @@ for key, last in pairs(lines_of(name)) do
     end
   end
 end
-local pending = redis.call('XPENDING', stream, group, '-', '+', limit, name)
 for _, each in ipairs(pending) do
   local id, attempts, seen = each[1], math.max(0, each[4] - (unbegun[each[1]] or 0)), now - each[3]
   local entry = redis.call('XRANGE', stream, id, id)[1]

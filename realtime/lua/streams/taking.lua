@@ -1,5 +1,14 @@
 -- What `take` does with one line, and with what is new.
 
+-- What was kept of an entry was deleted: it is kept anew, untried, if the stream still has it. Returns that, or nil.
+local function keep_anew(id, key)
+  local entry = redis.call('HEXISTS', kept, id) == 0 and redis.call('XRANGE', stream, id, id)[1]
+  if entry and key_of(id, entry[2]) == key then
+    line_up(id, key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
+    return read_kept(id)
+  end
+end
+
 -- Nobody can handle what stands in a line and cannot be read, and nothing waits behind it. An operator may look at it, and
 -- replay it if the stream still has it. Returns 1, or 0 if there is nothing.
 local function bury_unreadable(id, key, place, letters_limit)
@@ -19,7 +28,7 @@ local function take_line(key, room, taken, suspect_from, max_attempts, letters_l
   local last, unreadable = nil, 0
   for _, place in ipairs(redis.call('ZRANGE', lines .. key, 0, room - 1)) do
     local id = id_at(place)
-    local record = read_kept(id)
+    local record = read_kept(id) or keep_anew(id, key)
     local fields = record and fields_of(record)
     if not fields then
       unreadable = unreadable + bury_unreadable(id, key, place, letters_limit)

@@ -12,7 +12,7 @@ from rich.table import Table
 from realtime.management.streams import StreamsCommand
 from realtime.streams.status import GroupStatus, StreamStatus
 
-COLUMNS = ("stream", "length", "group", "lag", "pending", "delayed", "dead", "oldest", "consumers")
+COLUMNS = ("stream", "length", "group", "lag", "pending", "delayed", "standing", "dead", "oldest", "consumers")
 
 
 class Command(StreamsCommand):
@@ -23,6 +23,7 @@ Shows how far the workers of each stream and consumer group are.
   lag        on the stream and not read by the group: grows if there are too few workers, or none
   pending    in the hands of workers: stands still while lag grows if they are stuck
   delayed    between two attempts, or waiting behind an older entry of the same user
+  standing   keys with work that nobody holds and that is not due: workers put them right within a lease
   dead       given up: see replay_dead_letters and purge_dead_letters
   oldest     how long ago the oldest entry was appended that is none of: done, dead
   consumers  workers"""
@@ -59,7 +60,7 @@ examples:
 
 def _row(stream: StreamStatus, group: GroupStatus) -> list[str]:
     lag = "?" if group.lag is None else f"{group.lag:,}"
-    counts = (f"{count:,}" for count in (group.pending, group.delayed, group.dead))
+    counts = (f"{count:,}" for count in (group.pending, group.delayed, group.standing, group.dead))
     return [
         stream.key,
         f"{stream.length:,}",

@@ -1,0 +1,120 @@
+"""
+What a worker does for its whole group: trims, relieves workers that died, mends what stands.
+
+Owns when each is done and its counts. Does not own what Redis does then (group) nor the worker's own entries (worker).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from realtime.outage import REDIS_ERRORS, Outage
+from realtime.streams.group import ConsumerGroup
+
+__all__ = ["CHECKS_IN_A_LEASE", "Maintenance"]
+
+logger = logging.getLogger(__name__)
+
+# How often in a lease what stands is looked for.
+CHECKS_IN_A_LEASE = 6
+
+
+class Maintenance:
+    """
+    Args:
+        group: Whose it is.
+        ring: Called when the worker should look for entries.
+        outage: Redis; shared by all who use this Redis.
+        lease_seconds: As in StreamWorker.
+        interval_seconds: The longest wait between two rounds.
+        longest_wait_seconds: No entry waits longer between two attempts.
+    """
+
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        *,
+        ring: Callable[[], None],
+        outage: Outage,
+        lease_seconds: float,
+        interval_seconds: float,
+        longest_wait_seconds: float,
+    ) -> None:
+        self.claimed_count = 0
+        self.mended_count = 0
+        self.trimmed_count = 0
+        self.vanished_count = 0
+        self._group = group
+        self._ring = ring
+        # What this task has seen of Redis.
+        self._observer = outage.observer()
+        self._lease_seconds = lease_seconds
+        self._check_seconds = lease_seconds / CHECKS_IN_A_LEASE
+        self._interval_seconds = min(interval_seconds, self._check_seconds)
+        self._longest_wait_seconds = longest_wait_seconds
+        # Until when nobody counts as dead: after an outage of Redis all leases may be over, and their holders alive.
+        self._truce_until = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        failures = 0
+        while True:
+            asked_at = time.monotonic()
+            try:
+                self.trimmed_count += await self._group.trim()
+                if asyncio.get_running_loop().time() >= self._truce_until:
+                    await self._relieve_dead()
+                await self._mend()
+            except REDIS_ERRORS as error:
+                self.redis_failed()
+                await self._observer.wait(error, failures, asked_at=asked_at)
+                failures += 1
+            else:
+                self._observer.worked(asked_at=asked_at)
+                failures = 0
+                await asyncio.sleep(self._interval_seconds)
+
+    def redis_failed(self) -> None:
+        """Redis was away: other workers may not have renewed their leases."""
+        self._truce_until = asyncio.get_running_loop().time() + self._lease_seconds
+
+    def say_vanished(self, count: int) -> None:
+        """So many entries that somebody held are not on the stream any more."""
+        if count:
+            self.vanished_count += count
+            logger.warning("%d entries of the group %s were deleted before they were handled", count, self._group.group)
+
+    def say_forgotten(self, count: int) -> None:
+        """Redis takes so many entries for this worker's of which it knows nothing."""
+        self.mended_count += count
+        logger.warning(
+            "Redis held %d entries of the group %s for this worker, which did not have them: it asks for them again",
+            count,
+            self._group.group,
+        )
+
+    async def _mend(self) -> None:
+        if count := await self._group.mend(self._check_seconds, self._longest_wait_seconds):
+            self.mended_count += count
+            logger.warning(
+                "%d keys and entries of the group %s stood where nothing led them out, and are mended: were keys of "
+                "Redis deleted, or did its clock go back?",
+                count,
+                self._group.group,
+            )
+            self._ring()
+
+    async def _relieve_dead(self) -> None:
+        for consumer in await self._group.find_dead(self._lease_seconds):
+            while (found := await self._group.surrender(consumer, self._lease_seconds)).moved_count:
+                self.claimed_count += found.moved_count
+                self.say_vanished(found.vanished_count)
+                logger.warning(
+                    "%d entries of the group %s claimed from silent workers", found.moved_count, self._group.group
+                )
+                self._ring()
+                if found.is_gone:
+                    break
+            else:
+                self.say_vanished(found.vanished_count)
