@@ -30,14 +30,16 @@ def websocket_url() -> str:
 @register.inclusion_tag("notifications/bell.html", takes_context=True)
 def notification_bell(context: Context) -> dict[str, Any]:
     """
-    The bell of `request.user`: its count, its newest notifications, live; nothing for a visitor who is not signed in.
+    The bell of `request.user`: its count, its newest notifications, live; nothing for a visitor who is not signed in,
+    nor on a page that is rendered without a request, as 500.html is.
 
     Needs the context processor `django.template.context_processors.request`. Once on a page. Its script and style sheet
     carry the request's nonce, for a Content Security Policy that asks for one.
     """
-    request = context["request"]
+    # Django renders 500.html without a request, and a page for an error must not fail itself.
+    request = context.get("request")
     user = getattr(request, "user", None)
-    if user is None or not user.is_authenticated:
+    if request is None or user is None or not user.is_authenticated:
         return {"bell": None}
     # The tag's template has a context of its own: what its forms need is handed on.
     return {

@@ -13,6 +13,7 @@ from django.template import RequestContext, Template
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils.csp import CSP
+from django.views.defaults import server_error
 
 from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, read_bell, safe_href
 from notifications.models import Event, Notification
@@ -70,6 +71,18 @@ class TestBell:
         page = Template("{% load signalbox %}{% notification_bell %}")
         request = RequestFactory().get("/")
         assert page.render(RequestContext(request, {"request": request})).strip() == ""
+
+    def test_the_page_for_an_error_is_rendered_without_a_request(self, settings: Any) -> None:
+        """Django gives 500.html no request: it has no bell, and does not fail itself."""
+        pages = {
+            "base.html": "{% load signalbox %}{% notification_bell %}{% block content %}{% endblock %}",
+            "500.html": "{% extends 'base.html' %}{% block content %}We are sorry.{% endblock %}",
+        }
+        loaders = [("django.template.loaders.locmem.Loader", pages), "django.template.loaders.app_directories.Loader"]
+        backend = "django.template.backends.django.DjangoTemplates"
+        settings.TEMPLATES = [{"BACKEND": backend, "OPTIONS": {"loaders": loaders}}]
+        answer = server_error(RequestFactory().get("/"))
+        assert (answer.status_code, answer.content.strip()) == (500, b"We are sorry.")
 
     def test_it_counts_all_unread_and_lists_the_newest(self, alice: User, browser: Client) -> None:
         """The count is exact beyond what the list shows."""
