@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.text import capfirst
 
 from notifications import pruning
-from notifications.models import Notification
+from notifications.models import Delivery, Notification
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
@@ -96,4 +96,7 @@ def _count(users: list[Any]) -> dict[type[Model], int]:
             continue
         if count := model._base_manager.filter(**{f"{relation.field.name}__in": users}).count():
             found[model] = count
+    # Each delivery has a notification, also one of a digest; so this finds all.
+    if deliveries := Delivery._base_manager.filter(notification__recipient__in=users).count():
+        found[Delivery] = deliveries
     return found

@@ -33,6 +33,7 @@ def test_the_page_counts_them(admin_client: Client, alice: User, bob: User, url:
     assert "message-" not in text
     assert "hunter2" not in text
     assert f"Notifications: {COUNT}" in text
+    assert f"Deliveries: {COUNT}" in text
     assert "User: " in text
     # Fewer than one for ten of them.
     assert len(queries) < COUNT / 10
@@ -67,3 +68,13 @@ def test_who_may_not_delete_notifications_may_not_delete_their_user(url: str) ->
     assert "notification" in page(client, url)
     assert client.post(url, {"post": "yes"}).status_code == 403
     assert User.objects.filter(username="alice").exists()
+
+
+def test_who_may_not_delete_deliveries_may_not_delete_their_user(url: str) -> None:
+    """They go with the notifications: the page names the permission that is missing."""
+    client = make_staff("view_user", "delete_user", "delete_notification", "delete_destination")
+    text = page(client, url)
+    assert "permission to delete" in text
+    assert "delivery" in text
+    assert client.post(url, {"post": "yes"}).status_code == 403
+    assert Delivery.objects.count() == COUNT
