@@ -18,6 +18,8 @@ __all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "read_bell", "read_page",
 
 BELL_LIMIT = 10
 PAGE_LIMIT = 25
+# The badge on the bell has room for two figures; bell.js has the same limit.
+_BADGE_LIMIT = 99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,11 @@ class Bell:
     # Of the unread, those that have arrived since the bell was last opened.
     unseen: int
     notifications: list[Notification]
+
+    @property
+    def badge(self) -> str:
+        """How many are unread, as short as the badge on the bell is small."""
+        return str(self.unread) if self.unread <= _BADGE_LIMIT else f"{_BADGE_LIMIT}+"
 
     @property
     def newest_id(self) -> int:

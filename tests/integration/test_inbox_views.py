@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.csp import CSP
 from django.views.defaults import server_error
 
-from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, read_bell, safe_href
+from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, Bell, read_bell, safe_href
 from notifications.models import Event, Notification
 from notifications.services import mark_archived, mark_read, mark_seen, notify
 from tests.domain import make_users
@@ -90,6 +90,11 @@ class TestBell:
         page = browser.get(BELL).content
         assert shown_count(page) == BELL_LIMIT + 3
         assert shown_ids(page, "bell") == ids[:BELL_LIMIT]
+
+    @pytest.mark.parametrize(("unread", "badge"), [(0, "0"), (99, "99"), (100, "99+"), (1234, "99+")])
+    def test_the_badge_has_room_for_two_figures(self, unread: int, badge: str) -> None:
+        """Beyond, it says that there are more; the button's label says how many."""
+        assert Bell(unread=unread, unseen=0, notifications=[]).badge == badge
 
     def test_what_is_read_or_archived_counts_no_more(self, alice: User, browser: Client) -> None:
         """Read ones stay in the list, archived ones leave it."""

@@ -42,6 +42,8 @@ const HELD_LIMIT = 100;
 /** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
 const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
+/** What the badge has room for; the label says the exact count. notifications/inbox.py has the same limit. */
+const BADGE_LIMIT = 99;
 
 const STATUS = {
   connecting: "Connecting…",
@@ -384,6 +386,8 @@ export class Bell {
     if (action === "read-all") {
       const upTo = Number(form.elements.namedItem("up_to").value);
       for (const item of itemsIn(document)) if (idOf(item) <= upTo) setState(item, "read");
+      // In the panel the button goes away, and would take the focus with it.
+      if (this.#root.contains(form) && form.contains(document.activeElement)) form.closest("[tabindex]").focus();
       return;
     }
     const id = idOf(form.closest("[data-notification-id]"));
@@ -446,7 +450,7 @@ export class Bell {
   #setCounts(unread, unseen) {
     Object.assign(this.#root.dataset, { signalboxUnread: unread, signalboxUnseen: unseen });
     const count = this.#root.querySelector("[data-signalbox-count]");
-    count.textContent = String(unread);
+    count.textContent = unread > BADGE_LIMIT ? `${BADGE_LIMIT}+` : String(unread);
     count.hidden = unread === 0;
     this.#root.querySelector("[data-signalbox-toggle]").ariaLabel = `Notifications, ${unread} unread`;
   }
@@ -460,8 +464,11 @@ export class Bell {
 
   #focusNear(list, id) {
     const items = itemsIn(list);
-    const item = items.find((other) => idOf(other) <= id) ?? items.at(-1);
-    const target = [...(item?.querySelectorAll("a[href], button") ?? [])].find((element) => element.checkVisibility());
+    // The item itself, the next ones, then those before it: one that leads nowhere and is read has nothing to focus.
+    const nearest = [...items.filter((item) => idOf(item) <= id), ...items.filter((item) => idOf(item) > id).reverse()];
+    const target = nearest
+      .flatMap((item) => [...item.querySelectorAll("a[href], button")])
+      .find((element) => element.checkVisibility());
     (target ?? list.closest("[tabindex]") ?? this.#root.querySelector("[data-signalbox-toggle]")).focus();
   }
 
