@@ -157,10 +157,7 @@ class DeployedSite:
         """
         name, port = f"another {WEB}", free_port()
         command = [argument.format(port=port) for argument in SERVERS[server]]
-        # The application comes last.
-        place = len(command) - 1 if server != "signalbox" else len(command)
-        command[place:place] = arguments
-        self._start(name, *command, **environment)
+        self._start(name, *command, *arguments, **environment)
         try:
             self._wait(name, lambda: _is_serving(port))
             yield f"http://{HOST}:{port}"

@@ -11,6 +11,7 @@
  * `connection` and subscribe; it is null while there is no bell in the page.
  */
 
+import { SIGNED_OUT } from "../realtime/client.js";
 import { Actions } from "./actions.js";
 import { defineElement } from "./element.js";
 import {
@@ -156,7 +157,10 @@ export class Bell {
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
     listen("signedout", ({ code }) => this.#say(code === "other_user" ? "other-user" : "signed-out"));
-    listen("error", ({ code, detail }) => console.warn(`signalbox: ${code}: ${detail}`));
+    listen("error", ({ code, detail }) => {
+      // That the user is signed out, the page says.
+      if (!SIGNED_OUT.has(code)) console.warn(`signalbox: ${code}: ${detail}`);
+    });
   }
 
   /** The server does not answer what the reader has done, or has done all of it at last. */

@@ -48,7 +48,7 @@ export { CLOSE_CODES } from "./link.js";
 export const connect = (options) => new Connection(options);
 
 /** Errors after which nothing of the user's may be shown. */
-const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
+export const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
 
 /** Named events, each to its listeners; one that throws disturbs nobody. */
 class Listeners {
