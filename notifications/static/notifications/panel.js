@@ -1,7 +1,14 @@
+/** Between the panel and the edge of the window, and between it and the button. */
+const MARGIN_PX = 12;
+const GAP_PX = 8;
+const MAX_HEIGHT_PX = 620;
+/** With less room than this below the button, the panel opens above it if there is more. */
+const ENOUGH_PX = 320;
+
 /**
  * The bell's panel: opened by its button, closed by the button, Escape, or a click or the focus going elsewhere.
  *
- * Owns whether it is open, and the keyboard in it. Does not own what is in it.
+ * Owns whether it is open, where it stands, and the keyboard in it. Does not own what is in it.
  */
 export class Panel {
   #root;
@@ -24,6 +31,7 @@ export class Panel {
     this.#button.ariaExpanded = "false";
     const listen = (target, name, listener) => target.addEventListener(name, listener, { signal });
     listen(this.#button, "click", () => (this.isOpen ? this.close() : this.open()));
+    listen(window, "resize", () => this.isOpen && this.#place());
     listen(root, "keydown", (event) => this.#key(event));
     listen(root, "focusout", (event) => {
       // No related target: the window lost the focus, or what had it was removed.
@@ -40,6 +48,7 @@ export class Panel {
     if (this.isOpen) return;
     this.#panel.hidden = false;
     this.#button.ariaExpanded = "true";
+    this.#place();
     this.#panel.focus();
     this.#onOpen();
   }
@@ -50,6 +59,23 @@ export class Panel {
     this.#panel.hidden = true;
     this.#button.ariaExpanded = "false";
     if (hadFocus) this.#button.focus();
+  }
+
+  /** At the button, and inside the window, wherever the page has the bell. */
+  #place() {
+    const { style, classList } = this.#panel;
+    const page = document.documentElement;
+    const button = this.#button.getBoundingClientRect();
+    const below = page.clientHeight - button.bottom - GAP_PX - MARGIN_PX;
+    const above = button.top - GAP_PX - MARGIN_PX;
+    const isAbove = below < ENOUGH_PX && above > below;
+    classList.toggle("signalbox-bell__panel--above", isAbove);
+    style.maxBlockSize = `${Math.min(MAX_HEIGHT_PX, isAbove ? above : below)}px`;
+    style.translate = "none";
+    const { left, width } = this.#panel.getBoundingClientRect();
+    const margin = Math.min(MARGIN_PX, (page.clientWidth - width) / 2);
+    const inside = Math.max(margin, Math.min(left, page.clientWidth - width - margin));
+    style.translate = `${inside - left}px`;
   }
 
   #makeButton(link) {

@@ -1,0 +1,81 @@
+"""Where the panel opens: at the bell, and inside the window, wherever the page has the bell."""
+
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from tests.acceptance.bell.stage import PANEL, TOGGLE, Stage
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.database_independent,
+    pytest.mark.asyncio(loop_scope="package"),
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("signalbox"),
+]
+
+# The styles of a header that holds nothing but the bell.
+HEADERS: dict[str, dict[str, str]] = {
+    "plain": {},
+    "flex, bell first": {"display": "flex"},
+    "flex, bell last": {"display": "flex", "justifyContent": "end"},
+    "flex, bell in the middle": {"display": "flex", "justifyContent": "center", "alignItems": "center"},
+    "column": {"display": "flex", "flexDirection": "column"},
+    "at the bottom": {"position": "fixed", "insetBlockEnd": "0"},
+}
+SIZES = [(320, 568), (360, 640), (800, 600), (3840, 2160)]
+MOVE = """([direction, styles]) => {
+  document.documentElement.dir = direction;
+  const header = document.createElement("header");
+  Object.assign(header.style, styles);
+  header.append(document.querySelector("[data-signalbox-bell]"));
+  document.body.prepend(header);
+}"""
+PLACES = """([panel, toggle]) => {
+  const edges = ({ left, right, top, bottom }) => ({ left, right, top, bottom });
+  const { clientWidth, clientHeight } = document.documentElement;
+  const rect = (selector) => edges(document.querySelector(selector).getBoundingClientRect());
+  return { panel: rect(panel), toggle: rect(toggle), width: clientWidth, height: clientHeight };
+}"""
+
+
+@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+@pytest.mark.parametrize("header", HEADERS)
+async def test_the_panel_opens_at_the_bell_and_inside_the_window(stage: Stage, header: str, direction: str) -> None:
+    """On a small phone as on a large screen."""
+    for number in range(12):
+        await stage.commit(f"A message that fills a line or two of the panel, number {number}.")
+    page = await stage.open()
+    await page.evaluate(MOVE, [direction, HEADERS[header]])
+    await expect(page.locator("[data-signalbox-state=open]")).to_be_attached()
+    for width, height in SIZES:
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.locator(TOGGLE).click()
+        await expect(page.locator(PANEL)).to_be_visible()
+        _check(await page.evaluate(PLACES, [PANEL, TOGGLE]))
+        await page.keyboard.press("Escape")
+
+
+async def test_the_open_panel_follows_the_window(stage: Stage) -> None:
+    """When a phone is turned, or a window made smaller."""
+    await stage.commit("message")
+    page = await stage.open()
+    await page.evaluate(MOVE, ["ltr", HEADERS["flex, bell last"]])
+    await page.set_viewport_size({"width": 1200, "height": 800})
+    await page.locator(TOGGLE).click()
+    await page.set_viewport_size({"width": 320, "height": 568})
+    await page.wait_for_function(f"() => document.querySelector('{PANEL}').getBoundingClientRect().left >= 0")
+    _check(await page.evaluate(PLACES, [PANEL, TOGGLE]))
+
+
+def _check(places: dict[str, Any]) -> None:
+    panel, toggle = places["panel"], places["toggle"]
+    assert panel["left"] >= 0, places
+    assert panel["top"] >= 0, places
+    assert panel["right"] <= places["width"], places
+    assert panel["bottom"] <= places["height"], places
+    # Over or under the button, and near.
+    assert panel["left"] < toggle["right"], places
+    assert panel["right"] > toggle["left"], places
+    assert min(abs(panel["top"] - toggle["bottom"]), abs(toggle["top"] - panel["bottom"])) <= 12, places
