@@ -222,7 +222,8 @@ class Bot:
             if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:
-                answers.append(await transport.send_in_time(message, address))
+                # A transport of the project's may give something else than a text.
+                answers.append(f"{await transport.send_in_time(message, address)}")
                 outcomes[address.key] = "sent"
             except AWAY as error:
                 # Of this transport alone: the others are served meanwhile.

@@ -16,20 +16,20 @@ when its holder is not heard of, by the database's clock: those of the machines 
 import datetime
 import random
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from notifications import conf
 from notifications.claims import Claim, Handed, Job
-from notifications.clock import database_time
+from notifications.clock import database_time, stored
 from notifications.deliveries import UNFINISHED, claim_end, database, hold, reopen, rows, skip
 from notifications.handlers import StreamedNotification
 from notifications.holding import is_held
-from notifications.kinds import find_kind
 from notifications.models import Delivery, Digest, Notification
-from notifications.planning import Said, plan, quiet_until, said_of
+from notifications.planning import Draft, deliveries_of, draft_all
 from notifications.row_locks import lock, locked, update_in_order
 from notifications.transactions import write_transaction
 from realtime.exceptions import EntryRejected, PermanentError
@@ -65,13 +65,13 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     """
     found = _find(handed)
     # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
-    said = said_of(list(found.values())) if found else {}
+    drafts = draft_all(list(found.values()), now=_now_of(found)) if found else {}
     with write_transaction(database()):
         _hold(found)
         answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
         pairs = zip(handed, answers, strict=True)
         jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
-        begun = iter(_begin(jobs, said) if jobs else ())
+        begun = iter(_begin(jobs, drafts) if jobs else ())
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 
 
@@ -94,9 +94,9 @@ def _hold(found: dict[int, Notification]) -> None:
             setattr(found[pk], name, value)
 
 
-def _now_of(found: Notification) -> datetime.datetime:
-    """The database's time when it was found."""
-    now: datetime.datetime = found._now  # type: ignore[attr-defined]
+def _now_of(found: Mapping[int, Any]) -> datetime.datetime:
+    """The database's time when they were found."""
+    now: datetime.datetime = next(iter(found.values()))._now
     return now
 
 
@@ -106,21 +106,20 @@ def _check(each: Handed, found: Notification | None) -> Notification | EntryReje
     return found
 
 
-def _begin(jobs: Sequence[tuple[Handed, Notification]], said: Said) -> list[Job | PermanentError]:
+def _begin(jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Draft]) -> list[Job | PermanentError]:
     notifications = {found.pk: found for _, found in jobs}
     # Planning writes `dispatched_at` with the rows. What had it before there were rows is planned too, and whom nothing
     # reached is asked again: neither is handed out twice in the ordinary way.
     known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
     known_rows = [row for mine in known.values() for row in mine]
     digest_ids = {row.digest_id for row in known_rows if row.digest_id is not None}
-    unplanned = [found for found in notifications.values() if found.pk not in known]
-    _plan(unplanned, said, now=_now_of(jobs[0][1]), hold=digest_ids)
+    _plan({pk: drafts[pk] for pk in notifications if pk not in known}, hold=digest_ids)
     if known_rows:
         lock(_parts_of(known_rows))
     for each, found in jobs:
         _reopen_dead_letter(each, known.get(found.pk, []))
     given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
-    quiet = {pk for pk, found in notifications.items() if _hold_back(found, known.get(pk, []))}
+    quiet = {pk for pk, found in notifications.items() if _hold_back(found, known.get(pk, []), drafts[pk].quiet_until)}
     awake = [(each, found) for each, found in jobs if found.pk not in quiet and id(each) not in given_up]
     claims, left = _claim(awake)
     for at, (each, found) in enumerate(awake):
@@ -146,14 +145,13 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     return found
 
 
-def _plan(notifications: Sequence[Notification], said: Said, *, now: datetime.datetime, hold: Collection[int]) -> None:
-    planned = plan(notifications, said, now=now, hold=hold)
-    if not notifications:
+def _plan(drafts: Mapping[int, Draft], *, hold: Collection[int]) -> None:
+    planned = deliveries_of(drafts.values(), hold=hold)
+    if not drafts:
         return
     # Two bots that plan at the same time write each row once.
     rows().bulk_create(planned, ignore_conflicts=True)
-    pks = [each.pk for each in notifications]
-    undecided = Notification.objects.using(database()).filter(pk__in=pks, dispatched_at=None)
+    undecided = Notification.objects.using(database()).filter(pk__in=list(drafts), dispatched_at=None)
     undecided.update(dispatched_at=timezone.now())
 
 
@@ -172,7 +170,7 @@ def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | 
     return PermanentError("; ".join(answers)) if answers else None
 
 
-def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
+def _hold_back(found: Notification, known: Sequence[Delivery], quiet_until: datetime.datetime | None) -> bool:
     """
     Skip what is not to be sent any more. Says whether nothing is to be sent now: DELIVERY holds it, or these are the
     recipient's quiet hours.
@@ -185,11 +183,10 @@ def _hold_back(found: Notification, known: Sequence[Delivery]) -> bool:
     if is_held(found.recipient):
         hold(_due(_parts_of(known) | _rows_for(found)))
         return True
-    until = quiet_until(found.recipient, find_kind(found.event.kind))
-    if until is None:
+    if quiet_until is None:
         return False
     waiting = _due(_parts_of(known) | _rows_for(found))
-    update_in_order(waiting, state=State.PENDING, holder="", due_at=until, queued_at=None)
+    update_in_order(waiting, state=State.PENDING, holder="", due_at=stored(quiet_until), queued_at=None)
     return True
 
 

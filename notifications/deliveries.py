@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from notifications import conf
 from notifications.claims import Claim, Result
-from notifications.clock import database_time
+from notifications.clock import database_time, stored
 from notifications.models import ANSWER_LIMIT, Delivery
 from notifications.row_locks import lock, locked, update_in_order
 from notifications.transactions import write_transaction
@@ -123,7 +123,7 @@ def find_overdue(limit: int, *, read_until: datetime.datetime) -> list[int]:
         read_until: What was put on the stream before, the bots have read: what was put there later still waits for
             them, and is not put there again.
     """
-    has_come_to_nothing = Q(queued_at__lt=database_time(-QUEUED_SECONDS)) & Q(queued_at__lt=read_until)
+    has_come_to_nothing = Q(queued_at__lt=database_time(-QUEUED_SECONDS)) & Q(queued_at__lt=stored(read_until))
     waits = Q(queued_at=None) | has_come_to_nothing
     due = rows().filter(waits, due_at__lte=database_time()).order_by("due_at")
     found: dict[int, None] = {}

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from django.utils import timezone
 from django.utils.functional import Promise
 
+from notifications import clock
 from notifications.exceptions import EnvelopeTooLarge, InvalidData, InvalidField, MessageTooLong, TextTooLong
 
 __all__ = [
@@ -116,7 +116,7 @@ def check_content(
         message=_check_message(message),
         url=_check_url(url),
         data=_plain_json(data, "data", _DEPTH_LIMIT),
-        created_at=timezone.now().astimezone(datetime.UTC),
+        created_at=clock.now(),
     )
     common = encode_common(content)
     size_bytes = len(encode_envelope(common, event_id=_LONGEST_ID, notification_id=_LONGEST_ID, replaces=_LONGEST_ID))

@@ -7,8 +7,7 @@ finds `admin.py`. Does not own what users want (preferences) nor sending.
 
 import datetime
 import difflib
-import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -21,11 +20,12 @@ from django.utils.translation import ngettext
 
 from notifications import conf
 from notifications.envelope import Envelope, is_kind
+from notifications.hooks import ask
 from notifications.links import is_absolute
-from notifications.timing import PERIODS, Period
+from notifications.timing import PERIODS, Period, find_zone
 from notifications.transports.base import Texts
 
-__all__ = ["Kind", "all_kinds", "find_kind", "language_of", "render", "render_digest", "time_zone_of"]
+__all__ = ["Kind", "all_kinds", "find_kind", "is_default", "language_of", "render", "render_digest", "time_zone_of"]
 
 # By key, in order of declaration.
 _kinds: dict[str, type["Kind"]] = {}
@@ -83,6 +83,7 @@ class Kind:
             raise ValueError(f"{cls.key!r} cannot be the key of a kind: give it 1 to 64 of a-z, 0-9, '_', '.', '-'")
         if cls.key in _kinds:
             raise ValueError(f"two kinds have the key {cls.key!r}: {_kinds[cls.key].__name__} and {cls.__name__}")
+        _refuse_wrong_types(cls)
         if both := cls.required & cls.forbidden:
             raise ValueError(f"the kind {cls.key!r} both requires and forbids {', '.join(sorted(both))}")
         if twice := cls.fallback.keys() & cls.digest.keys():
@@ -92,14 +93,18 @@ class Kind:
         _kinds[cls.key] = cls
 
     def is_default(self, transport: str) -> bool:
-        """Whether the transport is used for a user who has said nothing about it."""
+        """Whether the transport is used for a user who has said nothing about it; this one counts where yours fails."""
         names = self.transports
         if transport in self.fallback or transport in self.digest:
             return True
         return transport in (conf.get_settings().default_transports if names is None else names)
 
     def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
-        """What templates get; a subclass may add to it. Runs in a thread and may use the ORM."""
+        """
+        What templates get; a subclass may add to it. Runs in a thread and may use the ORM.
+
+        Where it fails, that is logged, and the message says what was given to notify().
+        """
         return {"notification": notification, "recipient": recipient, "kind": self}
 
 
@@ -111,6 +116,24 @@ def _refuse_misspelt(kind: type[Kind]) -> None:
             continue
         if meant := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise ValueError(f"the kind {kind.__name__} has {name!r}, which nobody reads: was {meant[0]!r} meant?")
+
+
+def _refuse_wrong_types(kind: type[Kind]) -> None:
+    """What the bot would stumble over, for each notification of the kind."""
+    for name in ("transports", "required", "forbidden"):
+        names: Any = getattr(kind, name)
+        if name == "transports" and names is None:
+            continue
+        if (
+            isinstance(names, str)
+            or not isinstance(names, Collection)
+            or not all(isinstance(each, str) for each in names)
+        ):
+            raise ValueError(f'the kind {kind.key!r} has {name} = {names!r}: give the names, as in ("email",)')
+    kind.required, kind.forbidden = frozenset(kind.required), frozenset(kind.forbidden)
+    for name, wait in kind.fallback.items():
+        if not isinstance(wait, datetime.timedelta):
+            raise ValueError(f"the kind {kind.key!r} has the fallback {name!r} after {wait!r}: give a timedelta")
 
 
 class _OtherKind(Kind):
@@ -144,7 +167,9 @@ def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -
     if kind.key not in _kinds:
         return texts
     with translation.override(language_of(recipient)):
-        context = kind.context(notification, recipient)
+        context = _context(kind, notification, recipient)
+        if context is None:
+            return texts
         subject = _render(kind, transport, "subject.txt", context)
         body = _render(kind, transport, "body.txt", context)
         return Texts(
@@ -176,18 +201,69 @@ def render_digest(kind: Kind, transport: str, notifications: Sequence[Envelope],
 def language_of(recipient: Any) -> str:
     """The recipient's language, as NOTIFICATIONS["LANGUAGE_OF"] tells, if Django knows it; else LANGUAGE_CODE."""
     path = conf.get_settings().language_of
-    language = import_string(path)(recipient) if path else ""
-    return language if language and translation.check_for_language(language) else settings.LANGUAGE_CODE
+    if not path:
+        return settings.LANGUAGE_CODE
+
+    def read(language: Any) -> str:
+        if not isinstance(language, str | None):
+            raise TypeError(f"it gave a {type(language).__name__}, which is no language code")
+        return language if language and translation.check_for_language(language) else settings.LANGUAGE_CODE
+
+    return ask(
+        'NOTIFICATIONS["LANGUAGE_OF"]',
+        lambda: import_string(path)(recipient),
+        read=read,
+        default=lambda: settings.LANGUAGE_CODE,
+    )
 
 
-def time_zone_of(recipient: Any) -> zoneinfo.ZoneInfo:
+def time_zone_of(recipient: Any) -> datetime.tzinfo:
     """The recipient's time zone, as NOTIFICATIONS["TIME_ZONE_OF"] tells, if there is such a one; else TIME_ZONE."""
     path = conf.get_settings().time_zone_of
-    name = import_string(path)(recipient) if path else ""
-    try:
-        return zoneinfo.ZoneInfo(name or settings.TIME_ZONE)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        return zoneinfo.ZoneInfo(settings.TIME_ZONE)
+    if not path:
+        return timezone.get_default_timezone()
+
+    def read(zone: Any) -> datetime.tzinfo:
+        # Those of pytz are used otherwise than Python's, and say their name.
+        zone = getattr(zone, "zone", zone)
+        if isinstance(zone, datetime.tzinfo):
+            return zone
+        if not isinstance(zone, str | None):
+            raise TypeError(f"it gave a {type(zone).__name__}, which is neither a time zone nor the name of one")
+        return (find_zone(zone) if zone else None) or timezone.get_default_timezone()
+
+    return ask(
+        'NOTIFICATIONS["TIME_ZONE_OF"]',
+        lambda: import_string(path)(recipient),
+        read=read,
+        default=timezone.get_default_timezone,
+    )
+
+
+def is_default(kind: Kind, transport: str) -> bool:
+    """`kind.is_default(transport)`, which a project may have written."""
+    return ask(
+        f"is_default() of the kind {kind.key!r}",
+        lambda: kind.is_default(transport),
+        read=bool,
+        default=lambda: Kind.is_default(kind, transport),
+    )
+
+
+def _context(kind: Kind, notification: Envelope, recipient: Any) -> Mapping[str, Any] | None:
+    """What the kind gives its templates; None if it fails, as they would say half of it without."""
+
+    def read(context: Any) -> Mapping[str, Any]:
+        if not isinstance(context, Mapping):
+            raise TypeError(f"it gave a {type(context).__name__}, not a dict")
+        return context
+
+    return ask(
+        f"context() of the kind {kind.key!r}",
+        lambda: kind.context(notification, recipient),
+        read=read,
+        default=lambda: None,
+    )
 
 
 def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -> str | None:
@@ -196,9 +272,11 @@ def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -
         template: Any = select_template([f"{folder}/{transport}.{part}", f"{folder}/{part}"])
     except TemplateDoesNotExist:
         return None
-    if part.endswith(".txt") and isinstance(template.template, Template):
-        # Django escapes for HTML whatever the name of the file.
-        return template.template.render(Context(dict(context), autoescape=False))
+    found = template.template
+    if isinstance(found, Template):
+        # Django escapes for HTML whatever the name of the file; and times have a zone, with USE_TZ off too.
+        is_escaped = not part.endswith(".txt") and found.engine.autoescape
+        return str(found.render(Context(dict(context), autoescape=is_escaped, use_tz=True)))
     return str(template.render(dict(context)))
 
 

@@ -15,7 +15,6 @@ then find the guards.
 """
 
 import contextlib
-import datetime
 import functools
 import itertools
 import logging
@@ -33,7 +32,7 @@ from django.utils import timezone
 
 from notifications import conf
 from notifications.breaker import Breaker
-from notifications.clock import database_time
+from notifications.clock import database_time, moment_of
 from notifications.envelope import Content, Envelope, encode_common, encode_envelope
 from notifications.models import Event, Notification
 from notifications.paging import oldest_first
@@ -178,7 +177,7 @@ def content_of(event: Event) -> Content:
         message=event.message,
         url=event.url,
         data=event.data,
-        created_at=event.created_at.astimezone(datetime.UTC),
+        created_at=moment_of(event.created_at),
     )
 
 
@@ -318,7 +317,7 @@ def _read_part(event_id: int, number: int) -> Iterable[_Part]:
 def _parts(publication: Publication) -> Iterator[_Part]:
     event, common = publication.event, publication.common
     # The time keeps apart the events of two databases that used one Redis, one after the other, and count from 1.
-    name = f"{event.pk}-{int(event.created_at.timestamp() * 1_000_000):x}"
+    name = f"{event.pk}-{int(moment_of(event.created_at).timestamp() * 1_000_000):x}"
     for number, rows in itertools.groupby(publication.rows, key=lambda row: row[0] // IDS_PER_PART):
         yield _Part(
             guard_key=realtime_conf.keys().stream_guard(conf.STREAM, f"{name}:{number}"),

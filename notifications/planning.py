@@ -2,29 +2,26 @@
 On which transports a notification is delivered, and when each may begin.
 
 Owns the choice: preferences, fallbacks, digest windows, quiet hours. The only writer of Digest rows but for their
-closing. Does not own claims nor results (deliveries). Sync, within the caller's transaction.
+closing. Does not own claims nor results (deliveries). Sync.
 """
 
 import datetime
-import zoneinfo
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.db import router
 from django.db.models import QuerySet
-from django.utils import timezone
 
-from notifications import conf
+from notifications import clock, conf
+from notifications.clock import moment_of, stored
 from notifications.kinds import Kind, find_kind, time_zone_of
 from notifications.models import Delivery, Digest, Notification, QuietHours
 from notifications.preferences import find_said, wanted_transports
 from notifications.row_locks import lock, locked
-from notifications.timing import quiet_end, window_end
+from notifications.timing import find_zone, quiet_end, window_end
 
-__all__ = ["Said", "plan", "quiet_until", "said_of"]
-
-
-type Said = Mapping[tuple[Any, str], Mapping[str, bool]]
+__all__ = ["Draft", "deliveries_of", "draft_all"]
 
 
 class _Window(NamedTuple):
@@ -35,50 +32,70 @@ class _Window(NamedTuple):
     transport: str
 
 
-type _Planned = tuple[Delivery, _Window | None]
+class _Planned(NamedTuple):
+    delivery: Delivery
+    # What it goes into, if into a digest, and the time zone by which that ends.
+    window: _Window | None = None
+    zone: datetime.tzinfo = datetime.UTC
 
 
-def said_of(notifications: Sequence[Notification]) -> Said:
-    """What their recipients have said of their kinds, for `plan`; it need not be read within the transaction."""
-    return find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
-
-
-def plan(
-    notifications: Sequence[Notification], said: Said, *, now: datetime.datetime, hold: Collection[int] = ()
-) -> list[Delivery]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
     """
-    The deliveries of notifications, not yet saved. Reads their events and recipients; may write digests.
+    What is to be delivered of one notification, as its kind and its recipient want it.
+
+    Attributes:
+        planned: Its deliveries, not yet saved, and without their digests.
+        quiet_until: When the quiet hours end in which the recipient is now; None outside of them, and for urgent kinds.
+    """
+
+    planned: Sequence[_Planned]
+    quiet_until: datetime.datetime | None
+
+
+def draft_all(notifications: Sequence[Notification], *, now: datetime.datetime) -> dict[int, Draft]:
+    """
+    Draft the deliveries of notifications, by their ids. Call it before the transaction.
+
+    It asks functions of the project's, which may take their time, and whose failed query would end a transaction.
 
     Args:
-        said: What `said_of` gave for these, or for more.
-        now: By the database's clock, which says when they are due too.
+        now: By the database's clock, as a column has it: what is not put off is due then.
+    """
+    said = find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
+    return {
+        each.pk: Draft(
+            planned=list(_plan(each, said.get((each.recipient_id, each.event.kind), {}), now)),
+            quiet_until=_quiet_until(each.recipient, find_kind(each.event.kind)),
+        )
+        for each in notifications
+    }
+
+
+def deliveries_of(drafts: Iterable[Draft], *, hold: Collection[int] = ()) -> list[Delivery]:
+    """
+    The deliveries of drafts, in their digests and not yet saved; within the caller's transaction.
+
+    Args:
         hold: Ids of digests that are locked together with those that deliveries go into.
     """
-    planned = [
-        each
-        for notification in notifications
-        for each in _plan(notification, said.get((notification.recipient_id, notification.event.kind), {}), now)
-    ]
-    recipients = {window: each.notification.recipient for each, window in planned if window is not None}
-    digests = _open_digests(recipients, hold)
-    for delivery, window in planned:
+    planned = [each for draft in drafts for each in draft.planned]
+    zones = {each.window: each.zone for each in planned if each.window is not None}
+    digests = _open_digests(zones, hold)
+    for delivery, window, _ in planned:
         if window is not None:
             delivery.digest = digests[window]
             delivery.due_at = delivery.digest.ends_at
-    return [delivery for delivery, _ in planned]
+    return [each.delivery for each in planned]
 
 
-def quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
-    """When the quiet hours end in which the recipient is now; None outside of them, and for urgent kinds."""
+def _quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
     hours: QuietHours | None = getattr(recipient, "notification_quiet_hours", None)
     if hours is None or kind.is_urgent:
         return None
-    try:
-        zone = zoneinfo.ZoneInfo(hours.time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        # It was known when it was chosen, and is not on this machine.
-        zone = time_zone_of(recipient)
-    return quiet_end(timezone.now(), hours.starts, hours.ends, zone)
+    # It was known when it was chosen; perhaps it is not on this machine.
+    zone = find_zone(hours.time_zone) or time_zone_of(recipient)
+    return quiet_end(clock.now(), hours.starts, hours.ends, zone)
 
 
 def _plan(notification: Notification, said: Mapping[str, bool], now: datetime.datetime) -> Iterator[_Planned]:
@@ -88,29 +105,32 @@ def _plan(notification: Notification, said: Mapping[str, bool], now: datetime.da
     )
     for name in wanted_transports(notification.recipient_id, kind, also=fallback, said=said):
         delivery = Delivery(notification=notification, transport=name, due_at=now)
-        window = None
         if name in fallback:
             delivery.if_unread = True
-            delivery.due_at = notification.created_at + datetime.timedelta(seconds=fallback[name])
+            due_at = moment_of(notification.created_at) + datetime.timedelta(seconds=fallback[name])
+            delivery.due_at = stored(due_at)
+            yield _Planned(delivery)
         elif name in kind.digest:
             delivery.if_unread = True
             window = _Window(notification.recipient_id, kind.key, name)
-        yield delivery, window
+            yield _Planned(delivery, window, time_zone_of(notification.recipient))
+        else:
+            yield _Planned(delivery)
 
 
-def _open_digests(recipients: Mapping[_Window, Any], hold: Collection[int]) -> dict[_Window, Digest]:
+def _open_digests(zones: Mapping[_Window, datetime.tzinfo], hold: Collection[int]) -> dict[_Window, Digest]:
     """
     The digest that goes out next for each of these; they and those to `hold` are locked in one statement.
 
     None of them closes until the transaction ends.
     """
     rows = Digest.objects.using(router.db_for_write(Digest))
-    if not recipients:
+    if not zones:
         if hold:
             lock(rows.filter(pk__in=hold))
         return {}
-    now = timezone.now()
-    ends = {window: _end_of(window, recipient, now) for window, recipient in recipients.items()}
+    now = clock.now()
+    ends = {window: _end_of(window, zone, now) for window, zone in zones.items()}
     opened: dict[_Window, Digest] = {}
     while left := {window: end for window, end in ends.items() if window not in opened}:
         ids = _find_or_make(rows, left)
@@ -121,7 +141,7 @@ def _open_digests(recipients: Mapping[_Window, Any], hold: Collection[int]) -> d
                 opened[window] = digest
             else:
                 # It was claimed by a machine whose clock is ahead: the next one, then.
-                ends[window] = _end_of(window, recipients[window], end)
+                ends[window] = _end_of(window, zones[window], end)
     return opened
 
 
@@ -131,13 +151,13 @@ def _find_or_make(rows: QuerySet[Digest], ends: Mapping[_Window, datetime.dateti
         recipient_id__in={window.recipient_id for window in ends},
         kind__in={window.kind for window in ends},
         transport__in={window.transport for window in ends},
-        ends_at__in=set(ends.values()),
+        ends_at__in={stored(end) for end in ends.values()},
     )
     found = _ids_of(named, ends)
     missing = sorted(ends.keys() - found.keys())
     if missing:
         # In one order, and another bot may be making the same.
-        made = (Digest(**window._asdict(), ends_at=ends[window]) for window in missing)
+        made = (Digest(**window._asdict(), ends_at=stored(ends[window])) for window in missing)
         rows.bulk_create(made, ignore_conflicts=True)
         found = _ids_of(named, ends)
     return found
@@ -147,11 +167,11 @@ def _ids_of(named: QuerySet[Digest], ends: Mapping[_Window, datetime.datetime]) 
     found: dict[_Window, int] = {}
     for pk, ends_at, *names in named.values_list("pk", "ends_at", *_Window._fields):
         window = _Window(*names)
-        if ends.get(window) == ends_at:
+        if ends.get(window) == moment_of(ends_at):
             found[window] = pk
     return found
 
 
-def _end_of(window: _Window, recipient: Any, now: datetime.datetime) -> datetime.datetime:
+def _end_of(window: _Window, zone: datetime.tzinfo, now: datetime.datetime) -> datetime.datetime:
     period = find_kind(window.kind).digest[window.transport]
-    return window_end(now, period, time_zone_of(recipient), hour=conf.get_settings().digest_hour)
+    return window_end(now, period, zone, hour=conf.get_settings().digest_hour)

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import datetime
 import secrets
-import zoneinfo
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,10 @@ from django.db import router
 from notifications import conf
 from notifications.envelope import is_kind
 from notifications.exceptions import InvalidNotification, InvalidPreference
-from notifications.kinds import Kind, all_kinds, find_kind
+from notifications.kinds import Kind, all_kinds, find_kind, is_default
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.recipients import find_actor
+from notifications.timing import find_zone
 from notifications.transactions import write_transaction
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.http import audience_of
@@ -151,10 +151,8 @@ def set_quiet_hours(
         return
     if ends is None or starts == ends:
         raise InvalidPreference("quiet hours have a beginning and another end: give both")
-    try:
-        zoneinfo.ZoneInfo(time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin") from error
+    if find_zone(time_zone) is None:
+        raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin")
     defaults = {"starts": starts, "ends": ends, "time_zone": time_zone}
     with write_transaction(_database()):
         rows.update_or_create(user_id=_known(user_id), defaults=defaults)
@@ -250,7 +248,9 @@ def _is_wanted(kind: Kind, transport: str, said: Mapping[str, bool], is_asked_fo
         return True
     if transport in kind.forbidden:
         return False
-    return said.get(transport, is_asked_for or kind.is_default(transport))
+    if transport in said:
+        return said[transport]
+    return is_asked_for or is_default(kind, transport)
 
 
 def _database() -> str:

@@ -8,6 +8,7 @@ own claims (claiming), words (kinds), addresses (transports) nor sending (bot).
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from notifications import kinds
 from notifications.claiming import begin_many
@@ -64,11 +65,18 @@ def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Cl
     if transport is None:
         return Ready(transport=None, claim=claim, claimed_at=claimed_at)
     try:
-        addresses = transport.addresses_of(job.recipient)
+        addresses = _checked(transport.addresses_of(job.recipient))
         message = _message(transport, handed.notification, job, claim)
     except Exception as error:
         return Ready(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
     return Ready(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
+
+
+def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
+    for address in addresses:
+        if not isinstance(address, Address):
+            raise TypeError(f"find_addresses() gave a {type(address).__name__}, not an Address")
+    return addresses
 
 
 def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 
 from django.db import router
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
-from notifications import conf, deliveries
+from notifications import clock, conf, deliveries
+from notifications.clock import stored
 from notifications.conf import LOST_SECONDS
 from notifications.envelope import encode_common, encode_envelope
 from notifications.models import Notification
@@ -63,7 +63,7 @@ def refill(limit: int = 500) -> int:
 
 def _queue_overdue(limit: int) -> int:
     # The clocks of Redis and of the database may differ by so much.
-    read_until = _finished_until("bot", timezone.now()) - CLOCKS_DIFFER
+    read_until = _finished_until("bot", clock.now()) - CLOCKS_DIFFER
     overdue = deliveries.find_overdue(limit, read_until=read_until)
     for part in itertools.batched(overdue, ENTRIES_PER_COMMAND):
         _append(_entries(part, group="bot"), guard=f"again:{uuid.uuid4().hex}", guard_seconds=60)
@@ -72,7 +72,7 @@ def _queue_overdue(limit: int) -> int:
 
 
 def _restore_lost(limit: int) -> int:
-    now = timezone.now()
+    now = clock.now()
     grace = datetime.timedelta(seconds=conf.get_settings().refill_grace_seconds)
     count = 0
     for group, field in (("relay", "relayed_at"), ("bot", "dispatched_at")):
@@ -80,8 +80,8 @@ def _restore_lost(limit: int) -> int:
         rows = Notification.objects.using(_database()).filter(
             Q(dispatched_at=None) | Q(relayed_at=None),
             **{field: None},
-            created_at__range=(now - datetime.timedelta(seconds=LOST_SECONDS), finished_until),
-            event__published_at__lt=finished_until,
+            created_at__range=(stored(now - datetime.timedelta(seconds=LOST_SECONDS)), stored(finished_until)),
+            event__published_at__lt=stored(finished_until),
         )
         restored = 0
         for entry in _entries(_unguarded(rows, group, limit), group=group):

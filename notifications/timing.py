@@ -5,12 +5,16 @@ Owns the reckoning, in the time zone of a user where that matters. Touches no ta
 """
 
 import datetime
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from django.conf import settings
+
+from notifications.clock import moment_of
 from notifications.exceptions import InvalidField
 
-__all__ = ["PERIODS", "Period", "check_deliver_after", "check_fallback", "quiet_end", "window_end"]
+__all__ = ["PERIODS", "Period", "check_deliver_after", "check_fallback", "find_zone", "quiet_end", "window_end"]
 
 type Period = Literal["hourly", "daily"]
 PERIODS: tuple[Period, ...] = ("hourly", "daily")
@@ -23,7 +27,8 @@ def check_deliver_after(value: Any, now: datetime.datetime) -> datetime.datetime
     When an event is to be told.
 
     Args:
-        value: A timedelta from now, an aware datetime, or None for at once.
+        value: A timedelta from now, an aware datetime, or None for at once. With USE_TZ off, a naive datetime is one
+            of TIME_ZONE, as everywhere in such a project.
 
     Returns:
         The time in UTC; None for at once, as for what is past.
@@ -36,9 +41,9 @@ def check_deliver_after(value: Any, now: datetime.datetime) -> datetime.datetime
     if isinstance(value, datetime.timedelta):
         wait = value
     elif isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
+        if value.tzinfo is None and settings.USE_TZ:
             raise InvalidField(field="deliver_after", problem="has no time zone: give an aware datetime")
-        wait = value - now
+        wait = moment_of(value) - now
     else:
         raise InvalidField(field="deliver_after", problem="is neither a timedelta nor a datetime")
     if wait > _LONGEST:
@@ -63,6 +68,15 @@ def check_fallback(value: Any, transports: Mapping[str, Any]) -> dict[str, float
         if not isinstance(wait, datetime.timedelta) or not datetime.timedelta(0) <= wait <= _LONGEST:
             raise InvalidField(field="fallback", problem=f"of {name} is no timedelta from 0 to ten years")
     return {name: wait.total_seconds() for name, wait in value.items()}
+
+
+def find_zone(name: str) -> zoneinfo.ZoneInfo | None:
+    """The time zone of this name, as in "Europe/Berlin"; None if there is none on this machine."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        # Names are paths: those of directories, and endless ones, are errors of the system.
+        return None
 
 
 def window_end(now: datetime.datetime, period: Period, zone: datetime.tzinfo, *, hour: int = 0) -> datetime.datetime:

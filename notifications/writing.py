@@ -15,6 +15,7 @@ from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from notifications import conf, deliveries, outbox
+from notifications.clock import stored
 from notifications.envelope import Content, check_content, check_key
 from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
 from notifications.recipients import find_actor, find_recipients
@@ -136,10 +137,10 @@ def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
         idempotency_key=draft.idempotency_key,
         collapse_key=draft.collapse_key,
         fallback=draft.fallback,
-        created_at=content.created_at,
-        deliver_at=None if is_for_nobody else draft.deliver_at,
+        created_at=stored(content.created_at),
+        deliver_at=None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at),
         # With nobody to tell there is nothing to publish.
-        published_at=content.created_at if is_for_nobody else None,
+        published_at=stored(content.created_at) if is_for_nobody else None,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+from asgiref.sync import iscoroutinefunction
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
@@ -134,5 +135,16 @@ def _position(query_string: bytes) -> Position | None:
 
 @functools.cache
 def _read_hook(path: str) -> Callable[[Any, list[int]], Any] | None:
+    if not path:
+        return None
+    try:
+        hook: Callable[[Any, list[int]], Any] = import_string(path)
+    except Exception:
+        # Once in this process: whoever connects is served all the same.
+        logger.exception('REALTIME["ON_READ"] cannot be imported: read marks of clients are refused')
+        return None
+    if iscoroutinefunction(hook):
+        return hook
     # Not the one thread that looks up sessions: a database that is busy writing must not hold up who wants in.
-    return database_sync_to_async(import_string(path), thread_sensitive=False) if path else None
+    in_thread: Callable[[Any, list[int]], Any] = database_sync_to_async(hook, thread_sensitive=False)
+    return in_thread

@@ -58,6 +58,11 @@ class LimitedLog:
 
     def warning(self, reason: str, message: str, *arguments: object) -> None:
         """Log it, with how many of this reason were left out before, or leave it out and count it."""
+        self._say(logging.WARNING, reason, message, arguments)
+
+    def _say(
+        self, level: int, reason: str, message: str, arguments: tuple[object, ...], error: BaseException | None = None
+    ) -> None:
         bucket = self._buckets.get(reason)
         if bucket is None:
             bucket = self._buckets[reason] = TokenBucket(per_second=LINES_PER_SECOND, burst=LINES_AT_ONCE)
@@ -66,7 +71,11 @@ class LimitedLog:
             return
         if left_out := self.left_out.pop(reason, 0):
             message, arguments = f"{message} (and %d more since the last line)", (*arguments, left_out)
-        self._logger.warning(message, *arguments)
+        self._logger.log(level, message, *arguments, exc_info=error)
+
+    def exception(self, reason: str, error: BaseException, message: str, *arguments: object) -> None:
+        """As `warning`, as an error with its traceback: of what the project supplies, and anybody can have called."""
+        self._say(logging.ERROR, reason, message, arguments, error)
 
     def flush(self) -> None:
         """Log what was left out and not mentioned yet."""

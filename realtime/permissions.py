@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 from realtime import topics
 from realtime.authentication import AWAY
+from realtime.foreign_text import LimitedLog
 
 __all__ = ["PermissionRecheck", "TopicHearer"]
 
 logger = logging.getLogger(__name__)
+# A permission hook that fails does so for each user, again and again.
+_log = LimitedLog(logger)
 
 USERS_AT_A_TIME = 100
 
@@ -91,7 +94,8 @@ class PermissionRecheck:
             return
         if isinstance(answer, Exception):
             # What the hook asks about may be gone.
-            logger.error("whether user %s may still hear %s could not be decided", user_id, topic, exc_info=answer)
+            text = "whether user %s may still hear %s could not be decided"
+            _log.exception("may_subscribe", answer, text, user_id, topic)
             code, detail = "failed", "it could not be decided whether this user may hear the topic"
         for hearer in self._hearers_of(user_id):
             hearer.revoke(topic, code, detail)

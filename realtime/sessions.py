@@ -19,6 +19,7 @@ from realtime import protocol, topics
 from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
 from realtime.exceptions import FrameRefused, SubscriptionClosed
+from realtime.foreign_text import LimitedLog
 from realtime.hub import Membership
 from realtime.outage import REDIS_ERRORS, Outage
 from realtime.publications import Position
@@ -29,6 +30,8 @@ from realtime.tokens import TokenBucket
 __all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "count_closed", "statistics"]
 
 logger = logging.getLogger(__name__)
+# Of functions of the project's that any client can have called.
+_log = LimitedLog(logger)
 
 # Joining a topic that takes longer than this is taken for a lost Redis.
 JOIN_TIMEOUT_SECONDS = 5.0
@@ -317,8 +320,14 @@ class ClientSession:
             try:
                 async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
                     permitted[topic] = await topics.may_subscribe(match, self.user)
-            except Exception:
-                logger.exception("whether user %s may hear %s could not be decided", self.user.pk, topic)
+            except Exception as error:
+                _log.exception(
+                    f"may_subscribe {match.family.pattern}",
+                    error,
+                    "whether user %s may hear %s could not be decided",
+                    self.user.pk,
+                    topic,
+                )
                 self._refuse("failed", "it could not be decided whether this user may hear the topic", topic)
                 return False
             if len(permitted) > self._limits.topics_per_connection:
@@ -334,8 +343,8 @@ class ClientSession:
             return
         try:
             await self._on_read(self.user.pk, ids)
-        except Exception:
-            logger.exception("what user %s has read could not be recorded", self.user.pk)
+        except Exception as error:
+            _log.exception("ON_READ", error, "what user %s has read could not be recorded", self.user.pk)
             self._refuse("failed", "what was read could not be recorded")
 
     # What does not ----------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from typing import Any
 import redis
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 
+from notifications import clock
 from notifications.admin.history import users_matching
 from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
 from realtime.streams.dead_letters import DeadLetter, find
@@ -164,7 +164,7 @@ def _rows(letters: list[DeadLetter]) -> tuple[Row, ...]:
 
 def _given_up_at(letter: DeadLetter) -> datetime.datetime:
     # The id of what another program has put there may say a time that no calendar has.
-    now = timezone.now()
+    now = clock.now()
     return datetime.datetime.fromtimestamp(min(letter.given_up_at, now.timestamp()), datetime.UTC)
 
 

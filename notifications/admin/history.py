@@ -25,6 +25,7 @@ from django.utils.text import Truncator
 
 from notifications.admin.looks import HAS_UNFOLD, ModelAdmin
 from notifications.admin.pages import AdminPage
+from notifications.clock import moment_of
 from notifications.models import Event
 
 __all__ = [
@@ -194,7 +195,7 @@ def shown_time(value: datetime.datetime | None) -> SafeString | None:
     """A time to the second in the site's zone, on one line; nothing for none."""
     if value is None:
         return None
-    local = timezone.localtime(value)
+    local = timezone.localtime(moment_of(value))
     return format_html('<time class="sb-time" datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
 
 

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from notifications.clock import moment_of
 from notifications.models.inbox import Notification
 
 __all__ = ["ANSWER_LIMIT", "TRANSPORT_LIMIT", "Delivery", "Digest"]
@@ -36,7 +37,7 @@ class Digest(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} by {self.transport} until {self.ends_at:%Y-%m-%d %H:%M} UTC"
+        return f"{self.kind} by {self.transport} until {moment_of(self.ends_at):%Y-%m-%d %H:%M} UTC"
 
 
 class Delivery(models.Model):

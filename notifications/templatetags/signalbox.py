@@ -4,21 +4,30 @@ The bell as a template tag: `{% load signalbox %}{% notification_bell %}` in any
 Owns what the bell's templates are given. Does not own the questions (inbox) nor the looks (bell.css).
 """
 
+import datetime
 from typing import Any
 
 from django import template
 from django.template.context import Context
+from django.utils import timezone
 
 from notifications import inbox
+from notifications.clock import moment_of
 from notifications.inbox_page import nonce_of
 from realtime import conf
 
-__all__ = ["notification_bell", "safe_href", "websocket_url"]
+__all__ = ["notification_bell", "safe_href", "websocket_url", "with_zone"]
 
 register = template.Library()
 
 register.filter("safe_href", inbox.safe_href)
 safe_href = inbox.safe_href
+
+
+@register.filter
+def with_zone(value: Any) -> Any:
+    """A time with its zone, which it lacks with USE_TZ off: a browser would take it for one of its own zone."""
+    return timezone.localtime(moment_of(value)) if isinstance(value, datetime.datetime) else value
 
 
 @register.simple_tag

@@ -6,6 +6,7 @@ function.
 """
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -22,8 +23,8 @@ from realtime.foreign_text import escape_unencodable
 __all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage", "send_message"]
 
 
-# Takes the recipient's primary key and the text; what it raises is a failed attempt.
-type SendMessage = Callable[[Any, str], Awaitable[None]]
+# Takes the recipient's primary key and the text; what it raises is a failed attempt. A plain one is called in a thread.
+type SendMessage = Callable[[Any, str], Awaitable[None] | None]
 # Of the default. Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
 _printer = Threads(1, name="console")
 
@@ -44,7 +45,7 @@ async def send_message(user_id: Any, message: str) -> None:
 class ConsoleTransport(Transport):
     """
     Args:
-        send_message: An async function(user id, message), or its dotted path; by default the setting SEND_MESSAGE.
+        send_message: A function(user id, message), async or not, or its dotted path; by default that of SEND_MESSAGE.
     """
 
     label = _("Console")
@@ -70,8 +71,17 @@ class ConsoleTransport(Transport):
 
     async def send(self, message: Message, address: Address) -> str:
         """Call the function with what was said."""
-        await self._send_message(message.recipient.pk, message.texts.body)
+        await self._call(message.recipient.pk, message.texts.body)
         return "called"
+
+    async def _call(self, user_id: Any, text: str) -> None:
+        if inspect.iscoroutinefunction(self._send_message):
+            await self._send_message(user_id, text)
+            return
+        # Called on the event loop, a plain function would hold up everything; and its answer cannot be awaited.
+        answer = await self.in_thread(self._send_message, user_id, text)
+        if inspect.isawaitable(answer):
+            await answer
 
     def close(self) -> None:
         """Its threads, and the one that prints."""
@@ -87,7 +97,7 @@ class PrintingTransport(ConsoleTransport):
 
     async def send(self, message: Message, address: Address) -> str:
         """Print what it would have said."""
-        await self._send_message(message.recipient.pk, f"[{self.name}] {message.texts.body_with_link}")
+        await self._call(message.recipient.pk, f"[{self.name}] {message.texts.body_with_link}")
         return 'printed and not sent: NOTIFICATIONS["DELIVERY"] is "console"'
 
 

@@ -26,8 +26,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
-from django.utils import timezone
 
+from notifications import clock
 from notifications.transports.names import resolver
 from notifications.transports.refusals import TEMPORARY_STATUSES, is_not_now
 from notifications.transports.silence import Silences
@@ -267,4 +267,4 @@ def _retry_after(value: str) -> float | None:
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.UTC)
-    return max(0.0, (date - timezone.now()).total_seconds())
+    return max(0.0, (date - clock.now()).total_seconds())

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
-from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from standardwebhooks import Webhook
 
+from notifications import clock
 from notifications.transports.base import Address, Message, Transport, destinations_of, disable
 from notifications.transports.http import check_url, post, raise_for_status
 from realtime.exceptions import PermanentError
@@ -82,7 +82,7 @@ class WebhookTransport(Transport):
             data["digest"] = msgspec.to_builtins(message.digest)
         said = message.notification
         body = msgspec.json.encode({"type": said.kind, "timestamp": said.created_at, "data": data})
-        now = timezone.now()
+        now = clock.now()
         headers = {
             "content-type": "application/json",
             "webhook-id": message.key,

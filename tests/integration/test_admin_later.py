@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import schedule, services
+from notifications.clock import moment_of
 from notifications.models import Delivery, Digest, Event, Notification, QuietHours, Scheduled
 from tests.staff import make_staff, page
 
@@ -49,7 +50,7 @@ def test_an_event_that_waits_is_no_event_in_the_outbox(admin_client: Client, wai
     assert "Nobody hears this" in page(admin_client, f"{ADMIN}/event/?state=outbox")
     text = re.sub(" +", " ", plain(page(admin_client, f"{ADMIN}/event/?q=alice")))
     assert waiting.deliver_at is not None
-    until = timezone.localtime(waiting.deliver_at)
+    until = timezone.localtime(moment_of(waiting.deliver_at))
     assert f"The shop opens info - 2 scheduled {until:%Y-%m-%d %H:%M:%S}" in text
     assert not found(admin_client, "q=carol")
 

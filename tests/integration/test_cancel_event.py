@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from notifications import schedule, services
 from notifications.admin import events as events_admin
+from notifications.clock import moment_of
 from notifications.models import Event, Notification, Scheduled
 from tests.staff import make_staff, page
 
@@ -65,7 +66,9 @@ def test_what_cannot_be_cancelled_is_a_failure_and_the_others_are(waiting: Event
     out = io.StringIO()
     with pytest.raises(CommandError) as caught:
         call_command("cancel_event", str(told.pk), str(2**63 - 1), str(waiting.pk), stdout=out)
-    assert f"event {told.pk} does not wait: it was told at {told.created_at:%Y-%m-%d %H:%M:%S} UTC" in str(caught.value)
+    assert f"event {told.pk} does not wait: it was told at {moment_of(told.created_at):%Y-%m-%d %H:%M:%S} UTC" in str(
+        caught.value
+    )
     assert f"there is no event {2**63 - 1}" in str(caught.value)
     assert out.getvalue() == f"event {waiting.pk}: cancelled, 2 people are not told\n"
 

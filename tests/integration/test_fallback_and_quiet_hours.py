@@ -8,7 +8,7 @@ import redis
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from notifications import services
+from notifications import clock, services
 from notifications.exceptions import InvalidPreference
 from notifications.models import Delivery, Notification, QuietHours
 from notifications.refill import refill
@@ -29,7 +29,7 @@ def two(signalbox: Any) -> None:
 
 def quiet_now(user: User) -> None:
     """For another hour, and since one."""
-    now = timezone.now()
+    now = clock.now()
     hour = datetime.timedelta(hours=1)
     services.set_quiet_hours(user.pk, (now - hour).time(), (now + hour).time(), "UTC")
 

@@ -13,7 +13,8 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from notifications import services
+from notifications import clock, services
+from notifications.clock import moment_of
 from notifications.models import Event
 from project.settings import BASE_DIR
 from realtime.keys import Keys
@@ -190,7 +191,7 @@ def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
     out, _ = _notify("user1", "user2", "Lunch", "--deliver-after", "2h", *key)
     event = Event.objects.get()
     assert event.deliver_at == event.created_at + datetime.timedelta(hours=2)
-    assert out == f"event {event.pk}: 2 notifications, at {event.deliver_at:%Y-%m-%d %H:%M:%S} UTC\n"
+    assert out == f"event {event.pk}: 2 notifications, at {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC\n"
     out, _ = _notify("user1", "Lunch", "--json", *key)
     assert json.loads(out) == {
         "event_id": event.pk,
@@ -198,13 +199,13 @@ def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
         "is_published": False,
         "is_new": False,
         "scheduled_count": 2,
-        "deliver_at": event.deliver_at.isoformat(),
+        "deliver_at": moment_of(event.deliver_at).isoformat(),
     }
     assert services.cancel(event.pk)
     out, _ = _notify("user1", "Lunch", *key)
     assert out == f"event {event.pk}: 0 notifications made by an earlier call with this key, cancelled\n"
     assert json.loads(_notify("user1", "Lunch", "--json", *key)[0])["is_cancelled"] is True
-    later = timezone.localtime() + datetime.timedelta(days=1)
+    later = timezone.localtime(clock.now()) + datetime.timedelta(days=1)
     out, _ = _notify("user1", "Lunch", "--deliver-after", later.isoformat())
     assert out.endswith(f": 1 notification, at {later.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC\n")
     assert entries_on_stream(redis_client, keys) == []

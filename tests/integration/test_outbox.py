@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from notifications import outbox, services
+from notifications.clock import moment_of
 from notifications.models import Event, Notification
 from notifications.paging import oldest_first
 from realtime.keys import Keys
@@ -60,7 +61,7 @@ class TestPublishing:
         services.notify(bob, "another")
         assert outbox.publish_event(event.pk)
         again = entries_on_stream(redis_client, keys)[-1]["e"]
-        assert again["created_at"] == event.created_at.isoformat().replace("+00:00", "Z")
+        assert again["created_at"] == moment_of(event.created_at).isoformat().replace("+00:00", "Z")
         assert (again["message"], again["title"], again["url"], again["kind"], again["data"]) == (
             "Hello\nthere",
             "„Titel“",

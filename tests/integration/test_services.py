@@ -11,6 +11,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
 from notifications import services
+from notifications.clock import moment_of
 from notifications.exceptions import InvalidField, InvalidNotification, TooManyRecipients, UnknownRecipients
 from notifications.models import Event, Notification
 from realtime.keys import Keys
@@ -47,7 +48,7 @@ def test_what_is_notified_is_stored_and_on_the_stream(redis_client: redis.Redis,
     notifications = list(stored.notifications.order_by("id"))
     assert [notification.recipient_id for notification in notifications] == [alice.pk, bob.pk]
     assert all(n.relayed_at is n.seen_at is n.read_at is n.archived_at is None for n in notifications)
-    created_at = stored.created_at.isoformat().replace("+00:00", "Z")
+    created_at = moment_of(stored.created_at).isoformat().replace("+00:00", "Z")
     assert entries_on_stream(redis_client, keys) == [
         {
             "n": str(notification.pk),

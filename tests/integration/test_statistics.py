@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications import services, statistics
+from notifications.clock import stored
 from notifications.models import Delivery, Event, Notification
 from realtime import conf, connections
 from realtime.keys import Keys
@@ -30,6 +31,7 @@ def tell(
     users: list[User], *, created_at: datetime.datetime = NOW, published: bool = True, **states: datetime.datetime
 ) -> Event:
     """Rows as they are some time after a notify(): `states` are times of each notification."""
+    created_at, states = stored(created_at), {name: stored(at) for name, at in states.items()}
     event = Event.objects.create(message="m", created_at=created_at, published_at=created_at if published else None)
     Notification.objects.bulk_create(
         Notification(event=event, recipient=user, created_at=created_at, **states) for user in users
@@ -41,7 +43,7 @@ def deliver(event: Event, *states: str, transport: str = "email", created_at: da
     """A delivery in each of these states, of the event's notifications in turn."""
     told = event.notifications.order_by("pk")
     Delivery.objects.bulk_create(
-        Delivery(notification=notification, transport=transport, state=state, created_at=created_at)
+        Delivery(notification=notification, transport=transport, state=state, created_at=stored(created_at))
         for notification, state in zip(told, states, strict=False)
     )
 

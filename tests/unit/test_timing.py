@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from notifications.exceptions import InvalidField
-from notifications.timing import check_deliver_after, check_fallback, quiet_end, window_end
+from notifications.timing import check_deliver_after, check_fallback, find_zone, quiet_end, window_end
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime.datetime(2026, 11, 21, 12, 30, tzinfo=datetime.UTC)
@@ -42,6 +42,20 @@ def test_what_is_no_time_is_refused(value: Any) -> None:
     """The error names the argument."""
     with pytest.raises(InvalidField, match="deliver_after"):
         check_deliver_after(value, NOW)
+
+
+def test_a_naive_moment_is_one_of_the_projects_zone(settings: Any) -> None:
+    """Where the project keeps such times; an aware one is taken all the same."""
+    settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
+    later = NOW + datetime.timedelta(minutes=5)
+    assert check_deliver_after(later.astimezone(BERLIN).replace(tzinfo=None), NOW) == later
+    assert check_deliver_after(later, NOW) == later
+
+
+@pytest.mark.parametrize("name", ["Europe/Nowhere", "", "Europe", "../../etc/passwd", "x" * 5000, "a\0b"])
+def test_a_zone_that_is_not_there_is_none(name: str) -> None:
+    """Whatever is made of it as a path."""
+    assert find_zone(name) is None
 
 
 def test_a_fallback_is_stored_in_seconds() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from notifications.clock import moment_of
 from notifications.management.errors import setup_errors
 from notifications.models import Event, Scheduled
 from notifications.services import cancel
@@ -72,7 +73,7 @@ def _why_not(event_id: int) -> str:
         return f"there is no event {event_id}"
     if event.cancelled_at is not None:
         return ""
-    return f"event {event_id} does not wait: it was told at {event.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"event {event_id} does not wait: it was told at {moment_of(event.created_at):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _event_id(text: str) -> int:

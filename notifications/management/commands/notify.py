@@ -19,6 +19,8 @@ from django.db import router
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from notifications import clock
+from notifications.clock import moment_of
 from notifications.conf import PARTS, STREAM
 from notifications.exceptions import InvalidNotification
 from notifications.management.errors import setup_errors
@@ -182,7 +184,7 @@ def _time_or_wait(text: str) -> datetime.datetime | datetime.timedelta:
         return _wait(text, or_else=" or a time with its zone such as 2026-12-24T18:00+01:00")
     if time.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} has no time zone: say {text}Z or {text}+01:00")
-    if time < timezone.now():
+    if time < clock.now():
         raise argparse.ArgumentTypeError(f"{text!r} is past: say a later time, or leave it out to send at once")
     return time
 
@@ -210,7 +212,7 @@ def _json(event: Event, *, is_new: bool) -> str:
     }
     # Only then: programs have known the four for long.
     if event.deliver_at is not None:
-        said |= {"scheduled_count": event.scheduled.count(), "deliver_at": event.deliver_at.isoformat()}
+        said |= {"scheduled_count": event.scheduled.count(), "deliver_at": moment_of(event.deliver_at).isoformat()}
     if event.cancelled_at is not None:
         said |= {"is_cancelled": True}
     return json.dumps(said)
@@ -223,7 +225,7 @@ def _sentence(event: Event, *, is_new: bool) -> str:
     if event.cancelled_at is not None:
         return f"{what}, cancelled"
     if event.deliver_at is not None:
-        return f"{what}, at {event.deliver_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{what}, at {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC"
     if event.published_at is None:
         return f"{what}, kept in the outbox: Redis is away, the sweep will publish"
     return f"{what}, published"
