@@ -1,27 +1,73 @@
 """Examples of the documentation, run as they stand there."""
 
-import shlex
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.site import free_port
 from tests.howto import blocks_of, commands_of
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.database_independent
 
-PAGE = "how-to/send-from-another-program.md"
+ROOT = Path(__file__).resolve().parent.parent.parent
+SENDING = "how-to/send-from-another-program.md"
+PRODUCTION = "how-to/run-in-production.md"
 
 
-def test_a_foreign_program_in_python_reaches_a_redis_at_any_url(tmp_path: Path, redis_server: RedisServer) -> None:
-    """At a unix:// one too, which is what `make run` has; and it says how many received it."""
-    assert redis_server.url.startswith("unix://")
-    for block in blocks_of(PAGE):
-        block.put_into(tmp_path)
-    (line,) = commands_of(PAGE)["tell"]
-    words = shlex.split(line.replace('"$(python manage.py redis_url)"', redis_server.url))
-    assert words[0] == "python"
-    done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+def shell(script: str, directory: Path, **environment: str) -> str:
+    """Run a script of a page beside a manage.py of the project and return what it prints; it must succeed."""
+    shutil.copy(ROOT / "manage.py", directory)
+    programs = directory / "bin"
+    programs.mkdir(exist_ok=True)
+    python = programs / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    inherited = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+    done = subprocess.run(
+        ["/bin/sh", "-euc", script],
+        cwd=directory,
+        env={
+            **inherited,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "VAR_DIR": str(directory / "var"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["unix", "redis"])
+def test_a_foreign_program_reaches_a_redis_at_any_url(tmp_path: Path, scheme: str) -> None:
+    """In Python, and by redis-cli where that is installed; it says how many received it."""
+    port = free_port()
+    with RedisServer(options=["--port", str(port)]) as server:
+        url = server.url if scheme == "unix" else f"redis://127.0.0.1:{port}/0"
+        for block in blocks_of(SENDING):
+            block.put_into(tmp_path)
+        commands = commands_of(SENDING)
+        (told,) = commands["tell"]
+        (by_cli,) = commands[f"redis-cli, with a {scheme}:// URL"]
+        for line in (told, *([by_cli] if shutil.which("redis-cli") else [])):
+            assert shell(line, tmp_path, REDIS_URL=url).strip() == "0", line
+
+
+def test_the_environment_of_the_production_page_passes_the_check_of_a_deployment(tmp_path: Path) -> None:
+    """Without a warning, too."""
+    commands = commands_of(PRODUCTION)
+    (make_key,) = commands["a secret key"]
+    key = shell(make_key, tmp_path).strip()
+    environment = "\n".join(commands["the environment"])
+    assert environment.count("<the secret key>") == 1
+    (check,) = commands["check"]
+    said = shell(f"{environment.replace('<the secret key>', key)}\n{check} --fail-level=WARNING", tmp_path)
+    assert "no issues (0 silenced)" in said

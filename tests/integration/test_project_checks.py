@@ -155,3 +155,9 @@ def test_a_runserver_without_websockets_says_so(
     assert found() == expected
     if expected:
         assert '"daphne"' in said("realtime.W006")
+
+
+def test_a_project_without_addresses_at_all_passes(settings: Any) -> None:
+    """It has no ROOT_URLCONF, as a project that only runs bots may have none."""
+    del settings.ROOT_URLCONF
+    assert found() == []
