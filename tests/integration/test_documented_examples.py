@@ -1,6 +1,7 @@
 """Examples of the documentation, run as they stand there."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import pytest
 from tests.acceptance.site import free_port
 from tests.howto import blocks_of, commands_of
 from tests.redis_server import RedisServer
+from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SENDING = "how-to/send-from-another-program.md"
 PRODUCTION = "how-to/run-in-production.md"
+STREAMS = "topics/streams.md"
 
 
 def shell(script: str, directory: Path, **environment: str) -> str:
@@ -71,3 +74,42 @@ def test_the_environment_of_the_production_page_passes_the_check_of_a_deployment
     (check,) = commands["check"]
     said = shell(f"{environment.replace('<the secret key>', key)}\n{check} --fail-level=WARNING", tmp_path)
     assert "no issues (0 silenced)" in said
+
+
+def test_the_worker_of_the_page_on_streams_handles_an_order_and_stops(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """An entry that is appended as the page has it; SIGTERM ends it in order, with nothing left in its hands."""
+    for block in blocks_of(STREAMS):
+        block.put_into(tmp_path)
+    commands = commands_of(STREAMS)
+    (line,), (append,) = commands["a worker: one or more"], commands["append"]
+    # A database of its own: other tests use the server too.
+    environment = {"REDIS_URL": f"{redis_server.url}?db=5", "DJANGO_SETTINGS_MODULE": "project.settings"}
+    log = tmp_path / "worker.log"
+    program, *arguments = shlex.split(line)
+    assert program == "python"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT), "VAR_DIR": str(tmp_path / "var")},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        shell(append, tmp_path, **environment)
+
+        def handled() -> bool:
+            assert worker.poll() is None, log.read_text()
+            return "alice ordered kettle\n" in log.read_text()
+
+        wait_until_sync(handled, seconds=60)
+        worker.terminate()
+        assert worker.wait(60) == 0, log.read_text()
+    finally:
+        worker.kill()
+        worker.wait()
+    assert "Traceback" not in log.read_text()
+    status = shell("python manage.py stream_status", tmp_path, **environment)
+    assert "orders" in status and "billing" in status
