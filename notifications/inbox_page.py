@@ -5,12 +5,13 @@ Owns which template that is, whether the inbox fits in, and the nonce that the p
 the inbox shows (inbox, views).
 """
 
+from contextlib import suppress
 from typing import Any
 
 from django.http import HttpRequest
 from django.middleware.csp import get_nonce
-from django.template import Template
-from django.template.loader import select_template
+from django.template import Template, TemplateDoesNotExist, engines
+from django.template.backends.django import DjangoTemplates
 from django.template.loader_tags import BlockNode, ExtendsNode
 
 __all__ = ["find_base", "has_room", "nonce_of"]
@@ -22,8 +23,19 @@ _BLOCK = "content"
 
 
 def find_base() -> Any:
-    """The template that the inbox extends."""
-    return select_template(_BASES)
+    """
+    The template that the inbox extends: the first that is written in Django's language, since no other can be extended.
+
+    Raises:
+        TemplateDoesNotExist: There is not even ours.
+        TemplateSyntaxError: It is broken.
+    """
+    own = [engine for engine in engines.all() if isinstance(engine, DjangoTemplates)]
+    for name in _BASES:
+        for engine in own:
+            with suppress(TemplateDoesNotExist):
+                return engine.get_template(name)
+    raise TemplateDoesNotExist(", ".join(_BASES))
 
 
 def has_room(base: Any) -> bool:
