@@ -77,7 +77,7 @@ async def test_what_a_receiver_refused_is_replayed_and_delivered(webhook_site: S
 
         async def is_sent() -> bool:
             await page.goto(f"{site.url}/admin/notifications/delivery/?state=sent")
-            return await page.get_by_role("cell", name="taken by the provider").is_visible()
+            return await page.get_by_role("cell", name="sent", exact=True).is_visible()
 
         await wait_until(is_sent)
         assert admin.complaints == []
