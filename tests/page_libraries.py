@@ -14,7 +14,11 @@ __all__ = ["NoLibraries", "get_libraries", "library"]
 
 DIRECTORY = Path(__file__).parent / "libraries"
 MODULES = DIRECTORY / "node_modules"
-PATHS = {"htmx": "htmx.org/dist/htmx.min.js", "turbo": "@hotwired/turbo/dist/turbo.es2017-umd.js"}
+PATHS = {
+    "axe": "axe-core/axe.min.js",
+    "htmx": "htmx.org/dist/htmx.min.js",
+    "turbo": "@hotwired/turbo/dist/turbo.es2017-umd.js",
+}
 # What is installed, as npm itself notes it.
 NOTE = MODULES / ".package-lock.json"
 COMMAND = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
@@ -26,7 +30,7 @@ class NoLibraries(RuntimeError):
 
 def library(name: str) -> Path:
     """
-    The file of "htmx" or "turbo".
+    The file of "axe", "htmx" or "turbo".
 
     Raises:
         NoLibraries: It is not there, and cannot be got.
@@ -46,7 +50,7 @@ def get_libraries() -> None:
             subprocess.run([apt_get, "-qq", *way], check=False, stdin=subprocess.DEVNULL)
     if shutil.which("npm") is None:
         raise NoLibraries(
-            "the tests of pages need htmx and Turbo from npm, and there is no npm: install Node.js with npm"
+            "the tests of pages need axe, htmx and Turbo from npm, and there is no npm: install Node.js with npm"
         )
     done = subprocess.run(COMMAND, cwd=DIRECTORY, check=False, capture_output=True, text=True)
     if done.returncode:

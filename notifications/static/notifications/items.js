@@ -12,6 +12,9 @@ const SAFE_HREF = /^(?:\/(?!\/)|https?:\/\/)[^\x00-\x20\x7f\\]*$/i;
 
 const TOKEN_INPUT = "input[name=csrfmiddlewaretoken]";
 
+/** What a button says of its item, for who cannot see where it stands. */
+const NAME_LIMIT = 80;
+
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
@@ -123,6 +126,8 @@ function fillItem(item, envelope) {
   if (isSafeHref(envelope.url)) item.querySelector("[data-signalbox-link]").setAttribute("href", envelope.url);
   item.querySelector("time").dateTime = envelope.created_at;
   for (const input of item.querySelectorAll("input[name=id]")) input.value = String(envelope.id);
+  const name = Array.from(envelope.title || envelope.message).slice(0, NAME_LIMIT).join("");
+  for (const button of item.querySelectorAll("button")) button.ariaLabel = `${button.title}: ${name}`;
   showTimes(item);
 }
 
