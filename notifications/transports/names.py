@@ -31,17 +31,36 @@ USER_LIMIT = 2
 # Threads of all lookups. They begin when they are needed.
 THREADS_LIMIT = 100
 
+# The addresses of a host, or why there are none.
+type _Answer = list[str] | Exception
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class _Lookup:
     """One that is under way."""
 
-    # By the monotonic clock.
-    began_at: float = field(default_factory=time.monotonic)
-    # The addresses, or why there are none.
-    answer: Future[list[str] | Exception]
     # For whom it began.
     user: Hashable
+    # By the monotonic clock.
+    began_at: float = field(default_factory=time.monotonic)
+    # Likewise; None while it waits for a thread, which says nothing of the name server.
+    asked_at: float | None = None
+    answer: Future[_Answer] = field(init=False)
+
+    def look_up(self, host: str, port: int) -> _Answer:
+        """Ask the system's resolver."""
+        self.asked_at = time.monotonic()
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        except Exception as error:
+            # Given and not raised: whoever waited may have gone, and nobody is to complain that it was not taken.
+            return error
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the name server has not answered."""
+        return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
 
 
 class Resolver:
@@ -86,6 +105,8 @@ class Resolver:
         # If time is up, this does not cancel it: others may wait for it too.
         await asyncio.wait([answer], timeout=max(0.0, lookup.began_at + LOOKUP_SECONDS - time.monotonic()))
         if not answer.done():
+            if lookup.asked_at is None:
+                raise TimeoutError(f"{host} was not looked up: {THREADS_LIMIT} other lookups have no answer yet")
             raise TimeoutError(f"the name server of {host} did not answer within {LOOKUP_SECONDS:.0f} s")
         found = answer.result()
         if isinstance(found, Exception):
@@ -101,20 +122,20 @@ class Resolver:
         with self._lock:
             lookup = self._lookups.get((host, port))
             if lookup is not None:
-                age_seconds = time.monotonic() - lookup.began_at
-                if age_seconds > LOOKUP_SECONDS:
-                    raise PutAside(f"the name server of {host} has not answered for {age_seconds:.0f} s")
+                if (silent_seconds := lookup.silent_seconds) > LOOKUP_SECONDS:
+                    raise PutAside(f"the name server of {host} has not answered for {silent_seconds:.0f} s")
                 return lookup
             self._silences.check(host, f"the name server of {host}")
             if sum(each.user == user for each in self._lookups.values()) >= USER_LIMIT:
                 return None
-            answer = self._threads.executor.submit(_look_up, host, port)
-            lookup = self._lookups[host, port] = _Lookup(answer=answer, user=user)
+            lookup = _Lookup(user=user)
+            lookup.answer = self._threads.executor.submit(lookup.look_up, host, port)
+            self._lookups[host, port] = lookup
         # Outside of the lock, which this takes if it has ended already.
-        answer.add_done_callback(lambda _: self._end(host, port))
+        lookup.answer.add_done_callback(lambda _: self._end(host, port))
         return lookup
 
-    def _answers_for(self, user: Hashable) -> list[asyncio.Future[list[str] | Exception]]:
+    def _answers_for(self, user: Hashable) -> list[asyncio.Future[_Answer]]:
         with self._lock:
             return [asyncio.wrap_future(each.answer) for each in self._lookups.values() if each.user == user]
 
@@ -122,19 +143,10 @@ class Resolver:
         """The lookup has ended, in time or not."""
         with self._lock:
             lookup = self._lookups.pop((host, port))
-            if time.monotonic() - lookup.began_at > LOOKUP_SECONDS:
+            if lookup.silent_seconds > LOOKUP_SECONDS:
                 self._silences.note_silence(host)
             else:
                 self._silences.note_answer(host)
-
-
-def _look_up(host: str, port: int) -> list[str] | Exception:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except Exception as error:
-        # Given and not raised: whoever waited may have gone, and nobody is to complain that it was not taken.
-        return error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def is_address(host: str) -> bool:

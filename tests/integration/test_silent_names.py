@@ -158,6 +158,24 @@ async def test_a_user_has_few_lookups_at_a_time(name_server: NameServer, monkeyp
     assert await resolver.resolve("good.example", 80, user=1) == ["127.0.0.1"]
 
 
+async def test_who_waits_for_a_thread_is_not_put_aside(
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that hang take all threads; a name that was not asked about yet has not been silent."""
+    monkeypatch.setattr(names, "THREADS_LIMIT", 1)
+    monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.3)
+    resolver = Resolver()
+    for host, why in (("one.silent.example", "did not answer"), ("good.example", "good.example was not looked up")):
+        with pytest.raises(TimeoutError, match=why):
+            await resolver.resolve(host, 80, user=host)
+    # Still waiting for a thread: nobody is told that its name server is silent.
+    with pytest.raises(TimeoutError, match=r"good\.example was not looked up"):
+        await resolver.resolve("good.example", 80, user=3)
+    name_server.gate.set()
+    await wait_until(lambda: not resolver._lookups)
+    assert await resolver.resolve("good.example", 80, user=3) == ["127.0.0.1"]
+
+
 async def test_one_that_waits_for_a_lookup_gets_its_turn(name_server: NameServer) -> None:
     """As soon as one of them has ended."""
     resolver = Resolver()
