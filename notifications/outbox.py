@@ -281,12 +281,9 @@ def _read_earlier(publication: Publication) -> _Earlier:
         event__published_at=None,
         event__deliver_at=None,
     ).order_by("id")
-    # In the order of their first notification; each part once.
-    numbers: dict[tuple[int, int], None] = {}
-    for notification_id, event_id in earlier.values_list("id", "event_id").iterator():
-        numbers[event_id, notification_id // IDS_PER_PART] = None
-        if len(numbers) > EARLIER_PARTS_LIMIT:
-            break
+    # In the order of their first notification; each part once. So many rows are all there are, or of too many parts.
+    found = earlier.values_list("id", "event_id")[: EARLIER_PARTS_LIMIT * IDS_PER_PART + 1]
+    numbers = dict.fromkeys((event_id, notification_id // IDS_PER_PART) for notification_id, event_id in found)
     parts = [part for event_id, number in list(numbers)[:EARLIER_PARTS_LIMIT] for part in _read_part(event_id, number)]
     return _Earlier(parts=parts, is_complete=len(numbers) <= EARLIER_PARTS_LIMIT)
 

@@ -76,6 +76,17 @@ class TestOrder:
         assert outbox.sweep(young_too=True) == 4
         assert _messages(redis_client, keys) == [*texts, "newer"]
 
+    def test_however_much_waits_a_bounded_part_of_it_is_read(self) -> None:
+        """A cursor of PostgreSQL would gather all of it before the first row."""
+        (alice,) = make_users()
+        _left_in_outbox(alice)
+        with CaptureQueriesContext(connection) as queries:
+            services.notify(alice, "newer")
+        (asked,) = [
+            query["sql"] for query in queries if '"deliver_at" IS NULL' in query["sql"] and "JOIN" in query["sql"]
+        ]
+        assert asked.endswith(f"LIMIT {outbox.EARLIER_PARTS_LIMIT * outbox.IDS_PER_PART + 1}")
+
     # No other database stores half a character.
     @pytest.mark.database_independent
     def test_what_cannot_be_published_holds_up_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
