@@ -78,12 +78,17 @@ def forget(user_ids: Iterable[Any]) -> int:
     Returns:
         How many notifications there were.
     """
-    notifications = Notification.objects.using(router.db_for_write(Notification))
+    database = router.db_for_write(Notification)
+    notifications = Notification.objects.using(database)
+    which = user_ids if isinstance(user_ids, QuerySet) else list(user_ids)
+    theirs = notifications.filter(recipient_id__in=which).order_by("pk").values_list("pk", flat=True)
     count = 0
-    for user_id in user_ids:
-        while ids := list(notifications.filter(recipient_id=user_id).values_list("pk", flat=True)[:PORTION]):
+    while ids := list(theirs[:PORTION]):
+        with write_transaction(database):
+            # As in prune(), and all users' in one order: within one transaction, portions stay locked.
+            lock(notifications.filter(pk__in=ids))
             notifications.filter(pk__in=ids).delete()
-            count += len(ids)
+        count += len(ids)
     return count
 
 

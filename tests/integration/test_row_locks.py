@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
 from django.db.models import QuerySet
 
-from notifications import claiming, deliveries, services
+from notifications import claiming, deliveries, pruning, services
 from notifications.claims import Handed, Result
 from notifications.handlers import StreamedNotification
 from notifications.models import Delivery, Digest, Notification
@@ -120,6 +120,31 @@ def test_what_people_read_is_relayed_at_the_same_time(alice: User) -> None:
     last = Notification.objects.filter(pk=ids[2])
     counts = meet(last, lambda: services.mark_read(alice.pk), lambda: services.mark_relayed(ids))
     assert counts == [3, 3]
+
+
+def test_a_user_is_forgotten_while_a_bot_claims(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Deleting begins with the deliveries; a bot locks the notification first."""
+    services.notify(alice, "Hello")
+    handed = streamed(redis_client, keys)
+    begin(handed)
+    pass_time(minutes=2)
+    count, _ = meet(Delivery.objects.all(), lambda: pruning.forget([alice.pk]), lambda: begin(handed))
+    assert count == 1
+    assert not Notification.objects.exists()
+
+
+def test_users_are_forgotten_in_one_order(alice: User, bob: User) -> None:
+    """One transaction deletes what two users have, whoever is named first; another one locks the same rows."""
+    for user in (alice, bob, alice, bob):
+        services.notify(user, "Hello")
+    ids = list(Notification.objects.order_by("id").values_list("id", flat=True))
+
+    def forget() -> int:
+        with transaction.atomic():
+            return pruning.forget([bob.pk, alice.pk])
+
+    count, _ = meet(Notification.objects.filter(pk=ids[1]), forget, lambda: services.mark_relayed(ids))
+    assert count == 4
 
 
 def test_two_events_that_replace_the_same() -> None:
