@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
+import redis.exceptions
 
 __all__ = ["Inbox", "Sender"]
 
@@ -65,6 +66,9 @@ class Sender:
     Publishes in the order of the calls: one round trip is under way at a time, and the next one takes all that waits.
 
     Two calls at once on a pool of connections would overtake each other.
+
+    Guarantees:
+        However many wait, nobody waits for more than two round trips that Redis does not answer.
     """
 
     def __init__(self, publisher: redis.asyncio.Redis) -> None:
@@ -91,6 +95,9 @@ class Sender:
         self._is_busy = True
         try:
             await self._publisher.publish(channel, message)
+        except redis.exceptions.TimeoutError as error:
+            self._fail_waiting(error)
+            raise
         finally:
             self._is_busy = bool(self._waiting)
             if self._is_busy:
@@ -107,6 +114,13 @@ class Sender:
             while self._waiting:
                 self._waiting.popleft()[2].cancel()
 
+    def _fail_waiting(self, error: Exception) -> None:
+        """Redis is silent: who came meanwhile has waited as well, and does not wait for batch after batch."""
+        while self._waiting:
+            published = self._waiting.popleft()[2]
+            if not published.done():
+                published.set_exception(error)
+
     async def _publish_batch(self, batch: "list[_Waiting]") -> None:
         replies: Sequence[Any] = []
         try:
@@ -116,6 +130,8 @@ class Sender:
                 replies = await pipeline.execute(raise_on_error=False)
         except Exception as error:
             replies = [error] * len(batch)
+            if isinstance(error, redis.exceptions.TimeoutError):
+                self._fail_waiting(error)
         finally:
             for index, (_, _, published) in enumerate(batch):
                 if published.done():

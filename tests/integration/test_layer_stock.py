@@ -13,7 +13,7 @@ from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.core.checks import run_checks
 
-from realtime import loop_layer
+from realtime import connections, layer_queues, loop_layer
 from realtime.layer import RedisChannelLayer
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -128,6 +128,21 @@ class TestSending:
             messages = [{"type": "x", "number": number, "text": "x" * (300_000 * (number % 2))} for number in range(50)]
             await asyncio.gather(*(layer.send(channel, message) for message in messages))
             assert [await layer.receive(channel) for _ in messages] == messages
+
+    async def test_a_silent_redis_fails_all_callers_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many wait: not one batch after the other, each after a timeout of its own."""
+        monkeypatch.setattr(layer_queues, "MESSAGES_PER_ROUND_TRIP", 1)
+        with RedisServer() as server:
+            publisher = connections.async_publisher(server.url, timeout_seconds=0.5, retries=0)
+            sender = layer_queues.Sender(publisher)
+            await sender.publish("before", b"1")
+            server.pause()
+            calls = [sender.publish("now", b"%d" % number) for number in range(200)]
+            results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 50)
+            assert {type(result) for result in results} == {redis.TimeoutError}
+            server.resume()
+            await sender.publish("after", b"1")
+            await connections.close(publisher)
 
     async def test_a_cancelled_call_holds_up_none_behind_it(self, layer: RedisChannelLayer) -> None:
         """Whether it was sent itself is not known."""
