@@ -12,6 +12,7 @@ from django.contrib.admin.sites import AdminSite
 from django.contrib.admin.widgets import AutocompleteSelectMultiple
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db import router
 
 from notifications import services
 from notifications.admin.looks import Textarea, TextInput
@@ -83,7 +84,7 @@ class SendNotificationForm(forms.Form):
 
     def __init__(self, *args: Any, admin_site: AdminSite, may_view_users: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        users = get_user_model()._default_manager
+        users = get_user_model()._default_manager.using(router.db_for_write(get_user_model()))
         help_text = "Type a part of a name or an e-mail address. For very many recipients use manage.py notify."
         if not may_view_users:
             help_text = "You need the permission to view users to choose recipients."

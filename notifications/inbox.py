@@ -8,13 +8,15 @@ stand in a link. Does not own writes (services) nor the tables (models).
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import router
 from django.db.models import Count, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from notifications.envelope import is_link
 from notifications.models import Notification
+from notifications.models.inbox import NotificationQuerySet
 
-__all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "read_bell", "read_page", "safe_href"]
+__all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "notifications", "read_bell", "read_page", "safe_href"]
 
 BELL_LIMIT = 10
 PAGE_LIMIT = 25
@@ -59,14 +61,23 @@ def read_bell(user_id: Any) -> Bell:
         Counts and list are of one moment. One query: of two, a notification that is committed between them is in the
         list and in no count, and a page that finds it in the list counts it never.
     """
-    unread = Notification.objects.unread(user_id)
-    rows = Notification.objects.inbox(user_id).annotate(
-        unread=_count_of(unread), unseen=_count_of(unread.filter(seen_at=None))
+    unread = notifications().unread(user_id)
+    rows = (
+        notifications().inbox(user_id).annotate(unread=_count_of(unread), unseen=_count_of(unread.filter(seen_at=None)))
     )
     found: list[Any] = list(rows[:BELL_LIMIT])
     # What is unread is in the inbox: an empty one has none.
     counts = {"unread": found[0].unread, "unseen": found[0].unseen} if found else {"unread": 0, "unseen": 0}
     return Bell(notifications=found, **counts)
+
+
+def notifications() -> NotificationQuerySet:
+    """
+    All notifications, as they are: never from a replica.
+
+    A page is asked for right after something was read, and beside messages that have come already.
+    """
+    return Notification.objects.using(router.db_for_write(Notification))
 
 
 def _count_of(notifications: QuerySet[Notification]) -> Coalesce:
@@ -84,7 +95,7 @@ def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = Fa
         before: Only notifications with a lower id: a page stays the same page while new ones arrive.
         unread_only: Leave out what has been read.
     """
-    inbox = Notification.objects.inbox(user_id)
+    inbox = notifications().inbox(user_id)
     if unread_only:
         inbox = inbox.filter(read_at=None)
     if before is not None:

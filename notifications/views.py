@@ -67,21 +67,21 @@ def show_bell(request: HttpRequest) -> HttpResponse:
 @login_required
 def mark_seen(request: HttpRequest) -> HttpResponse:
     """POST /notifications/seen/ with `up_to` or `id`s: the bell was opened."""
-    return _mark(request, services.mark_seen, Notification.objects.unseen(request.user.pk))
+    return _mark(request, services.mark_seen, inbox.notifications().unseen(request.user.pk))
 
 
 @require_POST
 @login_required
 def mark_read(request: HttpRequest) -> HttpResponse:
     """POST /notifications/read/ with `up_to` or `id`s."""
-    return _mark(request, services.mark_read, Notification.objects.unread(request.user.pk))
+    return _mark(request, services.mark_read, inbox.notifications().unread(request.user.pk))
 
 
 @require_POST
 @login_required
 def mark_archived(request: HttpRequest) -> HttpResponse:
     """POST /notifications/archive/ with `up_to` or `id`s."""
-    return _mark(request, services.mark_archived, Notification.objects.inbox(request.user.pk))
+    return _mark(request, services.mark_archived, inbox.notifications().inbox(request.user.pk))
 
 
 def _mark(

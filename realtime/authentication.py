@@ -24,7 +24,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.exceptions import ValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, router
+from django.db.models import QuerySet
 from django.http import parse_cookie
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -127,7 +128,7 @@ async def fresh_users(users: Sequence[Any]) -> list[Any]:
 
 
 def _read_anew(users: Sequence[Any]) -> list[Any]:
-    rows = get_user_model()._default_manager.in_bulk({user.pk for user in users})
+    rows = _accounts().in_bulk({user.pk for user in users})
     return [
         row
         if (row := rows.get(user.pk)) is not None
@@ -261,9 +262,11 @@ def _load(sessions: Sequence[SessionBase]) -> None:
             and store.load is DatabaseStore.load
             and store._get_session_from_db is DatabaseStore._get_session_from_db  # type: ignore[attr-defined]
         )
-        if not is_stock or len(group) == 1:
+        if not is_stock:
             continue
-        live = store.get_model_class().objects.filter(expire_date__gt=timezone.now())  # type: ignore[attr-defined]
+        model: Any = store.get_model_class()  # type: ignore[attr-defined]
+        # Never from a replica: who has just logged in would not be there yet, and who has logged out still would.
+        live = model.objects.using(router.db_for_write(model)).filter(expire_date__gt=timezone.now())
         rows = {row.session_key: row for row in live.filter(session_key__in={each.session_key for each in group})}
         for session in group:
             row = rows.get(session.session_key)
@@ -284,10 +287,17 @@ def _claim(session: SessionBase) -> _Claim | None:
 
 def _get_users(backend_path: str, user_ids: set[Any]) -> dict[Any, Any]:
     backend = load_backend(backend_path)
-    if isinstance(backend, ModelBackend) and type(backend).get_user is ModelBackend.get_user and len(user_ids) > 1:
-        found = get_user_model()._default_manager.in_bulk(user_ids)
+    if isinstance(backend, ModelBackend) and type(backend).get_user is ModelBackend.get_user:
+        found = _accounts().in_bulk(user_ids)
         return {pk: user for pk, user in found.items() if backend.user_can_authenticate(user)}
     return {user_id: backend.get_user(user_id) for user_id in user_ids}
+
+
+def _accounts() -> QuerySet[Any]:
+    """All accounts, as they are: never from a replica."""
+    model: Any = get_user_model()
+    rows: QuerySet[Any] = model._default_manager.using(router.db_for_write(model))
+    return rows
 
 
 def _is_verified(user: Any, auth_hash: str) -> bool:

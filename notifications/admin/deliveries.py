@@ -88,7 +88,7 @@ class DeliveryAdmin(HistoryAdmin):
     @admin.action(description="Send again those that failed", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Reopen the failed ones among those selected, up to 1,000, with all of their digests, and log that."""
-        failed = queryset.filter(state=Delivery.State.FAILED).order_by("pk")
+        failed = queryset.using(deliveries.database()).filter(state=Delivery.State.FAILED).order_by("pk")
         chosen = dict(failed.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
             self.message_user(request, "None of those selected has failed.", messages.WARNING)
@@ -116,7 +116,7 @@ class DeliveryAdmin(HistoryAdmin):
     @admin.action(description="Release those that are held", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Let the held ones among those selected go out, up to 1,000, with all of their digests, and log that."""
-        held = queryset.filter(state=Delivery.State.HELD).order_by("pk")
+        held = queryset.using(deliveries.database()).filter(state=Delivery.State.HELD).order_by("pk")
         chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
             self.message_user(request, "None of those selected is held.", messages.WARNING)

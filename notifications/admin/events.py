@@ -109,6 +109,7 @@ class EventAdmin(HistoryAdmin):
     @admin.action(description="Cancel those that wait", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
         """Cancel those among the selected that wait, up to 1,000, and log that in the history of each."""
+        queryset = queryset.using(router.db_for_write(Event))
         waiting = list(queryset.filter(deliver_at__isnull=False).order_by("deliver_at", "pk")[:CANCEL_LIMIT])
         count = 0
         for event in waiting:

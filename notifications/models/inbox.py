@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from notifications.models.events import COLLAPSE_KEY_LIMIT, Event
 
-__all__ = ["Notification"]
+__all__ = ["Notification", "NotificationQuerySet"]
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):

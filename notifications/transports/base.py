@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 from channels.db import database_sync_to_async
+from django.db import router
 
 from notifications import conf
 from notifications.destinations import disable_destination
@@ -215,5 +216,7 @@ async def disable(address: Address, reason: str) -> NoReturn:
 
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:
     """The addresses in use that the recipient has given for a transport, the newest first."""
-    mine = Destination.objects.filter(user_id=recipient.pk, transport=transport, disabled_at=None)
+    # Never from a replica: one that was just added would not be there yet, and the delivery skipped for good.
+    rows = Destination.objects.using(router.db_for_write(Destination))
+    mine = rows.filter(user_id=recipient.pk, transport=transport, disabled_at=None)
     return list(mine.order_by("-id")[:ADDRESS_LIMIT])

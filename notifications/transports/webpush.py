@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from channels.db import database_sync_to_async
 from django.core.exceptions import ImproperlyConfigured
+from django.db import router
 from django.utils.translation import gettext_lazy as _
 from py_vapid import Vapid02, VapidException
 from pywebpush import WebPusher, WebPushException
@@ -82,7 +83,8 @@ class WebPushTransport(Transport):
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """The recipient's browsers, those that subscribed last first."""
-        mine = PushSubscription.objects.filter(user_id=recipient.pk).order_by("-id")[:ADDRESS_LIMIT]
+        rows = PushSubscription.objects.using(router.db_for_write(PushSubscription))
+        mine = rows.filter(user_id=recipient.pk).order_by("-id")[:ADDRESS_LIMIT]
         return [Address(key=str(subscription.pk), value=subscription) for subscription in mine]
 
     async def send(self, message: Message, address: Address) -> str:

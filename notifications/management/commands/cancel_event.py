@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import router
 
 from notifications.clock import moment_of
 from notifications.management.errors import setup_errors
@@ -50,7 +51,7 @@ examples:
         problems: list[str] = []
         for event_id in dict.fromkeys(options["events"]):
             # Before they are gone.
-            count = Scheduled.objects.filter(event_id=event_id).count()
+            count = Scheduled.objects.using(router.db_for_write(Scheduled)).filter(event_id=event_id).count()
             is_done = cancel(event_id)
             problem = "" if is_done else _why_not(event_id)
             if problem:
@@ -68,7 +69,7 @@ examples:
 
 def _why_not(event_id: int) -> str:
     """Why an event that did not wait is not cancelled; nothing if it is."""
-    event = Event.objects.filter(pk=event_id).first()
+    event = Event.objects.using(router.db_for_write(Event)).filter(pk=event_id).first()
     if event is None:
         return f"there is no event {event_id}"
     if event.cancelled_at is not None:

@@ -24,7 +24,7 @@ from notifications.clock import moment_of
 from notifications.conf import PARTS, STREAM
 from notifications.exceptions import InvalidNotification
 from notifications.management.errors import setup_errors
-from notifications.models import Event
+from notifications.models import Event, Notification, Scheduled
 from notifications.recipients import find_by_names
 from notifications.services import notify
 from realtime import conf
@@ -164,8 +164,8 @@ def _find(names: list[str], *, is_for_all: bool) -> Any:
     try:
         users._meta.get_field("is_active")
     except FieldDoesNotExist:
-        return users._default_manager.all()
-    return users._default_manager.filter(is_active=True)
+        return users._default_manager.using(router.db_for_write(users)).all()
+    return users._default_manager.using(router.db_for_write(users)).filter(is_active=True)
 
 
 def _parse(text: str | None) -> Any:
@@ -206,13 +206,13 @@ def _fallback(text: str) -> tuple[str, datetime.timedelta]:
 def _json(event: Event, *, is_new: bool) -> str:
     said: dict[str, Any] = {
         "event_id": event.pk,
-        "notification_count": event.notifications.count(),
+        "notification_count": _count(Notification, event),
         "is_published": event.published_at is not None,
         "is_new": is_new,
     }
     # Only then: programs have known the four for long.
     if event.deliver_at is not None:
-        said |= {"scheduled_count": event.scheduled.count(), "deliver_at": moment_of(event.deliver_at).isoformat()}
+        said |= {"scheduled_count": _count(Scheduled, event), "deliver_at": moment_of(event.deliver_at).isoformat()}
     if event.cancelled_at is not None:
         said |= {"is_cancelled": True}
     return json.dumps(said)
@@ -231,6 +231,11 @@ def _sentence(event: Event, *, is_new: bool) -> str:
     return f"{what}, published"
 
 
+def _count(model: type[Notification] | type[Scheduled], event: Event) -> int:
+    # On a replica they may not be there yet.
+    return model._base_manager.using(router.db_for_write(model)).filter(event=event).count()
+
+
 def _counted(event: Event) -> str:
-    count = event.notifications.count() if event.deliver_at is None else event.scheduled.count()
+    count = _count(Notification, event) if event.deliver_at is None else _count(Scheduled, event)
     return f"{count} notification{'' if count == 1 else 's'}"

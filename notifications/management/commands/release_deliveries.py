@@ -38,7 +38,7 @@ examples:
     def handle(self, *args: Any, **options: Any) -> None:
         if conf.get_settings().delivery == "hold":
             raise CommandError('NOTIFICATIONS["DELIVERY"] is "hold": they would be held again. Change it first.')
-        held = Delivery.objects.filter(state=Delivery.State.HELD)
+        held = deliveries.rows().filter(state=Delivery.State.HELD)
         transport = options["transport"]
         if transport is not None:
             held = held.filter(transport=transport)
