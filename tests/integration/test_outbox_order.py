@@ -36,6 +36,13 @@ class TestOrder:
         assert outbox.sweep(young_too=True) == 1
         assert _messages(redis_client, keys) == ["earlier", "newer"]
 
+    def test_what_was_left_for_many_goes_first_too(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Also where their ids are not named in the query."""
+        users = make_users(outbox.FEW_RECIPIENTS + 1)
+        _left_in_outbox(users[-1])
+        services.notify(users, "newer")
+        assert _messages(redis_client, keys) == ["earlier", *["newer"] * len(users)]
+
     async def test_async_callers_do_likewise(self, redis_client: redis.Redis, keys: Keys) -> None:
         """Also without a thread of their own."""
         (alice,) = await sync_to_async(make_users)()
@@ -85,6 +92,8 @@ class TestOrder:
         (asked,) = [
             query["sql"] for query in queries if '"deliver_at" IS NULL' in query["sql"] and "JOIN" in query["sql"]
         ]
+        # Itself, and the oldest that waits: her id is named, which keeps the planner from reading all of it.
+        assert asked.count("SELECT") == 2
         assert asked.endswith(f"LIMIT {outbox.EARLIER_PARTS_LIMIT * outbox.IDS_PER_PART + 1}")
 
     # No other database stores half a character.
