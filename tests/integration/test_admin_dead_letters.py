@@ -239,7 +239,7 @@ def test_what_redis_refuses_in_the_middle_is_told_and_recorded(
 ) -> None:
     """The record that was begun says how far it came."""
     letters.bury(alice.pk, "1-1")
-    letters.client.set(letters.keys.due_lines(STREAM, GROUP), "of another program")
+    letters.client.set(letters.keys.line(STREAM, GROUP, str(alice.pk)), "of another program")
     said = do(admin_client, letters.form("replay all"))
     assert "Replayed 0 dead letters. Redis then failed (ResponseError): there may be more." in said
     entry = LogEntry.objects.get()
