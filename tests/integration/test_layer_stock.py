@@ -67,6 +67,8 @@ async def _disconnect(layer: RedisChannelLayer, clients: list[WebsocketCommunica
     await wait_until(lambda: (layer.channels, layer.groups) == ({}, {}))
 
 
+# Stock consumers look at the database connections that other tests have left in their thread.
+@pytest.mark.django_db(transaction=True)
 class TestBursts:
     @pytest.mark.parametrize("count", [150, 500, 2000])
     async def test_an_idle_consumer_gets_all_of_a_burst(

@@ -108,6 +108,8 @@ async def test_two_workers_whose_group_is_destroyed_again_and_again_handle_every
             await asyncio.sleep(chance.random() * 0.06)
             redis_client.xgroup_destroy(keys.stream(STREAM), GROUP)
             await asyncio.sleep(0.05)
+        # The workers make it again; it stays from now on.
+        await wait_until(lambda: {each["name"] for each in redis_client.xinfo_groups(keys.stream(STREAM))})
         await wait_until(lambda: len(done) == 240 and left_count(redis_client, keys) == 0)
 
 
