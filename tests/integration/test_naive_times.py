@@ -22,6 +22,8 @@ MODULES = (
 
 
 @pytest.mark.timeout(600)
+# Its own tests would need a second database on a server; naive times are shown on SQLite, where they are texts.
+@pytest.mark.database_independent
 def test_all_of_it_works_with_naive_local_times() -> None:
     """In New York, where neither the local time nor its date is that of UTC."""
     files = [f"tests/integration/test_{name}.py" for name in MODULES]
