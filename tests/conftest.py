@@ -14,10 +14,15 @@ import redis.asyncio
 from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 from django.db import connections as database_connections
+from hypothesis import settings as hypothesis_settings
 
 from realtime import conf, connections
 from realtime.keys import Keys
 from tests.redis_server import RedisServer
+
+# A machine that stands still for a moment is no failure of a test.
+hypothesis_settings.register_profile("no deadline", deadline=None)
+hypothesis_settings.load_profile("no deadline")
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
