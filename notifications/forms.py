@@ -64,8 +64,8 @@ class SendNotificationForm(forms.Form):
         may_view_users: Whether who fills it in may see users; else nobody can be chosen, and nobody is named.
     """
 
-    message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5}))
-    title = forms.CharField(max_length=TITLE_LIMIT, required=False, widget=TextInput)
+    message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5, "dir": "auto"}))
+    title = forms.CharField(max_length=TITLE_LIMIT, required=False, widget=TextInput(attrs={"dir": "auto"}))
     url = forms.CharField(
         label="URL",
         max_length=URL_LIMIT,

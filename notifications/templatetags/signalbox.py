@@ -5,6 +5,7 @@ Owns what the bell's templates are given. Does not own the questions (inbox) nor
 """
 
 import datetime
+import json
 from typing import Any
 
 from django import template
@@ -12,6 +13,7 @@ from django.template.context import Context
 from django.utils import timezone
 
 from notifications import inbox
+from notifications.bell_texts import bell_texts, unread_label
 from notifications.clock import moment_of
 from notifications.inbox_page import nonce_of
 from realtime import conf
@@ -51,8 +53,11 @@ def notification_bell(context: Context) -> dict[str, Any]:
     if request is None or user is None or not user.is_authenticated:
         return {"bell": None}
     # The tag's template has a context of its own: what its forms need is handed on.
+    bell = inbox.read_bell(user.pk)
     return {
-        "bell": inbox.read_bell(user.pk),
+        "bell": bell,
+        "unread_label": unread_label(bell.unread),
+        "texts": json.dumps(bell_texts(), ensure_ascii=False),
         "user_id": user.pk,
         "websocket_url": conf.websocket_url(),
         "nonce": nonce_of(request),

@@ -26,6 +26,7 @@ import {
   tokenIn,
   withSafeUrl,
 } from "./items.js";
+import { languageOf, numberText, textsOf, unreadText } from "./language.js";
 import { Panel } from "./panel.js";
 import { Retry } from "./retry.js";
 import { getPage, post } from "./server.js";
@@ -45,22 +46,6 @@ const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
 /** What the badge has room for; the label says the exact count. notifications/inbox.py has the same limit. */
 const BADGE_LIMIT = 99;
-
-const STATUS = {
-  connecting: "Connecting…",
-  open: "Live",
-  waiting: "Connection lost. Trying again…",
-  closed: "Not connected. Reload the page.",
-};
-
-/** What stands in the reader's way. */
-const TROUBLES = {
-  away: "Not saved yet: the server cannot be reached. Trying again…",
-  "signed-out": "You are signed out. Sign in again, here or in another tab.",
-  "other-user": "Somebody else has signed in. Reload the page.",
-  refused: "The server did not do this. Reload the page and try again.",
-};
-const SAVED = "Saved.";
 const BELL = "[data-signalbox-bell]";
 
 /** The bell in the page. @type {Bell | null} */
@@ -78,7 +63,9 @@ export class Bell {
   /** Ends all that this bell listens to. */
   #stop = new AbortController();
   #connection = null;
-  /** A key of TROUBLES. @type {string | null} */
+  /** What it says, in the page's language. @type {typeof import("./language.js").ENGLISH} */
+  #texts;
+  /** What stands in the reader's way: the name of a text. @type {string | null} */
   #trouble = null;
   #retry = new Retry(() => this.refresh());
   #panel;
@@ -101,9 +88,10 @@ export class Bell {
   constructor(root) {
     const { signal } = this.#stop;
     this.#root = root;
+    this.#texts = textsOf(root);
     this.#watermark = Number(root.dataset.signalboxNewest);
     this.#panel = new Panel(root, { onOpen: () => this.#opened(), signal });
-    this.#toasts = regionOf(root);
+    this.#toasts = regionOf(root, this.#texts.close);
     // Before htmx and Turbo, which would send the form as well and put the answer in place of the page.
     document.addEventListener("submit", (event) => this.#submitted(event), { capture: true, signal });
     document.addEventListener("click", (event) => this.#clicked(event), { signal });
@@ -175,14 +163,14 @@ export class Bell {
     const wasLost = this.#isLost;
     this.#trouble = trouble;
     if (this.#isLost !== wasLost) this.#lostOrBack();
-    showNotice(this.#toasts, isSaved ? SAVED : (TROUBLES[trouble] ?? null), { isPassing: isSaved });
+    showNotice(this.#toasts, this.#texts[isSaved ? "saved" : trouble] ?? null, { isPassing: isSaved });
     this.#showState();
   }
 
   #showState() {
     const state = this.#connection?.state ?? "connecting";
     this.#root.dataset.signalboxState = state;
-    this.#root.querySelector("[data-signalbox-status]").textContent = TROUBLES[this.#trouble] ?? STATUS[state];
+    this.#root.querySelector("[data-signalbox-status]").textContent = this.#texts[this.#trouble] ?? this.#texts[state];
   }
 
   /** Whether the reader has signed in again, in another tab. */
@@ -454,9 +442,10 @@ export class Bell {
   #setCounts(unread, unseen) {
     Object.assign(this.#root.dataset, { signalboxUnread: unread, signalboxUnseen: unseen });
     const count = this.#root.querySelector("[data-signalbox-count]");
-    count.textContent = unread > BADGE_LIMIT ? `${BADGE_LIMIT}+` : String(unread);
+    const language = languageOf(this.#root);
+    count.textContent = numberText(Math.min(unread, BADGE_LIMIT), language) + (unread > BADGE_LIMIT ? "+" : "");
     count.hidden = unread === 0;
-    this.#root.querySelector("[data-signalbox-toggle]").ariaLabel = `Notifications, ${unread} unread`;
+    this.#root.querySelector("[data-signalbox-toggle]").ariaLabel = unreadText(this.#texts.unread, unread, language);
   }
 
   /** "Mark all as read" means all that the page shows, and nothing that comes a moment later. */

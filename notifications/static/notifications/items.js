@@ -4,6 +4,8 @@
  * Owns the form of one item and of a list of them. Does not own when one comes or changes (bell.js).
  */
 
+import { languageOf } from "./language.js";
+
 /**
  * A path or a web address. Browsers skip tabs and line breaks and read a backslash as a slash, so "/\t/evil.example"
  * leads to another site: none of them may stand anywhere. notifications/envelope.py has the same pattern.
@@ -110,6 +112,8 @@ export function insertItem(list, envelope) {
   const item = template.content.firstElementChild.cloneNode(true);
   fillItem(item, envelope);
   list.insertBefore(item, itemsIn(list).find((other) => idOf(other) < envelope.id) ?? null);
+  // In the list it is in the page's language.
+  showTimes(item);
   const limit = Number(list.dataset.signalboxLimit) || Infinity;
   while (list.children.length > limit) list.lastElementChild.remove();
 }
@@ -128,11 +132,10 @@ function fillItem(item, envelope) {
   for (const input of item.querySelectorAll("input[name=id]")) input.value = String(envelope.id);
   const name = Array.from(envelope.title || envelope.message).slice(0, NAME_LIMIT).join("");
   for (const button of item.querySelectorAll("button")) button.ariaLabel = `${button.title}: ${name}`;
-  showTimes(item);
 }
 
 /**
- * Say all times under `root` in the reader's own language and zone; the server has said them in its own.
+ * Say all times under `root` in the page's language and the reader's zone; the server has said them in its own zone.
  *
  * @param {ParentNode} root
  * @param {Date} [now]
@@ -141,8 +144,9 @@ export function showTimes(root, now = new Date()) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const time = new Date(element.dateTime);
     if (Number.isNaN(time.valueOf())) continue;
-    element.textContent = timeText(time, now);
-    element.title = time.toLocaleString();
+    const language = languageOf(element);
+    element.textContent = timeText(time, now, language);
+    element.title = time.toLocaleString(language);
   }
 }
 

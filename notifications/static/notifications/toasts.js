@@ -17,15 +17,19 @@ const REGION = "[data-signalbox-toasts]";
  *
  * @param {HTMLElement} root The bell. Its own region is moved out of the header, whose effects would else hold a fixed
  *   element; a copy of a live page, such as htmx's and Turbo's of a former page, has it there already.
+ * @param {string} close What the button says that closes one.
  * @returns {HTMLElement}
  */
-export function regionOf(root) {
+export function regionOf(root, close) {
   const present = root.querySelector(REGION) ?? document.querySelector(REGION);
   const region = present ?? document.createElement("div");
   if (!present) {
     Object.assign(region, { className: "signalbox-toasts", role: "status", ariaLive: "polite" });
     region.dataset.signalboxToasts = "";
   }
+  // Outside of the bell it stands in no language by itself.
+  Object.assign(region, { lang: root.lang, dir: root.dir });
+  region.dataset.signalboxClose = close;
   region.replaceChildren();
   document.body.append(region);
   return region;
@@ -42,7 +46,7 @@ export function showToast(region, envelope, { isQuiet }) {
   const toast = document.createElement("div");
   toast.className = isQuiet ? "signalbox-toast signalbox-hidden" : "signalbox-toast";
   toast.append(textOf(envelope, isQuiet));
-  if (!isQuiet) toast.append(closeButton(toast));
+  if (!isQuiet) toast.append(closeButton(toast, region));
   region.append(toast);
   while (toastsIn(region).length > LIMIT) toastsIn(region)[0].remove();
   leaveLater(toast);
@@ -71,7 +75,7 @@ export function showNotice(region, text, { isPassing = false } = {}) {
   const words = document.createElement("div");
   words.className = "signalbox-toast__text";
   words.textContent = text;
-  notice.append(words, closeButton(notice));
+  notice.append(words, closeButton(notice, region));
   region.append(notice);
   if (isPassing) leaveLater(notice);
 }
@@ -82,8 +86,10 @@ function textOf(envelope, isQuiet) {
   const text = document.createElement(isSafeHref(envelope.url) && !isQuiet ? "a" : "div");
   if (text.localName === "a") text.href = envelope.url;
   text.className = "signalbox-toast__text";
+  text.dir = "auto";
   if (envelope.title) {
     const title = document.createElement("strong");
+    title.dir = "auto";
     title.textContent = envelope.title;
     text.append(title, " ");
   }
@@ -91,11 +97,11 @@ function textOf(envelope, isQuiet) {
   return text;
 }
 
-function closeButton(toast) {
+function closeButton(toast, region) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "signalbox-toast__close";
-  button.ariaLabel = "Close";
+  button.ariaLabel = region.dataset.signalboxClose;
   button.textContent = "×";
   button.addEventListener("click", () => toast.remove());
   return button;
