@@ -146,6 +146,24 @@ def test_last_line_of_ci_adds_up_all_runs(tmp_path: Path) -> None:
     assert count(well, ill) == (1, "16 passed, 3 failed, 1 skipped")
 
 
+def test_failed_tests_are_named_at_the_end(tmp_path: Path) -> None:
+    """Whoever sees only the end of CI's output sees which test failed, in which run, and what it said."""
+    report = tmp_path / "sqlite.xml"
+    report.write_text(
+        '<testsuites><testsuite tests="2" failures="1" errors="0" skipped="0">'
+        '<testcase classname="tests.unit.test_x" name="test_well"/>'
+        '<testcase classname="tests.unit.test_x" name="test_ill">'
+        '<failure message="m">assert 1 == 2</failure></testcase>'
+        "</testsuite></testsuites>"
+    )
+    result = run(sys.executable, ROOT / ".ci/count_tests.py", report)
+    assert result.stdout.splitlines() == [
+        "== sqlite: failure in tests.unit.test_x::test_ill",
+        "sqlite | assert 1 == 2",
+        "1 passed, 1 failed, 0 skipped",
+    ]
+
+
 def test_run_without_report_has_not_passed(tmp_path: Path) -> None:
     """A run that crashed, one cut off while it wrote, and one that ran no test."""
     well, cut, empty = tmp_path / "well.xml", tmp_path / "cut.xml", tmp_path / "empty.xml"
