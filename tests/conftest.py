@@ -20,9 +20,10 @@ from realtime import conf, connections
 from realtime.keys import Keys
 from tests.redis_server import RedisServer
 
-# A machine that stands still for a moment is no failure of a test.
-hypothesis_settings.register_profile("no deadline", deadline=None)
-hypothesis_settings.load_profile("no deadline")
+# The same examples in each run, so that a failure is a change's and can be repeated. And a machine that stands still
+# for a moment is no failure of a test.
+hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("repeatable")
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 # Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
