@@ -32,6 +32,11 @@ else:
 class _RecipientsWidget(AutocompleteSelectMultiple):
     """Shows again what was chosen, as far as it can be chosen; Django's fails on what is no key."""
 
+    @property
+    def media(self) -> forms.Media:
+        """Django's, and what gives Select2's parts their names."""
+        return super().media + forms.Media(js=["notifications/select_names.js"])
+
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
         """The chosen users that there are."""
         keys = [key for key in value if _is_key(key)]

@@ -179,7 +179,10 @@ UNFOLD = {
     ],
     "SIDEBAR": {"navigation": "project.admin.navigation"},
     "STYLES": [lambda request: static("notifications/admin_theme.css")],
-    "SCRIPTS": [lambda request: static("notifications/admin.js")],
+    "SCRIPTS": [
+        lambda request: static("notifications/admin.js"),
+        lambda request: static("notifications/select_names.js"),
+    ],
 }
 
 LOGGING = {

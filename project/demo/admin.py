@@ -1,11 +1,27 @@
 """The demo shop in the admin: where an order's status is changed."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from unfold.admin import ModelAdmin
+from django.forms import ModelForm
+from django.http import HttpRequest
 
+from notifications.admin.looks import ModelAdmin
 from project.demo.models import Order, Product
+
+if TYPE_CHECKING:
+    _ModelForm = ModelForm[Order]
+else:
+    _ModelForm = ModelForm
+
+
+class OrderRow(_ModelForm):
+    """One order of the list. Its fields say whose they are, to who does not see the row."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.widget.attrs["aria-label"] = f"{field.label}: {self.instance}"
 
 
 @admin.register(Product)
@@ -29,3 +45,8 @@ class OrderAdmin(ModelAdmin):
     readonly_fields = ("created_at", "updated_at")
     # An order's page is its customer's own.
     view_on_site = False
+
+    def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> type[_ModelForm]:
+        """The form of each row."""
+        form: type[_ModelForm] = super().get_changelist_form(request, **{"form": OrderRow, **kwargs})
+        return form

@@ -1,10 +1,11 @@
 """What axe finds on the pages: nothing; and each button of an item says which item it is for."""
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
+from project.demo.models import Product
+from tests.acceptance.bell.axe import violations
 from tests.acceptance.bell.stage import PANEL, TOGGLE, Stage
-from tests.page_libraries import library
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -13,26 +14,28 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("signalbox"),
 ]
-RUN = """async () => {
-  const { violations } = await axe.run();
-  return violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html.slice(0, 300))]);
-}"""
-
-
-async def _violations(page: Page) -> object:
-    # By the debugger's way in: the page's own policy lets no foreign script in.
-    await page.evaluate(library("axe").read_text() + ";0")
-    return await page.evaluate(RUN)
 
 
 async def test_the_inbox_is_clean(stage: Stage) -> None:
     """With the panel closed, and open."""
     await stage.commit("message", title="Title", url="/orders/")
     page = await stage.open("/notifications/")
-    assert await _violations(page) == []
+    assert await violations(page) == []
     await page.locator(TOGGLE).click()
     await expect(page.locator(PANEL)).to_be_visible()
-    assert await _violations(page) == []
+    assert await violations(page) == []
+
+
+async def test_the_shop_is_clean(stage: Stage) -> None:
+    """Before something is ordered and after, and where the order is then."""
+    await Product.objects.acreate(name="Lantern", description="For the way home", price=20, drawing="lantern")
+    page = await stage.open()
+    assert await violations(page) == []
+    await page.get_by_role("button", name="Place order: Lantern").first.click()
+    await expect(page.get_by_role("button", name="Ordered: Lantern")).to_be_visible()
+    assert await violations(page) == []
+    await stage.commit("We have your order.", title="Order 1")
+    assert await violations(await stage.open("/orders/")) == []
 
 
 async def test_each_button_names_its_item(stage: Stage) -> None:

@@ -43,8 +43,14 @@ function showPlaced(form, { next_key: key }) {
   form.elements.namedItem("key").value = key;
   const button = form.querySelector("button");
   const label = button.dataset.label ?? (button.dataset.label = button.textContent);
-  button.textContent = "Ordered";
-  setTimeout(() => (button.textContent = label), PLACED_MS);
+  name(button, "Ordered");
+  setTimeout(() => name(button, label), PLACED_MS);
+}
+
+/** Also in what a screen reader says, which names the product too. */
+function name(button, text) {
+  button.ariaLabel = button.ariaLabel.replace(button.textContent, text);
+  button.textContent = text;
 }
 
 function say(form, text) {

@@ -1,0 +1,137 @@
+"""What axe finds on the pages of the admin: nothing."""
+
+import datetime
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.async_api import Browser, Page
+
+from notifications.models import Delivery, Destination, Digest
+from notifications.services import notify
+from project.demo.models import Order, Product
+from tests.acceptance.bell.axe import violations
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.database_independent,
+    pytest.mark.asyncio(loop_scope="package"),
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("signalbox"),
+]
+
+PAGES = (
+    "",
+    "notifications/event/",
+    "notifications/event/send/",
+    "notifications/event/statistics/",
+    "notifications/event/{event}/change/",
+    "notifications/event/{waiting}/change/",
+    "notifications/event/{event}/history/",
+    "notifications/event/{event}/delete/",
+    "notifications/notification/",
+    "notifications/notification/{notification}/change/",
+    "notifications/delivery/",
+    "notifications/delivery/{delivery}/change/",
+    "notifications/delivery/dead-letters/",
+    "notifications/scheduled/",
+    "notifications/digest/",
+    "notifications/destination/",
+    "notifications/preference/",
+    "notifications/quiethours/",
+    "notifications/pushsubscription/",
+    # Django's form of a user has faults of Django's own scripts, and none of ours.
+    "auth/user/",
+    "auth/user/{user}/delete/",
+    "demo/order/",
+    "demo/order/add/",
+    "demo/order/{order}/change/",
+)
+PAGES_IN_BOTH_LOOKS = (
+    "",
+    "notifications/event/",
+    "notifications/event/send/",
+    "notifications/event/statistics/",
+    "notifications/delivery/",
+    "demo/order/",
+)
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def admin(browser: Browser, live_server: Any) -> AsyncIterator[Page]:
+    """A page of somebody who may do everything."""
+    session = await sync_to_async(_sign_in)()
+    context = await browser.new_context(base_url=f"{live_server.url}/admin/")
+    await context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
+    yield await context.new_page()
+    await context.close()
+
+
+def _sign_in() -> str:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client.cookies["sessionid"].value
+
+
+def _make_rows(user: User) -> dict[str, int]:
+    """Something in each list; the key of a row by what it is."""
+    event = notify(user, "It is at your door.", title="Parcel", url="/orders/", data={"order": 7})
+    waiting = notify(user, "It was at your door.", deliver_after=datetime.timedelta(days=1))
+    notification = event.notifications.get()
+    sent = Delivery.objects.create(notification=notification, transport="email", state="sent", answer="250 OK")
+    Destination.objects.create(user=user, transport="webhook", address="https://hooks.example/1")
+    Digest.objects.create(recipient=user, kind="info", transport="email", ends_at=sent.created_at)
+    product = Product.objects.create(name="Lantern", price=20, drawing="lantern")
+    order = Order.objects.create(customer=user, product=product, price=20)
+    return {
+        **{"event": event.pk, "waiting": waiting.pk, "notification": notification.pk, "delivery": sent.pk},
+        **{"user": user.pk, "order": order.pk},
+    }
+
+
+async def _faults(page: Page, paths: tuple[str, ...], keys: dict[str, int]) -> dict[str, Any]:
+    """What is found on each page that is not clean."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        response = await page.goto(path.format(**keys))
+        assert response is not None and response.status == 200, path
+        found[path] = await violations(page)
+    return {path: faults for path, faults in found.items() if faults}
+
+
+async def test_each_page_is_clean(admin: Page, alice: User) -> None:
+    """Lists, rows, forms, statistics; and where one signs in."""
+    keys = await sync_to_async(_make_rows)(alice)
+    assert await _faults(admin, PAGES, keys) == {}
+    await admin.context.clear_cookies()
+    assert await _faults(admin, ("login/",), keys) == {}
+
+
+async def test_each_page_is_clean_on_a_dark_and_narrow_screen(admin: Page, alice: User) -> None:
+    """Where colours are others, and the menu is folded."""
+    keys = await sync_to_async(_make_rows)(alice)
+    await admin.emulate_media(color_scheme="dark")
+    await admin.set_viewport_size({"width": 400, "height": 800})
+    assert await _faults(admin, PAGES_IN_BOTH_LOOKS, keys) == {}
+
+
+async def test_what_is_filled_by_searching_has_the_name_of_its_label(admin: Page, alice: User) -> None:
+    """Several to choose, or one; the field to search in too, which appears when it opens."""
+    await admin.goto("notifications/event/send/")
+    await admin.get_by_role("searchbox", name="Recipients").fill("alice")
+    await admin.get_by_role("option", name="alice1").click()
+    await admin.goto("demo/order/add/")
+    await admin.get_by_role("combobox", name="Customer").click()
+    await admin.get_by_role("searchbox", name="Customer").fill("alice")
+    await admin.get_by_role("option", name="alice1").click()
+
+
+async def test_each_status_in_the_list_of_orders_says_whose_it_is(admin: Page, alice: User) -> None:
+    """To who does not see the row."""
+    keys = await sync_to_async(_make_rows)(alice)
+    await admin.goto("demo/order/")
+    await admin.get_by_role("combobox", name=f"Status: Order {keys['order']}", exact=True).select_option("packed")
