@@ -1,10 +1,10 @@
 """
-Ending connections that are open: `disconnect()` for a project's own code, and what Django's signals lead to.
+Ending open connections: `disconnect()` for a project's own code, and the messages that Django's signals lead to.
 
-Owns the orders that are sent to all web processes: one message on one Redis channel, whoever it is about. Does not own
-which connections there are nor what becomes of them (roster), nor when Django's signals send an order (receivers).
+Owns the orders, which are messages to all web processes on one Redis channel. Does not own the open connections nor how
+an order is applied to them (roster), nor when Django's signals send an order (receivers).
 
-A session key never travels: an order names a session by a digest that only this project's SECRET_KEY can make.
+A session key is never sent: an order names a session by a digest that only this project's SECRET_KEY can produce.
 """
 
 from collections.abc import Iterable
@@ -23,25 +23,25 @@ from realtime.outage import REDIS_ERRORS
 
 __all__ = ["CHANNEL", "Cause", "Order", "adisconnect", "digest", "digests", "disconnect", "permissions_changed", "send"]
 
-# The channel of the orders is spelled as that of a topic of this name, which no client can subscribe to.
+# The Redis channel of the orders is the one that a topic of this name would have. No client can subscribe to the topic.
 CHANNEL: Final = "signalbox.access"
 _SALT: Final = "realtime.access"
-# Users in one call of `disconnect`; one message each, all in one round trip.
+# The most users in one call of `disconnect`: each is one message, and all are sent in one round trip.
 USERS_LIMIT: Final = 1_000
 
 
 class Cause(StrEnum):
-    """Why open connections are to be ended, or looked at again."""
+    """Why open connections are to be ended or checked again."""
 
     # The user has logged out of one session, or of a session that cannot be named.
     SIGNED_OUT = "signed_out"
-    # The account was switched off or deleted.
+    # The account was deactivated or deleted.
     DEACTIVATED = "deactivated"
-    # The account was saved: connections end whose password is not the one that it has now.
+    # The account was saved: connections that were opened with another password end.
     SAVED = "saved"
-    # What the user may do has changed: the permission of each topic is asked for again.
+    # The user's permissions may have changed: the permission for each topic is checked again.
     PERMISSIONS = "permissions"
-    # Somebody ends them by hand.
+    # Staff or the project's code ends them.
     DISCONNECTED = "disconnected"
 
 
@@ -49,11 +49,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message to all web processes."""
 
     cause: Cause
-    # The user's primary key as text; None: everybody.
+    # The user's primary key as text; None for all users.
     user: str | None = None
-    # The digest of the one session that it is about; None: all of the user's.
+    # The digest of one session; None for all sessions of the user.
     session: str | None = None
-    # SAVED: digests of the session hashes that are good.
+    # With SAVED: digests of the session auth hashes that are valid now.
     valid: tuple[str, ...] = ()
 
 
@@ -67,18 +67,18 @@ def disconnect(*user_ids: Any, cause: Cause = Cause.DISCONNECTED, session_key: s
     Args:
         user_ids: Primary keys, at most 1,000.
         cause: Decides the close code: Cause.DISCONNECTED, Cause.SIGNED_OUT or Cause.DEACTIVATED.
-        session_key: With one user and SIGNED_OUT: only the connections that were opened with this session.
+        session_key: Ends only the connections that were opened with this session; with one user and SIGNED_OUT.
 
     Returns:
-        How many web processes were told.
+        How many web processes received the order.
 
     Raises:
-        ValueError: Too many users, or another cause.
-        Unavailable: Redis did not take it within two seconds.
+        ValueError: There are too many users, or the cause is not one of these three.
+        Unavailable: Redis did not accept the order within two seconds.
 
     Guarantees:
-        A web process that is connected to Redis ends them at once. It does not end sessions nor switch accounts off: a
-        page that is loaded anew connects again, if its user is still signed in.
+        A web process that is connected to Redis ends the connections at once. Sessions and accounts stay as they are:
+        if the user is still signed in, a page that is reloaded connects again.
     """
     return send(_orders(user_ids, cause, session_key))
 
@@ -94,10 +94,10 @@ async def adisconnect(*user_ids: Any, cause: Cause = Cause.DISCONNECTED, session
 
 def permissions_changed(*user_ids: Any) -> int:
     """
-    Ask again for the permission of each live topic of these users, or of everybody if none is named.
+    Check again the permission for each topic that these users are subscribed to; for all users if none is given.
 
-    For permissions that depend on rows of the project's own: without this call, a lost one is noticed within
-    REALTIME["RECHECK_SECONDS"]. Errors and return value are as for `disconnect`.
+    Call it when a permission depends on the project's own rows and these have changed. Without this call, a revoked
+    permission is noticed within REALTIME["RECHECK_SECONDS"]. Errors and return value are those of `disconnect`.
     """
     if not user_ids:
         return send([Order(cause=Cause.PERMISSIONS)])
@@ -106,7 +106,7 @@ def permissions_changed(*user_ids: Any) -> int:
 
 
 def send(orders: Iterable[Order]) -> int:
-    """Send orders in one round trip; raises Unavailable. Returns how many web processes were told."""
+    """Send orders in one round trip; raises Unavailable. Returns how many web processes received them."""
     try:
         return max(_layer().tell_now(CHANNEL, [_encode(order) for order in orders]), default=0)
     except REDIS_ERRORS as error:
@@ -114,12 +114,12 @@ def send(orders: Iterable[Order]) -> int:
 
 
 def digest(secret_text: str) -> str:
-    """What an order names a session key or a session hash by."""
+    """The text that stands for a session key or a session auth hash in an order."""
     return _digest(secret_text, settings.SECRET_KEY)
 
 
 def digests(secret_text: str) -> frozenset[str]:
-    """What processes of this project may name it by, while SECRET_KEY is being changed too."""
+    """All digests that other processes may send for this text: with SECRET_KEY, and with each of its fallbacks."""
     return frozenset(_digest(secret_text, key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
 
 

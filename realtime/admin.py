@@ -1,8 +1,8 @@
 """
-"Disconnect the selected users", an action for the admin of a project's users, in Django's own looks and others.
+"Disconnect the selected users", an action for the admin of a project's users.
 
-Owns the action, and putting it on each admin of users that is registered before this app's. One that is registered
-later names it: `actions = [disconnect_users]`. Does not own how connections end (access).
+Owns the action, and adds it to each user admin that is registered before this module is imported. A user admin that is
+registered later lists it by itself: `actions = [disconnect_users]`. Does not own how connections end (access).
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from realtime.exceptions import Unavailable
 __all__ = ["disconnect_users"]
 
 
-# Who may change users may switch them off as well.
+# Staff who may change users may deactivate them as well.
 @admin.action(description="Disconnect the selected %(verbose_name_plural)s", permissions=["change"])
 def disconnect_users(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """End all open connections of these users; those who are still signed in connect again by loading a page."""

@@ -103,14 +103,17 @@ class Audience:
 
     def skip(self, to: int, line_after: Callable[[int], bytes], *, offset: int) -> int:
         """
-        Tell those who were sent less than up to `to` that they go on from there; the others are ahead of them then.
+        Tell all members that have not been sent everything up to `to` that they continue from there.
+
+        Members that have been sent more than that are left alone, and are then ahead of the others.
 
         Args:
-            line_after: The object for somebody who was sent everything up to the offset given.
-            offset: Up to where those have been sent everything who are not ahead.
+            to: The offset from which the members continue.
+            line_after: Makes the object for a member that has been sent everything up to the given offset.
+            offset: The offset up to which all members that are not ahead have been sent everything.
 
         Returns:
-            How many were told.
+            How many members were told.
         """
         self._broadcast([line_after(offset)])
         told_count = len(self._members) - len(self._ahead or ())

@@ -39,9 +39,9 @@ __all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
 
 logger = logging.getLogger(__name__)
 
-# What Django raises when the database is away.
+# What Django raises when the database is unavailable.
 AWAY = (OperationalError, InterfaceError)
-# Shared by all connections of the process.
+# Shared by all connections of the process, so that an outage is logged once.
 _database_observer = Outage("the database for the sessions of clients").observer()
 
 # Sessions looked up in one hop; what is beyond waits for the next.
@@ -74,7 +74,7 @@ class SessionUsers:
             )
             return
         try:
-            user = await _Desk.of_loop().user_of(session)
+            user = await _Loader.of_loop().user_of(session)
         except AWAY as error:
             _database_observer.failed(error)
             await receive()
@@ -87,14 +87,16 @@ class SessionUsers:
 
 async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
     """
-    Whom sessions belong to now, in their order: AnonymousUser where one has ended; None where one cannot be read.
+    The present user of each session, in the order of the keys.
 
-    They are looked up in the thread that looks up those of new connections. Raises what the database raises.
+    A session that has ended has AnonymousUser, and one that cannot be read has None. The look-up runs in the same
+    thread as those for new connections. Raises what the database raises.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    # Each once: a browser without shared connections has one a tab.
+    # Each session is looked up once: without a shared worker, each tab of a browser has a connection.
     sessions = {key: store(key) for key in session_keys}
     if store.load is SessionBase.load:
+        # An engine that has only the async half of the interface.
         for session in sessions.values():
             await session._aget_session()
     await _close_old_connections()
@@ -114,14 +116,15 @@ async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
         if len(sessions) == 1:
             logger.warning("a session cannot be read; its connections stay for now", exc_info=True)
             return [None]
-        # One of them is at fault; the others are not to suffer for it.
+        # One session fails: look up each alone, so that the others are not affected.
         return [user for each in sessions for user in await _users_or_none([each])]
 
 
 async def fresh_users(users: Sequence[Any]) -> list[Any]:
     """
-    These accounts as they are now, for connections that no session let in; AnonymousUser for one that is gone, or has
-    another password.
+    The same users, read anew from the database, for connections that were not authenticated by a session.
+
+    A user that was deleted, or whose password has changed, becomes AnonymousUser.
     """
     fresh: list[Any] = await database_sync_to_async(_read_anew)(users)
     return fresh
@@ -144,10 +147,10 @@ def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return parse_cookie("; ".join(lines)) if lines else {}
 
 
-class _Desk:
-    """Those who ask in one event loop."""
+class _Loader:
+    """Looks up the users of sessions in batches, for the new connections of one event loop."""
 
-    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_Desk"]] = weakref.WeakKeyDictionary()
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_Loader"]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[SessionBase, asyncio.Future[Any]]] = deque()
@@ -155,12 +158,12 @@ class _Desk:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of_loop(cls) -> "_Desk":
+    def of_loop(cls) -> "_Loader":
         loop = asyncio.get_running_loop()
-        desk = cls._of_loop.get(loop)
-        if desk is None:
-            desk = cls._of_loop[loop] = cls()
-        return desk
+        loader = cls._of_loop.get(loop)
+        if loader is None:
+            loader = cls._of_loop[loop] = cls()
+        return loader
 
     async def user_of(self, session: SessionBase) -> Any:
         """The user of a session, or AnonymousUser; raises what the database raises."""
@@ -190,7 +193,7 @@ class _Desk:
         except Exception as error:
             await _close_old_connections()
             if len(batch) > 1 and not isinstance(error, AWAY):
-                # One of them is at fault; the others are not to suffer for it.
+                # One session fails: look up each alone, so that the others are not affected.
                 for each in batch:
                     await self._look_up([each])
                 return
@@ -265,7 +268,7 @@ def _load(sessions: Sequence[SessionBase]) -> None:
         if not is_stock:
             continue
         model: Any = store.get_model_class()  # type: ignore[attr-defined]
-        # Never from a replica: who has just logged in would not be there yet, and who has logged out still would.
+        # Never from a replica, which may lag: a new session would be missing, and an ended one would still be there.
         live = model.objects.using(router.db_for_write(model)).filter(expire_date__gt=timezone.now())
         rows = {row.session_key: row for row in live.filter(session_key__in={each.session_key for each in group})}
         for session in group:
@@ -294,7 +297,7 @@ def _get_users(backend_path: str, user_ids: set[Any]) -> dict[Any, Any]:
 
 
 def _accounts() -> QuerySet[Any]:
-    """All accounts, as they are: never from a replica."""
+    """All accounts, never read from a replica, which may lag."""
     model: Any = get_user_model()
     rows: QuerySet[Any] = model._default_manager.using(router.db_for_write(model))
     return rows

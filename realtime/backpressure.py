@@ -33,7 +33,7 @@ class WaitingSend:
 
     def __init__(self, send: Send, protocol: Any, limit_bytes: int) -> None:
         self._send = send
-        # The server's object for it.
+        # The server's protocol object for the connection.
         self.connection = protocol
         # Set when there is room again; None while there is.
         self._writable: asyncio.Event | None = None

@@ -136,7 +136,7 @@ def _check_websockets(path: str) -> list[CheckMessage]:
     try:
         application = import_string(path)
     except Exception:
-        # Whatever it is, the server that starts with it says so.
+        # The server that imports the application reports the error.
         return []
     routes = application.application_mapping if isinstance(application, ProtocolTypeRouter) else {}
     is_without = isinstance(application, ASGIHandler | ASGIStaticFilesHandler)
@@ -168,11 +168,15 @@ def check_runserver(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
 
 @register(_TAG)
 def check_static_files(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The browser's scripts come from the site itself (W007): those of another origin need more, and share less."""
+    """
+    The browser's scripts come from the site itself (W007).
+
+    Scripts of another origin need CORS headers, and their tabs cannot share one connection.
+    """
     try:
         url = static("realtime/client.js")
     except Exception:
-        # Such as a manifest that collectstatic has not written yet: whoever renders a page is told.
+        # For example, collectstatic has not written the manifest yet: rendering a page reports that.
         return []
     host = urlsplit(url).hostname
     if host is None or validate_host(host, [pattern for pattern in settings.ALLOWED_HOSTS if pattern != "*"]):
@@ -207,11 +211,11 @@ def _in_memory() -> CheckMessage:
 
 
 def _refused(layer: Any, config: Any) -> CheckMessage | None:
-    """What the layer has against its CONFIG. Making it opens nothing."""
+    """The layer's objection to its CONFIG, if it has one. Constructing the layer opens no connection."""
     try:
         load(RealtimeSettings, "REALTIME")
     except ImproperlyConfigured:
-        # The layer cannot be made without it, and E001 tells.
+        # The layer cannot be constructed without REALTIME, and E001 reports that.
         return None
     try:
         for host in decode_hosts({**config}.get("hosts")):

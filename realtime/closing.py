@@ -1,12 +1,13 @@
 """
-The last moments of a connection that this side has closed: nothing more is read, and soon it is cut.
+Ending a connection that this side has closed: nothing more is read, and the connection is aborted soon.
 
-Owns that for a transport of asyncio (`hang_up`), and for the connections of other servers (`send_close`). After a close
-frame, or an HTTP error, the client may send what it likes for as long as it likes. A server that goes on reading, to
-find the client's answer in it, works for that client alone.
+Owns this for an asyncio transport (`hang_up`) and for the connections of other ASGI servers (`send_close`). After a
+close frame or an HTTP error, a client may go on sending without end. A server that keeps reading to find the client's
+close frame would waste its time on that client.
 
-ASGI has no way to say "read no more", so the connection is looked for behind another server's `send`: uvicorn's is a
-method of it, Daphne's has it as an argument. Any other server's `send` is used as it is.
+ASGI has no event for "stop reading". So the connection is found through the server's `send`: uvicorn's `send` is a
+bound method of the connection, and Daphne's is a partial that has the connection as its argument. With any other
+server, only the close event is sent.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ from typing import Any, Final
 
 __all__ = ["LINGER_SECONDS", "hang_up", "send_close"]
 
-# How long the last words may be on their way to the client. Cut at once, it would lose them: a socket that is closed
-# with something unread resets the connection.
+# How long a closed connection stays open for its last bytes to reach the client. Aborting at once would lose them: a
+# socket that is closed with unread data resets the connection.
 LINGER_SECONDS: Final = 1.0
-# The same where not even our own side of the network has taken them yet.
+# The same, if the last bytes are still in the transport's write buffer.
 LINGER_UNSENT_SECONDS: Final = 5.0
 
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -27,13 +28,14 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 def hang_up(transport: asyncio.Transport, cut: Callable[[], None] | None = None) -> asyncio.TimerHandle:
     """
-    Read nothing more, tell the client by the end of the stream that nothing more comes, and cut it soon.
+    Stop reading, send EOF, and abort the connection soon.
 
     Args:
+        transport: The connection.
         cut: Called instead of the transport's own `abort`.
 
     Returns:
-        The timer that cuts it; to be cancelled if the connection ends before.
+        The timer that aborts the connection. Cancel it if the connection ends earlier.
     """
     if not transport.is_closing():
         transport.pause_reading()
@@ -44,17 +46,17 @@ def hang_up(transport: asyncio.Transport, cut: Callable[[], None] | None = None)
 
 
 async def send_close(send: Send, *, code: int, reason: str) -> None:
-    """Send the close event of an accepted WebSocket, and have the server read nothing more where that is possible."""
+    """Send the close event of an accepted WebSocket, and make the server stop reading where that is possible."""
     event = {"type": "websocket.close", "code": int(code), "reason": reason}
     connection = _connection_of(send)
     transport: Any = getattr(connection, "transport", None)
     if hasattr(transport, "abortConnection"):
-        # Twisted's; what it holds is still written.
+        # Twisted's transport, under Daphne. It still writes what it has buffered.
         transport.pauseProducing()
         asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abortConnection)
         await send(event)
     elif hasattr(transport, "pause_reading") and not hasattr(connection, "detach"):
-        # uvicorn's. One of its implementations waits in `send` for the client's answer, another one reads on after it.
+        # uvicorn. One of its implementations waits in `send` for the client's close frame; another goes on reading.
         if not transport.is_closing():
             transport.pause_reading()
         await send(event)
@@ -64,8 +66,8 @@ async def send_close(send: Send, *, code: int, reason: str) -> None:
 
 
 def _connection_of(send: Any) -> Any:
-    """The server's object for the connection; None if it is not known where that is."""
+    """The server's protocol object for the connection; None for an unknown server."""
     if isinstance(send, functools.partial):
         return send.args[0] if send.args else None
-    # The second is our own wrapper's (backpressure).
+    # The first is uvicorn's bound method, the second is our own wrapper (backpressure.WaitingSend).
     return getattr(send, "__self__", None) or getattr(send, "connection", None)

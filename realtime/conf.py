@@ -48,7 +48,7 @@ class RealtimeSettings:
 
     # Where Redis or Valkey is: redis://, rediss:// or unix://. Required. May hold a password, so `repr` leaves it out.
     redis_url: str = field(repr=False)
-    # Put before every Redis key and channel, the channel layer's too: two projects on one Redis, or one test.
+    # Put before every Redis key and channel, the channel layer's too: keeps apart projects that share one Redis.
     key_prefix: str = ""
     # Origins that may open a WebSocket beside those whose host is in ALLOWED_HOSTS: "https://app.example.com".
     allowed_origins: tuple[str, ...] = ()
@@ -68,11 +68,12 @@ class RealtimeSettings:
     # What Redis keeps of a topic that says nothing else, for clients that come back.
     history_size: Annotated[int, msgspec.Meta(ge=0)] = 100
     history_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
-    # How often it is looked at anew whether each open connection still has its session, account and topics.
+    # How often each open connection's session, account and topic permissions are checked again.
     recheck_seconds: Annotated[float, msgspec.Meta(gt=0)] = 45.0
-    # The longest life of a connection, less a random part of up to a quarter; its client comes back at once.
+    # The longest life of a connection; a random part of up to a quarter is taken off. Its client reconnects at once.
     connection_age_seconds: Annotated[float, msgspec.Meta(gt=0)] = 21_600.0
-    # Called as function(user_id, ids) in a thread when a client says what its user has read; a dotted path.
+    # The dotted path of a function that is called as function(user_id, ids) when a client reports what its user has
+    # read. It is called in a thread, unless it is async.
     on_read: str = ""
 
     def __post_init__(self) -> None:
@@ -134,8 +135,9 @@ def get_settings() -> RealtimeSettings:
 
 def websocket_url() -> str:
     """
-    Where a page that is rendered now opens its WebSocket: `REALTIME["WEBSOCKET_URL"]`, under the path that the site is
-    under (FORCE_SCRIPT_NAME, or the root path of the web server) if it is a relative path.
+    The URL at which the page that is being rendered opens its WebSocket: `REALTIME["WEBSOCKET_URL"]`.
+
+    A relative path is put under the site's root path (FORCE_SCRIPT_NAME, or the root path of the web server).
     """
     url = get_settings().websocket_url
     return url if url.startswith("/") or "://" in url else get_script_prefix() + url

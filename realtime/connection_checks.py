@@ -1,11 +1,11 @@
 """
-Connections to Redis that close themselves when the server at their other end cannot be used.
+Connections to Redis that close themselves when their server cannot be used, for example after a failover.
 
-Owns which answers say so. Does not own making clients (connections) nor what follows the error (outage).
+Owns which replies mean that. Does not own creating clients (connections) nor handling the error (outage).
 
-An open connection outlives the role of its server: after a failover, the old primary refuses each write on it for as
-long as it lives, while the address already leads to the new primary. So such an answer closes the connection and counts
-as a lost one: it is made anew, and waited for as in any other outage.
+A connection may stay open while its server becomes a replica. The server then refuses every write on this connection,
+although the address already leads to the new primary. So such a reply closes the connection and is raised as a lost
+connection: the client connects again, and waits as in any other outage.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 __all__ = ["answer_parsed", "checked", "nonsense"]
 
-# And BusyLoadingError, which redis-py itself takes for a lost connection.
+# Errors that mean that the server cannot be used. redis-py's BusyLoadingError is a ConnectionError already.
 _UNUSABLE = (ClusterDownError, MasterDownError, ReadOnlyError)
-# What redis-py has no class for; and what the error of a script or a transaction quotes.
+# The same errors where redis-py has no class for them, or where the error of a script or a transaction quotes them.
 _UNUSABLE_TEXT = re.compile(r"(?:^|: -?)(?:READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN) ")
 _EXCERPT_LETTERS = 100
 
 
 def _unusable(error: redis.RedisError) -> RedisConnectionError | None:
-    """The error to raise instead if the server cannot be used; None if the connection is as good as before."""
+    """The connection error to raise instead, if the server cannot be used; None if the connection can be kept."""
     if isinstance(error, _UNUSABLE):
-        # redis-py takes the code off the text.
+        # redis-py removes the error code from the text.
         return RedisConnectionError(f"{error.status_code} {error}")
     if _UNUSABLE_TEXT.search(str(error)):
         return RedisConnectionError(str(error))
@@ -39,7 +39,7 @@ def _unusable(error: redis.RedisError) -> RedisConnectionError | None:
 
 
 def _explained(error: redis.ResponseError) -> redis.ResponseError:
-    """Every Redis and Valkey that is new enough knows all of our commands; a Sentinel knows next to none."""
+    """Add a hint to "unknown command": any supported Redis or Valkey knows our commands, but a Sentinel does not."""
     if str(error).lower().startswith("unknown command"):
         return redis.ResponseError(
             f"{error} (is this the port of a Sentinel? It takes no data: give the address of the Redis itself)"
@@ -48,13 +48,13 @@ def _explained(error: redis.ResponseError) -> redis.ResponseError:
 
 
 def nonsense(asked: str, answer: object) -> InvalidResponse:
-    """The error for an answer that no Redis gives."""
+    """The error for a reply that no Redis would give to this command."""
     return InvalidResponse(f"the answer to {asked} makes no sense: {answer!r:.{_EXCERPT_LETTERS}}; is this a Redis?")
 
 
 @contextlib.contextmanager
 def answer_parsed(asked: str) -> Iterator[None]:
-    """Put it around commands whose answers are parsed: what cannot be parsed is `redis.InvalidResponse`."""
+    """Wrap commands whose replies are parsed: a reply that cannot be parsed raises `redis.InvalidResponse`."""
     try:
         yield
     except (TypeError, ValueError, AttributeError, LookupError) as error:
@@ -62,7 +62,7 @@ def answer_parsed(asked: str) -> Iterator[None]:
 
 
 class _Checked:
-    """Before a class of redis-py's sync connections."""
+    """A mixin for redis-py's sync connection classes: checks each reply."""
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
@@ -75,7 +75,7 @@ class _Checked:
 
 
 class _CheckedAsync:
-    """Before a class of redis-py's async connections."""
+    """A mixin for redis-py's async connection classes: checks each reply."""
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
@@ -95,11 +95,11 @@ def _checked_class(connection_class: type) -> type:
 
 def checked[Pool: (redis.ConnectionPool, redis.asyncio.ConnectionPool)](pool: Pool) -> Pool:
     """
-    Let the connections of a pool check what they are answered; call it before the first is made.
+    Make the connections of a pool check each reply. Call it before the pool makes its first connection.
 
     Guarantees:
-        An answer that the server cannot be used closes the connection and is a `redis.ConnectionError`. A server that
-        cannot answer PING is no Redis: connecting fails.
+        A reply which means that the server cannot be used closes the connection and raises `redis.ConnectionError`. If
+        the reply to PING is not one that Redis gives, connecting fails.
     """
     pool.connection_class = _checked_class(pool.connection_class)  # type: ignore[arg-type]  # its stub has no hash
     is_async = issubclass(pool.connection_class, _CheckedAsync)
@@ -113,7 +113,7 @@ def _greet(connection: Any) -> None:
     try:
         answer = connection.read_response()
     except redis.ResponseError:
-        # An access list without PING: a Redis.
+        # An error reply is fine, for example from an ACL that forbids PING: only a Redis gives it.
         return
     _check_pong(answer)
 

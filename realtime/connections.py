@@ -117,7 +117,7 @@ def place_of(host: Host) -> str | None:
 
 
 def database_of(host: Host) -> int:
-    """The number of the database that a host's URL or options name; 0 where they name none."""
+    """The database number in a host's URL or options; 0 if they have none."""
     return int(publisher(host).connection_pool.connection_kwargs.get("db") or 0)
 
 

@@ -96,7 +96,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
                 patient_send.release()
 
 
-# Of each hub, which is of one channel layer on one event loop.
+# One roster for each hub. A hub belongs to one channel layer on one event loop.
 _rosters: weakref.WeakKeyDictionary[Hub, Roster] = weakref.WeakKeyDictionary()
 
 
@@ -109,15 +109,15 @@ def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
 
 
 def _session_key(scope: dict[str, Any]) -> str | None:
-    """The key of the session that says who the user is; None where something else does."""
+    """The key of the session that authenticated the user; None if something else did."""
     session = scope.get("session")
-    # What was loaded for the look-up: nothing is loaded here.
+    # Authentication has loaded the session already: this reads its cache and never the database.
     key: str | None = getattr(session, "session_key", None)
     return key if SESSION_KEY in getattr(session, "_session_cache", ()) else None
 
 
 async def _turn_away(scope: dict[str, Any], send: Any) -> None:
-    """Tell whom nobody has signed in: before accept who can see that, by a close code who cannot."""
+    """Refuse a client that is not signed in: by HTTP 403 if it can see that, else by accepting and a close code."""
     count_closed(CloseCode.UNAUTHORISED)
     if protocol.sees_only_close_codes(scope):
         await send(protocol.accept(scope))
@@ -140,11 +140,11 @@ def _read_hook(path: str) -> Callable[[Any, list[int]], Any] | None:
     try:
         hook: Callable[[Any, list[int]], Any] = import_string(path)
     except Exception:
-        # Once in this process: whoever connects is served all the same.
+        # Logged once in each process, because the answer is cached. Clients are served all the same.
         logger.exception('REALTIME["ON_READ"] cannot be imported: read marks of clients are refused')
         return None
     if iscoroutinefunction(hook):
         return hook
-    # Not the one thread that looks up sessions: a database that is busy writing must not hold up who wants in.
+    # Not in the one thread that looks up sessions: a slow write must not delay new connections.
     in_thread: Callable[[Any, list[int]], Any] = database_sync_to_async(hook, thread_sensitive=False)
     return in_thread

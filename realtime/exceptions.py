@@ -91,7 +91,7 @@ class PublicationTooLarge(RealtimeError):
 
 class PublicationRefused(RealtimeError):
     """
-    The family of the topic takes no such data.
+    The topic's `check_data` refused the data.
 
     Attributes:
         topic: The topic.

@@ -1,7 +1,7 @@
 """
-Text from outside, made fit for a log line, a page or a terminal: printable, on one line, bounded, encodable.
+Untrusted text, made safe for a log line, a page or a terminal: printable, on one line, bounded, encodable.
 
-Owns what is let through, and how often a log repeats what anybody can cause. Does not own what counts as a secret.
+Owns the escaping, and the rate limit for log lines that anybody outside can cause. Does not own hiding secrets.
 """
 
 import io
@@ -11,19 +11,19 @@ from realtime.tokens import TokenBucket
 
 __all__ = ["LimitedLog", "escape_unencodable", "printable"]
 
-# Lines of one reason that are logged at once, and how many a second in the long run.
+# For each reason: the lines that may be logged in a burst, and the lines per second in the long run.
 LINES_AT_ONCE = 5
 LINES_PER_SECOND = 0.1
 
 
 def printable(raw: str | bytes, *, limit: int) -> str:
     """
-    Text from outside on one line, at most `limit` characters of it; "…" says that there is more.
+    At most `limit` characters of untrusted text, on one line; "…" follows if there is more.
 
-    Whatever a terminal or a log reader would act on is escaped: control characters, line breaks, marks of direction,
-    and bytes that are no UTF-8.
+    Everything that a terminal or a log reader would interpret is escaped: control characters, line breaks, direction
+    marks, and bytes that are not UTF-8.
     """
-    # One character has four bytes at most.
+    # A character has at most four bytes.
     text = raw[: 4 * limit + 4].decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
     letters = (letter if letter.isprintable() else _escaped(letter) for letter in text[:limit])
     begin = "".join(letters)[:limit]
@@ -31,7 +31,7 @@ def printable(raw: str | bytes, *, limit: int) -> str:
 
 
 def escape_unencodable(stream: object) -> None:
-    """From now on, what the encoding of a text stream lacks is written to it as an escape; it was an error before."""
+    """Make a text stream write an escape for each character that its encoding lacks, instead of raising."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
 
@@ -42,13 +42,13 @@ def _escaped(letter: str) -> str:
 
 class LimitedLog:
     """
-    Warnings that anybody outside can cause, a few of each reason and then one every ten seconds.
+    Rate-limited log lines, for problems that anybody outside can cause: a few of each reason, then one in ten seconds.
 
     Args:
-        logger: Where they go.
+        logger: Writes the lines.
 
     Attributes:
-        left_out: Reason → how many were left out since the last line with this reason.
+        left_out: Reason → how many lines were left out since the last line with this reason.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -57,7 +57,7 @@ class LimitedLog:
         self._buckets: dict[str, TokenBucket] = {}
 
     def warning(self, reason: str, message: str, *arguments: object) -> None:
-        """Log it, with how many of this reason were left out before, or leave it out and count it."""
+        """Log a warning, with the number of lines of this reason left out before it; or leave it out and count it."""
         self._say(logging.WARNING, reason, message, arguments)
 
     def _say(
@@ -74,11 +74,15 @@ class LimitedLog:
         self._logger.log(level, message, *arguments, exc_info=error)
 
     def exception(self, reason: str, error: BaseException, message: str, *arguments: object) -> None:
-        """As `warning`, as an error with its traceback: of what the project supplies, and anybody can have called."""
+        """
+        Log an error with its traceback, under the same limit as `warning`.
+
+        It is for functions of the project that anybody outside can cause to be called.
+        """
         self._say(logging.ERROR, reason, message, arguments, error)
 
     def flush(self) -> None:
-        """Log what was left out and not mentioned yet."""
+        """Log how many lines of each reason were left out and not mentioned yet."""
         for reason, count in self.left_out.items():
             self._logger.warning("%d more: %s", count, reason)
         self.left_out.clear()

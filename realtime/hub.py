@@ -69,8 +69,8 @@ class Hub:
 
     Guarantees:
         A member gets every publication of its topic after the position that its "subscribed" frame tells, in order of
-        offset, each once; or another "subscribed" frame with `"recovered": false`, when what is missing cannot be had:
-        what can be had of it follows.
+        offset, each once. If some are lost, it gets another "subscribed" frame with `"recovered": false`, and then
+        those that are still kept.
         One with `"recovered": true` tells of a new epoch, with nothing missing: the old one had no publication.
     """
 
@@ -146,7 +146,7 @@ class Hub:
         )
 
     async def _read_history(self, name: str, since: Position | None) -> History:
-        """What is kept after `since`; all that is kept, if that was on another counter."""
+        """The history after `since`; the whole history, if `since` is of another epoch."""
         history = await self._source.read_history(name, after=None if since is None else since.offset)
         if since is not None and since.offset and since.epoch != history.position.epoch:
             history = await self._source.read_history(name, after=0)

@@ -4,8 +4,8 @@ Every Redis name that the project uses, in one place.
 Owns the spelling of keys and Redis channels, and which of them may live for ever. Keys of one stream share a hash tag,
 so that a script may touch them together on a Redis Cluster.
 
-Two sites on one Redis have different prefixes or database numbers. Redis keeps the keys of its databases apart, but not
-their channels: the name of a channel has the number in it, unless that is 0.
+Two sites that share one Redis have different prefixes or database numbers. Redis separates the keys of its databases,
+but not their channels. So the name of a channel contains the database number, unless that is 0.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Keys:
         return f"{{{self.prefix}{name}}}:worker:{group}:{consumer}"
 
     def group_check(self, name: str, group: str) -> str:
-        """The worker that has last looked for what stands in `group`. Expires; meanwhile no other one looks."""
+        """The worker that last checked `group` for stuck keys. Expires; no other worker checks before that."""
         return f"{{{self.prefix}{name}}}:check:{group}"
 
     def streams(self) -> str:
@@ -83,7 +83,7 @@ class Keys:
         return f"{self.prefix}signalbox:lease:{name}"
 
     def standstill(self, consumer: str) -> str:
-        """Where the event loop of this worker process stands still; gone soon after it runs again. A string."""
+        """Where the event loop of this worker process is blocked; gone soon after it runs again. A string."""
         return f"{self.prefix}signalbox:standstill:{consumer}"
 
     def counters(self, name: str) -> str:
@@ -91,7 +91,7 @@ class Keys:
         return f"{self.prefix}signalbox:counters:{name}"
 
     def channel(self, name: str) -> str:
-        """The Redis channel that is called `name` here. Every channel of the project is spelled by this method."""
+        """The full name of the Redis channel `name`. Every channel of the project gets its name here."""
         return f"{self.prefix}db{self.database}:{name}" if self.database else f"{self.prefix}{name}"
 
     def ingress_channel(self) -> str:
@@ -99,5 +99,5 @@ class Keys:
         return self.channel("notification")
 
     def probe_channel(self) -> str:
-        """Begins the Redis channels on which the ingress's connection hears its own probes."""
+        """The prefix of the Redis channels on which the ingress's connection receives its own probes."""
         return self.channel("signalbox:probe")

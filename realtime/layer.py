@@ -40,7 +40,7 @@ from realtime.subscriptions import Attachment
 
 __all__ = ["RedisChannelLayer"]
 
-# Of channels_redis too: a stock layer and this one understand each other.
+# The default of channels_redis: its own pub/sub layer and this one can exchange messages.
 DEFAULT_PREFIX: Final = "asgi"
 # Knows which names the specification allows.
 _names: Final = BaseChannelLayer()
@@ -52,19 +52,20 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     Args:
         hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
-        prefix: Begins the names that the layer makes. REALTIME["KEY_PREFIX"] comes before it in Redis, unless it is
-            part of it already.
+        prefix: The beginning of the names that the layer makes. In Redis, REALTIME["KEY_PREFIX"] is put before it,
+            unless `prefix` begins with it already.
         capacity: Messages that may wait for one consumer; no limit by default.
-        channel_capacity: Another capacity for channels whose names match: glob → messages; the first that matches.
-        capacity_bytes: Bytes that may wait for one consumer. Beyond either limit, messages are dropped and counted;
-            what comes in one turn of the event loop is taken whole, as no consumer can have taken any of it yet.
+        channel_capacity: Other capacities by channel name: glob → messages. The first glob that matches decides.
+        capacity_bytes: Bytes that may wait for one consumer. Beyond either limit, messages are dropped and counted.
+            All messages that arrive in one turn of the event loop are accepted together if there was room at its
+            beginning, because a consumer cannot receive between them.
         group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
         on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
             "redis.disconnected"; what is published from then on is missed.
         on_reconnect: Likewise when it is back and everything is subscribed again.
         symmetric_encryption_keys, serializer_format: As for channels_redis; publications are encrypted too.
-        expiry, random_prefix_length: Without effect, as with the parent: a message waits in no place but its consumer.
-            They are taken because channels_redis.core.RedisChannelLayer has them; a system check tells.
+        expiry, random_prefix_length: They have no effect, and a system check (W008) warns. They are accepted because
+            channels_redis.core.RedisChannelLayer has them.
 
     Guarantees:
         In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
@@ -103,11 +104,11 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         key_prefix = conf.get_settings().key_prefix
-        # How much of a prefix that was given is the project's key prefix, which is put before every name anyway.
+        # The length of the key prefix if `prefix` begins with it: it is cut off, as it is put before every name anyway.
         self._repeated = len(key_prefix) if prefix != DEFAULT_PREFIX and prefix.startswith(key_prefix) else 0
         # Histories bear the layer's prefix too: two layers on one Redis keep apart.
         self.keys = Keys(key_prefix + ("" if prefix == DEFAULT_PREFIX else prefix[self._repeated :]))
-        # How channels are spelled on each host, and what those of groups begin with there.
+        # For each host: the names of Redis channels, and the beginning of the names of group channels.
         self._spellings = [Keys(key_prefix, database=connections.database_of(host)) for host in self.hosts]
         self._group_starts = [self.redis_name(f"{prefix}__group__", shard) for shard in range(len(self.hosts))]
         self.crypter: Crypter | None = self._serializer.crypter
@@ -121,8 +122,8 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         A new name that messages can be sent to from now on, for one consumer of this event loop.
 
         Raises:
-            redis.TimeoutError: Redis did not subscribe it within five seconds. `receive` and `group_add` raise it too,
-                where they have to subscribe.
+            redis.TimeoutError: Redis did not confirm the subscription within five seconds. `receive` and `group_add`
+                raise it too, if they have to subscribe.
         """
         channel: str = await self._get_layer().new_channel(prefix)
         return channel
@@ -132,13 +133,13 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         Send a message to whoever receives from the channel.
 
         Raises:
-            TypeError: The name is not allowed, or the message is no dict or has something in it that cannot be sent, or
-                that its receivers could not read.
+            TypeError: The name is not allowed, the message is not a dict, or it contains something that cannot be sent
+                or that its receivers could not read.
             redis.RedisError, OSError: Redis did not answer; whether it was sent is not known.
 
         Guarantees:
-            Messages reach Redis in the order of the calls, also of those that run at the same time, on one event loop
-            and host. A call that is cancelled may have been sent.
+            On one event loop and host, messages reach Redis in the order of the calls, even if the calls are
+            concurrent. The message of a cancelled call may still be sent.
         """
         await self._get_layer().send(self._checked_channel(channel), _checked(message))
 
@@ -214,10 +215,10 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def tell_now(self, name: str, payloads: Sequence[bytes]) -> list[int]:
         """
-        Send bytes to whoever is attached to `name`, in one round trip, without an offset or a history.
+        Send payloads to all processes that are attached to `name`, in one round trip, without an offset or a history.
 
         Returns:
-            For each, how many processes were told.
+            For each payload, how many processes received it.
         """
         pipeline = self._sync_publishers[self.shard_of(name)].pipeline(transaction=False)
         for payload in payloads:
@@ -236,11 +237,11 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     def attach(
         self, name: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
-        """Hear on this event loop what `tell` sends to `name`; `opened` gives the bytes."""
+        """Receive on this event loop what `tell` sends to `name`; `opened` decrypts each payload."""
         return self._get_layer().attach_topic(name, on_payloads=on_payloads, on_gap=on_gap)
 
     def opened(self, payload: bytes) -> bytes:
-        """What was given to `tell`; raises what the crypter raises where it is of another key."""
+        """The bytes that were given to `tell`; raises what the crypter raises if another key encrypted them."""
         return payload if self.crypter is None else self.crypter.decrypt(payload)
 
     def _sealed(self, payload: bytes) -> bytes:
@@ -262,7 +263,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         return self._group_starts[self.shard_of(topic)] + topic
 
     def redis_name(self, name: str, shard: int) -> str:
-        """The Redis channel of what is called `name` within Channels, on one of the hosts."""
+        """The Redis channel of a channel or group of Channels that is called `name`, on one of the hosts."""
         return self._spellings[shard].channel(name[self._repeated :] if name.startswith(self.prefix) else name)
 
     def _checked_channel(self, name: str) -> str:
@@ -279,13 +280,13 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     def serialize(self, message: Any) -> bytes:
         """
-        As the parent, and refused here if no receiver could read it.
+        Serialize like the parent, but refuse a message that no receiver could read.
 
         Raises:
-            TypeError: Something in it cannot be sent.
+            TypeError: The message contains something that cannot be sent.
         """
         try:
-            # With msgpack a key that is a number is written, and refused when it is read.
+            # msgpack writes a dict key that is a number, but refuses to read it.
             self._serializer.from_bytes(self._serializer.as_bytes(message))
         except Exception as error:
             raise TypeError(f"this message cannot be sent: {error}: {message!r:.200}") from error
@@ -325,7 +326,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         return clients
 
     def __getattr__(self, name: str) -> Any:
-        """What the parent has on each event loop, such as `channels`; elsewhere there is nothing of that name."""
+        """Attributes of the running event loop's layer, such as `channels`; the parent's users expect them here."""
         if not name.startswith("_"):
             try:
                 return getattr(self._get_layer(), name)

@@ -1,7 +1,7 @@
 """
-What waits on the channel layer: messages for a consumer, and messages for Redis.
+The queues of the channel layer: messages that wait for a consumer, and messages that wait to be sent to Redis.
 
-Owns their order and their limits. Does not own who gets what (loop_layer).
+Owns their order and their limits. Does not own which consumer gets a message (loop_layer).
 """
 
 import asyncio
@@ -16,36 +16,38 @@ __all__ = ["Inbox", "Sender"]
 
 # Messages published in one round trip.
 MESSAGES_PER_ROUND_TRIP = 1000
-# What a message that waits costs beside its bytes.
+# Memory that a waiting message takes beside its bytes.
 MESSAGE_OVERHEAD_BYTES = 64
 
-# Redis channel, payload, and what its caller waits for.
+# Redis channel, payload, and the future that its caller awaits.
 type _Waiting = tuple[str, bytes, asyncio.Future[None]]
 
 
 class Inbox(asyncio.Queue[Any]):
-    """What waits for a consumer, and who it is."""
+    """The messages that wait for one consumer, and the groups that the consumer is in."""
 
     def __init__(self, capacity: int | None, capacity_bytes: int) -> None:
         super().__init__()
+        # The most messages and the most bytes that may wait; None for no limit.
         self._capacity, self._capacity_bytes = capacity, capacity_bytes
+        # Bytes of the messages that wait now.
         self._waiting_bytes = 0
-        # The last turn of the event loop in which something came, and whether the inbox was full when it began.
+        # The last turn of the event loop in which a message arrived, and whether the inbox was full when it began.
         self._turn, self._was_full = -1, False
-        # How many wait for a message.
+        # How many calls of `receive` wait for a message.
         self.reader_count = 0
         # The keys of its groups in `LoopLayer.groups`.
         self.groups: set[str] = set()
 
     def is_full(self, turn: int) -> bool:
-        """Whether it takes no more: what comes in a turn is taken if there was room when the turn began."""
+        """Whether messages of this turn are dropped: they are accepted if there was room when the turn began."""
         if turn != self._turn:
             self._turn = turn
             too_many = self._capacity is not None and self.qsize() >= self._capacity
             self._was_full = too_many or self._waiting_bytes >= self._capacity_bytes
         return self._was_full
 
-    # For the parent's methods.
+    # Called by the methods of asyncio.Queue.
     def _put(self, item: Any) -> None:
         self._waiting_bytes += _size_bytes(item)
         super()._put(item)
@@ -57,26 +59,27 @@ class Inbox(asyncio.Queue[Any]):
 
 
 def _size_bytes(message: Any) -> int:
-    """Of a payload, or of the text of a publication."""
+    """The size of a payload, or of a publication's text."""
     return MESSAGE_OVERHEAD_BYTES + len(message if isinstance(message, bytes) else message.get("data", ""))
 
 
 class Sender:
     """
-    Publishes in the order of the calls: one round trip is under way at a time, and the next one takes all that waits.
+    Publishes messages in the order of the calls. One round trip runs at a time, and the next one sends all that wait.
 
-    Two calls at once on a pool of connections would overtake each other.
+    Without it, concurrent calls on a pool of connections could overtake each other.
 
     Guarantees:
-        However many wait, nobody waits for more than two round trips that Redis does not answer.
+        If Redis does not answer, no caller waits for more than two timeouts, however many callers wait.
     """
 
     def __init__(self, publisher: redis.asyncio.Redis) -> None:
         self._publisher = publisher
-        # Behind the round trip that is under way.
+        # Messages that wait for the end of the present round trip.
         self._waiting: deque[_Waiting] = deque()
+        # Whether a round trip is under way.
         self._is_busy = False
-        # Publishes what waits.
+        # Publishes the messages that wait; None if none do.
         self._task: asyncio.Task[None] | None = None
 
     async def publish(self, channel: str, message: bytes) -> None:
@@ -91,7 +94,7 @@ class Sender:
             self._waiting.append((channel, message, published))
             await published
             return
-        # Nobody is before it: without a task of its own.
+        # Nothing waits before it: publish directly, without a task.
         self._is_busy = True
         try:
             await self._publisher.publish(channel, message)
@@ -110,12 +113,12 @@ class Sender:
                 await self._publish_batch([self._waiting.popleft() for _ in range(count)])
         finally:
             self._is_busy, self._task = False, None
-            # Something is left only if this was cancelled.
+            # Messages are left only if this task was cancelled.
             while self._waiting:
                 self._waiting.popleft()[2].cancel()
 
     def _fail_waiting(self, error: Exception) -> None:
-        """Redis is silent: who came meanwhile has waited as well, and does not wait for batch after batch."""
+        """Redis timed out: fail all that wait as well, so that they do not wait for one timeout after another."""
         while self._waiting:
             published = self._waiting.popleft()[2]
             if not published.done():
@@ -138,7 +141,7 @@ class Sender:
                     # Its caller was cancelled.
                     continue
                 if index >= len(replies):
-                    # This was.
+                    # This task was cancelled.
                     published.cancel()
                 elif isinstance(replies[index], Exception):
                     published.set_exception(replies[index])

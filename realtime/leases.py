@@ -140,7 +140,7 @@ class Lease:
                     return False
                 self._redis_observer.worked(asked_at=asked_at)
         except REDIS_ERRORS as error:
-            # The end of the lease may be a millisecond away: that Redis has not answered by then is no outage.
+            # If the lease ended first, the wait may have been very short: that alone does not mean an outage.
             if not end_of_lease.expired():
                 self._redis_observer.failed(error, asked_at=asked_at)
         return loop.time() < self._held_until

@@ -105,7 +105,7 @@ class LiveTopic:
         """
         Bring the members to where the topic was when `history` was read.
 
-        Where it does not reach back to them, they are told what is lost, and get what it has.
+        If the history does not reach back to their position, they are told how much is lost, and get what it has.
         """
         position = Position(self.offset, self.epoch)
         if not self.epoch:
@@ -126,7 +126,7 @@ class LiveTopic:
         self, sink: Sink, *, since: Position | None, history: History | None, preface: bytes | None
     ) -> Membership:
         """
-        Let a newcomer in: write it its "subscribed" frame and what it missed, or as much of that as is kept.
+        Admit a new member: write its "subscribed" frame and the publications that it missed, as far as they are kept.
 
         Args:
             since, preface: As for `Hub.join`.
@@ -168,14 +168,14 @@ class LiveTopic:
         self._forget_recent()
 
     def _restart(self, position: Position, *, recovered: bool = False) -> None:
-        """The counter is another one: the members go on from `position` on it, and are told so."""
+        """The topic has a new epoch: the members continue from `position` in it, and are told so."""
         if not recovered:
             self._counters.unrecovered_count += len(self.audience)
         self._begin(position)
         self.audience.tell(protocol.subscribed(self.name, position, recovered=recovered))
 
     def _skip_to(self, position: Position) -> None:
-        """What lies between the members and `position` is lost: they go on from there, and are told so."""
+        """The publications up to `position` are lost: the members continue from there, and are told so."""
         offset, epoch = self.offset, self.epoch
         if epoch != position.epoch:
             self._restart(position)
@@ -196,9 +196,10 @@ class LiveTopic:
 
     def _missed(self, since: Position | None, history: History | None) -> tuple[Position, Sequence[bytes]]:
         """
-        From where on a newcomer that was at `since` hears the topic, and what brings it to the members, or further.
+        The position from which a new member continues, and the publications that bring it to the others or beyond them.
 
-        That is `since` where it misses nothing; else where what is kept begins, if it has not had that before.
+        The position is `since` if nothing after it is lost. Otherwise it is where the kept publications begin, or the
+        members' own position if `since` is ahead of all that is known.
         """
         here = Position(self.offset, self.epoch)
         if since is None or (history is None and since == here):
@@ -211,14 +212,14 @@ class LiveTopic:
         return since, kept[since.offset - start :]
 
     def _kept(self, history: History | None) -> tuple[int, Sequence[bytes]]:
-        """What is known of the newest publications: the offset after which they begin, and they up to the members."""
+        """The newest publications that are known, at least up to the members, and the offset after which they begin."""
         recent = self._recent or ()
         if history is not None and history.position.epoch == self.epoch:
             newer_count = self.offset - history.position.offset
             if newer_count <= 0:
                 return history.start.offset, history.frames
             if newer_count <= len(recent):
-                # From the end: an index into the middle of a deque costs as much as it is far from an end.
+                # Iterate from the end: indexing a deque costs time in proportion to the distance from its nearer end.
                 newer = list(itertools.islice(reversed(recent), newer_count))
                 return history.start.offset, [*history.frames, *reversed(newer)]
         return self.offset - len(recent), list(recent)

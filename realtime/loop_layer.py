@@ -29,7 +29,7 @@ __all__ = ["LoopLayer"]
 
 logger = logging.getLogger(__name__)
 
-# A channel or group that is not subscribed by then fails its consumer, which would wait for ever otherwise.
+# If Redis has not confirmed a subscription by then, the consumer's call fails. Otherwise it could wait for ever.
 SUBSCRIBE_TIMEOUT_SECONDS = 5.0
 
 
@@ -46,13 +46,14 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         self._now = asyncio.get_running_loop().time
         # What waits for each consumer, by channel.
         self.channels: dict[str, Inbox] = {}
-        # By the group's name with the prefix: the channels in it, and until when, by the event loop's clock.
+        # Name of a group, with the prefix → its channels → when each expires, by the event loop's clock.
         self.groups: dict[str, dict[str, float]] = {}
         # The parent's methods find the host of a name here too.
         self.shards = self._shards = [_Shard(number, self) for number in range(len(layer.hosts))]
         self.hub = Hub(self, crypter=layer.crypter)
-        # Counts the turns of the event loop in which messages came.
+        # Counts the turns of the event loop in which messages arrived.
         self._turn = 0
+        # Whether `_end_turn` is scheduled.
         self._turn_ends = False
 
     def shard(self, topic: str) -> "_Shard":
@@ -225,7 +226,7 @@ class _Shard:
         self._sender = Sender(self.publisher)
         self._reader = connections.async_reader(host)
         self._multiplexer: Multiplexer | None = None
-        # By name within Channels, for consumers.
+        # Subscriptions for consumers, by the name of the channel or group in Channels.
         self._attachments: dict[str, Attachment] = {}
 
     async def publish(self, channel: str, message: bytes) -> None:

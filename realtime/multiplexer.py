@@ -64,7 +64,7 @@ class Multiplexer:
         probe_channel: The Redis channel of the probes; its own, made of the name given here and a random part.
         probe_after_seconds: After so long a silence a probe is published to itself.
         probe_timeout_seconds: A probe that is not back after so long means a deaf connection, which is replaced.
-        backoff: The waits between attempts to connect, from the second on: the first follows a loss at once.
+        backoff: The waits between attempts to connect. The first attempt after a loss is made at once.
         on_lost: Called when the connection is lost, and
         on_back: when everything that was subscribed then is so again; both on the event loop.
 
@@ -198,8 +198,8 @@ class Multiplexer:
     # The connection: made, used, lost, made again ------------------------------------------------------------------
 
     async def _run(self) -> None:
-        # Being cancelled is not enough: before Python 3.13, a task group forgets a cancellation that comes while it
-        # ends its tasks because one has failed.
+        # Cancelling the task is not enough: before Python 3.13, a task group swallows a cancellation that arrives while
+        # it aborts its tasks because one has failed.
         while self._task is not None:
             try:
                 await self._use_connection(await self._connect())
@@ -211,7 +211,8 @@ class Multiplexer:
                 logger.exception("the Redis subscription failed in a way that is not foreseen, trying again")
             finally:
                 await self._drop_connection()
-            # What was lost comes back most often at once, and each wait makes a gap longer.
+            # The first attempt has no wait: a lost connection can mostly be made again at once, and waiting widens the
+            # gap.
             if self._failures and self._task is not None:
                 await asyncio.sleep(self._backoff.delay_seconds(self._failures - 1))
             self._failures += 1

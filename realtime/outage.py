@@ -33,9 +33,10 @@ class Outage:
         backoff: How long its users wait between tries.
 
     Guarantees:
-        An outage begins with the first failure that any observer reports. It is over when something works after that
-        and each observer that has failed has succeeded or left. It is two lines in the log, however many fail.
-        The first success in an outage wakes all observers that wait: nobody sleeps on while the resource is available.
+        An outage begins with the first failure that any observer reports. It ends with a success after which every
+        observer that has failed has succeeded or left. The log has one line for its beginning and one for its end,
+        however many fail; and one for each new refusal in between. The first success in an outage wakes all observers
+        that wait, so that nobody sleeps while the resource is available.
     """
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
@@ -49,7 +50,8 @@ class Outage:
         self._failing: dict[Observer, float] = {}
         # The last refusal that was logged in this outage.
         self._refusal = ""
-        # Set by the first success in this outage, and by no other: one command may work and another fail all the while.
+        # Whether a success in this outage has woken the observers. Only the first one does: for the whole of an outage,
+        # one command may work while another fails.
         self._is_woken = False
         self._wakeup = asyncio.Event()
 
@@ -72,7 +74,8 @@ class Outage:
 
     def _fail(self, observer: "Observer", error: BaseException, asked_at: float | None) -> None:
         is_refusal = isinstance(error, redis.ResponseError)
-        # A connection that breaks late says nothing new. A refusal does: other commands may work all the while.
+        # A request from before the last success tells nothing new if its connection breaks. A refusal does: a command
+        # may be refused while others work.
         if not is_refusal and observer not in self._failing and asked_at is not None and asked_at < self._worked_at:
             return
         now = time.monotonic()

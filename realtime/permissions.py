@@ -1,8 +1,8 @@
 """
-The permissions of topics, asked for again while somebody hears them.
+Checks the permissions for topics again while connections are subscribed to them.
 
-Owns the queue of users to ask about, how many are asked at a time, and what an answer means for who hears the topic.
-Does not own when a user is to be asked about (roster) nor the hooks (topics).
+Owns the queue of users to check, how many are checked at a time, and what the answer does to a subscription. Does not
+own when a user is to be checked (roster) nor the permission hooks (topics).
 """
 
 import asyncio
@@ -18,49 +18,49 @@ from realtime.foreign_text import LimitedLog
 __all__ = ["PermissionRecheck", "TopicHearer"]
 
 logger = logging.getLogger(__name__)
-# A permission hook that fails does so for each user, again and again.
+# Rate-limited: a hook that fails may fail for every user, again and again.
 _log = LimitedLog(logger)
 
 USERS_AT_A_TIME = 100
 
 
 class TopicHearer(Protocol):
-    """One open connection, as far as its topics go; `sessions.ClientSession`."""
+    """An open connection and its topics, as the recheck sees it; implemented by `sessions.ClientSession`."""
 
-    # As the account was when it was last looked up.
+    # The user, as last read from the database.
     user: Any
 
     def rechecked_topics(self) -> list[str]:
-        """The topics that it hears and that a user can lose."""
+        """The topics that it is subscribed to and for which the permission can be lost."""
 
     def revoke(self, topic: str, code: str, detail: str) -> None:
-        """Hear a topic no more, and tell the client why: `code` is one of an error. Nothing if it is not heard."""
+        """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
 
 
 class PermissionRecheck:
     """
-    Asks again about users that it is given, on one event loop, until `run` is cancelled.
+    Checks the permissions of the users that it is given, on one event loop, until `run` is cancelled.
 
     Args:
-        hearers_of: The connections that a user has now.
+        hearers_of: Gives the open connections of a user.
 
     Guarantees:
-        A user who is given is asked about once more after that, however often it is given meanwhile.
+        After each `add` of a user there is a check that begins later. Several calls of `add` may share one check.
     """
 
     def __init__(self, hearers_of: Callable[[Any], Iterable[TopicHearer]]) -> None:
         self._hearers_of = hearers_of
-        # By primary key, in the order in which they are asked about.
+        # Primary keys of the users to check, oldest first.
         self._waiting: dict[Any, None] = {}
         self._came = asyncio.Event()
 
     def add(self, user_id: Any) -> None:
-        """Ask about this user soon."""
+        """Check this user soon."""
         self._waiting[user_id] = None
         self._came.set()
 
     async def run(self) -> None:
-        """Ask about those who are given, until it is cancelled."""
+        """Check the users that `add` was given, until this is cancelled."""
         while True:
             await self._came.wait()
             self._came.clear()
@@ -74,7 +74,7 @@ class PermissionRecheck:
                     logger.exception("the permissions of %d users could not be asked for again", len(users))
 
     async def _ask(self, user_ids: Iterable[Any]) -> None:
-        # Once for all connections of a user.
+        # One question for all connections of a user that are subscribed to the topic.
         questions: dict[tuple[Any, str], tuple[topics.TopicMatch, Any]] = {}
         for user_id in user_ids:
             for hearer in self._hearers_of(user_id):
@@ -89,11 +89,11 @@ class PermissionRecheck:
     def _lost(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may not hear the topic any more"
         if isinstance(answer, (*AWAY, TimeoutError)):
-            # It says nothing of the user: the next round asks again.
+            # This tells nothing about the user: the subscription stays, and the next round asks again.
             logger.warning("whether user %s may still hear %s could not be asked", user_id, topic, exc_info=answer)
             return
         if isinstance(answer, Exception):
-            # What the hook asks about may be gone.
+            # For example, the row that the hook reads was deleted: the permission counts as lost.
             text = "whether user %s may still hear %s could not be decided"
             _log.exception("may_subscribe", answer, text, user_id, topic)
             code, detail = "failed", "it could not be decided whether this user may hear the topic"

@@ -106,19 +106,20 @@ def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
     """
     The ASGI event that accepts a connection.
 
-    It names the subprotocol if the client has asked for it: a browser that gets no answer to that hears nothing else.
+    It names the subprotocol if the client has offered it: otherwise a browser would fail the connection.
     """
-    # ASGI leaves it out where the client named none.
+    # ASGI servers may leave it out if the client offered none.
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
     return {"type": "websocket.accept", "subprotocol": subprotocol}
 
 
 def sees_only_close_codes(scope: Mapping[str, Any]) -> bool:
     """
-    Whether a client that is turned away must be accepted first, to be told why.
+    Whether a client that is refused must be accepted first, so that it learns why.
 
-    A browser tells its page the close code, but not the status of a handshake, and a page that does not know why it is
-    refused tries for ever. Browsers send an Origin. Who names the subprotocol knows its close codes.
+    A browser shows its page the close code, but not the HTTP status of a failed handshake. A page that does not know
+    why it was refused would try for ever. Browsers are recognised by their Origin header. A client that offers the
+    subprotocol knows its close codes.
     """
     if SUBPROTOCOL in (scope.get("subprotocols") or ()):
         return True
@@ -142,10 +143,12 @@ def decode(line: bytes | str) -> AnyFrame:
 
 def hello(user_id: object, topic: str) -> bytes:
     """
-    The first frame: who the server takes the client for, that user's own topic, and how often to ping.
+    The first frame: the user of the connection, the user's own topic, and how often to ping.
 
     Args:
-        user_id: The primary key. A number that a browser cannot hold, and what JSON has no type for, is told as text.
+        user_id: The primary key. It is sent as text if JavaScript cannot represent the number exactly, or if it is not
+            an integer.
+        topic: The user's own topic.
     """
     if not isinstance(user_id, int) or abs(user_id) > _NUMBER_LIMIT:
         user_id = str(user_id)
@@ -154,12 +157,12 @@ def hello(user_id: object, topic: str) -> bytes:
 
 def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: int | None = None) -> bytes:
     """
-    The client hears `topic`; publications after `position` follow.
+    The client is subscribed to `topic`; publications after `position` follow.
 
     Args:
-        recovered: Whether it has missed nothing since the position that it gave, or, if it was subscribed already,
-            since the last publication. If not, it reads the state anew.
-        lost_count: How many publications it has missed for good, where that is known.
+        recovered: Whether the client has missed nothing since the position that it gave, or, if it was subscribed
+            already, since its last publication. If it has, it must read the state anew.
+        lost_count: How many publications are lost for this client; None if that is not known.
     """
     body = {
         "type": "subscribed",
@@ -173,10 +176,11 @@ def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: i
 
 def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> bytes:
     """
-    The client hears `topic` no more.
+    The client is not subscribed to `topic` any more.
 
     Args:
-        code: Why, if the client has not asked for it: one of the codes of `error`.
+        code: Why the server ended the subscription, one of the codes of `error`; None if the client asked for it.
+        detail: The same for people.
     """
     body = {"type": "unsubscribed", "topic": topic}
     return _encode(body if code is None else {**body, "code": code, "detail": detail})

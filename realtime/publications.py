@@ -80,7 +80,7 @@ class History:
 
     @property
     def start(self) -> Position:
-        """After which publication the frames begin."""
+        """The position of the publication just before the first frame."""
         return Position(self.position.offset - len(self.frames), self.position.epoch)
 
     def since(self, position: Position) -> Sequence[bytes] | None:

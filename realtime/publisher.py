@@ -43,7 +43,7 @@ def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Pub
 
     Raises:
         TopicUnknown: No app declares it: a misspelt name would be heard by nobody.
-        PublicationRefused: The topic's family takes no such data; its text says why.
+        PublicationRefused: The topic's `check_data` refused the data; the error says why.
         PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or no JSON.
         Unavailable: Redis did not take it within two seconds; whether it was published is not known, and it is not
             tried again.

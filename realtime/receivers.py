@@ -1,11 +1,12 @@
 """
-What Django itself says when somebody's access ends: signals that become orders to all web processes.
+Receivers of Django's signals that turn the end of a user's access into orders to all web processes.
 
-Owns which signals are heard and what each means. Does not own the sending (access). What gives no signal, such as
-`queryset.update()` or a session that is deleted by itself, is found by the recheck (roster); a receiver for deleted
-sessions would make `clearsessions` load each of a million rows.
+Owns which signals are received and what each means. Does not own the sending (access). Changes without a signal, such
+as `queryset.update()` or the deletion of a session row, are found by the recheck (roster). There is no receiver for
+deleted sessions, because it would make `clearsessions` load every row.
 
-Nothing here raises or holds up the caller for longer than Redis's timeout: with Redis away, the recheck finds the same.
+Nothing here raises, or blocks the caller for longer than Redis's timeout. While Redis is unavailable, the recheck finds
+the same changes.
 """
 
 import logging
@@ -34,19 +35,19 @@ __all__ = ["connect_receivers"]
 
 logger = logging.getLogger(__name__)
 
-# A login saves this field alone.
+# A login saves the user with this field alone.
 _IRRELEVANT_FIELDS = frozenset({"last_login"})
 _redis_observer = Outage("Redis for the ends of connections").observer()
-# After Redis did not answer, nobody waits for it for so long: who saves a thousand users is not held up by each.
+# After a failure, nothing is sent for this long: a caller that saves a thousand users must not wait for each one.
 _PAUSE_SECONDS = 2.0
 _paused_until: weakref.WeakKeyDictionary[RedisChannelLayer, float] = weakref.WeakKeyDictionary()
 
 
 def connect_receivers() -> None:
-    """Hear the signals of the project's user model. Idempotent."""
+    """Connect to the signals of the project's user model. Idempotent."""
     user_model = get_user_model()
     user_logged_out.connect(_logged_out, dispatch_uid="realtime")
-    # Signals name the class that was saved: a proxy or a child has its own.
+    # The sender of a signal is the class that was saved, which may be a proxy or a child of the user model.
     for model in apps.get_models():
         if issubclass(model, user_model):
             post_save.connect(_user_saved, sender=model, dispatch_uid="realtime")
@@ -60,12 +61,13 @@ def connect_receivers() -> None:
 
 def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
-    # `alogout` knows the user only behind Django's middleware; the session still says who it was.
+    # `alogout` knows the user only with Django's middleware; but the session still has the user's key.
     user_id = session.get(SESSION_KEY) if user is None and session is not None else getattr(user, "pk", None)
     if user_id is None:
         return
     key = None if session is None or isinstance(session, CookieStore) else session.session_key
-    # A session that is its own cookie has another key each time: all of the user's have to show that theirs still is.
+    # The key of a cookie session changes each time, so it cannot be named: all of the user's connections have to
+    # authenticate again.
     digest = None if key is None else access.digest(key)
     _send_on_commit([Order(cause=Cause.SIGNED_OUT, user=str(user_id), session=digest)])
 
@@ -92,7 +94,7 @@ def _user_deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
 def _membership_changed(
     *, instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
 ) -> None:
-    """Users got or lost groups or permissions."""
+    """The groups or permissions of users were changed."""
     if not action.startswith("post_"):
         return
     user_ids = pk_set if reverse else {instance.pk}
@@ -103,19 +105,20 @@ def _membership_changed(
 
 
 def _everybody_changed(*, action: str, using: str, **kwargs: Any) -> None:
-    """A group got or lost permissions: whoever is in it."""
+    """The permissions of a group were changed, which may concern anybody."""
     if action.startswith("post_"):
         _send_on_commit([Order(cause=Cause.PERMISSIONS)], using)
 
 
 def _send_on_commit(orders: list[Order], using: str | None = None) -> None:
-    # What was rolled back has not happened; and whoever is told before the commit would find the old state.
+    # A change that is rolled back must send nothing, and before the commit other processes would still read the old
+    # state.
     transaction.on_commit(partial(_send, orders), using=using, robust=True)
 
 
 def _send(orders: list[Order]) -> None:
     layer = get_channel_layer()
-    # On another layer, nobody can be connected.
+    # With another channel layer there are no connections.
     if not isinstance(layer, RedisChannelLayer) or time.monotonic() < _paused_until.get(layer, 0.0):
         return
     try:

@@ -1,9 +1,9 @@
 """
-uvicorn's HTTP, with an end for every request: `uvicorn --http realtime.server:HttpProtocol …`.
+uvicorn's HTTP protocol with deadlines and size limits: `uvicorn --http realtime.server:HttpProtocol …`.
 
-Owns how long a client may take to send a request, how much of it there may be, and the answer to one that cannot become
-a WebSocket. uvicorn waits for ever for the rest of a request, and leaves a handshake unanswered that its WebSocket
-library does not read. Does not own what follows a handshake (server).
+Owns how long a client may take to send a request, how large its head may be, and the answer to a handshake that cannot
+become a WebSocket. Without this, uvicorn waits for ever for the rest of a request, and does not answer a handshake that
+its WebSocket library cannot parse. Does not own what follows a handshake (server).
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from realtime.closing import hang_up
 
 __all__ = ["HttpProtocol"]
 
-# A request whose head is not there by then is ended.
+# A request whose head has not arrived completely by then is refused.
 HEAD_SECONDS: Final = 10.0
-# The head of a request, all lines together; longer, and it is refused.
+# The largest head of a request, all lines together.
 HEAD_LIMIT_BYTES: Final = 65_536
-# Of a handshake: its headers, and the path with the query.
+# The most headers of a handshake, and the longest path with its query.
 HEADERS_LIMIT: Final = 128
 PATH_LIMIT_BYTES: Final = 8_192
-# A body has so long, and a second more for as many bytes as have come.
+# The time for a body is this long, and one second longer for each BODY_BYTES_PER_SECOND that have arrived.
 BODY_SECONDS: Final = 20.0
 BODY_BYTES_PER_SECOND: Final = 500
 
@@ -36,16 +36,18 @@ _HEAD_TOO_LONG: Final = (431, f"The head of a request is at most {HEAD_LIMIT_BYT
 class HttpProtocol(HttpToolsProtocol):
     """The requests of one connection, until one of them is the handshake of a WebSocket."""
 
-    # Ends the connection if the head that is being read is not whole by then.
+    # Ends the connection if the head that is being read is not complete by then; None while no head is read.
     _deadline: asyncio.TimerHandle | None = None
+    # Bytes of that head so far.
     _head_bytes = 0
-    # Looks whether the body that is being read goes on; when it began, and how much of it has come.
+    # Checks that the body that is being read makes progress; None while there is nothing to check.
     _body_timer: asyncio.TimerHandle | None = None
+    # When that body began, by the event loop's clock, and how many of its bytes have arrived.
     _body_since = 0.0
     _body_bytes = 0
-    # What is wrong with the head that was read: status and words.
+    # HTTP status and text for the head that was read, if it is refused.
     _problem: tuple[int, str] | None = None
-    # Nothing more is read.
+    # Whether the connection is being ended: what arrives is ignored.
     _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -102,7 +104,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _become_websocket(self, early: bytes) -> None:
         if not hasattr(self.ws_protocol_class, "take_request"):
-            # Another WebSocket protocol than ours, which reads the request once more.
+            # A WebSocket protocol that is not ours: it parses the request again.
             self.handle_websocket_upgrade()
             return
         self.connections.discard(self)
@@ -156,7 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         now = self.loop.time()
         if self.flow.read_paused:
-            # The application does not read: the time is not the client's.
+            # The application is not reading, so the client cannot send: begin to count anew.
             self._body_since, self._body_bytes = now, 0
         ends_at = self._body_since + BODY_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
         if now < ends_at:
@@ -180,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
     # Refusals ---------------------------------------------------------------------------------------------------------
 
     def _refuse(self, status: int, problem: str) -> None:
-        """Answer in the application's place, if nothing was answered yet, and end the connection."""
+        """Answer instead of the application, unless it has begun to answer, and end the connection."""
         self._is_refused = True
         self._head_read()
         self._stop_body_timer()
@@ -194,14 +196,14 @@ class HttpProtocol(HttpToolsProtocol):
             lines = b"".join(b"%b: %b\r\n" % line for line in head)
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         if self.cycle is not None and not self.cycle.response_complete:
-            # The application learns that there is nobody any more.
+            # Tell the application that the client has gone.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         hang_up(self.transport)
 
 
 def _text_of(value: bytes) -> str:
-    """A header's value as websockets has it, and uvicorn expects it of the release that is installed."""
+    """A header's value, decoded as the installed release of websockets does it."""
     if int(websockets_version.partition(".")[0]) >= 17:
         return value.decode("latin-1")
     return value.decode("ascii", "surrogateescape")

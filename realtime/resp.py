@@ -24,7 +24,7 @@ class ReplyStream(asyncio.Protocol):
     One Redis connection of which every reply is handed to a callback; commands are written without waiting.
 
     Args:
-        on_reply: Gets each reply, in order: a list, as everything is that concerns subscriptions.
+        on_reply: Gets each reply, in order. Replies about subscriptions are always lists.
         on_drained: Called after the last reply of each read: everything the socket held has been handed on.
 
     Guarantees:

@@ -1,11 +1,12 @@
 """
-The connections that are open on one event loop, by user: ended when what let them in has ended.
+The open connections of one event loop, by user. A connection is ended when its session or account is no longer valid.
 
-Owns who is here, what the orders of `access` do to them, and the recheck: in rounds, batch after batch, it looks up
-anew what gives no signal, such as a session that expires or a row changed by SQL. Does not own what a session is worth
-(authentication), the permission of a topic (topics) nor the sockets (sessions).
+Owns the list of connections, the effect of the orders of `access` on them, and the recheck. The recheck runs in rounds
+and looks up connections in batches. It finds changes that send no signal, such as a session that expires or a row that
+is changed by SQL. Does not own looking up sessions (authentication), permissions for topics (topics) nor the sockets
+(sessions).
 
-What cannot be looked up, because the database is away, is kept and asked again in the next round.
+If the database is unavailable, connections are kept and checked again in the next round.
 """
 
 import asyncio
@@ -31,18 +32,19 @@ __all__ = ["Resident", "Roster"]
 
 logger = logging.getLogger(__name__)
 
-# Connections looked up together, by two queries with Django's own session and auth backends.
+# Users, or urgent connections, that are looked up together: by two queries with Django's own session and auth backends.
 BATCH_SIZE = 100
-# Parts of a round. Each user belongs to one, so that a round lies between two looks, whoever comes and goes.
+# Slots of a round. Each user belongs to one, so that two checks of a user are one round apart, whoever comes and goes.
 SLOT_COUNT = 15
-# What is to be looked at now waits this long for more of its kind.
+# Urgent checks wait this long, so that several go together.
 GATHER_SECONDS = 0.1
-# An order is remembered for so long: it may be about a session that is just being looked up for a new connection.
+# How long an order is remembered: it may concern a session that is being looked up for a new connection at the time.
 ORDER_SECONDS = 15.0
+# The most orders that are remembered; the oldest are forgotten first.
 ORDERS_LIMIT = 10_000
-# A client whose session may have a successor comes back when its browser has had time to hear of it.
+# When a client comes back whose session may have been replaced: its browser needs time to receive the new cookie.
 RENEWAL_SECONDS = (1.0, 3.0)
-# One that is only too old comes back at once; ages are spread already.
+# When a client comes back whose connection was only too old. The ends of connections are spread out already.
 RETURN_SECONDS = (0.0, 1.0)
 
 _decode = msgspec.json.Decoder(Order).decode
@@ -50,11 +52,11 @@ _database_observer = Outage("the database for the recheck of connections").obser
 
 
 class Resident(TopicHearer, Protocol):
-    """One open connection; `sessions.ClientSession`."""
+    """An open connection, as the roster sees it; implemented by `sessions.ClientSession`."""
 
-    # The key of the session that let it in; None where it was something else.
+    # The key of the session that authenticated it; None if something else did.
     session_key: str | None
-    # When it is too old, by the event loop's clock.
+    # When it reaches its longest life, by the event loop's clock.
     ends_at: float
 
     @property
@@ -62,40 +64,42 @@ class Resident(TopicHearer, Protocol):
         """Whether it has ended."""
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close it from this side. Idempotent."""
+        """Close it from the server's side. Idempotent."""
 
     def refresh(self, user: Any) -> None:
-        """Take the account as it is now; what its permissions were does not count any more."""
+        """Replace the user by the one that was just read, and forget the permissions that were cached."""
 
 
 class Roster:
     """
-    Who is connected on one event loop.
+    The open connections of one event loop.
 
     Args:
-        layer: Brings the orders.
+        layer: The channel layer that brings the orders.
         recheck_seconds: The length of a round.
 
     Guarantees:
-        Each connection is looked at once in a round, the first time within one; and before all others, if an order
-        about its user came while it was being let in, or may have been missed.
+        Each connection is checked once in a round, for the first time within one round. It is checked before all others
+        if an order about its user arrived while it was being opened, or may have been missed.
     """
 
     def __init__(self, layer: RedisChannelLayer, *, recheck_seconds: float) -> None:
         self.hub: Hub = layer.hub
         self._layer, self._recheck_seconds = layer, recheck_seconds
         self._now = asyncio.get_running_loop().time
-        # The connections by the user's primary key, in slots by its hash; no user is without one.
+        # Slot → primary key of a user → open connections, at least one. The hash of the key decides the slot.
         self._slots: list[dict[Any, tuple[Resident, ...]]] = [{} for _ in range(SLOT_COUNT)]
-        # Hears the orders; None while nobody is connected.
+        # The subscription to the orders; None while nobody is connected.
         self._attachment: Attachment | None = None
-        # Users of whom an order has come lately, oldest first, and when.
+        # Primary key of a user → when the last order about the user arrived; oldest first.
         self._ordered_at: dict[Any, float] = {}
-        # To be looked up before all others.
+        # Connections to check before all others.
         self._urgent: dict[Resident, None] = {}
+        # Set while `_urgent` has something.
         self._urgent_came = asyncio.Event()
-        # Apart from the rest, which a slow permission must not hold up.
+        # A task of its own, so that a slow permission hook does not hold up the other checks.
         self._permissions = PermissionRecheck(self._of_user)
+        # The recheck and the permissions; empty while nobody is connected.
         self._tasks: list[asyncio.Task[None]] = []
 
     def count_of(self, user_id: Any) -> int:
@@ -103,17 +107,17 @@ class Roster:
         return len(self._of_user(user_id))
 
     def add(self, resident: Resident) -> None:
-        """A connection was let in. `listening` has to be awaited before it is told anything."""
+        """Add a connection. Await `listening` before anything is sent to it."""
         user_id = resident.user.pk
         self._slot(user_id)[user_id] = (*self._of_user(user_id), resident)
         if not self._tasks:
             self._start()
         is_deaf = self._attachment is None or not self._attachment.is_live
         if is_deaf or self._now() - self._ordered_at.get(user_id, float("-inf")) < ORDER_SECONDS:
-            self._hurry([resident])
+            self._check_soon([resident])
 
     def remove(self, resident: Resident) -> None:
-        """It has ended. Idempotent."""
+        """Remove a connection that has ended. Idempotent."""
         user_id = resident.user.pk
         left = tuple(each for each in self._of_user(user_id) if each is not resident)
         if left:
@@ -124,7 +128,7 @@ class Roster:
             self._stop()
 
     async def listening(self) -> None:
-        """Wait until orders come; raises SubscriptionClosed when the channel layer is flushed meanwhile."""
+        """Wait until orders can be received; raises SubscriptionClosed if the channel layer is flushed meanwhile."""
         if self._attachment is not None:
             await self._attachment.ready()
 
@@ -156,8 +160,8 @@ class Roster:
     # Orders -----------------------------------------------------------------------------------------------------------
 
     def _missed_orders(self) -> None:
-        """Redis was lost and is back: whatever was ordered meanwhile, everybody is looked at."""
-        self._hurry(self._residents())
+        """Orders may have been lost while Redis was unavailable: check all connections."""
+        self._check_soon(self._residents())
 
     def _take(self, payloads: list[bytes]) -> None:
         for payload in payloads:
@@ -165,7 +169,7 @@ class Roster:
                 order = _decode(self._layer.opened(payload))
                 user_id = None if order.user is None else get_user_model()._meta.pk.to_python(order.user)
             except Exception as error:
-                # Of another version or key, or not of this project; one line, without what it says.
+                # It may come from another release, another key or another program: its content is not logged.
                 logger.warning("an order about connections cannot be read: %s", type(error).__name__)
                 continue
             self._obey(order, user_id)
@@ -173,7 +177,7 @@ class Roster:
     def _obey(self, order: Order, user_id: Any) -> None:
         if user_id is None:
             if order.cause is Cause.PERMISSIONS:
-                self._hurry(each for each in self._residents() if each.rechecked_topics())
+                self._check_soon(each for each in self._residents() if each.rechecked_topics())
             return
         self._remember(user_id)
         for resident in self._of_user(user_id):
@@ -194,9 +198,9 @@ class Roster:
                 if not _has_hash(resident.user, among=order.valid):
                     resident.end(CloseCode.PASSWORD_CHANGED, _retry_after(RENEWAL_SECONDS))
                 elif resident.rechecked_topics():
-                    self._hurry([resident])
+                    self._check_soon([resident])
             case Cause.PERMISSIONS:
-                self._hurry([resident])
+                self._check_soon([resident])
 
     def _remember(self, user_id: Any) -> None:
         self._ordered_at.pop(user_id, None)
@@ -205,7 +209,7 @@ class Roster:
             if len(self._ordered_at) > ORDERS_LIMIT or self._now() - ordered_at > ORDER_SECONDS:
                 del self._ordered_at[old]
 
-    def _hurry(self, residents: Iterable[Resident]) -> None:
+    def _check_soon(self, residents: Iterable[Resident]) -> None:
         self._urgent.update(dict.fromkeys(residents))
         if self._urgent:
             self._urgent_came.set()
@@ -214,18 +218,19 @@ class Roster:
 
     async def _run(self) -> None:
         due_at = self._now()
-        # Ended by its own hand, it is cancelled only where it waits.
+        # `_stop` may be called from within this task, when the last connection is ended. The cancellation takes effect
+        # only at the next await, so the loop has a condition too.
         while any(self._slots):
             for slot in self._slots:
                 batches = list(itertools.batched(slot, BATCH_SIZE)) or [()]
                 for batch in batches:
-                    # What was late before does not make it hurry.
+                    # A batch that was late does not shorten the waits after it.
                     due_at = max(due_at + self._recheck_seconds / SLOT_COUNT / len(batches), self._now())
                     await self._wait_until(due_at)
                     await self._look_up([each for user_id in batch for each in self._of_user(user_id)])
 
     async def _wait_until(self, due_at: float) -> None:
-        """Wait for the next batch, and look meanwhile at those who cannot wait."""
+        """Wait until the next batch is due, and check urgent connections meanwhile."""
         while True:
             try:
                 async with asyncio.timeout_at(due_at):
@@ -253,7 +258,7 @@ class Roster:
         except authentication.AWAY as error:
             _database_observer.failed(error)
         except Exception:
-            # Nobody is thrown out by a failure of ours; the next round asks again.
+            # A failure on our side ends no connection; the next round checks again.
             logger.exception("%d connections could not be looked at", len(residents))
         else:
             _database_observer.worked()
@@ -261,7 +266,7 @@ class Roster:
     async def _judge(
         self, residents: Sequence[Resident], look_up: Callable[[list[Any]], Awaitable[list[Any]]], claims: list[Any]
     ) -> None:
-        """End those whose claim gives no user any more; one that could not be looked up gives None, and stays."""
+        """End connections whose user is gone or inactive. One for which the look-up gave None is kept."""
         if not residents:
             return
         for resident, user in zip(residents, await look_up(claims), strict=True):
@@ -278,7 +283,7 @@ class Roster:
 
 
 def _has_hash(user: Any, *, among: Iterable[str]) -> bool:
-    """Whether what the user's sessions are verified by is among these digests."""
+    """Whether the digest of the user's session auth hash is among these."""
     hash_of = getattr(user, "get_session_auth_hash", None)
     return hash_of is None or not access.digests(hash_of()).isdisjoint(among)
 

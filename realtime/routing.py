@@ -38,11 +38,11 @@ def websocket_application(urlpatterns: Iterable[URLPattern] = websocket_urlpatte
 
 class _UnderScriptName:
     """
-    ASGI middleware: patterns match what follows the path that the site is under, as Django's do.
+    ASGI middleware that removes the site's root path before URL patterns are matched, as Django does.
 
-    That path is FORCE_SCRIPT_NAME or the server's root path. Servers differ where a proxy has taken it off already
-    (uvicorn puts it back, Daphne does not): a path that does not begin with it is taken as it is.
-    URLRouter itself raises for such a path, and does not know FORCE_SCRIPT_NAME.
+    The root path is FORCE_SCRIPT_NAME or the server's root path. A proxy may have removed it already: uvicorn puts it
+    back, Daphne does not. So a path that does not begin with it is matched as it is. URLRouter alone raises for such a
+    path, and does not know FORCE_SCRIPT_NAME.
     """
 
     def __init__(self, application: Any) -> None:

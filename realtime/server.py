@@ -3,10 +3,10 @@ The fast way from the hub to a socket, on uvicorn: `uvicorn --ws realtime.server
 
 Owns the handshake: uvicorn's sans-I/O protocol answers it, and when the application has accepted, the connection can be
 detached: from then on it is a `sockets.Socket`, and all that served the handshake is forgotten. An application that
-does not detach is served as by uvicorn itself, until it closes: what follows a close is a Socket's, too. Ours runs on
-every other ASGI server as well (sinks.AsgiSink).
+does not detach is served as by uvicorn itself until it closes; a Socket then ends the connection. Our own application
+runs on every other ASGI server as well (sinks.AsgiSink).
 
-Requests themselves are `realtime.requests.HttpProtocol`'s, which is offered here too.
+Does not own HTTP requests: `HttpProtocol` is exported here, and lives in `realtime.requests`.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ __all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol", "statistics"]
 
 # What the application finds in scope["extensions"]: an object with `detach`.
 EXTENSION: Final = "signalbox.frames"
-# A handshake that the application has not answered by then is ended.
+# A connection whose handshake the application has not answered by then is aborted.
 HANDSHAKE_SECONDS: Final = 10.0
-# What a client may send before its handshake is answered.
+# The most that a client may send before its handshake is answered.
 EARLY_LIMIT_BYTES: Final = 65_536
 DEFAULT_GRACE_SECONDS: Final = 10.0
 
@@ -50,7 +50,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._server_state = server_state
         # What has become of the connection, once it is detached.
         self._socket: Socket | None = None
-        # What the client has sent before it was answered.
+        # What the client has sent before its handshake was answered.
         self._early = b""
         # Ends a handshake that is not answered; None once it is.
         self._deadline: asyncio.TimerHandle | None = None
@@ -71,7 +71,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         return self._become_socket(min(limit_bytes, self.config.ws_max_size))
 
     def take_request(self, request: Request, early: bytes) -> None:
-        """Begin with a request that was read already, and with what the client has sent behind it."""
+        """Begin with a handshake that was parsed already, and with the bytes that the client sent after it."""
         self._early = early
         self.handle_connect(request)
 
@@ -115,7 +115,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().start_keepalive()
         self.read_paused = True
         self.transport.pause_reading()
-        # It has read no request where one was taken: from here on, it reads frames.
+        # After `take_request`, the parser still waits for a request: begin anew, now for frames.
         self.conn.parser = self.conn.parse()
         next(self.conn.parser)
 
@@ -130,7 +130,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         return await super().receive()
 
     async def send(self, message: Any) -> None:
-        """… works for nobody who was closed: what the client sends after that is a Socket's to pass over."""
+        """… hands a connection that the application closes to a Socket, which ignores what the client still sends."""
         is_last = message["type"] == "websocket.close" and self.handshake_complete and not self.close_sent
         if not is_last or self.disconnected or self.transport.is_closing():
             await super().send(message)
@@ -138,14 +138,14 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         code, reason = message.get("code") or 1000, message.get("reason") or ""
         self.close_sent = self.disconnected = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        # Whoever waits to send something goes on, and learns of it.
+        # Wakes tasks that wait to send, so that they notice the close.
         self.writable.set()
         socket = self._become_socket(self.config.ws_max_size)
         socket.close(code, reason)
         socket.start(None)
 
     def data_received(self, data: bytes) -> None:
-        """… keeps what comes before the handshake is answered, and answers requests that it cannot read."""
+        """… keeps what arrives before the handshake is answered, and answers requests that it cannot parse."""
         if self.handshake_initiated and not self.handshake_complete:
             self._early += data
             if len(self._early) > EARLY_LIMIT_BYTES:
@@ -154,7 +154,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and not self.close_sent and self.conn.handshake_exc is not None:
             self.close_sent = True
-            # The library has an answer for what is too long, and none for the rest.
+            # The library answers requests that are too long, but no others.
             answer = b"".join(self.conn.data_to_send())
             self.transport.write(answer or self.conn.reject(400, "This is no handshake of a WebSocket.\n").serialize())
             hang_up(self.transport)

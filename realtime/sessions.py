@@ -30,7 +30,7 @@ from realtime.tokens import TokenBucket
 __all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "count_closed", "statistics"]
 
 logger = logging.getLogger(__name__)
-# Of functions of the project's that any client can have called.
+# For the project's functions that any client can cause to be called.
 _log = LimitedLog(logger)
 
 # Joining a topic that takes longer than this is taken for a lost Redis.
@@ -39,7 +39,7 @@ JOIN_TIMEOUT_SECONDS = 5.0
 # misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
 RUBBISH_LIMIT = 16
 RUBBISH_PER_SECOND = 0.1
-# The part of its longest life by which that of a connection may be shorter.
+# The largest part of a connection's longest life that is taken off at random.
 AGE_SPREAD = 0.25
 # Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
@@ -57,9 +57,9 @@ class SessionStatistics:
     opened_count: int
     # Objects that were answered by an error, by its code.
     refused_counts: Mapping[str, int]
-    # Connections that were closed from this side, or not let in, by close code.
+    # Connections that the server closed or refused, by close code.
     closed_counts: Mapping[int, int]
-    # Topics that a connection was taken off because its user may not hear them any more.
+    # Subscriptions that were ended because the user had lost the permission.
     revoked_count: int
 
 
@@ -85,7 +85,7 @@ def statistics() -> SessionStatistics:
 
 
 def count_closed(code: int) -> None:
-    """A connection was closed from this side, or not let in."""
+    """Count a connection that the server closed or refused."""
     _counters.closed[code] += 1
 
 
@@ -94,10 +94,11 @@ class ClientSession:
     A connection of a signed-in user; the `Receiver` of its socket.
 
     Args:
-        roster: Who is connected; it ends this one when what let it in has ended.
-        user: Whose it is.
-        session_key: Of the session that let it in; None where it was something else.
-        on_read: Called as (user id, notification ids), in a thread, when the client says what was read.
+        roster: All open connections; it ends this one when its session or account is no longer valid.
+        user: The user of the connection.
+        session_key: The key of the session that authenticated the user; None if something else did.
+        on_read: Awaited as on_read(user id, notification ids) when the client reports what was read; None if the
+            project has no such function.
     """
 
     __slots__ = (
@@ -128,9 +129,10 @@ class ClientSession:
         on_read: Callable[[Any, list[int]], Coroutine[Any, Any, Any]] | None,
     ) -> None:
         self._roster, self._limits, self._on_read = roster, limits, on_read
-        # As the account was when it was last looked up.
+        # The user, as last read from the database, and the key of the session that authenticated it.
         self.user, self.session_key = user, session_key
-        # By the event loop's clock. By chance, so that what came together does not go together.
+        # When the connection ends, by the event loop's clock. At random, so that connections that were opened together
+        # do not end together.
         age_seconds = limits.connection_age_seconds * random.uniform(1 - AGE_SPREAD, 1)  # noqa: S311 - spreads load
         self.ends_at = asyncio.get_running_loop().time() + age_seconds
         self._sink: Sink
@@ -186,7 +188,7 @@ class ClientSession:
     def take_text(self, text: str) -> None:
         """A frame came from the client. Answers are written in the order of the questions; never waits."""
         if self._is_over:
-            # What a server of another make has read before it learned of the end.
+            # Other servers may hand on what they had read before the connection was closed.
             return
         size_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
         if size_bytes > protocol.FRAME_LIMIT_BYTES:
@@ -225,22 +227,22 @@ class ClientSession:
         return self._is_over
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """What let it in has ended: close it from this side. Idempotent."""
+        """Close it, because its session or account is no longer valid, or staff asked for it. Idempotent."""
         self._end(code, reason)
 
     def refresh(self, user: Any) -> None:
-        """Take the account as it is now; what it was permitted to hear is asked anew."""
+        """Replace the user by the one that was just read, and forget the cached permissions."""
         self.user, self._permitted = user, None
 
     def rechecked_topics(self) -> list[str]:
-        """The topics that it hears and that a user can lose."""
-        # Most connections hear their user's own, and no other.
+        """The topics that it is subscribed to and for which the permission can be lost."""
+        # Most connections are subscribed to their user's own topic alone.
         if self.memberships.keys() == {topics.user_topic(self.user.pk)}:
             return []
         return [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
 
     def revoke(self, topic: str, code: str, detail: str) -> None:
-        """Hear a topic no more, and tell the client why: `code` is one of an error. Nothing if it is not heard."""
+        """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
         if self._forget(topic):
             _counters.revoked_count += 1
             self._write(protocol.unsubscribed(topic, code=code, detail=detail))
@@ -280,7 +282,7 @@ class ClientSession:
     async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
         try:
             async with asyncio.timeout(JOIN_TIMEOUT_SECONDS):
-                # Orders to end it come before anything else does.
+                # The connection must be able to receive orders before it receives anything else.
                 await self._roster.listening()
                 self.memberships[topic] = await self._roster.hub.join(topic, self._sink, since=since, preface=preface)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:
@@ -362,7 +364,7 @@ class ClientSession:
                 self._start_worker(partial(self._answer, frame))
 
     def _forget(self, topic: str) -> bool:
-        """Hear a topic no more. Returns whether it was heard."""
+        """Unsubscribe from a topic. Returns whether it was subscribed."""
         if self.acked is not None:
             self.acked.pop(topic, None)
         membership = self.memberships.pop(topic, None)

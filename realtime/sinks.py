@@ -22,8 +22,8 @@ __all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of",
 
 logger = logging.getLogger(__name__)
 
-# No frame of several objects is larger than this: clients have limits of their own, and Daphne has one for what it
-# sends (docs/how-to/run-in-production.md). Only a single publication of the largest size makes a larger frame.
+# The largest frame that holds several objects. Clients limit what they receive, and Daphne limits what it sends
+# (docs/how-to/run-in-production.md). Only a single large publication makes a larger frame.
 FRAME_BYTES = 65_536
 
 
@@ -174,7 +174,6 @@ class AsgiSink(Sink):
     """
 
     __slots__ = (
-        "_farewell",
         "_held",
         "_held_bytes",
         "_is_closed",
@@ -182,6 +181,7 @@ class AsgiSink(Sink):
         "_limit_bytes",
         "_loop",
         "_on_overflow",
+        "_pending_close",
         "_send",
         "_task",
     )
@@ -199,8 +199,8 @@ class AsgiSink(Sink):
         # Frames behind the one that waits to be sent, and their bytes; made when first needed.
         self._held: deque[Frame] | None = None
         self._held_bytes = 0
-        # Code and reason: the close that is sent when the frame that waits has been.
-        self._farewell: tuple[int, str] | None = None
+        # Code and reason of the close that is sent after the frame that is being sent; None if there is none.
+        self._pending_close: tuple[int, str] | None = None
         # The send that waits, and then sends what is held.
         self._task: asyncio.Task[None] | None = None
 
@@ -228,7 +228,7 @@ class AsgiSink(Sink):
             return
         self._is_closed = True
         self._drop_held()
-        self._farewell = (int(code), reason)
+        self._pending_close = (int(code), reason)
         if self._task is None:
             self._start(None)
 
@@ -247,8 +247,8 @@ class AsgiSink(Sink):
             while frame is not None:
                 await self._send(frame.event)
                 frame = self._next()
-            if self._farewell is not None:
-                code, reason = self._farewell
+            if self._pending_close is not None:
+                code, reason = self._pending_close
                 await send_close(self._send, code=code, reason=reason)
         except OSError:
             # The client has gone (ASGI 2.4); the consumer learns of it from receive().
@@ -286,7 +286,7 @@ class AsgiSink(Sink):
         self._drop_held()
 
     async def _close_deaf(self) -> bool:
-        """Close a connection that may still be there: its client would hear nothing more, and believe in it."""
+        """Close a connection that may still be open: its client would get nothing more and not notice."""
         try:
             await send_close(self._send, code=CloseCode.SLOW, reason="sending failed")
         except Exception:

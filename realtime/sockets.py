@@ -30,13 +30,13 @@ ABORT_FRACTION: Final = 0.25
 FULL_SPREAD_COUNT: Final = 100
 # Pings, pongs and fragments between two pings of ours; messages are counted by who receives them.
 CONTROL_FRAMES_LIMIT: Final = 5_000
-# What may come after our close and before the client's answer to it, because it was on its way then: so many frames of
-# at most 4 KiB; longer ones count for several. More, and nothing is read any more.
+# How many frames may arrive between our close frame and the client's, because they were on their way. A frame of more
+# than 4 KiB counts as several. After this many, nothing more is read.
 LATE_LIMIT: Final = 256
 _LATE_BYTES: Final = 4_096
 
 _PING: Final = b"\x89\x00"
-# Cut: closed from here, and what comes is no longer read.
+# _CUT: our close frame was sent, nothing more is read, and the connection is aborted soon.
 _OPEN, _CLOSING, _CUT, _CLOSED = range(4)
 
 
@@ -108,11 +108,11 @@ class Socket(asyncio.Protocol):
     Args:
         transport: Its reading is paused; `start` lets it go on.
         limit_bytes: The largest message that the client may send.
-        early: What it has sent already.
+        early: What the client has sent already.
 
     Guarantees:
         `Receiver.close` is called when the connection ends, however it ends. The connection ends within seconds of
-        `close`, whatever the client does, and what it sends until then is not worked on.
+        `close`, whatever the client does. What the client sends after `close` is ignored.
     """
 
     __slots__ = (
@@ -138,7 +138,7 @@ class Socket(asyncio.Protocol):
         self._state = _OPEN
         # Whether a ping was sent and nothing has come since.
         self._is_asked = False
-        # As CONTROL_FRAMES_LIMIT has it; after our close, as LATE_LIMIT has it.
+        # Counts towards CONTROL_FRAMES_LIMIT; after our close, towards LATE_LIMIT.
         self._control_count = 0
         # In whose turn of the keepalive it is.
         self._turn: Turn | None = None
@@ -153,7 +153,7 @@ class Socket(asyncio.Protocol):
         return self._receiver is not None or self._state != _OPEN
 
     def start(self, receiver: Receiver | None) -> None:
-        """Hand what comes to `receiver` from now on; None for a connection that was closed."""
+        """Hand what arrives to `receiver` from now on; None for a connection that was closed already."""
         if self._state == _OPEN:
             self._receiver = receiver
             if self._home.keepalive is not None:
@@ -164,7 +164,7 @@ class Socket(asyncio.Protocol):
         if early and self._state != _CLOSED:
             self.data_received(early)
         if self._state in (_OPEN, _CLOSING):
-            # Closed already, it still reads the client's answer.
+            # Also after our close: the client's close frame is still to be read.
             self._transport.resume_reading()
 
     # FrameWriter ------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class Socket(asyncio.Protocol):
         self._home.open_count -= 1
 
     def _pass_over(self, data: bytes) -> None:
-        """Something came after our close."""
+        """Ignore what arrived after our close, and stop reading when it is too much."""
         self._control_count += 1 + len(data) // _LATE_BYTES
         if self._control_count > LATE_LIMIT:
             self._hang_up()
@@ -298,7 +298,7 @@ class Socket(asyncio.Protocol):
             return
         self._home.refused_count += 1
         self._end(code, reason)
-        # Nothing can be made of what follows: it is passed over unread, and not for long.
+        # What follows cannot be parsed: it is ignored, and only for a short time.
         self._reader = None
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()

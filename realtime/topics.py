@@ -34,19 +34,22 @@ __all__ = [
     "user_topic",
 ]
 
-# A permission that is not decided by then is refused for now.
+# A permission that is not decided by then counts as not decided.
 PERMISSION_TIMEOUT_SECONDS = 10.0
-# Hooks that are asked at a time, or by one thread in turn; and threads that do so at a time.
+# How many async hooks run at a time, and how many sync hooks one thread runs in turn.
 PERMISSIONS_AT_A_TIME = 16
+# How many threads run sync hooks at a time.
 PERMISSION_THREADS = 4
 
 
 # A topic is a channel-layer group, and Channels takes no other names.
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,99}")
-# What is left of it for a user's key, and a key that stands in it as it is.
+# The characters that are left for a user's key after "user.".
 _KEY_CHARACTERS = 94
+# A key that can be part of a topic unchanged.
 _PLAIN_KEY = re.compile(rf"(?!\.)[A-Za-z0-9_.\-]{{1,{_KEY_CHARACTERS}}}")
-# Bytes of other keys that are escaped: what a topic may not contain, a dot at the beginning, and what escapes.
+# The bytes of other keys that are escaped: those that a topic may not contain, a dot at the beginning, and "_", which
+# begins an escape.
 _ESCAPED = re.compile(rb"[^A-Za-z0-9.\-]|\A\.")
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
@@ -84,10 +87,10 @@ class Topic:
     Attributes:
         pattern: A name with Django's path converters, e.g. "vehicles.<slug:feed>".
         history: What Redis keeps for clients that come back; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
-        is_rechecked: Whether `may_subscribe` is asked again while somebody hears the topic. False saves the calls where
-            no user can lose the permission.
-        check_data: A static method, called with the JSON of what is to be published, as bytes. What it refuses by a
-            ValueError is not published; its text says what is wrong.
+        is_rechecked: Whether `may_subscribe` is called again while a connection is subscribed. False saves these calls
+            if no user can lose the permission.
+        check_data: A static method that is called with the JSON of each publication, as bytes, before it is published.
+            To refuse it, raise a ValueError whose text says what is wrong.
     """
 
     pattern: ClassVar[str]
@@ -110,9 +113,9 @@ class Topic:
         """
         Whether `user` may hear the topic with these parameters; nobody, until a subclass says otherwise.
 
-        Sync or async. A sync one runs in a thread and may use the ORM. Asked when a connection subscribes, and for as
-        long as it hears the topic again every REALTIME["RECHECK_SECONDS"], and at once after a change of the account,
-        its groups or permissions, or `realtime.access.permissions_changed()`.
+        Sync or async. A sync one runs in a thread and may use the ORM. It is called when a connection subscribes. While
+        the connection is subscribed, it is called again every REALTIME["RECHECK_SECONDS"], and at once after a change
+        of the account, its groups or permissions, or after `realtime.access.permissions_changed()`.
         """
         return False
 
@@ -136,9 +139,10 @@ def user_topic(user_id: object) -> str:
         user_id: The primary key, or its text.
 
     Guarantees:
-        Two users never have the same topic, and a user has the same one for ever. A key whose text a topic may contain
-        stands in it as it is. Another one, or one that begins with a dot, stands behind a dot, each byte that a topic
-        may not contain as `_` and two digits: `user..alice_40example.com`. What would be too long is hashed.
+        Two users never have the same topic, and the topic of a user never changes. A key that a topic may contain is
+        used unchanged, unless it begins with a dot. Any other key follows a dot, and each byte that a topic may not
+        contain is written as `_` and two hexadecimal digits: `user..alice_40example.com`. If that is too long, the key
+        is hashed.
     """
     text = str(user_id)
     return f"user.{text if _PLAIN_KEY.fullmatch(text) else _escaped_key(text)}"
@@ -148,7 +152,7 @@ def _escaped_key(text: str) -> str:
     escaped = _ESCAPED.sub(lambda found: b"_%02X" % found[0][0], text.encode()).decode()
     if len(escaped) < _KEY_CHARACTERS:
         return f".{escaped}"
-    # Behind two dots, as no escaped key begins with one.
+    # After two dots: an escaped key never begins with a dot, so the two forms cannot collide.
     return f"..{hashlib.sha256(text.encode()).hexdigest()}"
 
 
@@ -196,9 +200,9 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
 
 async def may_subscribe_all(questions: Sequence[tuple[TopicMatch, AbstractBaseUser]]) -> list[bool | Exception]:
     """
-    Ask many at once; the answers are in their order. What a hook raises is its answer.
+    Ask many permission hooks; the answers are in the order of the questions. If a hook raises, its answer is the error.
 
-    Sync hooks share threads and database connections, which cost more than most answers.
+    Sync hooks share a few threads, because a thread and its database connection cost more than most answers.
     """
     answers: list[bool | Exception] = [False] * len(questions)
 
@@ -218,7 +222,7 @@ async def may_subscribe_all(questions: Sequence[tuple[TopicMatch, AbstractBaseUs
                 for index, answer in zip(indexes, found, strict=True):
                     answers[index] = bool(await answer) if isawaitable(answer) else answer
         except Exception:
-            # One of them is slow, or fails in a way of its own: the others are not to suffer for it.
+            # One of them is slow, or its awaitable fails: ask each alone, so that the others are not affected.
             await asyncio.gather(*map(ask, indexes))
 
     by_kind: dict[bool, list[int]] = {True: [], False: []}

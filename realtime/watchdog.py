@@ -1,8 +1,8 @@
 """
-A watchdog: notices an event loop that stands still.
+A watchdog that detects a blocked event loop.
 
-Owns noticing it, from a thread, and the log lines with the stack that the loop stands in. Does not own what follows
-from that (the caller's `on_standstill`).
+Owns the detection, from a thread, and the log lines with the stack of the blocked loop. Does not own what is done about
+it (the caller's `on_standstill`).
 """
 
 import asyncio
@@ -18,9 +18,9 @@ __all__ = ["LIMIT_SECONDS", "LoopWatchdog"]
 
 logger = logging.getLogger(__name__)
 
-# A loop that has run nothing for so long stands still: nothing that belongs there takes a tenth of it.
+# A loop that has run nothing for this long counts as blocked: a proper callback takes less than a tenth of it.
 LIMIT_SECONDS = 5.0
-# How often the loop shows that it runs, and the thread looks.
+# How many times in the limit the loop reports that it runs, and the thread looks.
 TICKS = 10
 
 
@@ -29,14 +29,14 @@ class LoopWatchdog:
     `async with LoopWatchdog(): …` watches the running event loop from a daemon thread.
 
     Args:
-        limit_seconds: How long a loop that runs nothing is taken for busy.
-        on_standstill: Called in the watchdog's thread, again and again while the loop stands still, with where that is
-            ("bot.py:120 in send") and for how long in seconds.
+        limit_seconds: How long the loop may run nothing before it counts as blocked.
+        on_standstill: Called in the watchdog's thread at every tick while the loop is blocked, with the place
+            ("bot.py:120 in send") and the duration in seconds.
 
     Guarantees:
-        A standstill is logged once when it is noticed, with the loop's stack, and once when it is over. Time in which
-        the whole process stood still (SIGSTOP, a suspended machine) does not count: the thread stood still too. Code
-        that holds the interpreter's lock without letting go cannot be noticed from a thread.
+        A standstill is logged once when it is detected, with the loop's stack, and once when it is over. Time in which
+        the whole process was stopped (SIGSTOP, a suspended machine) does not count, because the thread was stopped too.
+        Code that never releases the GIL cannot be detected from a thread.
     """
 
     def __init__(
@@ -44,8 +44,9 @@ class LoopWatchdog:
     ) -> None:
         self._tick_seconds = limit_seconds / TICKS
         self._on_standstill = on_standstill
-        # Grows with each tick of the loop.
+        # How many ticks the loop has run.
         self._beat_count = 0
+        # The next tick.
         self._beat: asyncio.TimerHandle | None = None
         # The thread in which the loop runs.
         self._loop_thread = threading.get_ident()
@@ -70,7 +71,7 @@ class LoopWatchdog:
         self._beat = asyncio.get_running_loop().call_later(self._tick_seconds, self._tick)
 
     def _watch(self) -> None:
-        """In the thread. Its own ticks are counted and no clock is read, so that it never blames a stopped process."""
+        """Runs in the thread. Counts its own ticks and reads no clock, so that a stopped process is never reported."""
         seen, idle_count = 0, 0
         while not self._ended.wait(self._tick_seconds):
             if self._beat_count != seen:

@@ -30,7 +30,7 @@ class Script:
 
     Args:
         names: Of the files in this folder, without their ending; one that stands on others comes after them.
-        answer: What it answers with: int, or list; or nil, too.
+        answer: The types of its valid answers: int, list, or NoneType for nil.
 
     Attributes:
         text: What it says.
@@ -43,7 +43,7 @@ class Script:
         self._sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: redis.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
-        """Call it, and return its answer; redis.InvalidResponse if that is none that it gives."""
+        """Call the script and return its answer; raises redis.InvalidResponse for an answer of another type."""
         words = (len(keys), *keys, *arguments)
         try:
             answer = client.evalsha(self._sha, *words)
@@ -67,7 +67,7 @@ class Script:
         return answer
 
     def run_all(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-        """Make calls in their order and in one round trip, and return their answers."""
+        """Make all calls in order, in one round trip, and return their answers."""
         if len(calls) == 1:
             return [self.run(client, *calls[0])]
         with client.pipeline(transaction=False) as pipeline:
@@ -91,7 +91,7 @@ class Script:
         return answers
 
     def _add(self, pipeline: Any, calls: Sequence[Call]) -> None:
-        """The first call brings the text, so that the others can name it by its hash."""
+        """Add the calls to the pipeline. The first one sends the script's text, so that the others can use its hash."""
         for number, (keys, arguments) in enumerate(calls):
             words = (len(keys), *keys, *arguments)
             if number:

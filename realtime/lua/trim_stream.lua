@@ -1,6 +1,6 @@
 -- Removes the entries that all groups of a stream have finished.
 -- KEYS[1] stream
--- ARGV the groups that it must have: while one of them is missing, it has finished nothing and all of the stream stays
+-- ARGV the groups that must exist: while one of them is missing, nothing is removed, as that group has finished nothing
 -- Returns how many were removed, or -1 if a group is missing.
 -- As text: Lua's numbers are exact up to 2^53, and those of an id that a program has made up may be larger.
 local function is_less(a, b)

@@ -1,4 +1,8 @@
-"""What all commands have in common: their output fails for no letter. Owns nothing else."""
+"""
+The base of all commands.
+
+Owns that printing never fails, whatever the encoding of the standard output. Owns nothing else.
+"""
 
 import sys
 from typing import Any
@@ -11,9 +15,9 @@ __all__ = ["EscapingCommand"]
 
 
 class EscapingCommand(BaseCommand):
-    """A command that prints an escape for what the encoding of the standard output lacks."""
+    """A command that prints an escape for each character that the encoding of the standard output lacks."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # Before --help is printed, and whoever else prints in this process.
+        # Before anything is printed in this process, --help too.
         escape_unencodable(sys.stdout)
         super().__init__(*args, **options)

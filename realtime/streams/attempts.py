@@ -351,7 +351,7 @@ class Attempts:
                 left = entries[is_done:]
                 self.take(() if are_suspects else left, left if are_suspects else ())
                 if is_done:
-                    # Redis may have handed it out after it had heard of its end: it is told once more, and counts once.
+                    # Redis may have delivered the entry again after it was acked: ack it once more, but count it once.
                     self.handled_count -= 1
                     self.hand.hold(entries[:1])
                     self._finish(entries[:1])

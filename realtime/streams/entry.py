@@ -47,7 +47,7 @@ class WorkerStatistics:
     lost_count: int
     # Gone from the stream before they were handled: deleted by somebody else, never by trimming.
     vanished_count: int
-    # Keys and entries that stood where nothing would have led them out, and that this one has put right.
+    # Stuck keys and entries that this worker has repaired: nothing else would have led to their being handled.
     mended_count: int
     # Removed from the stream by this worker, because all groups had finished them.
     trimmed_count: int

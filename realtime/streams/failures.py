@@ -26,10 +26,11 @@ logger = logging.getLogger(__name__)
 
 # Where a handler says when, the next attempts are spread over this share of the wait behind it.
 SPREAD = 0.1
-# Characters of an error that are logged and kept.
+# The most characters of an error that are logged and stored.
 TEXT_LIMIT = 2000
 # No entry waits for longer, whatever its handler says: those behind it wait too.
 RETRY_LIMIT_SECONDS = 7 * 86_400.0
+# The same with the spread: no entry is ever due later than this.
 LONGEST_WAIT_SECONDS = RETRY_LIMIT_SECONDS * (1 + SPREAD)
 
 
@@ -73,9 +74,9 @@ class Failures:
             followers: Entries of its key that came with it and have not been tried alone.
 
         Returns:
-            Whether what is in hand of its key, the followers too, went back with it, to wait for it.
+            True if all in-flight entries of the key were put back with it, to wait for it.
         """
-        # Errors may quote what somebody outside has sent or answered.
+        # Errors may quote untrusted text that somebody outside has sent.
         text = printable(f"{type(error).__name__}: {error}", limit=TEXT_LIMIT)
         if isinstance(error, PermanentError):
             await self.give_up(entry, "rejected", printable(str(error.reason), limit=TEXT_LIMIT))
@@ -92,7 +93,7 @@ class Failures:
             self._max_attempts,
             delay_seconds,
             text,
-            # A Retry is meant; where it was raised tells nothing.
+            # A handler raises Retry on purpose: its traceback is of no use.
             exc_info=None if isinstance(error, Retry) else error,
         )
         self.retried_count += 1

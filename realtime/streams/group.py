@@ -35,7 +35,7 @@ ERROR_LIMIT = 2000
 SURRENDER_LIMIT = 1000
 # Entries of one call: Lua passes at most 8000 values at once.
 CALL_LIMIT = 1000
-# Of a check, so many in one call.
+# Approximate number of entries or keys that one call of a check looks at.
 CHECK_LIMIT = 200
 # More than a worker ever holds.
 _ALL = 1_000_000
@@ -251,17 +251,17 @@ class ConsumerGroup:
 
     async def mend(self, turn_seconds: float, longest_wait_seconds: float) -> int:
         """
-        Look for lines that nothing leads out of, and mend them.
+        Find stuck lines, which nothing would ever make due, and repair them.
 
         Args:
-            turn_seconds: For so long no other worker looks, and this one does nothing if another has looked.
-            longest_wait_seconds: No entry waits longer between two attempts.
+            turn_seconds: Only one worker of the group checks in this time: this call does nothing if another has.
+            longest_wait_seconds: The longest wait of an entry between two attempts.
 
         Returns:
-            How many entries, keys and lines were mended.
+            How many entries, keys and lines were repaired.
 
         Guarantees:
-            Each call of Redis looks at some 200: it is not held up, however much waits.
+            Each call looks at about 200 entries or keys, so that Redis is never blocked for long.
         """
         with answer_parsed("SET"):
             is_our_turn = await self._redis.set(self._keys.check, self.consumer, nx=True, px=max(1, _ms(turn_seconds)))
@@ -271,17 +271,17 @@ class ConsumerGroup:
         return sum([count for piece in pieces async for count in piece])
 
     async def holdings(self) -> list[bytes]:
-        """What Redis takes for this consumer's: the ids of all that is pending, and of the last entry of each key."""
+        """The ids that Redis assigns to this consumer: its pending entries, and the last entry of each of its keys."""
         pieces = [self._scan("holdings", part) for part in ("pending", "owners")]
         return [id for piece in pieces async for ids in piece for id in ids]
 
     async def trim(self) -> int:
         """
-        Remove what all groups have finished, and return how many entries that were.
+        Remove the entries that all groups have finished, and return how many they were.
 
         Guarantees:
-            Removes nothing while one of `groups` is missing. Such a group is made again, from the first entry, so that
-            it gets what it had not finished.
+            Nothing is removed while one of `groups` is missing. Such a group is created again, from the first entry on,
+            so that it gets all entries that it had not finished.
         """
         removed_count = int(await _TRIM.arun(self._redis, [self._keys.stream], self._groups))
         if removed_count < 0:

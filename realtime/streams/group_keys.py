@@ -51,7 +51,7 @@ class GroupKeys:
 
     @property
     def check(self) -> str:
-        """Who has last looked for what stands."""
+        """The worker that last checked the group for stuck keys."""
         return _KEYS.group_check(self.stream, self.group)
 
     @property

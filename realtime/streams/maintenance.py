@@ -1,7 +1,8 @@
 """
-What a worker does for its whole group: trims, relieves workers that died, mends what stands.
+What a worker does for its whole group: trim the stream, reclaim the entries of dead workers, repair stuck keys.
 
-Owns when each is done and its counts. Does not own what Redis does then (group) nor the worker's own entries (worker).
+Owns when each is done, and the counts. Does not own the commands to Redis (group) nor the worker's own entries
+(worker).
 """
 
 import asyncio
@@ -16,19 +17,24 @@ __all__ = ["CHECKS_IN_A_LEASE", "Maintenance"]
 
 logger = logging.getLogger(__name__)
 
-# How often in a lease what stands is looked for.
+# How many times in a lease a worker looks for stuck keys.
 CHECKS_IN_A_LEASE = 6
 
 
 class Maintenance:
     """
+    The maintenance of one consumer group by one of its workers.
+
     Args:
-        group: Whose it is.
+        group: The group.
         ring: Called when the worker should look for entries.
-        outage: Redis; shared by all who use this Redis.
+        outage: The state of Redis, shared by all its users in the process.
         lease_seconds: As in StreamWorker.
         interval_seconds: The longest wait between two rounds.
-        longest_wait_seconds: No entry waits longer between two attempts.
+        longest_wait_seconds: The longest wait of an entry between two attempts.
+
+    Attributes:
+        claimed_count, mended_count, trimmed_count, vanished_count: As in WorkerStatistics.
     """
 
     def __init__(
@@ -47,24 +53,25 @@ class Maintenance:
         self.vanished_count = 0
         self._group = group
         self._ring = ring
-        # What this task has seen of Redis.
+        # Reports this task's failures and successes with Redis.
         self._observer = outage.observer()
         self._lease_seconds = lease_seconds
         self._check_seconds = lease_seconds / CHECKS_IN_A_LEASE
         self._interval_seconds = min(interval_seconds, self._check_seconds)
         self._longest_wait_seconds = longest_wait_seconds
-        # Until when nobody counts as dead: after an outage of Redis all leases may be over, and their holders alive.
-        self._truce_until = 0.0
+        # Until when no worker counts as dead: after an outage of Redis all leases may have expired, although their
+        # holders are alive.
+        self._grace_until = 0.0
 
     async def run(self) -> None:
-        """For ever."""
+        """Run one round after another, until cancelled. Outages of Redis are waited for."""
         failures = 0
         while True:
             asked_at = time.monotonic()
             try:
                 self.trimmed_count += await self._group.trim()
-                if asyncio.get_running_loop().time() >= self._truce_until:
-                    await self._relieve_dead()
+                if asyncio.get_running_loop().time() >= self._grace_until:
+                    await self._reclaim_dead()
                 await self._mend()
             except REDIS_ERRORS as error:
                 self.redis_failed()
@@ -76,17 +83,17 @@ class Maintenance:
                 await asyncio.sleep(self._interval_seconds)
 
     def redis_failed(self) -> None:
-        """Redis was away: other workers may not have renewed their leases."""
-        self._truce_until = asyncio.get_running_loop().time() + self._lease_seconds
+        """Redis was unavailable: other workers may not have been able to renew their leases."""
+        self._grace_until = asyncio.get_running_loop().time() + self._lease_seconds
 
     def say_vanished(self, count: int) -> None:
-        """So many entries that somebody held are not on the stream any more."""
+        """Count and log entries that a worker held and that were deleted from the stream."""
         if count:
             self.vanished_count += count
             logger.warning("%d entries of the group %s were deleted before they were handled", count, self._group.group)
 
     def say_forgotten(self, count: int) -> None:
-        """Redis takes so many entries for this worker's of which it knows nothing."""
+        """Count and log entries that Redis assigns to this worker and that it does not know."""
         self.mended_count += count
         logger.warning(
             "Redis held %d entries of the group %s for this worker, which did not have them: it asks for them again",
@@ -105,7 +112,7 @@ class Maintenance:
             )
             self._ring()
 
-    async def _relieve_dead(self) -> None:
+    async def _reclaim_dead(self) -> None:
         for consumer in await self._group.find_dead(self._lease_seconds):
             while (found := await self._group.surrender(consumer, self._lease_seconds)).moved_count:
                 self.claimed_count += found.moved_count

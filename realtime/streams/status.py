@@ -18,6 +18,7 @@ from realtime.streams.group_keys import GroupKeys
 __all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
 
 
+# The owner of a key that a worker holds: "<consumer> <last entry>", with a "+" if a line waits behind it.
 _HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
 
 
@@ -32,7 +33,7 @@ class GroupStatus:
     pending: int
     # In lines: between two attempts, behind an older entry of their key, or on their way from a worker that is gone.
     delayed: int
-    # Keys whose entries nobody holds and that are not due: workers mend these within a lease.
+    # Stuck keys: no living worker holds them, and they are not due. Workers repair these within a lease.
     standing: int
     # Given up.
     dead: int
@@ -71,7 +72,7 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
 @answer_parsed("XINFO CONSUMERS")
 def count_workers(client: redis.Redis, groups: Sequence[GroupKeys]) -> list[int]:
     """
-    How many workers of each group are alive: those that hold their lease.
+    How many workers of each group are alive, that is, hold their lease.
 
     Raises:
         redis.RedisError: It is away, or holds something else under such a key.
@@ -82,14 +83,14 @@ def count_workers(client: redis.Redis, groups: Sequence[GroupKeys]) -> list[int]
     leases = []
     for keys, consumers in zip(groups, pipeline.execute(raise_on_error=False), strict=True):
         if isinstance(consumers, ResponseError) and ("no such key" in str(consumers) or "NOGROUP" in str(consumers)):
-            # The stream or the group is made by its first worker.
+            # The stream or the group does not exist until its first worker creates it.
             consumers = []
         if isinstance(consumers, Exception):
             raise consumers
         leases.append([keys.worker_lease(each["name"].decode()) for each in consumers])
     pipeline = client.pipeline(transaction=False)
     for keys, names in zip(groups, leases, strict=True):
-        # Redis refuses to look for nothing: this is the lease of nobody.
+        # EXISTS needs at least one key: this is the lease of a worker without a name, which there never is.
         pipeline.exists(*(names or [keys.worker_lease("")]))
     return [int(count) for count in pipeline.execute()]
 
@@ -152,15 +153,14 @@ def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> 
 
 
 def _count_standing(client: redis.Redis, keys: GroupKeys) -> int:
-    """Keys that are neither due nor held by a worker with a lease."""
+    """The number of keys that are neither due nor held by a living worker."""
     pipeline = client.pipeline(transaction=True)
     pipeline.hgetall(keys.owners)
     pipeline.zrange(keys.due, 0, -1)
     owners, due = pipeline.execute()
-    # A holder is "<consumer> <last entry>", with a "+" where a line waits behind it.
     holders = {key: held[1].decode() for key, owner in owners.items() if (held := _HELD.fullmatch(owner)) is not None}
     consumers = sorted(set(holders.values()))
-    # Redis refuses to look for nothing: this is the lease of nobody.
+    # MGET needs at least one key: this is the lease of a worker without a name, which there never is.
     found: Any = client.mget([keys.worker_lease(consumer) for consumer in consumers] or [keys.worker_lease("")])
     alive = {consumer for consumer, lease in zip(consumers, found, strict=False) if lease is not None}
     return sum(holders.get(key) not in alive for key in owners.keys() - set(due))

@@ -62,8 +62,8 @@ class StreamWorker:
         max_attempts: How often an entry is tried. An attempt counts when the entry is handed out, so those of workers
             that died count too. With 1, all entries that a worker held when it died are given up.
         max_delayed: The most entries of the group that wait in lines; while there are so many, nothing new is read.
-        claim_interval_seconds: The longest wait until the worker again looks for what dead workers left, for what to
-            trim, and for entries that nothing leads out of where they are; it looks at least six times in a lease.
+        claim_interval_seconds: The longest wait between two rounds of maintenance: reclaiming the entries of dead
+            workers, trimming the stream, and repairing stuck keys. There are at least six rounds in a lease.
         backoff: The waits between attempts.
         consumer: This worker's name; by default host-pid-random.
         outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
@@ -111,7 +111,7 @@ class StreamWorker:
         self._suspect_deaths = max(1, min(SUSPECT_DEATHS, max_attempts - 1))
         backoff = backoff or Backoff()
         outage = outage or Outage("Redis")
-        # What each of the tasks that ask Redis again and again has seen of it.
+        # Each task that calls Redis repeatedly reports its failures and successes by an observer of its own.
         self._reader_observer, self._lease_observer = outage.observer(), outage.observer()
         self._session = Session(lease_seconds)
         self._group = ConsumerGroup(
@@ -146,7 +146,7 @@ class StreamWorker:
             longest_wait_seconds=max(LONGEST_WAIT_SECONDS, backoff.cap_seconds),
         )
         self._lined_up_count = 0
-        # When, on the loop's clock, this worker next compares what it has with what Redis takes for its own.
+        # When, by the loop's clock, this worker next compares its entries with those that Redis assigns to it.
         self._compare_at = 0.0
         self._reader_task: asyncio.Task[None] | None = None
         self._deadline_seconds = 0.0
@@ -236,7 +236,7 @@ class StreamWorker:
                 if not self._session.name:
                     await self._reconcile()
                     self._ready.set()
-                elif asyncio.get_running_loop().time() >= self._compare_at and await self._has_forgotten():
+                elif asyncio.get_running_loop().time() >= self._compare_at and await self._has_unknown_entries():
                     continue
                 await self._read_once()
             except REDIS_ERRORS as error:
@@ -309,16 +309,20 @@ class StreamWorker:
         self._attempt(each for each in news if each.entry.fields)
         self._maintenance.say_vanished(sum(not each.entry.fields for each in news))
 
-    async def _has_forgotten(self) -> bool:
-        """Does Redis hold anything for this worker that it does not know of? Nobody would ever end it: ask for it."""
+    async def _has_unknown_entries(self) -> bool:
+        """
+        Whether Redis assigns entries to this worker that it does not know.
+
+        Nobody would ever finish these. So the session ends, and the next one asks Redis for all of them.
+        """
         hand = self._attempts.hand
         with hand.noting_dropped() as ended:
             held = await self._group.holdings()
         self._compare_at = asyncio.get_running_loop().time() + self._lease_seconds / CHECKS_IN_A_LEASE
-        if forgotten := {id for id in held if id not in hand} - ended:
-            self._maintenance.say_forgotten(len(forgotten))
+        if unknown := {id for id in held if id not in hand} - ended:
+            self._maintenance.say_forgotten(len(unknown))
             self._session.end()
-        return bool(forgotten)
+        return bool(unknown)
 
     # Keeping ---------------------------------------------------------------------------------------------------------
 
@@ -329,7 +333,7 @@ class StreamWorker:
                 await asyncio.sleep(self._lease_seconds / 4)
             name, asked_at = self._session.name, asyncio.get_running_loop().time()
             if not name:
-                # The reader begins another session, which takes the lease.
+                # There is no session. The reader will begin another one, which acquires the lease.
                 self._lease_observer.leave()
                 failures = 0
                 continue

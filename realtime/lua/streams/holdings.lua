@@ -1,5 +1,6 @@
--- Tells a piece of what Redis takes for this consumer's: what is pending with it, and the last entry of each of its keys.
--- ARGV[4] what to look at: "pending" or "owners"  ARGV[5] cursor, "0" at first  ARGV[6] about how many
+-- Lists one page of the entries that Redis assigns to this consumer: its pending entries, or the last entry of each of
+-- its keys.
+-- ARGV[4] what to list: "pending" or "owners"  ARGV[5] cursor, "0" at first  ARGV[6] approximate page size
 -- Returns the next cursor, "0" at the end, and the ids.
 local ids, count = {}, tonumber(ARGV[6])
 if ARGV[4] == 'pending' then

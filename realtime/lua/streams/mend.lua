@@ -1,30 +1,31 @@
--- Checks a piece of a group's bookkeeping and mends it: whatever was deleted, each line is due or its key is held by a worker.
--- docs/topics/streams.md has the invariants. What a worker holds and does not know of, it finds by itself (holdings.lua).
--- ARGV[4] what to look at: "kept", "owners" or "due"  ARGV[5] cursor, "0" at first  ARGV[6] about how many
+-- Checks one page of a group's bookkeeping and repairs it, so that each line is due or a worker holds its key, whatever
+-- was deleted. docs/topics/streams.md has the invariants. A worker finds by itself the entries that Redis assigns to it
+-- and that it does not know (holdings.lua).
+-- ARGV[4] what to check: "kept", "owners" or "due"  ARGV[5] cursor, "0" at first  ARGV[6] approximate page size
 -- ARGV[7] the longest wait that an entry can have, ms
--- Returns the next cursor, "0" at the end, and how many were mended.
+-- Returns the next cursor, "0" at the end, and how many were repaired.
 local longest, mended = tonumber(ARGV[7]), 0
 
 local function is_held(owner)
   return string.find(owner, ' %d+%-%d+%+?$') ~= nil
 end
 
--- Lets the owner of a key see that there is a line. Returns whether that is new.
+-- Marks in the owner of a key that there is a line. Returns whether the mark is new.
 local function mark_line(key, owner)
   return string.sub(owner, -1) ~= '+' and redis.call('HSET', owners, key, owner .. '+') == 0
 end
 
--- Each of these returns something true where it has mended something; the number 0 is true.
+-- Each of these returns a true value if it has repaired something. In Lua the number 0 is true.
 local check = {}
 
--- A kept entry is in the line of its key, waits no longer than entries do, and that line is due or held.
+-- A kept entry is in the line of its key and waits no longer than the limit, and its line is due or held.
 function check.kept(id)
   local record = read_kept(id)
   local fields = record and fields_of(record)
-  -- One that cannot be read gets a line of its own, where the next worker buries it.
+  -- An unreadable entry gets a line of its own. The next worker moves it to the dead letters from there.
   local key, place = fields and key_of(id, fields) or id, place_of(id)
   local is_wrong = redis.call('ZADD', lines .. key, 'NX', 0, place) == 1
-  -- Redis's clock has gone back: such times tell nothing.
+  -- Such times mean that Redis's clock has gone back: they are of no use.
   if record and (tonumber(record.seen) > now or tonumber(record.due_at) > now + longest) then
     record.seen, record.due_at = ms(math.min(now, tonumber(record.seen))), is_in_hand(record) and record.due_at or 0
     write_kept(id, record)
@@ -42,7 +43,7 @@ function check.owners(key, owner)
   return not is_held(owner) and not redis.call('ZSCORE', due, key) and settle(key)
 end
 
--- A line that is due is nobody's.
+-- The key of a line that is due has no holder.
 function check.due(key)
   local owner = redis.call('HGET', owners, key) or ''
   if not is_held(owner) then return owner ~= '+' and settle(key) end

@@ -99,8 +99,8 @@ local function settle(key)
   return 1
 end
 
--- A consumer gives back what it holds of a key from this entry on. The key stays its own while an older one is in its hands,
--- whose end is on its way: else that one would be handed out again. Returns 1 if a line is due by it, else 0.
+-- A consumer gives back the entries of a key from this one on. It keeps the key while it holds an older entry, whose
+-- ack is on its way: otherwise that entry would be delivered again. Returns 1 if a line is due now, else 0.
 local function let_go(key, id)
   local place = redis.call('ZREVRANGEBYLEX', lines .. key, '(' .. place_of(id), '-', 'LIMIT', 0, 1)[1]
   local record = place and read_kept(id_at(place))
@@ -111,7 +111,7 @@ local function let_go(key, id)
   return 0
 end
 
--- The attempts begun with an entry that this consumer holds, where it is, and since when it is known; nil if it has it not.
+-- The attempts begun with an entry that this consumer holds, where it is, and since when it is known; nil if not held.
 local function held(id, key)
   local pending = redis.call('XPENDING', stream, group, id, id, 1, consumer)[1]
   if pending then

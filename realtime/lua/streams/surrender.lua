@@ -11,7 +11,7 @@ local unbegun, moved, vanished = {}, 0, 0
 for at = 8, #ARGV do
   unbegun[ARGV[at]] = 1
 end
--- First, as it fails where the group is gone.
+-- This comes first, because it fails if the group is gone.
 local pending = redis.call('XPENDING', stream, group, '-', '+', limit, name)
 for key, last in pairs(lines_of(name)) do
   for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do

@@ -13,7 +13,7 @@ local room, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
 local again, new, lined_up, unreadable = {}, {}, 0, 0
 local ready = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, room)
 if #ready > 0 then
-  -- Fails where the group is gone: before a line is handed out in an answer that never comes.
+  -- Fails if the group is gone. Failing later would lose the lines that were handed out, as no answer would be sent.
   redis.call('XPENDING', stream, group, '-', '+', 1)
 end
 for _, key in ipairs(ready) do

@@ -1,6 +1,7 @@
 -- What `take` does with one line, and with what is new.
 
--- What was kept of an entry was deleted: it is kept anew, untried, if the stream still has it. Returns that, or nil.
+-- The record of an entry was deleted: if the stream still has the entry, it is recorded again, with no attempts.
+-- Returns the new record, or nil.
 local function keep_anew(id, key)
   local entry = redis.call('HEXISTS', kept, id) == 0 and redis.call('XRANGE', stream, id, id)[1]
   if entry and key_of(id, entry[2]) == key then

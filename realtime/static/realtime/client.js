@@ -47,7 +47,7 @@ export { CLOSE_CODES } from "./link.js";
  */
 export const connect = (options) => new Connection(options);
 
-/** Errors after which nothing of the user's may be shown. */
+/** Codes of errors after which the page must not show the user's data any more. */
 export const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
 
 /** Named events, each to its listeners; one that throws disturbs nobody. */
@@ -102,11 +102,11 @@ export class Subscription {
    * Listen.
    *
    * - `message` (Publication): each publication from here on, once, in order of offset.
-   * - `resync` ({topic, lost?}): publications from before this moment may have been missed, those after it come. Always
-   *   the first event; later only if the server could not bring all that was missed: what it still has comes as
-   *   messages, and `lost` says how many are missing, where that is known. Read the state anew.
-   * - `error` ({code, detail, topic}): the server refuses the topic, or the user may not hear it any more; it is not
-   *   asked again. Reported if nobody listens.
+   * - `resync` ({topic, lost?}): publications before this moment may have been missed; all later ones arrive. Read the
+   *   state anew. It is always the first event. It comes again only if the server could not resend all that was missed:
+   *   what it still has follows as messages, and `lost` is the number of missing publications, if it is known.
+   * - `error` ({code, detail, topic}): the server refuses the topic, or the user has lost the permission for it. The
+   *   client does not subscribe to it again. Passed to `options.report` if nobody listens.
    *
    * @param {"message" | "resync" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
@@ -159,7 +159,7 @@ export class Connection {
   #live = new Set();
   /** @type {State} */
   #state = "closed";
-  /** Why the connection is about to be closed, if the user is signed in no more. */
+  /** The error that ends the connection because the user is not signed in any more; null if there is none. */
   #signedOut = null;
   /** Ends the listening to the page. @type {AbortController | null} */
   #pageListeners = null;
@@ -196,11 +196,12 @@ export class Connection {
    *
    * - `message` (Publication), `resync` ({topic, lost?}): of the user's own topic, as on a Subscription.
    * - `state` (State): it has changed.
-   * - `signedout` ({code, detail}): the page's user is signed in here no more, or somebody else is; comes after the
-   *   `error` and the state `closed`, in all tabs. Show nothing of the user's any more.
-   * - `error` ({code, detail, topic?}): what the server complains of, a frame that could not be read, why the server
-   *   closed the connection for good (the state is `closed` next), or why it is not shared between tabs. Reported if
-   *   nobody listens; closes nothing itself. What is about a subscription goes there.
+   * - `signedout` ({code, detail}): the page's user is not signed in any more, or somebody else is. It comes after the
+   *   `error` and the state `closed`, in all tabs. Stop showing the user's data.
+   * - `error` ({code, detail, topic?}): an error that the server sent, a frame that could not be read, the reason why
+   *   the server closed the connection for good (the state becomes `closed` next), or the reason why the connection is
+   *   not shared between tabs. It closes nothing by itself. Passed to `options.report` if nobody listens. Errors about
+   *   a topic go to its Subscription.
    *
    * @param {"message" | "resync" | "state" | "signedout" | "error"} name
    * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.

@@ -28,7 +28,7 @@ export const CLOSE_CODES = Object.freeze({
   DISCONNECTED: 4506,
 });
 
-/** What a final code means, for servers that hand on the code and not the reason, as Daphne does. */
+/** The meaning of each final code, for servers that send the code without the reason, as Daphne does. */
 const MEANINGS = {
   UNAUTHORISED: "nobody is signed in, or the account is inactive",
   FORBIDDEN_ORIGIN: "the page's origin may not connect",
@@ -65,7 +65,7 @@ const MISUNDERSTOOD = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 export const isFinal = (code) => code >= 4500 && code <= 4999;
 
 /**
- * What a final close says, in the form of an `error` event.
+ * A final close in the form of an `error` event.
  *
  * @param {number} code
  * @param {string} [reason]
@@ -88,9 +88,9 @@ export const backoffMs = (attempt, random) =>
   random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(attempt, 16));
 
 /**
- * The wait that the server asks for, as it stops or ends this connection.
+ * The wait that the server asks for when it stops or ends this connection.
  *
- * @param {number} code Only those of the protocol: the reason of any other is whoever's.
+ * @param {number} code The close code. The reason counts only with a code of the protocol that is not final.
  * @param {string} [reason] `retry_after=<seconds>`.
  * @returns {number | null} Milliseconds; null if it asks for none.
  */
@@ -147,8 +147,8 @@ export class Link {
    * @param {() => string} options.url Absolute; asked for each socket.
    * @param {(state: State) => void} options.onState It has changed.
    * @param {(frame: any) => void} options.onFrame One object from the server, in order.
-   * @param {(refusal: {code: string, detail: string}) => void} options.onRefused The server said not to come back;
-   *   the state becomes `closed` right after.
+   * @param {(refusal: {code: string, detail: string}) => void} options.onRefused The server closed the connection for
+   *   good; the state becomes `closed` right after.
    * @param {Environment} [options.environment]
    */
   constructor({ url, onState, onFrame, onRefused, environment = {} }) {

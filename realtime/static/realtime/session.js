@@ -20,10 +20,11 @@ const ACK_MS = 1_000;
  * @property {boolean} isLive Publications come, and join on to `offset`.
  * @property {number | null} askedFrom The offset from which the server was asked to fill a hole.
  *
- * @callback Emit What a session has to say, and to a listener in `client.js` in the end:
- *   `state` (State); `own` (topic: string), the user's own topic is this; `subscribed` ({topic, recovered, lost?}), live
- *   from here on, whether nothing was missed, and how many are lost, where that is known; `unsubscribed` ({topic, code,
- *   detail}), the user may not hear it any more; `message` ({topic, offset, data}); `error` ({code, detail, topic?}).
+ * @callback Emit Takes each event of a session; the Connection in `client.js` passes it to its listeners.
+ *   `state` (State): the new state. `own` (topic: string): the user's own topic. `subscribed` ({topic, recovered,
+ *   lost?}): the topic is live from here on; `recovered` if nothing was missed, `lost` is how many publications are
+ *   lost, if it is known. `unsubscribed` ({topic, code, detail}): the user has lost the permission for the topic.
+ *   `message` ({topic, offset, data}). `error` ({code, detail, topic?}).
  * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "error"} name
  * @param {any} detail
  */
@@ -143,7 +144,7 @@ export class Session {
       this.#emit("error", { code: "other_user", detail: `this page is of user ${this.#user}` });
       return this.close();
     }
-    // A server of an earlier release does not say it.
+    // A server of an earlier release does not send the topic.
     const own = frame.topic ?? `user.${frame.user_id}`;
     if (own !== this.#own) {
       this.#topics.delete(this.#own);
@@ -166,7 +167,7 @@ export class Session {
     this.#emit("subscribed", { topic: name, recovered: isSame, ...(lost !== undefined && { lost }) });
   }
 
-  /** The answer to a question of ours; or, with a code, the server's own will: the topic is not asked for again. */
+  /** The answer to our request; or, with a code, the server's own decision: then we do not subscribe again. */
   #unsubscribed({ topic: name, code, detail }) {
     const topic = this.#topics.get(name);
     if (!topic) return;

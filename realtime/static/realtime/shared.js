@@ -52,8 +52,8 @@ export class SharedSession {
    * @param {string} options.url
    * @param {string} options.user
    * @param {import("./session.js").Emit} options.emit
-   * @param {(reason: string) => void} options.onFail The worker cannot be had, or is lost. Called later, once; this one
-   *   is over then.
+   * @param {(reason: string) => void} options.onFail The worker cannot be started, or has ended. Called once, never
+   *   synchronously; this session has ended then.
    * @param {object} options.environment
    */
   constructor({ url, user, emit, onFail, environment }) {
@@ -148,7 +148,7 @@ export class SharedSession {
       const topics = [...this.#topics];
       port.postMessage({ call: "attach", args: [{ url: this.#url, user: this.#user, lock, topics }] });
     } catch (error) {
-      // Such as a script of another origin, or one that a Content Security Policy does not allow.
+      // For example, the script is of another origin, or a Content Security Policy does not allow it.
       fail(String(error));
     }
   }

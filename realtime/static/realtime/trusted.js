@@ -1,10 +1,10 @@
 /**
- * What a page with `require-trusted-types-for 'script'` asks for: one Trusted Types policy, named "signalbox".
+ * The Trusted Types policy "signalbox", for pages with `require-trusted-types-for 'script'`.
  *
- * Owns the two places where a string becomes a script's address or markup: the shared worker's own file, and what the
- * site's server has rendered, which becomes a document that runs nothing. Nothing else is given to the policy, and
- * nobody else gets hold of it. Where the page's `trusted-types` does not allow the name, the browser refuses the plain
- * strings, and whoever asked is told.
+ * Owns the two places where a string becomes a script URL or HTML: the URL of the shared worker, and the HTML that the
+ * site's server has rendered, which becomes a document that runs no scripts. The policy is used for nothing else, and
+ * is not exported. If the page's `trusted-types` does not allow its name, the plain strings are used, the browser
+ * refuses them, and the caller gets the TypeError.
  */
 
 const POLICY = "signalbox";
@@ -12,7 +12,7 @@ const WORKER_URL = new URL("./worker.js", import.meta.url).href;
 
 let policy;
 
-/** Made when it is first needed: a page that needs none has none. */
+/** The policy, created when it is first needed; null if the browser has no Trusted Types or the page forbids it. */
 function policyOrNone() {
   if (policy !== undefined) return policy;
   try {
@@ -29,11 +29,11 @@ function policyOrNone() {
   return (policy ??= null);
 }
 
-/** The address of the shared worker, for `new SharedWorker()`. */
+/** The URL of the shared worker, for `new SharedWorker()`. */
 export const workerUrl = () => policyOrNone()?.createScriptURL(WORKER_URL) ?? WORKER_URL;
 
 /**
- * What the site's own server has rendered, as a document in which no script runs.
+ * Parse HTML that the site's own server has rendered into a document in which no script runs.
  *
  * @param {string} html
  * @returns {Document}
