@@ -1,8 +1,8 @@
 """
-What the bell's scripts say, in the language of the request.
+The texts of the bell's scripts, in the language of the request.
 
-Owns these texts. language.js has the same in English, for a project whose own bell.html brings none. What the templates
-say stands in the templates.
+Owns these texts. language.js has the same texts in English, for a project whose own bell.html passes none. The texts of
+the templates are in the templates.
 """
 
 from django.utils.formats import number_format
@@ -10,20 +10,20 @@ from django.utils.translation import gettext, ngettext
 
 __all__ = ["bell_texts", "unread_label"]
 
-# For each plural form of any language there is one of these numbers: the script takes the text of the number that has
-# the plural category of its own, by Intl.PluralRules.
+# Sample numbers: every plural form of every language applies to at least one of them. For a given count, the script
+# takes the text of the sample with the same plural category (Intl.PluralRules).
 PLURAL_SAMPLES = (0, 1, 2, 3, 6, 7, 11, 100)
 
 
 def bell_texts() -> dict[str, str | dict[int, str]]:
-    """The texts by the names that language.js has for them; `unread` by number, with `%(count)s` left in it."""
+    """The texts by their names in language.js; `unread` has one text for each sample number, still with `%(count)s`."""
     return {
         # The state of the connection.
         "connecting": gettext("Connecting…"),
         "open": gettext("Live"),
         "waiting": gettext("Connection lost. Trying again…"),
         "closed": gettext("Not connected. Reload the page."),
-        # What stands in the reader's way.
+        # Problems that the reader should know of, and their end.
         "away": gettext("Not saved yet: the server cannot be reached. Trying again…"),
         "signed-out": gettext("You are signed out. Sign in again, here or in another tab."),
         "other-user": gettext("Somebody else has signed in. Reload the page."),
@@ -36,7 +36,7 @@ def bell_texts() -> dict[str, str | dict[int, str]]:
 
 
 def unread_label(count: int) -> str:
-    """What the bell's button says to a screen reader."""
+    """The label of the bell's button for screen readers."""
     return _unread(count) % {"count": number_format(count, use_l10n=True, force_grouping=True)}
 
 

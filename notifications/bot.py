@@ -27,7 +27,7 @@ from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.outage import Outage
 from realtime.streams import Entry
 
-# `send_message` is here for settings that name it so.
+# `send_message` is exported for settings that have its former path, notifications.bot.send_message.
 __all__ = ["Bot", "send_message"]
 
 State = Delivery.State
@@ -37,7 +37,7 @@ ENTRIES_PER_SLOT = 5
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # A claim is held for its full time again when so much of it has gone by before the call.
 FRESH_PART = 0.1
-# What we need ourselves, and not the provider, is away.
+# Errors that mean that our own database or Redis is unavailable, or another service that a transport needs.
 AWAY = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
 
 
@@ -47,8 +47,8 @@ class Bot:
 
     Args:
         transports: By name; those of the settings by default.
-        concurrency: The most messages that are sent at a time, on each transport which says nothing of its own; by
-            default as in the settings.
+        concurrency: The most messages that are sent at a time on a transport without a concurrency of its own; by
+            default the one in the settings.
         database_outage: The state of the database, shared by all its users in the process.
 
     Attributes:
@@ -93,7 +93,7 @@ class Bot:
         self._lanes.close()
 
     def close(self) -> None:
-        """End the threads that it used, when nothing is being sent any more. Idempotent."""
+        """End the threads of the bot and its transports. Call it when nothing is being sent any more. Idempotent."""
         self._database.close()
         for transport in self._transports.values():
             transport.close()
@@ -222,7 +222,7 @@ class Bot:
             if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:
-                # A transport of the project's may give something else than a text.
+                # A transport of the project may return something other than a string.
                 answers.append(f"{await transport.send_in_time(message, address)}")
                 outcomes[address.key] = "sent"
             except AWAY as error:
@@ -250,7 +250,7 @@ class Bot:
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
     def _put_off(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:
-        """What the transport itself needs is away: no attempt is counted."""
+        """Something that the transport needs is unavailable: no attempt is counted."""
         return Result(
             state=State.PENDING,
             answer=_describe(error),
@@ -278,7 +278,7 @@ class Bot:
 
 
 def _limits_of(settings: conf.NotificationsSettings, slots: int) -> dict[str, Limit]:
-    """Of the transports that have their own."""
+    """The limits of all transports in the settings."""
     return {
         name: Limit(slots=entry.concurrency or slots, rate_per_second=entry.rate_per_second)
         for name, entry in settings.transports.items()

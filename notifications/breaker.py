@@ -49,13 +49,13 @@ class Breaker:
         self._is_logged = False
 
     def try_now(self) -> bool:
-        """Whether to publish now, within `judging`; if not, the event counts as left."""
+        """Whether to publish now, within `judging`. If not, the event is counted as left in the outbox."""
         with self._lock:
             now = time.monotonic()
             if self._open_until is None:
                 return True
             if now >= self._open_until:
-                # A thread that is killed in its try reports nothing: the next one may try when this time is over.
+                # If the thread dies during its try, it reports nothing: another one may try after this time.
                 self._open_until = now + TRY_SECONDS
                 return True
             self._leave(now, "Redis is still unavailable")
@@ -64,9 +64,9 @@ class Breaker:
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
         """
-        Put it around a try: how it ends decides.
+        Wrap a try to publish: StreamUnavailable opens the breaker, and success closes it.
 
-        Only Redis does: any error but StreamUnavailable says nothing of Redis, and the next caller may try at once.
+        Any other error tells nothing about Redis: the next caller may try at once.
         """
         try:
             yield

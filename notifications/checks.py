@@ -37,9 +37,9 @@ __all__ = [
 
 
 _TAG = "notifications"
-# Databases whose SQL and locks the code is written for and tested on.
+# The databases for which the SQL and the locks are written and tested.
 _VENDORS = frozenset({"sqlite", "postgresql"})
-# Their values have several texts, or another one after a round trip through some database.
+# Fields whose values have no unique text, or may change in a round trip through a database.
 _REFUSED_KEYS = (
     *(models.DecimalField, models.FloatField, models.BooleanField, models.BinaryField, models.JSONField),
     *(models.DateField, models.TimeField, models.DurationField),
@@ -78,7 +78,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 
 @register(_TAG)
 def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Users have a primary key that stays the same as text (E007)."""
+    """The primary key of users has one text that never changes (E007)."""
     key = key_field()
     if not isinstance(key, _REFUSED_KEYS):
         return []
@@ -94,7 +94,7 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 @register(_TAG)
 def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """What notifications keep is on SQLite or PostgreSQL (E008). `migrate` asks too, before it makes a table."""
+    """The tables of notifications are on SQLite or PostgreSQL (E008). `migrate` checks it before it creates any."""
     aliases = sorted({router.db_for_write(model) for model in apps.get_app_config("notifications").get_models()})
     return [
         Error(
@@ -133,7 +133,7 @@ def check_sqlite(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Where the inbox has an address, the page around it has room for it (W002)."""
     if not getattr(settings, "ROOT_URLCONF", None):
-        # A project without pages, such as a bot of its own, has no inbox either.
+        # A project without URLs, for example one that only runs the bot, has no inbox either.
         return []
     try:
         reverse("notifications:inbox")
@@ -154,7 +154,7 @@ def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 
 def _name_of(vendor: str) -> str:
-    # A connection's display_name would open it.
+    # Reading the display_name of a connection would open it.
     return {"mysql": "MySQL or MariaDB", "oracle": "Oracle"}.get(vendor, vendor)
 
 
@@ -168,7 +168,7 @@ def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:
 
 
 def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
-    """Links can be absolute where people get them as text (W003)."""
+    """The site's address is known if a transport shows links as text, so that they can be absolute (W003)."""
     sites = apps.is_installed("django.contrib.sites") and getattr(settings, "SITE_ID", None)
     if values.base_url or sites:
         return
@@ -186,7 +186,7 @@ def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
 
 
 def _check_delivery(values: NotificationsSettings) -> Iterator[CheckMessage]:
-    """In development nobody is reached by mistake (W004)."""
+    """With DEBUG on, no transport reaches real people by mistake (W004)."""
     if not settings.DEBUG or values.delivery != "send":
         return
     named = []

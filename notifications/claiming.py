@@ -5,8 +5,8 @@ Owns the order of these steps, and that they cost a few statements for however m
 transports (planning), what becomes of a claim (deliveries) nor calling providers (bot). Sync; run it in a thread from
 async code.
 
-What has become of a notification is read within the transaction of the claim, which holds the notification until it
-ends: one that was read, put away or replaced before is not sent, and whoever reads it meanwhile waits.
+The transaction of the claim locks the notification and reads its state anew. So a notification that was read, archived
+or replaced before is not sent, and marking it as read meanwhile waits for the end of the transaction.
 
 A delivery is claimed by an UPDATE … WHERE before the provider is called, and its end is recorded by whoever holds the
 claim. So what is known to have been sent is never sent again, whoever hands the notification out again. A claim lapses
@@ -39,7 +39,7 @@ __all__ = ["begin", "begin_many"]
 State = Delivery.State
 # Of a delivery that may be claimed, what a claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
-# Of a notification, what decides whether it is still to be sent.
+# The fields of a notification that decide whether it is still to be sent.
 _DECIDING_FIELDS = ("dispatched_at", "read_at", "archived_at", "replaced_at")
 
 # The job; nothing if the notification has been deleted, or its user; or why there is none.
@@ -83,7 +83,7 @@ def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
 
 
 def _hold(found: dict[int, Notification]) -> None:
-    """Lock these until the transaction ends, and read what has become of them; drop those that are gone."""
+    """Lock these until the transaction ends, and read their state anew; drop those that were deleted."""
     rows = locked(Notification.objects.using(database()).filter(pk__in=list(found)))
     current = {pk: fields for pk, *fields in rows.values_list("pk", *_DECIDING_FIELDS)} if found else {}
     for pk in list(found):
@@ -108,8 +108,8 @@ def _check(each: Handed, found: Notification | None) -> Notification | EntryReje
 
 def _begin(jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Draft]) -> list[Job | PermanentError]:
     notifications = {found.pk: found for _, found in jobs}
-    # Planning writes `dispatched_at` with the rows. What had it before there were rows is planned too, and whom nothing
-    # reached is asked again: neither is handed out twice in the ordinary way.
+    # Planning writes `dispatched_at` together with the delivery rows. A notification that has it but no row is planned
+    # again: it is from before delivery rows existed, or it ended up with no row.
     known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
     known_rows = [row for mine in known.values() for row in mine]
     digest_ids = {row.digest_id for row in known_rows if row.digest_id is not None}
@@ -172,8 +172,10 @@ def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | 
 
 def _hold_back(found: Notification, known: Sequence[Delivery], quiet_until: datetime.datetime | None) -> bool:
     """
-    Skip what is not to be sent any more. Says whether nothing is to be sent now: DELIVERY holds it, or these are the
-    recipient's quiet hours.
+    Skip deliveries that are not to be sent any more, and hold or put off the others if they may not be sent now.
+
+    Returns:
+        Whether nothing is to be sent now: NOTIFICATIONS["DELIVERY"] holds it, or the recipient has quiet hours.
     """
     if found.replaced_at is not None:
         mine = _rows_for(found)
@@ -243,7 +245,7 @@ def _claim_digest(each: Handed, digest_id: int, transport: str, claims: list[Cla
     if transport in each.busy:
         left.append(transport)
         return
-    # It is held since the deliveries were planned.
+    # `_begin` has locked it already.
     digest = Digest.objects.using(database()).get(pk=digest_id)
     if digest.closed_at is None:
         digest.closed_at = timezone.now()

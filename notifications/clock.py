@@ -1,11 +1,11 @@
 """
-Clocks: the database's, by which it is decided what is due, and how a moment becomes a value of a column and back.
+Clocks and the conversion of times: the database's clock decides what is due.
 
-Owns the expression for the database's time, and the only place that knows of USE_TZ. Several machines claim the same
-rows; each has a clock of its own, which may be wrong or jump, and the database is one. Times that are only shown are
-the process's own.
+Owns the expression for the database's time, and the conversion between aware datetimes and the values of columns. The
+database's clock decides because several machines claim the same rows: each machine's own clock may be wrong or jump.
+Times that are only shown come from the clock of the process.
 
-With USE_TZ off, columns hold naive times of TIME_ZONE. What is reckoned with is aware in either case.
+With USE_TZ off, columns hold naive times in TIME_ZONE. All calculations use aware times in either case.
 """
 
 import datetime
@@ -23,7 +23,7 @@ _RESOLUTION = datetime.timedelta(milliseconds=1)
 
 
 class _LocalNow(Now):
-    """Where columns hold local times: Django's is UTC on SQLite whatever USE_TZ says."""
+    """The present time for USE_TZ off, in local time. On SQLite, Django's Now() is UTC whatever USE_TZ says."""
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
         template = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f', 'NOW', 'localtime')"
@@ -42,15 +42,19 @@ def now() -> datetime.datetime:
 
 
 def moment_of(value: datetime.datetime) -> datetime.datetime:
-    """The moment that a column's value means, in UTC."""
+    """The value of a column as an aware datetime in UTC."""
     if timezone.is_naive(value):
         value = timezone.make_aware(value, timezone.get_default_timezone())
     return value.astimezone(datetime.UTC)
 
 
 def stored(moment: datetime.datetime) -> datetime.datetime:
-    """A moment as a column takes it. With USE_TZ off, the hour that a night has twice is one."""
+    """
+    A datetime as the value of a column.
+
+    With USE_TZ off, the two repeated hours at the end of summer time become the same hour.
+    """
     if settings.USE_TZ or timezone.is_naive(moment):
         return moment
-    # As it is read back.
+    # Without the fold, because a value that is read back has none.
     return timezone.make_naive(moment, timezone.get_default_timezone()).replace(fold=0)

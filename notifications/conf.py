@@ -1,8 +1,8 @@
 """
 Settings at the edge: reads Django's `NOTIFICATIONS` once and checks it.
 
-Owns the defaults of `notifications` (each lives in one dataclass field), the name of its stream and who reads it. Does
-not own where Redis is: that is `REALTIME`, read by `realtime.conf`.
+Owns the defaults of `notifications` (each lives in one dataclass field), the name of its stream and the names of the
+stream's consumer groups. Does not own where Redis is: that is `REALTIME`, read by `realtime.conf`.
 """
 
 import functools
@@ -31,9 +31,10 @@ __all__ = [
 type Part = Literal["relay", "bot"]
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
-# What reads it in run_bot_subscriber; each is a consumer group, and all are made together, whoever runs.
+# The parts of run_bot_subscriber that read the stream. Each is a consumer group; every process creates all groups.
 PARTS: tuple[Part, ...] = ("relay", "bot")
-# What Redis has lost is put on it again once in so long; what is older is left to the inbox.
+# A notification that Redis lost is put back on the stream at most once in this time. An older one stays in the inbox
+# only.
 LOST_SECONDS = 7 * 86_400
 
 
@@ -42,19 +43,19 @@ class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", 
 
     # The dotted path of a Transport.
     backend: str
-    # Its keyword arguments.
+    # The Transport's keyword arguments.
     options: dict[str, Any] = {}
-    # The most messages that one bot process sends at a time; BOT_CONCURRENCY where it is left out.
+    # The most messages that one bot process sends at a time; BOT_CONCURRENCY by default.
     concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    # The most messages that one bot process begins to send a second.
+    # The most messages that one bot process begins to send in a second; no limit by default.
     rate_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    # Instead of DELIVERY_MAX_ATTEMPTS, DELIVERY_RETRY_SECONDS and DELIVERY_RETRY_LIMIT_SECONDS.
+    # These replace DELIVERY_MAX_ATTEMPTS, DELIVERY_RETRY_SECONDS and DELIVERY_RETRY_LIMIT_SECONDS.
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] | None = None
     retry_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
     retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def __repr__(self) -> str:
-        # Options hold keys and passwords: only their names are shown.
+        # Options may hold keys and passwords: only their names are shown.
         return f"{type(self).__name__}(backend={self.backend!r}, options={sorted(self.options)})"
 
 
@@ -84,8 +85,8 @@ class NotificationsSettings:
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
     # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
     send_message: str = "notifications.transports.console.send_message"
-    # The ways of delivering: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}, and
-    # what else a TransportEntry takes}.
+    # The transports: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}, …}. The keys
+    # are the fields of TransportEntry in capitals.
     transports: dict[str, TransportEntry] = field(
         default_factory=lambda: {"console": TransportEntry(backend="notifications.transports.console.ConsoleTransport")}
     )
@@ -93,18 +94,18 @@ class NotificationsSettings:
     default_transports: tuple[str, ...] = ("console",)
     # How often a delivery is tried before it is given up. Outages of our own database and Redis do not count.
     delivery_max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 14
-    # The longest wait before the second attempt. It doubles from attempt to attempt up to the limit, and a random part
-    # of it, at least half, is waited. A provider's Retry-After counts instead, up to an hour.
+    # The longest wait before the second attempt. It doubles with each attempt, up to the limit. The actual wait is
+    # random, between half of it and all of it. A provider's Retry-After replaces it, up to an hour.
     delivery_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 15.0
     delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
     # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
     delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
-    # What becomes of what is to be delivered: "send"; "hold", which keeps it until it is released; "console", which
-    # prints it in place of every transport; or the e-mail addresses, or "@example.com", of those who are sent to: what
-    # others would get is held.
+    # What is done with deliveries: "send" sends them. "hold" keeps them until they are released. "console" prints them
+    # instead of using any transport. A list of e-mail addresses, or domains such as "@example.com", sends to users with
+    # these addresses, and holds the deliveries to all others.
     delivery: Literal["send", "hold", "console"] | tuple[str, ...] = "send"
-    # Where the site is, for links in mails, chats and pushes: "https://example.com". If it is empty, the current site
-    # of django.contrib.sites counts, if that is installed.
+    # The address of the site, for links in mails, chats and pushes: "https://example.com". By default that of the
+    # current site of django.contrib.sites, if that is installed.
     base_url: str = ""
     # What was published so long ago, and is no longer on the stream though nobody has handled it, was lost with Redis.
     refill_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0

@@ -21,14 +21,14 @@ __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
 # Items of one call: others wait for the database meanwhile.
 BATCH_LIMIT = 100
-# Where writers are in each other's way, the database is left to the others for so many times as long as the last visit
-# took, up to a limit, unless there is enough to be worth a visit. On SQLite one writes at a time, and who waits sleeps
-# longer and longer: visits back to back would keep notify() waiting, and with it the browsers.
+# If other writers wait for the database, the next call waits for this many times the duration of the last call, up to
+# a limit, unless ENOUGH items wait. SQLite has one writer at a time, and those that wait sleep longer and longer: calls
+# without a pause would delay notify(), and with it the browsers.
 PAUSE_PER_VISIT = 5
 PAUSE_LIMIT_SECONDS = 0.05
 ENOUGH = 10
-# Turns of the event loop before a visit: what the answers of the last one set off goes in this one. Else who asks again
-# at once is a visit late for ever, and two halves take turns where all could go together.
+# Turns of the event loop before a call, so that requests that follow from the answers of the last call are included.
+# Otherwise two groups of callers would alternate instead of sharing one call.
 GATHER_TURNS = 5
 
 # Given a list of items, gives the answer to each, in their order; an answer that is an exception is raised.
@@ -37,20 +37,19 @@ type Batched[Item, Answer] = Callable[[Sequence[Item]], Sequence[Answer | Except
 
 class DatabaseCalls:
     """
-    Calls sync functions with lists of what many tasks ask for one by one.
+    Gathers the single items of many tasks into lists, and calls sync functions with these.
 
-    A statement for a hundred rows costs little more than one for a single row, and so does a transaction. What is asked
-    for while nothing is under way is done at once. What is asked for while one visit of the thread is under way goes
-    together in the next; its callers bound how much that is. The thread is its own: others who use the database need
-    not wait.
+    A statement for a hundred rows costs little more than a statement for one row, and so does a transaction. An item is
+    handled at once if no call is under way. Items that arrive during a call go together in the next one; the callers
+    limit how many these are. The calls run in a thread of their own, so that other users of the database do not wait.
 
     Args:
-        is_contended: Whether other writers wait for the database, so that visits must leave it to them in between.
+        is_contended: Whether other writers wait for the database, so that there must be pauses between the calls.
     """
 
     def __init__(self, *, is_contended: Callable[[], bool] = lambda: False) -> None:
         self._is_contended = is_contended
-        # Until when it is left to others, if they wait, on the monotonic clock.
+        # Until when the database is left to other writers, if they wait, by the monotonic clock.
         self._pause_until = -math.inf
         # What goes in the next visit, by the function to call: where the answer is awaited, and the item.
         self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
@@ -79,7 +78,7 @@ class DatabaseCalls:
         return await answer
 
     def close(self) -> None:
-        """End the thread, with its connection, after what it is doing. Idempotent."""
+        """End the thread and its database connection after the present call. Idempotent."""
         self._thread.executor.submit(connections.close_all)
         self._thread.close()
 

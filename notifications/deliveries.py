@@ -43,7 +43,7 @@ __all__ = [
 
 State = Delivery.State
 UNFINISHED = (State.PENDING, State.SENDING)
-# Nobody is sending it, and it may still be sent.
+# States of deliveries that nobody is sending and that may still be sent.
 WAITING = (State.PENDING, State.HELD)
 # What the sweep has put on the stream is put there again if nothing has come of it for so long.
 QUEUED_SECONDS = 60.0
@@ -147,7 +147,7 @@ def mark_queued(notification_ids: Iterable[int]) -> int:
 
 
 def skip_replaced(notification_ids: Iterable[int]) -> int:
-    """These were replaced by newer ones: what waits is not sent. Returns how many deliveries that are."""
+    """Skip the waiting deliveries of notifications that were replaced by newer ones. Returns how many there were."""
     ids: list[int] = []
     for part in itertools.batched(notification_ids, _IDS_PER_QUERY):
         ids += rows().filter(notification_id__in=part, state__in=WAITING).values_list("pk", flat=True)
@@ -184,7 +184,7 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
 
 
 def hold(some: QuerySet[Delivery]) -> int:
-    """Keep these back, until `release`. Returns how many there are."""
+    """Hold these deliveries until `release`. Returns how many there were."""
     return update_in_order(
         some,
         state=State.HELD,
@@ -197,17 +197,17 @@ def hold(some: QuerySet[Delivery]) -> int:
 
 def release(some: QuerySet[Delivery]) -> int:
     """
-    Let those of these that are held go out.
+    Release the held ones among these deliveries.
 
     Returns:
-        How many there were. The sweep puts them on the stream; what NOTIFICATIONS["DELIVERY"] says then holds for them.
+        How many there were. The sweep puts them on the stream. NOTIFICATIONS["DELIVERY"] then decides about them again.
     """
     held = some.using(database()).filter(state=State.HELD)
     return update_in_order(held, state=State.PENDING, due_at=database_time(), queued_at=None, answer="")
 
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:
-    """These are not to be sent. Returns how many there are."""
+    """Mark these as not to be sent, for this reason. Returns how many there were."""
     return update_in_order(some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now())
 
 
@@ -263,5 +263,5 @@ def _held(claim: Claim) -> QuerySet[Delivery]:
 
 
 def _clip(text: str) -> str:
-    # Databases refuse some of what a provider may say (NUL), and it must stay one line in the admin.
+    # A provider's answer may contain characters that databases refuse (NUL), and the admin shows it on one line.
     return printable(" ".join(text.split()), limit=ANSWER_LIMIT - 1)

@@ -1,8 +1,8 @@
 """
-Taking addresses of users out of use, when a provider says that they are no longer there.
+Disabling users' addresses that no longer exist, as their provider says.
 
-Owns that it happens once for each, and that the project is told. Does not own adding addresses (preferences) nor what a
-provider says (transports). Sync; run it in a thread from async code.
+Owns doing this once for each address, and the signal to the project. Does not own adding addresses (preferences) nor
+reading a provider's answer (transports). Sync; run it in a thread from async code.
 """
 
 from django.db import router
@@ -16,7 +16,7 @@ __all__ = ["disable_destination", "forget_browser"]
 
 
 def disable_destination(pk: int, reason: str) -> None:
-    """Send nothing to a destination any more, and keep it, with the reason, for its owner and staff to see."""
+    """Disable a destination. It is kept, with the reason, so that its owner and staff can see it."""
     database = router.db_for_write(Destination)
     with write_transaction(database):
         row = Destination.objects.using(database).select_for_update().filter(pk=pk, disabled_at=None).first()
@@ -28,7 +28,7 @@ def disable_destination(pk: int, reason: str) -> None:
 
 
 def forget_browser(pk: int, transport: str, reason: str) -> None:
-    """Remove a push subscription: a browser that comes back brings a new one."""
+    """Delete a push subscription. A browser that returns makes a new one."""
     database = router.db_for_write(PushSubscription)
     with write_transaction(database):
         row = PushSubscription.objects.using(database).select_for_update().filter(pk=pk).first()

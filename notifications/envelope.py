@@ -55,8 +55,8 @@ _KIND = re.compile(r"[a-z0-9_.-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# A path or a web address. Browsers skip tabs and line breaks and read a backslash as a slash: "/\t/evil.example" is at
-# another site. So none of them may stand anywhere. items.js has the same pattern.
+# A path or an http(s) URL. Browsers ignore tabs and line breaks and read a backslash as a slash: "/\t/evil.example"
+# leads to another site. So none of these may occur. items.js has the same pattern.
 _LINK = re.compile(r"(?:/(?!/)|https?://)[^\x00-\x20\x7f\\]*", re.IGNORECASE | re.ASCII)
 
 
@@ -141,7 +141,7 @@ def is_kind(text: str) -> bool:
 
 
 def is_link(url: str) -> bool:
-    """Whether a URL may stand in a link: a path, http or https. "javascript:…" runs where it is clicked."""
+    """Whether a URL is safe in a link: a path, http or https. A "javascript:…" URL would run code when clicked."""
     return _LINK.fullmatch(url) is not None
 
 
@@ -159,10 +159,10 @@ def encode_envelope(common: bytes, *, event_id: int, notification_id: int, repla
 
 def decode_envelope(raw: bytes) -> Envelope:
     """
-    Read the JSON of an envelope, which anybody may have written.
+    Decode an envelope from untrusted JSON.
 
     Raises:
-        ValueError: It is not one: a field is missing or of a wrong type, the message is empty, or the URL is no link.
+        ValueError: A field is missing or of the wrong type, the message is empty, or the URL is unsafe in a link.
     """
     try:
         envelope = _decode_envelope(raw)

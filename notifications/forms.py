@@ -1,6 +1,8 @@
 """
-The form that sends a notification. Owns which field an error belongs to, and that who may not see users is told nothing
-of them; the limits are the envelope's.
+The form that sends a notification.
+
+Owns which field an error belongs to, and hiding users from staff who may not see them. Does not own the limits of the
+fields (envelope).
 """
 
 import hashlib
@@ -30,7 +32,7 @@ else:
 
 
 class _RecipientsWidget(AutocompleteSelectMultiple):
-    """Shows again what was chosen, as far as it can be chosen; Django's fails on what is no key."""
+    """Shows again the chosen users that can be chosen. Django's widget fails on a value that is not a key."""
 
     @property
     def media(self) -> forms.Media:
@@ -38,14 +40,14 @@ class _RecipientsWidget(AutocompleteSelectMultiple):
         return super().media + forms.Media(js=["notifications/select_names.js"])
 
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
-        """The chosen users that there are."""
+        """The options for those chosen users that exist."""
         keys = [key for key in value if _is_key(key)]
         found = {str(key) for key in self.choices.queryset.filter(pk__in=keys).values_list("pk", flat=True)}
         return super().optgroups(name, [key for key in keys if str(key) in found], attr)
 
 
 class _RecipientsField(_ModelMultipleChoiceField):
-    """Users by their keys. What is no key, and who cannot be chosen, gets the same answer."""
+    """Users by their keys. An invalid key and a user who cannot be chosen get the same kind of error."""
 
     default_error_messages: ClassVar = {
         "invalid_choice": "“%(value)s” is nobody who can be chosen: choose recipients from the list.",
@@ -53,7 +55,7 @@ class _RecipientsField(_ModelMultipleChoiceField):
     }
 
     def clean(self, value: Any) -> Any:
-        """The users; a key that no user can have is said to be nobody's."""
+        """The users; raises ValidationError for a key that no user can have."""
         for key in value or ():
             if not _is_key(key):
                 raise forms.ValidationError(self.error_messages["invalid_pk_value"], params={"pk": str(key)[:40]})
@@ -66,7 +68,7 @@ class SendNotificationForm(forms.Form):
 
     Args:
         admin_site: Where users are registered with `search_fields`: the search for recipients asks it.
-        may_view_users: Whether who fills it in may see users; else nobody can be chosen, and nobody is named.
+        may_view_users: Whether the person who fills it in may see users. If not, no user can be chosen or is named.
     """
 
     message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5, "dir": "auto"}))
@@ -148,7 +150,7 @@ class SendNotificationForm(forms.Form):
 
 
 def _is_key(text: Any) -> bool:
-    """Whether a user may have it as a primary key."""
+    """Whether the text can be a user's primary key."""
     key = get_user_model()._meta.pk
     try:
         key.run_validators(key.to_python(text))

@@ -24,7 +24,7 @@ DATABASE_AWAY = (OperationalError, InterfaceError)
 REDIS_AWAY = (redis.RedisError,)
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
-# More than a database takes as a key.
+# More than a database accepts as a key.
 _USER_LIMIT_BYTES = 4_096
 
 

@@ -1,7 +1,7 @@
 """
-Whom transports may reach at all: NOTIFICATIONS["DELIVERY"].
+Which users transports may reach at all: NOTIFICATIONS["DELIVERY"].
 
-Owns the decision. Does not own holding a delivery back nor releasing it (deliveries), nor printing it (transports).
+Owns the decision. Does not own holding and releasing deliveries (deliveries), nor printing them (transports).
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["is_held"]
 
 
 def is_held(recipient: Any) -> bool:
-    """Whether what a user would get by any transport is held back: all is, or who is not on the list."""
+    """Whether all deliveries to this user are held: with "hold", or if the user's address is not on the list."""
     delivery = conf.get_settings().delivery
     if isinstance(delivery, str):
         return delivery == "hold"

@@ -1,7 +1,7 @@
 """
-Functions that the project supplies: what they raise, or give wrongly, costs a line in the log and no notification.
+Calls of functions that the project supplies: an error or a wrong answer is logged, and no notification is lost.
 
-Owns asking them and what is logged. Does not own what they are asked nor the defaults.
+Owns calling them, and the log lines. Does not own what is asked, nor the defaults.
 """
 
 import inspect
@@ -21,16 +21,16 @@ def ask[Answer](
     hook: str, function: Callable[[], Any], *, read: Callable[[Any], Answer], default: Callable[[], Answer]
 ) -> Answer:
     """
-    What a function of the project's gives; the default where it fails.
+    The answer of a function of the project, or the default if it fails.
 
     Args:
-        hook: What it is called in the log, which says a few times what is wrong with it and then once in a while.
-        function: Calls it.
-        read: Turns what it gave into the answer; raises for what it must not give.
-        default: The answer where one of them raises.
+        hook: The name of the function in the log. Its errors are logged with a rate limit.
+        function: Calls the project's function.
+        read: Turns its result into the answer; raises if the result is not allowed.
+        default: Gives the answer if `function` or `read` raises.
 
     Raises:
-        OperationalError, InterfaceError: The database is away, which is no fault of the function's.
+        OperationalError, InterfaceError: The database is unavailable, which is not the function's fault.
     """
     try:
         answer = function()

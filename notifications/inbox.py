@@ -35,7 +35,7 @@ class Bell:
 
     @property
     def badge(self) -> str:
-        """How many are unread, as short as the badge on the bell is small."""
+        """The number of unread notifications as the badge shows it: at most "99+"."""
         return str(self.unread) if self.unread <= _BADGE_LIMIT else f"{_BADGE_LIMIT}+"
 
     @property
@@ -73,9 +73,9 @@ def read_bell(user_id: Any) -> Bell:
 
 def notifications() -> NotificationQuerySet:
     """
-    All notifications, as they are: never from a replica.
+    All notifications, never read from a replica, which may lag.
 
-    A page is asked for right after something was read, and beside messages that have come already.
+    A page is loaded right after a notification was marked as read, or while newer ones have reached the browser.
     """
     return Notification.objects.using(router.db_for_write(Notification))
 
@@ -106,5 +106,5 @@ def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = Fa
 
 
 def safe_href(url: str) -> str:
-    """`url` if it may stand in a link (a path, http or https), else nothing."""
+    """`url` if it is safe in a link (a path, http or https), else ""."""
     return url if is_link(url) else ""

@@ -1,8 +1,8 @@
 """
 The page around the inbox: the project's own, where it has one.
 
-Owns which template that is, whether the inbox fits in, and the nonce that the page's policy asks for. Does not own what
-the inbox shows (inbox, views).
+Owns which template that is, whether it has room for the inbox, and the nonce for the page's Content Security Policy.
+Does not own what the inbox shows (inbox, views).
 """
 
 from contextlib import suppress
@@ -24,11 +24,13 @@ _BLOCK = "content"
 
 def find_base() -> Any:
     """
-    The template that the inbox extends: the first that is written in Django's language, since no other can be extended.
+    The template that the inbox extends: the first of _BASES that a DjangoTemplates engine has.
+
+    Templates of other engines cannot be extended by ours.
 
     Raises:
-        TemplateDoesNotExist: There is not even ours.
-        TemplateSyntaxError: It is broken.
+        TemplateDoesNotExist: None of them exists, not even ours.
+        TemplateSyntaxError: The template is broken.
     """
     own = [engine for engine in engines.all() if isinstance(engine, DjangoTemplates)]
     for name in _BASES:
@@ -65,9 +67,9 @@ def has_room(base: Any) -> bool:
 
 
 def nonce_of(request: HttpRequest) -> str:
-    """The nonce of this request's Content Security Policy, Django's own or django-csp's; "" if there is none."""
+    """The nonce of the request's Content Security Policy, from Django or django-csp; "" if there is none."""
     nonce = get_nonce(request)
     if nonce is None:
         nonce = getattr(request, "csp_nonce", None)
-    # Django's is false until it is asked for as a string.
+    # Django's nonce is falsy until it is converted to a string.
     return "" if nonce is None else str(nonce)

@@ -83,7 +83,7 @@ def read_request(body: bytes) -> Request:
         raise Refused("oversize", f"it has {len(body)} bytes, the limit is {REQUEST_LIMIT_BYTES}")
     try:
         request = _decode(body)
-        # Names of other fields are read too: what cannot be read must be refused before anything is done.
+        # Decode the names of all fields too: a request that cannot be decoded must be refused before it has any effect.
         _decode_fields(body)
     except msgspec.ValidationError as error:
         raise Refused("wrong_shape", str(error)) from error
@@ -144,10 +144,10 @@ class Ingress:
         Listen until `drain()`.
 
         Guarantees:
-            One request after another, in the order of their publishing. No request ends the loop: what is not accepted
-            is counted, and logged with its reason and the first 200 characters; of a flood, some lines and a count. The
-            database being away is waited for; requests that do not fit into the subscription meanwhile are dropped,
-            told and counted.
+            Requests are handled one after another, in the order in which they were published. No request ends the loop:
+            a refused one is counted, and logged with the reason and its first 200 characters, with a rate limit. If the
+            database is unavailable, requests wait. Those that exceed the subscription's limit are dropped, logged and
+            counted.
         """
         self._ended.clear()
         self._multiplexer = multiplexer
@@ -197,12 +197,12 @@ class Ingress:
             logger.exception("failed on the request %s", printable(body, limit=EXCERPT_LIMIT))
             await self._count("refused:error")
         else:
-            # Nothing from here on can make it a refused one.
+            # Outside of the try: an error from here on does not count the request as refused.
             await self._count("accepted" if is_ours else "left to others")
             self._mention_others(body)
 
     async def _notify(self, request: Request) -> bool:
-        """Whether it was this process's turn to carry the request out."""
+        """Carry the request out. Returns False if the lease was lost first, so that the next holder has to do it."""
         # A commit whose answer was lost is recognised when it is tried again.
         key = request.idempotency_key or f"ingress:{uuid.uuid4()}"
         failures = 0

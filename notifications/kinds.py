@@ -46,8 +46,8 @@ class Kind:
     A text is the first of these templates that exists, for the transport "email":
     `notifications/kinds/order.shipped/email.body.txt`, `notifications/kinds/order.shipped/body.txt`; else what was
     given to notify(). Likewise `subject.txt`, and `body.html`, which may be missing. They get `notification` (id,
-    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language. Its
-    url is absolute if the site's address is known.
+    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language. The
+    url of the notification is absolute if the site's address is known.
 
     Attributes:
         key: As in `notify(kind=…)`: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
@@ -93,7 +93,11 @@ class Kind:
         _kinds[cls.key] = cls
 
     def is_default(self, transport: str) -> bool:
-        """Whether the transport is used for a user who has said nothing about it; this one counts where yours fails."""
+        """
+        Whether the transport is used for a user without a preference for it.
+
+        A subclass may override it. If that raises, this one decides.
+        """
         names = self.transports
         if transport in self.fallback or transport in self.digest:
             return True
@@ -101,9 +105,9 @@ class Kind:
 
     def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
         """
-        What templates get; a subclass may add to it. Runs in a thread and may use the ORM.
+        The context of the templates; a subclass may add to it. Runs in a thread and may use the ORM.
 
-        Where it fails, that is logged, and the message says what was given to notify().
+        If it raises, the error is logged, and the message has the texts that were given to notify().
         """
         return {"notification": notification, "recipient": recipient, "kind": self}
 
@@ -119,7 +123,7 @@ def _refuse_misspelt(kind: type[Kind]) -> None:
 
 
 def _refuse_wrong_types(kind: type[Kind]) -> None:
-    """What the bot would stumble over, for each notification of the kind."""
+    """Refuse attributes of wrong types, with which the bot would fail for each notification of the kind."""
     for name in ("transports", "required", "forbidden"):
         names: Any = getattr(kind, name)
         if name == "transports" and names is None:
@@ -224,7 +228,7 @@ def time_zone_of(recipient: Any) -> datetime.tzinfo:
         return timezone.get_default_timezone()
 
     def read(zone: Any) -> datetime.tzinfo:
-        # Those of pytz are used otherwise than Python's, and say their name.
+        # A pytz zone cannot be used like Python's own, but it has a name.
         zone = getattr(zone, "zone", zone)
         if isinstance(zone, datetime.tzinfo):
             return zone
@@ -241,7 +245,7 @@ def time_zone_of(recipient: Any) -> datetime.tzinfo:
 
 
 def is_default(kind: Kind, transport: str) -> bool:
-    """`kind.is_default(transport)`, which a project may have written."""
+    """`kind.is_default(transport)`. It may be the project's own method, so its errors are caught and logged."""
     return ask(
         f"is_default() of the kind {kind.key!r}",
         lambda: kind.is_default(transport),
@@ -251,7 +255,7 @@ def is_default(kind: Kind, transport: str) -> bool:
 
 
 def _context(kind: Kind, notification: Envelope, recipient: Any) -> Mapping[str, Any] | None:
-    """What the kind gives its templates; None if it fails, as they would say half of it without."""
+    """The context of the kind's templates; None if it fails, because without it the templates would have gaps."""
 
     def read(context: Any) -> Mapping[str, Any]:
         if not isinstance(context, Mapping):
@@ -274,7 +278,7 @@ def _render(kind: Kind, transport: str, part: str, context: Mapping[str, Any]) -
         return None
     found = template.template
     if isinstance(found, Template):
-        # Django escapes for HTML whatever the name of the file; and times have a zone, with USE_TZ off too.
+        # Django escapes for HTML whatever the file's extension is. The times are aware, even with USE_TZ off.
         is_escaped = not part.endswith(".txt") and found.engine.autoescape
         return str(found.render(Context(dict(context), autoescape=is_escaped, use_tz=True)))
     return str(template.render(dict(context)))

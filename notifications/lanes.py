@@ -1,8 +1,8 @@
 """
-How many messages are sent at a time and a second, for each transport on its own: a slow one takes no slot of another.
+Limits for each transport: how many messages are sent at a time, and how many per second.
 
-Owns slots, the pace, and when a transport counts as clogged. Does not own what is sent (bot) nor what waits
-(deliveries).
+Each transport has slots of its own, so that a slow one takes none from another. Owns the slots, the rate, and when a
+transport counts as clogged. Does not own what is sent (bot) nor what waits (deliveries).
 """
 
 import asyncio
@@ -20,28 +20,30 @@ PATIENCE_SECONDS = 2.0
 CLOGGED_SECONDS = 30.0
 # A transport that was sent to so lately is in use.
 IN_USE_SECONDS = 60.0
-# Who waits for their turn looks so often whether there will be none any more.
+# How often a task that waits for the rate limit checks whether the lanes are closed.
 LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """How much one transport sends: messages at a time, and that begin in a second, if that is bounded."""
+    """The limits of one transport."""
 
+    # The most messages that are sent at a time.
     slots: int
+    # The most messages that begin in a second; None for no limit.
     rate_per_second: float | None = None
 
 
 class Lane:
-    """The slots of one transport, and its pace: a slot that is taken is a message that begins."""
+    """The slots of one transport, and its rate. Taking a slot counts as the beginning of a message."""
 
     def __init__(self, limit: Limit) -> None:
         self._semaphore = asyncio.Semaphore(limit.slots)
-        # Between the beginnings of two messages.
+        # The shortest time between the beginnings of two messages.
         self._interval_seconds = 1.0 / limit.rate_per_second if limit.rate_per_second else 0.0
-        # When the next one may begin, on the monotonic clock.
+        # When the next message may begin, by the monotonic clock.
         self._next_at = -math.inf
-        # How many have a slot and wait for their turn.
+        # How many tasks have a slot and wait because of the rate.
         self._pacing_count = 0
         # Until when nobody waits, on the monotonic clock.
         self._clogged_until = -math.inf
@@ -64,7 +66,7 @@ class Lane:
 
     @property
     def early_seconds(self) -> float:
-        """How long it is until the next message may begin; 0 if it may now, or there is no slot for it."""
+        """How long until the rate allows the next message; 0 if it does now, or if no slot is free anyway."""
         return 0.0 if self._semaphore.locked() else max(0.0, self._next_at - time.monotonic())
 
     async def take_free(self) -> bool:
@@ -89,7 +91,7 @@ class Lane:
         return False
 
     async def pace(self) -> None:
-        """Wait until one more message may begin."""
+        """Wait until the rate allows one more message, and count it."""
         self._pacing_count += 1
         try:
             while (seconds := self._next_at - time.monotonic()) > 0:  # noqa: ASYNC110 - waits for a time
@@ -117,11 +119,11 @@ class Lanes:
     Args:
         names: Of the transports.
         slots: The most messages that are sent at a time, on each.
-        limits: Of those that have their own.
+        limits: The limits of the transports that have their own, by name.
 
     Guarantees:
-        Who waits for a slot gets one in turn. Where others would be held up by the waiting, and only there, nobody
-        waits for long.
+        Slots are given in the order in which they were asked for. Waits are short where a wait would block other
+        transports, and only there.
     """
 
     def __init__(self, names: Iterable[str], *, slots: int, limits: Mapping[str, Limit] | None = None) -> None:
@@ -148,7 +150,7 @@ class Lanes:
                 return taken, frozenset(self._lanes) - taken
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                # Nothing is given back when it is merely too early.
+                # If a slot is free and only the rate is in the way, no slot will be given back: wait for the time.
                 early = [seconds for lane in self._lanes.values() if (seconds := lane.early_seconds)]
                 async with asyncio.timeout(min(early, default=None)):
                     await self._freed.wait()
@@ -169,7 +171,7 @@ class Lanes:
         return frozenset(name for name in names if self._lanes[name].is_clogged)
 
     async def pace(self, name: str) -> None:
-        """Wait until a further message may begin in a slot that is taken, or the lanes are closed."""
+        """Wait until the rate allows one more message in a slot that is taken, or until the lanes are closed."""
         while not self.is_closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):

@@ -1,7 +1,7 @@
 """
-Links that work outside of the site: in mails, chats and what other programs get.
+Links that work outside the site: in mails, in chats and in other programs.
 
-Owns which address the site has. Does not own what a URL may be (envelope). Sync; the Sites framework may ask the
+Owns the address of the site. Does not own which URLs are allowed (envelope). Sync: the Sites framework may query the
 database.
 """
 
@@ -14,14 +14,15 @@ from notifications.envelope import Envelope
 
 __all__ = ["base_url", "is_absolute", "with_absolute_url"]
 
-# What migrating the Sites framework writes for a site that nobody has named yet.
+# The domain that the Sites framework's migration writes: nobody has set the real one yet.
 PLACEHOLDER = "example.com"
 
 
 def base_url() -> str:
     """
-    Where the site is, without a slash at the end: NOTIFICATIONS["BASE_URL"], else the current site of the Sites
-    framework, by https; "" if neither is there.
+    The address of the site, without a slash at the end.
+
+    It is NOTIFICATIONS["BASE_URL"], else https and the domain of the Sites framework's current site, else "".
     """
     if given := conf.get_settings().base_url:
         return given.rstrip("/")
@@ -32,18 +33,18 @@ def base_url() -> str:
     try:
         domain = Site.objects.get_current().domain
     except (ImproperlyConfigured, ObjectDoesNotExist):
-        # There is no SITE_ID, or no such site.
+        # There is no SITE_ID, or no row for it.
         return ""
     return "" if domain == PLACEHOLDER else f"https://{domain}"
 
 
 def is_absolute(url: str) -> bool:
-    """Whether a checked URL leads to the same place from everywhere."""
+    """Whether a URL that was checked already has a scheme and a host."""
     return url.startswith(("http://", "https://"))
 
 
 def with_absolute_url(envelope: Envelope) -> Envelope:
-    """With the site's address before a path; the same if there is none."""
+    """The envelope with the site's address before the path in its URL; unchanged if there is no address or no path."""
     if not envelope.url or is_absolute(envelope.url):
         return envelope
     base = base_url()

@@ -9,9 +9,9 @@ same whenever the event is published, whoever does it and whichever rows were de
 the stream already is recognised by its guard. Guards expire: publishing is exactly once when it is repeated within
 `STREAM_GUARD_SECONDS`, at least once after that.
 
-Each recipient is told in the order in which their notifications were written: an event's publisher first publishes the
-parts of earlier events that are still in the outbox and concern the same people. Their own publishers, and the sweep,
-then find the guards.
+Each recipient gets notifications in the order in which they were written. For that, the publisher of an event first
+publishes those parts of earlier events that are still in the outbox and have the same recipients. The guards keep the
+earlier events' own publishers and the sweep from publishing these parts again.
 """
 
 import contextlib
@@ -57,10 +57,10 @@ logger = logging.getLogger(__name__)
 
 # How many notification ids make one part. With the largest envelopes a part is 32 MiB, in one command.
 IDS_PER_PART = 500
-# Parts of earlier events that one event's publisher publishes first. A recipient who has more of them in the outbox
-# waits for the sweep, which goes by age.
+# The most parts of earlier events that the publisher of one event publishes first. If there are more, the event waits
+# for the sweep, which publishes the oldest events first.
 EARLIER_PARTS_LIMIT = 20
-# Recipients whose ids are named where others are looked for by a query.
+# Up to this many recipients, a query lists their ids; for more, it has a subquery.
 FEW_RECIPIENTS = 20
 
 
@@ -87,10 +87,10 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Earlier:
-    """What is in the outbox for the recipients of an event and was written before it."""
+    """Parts of earlier events that are still in the outbox and have recipients of this event."""
 
     parts: list[_Part]
-    # False if there is more of it than EARLIER_PARTS_LIMIT.
+    # False if there are more parts than EARLIER_PARTS_LIMIT.
     is_complete: bool
 
 
@@ -154,7 +154,7 @@ def sweep(limit: int = 100, *, young_too: bool = False) -> int:
     count = 0
     for event_id in oldest_first(_overdue(young_too=young_too), "created_at", page_size=limit):
         try:
-            # What is earlier has had its turn already.
+            # Without `_publish_in_order`: the sweep publishes earlier events first anyway.
             publication = _load(event_id)
             count += publication is not None and _publish(publication)
         except (StreamUnavailable, OperationalError, InterfaceError):
@@ -210,7 +210,7 @@ def _failures_kept_from_caller(event: Event) -> Iterator[None]:
 
 
 def _publish_in_order(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:
-    """First what is earlier for the same recipients. If that is too much, the event stays in the outbox as well."""
+    """Publish earlier parts for the same recipients first. If there are too many, the event stays in the outbox."""
     earlier = _read_earlier(publication)
     for part in earlier.parts:
         _append(part)
@@ -251,7 +251,7 @@ async def _aappend(part: _Part) -> None:
 
 
 def _load(event_id: int, **which: int) -> Publication | None:
-    """An event in the outbox with its notifications, or those of them that `which` filters."""
+    """An event in the outbox with its notifications; `which` may filter these. None if it is not in the outbox."""
     event = Event.objects.using(_database()).filter(pk=event_id, published_at=None, deliver_at=None).first()
     if event is None:
         return None
@@ -276,7 +276,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
         return _Earlier(parts=[], is_complete=True)
     oldest = Event.objects.using(_database()).filter(published_at=None, deliver_at=None).order_by("created_at")
     notifications = Notification.objects.using(_database())
-    # The ids of a few say more to the planner than a query, which would make it read all that waits.
+    # With a list of ids, the database's planner uses the index; with a subquery, it would read everything that waits.
     few = [recipient_id for _, recipient_id, _ in rows] if len(rows) <= FEW_RECIPIENTS else None
     earlier = notifications.filter(
         id__lt=rows[0][0],
@@ -285,7 +285,8 @@ def _read_earlier(publication: Publication) -> _Earlier:
         event__published_at=None,
         event__deliver_at=None,
     ).order_by("id")
-    # In the order of their first notification; each part once. So many rows are all there are, or of too many parts.
+    # Each part once, in the order of its first notification. The limit is enough: if there are more rows than that,
+    # they belong to more than EARLIER_PARTS_LIMIT parts.
     found = earlier.values_list("id", "event_id")[: EARLIER_PARTS_LIMIT * IDS_PER_PART + 1]
     numbers = dict.fromkeys((event_id, notification_id // IDS_PER_PART) for notification_id, event_id in found)
     parts = [part for event_id, number in list(numbers)[:EARLIER_PARTS_LIMIT] for part in _read_part(event_id, number)]
@@ -293,7 +294,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
 
 
 def _is_anything_else_in_outbox(event: Event) -> bool:
-    """Asked by each notify(), and nearly always answered by no: in SQL, since the ORM takes five times as long."""
+    """Whether another event is in the outbox. In SQL: each notify() asks it, and the ORM is five times slower."""
     sql = f"""
         SELECT 1 FROM {Event._meta.db_table} WHERE published_at IS NULL AND deliver_at IS NULL AND id <> %s LIMIT 1
     """  # noqa: S608 - a name of our own
@@ -303,14 +304,14 @@ def _is_anything_else_in_outbox(event: Event) -> bool:
 
 
 def _read_part(event_id: int, number: int) -> Iterable[_Part]:
-    """One part of an event in the outbox; none if the event has left it meanwhile, or cannot be published."""
+    """One part of an event in the outbox; nothing if the event was published meanwhile, or cannot be published."""
     try:
         publication = _load(event_id, id__gte=number * IDS_PER_PART, id__lt=(number + 1) * IDS_PER_PART)
         return list(_parts(publication)) if publication is not None else []
     except (OperationalError, InterfaceError):
         raise
     except Exception:
-        # The sweep logs it in each of its rounds. It holds up nothing that is newer.
+        # The sweep logs this error in each round. A broken event does not hold up newer ones.
         logger.debug("event %d cannot be published", event_id, exc_info=True)
         return []
 

@@ -25,7 +25,7 @@ __all__ = ["Draft", "deliveries_of", "draft_all"]
 
 
 class _Window(NamedTuple):
-    """The digests of one user, kind and transport: one after another."""
+    """A user, a kind and a transport: they have one digest after another."""
 
     recipient_id: Any
     kind: str
@@ -33,8 +33,10 @@ class _Window(NamedTuple):
 
 
 class _Planned(NamedTuple):
+    """A delivery that is not saved yet."""
+
     delivery: Delivery
-    # What it goes into, if into a digest, and the time zone by which that ends.
+    # The window into whose digest it goes, if into a digest, and the time zone that decides when the digest ends.
     window: _Window | None = None
     zone: datetime.tzinfo = datetime.UTC
 
@@ -42,11 +44,11 @@ class _Planned(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """
-    What is to be delivered of one notification, as its kind and its recipient want it.
+    The deliveries of one notification, as its kind and its recipient's preferences decide.
 
     Attributes:
-        planned: Its deliveries, not yet saved, and without their digests.
-        quiet_until: When the quiet hours end in which the recipient is now; None outside of them, and for urgent kinds.
+        planned: The deliveries, not saved yet, and without their digests.
+        quiet_until: The end of the recipient's present quiet hours; None outside of them, and for urgent kinds.
     """
 
     planned: Sequence[_Planned]
@@ -55,12 +57,12 @@ class Draft:
 
 def draft_all(notifications: Sequence[Notification], *, now: datetime.datetime) -> dict[int, Draft]:
     """
-    Draft the deliveries of notifications, by their ids. Call it before the transaction.
+    Draft the deliveries of notifications; returns notification id → draft. Call it before the transaction.
 
-    It asks functions of the project's, which may take their time, and whose failed query would end a transaction.
+    It calls functions of the project. These may be slow, and a failed query in them would break the transaction.
 
     Args:
-        now: By the database's clock, as a column has it: what is not put off is due then.
+        now: The database's time, as the value of a column. Deliveries that are not put off are due at this time.
     """
     said = find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
     return {
@@ -74,10 +76,10 @@ def draft_all(notifications: Sequence[Notification], *, now: datetime.datetime) 
 
 def deliveries_of(drafts: Iterable[Draft], *, hold: Collection[int] = ()) -> list[Delivery]:
     """
-    The deliveries of drafts, in their digests and not yet saved; within the caller's transaction.
+    The deliveries of drafts, with their digests, not saved yet. Call it within a transaction.
 
     Args:
-        hold: Ids of digests that are locked together with those that deliveries go into.
+        hold: Ids of further digests to lock, in the same statement as the digests of the deliveries.
     """
     planned = [each for draft in drafts for each in draft.planned]
     zones = {each.window: each.zone for each in planned if each.window is not None}
@@ -93,7 +95,7 @@ def _quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
     hours: QuietHours | None = getattr(recipient, "notification_quiet_hours", None)
     if hours is None or kind.is_urgent:
         return None
-    # It was known when it was chosen; perhaps it is not on this machine.
+    # The zone existed when it was chosen, but this machine may not know it.
     zone = find_zone(hours.time_zone) or time_zone_of(recipient)
     return quiet_end(clock.now(), hours.starts, hours.ends, zone)
 
@@ -120,9 +122,9 @@ def _plan(notification: Notification, said: Mapping[str, bool], now: datetime.da
 
 def _open_digests(zones: Mapping[_Window, datetime.tzinfo], hold: Collection[int]) -> dict[_Window, Digest]:
     """
-    The digest that goes out next for each of these; they and those to `hold` are locked in one statement.
+    The open digest of each window. These digests and those to `hold` are locked in one statement.
 
-    None of them closes until the transaction ends.
+    None of them is closed until the transaction ends.
     """
     rows = Digest.objects.using(router.db_for_write(Digest))
     if not zones:
@@ -140,13 +142,13 @@ def _open_digests(zones: Mapping[_Window, datetime.tzinfo], hold: Collection[int
             if digest.closed_at is None:
                 opened[window] = digest
             else:
-                # It was claimed by a machine whose clock is ahead: the next one, then.
+                # A machine whose clock is ahead has claimed it already: use the next one.
                 ends[window] = _end_of(window, zones[window], end)
     return opened
 
 
 def _find_or_make(rows: QuerySet[Digest], ends: Mapping[_Window, datetime.datetime]) -> dict[_Window, int]:
-    """The ids of the digests that end then."""
+    """The ids of the digests of these windows that end at these times; missing ones are created."""
     named = rows.filter(
         recipient_id__in={window.recipient_id for window in ends},
         kind__in={window.kind for window in ends},
@@ -156,7 +158,7 @@ def _find_or_make(rows: QuerySet[Digest], ends: Mapping[_Window, datetime.dateti
     found = _ids_of(named, ends)
     missing = sorted(ends.keys() - found.keys())
     if missing:
-        # In one order, and another bot may be making the same.
+        # Sorted, so that two bots insert in the same order; another bot may be creating the same digests.
         made = (Digest(**window._asdict(), ends_at=stored(ends[window])) for window in missing)
         rows.bulk_create(made, ignore_conflicts=True)
         found = _ids_of(named, ends)

@@ -163,8 +163,8 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
     A user is also reached at this address: the URL of a webhook, or of a service that Apprise knows.
 
     Returns:
-        The row; `secret` is what the user's receiver verifies webhooks with. The same address again is the same row, in
-        use again if it was disabled.
+        The row; `secret` is what the user's receiver verifies webhooks with. Adding the same address again returns the
+        same row, and enables it if it was disabled.
 
     Raises:
         InvalidPreference: User or transport is unknown, or the transport does not take the address, or the user has
@@ -186,7 +186,7 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
         if not mine.filter(address=address).exists() and mine.count() >= ADDRESS_LIMIT:
             raise InvalidPreference(f"there are {ADDRESS_LIMIT} addresses for {transport} already: remove one")
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        # One that was disabled is in use again.
+        # The defaults enable a destination that was disabled.
         destination, _ = rows.update_or_create(
             user_id=user_id,
             transport=transport,

@@ -1,5 +1,5 @@
 """
-Forgetting what is old, or a user's: notifications, their deliveries, and events of which nothing is left.
+Deleting old notifications, or those of a user, with their deliveries, and events that have no notifications left.
 
 Owns what may be deleted, and in which portions. Does not own how old is old (the command), nor dead letters.
 """
@@ -60,7 +60,7 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
             break
         last_id = ids[-1]
         with write_transaction(database):
-            # Deleting begins with the deliveries; a bot locks the notification first.
+            # Django deletes the deliveries first. A bot locks the notification first, so this does too.
             lock(Notification.objects.using(database).filter(pk__in=ids))
             # Asked again: one of them may have been given back to the bot meanwhile.
             _, counts = _old(before, only_read=only_read).filter(pk__in=ids).delete()
@@ -72,8 +72,9 @@ def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pru
 
 def forget(user_ids: Iterable[Any]) -> int:
     """
-    Delete all notifications of these users with their deliveries, portion by portion; within the caller's transaction,
-    if there is one. For users who are about to be deleted: Django would load each row at once.
+    Delete all notifications of these users with their deliveries, in batches; within the caller's transaction, if any.
+
+    It is for users who are about to be deleted: Django would load all of these rows at once.
 
     Returns:
         How many notifications there were.
@@ -85,7 +86,8 @@ def forget(user_ids: Iterable[Any]) -> int:
     count = 0
     while ids := list(theirs[:PORTION]):
         with write_transaction(database):
-            # As in prune(), and all users' in one order: within one transaction, portions stay locked.
+            # As in prune(). The ids of all users are in one order, because batches stay locked until the transaction
+            # ends.
             lock(notifications.filter(pk__in=ids))
             notifications.filter(pk__in=ids).delete()
         count += len(ids)

@@ -61,8 +61,8 @@ def find_actor(actor: Any, *, using: str) -> Any:
     """
     The primary key of the user or id `actor`; None for None and for an anonymous visitor.
 
-    Within a transaction PostgreSQL keeps the account from being deleted until it ends: a row that is written for a user
-    who is gone would fail only then, and with it the whole transaction.
+    Within a transaction on PostgreSQL, the user cannot be deleted until the transaction ends. Otherwise the foreign key
+    of a row for a deleted user would make the whole transaction fail at its commit.
 
     Raises:
         InvalidField: It is no saved user.
@@ -103,7 +103,7 @@ def find_by_names(names: Iterable[str], *, using: str) -> tuple[list[Any], list[
 
 
 def key_field() -> Any:
-    """The field that gives users' primary keys their type; that of another model where the key is a relation."""
+    """The field with the type of users' primary keys; a field of another model, if the primary key is a relation."""
     field: Any = get_user_model()._meta.pk
     while field.remote_field is not None:
         field = field.target_field
@@ -164,7 +164,7 @@ def _hold(user_id: Any, using: str) -> None:
     quote = connection.ops.quote_name
     table, column = quote(get_user_model()._meta.db_table), quote(str(key.column))
     with connection.cursor() as cursor:
-        # The lock that a foreign key takes: logging in, which updates the row, does not wait for it.
+        # The same lock as for a foreign key: logging in, which updates the row, does not wait for it.
         cursor.execute(
             f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",  # noqa: S608 - names of the model's
             [key.get_db_prep_value(user_id, connection)],
@@ -191,7 +191,7 @@ def _possible(ids: list[Any]) -> list[Any]:
 
 def _is_possible(user_id: Any) -> bool:
     if isinstance(user_id, str):
-        # What a validator says of a text, a row may contradict.
+        # Validators do not count here: rows may exist whose keys they would refuse.
         return "\0" not in user_id
     try:
         key_field().run_validators(user_id)

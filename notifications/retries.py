@@ -1,7 +1,7 @@
 """
-How often a delivery is tried, and when again.
+How many times a delivery is tried, and when.
 
-Owns the schedule of each transport, from the settings. Does not own what counts as an attempt (bot) nor writing down
+Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) nor storing
 when the next one is due (deliveries).
 """
 
@@ -13,7 +13,7 @@ from realtime.backoff import Backoff
 
 __all__ = ["RetrySchedule", "schedule_of"]
 
-# Of each wait, so much is waited in any case: so how far the attempts reach is known, and does not depend on luck.
+# The part of each wait that is not random, so that the time that all attempts cover has a known lower bound.
 SURE_PART = 0.5
 
 
@@ -25,14 +25,14 @@ class RetrySchedule:
     backoff: Backoff
 
     def reaches_seconds(self) -> list[tuple[float, float]]:
-        """Of each attempt, how long after the first one it is made: at least, and at most."""
+        """For each attempt, the earliest and the latest time at which it is made, in seconds after the first one."""
         waits = [self.backoff.longest_seconds(attempt) for attempt in range(self.max_attempts - 1)]
         latest = itertools.accumulate(waits, initial=0.0)
         return [(self.backoff.sure_part * seconds, seconds) for seconds in latest]
 
 
 def schedule_of(transport: str) -> RetrySchedule:
-    """The schedule of a transport: what its entry in the settings says, and for the rest what holds for all."""
+    """The schedule of a transport: from its entry in the settings, and else from the settings for all transports."""
     settings = conf.get_settings()
     entry = settings.transports.get(transport) or conf.TransportEntry(backend="")
     return RetrySchedule(

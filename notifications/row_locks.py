@@ -1,10 +1,10 @@
 """
-The order in which rows are locked: everywhere the same, so that no two transactions wait for each other.
+The order in which rows are locked: the same everywhere, so that transactions cannot deadlock.
 
-Owns how several rows are locked or changed at once. The order is events, notifications, digests, deliveries, and within
-a table by id. Where two transactions lock the same rows in opposite orders, PostgreSQL ends one of them ("deadlock
-detected"). A plain UPDATE of several rows locks them in whatever order the planner reads them. SQLite has one lock for
-all writers, and needs none of this.
+Owns locking or changing several rows at once. The order is events, notifications, digests, deliveries, and by id within
+a table. If two transactions lock the same rows in opposite orders, PostgreSQL aborts one of them ("deadlock detected").
+A plain UPDATE of several rows locks them in the order in which the planner reads them. SQLite has one lock for all
+writers, and needs none of this.
 """
 
 from typing import Any
@@ -18,26 +18,26 @@ __all__ = ["lock", "locked", "update_in_order"]
 
 
 def locked[Row: Model](rows: QuerySet[Row]) -> QuerySet[Row]:
-    """These rows, which are locked in their order when they are read; within a transaction, until it ends."""
-    # Rows that refer to them may be inserted meanwhile: no key is changed.
+    """The same rows, which are locked by id when the queryset is evaluated, until the transaction ends."""
+    # No key is changed, so rows that refer to these may be inserted meanwhile.
     return rows.select_for_update(no_key=True).order_by("pk")
 
 
 def lock(rows: QuerySet[Any]) -> None:
-    """Lock these rows in their order, within a transaction, where a database locks rows."""
+    """Lock these rows by id until the transaction ends, if the database has row locks."""
     if connections[rows.db].features.has_select_for_update:
         list(locked(rows).values_list("pk", flat=True))
 
 
 def update_in_order(rows: QuerySet[Any], **values: Any) -> int:
-    """As `rows.update(**values)`, with the rows locked in their order. Returns how many there were."""
+    """Like `rows.update(**values)`, but with the rows locked by id. Returns how many there were."""
     if connections[rows.db].features.has_select_for_update:
-        # One statement: PostgreSQL looks at a row again after it has waited for it. Written out, because Django's
-        # select_for_update() would want a transaction around it, which is two round trips more.
+        # In one statement: PostgreSQL checks the conditions of a row again after it has waited for the row's lock. It
+        # is written by hand, because Django's select_for_update() needs a transaction: two more round trips.
         try:
             sql, parameters = rows.order_by("pk").values("pk").query.get_compiler(rows.db).as_sql()
         except EmptyResultSet:
-            # The conditions leave nothing, as `pk__in=[]` does: there is no statement for that.
+            # The conditions match nothing, for example `pk__in=[]`: Django makes no SQL for that.
             return 0
         ids = RawSQL(f"{sql} FOR NO KEY UPDATE", parameters)  # noqa: S611 - what Django wrote
         rows = rows.model._base_manager.using(rows.db).filter(pk__in=ids)

@@ -78,8 +78,8 @@ def notify(
         data: Anything that is JSON, for the program that shows it.
         actor: The user (or id) who caused it; an anonymous visitor counts as nobody.
         idempotency_key: Names the event: a second call with the same key writes nothing and returns the first event.
-        deliver_after: Nobody is told before: how long from now, or an aware datetime (with
-            USE_TZ off, a naive one too). What is past is told at once.
+        deliver_after: Nobody is told before this: a timedelta from now, or an aware datetime (with USE_TZ off, a naive
+            one too). If it is in the past, everybody is told at once.
         collapse_key: Names what this is about, e.g. "build-7": it replaces what each recipient has unread of the same
             kind and key. The older one is archived, and what was not sent of it is not sent.
         fallback: Transports that are used only if it is still unread after so long, beside those of its kind:

@@ -10,8 +10,8 @@ Definitions, in notifications (one event for one recipient):
 - failed: entries that the relay or the bot has given up on (their dead letters); one that both gave up on counts twice.
 
 In deliveries (one notification on one transport): sent, failed, skipped by their state; pending are those that wait,
-those that are held back, and those in the hands of a bot. So created = sent + failed + skipped + pending, and what was
-given up stays counted when its dead letter is thrown away.
+those that are held, and those that a bot is sending. So created = sent + failed + skipped + pending. A delivery that
+was given up stays counted when its dead letter is deleted.
 
 Waiting in the outbox are the events that are committed and not yet wholly on the stream; scheduled are those whose time
 has not come, which are in nobody's outbox yet.
@@ -119,7 +119,7 @@ class GroupStatus:
     # Entries read and not yet acked.
     pending: int
     consumers: int
-    # Consumers that are alive: with 0 nobody does the group's work.
+    # Consumers that are alive. If there are none, nobody does the group's work.
     workers: int
     dead_letters: int
 

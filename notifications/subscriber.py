@@ -58,7 +58,7 @@ class Subscriber:
         self._bot_concurrency = bot_concurrency
         self._redis_outage, self._database_outage = Outage("Redis"), Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
-        # With the part of that name.
+        # The bot, if this process runs that part.
         self._bot: Bot | None = None
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0

@@ -30,15 +30,17 @@ TRUCE_SECONDS = 10.0
 
 class Sweeper:
     """
+    Runs the sweep in rounds.
+
     Args:
-        redis_outage, database_outage: The state of both, shared by all their users in the process so that an outage is
-            logged once.
+        redis_outage, database_outage: The states of Redis and the database, shared by all their users in the process so
+            that an outage is logged once.
         interval_seconds: The pause between two rounds.
-        truce_seconds: So long after the database was away, what is due again is left to the bots: claims have lapsed
-            meanwhile of which they have the answers, and those are written down first.
+        truce_seconds: How long after an outage of the database the stream is not refilled. Claims may have lapsed in
+            the outage although bots have the providers' answers: the bots record these first.
 
     Attributes:
-        defect_count: How many steps have failed for another reason than Redis or the database being away.
+        defect_count: How many steps have failed for other reasons than an outage of Redis or the database.
     """
 
     def __init__(

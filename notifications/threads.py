@@ -1,7 +1,7 @@
 """
-Threads of one purpose, which begin when they are needed and end when who uses them has stopped.
+Thread pools that can be closed and used again.
 
-Owns their beginning and end. Does not own what runs in them.
+Owns when their threads start and end. Does not own what runs in them.
 """
 
 import functools
@@ -12,12 +12,14 @@ __all__ = ["Threads"]
 
 class Threads:
     """
+    A pool of threads, which start when they are needed.
+
     Args:
-        limit: The most there may be.
-        name: What each of them is called, with a number.
+        limit: The most threads.
+        name: The prefix of their names.
 
     Attributes:
-        executor: Where to submit calls. Another one after `close()`: do not keep it.
+        executor: Takes calls. It is another one after `close()`, so do not keep a reference to it.
     """
 
     def __init__(self, limit: int, *, name: str) -> None:
@@ -26,7 +28,7 @@ class Threads:
 
     def close(self) -> None:
         """
-        Let each thread end when its call has; nobody waits for that. Others begin if they are used again.
+        Let each thread end after its present call, without waiting for it. New threads start if the pool is used again.
 
         Idempotent. A call that hangs keeps its thread.
         """

@@ -75,7 +75,7 @@ def find_zone(name: str) -> zoneinfo.ZoneInfo | None:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        # Names are paths: those of directories, and endless ones, are errors of the system.
+        # A name is part of a path: the name of a directory, or one that is too long, raises OSError.
         return None
 
 

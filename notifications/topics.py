@@ -1,7 +1,7 @@
 """
-What may be published on the topics of users: notifications, and nothing else.
+The rule that only notifications may be published on the topics of users.
 
-Owns the rule. Does not own the topics themselves nor who may hear them (realtime.topics).
+Owns the rule. Does not own these topics, nor who may subscribe to them (realtime.topics).
 """
 
 from notifications.envelope import decode_envelope
@@ -11,7 +11,7 @@ __all__ = ["check_notification"]
 
 
 def check_notification(data: bytes) -> None:
-    """Raises ValueError where data is not what a browser shows as a notification."""
+    """Raise ValueError if the data is not an envelope that a browser can show as a notification."""
     try:
         decode_envelope(data)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """
 Transactions that are going to write.
 
-Owns how they begin, so that two at once on SQLite wait for each other and neither fails, and knowing that they wait.
-Does not own what is written.
+Owns how they begin, so that concurrent ones on SQLite wait for each other and none fails, and knowing whether they had
+to wait. Does not own what is written.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ __all__ = ["LOCKING_MODES", "is_contended", "write_transaction"]
 
 # Of SQLite's ways to begin a transaction, those that take the write lock at once.
 LOCKING_MODES = frozenset({"IMMEDIATE", "EXCLUSIVE"})
-# Who finds SQLite's lock taken sleeps for a millisecond at least, and then longer and longer.
+# A beginning that takes this long has waited for the lock: SQLite then sleeps at least a millisecond.
 WAITED_SECONDS = 0.001
-# Writers are taken to be in each other's way for so long after one of them had to wait.
+# How long a database counts as contended after a transaction had to wait.
 CONTENDED_SECONDS = 0.5
-# By database: when one of this process's transactions last had to wait for the lock, on the monotonic clock.
+# Database alias → when a transaction of this process last had to wait for the lock, by the monotonic clock.
 _waited_at: dict[str, float] = {}
 # Changes no row, and takes the lock all the same.
 _LOCK = f"UPDATE {Event._meta.db_table} SET id = id WHERE 0"  # noqa: S608 - a name of our own
@@ -55,8 +55,8 @@ def write_transaction(database: str) -> Iterator[None]:
 
 def is_contended(database: str) -> bool:
     """
-    Whether a transaction of this process had to wait for another writer lately: then others have to wait for it too.
+    Whether a transaction of this process has had to wait for another writer lately. Others then wait for it, too.
 
-    Only on SQLite, where one writes at a time. A machine that stood still looks like it.
+    It is only ever true on SQLite, which has one writer at a time. A machine that was suspended may look contended.
     """
     return time.monotonic() - _waited_at.get(database, -math.inf) < CONTENDED_SECONDS

@@ -105,9 +105,9 @@ def insert_notifications(
     event: Event, user_ids: Iterable[Any], database: str, progress: ReportProgress | None = None
 ) -> list[outbox.Row]:
     """
-    Write the notifications of an event, and put away what they replace; in the order of ids.
+    Insert the notifications of an event, and archive those that they replace. Returns the rows in the order of ids.
 
-    Users whose account has been deleted since they were looked up are left out.
+    Users who were deleted since they were looked up are left out.
     """
     rows: list[outbox.Row] = []
     user_ids = list(user_ids)
@@ -120,7 +120,7 @@ def insert_notifications(
 
 
 def close_event(event: Event, database: str) -> None:
-    """There is nobody left to tell of it, so there is nothing to publish."""
+    """Take an event without recipients out of the outbox: there is nothing to publish."""
     event.published_at = timezone.now()
     event.save(using=database, update_fields=["published_at"])
 
@@ -177,9 +177,10 @@ def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int]
 
 def _whose_account_is_there(database: str) -> str:
     """
-    SQL after `(VALUES (user id, number, …)) AS told`: only users who still exist, in the order of the numbers.
+    SQL to put after `(VALUES (user id, number, …)) AS told`: keeps users who still exist, in the order of the numbers.
 
-    PostgreSQL keeps them from being deleted until the transaction ends, as it does for foreign keys later anyway.
+    On PostgreSQL it also locks these users, so that they cannot be deleted until the transaction ends. The check of the
+    foreign key takes the same lock, but only later.
     """
     connection, recipient = connections[database], _recipient()
     table = connection.ops.quote_name(recipient.remote_field.model._meta.db_table)
@@ -203,7 +204,7 @@ def _replace(event: Event, user_ids: list[Any], database: str) -> dict[Any, int]
     unread = notifications.filter(
         collapse_key=event.collapse_key, event__kind=event.kind, read_at=None, archived_at=None
     )
-    # All are found before the first is locked: two calls for the same users lock theirs in one order.
+    # All rows are found before the first one is locked, so that two calls for the same users lock them in one order.
     found: list[tuple[int, Any]] = []
     for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
         found += unread.filter(recipient_id__in=part).order_by().values_list("id", "recipient_id")

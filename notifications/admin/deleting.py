@@ -1,8 +1,8 @@
 """
 Deleting users in the admin when they have very many notifications.
 
-Owns that the page counts those instead of listing them, and that they are deleted in portions. Does not own who may
-delete: the admin of each model says.
+Owns counting these on the page instead of listing them, and deleting them in batches. Does not own who may delete: the
+admin of each model decides that.
 """
 
 from collections.abc import Iterable
@@ -33,14 +33,14 @@ class CountedDeletion(_Base):
     """
     A mixin for the ModelAdmin of users: `class UserAdmin(CountedDeletion, DjangoUserAdmin)`.
 
-    Django lists each row that goes with a user: 24 MB of HTML for 100,000 notifications. With this the page says how
-    many there are of them, and lists the rest as always.
+    Django's page lists every row that is deleted with a user: 24 MB of HTML for 100,000 notifications. With this mixin,
+    the page shows how many notifications there are, and lists all other rows as usual.
     """
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
-        """As Django's; notifications and what belongs to them are counted."""
+        """As Django's, but the rows of this app are counted and not listed."""
         users = list(objs)
         if not users:
             return [], {}, set(), []
@@ -61,12 +61,12 @@ class CountedDeletion(_Base):
         return listed, counts, missing, [shown(row) for row in collector.protected]
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """The notifications first, in portions."""
+        """Delete a user; the notifications first, in batches."""
         pruning.forget([obj.pk])
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Likewise for several users."""
+        """Delete several users; their notifications first, in batches."""
         pruning.forget(queryset.values_list("pk", flat=True))
         super().delete_queryset(request, queryset)
 
@@ -77,7 +77,7 @@ class CountedDeletion(_Base):
 
 
 class _Collector(NestedObjects):
-    """Leaves out the rows of notifications, which are counted."""
+    """Leaves out the rows of this app, which are counted."""
 
     def related_objects(self, related_model: type[Model], related_fields: Iterable[Any], objs: Any) -> QuerySet[Any]:
         found: QuerySet[Any] = super().related_objects(related_model, related_fields, objs)
@@ -85,9 +85,9 @@ class _Collector(NestedObjects):
 
 
 def _count(users: list[Any]) -> dict[type[Model], int]:
-    """The rows of notifications that go with these users, by their model; those without any are left out."""
+    """How many rows of this app are deleted with these users, by model; models without any are left out."""
     found: dict[type[Model], int] = {}
-    # Relations without a name on the user's side are there as well.
+    # Hidden relations are those without a name on the user's side.
     for relation in users[0]._meta.get_fields(include_hidden=True):
         if not isinstance(relation, ManyToOneRel) or relation.on_delete is not CASCADE:
             continue
@@ -96,7 +96,7 @@ def _count(users: list[Any]) -> dict[type[Model], int]:
             continue
         if count := model._base_manager.filter(**{f"{relation.field.name}__in": users}).count():
             found[model] = count
-    # Each delivery has a notification, also one of a digest; so this finds all.
+    # Every delivery has a notification, even if it goes out in a digest. So this finds all of them.
     if deliveries := Delivery._base_manager.filter(notification__recipient__in=users).count():
         found[Delivery] = deliveries
     return found

@@ -109,13 +109,13 @@ class DeliveryAdmin(HistoryAdmin):
         self.message_user(request, f"{what} out again within seconds.{rest}", messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the events' data, which no page here shows."""
+        """Without the data of the events: no page here shows it, and it may be large."""
         deliveries: QuerySet[Any] = super().get_queryset(request)
         return deliveries.defer("notification__event__data")
 
     @admin.action(description="Release those that are held", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        """Let the held ones among those selected go out, up to 1,000, with all of their digests, and log that."""
+        """Release the held deliveries among those selected, up to 1,000, with all of their digests, and log that."""
         held = queryset.using(deliveries.database()).filter(state=Delivery.State.HELD).order_by("pk")
         chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:

@@ -66,7 +66,7 @@ class BoundedPaginator(_Paginator):
 class HistoryAdmin(ModelAdmin):
     """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
 
-    # What links between our pages filter by, beside the filters of the list.
+    # Lookups that links between our own pages use, beside the filters of the list.
     linked_lookups: ClassVar[tuple[str, ...]] = ()
     # Whether its own pages delete, for who holds the permission; what goes with another row is deleted with that.
     is_deleted_alone: ClassVar[bool] = True
@@ -108,10 +108,10 @@ class HistoryAdmin(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """
-        Whether a URL may filter by `lookup`: only by a filter of the list, and by what our own pages link to.
+        Whether a URL may filter by `lookup`: only by the filters of the list and by `linked_lookups`.
 
-        Django would take any field of the model: a list that is empty or not would tell, letter by letter, what these
-        pages mask.
+        Django would allow every field of the model. By trying prefixes and looking whether the list is empty, staff
+        could then read secrets that these pages mask.
         """
         return lookup in self.linked_lookups or any(
             lookup in _lookups_of(each) for each in self.get_list_filter(request)
@@ -160,9 +160,9 @@ class HistoryAdmin(ModelAdmin):
 
 
 def _lookups_of(list_filter: Any) -> set[str]:
-    """What a URL may ask of one entry of `list_filter`: a filter of ours, or a field of few values or of times."""
+    """The lookups that one entry of `list_filter` uses in a URL."""
     if isinstance(list_filter, tuple):
-        # A field, and how it is filtered.
+        # A field and the class of its filter.
         list_filter, kind = list_filter
         if isinstance(kind, type) and issubclass(kind, admin.EmptyFieldListFilter):
             return {f"{list_filter}__isempty"}

@@ -1,8 +1,8 @@
 """
 What users want and where they are reached, in the admin: preferences, quiet hours, addresses, browsers.
 
-Owns that no secret is shown: what is secret here is neither displayed nor searched. Does not own what counts as one
-(shown), what a URL may filter by (history), nor writing any of it (preferences).
+Owns that no secret is shown: secrets are neither displayed nor searched. Does not own what counts as a secret (shown),
+what a URL may filter by (history), nor writing any of these rows (preferences).
 """
 
 from typing import Any, ClassVar
@@ -83,7 +83,7 @@ class DestinationAdmin(OfUserAdmin):
 
     @admin.display(description="because")
     def reason(self, destination: Destination) -> str:
-        """What its provider said when it was disabled."""
+        """The provider's answer for which it was disabled."""
         return shown_text(destination.disabled_reason)
 
     @admin.display(description="address")

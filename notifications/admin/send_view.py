@@ -55,7 +55,7 @@ def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
 
 
 def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
-    """As the admin of users on this site says; where there is none, by the permission."""
+    """Whether the user may see users: as this site's user admin says, or by the permission if there is none."""
     model = get_user_model()
     if site.is_registered(model):
         return bool(site.get_model_admin(model).has_view_permission(request))

@@ -1,8 +1,8 @@
 """
 How far an event or a notification has come: the state badge and the filter by it. Owns the words and their order.
 
-The words are those of the statistics (created, published, relayed, seen, read). Deliveries go by the names of their
-states (pending, sending, sent, failed, skipped, held). So all pages have one word for one thing.
+The words are those of the statistics (created, published, relayed, seen, read). For deliveries, the words are the names
+of their states (pending, sending, sent, failed, skipped, held). So all pages use the same word for the same thing.
 """
 
 from dataclasses import dataclass

@@ -44,13 +44,13 @@ class Delivery(models.Model):
     """One notification on one transport: the truth about whether it was sent."""
 
     class State(models.TextChoices):
-        """Of these, pending and sending are unfinished and have a `due_at`; what is held waits to be released."""
+        """Pending and sending deliveries are unfinished and have a `due_at`. Held ones wait to be released."""
 
-        # Waits until it is due: for its first attempt, or for the next one.
+        # Waits for its first attempt, or for the next one.
         PENDING = "pending", "pending"
         # A bot is calling the provider.
         SENDING = "sending", "sending"
-        # The provider has taken it.
+        # The provider has accepted it.
         SENT = "sent", "sent"
         # Given up.
         FAILED = "failed", "failed"
@@ -67,7 +67,7 @@ class Delivery(models.Model):
     key = models.UUIDField(default=uuid.uuid4, editable=False)
     # Begun attempts, those of processes that died included.
     attempts = models.PositiveIntegerField(default=0)
-    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Held, finished: nothing.
+    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Otherwise empty.
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
     # Skipped if the notification has been read or put away by then.
     if_unread = models.BooleanField(default=False)

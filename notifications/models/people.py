@@ -10,7 +10,7 @@ from notifications.models.deliveries import TRANSPORT_LIMIT
 
 __all__ = ["REASON_LIMIT", "Destination", "Preference", "PushSubscription", "QuietHours"]
 
-# Characters that are kept of why a destination was disabled.
+# The most characters that are stored of the reason for disabling a destination.
 REASON_LIMIT = 500
 
 
@@ -65,7 +65,7 @@ class Destination(models.Model):
     # What the transport signs with, if it signs.
     secret = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    # Since when nothing is sent to it, because its provider said that it is no longer there; and what it said.
+    # When it was disabled because its provider said that it no longer exists, and the provider's answer.
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     disabled_reason = models.CharField(max_length=REASON_LIMIT, blank=True, editable=False)
 

@@ -28,24 +28,24 @@ safe_href = inbox.safe_href
 
 @register.filter
 def with_zone(value: Any) -> Any:
-    """A time with its zone, which it lacks with USE_TZ off: a browser would take it for one of its own zone."""
+    """A time with its zone. With USE_TZ off it has none, and a browser would read it in the reader's zone."""
     return timezone.localtime(moment_of(value)) if isinstance(value, datetime.datetime) else value
 
 
 @register.simple_tag
 def websocket_url() -> str:
-    """Where the page opens its WebSocket, for scripts that call `connect()` themselves; the bell knows it."""
+    """The URL of the WebSocket, for scripts that call `connect()` themselves; the bell has it already."""
     return conf.websocket_url()
 
 
 @register.inclusion_tag("notifications/bell.html", takes_context=True)
 def notification_bell(context: Context) -> dict[str, Any]:
     """
-    The bell of `request.user`: its count, its newest notifications, live; nothing for a visitor who is not signed in,
-    nor on a page that is rendered without a request, as 500.html is.
+    The bell of `request.user`: the unread count and the newest notifications, live.
 
-    Needs the context processor `django.template.context_processors.request`. Once on a page. Its script and style sheet
-    carry the request's nonce, for a Content Security Policy that asks for one.
+    It is empty for a visitor who is not signed in, and on a page that is rendered without a request, as 500.html is.
+    Needs the context processor `django.template.context_processors.request`. Use it once on a page. Its script and
+    style sheet have the request's nonce, for a Content Security Policy that requires one.
     """
     # Django renders 500.html without a request, and a page for an error must not fail itself.
     request = context.get("request")

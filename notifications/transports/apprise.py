@@ -24,11 +24,11 @@ __all__ = ["HOSTED_SERVICES", "AppriseTransport"]
 # Services that are reached at hosts of their own, whatever the URL says: a user's URL of one of these cannot make this
 # server talk to a host of the user's choice.
 HOSTED_SERVICES = frozenset({"discord", "gchat", "line", "pbul", "pover", "slack", "tgram"})
-# How the keys of the project's own services begin, among a recipient's addresses.
+# The prefix of the address keys of the project's own services.
 PROJECT_KEY = "project"
-# Messages that one text makes at most.
+# The most messages into which one text is split.
 PARTS_LIMIT = 5
-# What a service will answer to the same message again. Of 401 and 403, an operator may mend the cause.
+# Statuses that the same message would get again. Not 401 and 403, whose cause an operator may fix.
 PERMANENT_STATUSES = frozenset({400, 404, 405, 410, 413, 414, 422})
 _STATUS = re.compile(r"\berror=(\d{3})\b")
 _OVERFLOW = re.compile(r"[?&]overflow=", re.IGNORECASE)
@@ -44,14 +44,13 @@ class AppriseTransport(Transport):
             if they are shorter.
         urls: The project's own services, each of which gets the notifications of everybody.
         user_services: The services (schemas of URLs) that users may give as their destinations.
-        allow_mentions: Whether a text may address everybody in a chat, as "@everyone" does; by default no service reads
-            it so.
+        allow_mentions: Whether a text may mention everybody in a chat, as "@everyone" does. By default such mentions
+            are made ineffective.
 
     Guarantees:
-        Calls run in threads. Apprise passes no idempotency key on: where it is not known what became of a call, the
-        next attempt may be a copy. A text that is longer than the service takes is sent in several messages, at most
-        PARTS_LIMIT, and cut beyond; if one of them fails, all are sent again. An option overflow= in one of `urls`
-        says otherwise.
+        Calls run in threads. Apprise has no idempotency keys: if the result of a call is unknown, the next attempt may
+        deliver a copy. A text that is too long for the service is split into at most PARTS_LIMIT messages, and cut
+        after these. If one of them fails, all are sent again. An option overflow= in a URL changes this.
     """
 
     label = _("Chat")
@@ -116,7 +115,7 @@ class AppriseTransport(Transport):
         if not self._allow_mentions:
             title, body = without_mentions(texts.subject, scheme), without_mentions(texts.body, scheme)
             texts = dataclasses.replace(texts, subject=title, body=body)
-        # The link is a checked address, and not cut off.
+        # The link is never cut: it was checked as a whole.
         room = PARTS_LIMIT * service.body_maxlen - len(texts.link)
         texts = dataclasses.replace(texts, body=shorten(texts.body, lambda text: len(text) <= room))
         # The service, and not its URL, of which Apprise would make several if it looks like a list.
@@ -130,7 +129,7 @@ class AppriseTransport(Transport):
 
 
 def _refusal(scheme: str, said: str) -> Exception:
-    """What a service's refusal means. Apprise tells its status in words alone."""
+    """The exception for a service's refusal. Apprise gives the HTTP status only in its log text."""
     statuses = {int(status) for status in _STATUS.findall(said)}
     if not statuses or not statuses <= PERMANENT_STATUSES or is_not_now(said):
         return OSError(said)

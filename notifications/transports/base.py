@@ -44,13 +44,13 @@ class Texts:
     body: str
     # The same as HTML; empty where the kind has no template for it.
     html: str = ""
-    # Where it leads, as an absolute address; empty if nobody knows one, or if the body is a template's, which says it
-    # where it wants to.
+    # The absolute URL of the notification. Empty if it is not known, or if the body comes from a template, which
+    # contains the URL where it wants to.
     link: str = ""
 
     @property
     def body_with_link(self) -> str:
-        """The body, and then the link on a line of its own, unless the body has it already."""
+        """The body, followed by the link on a line of its own, unless the body contains it already."""
         return f"{self.body}\n\n{self.link}" if self.link and self.link not in self.body else self.body
 
 
@@ -63,7 +63,7 @@ class Message:
         key: The effect key: 32 hexadecimal digits, the same in every attempt. A provider that takes an idempotency key
             gets this one.
         recipient: The user.
-        notification: What was said, as browsers get it, but for `url`: that is absolute if the site's address is known.
+        notification: The envelope as browsers get it, except that `url` is absolute if the site's address is known.
         texts: The same in words for this transport.
         attempt: From 1; those of processes that died count.
         digest: Of a digest, all that it tells of, the oldest first; `notification` is then the newest.
@@ -92,7 +92,7 @@ class Address:
 
 
 class AddressGone(PermanentError):
-    """The address is no longer there and was taken out of use: nothing failed, and nothing is sent to it again."""
+    """The address no longer exists and was disabled: nothing failed, and nothing is sent to it again."""
 
 
 class Transport:
@@ -110,18 +110,19 @@ class Transport:
 
     # What the admin and a page of preferences call it.
     label: ClassVar[Any] = ""
-    # Whether people get its links as text, so that they must be absolute: a check asks for the site's address then.
+    # Whether its messages show links as text. Links must then be absolute, and a system check requires the site's
+    # address.
     shows_links: ClassVar[bool] = False
 
     def __init__(self, *, name: str, timeout_seconds: float = 10.0) -> None:
         self.name = name
         self.timeout_seconds = timeout_seconds
-        # They begin when they are needed.
+        # For `in_thread`.
         self._threads = Threads(THREADS_LIMIT, name=name)
 
     @property
     def reaches_people(self) -> bool:
-        """Whether what it sends leaves this machine; a check warns of that in development."""
+        """Whether its messages reach real people; with DEBUG on, a system check warns about such transports."""
         return True
 
     @property
@@ -180,7 +181,7 @@ class Transport:
                 _limit.reset(token)
 
     def close(self) -> None:
-        """The bot that used it has stopped: let go of what it holds, its threads at least. It may be used again."""
+        """Release what the transport holds, its threads at least; called when the bot stops. It may be used again."""
         self._threads.close()
 
     def check_address(self, address: str) -> None:
@@ -205,18 +206,19 @@ class Transport:
 
 async def disable(address: Address, reason: str) -> NoReturn:
     """
-    Take a destination of `destinations_of` out of use: its provider says that it is no longer there.
+    Disable a destination from `destinations_of`, because its provider says that it no longer exists.
 
     Raises:
-        AddressGone: When that is written down.
+        AddressGone: Always, after the destination is disabled.
     """
     await database_sync_to_async(disable_destination)(int(address.key), reason)
     raise AddressGone(f"{reason} (the address is disabled)")
 
 
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:
-    """The addresses in use that the recipient has given for a transport, the newest first."""
-    # Never from a replica: one that was just added would not be there yet, and the delivery skipped for good.
+    """The enabled addresses that the recipient has added for a transport, the newest first."""
+    # Never from a replica, which may lag: without an address that was just added, the delivery would be skipped for
+    # good.
     rows = Destination.objects.using(router.db_for_write(Destination))
     mine = rows.filter(user_id=recipient.pk, transport=transport, disabled_at=None)
     return list(mine.order_by("-id")[:ADDRESS_LIMIT])

@@ -23,9 +23,10 @@ from realtime.foreign_text import escape_unencodable
 __all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage", "send_message"]
 
 
-# Takes the recipient's primary key and the text; what it raises is a failed attempt. A plain one is called in a thread.
+# Takes the recipient's primary key and the text. An exception is a failed attempt. A sync function runs in a thread.
 type SendMessage = Callable[[Any, str], Awaitable[None] | None]
-# Of the default. Lines are printed one after another, and nobody else waits for a thread while nobody reads them.
+# One thread for `send_message`: lines are printed one after another, and an output that nobody reads blocks only this
+# thread.
 _printer = Threads(1, name="console")
 
 
@@ -33,8 +34,8 @@ async def send_message(user_id: Any, message: str) -> None:
     """
     Print one line to the standard output: the default, for trying things out.
 
-    Whatever the message says, it is one line, and nothing in it controls a terminal. What the output's encoding lacks
-    is escaped.
+    The line contains no line breaks or terminal controls, whatever the message says. Characters that the encoding of
+    the output lacks are escaped.
     """
     line = f"user {user_id}: {message}"
     text = "".join(letter if letter.isprintable() else _escape(letter) for letter in line)
@@ -45,7 +46,7 @@ async def send_message(user_id: Any, message: str) -> None:
 class ConsoleTransport(Transport):
     """
     Args:
-        send_message: A function(user id, message), async or not, or its dotted path; by default that of SEND_MESSAGE.
+        send_message: A function(user id, message), async or sync, or its dotted path; by default SEND_MESSAGE.
     """
 
     label = _("Console")
@@ -62,7 +63,7 @@ class ConsoleTransport(Transport):
 
     @property
     def reaches_people(self) -> bool:
-        """Not if it prints; what a function of the project's does, nobody knows."""
+        """False if it prints; a function of the project may reach anybody."""
         return self._send_message is not send_message
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
@@ -78,19 +79,19 @@ class ConsoleTransport(Transport):
         if inspect.iscoroutinefunction(self._send_message):
             await self._send_message(user_id, text)
             return
-        # Called on the event loop, a plain function would hold up everything; and its answer cannot be awaited.
+        # A sync function would block the event loop. It may still return an awaitable, for example as a lambda.
         answer = await self.in_thread(self._send_message, user_id, text)
         if inspect.isawaitable(answer):
             await answer
 
     def close(self) -> None:
-        """Its threads, and the one that prints."""
+        """Let its threads end, and the one that prints."""
         super().close()
         _printer.close()
 
 
 class PrintingTransport(ConsoleTransport):
-    """What stands in for every transport where NOTIFICATIONS["DELIVERY"] is "console", whatever SEND_MESSAGE does."""
+    """Replaces every transport if NOTIFICATIONS["DELIVERY"] is "console". It prints, whatever SEND_MESSAGE is."""
 
     def __init__(self, *, name: str) -> None:
         super().__init__(name=name, send_message=send_message)

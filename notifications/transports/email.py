@@ -17,9 +17,9 @@ from realtime.exceptions import PermanentError
 
 __all__ = ["EmailTransport"]
 
-# A mail server's codes from here on are final (RFC 5321, section 4.2.1), unless its words say otherwise.
+# SMTP reply codes from this one on are permanent (RFC 5321, section 4.2.1), unless the reply's text says otherwise.
 PERMANENT_CODES = 500
-# Django's backends that send nothing.
+# Django's mail backends that send nothing.
 LOCAL_BACKENDS = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
 
 
@@ -56,11 +56,11 @@ class EmailTransport(Transport):
 
     @property
     def reaches_people(self) -> bool:
-        """Not with a backend of Django's that prints, keeps or drops."""
+        """False with a mail backend of Django's that only prints, keeps or drops mails."""
         try:
             backend = mailers[self._mailer or "default"]
         except Exception:
-            # What is wrong with it, another check says.
+            # Another system check reports what is wrong with the mailer.
             return True
         return type(backend).__module__ not in LOCAL_BACKENDS
 

@@ -42,22 +42,22 @@ ANSWER_LIMIT = 300
 REASON_LIMIT = 60
 # Addresses of one name that are tried.
 CONNECT_LIMIT = 3
-# The part of a call's time after which it counts as silent.
+# The part of `timeout_seconds` after which a call counts as unanswered.
 OWN_PART = 0.95
-# Silences in a row that change nothing.
+# How many unanswered calls in a row are allowed before a URL is put aside.
 SILENCES_ALLOWED = 2
 # What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
 # ones and those that carry an IPv4 address in their last bits.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# What is set aside within the rest and is not globally reachable. Python has a table of its own, which differs from
-# version to version. Source: IANA's IPv4 and IPv6 Special-Purpose Address Registries.
+# Networks that are not globally reachable. Python's own table differs between its versions.
+# Source: IANA's IPv4 and IPv6 Special-Purpose Address Registries.
 _SPECIAL = tuple(
     ipaddress.ip_network(each)
     for each in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
         *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        # All protocol assignments: Teredo, benchmarking, anycast services of a network's own, ORCHIDs.
+        # IETF protocol assignments: Teredo, benchmarking, local anycast services, ORCHIDs.
         "2001::/23",
         *("2001:db8::/32", "3fff::/20"),
     )
@@ -65,7 +65,7 @@ _SPECIAL = tuple(
 # Where IPv6 addresses carry IPv4 ones: 6to4, NAT64.
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# By URL: another one of the same host may be somebody else's, and answer.
+# By URL, because other URLs of the same host may belong to somebody else and may answer.
 _silences = Silences(allowed=SILENCES_ALLOWED)
 
 
@@ -87,13 +87,13 @@ async def post(
     POST `content` to `url`.
 
     Args:
-        allow_private: Whether addresses that are not public may be reached: for receivers of one's own.
-        user: On whose behalf: what one user's addresses may take at a time is bounded.
+        allow_private: Whether addresses that are not public may be reached; for the project's own receivers.
+        user: The user whose address it is: the concurrent name lookups of one user are limited.
 
     Raises:
-        PermanentError: The URL is none, or leads to an address that is not public.
-        PutAside: It was silent several times in a row, and is not asked for a while.
-        httpx.HTTPError, OSError: It was not reached, or did not answer.
+        PermanentError: The URL is invalid, or leads to an address that is not public.
+        PutAside: The URL did not answer several times in a row, and is not called for a while.
+        httpx.HTTPError, OSError: The receiver was not reached, or did not answer.
     """
     check_url(url)
     target = httpx.URL(url)
@@ -103,7 +103,7 @@ async def post(
     port = target.port or (443 if target.scheme == "https" else 80)
     addresses = await _resolve(host, port, allow_private=allow_private, user=user)
     try:
-        # A little less than the caller waits, so that it is known here that time was up.
+        # A little shorter than the caller's own timeout, so that the timeout is noticed here first.
         async with asyncio.timeout(timeout_seconds * OWN_PART):
             answer = await _post_to(addresses, target, content, headers, timeout_seconds=timeout_seconds)
     except (TimeoutError, httpx.TimeoutException):
@@ -116,7 +116,7 @@ async def post(
 async def _post_to(
     addresses: Sequence[str], target: httpx.URL, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float
 ) -> Answer:
-    """To the first of the addresses that takes a connection."""
+    """POST to the first of the addresses that accepts a connection."""
     host = target.raw_host.decode("ascii")
     last: Exception | None = None
     limits = httpx.Limits(max_keepalive_connections=0)
@@ -155,10 +155,10 @@ def check_url(url: str) -> None:
 
 def audience_of(endpoint: str) -> str:
     """
-    The origin of a push service, for which a message to it is signed. Source: RFC 8292, section 2.
+    The origin of a push service, which goes into the signature of each message. Source: RFC 8292, section 2.
 
     Raises:
-        PermanentError: It is none: not an http(s) URL, an IPv6 address instead of a name, or with a user's name in it.
+        PermanentError: The endpoint is not an http(s) URL, has an IPv6 address as its host, or contains a user name.
     """
     check_url(endpoint)
     parsed = httpx.URL(endpoint)
@@ -192,7 +192,7 @@ def raise_for_status(answer: Answer) -> None:
 
     Raises:
         Retry: With Retry-After.
-        PermanentError: 3xx, and 4xx but 408, 425, 429, and those whose text says "too many".
+        PermanentError: 3xx, and 4xx except 408, 425, 429 and those whose text says that the refusal is temporary.
         OSError: 5xx and the rest without Retry-After: the usual wait.
     """
     status = answer.status

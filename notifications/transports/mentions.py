@@ -1,17 +1,17 @@
 """
-Taking the sting out of mentions: a text that a stranger had a hand in must not ring everybody in a chat.
+Disarms mentions: a text that may contain a stranger's words must not alert everybody in a chat.
 
-Owns which words address everybody, by service. Does not own sending (apprise).
+Owns which words mention everybody, by service. Does not own sending (apprise).
 """
 
 import re
 
 __all__ = ["without_mentions"]
 
-# Between a mark and its word: invisible, and then no service reads the two as a mention.
+# A zero-width space. Put after the mark of a mention, it keeps the service from recognising the mention.
 _BREAK = "\u200b"
 
-# By the scheme of an Apprise URL: words after an "@", and what follows a "<", that address everybody or a whole group.
+# Scheme of an Apprise URL → patterns of the words that, after an "@", mention everybody or a whole group.
 _WORDS: dict[str, tuple[str, ...]] = {
     "discord": ("everyone", "here"),
     "guilded": ("everyone", "here"),
@@ -27,17 +27,18 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "pbul": (),
     "pover": (),
 }
-# Read by programs: nothing rings, and a letter more might be one too many.
+# Services without mentions, most of them read by programs: their text is left unchanged.
 _MACHINES = frozenset({"json", "xml", "form", "mailto"})
-# Of a service that is not listed: all of them.
+# For services that are not listed: the words of all others.
 _ANY = tuple(dict.fromkeys(word for words in _WORDS.values() for word in words))
-# Discord's roles, Slack's <!channel> and groups, Google Chat's <users/all>, Webex's <@all>, Teams' <at>.
+# What follows a "<" in a mention: Slack's <!channel> and groups, Discord's roles (<@&…>), Webex's <@all>, Google Chat's
+# <users/all>, Teams' <at>.
 _TAGS = r"!|@&|@all|users/all|at\b"
 
 
 def without_mentions(text: str, service: str) -> str:
     """
-    The text, in which nothing addresses everybody.
+    The text with all mentions of everybody disarmed.
 
     Args:
         service: The scheme of the service's Apprise URL.

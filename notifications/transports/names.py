@@ -1,13 +1,13 @@
 """
-From the name of a host to its addresses, by the system's resolver, where somebody else chose the name.
+Looks up the addresses of a host name that somebody else chose, with the system's resolver.
 
-Owns the threads in which that waits, its deadline, and how many lookups a host and a user may have under way. Does not
-own which addresses may be reached (http).
+Owns the threads of the lookups, their deadline, and the limits on concurrent lookups per host and user. Does not own
+which addresses may be reached (http).
 
-The system's resolver cannot be interrupted: a name server that says nothing holds a thread for as long as the system
-likes. So the threads are our own and not the event loop's, of which there are few and which Redis and the database use
-too; each name is looked up once at a time, however many wait for it; and what one user has given up still counts as
-theirs until its thread has ended.
+The system's resolver cannot be interrupted: if a name server does not answer, the lookup blocks its thread for as long
+as the system decides. So the lookups do not run in the event loop's default threads, which are few and are used for
+Redis and the database too. A name has one lookup at a time, however many callers wait for it. A lookup that timed out
+counts towards the limit of its user until its thread has ended.
 """
 
 import asyncio
@@ -24,27 +24,28 @@ from notifications.transports.silence import PutAside, Silences
 
 __all__ = ["Resolver", "is_address", "resolver"]
 
-# How long one lookup may take: the system's resolver asks again after 5 s, if the first packet was lost.
+# How long one lookup may take. If the first packet is lost, the system's resolver asks again after 5 s.
 LOOKUP_SECONDS = 6.0
-# Lookups that one user may have under way, those that were given up included.
+# The most lookups that one user may have at a time, including those that timed out.
 USER_LIMIT = 2
-# Threads of all lookups. They begin when they are needed.
+# The most threads for all lookups. They start when they are needed.
 THREADS_LIMIT = 100
 
-# The addresses of a host, or why there are none.
+# The addresses of a host, or the error of the lookup.
 type _Answer = list[str] | Exception
 
 
 @dataclass(slots=True, kw_only=True)
 class _Lookup:
-    """One that is under way."""
+    """A lookup that has not ended."""
 
-    # For whom it began.
+    # The user for whom it began.
     user: Hashable
-    # By the monotonic clock.
+    # When it was requested, by the monotonic clock.
     began_at: float = field(default_factory=time.monotonic)
-    # Likewise; None while it waits for a thread, which says nothing of the name server.
+    # When its thread asked the resolver; None while it waits for a thread, which is not the name server's fault.
     asked_at: float | None = None
+    # Done when the lookup ends.
     answer: Future[_Answer] = field(init=False)
 
     def look_up(self, host: str, port: int) -> _Answer:
@@ -53,42 +54,45 @@ class _Lookup:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         except Exception as error:
-            # Given and not raised: whoever waited may have gone, and nobody is to complain that it was not taken.
+            # Returned and not raised: if no caller waits any more, an exception would be logged as never retrieved.
             return error
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the name server has not answered."""
+        """How long the name server has not answered."""
         return 0.0 if self.asked_at is None else time.monotonic() - self.asked_at
 
 
 class Resolver:
     """
+    Looks up host names in threads.
+
     Guarantees:
-        Whoever waits is answered within LOOKUP_SECONDS. A name whose lookup did not end in that time is put aside: who
-        asks for it is refused at once, for half a minute and then longer. A user who has USER_LIMIT lookups under way
-        waits for one of them, and takes no further thread.
+        `resolve` ends within twice LOOKUP_SECONDS. A name whose lookup has taken longer than LOOKUP_SECONDS is put
+        aside: requests for it are refused at once, for half a minute at first and then for longer. A user who has
+        USER_LIMIT lookups waits for one of them to end, and blocks no further thread.
     """
 
     def __init__(self) -> None:
         self._threads = Threads(THREADS_LIMIT, name="names")
-        # By host and port; shared by event loops, so guarded.
+        # (Host, port) → its present lookup. The lock guards it, because several event loops may use it.
         self._lookups: dict[tuple[str, int], _Lookup] = {}
         self._lock = threading.Lock()
+        # Hosts whose name servers did not answer in time.
         self._silences = Silences(allowed=0)
 
     async def resolve(self, host: str, port: int, *, user: Hashable) -> list[str]:
         """
-        The addresses of a host, in the system's order.
+        The addresses of a host, in the order in which the system's resolver gives them.
 
         Args:
-            user: On whose behalf.
+            user: The user for whom it is looked up; USER_LIMIT counts by it.
 
         Raises:
-            PutAside: Its name server has not answered lately.
-            OSError: It has no address, or there was no answer in time.
-            UnicodeError: It cannot be a name.
+            PutAside: The name server has not answered lately.
+            OSError: The host has no address, or there was no answer in time.
+            UnicodeError: It cannot be a host name.
         """
         if is_address(host):
             return [host]
@@ -102,7 +106,7 @@ class Resolver:
             if mine := self._answers_for(user):
                 await asyncio.wait(mine, timeout=left_seconds, return_when=asyncio.FIRST_COMPLETED)
         answer = asyncio.wrap_future(lookup.answer)
-        # If time is up, this does not cancel it: others may wait for it too.
+        # A timeout here does not cancel the lookup: others may wait for it too.
         await asyncio.wait([answer], timeout=max(0.0, lookup.began_at + LOOKUP_SECONDS - time.monotonic()))
         if not answer.done():
             if lookup.asked_at is None:
@@ -114,11 +118,11 @@ class Resolver:
         return found
 
     def close(self) -> None:
-        """End the threads of lookups that have ended, and the others when theirs has. It may be used again."""
+        """Let each thread end when its lookup has ended. The resolver may be used again."""
         self._threads.close()
 
     def _join(self, host: str, port: int, user: Hashable) -> _Lookup | None:
-        """The lookup of this name, a new one if none is under way; None if the user has too many."""
+        """The present lookup of this name, or a new one; None if the user has too many lookups."""
         with self._lock:
             lookup = self._lookups.get((host, port))
             if lookup is not None:
@@ -131,7 +135,7 @@ class Resolver:
             lookup = _Lookup(user=user)
             lookup.answer = self._threads.executor.submit(lookup.look_up, host, port)
             self._lookups[host, port] = lookup
-        # Outside of the lock, which this takes if it has ended already.
+        # Outside the lock: if the lookup has ended already, the callback runs at once and takes the lock.
         lookup.answer.add_done_callback(lambda _: self._end(host, port))
         return lookup
 
@@ -140,7 +144,7 @@ class Resolver:
             return [asyncio.wrap_future(each.answer) for each in self._lookups.values() if each.user == user]
 
     def _end(self, host: str, port: int) -> None:
-        """The lookup has ended, in time or not."""
+        """Remove a lookup that has ended, and note whether it ended in time."""
         with self._lock:
             lookup = self._lookups.pop((host, port))
             if lookup.silent_seconds > LOOKUP_SECONDS:
@@ -158,5 +162,5 @@ def is_address(host: str) -> bool:
     return True
 
 
-# Of this process.
+# Shared by all transports of the process.
 resolver = Resolver()

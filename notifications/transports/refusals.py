@@ -1,18 +1,18 @@
 """
-What a refusal means for the next attempt, where a provider's words say more than its code.
+Recognises temporary refusals by a provider's text, where its code would be permanent.
 
-Owns when a refusal says "too many" or "not now". Does not own codes (email, http, apprise).
+Owns which texts mean "too many" or "not now". Does not own which codes are permanent (email, http, apprise).
 """
 
 import re
 
 __all__ = ["TEMPORARY_STATUSES", "is_not_now"]
 
-# HTTP's 4xx that say "not now" rather than "never".
+# HTTP statuses below 500 that are temporary.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
-# What providers say when they are sent too much at a time, under codes that would be final: mail servers answer 550 or
-# 554, APIs 400 or 403. Not "limit" or "exceeds" alone, which are about one message that is too large.
+# Texts of providers that are sent too much at a time, but answer with a permanent code: mail servers with 550 or 554,
+# APIs with 400 or 403. "limit" or "exceeds" alone do not count: they may mean that one message is too large.
 _NOT_NOW = re.compile(
     r"""
     \btoo \s+ (?:many|fast|much \s+ mail|frequent\w*) \b
@@ -24,14 +24,14 @@ _NOT_NOW = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-# An enhanced status code (RFC 3463) that is temporary, whatever the code before it: "550 4.7.1 …"; and "mail flood
-# detected" and its like (RFC 7372, RFC 5248).
+# A temporary enhanced status code (RFC 3463), whatever the code before it: "550 4.7.1 …". Also 5.7.28, "mail flood
+# detected" (RFC 5248).
 _TEMPORARY_CODE = re.compile(r"(?<![\d.])(?:4\.\d{1,3}\.\d{1,3}|5\.7\.28)(?![\d.])")
-# Of what a provider says, so much is looked at.
+# How many characters of a provider's text are searched.
 _LOOKED_AT = 2000
 
 
 def is_not_now(text: str) -> bool:
-    """Whether a refusal says that there is too much at a time, or that it is temporary, whatever its code."""
+    """Whether the text of a refusal says that it is temporary, or that too much was sent at a time."""
     text = text[:_LOOKED_AT]
     return _NOT_NOW.search(text) is not None or _TEMPORARY_CODE.search(text) is not None

@@ -22,7 +22,11 @@ def get_transports() -> dict[str, Transport]:
 
 
 def delivering_transports() -> dict[str, Transport]:
-    """What the bot calls: `get_transports`, or what prints in their place. Raises ImproperlyConfigured."""
+    """
+    The transports that the bot uses: those of `get_transports`, or replacements that print if DELIVERY is "console".
+
+    Raises ImproperlyConfigured.
+    """
     if conf.get_settings().delivery == "console":
         return {name: PrintingTransport(name=name) for name in conf.get_settings().transports}
     return get_transports()

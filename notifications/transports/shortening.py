@@ -1,7 +1,7 @@
 """
-Shortening a text to what a service takes.
+Shortens a text to the size that a service accepts.
 
-Owns the search for the longest beginning that fits. Does not own limits (each transport knows its own).
+Owns the search for the longest prefix that fits. Does not own the limits (each transport has its own).
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ ELLIPSIS = "…"
 
 def shorten(text: str, fits: Callable[[str], bool]) -> str:
     """
-    The text if it fits, else its longest beginning that fits with an ellipsis; "" if nothing does.
+    The text if it fits, else its longest prefix that fits together with an ellipsis; "" if nothing fits.
 
     Args:
-        fits: Whether a text is short enough. If a beginning of the text fits, every shorter one must fit too.
+        fits: Whether a text is short enough. If a prefix of the text fits, every shorter prefix must fit too.
 
     Guarantees:
-        `fits` is called at most once for each binary digit of the text's length, and twice more, whatever it answers.
+        `fits` is called at most `len(text).bit_length() + 2` times, whatever it answers.
     """
     if fits(text):
         return text
     if not fits(ELLIPSIS):
         return ""
-    # The beginning of `low` letters fits; that of `high` letters does not.
+    # The prefix of `low` characters fits; the prefix of `high` characters does not.
     low, high = 0, len(text)
     for _ in range(high.bit_length()):
         middle = (low + high) // 2

@@ -1,7 +1,7 @@
 """
-What has not answered lately is put aside.
+Puts aside servers that have not answered lately, as a circuit breaker does.
 
-Owns counting silences in a row, and for how long nobody asks again. Does not own what is asked (names, http).
+Owns counting timeouts in a row, and how long a server is put aside. Does not own calling it (names, http).
 """
 
 import time
@@ -10,32 +10,36 @@ from dataclasses import dataclass
 
 __all__ = ["PutAside", "Silences"]
 
-# The first time that something is put aside; each silence after it doubles the time, up to the limit.
+# How long a server is put aside at first. Each further timeout doubles this, up to the limit.
 ASIDE_SECONDS = 30.0
 ASIDE_LIMIT_SECONDS = 1800.0
-# What is remembered at most; the oldest is forgotten.
+# The most servers that are remembered; the one whose last timeout is oldest is forgotten first.
 REMEMBERED_LIMIT = 10_000
 
 
 class PutAside(OSError):
-    """It is not asked now, because it has not answered lately."""
+    """The server is not called now, because it has not answered lately."""
 
 
 @dataclass(slots=True)
 class _Silence:
-    """How often something was silent in a row, and until when it is not asked, on the monotonic clock."""
+    """The timeouts of one server."""
 
+    # How many there were in a row.
     count: int = 0
+    # Until when the server is put aside, by the monotonic clock.
     until: float = 0.0
 
 
 class Silences:
     """
+    The timeouts of all servers, each by a key of the caller's choice.
+
     Args:
-        allowed: How many silences in a row change nothing: a busy server may be late once.
+        allowed: How many timeouts in a row are allowed, because a busy server may be late sometimes.
 
     Guarantees:
-        An answer, of whatever kind, makes good for all silences before it.
+        Any answer resets the count of its server.
     """
 
     def __init__(self, *, allowed: int) -> None:
@@ -43,14 +47,14 @@ class Silences:
         self._silences: OrderedDict[str, _Silence] = OrderedDict()
 
     def check(self, key: str, what: str) -> None:
-        """Raise PutAside if nobody is to ask now. `what` begins its text."""
+        """Raise PutAside if the server is put aside now. `what` is its name in the text of the exception."""
         silence = self._silences.get(key)
         left_seconds = silence.until - time.monotonic() if silence else 0.0
         if silence and left_seconds > 0:
             raise PutAside(f"{what} did not answer {silence.count} times in a row: put aside for {left_seconds:.0f} s")
 
     def note_silence(self, key: str) -> None:
-        """It did not answer in time."""
+        """The server did not answer in time."""
         silence = self._silences.setdefault(key, _Silence())
         self._silences.move_to_end(key)
         silence.count += 1
@@ -61,5 +65,5 @@ class Silences:
             self._silences.popitem(last=False)
 
     def note_answer(self, key: str) -> None:
-        """It did."""
+        """The server answered."""
         self._silences.pop(key, None)

@@ -24,9 +24,9 @@ __all__ = ["WebhookTransport"]
 
 # What the specification asks of a secret, in bytes.
 SECRET_BYTES = range(24, 65)
-# Standard Webhooks: the receiver wants no more.
+# The status by which a receiver asks for no more webhooks. Source: the Standard Webhooks specification.
 GONE_STATUS = 410
-# The key of the project's own receiver among a recipient's addresses.
+# The address key of the project's own receiver.
 PROJECT_KEY = "project"
 
 
@@ -40,7 +40,7 @@ class WebhookTransport(Transport):
 
     Guarantees:
         The header webhook-id is the delivery's key, the same in every attempt: a receiver that keeps the ids it has
-        handled takes each notification once. A user's receiver that answers 410 is called no more.
+        handled takes each notification once. A user's receiver that answers 410 is disabled.
     """
 
     label = _("Webhook")
@@ -95,7 +95,7 @@ class WebhookTransport(Transport):
             headers,
             timeout_seconds=self.timeout_seconds,
             allow_private=self._allow_private,
-            # What is everybody's has a bound of its own.
+            # The project's own receiver is used for all users: its lookups count together, and towards no user.
             user=None if address.key == PROJECT_KEY else message.recipient.pk,
         )
         if answer.status == GONE_STATUS and address.key != PROJECT_KEY:

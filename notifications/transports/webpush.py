@@ -33,14 +33,14 @@ __all__ = ["WebPushTransport"]
 
 # Push services take 4096 bytes, of which the encryption needs 103.
 PAYLOAD_LIMIT_BYTES = 3993
-# Of these, what a URL leaves to the title, and URL and title leave to the body.
+# The bytes that the URL must leave to the title, and that URL and title must leave to the body.
 TITLE_ROOM_BYTES = 400
 BODY_ROOM_BYTES = 1000
 # Statuses of a subscription that is no more.
 GONE_STATUSES = {404, 410}
 # Push services refuse signatures that are valid for more than a day.
 SIGNATURE_SECONDS = 12 * 3600
-# A contact that somebody outside can reach: its host has a dot. Source: RFC 8292, section 2.1.
+# A contact that push services can reach, so its host has a dot. Source: RFC 8292, section 2.1.
 _HOST = r"(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+)"
 _SUBJECT = re.compile(rf"(?:mailto:[^\s@:/?#]+@|https://){_HOST}", re.IGNORECASE)
 
@@ -130,11 +130,12 @@ class WebPushTransport(Transport):
 
 def _payload(message: Message) -> bytes:
     """
-    What the service worker shows, in what push services take.
+    The JSON that the service worker shows, at most PAYLOAD_LIMIT_BYTES.
 
-    A long body is cut, and a long title before it. A URL cannot be cut: one that leaves no room for words is left out.
+    A long title is cut to leave room for the body, and a long body is cut to the rest. A URL cannot be cut: if it
+    leaves too little room for the texts, it is left out.
     """
-    # Each character takes a byte at least, so what lies beyond can be left out before anything is encoded.
+    # A character takes at least one byte, so texts can be cut to this many characters before anything is encoded.
     title, body = message.texts.subject[:PAYLOAD_LIMIT_BYTES], message.texts.body[:PAYLOAD_LIMIT_BYTES]
     url = message.notification.url
     if not _fits(message, "", "", url, room_bytes=TITLE_ROOM_BYTES + BODY_ROOM_BYTES):

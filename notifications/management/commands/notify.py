@@ -141,7 +141,7 @@ class Command(EscapingCommand):
 
 
 def _idle_groups() -> list[str]:
-    """The consumer groups without a worker that is alive; none while Redis cannot be asked."""
+    """The consumer groups that have no living worker; none if Redis does not answer."""
     groups = [GroupKeys(conf.keys().stream(STREAM), part) for part in PARTS]
     try:
         counts = count_workers(conf.sync_redis(), groups)
@@ -232,7 +232,7 @@ def _sentence(event: Event, *, is_new: bool) -> str:
 
 
 def _count(model: type[Notification] | type[Scheduled], event: Event) -> int:
-    # On a replica they may not be there yet.
+    # Not from a replica, which may lag.
     return model._base_manager.using(router.db_for_write(model)).filter(event=event).count()
 
 

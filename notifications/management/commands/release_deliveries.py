@@ -1,4 +1,4 @@
-"""`manage.py release_deliveries`: lets deliveries go out that NOTIFICATIONS["DELIVERY"] held back."""
+"""`manage.py release_deliveries`: releases the deliveries that NOTIFICATIONS["DELIVERY"] has held."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from realtime.management.streams import HelpFormatter
 
 
 class Command(EscapingCommand):
-    """Prints how many were released; exits with 1 while everything is held."""
+    """Prints how many were released; exits with 1 if NOTIFICATIONS["DELIVERY"] is still "hold"."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\

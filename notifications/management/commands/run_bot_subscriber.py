@@ -36,10 +36,10 @@ DEADLINE_SECONDS = 5.0
 RECORD_SECONDS = 2.0
 # So long after that the process is gone: a thread that hangs in a database driver cannot be ended otherwise.
 EXIT_SECONDS = 3.0
-# What a watchdog writes to Redis of a loop that stands still lives so long: it is renewed while it does.
+# The TTL of the Redis key that reports a blocked event loop. The watchdog renews it while the loop is blocked.
 STANDSTILL_SECONDS = 10
-# A loop that stands still for so many leases has lost its work to others: the process ends, for its supervisor to start
-# a new one.
+# After this many leases, other workers have taken over the work of a blocked loop: the process exits, so that its
+# supervisor starts a new one.
 STANDSTILL_LEASES = 2
 
 HELP = """\
@@ -131,7 +131,7 @@ class _Stop:
 
 
 class _Standstill:
-    """What follows when the event loop stands still; called in the watchdog's thread."""
+    """Reports a blocked event loop to Redis, and ends the process in the end; called in the watchdog's thread."""
 
     def __init__(self, consumer: str, stop: _Stop) -> None:
         self._key = keys().standstill(consumer)
@@ -140,10 +140,10 @@ class _Standstill:
         self._limit_seconds = conf.get_settings().stream_lease_seconds * STANDSTILL_LEASES
 
     def __call__(self, where: str, seconds: float) -> None:
-        # Nothing that is in hand will ever be finished.
+        # The work in progress cannot be finished: there is nothing to wait for.
         if self._stop.is_asked:
             _exit_hard("a signal came while the event loop stands still")
-        # With DEBUG on, somebody may be looking at it in a debugger.
+        # With DEBUG on, the loop may be blocked by a debugger.
         if seconds >= self._limit_seconds and not settings.DEBUG:
             _exit_hard(f"the event loop has stood still for {seconds:.0f} s")
         with contextlib.suppress(redis.RedisError):
