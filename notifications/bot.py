@@ -198,7 +198,7 @@ class Bot:
             return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
         max_attempts = self._schedules[claim.transport].max_attempts
         if claim.attempt > max_attempts:
-            answer = f"no attempt of {max_attempts} came to an end: its process died each time"
+            answer = f"none of {max_attempts} attempts finished: the process died each time"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         if ready.message is None:
             if isinstance(ready.error, AWAY):

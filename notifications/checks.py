@@ -84,9 +84,9 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
         return []
     return [
         Error(
-            f"The primary key of {key.model._meta.label} is a {type(key).__name__}, whose values have no text that "
-            "always stays the same: what is on its way to a user could not be told to be theirs.",
-            hint="Users need a key that is a number without a fraction, a text or a UUID.",
+            f"The primary key of {key.model._meta.label} is a {type(key).__name__}, whose values have no stable text "
+            "form: a notification could not be matched to its user.",
+            hint="Use an integer, a text or a UUID as the primary key of users.",
             id="notifications.E007",
         )
     ]
@@ -98,9 +98,9 @@ def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     aliases = sorted({router.db_for_write(model) for model in apps.get_app_config("notifications").get_models()})
     return [
         Error(
-            f"Notifications are on the database {alias!r}, which is {_name_of(connections[alias].vendor)}: they work "
-            "on SQLite and PostgreSQL only.",
-            hint=f"Use one of the two for DATABASES[{alias!r}], or send the models of notifications to another "
+            f"Notifications are stored in the database {alias!r}, which is {_name_of(connections[alias].vendor)}: "
+            "only SQLite and PostgreSQL are supported.",
+            hint=f"Use one of the two for DATABASES[{alias!r}], or route the models of notifications to another "
             "database by a router in DATABASE_ROUTERS.",
             id="notifications.E008",
         )
@@ -179,7 +179,7 @@ def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
                 named.append(name)
     if named:
         yield Warning(
-            f"Messages by {', '.join(named)} leave out links like /orders/7/: nobody knows the address of the site.",
+            f"Messages by {', '.join(named)} leave out links like /orders/7/: the address of the site is not set.",
             hint='Set NOTIFICATIONS["BASE_URL"] = "https://example.com", or use django.contrib.sites with a SITE_ID.',
             id="notifications.W003",
         )
@@ -196,10 +196,10 @@ def _check_delivery(values: NotificationsSettings) -> Iterator[CheckMessage]:
                 named.append(name)
     if named:
         yield Warning(
-            f"DEBUG is on, and what is delivered by {', '.join(named)} reaches real people: on a copy of a production "
-            "database, everybody who has something waiting.",
+            f"DEBUG is on, and delivery by {', '.join(named)} reaches real people. On a copy of a production "
+            "database, the bot would send everything that is waiting.",
             hint='Set NOTIFICATIONS["DELIVERY"] to "console", "hold", or a list of addresses such as '
-            '["@example.com"]; or silence this if the database holds nobody else.',
+            '["@example.com"]; or silence this check if nobody but you is in the database.',
             id="notifications.W004",
         )
 

@@ -127,7 +127,7 @@ class NotificationsSettings:
         has_more = bool(parts.path.strip("/") or parts.query or parts.fragment)
         if self.base_url and (parts.scheme not in ("http", "https") or not parts.hostname or has_more):
             raise ValueError(
-                f'NOTIFICATIONS["BASE_URL"] is {self.base_url!r}: write scheme and host alone, as in "https://example.com"'
+                f'NOTIFICATIONS["BASE_URL"] is {self.base_url!r}: write only scheme and host, as in "https://example.com"'
             )
 
 

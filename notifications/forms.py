@@ -50,8 +50,8 @@ class _RecipientsField(_ModelMultipleChoiceField):
     """Users by their keys. An invalid key and a user who cannot be chosen get the same kind of error."""
 
     default_error_messages: ClassVar = {
-        "invalid_choice": "“%(value)s” is nobody who can be chosen: choose recipients from the list.",
-        "invalid_pk_value": "“%(pk)s” is nobody who can be chosen: choose recipients from the list.",
+        "invalid_choice": "“%(value)s” is not a user who can be chosen: choose recipients from the list.",
+        "invalid_pk_value": "“%(pk)s” is not a user who can be chosen: choose recipients from the list.",
     }
 
     def clean(self, value: Any) -> Any:

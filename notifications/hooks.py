@@ -37,7 +37,7 @@ def ask[Answer](
         if inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
-            raise TypeError("it is async: give a plain function, it is called in a thread")
+            raise TypeError("it is async: give a sync function, which is called in a thread")
         return read(answer)
     except DATABASE_AWAY:
         raise

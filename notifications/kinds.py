@@ -210,7 +210,7 @@ def language_of(recipient: Any) -> str:
 
     def read(language: Any) -> str:
         if not isinstance(language, str | None):
-            raise TypeError(f"it gave a {type(language).__name__}, which is no language code")
+            raise TypeError(f"it returned a {type(language).__name__}, which is not a language code")
         return language if language and translation.check_for_language(language) else settings.LANGUAGE_CODE
 
     return ask(
@@ -233,7 +233,7 @@ def time_zone_of(recipient: Any) -> datetime.tzinfo:
         if isinstance(zone, datetime.tzinfo):
             return zone
         if not isinstance(zone, str | None):
-            raise TypeError(f"it gave a {type(zone).__name__}, which is neither a time zone nor the name of one")
+            raise TypeError(f"it returned a {type(zone).__name__}, which is neither a time zone nor the name of one")
         return (find_zone(zone) if zone else None) or timezone.get_default_timezone()
 
     return ask(
@@ -259,7 +259,7 @@ def _context(kind: Kind, notification: Envelope, recipient: Any) -> Mapping[str,
 
     def read(context: Any) -> Mapping[str, Any]:
         if not isinstance(context, Mapping):
-            raise TypeError(f"it gave a {type(context).__name__}, not a dict")
+            raise TypeError(f"it returned a {type(context).__name__}, not a dict")
         return context
 
     return ask(

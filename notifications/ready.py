@@ -76,7 +76,7 @@ def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
     """The same addresses; raises TypeError if the project's transport gave something else."""
     for address in addresses:
         if not isinstance(address, Address):
-            raise TypeError(f"find_addresses() gave a {type(address).__name__}, not an Address")
+            raise TypeError(f"find_addresses() returned a {type(address).__name__}, not an Address")
     return addresses
 
 

@@ -16,8 +16,8 @@ def check_notification(data: bytes) -> None:
         decode_envelope(data)
     except ValueError as error:
         raise ValueError(
-            f"it is not a notification ({error}). Notify people by notifications.services.notify(); for data of your "
-            "own declare a topic of your own"
+            f"it is not a notification ({error}). Use notifications.services.notify() to notify users, and "
+            "declare your own topic for other data"
         ) from error
 
 

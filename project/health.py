@@ -70,7 +70,7 @@ def check_bot(host: str | None = None) -> None:
                 lease = keys.worker_lease(STREAM, name, consumer["name"].decode())
                 is_held[name] = is_held.get(name, False) or bool(client.exists(lease))
                 if where := client.get(keys.standstill(consumer["name"].decode())):
-                    raise Unwell(f"the event loop of {consumer['name'].decode()} stands still at {where.decode()}")
+                    raise Unwell(f"the event loop of {consumer['name'].decode()} is blocked at {where.decode()}")
     if not is_held:
         raise Unwell(f"no consumer group of {stream} has a consumer of this host")
     for name, is_alive in is_held.items():
@@ -81,7 +81,8 @@ def check_bot(host: str | None = None) -> None:
 def main() -> None:
     """The command line: exits with 0, or with 1 and the reason on the standard error."""
     parser = argparse.ArgumentParser(
-        prog="python -m project.health", description="Whether this machine's process does its work; says why not."
+        prog="python -m project.health",
+        description="Checks that the process on this machine does its work, and says why if not.",
     )
     parser.add_argument("process", choices=["web", "bot"], help="the web server, or run_bot_subscriber")
     check = {"web": check_web, "bot": check_bot}[parser.parse_args().process]

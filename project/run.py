@@ -144,7 +144,7 @@ def _let_bot_be_stopped(processes: dict[str, subprocess.Popen[bytes]]) -> None:
     if bot is not None and bot.poll() in (0, -signal.SIGTERM):
         del processes[BOT]
         sys.stdout.write(
-            f"\n{BOT} was stopped, and the site goes on without it: what is sent now waits.\n"
+            f"\n{BOT} was stopped, and the site goes on without it: notifications wait.\n"
             f"To start it again, in a second terminal: .venv/bin/python manage.py {BOT}\n\n"
         )
         sys.stdout.flush()

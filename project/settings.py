@@ -92,7 +92,8 @@ if env.str("DATABASE_URL", default=""):
     if not DATABASES["default"].get("ENGINE"):
         # It holds a password perhaps, so it is not shown.
         raise ImproperlyConfigured(
-            "DATABASE_URL is no URL of a database: give postgres://user:password@host:port/name, or none for SQLite"
+            "DATABASE_URL is not a database URL: give postgres://user:password@host:port/name, or leave it out for "
+            "SQLite"
         )
     DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
     DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)

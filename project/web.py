@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the site with uvicorn.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--root-path", default="", help="the path that a proxy takes off, such as /shop")
+    parser.add_argument("--root-path", default="", help="the path that the proxy removes, such as /shop")
     parser.add_argument("--drain-seconds", type=int, default=DRAIN_SECONDS, help="default: %(default)s")
     options = parser.parse_args()
     uvicorn.run(

@@ -129,9 +129,9 @@ def _digest(secret_text: str, secret_key: str) -> str:
 
 def _orders(user_ids: tuple[Any, ...], cause: Cause, session_key: str | None) -> list[Order]:
     if cause not in (Cause.DISCONNECTED, Cause.SIGNED_OUT, Cause.DEACTIVATED):
-        raise ValueError(f"the cause {cause!r} ends no connections: give DISCONNECTED, SIGNED_OUT or DEACTIVATED")
+        raise ValueError(f"the cause {cause!r} cannot end connections: give DISCONNECTED, SIGNED_OUT or DEACTIVATED")
     if session_key is not None and (len(user_ids) != 1 or cause is not Cause.SIGNED_OUT):
-        raise ValueError("a session_key goes with one user and Cause.SIGNED_OUT")
+        raise ValueError("session_key needs exactly one user and Cause.SIGNED_OUT")
     _check_count(user_ids)
     session = None if session_key is None else digest(session_key)
     return [Order(cause=cause, user=str(user_id), session=session) for user_id in user_ids]
@@ -139,7 +139,7 @@ def _orders(user_ids: tuple[Any, ...], cause: Cause, session_key: str | None) ->
 
 def _check_count(user_ids: tuple[Any, ...]) -> None:
     if len(user_ids) > USERS_LIMIT:
-        raise ValueError(f"{len(user_ids)} users, the limit is {USERS_LIMIT}: call it for parts of them")
+        raise ValueError(f"{len(user_ids)} users, the limit is {USERS_LIMIT}: call it several times, with fewer users")
 
 
 def _layer() -> RedisChannelLayer:
@@ -152,4 +152,6 @@ def _layer() -> RedisChannelLayer:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(f"the web processes could not be told ({type(error).__name__}: {error}): it is not tried again")
+    return Unavailable(
+        f"the web processes could not be notified ({type(error).__name__}: {error}), and nothing tries again"
+    )

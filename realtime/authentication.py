@@ -114,7 +114,7 @@ async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
         raise
     except Exception:
         if len(sessions) == 1:
-            logger.warning("a session cannot be read; its connections stay for now", exc_info=True)
+            logger.warning("a session could not be read; its connections stay open for now", exc_info=True)
             return [None]
         # One session fails: look up each alone, so that the others are not affected.
         return [user for each in sessions for user in await _users_or_none([each])]

@@ -144,8 +144,8 @@ def _check_websockets(path: str) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"{path} serves no WebSocket: pages are served, and the bell never hears of anything.",
-            hint='Have ProtocolTypeRouter({"http": …, "websocket": websocket_application()}) there, as '
+            f"{path} serves no WebSocket: pages work, but the bell receives nothing.",
+            hint='Use ProtocolTypeRouter({"http": …, "websocket": websocket_application()}) there, as '
             "docs/how-to/add-to-your-project.md shows.",
             id="realtime.W009",
         )
@@ -184,8 +184,8 @@ def check_static_files(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any
     return [
         Warning(
             f"Static files come from {host}, which is not in ALLOWED_HOSTS: browsers load the bell's script from "
-            "another origin only with CORS headers, and each tab has a WebSocket of its own.",
-            hint="Have that server send Access-Control-Allow-Origin, and silence realtime.W007; or serve the static "
+            "another origin only with CORS headers, and each tab has its own WebSocket.",
+            hint="Let that server send Access-Control-Allow-Origin, and silence realtime.W007; or serve the static "
             "files of realtime and notifications from the site itself, as docs/how-to/serve-under-a-path.md says.",
             id="realtime.W007",
         )
@@ -233,7 +233,7 @@ def _check_idle_options(config: Mapping[str, Any]) -> list[CheckMessage]:
     return [
         Warning(
             f'CHANNEL_LAYERS["default"]["CONFIG"]["{option}"] has no effect on {RedisChannelLayer.__name__}.',
-            hint="A message waits nowhere but at its consumer, within capacity_bytes: leave the option out.",
+            hint="Messages wait only at their consumer, within capacity_bytes: remove the option.",
             id="realtime.W008",
         )
         for option in ("expiry", "random_prefix_length")

@@ -84,11 +84,11 @@ class RealtimeSettings:
         if re.search(r"(?:\A|[^A-Za-z0-9])db\d+:\Z", self.key_prefix):
             raise ValueError(
                 f'REALTIME["KEY_PREFIX"] is {self.key_prefix!r}, but the channels of another Redis database may begin '
-                'so: let it end otherwise, e.g. "shop:"'
+                'with the same text: use another ending, e.g. "shop:"'
             )
         if not _WEBSOCKET_URL.fullmatch(self.websocket_url):
             raise ValueError(
-                f'REALTIME["WEBSOCKET_URL"] {self.websocket_url!r} is no path and no address of a WebSocket: '
+                f'REALTIME["WEBSOCKET_URL"] {self.websocket_url!r} is neither a path nor the URL of a WebSocket: '
                 'write "ws/", "/live/" or "wss://live.example.com/ws/"'
             )
 

@@ -42,7 +42,7 @@ def _explained(error: redis.ResponseError) -> redis.ResponseError:
     """Add a hint to "unknown command": any supported Redis or Valkey knows our commands, but a Sentinel does not."""
     if str(error).lower().startswith("unknown command"):
         return redis.ResponseError(
-            f"{error} (is this the port of a Sentinel? It takes no data: give the address of the Redis itself)"
+            f"{error} (is this the port of a Sentinel? A Sentinel stores no data: give the address of the Redis server)"
         )
     return error
 

@@ -205,7 +205,7 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         if before.bit_length() < self._layer.dropped_count.bit_length():
             # About 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
             logger.warning(
-                "the consumer of %s is too slow: %d messages wait for it, and what comes is dropped "
+                "the consumer of %s is too slow: %d messages wait for it, and new ones are dropped "
                 "(dropped so far in this process: %d)",
                 channel,
                 self.channels[channel].qsize(),
@@ -245,7 +245,7 @@ class _Shard:
                 await attachment.ready()
         except TimeoutError as error:
             raise redis.exceptions.TimeoutError(
-                f"{channel} could not be subscribed within {SUBSCRIBE_TIMEOUT_SECONDS:g} s: Redis is unavailable"
+                f"could not subscribe to {channel} within {SUBSCRIBE_TIMEOUT_SECONDS:g} s: Redis is unavailable"
             ) from error
 
     def unsubscribe(self, channel: str) -> None:

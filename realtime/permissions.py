@@ -71,7 +71,7 @@ class PermissionRecheck:
                 try:
                     await self._ask(users)
                 except Exception:
-                    logger.exception("the permissions of %d users could not be asked for again", len(users))
+                    logger.exception("the permissions of %d users could not be checked again", len(users))
 
     async def _ask(self, user_ids: Iterable[Any]) -> None:
         # One question for all connections of a user that are subscribed to the topic.
@@ -87,15 +87,20 @@ class PermissionRecheck:
                 self._lost(user_id, topic, answer)
 
     def _lost(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
-        code, detail = "forbidden", "this user may not hear the topic any more"
+        code, detail = "forbidden", "this user may no longer receive the topic"
         if isinstance(answer, (*AWAY, TimeoutError)):
             # This tells nothing about the user: the subscription stays, and the next round asks again.
-            logger.warning("whether user %s may still hear %s could not be asked", user_id, topic, exc_info=answer)
+            logger.warning(
+                "could not check whether user %s may still receive %s: it is checked again in the next round",
+                user_id,
+                topic,
+                exc_info=answer,
+            )
             return
         if isinstance(answer, Exception):
             # For example, the row that the hook reads was deleted: the permission counts as lost.
-            text = "whether user %s may still hear %s could not be decided"
+            text = "the check whether user %s may still receive %s failed, so the topic ends"
             _log.exception("may_subscribe", answer, text, user_id, topic)
-            code, detail = "failed", "it could not be decided whether this user may hear the topic"
+            code, detail = "failed", "the check whether this user may receive the topic failed"
         for hearer in self._hearers_of(user_id):
             hearer.revoke(topic, code, detail)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # A login saves the user with this field alone.
 _IRRELEVANT_FIELDS = frozenset({"last_login"})
-_redis_observer = Outage("Redis for the ends of connections").observer()
+_redis_observer = Outage("Redis (to end connections)").observer()
 # After a failure, nothing is sent for this long: a caller that saves a thousand users must not wait for each one.
 _PAUSE_SECONDS = 2.0
 _paused_until: weakref.WeakKeyDictionary[RedisChannelLayer, float] = weakref.WeakKeyDictionary()

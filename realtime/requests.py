@@ -30,7 +30,7 @@ PATH_LIMIT_BYTES: Final = 8_192
 BODY_SECONDS: Final = 20.0
 BODY_BYTES_PER_SECOND: Final = 500
 
-_HEAD_TOO_LONG: Final = (431, f"The head of a request is at most {HEAD_LIMIT_BYTES} bytes.")
+_HEAD_TOO_LONG: Final = (431, f"The head of a request may have at most {HEAD_LIMIT_BYTES} bytes.")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -127,16 +127,16 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade() or not self._should_upgrade():
             return None
         if len(self.headers) > HEADERS_LIMIT:
-            return 431, f"The handshake of a WebSocket has at most {HEADERS_LIMIT} headers."
+            return 431, f"The handshake of a WebSocket may have at most {HEADERS_LIMIT} headers."
         if len(self.url) > PATH_LIMIT_BYTES:
-            return 414, f"The path of a WebSocket and its query are at most {PATH_LIMIT_BYTES} bytes."
+            return 414, f"The path and query of a WebSocket may have at most {PATH_LIMIT_BYTES} bytes."
         if not self.url.isascii():
-            return 400, "The path of a WebSocket is ASCII: percent-encode it."
+            return 400, "The path of a WebSocket must be ASCII: percent-encode it."
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in self.headers
         ):
-            return 400, "The handshake of a WebSocket has no body."
+            return 400, "The handshake of a WebSocket must not have a body."
         return None
 
     # Time -------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._deadline = None
         if self._head_bytes:
-            self._refuse(408, f"The head of a request has {HEAD_SECONDS:g} seconds.")
+            self._refuse(408, f"The head of a request must arrive within {HEAD_SECONDS:g} seconds.")
         else:
             self.transport.abort()
 
@@ -166,7 +166,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self.transport.abort()
         else:
-            self._refuse(408, f"The body of a request has {BODY_SECONDS:g} seconds, unless it is long.")
+            self._refuse(408, f"The body of a request must arrive within {BODY_SECONDS:g} seconds, unless it is long.")
 
     def _head_read(self) -> None:
         self._head_bytes = 0

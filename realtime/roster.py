@@ -48,7 +48,7 @@ RENEWAL_SECONDS = (1.0, 3.0)
 RETURN_SECONDS = (0.0, 1.0)
 
 _decode = msgspec.json.Decoder(Order).decode
-_database_observer = Outage("the database for the recheck of connections").observer()
+_database_observer = Outage("the database (to recheck connections)").observer()
 
 
 class Resident(TopicHearer, Protocol):
@@ -170,7 +170,7 @@ class Roster:
                 user_id = None if order.user is None else get_user_model()._meta.pk.to_python(order.user)
             except Exception as error:
                 # It may come from another release, another key or another program: its content is not logged.
-                logger.warning("an order about connections cannot be read: %s", type(error).__name__)
+                logger.warning("an order to end connections cannot be read: %s", type(error).__name__)
                 continue
             self._obey(order, user_id)
 
@@ -259,7 +259,7 @@ class Roster:
             _database_observer.failed(error)
         except Exception:
             # A failure on our side ends no connection; the next round checks again.
-            logger.exception("%d connections could not be looked at", len(residents))
+            logger.exception("%d connections could not be checked", len(residents))
         else:
             _database_observer.worked()
 

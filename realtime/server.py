@@ -156,7 +156,9 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self.close_sent = True
             # The library answers requests that are too long, but no others.
             answer = b"".join(self.conn.data_to_send())
-            self.transport.write(answer or self.conn.reject(400, "This is no handshake of a WebSocket.\n").serialize())
+            self.transport.write(
+                answer or self.conn.reject(400, "This is not the handshake of a WebSocket.\n").serialize()
+            )
             hang_up(self.transport)
 
     async def run_asgi(self) -> None:

@@ -326,7 +326,7 @@ class ClientSession:
                 _log.exception(
                     f"may_subscribe {match.family.pattern}",
                     error,
-                    "whether user %s may hear %s could not be decided",
+                    "the check whether user %s may receive %s failed",
                     self.user.pk,
                     topic,
                 )
@@ -346,7 +346,7 @@ class ClientSession:
         try:
             await self._on_read(self.user.pk, ids)
         except Exception as error:
-            _log.exception("ON_READ", error, "what user %s has read could not be recorded", self.user.pk)
+            _log.exception("ON_READ", error, "could not record what user %s has read", self.user.pk)
             self._refuse("failed", "what was read could not be recorded")
 
     # What does not ----------------------------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ class AsgiSink(Sink):
             self._give_up()
             if await self._close_deaf():
                 logger.warning(
-                    "the server would not send a frame, and the connection was closed: %s "
+                    "the web server refused to send a frame, and the connection was closed: %s "
                     "(Daphne needs --websocket-max-message-size 131072)",
                     error,
                 )

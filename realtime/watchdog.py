@@ -89,7 +89,7 @@ class LoopWatchdog:
         where = f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if frame and stack else "nowhere"
         if is_news:
             logger.error(
-                "the event loop stands still for %.0f s, and with it everything that this process does, at %s\n%s",
+                "the event loop is blocked, for %.0f s so far, and this process does nothing else: it is at %s\n%s",
                 *(seconds, where, "".join(traceback.format_list(stack)).rstrip()),
             )
         if self._on_standstill is not None:

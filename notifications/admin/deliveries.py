@@ -113,13 +113,13 @@ class DeliveryAdmin(HistoryAdmin):
         deliveries: QuerySet[Any] = super().get_queryset(request)
         return deliveries.defer("notification__event__data")
 
-    @admin.action(description="Release those that are held", permissions=["resend"])
+    @admin.action(description="Release held deliveries", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Release the held deliveries among those selected, up to 1,000, with all of their digests, and log that."""
         held = queryset.using(deliveries.database()).filter(state=Delivery.State.HELD).order_by("pk")
         chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
-            self.message_user(request, "None of those selected is held.", messages.WARNING)
+            self.message_user(request, "None of the selected deliveries is held.", messages.WARNING)
             return
         if conf.get_settings().delivery == "hold":
             text = 'They would be held again at once: NOTIFICATIONS["DELIVERY"] is "hold". Change it first.'
@@ -131,7 +131,7 @@ class DeliveryAdmin(HistoryAdmin):
         record.change_message = f"Released {count:,}."
         record.save(update_fields=["change_message"])
         what = "1 held delivery goes" if count == 1 else f"{count:,} held deliveries go"
-        self.message_user(request, f"{what} out within seconds, to whom DELIVERY lets be reached.", messages.SUCCESS)
+        self.message_user(request, f"{what} out within seconds, to those whom DELIVERY allows.", messages.SUCCESS)
 
     def matching(self, word: str) -> list[Q]:
         """The recipient, and the effect key."""

@@ -124,7 +124,7 @@ class AppriseTransport(Transport):
         )
         said = " ".join(str(entry.message) for entry in result.logs())
         if not result:
-            raise _refusal(scheme, said or "the service did not take it")
+            raise _refusal(scheme, said or "the service refused it")
         return said or "taken by the service"
 
 

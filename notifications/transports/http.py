@@ -164,9 +164,9 @@ def audience_of(endpoint: str) -> str:
     parsed = httpx.URL(endpoint)
     host = parsed.raw_host.decode("ascii")
     if ":" in host:
-        raise PermanentError("not a push service: its URL has an IPv6 address where the name of a host belongs")
+        raise PermanentError("not a push service: its URL has an IPv6 address instead of a host name")
     if parsed.userinfo:
-        raise PermanentError("not a push service: its URL has a user's name in it")
+        raise PermanentError("not a push service: its URL contains a user name")
     return f"{parsed.scheme}://{host}" + ("" if parsed.port is None else f":{parsed.port}")
 
 

@@ -51,7 +51,7 @@ class Silences:
         silence = self._silences.get(key)
         left_seconds = silence.until - time.monotonic() if silence else 0.0
         if silence and left_seconds > 0:
-            raise PutAside(f"{what} did not answer {silence.count} times in a row: put aside for {left_seconds:.0f} s")
+            raise PutAside(f"{what} did not answer {silence.count} times in a row: paused for {left_seconds:.0f} s")
 
     def note_silence(self, key: str) -> None:
         """The server did not answer in time."""

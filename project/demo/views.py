@@ -96,4 +96,4 @@ def _key(text: str) -> uuid.UUID | None:
     try:
         return uuid.UUID(text) if text else None
     except ValueError:
-        raise BadRequest(f"{text[:40]!r} is no key of an order: it must be a UUID") from None
+        raise BadRequest(f"{text[:40]!r} is not the key of an order: it must be a UUID") from None

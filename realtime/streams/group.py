@@ -336,7 +336,7 @@ class ConsumerGroup:
     async def _create_again(self, missing: str) -> None:
         await self.create()
         logger.warning(
-            "%s of the stream %s was gone (was Redis wiped?): made again, from the first entry",
+            "%s of the stream %s was gone (was Redis wiped?): created again, from the first entry",
             missing,
             self._keys.stream,
         )

@@ -96,7 +96,7 @@ class Maintenance:
         """Count and log entries that Redis assigns to this worker and that it does not know."""
         self.mended_count += count
         logger.warning(
-            "Redis held %d entries of the group %s for this worker, which did not have them: it asks for them again",
+            "Redis records %d entries of the group %s for this worker that it does not have: asking for them again",
             count,
             self._group.group,
         )
@@ -105,8 +105,8 @@ class Maintenance:
         if count := await self._group.mend(self._check_seconds, self._longest_wait_seconds):
             self.mended_count += count
             logger.warning(
-                "%d keys and entries of the group %s stood where nothing led them out, and are mended: were keys of "
-                "Redis deleted, or did its clock go back?",
+                "repaired %d stuck keys and entries of the group %s: were keys of Redis deleted, or did its clock jump "
+                "back?",
                 count,
                 self._group.group,
             )

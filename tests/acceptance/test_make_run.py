@@ -178,7 +178,7 @@ def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Pa
         os.kill(int(command[1]), signal.SIGTERM)
         wait_until_sync(lambda: "run_bot_subscriber was stopped, and the site goes on" in site.output(), seconds=30)
         assert status_of(site.url) == 200
-        assert "Nobody does the work of relay and bot" in site.manage("notify", "alice", "While the bot was stopped")
+        assert "No relay and no bot is running" in site.manage("notify", "alice", "While the bot was stopped")
         with contextlib.closing(sqlite3.connect(directory / "db.sqlite3")) as database:
 
             def relayed_count() -> int:
@@ -188,7 +188,7 @@ def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Pa
             bot = site.start_manage("run_bot_subscriber")
             try:
                 wait_until_sync(lambda: relayed_count() == 1, seconds=30)
-                assert "Nobody does the work" not in site.manage("notify", "alice", "While it runs")
+                assert "is running: notifications wait" not in site.manage("notify", "alice", "While it runs")
             finally:
                 bot.terminate()
                 assert bot.wait(30) == 0
@@ -241,7 +241,7 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
     [
         ({"DEBUG": "0", "SECRET_KEY": ""}, "SECRET_KEY is not set"),
         ({"VAR_DIR": "/dev/null/var"}, "Not a directory: '/dev/null/var'"),
-        ({"DATABASE_URL": "foo"}, "DATABASE_URL is no URL of a database"),
+        ({"DATABASE_URL": "foo"}, "DATABASE_URL is not a database URL"),
         ({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nothing"}, "connection to server at"),
     ],
 )

@@ -227,7 +227,7 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
         world.publish("one")
         process.wait_for_line("user 1: begin one")
         assert process.stop() == 1
-        assert "leaving at once" in process.log
+        assert "exiting at once" in process.log
     with world.subscriber() as successor:
         successor.wait_for_line("user 1: one")
 
@@ -238,13 +238,13 @@ def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> N
         process.wait_for("listening for requests")
         world.publish("one")
         process.wait_for_line("user 1: begin one")
-        process.wait_for("the event loop stands still")
+        process.wait_for("the event loop is blocked")
         wait_until_sync(lambda: list(world.client.scan_iter(KEYS.standstill("*"))), seconds=SECONDS)
         health = world.run("-m", "project.health", "bot")
         assert health.returncode == 1
-        assert re.search(r"the event loop of \S+ stands still at \S+transports.py:\d+ in spin", health.stderr)
+        assert re.search(r"the event loop of \S+ is blocked at \S+transports.py:\d+ in spin", health.stderr)
         assert process.stop() == 1
-    assert process.log.count("the event loop stands still for") == 1
+    assert process.log.count("the event loop is blocked") == 1
     assert "in spin" in process.log
 
 
@@ -254,7 +254,7 @@ def test_an_event_loop_that_never_runs_again_ends_its_process(world: World) -> N
         process.wait_for("listening for requests")
         world.publish("one")
         assert process.popen.wait(timeout=SECONDS) == 1
-        assert "the event loop has stood still for" in process.log
+        assert "the event loop has been blocked for" in process.log
 
 
 def test_redis_killed_and_restarted_with_its_data_is_waited_for(world: World) -> None:

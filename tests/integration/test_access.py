@@ -210,7 +210,7 @@ async def test_an_order_that_makes_no_sense_is_passed_over(
     await get_channel_layer().tell(access.CHANNEL, orders)
     await access.adisconnect(alice.pk)
     assert (await client.closed())["code"] == CloseCode.DISCONNECTED
-    assert caplog.text.count("an order about connections cannot be read") == len(orders)
+    assert caplog.text.count("an order to end connections cannot be read") == len(orders)
 
 
 @pytest.mark.usefixtures("without_recheck")
@@ -244,7 +244,7 @@ def test_an_outage_of_redis_fails_nothing_and_holds_nobody_up(
 
 def test_orders_are_checked_before_they_are_sent(signalbox: Any) -> None:
     """What would end nothing, or too much at once."""
-    with pytest.raises(ValueError, match="ends no connections"):
+    with pytest.raises(ValueError, match="cannot end connections"):
         access.disconnect(1, cause=Cause.SAVED)
     with pytest.raises(ValueError, match="one user"):
         access.disconnect(1, 2, cause=Cause.SIGNED_OUT, session_key="x")
@@ -367,7 +367,7 @@ async def test_nobody_is_thrown_out_while_the_database_is_away(
     monkeypatch.setattr(authentication, "users_of", away)
     await wait_until(lambda: len(calls) > 2)
     assert await still_hears(client, alice)
-    assert caplog.text.count("the database for the recheck of connections is unavailable") == 1
+    assert caplog.text.count("the database (to recheck connections) is unavailable") == 1
     monkeypatch.setattr(authentication, "users_of", real)
     await in_thread(Session.objects.all().delete)()
     assert (await client.closed())["code"] == CloseCode.SESSION_ENDED

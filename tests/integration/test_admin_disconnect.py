@@ -59,7 +59,7 @@ def test_what_goes_wrong_is_said(signalbox: Any, alice: User, monkeypatch: pytes
     monkeypatch.undo()
     layers = {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
     signalbox.CHANNEL_LAYERS = {"default": layers}
-    assert "Nobody was disconnected: the web processes could not be told" in press(staff, alice)
+    assert "Nobody was disconnected: the web processes could not be notified" in press(staff, alice)
     assert not LogEntry.objects.exists()
 
 

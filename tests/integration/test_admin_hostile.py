@@ -90,7 +90,7 @@ class TestSendForm:
         known, unknown = _sent(client, [carol.pk]), _sent(client, [carol.pk + 1000])
         for text in (known, unknown):
             assert "carol" not in text
-            assert "is nobody who can be chosen" in text
+            assert "is not a user who can be chosen" in text
         assert "You need the permission to view users" in known
         assert not Event.objects.exists()
 
@@ -106,7 +106,7 @@ class TestSendForm:
         """With a valid recipient beside it, who is shown again."""
         (alice,) = make_users()
         text = _sent(admin_client, [recipient, alice.pk], message)
-        assert text.count("is nobody who can be chosen") == 1
+        assert text.count("is not a user who can be chosen") == 1
         assert f'value="{alice.pk}" selected' in text
 
     def test_who_may_see_users_finds_the_chosen_ones_again(self) -> None:

@@ -113,7 +113,7 @@ def test_a_second_click_sends_nothing_twice_but_a_changed_form_is_another_event(
         ("url", "//evil.example", "must be a path"),
         ("kind", "Not a kind!", "use one or more of"),
         ("kind", "k" * (KIND_LIMIT + 1), str(KIND_LIMIT)),
-        ("recipients", "987654", "is nobody who can be chosen"),
+        ("recipients", "987654", "is not a user who can be chosen"),
         ("recipients", "", "required"),
     ],
 )

@@ -66,7 +66,7 @@ def test_what_cannot_be_cancelled_is_a_failure_and_the_others_are(waiting: Event
     out = io.StringIO()
     with pytest.raises(CommandError) as caught:
         call_command("cancel_event", str(told.pk), str(2**63 - 1), str(waiting.pk), stdout=out)
-    assert f"event {told.pk} does not wait: it was told at {moment_of(told.created_at):%Y-%m-%d %H:%M:%S} UTC" in str(
+    assert f"event {told.pk} does not wait: it was sent at {moment_of(told.created_at):%Y-%m-%d %H:%M:%S} UTC" in str(
         caught.value
     )
     assert f"there is no event {2**63 - 1}" in str(caught.value)

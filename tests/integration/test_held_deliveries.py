@@ -171,8 +171,8 @@ def test_who_may_release_is_who_may_send_again(alice: User, deliver: Any) -> Non
     deliver("hold")
     notification = services.notify(alice, "Hello").notifications.get()
     Delivery.objects.create(notification=notification, transport="email", state="held", due_at=None)
-    assert "Release those that are held" not in page(make_staff("view_delivery"), LIST)
-    assert "Release those that are held" in page(make_staff("view_delivery", "resend_delivery"), LIST)
+    assert "Release held deliveries" not in page(make_staff("view_delivery"), LIST)
+    assert "Release held deliveries" in page(make_staff("view_delivery", "resend_delivery"), LIST)
 
 
 def test_development_with_real_transports_is_said(settings: Any, deliver: Any) -> None:

@@ -93,10 +93,10 @@ GOOD_ZONES = {
 # And what the log says of it; nothing where it is no fault of the function's.
 BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "it raises": (lambda user: raise_(AttributeError("no profile")), "no profile"),
-    "a number": (lambda user: 5, "gave a int"),
-    "bytes": (lambda user: b"de", "gave a bytes"),
+    "a number": (lambda user: 5, "returned a int"),
+    "bytes": (lambda user: b"de", "returned a bytes"),
     "a coroutine": (async_hook, "it is async"),
-    "a user": (lambda user: user, "gave a User"),
+    "a user": (lambda user: user, "returned a User"),
     "nothing": (lambda user: None, ""),
     "an empty text": (lambda user: "", ""),
     "nobody knows it": (lambda user: "xx-nowhere", ""),
@@ -233,7 +233,7 @@ class Odd(Transport):
     ("addresses", "state", "answer"),
     [
         ([Address(key="a")], "sent", "None"),
-        (["alice@example.com"], "pending", "TypeError: find_addresses() gave a str, not an Address"),
+        (["alice@example.com"], "pending", "TypeError: find_addresses() returned a str, not an Address"),
         (None, "pending", "TypeError: 'NoneType' object is not iterable"),
         (5, "pending", "TypeError: 'int' object is not iterable"),
     ],

@@ -190,7 +190,7 @@ class TestErrors:
         monkeypatch.setattr(loop_layer, "SUBSCRIBE_TIMEOUT_SECONDS", 0.2)
         layer = RedisChannelLayer(["redis://127.0.0.1:1"])
         started = time.monotonic()
-        with pytest.raises(redis.TimeoutError, match="could not be subscribed within"):
+        with pytest.raises(redis.TimeoutError, match=r"could not subscribe to .* within"):
             await (layer.new_channel() if call == "new_channel" else layer.receive("jobs"))
         assert time.monotonic() - started < 30
         assert layer.channels == {}

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 # Where no run_bot_subscriber is running, as in these tests.
-IDLE = "Nobody does the work of relay and bot: start manage.py run_bot_subscriber, or nobody is told of it.\n"
+IDLE = "No relay and no bot is running: notifications wait until you start manage.py run_bot_subscriber.\n"
 
 
 def _notify(*arguments: str) -> tuple[str, str]:
@@ -127,7 +127,7 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
         ),
         (
             ["user1", "Hello", "--deliver-after", "2020-12-24T18:00+01:00"],
-            "Error: argument --deliver-after: '2020-12-24T18:00+01:00' is past: say a later time",
+            "Error: argument --deliver-after: '2020-12-24T18:00+01:00' is in the past: give a later time",
         ),
         (["user1", "Hello", "--deliver-after", "9999999999d"], "Error: argument --deliver-after: '9999999999d' is no"),
         (

@@ -250,7 +250,7 @@ def test_a_prefix_like_the_channels_of_another_database_is_refused(prefix: str) 
     """Else the site "shop:db1:" on database 0 would hear the site "shop:" on database 1."""
     with (
         override_settings(REALTIME={"REDIS_URL": "redis://localhost", "KEY_PREFIX": prefix}),
-        pytest.raises(ImproperlyConfigured, match=r'REALTIME\["KEY_PREFIX"\] is .* let it end otherwise'),
+        pytest.raises(ImproperlyConfigured, match=r'REALTIME\["KEY_PREFIX"\] is .* use another ending'),
     ):
         conf.get_settings()
 

@@ -138,7 +138,7 @@ async def test_a_lookup_has_a_deadline_and_its_name_is_put_aside(
         await resolver.resolve("one.silent.example", 80, user=6)
     name_server.gate.set()
     await wait_until(lambda: not resolver._lookups)
-    with pytest.raises(PutAside, match="put aside for 30 s"):
+    with pytest.raises(PutAside, match="paused for 30 s"):
         await resolver.resolve("one.silent.example", 80, user=6)
     assert name_server.asked == ["one.silent.example"]
 
@@ -203,7 +203,7 @@ async def test_a_receiver_that_never_answers_is_put_aside(server: HttpReceiver) 
         with pytest.raises(TimeoutError):
             await call(silent, 0.1)
     count = len(server.requests)
-    with pytest.raises(PutAside, match="did not answer 3 times in a row: put aside for 30 s"):
+    with pytest.raises(PutAside, match="did not answer 3 times in a row: paused for 30 s"):
         await call(silent, 30)
     assert len(server.requests) == count
     await call(good, 30)

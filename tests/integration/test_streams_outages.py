@@ -84,7 +84,7 @@ async def test_a_wiped_redis_is_set_up_again(keys: Keys, caplog: pytest.LogCaptu
         assert b"bot" in groups
     assert handler.names == ["before", "after 0", "after 1", "after 2"]
     assert "the group workers of the stream" in caplog.text
-    assert "made again, from the first entry" in caplog.text
+    assert "created again, from the first entry" in caplog.text
 
 
 async def test_a_wipe_while_entries_are_in_hand_stops_nobody(keys: Keys) -> None:

@@ -26,12 +26,12 @@ class Command(EscapingCommand):
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\
-Cancels events that wait for a later time (notify --deliver-after): nobody is told.
+Cancels events that wait for a later time (notify --deliver-after): nobody is notified.
 
-An event has the number that `manage.py notify` prints, and that notify() returns as event.pk; the
-admin's list of events has those that wait under the state "scheduled". What people have
-been told already cannot be taken back. Cancelling twice does no harm. The idempotency key of a
-cancelled event stays taken."""
+The number of an event is printed by `manage.py notify`, and is event.pk of what notify() returns.
+The admin's list of events shows waiting events under the state "scheduled". An event that was
+already sent cannot be cancelled. Cancelling twice does no harm. The idempotency key of a cancelled
+event stays taken."""
     epilog = """\
 examples:
   manage.py cancel_event 7
@@ -74,7 +74,7 @@ def _why_not(event_id: int) -> str:
         return f"there is no event {event_id}"
     if event.cancelled_at is not None:
         return ""
-    return f"event {event_id} does not wait: it was told at {moment_of(event.created_at):%Y-%m-%d %H:%M:%S} UTC"
+    return f"event {event_id} does not wait: it was sent at {moment_of(event.created_at):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _event_id(text: str) -> int:

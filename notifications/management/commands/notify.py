@@ -135,8 +135,8 @@ class Command(EscapingCommand):
         self.stdout.write(_json(event, is_new=is_new) if options["as_json"] else _sentence(event, is_new=is_new))
         if idle := _idle_groups():
             self.stderr.write(
-                f"Nobody does the work of {' and '.join(idle)}: start manage.py run_bot_subscriber, "
-                "or nobody is told of it."
+                f"No {' and no '.join(idle)} is running: notifications wait until you start "
+                "manage.py run_bot_subscriber."
             )
 
 
@@ -185,7 +185,7 @@ def _time_or_wait(text: str) -> datetime.datetime | datetime.timedelta:
     if time.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} has no time zone: say {text}Z or {text}+01:00")
     if time < clock.now():
-        raise argparse.ArgumentTypeError(f"{text!r} is past: say a later time, or leave it out to send at once")
+        raise argparse.ArgumentTypeError(f"{text!r} is in the past: give a later time, or leave it out to send at once")
     return time
 
 

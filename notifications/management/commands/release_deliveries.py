@@ -17,10 +17,11 @@ class Command(EscapingCommand):
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\
-Lets deliveries go out that NOTIFICATIONS["DELIVERY"] held back ("hold", or a list of people).
+Releases deliveries that NOTIFICATIONS["DELIVERY"] held back ("hold", or a list of people).
 
-Change DELIVERY first: what it says when a delivery is sent, counts. What was read or replaced
-meanwhile is skipped where it would have been. A bot sends them within seconds."""
+Change DELIVERY first: it is checked again when a delivery is sent. A bot sends the released
+deliveries within seconds. Those of notifications that were read or replaced meanwhile are skipped
+in the same cases as without the hold."""
     epilog = """\
 examples:
   manage.py release_deliveries

@@ -60,9 +60,10 @@ soon as the slowest call under way has ended, which is within its transport's ti
 where it is made in a thread (email, chat) within four fifths of
 NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], and some seconds.
 
-If code that is called here never gives the event loop back, the log says where it stands within
-seconds, and so does project.health. SIGTERM then ends the process at once, with 1; without DEBUG it
-ends by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that it is started again.
+If code that is called here blocks the event loop, the log and project.health say within seconds
+where. SIGTERM then ends the process at once, with exit code 1. Without DEBUG the process ends by
+itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that its supervisor can start a
+new one.
 """
 
 
@@ -142,10 +143,10 @@ class _Standstill:
     def __call__(self, where: str, seconds: float) -> None:
         # The work in progress cannot be finished: there is nothing to wait for.
         if self._stop.is_asked:
-            _exit_hard("a signal came while the event loop stands still")
+            _exit_hard("a signal came while the event loop was blocked")
         # With DEBUG on, the loop may be blocked by a debugger.
         if seconds >= self._limit_seconds and not settings.DEBUG:
-            _exit_hard(f"the event loop has stood still for {seconds:.0f} s")
+            _exit_hard(f"the event loop has been blocked for {seconds:.0f} s")
         with contextlib.suppress(redis.RedisError):
             self._redis.set(self._key, where, ex=STANDSTILL_SECONDS)
 
@@ -179,7 +180,7 @@ def _deadline_seconds(parts: Sequence[str]) -> float:
 
 
 def _exit_hard(why: str = "not done in time after the signal") -> None:
-    logger.error("%s: leaving at once, what is in hand is claimed by others", why)
+    logger.error("%s: exiting at once; other workers will claim the unfinished entries", why)
     sys.stdout.flush()
     os._exit(1)
 

@@ -23,7 +23,7 @@ Shows how far the workers of each stream and consumer group are.
   lag        on the stream and not read by the group: grows if there are too few workers, or none
   pending    in the hands of workers: stands still while lag grows if they are stuck
   delayed    between two attempts, or waiting behind an older entry of the same user
-  standing   keys with work that nobody holds and that is not due: workers put them right within a lease
+  standing   stuck keys: no worker holds their work, and it is not due; workers repair this within a lease
   dead       given up: see replay_dead_letters and purge_dead_letters
   oldest     how long ago the oldest entry was appended that is none of: done, dead
   consumers  workers"""
