@@ -79,7 +79,7 @@ def check_bot(host: str | None = None) -> None:
 
 
 def main() -> None:
-    """The command line: exits with 0, or with 1 and the reason on the standard error."""
+    """The command line: exits with 0, or with 1 after it has written the reason to the standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m project.health",
         description="Checks that the process on this machine does its work, and says why if not.",

@@ -21,7 +21,7 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class UserAdmin(CountedDeletion, DjangoUserAdmin, ModelAdmin):
-    """Django's, quick on many users and on users with many notifications: recipients are searched here."""
+    """Django's UserAdmin, made fast for many users and many notifications; the search for recipients uses it."""
 
     form = UserChangeForm
     add_form = UserCreationForm

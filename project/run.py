@@ -139,7 +139,7 @@ def _start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def _let_bot_be_stopped(processes: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Somebody who stops the bot on purpose, by SIGTERM, wants to see what the site does without it."""
+    """If the bot was stopped on purpose, by SIGTERM, go on without it: somebody wants to see what happens then."""
     bot = processes.get(BOT)
     if bot is not None and bot.poll() in (0, -signal.SIGTERM):
         del processes[BOT]

@@ -86,11 +86,11 @@ REDIS_URL = env.str("REDIS_URL", default="") or embedded.url_for(VAR_DIR)
 
 if env.str("DATABASE_URL", default=""):
     with warnings.catch_warnings():
-        # Of a URL that it does not know, it warns only.
+        # For a URL with an unknown scheme, django-environ only warns.
         warnings.simplefilter("ignore")
         DATABASES = {"default": env.db_url("DATABASE_URL")}
     if not DATABASES["default"].get("ENGINE"):
-        # It holds a password perhaps, so it is not shown.
+        # The URL may contain a password, so the error does not show it.
         raise ImproperlyConfigured(
             "DATABASE_URL is not a database URL: give postgres://user:password@host:port/name, or leave it out for "
             "SQLite"

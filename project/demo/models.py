@@ -42,7 +42,7 @@ class Order(models.Model):
 
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="orders")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="orders")
-    # Given by the form; a form that is sent twice, because its answer was lost, places one order.
+    # Comes from the form. If the form is sent twice because the first answer was lost, there is still one order.
     key = models.UUIDField(null=True, editable=False)
     # As it was when the order was placed.
     price = models.DecimalField(max_digits=7, decimal_places=2)

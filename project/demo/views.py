@@ -45,7 +45,7 @@ class Logout(LogoutView):
 
 @require_safe
 def show_shop(request: HttpRequest) -> HttpResponse:
-    """What there is to order. Each form has a key of its own."""
+    """The products. The form of each one has a key for the next order."""
     goods = [(product, uuid.uuid4()) for product in Product.objects.all()]
     return render(request, "demo/shop.html", {"goods": goods, "stops": Order.STOPS})
 
@@ -65,7 +65,8 @@ def place_order(request: HttpRequest, product_id: int) -> HttpResponse:
     """
     Order one product. The customer is told in the same transaction: neither happens without the other.
 
-    With the `key` of an earlier order of the same customer, it is that order: who did not get the answer may ask again.
+    If the customer has an order with this `key` already, no further one is placed: a client that did not get the answer
+    may send the form again.
     """
     product = get_object_or_404(Product, pk=product_id)
     key = _key(request.POST.get("key", ""))

@@ -1,21 +1,22 @@
 /**
- * What the reader has done with the forms of the bell and the inbox, until the server has done it too.
+ * The queue of the reader's actions with the forms of the bell and the inbox, until the server has carried them out.
  *
- * Owns the order, trying again while the server is away, and a fresh token where the page's own is too old. What is
- * sent twice does nothing the second time. Does not own what the page shows meanwhile (bell.js).
+ * Owns their order, retries while the server is unavailable, and fetching a fresh CSRF token if the page's is too old.
+ * Sending an action twice is safe: the server does nothing the second time. Does not own what the page shows meanwhile
+ * (bell.js).
  */
 
 import { Retry } from "./retry.js";
 import { post } from "./server.js";
 
-/** Those that wait for the server; beyond, it is told that one was refused. */
+/** The most actions that may wait for the server; further ones are refused. */
 const LIMIT = 100;
 const TOKEN = "csrfmiddlewaretoken";
 const FORBIDDEN = 403;
 
 /**
  * @typedef {import("./server.js").Outcome | "other-user"} Outcome
- * @typedef {{outcome: Outcome, text: string}} Answer `text`: the server's, only if done.
+ * @typedef {{outcome: Outcome, text: string}} Answer `text`: the server's answer; empty unless "done".
  */
 
 export class Actions {
@@ -29,9 +30,9 @@ export class Actions {
 
   /**
    * @param {object} options
-   * @param {(isAway: boolean) => void} options.onAway The server has been found away, or has done all at last.
-   * @param {() => Promise<{outcome: Outcome, token: string}>} options.renew Asks the server for a fresh token, and
-   *   whether the page is still the session's user's.
+   * @param {(isAway: boolean) => void} options.onAway The server has become unavailable, or all actions are done.
+   * @param {() => Promise<{outcome: Outcome, token: string}>} options.renew Fetches a fresh CSRF token, and checks that
+   *   the page's user is still the one who is signed in.
    */
   constructor({ onAway, renew }) {
     this.#onAway = onAway;
@@ -39,13 +40,13 @@ export class Actions {
     addEventListener("online", () => this.nudge());
   }
 
-  /** Whether something waits for a server that is away. */
+  /** Whether actions wait for a server that is unavailable. */
   get isAway() {
     return this.#isAway;
   }
 
   /**
-   * Have the server do it, however long that takes.
+   * Send a form, and try again until the server answers.
    *
    * @param {string} url
    * @param {FormData} body
@@ -55,17 +56,17 @@ export class Actions {
     if (this.#waiting.length >= LIMIT) return Promise.resolve({ outcome: "refused", text: "" });
     return new Promise((resolve) => {
       this.#waiting.push({ url, body, resolve });
-      // One that waits for the server is not hurried by the next click.
+      // While the server is unavailable, a click does not shorten the wait before the next try.
       if (!this.#isAway) this.#send();
     });
   }
 
-  /** The server may be back: try now. */
+  /** The server may be available again: try now. */
   nudge() {
     this.#retry.now();
   }
 
-  /** The page is another user's now. */
+  /** Drop all actions, because the page is another user's now. */
   clear() {
     this.#retry.stop();
     for (const { resolve } of this.#waiting.splice(0)) resolve({ outcome: "other-user", text: "" });
@@ -78,7 +79,7 @@ export class Actions {
     while (this.#waiting.length > 0) {
       const [action] = this.#waiting;
       const answer = await this.#sendOne(action);
-      // Cleared meanwhile.
+      // `clear()` was called meanwhile.
       if (action !== this.#waiting[0]) continue;
       if (answer.outcome === "away") break;
       this.#waiting.shift();
@@ -94,7 +95,7 @@ export class Actions {
   async #sendOne({ url, body }) {
     const answer = await post(url, body);
     if (answer.status !== FORBIDDEN) return answer;
-    // The usual reason is a token from before the last sign-in, perhaps somebody else's.
+    // Usually the token is from before the last sign-in, which may have been somebody else's.
     const { outcome, token } = await this.#renew();
     if (outcome !== "done") return { outcome, text: "" };
     body.set(TOKEN, token);

@@ -1,14 +1,15 @@
 /**
  * The bell: makes the server's rendering of the inbox live, on every page that has `{% notification_bell %}`.
  *
- * Owns the counts, the lists and the panel of one bell while it is in the page. The server owns the truth: whenever
- * something may have been missed, its rendering is fetched again. Does not own the connection (connection.js), items
- * (items.js), what waits for the server (actions.js), nor when a bell comes and goes (element.js).
+ * Owns the counts, the lists and the panel of one bell while it is in the page. The server's data is authoritative:
+ * when something may have been missed, its rendering is fetched again. Does not own the connection (connection.js),
+ * items (items.js), actions that wait for the server (actions.js), nor when a bell enters or leaves the page
+ * (element.js).
  *
- * For the page's own scripts: each publication is a `signalbox:message` event on the document (detail: topic, offset,
- * data), each moment from which they had better read their state anew a `signalbox:resync` event, and the moment from
- * which nothing of the user's may be shown a `signalbox:signedout` event. Those that want other topics import
- * `connection` and subscribe; it is null while there is no bell in the page.
+ * For the page's own scripts, there are events on the document. `signalbox:message` (detail: topic, offset, data) is a
+ * publication. After `signalbox:resync`, scripts should read their state anew. After `signalbox:signedout`, they must
+ * not show the user's data any more. Scripts that need other topics import `connection` and subscribe; it is null while
+ * there is no bell in the page.
  */
 
 import { SIGNED_OUT } from "../realtime/client.js";
@@ -44,15 +45,15 @@ const HELD_LIMIT = 100;
 /** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
 const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
-/** What the badge has room for; the label says the exact count. notifications/inbox.py has the same limit. */
+/** The largest number that the badge shows; the label has the exact one. notifications/inbox.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
 
 /** The bell in the page. @type {Bell | null} */
 let current = null;
-/** Whose forms were sent last. */
+/** The user whose actions `actions` holds. */
 let actor = null;
-/** Of the page, not of one bell: what waits goes on waiting when the bell is replaced by the next page's. */
+/** It belongs to the page, not to one bell: actions still wait for the server after the bell is replaced. */
 const actions = new Actions({
   onAway: (isAway) => current?.serverIsAway(isAway),
   renew: async () => (current ? current.renew() : { outcome: "refused", token: "" }),
@@ -60,12 +61,12 @@ const actions = new Actions({
 
 export class Bell {
   #root;
-  /** Ends all that this bell listens to. */
+  /** Removes all listeners of this bell. */
   #stop = new AbortController();
   #connection = null;
-  /** What it says, in the page's language. @type {typeof import("./language.js").ENGLISH} */
+  /** The texts in the page's language. @type {typeof import("./language.js").ENGLISH} */
   #texts;
-  /** What stands in the reader's way: the name of a text. @type {string | null} */
+  /** The name of the text for the present problem; null if there is none. @type {string | null} */
   #trouble = null;
   #retry = new Retry(() => this.refresh());
   #panel;
@@ -92,7 +93,7 @@ export class Bell {
     this.#watermark = Number(root.dataset.signalboxNewest);
     this.#panel = new Panel(root, { onOpen: () => this.#opened(), signal });
     this.#toasts = regionOf(root, this.#texts.close);
-    // Before htmx and Turbo, which would send the form as well and put the answer in place of the page.
+    // In the capture phase, before htmx and Turbo: they would send the form too, and replace the page by the answer.
     document.addEventListener("submit", (event) => this.#submitted(event), { capture: true, signal });
     document.addEventListener("click", (event) => this.#clicked(event), { signal });
     document.addEventListener("auxclick", (event) => this.#clicked(event), { signal });
@@ -110,7 +111,7 @@ export class Bell {
     if (actions.isAway) this.#say("away");
   }
 
-  /** It is no longer in the page: leave nothing behind. */
+  /** The bell has left the page: remove everything that it has set up. */
   stop() {
     this.#stop.abort();
     this.#retry.stop();
@@ -121,7 +122,8 @@ export class Bell {
 
   /**
    * @param {import("../realtime/client.js").Connection} connection
-   * @param {{isNew: boolean}} options Not new: an earlier bell of this page had it, and heard what came meanwhile.
+   * @param {{isNew: boolean}} options Not new: an earlier bell of this page used it, and may have received messages
+   *   since this bell was rendered.
    */
   follow(connection, { isNew }) {
     const listen = (name, listener) => this.#stop.signal.addEventListener("abort", connection.on(name, listener));
@@ -130,15 +132,15 @@ export class Bell {
     listen("state", () => this.#showState());
     let isFirst = true;
     listen("resync", () => {
-      // The page is new, and nobody else's is.
+      // The first one follows a page load. Later ones may come to all pages at the same time, so they are spread.
       this.#resync(isFirst ? 0 : Math.random() * RESYNC_SPREAD_MS);
       isFirst = false;
-      // The server is back.
+      // The server is available again.
       actions.nudge();
     });
     if (!isNew) this.#resync(0);
     listen("message", (received) => {
-      // The page knows already that the session is over; the connection is about to be told.
+      // The page knows already that the user is signed out, and the server has not closed the connection yet.
       if (this.#isLost) return;
       const publication = withSafeUrl(received);
       if (isEnvelope(publication.data)) this.#receive(publication.data);
@@ -146,18 +148,18 @@ export class Bell {
     });
     listen("signedout", ({ code }) => this.#say(code === "other_user" ? "other-user" : "signed-out"));
     listen("error", ({ code, detail }) => {
-      // That the user is signed out, the page says.
+      // The page itself shows that the user is signed out.
       if (!SIGNED_OUT.has(code)) console.warn(`signalbox: ${code}: ${detail}`);
     });
   }
 
-  /** The server does not answer what the reader has done, or has done all of it at last. */
+  /** The server has become unavailable for the reader's actions, or all of them are done. */
   serverIsAway(isAway) {
     if (isAway) this.#say("away");
     else if (this.#trouble === "away") this.#say(null);
   }
 
-  /** Say what stands in the reader's way, until it is over (null). */
+  /** Show a problem by the name of its text; null when it is over. */
   #say(trouble) {
     const isSaved = this.#trouble === "away" && trouble === null;
     const wasLost = this.#isLost;
@@ -173,22 +175,22 @@ export class Bell {
     this.#root.querySelector("[data-signalbox-status]").textContent = this.#texts[this.#trouble] ?? this.#texts[state];
   }
 
-  /** Whether the reader has signed in again, in another tab. */
+  /** The reader has returned to this tab: check whether they have signed in again, in another tab. */
   #lookedAt() {
     if (document.visibilityState === "visible" && this.#isLost) this.refresh();
   }
 
-  /** Whether the page is not the session's any more, as far as is known. */
+  /** Whether the page's user is signed out, or somebody else is signed in, as far as is known. */
   get #isLost() {
     return this.#trouble === "signed-out" || this.#trouble === "other-user";
   }
 
-  /** Nothing of the reader's stays on a page that may be in front of somebody else by now. */
+  /** If the user is signed out, remove the user's data from the page: somebody else may be looking at it. */
   #lostOrBack() {
     for (const part of [this.#root, ...document.querySelectorAll("[data-signalbox-inbox]")]) {
       part.toggleAttribute("data-signalbox-lost", this.#isLost);
     }
-    // The server's rendering, which says that the reader is back, brings the items back too.
+    // When the user is signed in again, the server's rendering brings the items back.
     if (!this.#isLost) return;
     for (const list of document.querySelectorAll("[data-signalbox-list], [data-signalbox-pages]")) list.replaceChildren();
     clearToasts(this.#toasts);
@@ -221,7 +223,7 @@ export class Bell {
       this.#isRefreshing = false;
       this.#held.length = 0;
     }
-    // The server or the network is away; if the connection is lost as well, its return will call again.
+    // The server or the network is unavailable. If the connection is lost too, its return triggers a refresh as well.
     if (outcome === "away" && !this.#stop.signal.aborted) this.#retry.later();
     else this.#retry.stop();
   }
@@ -231,7 +233,7 @@ export class Bell {
     // The inbox page carries the bell as well.
     const source = document.querySelector("[data-signalbox-inbox]") ?? this.#root;
     const { outcome, page } = await getPage(source.dataset.signalboxFragmentUrl, BELL);
-    // It has left the page, and the next bell reads for itself.
+    // This bell has left the page, and the next one refreshes itself.
     if (this.#stop.signal.aborted) return outcome;
     if (outcome === "signed-out") this.#say(outcome);
     if (outcome === "refused") console.warn(`signalbox: ${source.dataset.signalboxFragmentUrl} is refused`);
@@ -245,13 +247,13 @@ export class Bell {
     return outcome;
   }
 
-  /** The session is the page's user's again. */
+  /** The page's user is signed in again. */
   #isBack() {
     this.#say(null);
     if (this.#connection?.state === "closed") this.#connection.reconnect();
   }
 
-  /** Ask for what the page's forms need to be taken again. */
+  /** Fetch a fresh CSRF token and put it into the page's forms. */
   async renew() {
     const { outcome, page } = await getPage(this.#root.dataset.signalboxFragmentUrl, BELL);
     if (!page) return { outcome, token: "" };
@@ -351,24 +353,24 @@ export class Bell {
     if (!action) return;
     event.preventDefault();
     event.stopPropagation();
-    // Pressed again while it is on its way.
+    // Submitted again while the first request is under way.
     if (form.ariaBusy) return;
     form.ariaBusy = "true";
     const { outcome } = await actions.perform(form.action, new FormData(form));
     form.ariaBusy = null;
-    // Another page's bell may be here by now.
+    // Another bell may have replaced this one meanwhile.
     if (outcome === "done") await current?.acted(action, form);
     else current?.failed(outcome);
   }
 
-  /** The server has done what the form asks: show it at once; its rendering follows. */
+  /** The server has carried out an action: show the result at once, and fetch the server's rendering. */
   async acted(action, form) {
     if (this.#trouble === "refused") this.#say(null);
     this.#acted(action, form);
     await this.#tellTabs();
   }
 
-  /** The server will not do what the reader asked. @param {import("./actions.js").Outcome} outcome */
+  /** The server has refused an action. @param {import("./actions.js").Outcome} outcome */
   failed(outcome) {
     this.#say(outcome);
   }
@@ -378,7 +380,7 @@ export class Bell {
     if (action === "read-all") {
       const upTo = Number(form.elements.namedItem("up_to").value);
       for (const item of itemsIn(document)) if (idOf(item) <= upTo) setState(item, "read");
-      // In the panel the button goes away, and would take the focus with it.
+      // In the panel the button disappears, and the focus would be lost with it.
       if (this.#root.contains(form) && form.contains(document.activeElement)) form.closest("[tabindex]").focus();
       return;
     }
@@ -457,7 +459,7 @@ export class Bell {
 
   #focusNear(list, id) {
     const items = itemsIn(list);
-    // The item itself, the next ones, then those before it: one that leads nowhere and is read has nothing to focus.
+    // The item itself, then older ones, then newer ones. An item that is read and has no link has nothing to focus.
     const nearest = [...items.filter((item) => idOf(item) <= id), ...items.filter((item) => idOf(item) > id).reverse()];
     const target = nearest
       .flatMap((item) => [...item.querySelectorAll("a[href], button")])

@@ -1,11 +1,13 @@
 /**
- * The page's one connection, which stays while bells come and go: htmx and Turbo replace the page's content, and with it
- * the bell, without loading a page.
+ * The page's one connection. It stays open while bells are replaced: htmx and Turbo replace the page's content, and the
+ * bell in it, without loading a page.
+ *
+ * Owns opening and closing the connection. Does not own what is done with its messages (bell.js).
  */
 
 import { connect } from "../realtime/client.js";
 
-/** Whoever replaces a bell has so long to put the next one in. */
+/** After the last bell has left the page, the connection stays open for this long, so that the next bell can use it. */
 const RELEASE_MS = 1_000;
 
 /** @type {import("../realtime/client.js").Connection | null} */
@@ -15,8 +17,10 @@ let holders = 0;
 let timer = null;
 
 /**
+ * A bell needs the connection. Call `release()` once for each call.
+ *
  * @param {{user: string, url: string}} of
- * @returns {import("../realtime/client.js").Connection} The same as before if it is for the same.
+ * @returns {import("../realtime/client.js").Connection} The present one, if it has the same user and URL.
  */
 export function hold({ user, url }) {
   clearTimeout(timer);
@@ -29,7 +33,7 @@ export function hold({ user, url }) {
   return connection;
 }
 
-/** A bell has left the page. Once for each `hold()`. */
+/** A bell has left the page: close the connection soon, unless another bell needs it. */
 export function release() {
   holders -= 1;
   clearTimeout(timer);

@@ -1,30 +1,32 @@
 /**
- * The element `<signalbox-bell>`: the browser says when it is put into the page and when it leaves, whoever does that:
- * the page's own markup, htmx, Turbo, or a script.
+ * The custom element `<signalbox-bell>`.
+ *
+ * Owns starting a Bell when the element enters the page, and stopping it when the element leaves, whether that is done
+ * by the page's own markup, htmx, Turbo or a script. Does not own what a bell does (bell.js).
  */
 
 import { connection, hold, release } from "./connection.js";
 
 const NAME = "signalbox-bell";
 
-/** False while the bells that were in the page before the script are started. */
+/** False while `define()` starts the bells that were in the page before this script. */
 let isDefined = false;
 
-/** @param {typeof import("./bell.js").Bell} Bell Made for each bell that comes into the page. */
+/** @param {typeof import("./bell.js").Bell} Bell Constructed for each element that enters the page. */
 export function defineElement(Bell) {
   class BellElement extends HTMLElement {
     /** @type {import("./bell.js").Bell | null} */
     #bell = null;
 
     connectedCallback() {
-      // The page is still being read, and with it the inside of this element.
+      // The browser is still parsing the page, so this element may not have its content yet.
       if (document.readyState === "loading") {
         document.addEventListener("DOMContentLoaded", () => this.#start(), { once: true });
       } else if (isDefined) {
-        // Whoever put it in may be amid putting in the rest of the page, and has the former bell still to take out.
+        // A script is replacing the page's content: it may not have inserted everything or removed the former bell yet.
         queueMicrotask(() => this.#start());
       } else {
-        // There from the beginning: a script that imports the connection finds it.
+        // The bell was in the page from the beginning: start at once, so that scripts can import the connection.
         this.#start();
       }
     }
@@ -44,7 +46,7 @@ export function defineElement(Bell) {
       this.#bell.follow(held, { isNew: held !== before });
     }
   }
-  // The same script from a second address, such as one with a hash in its name.
+  // The element is defined already if the same script was loaded from a second URL, for example one with a hash.
   if (!customElements.get(NAME)) customElements.define(NAME, BellElement);
   isDefined = true;
 }

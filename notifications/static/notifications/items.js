@@ -7,14 +7,14 @@
 import { languageOf } from "./language.js";
 
 /**
- * A path or a web address. Browsers skip tabs and line breaks and read a backslash as a slash, so "/\t/evil.example"
- * leads to another site: none of them may stand anywhere. notifications/envelope.py has the same pattern.
+ * A path or an http(s) URL. Browsers ignore tabs and line breaks and read a backslash as a slash, so "/\t/evil.example"
+ * leads to another site: none of these may occur. notifications/envelope.py has the same pattern.
  */
 const SAFE_HREF = /^(?:\/(?!\/)|https?:\/\/)[^\x00-\x20\x7f\\]*$/i;
 
 const TOKEN_INPUT = "input[name=csrfmiddlewaretoken]";
 
-/** What a button says of its item, for who cannot see where it stands. */
+/** The longest name of an item in the labels of its buttons, which tell screen readers what the buttons act on. */
 const NAME_LIMIT = 80;
 
 const MINUTE_MS = 60_000;
@@ -35,7 +35,7 @@ const DAY_MS = 24 * HOUR_MS;
 export const isSafeHref = (url) => typeof url === "string" && SAFE_HREF.test(url);
 
 /**
- * A publication as page scripts may have it: any program can publish, so a URL that is no link is left out.
+ * A publication that is safe for page scripts. Any program can publish, so a URL that is unsafe in a link is removed.
  *
  * @template {{data: any}} Publication
  * @param {Publication} publication
@@ -87,10 +87,10 @@ export function takeOut(root, id) {
   return items.length > 0 ? items[0].dataset.signalboxItemState : null;
 }
 
-/** The token that Django wants with each form of a rendering; "" in a project that wants none. */
+/** The CSRF token in the forms of a rendering; "" in a project that uses none. */
 export const tokenIn = (root) => root.querySelector(`[data-signalbox-action] ${TOKEN_INPUT}`)?.value ?? "";
 
-/** Give each form of the bell and the inbox this token; one from before the last sign-in is refused. */
+/** Put this CSRF token into all forms of the bell and the inbox. Django refuses one from before the last sign-in. */
 export function setToken(root, token) {
   for (const input of root.querySelectorAll(`[data-signalbox-action] ${TOKEN_INPUT}`)) input.value = token;
   for (const { content } of root.querySelectorAll("[data-signalbox-template]")) setToken(content, token);
@@ -135,7 +135,7 @@ function fillItem(item, envelope) {
 }
 
 /**
- * Say all times under `root` in the page's language and the reader's zone; the server has said them in its own zone.
+ * Show all times under `root` in the page's language and the reader's time zone. The server renders them in its own.
  *
  * @param {ParentNode} root
  * @param {Date} [now]

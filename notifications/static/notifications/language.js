@@ -1,13 +1,13 @@
 /**
- * The language of the page, and what the scripts say in it.
+ * The language of the page, and the scripts' texts in it.
  *
  * Owns the English texts and how the server's translations replace them. Does not own the translations
- * (notifications/bell_texts.py), nor when something is said (bell.js).
+ * (notifications/bell_texts.py), nor when a text is shown (bell.js).
  */
 
 const ENGLISH_UNREAD = "Notifications, %(count)s unread";
 
-/** By state of the connection, by what stands in the reader's way, and the rest. */
+/** The texts by name: the states of the connection, the problems that the reader should know of, and others. */
 export const ENGLISH = {
   connecting: "Connecting…",
   open: "Live",
@@ -19,15 +19,15 @@ export const ENGLISH = {
   refused: "The server did not do this. Reload the page and try again.",
   saved: "Saved.",
   close: "Close",
-  /** By number: see `unreadText()`. */
+  /** Sample number → text: see `unreadText()`. */
   unread: { 1: ENGLISH_UNREAD, 100: ENGLISH_UNREAD },
 };
 
-/** The number whose text serves where the plural rules name no other. */
+/** The sample number whose text is used if no other has the plural category of the count. */
 const OTHER = 100;
 
 /**
- * What the bell says.
+ * The texts of the bell.
  *
  * @param {HTMLElement} root The bell, with the server's translations as JSON.
  * @returns {typeof ENGLISH}
@@ -35,23 +35,23 @@ const OTHER = 100;
 export const textsOf = (root) => ({ ...ENGLISH, ...JSON.parse(root.dataset.signalboxTexts ?? "{}") });
 
 /**
- * The language that an element stands in, for Intl.
+ * The language of an element, for Intl.
  *
  * @param {Element} element
- * @returns {string | undefined} Undefined, which is the browser's own, if the page names none or none that there is.
+ * @returns {string | undefined} Undefined if the page has no `lang` or an invalid one: Intl then uses the browser's.
  */
 export function languageOf(element) {
   const language = element.closest("[lang]")?.getAttribute("lang");
   try {
     return Intl.getCanonicalLocales(language || [])[0];
   } catch {
-    // Such as "en_US".
+    // An invalid tag, for example "en_US".
     return undefined;
   }
 }
 
 /**
- * A number as readers of the language write it.
+ * A number in the format of a language.
  *
  * @param {number} number
  * @param {string} [language]
@@ -59,9 +59,9 @@ export function languageOf(element) {
 export const numberText = (number, language) => new Intl.NumberFormat(language).format(number);
 
 /**
- * How many are unread, in words: the text of that number, or of one with the same plural category.
+ * The label for a number of unread notifications: the text of that number, or of one with the same plural category.
  *
- * @param {Record<string, string>} texts By number.
+ * @param {Record<string, string>} texts Sample number → text.
  * @param {number} count
  * @param {string} [language]
  * @returns {string}

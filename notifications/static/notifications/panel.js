@@ -18,14 +18,14 @@ export class Panel {
 
   /**
    * @param {HTMLElement} root Holds the link to the inbox, which becomes the button, and the panel.
-   * @param {{onOpen: () => void, signal: AbortSignal}} options The signal ends it.
+   * @param {{onOpen: () => void, signal: AbortSignal}} options The signal stops the panel.
    */
   constructor(root, { onOpen, signal }) {
     this.#root = root;
     this.#panel = root.querySelector("[data-signalbox-panel]");
     this.#onOpen = onOpen;
     const toggle = root.querySelector("[data-signalbox-toggle]");
-    // In a copy of a live page, such as Turbo's and htmx's of a former page, it is a button already, and may be open.
+    // In a page that htmx or Turbo restored from a copy, it is a button already, and the panel may be open.
     this.#button = toggle.localName === "button" ? toggle : this.#makeButton(toggle);
     this.#panel.hidden = true;
     this.#button.ariaExpanded = "false";
@@ -61,7 +61,7 @@ export class Panel {
     if (hadFocus) this.#button.focus();
   }
 
-  /** At the button, and inside the window, wherever the page has the bell. */
+  /** Place the panel next to the button and inside the window, wherever the bell is in the page. */
   #place() {
     const { style, classList } = this.#panel;
     const page = document.documentElement;

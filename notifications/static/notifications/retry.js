@@ -1,4 +1,4 @@
-/** Trying again: one timer, however often something fails. Owns when. */
+/** One timer for trying something again, however often it fails. Owns the length of the waits. */
 
 const FIRST_MS = 2_000;
 const LONGEST_MS = 120_000;
@@ -8,12 +8,12 @@ export class Retry {
   #timer = null;
   #attempt = 0;
 
-  /** @param {() => void} run What is tried again. */
+  /** @param {() => void} run Makes one try. */
   constructor(run) {
     this.#run = run;
   }
 
-  /** It failed: run it after a wait, which doubles from failure to failure and is random by half. */
+  /** A try failed: run the next one after a wait. The wait doubles with each failure, and half of it is random. */
   later() {
     if (this.#timer !== null) return;
     const bound = Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(this.#attempt, 16));
@@ -24,14 +24,14 @@ export class Retry {
     }, bound * (0.5 + Math.random() / 2));
   }
 
-  /** Something has changed: if it waits, run it now. */
+  /** Run the next try now, if one is waiting. */
   now() {
     if (this.#timer === null) return;
     this.#clear();
     this.#run();
   }
 
-  /** It worked, or is no longer wanted: the next failure waits as the first. */
+  /** A try worked, or no more are needed: cancel the timer and begin with the shortest wait again. */
   stop() {
     this.#clear();
     this.#attempt = 0;

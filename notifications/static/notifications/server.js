@@ -1,25 +1,25 @@
 /**
- * Requests of the page's scripts to the site's own server, and what came of them.
+ * Requests of the page's scripts to the site's own server.
  *
- * Owns telling the outcomes apart. Whatever is answered, the page stays: nothing here navigates. Does not own when a
- * request is made, nor how often (actions.js, retry.js).
+ * Owns the meaning of each answer. No answer makes the page navigate. Does not own when or how often a request is made
+ * (actions.js, retry.js).
  */
 
 import { parseHtml } from "../realtime/trusted.js";
 
-/** Statuses below 500 after which the same request may work a little later. */
+/** Statuses below 500 after which the same request may work later. */
 const PASSING = new Set([408, 425, 429]);
 
 /**
  * @typedef {"done" | "away" | "signed-out" | "refused"} Outcome
- *   `away`: no answer, or none from the site itself; asking again may help. `signed-out`: nobody is signed in.
- *   `refused`: the server does not want it so, and will not a second time.
+ *   `away`: there was no answer, or it did not come from the site itself; trying again may help. `signed-out`: nobody
+ *   is signed in. `refused`: the server refused the request; trying again would not help.
  *
- * @typedef {{outcome: Outcome, status: number, text: string}} Answer `text`: only if done.
+ * @typedef {{outcome: Outcome, status: number, text: string}} Answer `text`: empty unless "done".
  */
 
 /**
- * Send a request and say what came of it; never throws.
+ * Send a request. Never throws.
  *
  * @param {string} url
  * @param {RequestInit} [options]
@@ -27,7 +27,7 @@ const PASSING = new Set([408, 425, 429]);
  */
 export async function ask(url, options) {
   try {
-    // A redirect is the way to the login page, perhaps of another site: not followed, so that it is not mistaken.
+    // A redirect leads to the login page, perhaps on another site. It is not followed, as that page is not the answer.
     const response = await fetch(url, { redirect: "manual", cache: "no-store", ...options });
     const { status } = response;
     if (response.type === "opaqueredirect" || status === 401) return { outcome: "signed-out", status, text: "" };
@@ -47,19 +47,19 @@ export async function ask(url, options) {
  */
 export async function post(url, body) {
   const headers = { Accept: "application/json" };
-  // It outlives the page: whoever follows a link has read the notification.
+  // `keepalive`: the request must outlive the page, because following a link marks the notification as read.
   const answer = await ask(url, { method: "POST", body, headers, keepalive: true });
-  // Such as the page of a hotel's network, which answers everything.
+  // The answer is not the site's own, for example it is from the login page of a hotel's network.
   if (answer.outcome === "done" && !isJson(answer.text)) return { ...answer, outcome: "away" };
   return answer;
 }
 
 /**
- * Get a page of the site, as a document that runs nothing.
+ * Get a page of the site, as a document in which no script runs.
  *
  * @param {string} url
- * @param {string} selector What it must have to be that page.
- * @returns {Promise<{outcome: Outcome, page: Document | null}>} `page`: only if done.
+ * @param {string} selector Matches an element that the page must contain.
+ * @returns {Promise<{outcome: Outcome, page: Document | null}>} `page`: null unless "done".
  */
 export async function getPage(url, selector) {
   const { outcome, text } = await ask(url);
@@ -68,7 +68,7 @@ export async function getPage(url, selector) {
   try {
     page = parseHtml(text);
   } catch (error) {
-    // The page's Trusted Types do not allow it, and will not later.
+    // The page's Trusted Types forbid it, and trying again would not help.
     console.warn(`signalbox: ${url} cannot be read: ${error}`);
     return { outcome: "refused", page: null };
   }

@@ -11,7 +11,7 @@ export class Tabs {
   /**
    * @param {string} name Of the channel; tabs of the same name hear each other.
    * @param {(message: any) => void} onMessage Another tab has said this.
-   * @param {AbortSignal} signal Ends it.
+   * @param {AbortSignal} signal Stops the exchange with other tabs.
    */
   constructor(name, onMessage, signal) {
     this.#name = name;

@@ -1,13 +1,13 @@
 /**
  * Short notes at the edge of the page; a screen reader reads them out as they come.
  *
- * Owns how many there are and how long. A toast says a notification and leaves by itself; it is in the inbox too, so
- * nobody has to be quick. A notice says how it stands with the page, and stays until that is over.
+ * Owns how many there are and how long they stay. A toast shows a notification and disappears by itself: the inbox has
+ * it too. A notice shows a problem of the page, and stays until the problem is over.
  */
 
 import { isSafeHref } from "./items.js";
 
-/** More than these at once: the oldest leaves. */
+/** The most toasts at a time; the oldest is removed. */
 const LIMIT = 3;
 const SHOWN_MS = 7_000;
 const REGION = "[data-signalbox-toasts]";
@@ -15,9 +15,9 @@ const REGION = "[data-signalbox-toasts]";
 /**
  * The page's live region for notes, emptied.
  *
- * @param {HTMLElement} root The bell. Its own region is moved out of the header, whose effects would else hold a fixed
- *   element; a copy of a live page, such as htmx's and Turbo's of a former page, has it there already.
- * @param {string} close What the button says that closes one.
+ * @param {HTMLElement} root The bell. Its region is moved to the end of the body, because effects of a header, such as
+ *   a filter, change the position of a fixed element. A page that htmx or Turbo restored has it there already.
+ * @param {string} close The label of the button that closes a note.
  * @returns {HTMLElement}
  */
 export function regionOf(root, close) {
@@ -27,7 +27,7 @@ export function regionOf(root, close) {
     Object.assign(region, { className: "signalbox-toasts", role: "status", ariaLive: "polite" });
     region.dataset.signalboxToasts = "";
   }
-  // Outside of the bell it stands in no language by itself.
+  // Outside the bell, it does not inherit the bell's language.
   Object.assign(region, { lang: root.lang, dir: root.dir });
   region.dataset.signalboxClose = close;
   region.replaceChildren();
@@ -52,17 +52,17 @@ export function showToast(region, envelope, { isQuiet }) {
   leaveLater(toast);
 }
 
-/** The list says it now. @param {HTMLElement} region */
+/** Remove all toasts, but not the notice. @param {HTMLElement} region */
 export function clearToasts(region) {
   for (const toast of toastsIn(region)) toast.remove();
 }
 
 /**
- * Show a notice in place of the one that is there.
+ * Show a notice instead of the present one.
  *
  * @param {HTMLElement} region
- * @param {string | null} text Null: there is nothing to say any more.
- * @param {{isPassing?: boolean}} [options] Passing: it leaves by itself.
+ * @param {string | null} text Null removes the present notice.
+ * @param {{isPassing?: boolean}} [options] Passing: it disappears by itself.
  */
 export function showNotice(region, text, { isPassing = false } = {}) {
   const present = region.querySelector("[data-signalbox-notice]");
@@ -107,7 +107,7 @@ function closeButton(toast, region) {
   return button;
 }
 
-/** A note that is pointed at or has the focus stays until it is left alone. */
+/** Remove a note after a while, but not while the pointer or the focus is on it. */
 function leaveLater(toast) {
   setTimeout(() => (toast.matches(":hover, :focus-within") ? leaveLater(toast) : toast.remove()), SHOWN_MS);
 }

@@ -1,8 +1,8 @@
 /**
  * The demo shop: orders without leaving the page, an order's way as it happens, and filled-in demo customers.
  *
- * Every form and page works without it. What the bell hears comes as events on the document (bell.js). All is looked for
- * when it is needed: htmx and Turbo would put another page in the place of this one without loading it.
+ * Every form and page works without it. The bell's messages arrive as events on the document (bell.js). Elements are
+ * looked up when they are needed, because htmx and Turbo replace the content of a page without loading it.
  */
 
 import { Actions } from "../notifications/actions.js";
@@ -17,7 +17,7 @@ const PROBLEMS = {
 };
 const AWAY = "The shop cannot be reached. Trying again…";
 
-/** Those that wait for the shop's answer. Each has a key, so that one which is sent again is the same order. */
+/** The forms that wait for the shop's answer. Each has a key, so that sending it twice places only one order. */
 const ordering = new Set();
 const actions = new Actions({
   onAway: (isAway) => ordering.forEach((form) => say(form, isAway ? AWAY : "")),
@@ -38,7 +38,7 @@ document.addEventListener("submit", async (event) => {
   if (outcome === "done") showPlaced(form, JSON.parse(text));
 });
 
-/** @param {HTMLFormElement} form @param {{next_key: string}} answer The next click is another order. */
+/** @param {HTMLFormElement} form @param {{next_key: string}} answer Its key makes the next click another order. */
 function showPlaced(form, { next_key: key }) {
   form.elements.namedItem("key").value = key;
   const button = form.querySelector("button");
@@ -57,7 +57,7 @@ function say(form, text) {
   form.querySelector("[data-said]").textContent = text;
 }
 
-/** The page's token is from before the last login: the shop has a fresh one, if the same customer is logged in. */
+/** Fetch a fresh CSRF token if the same customer is still logged in: the page's token is from before the last login. */
 async function renewToken() {
   const { outcome, page } = await getPage(location.href, "main");
   if (!page) return { outcome, token: "" };
