@@ -7,7 +7,8 @@ nor deliveries. Run by one process at a time, the holder of the relays' lease.
 Two things are looked for. Deliveries whose time has come: a next attempt, or a bot that died in the middle of one. And
 notifications that a group has never finished though it has finished everything that was appended after them: Redis was
 wiped, or came back with older data. Putting an entry on the stream once too often does no harm: bots claim deliveries,
-and a notification that was lost is put back once in a week.
+and a notification that was lost is put back once in a week, and once more when its group has been made again since:
+whoever deleted the stream has deleted what was put back.
 """
 
 import datetime
@@ -15,6 +16,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import router
 from django.db.models import Q, QuerySet
@@ -84,7 +86,7 @@ def _restore_lost(limit: int) -> int:
             event__published_at__lt=stored(finished_until),
         )
         restored = 0
-        for entry in _entries(_unguarded(rows, group, limit), group=group):
+        for entry in _entries(_unguarded(rows, group, limit, finished_until + grace), group=group):
             # The guard is lost with Redis, as it should be.
             guard = _lost_guard(group, int(entry["n"]))
             restored += _append([entry], guard=guard, guard_seconds=LOST_SECONDS)
@@ -94,21 +96,37 @@ def _restore_lost(limit: int) -> int:
     return count
 
 
-def _unguarded(rows: QuerySet[Notification], group: str, limit: int) -> list[int]:
-    """The oldest of these that were not put back before: dead letters, say, which are unfinished and not lost."""
+def _unguarded(rows: QuerySet[Notification], group: str, limit: int, finished_until: datetime.datetime) -> list[int]:
+    """
+    The oldest of these that were not put back before: dead letters, say, which are unfinished and not lost.
+
+    What was put back before the group was made again, and does not wait any more, may be lost once more. Its guard
+    goes.
+    """
     found: list[int] = []
+    client = realtime_conf.sync_redis()
+    made = GroupKeys(realtime_conf.keys().stream(conf.STREAM), group).made
     ids = rows.order_by("created_at", "id").values_list("id", flat=True)[:LOOKED_AT_LIMIT]
     for part in itertools.batched(ids, 1000):
         guards = [realtime_conf.keys().stream_guard(conf.STREAM, _lost_guard(group, id)) for id in part]
         try:
             with answer_parsed("MGET"):
-                known = list(realtime_conf.sync_redis().mget(guards))
+                answer: Any = client.mget([made, *guards])
+            made_at, *known = answer
+            until_ms = min(int(made_at or 0), finished_until.timestamp() * 1000)
+            free = [guard is None or _put_back_at_ms(guard) < until_ms for guard in known]
+            if gone := [key for key, guard, is_free in zip(guards, known, free, strict=True) if is_free and guard]:
+                client.delete(*gone)
         except REDIS_ERRORS as error:
             raise StreamUnavailable(f"guards cannot be looked at ({type(error).__name__}: {error})") from error
-        found += [id for id, guard in zip(part, known, strict=True) if guard is None]
+        found += [id for id, is_free in zip(part, free, strict=True) if is_free]
         if len(found) >= limit:
             break
     return found[:limit]
+
+
+def _put_back_at_ms(guard: bytes) -> int:
+    return int(guard.partition(b"-")[0])
 
 
 def _lost_guard(group: str, notification_id: int) -> str:

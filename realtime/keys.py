@@ -62,6 +62,10 @@ class Keys:
         """The worker that last checked `group` for stuck keys. Expires; no other worker checks before that."""
         return f"{{{self.prefix}{name}}}:check:{group}"
 
+    def group_made(self, name: str, group: str) -> str:
+        """When `group` was last made, in milliseconds: what it was handed before may be gone. Permanent."""
+        return f"{{{self.prefix}{name}}}:made:{group}"
+
     def streams(self) -> str:
         """A set of the keys of all streams that have had a worker. Permanent."""
         return f"{self.prefix}signalbox:streams"

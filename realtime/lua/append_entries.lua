@@ -1,4 +1,4 @@
--- Appends entries to a stream, all or none, unless the guard says that they are there already.
+-- Appends entries to a stream, all or none, unless the guard says that they are there already. The guard has the last id.
 -- KEYS[1] stream  KEYS[2] guard
 -- ARGV[1] seconds for which the guard lives
 -- ARGV[2…] for each entry: how many strings its fields and values are, then those strings
@@ -6,12 +6,12 @@
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
-local at = 2
+local at, last = 2, ''
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
-  redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + count))
+  last = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + count))
   at = at + 1 + count
 end
 -- Last, so that an append that Redis refuses leaves no guard.
-redis.call('SET', KEYS[2], 1, 'EX', ARGV[1])
+redis.call('SET', KEYS[2], last, 'EX', ARGV[1])
 return 1

@@ -123,9 +123,16 @@ class ConsumerGroup:
         async with self._redis.pipeline(transaction=True) as pipeline:
             for group in self._groups:
                 pipeline.xgroup_create(self._keys.stream, group, id="0", mkstream=True)
-            for reply in await pipeline.execute(raise_on_error=False):
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
-                    raise reply
+            pipeline.time()
+            *replies, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
+        made_at: dict[str | bytes, int] = {}
+        for group, reply in zip(self._groups, replies, strict=True):
+            if not isinstance(reply, Exception):
+                made_at[GroupKeys(self._keys.stream, group).made] = seconds * 1000 + microseconds // 1000
+            elif not str(reply).startswith("BUSYGROUP"):
+                raise reply
+        for key, milliseconds in made_at.items():
+            await self._redis.set(key, milliseconds)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,11 @@ class GroupKeys:
         return _KEYS.group_check(self.stream, self.group)
 
     @property
+    def made(self) -> str:
+        """When the group was last made."""
+        return _KEYS.group_made(self.stream, self.group)
+
+    @property
     def for_scripts(self) -> list[str]:
         """KEYS[1] to KEYS[6] of the scripts."""
         return [

@@ -102,7 +102,8 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
 
     Returns:
         Seconds since the epoch by the clock of Redis, never in its future: what was appended before, the group has
-        finished or Redis has lost. None if the group has finished all, or there is no such group or stream.
+        finished or Redis has lost. None if the group has finished all, or there is no such stream. A group that is not
+        there is made by its first worker, and has finished nothing of what is on the stream.
 
     Raises:
         redis.RedisError: It is away, or holds something else under such a key.
@@ -110,7 +111,11 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     for group in _groups_of(client, keys.stream):
         if group["name"].decode() == keys.group:
             return _ask(client, keys, group).oldest_at
-    return None
+    pipeline = client.pipeline(transaction=True)
+    pipeline.xrange(keys.stream, count=1)
+    pipeline.time()
+    found, (seconds, microseconds) = pipeline.execute()
+    return _appended_at(found[0][0], seconds + microseconds / 1e6) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

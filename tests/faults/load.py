@@ -23,12 +23,13 @@ class Load:
     Args:
         calls: How often notify() is called, with one to three recipients each.
         deaths: How often the process is killed between commit and publishing.
+        burst: So many calls follow each other at once; the pauses between them come before the next ones.
 
     Attributes:
         expected_count: How many notifications that makes.
     """
 
-    def __init__(self, site: Site, seed: int, *, calls: int, deaths: int) -> None:
+    def __init__(self, site: Site, seed: int, *, calls: int, deaths: int = 0, burst: int = 1) -> None:
         users = sorted(site.sessions)
         self._site = site
         self._calls = calls
@@ -40,7 +41,8 @@ class Load:
             "seed": seed,
             "calls": calls,
             "users": users,
-            "pause_seconds": PAUSE_SECONDS,
+            "pause_seconds": burst * PAUSE_SECONDS,
+            "burst": burst,
             "done": str(self._path),
             "deaths": sorted(chance.sample(range(calls), deaths)),
         }

@@ -44,7 +44,8 @@ def main(job: dict[str, Any]) -> None:
                 continue
             if stopping:
                 return
-            time.sleep(pause)
+            if number % job["burst"] == 0:
+                time.sleep(pause)
             while True:
                 try:
                     _call(job, number, is_last=number in job["deaths"] and f"died:{number}" not in done, path=path)

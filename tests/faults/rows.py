@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.faults.load import Load
@@ -22,9 +23,16 @@ PHASE_SECONDS = 2.5
 HOUR_SECONDS = 3600.0
 SECONDS = 60.0
 ROUNDS = 3
+DELETION_ROUNDS = 10
 RELAYS = ("relay", "relay", "bot")
 BOTS = ("relay", "bot", "bot")
 ONE_BOT = ("relay", "bot")
+# Each returns whether it has deleted it.
+DELETED: tuple[Callable[[Site], bool], ...] = (
+    lambda site: site.delete_in_use("relay"),
+    lambda site: site.delete_in_use("bot"),
+    lambda site: site.delete_in_use("relay", is_whole_stream=True),
+)
 DURING = "a bot killed during the call, or before our record of the answer: nobody knows whether it was taken"
 TIMEOUT = "the receiver takes it and answers after the timeout"
 
@@ -56,7 +64,7 @@ class Row:
         workers: As in Site.
         settings: Likewise.
         timeout_seconds: Likewise.
-        deaths: As in Load.
+        deaths, burst: As in Load.
         may_repeat: Why the receiver may be asked twice under one effect key; empty if it may not.
         may_fail: Whether the receiver refuses some for good; elsewhere all must be delivered.
         may_reorder: Whether clients may hear something after what was written later; elsewhere each hears its
@@ -69,6 +77,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float = TIMEOUT_SECONDS
     deaths: int = 0
+    burst: int = 1
     may_repeat: str = ""
     may_fail: bool = False
     may_reorder: bool = False
@@ -157,6 +166,17 @@ def _wipe_redis(stage: Stage) -> None:
     for moment in stage.moments(2):
         stage.load.wait(moment)
         stage.site.wipe_redis()
+
+
+def _delete_streams(stage: Stage) -> None:
+    """Each while a worker has entries of it in its hands, and again while they read what is made again."""
+    deletions = [kind for _ in range(DELETION_ROUNDS) for kind in DELETED]
+    with stage.site.receiver.failing(delay_seconds=0.05):
+        for delete, moment in zip(deletions, stage.moments(len(deletions)), strict=True):
+            stage.load.wait(moment)
+            for _ in range(ROUNDS):
+                stage.pause(0, 0.03)
+                wait_until_sync(partial(delete, stage.site), seconds=SECONDS)
 
 
 def _pause_redis(stage: Stage) -> None:
@@ -278,6 +298,13 @@ ROWS = {
         deaths=ROUNDS,
     ),
     "redis-wiped": Row(title="Redis killed and restarted without its data, twice", fault=_wipe_redis, may_reorder=True),
+    "stream-deleted": Row(
+        title="XGROUP DESTROY of the relays' and the bots' group, DEL of the stream, 30 times each",
+        fault=_delete_streams,
+        # As much as possible waits behind something else.
+        burst=12,
+        may_reorder=True,
+    ),
     "redis-paused": Row(title="Redis paused for 10 s", fault=_pause_redis),
     "pubsub": Row(title="pub/sub connections killed, 40 times in 4 s", fault=_kill_subscriptions),
     "database": Row(

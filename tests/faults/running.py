@@ -52,7 +52,7 @@ def run(name: str, seed: int, *, calls: int = CALLS, log: bool = False) -> Outco
 
 
 async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
-    load = Load(site, outcome.seed, calls=calls, deaths=row.deaths)
+    load = Load(site, outcome.seed, calls=calls, deaths=row.deaths, burst=row.burst)
     stage = Stage(site, load, random.Random(f"{outcome.row}:{outcome.seed}"))  # noqa: S311 - a schedule, no secret
     async with contextlib.AsyncExitStack() as stack:
         clients = [
@@ -61,7 +61,7 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
         ]
         await asyncio.gather(asyncio.to_thread(load.run), asyncio.to_thread(row.fault, stage))
         ended = time.monotonic()
-        await _settle(site, load, clients)
+        is_done = await _settle(site, load, clients)
         settle_seconds = round(time.monotonic() - ended, 1)
         figures = count(site, load, clients)
     outcome = dataclasses.replace(outcome, **figures, settle_seconds=settle_seconds)
@@ -71,11 +71,13 @@ async def _run(site: Site, row: Row, outcome: Outcome, calls: int) -> Outcome:
         for what in ("lost", "doubled", "missed", "expired", "repeated", "failed", "out_of_order")
         if figures[what] and not allowed.get(what)
     ]
+    if not is_done:
+        wrong.append(f"not done {settle_seconds} s after the end of the load and the fault")
     return dataclasses.replace(outcome, error=", ".join(wrong))
 
 
-async def _settle(site: Site, load: Load, clients: Sequence[Client]) -> None:
-    """Wait until everything was done, or until nothing more comes."""
+async def _settle(site: Site, load: Load, clients: Sequence[Client]) -> bool:
+    """Wait until everything was done, or until nothing more comes; returns whether it was done."""
     began = changed = time.monotonic()
     known = 0
     while not is_settled(site, load, clients):
@@ -85,5 +87,6 @@ async def _settle(site: Site, load: Load, clients: Sequence[Client]) -> None:
         if (ended := ended_count(site, clients)) != known:
             known, changed = ended, now
         if now > min(changed + STANDSTILL_SECONDS, began + SETTLE_SECONDS):
-            return
+            return False
         await asyncio.sleep(0.1)
+    return True

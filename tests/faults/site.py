@@ -36,6 +36,7 @@ __all__ = ["TIMEOUT_SECONDS", "Site"]
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = Keys()
 STREAM = KEYS.stream("notifications")
+GROUPS = ("relay", "bot")
 HOST = "127.0.0.1"
 SECONDS = 60.0
 USER_COUNT = 6
@@ -56,6 +57,14 @@ QUICK = {
 # The webhook's: longer than a busy machine makes a receiver wait that is well.
 TIMEOUT_SECONDS = 3.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
+
+
+# In one step, so that entries wait in lines when it happens.
+_DELETE_IN_USE = """
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HLEN', KEYS[2]) == 0 then return 0 end
+if ARGV[2] == '1' then return redis.call('DEL', KEYS[1]) end
+return redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+"""
 
 
 class Site:
@@ -196,14 +205,21 @@ class Site:
         with redis.Redis.from_url(self.redis.url) as client:
             yield client
 
+    def delete_in_use(self, group: str, *, is_whole_stream: bool = False) -> bool:
+        """Delete a group, or the stream, if entries wait in lines of this group; returns whether it did."""
+        names = [STREAM, KEYS.key_owners("notifications", group)]
+        with self.redis_client() as client:
+            return bool(client.eval(_DELETE_IN_USE, len(names), *names, group, int(is_whole_stream)))
+
     def is_idle(self) -> bool:
         """Whether no worker has anything left to do: nothing unread, nothing in hand, nothing in a line."""
         with self.redis_client() as client:
             if not client.exists(STREAM):
                 return True
-            newest = client.xinfo_stream(STREAM)["last-generated-id"]
             groups = client.xinfo_groups(STREAM)
-            if any(group["pending"] or group["last-delivered-id"] != newest for group in groups):
+            # A group that was made again has read nothing, and there may be nothing left for it to read.
+            unread = (client.xrange(STREAM, min=b"(" + group["last-delivered-id"], count=1) for group in groups)
+            if len(groups) != len(GROUPS) or any(group["pending"] for group in groups) or any(unread):
                 return False
             return not any(
                 client.exists(KEYS.kept_entries("notifications", group["name"].decode())) for group in groups

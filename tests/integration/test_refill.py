@@ -20,7 +20,7 @@ from realtime.exceptions import StreamUnavailable
 from realtime.keys import Keys
 from tests.domain import entries_on_stream, make_users
 from tests.redis_server import RedisServer
-from tests.streams import working
+from tests.streams import Recorder, working
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
@@ -128,6 +128,37 @@ def test_what_was_lost_is_put_back_once(redis_client: redis.Redis, keys: Keys, a
     assert refill() == 0
     wipe(redis_client, keys)
     age(days=8)
+    assert refill() == 0
+
+
+async def test_what_is_deleted_once_more_is_put_back_once_more(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The stream alone is deleted, and what says that all was put back stays."""
+    stream = keys.stream("notifications")
+    await services.anotify(await sync_to_async(make_users)(1), "lost twice")
+    for _ in range(3):
+        redis_client.delete(stream)
+        async with working(redis_server.url, keys, Recorder(), group="relay", groups=GROUPS) as worker:
+            await worker.wait_ready()
+        assert await sync_to_async(refill)() == 2
+        assert await sync_to_async(refill)() == 0
+    # It waits there, though it was put back before its group was made again.
+    redis_client.xgroup_destroy(stream, "bot")
+    async with working(redis_server.url, keys, Recorder(), group="relay", groups=GROUPS) as worker:
+        await worker.wait_ready()
+    assert await sync_to_async(refill)() == 0
+
+
+def test_what_waits_for_a_group_that_is_not_there_is_left_there(
+    redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """Its first worker makes it, from the first entry on."""
+    services.notify(alice, "waiting")
+    age(hours=1)
+    ((_, fields),) = redis_client.xrange(keys.stream("notifications"))
+    redis_client.delete(keys.stream("notifications"))
+    redis_client.xadd(keys.stream("notifications"), fields, id=1)
     assert refill() == 0
 
 
