@@ -153,7 +153,7 @@ async def test_what_redis_holds_for_a_worker_that_does_not_know_of_it_is_handled
         redis_client.xadd(keys.stream(STREAM), {"of": "k", "name": "one"})
         await wait_until(lambda: handler.names == ["one"])
         await wait_until(lambda: worker.statistics().mended_count > 0)
-    assert "for this worker, which did not have them" in caplog.text
+    assert "for this worker that it does not have" in caplog.text
 
 
 async def test_a_clock_that_went_back_holds_nothing_up(
