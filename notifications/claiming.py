@@ -67,7 +67,7 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
     drafts = draft_all(list(found.values()), now=_now_of(found)) if found else {}
     with write_transaction(database()):
-        _hold(found)
+        _lock_and_refresh(found)
         answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
         pairs = zip(handed, answers, strict=True)
         jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
@@ -82,7 +82,7 @@ def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
     return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in handed})
 
 
-def _hold(found: dict[int, Notification]) -> None:
+def _lock_and_refresh(found: dict[int, Notification]) -> None:
     """Lock these until the transaction ends, and read their state anew; drop those that were deleted."""
     rows = locked(Notification.objects.using(database()).filter(pk__in=list(found)))
     current = {pk: fields for pk, *fields in rows.values_list("pk", *_DECIDING_FIELDS)} if found else {}

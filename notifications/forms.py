@@ -36,7 +36,7 @@ class _RecipientsWidget(AutocompleteSelectMultiple):
 
     @property
     def media(self) -> forms.Media:
-        """Django's, and what gives Select2's parts their names."""
+        """Django's scripts and styles, and the script that names Select2's parts for screen readers."""
         return super().media + forms.Media(js=["notifications/select_names.js"])
 
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:

@@ -272,7 +272,7 @@ def _overdue(*, young_too: bool) -> QuerySet[Event]:
 
 def _read_earlier(publication: Publication) -> _Earlier:
     event, rows = publication.event, publication.rows
-    if not rows or not _is_anything_else_in_outbox(event):
+    if not rows or not _is_another_in_outbox(event):
         return _Earlier(parts=[], is_complete=True)
     oldest = Event.objects.using(_database()).filter(published_at=None, deliver_at=None).order_by("created_at")
     notifications = Notification.objects.using(_database())
@@ -293,7 +293,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
     return _Earlier(parts=parts, is_complete=len(numbers) <= EARLIER_PARTS_LIMIT)
 
 
-def _is_anything_else_in_outbox(event: Event) -> bool:
+def _is_another_in_outbox(event: Event) -> bool:
     """Whether another event is in the outbox. In SQL: each notify() asks it, and the ORM is five times slower."""
     sql = f"""
         SELECT 1 FROM {Event._meta.db_table} WHERE published_at IS NULL AND deliver_at IS NULL AND id <> %s LIMIT 1

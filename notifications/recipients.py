@@ -73,7 +73,7 @@ def find_actor(actor: Any, *, using: str) -> Any:
         actor_id = _user_id(actor, get_user_model())
     except InvalidRecipient as error:
         raise InvalidField(field="actor", problem=f"{actor!r} is neither a saved user nor a user id") from error
-    _hold(actor_id, using)
+    _lock_user(actor_id, using)
     if _missing([actor_id], using):
         raise InvalidField(field="actor", problem=f"{actor_id!r} is the id of no user")
     return actor_id
@@ -157,7 +157,7 @@ def _user_id(value: Any, user_model: type[Model]) -> Any:
     return user_id
 
 
-def _hold(user_id: Any, using: str) -> None:
+def _lock_user(user_id: Any, using: str) -> None:
     connection, key = connections[using], get_user_model()._meta.pk
     if not connection.features.has_select_for_update or not _is_possible(user_id):
         return

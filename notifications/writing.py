@@ -149,10 +149,10 @@ def _schedule(event: Event, user_ids: list[Any], database: str, progress: Report
         values = ", ".join(f"(%s, {number})" for number in range(len(part)))
         sql = f"""
             INSERT INTO {Scheduled._meta.db_table} (event_id, recipient_id)
-            SELECT %s, told.column1 FROM (VALUES {values}) AS told {_whose_account_is_there(database)}
+            SELECT %s, told.column1 FROM (VALUES {values}) AS told {_existing_users_sql(database)}
         """  # noqa: S608 - names and numbers of our own
         with connections[database].cursor() as cursor:
-            cursor.execute(sql, [event.pk, *_as_stored(part, database)])
+            cursor.execute(sql, [event.pk, *_key_values(part, database)])
         if progress is not None:
             progress("saved", len(part))
 
@@ -164,18 +164,18 @@ def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int]
         INSERT INTO {Notification._meta.db_table} (event_id, created_at, collapse_key, recipient_id, replaces)
         SELECT event.id, event.created_at, event.collapse_key, told.column1, CAST(told.column3 AS bigint)
         FROM (VALUES {rows}) AS told JOIN {Event._meta.db_table} AS event ON event.id = %s
-        {_whose_account_is_there(database)}
+        {_existing_users_sql(database)}
         RETURNING id, recipient_id
     """  # noqa: S608 - names and ids of our own
     with connections[database].cursor() as cursor:
-        cursor.execute(sql, [*_as_stored(user_ids, database), event.pk])
+        cursor.execute(sql, [*_key_values(user_ids, database), event.pk])
         made = cursor.fetchall()
     # Not every database knows UUIDs.
     key_of = _recipient().target_field.to_python
     return [(pk, user_id, replaced.get(user_id)) for pk, user_id in ((pk, key_of(value)) for pk, value in made)]
 
 
-def _whose_account_is_there(database: str) -> str:
+def _existing_users_sql(database: str) -> str:
     """
     SQL to put after `(VALUES (user id, number, …)) AS told`: keeps users who still exist, in the order of the numbers.
 
@@ -189,7 +189,7 @@ def _whose_account_is_there(database: str) -> str:
     return f"JOIN {table} AS account ON account.{key} = told.column1 ORDER BY told.column2 {hold}"
 
 
-def _as_stored(user_ids: Iterable[Any], database: str) -> list[Any]:
+def _key_values(user_ids: Iterable[Any], database: str) -> list[Any]:
     connection, recipient = connections[database], _recipient()
     return [recipient.get_db_prep_save(user_id, connection) for user_id in user_ids]
 

@@ -84,9 +84,9 @@ class PermissionRecheck:
         answers = await topics.may_subscribe_all(list(questions.values()))
         for (user_id, topic), answer in zip(questions, answers, strict=True):
             if answer is not True:
-                self._lost(user_id, topic, answer)
+                self._handle_loss(user_id, topic, answer)
 
-    def _lost(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
+    def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may no longer receive the topic"
         if isinstance(answer, (*AWAY, TimeoutError)):
             # This tells nothing about the user: the subscription stays, and the next round asks again.

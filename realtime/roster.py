@@ -172,9 +172,9 @@ class Roster:
                 # It may come from another release, another key or another program: its content is not logged.
                 logger.warning("an order to end connections cannot be read: %s", type(error).__name__)
                 continue
-            self._obey(order, user_id)
+            self._handle_order(order, user_id)
 
-    def _obey(self, order: Order, user_id: Any) -> None:
+    def _handle_order(self, order: Order, user_id: Any) -> None:
         if user_id is None:
             if order.cause is Cause.PERMISSIONS:
                 self._check_soon(each for each in self._residents() if each.rechecked_topics())
@@ -253,8 +253,8 @@ class Roster:
                     resident.end(CloseCode.AGED, _retry_after(RETURN_SECONDS))
             by_session = [each for each in residents if not each.is_over and each.session_key is not None]
             others = [each for each in residents if not each.is_over and each.session_key is None]
-            await self._judge(by_session, authentication.users_of_keys, [each.session_key for each in by_session])
-            await self._judge(others, authentication.fresh_users, [each.user for each in others])
+            await self._end_invalid(by_session, authentication.users_of_keys, [each.session_key for each in by_session])
+            await self._end_invalid(others, authentication.fresh_users, [each.user for each in others])
         except authentication.AWAY as error:
             _database_observer.failed(error)
         except Exception:
@@ -263,7 +263,7 @@ class Roster:
         else:
             _database_observer.worked()
 
-    async def _judge(
+    async def _end_invalid(
         self, residents: Sequence[Resident], look_up: Callable[[list[Any]], Awaitable[list[Any]]], claims: list[Any]
     ) -> None:
         """End connections whose user is gone or inactive. One for which the look-up gave None is kept."""

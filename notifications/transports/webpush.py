@@ -72,7 +72,7 @@ class WebPushTransport(Transport):
         allow_private: bool = False,
     ) -> None:
         super().__init__(name=name, timeout_seconds=timeout_seconds)
-        self._subject = _checked(subject)
+        self._subject = _checked_subject(subject)
         self._ttl_seconds = ttl_seconds
         self._allow_private = allow_private
         try:
@@ -163,7 +163,7 @@ def _encode(message: Message, title: str, body: str, url: str) -> bytes:
     )
 
 
-def _checked(subject: str) -> str:
+def _checked_subject(subject: str) -> str:
     found = _SUBJECT.fullmatch(subject) if isinstance(subject, str) else None
     if found is None or found["host"].lower().endswith((".localhost", ".local", ".invalid")):
         raise ImproperlyConfigured(

@@ -16,7 +16,7 @@ else:
 
 
 class OrderRow(_ModelForm):
-    """One order of the list. Its fields say whose they are, to who does not see the row."""
+    """One order in the list. The label of each field names its order, for screen readers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

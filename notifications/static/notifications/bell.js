@@ -97,7 +97,7 @@ export class Bell {
     document.addEventListener("submit", (event) => this.#submitted(event), { capture: true, signal });
     document.addEventListener("click", (event) => this.#clicked(event), { signal });
     document.addEventListener("auxclick", (event) => this.#clicked(event), { signal });
-    document.addEventListener("visibilitychange", () => this.#lookedAt(), { signal });
+    document.addEventListener("visibilitychange", () => this.#pageShown(), { signal });
     const refreshIfOther = (version) => version !== this.#version(document) && this.refresh();
     this.#tabs = new Tabs(`signalbox:${root.dataset.signalboxUser}`, refreshIfOther, signal);
     // A page that was just made knows best: it may come from a plain form that marked something.
@@ -164,7 +164,7 @@ export class Bell {
     const isSaved = this.#trouble === "away" && trouble === null;
     const wasLost = this.#isLost;
     this.#trouble = trouble;
-    if (this.#isLost !== wasLost) this.#lostOrBack();
+    if (this.#isLost !== wasLost) this.#lostChanged();
     showNotice(this.#toasts, this.#texts[isSaved ? "saved" : trouble] ?? null, { isPassing: isSaved });
     this.#showState();
   }
@@ -176,7 +176,7 @@ export class Bell {
   }
 
   /** The reader has returned to this tab: check whether they have signed in again, in another tab. */
-  #lookedAt() {
+  #pageShown() {
     if (document.visibilityState === "visible" && this.#isLost) this.refresh();
   }
 
@@ -186,7 +186,7 @@ export class Bell {
   }
 
   /** If the user is signed out, remove the user's data from the page: somebody else may be looking at it. */
-  #lostOrBack() {
+  #lostChanged() {
     for (const part of [this.#root, ...document.querySelectorAll("[data-signalbox-inbox]")]) {
       part.toggleAttribute("data-signalbox-lost", this.#isLost);
     }
