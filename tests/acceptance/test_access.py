@@ -1,4 +1,4 @@
-"""A connection ends with what let it in, in every web process of the site, whichever of them did it."""
+"""A connection ends with its session or account, in every web process of the site."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ def run(site: DeployedSite, code: str) -> list[str]:
 
 
 class Ending:
-    """One connection, and when and with which code it ended."""
+    """One connection, with the time and the code of its close."""
 
     code: int | None = None
     ended_at = 0.0

@@ -1,4 +1,4 @@
-"""Pages with the strictest policies that browsers know, and with scripts of another origin."""
+"""Pages with the strictest Content Security Policies, and with scripts of another origin."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ async def use_everything(site: DeployedSite, alice: Person, url: str) -> None:
 async def test_everything_works_under_a_strict_policy(
     page_site: DeployedSite, browser: Browser, values: dict[str, Any]
 ) -> None:
-    """No page breaks its policy in anything, and all tabs have one connection: whoever has not says so."""
+    """No page violates its policy, and all tabs share one connection: a tab that does not would report it."""
     with page_site.another_web("signalbox", **policy(values)) as url:
         async with at_browser(browser, url, "alice") as alice:
             response = await alice.page.reload()
@@ -93,7 +93,7 @@ async def test_everything_works_under_a_strict_policy(
 
 
 async def test_a_policy_that_does_not_allow_the_name_is_told(page_site: DeployedSite, browser: Browser) -> None:
-    """The bell is live by a connection of its own, the console says what to add, and nothing is asked for ever."""
+    """The bell has a connection of its own, the console says what to add to the policy, and no request is repeated."""
     with page_site.another_web("signalbox", **policy({**STRICT, "trusted-types": ["others"]})) as url:
         async with at_browser(browser, url, "alice") as alice:
             asked: list[str] = []
@@ -111,7 +111,7 @@ async def test_a_policy_that_does_not_allow_the_name_is_told(page_site: Deployed
 
 @pytest.mark.parametrize("has_cors", [True, False], ids=["with CORS", "without"])
 async def test_scripts_of_another_origin(page_site: DeployedSite, browser: Browser, has_cors: bool) -> None:
-    """With CORS the bell is live in each tab by itself, and says why; without it is a link to the inbox."""
+    """With CORS, each tab has a live bell of its own and reports why; without, the bell is a link to the inbox."""
 
     async def serve(route: Route) -> None:
         response = await route.fetch()

@@ -233,7 +233,7 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
 
 
 def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> None:
-    """Once in the log, with the place; by the health check; and SIGTERM does not wait for what can never end."""
+    """The log names the place once, the health check reports it, and SIGTERM does not wait for it to end."""
     with world.subscriber(SEND_MESSAGE="tests.transports.spin", DELIVERY_CLAIM_SECONDS=600) as process:
         process.wait_for("listening for requests")
         world.publish("one")
@@ -249,7 +249,7 @@ def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> N
 
 
 def test_an_event_loop_that_never_runs_again_ends_its_process(world: World) -> None:
-    """In production: whoever supervises it starts a new one, and the others have what it held."""
+    """Without DEBUG: its supervisor starts a new one, and other workers take over its entries."""
     with world.subscriber(SEND_MESSAGE="tests.transports.spin", environment=PRODUCTION) as process:
         process.wait_for("listening for requests")
         world.publish("one")

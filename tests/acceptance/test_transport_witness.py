@@ -1,4 +1,4 @@
-"""Who attacks a site is felt by nobody else: beside each attack, a witness asks for pongs and is answered in time."""
+"""An attack does not affect other clients: during each attack, a witness sends pings and gets its pongs in time."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ EMPTY_FRAMES = Frame(Opcode.TEXT, b"").serialize(mask=True) * 10_000
 
 @asynccontextmanager
 async def witness(site: DeployedSite, session: str) -> AsyncIterator[list[float]]:
-    """How long somebody else waits for each pong meanwhile, in seconds."""
+    """How long another client waits for each pong meanwhile, in seconds."""
     waits: list[float] = []
     async with Listener(site, session) as listener:
 
@@ -91,7 +91,7 @@ def flood(site: DeployedSite, *steps: tuple[bytes, bytes]) -> tuple[int, float]:
 async def test_who_was_closed_and_goes_on_sending_is_felt_by_nobody(
     site: DeployedSite, sessions: dict[int, str], who: str
 ) -> None:
-    """Closed, deaf to it, and back again: nothing that it sends is read, and it is cut."""
+    """A client that ignores its close and keeps sending: nothing of that is read, and the connection is aborted."""
     session, other = list(sessions.values())[:2]
     steps = [(request(site), CloseCode.UNAUTHORISED.to_bytes(2))]
     if who != "a stranger":

@@ -48,7 +48,7 @@ async def test_the_bell_is_live_under_a_path(
     environment: dict[str, str],
     is_taken_off: bool,
 ) -> None:
-    """What is notified is shown, and read, and nothing is asked for outside the path."""
+    """A notification is shown and marked as read, and no request goes outside the path."""
     async with contextlib.AsyncExitStack() as stack:
         url = stack.enter_context(path_site.another_web(server, *arguments, **environment))
         if is_taken_off:

@@ -1,4 +1,4 @@
-"""A connection ends when what let it in has ended: by a signal at once, and by the recheck where there is none."""
+"""A connection ends when its session or account does: at once after a signal, else by the recheck."""
 
 import asyncio
 import socket
@@ -109,7 +109,7 @@ async def test_logging_out_in_async_code_ends_them_too(
 async def test_a_session_that_is_its_own_cookie_has_to_be_shown_anew(
     signalbox: Any, connect: Connect, alice: User, sessions: dict[User, str]
 ) -> None:
-    """Which connections are of it cannot be told: all of the user's come back, and are asked who they are."""
+    """A cookie session has no fixed key: all of the user's connections have to come back and authenticate again."""
     signalbox.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
     browser = Browser()
     await in_thread(browser.force_login)(alice)
@@ -175,7 +175,7 @@ async def test_what_ends_nothing_ends_nothing(connect: Connect, alice: User) -> 
 async def test_an_order_that_comes_while_somebody_is_let_in_is_not_missed(
     connect: Connect, alice: User, sessions: dict[User, str]
 ) -> None:
-    """The session was found good a moment before it ended; the connection is looked at before all others."""
+    """The session was valid at the look-up and ended right after it: the connection is checked before all others."""
     consumer, first = RealtimeConsumer.as_asgi(), sessions[alice]
 
     async def log_out_and_serve(scope: Any, receive: Any, send: Any) -> None:
@@ -215,7 +215,7 @@ async def test_an_order_that_makes_no_sense_is_passed_over(
 
 @pytest.mark.usefixtures("without_recheck")
 async def test_orders_that_redis_lost_are_made_good(connect: Connect, alice: User, redis_client: Any) -> None:
-    """When its subscription is made again, a process looks at everybody."""
+    """When its subscription is made again, a process checks all connections."""
     (client,) = await greeted(connect, alice)
     await in_thread(Session.objects.all().delete)()
     redis_client.client_kill_filter(_type="pubsub")
@@ -253,7 +253,7 @@ def test_orders_are_checked_before_they_are_sent(signalbox: Any) -> None:
 
 
 def test_a_session_key_does_not_travel(signalbox: Any, alice: User, redis_client: Any) -> None:
-    """Whoever listens to Redis cannot sign in with what they hear."""
+    """Somebody who can read Redis's channels cannot sign in with what is sent there."""
     heard = redis_client.pubsub()
     heard.subscribe(get_channel_layer().redis_channel(access.CHANNEL))
     assert heard.get_message(timeout=5)["type"] == "subscribe"
@@ -295,7 +295,7 @@ def _change_password_by_query(user: User, key: str) -> None:
 async def test_what_gives_no_signal_is_found(
     connect: Connect, alice: User, bob: User, sessions: dict[User, str], end: End
 ) -> None:
-    """Of many connections those that have ended, and no other."""
+    """Of many connections, exactly those whose sessions have ended."""
     hers, (his,) = await greeted(connect, alice, 2), await greeted(connect, bob)
     await in_thread(end)(alice, sessions[alice])
     for client in hers:

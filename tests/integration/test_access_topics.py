@@ -1,4 +1,4 @@
-"""A topic whose permission is lost is heard no more, and the connection goes on."""
+"""A subscription ends when its permission is lost, and the connection goes on."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ SOON_SECONDS = 0.2
 
 @pytest.fixture(autouse=True)
 def depots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Topics of who may change users, or is in the group of the depot's name."""
+    """Topics for users who may change users, or are in the group with the depot's name."""
     monkeypatch.setattr(topics, "_families", list(topics._families))
     topics._resolve.cache_clear()
 
@@ -50,7 +50,7 @@ async def hearing(connect: Connect, user: User) -> Client:
 
 
 async def loses(client: Client) -> None:
-    """It is told once and hears nothing of the topic any more, while the connection goes on."""
+    """The client is told once and gets nothing of the topic any more, while the connection goes on."""
     said = await client.object()
     assert (said["type"], said["topic"], said["code"]) == ("unsubscribed", TOPIC, "forbidden")
     await apublish(TOPIC, "secret")
@@ -163,7 +163,7 @@ async def test_what_is_granted_later_is_not_refused_for_ever(recheck: None, conn
 async def test_a_hook_that_fails_takes_the_topic_away_and_an_outage_does_not(
     recheck: None, connect: Connect, alice: User, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hook may raise because what it asks about is gone; that the database is away says nothing of anybody."""
+    """A hook that raises counts as a lost permission; an unavailable database does not."""
     failure: list[Exception] = []
     asked: list[str] = []
 
@@ -196,7 +196,7 @@ async def test_a_hook_that_fails_takes_the_topic_away_and_an_outage_does_not(
 async def test_a_permission_that_hangs_holds_nobody_else_up(
     recheck: None, connect: Connect, alice: User, bob: User
 ) -> None:
-    """Sessions are looked at all the same; and a family that cannot be lost is not asked again."""
+    """Sessions are still checked; and a topic with `is_rechecked = False` is not asked again."""
     hangs, asked = asyncio.Event(), []
 
     class Stuck(Topic):

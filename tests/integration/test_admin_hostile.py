@@ -1,4 +1,4 @@
-"""Staff who try more than they may: no URL asks for what a page masks, and no error names anybody."""
+"""Staff who try more than they may: no URL can filter by masked data, and no error names a user."""
 
 import uuid
 from typing import Any

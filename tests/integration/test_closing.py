@@ -1,4 +1,4 @@
-"""What clients send after this side has closed their connection: nobody works on it, on any server."""
+"""What clients send after the server has closed their connection is ignored, on any ASGI server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -134,7 +134,7 @@ async def witnessed(application: Any, **options: Any) -> AsyncIterator[RawClient
     ids=["stock", "ours", "sansio"],
 )
 async def test_on_other_protocols_nothing_is_read_after_a_close_either(application: Any, ws: Any) -> None:
-    """Neither of a consumer that knows nothing of all this, nor on a uvicorn with protocols of its own."""
+    """Also with an ordinary consumer, and on a uvicorn with its own protocols."""
     async with witnessed(application, ws=ws) as client:
         assert await client.close_code() == 4500
         assert await flood(client) < UNREAD_LIMIT_BYTES

@@ -1,4 +1,4 @@
-"""What happens between looking a notification or a user up and writing: decided by what is so when it is written."""
+"""A notification or a user changes between being read and the write: the state at the time of the write decides."""
 
 import concurrent.futures
 import contextlib

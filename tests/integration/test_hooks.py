@@ -1,4 +1,4 @@
-"""Functions that a project supplies: one that fails costs a line in the log, and no notification."""
+"""Functions that a project supplies: if one fails, that is logged, and no notification is lost."""
 
 import datetime
 import logging
@@ -51,7 +51,7 @@ def raise_(error: Exception) -> Any:
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch, signalbox: Any) -> Callable[[str, Callable[[Any], Any]], None]:
-    """Let NOTIFICATIONS[key] be a function that does this."""
+    """Set NOTIFICATIONS[key] to this function."""
 
     def answer(key: str, function: Callable[[Any], Any]) -> None:
         signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, key: f"{__name__}.hook"}
@@ -73,13 +73,13 @@ def bot_on(redis_server: RedisServer, keys: Keys) -> Any:
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged of hooks; nothing was left out before."""
+    """Captures what is logged about hooks, with the rate limit reset."""
     monkeypatch.setattr(hooks, "_log", LimitedLog(logging.getLogger(hooks.__name__)))
     return caplog
 
 
 class NameOfPytz:
-    """As pytz makes them: no time zone that Python's arithmetic is right with, but it says its name."""
+    """Like a pytz zone: Python's arithmetic is wrong with it, but it has a name."""
 
     zone = "Asia/Kolkata"
 
@@ -182,7 +182,7 @@ def test_a_kind_whose_functions_fail_is_delivered_by_default(
 
 @pytest.mark.parametrize("given", [None, "x", [], 5])
 def test_a_context_that_is_none_leaves_the_words_of_notify(alice: User, given: Any) -> None:
-    """Templates would say half of what they are to say."""
+    """Without the context, the templates would have gaps."""
     declare(context=lambda *args: given)
     said = envelope(kind="build", message="From notify()")
     assert render(find_kind("build"), "email", said, alice).body == "From notify()"
@@ -288,7 +288,7 @@ async def read_async(user_id: Any, ids: list[int]) -> None:
 
 
 async def test_on_read_may_be_async(connect: Connect, alice: User, signalbox: Any) -> None:
-    """It was an error for whoever connected."""
+    """It is awaited, and marks the notification as read."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": f"{__name__}.read_async"}
     event = await services.anotify(alice, "Hello")
     client = await connect(alice)

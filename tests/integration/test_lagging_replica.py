@@ -57,7 +57,7 @@ BROWSER = {
 
 
 class Router:
-    """Reads from the replica whatever is not said to be read elsewhere."""
+    """Reads from the replica unless a query names another database."""
 
     # Labels of the models that were asked for; "auth.User", …
     asked: ClassVar[list[str]] = []
@@ -75,7 +75,7 @@ class Router:
 
 @pytest.fixture
 def replica(alice: User, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The models of which the replica was asked; it has alice, and nothing that comes later."""
+    """The models that were read from the replica; it has alice, and nothing that is written later."""
     path = tmp_path / "replica.sqlite3"
     original, copy = sqlite3.connect(connection.settings_dict["NAME"]), sqlite3.connect(path)
     with contextlib.closing(original), contextlib.closing(copy):
@@ -115,7 +115,7 @@ def webhooks(signalbox: Any) -> None:
 
 
 def test_the_replica_lags(replica: list[str], alice: User) -> None:
-    """And the router is asked: else the others here would show nothing."""
+    """The router is really asked: otherwise the other tests here would prove nothing."""
     services.notify(alice, "Hello")
     assert Notification.objects.count() == 0
     assert Notification.objects.using("default").count() == 1

@@ -1,4 +1,4 @@
-"""What stock consumers and stock settings may rely on: bursts, order, errors in time, options of channels_redis."""
+"""What ordinary consumers and settings can rely on: bursts, order, timely errors, options of channels_redis."""
 
 import asyncio
 import re
@@ -46,7 +46,7 @@ class Chat(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 class Silent(Chat):
-    """Hears the group, and counts."""
+    """Counts the messages of a group."""
 
     heard: list[str]
 
@@ -132,7 +132,7 @@ class TestSending:
             assert [await layer.receive(channel) for _ in messages] == messages
 
     async def test_a_silent_redis_fails_all_callers_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However many wait: not one batch after the other, each after a timeout of its own."""
+        """However many wait: they do not wait for one timeout after another."""
         monkeypatch.setattr(layer_queues, "MESSAGES_PER_ROUND_TRIP", 1)
         with RedisServer() as server:
             publisher = connections.async_publisher(server.url, timeout_seconds=0.5, retries=0)

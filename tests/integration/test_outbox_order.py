@@ -1,4 +1,4 @@
-"""Each recipient is told in the order of writing, also when Redis was away for some of it."""
+"""Each recipient is told in the order of writing, even if Redis was unavailable for some of the time."""
 
 import pytest
 import redis
@@ -51,7 +51,7 @@ class TestOrder:
         assert _messages(redis_client, keys) == ["earlier", "newer"]
 
     def test_what_concerns_others_is_left_to_the_sweep(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Nobody works for strangers."""
+        """Events for other recipients are left alone."""
         alice, bob = make_users(2)
         _left_in_outbox(alice)
         services.notify(bob, "newer")

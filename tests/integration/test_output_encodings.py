@@ -1,4 +1,4 @@
-"""What is printed where the encoding of the standard output lacks a letter: an escape, and never an error."""
+"""If the encoding of the standard output lacks a character, an escape is printed, and nothing fails."""
 
 import os
 import subprocess

@@ -23,7 +23,7 @@ LUA = Path(__file__).resolve().parents[2] / "realtime/lua"
 
 
 def line() -> list[str]:
-    """The words of the page's one ACL line."""
+    """The words of the ACL line on the page."""
     (found,) = re.findall(r"^ACL (SETUSER .*)$", PAGE, re.MULTILINE)
     return str(found).split()
 
@@ -36,7 +36,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def admin(server: RedisServer) -> Iterator[redis.Redis]:
-    """Who may do everything; the site's user is there."""
+    """A client of an administrator, who has created the site's user."""
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL", *line())
         yield admin
@@ -48,7 +48,7 @@ def url_of(server: RedisServer, database: int = 0) -> str:
 
 
 def refused(admin: redis.Redis) -> set[str]:
-    """What the site's user was not let do, but for saying which library it is."""
+    """The commands that Redis refused to the site's user, except for naming its client library."""
     denied = {f"{entry['reason']} {entry['object']}" for entry in admin.acl_log()}
     return denied - {"command client|setinfo"}
 

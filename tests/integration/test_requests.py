@@ -1,4 +1,4 @@
-"""Requests to a real uvicorn: those that are never whole, those that are too long, and handshakes that are none."""
+"""Requests to a real uvicorn: incomplete ones, ones that are too long, and invalid handshakes."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ def application() -> Application:
 
 
 async def status_of(client: RawClient) -> int:
-    """Of the answer that comes; the connection ends after it, and nothing is between the two."""
+    """The status of the answer. The answer must be complete, and the connection must end right after it."""
     head, _, body = (await client.end()).partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert b"connection: close" in [line.lower() for line in lines]
@@ -41,7 +41,7 @@ def handshake(*headers: bytes, path: bytes = b"/ws/") -> bytes:
 async def test_a_request_that_is_never_finished_ends(
     application: Application, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """Also when a byte comes now and then: what counts is when the head is whole."""
+    """Even if a byte arrives now and then: the head must be complete in time."""
     monkeypatch.setattr(requests_module, "HEAD_SECONDS", 0.3)
     async with serving(application) as server, await RawClient.connect(server.port) as client:
         started = time.monotonic()
@@ -145,7 +145,7 @@ async def test_an_answer_before_the_body_is_left_as_it_is(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["endless", "whole"])
 async def test_a_head_that_is_too_long_is_refused(application: Application, end: bytes) -> None:
-    """Nobody has to be given a megabyte of memory to say who they are."""
+    """A client cannot make the server buffer a megabyte of headers."""
     async with serving(application) as server, await RawClient.connect(server.port) as client:
         client.writer.write(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 262_144 + end)
         assert await status_of(client) == 431

@@ -1,4 +1,4 @@
-"""Two transactions that lock the same rows do so in one order: PostgreSQL ends neither of them."""
+"""Transactions that lock the same rows do so in the same order, so that PostgreSQL finds no deadlock."""
 
 import concurrent.futures
 from collections.abc import Callable, Sequence

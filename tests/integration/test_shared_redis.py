@@ -61,7 +61,7 @@ class Hears(Client):
 
 
 class Site:
-    """One site's channel layer and ingress, and all that they hear."""
+    """One site's channel layer and ingress, and everything that they receive."""
 
     def __init__(self, layer: RedisChannelLayer, client: redis.Redis, channel: str) -> None:
         self.layer, self.client, self.ingress_channel = layer, client, channel
@@ -72,7 +72,7 @@ class Site:
         self.requests: list[bytes] = []
 
     async def hear(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        """Listen in all ways; gives what has to be cancelled in the end."""
+        """Listen in all ways; returns the tasks to cancel at the end."""
         await self.layer.hub.join(TOPIC, ClientSink(self.on_topic))
         channel = await self.layer.new_channel()
         await self.layer.group_add(TOPIC, channel)
@@ -82,7 +82,7 @@ class Site:
         ]
 
     async def say(self, word: str) -> None:
-        """Say `word` in all ways, as a process of this site or a program beside it does."""
+        """Send `word` in all ways, as a process of this site or a program beside it does."""
         await self.layer.publish(Outgoing(TOPIC, json.dumps(word).encode(), POLICY))
         await self.layer.group_send(TOPIC, {"type": "a.message", "word": word})
         await self.layer.send("worker", {"type": "a.message", "word": word})

@@ -30,7 +30,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
 
 
 class NameServer:
-    """The system's resolver: names under `.silent.example` get no answer until the gate opens, all others lead here."""
+    """Replaces the system resolver: names in `.silent.example` get no answer until the gate opens, others lead here."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -1,4 +1,4 @@
-"""Stream workers under whom somebody deletes: their group, their stream, the keys by which they keep order."""
+"""Somebody deletes the group, the stream or the bookkeeping keys of running stream workers."""
 
 import asyncio
 import random
@@ -87,7 +87,7 @@ async def test_nothing_is_trimmed_while_one_of_the_groups_is_gone(
 async def test_two_workers_whose_group_is_destroyed_again_and_again_handle_everything(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Under load, with two keys that both have: nothing is lost and nothing stands."""
+    """Under load, with two keys that both groups have: nothing is lost and nothing is stuck."""
     chance = random.Random(2)  # noqa: S311 - makes schedules, keeps no secret
     done: set[bytes] = set()
 

@@ -1,4 +1,4 @@
-"""Whatever workers do in whichever order, and whatever is deleted under them, no entry stands for ever."""
+"""Whatever workers do, in any order, and whatever is deleted meanwhile, no entry is stuck for ever."""
 
 import itertools
 
@@ -38,7 +38,7 @@ DELETED = [
 
 
 class Schedule(RuleBasedStateMachine):
-    """Any interleaving of what workers do and of what happens to them and to Redis."""
+    """Any interleaving of the workers' steps and of faults in workers and Redis."""
 
     url: str
     prefix: str
@@ -49,7 +49,7 @@ class Schedule(RuleBasedStateMachine):
         self.model = Model(self.url, f"{self.prefix}{next(self.numbers)}:")
 
     def teardown(self) -> None:
-        """At the end of every schedule the weather is good, and everything comes to its end."""
+        """At the end of every schedule there are no more faults, and every entry is finished."""
         try:
             self.model.settle()
         finally:
@@ -141,7 +141,7 @@ class Schedule(RuleBasedStateMachine):
 
 
 def test_nothing_stands_for_ever(redis_server: RedisServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After any schedule, workers that live on end all that Redis still has; in calm ones in order, and once."""
+    """After any schedule, the living workers finish all that Redis still has; without faults, in order and once."""
     for table, scripts in scripts_with_a_clock().items():
         monkeypatch.setattr(group, table, scripts)
     machine = type("Schedule", (Schedule,), {"url": redis_server.url, "prefix": key_prefix})

@@ -1,4 +1,4 @@
-"""A mail server that takes so much a second and refuses the rest with a code that looks final."""
+"""A mail server that accepts a limited rate, and refuses the rest with a code that looks permanent."""
 
 import time
 from collections import deque

@@ -1,4 +1,4 @@
-"""A server that refuses what it is asked because of its state: its connections are closed, and it is waited for."""
+"""A server that refuses commands because of its state: its connections are closed, and clients wait for it."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Who tries Redis while it is unavailable, and what the log says of it."""
+"""Which callers try Redis while it is unavailable, and what is logged."""
 
 import asyncio
 import contextlib

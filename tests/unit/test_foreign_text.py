@@ -1,4 +1,4 @@
-"""Texts from outside: nothing in them acts on a terminal, and no flood of them fills a log."""
+"""Untrusted texts: nothing in them controls a terminal, and a flood of them does not fill a log."""
 
 import logging
 

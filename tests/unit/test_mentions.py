@@ -1,4 +1,4 @@
-"""Mentions of everybody, by service: broken so that nobody is rung, and nothing else is touched."""
+"""Mentions of everybody, by service: they are disarmed, and nothing else is changed."""
 
 import pytest
 
@@ -23,5 +23,5 @@ from notifications.transports.mentions import without_mentions
     ],
 )
 def test_by_service(service: str, text: str, left: str) -> None:
-    """A bar stands for the letter that nobody sees."""
+    """In the expected texts, a bar stands for the zero-width space."""
     assert without_mentions(text, service) == left.replace("|", "\u200b").replace("S1\u200ball", "S1|all")

@@ -1,4 +1,4 @@
-"""How far the attempts of a delivery reach, and that the docs say so."""
+"""The time that the attempts of a delivery cover, and that the docs agree."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shortening a text: its longest beginning that fits, found in few questions."""
+"""Shortening a text: the longest prefix that fits is found with few calls."""
 
 import pytest
 from hypothesis import given

@@ -1,5 +1,5 @@
-// Select2, which Django's admin brings for fields that are filled by searching, gives what it makes no name: a screen
-// reader says "edit text". Here each part gets the name of the field's label.
+// Gives accessible names to the parts of Select2, which Django's admin uses for fields that are filled by searching.
+// Select2 gives them none, so that a screen reader says only "edit text". Here each part gets the field's label.
 {
   const labelOf = (select) => {
     const [label] = select.labels;
@@ -14,7 +14,7 @@
       if (!label || !box) continue;
       const value = box.querySelector(".select2-selection--single > .select2-selection__rendered");
       value?.setAttribute("aria-labelledby", label);
-      // Its own name is what is chosen, which may be nothing.
+      // Select2 names it by the chosen value alone, which may be empty.
       if (value) box.setAttribute("aria-labelledby", `${label} ${value.id}`);
       box.querySelector(".select2-search__field")?.setAttribute("aria-labelledby", label);
     }
@@ -22,9 +22,9 @@
 
   addEventListener("load", () => {
     const jQuery = window.django?.jQuery;
-    // After Django's own, which makes them.
+    // After Django's own script, which creates the parts.
     jQuery?.(nameParts);
-    // The field to search in, of a list that has opened beneath the page. Select2 tells jQuery alone.
+    // The search field of an open list, which is outside the form. Select2's event reaches jQuery listeners only.
     jQuery?.(document).on("select2:open", ({ target }) => {
       const label = labelOf(target);
       if (!label) return;
@@ -33,6 +33,6 @@
       }
     });
   });
-  // Likewise.
+  // A row that is added to a formset has new parts.
   document.addEventListener("formset:added", () => setTimeout(nameParts));
 }

@@ -1,4 +1,4 @@
-"""What axe says of a page. Owns how it is asked; which pages are asked, the tests say."""
+"""Runs axe on a page. Owns how axe is called. Does not own which pages it checks (the tests)."""
 
 from playwright.async_api import Page
 
@@ -19,7 +19,7 @@ READY = "new Promise((resolve) => window.django?.jQuery ? django.jQuery(() => se
 
 
 async def violations(page: Page) -> list[list[str]]:
-    """The rule, the element's selector and its beginning, of each violation of a rule of axe's."""
+    """For each violation that axe finds: the rule, and the selector and the beginning of the element."""
     await page.evaluate(READY)
     # By the debugger's way in: the page's own policy lets no foreign script in.
     await page.evaluate(library("axe").read_text() + ";0")

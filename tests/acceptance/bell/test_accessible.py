@@ -1,4 +1,4 @@
-"""What axe finds on the pages: nothing; and each button of an item says which item it is for."""
+"""Axe finds no violations on the pages, and each button of an item names its item."""
 
 import pytest
 from playwright.async_api import expect
@@ -27,7 +27,7 @@ async def test_the_inbox_is_clean(stage: Stage) -> None:
 
 
 async def test_the_shop_is_clean(stage: Stage) -> None:
-    """Before something is ordered and after, and where the order is then."""
+    """Before and after an order, and on the page of the order."""
     await Product.objects.acreate(name="Lantern", description="For the way home", price=20, drawing="lantern")
     page = await stage.open()
     assert await violations(page) == []

@@ -1,4 +1,4 @@
-"""What axe finds on the pages of the admin: nothing."""
+"""Axe finds no violations on the pages of the admin."""
 
 import datetime
 from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ PAGES_IN_BOTH_LOOKS = (
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def admin(browser: Browser, live_server: Any) -> AsyncIterator[Page]:
-    """A page of somebody who may do everything."""
+    """A browser page of a superuser."""
     session = await sync_to_async(_sign_in)()
     context = await browser.new_context(base_url=f"{live_server.url}/admin/")
     await context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
@@ -78,7 +78,7 @@ def _sign_in() -> str:
 
 
 def _make_rows(user: User) -> dict[str, int]:
-    """Something in each list; the key of a row by what it is."""
+    """Rows for each list; returns a name for each row → its key."""
     event = notify(user, "It is at your door.", title="Parcel", url="/orders/", data={"order": 7})
     waiting = notify(user, "It was at your door.", deliver_after=datetime.timedelta(days=1))
     notification = event.notifications.get()
@@ -94,7 +94,7 @@ def _make_rows(user: User) -> dict[str, int]:
 
 
 async def _faults(page: Page, paths: tuple[str, ...], keys: dict[str, int]) -> dict[str, Any]:
-    """What is found on each page that is not clean."""
+    """The violations on each page that has any."""
     found: dict[str, Any] = {}
     for path in paths:
         response = await page.goto(path.format(**keys))
@@ -104,7 +104,7 @@ async def _faults(page: Page, paths: tuple[str, ...], keys: dict[str, int]) -> d
 
 
 async def test_each_page_is_clean(admin: Page, alice: User) -> None:
-    """Lists, rows, forms, statistics; and where one signs in."""
+    """Lists, rows, forms, statistics and the login page."""
     keys = await sync_to_async(_make_rows)(alice)
     assert await _faults(admin, PAGES, keys) == {}
     await admin.context.clear_cookies()
@@ -112,7 +112,7 @@ async def test_each_page_is_clean(admin: Page, alice: User) -> None:
 
 
 async def test_each_page_is_clean_on_a_dark_and_narrow_screen(admin: Page, alice: User) -> None:
-    """Where colours are others, and the menu is folded."""
+    """The colours are different, and the menu is folded."""
     keys = await sync_to_async(_make_rows)(alice)
     await admin.emulate_media(color_scheme="dark")
     await admin.set_viewport_size({"width": 400, "height": 800})
@@ -120,7 +120,7 @@ async def test_each_page_is_clean_on_a_dark_and_narrow_screen(admin: Page, alice
 
 
 async def test_what_is_filled_by_searching_has_the_name_of_its_label(admin: Page, alice: User) -> None:
-    """Several to choose, or one; the field to search in too, which appears when it opens."""
+    """With several choices or one; also the search field that appears when it opens."""
     await admin.goto("notifications/event/send/")
     await admin.get_by_role("searchbox", name="Recipients").fill("alice")
     await admin.get_by_role("option", name="alice1").click()
@@ -131,7 +131,7 @@ async def test_what_is_filled_by_searching_has_the_name_of_its_label(admin: Page
 
 
 async def test_each_status_in_the_list_of_orders_says_whose_it_is(admin: Page, alice: User) -> None:
-    """To who does not see the row."""
+    """So that a screen reader tells the fields apart."""
     keys = await sync_to_async(_make_rows)(alice)
     await admin.goto("demo/order/")
     await admin.get_by_role("combobox", name=f"Status: Order {keys['order']}", exact=True).select_option("packed")

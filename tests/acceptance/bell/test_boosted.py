@@ -1,4 +1,4 @@
-"""Pages that htmx's hx-boost or Turbo puts in the place of the last one, without loading a page."""
+"""Pages whose content htmx's hx-boost or Turbo replaces without loading a page."""
 
 import functools
 from collections.abc import Awaitable, Callable
@@ -52,7 +52,7 @@ TOUR = ("My orders", "Shop")
 
 @pytest_asyncio.fixture(loop_scope="package", params=["htmx", "turbo"])
 async def page(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path, settings: Any) -> Page:
-    """The shop, whose links and forms are boosted; it may not be loaded anew."""
+    """The shop with boosted links and forms: after this, the browser must not load a page."""
     script = SCRIPT_PATH.format(request.param)
     base = (ROOT / "project/demo/templates/base.html").read_text()
     base = base.replace("</head>", HEAD.format(script)).replace("<body>", '<body hx-boost="true">')
@@ -79,7 +79,7 @@ async def is_there(page: Page, link: str, before: int) -> None:
 
 
 async def test_the_new_pages_bell_is_live_on_the_same_connection(stage: Stage, page: Page) -> None:
-    """It counts, shows and opens as the first did, and says each thing once."""
+    """It counts, shows and opens like the first one, and announces each notification once."""
     stage.publish(await stage.commit("on the first page"))
     await expect(page.locator(COUNT)).to_have_text("1")
     for number, link in enumerate(TOUR * 3, 2):
@@ -94,7 +94,7 @@ async def test_the_new_pages_bell_is_live_on_the_same_connection(stage: Stage, p
 
 
 async def test_a_form_of_the_bell_is_sent_once_and_the_page_stays(stage: Stage, page: Page) -> None:
-    """Neither library sends it too, nor puts the answer in the page's place."""
+    """Neither library sends the form a second time, or replaces the page by the answer."""
     for text in ("one", "two"):
         await stage.commit(text)
     await go(page, "My orders")

@@ -1,4 +1,4 @@
-"""A page whose user is signed in no more says so and shows nothing of theirs, until they are back."""
+"""A page whose user is signed out says so and hides the user's data, until the user is signed in again."""
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -67,7 +67,7 @@ async def test_who_signs_in_again_has_the_page_back(stage: Stage) -> None:
 
 
 async def test_the_page_of_who_was_here_before_shows_nothing_of_either(stage: Stage) -> None:
-    """bob has signed in in the same browser: alice's page comes back, and is told that it is his now."""
+    """bob has signed in in the same browser: alice's page connects again and learns that the session is his."""
     await stage.commit("alice's secret")
     page = await stage.open()
     bob = (await sync_to_async(make_users)(1, prefix="bob"))[0]

@@ -1,4 +1,4 @@
-"""The server is away, or the session is over or another's: the page stays, says so, and goes on when it can."""
+"""The server is unavailable, or the session has ended or is another user's: the page stays, says so, and recovers."""
 
 import functools
 import secrets
@@ -45,7 +45,7 @@ COUNT_REQUESTS = """
 
 
 async def open_with_a_form(stage: Stage) -> Page:
-    """A page on which somebody is writing, with the panel open."""
+    """A page with a half-written text and the panel open."""
     page = await stage.open()
     await page.evaluate("document.querySelector('main').append(document.createElement('textarea'))")
     await page.locator("textarea").fill(HALF_WRITTEN)
@@ -70,7 +70,7 @@ async def unread_count(**of: Any) -> int:
     "status", [None, 502, 503, 200], ids=["no answer", "502", "503", "a page of the network's own"]
 )
 async def test_what_the_server_does_not_answer_is_sent_again(stage: Stage, status: int | None) -> None:
-    """While it restarts. The page says so until it is done, and nothing typed on it is lost."""
+    """The server restarts. The page says so until the action is done, and nothing that was typed is lost."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     tries: list[str] = []
@@ -90,7 +90,7 @@ async def test_what_the_server_does_not_answer_is_sent_again(stage: Stage, statu
 
 
 async def test_what_is_done_offline_is_done_when_the_network_is_back(stage: Stage) -> None:
-    """At once: the browser says that it is."""
+    """At once, because the browser reports that it is online."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     await stage.context.set_offline(True)
@@ -137,7 +137,7 @@ async def test_who_was_signed_out_elsewhere_is_told(stage: Stage, settings: Any,
 
 
 async def test_a_form_of_a_page_of_somebody_else_does_nothing(stage: Stage) -> None:
-    """bob has signed in in another tab: what alice's page shows is marked for neither of them."""
+    """bob has signed in in another tab: nothing that alice's page shows is marked for either of them."""
     await stage.commit("alice's")
     page = await open_with_a_form(stage)
     bob = (await sync_to_async(make_users)(1, prefix="bob"))[0]
@@ -153,7 +153,7 @@ async def test_a_form_of_a_page_of_somebody_else_does_nothing(stage: Stage) -> N
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 async def test_what_the_server_refuses_is_told_once(stage: Stage, status: int) -> None:
-    """Its error page does not take the place of this one, and it is not asked again and again."""
+    """Its error page does not replace this page, and the request is not repeated."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     tries: list[str] = []
