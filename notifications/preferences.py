@@ -34,6 +34,7 @@ __all__ = [
     "add_push_subscription",
     "find_said",
     "get_preferences",
+    "remove_push_subscription",
     "set_preference",
     "set_quiet_hours",
     "wanted_transports",
@@ -208,9 +209,9 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
     Raises:
         InvalidPreference: It is not that, there is no such user, or the user has ten browsers already.
     """
+    endpoint = _endpoint_of(subscription)
     keys = subscription.get("keys")
     keys = keys if isinstance(keys, Mapping) else {}
-    endpoint = _text_of(subscription.get("endpoint"), ADDRESS_LENGTH)
     p256dh, auth = _text_of(keys.get("p256dh"), P256DH_LENGTH), _text_of(keys.get("auth"), AUTH_LENGTH)
     try:
         audience_of(endpoint)
@@ -227,6 +228,22 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
     return row
 
 
+def remove_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> None:
+    """
+    A browser of a user is woken no more. One that another user has by now stays.
+
+    Args:
+        subscription: As for `add_push_subscription()`; its `endpoint` is enough.
+
+    Raises:
+        InvalidPreference: It is not that, or there is no such user.
+    """
+    endpoint = _endpoint_of(subscription)
+    rows = PushSubscription.objects.using(_database())
+    with write_transaction(_database()):
+        rows.filter(user_id=_known(user_id), endpoint=endpoint).delete()
+
+
 def _known(user_id: Any) -> Any:
     """The key of a user who exists: some databases would say that there is none only when the transaction ends."""
     found = None
@@ -237,8 +254,13 @@ def _known(user_id: Any) -> Any:
     return found
 
 
+def _endpoint_of(subscription: Any) -> str:
+    return _text_of(subscription.get("endpoint") if isinstance(subscription, Mapping) else None, ADDRESS_LENGTH)
+
+
 def _text_of(value: Any, limit: int) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= limit:
+    # Browsers write ASCII. A NUL is what PostgreSQL does not take.
+    if not isinstance(value, str) or not 0 < len(value) <= limit or not (value.isascii() and value.isprintable()):
         raise InvalidPreference("this is no push subscription: give what PushSubscription.toJSON() returns")
     return value
 

@@ -24,6 +24,7 @@ from notifications.preferences import (
     add_destination,
     add_push_subscription,
     get_preferences,
+    remove_push_subscription,
     set_preference,
     set_quiet_hours,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "mark_relayed",
     "mark_seen",
     "notify",
+    "remove_push_subscription",
     "send_notification",
     "set_preference",
     "set_quiet_hours",

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["Block", "blocks_of", "commands_of"]
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-MARK = re.compile(r"(?:#|<!--) (?P<path>[\w/.-]+\.(?:py|html)): (?P<how>.+?)(?: -->)?\n")
+MARK = re.compile(r"(?:#|//|<!--) (?P<path>[\w/.-]+\.(?:py|html|js)): (?P<how>.+?)(?: -->)?\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Block:
 
 def blocks_of(page: str) -> list[Block]:
     """Those of docs/`page` that belong into a file, in their order."""
-    found = [(MARK.match(text), text) for text in _fenced(page, "python|html")]
+    found = [(MARK.match(text), text) for text in _fenced(page, "python|html|js")]
     return [Block(path=mark["path"], how=mark["how"], text=text) for mark, text in found if mark]
 
 

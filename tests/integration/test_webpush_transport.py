@@ -180,9 +180,32 @@ def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
     for user in (alice, alice, bob):
         services.add_push_subscription(user.pk, browser.subscription("https://push.example/abc"))
     assert [row.user for row in PushSubscription.objects.all()] == [bob]
-    for wrong in ({}, {"endpoint": "https://x"}, {"endpoint": 1, "keys": {}}, {"endpoint": "x" * 1001, "keys": {}}):
+    good = browser.subscription("https://push.example/abc")
+    for wrong in (
+        {},
+        {**good, "endpoint": 1},
+        {**good, "endpoint": "x" * 1001},
+        {**good, "endpoint": "https://x/\0"},
+        [1],
+    ):
+        for change in (services.add_push_subscription, services.remove_push_subscription):
+            with pytest.raises(InvalidPreference, match="no push subscription"):
+                change(alice.pk, wrong)
+    for keys in ({}, [1], {**good["keys"], "auth": "\0"}, {**good["keys"], "p256dh": 1}):
         with pytest.raises(InvalidPreference, match="no push subscription"):
-            services.add_push_subscription(alice.pk, wrong)
+            services.add_push_subscription(alice.pk, {**good, "keys": keys})
+
+
+def test_a_subscription_is_removed_by_whoever_has_it(alice: User, bob: User) -> None:
+    """Alice's page does not take bob's browser away; and what is gone may be removed again."""
+    here, there = (Browser().subscription(f"https://push.example/{name}") for name in ("here", "there"))
+    services.add_push_subscription(alice.pk, here)
+    services.add_push_subscription(bob.pk, there)
+    for subscription in (here, here, there):
+        services.remove_push_subscription(alice.pk, subscription)
+    assert [row.user for row in PushSubscription.objects.all()] == [bob]
+    with pytest.raises(InvalidPreference, match="no user"):
+        services.remove_push_subscription(987_654, there)
 
 
 NO_ENDPOINTS = ["https://[2606:4700:4700::1111]/abc", "https://[::1", "https://alice:secret@push.example/abc"]
