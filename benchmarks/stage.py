@@ -1,5 +1,5 @@
 """
-What every run needs beside a server: a Redis of its own, a database with users who are logged in, a directory.
+What every run needs beside a server: a Redis of its own, a database with users who are signed in, a directory.
 
 Owns making and removing them. Nothing of the machine's other sites is touched.
 """
@@ -27,7 +27,7 @@ class Stage:
     Redis, database and sessions for the benchmark. Leaving the `with` block removes them.
 
     Args:
-        users: How many people are logged in.
+        users: How many people are signed in.
 
     Attributes:
         directory: Where everything of the run is.

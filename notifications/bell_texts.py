@@ -26,6 +26,9 @@ def bell_texts() -> dict[str, str | dict[int, str]]:
         # Problems that the reader should know of, and their end.
         "away": gettext("Not saved yet: the server cannot be reached. Trying again…"),
         "signed-out": gettext("You are signed out. Sign in again, here or in another tab."),
+        # The link beside it.
+        "sign-in": gettext("Sign in"),
+        "deactivated": gettext("Your account has been deactivated. Ask whoever runs this site."),
         "other-user": gettext("Somebody else has signed in. Reload the page."),
         "refused": gettext("The server did not do this. Reload the page and try again."),
         "saved": gettext("Saved."),

@@ -186,8 +186,8 @@ def _welcome(port: int, bot_pid: int) -> str:
             admin   password admin    the staff, at {url}admin/
 
         To see it work:
-            1. Log in as alice and click "Place order": the bell counts at once.
-            2. In a private window log in to {url}admin/ as admin and change the order's status:
+            1. Sign in as alice and click "Place order": the bell counts at once.
+            2. In a private window sign in to {url}admin/ as admin and change the order's status:
                alice's bell rings.
             3. From a second terminal: .venv/bin/python manage.py notify alice "Your parcel is here"
             4. Stop the bot alone with `kill {bot_pid}`, send another one, and start the bot again:

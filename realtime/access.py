@@ -33,7 +33,7 @@ USERS_LIMIT: Final = 1_000
 class Cause(StrEnum):
     """Why open connections are to be ended or checked again."""
 
-    # The user has logged out of one session, or of a session that cannot be named.
+    # The user has signed out of one session, or of a session that cannot be named.
     SIGNED_OUT = "signed_out"
     # The account was deactivated or deleted.
     DEACTIVATED = "deactivated"

@@ -9,7 +9,10 @@ import json
 from typing import Any
 
 from django import template
+from django.conf import settings
+from django.shortcuts import resolve_url
 from django.template.context import Context
+from django.urls import NoReverseMatch
 from django.utils import timezone
 
 from notifications import inbox
@@ -60,7 +63,16 @@ def notification_bell(context: Context) -> dict[str, Any]:
         "texts": json.dumps(bell_texts(), ensure_ascii=False),
         "user_id": user.pk,
         "websocket_url": conf.websocket_url(),
+        "sign_in_url": _sign_in_url(),
         "nonce": nonce_of(request),
         "csrf_token": context.get("csrf_token"),
         "next": request.get_full_path(),
     }
+
+
+def _sign_in_url() -> str:
+    """Where a page leads whose user is signed out; "" if LOGIN_URL names no view of the project's."""
+    try:
+        return resolve_url(settings.LOGIN_URL)
+    except NoReverseMatch:
+        return ""

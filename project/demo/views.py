@@ -30,7 +30,7 @@ DEMO_USERS = ("alice", "bob")
 
 
 class Login(LoginView):
-    """The login page; with DEBUG on it offers the demo users."""
+    """The page to sign in; with DEBUG on it offers the demo users."""
 
     template_name = "demo/login.html"
     redirect_authenticated_user = True
@@ -40,7 +40,7 @@ class Login(LoginView):
 
 
 class Logout(LogoutView):
-    """Logs out by POST, and leads to the shop."""
+    """Signs out by POST, and leads to the shop."""
 
 
 @require_safe

@@ -1,4 +1,4 @@
-"""Logging out in one tab: every tab of the browser says so and shows nothing; a SharedWorker and two web servers."""
+"""Signing out in one tab: every tab of the browser says so and shows nothing; a SharedWorker and two web servers."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ async def test_logging_out_in_one_tab_signs_the_others_out(site: DeployedSite) -
             await tell(site, user_id, "a secret")
             for page in (first, second, third):
                 await expect(page.locator(COUNT)).to_have_text("1", timeout=PATIENCE_MS)
-            await first.get_by_role("button", name="Log out").click()
+            await first.get_by_role("button", name="Sign out").click()
             await expect(second.locator(NOTICE)).to_contain_text("You are signed out.", timeout=PATIENCE_MS)
             await expect(second.locator(ITEMS)).to_have_count(0)
             # The same session, on the other web server.

@@ -65,6 +65,6 @@ async def test_the_bell_is_live_under_a_path(
         await alice.has_count(0)
         await alice.page.locator("[data-signalbox-bell] footer a").click()
         await alice.page.wait_for_url(f"{url}/app/notifications/")
-        await alice.page.locator("text=Log out").click()
+        await alice.page.locator("text=Sign out").click()
         await alice.page.wait_for_url(f"{url}/app/")
         assert alice.complaints == []

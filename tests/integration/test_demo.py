@@ -57,10 +57,10 @@ def told(user: User) -> list[str]:
 
 class TestShop:
     def test_everybody_may_look(self) -> None:
-        """Six goods; to order, a visitor is asked to log in."""
+        """Six goods; to order, a visitor is asked to sign in."""
         page = Client().get("/").content.decode()
         assert page.count('class="good"') == 6
-        assert page.count("Log in to order") == 6
+        assert page.count("Sign in to order") == 6
         assert "data-place-order" not in page
 
     def test_every_good_has_its_drawing(self, settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""The demo's people: three with known passwords, and as many logged-in users as a load test wants; with DEBUG only."""
+"""The demo's people: three with known passwords, and as many signed-in users as a load test wants; with DEBUG only."""
 
 from io import StringIO
 from pathlib import Path
@@ -34,7 +34,7 @@ def who_is(session: Any) -> Any:
 
 
 def test_seeded_users_are_logged_in_and_in_order(tmp_path: Path) -> None:
-    """Line n is user n with a session that is valid now; nobody of them can log in with a password."""
+    """Line n is user n with a session that is valid now; nobody of them can sign in with a password."""
     lines = seed(3, tmp_path / "cookies")
     users = list(User.objects.order_by("pk"))
     assert [user.username for user in users] == ["user1", "user2", "user3"]
@@ -75,7 +75,7 @@ def test_many_users_are_shown_to_progress(tmp_path: Path, capsys: pytest.Capture
     lines = seed(2_500, tmp_path / "cookies", verbosity=1, stderr=stderr)
     assert "Seeding 2500 users" in stderr.getvalue()
     assert len({user_id for user_id, _ in lines}) == len({key for _, key in lines}) == 2_500
-    assert "2500 users are logged in" in capsys.readouterr().out
+    assert "2500 users are signed in" in capsys.readouterr().out
 
 
 def test_failed_run_leaves_the_old_file(tmp_path: Path, settings: Any) -> None:

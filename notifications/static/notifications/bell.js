@@ -19,6 +19,7 @@ import {
   idOf,
   insertItem,
   isEnvelope,
+  isSafeHref,
   itemsIn,
   setState,
   setToken,
@@ -48,6 +49,10 @@ const TIMES_MS = 30_000;
 /** The largest number that the badge shows; the label has the exact one. notifications/inbox.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
+/** What the end of the session is called in the texts, where it is not that the user has signed out. */
+const TROUBLES = { other_user: "other-user", deactivated: "deactivated" };
+/** The page is not the session's any more. */
+const LOST = new Set(["signed-out", ...Object.values(TROUBLES)]);
 
 /** The bell in the page. @type {Bell | null} */
 let current = null;
@@ -146,7 +151,7 @@ export class Bell {
       if (isEnvelope(publication.data)) this.#receive(publication.data);
       document.dispatchEvent(new CustomEvent("signalbox:message", { detail: publication }));
     });
-    listen("signedout", ({ code }) => this.#say(code === "other_user" ? "other-user" : "signed-out"));
+    listen("signedout", ({ code }) => this.#say(TROUBLES[code] ?? "signed-out"));
     listen("error", ({ code, detail }) => {
       // The page itself shows that the user is signed out.
       if (!SIGNED_OUT.has(code)) console.warn(`signalbox: ${code}: ${detail}`);
@@ -161,11 +166,14 @@ export class Bell {
 
   /** Show a problem by the name of its text; null when it is over. */
   #say(trouble) {
+    // Whose account is deactivated is signed out too, and need not try.
+    if (trouble === "signed-out" && this.#trouble === "deactivated") return;
     const isSaved = this.#trouble === "away" && trouble === null;
     const wasLost = this.#isLost;
     this.#trouble = trouble;
     if (this.#isLost !== wasLost) this.#lostChanged();
-    showNotice(this.#toasts, this.#texts[isSaved ? "saved" : trouble] ?? null, { isPassing: isSaved });
+    const link = trouble === "signed-out" ? this.#signInLink() : null;
+    showNotice(this.#toasts, this.#texts[isSaved ? "saved" : trouble] ?? null, { isPassing: isSaved, link });
     this.#showState();
   }
 
@@ -175,6 +183,19 @@ export class Bell {
     this.#root.querySelector("[data-signalbox-status]").textContent = this.#texts[this.#trouble] ?? this.#texts[state];
   }
 
+  /** The way to sign in and back to this page, if the page says where that is. @returns {HTMLAnchorElement | null} */
+  #signInLink() {
+    const { signalboxSignInUrl: href } = this.#root.dataset;
+    if (!isSafeHref(href)) return null;
+    const link = document.createElement("a");
+    const url = new URL(href, location.href);
+    const { origin, pathname, search } = location;
+    url.searchParams.set("next", url.origin === origin ? pathname + search : location.href);
+    link.href = url.href;
+    link.textContent = this.#texts["sign-in"];
+    return link;
+  }
+
   /** The reader has returned to this tab: check whether they have signed in again, in another tab. */
   #pageShown() {
     if (document.visibilityState === "visible" && this.#isLost) this.refresh();
@@ -182,7 +203,7 @@ export class Bell {
 
   /** Whether the page's user is signed out, or somebody else is signed in, as far as is known. */
   get #isLost() {
-    return this.#trouble === "signed-out" || this.#trouble === "other-user";
+    return LOST.has(this.#trouble);
   }
 
   /** If the user is signed out, remove the user's data from the page: somebody else may be looking at it. */

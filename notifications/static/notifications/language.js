@@ -15,6 +15,8 @@ export const ENGLISH = {
   closed: "Not connected. Reload the page.",
   away: "Not saved yet: the server cannot be reached. Trying again…",
   "signed-out": "You are signed out. Sign in again, here or in another tab.",
+  "sign-in": "Sign in",
+  deactivated: "Your account has been deactivated. Ask whoever runs this site.",
   "other-user": "Somebody else has signed in. Reload the page.",
   refused: "The server did not do this. Reload the page and try again.",
   saved: "Saved.",

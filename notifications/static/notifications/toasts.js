@@ -62,11 +62,12 @@ export function clearToasts(region) {
  *
  * @param {HTMLElement} region
  * @param {string | null} text Null removes the present notice.
- * @param {{isPassing?: boolean}} [options] Passing: it disappears by itself.
+ * @param {{isPassing?: boolean, link?: HTMLAnchorElement | null}} [options] Passing: it disappears by itself. `link` is
+ *   shown after the text.
  */
-export function showNotice(region, text, { isPassing = false } = {}) {
+export function showNotice(region, text, { isPassing = false, link = null } = {}) {
   const present = region.querySelector("[data-signalbox-notice]");
-  if (present && present.firstChild.textContent === text) return;
+  if (present && present.firstChild.firstChild.textContent === text) return;
   present?.remove();
   if (text === null) return;
   const notice = document.createElement("div");
@@ -74,7 +75,7 @@ export function showNotice(region, text, { isPassing = false } = {}) {
   notice.dataset.signalboxNotice = "";
   const words = document.createElement("div");
   words.className = "signalbox-toast__text";
-  words.textContent = text;
+  words.append(text, ...(link ? [" ", link] : []));
   notice.append(words, closeButton(notice, region));
   region.append(notice);
   if (isPassing) leaveLater(notice);

@@ -34,8 +34,8 @@ const MEANINGS = {
   FORBIDDEN_ORIGIN: "the page's origin may not connect",
   TOO_MANY_CONNECTIONS: "this user has too many connections",
   PROTOCOL_ERROR: "the client sent what the protocol does not allow, or too much of it",
-  SIGNED_OUT: "the user has logged out",
-  DEACTIVATED: "the account was switched off or deleted",
+  SIGNED_OUT: "the user has signed out",
+  DEACTIVATED: "the account has been deactivated or deleted",
   DISCONNECTED: "the site has ended the user's connections",
 };
 

@@ -137,11 +137,11 @@ async def test_the_back_button_brings_back_a_live_bell(stage: Stage, page: Page)
 
 
 async def test_a_page_without_a_bell_ends_the_connection(stage: Stage, page: Page) -> None:
-    """As after logging out, by a boosted form."""
+    """As after signing out, by a boosted form."""
     closed: list[Any] = []
     stage.sockets[0].on_close(lambda code, reason: closed.append(code))
-    await page.locator("text=Log out").click()
-    await expect(page.locator("text=Log in").first).to_be_visible()
+    await page.locator("text=Sign out").click()
+    await expect(page.locator("text=Sign in").first).to_be_visible()
     assert await page.evaluate("typeof asked") == "number"
     await wait_until(lambda: closed)
     assert len(stage.sockets) == 1

@@ -66,7 +66,7 @@ async def test_who_is_logged_out_is_told_and_orders_nothing(stage: Stage) -> Non
     page = await open_shop(stage)
     await stage.context.clear_cookies(name="sessionid")
     await page.locator(BUTTON).click()
-    await expect(page.locator(SAID)).to_contain_text("You are not logged in any more.")
+    await expect(page.locator(SAID)).to_contain_text("You are signed out.")
     assert await Order.objects.acount() == 0
     assert page.url == f"{stage.url}/"
 

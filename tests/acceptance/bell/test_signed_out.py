@@ -1,7 +1,11 @@
 """A page whose user is signed out says so and hides the user's data, until the user is signed in again."""
 
+from typing import Any
+from urllib.parse import quote
+
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
 from playwright.async_api import Page, expect
 
 from notifications.services import notify
@@ -33,9 +37,16 @@ async def shows_nothing(page: Page, words: str) -> None:
     assert "secret" not in await page.locator("body").inner_text()
 
 
-@pytest.mark.parametrize("code", [CloseCode.SIGNED_OUT, CloseCode.DEACTIVATED, CloseCode.UNAUTHORISED])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (CloseCode.SIGNED_OUT, "You are signed out."),
+        (CloseCode.UNAUTHORISED, "You are signed out."),
+        (CloseCode.DEACTIVATED, "Your account has been deactivated."),
+    ],
+)
 @pytest.mark.parametrize("path", ["/", "/notifications/"])
-async def test_signed_out_is_said_and_nothing_is_shown(stage: Stage, code: CloseCode, path: str) -> None:
+async def test_signed_out_is_said_and_nothing_is_shown(stage: Stage, code: CloseCode, words: str, path: str) -> None:
     """What comes after it is not shown either."""
     await stage.commit("a secret")
     page = await stage.open(path)
@@ -44,7 +55,7 @@ async def test_signed_out_is_said_and_nothing_is_shown(stage: Stage, code: Close
     stage.publish(await stage.commit("a new secret"))
     await expect(page.locator(LIST)).to_have_count(2)
     await stage.sockets[0].close(code=code)
-    await shows_nothing(page, "You are signed out.")
+    await shows_nothing(page, words)
     assert await page.evaluate("heard") == 1
     assert len(stage.sockets) == 1
 
@@ -76,3 +87,50 @@ async def test_the_page_of_who_was_here_before_shows_nothing_of_either(stage: St
     await stage.sockets[0].close(code=CloseCode.SESSION_ENDED, reason="retry_after=0.10")
     await shows_nothing(page, "Somebody else has signed in.")
     assert len(stage.sockets) == 2
+
+
+async def test_who_is_signed_out_finds_the_way_to_sign_in_and_back(stage: Stage) -> None:
+    """To the page that they were on."""
+    page = await stage.open("/orders/?from=mail")
+    await stage.sockets[0].close(code=CloseCode.SIGNED_OUT)
+    await stage.context.clear_cookies()
+    await page.locator(NOTICE).get_by_role("link", name="Sign in").click()
+    await expect(page).to_have_url(f"{stage.url}/login/?next=%2Forders%2F%3Ffrom%3Dmail")
+
+
+async def test_whose_account_is_deactivated_is_not_asked_to_sign_in(stage: Stage) -> None:
+    """Also when the page finds later that nobody is signed in. When the account is active again, the page is back."""
+    page = await stage.open()
+    await User.objects.filter(pk=stage.user.pk).aupdate(is_active=False)
+    await stage.sockets[0].close(code=CloseCode.DEACTIVATED)
+    await shows_nothing(page, "Your account has been deactivated.")
+    async with page.expect_request_finished(lambda request: request.url.endswith("/notifications/bell/")):
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await shows_nothing(page, "Your account has been deactivated.")
+    await expect(page.get_by_role("link", name="Sign in")).to_have_count(0)
+    await User.objects.filter(pk=stage.user.pk).aupdate(is_active=True)
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(page.locator(NOTICE)).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("login_url", "href"),
+    [
+        ("no_such_view", None),
+        ("javascript:alert(1)", None),
+        ("https://accounts.example/sign-in?site=7", "https://accounts.example/sign-in?site=7&next={page}"),
+    ],
+)
+async def test_there_is_no_link_where_nobody_knows_the_way(
+    stage: Stage, settings: Any, login_url: str, href: str | None
+) -> None:
+    """Nor one that is no address; another site is told the whole address of the page."""
+    settings.LOGIN_URL = login_url
+    page = await stage.open()
+    await stage.sockets[0].close(code=CloseCode.SIGNED_OUT)
+    await shows_nothing(page, "You are signed out.")
+    links = page.locator(NOTICE).get_by_role("link")
+    if href is None:
+        await expect(links).to_have_count(0)
+    else:
+        await expect(links).to_have_attribute("href", href.format(page=quote(f"{stage.url}/", safe="")))

@@ -1,5 +1,5 @@
 """
-`manage.py seed_demo --users N --cookies FILE`: many users who are logged in, for load tests. Its form is held fixed.
+`manage.py seed_demo --users N --cookies FILE`: many users who are signed in, for load tests. Its form is held fixed.
 
 Users `user1` … `userN` have no usable password: the sessions in FILE are the only way in, and only its owner may read
 it.
@@ -56,7 +56,7 @@ class Command(EscapingCommand):
         )
         _write_private(cookies, (f"{user_id}\t{key}\n" for names in shown for user_id, key in _seed(names)))
         if options["verbosity"]:
-            self.stdout.write(f"{count} users are logged in; their cookies are in {cookies}")
+            self.stdout.write(f"{count} users are signed in; their cookies are in {cookies}")
 
 
 def _seed(names: tuple[str, ...]) -> list[tuple[Any, str]]:

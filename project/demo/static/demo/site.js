@@ -11,8 +11,8 @@ import { getPage } from "../notifications/server.js";
 
 const PLACED_MS = 4_000;
 const PROBLEMS = {
-  "signed-out": "You are not logged in any more. Log in again in another tab, and try again.",
-  "other-user": "Somebody else has logged in. Reload the page.",
+  "signed-out": "You are signed out. Sign in again in another tab, and try again.",
+  "other-user": "Somebody else has signed in. Reload the page.",
   refused: "The shop did not take this order. Reload the page and try again.",
 };
 const AWAY = "The shop cannot be reached. Trying again…";
@@ -57,7 +57,7 @@ function say(form, text) {
   form.querySelector("[data-said]").textContent = text;
 }
 
-/** Fetch a fresh CSRF token if the same customer is still logged in: the page's token is from before the last login. */
+/** Fetch a fresh CSRF token if the same customer is still signed in: the page's token is from before the last sign-in. */
 async function renewToken() {
   const { outcome, page } = await getPage(location.href, "main");
   if (!page) return { outcome, token: "" };
