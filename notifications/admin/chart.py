@@ -76,6 +76,11 @@ class Chart:
     columns: tuple[Column, ...]
     description: str
 
+    @property
+    def plot_width(self) -> int:
+        """What is beside the numbers of the axis."""
+        return self.width - self.left
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bar:

@@ -17,7 +17,14 @@ from django.utils.safestring import SafeString
 
 from notifications import conf, deliveries
 from notifications.admin.dead_letters_view import dead_letters_view
-from notifications.admin.history import HistoryAdmin, summary_of, time_column, users_matching
+from notifications.admin.history import (
+    HistoryAdmin,
+    in_own_direction,
+    person_column,
+    summary_of,
+    time_column,
+    users_matching,
+)
 from notifications.admin.pages import AdminPage
 from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
@@ -139,12 +146,12 @@ class DeliveryAdmin(HistoryAdmin):
         return [Q(notification__in=told.values("pk")), *_key_matching(word)]
 
     @admin.display(description="recipient")
-    def recipient(self, delivery: Delivery) -> str:
+    def recipient(self, delivery: Delivery) -> SafeString:
         """Who was told."""
-        return str(delivery.notification.recipient)
+        return in_own_direction(delivery.notification.recipient)
 
     @admin.display(description="notification")
-    def summary(self, delivery: Delivery) -> str:
+    def summary(self, delivery: Delivery) -> SafeString:
         """The title and the beginning of the message."""
         return summary_of(delivery.notification.event)
 
@@ -154,9 +161,9 @@ class DeliveryAdmin(HistoryAdmin):
         return delivery_badge(delivery)
 
     @admin.display(description="answer")
-    def said(self, delivery: Delivery) -> str:
+    def said(self, delivery: Delivery) -> SafeString | str:
         """What the provider said last, or what went wrong; errors may name addresses, which are secrets."""
-        return shown_text(delivery.answer)
+        return in_own_direction(shown_text(delivery.answer)) if delivery.answer else ""
 
     @admin.display(description="took")
     def took(self, delivery: Delivery) -> str:
@@ -172,7 +179,7 @@ class DigestAdmin(HistoryAdmin):
     """What one user is told of one kind at the end of an hour or day. Nobody deletes one: its deliveries would go."""
 
     is_deleted_alone = False
-    list_display = ("recipient", "kind", "transport", "ends", "state_badge", "parts")
+    list_display = ("told", "kind", "transport", "ends", "state_badge", "parts")
     list_filter = (TransportFilter, "ends_at")
     list_select_related = ("recipient",)
     # Those that go out last, of nearly all; the time itself has no index.
@@ -182,6 +189,7 @@ class DigestAdmin(HistoryAdmin):
     fields = ("recipient", "kind", "transport", "ends", "state_badge", "closed", "key", "parts")
     readonly_fields = fields
 
+    told = person_column("recipient")
     ends = time_column("ends_at", "goes out")
     closed = time_column("closed_at", "closed")
 

@@ -11,12 +11,21 @@ from django.contrib import admin, messages
 from django.db import router, transaction
 from django.db.models import Case, Count, IntegerField, OuterRef, Q, QuerySet, Subquery, When
 from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import linebreaksbr
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from notifications import services
-from notifications.admin.history import HistoryAdmin, shown_time, summary_of, time_column, users_matching
+from notifications.admin.history import (
+    HistoryAdmin,
+    in_own_direction,
+    person_column,
+    shown_time,
+    summary_of,
+    time_column,
+    users_matching,
+)
 from notifications.admin.pages import AdminPage
 from notifications.admin.send_view import send_view
 from notifications.admin.shown import shown_data
@@ -61,22 +70,23 @@ class EventAdmin(HistoryAdmin):
     """
 
     actions = ("cancel",)
-    list_display = ("summary", "kind", "actor", "recipients", "publication", "created")
+    list_display = ("summary", "kind", "caused_by", "recipients", "publication", "created")
     list_filter = (KindFilter, EventStateFilter, "created_at")
     list_select_related = ("actor",)
     search_fields = ("title", "message", "idempotency_key", "notifications__recipient")
     search_help_text = "Title, message, idempotency key, recipient"
     fieldsets = (
-        (None, {"fields": ("kind", "title", "message", "link", "data_json")}),
+        (None, {"fields": ("kind", "title_text", "message_text", "link", "data_json")}),
         ("Where it comes from", {"fields": ("actor", "idempotency_key", "created", "publication", "published")}),
         ("When, and instead of what", {"fields": ("deliver", "cancelled", "collapse_key", "fallback_text")}),
     )
     readonly_fields = (
-        *("kind", "title", "message", "link", "data_json"),
+        *("kind", "title_text", "message_text", "link", "data_json"),
         *("actor", "idempotency_key", "created", "publication", "published"),
         *("deliver", "cancelled", "collapse_key", "fallback_text"),
     )
 
+    caused_by = person_column("actor")
     created = time_column("created_at", "created")
     published = time_column("published_at", "published")
     deliver = time_column("deliver_at", "waits until")
@@ -157,9 +167,19 @@ class EventAdmin(HistoryAdmin):
         return response
 
     @admin.display(description="event")
-    def summary(self, event: Event) -> str:
+    def summary(self, event: Event) -> SafeString:
         """The title and the beginning of the message."""
         return summary_of(event)
+
+    @admin.display(description="title")
+    def title_text(self, event: Event) -> SafeString | str:
+        """In its own direction."""
+        return in_own_direction(event.title) if event.title else ""
+
+    @admin.display(description="message")
+    def message_text(self, event: Event) -> SafeString:
+        """All of it, line by line, in its own direction."""
+        return format_html('<div dir="auto">{}</div>', linebreaksbr(event.message))
 
     @admin.display(description="recipients")
     def recipients(self, event: Event) -> int:
@@ -227,7 +247,7 @@ class EventAdmin(HistoryAdmin):
 class ScheduledAdmin(HistoryAdmin):
     """Whom the events that wait will tell. Who may delete takes somebody out."""
 
-    list_display = ("recipient", "summary", "until")
+    list_display = ("told", "summary", "until")
     linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
@@ -236,13 +256,15 @@ class ScheduledAdmin(HistoryAdmin):
     readonly_fields = fields
     sortable_by = ()
 
+    told = person_column("recipient")
+
     def matching(self, word: str) -> list[Q]:
         """The recipient and the event's texts."""
         said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word), deliver_at__isnull=False)
         return [Q(recipient__in=users_matching(word)), Q(event__in=said.values("pk"))]
 
     @admin.display(description="event")
-    def summary(self, scheduled: Scheduled) -> str:
+    def summary(self, scheduled: Scheduled) -> SafeString:
         """The title and the beginning of the message."""
         return summary_of(scheduled.event)
 

@@ -32,6 +32,8 @@ __all__ = [
     "COUNT_LIMIT",
     "BoundedPaginator",
     "HistoryAdmin",
+    "in_own_direction",
+    "person_column",
     "shown_time",
     "summary_of",
     "time_column",
@@ -199,7 +201,23 @@ def shown_time(value: datetime.datetime | None) -> SafeString | None:
     return format_html('<time class="sb-time" datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
 
 
-def summary_of(event: Event) -> str:
+def person_column(field: str) -> Callable[[HistoryAdmin, Model], SafeString | None]:
+    """A column of users' names, which Django's own shows in the direction of the page."""
+
+    @admin.display(description=field)
+    def column(self: HistoryAdmin, row: Model) -> SafeString | None:
+        user = getattr(row, field)
+        return None if user is None else in_own_direction(user)
+
+    return column
+
+
+def in_own_direction(text: object) -> SafeString:
+    """What a person has written, in the direction of its own letters: Arabic from right to left on an English page."""
+    return format_html('<span dir="auto">{}</span>', text)
+
+
+def summary_of(event: Event) -> SafeString:
     """The title and the beginning of the message, on one line."""
     text = f"{event.title}: {event.message}" if event.title else event.message
-    return Truncator(" ".join(text.split())).chars(CLIP_CHARACTERS)
+    return in_own_direction(Truncator(" ".join(text.split())).chars(CLIP_CHARACTERS))

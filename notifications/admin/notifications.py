@@ -9,7 +9,14 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from notifications.admin.deliveries import delivery_badge, latency_text
-from notifications.admin.history import HistoryAdmin, summary_of, time_column, users_matching
+from notifications.admin.history import (
+    HistoryAdmin,
+    in_own_direction,
+    person_column,
+    summary_of,
+    time_column,
+    users_matching,
+)
 from notifications.admin.shown import shown_text
 from notifications.admin.states import StateFilter, badge, state_of
 from notifications.models import Event, Notification
@@ -21,7 +28,7 @@ __all__ = ["NotificationAdmin"]
 class NotificationAdmin(HistoryAdmin):
     """What each recipient was told, and what became of it."""
 
-    list_display = ("recipient", "summary", "state", "created", "relayed", "seen", "read")
+    list_display = ("told", "summary", "state", "created", "relayed", "seen", "read")
     list_filter = (StateFilter, "created_at")
     linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
@@ -33,6 +40,7 @@ class NotificationAdmin(HistoryAdmin):
     )
     readonly_fields = fields
 
+    told = person_column("recipient")
     created = time_column("created_at", "created")
     relayed = time_column("relayed_at", "relayed")
     seen = time_column("seen_at", "seen")
@@ -67,14 +75,19 @@ class NotificationAdmin(HistoryAdmin):
         context["may_view_deliveries"] = request.user.has_perm("notifications.view_delivery")
         if context["may_view_deliveries"]:
             context["deliveries"] = [
-                (delivery, delivery_badge(delivery), shown_text(delivery.answer), latency_text(delivery))
+                (
+                    delivery,
+                    delivery_badge(delivery),
+                    in_own_direction(shown_text(delivery.answer)) if delivery.answer else "",
+                    latency_text(delivery),
+                )
                 for delivery in context["original"].deliveries.order_by("transport")
             ]
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response
 
     @admin.display(description="notification")
-    def summary(self, notification: Notification) -> str:
+    def summary(self, notification: Notification) -> SafeString:
         """The title and the beginning of the message."""
         return summary_of(notification.event)
 

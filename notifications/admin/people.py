@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 
 from notifications import conf
-from notifications.admin.history import HistoryAdmin, time_column, users_matching
+from notifications.admin.history import HistoryAdmin, in_own_direction, person_column, time_column, users_matching
 from notifications.admin.shown import shown_address, shown_text
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 
@@ -39,6 +40,8 @@ class OfUserAdmin(HistoryAdmin):
     search_fields: ClassVar[tuple[str, ...]] = ("user",)
     search_help_text = "User’s name or e-mail"
 
+    owner = person_column("user")
+
     def matching(self, word: str) -> list[Q]:
         """The user."""
         return [Q(user__in=users_matching(word))]
@@ -48,7 +51,7 @@ class OfUserAdmin(HistoryAdmin):
 class PreferenceAdmin(OfUserAdmin):
     """What users have chosen; where there is no row, the kind's default holds."""
 
-    list_display = ("user", "kind", "transport", "is_wanted")
+    list_display = ("owner", "kind", "transport", "is_wanted")
     list_filter = (TransportFilter, "is_wanted")
     search_fields = ("user", "kind")
     search_help_text = "User’s name or e-mail, or kind"
@@ -64,7 +67,7 @@ class PreferenceAdmin(OfUserAdmin):
 class QuietHoursAdmin(OfUserAdmin):
     """When users are left alone."""
 
-    list_display = ("user", "starts", "ends", "time_zone")
+    list_display = ("owner", "starts", "ends", "time_zone")
     fields: ClassVar = ("user", "starts", "ends", "time_zone")
     readonly_fields = fields
 
@@ -73,7 +76,7 @@ class QuietHoursAdmin(OfUserAdmin):
 class DestinationAdmin(OfUserAdmin):
     """Addresses that users have given; of each only the beginning, and never its secret."""
 
-    list_display = ("user", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
+    list_display = ("owner", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
     list_filter = (TransportFilter, ("disabled_at", admin.EmptyFieldListFilter))
     fields: ClassVar = ("user", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
     readonly_fields = fields
@@ -82,9 +85,9 @@ class DestinationAdmin(OfUserAdmin):
     disabled = time_column("disabled_at", "disabled")
 
     @admin.display(description="because")
-    def reason(self, destination: Destination) -> str:
+    def reason(self, destination: Destination) -> SafeString | str:
         """The provider's answer for which it was disabled."""
-        return shown_text(destination.disabled_reason)
+        return in_own_direction(shown_text(destination.disabled_reason)) if destination.disabled_reason else ""
 
     @admin.display(description="address")
     def address_begin(self, destination: Destination) -> str:
@@ -101,7 +104,7 @@ class DestinationAdmin(OfUserAdmin):
 class PushSubscriptionAdmin(OfUserAdmin):
     """Browsers that may be woken; of each address only the beginning, and never its keys."""
 
-    list_display = ("user", "service", "created")
+    list_display = ("owner", "service", "created")
     fields: ClassVar = ("user", "service", "created")
     readonly_fields = fields
 

@@ -68,7 +68,8 @@ def _sent(request: HttpRequest, event_admin: "EventAdmin", event: Event, count: 
     site_name = event_admin.admin_site.name
     may_view = event_admin.has_view_permission(request)
     url = reverse(f"{site_name}:notifications_event_change", args=[event.pk])
-    name = format_html('“<a class="sb-link" href="{}">{}</a>”', url, event) if may_view else f"“{event}”"
+    name = format_html('“<a class="sb-link" dir="auto" href="{}">{}</a>”', url, event) if may_view else None
+    name = name or format_html('“<span dir="auto">{}</span>”', event)
     people = "1 recipient" if count == 1 else f"{count:,} recipients"
     if event.published_at is None:
         text = "{} is saved for {} and waits in the outbox: it goes out by itself as soon as Redis is back."

@@ -1,4 +1,4 @@
-"""Axe finds no violations on the pages of the admin."""
+"""Axe finds no violations on the pages of the admin; charts and search fields can be seen and heard."""
 
 import datetime
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
 from notifications.models import Delivery, Destination, Digest
 from notifications.services import notify
@@ -135,3 +135,22 @@ async def test_each_status_in_the_list_of_orders_says_whose_it_is(admin: Page, a
     keys = await sync_to_async(_make_rows)(alice)
     await admin.goto("demo/order/")
     await admin.get_by_role("combobox", name=f"Status: Order {keys['order']}", exact=True).select_option("packed")
+
+
+@pytest.mark.parametrize("width", [360, 600, 1280])
+async def test_the_numbers_of_a_chart_stand_beside_its_columns(admin: Page, alice: User, width: int) -> None:
+    """At the height of their lines; where the columns have no room, the latest are seen and the others scrolled to."""
+    await sync_to_async(_make_rows)(alice)
+    await admin.set_viewport_size({"width": width, "height": 800})
+    await admin.goto("notifications/event/statistics/")
+    for name in ("hours", "delivery-hours"):
+        section = admin.locator(f"section[aria-labelledby={name}]")
+        await section.scroll_into_view_if_needed()
+        numbers, lines = section.locator(".sb-chart-number"), section.locator(".sb-chart-line")
+        await expect(section.locator(".sb-chart-hit").last).to_be_in_viewport(ratio=0.9)
+        assert await numbers.count() == await lines.count() > 1
+        for number, line in zip(await numbers.all(), await lines.all(), strict=True):
+            await expect(number).to_be_in_viewport(ratio=0.9)
+            text, stroke = await number.bounding_box(), await line.bounding_box()
+            assert text is not None and stroke is not None
+            assert abs(text["y"] + text["height"] / 2 - stroke["y"]) < 3
