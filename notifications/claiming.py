@@ -17,20 +17,21 @@ import datetime
 import random
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from django.db import connections
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from notifications import conf
 from notifications.claims import Claim, Handed, Job
 from notifications.clock import database_time, stored
-from notifications.deliveries import UNFINISHED, claim_end, database, hold, reopen, rows, skip
+from notifications.deliveries import UNFINISHED, claim_end, database, hold, insert, reopen, rows, skip
 from notifications.handlers import StreamedNotification
 from notifications.holding import is_held
 from notifications.models import Delivery, Digest, Notification
 from notifications.planning import Draft, deliveries_of, draft_all
-from notifications.row_locks import lock, locked, update_in_order
+from notifications.row_locks import lock, lock_clause, locked, update_in_order
 from notifications.transactions import write_transaction
 from realtime.exceptions import EntryRejected, PermanentError
 
@@ -39,11 +40,19 @@ __all__ = ["begin", "begin_many"]
 State = Delivery.State
 # Of a delivery that may be claimed, what a claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
-# The fields of a notification that decide whether it is still to be sent.
-_DECIDING_FIELDS = ("dispatched_at", "read_at", "archived_at", "replaced_at")
 
 # The job; nothing if the notification has been deleted, or its user; or why there is none.
 type Answer = Job | PermanentError | None
+
+
+class _Standing(NamedTuple):
+    """What has become of a notification that the claim's transaction holds."""
+
+    # Its deliveries were planned before.
+    is_planned: bool
+    # Read or archived.
+    is_put_away: bool
+    is_replaced: bool
 
 
 def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Job | None:
@@ -64,14 +73,19 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
         was killed before it was a dead letter.
     """
     found = _find(handed)
+    checked = [_check(each, found.get(each.notification.notification_id)) for each in handed]
+    wanted = {each.pk: each for each in checked if isinstance(each, Notification)}
+    if not wanted:
+        return [each for each in checked if not isinstance(each, Notification)]
     # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
-    drafts = draft_all(list(found.values()), now=_now_of(found)) if found else {}
+    drafts = draft_all(list(wanted.values()), now=_now_of(wanted))
     with write_transaction(database()):
-        _lock_and_refresh(found)
-        answers = [_check(each, found.get(each.notification.notification_id)) for each in handed]
+        standings = _lock_and_mark(wanted)
+        # What has been deleted since it was found is nobody's.
+        answers = [None if isinstance(each, Notification) and each.pk not in standings else each for each in checked]
         pairs = zip(handed, answers, strict=True)
         jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
-        begun = iter(_begin(jobs, drafts) if jobs else ())
+        begun = iter(_begin(jobs, drafts, standings))
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 
 
@@ -82,16 +96,29 @@ def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
     return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in handed})
 
 
-def _lock_and_refresh(found: dict[int, Notification]) -> None:
-    """Lock these until the transaction ends, and read their state anew; drop those that were deleted."""
-    rows = locked(Notification.objects.using(database()).filter(pk__in=list(found)))
-    current = {pk: fields for pk, *fields in rows.values_list("pk", *_DECIDING_FIELDS)} if found else {}
-    for pk in list(found):
-        if pk not in current:
-            del found[pk]
-            continue
-        for name, value in zip(_DECIDING_FIELDS, current[pk], strict=True):
-            setattr(found[pk], name, value)
+def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Standing]:
+    """
+    Lock these until the transaction ends, note that their deliveries are planned, and read what has become of them.
+
+    One statement for all of it, in the order of ids (row_locks). What has been deleted is left out.
+    """
+    # The columns themselves are returned: `IS NOT NULL` is always true in RETURNING on SQLite 3.40.
+    connection, table = connections[database()], Notification._meta.db_table
+    ids = ", ".join(str(pk) for pk in sorted(notification_ids))
+    sql = f"""
+        UPDATE {table} SET dispatched_at = COALESCE(dispatched_at, %s)
+        WHERE id IN (SELECT id FROM {table} WHERE id IN ({ids}) ORDER BY id {lock_clause(database())})
+        RETURNING id, dispatched_at <> %s, COALESCE(read_at, archived_at), replaced_at
+    """  # noqa: S608 - a name and numbers of our own
+    now = Notification._meta.get_field("dispatched_at").get_db_prep_save(timezone.now(), connection)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [now, now])
+        return {
+            pk: _Standing(
+                is_planned=bool(is_planned), is_put_away=put_away is not None, is_replaced=replaced is not None
+            )
+            for pk, is_planned, put_away, replaced in cursor.fetchall()
+        }
 
 
 def _now_of(found: Mapping[int, Any]) -> datetime.datetime:
@@ -106,11 +133,13 @@ def _check(each: Handed, found: Notification | None) -> Notification | EntryReje
     return found
 
 
-def _begin(jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Draft]) -> list[Job | PermanentError]:
+def _begin(
+    jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Draft], standings: Mapping[int, _Standing]
+) -> list[Job | PermanentError]:
     notifications = {found.pk: found for _, found in jobs}
-    # Planning writes `dispatched_at` together with the delivery rows. A notification that has it but no row is planned
-    # again: it is from before delivery rows existed, or it ended up with no row.
-    known = _rows_of([pk for pk, found in notifications.items() if found.dispatched_at is not None])
+    # `dispatched_at` is written in the transaction that plans. A notification that has it but no delivery row is
+    # planned again: it is from before delivery rows existed, or it ended up with no row.
+    known = _rows_of([pk for pk in notifications if standings[pk].is_planned])
     known_rows = [row for mine in known.values() for row in mine]
     digest_ids = {row.digest_id for row in known_rows if row.digest_id is not None}
     _plan({pk: drafts[pk] for pk in notifications if pk not in known}, hold=digest_ids)
@@ -119,7 +148,11 @@ def _begin(jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Dra
     for each, found in jobs:
         _reopen_dead_letter(each, known.get(found.pk, []))
     given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
-    quiet = {pk for pk, found in notifications.items() if _hold_back(found, known.get(pk, []), drafts[pk].quiet_until)}
+    quiet = {
+        pk
+        for pk, found in notifications.items()
+        if _hold_back(found, standings[pk], known.get(pk, []), drafts[pk].quiet_until)
+    }
     awake = [(each, found) for each, found in jobs if found.pk not in quiet and id(each) not in given_up]
     claims, left = _claim(awake)
     for at, (each, found) in enumerate(awake):
@@ -147,12 +180,7 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
 
 def _plan(drafts: Mapping[int, Draft], *, hold: Collection[int]) -> None:
     planned = deliveries_of(drafts.values(), hold=hold)
-    if not drafts:
-        return
-    # Two bots that plan at the same time write each row once.
-    rows().bulk_create(planned, ignore_conflicts=True)
-    undecided = Notification.objects.using(database()).filter(pk__in=list(drafts), dispatched_at=None)
-    undecided.update(dispatched_at=timezone.now())
+    insert(planned)
 
 
 def _reopen_dead_letter(each: Handed, known: Sequence[Delivery]) -> None:
@@ -170,17 +198,19 @@ def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | 
     return PermanentError("; ".join(answers)) if answers else None
 
 
-def _hold_back(found: Notification, known: Sequence[Delivery], quiet_until: datetime.datetime | None) -> bool:
+def _hold_back(
+    found: Notification, standing: _Standing, known: Sequence[Delivery], quiet_until: datetime.datetime | None
+) -> bool:
     """
     Skip deliveries that are not to be sent any more, and hold or put off the others if they may not be sent now.
 
     Returns:
         Whether nothing is to be sent now: NOTIFICATIONS["DELIVERY"] holds it, or the recipient has quiet hours.
     """
-    if found.replaced_at is not None:
+    if standing.is_replaced:
         mine = _rows_for(found)
         skip(_due(mine) | mine.filter(state=State.PENDING), "replaced by a newer notification")
-    elif found.read_at is not None or found.archived_at is not None:
+    elif standing.is_put_away:
         skip(_due(_rows_for(found)).filter(if_unread=True, digest=None), "read before it was due")
     if is_held(found.recipient):
         hold(_due(_parts_of(known) | _rows_for(found)))

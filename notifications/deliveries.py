@@ -30,6 +30,7 @@ __all__ = [
     "database",
     "find_overdue",
     "hold",
+    "insert",
     "keep",
     "mark_queued",
     "record",
@@ -49,6 +50,7 @@ WAITING = (State.PENDING, State.HELD)
 QUEUED_SECONDS = 60.0
 # Below the number of parameters that SQLite and PostgreSQL take.
 _IDS_PER_QUERY = 2000
+_ROWS_PER_INSERT = 500
 # What `record` writes of a delivery.
 _END_FIELDS = (
     "state",
@@ -61,6 +63,24 @@ _END_FIELDS = (
     "holder",
     "dead_letter",
 )
+
+
+def insert(planned: Iterable[Delivery]) -> None:
+    """
+    Write planned deliveries. Two bots that plan the same at the same time write each row once.
+
+    In SQL: bulk_create() took a fifth of the time of a claim.
+    """
+    connection = connections[database()]
+    fields: list[Any] = [field for field in Delivery._meta.concrete_fields if not field.primary_key]
+    names = ", ".join(field.column for field in fields)
+    places = f"({', '.join(['%s'] * len(fields))})"
+    for part in itertools.batched(planned, _ROWS_PER_INSERT):
+        rows = ", ".join([places] * len(part))
+        sql = f"INSERT INTO {Delivery._meta.db_table} ({names}) VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608
+        values = [field.get_db_prep_save(getattr(each, field.attname), connection) for each in part for field in fields]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
 
 
 def keep(claim: Claim, outcomes: dict[str, str]) -> bool:

@@ -161,8 +161,7 @@ def _lock_user(user_id: Any, using: str) -> None:
     connection, key = connections[using], get_user_model()._meta.pk
     if not connection.features.has_select_for_update or not _is_possible(user_id):
         return
-    quote = connection.ops.quote_name
-    table, column = quote(get_user_model()._meta.db_table), quote(str(key.column))
+    table, column = _names(connection)
     with connection.cursor() as cursor:
         # The same lock as for a foreign key: logging in, which updates the row, does not wait for it.
         cursor.execute(
@@ -172,12 +171,27 @@ def _lock_user(user_id: Any, using: str) -> None:
 
 
 def _missing(ids: list[Any], using: str) -> list[Any]:
-    """Those of `ids` that are no user's."""
-    users = get_user_model()._base_manager.using(using)
+    """Those of `ids` that are no user's. In SQL: through the ORM, it was a quarter of the time of notify()."""
+    connection, key = connections[using], get_user_model()._meta.pk
+    table, column = _names(connection)
+    # As the database has them: not every one knows UUIDs.
+    stored = {user_id: key.get_db_prep_value(user_id, connection) for user_id in _possible(ids)}
     known: set[Any] = set()
-    for part in itertools.batched(_possible(ids), _IDS_PER_QUERY):
-        known.update(users.filter(pk__in=part).values_list("pk", flat=True))
-    return [user_id for user_id in ids if user_id not in known]
+    for part in itertools.batched(stored.values(), _IDS_PER_QUERY):
+        places = ", ".join(["%s"] * len(part))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT {column} FROM {table} WHERE {column} IN ({places})",  # noqa: S608 - names of the model's
+                part,
+            )
+            known.update(value for (value,) in cursor.fetchall())
+    return [user_id for user_id in ids if user_id not in stored or stored[user_id] not in known]
+
+
+def _names(connection: Any) -> tuple[str, str]:
+    """The table of users and the column of their key, quoted."""
+    model, quote = get_user_model(), connection.ops.quote_name
+    return quote(model._meta.db_table), quote(str(model._meta.pk.column))
 
 
 def _possible(ids: list[Any]) -> list[Any]:

@@ -14,7 +14,12 @@ from django.db import connections
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
 
-__all__ = ["lock", "locked", "update_in_order"]
+__all__ = ["lock", "lock_clause", "locked", "update_in_order"]
+
+
+def lock_clause(database: str) -> str:
+    """What ends a SELECT in SQL that locks its rows as `locked` does; nothing where a database locks no rows."""
+    return "FOR NO KEY UPDATE" if connections[database].features.has_select_for_update else ""
 
 
 def locked[Row: Model](rows: QuerySet[Row]) -> QuerySet[Row]:
@@ -39,7 +44,7 @@ def update_in_order(rows: QuerySet[Any], **values: Any) -> int:
         except EmptyResultSet:
             # The conditions match nothing, for example `pk__in=[]`: Django makes no SQL for that.
             return 0
-        ids = RawSQL(f"{sql} FOR NO KEY UPDATE", parameters)  # noqa: S611 - what Django wrote
+        ids = RawSQL(f"{sql} {lock_clause(rows.db)}", parameters)  # noqa: S611 - what Django wrote
         rows = rows.model._base_manager.using(rows.db).filter(pk__in=ids)
     count: int = rows.update(**values)
     return count

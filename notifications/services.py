@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -28,7 +28,7 @@ from notifications.preferences import (
     set_preference,
     set_quiet_hours,
 )
-from notifications.row_locks import update_in_order
+from notifications.row_locks import lock_clause, update_in_order
 from notifications.schedule import cancel
 from notifications.transactions import write_transaction
 
@@ -204,9 +204,20 @@ def mark_relayed(ids: Iterable[int]) -> int:
     Returns:
         How many had not been before.
     """
-    notifications = Notification.objects.using(router.db_for_write(Notification))
-    unmarked = notifications.filter(pk__in=_possible(ids), relayed_at=None)
-    return update_in_order(unmarked, relayed_at=timezone.now())
+    database, table = router.db_for_write(Notification), Notification._meta.db_table
+    if not (possible := _possible(ids)):
+        return 0
+    # In SQL: each batch of the relay does it, and the ORM takes twice as long.
+    sql = f"""
+        UPDATE {table} SET relayed_at = %s FROM (
+            SELECT id AS held_id FROM {table} WHERE id IN ({", ".join(["%s"] * len(possible))}) AND relayed_at IS NULL
+            ORDER BY id {lock_clause(database)}
+        ) AS held WHERE id = held_id
+    """  # noqa: S608 - a name of our own
+    now = Notification._meta.get_field("relayed_at").get_db_prep_save(timezone.now(), connections[database])
+    with connections[database].cursor() as cursor:
+        cursor.execute(sql, [now, *possible])
+        return int(cursor.rowcount)
 
 
 def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:

@@ -162,13 +162,14 @@ def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int]
     rows = ", ".join(f"(%s, {number}, {replaced.get(user_id, 'NULL')})" for number, user_id in enumerate(user_ids))
     sql = f"""
         INSERT INTO {Notification._meta.db_table} (event_id, created_at, collapse_key, recipient_id, replaces)
-        SELECT event.id, event.created_at, event.collapse_key, told.column1, CAST(told.column3 AS bigint)
-        FROM (VALUES {rows}) AS told JOIN {Event._meta.db_table} AS event ON event.id = %s
-        {_existing_users_sql(database)}
+        SELECT %s, %s, %s, told.column1, CAST(told.column3 AS bigint)
+        FROM (VALUES {rows}) AS told {_existing_users_sql(database)}
         RETURNING id, recipient_id
     """  # noqa: S608 - names and ids of our own
-    with connections[database].cursor() as cursor:
-        cursor.execute(sql, [*_key_values(user_ids, database), event.pk])
+    connection = connections[database]
+    created_at = Notification._meta.get_field("created_at").get_db_prep_save(event.created_at, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [event.pk, created_at, event.collapse_key, *_key_values(user_ids, database)])
         made = cursor.fetchall()
     # Not every database knows UUIDs.
     key_of = _recipient().target_field.to_python
