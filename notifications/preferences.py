@@ -230,7 +230,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
 
 def remove_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> None:
     """
-    A browser of a user is woken no more. One that another user has by now stays.
+    Remove the push subscription of a user's browser. If it is another user's by now, it stays.
 
     Args:
         subscription: As for `add_push_subscription()`; its `endpoint` is enough.
@@ -259,7 +259,7 @@ def _endpoint_of(subscription: Any) -> str:
 
 
 def _text_of(value: Any, limit: int) -> str:
-    # Browsers write ASCII. A NUL is what PostgreSQL does not take.
+    # Browsers send ASCII. PostgreSQL would refuse a NUL.
     if not isinstance(value, str) or not 0 < len(value) <= limit or not (value.isascii() and value.isprintable()):
         raise InvalidPreference("this is no push subscription: give what PushSubscription.toJSON() returns")
     return value

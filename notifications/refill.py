@@ -6,9 +6,9 @@ nor deliveries. Run by one process at a time, the holder of the relays' lease.
 
 Two things are looked for. Deliveries whose time has come: a next attempt, or a bot that died in the middle of one. And
 notifications that a group has never finished though it has finished everything that was appended after them: Redis was
-wiped, or came back with older data. Putting an entry on the stream once too often does no harm: bots claim deliveries,
-and a notification that was lost is put back once in a week, and once more when its group has been made again since:
-whoever deleted the stream has deleted what was put back.
+wiped, or came back with older data. Putting an entry on the stream once too often does no harm, because bots claim
+deliveries. A lost notification is put back at most once in LOST_SECONDS. It is put back again if its group was created
+again since then: the entry that was put back may have been deleted together with the stream.
 """
 
 import datetime
@@ -98,10 +98,10 @@ def _restore_lost(limit: int) -> int:
 
 def _unguarded(rows: QuerySet[Notification], group: str, limit: int, finished_until: datetime.datetime) -> list[int]:
     """
-    The oldest of these that were not put back before: dead letters, say, which are unfinished and not lost.
+    The oldest of these that were not put back before. Dead letters, for example, are unfinished and not lost.
 
-    What was put back before the group was made again, and does not wait any more, may be lost once more. Its guard
-    goes.
+    A notification that was put back before the group was created again, and whose entry no longer waits, may be lost
+    once more: its guard is deleted.
     """
     found: list[int] = []
     client = realtime_conf.sync_redis()

@@ -63,7 +63,7 @@ class Keys:
         return f"{{{self.prefix}{name}}}:check:{group}"
 
     def group_made(self, name: str, group: str) -> str:
-        """When `group` was last made, in milliseconds: what it was handed before may be gone. Permanent."""
+        """When `group` was last created, in milliseconds: entries from before that may be lost. Permanent."""
         return f"{{{self.prefix}{name}}}:made:{group}"
 
     def streams(self) -> str:

@@ -45,7 +45,7 @@ class Proxy:
         self._directory.cleanup()
 
     def lead_to(self, url: str) -> None:
-        """Connect who comes from now on to another server; present connections stay, as after a change of the DNS."""
+        """Connect new clients to another server; present connections stay, as after a change in the DNS."""
         self._target = url.removeprefix("unix://")
 
     def go_deaf(self) -> None:

@@ -322,7 +322,7 @@ class Model:
         self._remove(worker)
 
     def kill(self, worker: ModelWorker) -> None:
-        """It is no more, and its lease ends."""
+        """The worker dies, and its lease expires."""
         self.end_lease(worker)
         self._remove(worker)
 
@@ -400,7 +400,7 @@ class Model:
         assert self.appended.keys() - self.other_done <= there, "trimmed too early"
 
     def settle(self) -> None:
-        """Those who live work on, in good weather, until nothing is left to do: then nothing stands."""
+        """The living workers go on without faults until nothing is left to do: then nothing may be stuck."""
         for worker in self.workers:
             # Whoever runs a handler comes to its end.
             for key in worker.held_keys:

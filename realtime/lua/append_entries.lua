@@ -1,4 +1,5 @@
--- Appends entries to a stream, all or none, unless the guard says that they are there already. The guard has the last id.
+-- Appends entries to a stream, all or none. If the guard exists, they were appended before, and nothing is done. The
+-- value of the guard is the id of the last entry.
 -- KEYS[1] stream  KEYS[2] guard
 -- ARGV[1] seconds for which the guard lives
 -- ARGV[2…] for each entry: how many strings its fields and values are, then those strings

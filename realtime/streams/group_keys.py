@@ -56,7 +56,7 @@ class GroupKeys:
 
     @property
     def made(self) -> str:
-        """When the group was last made."""
+        """When the group was last created."""
         return _KEYS.group_made(self.stream, self.group)
 
     @property

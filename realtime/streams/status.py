@@ -102,8 +102,8 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
 
     Returns:
         Seconds since the epoch by the clock of Redis, never in its future: what was appended before, the group has
-        finished or Redis has lost. None if the group has finished all, or there is no such stream. A group that is not
-        there is made by its first worker, and has finished nothing of what is on the stream.
+        finished or Redis has lost. None if the group has finished all, or there is no such stream. A group that does
+        not exist yet has finished nothing of the stream.
 
     Raises:
         redis.RedisError: It is away, or holds something else under such a key.

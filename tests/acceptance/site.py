@@ -112,7 +112,7 @@ class Site:
         return result.stdout + result.stderr
 
     def start_manage(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        """Likewise, for a command that runs until it is stopped; its output goes to the site's log."""
+        """Start a command that runs until it is stopped; its output goes to the site's log."""
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log

@@ -178,7 +178,7 @@ async def test_a_bell_returns_after_the_web_server_was_away(
 async def test_what_is_done_while_the_web_server_is_away_is_done_when_it_is_back(
     site: DeployedSite, alice: Person, foreign_program: redis.Redis
 ) -> None:
-    """The page stays as it is, with what is being written on it, and says how it stands."""
+    """The page stays, with the text that is being written on it, and shows the problem."""
     tell(foreign_program, await alice.user_id(), "Read while nobody serves")
     await alice.sees("Read while nobody serves")
     page, notice = alice.page, alice.page.locator("[data-signalbox-toasts] [data-signalbox-notice]")

@@ -51,7 +51,7 @@ async def open_tab(context: BrowserContext, url: str) -> Page:
 
 
 async def test_logging_out_in_one_tab_signs_the_others_out(site: DeployedSite) -> None:
-    """Another browser of the user, on another web server, goes on; whoever signs in next sees only what is theirs."""
+    """The user's other browser, on another web server, stays; the next user who signs in sees only their own data."""
     said = await asyncio.to_thread(site.manage, "shell", "-v0", "-c", LOG_IN.format(number=time.monotonic_ns()))
     user_id, session, _, other_session, next_id, next_session = said.split()
     with site.another_web(site.server) as other_url:

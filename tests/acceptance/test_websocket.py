@@ -124,7 +124,7 @@ async def test_who_is_not_logged_in_is_told_not_to_come_back(site: DeployedSite,
 
 
 async def test_a_program_that_is_not_logged_in_is_not_let_in(site: DeployedSite) -> None:
-    """HTTP 403 for whoever can see it."""
+    """By HTTP 403, if the client can see it."""
     with pytest.raises(InvalidStatus) as refused:
         await opening(site)
     assert refused.value.response.status_code == 403

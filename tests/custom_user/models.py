@@ -34,7 +34,7 @@ class TextUser(AbstractBaseUser):
 
 
 class EmailUser(AbstractBaseUser):
-    """Known and called by an e-mail address, or whatever else was written there."""
+    """The primary key is an e-mail address, or any other text."""
 
     email = models.EmailField(primary_key=True)
 

@@ -38,7 +38,7 @@ def session_of(user: User) -> str:
 
 
 async def tell(user: User, data: Any) -> Position:
-    """Publish any JSON on the user's own topic, as whoever reaches Redis can."""
+    """Publish any JSON on the user's own topic, as any program that reaches Redis can."""
     layer = get_channel_layer()
     assert isinstance(layer, RedisChannelLayer)
     topic = user_topic(user.pk)

@@ -76,7 +76,7 @@ def _is_removed_by_group(user: User, group: Group) -> None:
 async def test_who_leaves_a_group_loses_its_topics_at_once(
     recheck: None, connect: Connect, alice: User, bob: User, change: Any
 ) -> None:
-    """The one who is still in it goes on."""
+    """The user who is still in the group keeps the subscription."""
     group = await Group.objects.acreate(name="bern")
     await alice.groups.aadd(group)
     bob.is_superuser = True

@@ -63,7 +63,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def test_a_vulnerability_fails_the_check(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """And is named, with the release that has it no more."""
+    """The vulnerability is named, with the release that fixes it."""
     with service({"vulns": [VULNERABILITY]}) as url:
         assert audit.main([*arguments, f"--osv-url={url}"]) == 1
     assert capsys.readouterr().out == "leaky 1.0 is vulnerable: PYSEC-1 (mended in: 1.1)\n"

@@ -64,7 +64,7 @@ def test_users_of_any_key_hear_and_are_sent_what_is_theirs(
     keys: Keys,
     tmp_path: Path,
 ) -> None:
-    """From notify() and from another program, to the socket and to the bot; nobody may hear another's topic."""
+    """From notify() and from another program, to the socket and the bot; no user can subscribe to another's topic."""
     options = ["--numbers"] if model == "NumberUser" else []
     where: Any = {"url": redis_server.url, "keys": keys, "directory": tmp_path}
     report = reported("live_site", json.dumps(user_keys), *options, model=model, **where)

@@ -160,7 +160,7 @@ def test_who_caused_it_is_held_until_the_event_is_committed(alice: User, bob: Us
 
 @pytest.mark.postgres
 def test_who_gives_an_address_is_held_until_it_is_committed(signalbox: Any, alice: User) -> None:
-    """Who is gone by then is told so."""
+    """A user who was deleted meanwhile gets a clear error."""
     webhook = {"BACKEND": "notifications.transports.webhook.WebhookTransport"}
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "TRANSPORTS": {"webhook": webhook}}
     with concurrent.futures.ThreadPoolExecutor(1) as thread:

@@ -98,7 +98,7 @@ class TestPlacingAnOrder:
     def test_a_form_that_is_sent_twice_places_one_order(
         self, alice: User, browser: Client, accept: str, statuses: list[int]
     ) -> None:
-        """The answer to the first may have been lost; the second leads to the same order, and tells nobody again."""
+        """The answer to the first may have been lost; the second gives the same order, and notifies nobody again."""
         page = browser.get("/").content.decode()
         places = re.findall(r'action="(/orders/place/\d+/)".*?name="key" value="([^"]+)"', page)
         assert len({key for _, key in places}) == 6

@@ -99,7 +99,7 @@ async def test_the_receiver_of_the_page_takes_what_is_signed_and_nothing_else(
 async def test_the_key_of_the_page_reaches_a_browser(
     configured: dict[str, Any], settings: Any, secrets: dict[str, str], alice: User
 ) -> None:
-    """The public half that the program prints is the one that the push service is told."""
+    """The public key that the program prints is the one that the push service gets."""
     configured["TRANSPORTS"]["push"]["OPTIONS"]["allow_private"] = True
     settings.NOTIFICATIONS = {**configured}
     transport, browser = load_transport("push"), Browser()

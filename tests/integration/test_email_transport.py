@@ -79,7 +79,7 @@ async def test_a_subject_is_one_line(server: MailReceiver) -> None:
 async def test_a_refusal_is_for_good_or_for_now(
     server: MailReceiver, where: str, answer: str, is_permanent: bool
 ) -> None:
-    """As the mail server's code says; that it was sent too much at a time is for now, whatever the code."""
+    """The mail server's code decides; but a refusal for sending too much at a time is temporary, whatever its code."""
     setattr(server, where, answer)
     with pytest.raises(Exception) as caught:
         await TRANSPORT.send(message(), to())

@@ -1,4 +1,4 @@
-"""Addresses that a provider says are gone: used no more, and their owner and staff can know it."""
+"""Addresses that no longer exist, as their provider says: they are disabled, and owner and staff can see it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -41,7 +41,7 @@ def server() -> Iterator[HttpReceiver]:
 async def test_a_receiver_that_answers_gone_is_called_once(
     redis_server: RedisServer, keys: Keys, alice: User, server: HttpReceiver, admin_client: Client
 ) -> None:
-    """However many are waiting for it; no dead letter comes of it, its owner is told and staff see why."""
+    """However many deliveries wait for it. There is no dead letter, its owner is told, and staff see the reason."""
     told: list[dict[str, Any]] = []
 
     def tell(**said: Any) -> None:

@@ -29,7 +29,7 @@ LIST = "/admin/notifications/delivery/"
 
 
 class Recording(Transport):
-    """Keeps whom it has sent to."""
+    """Records the recipients of its messages."""
 
     def __init__(self) -> None:
         super().__init__(name="email")
@@ -99,7 +99,7 @@ async def test_what_is_held_waits_until_it_is_released(
 async def test_some_people_alone_are_sent_to(
     redis_server: RedisServer, keys: Keys, alice: User, bob: User, deliver: Any
 ) -> None:
-    """By their e-mail address or its domain, whatever the transport; what others would get is held."""
+    """By e-mail address or domain, on any transport; deliveries to other users are held."""
     await User.objects.filter(pk=alice.pk).aupdate(email="Alice@Example.com")
     await User.objects.filter(pk=bob.pk).aupdate(email="bob@notexample.com")
     nobody = await User.objects.acreate(username="nobody")
@@ -167,7 +167,7 @@ async def test_a_digest_is_held_and_released_as_a_whole(
 
 
 def test_who_may_release_is_who_may_send_again(alice: User, deliver: Any) -> None:
-    """Who only looks has no such action."""
+    """Staff who may only view have no such action."""
     deliver("hold")
     notification = services.notify(alice, "Hello").notifications.get()
     Delivery.objects.create(notification=notification, transport="email", state="held", due_at=None)

@@ -147,7 +147,7 @@ async def test_newcomers_are_no_burden_to_members(hub: Hub, server: RedisServer)
 async def test_who_comes_back_past_the_history_is_told_what_is_lost_and_gets_what_is_kept(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """One that is within reach gets all. Who says nothing, or what cannot be, starts with what comes next."""
+    """A position within the history gets all. Without one, or with an impossible one, it starts at the newest."""
     position = await publish(layer, *numbered(1, 10), history_size=5)
     kept = [6, 7, 8, 9, 10]
     for since, recovered, lost_count, offsets in (

@@ -1,4 +1,4 @@
-"""Times as they are kept and told, whatever USE_TZ says; see test_naive_times.py."""
+"""Times as they are stored and shown, with USE_TZ on and off; see test_naive_times.py."""
 
 import datetime
 import json

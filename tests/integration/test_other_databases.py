@@ -20,7 +20,7 @@ DATABASES["default"]["ENGINE"] = "tests.other_database"
 
 
 def test_migrate_refuses_mariadb_in_one_sentence(tmp_path: Path) -> None:
-    """As it refuses MySQL, Oracle and whatever else has no test here."""
+    """MySQL, Oracle and all others that have no tests here are refused in the same way."""
     (tmp_path / "other_settings.py").write_text(SETTINGS)
     environment = {
         **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},

@@ -39,14 +39,14 @@ def test_the_command_publishes_once(kept: Callable[[str], list[Publication]], ea
 
 @pytest.mark.parametrize("data", ['{"a": 1}', "null", "7", '"Hello"', "[]", '{"id": 7, "message": "Hello"}'])
 def test_a_user_is_published_notifications_only(kept: Callable[[str], list[Publication]], data: str) -> None:
-    """Anything else would be a toast "undefined"; who calls is told what to do instead."""
+    """Other data would show a toast "undefined"; the error says what to do instead."""
     with pytest.raises(CommandError, match=r"on user\.4: it is not a notification .*services\.notify"):
         run("user.4", data)
     assert kept("user.4") == []
 
 
 def test_a_notification_is_published(kept: Callable[[str], list[Publication]]) -> None:
-    """As the relay publishes it; with a url that is no link it is none."""
+    """In the form in which the relay publishes it; not with a URL that is unsafe in a link."""
     assert run("user.4", msgspec.json.encode(envelope()).decode()).startswith("user.4: 1 published")
     assert len(kept("user.4")) == 1
     with pytest.raises(CommandError, match="its url is neither"):

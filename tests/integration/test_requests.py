@@ -80,7 +80,7 @@ async def test_pages_are_served_as_ever() -> None:
 
 @pytest.mark.parametrize("body", [b"Content-Length: 10\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n"])
 async def test_a_body_that_never_comes_ends_its_request(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    """The client is told, and the application does not wait for the rest without end."""
+    """The client gets an answer, and the application does not wait for the rest for ever."""
     monkeypatch.setattr(requests_module, "BODY_SECONDS", 0.3)
     events: list[str] = []
 
@@ -188,7 +188,7 @@ async def test_a_handshake_that_cannot_be_is_answered_behind_other_http(applicat
 
 
 async def test_a_browser_with_many_cookies_is_let_in(application: Application) -> None:
-    """Whoever gets a page gets a socket: the head has one limit for both."""
+    """A head that is small enough for a page is small enough for a WebSocket: both have the same limit."""
     cookie = b"sessionid=" + b"x" * 32 + b"; other=" + b"y" * 8_192
     seen: list[bytes] = []
 
@@ -205,7 +205,7 @@ async def test_a_browser_with_many_cookies_is_let_in(application: Application) -
 
 
 async def test_after_a_refusal_nothing_is_read(application: Application) -> None:
-    """Who goes on sending is cut."""
+    """A client that keeps sending is disconnected."""
     async with serving(application) as server, await RawClient.connect(server.port) as client:
         await client.send(BAD_HANDSHAKES["a body"][0])
         sent_bytes = 0

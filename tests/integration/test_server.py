@@ -269,7 +269,7 @@ async def test_what_is_said_before_the_answer_reaches_an_application_that_does_n
 
 
 async def test_who_says_much_before_the_answer_is_cut_off() -> None:
-    """It is held in memory for somebody of whom nothing is known."""
+    """The bytes are kept in memory for a client that is not authenticated yet."""
     asked = asyncio.Event()
 
     async def never(scope: Any, receive: Any, send: Any) -> None:

@@ -96,7 +96,7 @@ async def test_a_topic_is_resumed_where_the_client_was(client: Client) -> None:
 
 @pytest.mark.parametrize("given", [{"offset": 6}, {"offset": 2**53 - 1}])
 async def test_a_position_that_is_not_known_is_not_recovered(client: Client, given: dict[str, Any]) -> None:
-    """From the future: the client goes on from the newest and is told to read the state."""
+    """A position from the future: the client continues from the newest, and is told to read the state."""
     epochs = {(await apublish("news.today", number)).position.epoch for number in range(5)}
     (epoch,) = epochs
     subscribed = await client.answer(type="subscribe", topic="news.today", epoch=epoch, **given)
@@ -107,7 +107,7 @@ async def test_a_position_that_is_not_known_is_not_recovered(client: Client, giv
 
 @pytest.mark.parametrize("given", [{"epoch": "another"}, {}])
 async def test_a_position_of_another_counter_brings_all_that_is_kept(client: Client, given: dict[str, Any]) -> None:
-    """How much was missed is not known: the client is told to read the state, and goes on from the oldest."""
+    """It is unknown how much was missed: the client is told to read the state, and continues from the oldest kept."""
     (epoch,) = {(await apublish("news.today", number)).position.epoch for number in range(5)}
     subscribed = await client.answer(type="subscribe", topic="news.today", offset=3, **given)
     expected = {"type": "subscribed", "topic": "news.today", "offset": 0, "epoch": epoch, "recovered": False}

@@ -1,4 +1,4 @@
-"""Two sites on one Redis, told apart by their key prefix, their database number, or both: neither hears the other."""
+"""Two sites on one Redis with different key prefixes, database numbers, or both: neither receives the other's."""
 
 import asyncio
 import json
@@ -147,7 +147,7 @@ def subscription_count(client: redis.Redis) -> int:
 async def test_neither_site_hears_the_other(
     server: RedisServer, first: tuple[str, int], second: tuple[str, int]
 ) -> None:
-    """On topics, in groups, on named channels and on the ingress; each hears itself."""
+    """On topics, in groups, on named channels and on the ingress; each receives its own messages."""
     async with running(server, *first) as one, running(server, *second) as two:
         for turn in range(3):
             await one.say(f"one {turn}")
@@ -162,7 +162,7 @@ async def test_neither_site_hears_the_other(
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 async def test_no_name_is_shared(server: RedisServer, first: tuple[str, int], second: tuple[str, int]) -> None:
-    """Whatever Redis is subscribed to for a site, its probes included, or holds for it, begins as its own do."""
+    """All channels and keys of a site, its probes included, have the site's own prefix."""
     async with running(server, *first) as one:
         await one.say("one")
         channels, keys = set(one.client.pubsub_channels("*")), set(one.client.keys("*"))
@@ -247,7 +247,7 @@ def test_each_host_of_a_layer_has_its_own_database() -> None:
 
 @pytest.mark.parametrize("prefix", ["db1:", "shop:db12:"])
 def test_a_prefix_like_the_channels_of_another_database_is_refused(prefix: str) -> None:
-    """Else the site "shop:db1:" on database 0 would hear the site "shop:" on database 1."""
+    """Otherwise the site "shop:db1:" on database 0 would receive messages of the site "shop:" on database 1."""
     with (
         override_settings(REALTIME={"REDIS_URL": "redis://localhost", "KEY_PREFIX": prefix}),
         pytest.raises(ImproperlyConfigured, match=r'REALTIME\["KEY_PREFIX"\] is .* use another ending'),

@@ -1,4 +1,4 @@
-"""Names whose name server says nothing: who gave them waits in vain, and nobody else notices."""
+"""Names whose name server does not answer: only the deliveries to these names are affected."""
 
 import asyncio
 import socket
@@ -126,7 +126,7 @@ async def test_nobody_else_notices(
 async def test_a_lookup_has_a_deadline_and_its_name_is_put_aside(
     name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asks again meanwhile is refused at once; one thread is all that it takes, however many ask."""
+    """Further requests are refused at once. However many there are, they block only one thread."""
     monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.2)
     resolver = Resolver()
     results = await asyncio.gather(
@@ -144,7 +144,7 @@ async def test_a_lookup_has_a_deadline_and_its_name_is_put_aside(
 
 
 async def test_a_user_has_few_lookups_at_a_time(name_server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one waits for them, and is told when that took too long; another user's goes on."""
+    """The user's next lookup waits for them, and fails after a time; another user's lookup is not affected."""
     monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.5)
     resolver = Resolver()
     mine = [asyncio.create_task(resolver.resolve(f"{n}.silent.example", 80, user=1)) for n in range(USER_LIMIT)]

@@ -77,7 +77,7 @@ async def test_status_counts_what_waits_for_its_next_attempt(
 
 
 def test_status_counts_keys_that_nothing_leads_out(letters: list[str], redis_client: redis.Redis, keys: Keys) -> None:
-    """Nobody holds them and they are not due, or who holds them has no lease; a key that is due is as it should be."""
+    """Keys that are not due and that nobody holds, or whose holder has no lease. A key that is due is not stuck."""
     group = GroupKeys(keys.stream(STREAM), GROUP)
     redis_client.hset(
         group.owners, mapping={"waits": "+", "stands": "+", "of the dead": "gone 1-0", "held": "here 1-0+"}

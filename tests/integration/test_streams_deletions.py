@@ -24,7 +24,7 @@ QUICK = {"order_field": "of", "lease_seconds": 0.6, "claim_interval_seconds": 0.
 async def test_a_line_that_is_due_when_the_group_is_gone_is_handled(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """The call that finds the group gone has handed nothing out, as nobody would hear of it."""
+    """The call that finds the group gone hands nothing out, because its answer would be lost."""
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         await worker.wait_ready()

@@ -88,7 +88,7 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(who=WHO, is_heard=st.booleans())
     def tell(self, who: int, is_heard: bool) -> None:
-        """A worker tells Redis of what has ended, and may have the answer only later."""
+        """A worker acks finished entries, and may get the answer only later."""
         self.worker(who).tell()
         if is_heard:
             self.worker(who).hear()

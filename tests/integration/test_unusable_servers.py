@@ -78,7 +78,7 @@ def commands(code: str) -> list[Callable[[Any], Any]]:
 
 
 def test_its_connections_are_closed(turning: tuple[RedisServer, str, Callable[[], None]]) -> None:
-    """Whatever was asked: the error is one of a lost connection, and names the state."""
+    """For any command, the error is a connection error that names the state."""
     server, code, spoil = turning
     with connections.publisher(server.url, retries=0) as client:
         for ask in commands(code):

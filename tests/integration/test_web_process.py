@@ -33,7 +33,7 @@ SUBSCRIBER = {
 
 @pytest.mark.database_independent
 def test_a_web_process_imports_no_bot_relay_or_subscriber() -> None:
-    """A fresh process tells: here they are imported by other tests."""
+    """In a fresh process, because other tests import these modules here."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "REDIS_URL": "redis://127.0.0.1:1"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

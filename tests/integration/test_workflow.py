@@ -147,7 +147,7 @@ def test_last_line_of_ci_adds_up_all_runs(tmp_path: Path) -> None:
 
 
 def test_failed_tests_are_named_at_the_end(tmp_path: Path) -> None:
-    """Whoever sees only the end of CI's output sees which test failed, in which run, and what it said."""
+    """The end of CI's output names the failed test, its run and its message."""
     report = tmp_path / "sqlite.xml"
     report.write_text(
         '<testsuites><testsuite tests="2" failures="1" errors="0" skipped="0">'

@@ -50,7 +50,7 @@ async def test_it_is_over_when_everybody_that_failed_has_succeeded(caplog: pytes
 
 
 async def test_it_does_not_wait_for_somebody_who_has_left(caplog: pytest.LogCaptureFixture) -> None:
-    """Who leaves says nothing of Redis: the next success of anybody ends the outage."""
+    """Leaving tells nothing about Redis: the next success of any observer ends the outage."""
     outage = Outage("Redis")
     leaving, staying = outage.observer(), outage.observer()
     leaving.failed(REFUSED)
@@ -62,7 +62,7 @@ async def test_it_does_not_wait_for_somebody_who_has_left(caplog: pytest.LogCapt
 
 
 async def test_the_first_success_wakes_everybody_who_waits_once() -> None:
-    """Also of somebody who had not failed; what fails again then waits for as long as it would."""
+    """Even the success of an observer that had not failed. An observer that fails again then waits its full time."""
     outage = Outage("Redis", backoff=Backoff(base_seconds=3600, cap_seconds=3600))
     tries: Counter[str] = Counter()
 
@@ -112,7 +112,7 @@ async def test_a_refusal_that_comes_late_is_news(caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_refusal_is_logged_also_during_an_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """Redis is back and a script fails for ever: the log has its words, once, and not only that Redis is away."""
+    """Redis is available again and a script fails for ever: its error is logged, once."""
     observer = Outage("Redis").observer()
     observer.failed(REFUSED)
     for _ in range(3):

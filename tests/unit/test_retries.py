@@ -36,7 +36,7 @@ def test_the_docs_say_what_is_so() -> None:
 
 
 def test_an_outage_of_hours_is_outlasted_and_the_first_minutes_are_dense() -> None:
-    """A quarter of an hour, as mail servers greylist for, ends long before the attempts do, whatever chance says."""
+    """Whatever the random waits are, the attempts go on much longer than the quarter of an hour of greylisting."""
     reach = schedule_of("console").reaches_seconds()
     assert reach[-1][0] > 4 * 3600
     assert sum(most < 16 * 60 for _, most in reach) >= 7

@@ -206,7 +206,7 @@ KEYS = st.one_of(
     ],
 )
 def test_a_users_topic_shows_the_key(key: object, topic: str) -> None:
-    """As it is, where a topic may contain it; names on the wire, so that they stay as they are."""
+    """Unchanged if a topic may contain it. The topics are part of the protocol, so they must not change."""
     assert user_topic(key) == topic
 
 
@@ -214,7 +214,7 @@ def test_a_users_topic_shows_the_key(key: object, topic: str) -> None:
 @example(["a@b", ".a_40b", "a_40b", "..a_40b"])
 @example(["x" * 95, "x" * 94, hashlib.sha256(b"x" * 95).hexdigest(), f"..{hashlib.sha256(b'x' * 95).hexdigest()}"])
 def test_every_user_has_a_topic_of_their_own(keys: list[str]) -> None:
-    """Whatever their key is made of, it is a topic that the family knows and that nobody else has."""
+    """Any key gives a topic that belongs to the family and to no other user."""
     topics = {key: user_topic(key) for key in keys}
     assert len(set(topics.values())) == len(topics)
     for key, topic in topics.items():
@@ -226,7 +226,7 @@ def test_every_user_has_a_topic_of_their_own(keys: list[str]) -> None:
 
 
 def test_nobody_is_no_user_of_that_name() -> None:
-    """A visitor who is not signed in has no key, and "None" is one."""
+    """A visitor who is not signed in has no key, but "None" could be a user's key."""
     match = resolve(user_topic("None"))
     assert match is not None
     assert not asyncio.run(may_subscribe(match, AnonymousUser()))

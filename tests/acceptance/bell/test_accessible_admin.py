@@ -131,7 +131,7 @@ async def test_what_is_filled_by_searching_has_the_name_of_its_label(admin: Page
 
 
 async def test_each_status_in_the_list_of_orders_says_whose_it_is(admin: Page, alice: User) -> None:
-    """So that a screen reader tells the fields apart."""
+    """A screen reader can tell the fields apart."""
     keys = await sync_to_async(_make_rows)(alice)
     await admin.goto("demo/order/")
     await admin.get_by_role("combobox", name=f"Status: Order {keys['order']}", exact=True).select_option("packed")

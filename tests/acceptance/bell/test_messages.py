@@ -155,7 +155,7 @@ async def test_messages_of_others_are_not_shown(stage: Stage) -> None:
 
 
 async def test_what_is_no_notification_is_not_shown(stage: Stage) -> None:
-    """Whoever reaches Redis can publish anything on a user's topic; the page's own scripts hear of it all the same."""
+    """Any program that reaches Redis can publish on a user's topic; the page's own scripts still get the message."""
     page = await stage.open()
     await page.evaluate(
         "document.addEventListener('signalbox:message', ({ detail }) => (window.heard ??= []).push(detail.data))"

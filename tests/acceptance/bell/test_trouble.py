@@ -171,7 +171,7 @@ async def test_what_the_server_refuses_is_told_once(stage: Stage, status: int) -
 
 
 async def test_a_refresh_that_fails_has_one_timer(stage: Stage) -> None:
-    """However many messages ask for one while the server is away, and waits grow."""
+    """However many messages cause a refresh while the server is unavailable; and the waits grow."""
     envelopes = [await stage.commit(f"{number}") for number in range(15)]
     page = await stage.open()
     await page.clock.install()
