@@ -7,6 +7,7 @@ what it promises.
 
 import asyncio
 import http
+import secrets
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,11 +33,13 @@ from tests.acceptance.new_project import (
 )
 from tests.acceptance.site import free_port
 from tests.browser import chromium
+from tests.howto import blocks_of, commands_of
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
+PRODUCTION_PAGE = "how-to/run-in-production.md"
 BAD = http.HTTPStatus.BAD_REQUEST
 # On each of the two servers.
 SENDERS, PRESSES = 2, 10
@@ -123,6 +126,22 @@ async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(pro
     assert "System check identified no issues (0 silenced)." in processes.development.log
 
 
+def test_the_settings_for_production_pass_the_check_of_a_deployment(project: Project) -> None:
+    """Without a warning; and the bell's static files are where the web server finds them."""
+    for block in blocks_of(PRODUCTION_PAGE):
+        block.put_into(project.directory)
+    environment = {
+        **project.environment,
+        "DJANGO_SETTINGS_MODULE": "mysite.production",
+        "SECRET_KEY": secrets.token_urlsafe(50),
+    }
+    deployed = Project(project.directory, environment)
+    check, collect = commands_of(PRODUCTION_PAGE)["in a project of your own"]
+    assert "no issues (0 silenced)" in deployed.run(check, "--fail-level=WARNING")
+    deployed.run(collect)
+    assert (project.directory / "collected/notifications/bell.js").is_file()
+
+
 def test_the_servers_limits_are_those_that_the_project_itself_runs_with() -> None:
     """The page's command has them in words; both pages have the same."""
     (line,) = COMMANDS[PRODUCTION]
@@ -138,6 +157,6 @@ def test_the_servers_limits_are_those_that_the_project_itself_runs_with() -> Non
         "--timeout-graceful-shutdown": str(web.DRAIN_SECONDS),
         "--backlog": "4096",
     }
-    production = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    production = (ROOT / "docs" / PRODUCTION_PAGE).read_text()
     for name, value in options.items():
         assert f"`{name} {value}`" in production
