@@ -26,7 +26,7 @@ def bell_texts() -> dict[str, str | dict[int, str]]:
         # Problems that the reader should know of, and their end.
         "away": gettext("Not saved yet: the server cannot be reached. Trying again…"),
         "signed-out": gettext("You are signed out. Sign in again, here or in another tab."),
-        # The link beside it.
+        # The link in the notice that the user is signed out.
         "sign-in": gettext("Sign in"),
         "deactivated": gettext("Your account has been deactivated. Ask whoever runs this site."),
         "other-user": gettext("Somebody else has signed in. Reload the page."),

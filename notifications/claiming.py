@@ -46,11 +46,11 @@ type Answer = Job | PermanentError | None
 
 
 class _Standing(NamedTuple):
-    """What has become of a notification that the claim's transaction holds."""
+    """The state of a notification that the transaction of the claim has locked."""
 
-    # Its deliveries were planned before.
+    # Whether its deliveries were planned before.
     is_planned: bool
-    # Read or archived.
+    # Whether it was read or archived.
     is_put_away: bool
     is_replaced: bool
 
@@ -81,7 +81,7 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     drafts = draft_all(list(wanted.values()), now=_now_of(wanted))
     with write_transaction(database()):
         standings = _lock_and_mark(wanted)
-        # What has been deleted since it was found is nobody's.
+        # Notifications that were deleted since they were found have no job.
         answers = [None if isinstance(each, Notification) and each.pk not in standings else each for each in checked]
         pairs = zip(handed, answers, strict=True)
         jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
@@ -98,11 +98,11 @@ def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
 
 def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Standing]:
     """
-    Lock these until the transaction ends, note that their deliveries are planned, and read what has become of them.
+    Lock notifications until the transaction ends, mark their deliveries as planned, and read their state.
 
-    One statement for all of it, in the order of ids (row_locks). What has been deleted is left out.
+    It is one statement, and locks the rows in the order of ids (row_locks). Deleted notifications are left out.
     """
-    # The columns themselves are returned: `IS NOT NULL` is always true in RETURNING on SQLite 3.40.
+    # It returns the columns themselves, because `IS NOT NULL` in RETURNING is always true on SQLite 3.40.
     connection, table = connections[database()], Notification._meta.db_table
     ids = ", ".join(str(pk) for pk in sorted(notification_ids))
     sql = f"""

@@ -335,7 +335,7 @@ def _parts(publication: Publication) -> Iterator[_Part]:
 
 
 def _leave_outbox(event: Event) -> bool:
-    """In SQL for the same reason."""
+    """Mark the event as published; False if it was already. In SQL, because each notify() calls it."""
     connection, now = connections[_database()], timezone.now()
     published_at = Event._meta.get_field("published_at").get_db_prep_save(now, connection)
     sql = f"UPDATE {Event._meta.db_table} SET published_at = %s WHERE id = %s AND published_at IS NULL"  # noqa: S608

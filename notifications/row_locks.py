@@ -18,7 +18,7 @@ __all__ = ["lock", "lock_clause", "locked", "update_in_order"]
 
 
 def lock_clause(database: str) -> str:
-    """What ends a SELECT in SQL that locks its rows as `locked` does; nothing where a database locks no rows."""
+    """The SQL clause with which a SELECT locks its rows as `locked` does; "" if the database has no row locks."""
     return "FOR NO KEY UPDATE" if connections[database].features.has_select_for_update else ""
 
 

@@ -78,7 +78,7 @@ class Chart:
 
     @property
     def plot_width(self) -> int:
-        """What is beside the numbers of the axis."""
+        """The width without the numbers of the axis."""
         return self.width - self.left
 
 

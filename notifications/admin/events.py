@@ -173,12 +173,12 @@ class EventAdmin(HistoryAdmin):
 
     @admin.display(description="title")
     def title_text(self, event: Event) -> SafeString | str:
-        """In its own direction."""
+        """The title, in the direction of its own script."""
         return in_own_direction(event.title) if event.title else ""
 
     @admin.display(description="message")
     def message_text(self, event: Event) -> SafeString:
-        """All of it, line by line, in its own direction."""
+        """The whole message with its line breaks, in the direction of its own script."""
         return format_html('<div dir="auto">{}</div>', linebreaksbr(event.message))
 
     @admin.display(description="recipients")

@@ -202,7 +202,7 @@ def shown_time(value: datetime.datetime | None) -> SafeString | None:
 
 
 def person_column(field: str) -> Callable[[HistoryAdmin, Model], SafeString | None]:
-    """A column of users' names, which Django's own shows in the direction of the page."""
+    """A column of users' names, each in the direction of its own script; Django's column uses that of the page."""
 
     @admin.display(description=field)
     def column(self: HistoryAdmin, row: Model) -> SafeString | None:
@@ -213,7 +213,7 @@ def person_column(field: str) -> Callable[[HistoryAdmin, Model], SafeString | No
 
 
 def in_own_direction(text: object) -> SafeString:
-    """What a person has written, in the direction of its own letters: Arabic from right to left on an English page."""
+    """Text in the direction of its own script, for example Arabic from right to left on an English page."""
     return format_html('<span dir="auto">{}</span>', text)
 
 

@@ -71,7 +71,7 @@ def notification_bell(context: Context) -> dict[str, Any]:
 
 
 def _sign_in_url() -> str:
-    """Where a page leads whose user is signed out; "" if LOGIN_URL names no view of the project's."""
+    """The URL of the login page; "" if LOGIN_URL names no view of the project."""
     try:
         return resolve_url(settings.LOGIN_URL)
     except NoReverseMatch:

@@ -30,7 +30,7 @@ DEMO_USERS = ("alice", "bob")
 
 
 class Login(LoginView):
-    """The page to sign in; with DEBUG on it offers the demo users."""
+    """The login page; with DEBUG on it offers the demo users."""
 
     template_name = "demo/login.html"
     redirect_authenticated_user = True

@@ -49,9 +49,9 @@ const TIMES_MS = 30_000;
 /** The largest number that the badge shows; the label has the exact one. notifications/inbox.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
-/** What the end of the session is called in the texts, where it is not that the user has signed out. */
+/** Code of a `signedout` event → name of its text; all other codes have the text "signed-out". */
 const TROUBLES = { other_user: "other-user", deactivated: "deactivated" };
-/** The page is not the session's any more. */
+/** Problems after which the page's user is not signed in any more. */
 const LOST = new Set(["signed-out", ...Object.values(TROUBLES)]);
 
 /** The bell in the page. @type {Bell | null} */
@@ -166,7 +166,7 @@ export class Bell {
 
   /** Show a problem by the name of its text; null when it is over. */
   #say(trouble) {
-    // Whose account is deactivated is signed out too, and need not try.
+    // A user whose account is deactivated is signed out too. The first problem explains more, so it stays.
     if (trouble === "signed-out" && this.#trouble === "deactivated") return;
     const isSaved = this.#trouble === "away" && trouble === null;
     const wasLost = this.#isLost;
@@ -183,7 +183,7 @@ export class Bell {
     this.#root.querySelector("[data-signalbox-status]").textContent = this.#texts[this.#trouble] ?? this.#texts[state];
   }
 
-  /** The way to sign in and back to this page, if the page says where that is. @returns {HTMLAnchorElement | null} */
+  /** A link to the login page and back; null if its URL is unknown. @returns {HTMLAnchorElement | null} */
   #signInLink() {
     const { signalboxSignInUrl: href } = this.#root.dataset;
     if (!isSafeHref(href)) return null;
