@@ -23,7 +23,7 @@ PHASE_SECONDS = 2.5
 HOUR_SECONDS = 3600.0
 SECONDS = 60.0
 ROUNDS = 3
-DELETION_ROUNDS = 10
+DELETION_ROUNDS = 6
 RELAYS = ("relay", "relay", "bot")
 BOTS = ("relay", "bot", "bot")
 ONE_BOT = ("relay", "bot")
@@ -31,7 +31,9 @@ ONE_BOT = ("relay", "bot")
 DELETED: tuple[Callable[[Site], bool], ...] = (
     lambda site: site.delete_in_use("relay"),
     lambda site: site.delete_in_use("bot"),
-    lambda site: site.delete_in_use("relay", is_whole_stream=True),
+    lambda site: site.delete_in_use("relay", what="stream"),
+    lambda site: site.delete_in_use("relay", what="owners"),
+    lambda site: site.delete_in_use("bot", what="owners"),
 )
 DURING = "a bot killed during the call, or before our record of the answer: nobody knows whether it was taken"
 TIMEOUT = "the receiver takes it and answers after the timeout"
@@ -299,7 +301,7 @@ ROWS = {
     ),
     "redis-wiped": Row(title="Redis killed and restarted without its data, twice", fault=_wipe_redis, may_reorder=True),
     "stream-deleted": Row(
-        title="XGROUP DESTROY of the relays' and the bots' group, DEL of the stream, 30 times each",
+        title="the stream, its groups, and the records of which worker has which user deleted, 18 times each",
         fault=_delete_streams,
         # As much as possible waits behind something else.
         burst=12,

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
@@ -59,11 +59,13 @@ TIMEOUT_SECONDS = 3.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
 
 
-# In one step, so that entries wait in lines when it happens.
+# In one step, so that entries are in hand or, where the owners of keys are deleted, wait behind others when it happens.
 _DELETE_IN_USE = """
-if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HLEN', KEYS[2]) == 0 then return 0 end
-if ARGV[2] == '1' then return redis.call('DEL', KEYS[1]) end
-return redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+local stream, owners, kept, group, what = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+if redis.call('EXISTS', stream) == 0 or redis.call('HLEN', owners) == 0 then return 0 end
+if what == 'stream' then return redis.call('DEL', stream) end
+if what == 'group' then return redis.call('XGROUP', 'DESTROY', stream, group) end
+return redis.call('HLEN', kept) > 0 and redis.call('DEL', owners) or 0
 """
 
 
@@ -205,11 +207,11 @@ class Site:
         with redis.Redis.from_url(self.redis.url) as client:
             yield client
 
-    def delete_in_use(self, group: str, *, is_whole_stream: bool = False) -> bool:
-        """Delete a group, or the stream, if entries wait in lines of this group; returns whether it did."""
-        names = [STREAM, KEYS.key_owners("notifications", group)]
+    def delete_in_use(self, group: str, *, what: Literal["group", "stream", "owners"] = "group") -> bool:
+        """Delete one of these if the group's workers have entries; returns whether it was deleted."""
+        names = [STREAM, KEYS.key_owners("notifications", group), KEYS.kept_entries("notifications", group)]
         with self.redis_client() as client:
-            return bool(client.eval(_DELETE_IN_USE, len(names), *names, group, int(is_whole_stream)))
+            return bool(client.eval(_DELETE_IN_USE, len(names), *names, group, what))
 
     def is_idle(self) -> bool:
         """Whether no worker has anything left to do: nothing unread, nothing in hand, nothing in a line."""
