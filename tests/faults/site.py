@@ -59,6 +59,13 @@ TIMEOUT_SECONDS = 3.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
 
 
+_PREPARE = """
+import sys, django
+from django.core.management import call_command
+django.setup()
+call_command("migrate", verbosity=0)
+call_command("seed_demo", *sys.argv[1:], verbosity=0)
+"""
 # In one step, so that entries are in hand or, where the owners of keys are deleted, wait behind others when it happens.
 _DELETE_IN_USE = """
 local stream, owners, kept, group, what = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
@@ -105,9 +112,8 @@ class Site:
             undo.enter_context(self.receiver)
             undo.enter_context(self.database)
             undo.callback(self._kill_all)
-            self._manage("migrate", "--verbosity=0")
             cookies = self.directory / "cookies"
-            self._manage("seed_demo", f"--users={USER_COUNT}", f"--cookies={cookies}", "--verbosity=0")
+            self._prepare(cookies)
             lines = (line.partition("\t") for line in cookies.read_text().splitlines())
             self.sessions = {int(user): key for user, _, key in lines}
             for name in ("web", *self._parts):
@@ -246,9 +252,10 @@ class Site:
         # With its process id, as an earlier one of that name has written into the same file.
         return re.search(f"running, consumer .*-{process.pid}-", self.logs()[name]) is not None
 
-    def _manage(self, *arguments: str) -> None:
-        process = self.run("manage", "manage.py", *arguments)
-        assert process.wait(SECONDS) == 0, self.logs()["manage"]
+    def _prepare(self, cookies: Path) -> None:
+        """Tables, users and their sessions, in one process: starting one is most of the work."""
+        process = self.run("prepare", "-c", _PREPARE, f"--users={USER_COUNT}", f"--cookies={cookies}")
+        assert process.wait(SECONDS) == 0, self.logs()["prepare"]
 
     def _environment(self) -> dict[str, str]:
         options = {
