@@ -276,21 +276,38 @@ def _read_earlier(publication: Publication) -> _Earlier:
         return _Earlier(parts=[], is_complete=True)
     oldest = Event.objects.using(_database()).filter(published_at=None, deliver_at=None).order_by("created_at")
     notifications = Notification.objects.using(_database())
-    # With a list of ids, the database's planner uses the index; with a subquery, it would read everything that waits.
-    few = [recipient_id for _, recipient_id, _ in rows] if len(rows) <= FEW_RECIPIENTS else None
-    earlier = notifications.filter(
+    waiting = notifications.filter(
         id__lt=rows[0][0],
         created_at__gte=oldest.values("created_at")[:1],
-        recipient_id__in=few or notifications.filter(event_id=event.pk).values("recipient_id"),
         event__published_at=None,
         event__deliver_at=None,
-    ).order_by("id")
-    # Each part once, in the order of its first notification. The limit is enough: if there are more rows than that,
-    # they belong to more than EARLIER_PARTS_LIMIT parts.
-    found = earlier.values_list("id", "event_id")[: EARLIER_PARTS_LIMIT * IDS_PER_PART + 1]
-    numbers = dict.fromkeys((event_id, notification_id // IDS_PER_PART) for notification_id, event_id in found)
-    parts = [part for event_id, number in list(numbers)[:EARLIER_PARTS_LIMIT] for part in _read_part(event_id, number)]
-    return _Earlier(parts=parts, is_complete=len(numbers) <= EARLIER_PARTS_LIMIT)
+    )
+    # With a list of ids, the database's planner uses the index; with a subquery, it would read everything that waits.
+    few = [recipient_id for _, recipient_id, _ in rows] if len(rows) <= FEW_RECIPIENTS else None
+    recipients: Any = few or notifications.filter(event_id=event.pk).values("recipient_id")
+    known = {recipient_id for _, recipient_id, _ in rows}
+    # Event and number of a part → its first notification.
+    first_ids: dict[tuple[int, int], int] = {}
+    while recipients:
+        found = waiting.filter(recipient_id__in=recipients).order_by("id").values_list("id", "event_id")
+        # Enough: if there are more rows than that, they belong to more than EARLIER_PARTS_LIMIT parts.
+        limited = found[: EARLIER_PARTS_LIMIT * IDS_PER_PART + 1]
+        numbers = {(event_id, notification_id // IDS_PER_PART) for notification_id, event_id in limited}
+        if len(numbers | first_ids.keys()) > EARLIER_PARTS_LIMIT:
+            return _Earlier(parts=[], is_complete=False)
+        # A part has other recipients too, for whom something else may be earlier still.
+        others = set[Any]()
+        for event_id, number in numbers - first_ids.keys():
+            ids = range(number * IDS_PER_PART, (number + 1) * IDS_PER_PART)
+            part = notifications.filter(event_id=event_id, id__gte=ids.start, id__lt=ids.stop).order_by("id")
+            members = list(part.values_list("id", "recipient_id"))
+            if members:
+                first_ids[event_id, number] = members[0][0]
+            others |= {recipient_id for _, recipient_id in members}
+        recipients = list(others - known)
+        known |= others
+    in_order = sorted(first_ids, key=lambda each: first_ids[each])
+    return _Earlier(parts=[part for each in in_order for part in _read_part(*each)], is_complete=True)
 
 
 def _is_another_in_outbox(event: Event) -> bool:

@@ -43,6 +43,15 @@ class TestOrder:
         services.notify(users, "newer")
         assert _messages(redis_client, keys) == ["earlier", *["newer"] * len(users)]
 
+    def test_what_goes_first_overtakes_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Another recipient of what was left has something that is earlier still, and so on."""
+        alice, bob, carol = make_users(3)
+        _left_in_outbox(carol, message="first")
+        _left_in_outbox(bob, carol, message="second")
+        _left_in_outbox(alice, bob, message="third")
+        services.notify(alice, "newer")
+        assert _messages(redis_client, keys) == ["first", "second", "second", "third", "third", "newer"]
+
     async def test_async_callers_do_likewise(self, redis_client: redis.Redis, keys: Keys) -> None:
         """Also without a thread of their own."""
         (alice,) = await sync_to_async(make_users)()
