@@ -33,8 +33,8 @@ def test_migrate_refuses_mariadb_in_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     said = (
-        "(notifications.E008) Notifications are on the database 'default', which is MySQL or MariaDB: they work on "
-        "SQLite and PostgreSQL only."
+        "(notifications.E008) Notifications are stored in the database 'default', which is MySQL or MariaDB: only "
+        "SQLite and PostgreSQL are supported."
     )
     assert said in done.stderr
     with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database:
