@@ -142,19 +142,25 @@ def _user_id(value: Any, user_model: type[Model]) -> Any:
             raise InvalidRecipient(value, "is a user that is not saved")
         if value.pk == "":
             raise InvalidRecipient(value, "is a user whose primary key is empty")
-        return value.pk
+        # A user who was created with a key of another type has it until read again: a UUID as text, for example.
+        return _key_of(value.pk, value, user_model)
     if isinstance(value, bool) or not isinstance(value, _ID_TYPES):
         raise InvalidRecipient(value)
-    try:
-        user_id = user_model._meta.pk.to_python(value)
-    except ValidationError:
-        raise InvalidRecipient(value) from None
+    user_id = _key_of(value, value, user_model)
     if user_id == "":
         raise InvalidRecipient(value, "has an empty primary key")
     # int(UUID) exists: the id of somebody in another database would be a huge number here.
     if isinstance(value, uuid.UUID) and isinstance(user_id, int):
         raise InvalidRecipient(value)
     return user_id
+
+
+def _key_of(key: Any, given: Any, user_model: type[Model]) -> Any:
+    """A key in the type of the model's keys. InvalidRecipient, which names what was `given`, if it is no such key."""
+    try:
+        return user_model._meta.pk.to_python(key)
+    except ValidationError:
+        raise InvalidRecipient(given) from None
 
 
 def _lock_user(user_id: Any, using: str) -> None:
