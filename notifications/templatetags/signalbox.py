@@ -71,8 +71,8 @@ def notification_bell(context: Context) -> dict[str, Any]:
 
 
 def _sign_in_url() -> str:
-    """The URL of the login page; "" if LOGIN_URL names no view of the project."""
+    """The URL of the login page; "" if LOGIN_URL names no view of the project, or is empty."""
     try:
-        return resolve_url(settings.LOGIN_URL)
+        return resolve_url(settings.LOGIN_URL) if settings.LOGIN_URL else ""
     except NoReverseMatch:
         return ""

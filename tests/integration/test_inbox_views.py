@@ -84,6 +84,17 @@ class TestBell:
         answer = server_error(RequestFactory().get("/"))
         assert (answer.status_code, answer.content.strip()) == (500, b"We are sorry.")
 
+    @pytest.mark.parametrize("login_url", [None, "", "no_such_view"])
+    def test_a_project_may_have_no_page_to_sign_in(
+        self, alice: User, browser: Client, settings: Any, login_url: str | None
+    ) -> None:
+        """For example, because a proxy signs its users in. The bell then has no link to such a page."""
+        settings.LOGIN_URL = login_url
+        ids = tell(alice, 1)
+        page = browser.get(BELL)
+        assert shown_ids(page.content, "bell") == ids
+        assert b"sign-in-url" not in page.content
+
     def test_it_counts_all_unread_and_lists_the_newest(self, alice: User, browser: Client) -> None:
         """The count is exact beyond what the list shows."""
         ids = tell(alice, BELL_LIMIT + 3)
