@@ -71,6 +71,7 @@ _READ_SCRIPTS = {
     "take": stream_script("take", answer=(list, NoneType)),
     "own": stream_script("own", answer=list),
 }
+_CREATE = lua.Script("create_groups", answer=int)
 _TRIM = lua.Script("trim_stream", answer=int)
 
 
@@ -114,25 +115,10 @@ class ConsumerGroup:
 
     async def create(self) -> None:
         """Make the stream and all its groups, from its first entry on; those that are there stay as they are."""
-        with answer_parsed("XGROUP CREATE"):
-            await self._create_groups()
+        made = [GroupKeys(self._keys.stream, group).made for group in self._groups]
+        await _CREATE.arun(self._redis, [self._keys.stream, *made], self._groups)
         if self._registry_key:
             await self._redis.sadd(self._registry_key, self._keys.stream)
-
-    async def _create_groups(self) -> None:
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            for group in self._groups:
-                pipeline.xgroup_create(self._keys.stream, group, id="0", mkstream=True)
-            pipeline.time()
-            *replies, (seconds, microseconds) = await pipeline.execute(raise_on_error=False)
-        made_at: dict[str | bytes, int] = {}
-        for group, reply in zip(self._groups, replies, strict=True):
-            if not isinstance(reply, Exception):
-                made_at[GroupKeys(self._keys.stream, group).made] = seconds * 1000 + microseconds // 1000
-            elif not str(reply).startswith("BUSYGROUP"):
-                raise reply
-        for key, milliseconds in made_at.items():
-            await self._redis.set(key, milliseconds)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 

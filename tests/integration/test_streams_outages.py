@@ -143,6 +143,36 @@ async def test_entries_whose_delivery_was_lost_on_the_way_are_read_again(
         assert consumers(redis_client, keys) == [worker.consumer]
 
 
+async def test_it_is_known_when_a_group_was_created_though_the_answer_was_lost(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The call is repeated, and then the group exists."""
+    stream = keys.stream(STREAM)
+    async with Proxy(redis_server.url) as proxy:
+        client = connections.async_publisher(proxy.url)
+        first, second = (
+            group.ConsumerGroup(
+                reader=client,
+                redis=client,
+                keys=group.GroupKeys(stream, name),
+                consumer="creator",
+                groups=(),
+                order_field="",
+            )
+            for name in ("first", "second")
+        )
+        # It connects, and Redis knows the script from now on.
+        await first.create()
+        proxy.go_deaf()
+        creating = asyncio.create_task(second.create())
+        await wait_until(lambda: len(redis_client.xinfo_groups(stream)) == 2)
+        proxy.cut()
+        await creating
+        await connections.close(client)
+    first_at, second_at = (int(redis_client.get(keys.group_made(STREAM, name)) or 0) for name in ("first", "second"))
+    assert 0 < first_at <= second_at
+
+
 async def test_a_connection_that_has_gone_deaf_is_noticed(
     redis_server: RedisServer,
     redis_client: redis.Redis,
