@@ -46,6 +46,10 @@ const HELD_LIMIT = 100;
 /** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
 const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
+/** In the tab's storage: when a link of a notification was followed. */
+const FOLLOWED = "signalbox-followed";
+/** When the page that it leads to asks again what is read: the request of the page that was left may still be under way. */
+const FOLLOWED_MS = [1_000, 5_000];
 /** The largest number that the badge shows; the label has the exact one. notifications/inbox.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
@@ -114,6 +118,21 @@ export class Bell {
     actor = root.dataset.signalboxUser;
     current = this;
     if (actions.isAway) this.#say("away");
+    this.#lookAfterFollowing(signal);
+  }
+
+  /** The page that was left marks the notification as read. This page may have been made before that was done. */
+  #lookAfterFollowing(signal) {
+    let followed = 0;
+    try {
+      followed = Number(sessionStorage.getItem(FOLLOWED));
+      sessionStorage.removeItem(FOLLOWED);
+    } catch {
+      // The browser keeps nothing for this site.
+    }
+    if (Date.now() - followed > FOLLOWED_MS.at(-1)) return;
+    const timers = FOLLOWED_MS.map((ms) => setTimeout(() => this.refresh(), ms));
+    signal.addEventListener("abort", () => timers.forEach(clearTimeout));
   }
 
   /** The bell has left the page: remove everything that it has set up. */
@@ -419,6 +438,11 @@ export class Bell {
     const link = event.target.closest?.("a[data-signalbox-link][href]");
     const item = link?.closest("[data-notification-id]");
     if (!item || item.dataset.signalboxItemState === "read") return;
+    try {
+      sessionStorage.setItem(FOLLOWED, String(Date.now()));
+    } catch {
+      // As in #lookAfterFollowing.
+    }
     const form = item.querySelector("[data-signalbox-action=read]");
     actions.perform(form.action, new FormData(form)).then(({ outcome }) => outcome === "done" && current?.#tellTabs());
   }

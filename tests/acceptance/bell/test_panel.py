@@ -1,5 +1,7 @@
 """The list that the bell opens: by keyboard and by click, in several tabs, until it is read."""
 
+import asyncio
+
 import pytest
 from playwright.async_api import Route, expect
 
@@ -89,6 +91,26 @@ async def test_following_a_notification_reads_it(stage: Stage) -> None:
     await page.locator(TOGGLE).click()
     await page.locator(f"{LIST} a[href]").click()
     await page.wait_for_url("**/orders/")
+    await expect(page.locator(COUNT)).to_have_text("1")
+
+
+async def test_a_page_that_is_there_before_the_notification_is_read_counts_it_soon(stage: Stage) -> None:
+    """The request of the page that was left takes longer than the next page, of which nobody tells it."""
+    await stage.commit("left")
+    await stage.commit("followed", url="/orders/")
+    page = await stage.open()
+    arrived = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await arrived.wait()
+        await route.continue_()
+
+    await page.context.route("**/read/**", hold)
+    await page.locator(TOGGLE).click()
+    await page.locator(f"{LIST} a[href]").click()
+    await page.wait_for_url("**/orders/")
+    await expect(page.locator("[data-signalbox-state=open]")).to_have_count(1)
+    arrived.set()
     await expect(page.locator(COUNT)).to_have_text("1")
 
 
