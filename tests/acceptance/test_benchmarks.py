@@ -57,6 +57,14 @@ def test_a_quick_run_counts_every_message_on_every_socket() -> None:
 
 
 @needs_load_client
+def test_a_quick_run_of_messages_to_one_user_each_loses_none() -> None:
+    """Unicast publishes on the topics of users, where a project may publish notifications only."""
+    figures = quick_run("--scenario", "unicast", "--server", "signalbox")["unicast"]["signalbox"]
+    assert figures["delivered"] == figures["published"] > 0
+    assert (figures["lost"], figures["doubled"]) == (0, 0)
+
+
+@needs_load_client
 def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
     """Both forms of our worker run each job once; notify() writes every row and every entry; publishing is timed."""
     scenarios = ("--scenario", "worker", "--scenario", "notify", "--scenario", "publish")
