@@ -36,7 +36,7 @@ check: .venv/dev ## look at format, lint, types, migrations, settings for produc
 	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
-	@$(PYTHON) -m tests.audit
+	@$(PYTHON) -m tests.support.audit
 
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
@@ -72,5 +72,5 @@ clean: ## remove all that make has made: .venv, caches, and the site's data in v
 	}
 
 .venv/browser: .venv/dev
-	@$(PYTHON) -m tests.browser
-	@$(PYTHON) -m tests.page_libraries
+	@$(PYTHON) -m tests.support.browser
+	@$(PYTHON) -m tests.support.page_libraries

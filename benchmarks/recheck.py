@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--recheck-seconds", type=float, default=45.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sb-recheck-") as directory:
-        from tests.redis_server import RedisServer
+        from tests.support.redis_server import RedisServer
 
         with RedisServer() as server:
             os.environ |= {"VAR_DIR": directory, "REDIS_URL": server.url, "DJANGO_SETTINGS_MODULE": "project.settings"}
@@ -60,9 +60,9 @@ async def _rounds(options: argparse.Namespace, keys: dict[int, str]) -> dict[str
     from channels.layers import get_channel_layer
     from django.db.backends.utils import CursorWrapper
 
-    from realtime import authentication
-    from realtime.roster import Roster
     from realtime.topics import Topic
+    from realtime.websocket import authentication
+    from realtime.websocket.roster import Roster
 
     asked: list[int] = []
 

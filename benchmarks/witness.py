@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from websockets.frames import Frame, Opcode
 
-from realtime.protocol import SUBPROTOCOL
+from realtime.protocol.messages import SUBPROTOCOL
 from tests.acceptance.deployed_site import SERVERS, DeployedSite
 from tests.acceptance.listeners import Listener
 

@@ -19,11 +19,11 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from notifications.conf import NotificationsSettings, load_settings
-from notifications.inbox_page import find_base, has_room
+from notifications.content.recipients import key_field
+from notifications.database.transactions import LOCKING_MODES
+from notifications.inbox.page import find_base, has_room
 from notifications.kinds import all_kinds
 from notifications.models import Event
-from notifications.recipients import key_field
-from notifications.transactions import LOCKING_MODES
 from notifications.transports.registry import load_transport
 
 __all__ = [

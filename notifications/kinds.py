@@ -19,10 +19,10 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from notifications import conf
-from notifications.envelope import Envelope, is_kind
-from notifications.hooks import ask
-from notifications.links import is_absolute
-from notifications.timing import PERIODS, Period, find_zone
+from notifications.content.envelope import Envelope, is_kind
+from notifications.content.hooks import ask
+from notifications.content.links import is_absolute
+from notifications.content.timing import PERIODS, Period, find_zone
 from notifications.transports.base import Texts
 
 __all__ = ["Kind", "all_kinds", "find_kind", "is_default", "language_of", "render", "render_digest", "time_zone_of"]

@@ -16,13 +16,13 @@ from typing import Any
 from django.db import router
 
 from notifications import conf
-from notifications.envelope import is_kind
+from notifications.content.envelope import is_kind
+from notifications.content.recipients import find_actor
+from notifications.content.timing import find_zone
+from notifications.database.transactions import write_transaction
 from notifications.exceptions import InvalidNotification, InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind, is_default
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
-from notifications.recipients import find_actor
-from notifications.timing import find_zone
-from notifications.transactions import write_transaction
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.http import audience_of
 from notifications.transports.registry import get_transports

@@ -18,7 +18,10 @@ from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from notifications import outbox, writing
+from notifications.database.row_locks import lock_clause, update_in_order
+from notifications.database.transactions import write_transaction
+from notifications.events import create, outbox
+from notifications.events.schedule import cancel
 from notifications.models import Event, Notification
 from notifications.preferences import (
     add_destination,
@@ -28,9 +31,6 @@ from notifications.preferences import (
     set_preference,
     set_quiet_hours,
 )
-from notifications.row_locks import lock_clause, update_in_order
-from notifications.schedule import cancel
-from notifications.transactions import write_transaction
 
 __all__ = [
     "add_destination",
@@ -232,12 +232,12 @@ def _commit(
     recipients: Any, message: Any, *, progress: Callable[[str, int], None] | None, actor: Any, **fields: Any
 ) -> tuple[Event, outbox.Publication | None]:
     """Write, and return what is left to publish: nothing if a transaction around us has to commit first."""
-    draft = writing.draft(message, **fields)
+    draft = create.draft(message, **fields)
     database = router.db_for_write(Event)
     connection = transaction.get_connection(database)
     is_nested = connection.in_atomic_block or not connection.get_autocommit()
     with write_transaction(database):
-        event, publication = writing.write_event(draft, recipients, actor=actor, database=database, progress=progress)
+        event, publication = create.write_event(draft, recipients, actor=actor, database=database, progress=progress)
         if publication is not None and is_nested:
             hook = functools.partial(outbox.publish_after_commit, publication, progress)
             transaction.on_commit(hook, using=database)

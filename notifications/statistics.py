@@ -25,12 +25,12 @@ from typing import Any
 import redis
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
-from notifications import clock
-from notifications.clock import moment_of, stored
 from notifications.conf import PARTS, STREAM
+from notifications.database import clock
+from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
 from realtime import conf
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import count_workers
 

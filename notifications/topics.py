@@ -4,7 +4,7 @@ The rule that only notifications may be published on the topics of users.
 Owns the rule. Does not own these topics, nor who may subscribe to them (realtime.topics).
 """
 
-from notifications.envelope import decode_envelope
+from notifications.content.envelope import decode_envelope
 from realtime.topics import UserTopic
 
 __all__ = ["check_notification"]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from notifications import views
+from notifications.inbox import views
 
 app_name = "notifications"
 urlpatterns = [

@@ -9,7 +9,7 @@ import argparse
 
 import uvicorn
 
-from realtime.protocol import FRAME_LIMIT_BYTES, PING_SECONDS
+from realtime.protocol.messages import FRAME_LIMIT_BYTES, PING_SECONDS
 
 __all__ = ["main"]
 

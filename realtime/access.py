@@ -19,7 +19,7 @@ from django.utils.crypto import salted_hmac
 
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
-from realtime.outage import REDIS_ERRORS
+from realtime.redis.outage import REDIS_ERRORS
 
 __all__ = ["CHANNEL", "Cause", "Order", "adisconnect", "digest", "digests", "disconnect", "permissions_changed", "send"]
 

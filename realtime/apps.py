@@ -9,7 +9,7 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         # Registers the system checks.
         from realtime import checks  # noqa: F401
-        from realtime.receivers import connect_receivers
+        from realtime.websocket.django_signals import connect_receivers
 
         connect_receivers()
         # As the admin finds admin.py: each app declares its topics in topics.py.

@@ -24,9 +24,9 @@ from django.templatetags.static import static
 from django.utils.module_loading import import_string
 
 from realtime.conf import RealtimeSettings, load
-from realtime.connections import check_host, place_of
 from realtime.layer import RedisChannelLayer
-from realtime.origins import Origin
+from realtime.redis.clients import check_host, place_of
+from realtime.websocket.origins import Origin
 
 __all__ = [
     "check_asgi_application",

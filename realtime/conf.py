@@ -22,8 +22,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.urls import get_script_prefix
 
-from realtime import connections
-from realtime.keys import Keys
+from realtime.redis import clients
+from realtime.redis.keys import Keys
 
 __all__ = [
     "RealtimeSettings",
@@ -78,7 +78,7 @@ class RealtimeSettings:
 
     def __post_init__(self) -> None:
         try:
-            connections.check_host(self.redis_url)
+            clients.check_host(self.redis_url)
         except ValueError as error:
             raise ValueError(f'REALTIME["REDIS_URL"] {error}') from error
         if re.search(r"(?:\A|[^A-Za-z0-9])db\d+:\Z", self.key_prefix):
@@ -147,13 +147,13 @@ def websocket_url() -> str:
 def keys() -> Keys:
     """The names of this project's keys and channels in Redis."""
     values = get_settings()
-    return Keys(values.key_prefix, database=connections.database_of(values.redis_url))
+    return Keys(values.key_prefix, database=clients.database_of(values.redis_url))
 
 
 @functools.cache
 def sync_redis() -> redis.Redis:
     """The process's one pooled sync publisher; safe in threads and after a fork."""
-    return connections.publisher(get_settings().redis_url, timeout_seconds=connections.CALLER_TIMEOUT_SECONDS)
+    return clients.publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
 
 
 # One async client per event loop: a connection belongs to the loop that opened it.
@@ -165,8 +165,8 @@ def async_redis() -> redis.asyncio.Redis:
     loop = asyncio.get_running_loop()
     client = _async_clients.get(loop)
     if client is None:
-        client = _async_clients[loop] = connections.async_publisher(
-            get_settings().redis_url, timeout_seconds=connections.CALLER_TIMEOUT_SECONDS
+        client = _async_clients[loop] = clients.async_publisher(
+            get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS
         )
     return client
 

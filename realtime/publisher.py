@@ -15,10 +15,10 @@ import msgspec
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
+from realtime.broker.history import Outgoing, Published
 from realtime.exceptions import PublicationRefused, PublicationTooLarge, TopicUnknown, Unavailable
-from realtime.history import Outgoing, Published
 from realtime.layer import RedisChannelLayer
-from realtime.outage import REDIS_ERRORS
+from realtime.redis.outage import REDIS_ERRORS
 from realtime.topics import history_of, resolve
 
 __all__ = ["DATA_LIMIT_BYTES", "apublish", "encode", "publish", "publish_many"]

@@ -11,9 +11,9 @@ from channels.routing import URLRouter
 from django.core.handlers.asgi import get_script_prefix
 from django.urls import URLPattern, path, re_path
 
-from realtime.authentication import SessionUsers
-from realtime.consumers import RealtimeConsumer
-from realtime.origins import OriginCheck
+from realtime.websocket.authentication import SessionUsers
+from realtime.websocket.consumer import RealtimeConsumer
+from realtime.websocket.origins import OriginCheck
 
 __all__ = ["websocket_application", "websocket_urlpatterns"]
 

@@ -6,7 +6,7 @@ detached: from then on it is a `sockets.Socket`, and all that served the handsha
 does not detach is served as by uvicorn itself until it closes; a Socket then ends the connection. Our own application
 runs on every other ASGI server as well (sinks.AsgiSink).
 
-Does not own HTTP requests: `HttpProtocol` is exported here, and lives in `realtime.requests`.
+Does not own HTTP requests: `HttpProtocol` is exported here, and lives in `realtime.websocket.http_protocol`.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 
-from realtime.closing import hang_up
-from realtime.framing import INTERNAL_ERROR
-from realtime.keepalive import Keepalive
-from realtime.requests import HttpProtocol
-from realtime.sockets import Socket, SocketHome, SocketStatistics
+from realtime.protocol.closing import hang_up
+from realtime.websocket.connection import Socket, SocketHome, SocketStatistics
+from realtime.websocket.framing import INTERNAL_ERROR
+from realtime.websocket.http_protocol import HttpProtocol
+from realtime.websocket.keepalive import Keepalive
 
 __all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol", "statistics"]
 

@@ -20,8 +20,8 @@ from channels.db import database_sync_to_async
 from django.contrib.auth.models import AbstractBaseUser
 from django.urls.converters import get_converters
 
+from realtime.broker.history import HistoryPolicy
 from realtime.conf import get_settings
-from realtime.history import HistoryPolicy
 
 __all__ = [
     "Topic",

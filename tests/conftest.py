@@ -16,9 +16,10 @@ from django.conf import settings as django_settings
 from django.db import connections as database_connections
 from hypothesis import settings as hypothesis_settings
 
-from realtime import conf, connections
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
+from realtime import conf
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
 
 # The same examples in each run, so that a failure is a change's and can be repeated. And a machine that stands still
 # for a moment is no failure of a test.
@@ -80,7 +81,7 @@ def keys(key_prefix: str) -> Keys:
 @pytest.fixture
 def redis_client(redis_server: RedisServer, key_prefix: str) -> Iterator[redis.Redis]:
     """A sync client; when the test ends, each of its keys must be permanent by name or have a time to live."""
-    with connections.publisher(redis_server.url) as client:
+    with clients.publisher(redis_server.url) as client:
         yield client
         leaked = []
         for raw in client.scan_iter(match=f"*{key_prefix}*", count=1000):
@@ -96,7 +97,7 @@ async def async_redis_client(
     redis_server: RedisServer, redis_client: redis.Redis
 ) -> AsyncIterator[redis.asyncio.Redis]:
     """An async publisher client."""
-    client = connections.async_publisher(redis_server.url)
+    client = clients.async_publisher(redis_server.url)
     yield client
     await client.aclose()
 

@@ -10,10 +10,10 @@ import pytest
 from django.core.management import BaseCommand, get_commands, load_command_class
 
 from notifications.conf import NotificationsSettings, TransportEntry
-from realtime.close_codes import CloseCode
 from realtime.conf import RealtimeSettings
-from realtime.keys import Keys
 from realtime.layer import RedisChannelLayer
+from realtime.protocol.close_codes import CloseCode
+from realtime.redis.keys import Keys
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

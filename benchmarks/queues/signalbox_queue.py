@@ -12,8 +12,8 @@ import uvloop
 
 from benchmarks.queues.ledger import Ledger
 from benchmarks.queues.program import run
-from realtime import connections
-from realtime.keys import Keys
+from realtime.redis import clients
+from realtime.redis.keys import Keys
 from realtime.streams import Entry, StreamWorker
 from realtime.streams.append import append_entries
 
@@ -27,7 +27,7 @@ APPENDED_AT_ONCE = 500
 
 def enqueue(url: str, count: int) -> None:
     """Entries as `notify()` makes them, with a number for the envelope."""
-    with connections.publisher(url) as redis:
+    with clients.publisher(url) as redis:
         for numbers in itertools.batched(range(count), APPENDED_AT_ONCE):
             entries = ({"n": b"%d" % number, "u": b"%d" % (number % KEY_COUNT)} for number in numbers)
             guard = KEYS.stream_guard(STREAM, str(numbers[0]))
@@ -43,7 +43,7 @@ def work(url: str, ledger: Ledger, batch_size: str, concurrency: str, order: str
             mark(int(entry.fields[b"n"]))
 
     async def main() -> None:
-        reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+        reader, publisher = clients.async_reader(url), clients.async_publisher(url)
         worker = StreamWorker(
             *(reader, STREAM, "benchmark", handle),
             redis=publisher,

@@ -16,9 +16,9 @@ import redis
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
-from notifications import clock
 from notifications.admin.history import users_matching
 from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
+from notifications.database import clock
 from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.group_keys import GroupKeys
 

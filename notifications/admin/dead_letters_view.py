@@ -7,7 +7,7 @@ Owns who may, what is asked before anything is done, and the record in Django's 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import redis
@@ -24,9 +24,6 @@ from realtime.conf import keys, sync_redis
 from realtime.streams.dead_letters import DeadLetter, purge, replay
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import GroupStatus, known_streams, read_status
-
-if TYPE_CHECKING:
-    from notifications.admin.deliveries import DeliveryAdmin
 
 __all__ = ["dead_letters_view"]
 
@@ -74,7 +71,7 @@ DEEDS = {
 }
 
 
-def dead_letters_view(request: HttpRequest, delivery_admin: "DeliveryAdmin") -> HttpResponse:
+def dead_letters_view(request: HttpRequest, delivery_admin: "admin.ModelAdmin[Any]") -> HttpResponse:
     """
     Show the dead letters of a group; by POST, ask for a confirmation, then replay or purge them.
 
@@ -93,7 +90,7 @@ def dead_letters_view(request: HttpRequest, delivery_admin: "DeliveryAdmin") -> 
 class _View:
     """One request."""
 
-    def __init__(self, request: HttpRequest, delivery_admin: "DeliveryAdmin") -> None:
+    def __init__(self, request: HttpRequest, delivery_admin: "admin.ModelAdmin[Any]") -> None:
         self._request = request
         self._admin = delivery_admin
         self._site: admin.AdminSite = delivery_admin.admin_site

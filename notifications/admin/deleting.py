@@ -14,7 +14,7 @@ from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from notifications import pruning
+from notifications.events import prune
 from notifications.models import Delivery, Notification
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class CountedDeletion(_Base):
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Delete a user; the notifications first, in batches."""
-        pruning.forget([obj.pk])
+        prune.forget([obj.pk])
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Delete several users; their notifications first, in batches."""
-        pruning.forget(queryset.values_list("pk", flat=True))
+        prune.forget(queryset.values_list("pk", flat=True))
         super().delete_queryset(request, queryset)
 
     def _note_permission(self, model: type[Model], row: Model | None, request: HttpRequest, missing: set[str]) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications import conf, deliveries
+from notifications import conf
 from notifications.admin.dead_letters_view import dead_letters_view
 from notifications.admin.history import (
     HistoryAdmin,
@@ -30,6 +30,7 @@ from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
 from notifications.admin.shown import shown_text
 from notifications.admin.states import badge
+from notifications.delivery import records
 from notifications.models import Delivery, Digest, Notification
 
 __all__ = ["DeliveryAdmin", "DigestAdmin", "delivery_badge", "latency_text"]
@@ -95,7 +96,7 @@ class DeliveryAdmin(HistoryAdmin):
     @admin.action(description="Send again those that failed", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Reopen the failed ones among those selected, up to 1,000, with all of their digests, and log that."""
-        failed = queryset.using(deliveries.database()).filter(state=Delivery.State.FAILED).order_by("pk")
+        failed = queryset.using(records.database()).filter(state=Delivery.State.FAILED).order_by("pk")
         chosen = dict(failed.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
             self.message_user(request, "None of those selected has failed.", messages.WARNING)
@@ -106,7 +107,7 @@ class DeliveryAdmin(HistoryAdmin):
         record = begin_record(request, CHANGE, "failed deliveries", f"Began to send {named}{more} again.")
         # A digest is one message: what of it failed goes out together or not at all.
         digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
-        count = deliveries.reopen(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
+        count = records.reopen(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Sent {count:,} again: {named}{more}."
         record.save(update_fields=["change_message"])
         rest = (
@@ -123,7 +124,7 @@ class DeliveryAdmin(HistoryAdmin):
     @admin.action(description="Release held deliveries", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Release the held deliveries among those selected, up to 1,000, with all of their digests, and log that."""
-        held = queryset.using(deliveries.database()).filter(state=Delivery.State.HELD).order_by("pk")
+        held = queryset.using(records.database()).filter(state=Delivery.State.HELD).order_by("pk")
         chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
             self.message_user(request, "None of the selected deliveries is held.", messages.WARNING)
@@ -134,7 +135,7 @@ class DeliveryAdmin(HistoryAdmin):
             return
         record = begin_record(request, CHANGE, "held deliveries", f"Began to release {len(chosen):,}.")
         digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
-        count = deliveries.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
+        count = records.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Released {count:,}."
         record.save(update_fields=["change_message"])
         what = "1 held delivery goes" if count == 1 else f"{count:,} held deliveries go"

@@ -31,7 +31,7 @@ from notifications.admin.send_view import send_view
 from notifications.admin.shown import shown_data
 from notifications.admin.states import EVENT_STATES, STATES, EventStateFilter, badge, state_of
 from notifications.admin.statistics_view import statistics_view
-from notifications.inbox import safe_href
+from notifications.inbox.queries import safe_href
 from notifications.models import Event, Notification, Scheduled
 
 __all__ = ["EventAdmin", "ScheduledAdmin"]

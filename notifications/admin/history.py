@@ -25,7 +25,7 @@ from django.utils.text import Truncator
 
 from notifications.admin.looks import HAS_UNFOLD, ModelAdmin
 from notifications.admin.pages import AdminPage
-from notifications.clock import moment_of
+from notifications.database.clock import moment_of
 from notifications.models import Event
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The page "Send notification": a form that calls notify() in the name of who fills it in, and logs that."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_permission_codename, get_user_model
@@ -11,11 +11,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from notifications.admin.looks import HAS_UNFOLD, AdminForm
-from notifications.forms import SendNotificationForm
+from notifications.admin.send_form import SendNotificationForm
 from notifications.models import Event
-
-if TYPE_CHECKING:
-    from notifications.admin.events import EventAdmin
 
 __all__ = ["send_view"]
 
@@ -25,7 +22,7 @@ FIELDSETS: list[tuple[Any, dict[str, list[str]]]] = [
 ]
 
 
-def send_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
+def send_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> HttpResponse:
     """
     Show the form, or send what it holds.
 
@@ -62,7 +59,7 @@ def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
     return request.user.has_perm(f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}")
 
 
-def _sent(request: HttpRequest, event_admin: "EventAdmin", event: Event, count: int) -> HttpResponse:
+def _sent(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]", event: Event, count: int) -> HttpResponse:
     """Log it, say what became of it, and show the list of events to who may see it."""
     event_admin.log_addition(request, event, [{"added": {"name": "notification", "object": f"{count} recipients"}}])
     site_name = event_admin.admin_site.name

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from realtime.foreign_text import printable
+from realtime.untrusted.text import printable
 
 __all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields", "shown_text"]
 

@@ -1,6 +1,6 @@
 """The page "Delivery statistics", and the same as JSON for programs. The figures are `notifications.statistics`'s."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 from django.contrib import admin
@@ -12,13 +12,10 @@ from django.urls import reverse
 from notifications import statistics
 from notifications.admin import chart
 
-if TYPE_CHECKING:
-    from notifications.admin.events import EventAdmin
-
 __all__ = ["statistics_view"]
 
 
-def statistics_view(request: HttpRequest, event_admin: "EventAdmin") -> HttpResponse:
+def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> HttpResponse:
     """
     Show the delivery statistics; with `?format=json`, the fields of `notifications.statistics.Statistics`.
 

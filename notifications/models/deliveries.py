@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from notifications.clock import moment_of
+from notifications.database.clock import moment_of
 from notifications.models.inbox import Notification
 
 __all__ = ["ANSWER_LIMIT", "TRANSPORT_LIMIT", "Delivery", "Digest"]

@@ -15,18 +15,18 @@ from django.template.context import Context
 from django.urls import NoReverseMatch
 from django.utils import timezone
 
-from notifications import inbox
-from notifications.bell_texts import bell_texts, unread_label
-from notifications.clock import moment_of
-from notifications.inbox_page import nonce_of
+from notifications.database.clock import moment_of
+from notifications.inbox import queries
+from notifications.inbox.bell_texts import bell_texts, unread_label
+from notifications.inbox.page import nonce_of
 from realtime import conf
 
 __all__ = ["notification_bell", "safe_href", "websocket_url", "with_zone"]
 
 register = template.Library()
 
-register.filter("safe_href", inbox.safe_href)
-safe_href = inbox.safe_href
+register.filter("safe_href", queries.safe_href)
+safe_href = queries.safe_href
 
 
 @register.filter
@@ -56,7 +56,7 @@ def notification_bell(context: Context) -> dict[str, Any]:
     if request is None or user is None or not user.is_authenticated:
         return {"bell": None}
     # The tag's template has a context of its own: what its forms need is handed on.
-    bell = inbox.read_bell(user.pk)
+    bell = queries.read_bell(user.pk)
     return {
         "bell": bell,
         "unread_label": unread_label(bell.unread),

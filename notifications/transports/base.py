@@ -16,10 +16,10 @@ from channels.db import database_sync_to_async
 from django.db import router
 
 from notifications import conf
-from notifications.destinations import disable_destination
-from notifications.envelope import Envelope
+from notifications.content.envelope import Envelope
+from notifications.database.threads import Threads
 from notifications.models import Destination
-from notifications.threads import Threads
+from notifications.transports.destinations import disable_destination
 from realtime.exceptions import PermanentError
 
 __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of", "disable"]

@@ -16,9 +16,9 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
 from notifications import conf
-from notifications.threads import Threads
+from notifications.database.threads import Threads
 from notifications.transports.base import Address, Message, Transport
-from realtime.foreign_text import escape_unencodable
+from realtime.untrusted.text import escape_unencodable
 
 __all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage", "send_message"]
 

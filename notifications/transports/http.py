@@ -27,12 +27,12 @@ from dataclasses import dataclass
 
 import httpx
 
-from notifications import clock
+from notifications.database import clock
 from notifications.transports.names import resolver
 from notifications.transports.refusals import TEMPORARY_STATUSES, is_not_now
 from notifications.transports.silence import Silences
 from realtime.exceptions import PermanentError, Retry
-from realtime.foreign_text import printable
+from realtime.untrusted.text import printable
 
 __all__ = ["Answer", "audience_of", "check_url", "is_public", "post", "raise_for_status"]
 

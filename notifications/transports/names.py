@@ -19,7 +19,7 @@ from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from notifications.threads import Threads
+from notifications.database.threads import Threads
 from notifications.transports.silence import PutAside, Silences
 
 __all__ = ["Resolver", "is_address", "resolver"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from realtime.foreign_text import escape_unencodable
+from realtime.untrusted.text import escape_unencodable
 
 __all__ = ["EscapingCommand"]
 

@@ -3,7 +3,7 @@ Redis Streams as work that must not be lost: consumer groups, leases, retries, d
 
 Owns the worker engine and appending. Does not own the work itself.
 
-Where an entry is. Every step from one place to the next is one Lua call (realtime/lua/streams/):
+Where an entry is. Every step from one place to the next is one Lua call (realtime/redis/scripts/streams/):
 
     waiting → in hand → done                    on the stream, not read → pending with a worker → acked
               in hand ⇄ line                    the entry waits outside the stream, for its time and behind older ones

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 import redis
 import redis.asyncio
 
-from realtime import lua
 from realtime.exceptions import StreamUnavailable
-from realtime.outage import REDIS_ERRORS
+from realtime.redis import scripts
+from realtime.redis.outage import REDIS_ERRORS
 
 __all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
 
 # Lua passes at most 8000 values in one call; an entry of ours has three fields.
 ENTRY_FIELDS_LIMIT = 1000
-_APPEND = lua.Script("append_entries", answer=int)
+_APPEND = scripts.Script("append_entries", answer=int)
 
 
 def append_entries(
@@ -32,7 +32,7 @@ def append_entries(
     Append entries to a stream, all or none, once.
 
     Args:
-        redis: A client from `realtime.connections.publisher`.
+        redis: A client from `realtime.redis.clients.publisher`.
         stream_key: The stream; it is made if it is not there.
         guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
         entries: Field → value for each entry, in their order; at most 1000 fields each.
@@ -64,7 +64,7 @@ async def aappend_entries(
     *,
     guard_seconds: float,
 ) -> bool:
-    """The async twin of `append_entries`; takes a client from `realtime.connections.async_publisher`."""
+    """The async twin of `append_entries`; takes a client from `realtime.redis.clients.async_publisher`."""
     arguments = _pack(entries, guard_seconds)
     try:
         return bool(await _APPEND.arun(redis, [stream_key, guard_key], arguments))

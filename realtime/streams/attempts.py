@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from realtime.backoff import Backoff
 from realtime.exceptions import Unavailable
-from realtime.outage import Observer, Outage
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import Observer, Outage
 from realtime.streams.entry import Entry, Handler
 from realtime.streams.failures import Failures
 from realtime.streams.group import ConsumerGroup

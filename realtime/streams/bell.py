@@ -7,8 +7,8 @@ Owns waiting on the stream without being handed anything. Does not own reading (
 import asyncio
 import contextlib
 
-from realtime.backoff import Backoff
-from realtime.outage import REDIS_ERRORS
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import REDIS_ERRORS
 from realtime.streams.group import ConsumerGroup
 
 __all__ = ["Bell"]

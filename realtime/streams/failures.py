@@ -9,16 +9,16 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from realtime.backoff import Backoff
 from realtime.exceptions import PermanentError, Retry
-from realtime.foreign_text import printable
-from realtime.outage import Outage
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import Outage
 from realtime.streams.entry import Entry
 from realtime.streams.group import ConsumerGroup
 from realtime.streams.hand import Hand
 from realtime.streams.queue import EntryQueue
 from realtime.streams.replies import Move
 from realtime.streams.session import Session
+from realtime.untrusted.text import printable
 
 __all__ = ["LONGEST_WAIT_SECONDS", "Failures"]
 

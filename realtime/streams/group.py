@@ -15,8 +15,8 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import ResponseError
 
-from realtime import lua
-from realtime.connection_checks import answer_parsed
+from realtime.redis import scripts
+from realtime.redis.connection_checks import answer_parsed
 from realtime.streams.entry import Entry
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.replies import KEY_LIMIT_BYTES, Move, Surrendered, Taken, Turn
@@ -50,9 +50,9 @@ _NEEDS = {
 }
 
 
-def stream_script(name: str, *, answer: type | tuple[type, ...]) -> lua.Script:
-    """A script of `realtime/lua/streams/`, with what it stands on."""
-    return lua.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)), answer=answer)
+def stream_script(name: str, *, answer: type | tuple[type, ...]) -> scripts.Script:
+    """A script of `realtime/redis/scripts/streams/`, with what it stands on."""
+    return scripts.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)), answer=answer)
 
 
 # Those for which a lost answer is no harm, and those for which it is.
@@ -71,8 +71,8 @@ _READ_SCRIPTS = {
     "take": stream_script("take", answer=(list, NoneType)),
     "own": stream_script("own", answer=list),
 }
-_CREATE = lua.Script("create_groups", answer=int)
-_TRIM = lua.Script("trim_stream", answer=int)
+_CREATE = scripts.Script("create_groups", answer=int)
+_TRIM = scripts.Script("trim_stream", answer=int)
 
 
 class ConsumerGroup:
@@ -313,7 +313,7 @@ class ConsumerGroup:
         return await self._call(_SCRIPTS[script], self._redis, arguments, keys)
 
     async def _call(
-        self, script: lua.Script, client: redis.asyncio.Redis, arguments: Sequence[Any], keys: Sequence[str]
+        self, script: scripts.Script, client: redis.asyncio.Redis, arguments: Sequence[Any], keys: Sequence[str]
     ) -> Any:
         names = [*self._names, *keys]
         values = [self.group, self.consumer, self._order_field, *arguments]

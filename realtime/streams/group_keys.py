@@ -1,12 +1,12 @@
 """
 The Redis names of one consumer group.
 
-Owns their order in scripts. Does not own their spelling (realtime.keys).
+Owns their order in scripts. Does not own their spelling (realtime.redis.keys).
 """
 
 from dataclasses import dataclass
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 
 __all__ = ["GroupKeys"]
 

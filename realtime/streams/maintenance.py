@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from realtime.outage import REDIS_ERRORS, Outage
+from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams.group import ConsumerGroup
 
 __all__ = ["CHECKS_IN_A_LEASE", "Maintenance"]

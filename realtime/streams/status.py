@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from realtime.connection_checks import answer_parsed
+from realtime.redis.connection_checks import answer_parsed
 from realtime.streams.group_keys import GroupKeys
 
 __all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 
 import redis.asyncio
 
-from realtime.backoff import Backoff
-from realtime.outage import REDIS_ERRORS, Outage
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams.attempts import Attempts
 from realtime.streams.bell import Bell
 from realtime.streams.entry import Entry, Handler, WorkerStatistics

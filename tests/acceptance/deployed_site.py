@@ -24,13 +24,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
-from realtime.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
-from realtime.publications import Position
 from tests.acceptance.site import free_port
-from tests.howto import commands_of
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from tests.support.howto import commands_of
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["BOT", "DRAIN_SECONDS", "SERVERS", "WEB", "DeployedSite"]
 

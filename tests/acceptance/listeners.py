@@ -17,9 +17,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
-from realtime.protocol import SUBPROTOCOL
+from realtime.protocol.messages import SUBPROTOCOL
 from tests.acceptance.deployed_site import DeployedSite
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["DEADLINE_SECONDS", "Follower", "Listener", "opening"]
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from playwright.async_api import Page
 
 from tests.acceptance.site import free_port
-from tests.howto import blocks_of, commands_of
-from tests.waiting import wait_until_sync
+from tests.support.howto import blocks_of, commands_of
+from tests.support.waiting import wait_until_sync
 
 __all__ = [
     "BOT",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 __all__ = ["Person", "Sight", "at_browser"]
 

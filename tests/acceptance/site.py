@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.waiting import wait_until_sync
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["RUN", "Site", "free_port"]
 

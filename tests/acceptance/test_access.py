@@ -7,9 +7,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
 from tests.acceptance.deployed_site import DeployedSite
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -8,7 +8,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import Person, at_browser
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -8,12 +8,12 @@ import pytest
 import redis
 from playwright.async_api import expect
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import at_browser
-from tests.browser import chromium
-from tests.receivers import HttpReceiver, Reply, http_receiver
-from tests.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.browser import chromium
+from tests.support.receivers import HttpReceiver, Reply, http_receiver
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 # What is particular to a database is shown without a browser.
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
@@ -35,7 +35,7 @@ class SiteWithWebhook(DeployedSite):
             "TRANSPORTS": {"webhook": {"BACKEND": backend, "OPTIONS": options}},
             "DEFAULT_TRANSPORTS": ["webhook"],
         }
-        own = {"DJANGO_SETTINGS_MODULE": "tests.subscriber_settings", "NOTIFICATIONS": json.dumps(settings)}
+        own = {"DJANGO_SETTINGS_MODULE": "tests.support.subscriber_settings", "NOTIFICATIONS": json.dumps(settings)}
         return {**super()._environment(), **own}
 
 

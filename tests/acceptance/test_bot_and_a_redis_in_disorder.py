@@ -3,8 +3,8 @@
 import pytest
 
 from tests.acceptance.test_run_bot_subscriber import SECONDS, World, database, world
-from tests.nonsense import NonsenseServer
-from tests.waiting import wait_until_sync
+from tests.support.nonsense import NonsenseServer
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["database", "world"]
 

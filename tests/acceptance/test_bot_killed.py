@@ -22,10 +22,10 @@ import redis
 from standardwebhooks import Webhook
 
 from notifications.management.commands import run_bot_subscriber
-from realtime.keys import Keys
-from tests.receivers import HttpReceiver, Reply, Request, http_receiver
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.receivers import HttpReceiver, Reply, Request, http_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.acceptance
 
@@ -44,7 +44,7 @@ class World:
         self._directory = directory
         self._environment = {
             **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
-            "DJANGO_SETTINGS_MODULE": "tests.subscriber_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.support.subscriber_settings",
             "VAR_DIR": str(directory),
             "REDIS_URL": redis_url,
             "NOTIFICATIONS": self._notifications(claim_seconds=2),
@@ -67,7 +67,7 @@ class World:
                 "DELIVERY_CLAIM_SECONDS": claim_seconds,
                 "DELIVERY_RETRY_SECONDS": 0.05,
                 "DEFAULT_TRANSPORTS": ["webhook"],
-                "TRANSPORTS": {"webhook": {"BACKEND": f"tests.transports.{backend}", "OPTIONS": options}},
+                "TRANSPORTS": {"webhook": {"BACKEND": f"tests.support.transports.{backend}", "OPTIONS": options}},
             }
         )
 

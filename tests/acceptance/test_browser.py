@@ -13,7 +13,7 @@ from playwright.async_api import Browser, expect
 
 from tests.acceptance.deployed_site import WEB, DeployedSite
 from tests.acceptance.people import OPEN, Person, at_browser
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
 logger = logging.getLogger(__name__)

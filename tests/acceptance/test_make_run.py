@@ -17,8 +17,8 @@ import redis
 
 from project import embedded
 from tests.acceptance.site import READY_DEADLINE_SECONDS, Site
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 pytestmark = [
     pytest.mark.acceptance,

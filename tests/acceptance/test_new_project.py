@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import expect
 
 from project import web
-from realtime.protocol import FRAME_LIMIT_BYTES, PING_SECONDS
+from realtime.protocol.messages import FRAME_LIMIT_BYTES, PING_SECONDS
 from tests.acceptance.new_project import (
     BOT,
     COMMANDS,
@@ -32,10 +32,10 @@ from tests.acceptance.new_project import (
     sign_in,
 )
 from tests.acceptance.site import free_port
-from tests.browser import chromium
-from tests.howto import blocks_of, commands_of
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.browser import chromium
+from tests.support.howto import blocks_of, commands_of
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 

@@ -7,9 +7,9 @@ from playwright.async_api import ConsoleMessage, expect
 
 from tests.acceptance.new_project import BOT, COMMANDS, PRODUCTION, Project, is_serving, new_project, sign_in
 from tests.acceptance.site import free_port
-from tests.browser import chromium
-from tests.howto import blocks_of
-from tests.redis_server import RedisServer
+from tests.support.browser import chromium
+from tests.support.howto import blocks_of
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 

@@ -13,8 +13,8 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import OPEN, Person, at_browser
-from tests.browser import chromium
-from tests.waiting import wait_until
+from tests.support.browser import chromium
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
 
@@ -50,7 +50,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 def policy(values: dict[str, Any]) -> dict[str, str]:
     """The environment of a web server whose pages have this policy."""
-    return {"DJANGO_SETTINGS_MODULE": "tests.page_settings", "SECURE_CSP": json.dumps(values)}
+    return {"DJANGO_SETTINGS_MODULE": "tests.support.page_settings", "SECURE_CSP": json.dumps(values)}
 
 
 async def use_everything(site: DeployedSite, alice: Person, url: str) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.acceptance
 
@@ -52,7 +52,7 @@ class World:
         self.directory = directory
         self._environment = {
             **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
-            "DJANGO_SETTINGS_MODULE": "tests.subscriber_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.support.subscriber_settings",
             "VAR_DIR": str(directory),
             "REDIS_URL": server.url,
         }
@@ -202,7 +202,7 @@ def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(wor
     Ctrl-C and an impatient supervisor included. What was not begun is left to the next process; requests that PUBLISH
     had counted as received are carried out.
     """
-    with world.subscriber("--concurrency", "1", SEND_MESSAGE="tests.transports.slow") as process:
+    with world.subscriber("--concurrency", "1", SEND_MESSAGE="tests.support.transports.slow") as process:
         process.wait_for("listening for requests")
         with world.client.pipeline() as burst:
             for number in range(3):
@@ -222,7 +222,7 @@ def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(wor
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
     """It cannot be ended: the process leaves without it, says so, and what it held is claimed by others."""
-    with world.subscriber(SEND_MESSAGE="tests.transports.stuck") as process:
+    with world.subscriber(SEND_MESSAGE="tests.support.transports.stuck") as process:
         process.wait_for("listening for requests")
         world.publish("one")
         process.wait_for_line("user 1: begin one")
@@ -234,7 +234,7 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
 
 def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> None:
     """The log names the place once, the health check reports it, and SIGTERM does not wait for it to end."""
-    with world.subscriber(SEND_MESSAGE="tests.transports.spin", DELIVERY_CLAIM_SECONDS=600) as process:
+    with world.subscriber(SEND_MESSAGE="tests.support.transports.spin", DELIVERY_CLAIM_SECONDS=600) as process:
         process.wait_for("listening for requests")
         world.publish("one")
         process.wait_for_line("user 1: begin one")
@@ -250,7 +250,7 @@ def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> N
 
 def test_an_event_loop_that_never_runs_again_ends_its_process(world: World) -> None:
     """Without DEBUG: its supervisor starts a new one, and other workers take over its entries."""
-    with world.subscriber(SEND_MESSAGE="tests.transports.spin", environment=PRODUCTION) as process:
+    with world.subscriber(SEND_MESSAGE="tests.support.transports.spin", environment=PRODUCTION) as process:
         process.wait_for("listening for requests")
         world.publish("one")
         assert process.popen.wait(timeout=SECONDS) == 1
@@ -299,7 +299,7 @@ def test_redis_not_there_at_the_start_is_waited_for(world: World) -> None:
 
 def test_what_a_killed_process_held_is_done_by_the_other(world: World) -> None:
     """SIGKILL with messages in hand and with the lease of ingress: both go to the one that lives."""
-    with world.subscriber(SEND_MESSAGE="tests.transports.hang") as doomed:
+    with world.subscriber(SEND_MESSAGE="tests.support.transports.hang") as doomed:
         doomed.wait_for("listening for requests")
         for number in range(2):
             world.publish(str(number))

@@ -8,11 +8,11 @@ import pytest
 import redis
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.test_access import Ending
-from tests.browser import chromium
-from tests.waiting import wait_until
+from tests.support.browser import chromium
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 

@@ -18,8 +18,8 @@ import redis.asyncio
 from playwright.async_api import Browser, BrowserContext, Error, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
-from tests.browser import chromium
-from tests.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.browser import chromium
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
 

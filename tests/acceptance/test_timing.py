@@ -15,14 +15,14 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from notifications import services
-from notifications.inbox import read_bell
+from notifications.inbox.queries import read_bell
 from notifications.models import Delivery, Digest, Event, Notification
 from realtime import conf
-from realtime.keys import Keys
-from tests.receivers import MailReceiver, mail_receiver
-from tests.redis_server import RedisServer
-from tests.timing import ends, pass_time
-from tests.waiting import wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.receivers import MailReceiver, mail_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.timing import ends, pass_time
+from tests.support.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
@@ -51,7 +51,7 @@ class Site:
         self.redis = redis.Redis.from_url(server.url)
         environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.timed_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.support.timed_settings",
             "VAR_DIR": str(directory),
             "DATABASE_NAME": str(connection.settings_dict["NAME"]),
             "REDIS_URL": server.url,

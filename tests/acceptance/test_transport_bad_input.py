@@ -11,13 +11,13 @@ import redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from realtime.close_codes import CloseCode
-from realtime.protocol import FRAME_LIMIT_BYTES
-from realtime.sessions import RUBBISH_LIMIT
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.messages import FRAME_LIMIT_BYTES
+from realtime.websocket.client import RUBBISH_LIMIT
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.listeners import Listener
 from tests.conftest import PERMANENT
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 

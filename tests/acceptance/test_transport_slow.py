@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from realtime.close_codes import CloseCode
-from realtime.sockets import ABORT_AFTER_SECONDS
+from realtime.protocol.close_codes import CloseCode
+from realtime.websocket.connection import ABORT_AFTER_SECONDS
 from tests.acceptance.deployed_site import WEB, DeployedSite
 from tests.acceptance.listeners import Follower, opening
 

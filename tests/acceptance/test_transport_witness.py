@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from websockets.frames import Frame, Opcode
 
-from realtime.close_codes import CloseCode
-from realtime.protocol import SUBPROTOCOL
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.messages import SUBPROTOCOL
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.listeners import Listener
 

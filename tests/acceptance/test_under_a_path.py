@@ -11,7 +11,7 @@ from playwright.async_api import Browser
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.path_proxy import PathProxy
 from tests.acceptance.people import at_browser
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
 

@@ -18,12 +18,12 @@ from playwright.async_api import BrowserContext, CDPSession, ConsoleMessage, Pag
 
 from tests.acceptance.new_project import BOT, COMMANDS, DEVELOPMENT, SECONDS, Project, is_serving, new_project, sign_in
 from tests.acceptance.site import free_port
-from tests.browser import chromium
-from tests.howto import blocks_of, commands_of
 from tests.integration.test_webpush_transport import Browser as Keys
-from tests.receivers import HttpReceiver, Reply, http_receiver
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.browser import chromium
+from tests.support.howto import blocks_of, commands_of
+from tests.support.receivers import HttpReceiver, Reply, http_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 

@@ -13,8 +13,8 @@ import pytest
 import redis
 from websockets.exceptions import InvalidStatus
 
-from realtime.close_codes import CloseCode
-from realtime.protocol import SUBPROTOCOL
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.messages import SUBPROTOCOL
 from realtime.server import HANDSHAKE_SECONDS
 from tests.acceptance.deployed_site import DRAIN_SECONDS, WEB, DeployedSite
 from tests.acceptance.listeners import Listener, opening

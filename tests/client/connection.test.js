@@ -158,7 +158,7 @@ test("a close that is not final is no error", () => {
 });
 
 test("the table of close codes is that of the server", () => {
-  const python = readFileSync(new URL("../../realtime/close_codes.py", import.meta.url), "utf8");
+  const python = readFileSync(new URL("../../realtime/protocol/close_codes.py", import.meta.url), "utf8");
   const table = [...python.matchAll(/^ {4}([A-Z_]+) = (\d{4})$/gm)].map(([, name, code]) => [name, Number(code)]);
   assert.ok(table.length >= 7);
   assert.deepEqual(CLOSE_CODES, Object.fromEntries(table));

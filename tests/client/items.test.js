@@ -9,7 +9,7 @@ import { isEnvelope, isSafeHref, takeOut, timeText, withSafeUrl } from "../../no
 const NOW = new Date("2026-11-21T12:00:00Z");
 const secondsAgo = (seconds) => timeText(new Date(NOW - seconds * 1000), NOW, "en");
 
-const LINKS = JSON.parse(readFileSync(new URL("../links.json", import.meta.url), "utf8"));
+const LINKS = JSON.parse(readFileSync(new URL("../support/links.json", import.meta.url), "utf8"));
 
 test("only a path or a web address is a link", () => {
   for (const url of LINKS.links) assert.ok(isSafeHref(url), JSON.stringify(url));

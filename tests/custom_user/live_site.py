@@ -86,7 +86,7 @@ async def live(users: dict[str, tuple[Any, str]]) -> dict[str, Any]:
     from channels.layers import get_channel_layer
 
     from notifications.services import anotify
-    from notifications.subscriber import Subscriber
+    from notifications.workers.service import Subscriber
     from realtime import conf
     from realtime.topics import user_topic
 

@@ -37,10 +37,10 @@ async def use_layer() -> dict[str, Any]:
     """The channel layer, with a second one as another process has it."""
     from django.conf import settings
 
-    from realtime.history import HistoryPolicy, Outgoing
+    from realtime.broker.history import HistoryPolicy, Outgoing
+    from realtime.broker.publication import Position
     from realtime.layer import RedisChannelLayer
-    from realtime.publications import Position
-    from tests.topic_clients import Client, ClientSink
+    from tests.support.topic_clients import Client, ClientSink
 
     class Hears(Client):
         def check(self, data: Any, position: Position) -> None:
@@ -77,7 +77,7 @@ async def use_layer() -> dict[str, Any]:
 async def use_stream(keys: list[str]) -> dict[str, Any]:
     """Relay, bot, ingress and sweep, a bad entry, and what people ask and do about it."""
     from notifications.services import anotify
-    from notifications.subscriber import Subscriber
+    from notifications.workers.service import Subscriber
     from project.health import check_bot
     from realtime import conf
     from realtime.access import adisconnect

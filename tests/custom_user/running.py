@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 
 __all__ = ["reported", "run"]
 

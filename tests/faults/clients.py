@@ -17,7 +17,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from realtime.protocol import SUBPROTOCOL
+from realtime.protocol.messages import SUBPROTOCOL
 
 __all__ = ["Client"]
 

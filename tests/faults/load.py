@@ -10,7 +10,7 @@ import signal
 
 from tests.faults.publishing import recipients_of
 from tests.faults.site import Site
-from tests.waiting import wait_until_sync
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["Load"]
 

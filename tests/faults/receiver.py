@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from tests.receivers import HttpReceiver, Reply, Request
+from tests.support.receivers import HttpReceiver, Reply, Request
 
 __all__ = ["Receiver"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.faults.load import Load
 from tests.faults.site import TIMEOUT_SECONDS, Site
-from tests.waiting import wait_until_sync
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["ROWS", "Row", "Stage"]
 

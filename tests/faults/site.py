@@ -24,12 +24,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from tests.acceptance.site import free_port
 from tests.faults.database import Database, PostgresDatabase, SqliteDatabase
 from tests.faults.receiver import Receiver
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 __all__ = ["TIMEOUT_SECONDS", "Site"]
 

@@ -9,15 +9,16 @@ import redis
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from notifications import outbox
+from notifications.events import outbox
 from notifications.models import Event, Notification
 from notifications.services import mark_read, notify, send_notification
-from realtime import conf, connections
-from realtime.keys import Keys
-from realtime.multiplexer import Multiplexer
+from realtime import conf
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.redis import clients
+from realtime.redis.keys import Keys
 from realtime.streams import Entry, StreamWorker
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,8 +84,8 @@ def test_5_the_inbox_knows_what_was_read(signalbox: Any, alice: User) -> None:
 @pytest.fixture
 async def multiplexer(redis_server: RedisServer, key_prefix: str) -> AsyncIterator[Multiplexer]:
     async with (
-        connections.async_reader(redis_server.url) as reader,
-        connections.async_publisher(redis_server.url) as publisher,
+        clients.async_reader(redis_server.url) as reader,
+        clients.async_publisher(redis_server.url) as publisher,
         Multiplexer(reader, publisher=publisher, probe_channel=f"{key_prefix}probe") as multiplexer,
     ):
         yield multiplexer
@@ -112,8 +113,8 @@ async def test_7_a_stream_worker_acks_after_the_work(
     stream = keys.stream("notifications")
     redis_client.xadd(stream, {"order": "7"})
     async with (
-        connections.async_reader(redis_server.url) as reader,
-        connections.async_publisher(redis_server.url) as client,
+        clients.async_reader(redis_server.url) as reader,
+        clients.async_publisher(redis_server.url) as client,
     ):
         worker = StreamWorker(
             reader,

@@ -17,12 +17,12 @@ from django.contrib.auth.models import User
 from django.test import Client as Browser
 
 from project.asgi import application
-from realtime.history import Outgoing
+from realtime.broker.history import Outgoing
+from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
-from realtime.publications import Position
 from realtime.publisher import encode
 from realtime.topics import history_of, resolve, user_topic
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["HOST", "Client", "Connect", "nothing_is_left", "session_of", "tell"]
 

@@ -10,14 +10,14 @@ import uvloop
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
 
-from realtime.multiplexer import Multiplexer
-from realtime.publications import Publication, parse
-from realtime.sessions import statistics
+from realtime.broker.publication import Publication, parse
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.websocket.client import statistics
 from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
 from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 
 def pytest_asyncio_loop_factories(

@@ -5,7 +5,7 @@ from typing import Any
 import redis
 from channels.layers import get_channel_layer
 
-from realtime.publications import Publication, parse
+from realtime.broker.publication import Publication, parse
 
 __all__ = ["Ear", "layer"]
 

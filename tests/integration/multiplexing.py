@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import redis
 
-from realtime import connections
-from realtime.backoff import Backoff
-from realtime.keys import Keys
-from realtime.multiplexer import Multiplexer
-from realtime.subscriptions import Subscription
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Subscription
+from realtime.redis import clients
+from realtime.redis.backoff import Backoff
+from realtime.redis.keys import Keys
 
 __all__ = ["QUICK", "numbered", "publish_pipelined", "receive_many", "redis_knows", "running_multiplexer"]
 
@@ -27,8 +27,8 @@ async def running_multiplexer(
     backoff: Backoff = QUICK,
 ) -> AsyncIterator[Multiplexer]:
     async with (
-        connections.async_reader(url) as reader,
-        connections.async_publisher(publisher_url or url) as publisher,
+        clients.async_reader(url) as reader,
+        clients.async_publisher(publisher_url or url) as publisher,
         Multiplexer(
             reader,
             publisher=publisher,

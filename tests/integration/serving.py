@@ -16,8 +16,8 @@ from websockets.frames import Frame, Opcode
 
 from realtime import server as server_module
 from realtime.server import EXTENSION, FrameProtocol, HttpProtocol
-from realtime.sockets import Socket, SocketStatistics
-from tests.waiting import wait_until
+from realtime.websocket.connection import Socket, SocketStatistics
+from tests.support.waiting import wait_until
 
 __all__ = ["HELLO", "Application", "Connection", "RawClient", "frame", "serving", "statistics"]
 

@@ -20,16 +20,17 @@ from django.db import OperationalError, transaction
 from django.http import HttpRequest
 from django.test import Client as Browser
 
-from realtime import access, authentication, receivers
+from realtime import access
 from realtime.access import Cause
-from realtime.authentication import SessionUsers
-from realtime.close_codes import CloseCode
-from realtime.connections import CALLER_TIMEOUT_SECONDS
-from realtime.consumers import RealtimeConsumer
-from realtime.outage import Outage
-from realtime.sessions import statistics
+from realtime.protocol.close_codes import CloseCode
+from realtime.redis.clients import CALLER_TIMEOUT_SECONDS
+from realtime.redis.outage import Outage
+from realtime.websocket import authentication, django_signals
+from realtime.websocket.authentication import SessionUsers
+from realtime.websocket.client import statistics
+from realtime.websocket.consumer import RealtimeConsumer
 from tests.integration.clients import Client, Connect, tell
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -226,8 +227,8 @@ def test_an_outage_of_redis_fails_nothing_and_holds_nobody_up(
     signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said once; after a try that failed, the next saves do not wait for another."""
-    monkeypatch.setattr(receivers, "_PAUSE_SECONDS", NEVER_SECONDS)
-    monkeypatch.setattr(receivers, "_redis_observer", Outage("Redis").observer())
+    monkeypatch.setattr(django_signals, "_PAUSE_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(django_signals, "_redis_observer", Outage("Redis").observer())
     # It takes connections and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"

@@ -11,10 +11,10 @@ from django.db import OperationalError
 
 from realtime import access, topics
 from realtime.publisher import apublish
-from realtime.sessions import statistics
 from realtime.topics import Topic
+from realtime.websocket.client import statistics
 from tests.integration.clients import Client, Connect
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

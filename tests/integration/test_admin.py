@@ -14,8 +14,8 @@ from django.utils import timezone
 from notifications.admin import history
 from notifications.admin.states import STATES, state_of
 from notifications.models import Event, Notification
-from tests.domain import make_users
-from tests.staff import make_staff, page
+from tests.support.domain import make_users
+from tests.support.staff import make_staff, page
 
 pytestmark = pytest.mark.django_db
 

@@ -13,9 +13,9 @@ from django.test import Client
 
 from notifications.admin import dead_letters
 from realtime import conf
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
-from tests.staff import make_staff, page
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 URL = "/admin/notifications/delivery/dead-letters/"

@@ -6,9 +6,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from notifications import pruning, services
+from notifications import services
+from notifications.events import prune
 from notifications.models import Delivery, Destination, Event, Notification
-from tests.staff import make_staff, page
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 COUNT = 300
@@ -17,7 +18,7 @@ COUNT = 300
 @pytest.fixture
 def url(alice: User, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where alice is deleted; she has 300 notifications, each with a delivery, and an address."""
-    monkeypatch.setattr(pruning, "PORTION", 100)
+    monkeypatch.setattr(prune, "PORTION", 100)
     events = Event.objects.bulk_create(Event(message=f"message-{number}") for number in range(COUNT))
     told = Notification.objects.bulk_create(Notification(event=event, recipient=alice) for event in events)
     Delivery.objects.bulk_create(Delivery(notification=each, transport="console") for each in told)

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from notifications import services
 from notifications.models import Delivery, Destination, Digest, Preference, PushSubscription
-from tests.staff import make_staff, page
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 ADMIN = "/admin/notifications"

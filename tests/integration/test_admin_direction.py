@@ -10,7 +10,7 @@ from django.test import Client
 
 from notifications.models import Delivery, Destination, Digest, Preference
 from notifications.services import notify
-from tests.staff import page
+from tests.support.staff import page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 

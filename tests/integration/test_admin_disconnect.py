@@ -11,9 +11,9 @@ from django.test import Client
 
 from realtime import access
 from realtime.admin import disconnect_users
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
 from tests.integration.clients import Connect
-from tests.staff import make_staff, page
+from tests.support.staff import make_staff, page
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -9,8 +9,8 @@ from django.test import Client
 
 from notifications import services
 from notifications.models import Delivery, Event
-from tests.domain import make_users
-from tests.staff import make_staff, page
+from tests.support.domain import make_users
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 ADMIN = "/admin/notifications"

@@ -8,10 +8,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from notifications import schedule, services
-from notifications.clock import moment_of
+from notifications import services
+from notifications.database.clock import moment_of
+from notifications.events import schedule
 from notifications.models import Delivery, Digest, Event, Notification, QuietHours, Scheduled
-from tests.staff import make_staff, page
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 ADMIN = "/admin/notifications"

@@ -11,13 +11,13 @@ from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
-from notifications.envelope import KIND_LIMIT, MESSAGE_LIMIT, TITLE_LIMIT, URL_LIMIT
+from notifications.content.envelope import KIND_LIMIT, MESSAGE_LIMIT, TITLE_LIMIT, URL_LIMIT
 from notifications.models import Event
 from realtime import conf
-from realtime.keys import Keys
-from tests.domain import make_users, recipients_on_stream
-from tests.redis_server import RedisServer
-from tests.staff import make_staff, page
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users, recipients_on_stream
+from tests.support.redis_server import RedisServer
+from tests.support.staff import make_staff, page
 
 pytestmark = pytest.mark.django_db
 

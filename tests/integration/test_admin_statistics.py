@@ -13,9 +13,9 @@ from notifications.admin import chart
 from notifications.models import Delivery, Event, Notification
 from notifications.statistics import Hour
 from realtime import conf
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.staff import make_staff, page
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.staff import make_staff, page
 
 STATISTICS = "/admin/notifications/event/statistics/"
 START = datetime.datetime(2026, 3, 29, tzinfo=datetime.UTC)

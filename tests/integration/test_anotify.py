@@ -16,8 +16,8 @@ from django.utils.functional import SimpleLazyObject
 from notifications import services
 from notifications.exceptions import UnknownRecipients
 from notifications.models import Event
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

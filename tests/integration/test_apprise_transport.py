@@ -17,8 +17,8 @@ from notifications.models import Destination
 from notifications.transports import Address, AddressGone
 from notifications.transports.apprise import PARTS_LIMIT, AppriseTransport
 from realtime.exceptions import PermanentError
-from tests.messages import message
-from tests.receivers import HttpReceiver, Reply, http_receiver
+from tests.support.messages import message
+from tests.support.receivers import HttpReceiver, Reply, http_receiver
 
 DISCORD = "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js"
 CHAT = AppriseTransport(name="chat")

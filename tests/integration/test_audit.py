@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import audit
+from tests.support import audit
 
 pytestmark = pytest.mark.database_independent
 

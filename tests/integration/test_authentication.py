@@ -16,9 +16,9 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import InterfaceError, OperationalError
 from django.test import RequestFactory
 
-from realtime import authentication
-from realtime.authentication import SessionUsers, users_of
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
+from realtime.websocket import authentication
+from realtime.websocket.authentication import SessionUsers, users_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,20 +13,21 @@ from django.contrib.auth.models import User
 from django.db import InterfaceError
 from django.utils import timezone
 
-from notifications import lanes, services
-from notifications.bot import Bot
+from notifications import services
+from notifications.delivery import slots
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery
-from notifications.refill import refill
 from notifications.transports import Address, AddressGone, Message, Transport
+from notifications.workers.recovery import refill
 from realtime.exceptions import PermanentError, Retry, Unavailable
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.group_keys import GroupKeys
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.streams import dead_letters, pending_count, working
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.streams import dead_letters, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "three_transports")]
 
@@ -295,8 +296,8 @@ async def test_a_slow_transport_does_not_hold_up_another(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its own slots. What finds none for long is put off, unclaimed and uncounted, and sent later."""
-    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(lanes, "CLOGGED_SECONDS", 0.0)
+    monkeypatch.setattr(slots, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(slots, "CLOGGED_SECONDS", 0.0)
     signalbox.NOTIFICATIONS = {
         **signalbox.NOTIFICATIONS,
         "DEFAULT_TRANSPORTS": ["a", "b"],
@@ -313,7 +314,7 @@ async def test_a_slow_transport_does_not_hold_up_another(
         assert len(slow.messages) == 2
         slow.gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 40)
-        monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 10.0)
+        monkeypatch.setattr(slots, "PATIENCE_SECONDS", 10.0)
         waiting = Delivery.objects.filter(transport="b", state="pending", attempts=0, answer="waits for a free slot")
         assert await waiting.acount() == 38
         await waiting.aupdate(due_at=timezone.now())

@@ -8,15 +8,15 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery
-from notifications.refill import refill
 from notifications.transports import Address, Message, Transport
-from realtime.keys import Keys
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.waiting import wait_until
+from notifications.workers.recovery import refill
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -10,16 +10,16 @@ import redis
 from asgiref.sync import sync_to_async
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.management.commands import run_bot_subscriber
 from notifications.models import Delivery
 from notifications.transports import Address, Message, Transport
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.streams import left_count, working
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.streams import left_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "slots")]
 

@@ -11,11 +11,12 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from notifications import schedule, services
+from notifications import services
 from notifications.admin import events as events_admin
-from notifications.clock import moment_of
+from notifications.database.clock import moment_of
+from notifications.events import schedule
 from notifications.models import Event, Notification, Scheduled
-from tests.staff import make_staff, page
+from tests.support.staff import make_staff, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("signalbox")]
 LIST = "/admin/notifications/event/"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from realtime import sockets as sockets_module
-from realtime.close_codes import CloseCode
-from realtime.closing import LINGER_SECONDS, send_close
-from realtime.framing import CLOSE, PING, TEXT
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.closing import LINGER_SECONDS, send_close
 from realtime.server import FrameProtocol
+from realtime.websocket import connection as sockets_module
+from realtime.websocket.framing import CLOSE, PING, TEXT
 from tests.integration.serving import Application, Connection, RawClient, frame, serving, statistics
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 

@@ -13,7 +13,7 @@ from django.db.utils import ConnectionHandler
 from notifications.management import errors
 from notifications.management.errors import check_migrations
 from notifications.models import Event
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 NOTIFY = ("notify", "user1", "Hello")
 WITH_DATABASE = [NOTIFY, ("cancel_event", "7"), ("drain_outbox",), ("prune_notifications", "--older-than", "90d")]
@@ -80,7 +80,7 @@ def test_a_database_that_fails_otherwise_is_not_said_to_lack_tables(monkeypatch:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OperationalError("the disk is full")
 
-    monkeypatch.setattr("notifications.writing.insert_notifications", fail)
+    monkeypatch.setattr("notifications.events.create.insert_notifications", fail)
     with pytest.raises(OperationalError, match="the disk is full"):
         call_command(*NOTIFY)
 

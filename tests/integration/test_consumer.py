@@ -12,13 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import Client as Browser
 
 from project.asgi import application
-from realtime.close_codes import CloseCode
-from realtime.protocol import SUBPROTOCOL
-from realtime.sessions import statistics
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.messages import SUBPROTOCOL
 from realtime.topics import user_topic
+from realtime.websocket.client import statistics
 from tests.integration.clients import HOST, Connect, nothing_is_left, tell
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -231,7 +231,7 @@ async def test_a_foreign_page_is_refused_before_accept(
         await client.closed()
         await client.wait()
     (record,) = caplog.records
-    assert record.name == "realtime.origins"
+    assert record.name == "realtime.websocket.origins"
     assert 'REALTIME["ALLOWED_ORIGINS"]' in record.getMessage()
     assert repr(headers[-1][1].decode())[1:20] in record.getMessage()
     assert "\n" not in record.getMessage()
@@ -345,7 +345,7 @@ async def test_without_redis_clients_are_told_to_come_back(
     connect: Connect, signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code asks for another try; one line in the log for all of them, and one when Redis is back."""
-    monkeypatch.setattr("realtime.sessions.JOIN_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("realtime.websocket.client.JOIN_TIMEOUT_SECONDS", 0.5)
     previous = signalbox.CHANNEL_LAYERS
     with RedisServer() as lost:
         backend = {**previous["default"], "CONFIG": {"hosts": [lost.url]}}
@@ -357,11 +357,11 @@ async def test_without_redis_clients_are_told_to_come_back(
             assert (await client.closed())["code"] == CloseCode.REDIS_LOST
             await client.disconnect()
         assert not CloseCode.REDIS_LOST.is_final
-        lines = [record.getMessage() for record in caplog.records if record.name == "realtime.outage"]
+        lines = [record.getMessage() for record in caplog.records if record.name == "realtime.redis.outage"]
         assert len([line for line in lines if line.startswith("Redis for the topics of clients is unavailable")]) == 1
 
         lost.start()
-        monkeypatch.setattr("realtime.sessions.JOIN_TIMEOUT_SECONDS", 5.0)
+        monkeypatch.setattr("realtime.websocket.client.JOIN_TIMEOUT_SECONDS", 5.0)
         client = await connect(alice)
         await client.greeted()
         assert "Redis for the topics of clients is available again after" in caplog.text

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from tests.custom_user.running import reported, run
-from tests.domain import entries_on_stream
-from tests.redis_server import RedisServer
+from tests.support.domain import entries_on_stream
+from tests.support.redis_server import RedisServer
 
 
 @pytest.mark.parametrize("model", ["UuidUser", "TextUser"])

@@ -11,14 +11,15 @@ import redis
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, connections, transaction
 
-from notifications import claiming, preferences, services
+from notifications import preferences, services
+from notifications.content.stream_entry import StreamedNotification
+from notifications.delivery import claim
 from notifications.exceptions import InvalidPreference
-from notifications.handlers import StreamedNotification
 from notifications.models import Delivery, Destination, Event, Notification
-from realtime.keys import Keys
-from tests.domain import lock_waiters, make_users, recipients_on_stream
-from tests.timing import begun, declare, ends, own_registry, pass_time, streamed
-from tests.waiting import wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.domain import lock_waiters, make_users, recipients_on_stream
+from tests.support.timing import begun, declare, ends, own_registry, pass_time, streamed
+from tests.support.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "own_registry")]
 __all__ = ["own_registry"]
@@ -97,7 +98,7 @@ def test_what_is_replaced_in_the_last_moment_is_not_sent(
 def test_what_is_deleted_in_the_last_moment_is_nobodys(waiting: StreamedNotification, alice: User) -> None:
     """With its deliveries."""
     with meanwhile(LOOKED_UP, lambda: elsewhere(alice.delete)):
-        assert claiming.begin(waiting, entry_id="1-1", attempt=2) is None
+        assert claim.begin(waiting, entry_id="1-1", attempt=2) is None
     assert Delivery.objects.count() == 0
 
 

@@ -11,16 +11,17 @@ from django.contrib.auth.models import User
 from django.db import connections, transaction
 from django.utils import timezone
 
-from notifications import outbox, services
-from notifications.clock import moment_of
+from notifications import services
+from notifications.database.clock import moment_of
+from notifications.events import outbox
+from notifications.events.schedule import release
 from notifications.exceptions import InvalidField
-from notifications.inbox import read_bell
+from notifications.inbox.queries import read_bell
 from notifications.models import Event, Notification, Scheduled
-from notifications.schedule import release
 from notifications.statistics import read_totals
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
-from tests.timing import pass_time
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
+from tests.support.timing import pass_time
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 HOUR = datetime.timedelta(hours=1)

@@ -9,9 +9,11 @@ from django.contrib.auth.models import User
 from django.db import connections
 from django.utils import timezone
 
-from notifications import claiming, deliveries, services
-from notifications.claims import Claim, Result
-from notifications.handlers import StreamedNotification, read_entry
+from notifications import services
+from notifications.content import stream_entry
+from notifications.content.stream_entry import StreamedNotification
+from notifications.delivery import claim, records
+from notifications.delivery.claims import Claim, Result
 from notifications.models import Delivery, Notification
 from realtime.exceptions import EntryRejected, PermanentError
 from realtime.streams import Entry
@@ -34,11 +36,11 @@ def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) ->
     """A notification to alice, as the bot is handed it."""
     services.notify(alice, "Hello")
     ((id, fields),) = redis_client.xrange(keys.stream("notifications"))
-    return read_entry(Entry(id, fields, 1))
+    return stream_entry.decode(Entry(id, fields, 1))
 
 
 def begun(streamed: StreamedNotification, *, entry_id: str = "1-1", attempt: int = 1) -> tuple[Claim, ...]:
-    job = claiming.begin(streamed, entry_id=entry_id, attempt=attempt)
+    job = claim.begin(streamed, entry_id=entry_id, attempt=attempt)
     assert job is not None
     return job.claims
 
@@ -63,8 +65,8 @@ def test_what_is_due_is_claimed_once(streamed: StreamedNotification, alice: User
     again = {claim.transport: claim for claim in begun(streamed)}
     assert again["first"].attempt == 2
     assert {claim.key for claim in again.values()} == {first.key, second.key}
-    assert not deliveries.record(first, Result(state=State.SENT, answer="late", outcomes={}))
-    assert not deliveries.keep(first, {})
+    assert not records.record(first, Result(state=State.SENT, answer="late", outcomes={}))
+    assert not records.keep(first, {})
     assert Delivery.objects.filter(state=State.SENDING).count() == 2
 
 
@@ -87,8 +89,8 @@ def test_many_bots_at_once_share_the_claims(streamed: StreamedNotification) -> N
 def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -> None:
     """Sent, failed and skipped alike; the row says when and what was answered, on one line."""
     first, second = begun(streamed)
-    assert deliveries.record(first, Result(state=State.SENT, answer="a\nb\0" + "x" * 999, outcomes={"a": "sent"}))
-    assert deliveries.record(second, Result(state=State.FAILED, answer="no", outcomes={}, latency_seconds=0.5))
+    assert records.record(first, Result(state=State.SENT, answer="a\nb\0" + "x" * 999, outcomes={"a": "sent"}))
+    assert records.record(second, Result(state=State.FAILED, answer="no", outcomes={}, latency_seconds=0.5))
     pass_time(3600)
     assert begun(streamed, entry_id="2-1", attempt=2) == ()
     row = Delivery.objects.get(pk=first.delivery_id)
@@ -96,24 +98,24 @@ def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -
     assert row.answer.startswith(r"a b\x00xxx")
     assert len(row.answer) == 500
     assert row.finished_at is not None
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == []
+    assert records.find_overdue(10, read_until=timezone.now()) == []
 
 
 def test_another_attempt_waits_for_its_time(streamed: StreamedNotification) -> None:
     """Then the sweep finds it, and not again while it is on the stream; an outage is no attempt."""
     first, second = begun(streamed)
-    deliveries.record(first, Result(state=State.PENDING, answer="later", outcomes={}, retry_seconds=30))
-    deliveries.record(second, Result(state=State.PENDING, answer="away", outcomes={}, is_counted=False))
+    records.record(first, Result(state=State.PENDING, answer="later", outcomes={}, retry_seconds=30))
+    records.record(second, Result(state=State.PENDING, answer="away", outcomes={}, is_counted=False))
     (claim,) = begun(streamed)
     assert (claim.transport, claim.attempt) == (second.transport, 1)
-    deliveries.record(claim, Result(state=State.SENT, answer="", outcomes={}))
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == []
+    records.record(claim, Result(state=State.SENT, answer="", outcomes={}))
+    assert records.find_overdue(10, read_until=timezone.now()) == []
     pass_time(30)
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
-    assert deliveries.mark_queued([streamed.notification_id]) == 1
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == []
-    pass_time(deliveries.QUEUED_SECONDS + 1)
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
+    assert records.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
+    assert records.mark_queued([streamed.notification_id]) == 1
+    assert records.find_overdue(10, read_until=timezone.now()) == []
+    pass_time(records.QUEUED_SECONDS + 1)
+    assert records.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
     (claim,) = begun(streamed)
     assert claim.attempt == 2
 
@@ -121,10 +123,10 @@ def test_another_attempt_waits_for_its_time(streamed: StreamedNotification) -> N
 def test_a_failed_one_may_be_opened_again(streamed: StreamedNotification) -> None:
     """Under its old key, without the addresses that were reached; what was sent stays closed."""
     first, second = begun(streamed)
-    deliveries.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
-    deliveries.record(second, Result(state=State.FAILED, answer="", outcomes={"a": "sent", "b": "failed"}))
-    assert deliveries.reopen(Delivery.objects.all()) == 1
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
+    records.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
+    records.record(second, Result(state=State.FAILED, answer="", outcomes={"a": "sent", "b": "failed"}))
+    assert records.reopen(Delivery.objects.all()) == 1
+    assert records.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
     (claim,) = begun(streamed)
     assert (claim.key, claim.attempt, claim.outcomes) == (second.key, 1, {"a": "sent"})
 
@@ -132,8 +134,8 @@ def test_a_failed_one_may_be_opened_again(streamed: StreamedNotification) -> Non
 def test_a_dead_letter_that_is_put_back_opens_what_failed_with_it(streamed: StreamedNotification) -> None:
     """Not another entry of the notification; the same one after its worker has died is a dead letter again."""
     first, second = begun(streamed, entry_id="7-1")
-    deliveries.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
-    deliveries.record(second, Result(state=State.FAILED, answer="550 no such user", outcomes={}))
+    records.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
+    records.record(second, Result(state=State.FAILED, answer="550 no such user", outcomes={}))
     assert begun(streamed, entry_id="8-1") == ()
     with pytest.raises(PermanentError, match=r"^second: 550 no such user$"):
         begun(streamed, entry_id="7-1", attempt=2)
@@ -161,6 +163,6 @@ def test_what_was_deleted_is_not_delivered(streamed: StreamedNotification, alice
         notification_id=streamed.notification_id, user_id="999", envelope=streamed.envelope, json=streamed.json
     )
     with pytest.raises(EntryRejected, match="u is not the recipient"):
-        claiming.begin(forged, entry_id="1-1", attempt=1)
+        claim.begin(forged, entry_id="1-1", attempt=1)
     alice.delete()
-    assert claiming.begin(streamed, entry_id="1-1", attempt=1) is None
+    assert claim.begin(streamed, entry_id="1-1", attempt=1) is None

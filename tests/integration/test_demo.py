@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from notifications.exceptions import InvalidNotification
 from notifications.models import Event, Notification
 from project.demo.models import Order, Product
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = pytest.mark.django_db
 

@@ -19,10 +19,10 @@ import redis
 from django.core.management import get_commands, load_command_class
 
 from project import embedded, health
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, worker_process, working
-from tests.waiting import wait_until, wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, worker_process, working
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 

@@ -16,19 +16,19 @@ from django.db import connections
 from django.utils import timezone
 
 from notifications import services
-from notifications.bot import Bot
-from notifications.claims import Claim
-from notifications.handlers import StreamedNotification
+from notifications.content.stored import envelopes_of
+from notifications.content.stream_entry import StreamedNotification
+from notifications.delivery.bot import Bot
+from notifications.delivery.claims import Claim
 from notifications.kinds import find_kind, render_digest
 from notifications.models import Delivery, Digest, Notification
-from notifications.outbox import envelopes_of
-from notifications.refill import refill
 from notifications.transports import Address, Message, Transport
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.timing import begun, declare, ends, own_registry, pass_time, streamed
-from tests.waiting import wait_until
+from notifications.workers.recovery import refill
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.timing import begun, declare, ends, own_registry, pass_time, streamed
+from tests.support.waiting import wait_until
 
 __all__ = ["own_registry"]
 

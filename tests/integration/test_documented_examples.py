@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.site import free_port
-from tests.howto import blocks_of, commands_of
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from tests.support.howto import blocks_of, commands_of
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 

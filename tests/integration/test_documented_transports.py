@@ -18,11 +18,11 @@ from django.core.checks import run_checks
 from notifications import services
 from notifications.transports.registry import load_transport
 from tests.acceptance.site import free_port
-from tests.howto import Block, blocks_of, commands_of
 from tests.integration.test_webpush_transport import Browser
-from tests.messages import KEY, envelope, message
-from tests.receivers import Reply, http_receiver
-from tests.waiting import wait_until_sync
+from tests.support.howto import Block, blocks_of, commands_of
+from tests.support.messages import KEY, envelope, message
+from tests.support.receivers import Reply, http_receiver
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = "how-to/deliver-by-email-and-more.md"

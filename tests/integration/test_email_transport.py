@@ -13,8 +13,8 @@ from django.contrib.auth.models import User
 from notifications.transports import Address
 from notifications.transports.email import EmailTransport
 from realtime.exceptions import PermanentError
-from tests.messages import KEY, message
-from tests.receivers import MailReceiver, mail_receiver
+from tests.support.messages import KEY, message
+from tests.support.receivers import MailReceiver, mail_receiver
 
 pytestmark = pytest.mark.database_independent
 MAILER = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}

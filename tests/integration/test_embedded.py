@@ -14,7 +14,7 @@ import redis
 
 from project import embedded
 from project.embedded import EmbeddedServer, EmbeddedServerError
-from tests.waiting import wait_until_sync
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 

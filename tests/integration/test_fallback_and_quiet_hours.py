@@ -8,12 +8,13 @@ import redis
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from notifications import clock, services
+from notifications import services
+from notifications.database import clock
 from notifications.exceptions import InvalidPreference
 from notifications.models import Delivery, Notification, QuietHours
-from notifications.refill import refill
-from realtime.keys import Keys
-from tests.timing import begun, declare, ends, own_registry, pass_time, streamed
+from notifications.workers.recovery import refill
+from realtime.redis.keys import Keys
+from tests.support.timing import begun, declare, ends, own_registry, pass_time, streamed
 
 __all__ = ["own_registry"]
 

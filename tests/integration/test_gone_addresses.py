@@ -9,16 +9,16 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery, Destination
 from notifications.signals import address_gone
 from notifications.transports.webhook import WebhookTransport
-from realtime.keys import Keys
-from tests.receivers import HttpReceiver, Reply, http_receiver
-from tests.redis_server import RedisServer
-from tests.staff import page
-from tests.streams import working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.receivers import HttpReceiver, Reply, http_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.staff import page
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("webhooks")]
 COUNT = 60

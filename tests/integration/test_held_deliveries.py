@@ -11,16 +11,17 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from notifications import pruning, services, statistics
-from notifications.bot import Bot
+from notifications import services, statistics
+from notifications.delivery.bot import Bot
+from notifications.events import prune
 from notifications.models import Delivery, Digest
-from notifications.refill import refill
 from notifications.transports import Address, Message, Transport
-from realtime.keys import Keys
-from tests.redis_server import RedisServer
-from tests.staff import make_staff, page
-from tests.streams import working
-from tests.waiting import wait_until
+from notifications.workers.recovery import refill
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.staff import make_staff, page
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EMAIL = "notifications.transports.email.EmailTransport"
@@ -80,7 +81,7 @@ async def test_what_is_held_waits_until_it_is_released(
             text = await sync_to_async(page)(admin_client, f"{LIST}{url}")
             assert text.count(">held</span>") == 2
         assert await sync_to_async(lambda: [row.pending for row in statistics.read_deliveries()])() == [2]
-        assert await sync_to_async(pruning.count_old)(timezone.now()) == 0
+        assert await sync_to_async(prune.count_old)(timezone.now()) == 0
         chosen = [row.pk async for row in Delivery.objects.all()]
         form = {"action": "release", "_selected_action": chosen}
         answer = await sync_to_async(admin_client.post)(LIST, form, follow=True)
@@ -121,7 +122,7 @@ async def test_it_can_be_printed_in_place_of_every_transport(
     redis_server: RedisServer, keys: Keys, alice: User, deliver: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever SEND_MESSAGE would do, and whether there is an address or not."""
-    deliver("console", SEND_MESSAGE="tests.transports.hang")
+    deliver("console", SEND_MESSAGE="tests.support.transports.hang")
     async with working(redis_server.url, keys, Bot(), group="bot") as worker:
         await services.anotify(alice, "Hello", url="/a")
         await wait_until(lambda: worker.statistics().handled_count == 1)
@@ -186,7 +187,7 @@ def test_development_with_real_transports_is_said(settings: Any, deliver: Any) -
         deliver(delivery)
         assert run_checks(tags=["notifications"]) == []
     console = {"TRANSPORTS": {"console": {"BACKEND": CONSOLE}}, "DEFAULT_TRANSPORTS": []}
-    deliver("send", SEND_MESSAGE="tests.transports.hang", **console)
+    deliver("send", SEND_MESSAGE="tests.support.transports.hang", **console)
     assert [message.id for message in run_checks(tags=["notifications"])] == ["notifications.W004"]
     deliver("send", **console)
     assert run_checks(tags=["notifications"]) == []

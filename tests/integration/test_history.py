@@ -10,8 +10,7 @@ import redis.asyncio
 from cryptography.fernet import Fernet, MultiFernet
 from redis.exceptions import RedisError
 
-from realtime.exceptions import SubscriptionClosed
-from realtime.history import (
+from realtime.broker.history import (
     PUBLICATIONS_PER_CALL,
     TOPICS_PER_READING,
     HistoryPolicy,
@@ -20,10 +19,11 @@ from realtime.history import (
     PublishCall,
     publish_all,
 )
-from realtime.keys import Keys
-from realtime.publications import Crypter, Position
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from realtime.broker.publication import Crypter, Position
+from realtime.exceptions import SubscriptionClosed
+from realtime.redis.keys import Keys
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

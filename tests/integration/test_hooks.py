@@ -13,22 +13,23 @@ from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError
 
-from notifications import hooks, kinds, services
-from notifications.bot import Bot
-from notifications.clock import moment_of
+from notifications import kinds, services
+from notifications.content import hooks
+from notifications.database.clock import moment_of
+from notifications.delivery.bot import Bot
 from notifications.kinds import Kind, find_kind, language_of, render, time_zone_of
 from notifications.models import Delivery, Digest, Notification
 from notifications.transports import Address, Message, Transport
 from notifications.transports.console import ConsoleTransport
-from realtime.foreign_text import LimitedLog
-from realtime.keys import Keys
-from tests.domain import make_users
+from realtime.redis.keys import Keys
+from realtime.untrusted.text import LimitedLog
 from tests.integration.clients import Connect
-from tests.messages import envelope, message
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.timing import begun, declare, own_registry, streamed
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.messages import envelope, message
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.timing import begun, declare, own_registry, streamed
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "own_registry")]
 __all__ = ["own_registry"]

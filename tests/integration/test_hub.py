@@ -10,17 +10,17 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from realtime.close_codes import CloseCode
+from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.publication import Position
 from realtime.exceptions import SubscriptionClosed
-from realtime.history import HistoryPolicy, Outgoing
-from realtime.hub import Hub, Membership
+from realtime.hub.hub import Hub, Membership
+from realtime.hub.sinks import AsgiSink, RawSink, Sink
 from realtime.layer import RedisChannelLayer
-from realtime.publications import Position
-from realtime.sinks import AsgiSink, RawSink, Sink
-from tests.redis_server import RedisServer
-from tests.topic_clients import Client, ClientSink, ClientWriter
-from tests.topic_process import publishing
-from tests.waiting import wait_until
+from realtime.protocol.close_codes import CloseCode
+from tests.support.redis_server import RedisServer
+from tests.support.topic_clients import Client, ClientSink, ClientWriter
+from tests.support.topic_process import publishing
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 

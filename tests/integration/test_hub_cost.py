@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.hub.sinks import RawSink
 from realtime.layer import RedisChannelLayer
-from realtime.sinks import RawSink
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.database_independent, pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])]
 

@@ -9,8 +9,8 @@ from django.db import connection, transaction
 
 from notifications import services
 from notifications.models import Event, Notification
-from realtime.keys import Keys
-from tests.domain import make_users, recipients_on_stream
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users, recipients_on_stream
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

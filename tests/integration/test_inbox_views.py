@@ -15,13 +15,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.csp import CSP
 from django.views.defaults import server_error
 
-from notifications.inbox import BELL_LIMIT, PAGE_LIMIT, Bell, read_bell, safe_href
+from notifications.inbox.queries import BELL_LIMIT, PAGE_LIMIT, Bell, read_bell, safe_href
 from notifications.models import Event, Notification
 from notifications.services import mark_archived, mark_read, mark_seen, notify
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 # What is a link in the server's pages and in the browser; items.test.js reads it too.
-LINKS = json.loads((Path(__file__).parents[1] / "links.json").read_text())
+LINKS = json.loads((Path(__file__).parents[1] / "support" / "links.json").read_text())
 pytestmark = pytest.mark.django_db
 
 INBOX, BELL, SEEN, READ, ARCHIVE = (f"/notifications/{name}" for name in ("", "bell/", "seen/", "read/", "archive/"))

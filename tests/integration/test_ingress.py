@@ -13,18 +13,18 @@ import redis
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
-from notifications import ingress as ingress_module
 from notifications import services
-from notifications.ingress import REQUEST_LIMIT_BYTES, Ingress
 from notifications.models import Event, Notification
-from realtime import connections
-from realtime.foreign_text import printable
-from realtime.keys import Keys
-from realtime.leases import Lease
-from realtime.multiplexer import Multiplexer
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from notifications.workers import ingress as ingress_module
+from notifications.workers.ingress import REQUEST_LIMIT_BYTES, Ingress
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.redis.lease import Lease
+from realtime.untrusted.text import printable
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 @contextlib.asynccontextmanager
 async def listening(url: str, keys: Keys) -> AsyncIterator[Ingress]:
     """Ingress as the holder of the lease runs it."""
-    reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+    reader, publisher = clients.async_reader(url), clients.async_publisher(url)
     lease = Lease(publisher, keys.lease("ingress"))
     ingress = Ingress(publisher, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
 
@@ -299,7 +299,7 @@ async def test_a_request_read_after_the_lease_was_lost_is_left_to_the_next_holde
 ) -> None:
     """A process that was held up must not repeat what another one did meanwhile."""
     (alice,) = await sync_to_async(make_users)(1)
-    client = connections.async_publisher(redis_server.url)
+    client = clients.async_publisher(redis_server.url)
     lease = Lease(client, keys.lease("ingress"))
     ingress = Ingress(client, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
     await ingress.take(json.dumps({"user_id": alice.pk, "message": "theirs"}).encode())
@@ -314,7 +314,7 @@ async def test_counting_fails_alone(
     """Redis that is away does not turn an accepted request into a failed one."""
     (alice,) = await sync_to_async(make_users)(1)
     with RedisServer() as server:
-        client = connections.async_publisher(server.url)
+        client = clients.async_publisher(server.url)
         lease = Lease(client, keys.lease("ingress"))
         await lease.acquire()
         server.kill()

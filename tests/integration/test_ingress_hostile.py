@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 from asgiref.sync import sync_to_async
 
-from notifications.ingress import Ingress
 from notifications.models import Event
-from realtime import connections, foreign_text
-from realtime.keys import Keys
-from realtime.leases import Lease
-from tests.domain import make_users
-from tests.redis_server import RedisServer
+from notifications.workers.ingress import Ingress
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.redis.lease import Lease
+from realtime.untrusted import text
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 @pytest.fixture
 async def ingress(redis_server: RedisServer, keys: Keys) -> AsyncIterator[Ingress]:
     """It holds the lease, and is given requests by hand."""
-    client = connections.async_publisher(redis_server.url)
+    client = clients.async_publisher(redis_server.url)
     lease = Lease(client, keys.lease("ingress"))
     await lease.acquire()
     yield Ingress(client, channel=keys.ingress_channel(), counters_key=keys.counters("ingress"), lease=lease)
@@ -60,7 +61,7 @@ async def test_a_flood_of_bad_requests_is_some_lines_and_a_count(
     for number in range(300):
         await ingress.take(b'{"bad": %d, \x1b[2J' % number)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(lines) <= foreign_text.LINES_AT_ONCE + 1
+    assert len(lines) <= text.LINES_AT_ONCE + 1
     assert not any("\x1b" in line for line in lines)
     assert ingress.counts["refused:not_json"] == 300
     await ingress.take(json.dumps({"user_id": 10**12, "message": "m"}).encode())

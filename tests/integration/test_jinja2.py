@@ -14,7 +14,7 @@ from django.template import engines
 from django.test import Client, RequestFactory
 
 from notifications.services import notify
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = pytest.mark.django_db
 

@@ -15,8 +15,8 @@ from notifications.exceptions import InvalidPreference
 from notifications.kinds import Kind, find_kind, render
 from notifications.models import Preference
 from notifications.preferences import wanted_transports
-from tests.domain import make_users
-from tests.messages import envelope
+from tests.support.domain import make_users
+from tests.support.messages import envelope
 
 CONSOLE = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
 WEBHOOK = {"BACKEND": "notifications.transports.webhook.WebhookTransport"}

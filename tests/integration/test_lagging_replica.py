@@ -23,23 +23,26 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client as Browser
 from django.utils import timezone
 
-from notifications import inbox, outbox, pruning, refill, schedule, services
-from notifications.bot import Bot
+from notifications import services
+from notifications.delivery.bot import Bot
+from notifications.events import outbox, prune, schedule
+from notifications.inbox import queries
 from notifications.models import Delivery, Notification
 from notifications.preferences import get_preferences
-from notifications.relay import Relay
 from notifications.transports.webhook import WebhookTransport
 from notifications.transports.webpush import WebPushTransport
-from realtime.keys import Keys
+from notifications.workers import recovery
+from notifications.workers.relay import Relay
+from realtime.redis.keys import Keys
 from realtime.topics import user_topic
-from tests.domain import make_users
 from tests.integration.clients import Connect
 from tests.integration.test_webpush_transport import PRIVATE_KEY
-from tests.receivers import http_receiver
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.timing import begun, streamed
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.receivers import http_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.timing import begun, streamed
+from tests.support.waiting import wait_until
 
 # The copy is one of SQLite's; what is asked of which database does not depend on which it is.
 pytestmark = [
@@ -180,8 +183,8 @@ def test_the_sweep_and_all_that_waits(replica: list[str], signalbox: Any, alice:
     assert services.cancel(later)
     services.notify(alice, "Soon", deliver_after=datetime.timedelta(microseconds=1))
     assert schedule.release() == 1
-    refill.refill()
-    assert sum(pruned.events for pruned in pruning.prune(timezone.now())) == 1
+    recovery.refill()
+    assert sum(pruned.events for pruned in prune.prune(timezone.now())) == 1
     assert replica == []
 
 
@@ -197,7 +200,7 @@ def test_who_marks_and_looks_again_sees_it(replica: list[str], settings: Any, al
     answer = browser.post("/notifications/read/", {"up_to": newest}, headers={"accept": "application/json"})
     assert answer.json() == {"changed": 1}
     assert b'data-signalbox-unread="0"' in browser.get("/notifications/bell/").content
-    assert inbox.read_bell(alice.pk).unread == 0
+    assert queries.read_bell(alice.pk).unread == 0
     assert not [label for label in replica if label.startswith("notifications.")]
 
 

@@ -12,7 +12,7 @@ import redis
 from channels.exceptions import ChannelFull, MessageTooLarge
 
 from realtime.layer import RedisChannelLayer
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.database_independent, pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])]
 

@@ -12,9 +12,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
 from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
-from realtime.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, Outgoing
 from realtime.layer import RedisChannelLayer
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

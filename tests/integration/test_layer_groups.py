@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from realtime.layer import RedisChannelLayer
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.database_independent, pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])]
 

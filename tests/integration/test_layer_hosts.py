@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
-from realtime.publications import Position
-from tests.redis_server import RedisServer
-from tests.topic_clients import Client, ClientSink
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.topic_clients import Client, ClientSink
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

@@ -13,11 +13,11 @@ import uvloop
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from realtime.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, Outgoing
 from realtime.layer import RedisChannelLayer
-from tests.redis_server import RedisServer
-from tests.topic_clients import Client, ClientSink
-from tests.waiting import wait_until, wait_until_sync
+from tests.support.redis_server import RedisServer
+from tests.support.topic_clients import Client, ClientSink
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 

@@ -13,14 +13,14 @@ import pytest
 import redis
 
 from project import embedded
-from realtime import connections
+from realtime.broker.history import HistoryPolicy, Outgoing
 from realtime.exceptions import StreamUnavailable
-from realtime.history import HistoryPolicy, Outgoing
 from realtime.layer import RedisChannelLayer
+from realtime.redis import clients
 from realtime.streams.append import append_entries
 from tests.acceptance.site import free_port
-from tests.topic_clients import Client, ClientSink
-from tests.waiting import wait_until, wait_until_sync
+from tests.support.topic_clients import Client, ClientSink
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 
@@ -140,7 +140,7 @@ async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChanne
 
 def test_a_sentinel_in_the_place_of_a_redis_is_called_by_its_name(site: SentinelSite) -> None:
     """It takes connections and answers PING; what it refuses says what the address is."""
-    with connections.publisher(f"redis://{HOST}:{site.sentinel_port}") as client:
+    with clients.publisher(f"redis://{HOST}:{site.sentinel_port}") as client:
         assert client.ping()
         with pytest.raises(StreamUnavailable, match="is this the port of a Sentinel"):
             append_entries(client, "stream", "guard", [{"name": b"one"}], guard_seconds=1)

@@ -13,10 +13,10 @@ from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.core.checks import run_checks
 
-from realtime import connections, layer_queues, loop_layer
-from realtime.layer import RedisChannelLayer
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from realtime.layer import RedisChannelLayer, event_loop, queues
+from realtime.redis import clients
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -133,10 +133,10 @@ class TestSending:
 
     async def test_a_silent_redis_fails_all_callers_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """However many wait: they do not wait for one timeout after another."""
-        monkeypatch.setattr(layer_queues, "MESSAGES_PER_ROUND_TRIP", 1)
+        monkeypatch.setattr(queues, "MESSAGES_PER_ROUND_TRIP", 1)
         with RedisServer() as server:
-            publisher = connections.async_publisher(server.url, timeout_seconds=0.5, retries=0)
-            sender = layer_queues.Sender(publisher)
+            publisher = clients.async_publisher(server.url, timeout_seconds=0.5, retries=0)
+            sender = queues.Sender(publisher)
             await sender.publish("before", b"1")
             server.pause()
             calls = [sender.publish("now", b"%d" % number) for number in range(200)]
@@ -144,7 +144,7 @@ class TestSending:
             assert {type(result) for result in results} == {redis.TimeoutError}
             server.resume()
             await sender.publish("after", b"1")
-            await connections.close(publisher)
+            await clients.close(publisher)
 
     async def test_a_cancelled_call_holds_up_none_behind_it(self, layer: RedisChannelLayer) -> None:
         """Whether it was sent itself is not known."""
@@ -187,7 +187,7 @@ class TestErrors:
         self, signalbox: Any, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         """No handshake waits for it without end."""
-        monkeypatch.setattr(loop_layer, "SUBSCRIBE_TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(event_loop, "SUBSCRIBE_TIMEOUT_SECONDS", 0.2)
         layer = RedisChannelLayer(["redis://127.0.0.1:1"])
         started = time.monotonic()
         with pytest.raises(redis.TimeoutError, match=r"could not subscribe to .* within"):
@@ -204,7 +204,7 @@ class TestErrors:
             layer = RedisChannelLayer([server.url])
             channel = await layer.new_channel()
             server.kill()
-            monkeypatch.setattr(loop_layer, "SUBSCRIBE_TIMEOUT_SECONDS", 0.2)
+            monkeypatch.setattr(event_loop, "SUBSCRIBE_TIMEOUT_SECONDS", 0.2)
             with pytest.raises(redis.TimeoutError):
                 await layer.group_add(GROUP, channel)
             assert layer.groups == {}

@@ -13,11 +13,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from realtime import connections
-from realtime.keys import Keys
-from realtime.leases import Lease
-from tests.redis_server import RedisServer
-from tests.waiting import Standstill, wait_until
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.redis.lease import Lease
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import Standstill, wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -53,7 +53,7 @@ async def wanting(lease: Lease, work: Work) -> AsyncIterator[asyncio.Task[None]]
 
 @contextlib.contextmanager
 def holding_process(url: str, key: str, holder: str, ttl_seconds: float) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.lease_process", url, key, holder, str(ttl_seconds)]
+    command = [sys.executable, "-m", "tests.support.lease_process", url, key, holder, str(ttl_seconds)]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         yield process
@@ -144,7 +144,7 @@ async def test_a_holder_that_cannot_reach_redis_stops_before_another_can_begin(
     """Redis paused: the work ends before the lease would; when Redis is back, it begins anew."""
     work = Work()
     with RedisServer() as server:
-        client = connections.async_publisher(server.url)
+        client = clients.async_publisher(server.url)
         lease = Lease(client, keys.lease("ingress"), ttl_seconds=2.0)
         async with wanting(lease, work), Standstill() as stood:
             await wait_until(lambda: work.is_running)
@@ -183,7 +183,7 @@ async def test_redis_being_away_does_not_end_the_wish(keys: Keys, caplog: pytest
     caplog.set_level(logging.INFO)
     with RedisServer() as server:
         server.kill()
-        client = connections.async_publisher(server.url)
+        client = clients.async_publisher(server.url)
         async with wanting(Lease(client, keys.lease("ingress"), ttl_seconds=0.4), work):
             await wait_until(lambda: "Redis is unavailable" in caplog.text)
             server.start()

@@ -14,21 +14,21 @@ from django.contrib.auth.models import User
 from django.core.checks import run_checks
 
 from notifications import kinds, services
-from notifications.bot import Bot
+from notifications.content.links import with_absolute_url
+from notifications.delivery.bot import Bot
 from notifications.kinds import render, render_digest
-from notifications.links import with_absolute_url
 from notifications.models import Destination
 from notifications.transports import Address, Message, Transport
 from notifications.transports.apprise import AppriseTransport
 from notifications.transports.email import EmailTransport
 from notifications.transports.webhook import WebhookTransport
 from project.settings import BASE_DIR
-from realtime.keys import Keys
-from tests.messages import envelope
-from tests.receivers import http_receiver, mail_receiver
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.messages import envelope
+from tests.support.receivers import http_receiver, mail_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONSOLE = {"BACKEND": "notifications.transports.console.ConsoleTransport"}
@@ -41,7 +41,7 @@ import json, django
 django.setup()
 from django.core.checks import run_checks
 from django.core.management import call_command
-from notifications.links import base_url
+from notifications.content.links import base_url
 call_command("migrate", verbosity=0)
 from django.contrib.sites.models import Site
 Site.objects.update_or_create(pk=1, defaults={"domain": "shop.example"})
@@ -129,7 +129,12 @@ def test_the_sites_framework_knows_it_too(
     given: dict[str, str], base: str, warnings: list[str], tmp_path: Path
 ) -> None:
     """The setting counts first; a project that has the framework and has named no site has no address."""
-    environment = {**os.environ, **given, "DJANGO_SETTINGS_MODULE": "tests.sites_settings", "VAR_DIR": str(tmp_path)}
+    environment = {
+        **os.environ,
+        **given,
+        "DJANGO_SETTINGS_MODULE": "tests.support.sites_settings",
+        "VAR_DIR": str(tmp_path),
+    }
     command = [sys.executable, "-c", SITES]
     done = subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

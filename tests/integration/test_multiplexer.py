@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed
-from realtime.multiplexer import Multiplexer
-from realtime.subscriptions import Message, Subscription
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Message, Subscription
 from tests.integration.multiplexing import (
     numbered,
     publish_pipelined,
@@ -17,8 +17,8 @@ from tests.integration.multiplexing import (
     redis_knows,
     running_multiplexer,
 )
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

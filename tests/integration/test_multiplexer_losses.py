@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from realtime import connections
-from realtime.backoff import Backoff
 from realtime.exceptions import SubscriptionGap
-from realtime.multiplexer import Multiplexer
-from realtime.subscriptions import Attachment
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Attachment
+from realtime.redis import clients
+from realtime.redis.backoff import Backoff
 from tests.integration.multiplexing import (
     QUICK,
     numbered,
@@ -21,9 +21,9 @@ from tests.integration.multiplexing import (
     redis_knows,
     running_multiplexer,
 )
-from tests.proxy import Proxy
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -153,7 +153,7 @@ async def test_redis_away_at_the_start_and_in_between(name: Callable[[str], str]
             server.start()
             async with asyncio.timeout(10):
                 await entering
-            with connections.publisher(server.url) as client:
+            with clients.publisher(server.url) as client:
                 client.publish(name("r"), b"1")
                 assert await receive_many(subscription, 1) == [b"1"]
                 server.kill()
@@ -169,7 +169,7 @@ async def test_a_server_that_refuses_to_subscribe_is_asked_less_and_less_often(
     name: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It can be connected to, which is no success: one line tells why, and one that all is subscribed after all."""
-    caplog.set_level(logging.INFO, "realtime.multiplexer")
+    caplog.set_level(logging.INFO, "realtime.pubsub.multiplexer")
     with RedisServer() as server, redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", "listener", "on", ">secret", "+@all", "&signalbox:probe:*")
         url = server.url.replace("unix://", "unix://listener:secret@")
@@ -259,8 +259,8 @@ async def test_a_loss_and_the_return_are_called_once_and_when_everything_is_subs
         assert {count for _, count in redis_client.pubsub_numsub(*channels)} == {1}
 
     async with (
-        connections.async_reader(redis_server.url) as reader,
-        connections.async_publisher(redis_server.url) as publisher,
+        clients.async_reader(redis_server.url) as reader,
+        clients.async_publisher(redis_server.url) as publisher,
         Multiplexer(
             reader,
             publisher=publisher,

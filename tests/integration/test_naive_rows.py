@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from notifications import clock, services
-from notifications.clock import database_time, moment_of, stored
+from notifications import services
+from notifications.database import clock
+from notifications.database.clock import database_time, moment_of, stored
 from notifications.models import Event, Notification
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]

@@ -2,8 +2,8 @@
 A project with USE_TZ off, whose columns hold naive times of its own zone.
 
 The setting cannot change within a process that has a database: Django's own tables would keep times of both sorts. So
-another pytest runs, with settings of its own (tests/naive_settings.py), what has to do with times: notify(), waiting,
-digests, quiet hours, deliveries, the sweep, pruning, the inbox, the admin and the statistics.
+another pytest, with its own settings (tests/support/naive_settings.py), runs what has to do with times: notify(),
+scheduled events, digests, quiet hours, deliveries, the sweep, pruning, the inbox, the admin and the statistics.
 """
 
 import os
@@ -28,6 +28,16 @@ def test_all_of_it_works_with_naive_local_times() -> None:
     """In New York, where neither the local time nor its date is that of UTC."""
     files = [f"tests/integration/test_{name}.py" for name in MODULES]
     # Warnings are errors here as there, of naive times too.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--ds", "tests.naive_settings", *files]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--ds",
+        "tests.support.naive_settings",
+        *files,
+    ]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:]

@@ -13,13 +13,14 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from notifications import clock, services
-from notifications.clock import moment_of
+from notifications import services
+from notifications.database import clock
+from notifications.database.clock import moment_of
 from notifications.models import Event
 from project.settings import BASE_DIR
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
-from tests.redis_server import RedisServer
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -12,12 +12,13 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
-from notifications import outbox, services
-from notifications.clock import moment_of
+from notifications import services
+from notifications.database.clock import moment_of
+from notifications.database.paging import oldest_first
+from notifications.events import outbox
 from notifications.models import Event, Notification
-from notifications.paging import oldest_first
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -11,11 +11,12 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db.models import F
 
-from notifications import pruning, services
+from notifications import services
+from notifications.events import prune
 from notifications.models import Delivery, Digest, Event, Notification
-from realtime.keys import Keys
-from tests.domain import make_users, recipients_on_stream
-from tests.timing import pass_time
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users, recipients_on_stream
+from tests.support.timing import pass_time
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 HOUR = datetime.timedelta(hours=1)
@@ -100,13 +101,13 @@ def test_the_unread_may_be_kept(alice: User, bob: User) -> None:
 
 def test_many_are_deleted_in_portions(monkeypatch: pytest.MonkeyPatch, alice: User) -> None:
     """Each in a transaction of its own; what refers to nothing any more goes too."""
-    monkeypatch.setattr(pruning, "PORTION", 2)
+    monkeypatch.setattr(prune, "PORTION", 2)
     for number in range(5):
         services.notify(alice, str(number))
     age(Event.objects.all(), 91)
     before = Event.objects.latest("id").created_at + datetime.timedelta(seconds=1)
     Digest.objects.create(recipient=alice, kind="k", transport="email", ends_at=before - HOUR)
-    portions = list(pruning.prune(before))
+    portions = list(prune.prune(before))
     assert [each.notifications for each in portions if each.notifications] == [2, 2, 1]
     assert sum(each.events for each in portions) == 5
     assert not Digest.objects.exists()

@@ -7,10 +7,11 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from notifications import outbox, services
+from notifications import services
+from notifications.events import outbox
 from notifications.models import Event, Notification
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -15,14 +15,16 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 
-from notifications import outbox, services
+from notifications import services
+from notifications.events import outbox
 from notifications.models import Event
-from realtime import conf, connections
+from realtime import conf
 from realtime.exceptions import StreamUnavailable
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
-from tests.redis_server import RedisServer
-from tests.waiting import wait_until_sync
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,7 +34,7 @@ SOCKET_TIMEOUT_SECONDS = 1.0
 @pytest.fixture
 def own_redis(signalbox: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """A server that this test may stop; clients give up sooner than in production, the sweep takes any event."""
-    monkeypatch.setattr(connections, "CALLER_TIMEOUT_SECONDS", SOCKET_TIMEOUT_SECONDS)
+    monkeypatch.setattr(clients, "CALLER_TIMEOUT_SECONDS", SOCKET_TIMEOUT_SECONDS)
     signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0.0}
     with RedisServer(append_only=True) as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
@@ -72,7 +74,7 @@ def _warning_count(caplog: pytest.LogCaptureFixture) -> int:
 
 
 def _on_stream(server: RedisServer, keys: Keys) -> list[int]:
-    with connections.publisher(server.url) as client:
+    with clients.publisher(server.url) as client:
         return recipients_on_stream(client, keys)
 
 
@@ -129,7 +131,7 @@ class TestRedisAway:
         events = [services.notify(alice, "away")]
         own_redis.start()
         events += [services.notify(alice, f"back {number}") for number in range(6)]
-        with connections.publisher(own_redis.url) as client:
+        with clients.publisher(own_redis.url) as client:
             entries = entries_on_stream(client, keys)
         assert [entry["e"]["event_id"] for entry in entries] == [event.pk for event in events]
 
@@ -191,7 +193,7 @@ class TestCrash:
     ) -> None:
         """Redis holds its command back and may or may not run it: the event ends on the stream once."""
         (alice,) = make_users()
-        with connections.publisher(own_redis.url) as client:
+        with clients.publisher(own_redis.url) as client:
             client.client_pause(60_000, all=False)
             process = start("publishing", alice)
             wait_until_sync(lambda: any(row["cmd"] == "evalsha" for row in client.client_list()), seconds=30)

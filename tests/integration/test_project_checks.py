@@ -10,8 +10,8 @@ from django.core.management import get_commands
 from django.db import connection
 from django.test import Client
 
-from tests.domain import make_users
-from tests.howto import blocks_of
+from tests.support.domain import make_users
+from tests.support.howto import blocks_of
 
 pytestmark = pytest.mark.database_independent
 

@@ -11,14 +11,14 @@ import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime import connections
+from realtime.broker.history import HistoryPolicy, Outgoing, Published
+from realtime.broker.publication import Position, Publication
 from realtime.exceptions import PublicationTooLarge, TopicUnknown, Unavailable
-from realtime.history import HistoryPolicy, Outgoing, Published
-from realtime.publications import Position, Publication
 from realtime.publisher import DATA_LIMIT_BYTES, apublish, publish, publish_many
+from realtime.redis import clients
 from tests.integration.hearing import Ear, layer
-from tests.redis_server import RedisServer
-from tests.waiting import is_done_within
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import is_done_within
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
@@ -208,7 +208,7 @@ def test_many_publications_are_one_call_for_fifty_and_one_round_trip_for_five_hu
 def test_publishing_opens_one_connection(own_redis: RedisServer) -> None:
     """A pool of the process: not one a call, as `async_to_sync(group_send)` makes them."""
     publish("news.today", 1)
-    with connections.publisher(own_redis.url) as client:
+    with clients.publisher(own_redis.url) as client:
         before = client.info("stats")["total_connections_received"]
         for _ in range(20):
             publish("news.today", 1)

@@ -13,12 +13,12 @@ import redis
 from django.core.management import CommandError, call_command
 
 from project.settings import BASE_DIR
-from realtime import connections
-from realtime.publications import Publication
+from realtime.broker.publication import Publication
 from realtime.publisher import DATA_LIMIT_BYTES
+from realtime.redis import clients
 from tests.integration.hearing import Ear, layer
-from tests.messages import envelope
-from tests.redis_server import RedisServer
+from tests.support.messages import envelope
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
@@ -104,7 +104,7 @@ def test_the_command_ends_with_a_status(redis_server: RedisServer) -> None:
         return subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, check=False)
 
     done = start("news.shell", "1")
-    with connections.publisher(redis_server.url) as client:
+    with clients.publisher(redis_server.url) as client:
         for key in client.scan_iter(match="*{news.shell}*"):
             client.delete(key)
     assert (done.returncode, done.stderr) == (0, "")

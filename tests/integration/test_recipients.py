@@ -8,10 +8,10 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.utils.functional import SimpleLazyObject
 
+from notifications.content.recipients import find_recipients
 from notifications.exceptions import InvalidRecipient, UnknownRecipients
 from notifications.models import Event
-from notifications.recipients import find_recipients
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = pytest.mark.django_db
 

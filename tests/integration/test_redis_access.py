@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from tests.custom_user.running import reported
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.database_independent
 

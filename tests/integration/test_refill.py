@@ -10,18 +10,19 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from notifications import deliveries, services
-from notifications.bot import Bot
+from notifications import services
+from notifications.delivery import records
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery, Event, Notification
-from notifications.refill import refill
-from notifications.relay import Relay
 from notifications.transports import Address, Message, Transport
+from notifications.workers.recovery import refill
+from notifications.workers.relay import Relay
 from realtime.exceptions import StreamUnavailable
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users
-from tests.redis_server import RedisServer
-from tests.streams import Recorder, working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users
+from tests.support.redis_server import RedisServer
+from tests.support.streams import Recorder, working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 GROUPS = ("relay", "bot")
@@ -245,7 +246,7 @@ def test_redis_away_is_said(signalbox: Any, alice: User) -> None:
     signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": "unix:///nowhere.sock"}
     with pytest.raises(StreamUnavailable):
         refill()
-    assert deliveries.find_overdue(10, read_until=timezone.now()) == [notification.pk]
+    assert records.find_overdue(10, read_until=timezone.now()) == [notification.pk]
 
 
 def age(**how_long: float) -> None:

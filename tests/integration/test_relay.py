@@ -16,15 +16,15 @@ from django.db import OperationalError
 
 from notifications import services
 from notifications.models import Event, Notification
-from notifications.relay import Relay
+from notifications.workers.relay import Relay
 from realtime.exceptions import Unavailable
-from realtime.keys import Keys
 from realtime.layer import RedisChannelLayer
+from realtime.redis.keys import Keys
 from realtime.streams import Entry
-from tests.domain import make_users
-from tests.redis_server import RedisServer
-from tests.streams import dead_letters, pending_count, working
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.streams import dead_letters, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -209,7 +209,7 @@ async def test_a_fault_of_the_layer_counts_as_a_failed_attempt() -> None:
 
 async def test_a_layer_that_never_answers_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """channels_redis has no timeout of its own: a paused Redis would hold the relay for ever."""
-    monkeypatch.setattr("notifications.relay.SEND_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.2)
     with RedisServer() as server:
         layer = CoreChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
         relay = Relay(layer)
@@ -253,7 +253,7 @@ async def test_a_relay_that_died_before_it_could_tell_is_not_heard_twice(ours: R
 
 async def test_our_layer_without_redis_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed or paused; when it is back, everything is sent."""
-    monkeypatch.setattr("notifications.relay.SEND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.5)
     with RedisServer(append_only=True) as server:
         layer = RedisChannelLayer(hosts=[server.url], prefix=f"{keys.prefix}asgi")
         relay = Relay(layer)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from realtime import requests as requests_module
-from realtime.framing import TEXT
+from realtime.websocket import http_protocol as requests_module
+from realtime.websocket.framing import TEXT
 from tests.integration.serving import REQUEST, Application, RawClient, frame, serving
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 

@@ -10,15 +10,17 @@ from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
 from django.db.models import QuerySet
 
-from notifications import claiming, deliveries, pruning, services
-from notifications.claims import Handed, Result
-from notifications.handlers import StreamedNotification
+from notifications import services
+from notifications.content.stream_entry import StreamedNotification
+from notifications.database.row_locks import update_in_order
+from notifications.delivery import claim, records
+from notifications.delivery.claims import Handed, Result
+from notifications.events import prune
 from notifications.models import Delivery, Digest, Notification
-from notifications.row_locks import update_in_order
-from realtime.keys import Keys
-from tests.domain import lock_waiters, make_users
-from tests.timing import begun, declare, own_registry, pass_time, streamed
-from tests.waiting import wait_until_sync
+from realtime.redis.keys import Keys
+from tests.support.domain import lock_waiters, make_users
+from tests.support.timing import begun, declare, own_registry, pass_time, streamed
+from tests.support.waiting import wait_until_sync
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -58,7 +60,7 @@ def meet(held: QuerySet[Any], *calls: Callable[[], Any]) -> list[Any]:
 
 def begin(notifications: Sequence[StreamedNotification]) -> list[Any]:
     handed = [Handed(notification=each, entry_id="1-1", attempt=2) for each in notifications]
-    return claiming.begin_many(handed)
+    return claim.begin_many(handed)
 
 
 def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
@@ -70,7 +72,7 @@ def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: K
     pass_time(minutes=2)
     middle = Delivery.objects.filter(pk=claims[1].delivery_id)
     recorded, jobs = meet(
-        middle, lambda: deliveries.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed)
+        middle, lambda: records.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed)
     )
     # Whoever comes first has them all.
     assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 3, 0), ([False] * 3, 3))
@@ -90,7 +92,7 @@ def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: 
     pass_time(minutes=2)
     middle = Delivery.objects.filter(notification_id=handed[3].notification_id)
     recorded, jobs = meet(
-        middle, lambda: deliveries.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed[::-1])
+        middle, lambda: records.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed[::-1])
     )
     assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 4, 0), ([False] * 4, 4))
 
@@ -128,7 +130,7 @@ def test_a_user_is_forgotten_while_a_bot_claims(redis_client: redis.Redis, keys:
     handed = streamed(redis_client, keys)
     begin(handed)
     pass_time(minutes=2)
-    count, _ = meet(Delivery.objects.all(), lambda: pruning.forget([alice.pk]), lambda: begin(handed))
+    count, _ = meet(Delivery.objects.all(), lambda: prune.forget([alice.pk]), lambda: begin(handed))
     assert count == 1
     assert not Notification.objects.exists()
 
@@ -141,7 +143,7 @@ def test_users_are_forgotten_in_one_order(alice: User, bob: User) -> None:
 
     def forget() -> int:
         with transaction.atomic():
-            return pruning.forget([bob.pk, alice.pk])
+            return prune.forget([bob.pk, alice.pk])
 
     count, _ = meet(Notification.objects.filter(pk=ids[1]), forget, lambda: services.mark_relayed(ids))
     assert count == 4

@@ -13,12 +13,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realtime import server as server_module
-from realtime import sockets as sockets_module
-from realtime.close_codes import CloseCode
-from realtime.framing import CLOSE, TEXT
+from realtime.protocol.close_codes import CloseCode
 from realtime.server import EXTENSION, FrameProtocol
+from realtime.websocket import connection as sockets_module
+from realtime.websocket.framing import CLOSE, TEXT
 from tests.integration.serving import HELLO, LIMIT_BYTES, REQUEST, Application, RawClient, frame, serving, statistics
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 

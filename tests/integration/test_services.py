@@ -11,11 +11,11 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
 from notifications import services
-from notifications.clock import moment_of
+from notifications.database.clock import moment_of
 from notifications.exceptions import InvalidField, InvalidNotification, TooManyRecipients, UnknownRecipients
 from notifications.models import Event, Notification
-from realtime.keys import Keys
-from tests.domain import entries_on_stream, make_users, recipients_on_stream
+from realtime.redis.keys import Keys
+from tests.support.domain import entries_on_stream, make_users, recipients_on_stream
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -16,19 +16,19 @@ from django.db import OperationalError
 
 from notifications.models import Notification
 from notifications.services import notify
-from realtime import sessions as realtime_sessions
-from realtime import sessions as sessions_module
 from realtime import topics
 from realtime.access import CHANNEL
-from realtime.close_codes import CloseCode
-from realtime.foreign_text import LimitedLog
-from realtime.outage import Outage
-from realtime.protocol import FRAME_LIMIT_BYTES
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.messages import FRAME_LIMIT_BYTES
 from realtime.publisher import apublish
-from realtime.sessions import RUBBISH_LIMIT, statistics
+from realtime.redis.outage import Outage
 from realtime.topics import Topic
+from realtime.untrusted.text import LimitedLog
+from realtime.websocket import client as realtime_sessions
+from realtime.websocket import client as sessions_module
+from realtime.websocket.client import RUBBISH_LIMIT, statistics
 from tests.integration.clients import Client, Connect, tell
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,18 +13,19 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from notifications.ingress import Ingress
-from realtime import conf, connections
-from realtime.history import HistoryPolicy, Outgoing
-from realtime.keys import Keys
+from notifications.workers.ingress import Ingress
+from realtime import conf
+from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
-from realtime.leases import Lease
-from realtime.multiplexer import Multiplexer
-from realtime.publications import Position
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.redis.lease import Lease
 from tests.custom_user.running import reported
-from tests.redis_server import RedisServer
-from tests.topic_clients import Client, ClientSink
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.topic_clients import Client, ClientSink
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -110,7 +111,7 @@ async def running(server: RedisServer, prefix: str, database: int) -> AsyncItera
         with override_settings(REALTIME={"REDIS_URL": url, "KEY_PREFIX": prefix}):
             layer, keys = RedisChannelLayer([url]), conf.keys()
         undo.push_async_callback(layer.flush)
-        reader, publisher = connections.async_reader(url), connections.async_publisher(url)
+        reader, publisher = clients.async_reader(url), clients.async_publisher(url)
         undo.push_async_callback(reader.aclose)
         undo.push_async_callback(publisher.aclose)
         site = Site(layer, undo.enter_context(redis.Redis.from_url(url)), keys.ingress_channel())
@@ -261,7 +262,7 @@ def test_pages_name_the_channels_as_they_are() -> None:
     rows = re.findall(r'^\| `"(.*)"` \| `(redis://\S+)` \| `(\S+)` \|$', page, re.MULTILINE)
     assert len(rows) == 4
     for prefix, url, channel in rows:
-        assert Keys(prefix, database=connections.database_of(url)).ingress_channel() == channel
+        assert Keys(prefix, database=clients.database_of(url)).ingress_channel() == channel
     page = (DOCS / "reference/redis-keys.md").read_text()
     cells = [
         line.split(" | ")[1:] for line in page.splitlines() if line.startswith("| ") and line.count("<random>") > 1

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery, Destination
 from notifications.transports import names
 from notifications.transports.email import EmailTransport
@@ -19,11 +19,11 @@ from notifications.transports.http import post
 from notifications.transports.names import USER_LIMIT, Resolver
 from notifications.transports.silence import PutAside
 from notifications.transports.webhook import WebhookTransport
-from realtime.keys import Keys
-from tests.receivers import HttpReceiver, MailReceiver, Reply, http_receiver, mail_receiver
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.receivers import HttpReceiver, MailReceiver, Reply, http_receiver, mail_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"

@@ -11,12 +11,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import sockets as sockets_module
-from realtime.close_codes import CloseCode
-from realtime.framing import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
-from realtime.sockets import SocketStatistics
+from realtime.protocol.close_codes import CloseCode
+from realtime.websocket import connection as sockets_module
+from realtime.websocket.connection import SocketStatistics
+from realtime.websocket.framing import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from tests.integration.serving import HELLO, LIMIT_BYTES, Application, RawClient, frame, serving, statistics
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 
 from notifications import services
 from notifications.models import Notification
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 

@@ -13,12 +13,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications import services, statistics
-from notifications.clock import stored
+from notifications.database.clock import stored
 from notifications.models import Delivery, Event, Notification
-from realtime import conf, connections
-from realtime.keys import Keys
-from tests.domain import make_users
-from tests.redis_server import RedisServer
+from realtime import conf
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
 
 UTC = datetime.UTC
 NOW = datetime.datetime(2026, 3, 29, 14, 30, tzinfo=UTC)
@@ -221,7 +222,7 @@ def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: K
     services.notify(users, "Your order is on its way!")
     now = timezone.now()
     deliver(tell(users[:2], relayed_at=NOW, seen_at=NOW), "sent", "failed", created_at=now)
-    with connections.publisher(own_redis.url) as client:
+    with clients.publisher(own_redis.url) as client:
         client.xadd(keys.dead_letters("notifications", "bot"), {"n": 1})
         client.hincrby(keys.counters("ingress"), "accepted", 9)
     before = statistics.collect(now)

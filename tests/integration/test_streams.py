@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from realtime import lua
-from realtime.keys import Keys
+from realtime.redis import scripts
+from realtime.redis.keys import Keys
 from realtime.streams import Entry, WorkerStatistics
 from realtime.streams.attempts import ENTRIES_IN_A_ROW
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, consumers, left_count, pending_count, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, consumers, left_count, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -283,7 +283,7 @@ def test_trimming_tells_the_largest_ids_apart(redis_client: redis.Redis, keys: K
     for names in (["behind", "further"], ["further", "behind"]):
         for group, id in zip(names, ids[:2], strict=True):
             redis_client.xgroup_setid(stream, group, id)
-        assert lua.Script("trim_stream", answer=int).run(redis_client, [stream], ()) == 0
+        assert scripts.Script("trim_stream", answer=int).run(redis_client, [stream], ()) == 0
     assert redis_client.xlen(stream) == 3
 
 

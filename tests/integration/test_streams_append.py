@@ -11,11 +11,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from realtime import connections
 from realtime.exceptions import StreamUnavailable, Unavailable
-from realtime.keys import Keys
+from realtime.redis import clients
+from realtime.redis.keys import Keys
 from realtime.streams.append import aappend_entries, append_entries
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.database_independent
 
@@ -102,12 +102,12 @@ async def test_redis_being_away_is_an_unavailable_stream(keys: Keys) -> None:
     with RedisServer() as server:
         server.kill()
         stream, guard = keys.stream("notifications"), keys.stream_guard("notifications", "7")
-        with connections.publisher(server.url) as client:
+        with clients.publisher(server.url) as client:
             with pytest.raises(StreamUnavailable, match="try again later") as caught:
                 append_entries(client, stream, guard, ENTRIES, guard_seconds=60)
             assert isinstance(caught.value.__cause__, redis.ConnectionError)
             assert isinstance(caught.value, Unavailable)
-        async_client = connections.async_publisher(server.url)
+        async_client = clients.async_publisher(server.url)
         with pytest.raises(StreamUnavailable):
             await aappend_entries(async_client, stream, guard, ENTRIES, guard_seconds=60)
         await async_client.aclose()
@@ -116,7 +116,7 @@ async def test_redis_being_away_is_an_unavailable_stream(keys: Keys) -> None:
 def test_redis_without_memory_takes_nothing_and_leaves_no_guard(keys: Keys) -> None:
     """Appending again when there is memory appends all."""
     stream, guard = keys.stream("notifications"), keys.stream_guard("notifications", "7")
-    with RedisServer() as server, connections.publisher(server.url) as client:
+    with RedisServer() as server, clients.publisher(server.url) as client:
         client.config_set("maxmemory", "1")
         with pytest.raises(StreamUnavailable, match="OutOfMemory"):
             append_entries(client, stream, guard, ENTRIES, guard_seconds=60)
@@ -137,7 +137,7 @@ def test_a_forked_process_uses_a_connection_of_its_own(redis_server: RedisServer
     """The client of a parent that preloads the application, as gunicorn's does, is safe in its children."""
     program = """
 import os, sys
-from realtime import connections
+from realtime.redis import clients
 from realtime.streams.append import append_entries
 
 client = connections.publisher(sys.argv[1])
@@ -162,6 +162,6 @@ sys.exit(max(os.waitpid(child, 0)[1] for child in children))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    with connections.publisher(redis_server.url) as client:
+    with clients.publisher(redis_server.url) as client:
         assert client.xlen(stream) == 151
         client.delete(stream)

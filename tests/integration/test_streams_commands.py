@@ -9,13 +9,13 @@ import redis
 from django.core.management import CommandError, call_command
 
 from realtime.exceptions import PermanentError
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.group_keys import GroupKeys
 from realtime.streams.status import finished_until
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.database_independent, pytest.mark.usefixtures("signalbox")]
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams.group import stream_script
 from realtime.streams.group_keys import GroupKeys
-from tests.redis_server import RedisServer
-from tests.streams import (
+from tests.support.redis_server import RedisServer
+from tests.support.streams import (
     GROUP,
     STREAM,
     Recorder,
@@ -21,7 +21,7 @@ from tests.streams import (
     worker_process,
     working,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 SURRENDER = stream_script("surrender", answer=list)

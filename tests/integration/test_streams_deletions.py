@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import Entry
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, left_count, line_up, pending_count, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, left_count, line_up, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

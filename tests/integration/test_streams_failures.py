@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from realtime.backoff import Backoff
 from realtime.exceptions import EntryRejected, PermanentError, Retry, Unavailable
-from realtime.keys import Keys
+from realtime.redis.backoff import Backoff
+from realtime.redis.keys import Keys
 from realtime.streams import Entry
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, pending_count, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from realtime.streams import group
-from tests.redis_server import RedisServer
-from tests.stream_model import Model, ModelWorker, scripts_with_a_clock
+from tests.support.redis_server import RedisServer
+from tests.support.stream_model import Model, ModelWorker, scripts_with_a_clock
 
 pytestmark = pytest.mark.database_independent
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from realtime.backoff import Backoff
-from realtime.keys import Keys
+from realtime.redis.backoff import Backoff
+from realtime.redis.keys import Keys
 from realtime.streams import Entry, PermanentError
-from tests.redis_server import RedisServer
-from tests.stream_model import Model
-from tests.stream_order import append_numbers, check, log_key
-from tests.streams import GROUP, ROOT, STREAM, Recorder, left_count, working
-from tests.waiting import wait_until, wait_until_sync
+from tests.support.redis_server import RedisServer
+from tests.support.stream_model import Model
+from tests.support.stream_order import append_numbers, check, log_key
+from tests.support.streams import GROUP, ROOT, STREAM, Recorder, left_count, working
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 
@@ -61,7 +61,9 @@ def test_order_holds_over_several_processes_and_random_kills(
 
 
 def start(server: RedisServer, keys: Keys, seed: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.stream_order", server.url, keys.prefix, seed], cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.stream_order", server.url, keys.prefix, seed], cwd=ROOT
+    )
 
 
 def is_done(client: redis.Redis, keys: Keys) -> bool:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import redis
 
-from realtime import connections
-from realtime.keys import Keys
+from realtime.redis import clients
+from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker, Unavailable, group
-from tests.proxy import Proxy
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
-from tests.waiting import wait_until
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -42,7 +42,7 @@ async def test_a_worker_waits_for_a_redis_that_is_not_there_yet(keys: Keys, capl
         async with working(server.url, keys, handler):
             await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
             server.start()
-            with connections.publisher(server.url) as client:
+            with clients.publisher(server.url) as client:
                 append(client, keys, "one")
             await wait_until(lambda: handler.names == ["one"])
     assert outage_lines(caplog) == AWAY_AND_BACK
@@ -54,7 +54,7 @@ async def test_redis_killed_and_restarted_with_its_data_under_load(
     """Everything is handled, at least once, what was in hand is acked, and the outage is said once."""
     gate = asyncio.Event()
     handler = Recorder(gate=gate)
-    with RedisServer(append_only=True) as server, connections.publisher(server.url) as client:
+    with RedisServer(append_only=True) as server, clients.publisher(server.url) as client:
         append(client, keys, *range(100))
         async with working(server.url, keys, handler, batch_size=7, **PATIENT) as worker:
             await wait_until(lambda: handler.running_count == 1)
@@ -71,7 +71,7 @@ async def test_redis_killed_and_restarted_with_its_data_under_load(
 async def test_a_wiped_redis_is_set_up_again(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     """All groups are made from the first entry on, before anybody trims; it is said in the log; the worker goes on."""
     handler = Recorder()
-    with RedisServer() as server, connections.publisher(server.url) as client:
+    with RedisServer() as server, clients.publisher(server.url) as client:
         async with working(server.url, keys, handler, groups=("bot",)):
             append(client, keys, "before")
             await wait_until(lambda: handler.names == ["before"])
@@ -96,7 +96,7 @@ async def test_a_wipe_while_entries_are_in_hand_stops_nobody(keys: Keys) -> None
             raise ValueError(name)
 
     handler = Recorder(gate=gate, fail=fail)
-    with RedisServer() as server, connections.publisher(server.url) as client:
+    with RedisServer() as server, clients.publisher(server.url) as client:
         append(client, keys, "good", "bad")
         async with working(server.url, keys, handler, max_attempts=2) as worker:
             await wait_until(lambda: handler.running_count == 1)
@@ -149,7 +149,7 @@ async def test_it_is_known_when_a_group_was_created_though_the_answer_was_lost(
     """The call is repeated, and then the group exists."""
     stream = keys.stream(STREAM)
     async with Proxy(redis_server.url) as proxy:
-        client = connections.async_publisher(proxy.url)
+        client = clients.async_publisher(proxy.url)
         first, second = (
             group.ConsumerGroup(
                 reader=client,
@@ -168,7 +168,7 @@ async def test_it_is_known_when_a_group_was_created_though_the_answer_was_lost(
         await wait_until(lambda: len(redis_client.xinfo_groups(stream)) == 2)
         proxy.cut()
         await creating
-        await connections.close(client)
+        await clients.close(client)
     first_at, second_at = (int(redis_client.get(keys.group_made(STREAM, name)) or 0) for name in ("first", "second"))
     assert 0 < first_at <= second_at
 
@@ -196,7 +196,7 @@ async def test_a_connection_that_has_gone_deaf_is_noticed(
 async def test_redis_paused_for_a_while_is_waited_for(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     """It accepts connections and says nothing; what was asked of it before may be done when it goes on."""
     handler = Recorder()
-    with RedisServer() as server, connections.publisher(server.url) as client:
+    with RedisServer() as server, clients.publisher(server.url) as client:
         async with working(server.url, keys, handler, block_seconds=0.2, **PATIENT) as worker:
             await worker.wait_ready()
             append(client, keys, "before")

@@ -8,14 +8,14 @@ import pytest
 import redis
 from msgspec import msgpack
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import PermanentError, StreamWorker
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.group import stream_script
 from realtime.streams.group_keys import GroupKeys
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, STREAM, Recorder, dead_letters, end_session, left_count, line_up, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, STREAM, Recorder, dead_letters, end_session, left_count, line_up, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 SURRENDER = stream_script("surrender", answer=list)

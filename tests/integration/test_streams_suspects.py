@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker
 from realtime.streams.replies import Turn
-from tests.redis_server import RedisServer
-from tests.streams import Recorder, dead_letters, line_up, working
-from tests.waiting import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.streams import Recorder, dead_letters, line_up, working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 

@@ -12,16 +12,17 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.utils import timezone
 
-from notifications import refill, services
+from notifications import services
 from notifications.models import Delivery, Event, Notification
-from notifications.subscriber import Subscriber
-from notifications.sweeping import TRUCE_SECONDS, Sweeper
-from realtime.backoff import Backoff
-from realtime.keys import Keys
-from realtime.outage import Outage
-from tests.domain import make_users
-from tests.streams import dead_letters
-from tests.waiting import wait_until
+from notifications.workers import recovery
+from notifications.workers.service import Subscriber
+from notifications.workers.sweeper import TRUCE_SECONDS, Sweeper
+from realtime.redis.backoff import Backoff
+from realtime.redis.keys import Keys
+from realtime.redis.outage import Outage
+from tests.support.domain import make_users
+from tests.support.streams import dead_letters
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
@@ -117,14 +118,14 @@ async def test_a_defect_of_one_step_ends_neither_the_others_nor_itself(
 ) -> None:
     """Each kind is logged once, with its traceback, all are counted; it is tried again until it works."""
     errors: list[Exception] = [ValueError("year 11476 is out of range")] * 5 + [KeyError("n")] * 5
-    real = refill.refill
+    real = recovery.refill
 
     def fail() -> int:
         if errors:
             raise errors.pop(0)
         return real()
 
-    monkeypatch.setattr(refill, "refill", fail)
+    monkeypatch.setattr(recovery, "refill", fail)
     overdue = await sync_to_async(make_overdue)()
     event = await sync_to_async(leave_in_outbox)()
     async with sweeping() as sweeper:
@@ -132,7 +133,7 @@ async def test_a_defect_of_one_step_ends_neither_the_others_nor_itself(
         await wait_until(lambda: is_published(event))
         await wait_until(lambda: "refilling the stream works again, after 10 failures" in caplog.text)
     assert sweeper.defect_count == 10
-    records = [record for record in caplog.records if record.name == "notifications.sweeping"]
+    records = [record for record in caplog.records if record.name == "notifications.workers.sweeper"]
     defects = [record for record in records if record.levelno == logging.ERROR]
     assert [record.exc_info[0] for record in defects if record.exc_info] == [ValueError, KeyError]
 

@@ -10,10 +10,10 @@ from asgiref.sync import sync_to_async
 
 from notifications import services
 from notifications.models import Delivery
-from notifications.subscriber import Subscriber
 from notifications.transports import Address, Message, Transport, console
-from tests.domain import make_users
-from tests.waiting import wait_until
+from notifications.workers.service import Subscriber
+from tests.support.domain import make_users
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 State = Delivery.State

@@ -14,16 +14,18 @@ import redis
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from notifications import claiming, deliveries, services, transactions
-from notifications.claims import Result
-from notifications.handlers import read_entry
+from notifications import services
+from notifications.content import stream_entry
+from notifications.database import transactions
+from notifications.database.transactions import is_contended, write_transaction
+from notifications.delivery import claim, records
+from notifications.delivery.claims import Result
+from notifications.events.prune import prune
 from notifications.models import Delivery, Event, Notification
-from notifications.pruning import prune
 from notifications.services import notify
-from notifications.transactions import is_contended, write_transaction
-from realtime.keys import Keys
+from realtime.redis.keys import Keys
 from realtime.streams import Entry
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -91,11 +93,11 @@ def test_a_bot_has_its_turn_before_it_reads(other: sqlite3.Connection, redis_cli
     ((entry_id, fields),) = redis_client.xrange(keys.stream("notifications"))
     intruder = Intruder(other)
     with connection.execute_wrapper(intruder):
-        job = claiming.begin(read_entry(Entry(entry_id, fields, 1)), entry_id="1-1", attempt=1)
+        job = claim.begin(stream_entry.decode(Entry(entry_id, fields, 1)), entry_id="1-1", attempt=1)
         assert job is not None
         assert intruder.refusals
         intruder.refusals = 0
-        assert deliveries.record(job.claims[0], Result(state=Delivery.State.SENT, answer="well", outcomes={}))
+        assert records.record(job.claims[0], Result(state=Delivery.State.SENT, answer="well", outcomes={}))
         assert intruder.refusals
         intruder.refusals = 0
         assert sum(pruned.notifications for pruned in prune(timezone.now())) == 1

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery, Destination, PushSubscription
 from notifications.transports import Address, Message, Transport
 from notifications.transports.apprise import AppriseTransport
@@ -19,11 +19,11 @@ from notifications.transports.console import ConsoleTransport
 from notifications.transports.email import EmailTransport
 from notifications.transports.webhook import WebhookTransport
 from notifications.transports.webpush import WebPushTransport
-from realtime.keys import Keys
-from tests.messages import message
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.messages import message
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"

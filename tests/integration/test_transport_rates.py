@@ -10,15 +10,15 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from notifications import services
-from notifications.bot import Bot
+from notifications.delivery.bot import Bot
 from notifications.models import Delivery
 from notifications.transports.email import EmailTransport
-from realtime.keys import Keys
-from tests.domain import make_users
-from tests.receivers import MailReceiver, mail_receiver
-from tests.redis_server import RedisServer
-from tests.streams import working
-from tests.waiting import wait_until
+from realtime.redis.keys import Keys
+from tests.support.domain import make_users
+from tests.support.receivers import MailReceiver, mail_receiver
+from tests.support.redis_server import RedisServer
+from tests.support.streams import working
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 COUNT = 40

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import redis
 
-from realtime import connections
-from realtime.keys import Keys
-from realtime.leases import Lease
-from realtime.outage import Outage
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.redis.lease import Lease
+from realtime.redis.outage import Outage
 from realtime.streams.append import append_entries
 from tests.acceptance.site import free_port
 from tests.integration.multiplexing import receive_many, running_multiplexer
-from tests.proxy import Proxy
-from tests.redis_server import RedisServer
-from tests.streams import GROUP, Recorder, working
-from tests.waiting import wait_until, wait_until_sync
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.streams import GROUP, Recorder, working
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.database_independent
 
@@ -80,7 +80,7 @@ def commands(code: str) -> list[Callable[[Any], Any]]:
 def test_its_connections_are_closed(turning: tuple[RedisServer, str, Callable[[], None]]) -> None:
     """For any command, the error is a connection error that names the state."""
     server, code, spoil = turning
-    with connections.publisher(server.url, retries=0) as client:
+    with clients.publisher(server.url, retries=0) as client:
         for ask in commands(code):
             ask(client)
         connection = client.connection_pool.get_connection()
@@ -93,7 +93,7 @@ def test_its_connections_are_closed(turning: tuple[RedisServer, str, Callable[[]
             assert connection._sock is None
 
 
-@pytest.mark.parametrize("make", [connections.async_reader, connections.async_publisher])
+@pytest.mark.parametrize("make", [clients.async_reader, clients.async_publisher])
 async def test_its_connections_are_closed_by_async_clients_too(
     turning: tuple[RedisServer, str, Callable[[], None]], make: Callable[[str], redis.asyncio.Redis]
 ) -> None:
@@ -116,7 +116,7 @@ async def test_its_connections_are_closed_by_async_clients_too(
 def test_a_server_that_loads_its_data_is_waited_for() -> None:
     """It takes connections meanwhile, and refuses everything on them."""
     slow = ("--enable-debug-command", "yes", "--key-load-delay", "20000", "--loading-process-events-interval-bytes")
-    with RedisServer(options=(*slow, "1024")) as server, connections.publisher(server.url, retries=0) as client:
+    with RedisServer(options=(*slow, "1024")) as server, clients.publisher(server.url, retries=0) as client:
         client.mset({f"{number}": "x" * 1024 for number in range(200)})
         with socket.socket(socket.AF_UNIX) as loading:
             loading.connect(server.url.removeprefix("unix://"))
@@ -158,7 +158,7 @@ async def test_a_failover_with_connections_left_open_heals(keys: Keys, caplog: p
     handler, outage = Recorder(), Outage("Redis")
     with primary_and_replica() as (old, new, fail_over):
         async with Proxy(old.url) as proxy:
-            client = connections.async_publisher(proxy.url)
+            client = clients.async_publisher(proxy.url)
             lease = Lease(client, keys.lease("ingress"), ttl_seconds=1.0, outage=outage)
 
             async def work() -> None:
@@ -170,7 +170,7 @@ async def test_a_failover_with_connections_left_open_heals(keys: Keys, caplog: p
                 running_multiplexer(proxy.url) as multiplexer,
                 multiplexer.subscribe("news") as news,
             ):
-                with connections.publisher(proxy.url) as sender:
+                with clients.publisher(proxy.url) as sender:
 
                     def send(name: str) -> None:
                         append_entries(
@@ -199,7 +199,7 @@ async def test_a_failover_with_connections_left_open_heals(keys: Keys, caplog: p
             await client.aclose()
         with redis.Redis.from_url(new.url) as admin:
             assert admin.xpending(keys.stream("notifications"), GROUP)["pending"] == 0
-    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.outage"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.redis.outage"]
     assert [re.sub(r"\(.*\)|[\d.]+ s", "…", line) for line in lines] == [
         "Redis is unavailable …: trying again until it is available",
         "Redis is available again after …",

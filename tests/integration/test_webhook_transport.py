@@ -15,8 +15,8 @@ from notifications.transports import Address
 from notifications.transports.http import ANSWER_LIMIT
 from notifications.transports.webhook import WebhookTransport
 from realtime.exceptions import PermanentError, Retry
-from tests.messages import KEY, envelope, message
-from tests.receivers import HttpReceiver, Reply, http_receiver
+from tests.support.messages import KEY, envelope, message
+from tests.support.receivers import HttpReceiver, Reply, http_receiver
 
 pytestmark = pytest.mark.database_independent
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"

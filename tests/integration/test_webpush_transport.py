@@ -22,8 +22,8 @@ from notifications.models import PushSubscription
 from notifications.transports import AddressGone
 from notifications.transports.webpush import WebPushTransport
 from realtime.exceptions import PermanentError
-from tests.messages import KEY, envelope, message
-from tests.receivers import HttpReceiver, Reply, Request, http_receiver
+from tests.support.messages import KEY, envelope, message
+from tests.support.receivers import HttpReceiver, Reply, Request, http_receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PRIVATE_KEY = base64.urlsafe_b64encode(bytes(range(1, 33))).decode().rstrip("=")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import browser
+from tests.support import browser
 
 pytestmark = pytest.mark.database_independent
 

@@ -1,6 +1,6 @@
 """Waits between tries grow, are random from nothing on, and have a limit."""
 
-from realtime.backoff import Backoff
+from realtime.redis.backoff import Backoff
 
 
 def test_each_wait_is_anywhere_below_a_bound_that_doubles() -> None:

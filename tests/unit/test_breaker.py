@@ -7,7 +7,7 @@ import logging
 import pytest
 from django.db import OperationalError
 
-from notifications.breaker import Breaker
+from notifications.events.circuit_breaker import Breaker
 from realtime.exceptions import StreamUnavailable
 
 
@@ -101,7 +101,7 @@ def test_the_next_warning_counts_what_was_not_mentioned(
     fail(breaker)
     for _ in range(4):
         breaker.try_now()
-    monkeypatch.setattr("notifications.breaker.WARNING_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("notifications.events.circuit_breaker.WARNING_INTERVAL_SECONDS", 0.0)
     breaker.try_now()
     assert _messages(caplog)[-1] == (
         "WARNING",

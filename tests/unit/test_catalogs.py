@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from django.utils import translation
 
-from notifications.bell_texts import PLURAL_SAMPLES, bell_texts, unread_label
-from tests.catalogs import LANGUAGES, LOCALE, messages_in_code, read_po
+from notifications.inbox.bell_texts import PLURAL_SAMPLES, bell_texts, unread_label
+from tests.support.catalogs import LANGUAGES, LOCALE, messages_in_code, read_po
 
 SCRIPT = Path(__file__).parents[2] / "notifications" / "static" / "notifications" / "language.js"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")

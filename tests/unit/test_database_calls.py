@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from notifications.database_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_VISIT, DatabaseCalls
-from tests.waiting import wait_until
+from notifications.delivery.batched_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_VISIT, DatabaseCalls
+from tests.support.waiting import wait_until
 
 
 class Doubling:

@@ -13,7 +13,7 @@ import pytest
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-from notifications.envelope import (
+from notifications.content.envelope import (
     ENVELOPE_LIMIT_BYTES,
     Envelope,
     check_content,

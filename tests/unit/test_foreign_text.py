@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from realtime import foreign_text
-from realtime.foreign_text import LimitedLog, printable
+from realtime.untrusted import text
+from realtime.untrusted.text import LimitedLog, printable
 
 logger = logging.getLogger("tests.foreign_text")
 
@@ -41,10 +41,10 @@ def test_a_flood_of_one_reason_is_some_lines_and_a_count(caplog: pytest.LogCaptu
         log.warning("bad", "bad request %d", number)
     log.warning("other", "other request")
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == foreign_text.LINES_AT_ONCE + 1
+    assert len(lines) == text.LINES_AT_ONCE + 1
     assert lines[-1] == "other request"
     log.flush()
-    assert caplog.records[-1].getMessage() == f"{1000 - foreign_text.LINES_AT_ONCE} more: bad"
+    assert caplog.records[-1].getMessage() == f"{1000 - text.LINES_AT_ONCE} more: bad"
     assert log.left_out == {}
 
 
@@ -52,9 +52,9 @@ def test_the_next_line_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When time has brought a token back."""
-    monkeypatch.setattr(foreign_text, "LINES_PER_SECOND", 0.0)
+    monkeypatch.setattr(text, "LINES_PER_SECOND", 0.0)
     log = LimitedLog(logger)
-    for _ in range(foreign_text.LINES_AT_ONCE + 7):
+    for _ in range(text.LINES_AT_ONCE + 7):
         log.warning("bad", "bad %s", "request")
     log._buckets["bad"]._left = 1.0
     log.warning("bad", "bad %s", "request")

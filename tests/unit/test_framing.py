@@ -9,7 +9,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from realtime.framing import (
+from realtime.websocket.framing import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -7,11 +7,12 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from notifications.envelope import ENVELOPE_LIMIT_BYTES
-from notifications.handlers import outages, read_entry
+from notifications.content import stream_entry
+from notifications.content.envelope import ENVELOPE_LIMIT_BYTES
+from notifications.database.errors import outages
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.streams import Entry
-from tests.messages import envelope
+from tests.support.messages import envelope
 
 ENVELOPE = envelope(message="Unterwegs – ütf", data={"order": 1})
 JSON = msgspec.json.encode(ENVELOPE)
@@ -30,7 +31,7 @@ def with_url(url: str) -> bytes:
 @pytest.mark.parametrize("user", ["42", "3f2b7c1e-9d7a-4f0e-8c5e-0123456789ab", "alice.b_c-d", "zoë@example.com"])
 def test_a_good_entry_is_read(user: str) -> None:
     """Keys of users may be numbers, UUIDs and texts; more fields than today's are no fault."""
-    read = read_entry(entry(u=user.encode(), later=b"x"))
+    read = stream_entry.decode(entry(u=user.encode(), later=b"x"))
     assert (read.notification_id, read.user_id, read.envelope) == (7, user, ENVELOPE)
     assert read.json == JSON.decode()
 
@@ -38,7 +39,7 @@ def test_a_good_entry_is_read(user: str) -> None:
 def test_an_envelope_of_a_later_release_is_read() -> None:
     """Processes are not replaced all at once: an unknown field travels on to the browser."""
     later = JSON[:-1] + b',"collapse_key":"order-7"}'
-    assert read_entry(entry(e=later)).json == later.decode()
+    assert stream_entry.decode(entry(e=later)).json == later.decode()
 
 
 BAD = {
@@ -83,7 +84,7 @@ def test_a_malformed_entry_is_rejected_with_its_fault(name: str) -> None:
     """It becomes a dead letter that says what is wrong."""
     fields, reason = BAD[name]
     with pytest.raises(EntryRejected) as caught:
-        read_entry(entry(**fields))
+        stream_entry.decode(entry(**fields))
     assert caught.value.reason.startswith(reason)
 
 

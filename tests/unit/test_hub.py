@@ -2,12 +2,12 @@
 
 import pytest
 
-from realtime import live_topic
-from realtime.audience import Counters
+from realtime.broker.publication import History, Position, head_of
 from realtime.exceptions import SubscriptionClosed
-from realtime.publications import History, Position, head_of
-from tests.hub_model import TOPICS, Schedule
-from tests.topic_clients import Client, ClientSink
+from realtime.hub.members import Counters
+from realtime.hub.topic import LiveTopic
+from tests.support.hub_model import TOPICS, Schedule
+from tests.support.topic_clients import Client, ClientSink
 
 CALM = "join join leave cancel publish publish publish subscribe deliver deliver read answer"
 
@@ -53,7 +53,7 @@ async def test_a_wiped_redis_is_told(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(50))
 async def test_what_is_too_much_to_hold_is_read_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than may be held or remembered is dropped, and had from history instead; who cannot have it is told."""
-    monkeypatch.setattr(live_topic, "HELD_LIMIT_BYTES", 100)
+    monkeypatch.setattr("realtime.hub.topic.HELD_LIMIT_BYTES", 100)
     schedule = Schedule(seed, history_size=10_000)
     await schedule.run("join leave publish publish deliver read answer" + " lose subscribe" * (seed % 2))
     assert schedule.hub.statistics().unrecovered_count == 0
@@ -77,14 +77,14 @@ def history_at(number: int, count: int = 0) -> History:
 
 
 @pytest.fixture
-def topic() -> live_topic.LiveTopic:
+def topic() -> LiveTopic:
     """A topic at offset 5 of epoch e1, without members."""
-    topic = live_topic.LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    topic = LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
     topic.catch_up(history_at(5))
     return topic
 
 
-async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: live_topic.LiveTopic) -> None:
+async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: LiveTopic) -> None:
     """It was sent more than the members, who then never come to where it is: it goes on with them."""
     member, newcomer = Client(None), Client(Position(5, "e1"))
     topic.admit(ClientSink(member), since=None, history=None, preface=None)
@@ -97,7 +97,7 @@ async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: live
 
 async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None:
     """It had been made for who asked, and has expired: members learn the new epoch, and have missed nothing."""
-    topic = live_topic.LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    topic = LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
     member = Client(None)
     topic.admit(ClientSink(member), since=None, history=history_at(0), preface=None)
     topic.take([publication(1, "e2"), publication(2, "e2")])
@@ -107,10 +107,10 @@ async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None
 
 @pytest.mark.parametrize(("limit_bytes", "is_remembered"), [(10_000, True), (100, False)])
 async def test_what_is_sent_while_a_history_is_read_is_remembered(
-    topic: live_topic.LiveTopic, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, is_remembered: bool
+    topic: LiveTopic, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, is_remembered: bool
 ) -> None:
     """A newcomer whose history is older than where the members are by now gets the rest too, or is told."""
-    monkeypatch.setattr(live_topic, "HELD_LIMIT_BYTES", limit_bytes)
+    monkeypatch.setattr("realtime.hub.topic.HELD_LIMIT_BYTES", limit_bytes)
     newcomer = Client(Position(4, "e1"))
     topic.newcomer_came()
     topic.take([publication(6), publication(7), publication(8)])
@@ -121,7 +121,7 @@ async def test_what_is_sent_while_a_history_is_read_is_remembered(
     assert newcomer.lost_counts == [None if is_remembered else 3]
 
 
-async def test_members_are_told_what_each_of_them_has_lost(topic: live_topic.LiveTopic) -> None:
+async def test_members_are_told_what_each_of_them_has_lost(topic: LiveTopic) -> None:
     """One that was sent more than the others has lost less, or nothing; all go on together."""
     member, near, far = Client(None), Client(Position(5, "e1")), Client(Position(5, "e1"))
     topic.admit(ClientSink(member), since=None, history=None, preface=None)
@@ -136,7 +136,7 @@ async def test_members_are_told_what_each_of_them_has_lost(topic: live_topic.Liv
     assert [offset for _, offset in far.received] == list(range(6, 16))
 
 
-async def test_members_get_what_is_kept_of_a_new_counter(topic: live_topic.LiveTopic) -> None:
+async def test_members_get_what_is_kept_of_a_new_counter(topic: LiveTopic) -> None:
     """How much they have missed of the old one nobody knows."""
     member = Client(None)
     topic.admit(ClientSink(member), since=None, history=None, preface=None)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from notifications.ingress import REQUEST_LIMIT_BYTES, Refused, Request, other_fields, read_request
+from notifications.workers.ingress import REQUEST_LIMIT_BYTES, Refused, Request, other_fields, read_request
 
 
 def test_two_fields_are_enough() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from realtime.origins import Origin, is_allowed
+from realtime.websocket.origins import Origin, is_allowed
 
 HOSTS = ["shop.example", ".wide.example", "127.0.0.1", "[::1]", "*"]
 ORIGINS = ["https://partner.example", "capacitor://localhost", "http://dev.example:3000"]

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 import redis
 
-from realtime.backoff import Backoff
-from realtime.outage import Outage
-from tests.waiting import wait_until
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import Outage
+from tests.support.waiting import wait_until
 
 REFUSED = redis.ConnectionError("refused")
 OUT_OF_MEMORY = redis.ResponseError("OOM command not allowed")

@@ -5,24 +5,24 @@ import uuid
 
 import pytest
 
-from realtime import protocol
+from realtime.broker.publication import Position
 from realtime.exceptions import FrameRefused
-from realtime.publications import Position
+from realtime.protocol import messages
 
 
 def test_hello_says_who_and_how_often_to_ping() -> None:
     """A number stays one where browsers can hold it; any other primary key becomes a text."""
     expected = {"type": "hello", "user_id": 42, "topic": "user.42", "ping_seconds": 25}
-    assert json.loads(protocol.hello(42, "user.42")) == expected
+    assert json.loads(messages.hello(42, "user.42")) == expected
     for key in (uuid.uuid4(), 2**53, -(2**53), 'a"b'):
-        assert json.loads(protocol.hello(key, "user.x"))["user_id"] == str(key)
-    assert json.loads(protocol.hello(2**53 - 1, "user.x"))["user_id"] == 2**53 - 1
+        assert json.loads(messages.hello(key, "user.x"))["user_id"] == str(key)
+    assert json.loads(messages.hello(2**53 - 1, "user.x"))["user_id"] == 2**53 - 1
 
 
 @pytest.mark.parametrize("recovered", [True, False])
 def test_subscribed_says_where_the_topic_stands(recovered: bool) -> None:
     """The position that a client comes back with, and whether it has missed nothing."""
-    frame = protocol.subscribed("news.today", Position(16, "m1f9"), recovered=recovered)
+    frame = messages.subscribed("news.today", Position(16, "m1f9"), recovered=recovered)
     expected = {"type": "subscribed", "topic": "news.today", "offset": 16, "epoch": "m1f9", "recovered": recovered}
     assert json.loads(frame) == expected
 
@@ -30,7 +30,7 @@ def test_subscribed_says_where_the_topic_stands(recovered: bool) -> None:
 @pytest.mark.parametrize("topic", ['a"b\n', "ü", "x" * 255])
 def test_a_topic_is_encoded(topic: str) -> None:
     """Whatever a client calls a topic, what it is told of it is one line of JSON."""
-    for frame in (protocol.unsubscribed(topic), protocol.error(code="unknown_topic", detail="", topic=topic)):
+    for frame in (messages.unsubscribed(topic), messages.error(code="unknown_topic", detail="", topic=topic)):
         assert b"\n" not in frame
         assert json.loads(frame)["topic"] == topic
 
@@ -38,25 +38,25 @@ def test_a_topic_is_encoded(topic: str) -> None:
 @pytest.mark.parametrize("line", [b'{"type":"ping"}', b' {"type" : "ping"} ', b'{"type":"ping","since":1}'])
 def test_a_ping_is_understood(line: bytes) -> None:
     """Space does not matter, and fields that a later version adds are passed over."""
-    assert protocol.decode(line) == protocol.Ping()
+    assert messages.decode(line) == messages.Ping()
 
 
 def test_every_frame_of_a_client_is_understood() -> None:
     """Optional fields may be left out; an offset without an epoch is a position too."""
     for line, frame in (
-        ('{"type":"subscribe","topic":"news.today"}', protocol.Subscribe(topic="news.today")),
+        ('{"type":"subscribe","topic":"news.today"}', messages.Subscribe(topic="news.today")),
         (
             '{"type":"subscribe","topic":"news.today","offset":16,"epoch":"m1f9"}',
-            protocol.Subscribe(topic="news.today", offset=16, epoch="m1f9"),
+            messages.Subscribe(topic="news.today", offset=16, epoch="m1f9"),
         ),
-        ('{"type":"unsubscribe","topic":"news.today"}', protocol.Unsubscribe(topic="news.today")),
-        ('{"type":"ack","topic":"user.42","offset":0}', protocol.Ack(topic="user.42", offset=0)),
-        ('{"type":"read","ids":[1,9007199254740991]}', protocol.Read(ids=[1, 2**53 - 1])),
+        ('{"type":"unsubscribe","topic":"news.today"}', messages.Unsubscribe(topic="news.today")),
+        ('{"type":"ack","topic":"user.42","offset":0}', messages.Ack(topic="user.42", offset=0)),
+        ('{"type":"read","ids":[1,9007199254740991]}', messages.Read(ids=[1, 2**53 - 1])),
     ):
-        assert protocol.decode(line) == frame
-        assert protocol.decode(line.encode()) == frame
-    assert protocol.Subscribe(topic="a").since() is None
-    assert protocol.Subscribe(topic="a", offset=0).since() == Position(0, "")
+        assert messages.decode(line) == frame
+        assert messages.decode(line.encode()) == frame
+    assert messages.Subscribe(topic="a").since() is None
+    assert messages.Subscribe(topic="a", offset=0).since() == Position(0, "")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_every_frame_of_a_client_is_understood() -> None:
 def test_what_is_not_json_is_refused(line: bytes) -> None:
     """Broken, doubled, mis-encoded and bottomless JSON all end in one kind of refusal."""
     with pytest.raises(FrameRefused) as refused:
-        protocol.decode(line)
+        messages.decode(line)
     assert refused.value.code == "bad_json"
     assert len(refused.value.detail) <= 200
 
@@ -121,7 +121,7 @@ def test_what_is_not_json_is_refused(line: bytes) -> None:
 def test_json_that_is_no_frame_is_refused(line: bytes) -> None:
     """The refusal says what is wrong, and quotes no more than a line of it."""
     with pytest.raises(FrameRefused) as refused:
-        protocol.decode(line)
+        messages.decode(line)
     assert refused.value.code == "bad_frame"
     assert 0 < len(refused.value.detail) <= 200
 
@@ -129,11 +129,11 @@ def test_json_that_is_no_frame_is_refused(line: bytes) -> None:
 def test_text_that_is_no_unicode_is_refused() -> None:
     """A lone surrogate, which Daphne and uvicorn never hand on."""
     with pytest.raises(FrameRefused) as refused:
-        protocol.decode('{"type":"ping","x":"\ud800"}')
+        messages.decode('{"type":"ping","x":"\ud800"}')
     assert refused.value.code == "bad_json"
 
 
 def test_an_error_names_a_code_and_a_sentence() -> None:
     """Programs read the code, people the detail."""
-    frame = protocol.error(code="bad_json", detail='a "quoted" word')
+    frame = messages.error(code="bad_json", detail='a "quoted" word')
     assert json.loads(frame) == {"type": "error", "code": "bad_json", "detail": 'a "quoted" word'}

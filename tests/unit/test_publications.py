@@ -8,7 +8,7 @@ import pytest
 from channels_redis.serializers import registry
 from cryptography.fernet import Fernet, MultiFernet
 
-from realtime.publications import MARK, History, Position, Publication, head_of, parse, seal
+from realtime.broker.publication import MARK, History, Position, Publication, head_of, parse, seal
 
 
 def payload_of(offset: int, epoch: str, before: bytes, after: bytes) -> bytes:

@@ -6,8 +6,8 @@ from collections import deque
 
 import pytest
 
-from realtime.redis_names import NameTable
-from realtime.subscriptions import Listener
+from realtime.pubsub.subscription_table import NameTable
+from realtime.pubsub.subscriptions import Listener
 
 CHANNELS = ("a", "b", "c")
 

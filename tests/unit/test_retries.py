@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from notifications.retries import schedule_of
-from realtime.backoff import Backoff
+from notifications.delivery.retries import schedule_of
+from realtime.redis.backoff import Backoff
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 PAGES = ("topics/delivery-guarantees.md", "topics/operations.md")

@@ -12,8 +12,8 @@ import notifications
 import realtime
 from notifications.conf import NotificationsSettings, TransportEntry
 from notifications.transports import Address
-from realtime.authentication import _Claim
 from realtime.conf import RealtimeSettings
+from realtime.websocket.authentication import _Claim
 
 SECRET = "c2VjcmV0"
 ENTRY = TransportEntry(backend="notifications.transports.webhook.WebhookTransport", options={"secret": SECRET})

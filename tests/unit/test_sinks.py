@@ -9,11 +9,10 @@ import pytest
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 
-from realtime import sinks
-from realtime.audience import Audience, Counters, Membership
-from realtime.close_codes import CloseCode
-from realtime.live_topic import LiveTopic
-from realtime.sinks import AsgiSink, Frame, FrameWriter, RawSink, Sink, payloads_of
+from realtime.hub import sinks
+from realtime.hub.members import Counters, Member, Members
+from realtime.hub.sinks import AsgiSink, Frame, FrameWriter, RawSink, Sink, payloads_of
+from realtime.protocol.close_codes import CloseCode
 
 
 class Server:
@@ -255,21 +254,20 @@ async def test_a_raw_socket_that_raises_is_taken_for_gone() -> None:
 # The loop over sockets ------------------------------------------------------------------------------------------------
 
 
-def members_of(audience: Audience, members: list[Sink]) -> list[Membership]:
-    topic = LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
-    memberships = [Membership(topic, sink) for sink in members]
-    for membership in memberships:
-        audience.add(membership)
-    return memberships
+def members_of(group: Members, sinks: list[Sink]) -> list[Member]:
+    members = [Member(sink) for sink in sinks]
+    for member in members:
+        group.add(member)
+    return members
 
 
 async def test_every_raw_socket_is_written_the_same_bytes_once() -> None:
     """However many publications: one write a socket, of one bytes object that all share."""
     counters = Counters()
-    audience = Audience(counters)
+    group = Members(counters)
     writers = [Writer() for _ in range(100)]
-    members_of(audience, [RawSink(writer, limit_bytes=1, on_overflow=lambda: None) for writer in writers])
-    audience.send([b"1", b"2", b"3"], 3)
+    members_of(group, [RawSink(writer, limit_bytes=1, on_overflow=lambda: None) for writer in writers])
+    group.send([b"1", b"2", b"3"], 3)
     assert {len(writer.written) for writer in writers} == {1}
     assert {id(writer.written[0]) for writer in writers} == {id(writers[0].written[0])}
     assert writers[0].written == [Frame(b"1\n2\n3").wire]
@@ -279,38 +277,38 @@ async def test_every_raw_socket_is_written_the_same_bytes_once() -> None:
 async def test_a_socket_that_raises_disturbs_nobody(server: Server) -> None:
     """It gets nothing more and is closed after the loop; all others get everything, in the same call."""
     counters = Counters()
-    audience = Audience(counters)
+    group = Members(counters)
     writers = [Writer(OSError("gone") if number in (0, 3, 4, 9) else None) for number in range(10)]
     sound = [writer for writer in writers if writer.error is None]
     raw: list[Sink] = [RawSink(writer, limit_bytes=1, on_overflow=lambda: None) for writer in writers]
-    members_of(audience, [*raw, asgi_sink(server)])
-    audience.send([b"1"], 1)
+    members_of(group, [*raw, asgi_sink(server)])
+    group.send([b"1"], 1)
     assert all(writer.written == [Frame(b"1").wire] for writer in sound)
     assert server.sent == ["1"]
     assert counters.failed_count == 4
     assert [writer.written for writer in writers if writer.error is not None] == [[]] * 4
     await ticks()
     assert [writer.written for writer in writers if writer.error is not None] == [[CloseCode.SLOW]] * 4
-    assert len(audience) == 7
-    audience.send([b"2"], 2)
+    assert len(group) == 7
+    group.send([b"2"], 2)
     assert counters.failed_count == 4
     assert all(writer.written == [Frame(b"1").wire, Frame(b"2").wire] for writer in sound)
 
 
 async def test_members_may_leave_from_within_a_write() -> None:
     """A member that a write makes leave is not served from the next broadcast on; the loop is not disturbed."""
-    audience = Audience(Counters())
+    group = Members(Counters())
     writers = [Writer() for _ in range(3)]
     first, second, third = members_of(
-        audience, [RawSink(writer, limit_bytes=1, on_overflow=lambda: None) for writer in writers]
+        group, [RawSink(writer, limit_bytes=1, on_overflow=lambda: None) for writer in writers]
     )
 
     def leave_all(wire: bytes) -> None:
-        for membership in (first, second, third):
-            audience.drop(membership)
+        for member in (first, second, third):
+            group.drop(member)
 
     second.write = leave_all
-    audience.send([b"1"], 1)
-    audience.send([b"2"], 2)
+    group.send([b"1"], 1)
+    group.send([b"2"], 2)
     assert [writer.written for writer in writers] == [[Frame(b"1").wire], [], [Frame(b"1").wire]]
-    assert len(audience) == 0
+    assert len(group) == 0

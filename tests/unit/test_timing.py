@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from notifications.content.timing import check_deliver_after, check_fallback, find_zone, quiet_end, window_end
 from notifications.exceptions import InvalidField
-from notifications.timing import check_deliver_after, check_fallback, find_zone, quiet_end, window_end
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime.datetime(2026, 11, 21, 12, 30, tzinfo=datetime.UTC)

@@ -2,8 +2,8 @@
 
 import time
 
-from realtime.tokens import TokenBucket
-from tests.waiting import wait_until_sync
+from realtime.untrusted.rate_limit import TokenBucket
+from tests.support.waiting import wait_until_sync
 
 
 def test_a_burst_is_allowed_and_no_more() -> None:

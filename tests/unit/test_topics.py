@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from project.demo.topics import News
 from realtime import topics
-from realtime.history import HistoryPolicy
+from realtime.broker.history import HistoryPolicy
 from realtime.topics import Topic, UserTopic, history_of, may_subscribe, resolve, user_topic
 
 ALICE = User(pk=42, username="alice")

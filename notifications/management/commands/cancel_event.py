@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import router
 
-from notifications.clock import moment_of
+from notifications.database.clock import moment_of
 from notifications.management.errors import setup_errors
 from notifications.models import Event, Scheduled
 from notifications.services import cancel

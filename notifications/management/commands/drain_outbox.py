@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
-from notifications import outbox, schedule
+from notifications.events import outbox, schedule
 from notifications.management.errors import setup_errors
 from realtime.exceptions import StreamUnavailable
 from realtime.management.base import EscapingCommand

@@ -19,13 +19,13 @@ from django.db import router
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from notifications import clock
-from notifications.clock import moment_of
 from notifications.conf import PARTS, STREAM
+from notifications.content.recipients import find_by_names
+from notifications.database import clock
+from notifications.database.clock import moment_of
 from notifications.exceptions import InvalidNotification
 from notifications.management.errors import setup_errors
 from notifications.models import Event, Notification, Scheduled
-from notifications.recipients import find_by_names
 from notifications.services import notify
 from realtime import conf
 from realtime.management.base import EscapingCommand

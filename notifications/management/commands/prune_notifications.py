@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from notifications import pruning
+from notifications.events import prune
 from notifications.management.errors import setup_errors
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
@@ -52,12 +52,12 @@ examples:
             before = timezone.now() - datetime.timedelta(seconds=options["older_than"])
         except OverflowError:
             raise CommandError("--older-than goes back to before all dates: check the unit") from None
-        total = pruning.count_old(before, only_read=options["only_read"])
+        total = prune.count_old(before, only_read=options["only_read"])
         notifications, events = total, 0
         if not options["dry_run"]:
             notifications = 0
             with progress(options.get("stderr") or sys.stderr, "deleted", count=total) as advance:
-                for done in pruning.prune(before, only_read=options["only_read"]):
+                for done in prune.prune(before, only_read=options["only_read"]):
                     notifications, events = notifications + done.notifications, events + done.events
                     advance("deleted", done.notifications)
         if options["as_json"]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from notifications import conf, deliveries
+from notifications import conf
+from notifications.delivery import records
 from notifications.management.errors import setup_errors
 from notifications.models import Delivery
 from realtime.management.base import EscapingCommand
@@ -39,9 +40,9 @@ examples:
     def handle(self, *args: Any, **options: Any) -> None:
         if conf.get_settings().delivery == "hold":
             raise CommandError('NOTIFICATIONS["DELIVERY"] is "hold": they would be held again. Change it first.')
-        held = deliveries.rows().filter(state=Delivery.State.HELD)
+        held = records.rows().filter(state=Delivery.State.HELD)
         transport = options["transport"]
         if transport is not None:
             held = held.filter(transport=transport)
-        count = deliveries.release(held)
+        count = records.release(held)
         self.stdout.write(json.dumps({"released_count": count}) if options["as_json"] else f"{count} released")

@@ -20,12 +20,12 @@ from django.db import connections
 from notifications import conf
 from notifications.conf import PARTS
 from notifications.management.errors import check_migrations
-from notifications.subscriber import Subscriber
 from notifications.transports import get_transports
+from notifications.workers.service import Subscriber
 from realtime.conf import keys, sync_redis
 from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter
-from realtime.watchdog import LoopWatchdog
+from realtime.management.watchdog import LoopWatchdog
 
 logger = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ const TIMES_MS = 30_000;
 const FOLLOWED = "signalbox-followed";
 /** When the page that it leads to asks again what is read: the request of the page that was left may still be under way. */
 const FOLLOWED_MS = [1_000, 5_000];
-/** The largest number that the badge shows; the label has the exact one. notifications/inbox.py has the same limit. */
+/** The largest number that the badge shows; the label has the exact one. notifications/inbox/queries.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
 /** Code of a `signedout` event → name of its text; all other codes have the text "signed-out". */

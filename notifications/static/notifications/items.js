@@ -8,7 +8,7 @@ import { languageOf } from "./language.js";
 
 /**
  * A path or an http(s) URL. Browsers ignore tabs and line breaks and read a backslash as a slash, so "/\t/evil.example"
- * leads to another site: none of these may occur. notifications/envelope.py has the same pattern.
+ * leads to another site: none of these may occur. notifications/content/envelope.py has the same pattern.
  */
 const SAFE_HREF = /^(?:\/(?!\/)|https?:\/\/)[^\x00-\x20\x7f\\]*$/i;
 

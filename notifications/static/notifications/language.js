@@ -2,7 +2,7 @@
  * The language of the page, and the scripts' texts in it.
  *
  * Owns the English texts and how the server's translations replace them. Does not own the translations
- * (notifications/bell_texts.py), nor when a text is shown (bell.js).
+ * (notifications/inbox/bell_texts.py), nor when a text is shown (bell.js).
  */
 
 const ENGLISH_UNREAD = "Notifications, %(count)s unread";

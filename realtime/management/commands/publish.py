@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from realtime.broker.history import Published
 from realtime.exceptions import RealtimeError
-from realtime.history import Published
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import redis_errors

@@ -11,7 +11,7 @@
  *       waiting ◀────────┘          any state ──close() or a final close code──▶ closed ──reconnect()──▶ connecting
  */
 
-/** Why the server closed; mirrors realtime/close_codes.py. Below 4500: come back. From 4500: do not. */
+/** Why the server closed; mirrors realtime/protocol/close_codes.py. Below 4500: come back. From 4500: do not. */
 export const CLOSE_CODES = Object.freeze({
   SLOW: 4000,
   RESTART: 4001,

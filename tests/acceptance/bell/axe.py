@@ -2,7 +2,7 @@
 
 from playwright.async_api import Page
 
-from tests.page_libraries import library
+from tests.support.page_libraries import library
 
 __all__ = ["violations"]
 

@@ -11,8 +11,8 @@ from django.test import Client
 from playwright.async_api import Browser
 
 from tests.acceptance.bell.stage import Stage
-from tests.browser import chromium
-from tests.domain import make_users
+from tests.support.browser import chromium
+from tests.support.domain import make_users
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")

@@ -11,8 +11,8 @@ from playwright.async_api import Page, expect
 
 from notifications.models import Notification
 from tests.acceptance.bell.stage import COUNT, LIST, PANEL, TOGGLE, Stage
-from tests.page_libraries import library
-from tests.waiting import wait_until
+from tests.support.page_libraries import library
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,

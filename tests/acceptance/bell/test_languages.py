@@ -7,9 +7,9 @@ import pytest
 from django.utils import translation
 from playwright.async_api import Page, expect
 
-from notifications.bell_texts import unread_label
+from notifications.inbox.bell_texts import unread_label
 from tests.acceptance.bell.stage import COUNT, PANEL, TOGGLE, Stage
-from tests.catalogs import read_po
+from tests.support.catalogs import read_po
 
 pytestmark = [
     pytest.mark.acceptance,

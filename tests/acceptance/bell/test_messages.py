@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Route, expect
 
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
 from tests.acceptance.bell.stage import BELL_PATH, COUNT, LIST, TOGGLE, Stage, texts
 
 pytestmark = [

@@ -7,7 +7,7 @@ from playwright.async_api import Page, Route, expect
 
 from project.demo.models import Order, Product
 from tests.acceptance.bell.stage import Stage
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,

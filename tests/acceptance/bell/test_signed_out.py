@@ -9,9 +9,9 @@ from django.contrib.auth.models import User
 from playwright.async_api import Page, expect
 
 from notifications.services import notify
-from realtime.close_codes import CloseCode
+from realtime.protocol.close_codes import CloseCode
 from tests.acceptance.bell.stage import COUNT, LIST, TOGGLE, Stage, texts
-from tests.domain import make_users
+from tests.support.domain import make_users
 
 pytestmark = [
     pytest.mark.acceptance,

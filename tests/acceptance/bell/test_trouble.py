@@ -13,8 +13,8 @@ from playwright.async_api import Page, Route, expect
 from notifications.models import Notification
 from notifications.services import notify
 from tests.acceptance.bell.stage import BELL_PATH, COUNT, LIST, TOGGLE, Stage
-from tests.domain import make_users
-from tests.waiting import wait_until
+from tests.support.domain import make_users
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,

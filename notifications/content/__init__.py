@@ -1,0 +1,1 @@
+"""What a notification says and to whom: its limits, its form on the stream, recipients, times, links."""

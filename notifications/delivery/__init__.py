@@ -1,0 +1,1 @@
+"""From an entry of the stream to a provider: planned, claimed, prepared, sent, recorded."""

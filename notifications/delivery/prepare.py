@@ -1,0 +1,98 @@
+"""
+What a bot sends for its claims: where it goes and what it says.
+
+Owns making that ready, in the thread in which the claims are made: addresses and texts may need the database. Does not
+own claims (claiming), words (kinds), addresses (transports) nor sending (bot).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from notifications import kinds
+from notifications.content.links import with_absolute_url
+from notifications.content.stored import envelopes_of
+from notifications.content.stream_entry import StreamedNotification
+from notifications.delivery.claim import begin_many
+from notifications.delivery.claims import Claim, Handed, Job
+from notifications.transports import Address, Message, Transport
+
+__all__ = ["Begun", "Ready", "begin_ready"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What was claimed, and where it goes and what it says; or why that cannot be told."""
+
+    # None if the project does not have it any more.
+    transport: Transport | None
+    claim: Claim
+    # By the monotonic clock; the claim is not older.
+    claimed_at: float
+    addresses: Sequence[Address] = ()
+    message: Message | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What can be sent now, and the transports that must be waited for."""
+
+    ready: Sequence[Ready]
+    left: Sequence[str]
+
+
+def begin_ready(transports: Mapping[str, Transport], handed: Sequence[Handed]) -> list[Begun | Exception | None]:
+    """As `claiming.begin_many`, with all that is needed to send what was claimed."""
+    asked_at = time.monotonic()
+    return [
+        Begun(
+            ready=[
+                _make_ready(transports.get(claim.transport), each, job, claim, claimed_at=asked_at)
+                for claim in job.claims
+            ],
+            left=job.left,
+        )
+        if isinstance(job, Job)
+        else job
+        for each, job in zip(handed, begin_many(handed), strict=True)
+    ]
+
+
+def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim, *, claimed_at: float) -> Ready:
+    """What fails here is a failed attempt of this delivery alone."""
+    if transport is None:
+        return Ready(transport=None, claim=claim, claimed_at=claimed_at)
+    try:
+        addresses = _checked(transport.addresses_of(job.recipient))
+        message = _message(transport, handed.notification, job, claim)
+    except Exception as error:
+        return Ready(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
+    return Ready(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
+
+
+def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
+    """The same addresses; raises TypeError if the project's transport gave something else."""
+    for address in addresses:
+        if not isinstance(address, Address):
+            raise TypeError(f"find_addresses() returned a {type(address).__name__}, not an Address")
+    return addresses
+
+
+def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:
+    envelope = with_absolute_url(notification.envelope)
+    kind = kinds.find_kind(envelope.kind)
+    digest = tuple(with_absolute_url(each) for each in envelopes_of(claim.notification_ids))
+    if digest:
+        texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
+    else:
+        texts = kinds.render(kind, transport.name, envelope, job.recipient)
+    return Message(
+        key=claim.key,
+        recipient=job.recipient,
+        notification=digest[-1] if digest else envelope,
+        texts=texts,
+        attempt=claim.attempt,
+        digest=digest,
+    )

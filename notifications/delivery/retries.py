@@ -1,0 +1,45 @@
+"""
+How many times a delivery is tried, and when.
+
+Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) nor storing
+when the next one is due (deliveries).
+"""
+
+import itertools
+from dataclasses import dataclass
+
+from notifications import conf
+from realtime.redis.backoff import Backoff
+
+__all__ = ["RetrySchedule", "schedule_of"]
+
+# The part of each wait that is not random, so that the time that all attempts cover has a known lower bound.
+SURE_PART = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySchedule:
+    """The attempts of a delivery on one transport."""
+
+    max_attempts: int
+    backoff: Backoff
+
+    def reaches_seconds(self) -> list[tuple[float, float]]:
+        """For each attempt, the earliest and the latest time at which it is made, in seconds after the first one."""
+        waits = [self.backoff.longest_seconds(attempt) for attempt in range(self.max_attempts - 1)]
+        latest = itertools.accumulate(waits, initial=0.0)
+        return [(self.backoff.sure_part * seconds, seconds) for seconds in latest]
+
+
+def schedule_of(transport: str) -> RetrySchedule:
+    """The schedule of a transport: from its entry in the settings, and else from the settings for all transports."""
+    settings = conf.get_settings()
+    entry = settings.transports.get(transport) or conf.TransportEntry(backend="")
+    return RetrySchedule(
+        max_attempts=entry.max_attempts or settings.delivery_max_attempts,
+        backoff=Backoff(
+            base_seconds=entry.retry_seconds or settings.delivery_retry_seconds,
+            cap_seconds=entry.retry_limit_seconds or settings.delivery_retry_limit_seconds,
+            sure_part=SURE_PART,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""An event's way to the stream: created, scheduled, published, pruned."""

@@ -1,0 +1,1 @@
+"""The inbox and the bell: queries, pages, views, texts."""

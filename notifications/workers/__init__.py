@@ -1,0 +1,1 @@
+"""What `manage.py run_bot_subscriber` runs."""

@@ -1,0 +1,258 @@
+"""
+Ingress: any program in any language asks for a notification by a PUBLISH on the Redis channel `notification`.
+
+Owns the checks of what comes in, its refusal, and counting both. Does not own the subscription
+(realtime.pubsub.multiplexer), which process listens (realtime.redis.lease), nor what a notification may say (services,
+envelope).
+
+Redis pub/sub is at most once: what is published while nobody listens is gone, and PUBLISH answers 0 then.
+"""
+
+import asyncio
+import functools
+import logging
+import uuid
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+import redis.asyncio
+from django.db.models import IntegerField
+
+from notifications import services
+from notifications.content.recipients import key_field
+from notifications.database.errors import DATABASE_UNAVAILABLE
+from notifications.exceptions import InvalidNotification, InvalidRecipient, UnknownRecipients
+from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Subscription
+from realtime.redis.lease import Lease
+from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.untrusted.text import LimitedLog, printable
+
+__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "other_fields", "read_request"]
+
+logger = logging.getLogger(__name__)
+
+REQUEST_LIMIT_BYTES = 65_536
+# The most requests that wait while the database is slow or away; of more, the oldest are dropped, told and counted.
+HIGH_WATER_MARK = 4096
+# Characters of a refused request, and of the reason, that go to the log.
+EXCERPT_LIMIT = 200
+DETAIL_LIMIT = 300
+# Names of fields that mean nothing here: of more, nothing is said.
+MENTIONED_LIMIT = 100
+
+
+class Refused(Exception):
+    """
+    A request is not accepted.
+
+    Attributes:
+        reason: A word for the counter: oversize, not_json, wrong_shape, unknown_user or invalid.
+        detail: What is wrong and where.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program publishes, as a JSON object. Other fields do nothing, which is said: see `other_fields`."""
+
+    # The recipient's primary key: a text only where the user model has keys that are no numbers.
+    user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=4_096)]
+    message: str
+    kind: str = "info"
+    title: str = ""
+    url: str = ""
+    data: Any = None
+    # A second request with the same key notifies nobody again.
+    idempotency_key: str | None = None
+
+
+def read_request(body: bytes) -> Request:
+    """
+    Check the form of a request. Whether the user exists and the texts may be said is checked when it is carried out.
+
+    Raises:
+        Refused: It has no such form.
+    """
+    if len(body) > REQUEST_LIMIT_BYTES:
+        raise Refused("oversize", f"it has {len(body)} bytes, the limit is {REQUEST_LIMIT_BYTES}")
+    try:
+        request = _decode(body)
+        # Decode the names of all fields too: a request that cannot be decoded must be refused before it has any effect.
+        _decode_fields(body)
+    except msgspec.ValidationError as error:
+        raise Refused("wrong_shape", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("not_json", str(error)) from error
+    if isinstance(request.user_id, str) and _user_ids_are_numbers():
+        raise Refused("wrong_shape", "Expected `int`, got `str` - at `$.user_id`")
+    return request
+
+
+def other_fields(body: bytes) -> set[str]:
+    """The names of the fields of a request that mean nothing here: misspelt ones, perhaps."""
+    return _decode_fields(body).keys() - _FIELDS
+
+
+class Ingress:
+    """
+    Args:
+        redis: Client for the counters (`connections.async_publisher`).
+        channel: The Redis channel to listen on.
+        counters_key: A hash of counters that outlive the process: accepted, refused:<reason>, dropped,
+            left to others.
+        lease: Held while this listens; a request that is read when it no longer is, is left to the next holder.
+        database_outage: The state of the database, shared by all its users in the process.
+    """
+
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        *,
+        channel: str,
+        counters_key: str,
+        lease: Lease,
+        database_outage: Outage | None = None,
+    ) -> None:
+        # Since this process started, by the same names as in Redis.
+        self.counts: Counter[str] = Counter()
+        self._redis = redis
+        self._channel = channel
+        self._counters_key = counters_key
+        self._lease = lease
+        self._database_outage = database_outage or Outage("the database")
+        self._log = LimitedLog(logger)
+        # Names of other fields that the log has already.
+        self._mentioned: set[str] = set()
+        # There while it listens.
+        self._multiplexer: Multiplexer | None = None
+        self._subscription: Subscription | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def waiting_count(self) -> int:
+        """How many received requests wait to be carried out; at most 4096."""
+        return self._subscription.held_count if self._subscription is not None else 0
+
+    async def run(self, multiplexer: Multiplexer) -> None:
+        """
+        Listen until `drain()`.
+
+        Guarantees:
+            Requests are handled one after another, in the order in which they were published. No request ends the loop:
+            a refused one is counted, and logged with the reason and its first 200 characters, with a rate limit. If the
+            database is unavailable, requests wait. Those that exceed the subscription's limit are dropped, logged and
+            counted.
+        """
+        self._ended.clear()
+        self._multiplexer = multiplexer
+        self._subscription = multiplexer.subscribe(self._channel, high_water_mark=HIGH_WATER_MARK)
+        try:
+            async with self._subscription as subscription:
+                logger.info("listening for requests on the Redis channel %s", self._channel)
+                await self._take_all(subscription)
+        except SubscriptionClosed:
+            pass
+        finally:
+            if lost_count := self.waiting_count:
+                logger.warning("%d requests were lost: the lease or the time to stop was over", lost_count)
+                self.counts["dropped"] += lost_count
+            self._log.flush()
+            self._multiplexer = self._subscription = None
+            self._ended.set()
+
+    async def drain(self) -> None:
+        """Listen no more, and return when the requests received until now are carried out."""
+        if self._multiplexer is not None:
+            await self._multiplexer.stop()
+            await self._ended.wait()
+
+    async def _take_all(self, subscription: Subscription) -> None:
+        while True:
+            try:
+                message = await subscription.receive()
+            except SubscriberTooSlow as error:
+                logger.warning("requests were lost: %s", error)
+                await self._count("dropped", error.dropped_count)
+            except SubscriptionGap:
+                logger.warning("the subscription was interrupted: requests may have been lost")
+            else:
+                await self.take(message.data)
+
+    async def take(self, body: bytes) -> None:
+        """Carry out one request, or refuse it."""
+        try:
+            request = read_request(body)
+            is_ours = await self._notify(request)
+        except Refused as error:
+            detail, excerpt = printable(str(error), limit=DETAIL_LIMIT), printable(body, limit=EXCERPT_LIMIT)
+            self._log.warning(error.reason, "refused a request (%s): %s", detail, excerpt)
+            await self._count(f"refused:{error.reason}")
+        except Exception:
+            logger.exception("failed on the request %s", printable(body, limit=EXCERPT_LIMIT))
+            await self._count("refused:error")
+        else:
+            # Outside of the try: an error from here on does not count the request as refused.
+            await self._count("accepted" if is_ours else "left to others")
+            self._mention_others(body)
+
+    async def _notify(self, request: Request) -> bool:
+        """Carry the request out. Returns False if the lease was lost first, so that the next holder has to do it."""
+        # A commit whose answer was lost is recognised when it is tried again.
+        key = request.idempotency_key or f"ingress:{uuid.uuid4()}"
+        failures = 0
+        observer = self._database_outage.observer()
+        while self._lease.is_held:
+            try:
+                await services.anotify(
+                    request.user_id,
+                    request.message,
+                    kind=request.kind,
+                    title=request.title,
+                    url=request.url,
+                    data=request.data,
+                    idempotency_key=key,
+                )
+            except (UnknownRecipients, InvalidRecipient) as error:
+                raise Refused("unknown_user", str(error)) from error
+            except InvalidNotification as error:
+                raise Refused("invalid", str(error)) from error
+            except DATABASE_UNAVAILABLE as error:
+                await observer.wait(error, failures)
+                failures += 1
+            else:
+                observer.worked()
+                return True
+        observer.leave()
+        return False
+
+    def _mention_others(self, body: bytes) -> None:
+        """A program may say more than we know; that it does nothing is said once of each name."""
+        new = other_fields(body) - self._mentioned
+        if new and len(self._mentioned) < MENTIONED_LIMIT:
+            self._mentioned |= new
+            names = ", ".join(repr(printable(name, limit=EXCERPT_LIMIT)) for name in sorted(new)[:10])
+            logger.warning("a request has fields that mean nothing here, misspelt perhaps: %s", names)
+
+    async def _count(self, name: str, by: int = 1) -> None:
+        self.counts[name] += by
+        try:
+            await self._redis.hincrby(self._counters_key, name, by)
+        except REDIS_ERRORS as error:
+            logger.warning("%r was counted in this process only (%s: %s)", name, type(error).__name__, error)
+
+
+_decode = msgspec.json.Decoder(Request).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_FIELDS = frozenset(Request.__struct_fields__)
+
+
+@functools.cache
+def _user_ids_are_numbers() -> bool:
+    return isinstance(key_field(), IntegerField)

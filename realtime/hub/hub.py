@@ -1,0 +1,190 @@
+"""
+The sockets of this process by topic: joining, leaving, and healing what a lost connection or a hole has torn.
+
+Owns which topics are live here and how long, and when history is read. Does not own what members get (live_topic), how
+it is written (members, sinks), Redis names (multiplexer) nor the wire form (publications).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from realtime.broker.publication import Crypter, History, Position
+from realtime.exceptions import SubscriptionClosed
+from realtime.hub.members import Counters
+from realtime.hub.sinks import Sink
+from realtime.hub.topic import LiveTopic, Membership
+from realtime.pubsub.subscriptions import Attachment
+from realtime.redis.backoff import Backoff
+from realtime.redis.outage import Outage
+
+__all__ = ["Hub", "HubStatistics", "Membership", "TopicSource"]
+
+
+class TopicSource(Protocol):
+    """Where the hub gets publications from: the channel layer."""
+
+    def attach_topic(
+        self, topic: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        """Subscribe to the topic's Redis channel."""
+
+    async def read_history(self, topic: str, *, after: int | None) -> History:
+        """
+        Position and history of the topic, as of one moment after this call; see `HistoryReader.read`.
+
+        Guarantees:
+            Histories of one topic are handed out in the order of their moments.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubStatistics:
+    """What a hub has done since it began, and its present state."""
+
+    topic_count: int
+    membership_count: int
+    # Publications of live topics, and what became of them: one a member.
+    publication_count: int
+    delivery_count: int
+    # Frames made; a frame carries all publications of one read for one topic.
+    frame_count: int
+    # Sockets closed because they read too slowly, and because writing to them failed.
+    slow_count: int
+    failed_count: int
+    # Topics brought up to date from history, and members that were told that they have missed something.
+    healed_count: int
+    unrecovered_count: int
+
+
+class Hub:
+    """
+    Delivers topics to sockets; belongs to one event loop.
+
+    Args:
+        source: The channel layer.
+        crypter: Opens publications, where they are encrypted.
+        backoff: The waits between attempts to read history while Redis is away.
+
+    Guarantees:
+        A member gets every publication of its topic after the position that its "subscribed" frame tells, in order of
+        offset, each once. If some are lost, it gets another "subscribed" frame with `"recovered": false`, and then
+        those that are still kept.
+        One with `"recovered": true` tells of a new epoch, with nothing missing: the old one had no publication.
+    """
+
+    def __init__(self, source: TopicSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
+        self._source, self._crypter = source, crypter
+        self._outage = Outage("Redis for the histories of topics", backoff=backoff)
+        self._topics: dict[str, LiveTopic] = {}
+        # Topics that something is missing of, and who is about to have it.
+        self._heal_tasks: dict[LiveTopic, asyncio.Task[None]] = {}
+        self._counters = Counters()
+
+    async def join(
+        self, topic_name: str, sink: Sink, *, since: Position | None = None, preface: bytes | None = None
+    ) -> Membership:
+        """
+        Subscribe a socket to a topic.
+
+        Args:
+            topic_name: A topic that it may read; that was decided before.
+            sink: The socket. It is written a "subscribed" frame, then what it missed since `since`, then what comes.
+            since: Where the client was before; without it, it starts with what comes next.
+            preface: An object to be written before the "subscribed" frame, when the topic is live.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: History could not be read.
+            SubscriptionClosed: The hub was closed meanwhile.
+
+        Guarantees:
+            Raised or cancelled, it leaves nothing behind, and the sink was written nothing.
+        """
+        topic = self._topics.get(topic_name) or self._open(topic_name)
+        topic.newcomer_came()
+        try:
+            await topic.attachment.ready()
+            history = None
+            if topic.needs_history(since):
+                history = await self._read_history(topic_name, since)
+            if self._topics.get(topic_name) is not topic:
+                raise SubscriptionClosed
+            return topic.admit(sink, since=since, history=history, preface=preface)
+        finally:
+            topic.newcomer_went()
+            self._forget_if_unused(topic)
+
+    def leave(self, membership: Membership) -> None:
+        """End a membership: nothing is written for it after this. Idempotent."""
+        membership.topic.members.drop(membership)
+        self._forget_if_unused(membership.topic)
+
+    def count_slow(self) -> None:
+        """A socket was closed as too slow."""
+        self._counters.slow_count += 1
+
+    async def close(self) -> None:
+        """End every membership; sockets stay open. The hub can be used again."""
+        topics, self._topics = self._topics, {}
+        for topic in topics.values():
+            topic.attachment.detach()
+            for membership in topic.members:
+                topic.members.drop(membership)
+        tasks, self._heal_tasks = self._heal_tasks, {}
+        for task in tasks.values():
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values())
+
+    def statistics(self) -> HubStatistics:
+        """Counters and state of this moment."""
+        return HubStatistics(
+            topic_count=len(self._topics),
+            membership_count=sum(len(topic.members) for topic in self._topics.values()),
+            **{name: getattr(self._counters, name) for name in Counters.__slots__},
+        )
+
+    async def _read_history(self, name: str, since: Position | None) -> History:
+        """The history after `since`; the whole history, if `since` is of another epoch."""
+        history = await self._source.read_history(name, after=None if since is None else since.offset)
+        if since is not None and since.offset and since.epoch != history.position.epoch:
+            history = await self._source.read_history(name, after=0)
+        return history
+
+    def _open(self, name: str) -> LiveTopic:
+        topic = LiveTopic(name, counters=self._counters, crypter=self._crypter, on_hole=self._heal)
+        topic.attachment = self._source.attach_topic(name, on_payloads=topic.take, on_gap=topic.tear)
+        self._topics[name] = topic
+        return topic
+
+    def _forget_if_unused(self, topic: LiveTopic) -> None:
+        if topic.members or topic.newcomer_count or self._topics.get(topic.name) is not topic:
+            return
+        del self._topics[topic.name]
+        topic.attachment.detach()
+        if (task := self._heal_tasks.pop(topic, None)) is not None:
+            task.cancel()
+
+    def _heal(self, topic: LiveTopic) -> None:
+        if topic not in self._heal_tasks:
+            self._heal_tasks[topic] = asyncio.create_task(self._run_heal(topic), name=f"heal {topic.name}")
+
+    async def _run_heal(self, topic: LiveTopic) -> None:
+        observer, failures = self._outage.observer(), 0
+        while True:
+            torn_count = topic.torn_count
+            try:
+                history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
+            except Exception as error:
+                # Whatever it is: the members wait, and are told nothing until it is known what they have missed.
+                await observer.wait(error, failures)
+                failures += 1
+                continue
+            if topic.torn_count == torn_count:
+                break
+        observer.worked()
+        self._counters.healed_count += 1
+        # What was held may have a hole too, which begins the next healing.
+        del self._heal_tasks[topic]
+        topic.catch_up(history)

@@ -1,0 +1,283 @@
+"""
+The channel layer on one event loop: the groups and channels of its consumers, its hub, its connections.
+
+Owns what consumers hold and its limit. Does not own which host a name lives on (layer), the connection (multiplexer)
+nor sockets (hub).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import redis.exceptions
+from channels_redis.pubsub import RedisPubSubLoopLayer
+
+from realtime.broker.history import HistoryReader
+from realtime.broker.publication import MARK, History, parse
+from realtime.hub.hub import Hub
+from realtime.layer.queues import Inbox, Sender
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Attachment
+from realtime.redis import clients
+
+if TYPE_CHECKING:
+    from realtime.layer.channel_layer import RedisChannelLayer
+
+__all__ = ["LoopLayer"]
+
+logger = logging.getLogger(__name__)
+
+# If Redis has not confirmed a subscription by then, the consumer's call fails. Otherwise it could wait for ever.
+SUBSCRIBE_TIMEOUT_SECONDS = 5.0
+
+
+class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
+    """
+    What `RedisChannelLayer` is on one event loop; contracts are there.
+
+    Sending and naming are the parent's.
+    """
+
+    def __init__(self, layer: "RedisChannelLayer") -> None:
+        super().__init__(prefix=layer.prefix, channel_layer=layer)
+        self._layer = layer
+        self._now = asyncio.get_running_loop().time
+        # What waits for each consumer, by channel.
+        self.channels: dict[str, Inbox] = {}
+        # Name of a group, with the prefix → its channels → when each expires, by the event loop's clock.
+        self.groups: dict[str, dict[str, float]] = {}
+        # The parent's methods find the host of a name here too.
+        self.shards = self._shards = [_Shard(number, self) for number in range(len(layer.hosts))]
+        self.hub = Hub(self, crypter=layer.crypter)
+        # Counts the turns of the event loop in which messages arrived.
+        self._turn = 0
+        # Whether `_end_turn` is scheduled.
+        self._turn_ends = False
+
+    def shard(self, topic: str) -> "_Shard":
+        """The host that a topic lives on."""
+        return self.shards[self._layer.shard_of(topic)]
+
+    # For the hub ------------------------------------------------------------------------------------------------------
+
+    def attach_topic(
+        self, topic: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        channel = self._layer.redis_channel(topic)
+        return self.shard(topic).attach(channel, on_payloads=on_payloads, on_gap=on_gap)
+
+    async def read_history(self, topic: str, *, after: int | None) -> History:
+        return await self.shard(topic).histories.read(topic, after=after)
+
+    # What the channel layer does on this event loop -------------------------------------------------------------------
+
+    async def receive(self, channel: str) -> Any:
+        inbox = self.channels.get(channel)
+        if inbox is None:
+            inbox = await self._open_inbox(channel)
+        while True:
+            inbox.reader_count += 1
+            try:
+                payload = await inbox.get()
+            except BaseException:
+                inbox.reader_count -= 1
+                # The consumer that waited has left.
+                self._close_inbox(channel, inbox)
+                raise
+            inbox.reader_count -= 1
+            try:
+                return self._layer.deserialize(payload)
+            except Exception:
+                # Of another key, or not from a channel layer at all: no reason for its consumer to end.
+                self._layer.unreadable_count += 1
+                logger.warning("a message for %s cannot be read: %.100r", channel, payload, exc_info=True)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        inbox = self.channels.get(channel)
+        if inbox is None:
+            raise RuntimeError(
+                f"{channel} cannot be added to {group}: it is no channel of this event loop. A consumer adds itself: "
+                "group_add(group, self.channel_name)"
+            )
+        name = self._get_group_channel_name(group)
+        self.groups.setdefault(name, {})[channel] = self._now() + self._layer.group_expiry
+        inbox.groups.add(name)
+        try:
+            await self._get_shard(name).subscribe(name)
+        except BaseException:
+            self._leave(name, channel)
+            raise
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._leave(self._get_group_channel_name(group), channel)
+
+    async def flush(self) -> None:
+        await self.hub.close()
+        await super().flush()
+
+    # For the parent's new_channel.
+    async def _subscribe_to_channel(self, channel: str) -> None:
+        await self._open_inbox(channel)
+
+    async def _open_inbox(self, channel: str) -> "Inbox":
+        inbox = self.channels[channel] = Inbox(self._layer.capacity_of(channel), self._layer.capacity_bytes)
+        try:
+            await self._get_shard(channel).subscribe(channel)
+        except BaseException:
+            self._close_inbox(channel, inbox)
+            raise
+        return inbox
+
+    def _close_inbox(self, channel: str, inbox: "Inbox") -> None:
+        """Nobody receives any more; unless somebody does, or the name has been given away since."""
+        if inbox.reader_count or self.channels.get(channel) is not inbox:
+            return
+        for name in tuple(inbox.groups):
+            self._leave(name, channel)
+        del self.channels[channel]
+        self._get_shard(channel).unsubscribe(channel)
+
+    def _leave(self, name: str, channel: str) -> None:
+        members = self.groups.get(name)
+        if members is None or members.pop(channel, None) is None:
+            return
+        if channel in self.channels:
+            self.channels[channel].groups.discard(name)
+        if not members:
+            del self.groups[name]
+            self._get_shard(name).unsubscribe(name)
+
+    # From the shards --------------------------------------------------------------------------------------------------
+
+    def take(self, name: str, payloads: list[bytes]) -> None:
+        """Queue messages for the consumers of a channel or a group."""
+        if not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        messages = [each for payload in payloads if (each := self._open(payload)) is not None]
+        if name in self.channels:
+            self._put(name, messages)
+            return
+        now = self._now()
+        for channel, ends_at in tuple(self.groups.get(name, {}).items()):
+            if ends_at > now:
+                self._put(channel, messages)
+            else:
+                self._leave(name, channel)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self._turn += 1
+
+    def tell(self, message_type: str | None) -> None:
+        """Queue a message without content for every consumer."""
+        if message_type is not None:
+            for channel in self.channels:
+                self._put(channel, [{"type": message_type}])
+
+    def _open(self, payload: bytes) -> Any:
+        """What is queued for a payload: a publication is a message already, others are opened by who receives them."""
+        if not payload.startswith(MARK):
+            return payload
+        publication = parse(payload, self._layer.crypter)
+        try:
+            if publication is not None:
+                return publication.as_event()
+        except msgspec.MsgspecError:
+            # Others came with it, which are not to be lost.
+            logger.warning("a publication is no JSON: %.100r", payload, exc_info=True)
+        self._layer.unreadable_count += 1
+        return None
+
+    def _put(self, channel: str, messages: Sequence[Any]) -> None:
+        inbox = self.channels[channel]
+        if inbox.is_full(self._turn):
+            self._count_dropped(channel, len(messages))
+            return
+        for message in messages:
+            inbox.put_nowait(message)
+
+    def _count_dropped(self, channel: str, count: int) -> None:
+        before = self._layer.dropped_count
+        self._layer.dropped_count += count
+        if before.bit_length() < self._layer.dropped_count.bit_length():
+            # About 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
+            logger.warning(
+                "the consumer of %s is too slow: %d messages wait for it, and new ones are dropped "
+                "(dropped so far in this process: %d)",
+                channel,
+                self.channels[channel].qsize(),
+                self._layer.dropped_count,
+            )
+
+
+class _Shard:
+    """One Redis host on one event loop, as the parent's methods use it; connections are made when first needed."""
+
+    def __init__(self, number: int, loop_layer: LoopLayer) -> None:
+        self._number, self._loop_layer = number, loop_layer
+        layer = loop_layer.channel_layer
+        host = layer.hosts[number]
+        timeout_seconds = clients.CALLER_TIMEOUT_SECONDS
+        self.publisher = clients.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
+        self.histories = HistoryReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
+        self._sender = Sender(self.publisher)
+        self._reader = clients.async_reader(host)
+        self._multiplexer: Multiplexer | None = None
+        # Subscriptions for consumers, by the name of the channel or group in Channels.
+        self._attachments: dict[str, Attachment] = {}
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        await self._sender.publish(self._redis_name(channel), message)
+
+    async def subscribe(self, channel: str) -> None:
+        attachment = self._attachments.get(channel)
+        if attachment is None:
+            attachment = self._attachments[channel] = self.attach(
+                self._redis_name(channel),
+                on_payloads=lambda payloads: self._loop_layer.take(channel, payloads),
+                on_gap=lambda: None,
+            )
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS):
+                await attachment.ready()
+        except TimeoutError as error:
+            raise redis.exceptions.TimeoutError(
+                f"could not subscribe to {channel} within {SUBSCRIBE_TIMEOUT_SECONDS:g} s: Redis is unavailable"
+            ) from error
+
+    def unsubscribe(self, channel: str) -> None:
+        attachment = self._attachments.pop(channel, None)
+        if attachment is not None:
+            attachment.detach()
+
+    def attach(
+        self, channel: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        if self._multiplexer is None:
+            layer = self._loop_layer.channel_layer
+            self._multiplexer = Multiplexer(
+                self._reader,
+                publisher=self.publisher,
+                probe_channel=self._redis_name(f"{layer.prefix}__probe"),
+                on_lost=lambda: self._loop_layer.tell(layer.on_disconnect),
+                on_back=lambda: self._loop_layer.tell(layer.on_reconnect),
+            )
+            # Runs until flush(), which the parent calls before the loop is closed.
+            self._multiplexer.start()
+        return self._multiplexer.attach(channel, on_payloads=on_payloads, on_gap=on_gap)
+
+    def _redis_name(self, name: str) -> str:
+        spelled: str = self._loop_layer.channel_layer.redis_name(name, self._number)
+        return spelled
+
+    async def flush(self) -> None:
+        multiplexer, self._multiplexer = self._multiplexer, None
+        self._attachments.clear()
+        if multiplexer is not None:
+            await multiplexer.stop()
+        await self.histories.stop()
+        await clients.close(self.publisher)
+        await clients.close(self._reader)

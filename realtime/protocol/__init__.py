@@ -1,0 +1,1 @@
+"""The WebSocket protocol `signalbox.v1`: its frames and its close codes."""

@@ -1,0 +1,192 @@
+"""
+The frames of `signalbox.v1`: what the server says and what it understands.
+
+A frame is one or more JSON objects, one a line. Owns their form and the limits of what comes in. Payloads are JSON
+already and are spliced in as they are, never decoded. Does not own sockets (consumers, sinks) nor close codes
+(close_codes). docs/reference/protocol.md tells it to those who write clients.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from realtime.broker.publication import Position
+from realtime.exceptions import FrameRefused
+
+__all__ = [
+    "FRAME_LIMIT_BYTES",
+    "PING_SECONDS",
+    "PONG",
+    "SUBPROTOCOL",
+    "Ack",
+    "AnyFrame",
+    "ClientFrame",
+    "Ping",
+    "Read",
+    "Subscribe",
+    "Unsubscribe",
+    "accept",
+    "decode",
+    "error",
+    "hello",
+    "sees_only_close_codes",
+    "subscribed",
+    "unsubscribed",
+]
+
+SUBPROTOCOL: Final = "signalbox.v1"
+# The longest frame taken from a client; the web server's own limit is set to the same.
+FRAME_LIMIT_BYTES: Final = 65_536
+# How often a client that hears nothing asks whether the connection is alive.
+PING_SECONDS: Final = 25
+PONG: Final = b'{"type":"pong"}'
+
+_DETAIL_CHARACTERS = 200
+# Beyond it a browser's number is no longer exact.
+_NUMBER_LIMIT = 2**53 - 1
+# Longer than any that the server hands out.
+_TOPIC_CHARACTERS = 255
+_EPOCH_CHARACTERS = 32
+_IDS_LIMIT = 1_000
+
+type _TopicName = Annotated[str, Meta(min_length=1, max_length=_TOPIC_CHARACTERS)]
+type _Offset = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
+type _Epoch = Annotated[str, Meta(max_length=_EPOCH_CHARACTERS)]
+type _Ids = Annotated[list[Annotated[int, Meta(ge=1, le=_NUMBER_LIMIT)]], Meta(max_length=_IDS_LIMIT)]
+
+
+class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="lower"):
+    """One JSON object from a client; `type` says which."""
+
+
+class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
+    """Is the connection alive? The answer is `PONG`."""
+
+
+class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
+    """Hear a topic from here on, or, with `offset` and `epoch` of the last publication seen, from there on."""
+
+    topic: _TopicName
+    offset: _Offset | None = None
+    epoch: _Epoch = ""
+
+    def since(self) -> Position | None:
+        """Where the client was; None if it does not say."""
+        return None if self.offset is None else Position(self.offset, self.epoch)
+
+
+class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Hear a topic no more."""
+
+    topic: _TopicName
+
+
+class Ack(ClientFrame, frozen=True, kw_only=True, tag="ack"):
+    """The client has dealt with everything on a topic up to `offset`."""
+
+    topic: _TopicName
+    offset: _Offset
+
+
+class Read(ClientFrame, frozen=True, kw_only=True, tag="read"):
+    """The user has read these notifications."""
+
+    ids: _Ids
+
+
+type AnyFrame = Ping | Subscribe | Unsubscribe | Ack | Read
+
+_encode = msgspec.json.Encoder().encode
+_decoder: msgspec.json.Decoder[AnyFrame] = msgspec.json.Decoder(Ping | Subscribe | Unsubscribe | Ack | Read)
+
+
+def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The ASGI event that accepts a connection.
+
+    It names the subprotocol if the client has offered it: otherwise a browser would fail the connection.
+    """
+    # ASGI servers may leave it out if the client offered none.
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
+    return {"type": "websocket.accept", "subprotocol": subprotocol}
+
+
+def sees_only_close_codes(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether a client that is refused must be accepted first, so that it learns why.
+
+    A browser shows its page the close code, but not the HTTP status of a failed handshake. A page that does not know
+    why it was refused would try for ever. Browsers are recognised by their Origin header. A client that offers the
+    subprotocol knows its close codes.
+    """
+    if SUBPROTOCOL in (scope.get("subprotocols") or ()):
+        return True
+    return any(name == b"origin" for name, _ in scope.get("headers") or ())
+
+
+def decode(line: bytes | str) -> AnyFrame:
+    """
+    Read one JSON object that a client sent.
+
+    Raises:
+        FrameRefused: `code` is "bad_json" for what is not JSON, "bad_frame" for JSON that is no frame of the protocol.
+    """
+    try:
+        return _decoder.decode(line)
+    except msgspec.ValidationError as problem:
+        raise FrameRefused(code="bad_frame", detail=str(problem)[:_DETAIL_CHARACTERS]) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
+        raise FrameRefused(code="bad_json", detail=str(problem)[:_DETAIL_CHARACTERS]) from None
+
+
+def hello(user_id: object, topic: str) -> bytes:
+    """
+    The first frame: the user of the connection, the user's own topic, and how often to ping.
+
+    Args:
+        user_id: The primary key. It is sent as text if JavaScript cannot represent the number exactly, or if it is not
+            an integer.
+        topic: The user's own topic.
+    """
+    if not isinstance(user_id, int) or abs(user_id) > _NUMBER_LIMIT:
+        user_id = str(user_id)
+    return _encode({"type": "hello", "user_id": user_id, "topic": topic, "ping_seconds": PING_SECONDS})
+
+
+def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: int | None = None) -> bytes:
+    """
+    The client is subscribed to `topic`; publications after `position` follow.
+
+    Args:
+        recovered: Whether the client has missed nothing since the position that it gave, or, if it was subscribed
+            already, since its last publication. If it has, it must read the state anew.
+        lost_count: How many publications are lost for this client; None if that is not known.
+    """
+    body = {
+        "type": "subscribed",
+        "topic": topic,
+        "offset": position.offset,
+        "epoch": position.epoch,
+        "recovered": recovered,
+    }
+    return _encode(body if lost_count is None else {**body, "lost": lost_count})
+
+
+def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> bytes:
+    """
+    The client is not subscribed to `topic` any more.
+
+    Args:
+        code: Why the server ended the subscription, one of the codes of `error`; None if the client asked for it.
+        detail: The same for people.
+    """
+    body = {"type": "unsubscribed", "topic": topic}
+    return _encode(body if code is None else {**body, "code": code, "detail": detail})
+
+
+def error(*, code: str, detail: str, topic: str | None = None) -> bytes:
+    """Something that the client sent was refused; the connection stays."""
+    body = {"type": "error", "code": code, "detail": detail}
+    return _encode(body if topic is None else {**body, "topic": topic[:_TOPIC_CHARACTERS]})

@@ -1,0 +1,1 @@
+"""One Redis pub/sub connection that any number of local subscribers share."""

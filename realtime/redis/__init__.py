@@ -1,0 +1,1 @@
+"""Everything that uses Redis needs: clients, names, scripts, leases, and what to do while Redis is unavailable."""

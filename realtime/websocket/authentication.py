@@ -1,0 +1,313 @@
+"""
+Who the sessions of WebSockets belong to, when a thousand come back at once.
+
+Owns finding the user of a session: those that ask while others are being looked up are looked up together, in one hop
+to a thread and, with Django's own session and auth backends, by two queries for all. Channels' AuthMiddlewareStack
+makes a hop and two queries for each. What a session may do is not decided here.
+"""
+
+import asyncio
+import logging
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar
+
+from asgiref.sync import sync_to_async
+from channels.db import aclose_old_connections, database_sync_to_async
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError, router
+from django.db.models import QuerySet
+from django.http import parse_cookie
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.closing import send_close
+from realtime.redis.outage import Outage
+
+__all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
+
+logger = logging.getLogger(__name__)
+
+# What Django raises when the database is unavailable.
+AWAY = (OperationalError, InterfaceError)
+# Shared by all connections of the process, so that an outage is logged once.
+_database_observer = Outage("the database for the sessions of clients").observer()
+
+# Sessions looked up in one hop; what is beyond waits for the next.
+BATCH_SIZE = 100
+
+
+class SessionUsers:
+    """
+    ASGI middleware: puts `cookies`, `session` and `user` into the scope, as Channels' AuthMiddlewareStack does.
+
+    The session is loaded and the user is a plain object. Nothing is written: a session whose user has changed their
+    password counts as none, and Django removes it at their next page.
+
+    Args:
+        application: What is served with them.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        cookies = _cookies(scope.get("headers") or ())
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+        key = cookies.get(settings.SESSION_COOKIE_NAME, "")
+        # PostgreSQL takes no NUL, and would make a stranger's cookie a failure of ours.
+        session = store(None if "\0" in key else key)
+        if session.session_key is None:
+            await self.application(
+                {**scope, "cookies": cookies, "session": session, "user": AnonymousUser()}, receive, send
+            )
+            return
+        try:
+            user = await _Loader.of_loop().user_of(session)
+        except AWAY as error:
+            _database_observer.failed(error)
+            await receive()
+            await send(messages.accept(scope))
+            await send_close(send, code=CloseCode.REDIS_LOST, reason="come back soon")
+            return
+        _database_observer.worked()
+        await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)
+
+
+async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
+    """
+    The present user of each session, in the order of the keys.
+
+    A session that has ended has AnonymousUser, and one that cannot be read has None. The look-up runs in the same
+    thread as those for new connections. Raises what the database raises.
+    """
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    # Each session is looked up once: without a shared worker, each tab of a browser has a connection.
+    sessions = {key: store(key) for key in session_keys}
+    if store.load is SessionBase.load:
+        # An engine that has only the async half of the interface.
+        for session in sessions.values():
+            await session._aget_session()
+    await _close_old_connections()
+    try:
+        users = dict(zip(sessions, await _users_or_none(list(sessions.values())), strict=True))
+    finally:
+        await _close_old_connections()
+    return [users[key] for key in session_keys]
+
+
+async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
+    try:
+        return await sync_to_async(users_of)(sessions)
+    except AWAY:
+        raise
+    except Exception:
+        if len(sessions) == 1:
+            logger.warning("a session could not be read; its connections stay open for now", exc_info=True)
+            return [None]
+        # One session fails: look up each alone, so that the others are not affected.
+        return [user for each in sessions for user in await _users_or_none([each])]
+
+
+async def fresh_users(users: Sequence[Any]) -> list[Any]:
+    """
+    The same users, read anew from the database, for connections that were not authenticated by a session.
+
+    A user that was deleted, or whose password has changed, becomes AnonymousUser.
+    """
+    fresh: list[Any] = await database_sync_to_async(_read_anew)(users)
+    return fresh
+
+
+def _read_anew(users: Sequence[Any]) -> list[Any]:
+    rows = _accounts().in_bulk({user.pk for user in users})
+    return [
+        row
+        if (row := rows.get(user.pk)) is not None
+        and (not hasattr(user, "get_session_auth_hash") or _is_verified(row, user.get_session_auth_hash()))
+        else AnonymousUser()
+        for user in users
+    ]
+
+
+def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    # A client may send several Cookie headers over HTTP/2.
+    lines = [value.decode("latin1") for name, value in headers if name == b"cookie"]
+    return parse_cookie("; ".join(lines)) if lines else {}
+
+
+class _Loader:
+    """Looks up the users of sessions in batches, for the new connections of one event loop."""
+
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_Loader"]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[SessionBase, asyncio.Future[Any]]] = deque()
+        # Looks up batch after batch, until nobody waits.
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of_loop(cls) -> "_Loader":
+        loop = asyncio.get_running_loop()
+        loader = cls._of_loop.get(loop)
+        if loader is None:
+            loader = cls._of_loop[loop] = cls()
+        return loader
+
+    async def user_of(self, session: SessionBase) -> Any:
+        """The user of a session, or AnonymousUser; raises what the database raises."""
+        if type(session).load is SessionBase.load:
+            # An engine that has only the async half of the interface.
+            await session._aget_session()  # type: ignore[attr-defined]
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((session, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name="realtime session users")
+        return await future
+
+    async def _work(self) -> None:
+        # Between the batches the thread's database connection is left as it is: making one may cost more than a batch.
+        await _close_old_connections()
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))]
+                await self._look_up(batch)
+        finally:
+            self._task = None
+            await _close_old_connections()
+
+    async def _look_up(self, batch: Sequence[tuple[SessionBase, asyncio.Future[Any]]]) -> None:
+        try:
+            users = await sync_to_async(users_of)([session for session, _ in batch])
+        except Exception as error:
+            await _close_old_connections()
+            if len(batch) > 1 and not isinstance(error, AWAY):
+                # One session fails: look up each alone, so that the others are not affected.
+                for each in batch:
+                    await self._look_up([each])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), user in zip(batch, users, strict=True):
+                # Cancelled where the client has gone meanwhile.
+                if not future.done():
+                    future.set_result(user)
+        finally:
+            for _, future in batch:
+                # Only where this task is cancelled with its event loop.
+                future.cancel()
+
+
+async def _close_old_connections() -> None:
+    """Close what is broken or too old; that this fails is no reason to look nobody up any more."""
+    try:
+        await aclose_old_connections()
+    except Exception:
+        logger.warning("a database connection could not be closed", exc_info=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """What a session says of its user."""
+
+    user_id: Any
+    backend_path: str
+    auth_hash: str = field(repr=False)
+
+
+def users_of(sessions: Sequence[SessionBase]) -> list[Any]:
+    """
+    Find the users of sessions, in their order; AnonymousUser where there is none.
+
+    Sync: it asks the database. A session counts as `django.contrib.auth.get_user` has it: its backend is one of
+    AUTHENTICATION_BACKENDS and gives the user, and the hash of their password is the one of the login, by SECRET_KEY or
+    one of its fallbacks.
+    """
+    _load(sessions)
+    claims = [_claim(session) for session in sessions]
+    wanted: defaultdict[str, set[Any]] = defaultdict(set)
+    for claim in claims:
+        if claim is not None:
+            wanted[claim.backend_path].add(claim.user_id)
+    users = {(path, pk): user for path, pks in wanted.items() for pk, user in _get_users(path, pks).items()}
+    return [
+        user
+        if claim is not None
+        and (user := users.get((claim.backend_path, claim.user_id))) is not None
+        and _is_verified(user, claim.auth_hash)
+        else AnonymousUser()
+        for claim in claims
+    ]
+
+
+def _load(sessions: Sequence[SessionBase]) -> None:
+    """Load what has not been; those of a stock database engine by one query."""
+    by_class: defaultdict[type[SessionBase], list[SessionBase]] = defaultdict(list)
+    for session in sessions:
+        if session.session_key is not None and not hasattr(session, "_session_cache"):
+            by_class[type(session)].append(session)
+    for store, group in by_class.items():
+        is_stock = (
+            issubclass(store, DatabaseStore)
+            and store.load is DatabaseStore.load
+            and store._get_session_from_db is DatabaseStore._get_session_from_db  # type: ignore[attr-defined]
+        )
+        if not is_stock:
+            continue
+        model: Any = store.get_model_class()  # type: ignore[attr-defined]
+        # Never from a replica, which may lag: a new session would be missing, and an ended one would still be there.
+        live = model.objects.using(router.db_for_write(model)).filter(expire_date__gt=timezone.now())
+        rows = {row.session_key: row for row in live.filter(session_key__in={each.session_key for each in group})}
+        for session in group:
+            row = rows.get(session.session_key)
+            session._session_cache = {} if row is None else session.decode(row.session_data)  # type: ignore[attr-defined]
+
+
+def _claim(session: SessionBase) -> _Claim | None:
+    # Reading an item loads the session, if that was not done before.
+    try:
+        text, path = session[SESSION_KEY], session[BACKEND_SESSION_KEY]
+        user_id = get_user_model()._meta.pk.to_python(text)
+    except (KeyError, ValidationError):
+        return None
+    if path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    return _Claim(user_id=user_id, backend_path=path, auth_hash=session.get(HASH_SESSION_KEY) or "")
+
+
+def _get_users(backend_path: str, user_ids: set[Any]) -> dict[Any, Any]:
+    backend = load_backend(backend_path)
+    if isinstance(backend, ModelBackend) and type(backend).get_user is ModelBackend.get_user:
+        found = _accounts().in_bulk(user_ids)
+        return {pk: user for pk, user in found.items() if backend.user_can_authenticate(user)}
+    return {user_id: backend.get_user(user_id) for user_id in user_ids}
+
+
+def _accounts() -> QuerySet[Any]:
+    """All accounts, never read from a replica, which may lag."""
+    model: Any = get_user_model()
+    rows: QuerySet[Any] = model._default_manager.using(router.db_for_write(model))
+    return rows
+
+
+def _is_verified(user: Any, auth_hash: str) -> bool:
+    if not hasattr(user, "get_session_auth_hash"):
+        return True
+    if not auth_hash:
+        return False
+    return constant_time_compare(auth_hash, user.get_session_auth_hash()) or any(
+        constant_time_compare(auth_hash, fallback) for fallback in user.get_session_auth_fallback_hash()
+    )

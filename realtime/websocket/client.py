@@ -1,0 +1,403 @@
+"""
+One client's side of `signalbox.v1`: what it has asked for and what it may.
+
+Owns a connection's topics, permissions and limits, the answers to its frames, in their order, and the counters of what
+was refused and closed. Does not own the socket (sinks), who gets what (hub), nor how a connection is accepted
+(consumers).
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from realtime import topics
+from realtime.broker.publication import Position
+from realtime.conf import RealtimeSettings
+from realtime.exceptions import FrameRefused, SubscriptionClosed
+from realtime.hub.hub import Membership
+from realtime.hub.sinks import Frame, Sink
+from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
+from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.untrusted.rate_limit import TokenBucket
+from realtime.untrusted.text import LimitedLog
+from realtime.websocket.roster import Roster
+
+__all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "count_closed", "statistics"]
+
+logger = logging.getLogger(__name__)
+# For the project's functions that any client can cause to be called.
+_log = LimitedLog(logger)
+
+# Joining a topic that takes longer than this is taken for a lost Redis.
+JOIN_TIMEOUT_SECONDS = 5.0
+# So many objects that make no sense may come at once, and so many a second in the long run; more end a connection: who
+# misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
+RUBBISH_LIMIT = 16
+RUBBISH_PER_SECOND = 0.1
+# The largest part of a connection's longest life that is taken off at random.
+AGE_SPREAD = 0.25
+# Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
+INTERNAL_ERROR = 1011
+_TAKES_TIME = (messages.Subscribe, messages.Read)
+
+# Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
+_redis_observer = Outage("Redis for the topics of clients").observer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatistics:
+    """What the clients of this process have come to since it began."""
+
+    open_count: int
+    opened_count: int
+    # Objects that were answered by an error, by its code.
+    refused_counts: Mapping[str, int]
+    # Connections that the server closed or refused, by close code.
+    closed_counts: Mapping[int, int]
+    # Subscriptions that were ended because the user had lost the permission.
+    revoked_count: int
+
+
+class _Counters:
+    def __init__(self) -> None:
+        self.open_count = self.opened_count = self.revoked_count = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[int] = Counter()
+
+
+_counters = _Counters()
+
+
+def statistics() -> SessionStatistics:
+    """Counters and state of this moment."""
+    return SessionStatistics(
+        open_count=_counters.open_count,
+        opened_count=_counters.opened_count,
+        refused_counts=dict(_counters.refused),
+        closed_counts=dict(_counters.closed),
+        revoked_count=_counters.revoked_count,
+    )
+
+
+def count_closed(code: int) -> None:
+    """Count a connection that the server closed or refused."""
+    _counters.closed[code] += 1
+
+
+class ClientSession:
+    """
+    A connection of a signed-in user; the `Receiver` of its socket.
+
+    Args:
+        roster: All open connections; it ends this one when its session or account is no longer valid.
+        user: The user of the connection.
+        session_key: The key of the session that authenticated the user; None if something else did.
+        on_read: Awaited as on_read(user id, notification ids) when the client reports what was read; None if the
+            project has no such function.
+    """
+
+    __slots__ = (
+        "_is_over",
+        "_limits",
+        "_on_read",
+        "_permitted",
+        "_roster",
+        "_rubbish",
+        "_sink",
+        "_tokens",
+        "_waiting",
+        "_worker",
+        "acked",
+        "ends_at",
+        "memberships",
+        "session_key",
+        "user",
+    )
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        user: Any,
+        session_key: str | None = None,
+        limits: RealtimeSettings,
+        on_read: Callable[[Any, list[int]], Coroutine[Any, Any, Any]] | None,
+    ) -> None:
+        self._roster, self._limits, self._on_read = roster, limits, on_read
+        # The user, as last read from the database, and the key of the session that authenticated it.
+        self.user, self.session_key = user, session_key
+        # When the connection ends, by the event loop's clock. At random, so that connections that were opened together
+        # do not end together.
+        age_seconds = limits.connection_age_seconds * random.uniform(1 - AGE_SPREAD, 1)  # noqa: S311 - spreads load
+        self.ends_at = asyncio.get_running_loop().time() + age_seconds
+        self._sink: Sink
+        # Topic → its membership.
+        self.memberships: dict[str, Membership] = {}
+        # Topic → the offset up to which the client has dealt with it; None before the first.
+        self.acked: dict[str, int] | None = None
+        # Topics of which it was asked whether the user may hear them, oldest first; None before the first.
+        self._permitted: dict[str, bool] | None = None
+        # Made when the first comes.
+        self._rubbish: TokenBucket | None = None
+        self._tokens = TokenBucket(per_second=limits.frames_per_second, burst=limits.frames_burst)
+        # Objects behind the one that the worker deals with; None while there is no worker.
+        self._waiting: deque[Any] | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    def start(self, sink: Sink, since: Position | None) -> None:
+        """
+        Join the user's own topic and say hello; what the client says meanwhile waits.
+
+        Args:
+            sink: Where frames go.
+            since: Where the client was on its own topic.
+
+        Guarantees:
+            The topic is live before hello is written: what is published after a client has seen hello reaches it.
+        """
+        self._sink = sink
+        _counters.open_count += 1
+        _counters.opened_count += 1
+        self._start_worker(partial(self._open, since))
+
+    def close(self) -> None:
+        """The connection is over: leave every topic. Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        _counters.open_count -= 1
+        self._roster.remove(self)
+        if self._worker is not None:
+            self._worker.cancel()
+        for membership in self.memberships.values():
+            self._roster.hub.leave(membership)
+        self.memberships.clear()
+
+    def close_slow(self) -> None:
+        """More is unsent than is allowed: end it here, so that the others are not held up."""
+        if not self._is_over:
+            self._roster.hub.count_slow()
+            self._end(CloseCode.SLOW, "reads too slowly: come back with the last offset")
+
+    def take_text(self, text: str) -> None:
+        """A frame came from the client. Answers are written in the order of the questions; never waits."""
+        if self._is_over:
+            # Other servers may hand on what they had read before the connection was closed.
+            return
+        size_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
+        if size_bytes > messages.FRAME_LIMIT_BYTES:
+            self._end(CloseCode.PROTOCOL_ERROR, f"a frame is at most {messages.FRAME_LIMIT_BYTES} bytes")
+            return
+        for line in text.split("\n"):
+            if self._is_over:
+                return
+            if not self._tokens.take():
+                self._end(CloseCode.PROTOCOL_ERROR, f"at most {self._limits.frames_per_second:g} objects a second")
+                return
+            try:
+                frame = messages.decode(line)
+            except FrameRefused as refused:
+                self._refuse(refused.code, refused.detail)
+                self._rubbish = self._rubbish or TokenBucket(per_second=RUBBISH_PER_SECOND, burst=RUBBISH_LIMIT)
+                if not self._rubbish.take():
+                    self._end(CloseCode.PROTOCOL_ERROR, f"more than {RUBBISH_LIMIT} objects made no sense")
+                continue
+            if self._waiting is None:
+                self._take(frame)
+            elif len(self._waiting) < self._limits.frames_burst:
+                self._waiting.append(frame)
+            else:
+                self._end(CloseCode.PROTOCOL_ERROR, "more questions than can be answered")
+
+    def take_binary(self) -> None:
+        """A binary message came; on servers whose sockets are not ours."""
+        self._end(CloseCode.PROTOCOL_ERROR, "binary messages are not understood")
+
+    # From the roster --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._is_over
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close it, because its session or account is no longer valid, or staff asked for it. Idempotent."""
+        self._end(code, reason)
+
+    def refresh(self, user: Any) -> None:
+        """Replace the user by the one that was just read, and forget the cached permissions."""
+        self.user, self._permitted = user, None
+
+    def rechecked_topics(self) -> list[str]:
+        """The topics that it is subscribed to and for which the permission can be lost."""
+        # Most connections are subscribed to their user's own topic alone.
+        if self.memberships.keys() == {topics.user_topic(self.user.pk)}:
+            return []
+        return [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
+
+    def revoke(self, topic: str, code: str, detail: str) -> None:
+        """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
+        if self._forget(topic):
+            _counters.revoked_count += 1
+            self._write(messages.unsubscribed(topic, code=code, detail=detail))
+
+    # What takes time --------------------------------------------------------------------------------------------------
+
+    def _start_worker(self, job: Callable[[], Awaitable[None]]) -> None:
+        self._waiting = deque()
+        self._worker = asyncio.create_task(self._work(job), name="realtime client")
+
+    async def _work(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Deal with what takes time, and with what came behind it, in order."""
+        try:
+            await job()
+            while self._waiting and not self._is_over:
+                frame = self._waiting.popleft()
+                if isinstance(frame, _TAKES_TIME):
+                    await self._answer(frame)
+                else:
+                    self._take(frame)
+        except Exception:
+            logger.exception("a client of user %s could not be served", self.user.pk)
+            self._end(INTERNAL_ERROR, "the server failed: come back soon")
+        finally:
+            self._waiting = self._worker = None
+
+    async def _open(self, since: Position | None) -> None:
+        limit = self._limits.connections_per_user
+        # Whatever they hear: a client may leave its own topic and stay.
+        if self._roster.count_of(self.user.pk) >= limit:
+            self._end(CloseCode.TOO_MANY_CONNECTIONS, f"at most {limit} connections of one user")
+            return
+        self._roster.add(self)
+        topic = topics.user_topic(self.user.pk)
+        await self._join(topic, since, preface=messages.hello(self.user.pk, topic))
+
+    async def _join(self, topic: str, since: Position | None, preface: bytes | None = None) -> None:
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_SECONDS):
+                # The connection must be able to receive orders before it receives anything else.
+                await self._roster.listening()
+                self.memberships[topic] = await self._roster.hub.join(topic, self._sink, since=since, preface=preface)
+        except (*REDIS_ERRORS, SubscriptionClosed) as error:
+            _redis_observer.failed(error)
+            self._end(CloseCode.REDIS_LOST, "come back soon")
+        else:
+            _redis_observer.worked()
+
+    async def _answer(self, frame: Any) -> None:
+        match frame:
+            case messages.Subscribe():
+                await self._subscribe(frame)
+            case messages.Read(ids=ids):
+                await self._read(ids)
+
+    async def _subscribe(self, frame: messages.Subscribe) -> None:
+        topic = frame.topic
+        limit = self._limits.topics_per_connection
+        if topic not in self.memberships and len(self.memberships) >= limit:
+            self._refuse("too_many_topics", f"a connection hears at most {limit} topics: unsubscribe from one", topic)
+            return
+        if not await self._is_permitted(topic):
+            return
+        if (known := self.memberships.pop(topic, None)) is not None:
+            # Asked again: it begins anew, from the offset that it gives now.
+            self._roster.hub.leave(known)
+        await self._join(topic, frame.since())
+
+    async def _is_permitted(self, topic: str) -> bool:
+        """Whether the user may hear the topic; if not, the client has been told."""
+        match = topics.resolve(topic)
+        if match is None:
+            self._refuse("unknown_topic", "no app of this site declares such a topic", topic)
+            return False
+        permitted = self._permitted = self._permitted if self._permitted is not None else {}
+        if topic not in permitted:
+            try:
+                async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
+                    permitted[topic] = await topics.may_subscribe(match, self.user)
+            except Exception as error:
+                _log.exception(
+                    f"may_subscribe {match.family.pattern}",
+                    error,
+                    "the check whether user %s may receive %s failed",
+                    self.user.pk,
+                    topic,
+                )
+                self._refuse("failed", "it could not be decided whether this user may hear the topic", topic)
+                return False
+            if len(permitted) > self._limits.topics_per_connection:
+                del permitted[next(iter(permitted))]
+        if not permitted[topic]:
+            self._refuse("forbidden", "this user may not hear the topic", topic)
+            return False
+        return True
+
+    async def _read(self, ids: list[int]) -> None:
+        if self._on_read is None:
+            self._refuse("unsupported", "this site takes no read marks here")
+            return
+        try:
+            await self._on_read(self.user.pk, ids)
+        except Exception as error:
+            _log.exception("ON_READ", error, "could not record what user %s has read", self.user.pk)
+            self._refuse("failed", "what was read could not be recorded")
+
+    # What does not ----------------------------------------------------------------------------------------------------
+
+    def _take(self, frame: Any) -> None:
+        match frame:
+            case messages.Ping():
+                self._write(messages.PONG)
+            case messages.Ack(topic=topic, offset=offset):
+                self._ack(topic, offset)
+            case messages.Unsubscribe(topic=topic):
+                self._forget(topic)
+                self._write(messages.unsubscribed(topic))
+            case _:
+                self._start_worker(partial(self._answer, frame))
+
+    def _forget(self, topic: str) -> bool:
+        """Unsubscribe from a topic. Returns whether it was subscribed."""
+        if self.acked is not None:
+            self.acked.pop(topic, None)
+        membership = self.memberships.pop(topic, None)
+        if membership is not None:
+            self._roster.hub.leave(membership)
+        return membership is not None
+
+    def _ack(self, topic: str, offset: int) -> None:
+        membership = self.memberships.get(topic)
+        if membership is None:
+            self._refuse("not_subscribed", "acknowledge topics that are subscribed", topic)
+            return
+        if offset > membership.topic.offset:
+            self._refuse("bad_offset", "nothing was sent with that offset", topic)
+            return
+        if self.acked is None:
+            self.acked = {}
+        self.acked[topic] = max(offset, self.acked.get(topic, 0))
+
+    # Limits -----------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, code: str, detail: str, topic: str | None = None) -> None:
+        _counters.refused[code] += 1
+        self._write(messages.error(code=code, detail=detail, topic=topic))
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._is_over:
+            return
+        count_closed(code)
+        self.close()
+        self._sink.close(code, reason)
+
+    def _write(self, payload: bytes) -> None:
+        if not self._is_over:
+            self._sink.write(Frame(payload))

@@ -1,0 +1,150 @@
+"""
+The WebSocket end: who may connect, and how a connection begins and ends.
+
+Owns accepting and refusing. Who the user is was found out before (authentication); nothing here touches the database.
+What a client says is dealt with in `sessions`, what it gets in `hub`.
+"""
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from asgiref.sync import iscoroutinefunction
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.contrib.auth import SESSION_KEY
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from realtime.broker.publication import Position
+from realtime.conf import RealtimeSettings, get_settings
+from realtime.hub.hub import Hub
+from realtime.hub.sinks import AsgiSink, RawSink
+from realtime.layer import RedisChannelLayer
+from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
+from realtime.protocol.closing import send_close
+from realtime.websocket.client import ClientSession, count_closed
+from realtime.websocket.daphne import WaitingSend, waiting
+from realtime.websocket.roster import Roster
+
+__all__ = ["RealtimeConsumer"]
+
+logger = logging.getLogger(__name__)
+
+
+class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
+    """
+    One WebSocket of one signed-in user, speaking `signalbox.v1`.
+
+    Must be served behind OriginCheck and SessionUsers, or what else puts a `user` into the scope (see
+    `realtime.routing.websocket_application`), with `realtime.layer.RedisChannelLayer` as the channel layer.
+
+    A client that comes back to its own topic says where it was in the URL: `/ws/?offset=16&epoch=m1f9`.
+    """
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        # Not AsyncConsumer's own loop: that makes two tasks anew and hops to a thread for every message.
+        layer = get_channel_layer(self.channel_layer_alias)
+        if not isinstance(layer, RedisChannelLayer):
+            raise ImproperlyConfigured("RealtimeConsumer needs realtime.layer.RedisChannelLayer as its channel layer")
+        await receive()
+        # Behind AuthMiddlewareStack the user is lazy and holds the whole scope.
+        user = getattr(scope["user"], "_wrapped", scope["user"])
+        try:
+            if user.is_authenticated and user.is_active:
+                await send(messages.accept(scope))
+                await self._serve(layer, user, scope, receive, send)
+            else:
+                await _turn_away(scope, send)
+        except OSError:
+            # Servers raise one from send() when the client has gone (ASGI 2.4); there is nobody left to tell.
+            logger.debug("the client went away", exc_info=True)
+
+    async def _serve(self, layer: RedisChannelLayer, user: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        settings = get_settings()
+        since = _position(scope.get("query_string") or b"")
+        session = ClientSession(
+            roster=_roster_of(layer, settings),
+            user=user,
+            session_key=_session_key(scope),
+            limits=settings,
+            on_read=_read_hook(settings.on_read),
+        )
+        bounds: dict[str, Any] = {"limit_bytes": settings.unsent_limit_bytes, "on_overflow": session.close_slow}
+        server = (scope.get("extensions") or {}).get("signalbox.frames")
+        if server is not None:
+            socket = server.detach(limit_bytes=messages.FRAME_LIMIT_BYTES)
+            session.start(RawSink(socket, **bounds), since)
+            socket.start(session)
+            return
+        patient_send = waiting(send, limit_bytes=settings.unsent_limit_bytes)
+        session.start(AsgiSink(patient_send, **bounds), since)
+        try:
+            while (event := await receive())["type"] != "websocket.disconnect":
+                if (text := event.get("text")) is None:
+                    session.take_binary()
+                else:
+                    session.take_text(text)
+        finally:
+            session.close()
+            if isinstance(patient_send, WaitingSend):
+                patient_send.release()
+
+
+# One roster for each hub. A hub belongs to one channel layer on one event loop.
+_rosters: weakref.WeakKeyDictionary[Hub, Roster] = weakref.WeakKeyDictionary()
+
+
+def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
+    hub = layer.hub
+    roster = _rosters.get(hub)
+    if roster is None:
+        roster = _rosters[hub] = Roster(layer, recheck_seconds=settings.recheck_seconds)
+    return roster
+
+
+def _session_key(scope: dict[str, Any]) -> str | None:
+    """The key of the session that authenticated the user; None if something else did."""
+    session = scope.get("session")
+    # Authentication has loaded the session already: this reads its cache and never the database.
+    key: str | None = getattr(session, "session_key", None)
+    return key if SESSION_KEY in getattr(session, "_session_cache", ()) else None
+
+
+async def _turn_away(scope: dict[str, Any], send: Any) -> None:
+    """Refuse a client that is not signed in: by HTTP 403 if it can see that, else by accepting and a close code."""
+    count_closed(CloseCode.UNAUTHORISED)
+    if messages.sees_only_close_codes(scope):
+        await send(messages.accept(scope))
+        await send_close(send, code=CloseCode.UNAUTHORISED, reason="sign in first")
+    else:
+        # HTTP status 403.
+        await send({"type": "websocket.close", "code": int(CloseCode.UNAUTHORISED)})
+
+
+def _position(query_string: bytes) -> Position | None:
+    query = parse_qs(query_string.decode("latin1"))
+    offset, epoch = query.get("offset", [""])[0], query.get("epoch", [""])[0]
+    return Position(int(offset), epoch) if offset.isascii() and offset.isdecimal() and len(offset) < 16 else None
+
+
+@functools.cache
+def _read_hook(path: str) -> Callable[[Any, list[int]], Any] | None:
+    if not path:
+        return None
+    try:
+        hook: Callable[[Any, list[int]], Any] = import_string(path)
+    except Exception:
+        # Logged once in each process, because the answer is cached. Clients are served all the same.
+        logger.exception('REALTIME["ON_READ"] cannot be imported: read marks of clients are refused')
+        return None
+    if iscoroutinefunction(hook):
+        return hook
+    # Not in the one thread that looks up sessions: a slow write must not delay new connections.
+    in_thread: Callable[[Any, list[int]], Any] = database_sync_to_async(hook, thread_sensitive=False)
+    return in_thread

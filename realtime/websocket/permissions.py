@@ -1,0 +1,106 @@
+"""
+Checks the permissions for topics again while connections are subscribed to them.
+
+Owns the queue of users to check, how many are checked at a time, and what the answer does to a subscription. Does not
+own when a user is to be checked (roster) nor the permission hooks (topics).
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from realtime import topics
+from realtime.untrusted.text import LimitedLog
+from realtime.websocket.authentication import AWAY
+
+__all__ = ["PermissionRecheck", "TopicHearer"]
+
+logger = logging.getLogger(__name__)
+# Rate-limited: a hook that fails may fail for every user, again and again.
+_log = LimitedLog(logger)
+
+USERS_AT_A_TIME = 100
+
+
+class TopicHearer(Protocol):
+    """An open connection and its topics, as the recheck sees it; implemented by `sessions.ClientSession`."""
+
+    # The user, as last read from the database.
+    user: Any
+
+    def rechecked_topics(self) -> list[str]:
+        """The topics that it is subscribed to and for which the permission can be lost."""
+
+    def revoke(self, topic: str, code: str, detail: str) -> None:
+        """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
+
+
+class PermissionRecheck:
+    """
+    Checks the permissions of the users that it is given, on one event loop, until `run` is cancelled.
+
+    Args:
+        hearers_of: Gives the open connections of a user.
+
+    Guarantees:
+        After each `add` of a user there is a check that begins later. Several calls of `add` may share one check.
+    """
+
+    def __init__(self, hearers_of: Callable[[Any], Iterable[TopicHearer]]) -> None:
+        self._hearers_of = hearers_of
+        # Primary keys of the users to check, oldest first.
+        self._waiting: dict[Any, None] = {}
+        self._came = asyncio.Event()
+
+    def add(self, user_id: Any) -> None:
+        """Check this user soon."""
+        self._waiting[user_id] = None
+        self._came.set()
+
+    async def run(self) -> None:
+        """Check the users that `add` was given, until this is cancelled."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while self._waiting:
+                users = list(itertools.islice(self._waiting, USERS_AT_A_TIME))
+                for user_id in users:
+                    del self._waiting[user_id]
+                try:
+                    await self._ask(users)
+                except Exception:
+                    logger.exception("the permissions of %d users could not be checked again", len(users))
+
+    async def _ask(self, user_ids: Iterable[Any]) -> None:
+        # One question for all connections of a user that are subscribed to the topic.
+        questions: dict[tuple[Any, str], tuple[topics.TopicMatch, Any]] = {}
+        for user_id in user_ids:
+            for hearer in self._hearers_of(user_id):
+                for topic in hearer.rechecked_topics():
+                    if (match := topics.resolve(topic)) is not None:
+                        questions[user_id, topic] = (match, hearer.user)
+        answers = await topics.may_subscribe_all(list(questions.values()))
+        for (user_id, topic), answer in zip(questions, answers, strict=True):
+            if answer is not True:
+                self._handle_loss(user_id, topic, answer)
+
+    def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
+        code, detail = "forbidden", "this user may no longer receive the topic"
+        if isinstance(answer, (*AWAY, TimeoutError)):
+            # This tells nothing about the user: the subscription stays, and the next round asks again.
+            logger.warning(
+                "could not check whether user %s may still receive %s: it is checked again in the next round",
+                user_id,
+                topic,
+                exc_info=answer,
+            )
+            return
+        if isinstance(answer, Exception):
+            # For example, the row that the hook reads was deleted: the permission counts as lost.
+            text = "the check whether user %s may still receive %s failed, so the topic ends"
+            _log.exception("may_subscribe", answer, text, user_id, topic)
+            code, detail = "failed", "the check whether this user may receive the topic failed"
+        for hearer in self._hearers_of(user_id):
+            hearer.revoke(topic, code, detail)
