@@ -5,6 +5,7 @@ Owns the defaults of `notifications` (each lives in one dataclass field), the na
 stream's consumer groups. Does not own where Redis is: that is `REALTIME`, read by `realtime.conf`.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -137,11 +138,16 @@ def get_settings() -> NotificationsSettings:
     return load_settings()
 
 
+# Functions of ours that settings may name by a path from before they moved.
+_MOVED = {"notifications.bot.send_message": "notifications.transports.console.send_message"}
+
+
 def load_settings() -> NotificationsSettings:
     """Read and check the settings anew. Raises ImproperlyConfigured."""
     if not hasattr(settings, "NOTIFICATIONS"):
         return NotificationsSettings()
-    return load(NotificationsSettings, "NOTIFICATIONS")
+    loaded = load(NotificationsSettings, "NOTIFICATIONS")
+    return dataclasses.replace(loaded, send_message=_MOVED.get(loaded.send_message, loaded.send_message))
 
 
 @receiver(setting_changed)

@@ -32,7 +32,7 @@ __all__ = [
     "Choice",
     "add_destination",
     "add_push_subscription",
-    "find_said",
+    "choices_of",
     "get_preferences",
     "remove_push_subscription",
     "set_preference",
@@ -60,42 +60,42 @@ class Choice:
 
 
 def wanted_transports(
-    user_id: Any, kind: Kind, *, also: Container[str] = (), said: Mapping[str, bool] | None = None
+    user_id: Any, kind: Kind, *, also: Container[str] = (), choices: Mapping[str, bool] | None = None
 ) -> list[str]:
     """
     The transports on which a user gets a kind, in the order of the settings.
 
     Args:
         also: Those that one notification uses beside the kind's, unless the kind or the user has said no.
-        said: What `find_said` found for the user and the kind; it is looked up if it is missing.
+        choices: What `choices_of` found for the user and the kind; it is looked up if it is missing.
     """
-    if said is None:
-        said = find_said([user_id], [kind.key]).get((user_id, kind.key), {})
-    return [name for name in conf.get_settings().transports if _is_wanted(kind, name, said, name in also)]
+    if choices is None:
+        choices = choices_of([user_id], [kind.key]).get((user_id, kind.key), {})
+    return [name for name in conf.get_settings().transports if _is_wanted(kind, name, choices, name in also)]
 
 
-def find_said(user_ids: Iterable[Any], kinds: Iterable[str]) -> dict[tuple[Any, str], dict[str, bool]]:
+def choices_of(user_ids: Iterable[Any], kinds: Iterable[str]) -> dict[tuple[Any, str], dict[str, bool]]:
     """What these users have said of these kinds: transport → whether it is wanted, by user and kind."""
     rows = Preference.objects.using(_database()).filter(user_id__in=set(user_ids), kind__in=set(kinds))
-    said: dict[tuple[Any, str], dict[str, bool]] = {}
+    choices: dict[tuple[Any, str], dict[str, bool]] = {}
     for user_id, kind, name, is_wanted in rows.values_list("user_id", "kind", "transport", "is_wanted"):
-        said.setdefault((user_id, kind), {})[name] = is_wanted
-    return said
+        choices.setdefault((user_id, kind), {})[name] = is_wanted
+    return choices
 
 
 def get_preferences(user_id: Any) -> list[Choice]:
     """Every declared kind × every transport, as a page of preferences shows them."""
     rows = Preference.objects.using(_database()).filter(user_id=user_id).values_list("kind", "transport", "is_wanted")
-    said: dict[str, dict[str, bool]] = {}
+    choices: dict[str, dict[str, bool]] = {}
     for kind_key, name, is_wanted in rows:
-        said.setdefault(kind_key, {})[name] = is_wanted
+        choices.setdefault(kind_key, {})[name] = is_wanted
     return [
         Choice(
             kind=kind.key,
             kind_label=str(kind.label),
             transport=name,
             transport_label=str(transport.label or name),
-            is_wanted=_is_wanted(kind, name, said.get(kind.key, {})),
+            is_wanted=_is_wanted(kind, name, choices.get(kind.key, {})),
             is_fixed=name in kind.required | kind.forbidden,
         )
         for kind in all_kinds()
@@ -265,13 +265,13 @@ def _text_of(value: Any, limit: int) -> str:
     return value
 
 
-def _is_wanted(kind: Kind, transport: str, said: Mapping[str, bool], is_asked_for: bool = False) -> bool:
+def _is_wanted(kind: Kind, transport: str, choices: Mapping[str, bool], is_asked_for: bool = False) -> bool:
     if transport in kind.required:
         return True
     if transport in kind.forbidden:
         return False
-    if transport in said:
-        return said[transport]
+    if transport in choices:
+        return choices[transport]
     return is_asked_for or is_default(kind, transport)
 
 

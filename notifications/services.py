@@ -2,7 +2,7 @@
 The way into the app: telling people of something, what they did with it, and what they want to be told.
 
 Owns the transactions of callers, and what people did with their notifications. The rows of events are written by
-`writing` and `schedule`, deliveries and preferences by the modules of these names. Publishing is the outbox's; what a
+`create` and `schedule`, deliveries and preferences by the modules of these names. Publishing is the outbox's; what a
 notification may say is the envelope's.
 """
 

@@ -2,7 +2,7 @@
 Ending open connections: `disconnect()` for a project's own code, and the messages that Django's signals lead to.
 
 Owns the orders, which are messages to all web processes on one Redis channel. Does not own the open connections nor how
-an order is applied to them (roster), nor when Django's signals send an order (receivers).
+an order is applied to them (roster), nor when Django's signals send an order (django_signals).
 
 A session key is never sent: an order names a session by a digest that only this project's SECRET_KEY can produce.
 """

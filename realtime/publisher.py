@@ -15,7 +15,7 @@ import msgspec
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.broker.history import Outgoing, Published
+from realtime.broker.history import Published, PublishRequest
 from realtime.exceptions import PublicationRefused, PublicationTooLarge, TopicUnknown, Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS
@@ -51,18 +51,18 @@ def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Pub
     Guarantees:
         One round trip on a pooled connection of the process; no event loop.
     """
-    layer, outgoing = _layer(), _outgoing(topic, data, idempotency_key)
+    layer, request = _layer(), _outgoing(topic, data, idempotency_key)
     try:
-        return layer.publish_now(outgoing)
+        return layer.publish_now(request)
     except REDIS_ERRORS as error:
         raise _unavailable(topic, error) from error
 
 
 async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
     """The async twin of `publish`."""
-    layer, outgoing = _layer(), _outgoing(topic, data, idempotency_key)
+    layer, request = _layer(), _outgoing(topic, data, idempotency_key)
     try:
-        return await layer.publish(outgoing)
+        return await layer.publish(request)
     except REDIS_ERRORS as error:
         raise _unavailable(topic, error) from error
 
@@ -104,7 +104,7 @@ def encode(data: object) -> bytes:
     return raw
 
 
-def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> Outgoing:
+def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> PublishRequest:
     match = resolve(topic)
     if match is None:
         raise TopicUnknown(topic)
@@ -114,7 +114,7 @@ def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> Outg
             match.family.check_data(raw)
         except ValueError as error:
             raise PublicationRefused(topic, str(error)) from error
-    return Outgoing(topic, raw, history_of(match), idempotency_key)
+    return PublishRequest(topic, raw, history_of(match), idempotency_key)
 
 
 def _layer() -> RedisChannelLayer:

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from websockets.http11 import Request
 
 from realtime.protocol.closing import hang_up
-from realtime.websocket.connection import Socket, SocketHome, SocketStatistics
+from realtime.websocket.connection import ServerSockets, Socket, SocketStatistics
 from realtime.websocket.framing import INTERNAL_ERROR
 from realtime.websocket.http_protocol import HttpProtocol
 from realtime.websocket.keepalive import Keepalive
@@ -34,12 +34,12 @@ HANDSHAKE_SECONDS: Final = 10.0
 EARLY_LIMIT_BYTES: Final = 65_536
 DEFAULT_GRACE_SECONDS: Final = 10.0
 
-_homes: weakref.WeakKeyDictionary[ServerState, SocketHome] = weakref.WeakKeyDictionary()
+_server_sockets: weakref.WeakKeyDictionary[ServerState, ServerSockets] = weakref.WeakKeyDictionary()
 
 
 def statistics() -> list[SocketStatistics]:
     """Of each server of this process: in practice of one."""
-    return [home.statistics() for home in _homes.values()]
+    return [sockets.statistics() for sockets in _server_sockets.values()]
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
@@ -78,26 +78,26 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def _become_socket(self, limit_bytes: int) -> Socket:
         self.stop_keepalive()
         self.connections.discard(self)
-        socket = self._socket = Socket(self.transport, self._home(), limit_bytes=limit_bytes, early=self._early)
+        socket = self._socket = Socket(self.transport, self._sockets(), limit_bytes=limit_bytes, early=self._early)
         self._early = b""
         self.transport.set_protocol(socket)
         # The parser refers to itself: without this, all of it would wait for the garbage collector.
         self.conn.parser = self.scope = self.request = self.response = None  # type: ignore[assignment]
         return socket
 
-    def _home(self) -> SocketHome:
-        home = _homes.get(self._server_state)
-        if home is None:
+    def _sockets(self) -> ServerSockets:
+        sockets = _server_sockets.get(self._server_state)
+        if sockets is None:
             keepalive = None
             if self.config.ws_ping_interval:
                 keepalive = Keepalive(self.loop, self.config.ws_ping_interval, self.config.ws_ping_timeout)
-            home = _homes[self._server_state] = SocketHome(
+            sockets = _server_sockets[self._server_state] = ServerSockets(
                 loop=self.loop,
                 connections=self.connections,
                 keepalive=keepalive,
                 grace_seconds=self.config.timeout_graceful_shutdown or DEFAULT_GRACE_SECONDS,
             )
-        return home
+        return sockets
 
     # As the parent, but … ---------------------------------------------------------------------------------------------
 

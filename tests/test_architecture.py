@@ -18,47 +18,44 @@ from realtime.redis.keys import Keys
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
-# Inside `realtime`, a module imports its own layer and those above it in this list, never one below.
-REALTIME_LAYERS = (
-    {
-        "exceptions",
-        "backoff",
-        "outage",
-        "connection_checks",
-        "watchdog",
-        "keys",
-        "close_codes",
-        "lua",
-        "publications",
-        "protocol",
-        "framing",
-        "tokens",
-        "foreign_text",
-    },
-    {"connections", "resp", "keepalive"},
-    {"subscriptions", "redis_names", "multiplexer", "streams", "leases", "history"},
-    {"closing"},
-    {"sinks", "sockets", "audience", "live_topic", "hub"},
-    # The edge: Django, Channels, uvicorn.
-    {
-        "conf",
-        "topics",
-        "layer_queues",
-        "loop_layer",
-        "layer",
-        "access",
-        "receivers",
-        "permissions",
-        "roster",
-        "admin",
-        "publisher",
-        "authentication",
-        "origins",
-        "sessions",
-        "consumers",
-    }
-    | {"routing", "server", "requests", "backpressure", "checks", "apps", "management"},
-)
+# What stands at the top of each app, from low to high. A package imports from itself and from lower levels.
+LEVELS: dict[str, tuple[set[str], ...]] = {
+    "realtime": (
+        {"exceptions"},
+        {"untrusted"},
+        {"redis"},
+        {"pubsub", "streams", "broker"},
+        {"protocol"},
+        {"hub"},
+        # The edge: Django, Channels, uvicorn.
+        {"conf"},
+        {"layer"},
+        {"topics", "access"},
+        {"publisher"},
+        {"websocket"},
+        {"consumers", "routing", "server", "admin"},
+        {"checks"},
+        {"apps", "management"},
+    ),
+    "notifications": (
+        {"exceptions", "signals", "conf"},
+        {"database"},
+        {"models"},
+        {"content"},
+        {"transports"},
+        {"kinds"},
+        {"preferences"},
+        {"delivery"},
+        {"events"},
+        {"services"},
+        {"topics", "statistics", "inbox", "workers"},
+        {"urls", "checks", "templatetags", "admin"},
+        {"apps", "management"},
+    ),
+}
+# The lowest level of `realtime` that may import Django, Channels and web servers.
+EDGE = "conf"
+EDGE_PACKAGES = ("django", "channels", "channels_redis", "asgiref", "uvicorn")
 ROOMS_MAY_IMPORT = {
     "realtime": {"realtime"},
     "notifications": {"realtime", "notifications"},
@@ -82,11 +79,30 @@ def imports(path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def layer_of(module: str) -> int:
-    for index, layer in enumerate(REALTIME_LAYERS):
-        if module in layer:
-            return index
-    raise AssertionError(f"realtime.{module} is in no layer: add it to REALTIME_LAYERS and to docs/architecture.md")
+def level_of(app: str, name: str) -> int:
+    for level, names in enumerate(LEVELS[app]):
+        if name in names:
+            return level
+    raise AssertionError(f"{app}.{name} has no level: add it to LEVELS and to docs/architecture.md")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """The modules of ours that a module imports, also under TYPE_CHECKING."""
+    for module, name in imports(path):
+        full = f"{module}.{name}"
+        if is_module(full):
+            yield full
+        elif is_module(module):
+            yield module
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / Path(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def public_names(module: str) -> set[str]:
@@ -108,21 +124,43 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
                 assert target in ROOMS_MAY_IMPORT[room], f"{path} imports {module}"
 
 
-def test_lower_layers_of_the_transport_never_import_higher_ones() -> None:
-    """The core takes values; only the edge knows Django, Channels and settings."""
-    edge = len(REALTIME_LAYERS) - 1
+@pytest.mark.parametrize("app", LEVELS)
+def test_lower_levels_never_import_higher_ones(app: str) -> None:
+    """Nor does a package import another of its level."""
+    for path in modules(app):
+        own = module_name(path).split(".")[1:2]
+        for target in imported_modules(path):
+            package = target.split(".")[1:2]
+            if own and package and package != own and target.split(".")[0] == app:
+                assert level_of(app, package[0]) < level_of(app, own[0]), f"{path} imports {target}"
+
+
+def test_only_the_edge_of_the_transport_knows_django() -> None:
+    """The core takes values."""
     for path in modules("realtime"):
-        parts = path.relative_to(ROOT / "realtime").with_suffix("").parts
-        if parts == ("__init__",):
-            continue
-        own_layer = layer_of(parts[0])
+        name = module_name(path).split(".")[1:2]
+        if name and level_of("realtime", name[0]) < level_of("realtime", EDGE):
+            for module, _ in imports(path):
+                assert module.split(".")[0] not in EDGE_PACKAGES, f"{path} imports {module}: only the edge may"
+
+
+def test_no_circle_of_imports() -> None:
+    """Not even under TYPE_CHECKING."""
+    arrows = {module_name(path): set(imported_modules(path)) for room in ROOMS_MAY_IMPORT for path in modules(room)}
+    while leaves := [name for name, targets in arrows.items() if not targets & arrows.keys() - {name}]:
+        for name in leaves:
+            del arrows[name]
+    assert not arrows, f"modules in circles, or above one: {sorted(arrows)}"
+
+
+@pytest.mark.parametrize("app", LEVELS)
+def test_no_package_uses_private_names_of_another(app: str) -> None:
+    """A name that begins with an underscore is its module's."""
+    for path in modules(app):
         for module, name in imports(path):
-            package, _, rest = module.partition(".")
-            if package in ("django", "channels", "channels_redis", "asgiref", "uvicorn"):
-                assert own_layer == edge, f"{path} imports {module}: only the edge may"
-            elif package == "realtime":
-                target = rest.split(".")[0] or name or ""
-                assert layer_of(target) <= own_layer, f"{path} imports realtime.{target}, which is a layer higher"
+            parts = module.split(".")
+            if parts[0] in LEVELS and name is not None and name.startswith("_"):
+                raise AssertionError(f"{path} imports {name} from {module}")
 
 
 def test_notifications_use_only_public_names_of_the_transport() -> None:
@@ -147,7 +185,7 @@ def test_modules_say_what_they_own_and_publish(room: str) -> None:
         assert ast.get_docstring(tree), f"{path} does not say what it owns"
         if WITHOUT_ALL.search(str(path)):
             continue
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module = module_name(path)
         defined = {
             node.name
             for node in tree.body

@@ -33,7 +33,7 @@ IDS_LOGGED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class Action:
     """One thing that can be done with dead letters."""
 
     name: str
@@ -46,9 +46,9 @@ class Deed:
 
 
 DEEDS = {
-    deed.name: deed
-    for deed in (
-        Deed(
+    action.name: action
+    for action in (
+        Action(
             name="replay",
             done="replayed",
             permission="notifications.replay_dead_letters",
@@ -59,7 +59,7 @@ DEEDS = {
                 "attempts; workers take it within seconds. Mend first what made it fail."
             ),
         ),
-        Deed(
+        Action(
             name="purge",
             done="purged",
             permission="notifications.purge_dead_letters",
@@ -109,35 +109,35 @@ class _View:
         context["groups"] = [
             (each, status, self._url(each), query is not None and each.keys == query.keys) for each, status in groups
         ]
-        context["deeds"] = [deed for deed in DEEDS.values() if self._request.user.has_perm(deed.permission)]
+        context["deeds"] = [action for action in DEEDS.values() if self._request.user.has_perm(action.permission)]
         return self._render("dead_letters.html", context)
 
     def act(self) -> HttpResponse:
         """Ask whether it is meant; if that was confirmed, do it, record it and say how many."""
         name, _, scope = self._input.get("do", "").partition(" ")
-        deed = DEEDS.get(name)
+        action = DEEDS.get(name)
         query = self._query(self._groups())
-        if deed is None or query is None or scope not in ("selected", "all"):
+        if action is None or query is None or scope not in ("selected", "all"):
             return self._back(query, messages.ERROR, "Nothing was done: this is no question that the page asks.")
-        if not self._request.user.has_perm(deed.permission):
+        if not self._request.user.has_perm(action.permission):
             raise PermissionDenied
         ids = None if scope == "all" else [id for id in self._input.getlist("id")[:PAGE_SIZE] if is_letter_id(id)]
         if ids == []:
-            return self._back(query, messages.WARNING, f"Nothing was {deed.done}: select dead letters first.")
+            return self._back(query, messages.WARNING, f"Nothing was {action.done}: select dead letters first.")
         if self._input.get("confirmed") == "yes":
-            return self._do(deed, query, ids)
-        return self._ask(deed, query, ids)
+            return self._do(action, query, ids)
+        return self._ask(action, query, ids)
 
     def say_away(self, error: redis.RedisError) -> HttpResponse:
         """The page without anything of Redis."""
         return self._render("dead_letters.html", {"redis_error": str(error) or type(error).__name__, "query": None})
 
-    def _ask(self, deed: Deed, query: Query, ids: list[str] | None) -> HttpResponse:
+    def _ask(self, action: Action, query: Query, ids: list[str] | None) -> HttpResponse:
         found = [letter.id for turn in find_chosen(sync_redis(), query, ids=ids, until=None) for letter in turn]
         if not found:
-            return self._back(query, messages.WARNING, f"Nothing was {deed.done}: they are no dead letters any more.")
+            return self._back(query, messages.WARNING, f"Nothing was {action.done}: they are no dead letters any more.")
         context = {
-            "deed": deed,
+            "action": action,
             "query": query,
             "count": len(found),
             "is_full": ids is None and len(found) == ACT_LIMIT,
@@ -149,22 +149,22 @@ class _View:
         }
         return self._render("dead_letters_confirm.html", context)
 
-    def _do(self, deed: Deed, query: Query, ids: list[str] | None) -> HttpResponse:
+    def _do(self, action: Action, query: Query, ids: list[str] | None) -> HttpResponse:
         until = self._input.get("until", "")
         if ids is None and not is_letter_id(until):
             return self._back(query, messages.ERROR, "Nothing was done: the confirmation is incomplete.")
         # Before anything is done, so that nothing is done without a record.
         subject = f"dead letters of {query.stream}, {query.group}"
-        record = begin_record(self._request, deed.log_flag, subject, f"Began to {deed.name} them.")
+        record = begin_record(self._request, action.log_flag, subject, f"Began to {action.name} them.")
         count, away = 0, ""
         named: list[str] = []
         try:
             for turn in find_chosen(sync_redis(), query, ids=ids, until=until or None):
                 named += [letter.id for letter in turn[: IDS_LOGGED - len(named)]]
-                count += deed.do(sync_redis(), query.keys, turn)
+                count += action.do(sync_redis(), query.keys, turn)
         except redis.RedisError as error:
             away = f" Redis then failed ({type(error).__name__}): there may be more."
-        text = f"{deed.done.capitalize()} {_letters(count)}."
+        text = f"{action.done.capitalize()} {_letters(count)}."
         record.change_message = f"{text[:-1]} {_chosen(query, ids)}: {', '.join(named) or 'none'}"
         record.change_message += f" and others.{away}" if count > len(named) else f".{away}"
         record.save(update_fields=["change_message"])

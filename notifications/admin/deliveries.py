@@ -1,7 +1,7 @@
 """
 Deliveries and digests in the admin: what became of each.
 
-Owns the lists, and who may send what has failed again, with its record. Does not own writing that (deliveries).
+Owns the lists, and who may send what has failed again, with its record. Does not own writing that (records).
 """
 
 from typing import Any

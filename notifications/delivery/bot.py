@@ -2,7 +2,7 @@
 The bot: from the stream to the transports that the user wants.
 
 Owns attempts: calling the providers of one notification at the same time, and what a provider's answer means. Does not
-own the truth about deliveries (deliveries), the stream (realtime.streams) nor the calls themselves (transports).
+own the truth about deliveries (records), the stream (realtime.streams) nor the calls themselves (transports).
 """
 
 import asyncio
@@ -17,20 +17,18 @@ from notifications.database.errors import DATABASE_UNAVAILABLE, outages
 from notifications.database.transactions import is_contended
 from notifications.delivery import records
 from notifications.delivery.batched_calls import DatabaseCalls
-from notifications.delivery.claims import Claim, Handed, Result
-from notifications.delivery.prepare import Begun, Ready, begin_ready
+from notifications.delivery.prepare import Prepared, PreparedBatch, claim_and_prepare
 from notifications.delivery.retries import schedule_of
-from notifications.delivery.slots import Lanes, Limit
+from notifications.delivery.slots import Limit, Slots
+from notifications.delivery.values import Claim, Result, StreamTask
 from notifications.models import Delivery
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
-from notifications.transports.console import send_message
 from notifications.transports.names import resolver
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams import Entry
 
-# `send_message` is exported for settings that have its former path, notifications.delivery.bot.send_message.
-__all__ = ["Bot", "send_message"]
+__all__ = ["Bot"]
 
 State = Delivery.State
 # Entries in a bot for each message that it sends at a time.
@@ -59,7 +57,7 @@ class Bot:
     Guarantees:
         Each delivery stands alone: one that fails neither holds up nor repeats another, and a slow transport holds up
         no other. What is to be tried later is in the database and not in here: the entry is done when every delivery
-        has had its attempt, or was put off because its transport is clogged, and the sweep puts the notification on the
+        has had its attempt, or was put off because its transport is saturated. The sweep puts the notification on the
         stream again when the next one is due.
         A delivery is claimed when there is a slot for it, and its provider is called at once.
         After `stop()` no call of a provider begins, and none is cut off.
@@ -75,14 +73,14 @@ class Bot:
         self._transports = delivering_transports() if transports is None else transports
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
-        self._lanes = Lanes(self._transports, slots=slots, limits=_limits_of(settings, slots))
+        self._slots = Slots(self._transports, slots=slots, limits=_limits_of(settings, slots))
         # Beside what is being sent: what waits and what is being recorded, as many together are much cheaper, and what
         # waits behind an older one of its user.
         self.entries_limit = slots * ENTRIES_PER_SLOT * max(1, len(self._transports))
         self._claim_seconds = settings.delivery_claim_seconds
         self._schedules = {name: schedule_of(name) for name in self._transports}
         self._database = DatabaseCalls(is_contended=lambda: is_contended(records.database()))
-        self._begin_all = functools.partial(begin_ready, self._transports)
+        self._begin_all = functools.partial(claim_and_prepare, self._transports)
         self._database_outage = database_outage or Outage("the database")
 
     def stop(self) -> None:
@@ -92,7 +90,7 @@ class Bot:
         A delivery of which only some addresses were reached waits, with what is known of them, and no attempt is
         counted. Calls then raise Unavailable. Idempotent.
         """
-        self._lanes.close()
+        self._slots.close()
 
     def close(self) -> None:
         """End the threads of the bot and its transports. Call it when nothing is being sent any more. Idempotent."""
@@ -114,59 +112,59 @@ class Bot:
             notification = stream_entry.decode(entry)
             if notification.only in ("", "bot"):
                 await self._deliver(
-                    Handed(notification=notification, entry_id=entry.id.decode(), attempt=entry.attempt)
+                    StreamTask(notification=notification, entry_id=entry.id.decode(), attempt=entry.attempt)
                 )
 
-    async def _deliver(self, handed: Handed) -> None:
-        free, busy = await self._lanes.take_free()
+    async def _deliver(self, task: StreamTask) -> None:
+        free, busy = await self._slots.take_free()
         used: set[str] = set()
         try:
             self._check_not_stopping()
-            begun = await self._begin(
-                dataclasses.replace(handed, busy=busy, clogged=self._lanes.clogged(busy)),
+            batch = await self._begin(
+                dataclasses.replace(task, busy=busy, saturated=self._slots.saturated(busy)),
             )
-            if begun is None:
+            if batch is None:
                 return
-            used = {ready.claim.transport for ready in begun.ready} & free
+            used = {prepared.claim.transport for prepared in batch.prepared} & free
         finally:
             for name in free - used:
-                self._lanes.give_back(name, was_used=False)
+                self._slots.give_back(name, was_used=False)
         results = await asyncio.gather(
-            *(self._attempt(ready) for ready in begun.ready),
-            *(self._attempt_when_free(handed, name) for name in begun.left),
+            *(self._attempt(prepared) for prepared in batch.prepared),
+            *(self._attempt_when_free(task, name) for name in batch.waiting),
             return_exceptions=True,
         )
         # What failed makes the entry a dead letter, and the sweep finds the others.
         for error in sorted(filter(None, results), key=lambda error: isinstance(error, Unavailable)):
             raise error
 
-    async def _attempt_when_free(self, handed: Handed, name: str) -> None:
+    async def _attempt_when_free(self, task: StreamTask, name: str) -> None:
         """The same for one transport of which all slots were taken."""
-        handed = dataclasses.replace(handed, only=name)
-        if not await self._lanes.wait(name):
+        task = dataclasses.replace(task, only=name)
+        if not await self._slots.wait(name):
             self._check_not_stopping()
             names = frozenset([name])
-            await self._begin(dataclasses.replace(handed, busy=names, clogged=names))
+            await self._begin(dataclasses.replace(task, busy=names, saturated=names))
             return
-        ready: Sequence[Ready] = ()
+        prepared: Sequence[Prepared] = ()
         try:
-            begun = await self._begin(handed)
-            ready = begun.ready if begun else ()
+            batch = await self._begin(task)
+            prepared = batch.prepared if batch else ()
         finally:
-            if not ready:
-                self._lanes.give_back(name, was_used=False)
-        for each in ready:
+            if not prepared:
+                self._slots.give_back(name, was_used=False)
+        for each in prepared:
             await self._attempt(each)
 
     def _check_not_stopping(self) -> None:
-        if self._lanes.is_closed:
-            raise Unavailable("the bot was told to stop: what it has not begun is left to others")
+        if self._slots.is_closed:
+            raise Unavailable("the bot was told to stop: what it has not batch is left to others")
 
-    async def _begin(self, handed: Handed) -> Begun | None:
+    async def _begin(self, task: StreamTask) -> PreparedBatch | None:
         with outages(*DATABASE_UNAVAILABLE):
-            return await self._database.run(self._begin_all, handed)
+            return await self._database.run(self._begin_all, task)
 
-    async def _attempt(self, ready: Ready) -> None:
+    async def _attempt(self, prepared: Prepared) -> None:
         """
         One attempt of one delivery, with its record. Gives the slot back.
 
@@ -174,19 +172,19 @@ class Bot:
             PermanentError: It was the last one and failed.
             Unavailable: Redis or the database is away, or the bot was told to stop before it had called all.
         """
-        claim = ready.claim
+        claim = prepared.claim
         started = time.monotonic()
         # Grows while addresses are done with, whatever happens at the next one.
         outcomes = dict(claim.outcomes)
         away: Unavailable | None = None
         try:
-            result = await self._try(ready, outcomes)
+            result = await self._try(prepared, outcomes)
         except AWAY as error:
             away = error if isinstance(error, Unavailable) else Unavailable(f"{type(error).__name__}: {error}")
             result = Result(state=State.PENDING, answer=str(away), outcomes=outcomes, is_counted=False)
         finally:
-            if claim.transport in self._lanes:
-                self._lanes.give_back(claim.transport, was_used=True)
+            if claim.transport in self._slots:
+                self._slots.give_back(claim.transport, was_used=True)
         result = dataclasses.replace(result, latency_seconds=time.monotonic() - started)
         is_ours = await self._until_stored(records.record_many, (claim, result))
         if away is not None:
@@ -194,33 +192,35 @@ class Bot:
         if is_ours and result.state == State.FAILED:
             raise PermanentError(f"{claim.transport}: {result.answer}")
 
-    async def _try(self, ready: Ready, outcomes: dict[str, str]) -> Result:
-        transport, claim = ready.transport, ready.claim
+    async def _try(self, prepared: Prepared, outcomes: dict[str, str]) -> Result:
+        transport, claim = prepared.transport, prepared.claim
         if transport is None:
             return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
         max_attempts = self._schedules[claim.transport].max_attempts
         if claim.attempt > max_attempts:
             answer = f"none of {max_attempts} attempts finished: the process died each time"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
-        if ready.message is None:
-            if isinstance(ready.error, AWAY):
-                raise ready.error
-            return self._again(claim, outcomes, ready.error or RuntimeError("nothing to send"))
-        return await self._send(transport, ready.message, ready, outcomes)
+        if prepared.message is None:
+            if isinstance(prepared.error, AWAY):
+                raise prepared.error
+            return self._again(claim, outcomes, prepared.error or RuntimeError("nothing to send"))
+        return await self._send(transport, prepared.message, prepared, outcomes)
 
-    async def _send(self, transport: Transport, message: Message, ready: Ready, outcomes: dict[str, str]) -> Result:
+    async def _send(
+        self, transport: Transport, message: Message, prepared: Prepared, outcomes: dict[str, str]
+    ) -> Result:
         """Send to each address that is not done with, one after another."""
-        claim = ready.claim
+        claim = prepared.claim
         answers: list[str] = []
         failures: list[Exception] = []
-        left = [address for address in ready.addresses if address.key not in outcomes]
+        left = [address for address in prepared.addresses if address.key not in outcomes]
         for index, address in enumerate(left):
             # One delivery may have many addresses, and the deadline of a stop is as long as one call.
             self._check_not_stopping()
             # A process that stood still finds that its claim has lapsed and somebody else is sending.
             if index:
-                await self._lanes.pace(claim.transport)
-            is_fresh = time.monotonic() - ready.claimed_at < self._claim_seconds * FRESH_PART
+                await self._slots.pace(claim.transport)
+            is_fresh = time.monotonic() - prepared.claimed_at < self._claim_seconds * FRESH_PART
             if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
                 break
             try:

@@ -2,7 +2,7 @@
 What a bot may send now: plans the deliveries of a notification, if nobody has, and claims those that are due.
 
 Owns the order of these steps, and that they cost a few statements for however many notifications. Does not own on which
-transports (planning), what becomes of a claim (deliveries) nor calling providers (bot). Sync; run it in a thread from
+transports (plan), what becomes of a claim (records) nor calling providers (bot). Sync; run it in a thread from
 async code.
 
 The transaction of the claim locks the notification and reads its state anew. So a notification that was read, archived
@@ -28,10 +28,10 @@ from notifications.content.stream_entry import StreamedNotification
 from notifications.database.clock import database_time, stored
 from notifications.database.row_locks import lock, lock_clause, locked, update_in_order
 from notifications.database.transactions import write_transaction
-from notifications.delivery.claims import Claim, Handed, Job
 from notifications.delivery.holding import is_held
 from notifications.delivery.plan import Draft, deliveries_of, draft_all
 from notifications.delivery.records import UNFINISHED, claim_end, database, hold, insert, reopen, rows, skip
+from notifications.delivery.values import Claim, Claims, StreamTask
 from notifications.models import Delivery, Digest, Notification
 from realtime.exceptions import EntryRejected, PermanentError
 
@@ -41,8 +41,8 @@ State = Delivery.State
 # Of a delivery that may be claimed, what a claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
 
-# The job; nothing if the notification has been deleted, or its user; or why there is none.
-type Answer = Job | PermanentError | None
+# The claims; None if the notification or its user was deleted; or why there are none.
+type Answer = Claims | PermanentError | None
 
 
 class _Standing(NamedTuple):
@@ -55,15 +55,15 @@ class _Standing(NamedTuple):
     is_replaced: bool
 
 
-def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Job | None:
+def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Claims | None:
     """`begin_many` for one. Raises PermanentError."""
-    (answer,) = begin_many([Handed(notification=notification, entry_id=entry_id, attempt=attempt)])
+    (answer,) = begin_many([StreamTask(notification=notification, entry_id=entry_id, attempt=attempt)])
     if isinstance(answer, PermanentError):
         raise answer
     return answer
 
 
-def begin_many(handed: Sequence[Handed]) -> list[Answer]:
+def begin_many(tasks: Sequence[StreamTask]) -> list[Answer]:
     """
     Decide on the transports, where nobody has, and claim what is due.
 
@@ -72,8 +72,8 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
         notification is another user's; PermanentError if a delivery was given up with this very entry, and who did so
         was killed before it was a dead letter.
     """
-    found = _find(handed)
-    checked = [_check(each, found.get(each.notification.notification_id)) for each in handed]
+    found = _find(tasks)
+    checked = [_check(each, found.get(each.notification.notification_id)) for each in tasks]
     wanted = {each.pk: each for each in checked if isinstance(each, Notification)}
     if not wanted:
         return [each for each in checked if not isinstance(each, Notification)]
@@ -81,26 +81,27 @@ def begin_many(handed: Sequence[Handed]) -> list[Answer]:
     drafts = draft_all(list(wanted.values()), now=_now_of(wanted))
     with write_transaction(database()):
         standings = _lock_and_mark(wanted)
-        # Notifications that were deleted since they were found have no job.
+        # Notifications that were deleted since they were found have no claims.
         answers = [None if isinstance(each, Notification) and each.pk not in standings else each for each in checked]
-        pairs = zip(handed, answers, strict=True)
-        jobs = [(each, answer) for each, answer in pairs if isinstance(answer, Notification)]
-        begun = iter(_begin(jobs, drafts, standings))
+        pairs = [
+            (task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Notification)
+        ]
+        begun = iter(_begin(pairs, drafts, standings))
         return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
 
 
-def _find(handed: Sequence[Handed]) -> dict[int, Notification]:
+def _find(tasks: Sequence[StreamTask]) -> dict[int, Notification]:
     notifications = Notification.objects.using(database()).select_related(
         "event", "recipient__notification_quiet_hours"
     )
-    return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in handed})
+    return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in tasks})
 
 
 def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Standing]:
     """
     Lock notifications until the transaction ends, mark their deliveries as planned, and read their state.
 
-    It is one statement, and locks the rows in the order of ids (row_locks). Deleted notifications are left out.
+    It is one statement, and locks the rows in the order of ids (row_locks). Deleted notifications are waiting out.
     """
     # It returns the columns themselves, because `IS NOT NULL` in RETURNING is always true on SQLite 3.40.
     connection, table = connections[database()], Notification._meta.db_table
@@ -127,16 +128,16 @@ def _now_of(found: Mapping[int, Any]) -> datetime.datetime:
     return now
 
 
-def _check(each: Handed, found: Notification | None) -> Notification | EntryRejected | None:
+def _check(each: StreamTask, found: Notification | None) -> Notification | EntryRejected | None:
     if found is not None and str(found.recipient_id) != each.notification.user_id:
         return EntryRejected(f"u is not the recipient of notification {found.pk}")
     return found
 
 
 def _begin(
-    jobs: Sequence[tuple[Handed, Notification]], drafts: Mapping[int, Draft], standings: Mapping[int, _Standing]
-) -> list[Job | PermanentError]:
-    notifications = {found.pk: found for _, found in jobs}
+    pairs: Sequence[tuple[StreamTask, Notification]], drafts: Mapping[int, Draft], standings: Mapping[int, _Standing]
+) -> list[Claims | PermanentError]:
+    notifications = {found.pk: found for _, found in pairs}
     # `dispatched_at` is written in the transaction that plans. A notification that has it but no delivery row is
     # planned again: it is from before delivery rows existed, or it ended up with no row.
     known = _rows_of([pk for pk in notifications if standings[pk].is_planned])
@@ -145,26 +146,26 @@ def _begin(
     _plan({pk: drafts[pk] for pk in notifications if pk not in known}, hold=digest_ids)
     if known_rows:
         lock(_parts_of(known_rows))
-    for each, found in jobs:
+    for each, found in pairs:
         _reopen_dead_letter(each, known.get(found.pk, []))
-    given_up = {id(each): error for each, found in jobs if (error := _given_up_with(each, known.get(found.pk, [])))}
+    given_up = {id(each): error for each, found in pairs if (error := _given_up_with(each, known.get(found.pk, [])))}
     quiet = {
         pk
         for pk, found in notifications.items()
         if _hold_back(found, standings[pk], known.get(pk, []), drafts[pk].quiet_until)
     }
-    awake = [(each, found) for each, found in jobs if found.pk not in quiet and id(each) not in given_up]
-    claims, left = _claim(awake)
+    awake = [(each, found) for each, found in pairs if found.pk not in quiet and id(each) not in given_up]
+    claims, waiting = _claim(awake)
     for at, (each, found) in enumerate(awake):
         for digest_id, transport in {
             (row.digest_id, row.transport): None for row in known.get(found.pk, []) if row.digest_id is not None
         }:
-            _claim_digest(each, digest_id, transport, claims[at], left[at])
-    begun = {id(each): (claims[at], left[at]) for at, (each, _) in enumerate(awake)}
+            _claim_digest(each, digest_id, transport, claims[at], waiting[at])
+    begun = {id(each): (claims[at], waiting[at]) for at, (each, _) in enumerate(awake)}
     return [
-        given_up.get(id(each)) or Job(recipient=found.recipient, claims=tuple(mine), left=tuple(waiting))
-        for each, found in jobs
-        for mine, waiting in [begun.get(id(each), ([], []))]
+        given_up.get(id(each)) or Claims(recipient=found.recipient, granted=tuple(mine), waiting=tuple(names))
+        for each, found in pairs
+        for mine, names in [begun.get(id(each), ([], []))]
     ]
 
 
@@ -183,14 +184,14 @@ def _plan(drafts: Mapping[int, Draft], *, hold: Collection[int]) -> None:
     insert(planned)
 
 
-def _reopen_dead_letter(each: Handed, known: Sequence[Delivery]) -> None:
+def _reopen_dead_letter(each: StreamTask, known: Sequence[Delivery]) -> None:
     if each.attempt > 1 or each.only:
         return
     if any(row.digest_id is not None or row.dead_letter == each.entry_id for row in known):
         reopen(_parts_of(known).filter(dead_letter=each.entry_id))
 
 
-def _given_up_with(each: Handed, known: Sequence[Delivery]) -> PermanentError | None:
+def _given_up_with(each: StreamTask, known: Sequence[Delivery]) -> PermanentError | None:
     """What made this entry a dead letter, if that was written down and then its bot was killed."""
     if each.attempt == 1 or each.only:
         return None
@@ -222,31 +223,31 @@ def _hold_back(
     return True
 
 
-def _claim(jobs: Sequence[tuple[Handed, Notification]]) -> tuple[list[list[Claim]], list[list[str]]]:
-    """Claims by job, and the transports without a slot."""
-    mine = rows().filter(notification_id__in=[notification.pk for _, notification in jobs], digest=None)
+def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[Claim]], list[list[str]]]:
+    """Claims by task, and the transports without a slot."""
+    mine = rows().filter(notification_id__in=[notification.pk for _, notification in pairs], digest=None)
     # Held until the transaction ends: what is due now is so still when it is taken.
     found = {row.pk: row for row in locked(_due(mine)).only(*_CLAIMED_FIELDS)}
     due: dict[int, list[Delivery]] = {}
     for row in found.values():
         due.setdefault(row.notification_id, []).append(row)
-    left: list[list[str]] = []
+    waiting: list[list[str]] = []
     taken: dict[int, int] = {}
-    clogged: list[int] = []
-    for at, (each, notification) in enumerate(jobs):
-        left.append([])
+    saturated: list[int] = []
+    for at, (each, notification) in enumerate(pairs):
+        waiting.append([])
         for row in due.get(notification.pk, ()):
             if (each.only and row.transport != each.only) or row.pk in taken:
                 continue
-            if row.transport in each.clogged:
-                clogged.append(row.pk)
+            if row.transport in each.saturated:
+                saturated.append(row.pk)
             elif row.transport in each.busy:
-                left[at].append(row.transport)
+                waiting[at].append(row.transport)
             else:
                 taken[row.pk] = at
-    if clogged:
-        _put_off(rows().filter(pk__in=clogged))
-    claims: list[list[Claim]] = [[] for _ in jobs]
+    if saturated:
+        _put_off(rows().filter(pk__in=saturated))
+    claims: list[list[Claim]] = [[] for _ in pairs]
     holder = _take(rows().filter(pk__in=taken)) if taken else ""
     for pk, at in taken.items():
         row = found[pk]
@@ -258,22 +259,22 @@ def _claim(jobs: Sequence[tuple[Handed, Notification]]) -> tuple[list[list[Claim
                 attempt=row.attempts + 1,
                 outcomes=row.outcomes,
                 holder=holder,
-                entry_id=jobs[at][0].entry_id,
+                entry_id=pairs[at][0].entry_id,
             )
         )
-    return claims, left
+    return claims, waiting
 
 
-def _claim_digest(each: Handed, digest_id: int, transport: str, claims: list[Claim], left: list[str]) -> None:
+def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list[Claim], waiting: list[str]) -> None:
     """All that is due of a digest and still unread, as one; nothing if there is nothing."""
     mine = rows().filter(digest_id=digest_id)
     if (each.only and transport != each.only) or not _due(mine).exists():
         return
-    if transport in each.clogged:
+    if transport in each.saturated:
         _put_off(mine)
         return
     if transport in each.busy:
-        left.append(transport)
+        waiting.append(transport)
         return
     # `_begin` has locked it already.
     digest = Digest.objects.using(database()).get(pk=digest_id)
@@ -311,11 +312,11 @@ def _take(due: QuerySet[Delivery]) -> str:
     return holder if taken else ""
 
 
-def _put_off(clogged: QuerySet[Delivery]) -> None:
+def _put_off(saturated: QuerySet[Delivery]) -> None:
     """They wait in the table, and not in a bot, until their transport has recovered; no attempt is counted."""
     # Spread, as all of them come back.
     seconds = conf.get_settings().delivery_retry_seconds * random.uniform(1, 2)  # noqa: S311 - keeps no secret
-    _due(clogged).update(
+    _due(saturated).update(
         state=State.PENDING,
         holder="",
         due_at=database_time(seconds),

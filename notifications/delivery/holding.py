@@ -1,7 +1,7 @@
 """
 Which users transports may reach at all: NOTIFICATIONS["DELIVERY"].
 
-Owns the decision. Does not own holding and releasing deliveries (deliveries), nor printing them (transports).
+Owns the decision. Does not own holding and releasing deliveries (records), nor printing them (transports).
 """
 
 from typing import Any

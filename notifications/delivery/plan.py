@@ -2,7 +2,7 @@
 On which transports a notification is delivered, and when each may begin.
 
 Owns the choice: preferences, fallbacks, digest windows, quiet hours. The only writer of Digest rows but for their
-closing. Does not own claims nor results (deliveries). Sync.
+closing. Does not own claims nor results (records). Sync.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from notifications.database.clock import moment_of, stored
 from notifications.database.row_locks import lock, locked
 from notifications.kinds import Kind, find_kind, time_zone_of
 from notifications.models import Delivery, Digest, Notification, QuietHours
-from notifications.preferences import find_said, wanted_transports
+from notifications.preferences import choices_of, wanted_transports
 
 __all__ = ["Draft", "deliveries_of", "draft_all"]
 
@@ -65,10 +65,10 @@ def draft_all(notifications: Sequence[Notification], *, now: datetime.datetime) 
     Args:
         now: The database's time, as the value of a column. Deliveries that are not put off are due at this time.
     """
-    said = find_said([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
+    choices = choices_of([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
     return {
         each.pk: Draft(
-            planned=list(_plan(each, said.get((each.recipient_id, each.event.kind), {}), now)),
+            planned=list(_plan(each, choices.get((each.recipient_id, each.event.kind), {}), now)),
             quiet_until=_quiet_until(each.recipient, find_kind(each.event.kind)),
         )
         for each in notifications
@@ -101,12 +101,12 @@ def _quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
     return quiet_end(clock.now(), hours.starts, hours.ends, zone)
 
 
-def _plan(notification: Notification, said: Mapping[str, bool], now: datetime.datetime) -> Iterator[_Planned]:
+def _plan(notification: Notification, choices: Mapping[str, bool], now: datetime.datetime) -> Iterator[_Planned]:
     kind = find_kind(notification.event.kind)
     fallback = {name: wait.total_seconds() for name, wait in kind.fallback.items()} | (
         notification.event.fallback or {}
     )
-    for name in wanted_transports(notification.recipient_id, kind, also=fallback, said=said):
+    for name in wanted_transports(notification.recipient_id, kind, also=fallback, choices=choices):
         delivery = Delivery(notification=notification, transport=name, due_at=now)
         if name in fallback:
             delivery.if_unread = True

@@ -2,7 +2,7 @@
 What a bot sends for its claims: where it goes and what it says.
 
 Owns making that ready, in the thread in which the claims are made: addresses and texts may need the database. Does not
-own claims (claiming), words (kinds), addresses (transports) nor sending (bot).
+own claims (claim), words (kinds), addresses (transports) nor sending (bot).
 """
 
 import time
@@ -15,14 +15,14 @@ from notifications.content.links import with_absolute_url
 from notifications.content.stored import envelopes_of
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery.claim import begin_many
-from notifications.delivery.claims import Claim, Handed, Job
+from notifications.delivery.values import Claim, Claims, StreamTask
 from notifications.transports import Address, Message, Transport
 
-__all__ = ["Begun", "Ready", "begin_ready"]
+__all__ = ["Prepared", "PreparedBatch", "claim_and_prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Prepared:
     """What was claimed, and where it goes and what it says; or why that cannot be told."""
 
     # None if the project does not have it any more.
@@ -36,40 +36,44 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class PreparedBatch:
     """What can be sent now, and the transports that must be waited for."""
 
-    ready: Sequence[Ready]
-    left: Sequence[str]
+    prepared: Sequence[Prepared]
+    waiting: Sequence[str]
 
 
-def begin_ready(transports: Mapping[str, Transport], handed: Sequence[Handed]) -> list[Begun | Exception | None]:
+def claim_and_prepare(
+    transports: Mapping[str, Transport], tasks: Sequence[StreamTask]
+) -> list[PreparedBatch | Exception | None]:
     """As `claiming.begin_many`, with all that is needed to send what was claimed."""
     asked_at = time.monotonic()
     return [
-        Begun(
-            ready=[
-                _make_ready(transports.get(claim.transport), each, job, claim, claimed_at=asked_at)
-                for claim in job.claims
+        PreparedBatch(
+            prepared=[
+                _prepare(transports.get(claim.transport), each, claims, claim, claimed_at=asked_at)
+                for claim in claims.granted
             ],
-            left=job.left,
+            waiting=claims.waiting,
         )
-        if isinstance(job, Job)
-        else job
-        for each, job in zip(handed, begin_many(handed), strict=True)
+        if isinstance(claims, Claims)
+        else claims
+        for each, claims in zip(tasks, begin_many(tasks), strict=True)
     ]
 
 
-def _make_ready(transport: Transport | None, handed: Handed, job: Job, claim: Claim, *, claimed_at: float) -> Ready:
+def _prepare(
+    transport: Transport | None, task: StreamTask, claims: Claims, claim: Claim, *, claimed_at: float
+) -> Prepared:
     """What fails here is a failed attempt of this delivery alone."""
     if transport is None:
-        return Ready(transport=None, claim=claim, claimed_at=claimed_at)
+        return Prepared(transport=None, claim=claim, claimed_at=claimed_at)
     try:
-        addresses = _checked(transport.addresses_of(job.recipient))
-        message = _message(transport, handed.notification, job, claim)
+        addresses = _checked(transport.addresses_of(claims.recipient))
+        message = _message(transport, task.notification, claims, claim)
     except Exception as error:
-        return Ready(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
-    return Ready(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
+        return Prepared(transport=transport, claim=claim, claimed_at=claimed_at, error=error)
+    return Prepared(transport=transport, claim=claim, claimed_at=claimed_at, addresses=addresses, message=message)
 
 
 def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
@@ -80,17 +84,17 @@ def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
     return addresses
 
 
-def _message(transport: Transport, notification: StreamedNotification, job: Job, claim: Claim) -> Message:
+def _message(transport: Transport, notification: StreamedNotification, claims: Claims, claim: Claim) -> Message:
     envelope = with_absolute_url(notification.envelope)
     kind = kinds.find_kind(envelope.kind)
     digest = tuple(with_absolute_url(each) for each in envelopes_of(claim.notification_ids))
     if digest:
-        texts = kinds.render_digest(kind, transport.name, digest, job.recipient)
+        texts = kinds.render_digest(kind, transport.name, digest, claims.recipient)
     else:
-        texts = kinds.render(kind, transport.name, envelope, job.recipient)
+        texts = kinds.render(kind, transport.name, envelope, claims.recipient)
     return Message(
         key=claim.key,
-        recipient=job.recipient,
+        recipient=claims.recipient,
         notification=digest[-1] if digest else envelope,
         texts=texts,
         attempt=claim.attempt,

@@ -1,8 +1,8 @@
 """
-What became of each notification on each transport: the only writer of Delivery rows, together with `claiming`.
+What became of each notification on each transport: the only writer of Delivery rows, together with `claim`.
 
-Owns results, what is no longer to be sent, and finding what is overdue. Does not own claims (claiming), which
-transports and when (planning), calling providers (bot) nor the stream (refill). Sync; run it in a thread from async
+Owns results, what is no longer to be sent, and finding what is overdue. Does not own claims (claim), which
+transports and when (plan), calling providers (bot) nor the stream (recovery). Sync; run it in a thread from async
 code.
 """
 
@@ -20,7 +20,7 @@ from notifications import conf
 from notifications.database.clock import database_time, stored
 from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
-from notifications.delivery.claims import Claim, Result
+from notifications.delivery.values import Claim, Result
 from notifications.models import ANSWER_LIMIT, Delivery
 from realtime.untrusted.text import printable
 

@@ -2,7 +2,7 @@
 How many times a delivery is tried, and when.
 
 Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) nor storing
-when the next one is due (deliveries).
+when the next one is due (records).
 """
 
 import itertools

@@ -2,7 +2,7 @@
 Limits for each transport: how many messages are sent at a time, and how many per second.
 
 Each transport has slots of its own, so that a slow one takes none from another. Owns the slots, the rate, and when a
-transport counts as clogged. Does not own what is sent (bot) nor what waits (deliveries).
+transport counts as saturated. Does not own what is sent (bot) nor what waits (records).
 """
 
 import asyncio
@@ -12,15 +12,15 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Lane", "Lanes", "Limit"]
+__all__ = ["Limit", "Slots", "TransportSlots"]
 
 # Who waits so long for a slot makes room for other transports, if there are any in use.
 PATIENCE_SECONDS = 2.0
 # So long after that nobody waits for the transport: it gets what finds a free slot, and the rest is put off.
-CLOGGED_SECONDS = 30.0
+SATURATED_SECONDS = 30.0
 # A transport that was sent to so lately is in use.
 IN_USE_SECONDS = 60.0
-# How often a task that waits for the rate limit checks whether the lanes are closed.
+# How often a task that waits for the rate limit checks whether the slots are closed.
 LOOK_SECONDS = 1.0
 
 
@@ -34,7 +34,7 @@ class Limit:
     rate_per_second: float | None = None
 
 
-class Lane:
+class TransportSlots:
     """The slots of one transport, and its rate. Taking a slot counts as the beginning of a message."""
 
     def __init__(self, limit: Limit) -> None:
@@ -46,7 +46,7 @@ class Lane:
         # How many tasks have a slot and wait because of the rate.
         self._pacing_count = 0
         # Until when nobody waits, on the monotonic clock.
-        self._clogged_until = -math.inf
+        self._saturated_until = -math.inf
         # When the sending of a message last ended, on the monotonic clock.
         self._used_at = -math.inf
 
@@ -56,13 +56,13 @@ class Lane:
         return time.monotonic() - self._used_at < IN_USE_SECONDS
 
     @property
-    def is_clogged(self) -> bool:
+    def is_saturated(self) -> bool:
         """Whether somebody has waited in vain lately, so that nobody waits now."""
-        return time.monotonic() < self._clogged_until
+        return time.monotonic() < self._saturated_until
 
-    def clog(self) -> None:
+    def mark_saturated(self) -> None:
         """Somebody has waited in vain."""
-        self._clogged_until = time.monotonic() + CLOGGED_SECONDS
+        self._saturated_until = time.monotonic() + SATURATED_SECONDS
 
     @property
     def early_seconds(self) -> float:
@@ -112,9 +112,9 @@ class Lane:
         self._semaphore.release()
 
 
-class Lanes:
+class Slots:
     """
-    One lane for each transport.
+    The slots of all transports.
 
     Args:
         names: Of the transports.
@@ -130,31 +130,31 @@ class Lanes:
         # Whether nobody gets a slot any more.
         self.is_closed = False
         own = limits or {}
-        self._lanes = {name: Lane(own.get(name, Limit(slots=slots))) for name in names}
+        self._slots = {name: TransportSlots(own.get(name, Limit(slots=slots))) for name in names}
         # Set when a slot was given back, or nobody is to wait any more.
         self._freed = asyncio.Event()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._lanes
+        return name in self._slots
 
     async def take_free(self) -> tuple[frozenset[str], frozenset[str]]:
         """
-        Take a slot in each lane that has a free one; wait until one has, or the lanes are closed.
+        Take one free slot of each transport that has one. Wait until there is one, or the slots are closed.
 
         Returns:
-            The names of lanes in which there was one, and of those in which there was none.
+            The names of the transports that had one, and of those that had none.
         """
         while not self.is_closed:
-            taken = frozenset([name for name, lane in self._lanes.items() if await lane.take_free()])
-            if taken or not self._lanes:
-                return taken, frozenset(self._lanes) - taken
+            taken = frozenset([name for name, each in self._slots.items() if await each.take_free()])
+            if taken or not self._slots:
+                return taken, frozenset(self._slots) - taken
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
                 # If a slot is free and only the rate is in the way, no slot will be given back: wait for the time.
-                early = [seconds for lane in self._lanes.values() if (seconds := lane.early_seconds)]
+                early = [seconds for each in self._slots.values() if (seconds := each.early_seconds)]
                 async with asyncio.timeout(min(early, default=None)):
                     await self._freed.wait()
-        return frozenset(), frozenset(self._lanes)
+        return frozenset(), frozenset(self._slots)
 
     def close(self) -> None:
         """Nobody gets a slot from now on, and those who wait for one hear of it."""
@@ -163,27 +163,27 @@ class Lanes:
 
     def give_back(self, name: str, *, was_used: bool) -> None:
         """Let others have a slot that was taken."""
-        self._lanes[name].give_back(was_used=was_used)
+        self._slots[name].give_back(was_used=was_used)
         self._freed.set()
 
-    def clogged(self, names: Iterable[str]) -> frozenset[str]:
+    def saturated(self, names: Iterable[str]) -> frozenset[str]:
         """Those of these for whose slots nobody waits now."""
-        return frozenset(name for name in names if self._lanes[name].is_clogged)
+        return frozenset(name for name in names if self._slots[name].is_saturated)
 
     async def pace(self, name: str) -> None:
-        """Wait until the rate allows one more message in a slot that is taken, or until the lanes are closed."""
+        """Wait until the rate allows one more message in a slot that is taken, or until the slots are closed."""
         while not self.is_closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    return await self._lanes[name].pace()
+                    return await self._slots[name].pace()
 
     async def wait(self, name: str) -> bool:
-        """Wait for a slot; False if the lanes are closed, or others need the room more, and the lane is clogged."""
-        while not await self._lanes[name].wait():
+        """Wait for a slot; False if the slots are closed, or if the transport is saturated and others are in use."""
+        while not await self._slots[name].wait():
             if self.is_closed:
                 return False
-            if any(lane.is_in_use for other, lane in self._lanes.items() if other != name):
-                self._lanes[name].clog()
+            if any(each.is_in_use for other, each in self._slots.items() if other != name):
+                self._slots[name].mark_saturated()
                 return False
         if self.is_closed:
             self.give_back(name, was_used=False)

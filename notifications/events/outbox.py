@@ -2,7 +2,7 @@
 From the database to the stream: publishing events, on commit or later.
 
 Owns the outbox (events whose `published_at` is NULL and which do not wait), the entries on the stream and what guards
-them against being appended twice. Does not own writing events (writing) nor the Redis commands (streams.append).
+them against being appended twice. Does not own writing events (create) nor the Redis commands (streams.append).
 
 An event's notifications are appended in parts: those whose ids fall into the same range of 500. So the parts are the
 same whenever the event is published, whoever does it and whichever rows were deleted in between, and a part that is on

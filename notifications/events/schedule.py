@@ -3,7 +3,7 @@ Events that wait: telling people when the time has come, or never.
 
 Owns what becomes of rows with a `deliver_at`. The database is the truth, its clock says what is due, and one process
 at a time looks, the holder of the relays' lease; two at once do no harm. Does not own publishing (outbox), nor what
-waits per transport (deliveries).
+waits per transport (records).
 """
 
 import logging

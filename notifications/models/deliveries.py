@@ -65,7 +65,7 @@ class Delivery(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
     # The effect key: every attempt gives it to the provider, which may know that it has had it already.
     key = models.UUIDField(default=uuid.uuid4, editable=False)
-    # Begun attempts, those of processes that died included.
+    # PreparedBatch attempts, those of processes that died included.
     attempts = models.PositiveIntegerField(default=0)
     # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Otherwise empty.
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)

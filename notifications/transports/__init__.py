@@ -2,7 +2,7 @@
 Ways of delivering a notification: one small class and one file each.
 
 Owns the contract of a transport and which transports the project has. Does not own whether and when something is sent
-(deliveries, bot) nor who wants it (preferences).
+(records, bot) nor who wants it (preferences).
 """
 
 from notifications.transports.base import Address, AddressGone, Message, Texts, Transport

@@ -17,7 +17,7 @@ from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
-from realtime.broker.history import Outgoing
+from realtime.broker.history import PublishRequest
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS
@@ -84,7 +84,9 @@ class Relay:
         items = []
         for entry_id, notification in sent:
             topic = user_topic(notification.user_id)
-            items.append(Outgoing(topic, notification.json.encode(), history_of(resolve(topic)), entry_id.decode()))
+            items.append(
+                PublishRequest(topic, notification.json.encode(), history_of(resolve(topic)), entry_id.decode())
+            )
         with outages(*REDIS_ERRORS):
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 await self._layer.publish_many(items)

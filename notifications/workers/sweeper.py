@@ -2,7 +2,7 @@
 What the holder of the relays' lease does again and again, whatever fails: releasing what is due, publishing what was
 left in the outbox, refilling the stream.
 
-Owns when each is done and what follows a failure. Does not own any of the three (schedule, outbox, refill).
+Owns when each is done and what follows a failure. Does not own any of the three (schedule, outbox, recovery).
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from notifications.workers import recovery
 from realtime.exceptions import StreamUnavailable
 from realtime.redis.outage import Outage
 
-__all__ = ["SWEEP_LIMIT", "TRUCE_SECONDS", "Sweeper"]
+__all__ = ["GRACE_SECONDS", "SWEEP_LIMIT", "Sweeper"]
 
 logger = logging.getLogger(__name__)
 
 # The most events of one step; while there are so many, the next round begins at once.
 SWEEP_LIMIT = 100
 # Twice the longest wait of who tries the database again.
-TRUCE_SECONDS = 10.0
+GRACE_SECONDS = 10.0
 
 
 class Sweeper:
@@ -50,7 +50,7 @@ class Sweeper:
         redis_outage: Outage,
         database_outage: Outage,
         interval_seconds: float,
-        truce_seconds: float = TRUCE_SECONDS,
+        truce_seconds: float = GRACE_SECONDS,
     ) -> None:
         self.defect_count = 0
         self._redis_observer = redis_outage.observer()

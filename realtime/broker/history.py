@@ -27,8 +27,8 @@ __all__ = [
     "PUBLICATIONS_PER_CALL",
     "HistoryPolicy",
     "HistoryReader",
-    "Outgoing",
     "PublishCall",
+    "PublishRequest",
     "Published",
     "publish_all",
     "publish_all_async",
@@ -90,7 +90,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     is_repeat: bool
 
 
-class Outgoing(NamedTuple):
+class PublishRequest(NamedTuple):
     """
     What is to be published.
 
@@ -119,7 +119,12 @@ class PublishCall:
     """
 
     def __init__(
-        self, items: Sequence[Outgoing], *, keys: Keys, channel_of: Callable[[str], str], crypter: Crypter | None = None
+        self,
+        items: Sequence[PublishRequest],
+        *,
+        keys: Keys,
+        channel_of: Callable[[str], str],
+        crypter: Crypter | None = None,
     ) -> None:
         names: list[str] = []
         arguments: list[Any] = []

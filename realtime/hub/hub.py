@@ -1,8 +1,8 @@
 """
 The sockets of this process by topic: joining, leaving, and healing what a lost connection or a hole has torn.
 
-Owns which topics are live here and how long, and when history is read. Does not own what members get (live_topic), how
-it is written (members, sinks), Redis names (multiplexer) nor the wire form (publications).
+Owns which topics are live here and how long, and when history is read. Does not own what members get (topic), how
+it is written (members, sinks), Redis names (multiplexer) nor the wire form (publication).
 """
 
 import asyncio
@@ -153,8 +153,8 @@ class Hub:
         return history
 
     def _open(self, name: str) -> LiveTopic:
-        topic = LiveTopic(name, counters=self._counters, crypter=self._crypter, on_hole=self._heal)
-        topic.attachment = self._source.attach_topic(name, on_payloads=topic.take, on_gap=topic.tear)
+        topic = LiveTopic(name, counters=self._counters, crypter=self._crypter, on_gap=self._heal)
+        topic.attachment = self._source.attach_topic(name, on_payloads=topic.take, on_gap=topic.mark_gap)
         self._topics[name] = topic
         return topic
 
@@ -173,7 +173,7 @@ class Hub:
     async def _run_heal(self, topic: LiveTopic) -> None:
         observer, failures = self._outage.observer(), 0
         while True:
-            torn_count = topic.torn_count
+            gap_count = topic.gap_count
             try:
                 history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
             except Exception as error:
@@ -181,7 +181,7 @@ class Hub:
                 await observer.wait(error, failures)
                 failures += 1
                 continue
-            if topic.torn_count == torn_count:
+            if topic.gap_count == gap_count:
                 break
         observer.worked()
         self._counters.healed_count += 1

@@ -2,7 +2,7 @@
 Who hears a topic in this process, and the one loop that serves them all.
 
 Owns members and writing to them: frames are made once, a socket costs one write, however many publications; nothing is
-decoded or awaited in the loop. Does not own what they are sent and when (live_topic).
+decoded or awaited in the loop. Does not own what they are sent and when (topic).
 """
 
 import asyncio

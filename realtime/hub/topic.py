@@ -44,7 +44,7 @@ class LiveTopic:
         name: Its name.
         counters: Of the hub.
         crypter: Opens publications, where they are encrypted.
-        on_hole: Called when something is missing: history is to be read, and given to `catch_up`.
+        on_gap: Called when something is missing: history is to be read, and given to `catch_up`.
     """
 
     __slots__ = (
@@ -58,15 +58,15 @@ class LiveTopic:
         "_recent_bytes",
         "attachment",
         "epoch",
+        "gap_count",
         "members",
         "name",
         "newcomer_count",
         "offset",
-        "torn_count",
     )
 
     def __init__(
-        self, name: str, *, counters: Counters, crypter: Crypter | None, on_hole: Callable[["LiveTopic"], None]
+        self, name: str, *, counters: Counters, crypter: Crypter | None, on_gap: Callable[["LiveTopic"], None]
     ) -> None:
         self.name = name
         self.members = Members(counters)
@@ -77,7 +77,7 @@ class LiveTopic:
         # What the payload of the next publication begins with, before its offset.
         self._head = b""
         # How many times something has got missing, perhaps, since the members were last known to have everything.
-        self.torn_count = 0
+        self.gap_count = 0
         # Payloads that came and cannot be sent before history has been read; None while nothing has to wait.
         self._held: list[bytes] | None = []
         self._held_bytes = 0
@@ -85,7 +85,7 @@ class LiveTopic:
         self.newcomer_count = 0
         self._recent: deque[bytes] | None = None
         self._recent_bytes = 0
-        self._counters, self._crypter, self._on_hole = counters, crypter, on_hole
+        self._counters, self._crypter, self._on_hole = counters, crypter, on_gap
 
     @property
     def position(self) -> Position | None:
@@ -103,11 +103,11 @@ class LiveTopic:
         self._held_bytes += sum(map(len, payloads))
         if self._held_bytes > HELD_LIMIT_BYTES:
             # Not lost in silence: what is dropped here is read from history, or told.
-            self.tear()
+            self.mark_gap()
 
-    def tear(self) -> None:
+    def mark_gap(self) -> None:
         """Something may be missing: what comes is held until `catch_up`; what came is in the history read for that."""
-        self.torn_count += 1
+        self.gap_count += 1
         self._held, self._held_bytes = [], 0
         self._on_hole(self)
 
@@ -125,7 +125,7 @@ class LiveTopic:
             if missed is None:
                 self._skip_to(history.start)
             self._send(history.frames if missed is None else missed, history.position.offset)
-        self.torn_count = 0
+        self.gap_count = 0
         self._release()
 
     def needs_history(self, since: Position | None) -> bool:
@@ -156,7 +156,7 @@ class LiveTopic:
         membership = Membership(self, sink)
         sent_to = start.offset + len(missed)
         self.members.add(membership, ahead_to=sent_to if sent_to > self.offset else None)
-        if not self.torn_count:
+        if not self.gap_count:
             self._release()
         return membership
 
@@ -264,7 +264,7 @@ class LiveTopic:
             if its_epoch != self.epoch or its_offset != offset + 1:
                 self._send(frames, offset)
                 # The rest of this is in the history that is read now.
-                self.tear()
+                self.mark_gap()
                 return
             frames.append(frame)
             offset += 1

@@ -1,53 +1,44 @@
 """
 A Channels channel layer on the multiplexer: everything stock consumers expect, and publications with offsets.
 
-Owns publishing, which names and messages are taken, and which Redis host and channel a name lives on. The wire is that
-of the parent, `channels_redis.pubsub`; its Redis side is replaced (loop_layer): it polls, holds one lock across round
-trips, queues without bound, and no longer calls `on_reconnect`. Does not own what consumers hold (loop_layer), sockets
-(hub) nor the form of a publication (publications).
+Owns the calls that Channels and the publisher make, which names and messages they accept, and one `LoopLayer` for each
+event loop. Does not own names, hosts and bytes (configuration), what consumers hold (event_loop), sockets (hub) nor the
+form of a publication (broker).
+
+Why not `channels_redis.pubsub`: it polls, holds one lock across round trips, queues without bound, and no longer calls
+`on_reconnect`.
 """
 
 import asyncio
-import fnmatch
 import functools
 import itertools
-import re
+import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import redis
 from channels.exceptions import ChannelFull, MessageTooLarge
-from channels.layers import BaseChannelLayer
-from channels_redis.pubsub import RedisPubSubChannelLayer
-from channels_redis.utils import _consistent_hash, _wrap_close, decode_hosts
 
-from realtime import conf
 from realtime.broker.history import (
     CALLS_PER_ROUND_TRIP,
     PUBLICATIONS_PER_CALL,
-    Outgoing,
     PublishCall,
     Published,
+    PublishRequest,
     publish_all,
     publish_all_async,
 )
-from realtime.broker.publication import Crypter
 from realtime.hub.hub import Hub
+from realtime.layer.configuration import Configuration
 from realtime.layer.event_loop import LoopLayer
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
-from realtime.redis.keys import Keys
 
 __all__ = ["RedisChannelLayer"]
 
-# The default of channels_redis: its own pub/sub layer and this one can exchange messages.
-DEFAULT_PREFIX: Final = "asgi"
-# Knows which names the specification allows.
-_names: Final = BaseChannelLayer()
 
-
-class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
+class RedisChannelLayer(Configuration):
     """
     The channel layer of this project: `"BACKEND": "realtime.layer.RedisChannelLayer"`.
 
@@ -71,8 +62,8 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     Guarantees:
         In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
         reaches each of its consumers in publish order, or is counted as dropped.
-        As with the parent, a message is for who listens when it is sent; a channel that several processes receive from
-        is heard by each of them.
+        As with channels_redis.pubsub, a message reaches those who listen when it is sent. If several processes receive
+        from a channel, each of them gets the message.
 
     Source: Channels, "Channel Layer Specification".
     """
@@ -80,41 +71,6 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     extensions: ClassVar[list[str]] = ["groups", "flush"]
     # Part of the specification, and never raised here: senders do not see how full a consumer is.
     ChannelFull, MessageTooLarge = ChannelFull, MessageTooLarge
-
-    def __init__(
-        self,
-        hosts: Sequence[Any] | None = None,
-        *,
-        prefix: str = DEFAULT_PREFIX,
-        capacity: int | None = None,
-        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
-        capacity_bytes: int = 16_777_216,
-        group_expiry: float = 86_400,
-        on_disconnect: str | None = None,
-        on_reconnect: str | None = None,
-        symmetric_encryption_keys: Sequence[str] | None = None,
-        serializer_format: str = "msgpack",
-        expiry: float | None = None,
-        random_prefix_length: int | None = None,
-    ) -> None:
-        super().__init__(symmetric_encryption_keys=symmetric_encryption_keys, serializer_format=serializer_format)
-        self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
-        self.prefix = prefix
-        self.capacity, self.capacity_bytes = capacity, capacity_bytes
-        self._capacities = [(_compiled(name), number) for name, number in (channel_capacity or {}).items()]
-        self.group_expiry = group_expiry
-        self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
-        key_prefix = conf.get_settings().key_prefix
-        # The length of the key prefix if `prefix` begins with it: it is cut off, as it is put before every name anyway.
-        self._repeated = len(key_prefix) if prefix != DEFAULT_PREFIX and prefix.startswith(key_prefix) else 0
-        # Histories bear the layer's prefix too: two layers on one Redis keep apart.
-        self.keys = Keys(key_prefix + ("" if prefix == DEFAULT_PREFIX else prefix[self._repeated :]))
-        # For each host: the names of Redis channels, and the beginning of the names of group channels.
-        self._spellings = [Keys(key_prefix, database=clients.database_of(host)) for host in self.hosts]
-        self._group_starts = [self.redis_name(f"{prefix}__group__", shard) for shard in range(len(self.hosts))]
-        self.crypter: Crypter | None = self._serializer.crypter
-        # Messages that full consumers lost, and those that nobody could read, on all event loops of this process.
-        self.dropped_count = self.unreadable_count = 0
 
     # The channel layer ------------------------------------------------------------------------------------------------
 
@@ -162,17 +118,17 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             RuntimeError: The channel is not one of this event loop.
             TypeError: A name is not allowed.
         """
-        _names.require_valid_group_name(group)
+        self.require_valid_group_name(group)
         await self._get_layer().group_add(group, self._checked_channel(channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """End what `group_add` began, if it did; TypeError as there."""
-        _names.require_valid_group_name(group)
+        self.require_valid_group_name(group)
         await self._get_layer().group_discard(group, self._checked_channel(channel))
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Send a message to every channel in a group; errors as `send`."""
-        _names.require_valid_group_name(group)
+        self.require_valid_group_name(group)
         await self._get_layer().group_send(group, _checked(message))
 
     async def flush(self) -> None:
@@ -181,11 +137,11 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
-    def publish_now(self, outgoing: Outgoing) -> Published:
+    def publish_now(self, request: PublishRequest) -> Published:
         """Publish from sync code, on a pooled connection of the process; see `publish`."""
-        return self.publish_many_now([outgoing])[0]
+        return self.publish_many_now([request])[0]
 
-    async def publish(self, outgoing: Outgoing) -> Published:
+    async def publish(self, request: PublishRequest) -> Published:
         """
         Publish on a topic: offset, history and PUBLISH in one round trip.
 
@@ -195,16 +151,16 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         Raises:
             redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
         """
-        return (await self.publish_many([outgoing]))[0]
+        return (await self.publish_many([request]))[0]
 
-    def publish_many_now(self, items: Sequence[Outgoing]) -> list[Published]:
+    def publish_many_now(self, items: Sequence[PublishRequest]) -> list[Published]:
         """Publish from sync code, in order for each topic, many in one round trip."""
         results: dict[int, Published] = {}
         for shard, indexes, calls in self._round_trips(items):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
         return [results[index] for index in range(len(items))]
 
-    async def publish_many(self, items: Sequence[Outgoing]) -> list[Published]:
+    async def publish_many(self, items: Sequence[PublishRequest]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         results: dict[int, Published] = {}
         for shard, indexes, calls in self._round_trips(items):
@@ -255,64 +211,26 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         """The hub of the running event loop."""
         return self._get_layer().hub
 
-    def shard_of(self, topic: str) -> int:
-        """Which host a topic lives on: its place in `hosts`."""
-        return int(_consistent_hash(f"{self.prefix}__group__{topic}", len(self.hosts))) if len(self.hosts) > 1 else 0
-
-    def redis_channel(self, topic: str) -> str:
-        """The Redis channel of a topic, and of the group of the same name."""
-        return self._group_starts[self.shard_of(topic)] + topic
-
-    def redis_name(self, name: str, shard: int) -> str:
-        """The Redis channel of a channel or group of Channels that is called `name`, on one of the hosts."""
-        return self._spellings[shard].channel(name[self._repeated :] if name.startswith(self.prefix) else name)
-
     def _checked_channel(self, name: str) -> str:
         # The names that we make begin with the prefix, which is the administrator's.
-        _names.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
+        self.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
         return name
 
-    def capacity_of(self, channel: str) -> int | None:
-        """The most messages that may wait for the consumer of a channel; None for no limit."""
-        for pattern, capacity in self._capacities:
-            if pattern.match(channel):
-                return capacity
-        return self.capacity
-
-    def serialize(self, message: Any) -> bytes:
-        """
-        Serialize like the parent, but refuse a message that no receiver could read.
-
-        Raises:
-            TypeError: The message contains something that cannot be sent.
-        """
-        try:
-            # msgpack writes a dict key that is a number, but refuses to read it.
-            self._serializer.from_bytes(self._serializer.as_bytes(message))
-        except Exception as error:
-            raise TypeError(f"this message cannot be sent: {error}: {message!r:.200}") from error
-        payload: bytes = super().serialize(message)
-        return payload
-
-    def deserialize(self, message: Any) -> Any:
-        """As the parent; what is no bytes is a message already, which each consumer gets a copy of."""
-        return dict(message) if isinstance(message, dict) else super().deserialize(message)
-
-    def _round_trips(self, items: Sequence[Outgoing]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
+    def _round_trips(self, items: Sequence[PublishRequest]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
         """What publishes `items`: a host, the places in `items`, and the calls that publish those."""
         indexes_of: dict[int, list[int]] = {}
-        for index, outgoing in enumerate(items):
-            indexes_of.setdefault(self.shard_of(outgoing.topic), []).append(index)
+        for index, request in enumerate(items):
+            indexes_of.setdefault(self.shard_of(request.topic), []).append(index)
         for shard, indexes in indexes_of.items():
             for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL * CALLS_PER_ROUND_TRIP):
-                outgoings = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
+                requests = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
                 channel_of = self._group_starts[shard].__add__
                 yield (
                     shard,
                     part,
                     [
                         PublishCall(each, keys=self.keys, channel_of=channel_of, crypter=self.crypter)
-                        for each in outgoings
+                        for each in requests
                     ],
                 )
 
@@ -327,7 +245,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         return publishers
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the running event loop's layer, such as `channels`; the parent's users expect them here."""
+        """Attributes of the running event loop's layer, such as `channels`: channels_redis has them here."""
         if not name.startswith("_"):
             try:
                 return getattr(self._get_layer(), name)
@@ -336,18 +254,30 @@ class RedisChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
                 pass
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
+    @functools.cached_property
+    def _layers(self) -> dict[asyncio.AbstractEventLoop, LoopLayer]:
+        """What this layer is on each event loop that uses it, until the loop is closed."""
+        return {}
+
     def _get_layer(self) -> LoopLayer:
         loop = asyncio.get_running_loop()
-        layer: LoopLayer | None = self._layers.get(loop)
+        layer = self._layers.get(loop)
         if layer is None:
             layer = self._layers[loop] = LoopLayer(self)
-            # Closing the loop flushes the layer first.
-            _wrap_close(self, loop)
+            self._flush_before_close(loop)
         return layer
 
+    def _flush_before_close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """When the loop is closed, its connections to Redis are closed first. asyncio has no hook for that."""
+        close = loop.close
 
-def _compiled(name: str | re.Pattern[str]) -> re.Pattern[str]:
-    return name if isinstance(name, re.Pattern) else re.compile(fnmatch.translate(name))
+        def flush_and_close(loop: asyncio.AbstractEventLoop) -> None:
+            loop.close = close  # type: ignore[method-assign]
+            if (layer := self._layers.pop(loop, None)) is not None:
+                loop.run_until_complete(layer.flush())
+            close()
+
+        loop.close = types.MethodType(flush_and_close, loop)  # type: ignore[method-assign]
 
 
 def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,29 +1,27 @@
 """
 The channel layer on one event loop: the groups and channels of its consumers, its hub, its connections.
 
-Owns what consumers hold and its limit. Does not own which host a name lives on (layer), the connection (multiplexer)
-nor sockets (hub).
+Owns what consumers hold and its limit. Does not own which host a name lives on (configuration), the connection
+(multiplexer) nor sockets (hub).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import redis.exceptions
-from channels_redis.pubsub import RedisPubSubLoopLayer
 
 from realtime.broker.history import HistoryReader
 from realtime.broker.publication import MARK, History, parse
 from realtime.hub.hub import Hub
+from realtime.layer.configuration import Configuration
 from realtime.layer.queues import Inbox, Sender
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
-
-if TYPE_CHECKING:
-    from realtime.layer.channel_layer import RedisChannelLayer
 
 __all__ = ["LoopLayer"]
 
@@ -33,23 +31,17 @@ logger = logging.getLogger(__name__)
 SUBSCRIBE_TIMEOUT_SECONDS = 5.0
 
 
-class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
-    """
-    What `RedisChannelLayer` is on one event loop; contracts are there.
+class LoopLayer:
+    """What `RedisChannelLayer` is on one event loop; contracts are there."""
 
-    Sending and naming are the parent's.
-    """
-
-    def __init__(self, layer: "RedisChannelLayer") -> None:
-        super().__init__(prefix=layer.prefix, channel_layer=layer)
-        self._layer = layer
+    def __init__(self, layer: Configuration) -> None:
+        self.configuration = self._layer = layer
         self._now = asyncio.get_running_loop().time
         # What waits for each consumer, by channel.
         self.channels: dict[str, Inbox] = {}
         # Name of a group, with the prefix → its channels → when each expires, by the event loop's clock.
         self.groups: dict[str, dict[str, float]] = {}
-        # The parent's methods find the host of a name here too.
-        self.shards = self._shards = [_Shard(number, self) for number in range(len(layer.hosts))]
+        self.shards = [_Shard(number, self) for number in range(len(layer.hosts))]
         self.hub = Hub(self, crypter=layer.crypter)
         # Counts the turns of the event loop in which messages arrived.
         self._turn = 0
@@ -72,6 +64,17 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         return await self.shard(topic).histories.read(topic, after=after)
 
     # What the channel layer does on this event loop -------------------------------------------------------------------
+
+    async def new_channel(self, prefix: str) -> str:
+        channel = f"{self._layer.prefix}{prefix}{uuid.uuid4().hex}"
+        await self._open_inbox(channel)
+        return channel
+
+    async def send(self, channel: str, message: Mapping[str, Any]) -> None:
+        await self._shard_of_name(channel).publish(channel, self._layer.serialize(message))
+
+    async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
+        await self.send(self._layer.group_name(group), message)
 
     async def receive(self, channel: str) -> Any:
         inbox = self.channels.get(channel)
@@ -101,30 +104,32 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
                 f"{channel} cannot be added to {group}: it is no channel of this event loop. A consumer adds itself: "
                 "group_add(group, self.channel_name)"
             )
-        name = self._get_group_channel_name(group)
+        name = self._layer.group_name(group)
         self.groups.setdefault(name, {})[channel] = self._now() + self._layer.group_expiry
         inbox.groups.add(name)
         try:
-            await self._get_shard(name).subscribe(name)
+            await self._shard_of_name(name).subscribe(name)
         except BaseException:
             self._leave(name, channel)
             raise
 
     async def group_discard(self, group: str, channel: str) -> None:
-        self._leave(self._get_group_channel_name(group), channel)
+        self._leave(self._layer.group_name(group), channel)
 
     async def flush(self) -> None:
         await self.hub.close()
-        await super().flush()
+        self.channels.clear()
+        self.groups.clear()
+        for shard in self.shards:
+            await shard.flush()
 
-    # For the parent's new_channel.
-    async def _subscribe_to_channel(self, channel: str) -> None:
-        await self._open_inbox(channel)
+    def _shard_of_name(self, name: str) -> "_Shard":
+        return self.shards[self._layer.shard_of_name(name)]
 
     async def _open_inbox(self, channel: str) -> "Inbox":
         inbox = self.channels[channel] = Inbox(self._layer.capacity_of(channel), self._layer.capacity_bytes)
         try:
-            await self._get_shard(channel).subscribe(channel)
+            await self._shard_of_name(channel).subscribe(channel)
         except BaseException:
             self._close_inbox(channel, inbox)
             raise
@@ -137,7 +142,7 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         for name in tuple(inbox.groups):
             self._leave(name, channel)
         del self.channels[channel]
-        self._get_shard(channel).unsubscribe(channel)
+        self._shard_of_name(channel).unsubscribe(channel)
 
     def _leave(self, name: str, channel: str) -> None:
         members = self.groups.get(name)
@@ -147,7 +152,7 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
             self.channels[channel].groups.discard(name)
         if not members:
             del self.groups[name]
-            self._get_shard(name).unsubscribe(name)
+            self._shard_of_name(name).unsubscribe(name)
 
     # From the shards --------------------------------------------------------------------------------------------------
 
@@ -214,11 +219,11 @@ class LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
 
 class _Shard:
-    """One Redis host on one event loop, as the parent's methods use it; connections are made when first needed."""
+    """One Redis host on one event loop. Its connections are made when they are first needed."""
 
     def __init__(self, number: int, loop_layer: LoopLayer) -> None:
         self._number, self._loop_layer = number, loop_layer
-        layer = loop_layer.channel_layer
+        self._layer = layer = loop_layer.configuration
         host = layer.hosts[number]
         timeout_seconds = clients.CALLER_TIMEOUT_SECONDS
         self.publisher = clients.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
@@ -257,7 +262,7 @@ class _Shard:
         self, channel: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
         if self._multiplexer is None:
-            layer = self._loop_layer.channel_layer
+            layer = self._layer
             self._multiplexer = Multiplexer(
                 self._reader,
                 publisher=self.publisher,
@@ -265,13 +270,12 @@ class _Shard:
                 on_lost=lambda: self._loop_layer.tell(layer.on_disconnect),
                 on_back=lambda: self._loop_layer.tell(layer.on_reconnect),
             )
-            # Runs until flush(), which the parent calls before the loop is closed.
+            # Runs until flush(), which is called before the loop is closed.
             self._multiplexer.start()
         return self._multiplexer.attach(channel, on_payloads=on_payloads, on_gap=on_gap)
 
     def _redis_name(self, name: str) -> str:
-        spelled: str = self._loop_layer.channel_layer.redis_name(name, self._number)
-        return spelled
+        return self._layer.redis_name(name, self._number)
 
     async def flush(self) -> None:
         multiplexer, self._multiplexer = self._multiplexer, None

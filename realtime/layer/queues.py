@@ -1,7 +1,7 @@
 """
 The queues of the channel layer: messages that wait for a consumer, and messages that wait to be sent to Redis.
 
-Owns their order and their limits. Does not own which consumer gets a message (loop_layer).
+Owns their order and their limits. Does not own which consumer gets a message (event_loop).
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 The frames of `signalbox.v1`: what the server says and what it understands.
 
 A frame is one or more JSON objects, one a line. Owns their form and the limits of what comes in. Payloads are JSON
-already and are spliced in as they are, never decoded. Does not own sockets (consumers, sinks) nor close codes
+already and are spliced in as they are, never decoded. Does not own sockets (consumer, sinks) nor close codes
 (close_codes). docs/reference/protocol.md tells it to those who write clients.
 """
 

@@ -2,7 +2,7 @@
 One Redis pub/sub connection, shared by any number of local subscribers to channels and glob patterns.
 
 Owns the connection: made, read, probed, lost and made again. What a subscriber holds and is told is in `subscriptions`;
-who listens to what, and what Redis knows of it, in `redis_names`.
+who listens to what, and what Redis knows of it, in `subscription_table`.
 """
 
 import asyncio

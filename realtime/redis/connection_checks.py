@@ -1,7 +1,7 @@
 """
 Connections to Redis that close themselves when their server cannot be used, for example after a failover.
 
-Owns which replies mean that. Does not own creating clients (connections) nor handling the error (outage).
+Owns which replies mean that. Does not own creating clients (clients) nor handling the error (outage).
 
 A connection may stay open while its server becomes a replica. The server then refuses every write on this connection,
 although the address already leads to the new primary. So such a reply closes the connection and is raised as a lost

@@ -1,7 +1,7 @@
 """
 Appending to Redis Streams, from sync and from async code.
 
-Owns the packing of a batch and what its failure means. Does not own clients (connections, conf) nor what entries say.
+Owns the packing of a batch and what its failure means. Does not own clients (clients, conf) nor what entries say.
 """
 
 from collections.abc import Iterable, Mapping

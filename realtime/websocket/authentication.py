@@ -74,7 +74,7 @@ class SessionUsers:
             )
             return
         try:
-            user = await _Loader.of_loop().user_of(session)
+            user = await _UserLoader.of_loop().user_of(session)
         except AWAY as error:
             _database_observer.failed(error)
             await receive()
@@ -147,10 +147,12 @@ def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return parse_cookie("; ".join(lines)) if lines else {}
 
 
-class _Loader:
+class _UserLoader:
     """Looks up the users of sessions in batches, for the new connections of one event loop."""
 
-    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_Loader"]] = weakref.WeakKeyDictionary()
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "_UserLoader"]] = (
+        weakref.WeakKeyDictionary()
+    )
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[SessionBase, asyncio.Future[Any]]] = deque()
@@ -158,7 +160,7 @@ class _Loader:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of_loop(cls) -> "_Loader":
+    def of_loop(cls) -> "_UserLoader":
         loop = asyncio.get_running_loop()
         loader = cls._of_loop.get(loop)
         if loader is None:

@@ -3,7 +3,7 @@ One client's side of `signalbox.v1`: what it has asked for and what it may.
 
 Owns a connection's topics, permissions and limits, the answers to its frames, in their order, and the counters of what
 was refused and closed. Does not own the socket (sinks), who gets what (hub), nor how a connection is accepted
-(consumers).
+(consumer).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from realtime.untrusted.rate_limit import TokenBucket
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket.roster import Roster
 
-__all__ = ["RUBBISH_LIMIT", "ClientSession", "SessionStatistics", "count_closed", "statistics"]
+__all__ = ["RUBBISH_LIMIT", "Client", "ClientStatistics", "count_closed", "statistics"]
 
 logger = logging.getLogger(__name__)
 # For the project's functions that any client can cause to be called.
@@ -51,7 +51,7 @@ _redis_observer = Outage("Redis for the topics of clients").observer()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionStatistics:
+class ClientStatistics:
     """What the clients of this process have come to since it began."""
 
     open_count: int
@@ -74,9 +74,9 @@ class _Counters:
 _counters = _Counters()
 
 
-def statistics() -> SessionStatistics:
+def statistics() -> ClientStatistics:
     """Counters and state of this moment."""
-    return SessionStatistics(
+    return ClientStatistics(
         open_count=_counters.open_count,
         opened_count=_counters.opened_count,
         refused_counts=dict(_counters.refused),
@@ -90,7 +90,7 @@ def count_closed(code: int) -> None:
     _counters.closed[code] += 1
 
 
-class ClientSession:
+class Client:
     """
     A connection of a signed-in user; the `Receiver` of its socket.
 

@@ -3,7 +3,7 @@ One WebSocket of our own, from the end of the handshake to its last byte.
 
 Owns the transport of a connection that a web server has handed over (server): what comes becomes calls of a receiver,
 what goes are whole frames that others have made (sinks). It costs an idle connection no task, no timer, no queue and
-no buffer. Does not own the handshake nor what messages mean (sessions).
+no buffer. Does not own the handshake nor what messages mean (client).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from realtime.protocol.closing import hang_up
 from realtime.websocket import framing
 from realtime.websocket.keepalive import Keepalive, Turn
 
-__all__ = ["Receiver", "Socket", "SocketHome", "SocketStatistics"]
+__all__ = ["Receiver", "ServerSockets", "Socket", "SocketStatistics"]
 
 # A client that does not take what is unsent, or does not answer a close, is cut after so long.
 ABORT_AFTER_SECONDS: Final = 5.0
@@ -63,7 +63,7 @@ class SocketStatistics:
     refused_count: int
 
 
-class SocketHome:
+class ServerSockets:
     """
     What the sockets of one server on one event loop share.
 
@@ -118,19 +118,21 @@ class Socket(asyncio.Protocol):
     __slots__ = (
         "_control_count",
         "_early",
-        "_home",
         "_is_asked",
         "_on_overflow",
         "_reader",
         "_receiver",
+        "_sockets",
         "_state",
         "_timer",
         "_transport",
         "_turn",
     )
 
-    def __init__(self, transport: asyncio.Transport, home: SocketHome, *, limit_bytes: int, early: bytes = b"") -> None:
-        self._transport, self._home, self._early = transport, home, early
+    def __init__(
+        self, transport: asyncio.Transport, sockets: ServerSockets, *, limit_bytes: int, early: bytes = b""
+    ) -> None:
+        self._transport, self._sockets, self._early = transport, sockets, early
         # None once nothing that comes is of interest.
         self._reader: framing.FrameReader | None = framing.FrameReader(limit_bytes)
         self._receiver: Receiver | None = None
@@ -144,8 +146,8 @@ class Socket(asyncio.Protocol):
         self._turn: Turn | None = None
         # Cuts a closing connection, or closes one of a stopping server.
         self._timer: asyncio.TimerHandle | None = None
-        home.connections.add(self)
-        home.open_count += 1
+        sockets.connections.add(self)
+        sockets.open_count += 1
 
     @property
     def is_started(self) -> bool:
@@ -156,8 +158,8 @@ class Socket(asyncio.Protocol):
         """Hand what arrives to `receiver` from now on; None for a connection that was closed already."""
         if self._state == _OPEN:
             self._receiver = receiver
-            if self._home.keepalive is not None:
-                self._turn = self._home.keepalive.add(self)
+            if self._sockets.keepalive is not None:
+                self._turn = self._sockets.keepalive.add(self)
         elif receiver is not None:
             receiver.close()
         early, self._early = self._early, b""
@@ -191,7 +193,7 @@ class Socket(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server stops: close at a random moment of the grace period, and say when to come back."""
         if self._state == _OPEN and self._timer is None:
-            self._timer = self._home.loop.call_later(self._home.close_delay_seconds(), self._close_for_restart)
+            self._timer = self._sockets.loop.call_later(self._sockets.close_delay_seconds(), self._close_for_restart)
 
     def _close_for_restart(self) -> None:
         self._timer = None
@@ -207,7 +209,7 @@ class Socket(asyncio.Protocol):
 
     def give_up_if_silent(self) -> None:
         if self._is_asked and self._state == _OPEN:
-            self._home.dead_count += 1
+            self._sockets.dead_count += 1
             self._end(framing.INTERNAL_ERROR, "no answer to a ping")
             # Whoever is gone will not take the close frame either: one write is all it gets.
             if self._transport.get_write_buffer_size():
@@ -250,14 +252,14 @@ class Socket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """More is unsent than is allowed. Called from within the loop over sockets, so nothing is done now."""
         if self._on_overflow is not None and self._state == _OPEN:
-            self._home.loop.call_soon(self._on_overflow)
+            self._sockets.loop.call_soon(self._on_overflow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
         self._stop_timers()
         self._state = _CLOSED
-        self._home.connections.discard(self)
-        self._home.open_count -= 1
+        self._sockets.connections.discard(self)
+        self._sockets.open_count -= 1
 
     def _pass_over(self, data: bytes) -> None:
         """Ignore what arrived after our close, and stop reading when it is too much."""
@@ -296,7 +298,7 @@ class Socket(asyncio.Protocol):
         if self._state != _OPEN:
             self._hang_up()
             return
-        self._home.refused_count += 1
+        self._sockets.refused_count += 1
         self._end(code, reason)
         # What follows cannot be parsed: it is ignored, and only for a short time.
         self._reader = None
@@ -312,14 +314,14 @@ class Socket(asyncio.Protocol):
         self._state = _CLOSING
         self._control_count = 0
         self._stop_timers()
-        self._timer = self._home.loop.call_later(self._home.abort_after_seconds, self._abort)
+        self._timer = self._sockets.loop.call_later(self._sockets.abort_after_seconds, self._abort)
 
     def _stop_timers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._turn is not None and self._home.keepalive is not None:
-            self._home.keepalive.leave(self, self._turn)
+        if self._turn is not None and self._sockets.keepalive is not None:
+            self._sockets.keepalive.leave(self, self._turn)
             self._turn = None
 
     def _leave(self) -> None:
@@ -328,5 +330,5 @@ class Socket(asyncio.Protocol):
             receiver.close()
 
     def _abort(self) -> None:
-        self._home.aborted_count += 1
+        self._sockets.aborted_count += 1
         self._transport.abort()

@@ -2,7 +2,7 @@
 The WebSocket end: who may connect, and how a connection begins and ends.
 
 Owns accepting and refusing. Who the user is was found out before (authentication); nothing here touches the database.
-What a client says is dealt with in `sessions`, what it gets in `hub`.
+What a client says is dealt with in `client`, what it gets in `hub`.
 """
 
 import functools
@@ -28,7 +28,7 @@ from realtime.layer import RedisChannelLayer
 from realtime.protocol import messages
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import send_close
-from realtime.websocket.client import ClientSession, count_closed
+from realtime.websocket.client import Client, count_closed
 from realtime.websocket.daphne import WaitingSend, waiting
 from realtime.websocket.roster import Roster
 
@@ -68,7 +68,7 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
     async def _serve(self, layer: RedisChannelLayer, user: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
         settings = get_settings()
         since = _position(scope.get("query_string") or b"")
-        session = ClientSession(
+        session = Client(
             roster=_roster_of(layer, settings),
             user=user,
             session_key=_session_key(scope),

@@ -2,7 +2,7 @@
 RFC 6455 as the server's side needs it once the handshake is over: bytes to messages, and close frames to bytes.
 
 Owns no socket. Small and strict: no extensions, a limit on everything that is held, and nothing at all held between
-messages, because there is one reader a connection. Frames that are sent are made in `sinks` and `sockets`.
+messages, because there is one reader a connection. Frames that are sent are made in `sinks` and `connection`.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@ Which pages may open a WebSocket: the Origin check.
 
 A browser sends the user's cookies with a WebSocket whichever page asks for it, so without this check any page on the
 web could read a signed-in user's notifications. Owns the comparison and the ASGI middleware that refuses; does not own
-who the user is (Channels' AuthMiddlewareStack) nor what is said after accept (consumers).
+who the user is (Channels' AuthMiddlewareStack) nor what is said after accept (consumer).
 """
 
 import functools

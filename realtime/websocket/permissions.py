@@ -25,7 +25,7 @@ USERS_AT_A_TIME = 100
 
 
 class TopicHearer(Protocol):
-    """An open connection and its topics, as the recheck sees it; implemented by `sessions.ClientSession`."""
+    """An open connection and its topics, as the recheck sees it; implemented by `sessions.Client`."""
 
     # The user, as last read from the database.
     user: Any

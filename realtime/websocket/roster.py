@@ -4,7 +4,7 @@ The open connections of one event loop, by user. A connection is ended when its 
 Owns the list of connections, the effect of the orders of `access` on them, and the recheck. The recheck runs in rounds
 and looks up connections in batches. It finds changes that send no signal, such as a session that expires or a row that
 is changed by SQL. Does not own looking up sessions (authentication), permissions for topics (topics) nor the sockets
-(sessions).
+(client).
 
 If the database is unavailable, connections are kept and checked again in the next round.
 """
@@ -53,7 +53,7 @@ _database_observer = Outage("the database (to recheck connections)").observer()
 
 
 class Resident(TopicHearer, Protocol):
-    """An open connection, as the roster sees it; implemented by `sessions.ClientSession`."""
+    """An open connection, as the roster sees it; implemented by `sessions.Client`."""
 
     # The key of the session that authenticated it; None if something else did.
     session_key: str | None

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
 from tests.acceptance.site import free_port
@@ -177,7 +177,7 @@ class DeployedSite:
     def publish(self, topic: str, *data: bytes) -> Position:
         """Publish JSON texts on a topic in one go, as another process of the site does; returns the last position."""
         layer = RedisChannelLayer(hosts=[self.redis_url])
-        published = layer.publish_many_now([Outgoing(topic, each, HistoryPolicy()) for each in data])
+        published = layer.publish_many_now([PublishRequest(topic, each, HistoryPolicy()) for each in data])
         return published[-1].position
 
     def start_notifying(self, user_ids: list[int], *, count: int, rate: float) -> None:

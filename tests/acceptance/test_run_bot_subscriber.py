@@ -96,7 +96,7 @@ class World:
         return self.client.publish(KEYS.ingress_channel(), json.dumps({"user_id": user_id, "message": message}))
 
     def pending_count(self, *groups: str) -> int:
-        """Handed out and not acked, in these groups, by default in both."""
+        """StreamTask out and not acked, in these groups, by default in both."""
         found = self.client.xinfo_groups(STREAM)
         return sum(group["pending"] for group in found if not groups or group["name"].decode() in groups)
 

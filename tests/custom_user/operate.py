@@ -37,7 +37,7 @@ async def use_layer() -> dict[str, Any]:
     """The channel layer, with a second one as another process has it."""
     from django.conf import settings
 
-    from realtime.broker.history import HistoryPolicy, Outgoing
+    from realtime.broker.history import HistoryPolicy, PublishRequest
     from realtime.broker.publication import Position
     from realtime.layer import RedisChannelLayer
     from tests.support.topic_clients import Client, ClientSink
@@ -51,14 +51,14 @@ async def use_layer() -> dict[str, Any]:
     layer, other = RedisChannelLayer(**config), RedisChannelLayer(**config)
     channel = await layer.new_channel()
     await layer.group_add("news.today", channel)
-    first = await other.publish(Outgoing("news.today", b'"missed"', HistoryPolicy()))
+    first = await other.publish(PublishRequest("news.today", b'"missed"', HistoryPolicy()))
     await layer.hub.join(
         "news.today", ClientSink(Hears(Position(0, first.position.epoch))), since=Position(0, first.position.epoch)
     )
     await sync_to_async(other.publish_many_now)(
         [
-            Outgoing("news.today", b'"live"', HistoryPolicy(), "once"),
-            Outgoing("news.today", b'"twice"', HistoryPolicy(), "once"),
+            PublishRequest("news.today", b'"live"', HistoryPolicy(), "once"),
+            PublishRequest("news.today", b'"twice"', HistoryPolicy(), "once"),
         ]
     )
     await other.group_send("news.today", {"type": "a.message"})

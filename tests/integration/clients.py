@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.test import Client as Browser
 
 from project.asgi import application
-from realtime.broker.history import Outgoing
+from realtime.broker.history import PublishRequest
 from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
 from realtime.publisher import encode
@@ -42,7 +42,7 @@ async def tell(user: User, data: Any) -> Position:
     layer = get_channel_layer()
     assert isinstance(layer, RedisChannelLayer)
     topic = user_topic(user.pk)
-    return (await layer.publish(Outgoing(topic, encode(data), history_of(resolve(topic))))).position
+    return (await layer.publish(PublishRequest(topic, encode(data), history_of(resolve(topic))))).position
 
 
 class Client(WebsocketCommunicator):  # type: ignore[misc]

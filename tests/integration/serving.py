@@ -97,7 +97,7 @@ async def serving(application: Any, **options: Any) -> AsyncIterator[uvicorn.Ser
 
 def statistics(server: uvicorn.Server) -> SocketStatistics:
     """Of the sockets of one server, which has had at least one."""
-    return server_module._homes[server.server_state].statistics()
+    return server_module._server_sockets[server.server_state].statistics()
 
 
 def frame(opcode: int, data: bytes = b"", *, fin: bool = True) -> bytes:

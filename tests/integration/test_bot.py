@@ -297,7 +297,7 @@ async def test_a_slow_transport_does_not_hold_up_another(
 ) -> None:
     """Each has its own slots. What finds none for long is put off, unclaimed and uncounted, and sent later."""
     monkeypatch.setattr(slots, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(slots, "CLOGGED_SECONDS", 0.0)
+    monkeypatch.setattr(slots, "SATURATED_SECONDS", 0.0)
     signalbox.NOTIFICATIONS = {
         **signalbox.NOTIFICATIONS,
         "DEFAULT_TRANSPORTS": ["a", "b"],

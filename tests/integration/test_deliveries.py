@@ -13,7 +13,7 @@ from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery import claim, records
-from notifications.delivery.claims import Claim, Result
+from notifications.delivery.values import Claim, Result
 from notifications.models import Delivery, Notification
 from realtime.exceptions import EntryRejected, PermanentError
 from realtime.streams import Entry
@@ -40,9 +40,9 @@ def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) ->
 
 
 def begun(streamed: StreamedNotification, *, entry_id: str = "1-1", attempt: int = 1) -> tuple[Claim, ...]:
-    job = claim.begin(streamed, entry_id=entry_id, attempt=attempt)
-    assert job is not None
-    return job.claims
+    claims = claim.begin(streamed, entry_id=entry_id, attempt=attempt)
+    assert claims is not None
+    return claims.granted
 
 
 def pass_time(seconds: float) -> None:

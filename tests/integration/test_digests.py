@@ -19,7 +19,7 @@ from notifications import services
 from notifications.content.stored import envelopes_of
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery.bot import Bot
-from notifications.delivery.claims import Claim
+from notifications.delivery.values import Claim
 from notifications.kinds import find_kind, render_digest
 from notifications.models import Delivery, Digest, Notification
 from notifications.transports import Address, Message, Transport
@@ -112,7 +112,7 @@ def test_one_claim_holds_all_that_is_unread(redis_client: redis.Redis, keys: Key
 
 
 def test_several_bots_claim_it_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Handed out at the same time by each of its notifications: one of them sends all."""
+    """StreamTask out at the same time by each of its notifications: one of them sends all."""
     tell(alice, "1", "2", "3", "4")
     planned(redis_client, keys)
     Delivery.objects.update(digest=Digest.objects.earliest("id"))

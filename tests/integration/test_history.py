@@ -15,8 +15,8 @@ from realtime.broker.history import (
     TOPICS_PER_READING,
     HistoryPolicy,
     HistoryReader,
-    Outgoing,
     PublishCall,
+    PublishRequest,
     publish_all,
 )
 from realtime.broker.publication import Crypter, Position
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.database_independent
 def publish(
     client: redis.Redis, keys: Keys, topic: str, *data: bytes, size: int = 100, crypter: Crypter | None = None
 ) -> Position:
-    outgoing = [Outgoing(topic, each, HistoryPolicy(size=size)) for each in data]
+    outgoing = [PublishRequest(topic, each, HistoryPolicy(size=size)) for each in data]
     calls = [
         PublishCall(part, keys=keys, channel_of=lambda topic: keys.prefix + topic, crypter=crypter)
         for part in itertools.batched(outgoing, PUBLICATIONS_PER_CALL)

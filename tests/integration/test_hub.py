@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.broker.publication import Position
 from realtime.exceptions import SubscriptionClosed
 from realtime.hub.hub import Hub, Membership
@@ -76,7 +76,7 @@ async def join(hub: Hub, client: Client, *, is_raw: bool = True) -> Membership:
 
 async def publish(layer: RedisChannelLayer, *data: bytes, history_size: int = 100) -> Position:
     policy = HistoryPolicy(size=history_size)
-    published = await layer.publish_many([Outgoing(TOPIC, each, policy) for each in data])
+    published = await layer.publish_many([PublishRequest(TOPIC, each, policy) for each in data])
     return published[-1].position
 
 
@@ -205,7 +205,7 @@ async def test_several_topics_of_one_socket_are_one_stream_each(hub: Hub, layer:
     sink = Everything(Client(None))
     memberships = [await hub.join(f"news.{number}", sink) for number in range(10)]
     hub.leave(memberships[0])
-    await layer.publish_many([Outgoing(f"news.{number % 10}", b"0", HistoryPolicy()) for number in range(100)])
+    await layer.publish_many([PublishRequest(f"news.{number % 10}", b"0", HistoryPolicy()) for number in range(100)])
     await wait_until(lambda: sum(b'"message"' in frame for frame in frames) == 90)
     by_topic = Counter(frame.partition(b',"offset"')[0] for frame in frames if b'"message"' in frame)
     assert set(by_topic.values()) == {10}
@@ -286,7 +286,7 @@ async def test_a_loss_beyond_history_is_told(hub: Hub, layer: RedisChannelLayer,
     await wait_until(lambda: member.offsets == [1, 2, 3])
     client.client_kill_filter(_type="pubsub", skipme=True)
     # Before the event loop sees that the connection is gone.
-    layer.publish_many_now([Outgoing(TOPIC, each, HistoryPolicy(size=5)) for each in numbered(4, 20)])
+    layer.publish_many_now([PublishRequest(TOPIC, each, HistoryPolicy(size=5)) for each in numbered(4, 20)])
     await wait_until(lambda: member.recovered == [False, False])
     await publish(layer, b"21", history_size=5)
     await wait_until(lambda: member.offsets[-1] == 21)

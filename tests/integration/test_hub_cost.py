@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.hub.sinks import RawSink
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until
@@ -111,7 +111,7 @@ async def test_a_publication_costs_a_socket_one_call(
     No coroutine is begun, no task is made, nothing of JSON is called.
     """
     policy = HistoryPolicy()
-    position = (await layer.publish(Outgoing(TOPIC, b'"first"', policy))).position
+    position = (await layer.publish(PublishRequest(TOPIC, b'"first"', policy))).position
     await wait_until(lambda: layer.hub.statistics().delivery_count == len(pairs))
     for pair in pairs:
         await wait_until(lambda pair=pair: pair.read().endswith(b'"first"}'))

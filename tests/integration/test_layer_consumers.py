@@ -12,7 +12,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
 from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until
 
@@ -86,7 +86,7 @@ async def test_stock_consumers_hear_messages_and_publications(layer: RedisChanne
     said = {"type": "chat.message", "message": "hello"}
     assert [await client.receive_json_from(timeout=10) for client in clients] == [said] * 3
     for number, data in enumerate((b'{"n": 1}', b'"\xc3\xa9"'), 1):
-        published = await layer.publish(Outgoing(TOPIC, data, HistoryPolicy()))
+        published = await layer.publish(PublishRequest(TOPIC, data, HistoryPolicy()))
         assert published.position.offset == number
         event = {"type": "realtime.message", "topic": TOPIC, "offset": number, "data": data.decode()}
         assert [await client.receive_json_from(timeout=10) for client in clients] == [event] * 3

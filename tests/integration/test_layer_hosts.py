@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
 from tests.support.redis_server import RedisServer
@@ -97,8 +97,8 @@ async def test_nothing_can_be_read_in_redis_without_the_key(
     with wire(client) as published:
         await layer.send(channel, message)
         await layer.group_send("news.today", message)
-        await layer.publish(Outgoing("news.today", b'"SECRET"', POLICY))
-        position = layer.publish_now(Outgoing("news.today", b'"SECRET too"', POLICY)).position
+        await layer.publish(PublishRequest("news.today", b'"SECRET"', POLICY))
+        position = layer.publish_now(PublishRequest("news.today", b'"SECRET too"', POLICY)).position
     kept = client.lrange(layer.keys.topic_history("news.today"), 0, -1)
     assert (len(published), len(kept)) == (4, 2)
     for data in (*published, *kept):
@@ -118,14 +118,14 @@ async def test_keys_are_changed_without_losing_anything(closing: AsyncExitStack,
     """All processes get the new key as their second; then, one by one, as their first; messages go both ways."""
     old = made(closing, server.url, symmetric_encryption_keys=["old", "new"])
     new = made(closing, server.url, symmetric_encryption_keys=["new", "old"])
-    position = (await old.publish(Outgoing("news.today", b'"before"', POLICY))).position
+    position = (await old.publish(PublishRequest("news.today", b'"before"', POLICY))).position
     for layer, other in ((old, new), (new, old)):
         channel = await layer.new_channel()
         await layer.group_add("a-group", channel)
         hears = await hearing(layer, "news.today", position._replace(offset=position.offset - 1))
         await other.group_send("a-group", {"type": "a.message"})
         assert await received(layer, channel) == {"type": "a.message"}
-        position = (await other.publish(Outgoing("news.today", b'"after"', POLICY))).position
+        position = (await other.publish(PublishRequest("news.today", b'"after"', POLICY))).position
         # What the history has, and what came now.
         await wait_until(lambda hears=hears: len(hears.data) == 2)
         assert hears.data[-1] == "after"
@@ -141,7 +141,7 @@ async def test_who_has_not_the_key_gets_nothing_and_lives(
     channel = await layer.new_channel()
     await layer.group_add("news.today", channel)
     await foreign.group_send("news.today", {"type": "a.message"})
-    await foreign.publish(Outgoing("news.today", b"1", POLICY))
+    await foreign.publish(PublishRequest("news.today", b"1", POLICY))
     await layer.group_send("news.today", {"type": "readable"})
     assert await received(layer, channel) == {"type": "readable"}
     assert layer.unreadable_count == 2
@@ -165,7 +165,7 @@ async def test_names_are_shared_out_among_hosts(
         for topic in topics:
             await other.group_send(topic, {"type": "a.message", "topic": topic})
         assert {(await received(layer, channel))["topic"] for _ in topics} == set(topics)
-        items = [Outgoing(topic, b'"one"', POLICY) for topic in topics]
+        items = [PublishRequest(topic, b'"one"', POLICY) for topic in topics]
         firsts = await other.publish_many(items)
         other.publish_many_now([outgoing._replace(data=b'"two"') for outgoing in items])
         await wait_until(lambda: all(hears.data == ["one", "two"] for hears in ears.values()))
@@ -189,13 +189,13 @@ async def test_a_host_that_is_lost_takes_nothing_from_the_others(closing: AsyncE
         topics = {layer.shard_of(topic): topic for topic in (f"news.{number}" for number in range(40))}
         ears = {home: await hearing(layer, topic) for home, topic in topics.items()}
         second.kill()
-        await layer.publish(Outgoing(topics[0], b'"here"', POLICY))
+        await layer.publish(PublishRequest(topics[0], b'"here"', POLICY))
         await wait_until(lambda: ears[0].data == ["here"])
         with pytest.raises((redis.ConnectionError, OSError)):
-            await layer.publish(Outgoing(topics[1], b'"lost"', POLICY))
+            await layer.publish(PublishRequest(topics[1], b'"lost"', POLICY))
         second.start()
         await wait_until(lambda: len(ears[1].recovered) == 2)
-        await layer.publish(Outgoing(topics[1], b'"back"', POLICY))
+        await layer.publish(PublishRequest(topics[1], b'"back"', POLICY))
         await wait_until(lambda: ears[1].data == ["back"])
         assert ears[0].recovered == [False]
 
@@ -215,7 +215,7 @@ async def test_an_idle_layer_lives(closing: AsyncExitStack, server: RedisServer,
     waiting = asyncio.create_task(received(layer, channel))
     before = {each["id"] for each in client.client_list()}
     await asyncio.sleep(IDLE_SECONDS)
-    await layer.publish(Outgoing("news.today", b'"after"', POLICY))
+    await layer.publish(PublishRequest("news.today", b'"after"', POLICY))
     assert (await waiting)["data"] == '"after"'
     await wait_until(lambda: hears.data == ["after"])
     assert {each["id"] for each in client.client_list()} == before

@@ -13,7 +13,7 @@ import uvloop
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.redis_server import RedisServer
 from tests.support.topic_clients import Client, ClientSink
@@ -62,7 +62,7 @@ def test_an_event_loop_that_ends_leaves_nothing(
         await layer.group_send("a-group", {"type": "a.message"})
         assert await layer.receive(channel) == {"type": "a.message"}
         await layer.hub.join("news.today", ClientSink(Client(None)))
-        await layer.publish(Outgoing("news.yesterday", b"1", HistoryPolicy()))
+        await layer.publish(PublishRequest("news.yesterday", b"1", HistoryPolicy()))
         assert connection_count(client) == 2
 
     for _ in range(3):
@@ -135,7 +135,7 @@ def test_each_event_loop_has_its_own_channels_and_hub(layer: RedisChannelLayer) 
 def test_a_layer_that_nobody_holds_goes_with_its_connections(server: RedisServer, client: redis.Redis) -> None:
     """The pooled connections of sync publishers too."""
     layer = RedisChannelLayer([server.url])
-    layer.publish_now(Outgoing("news.today", b"1", HistoryPolicy()))
+    layer.publish_now(PublishRequest("news.today", b"1", HistoryPolicy()))
     assert connection_count(client) == 1
     del layer
     gc.collect()

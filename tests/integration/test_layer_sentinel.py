@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from project import embedded
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.exceptions import StreamUnavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis import clients
@@ -111,8 +111,8 @@ async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChanne
     channel, hears = await layer.new_channel(), Hears(None)
     await layer.group_add(TOPIC, channel)
     await layer.hub.join(TOPIC, ClientSink(hears))
-    first = await layer.publish(Outgoing(TOPIC, b'"before"', POLICY))
-    layer.publish_now(Outgoing(TOPIC, b'"before, from sync code"', POLICY))
+    first = await layer.publish(PublishRequest(TOPIC, b'"before"', POLICY))
+    layer.publish_now(PublishRequest(TOPIC, b'"before, from sync code"', POLICY))
     await wait_until(lambda: len(hears.received) == 2)
     with redis.Redis(HOST, site.ports[0]) as master:
         assert master.hget(layer.keys.topic_position(TOPIC), "offset") == b"2"
@@ -126,7 +126,7 @@ async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChanne
     async with asyncio.timeout(10):
         assert (await layer.receive(channel))["data"] == '"after"'
     await wait_until(lambda: len(hears.received) >= 3)
-    layer.publish_now(Outgoing(TOPIC, b'"after, from sync code"', POLICY))
+    layer.publish_now(PublishRequest(TOPIC, b'"after, from sync code"', POLICY))
     await wait_until(lambda: hears.received[-1] == (first.position.epoch, len(hears.received)))
     # Everything was on the replica before: nothing is missing, and nobody is told so.
     assert hears.recovered == [False]
@@ -148,6 +148,6 @@ def test_a_sentinel_in_the_place_of_a_redis_is_called_by_its_name(site: Sentinel
 
 async def publishes(layer: RedisChannelLayer) -> bool:
     with contextlib.suppress(redis.RedisError, OSError):
-        await layer.publish(Outgoing(TOPIC, b'"after"', POLICY))
+        await layer.publish(PublishRequest(TOPIC, b'"after"', POLICY))
         return True
     return False

@@ -11,7 +11,7 @@ import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.broker.history import HistoryPolicy, Outgoing, Published
+from realtime.broker.history import HistoryPolicy, Published, PublishRequest
 from realtime.broker.publication import Position, Publication
 from realtime.exceptions import PublicationTooLarge, TopicUnknown, Unavailable
 from realtime.publisher import DATA_LIMIT_BYTES, apublish, publish, publish_many
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_indepen
 
 
 def publish_as(topic: str, data: bytes, policy: HistoryPolicy, **options: Any) -> Published:
-    result: Published = layer().publish_now(Outgoing(topic, data, policy, **options))
+    result: Published = layer().publish_now(PublishRequest(topic, data, policy, **options))
     return result
 
 

@@ -14,7 +14,7 @@ from notifications import services
 from notifications.content.stream_entry import StreamedNotification
 from notifications.database.row_locks import update_in_order
 from notifications.delivery import claim, records
-from notifications.delivery.claims import Handed, Result
+from notifications.delivery.values import Result, StreamTask
 from notifications.events import prune
 from notifications.models import Delivery, Digest, Notification
 from realtime.redis.keys import Keys
@@ -59,7 +59,7 @@ def meet(held: QuerySet[Any], *calls: Callable[[], Any]) -> list[Any]:
 
 
 def begin(notifications: Sequence[StreamedNotification]) -> list[Any]:
-    handed = [Handed(notification=each, entry_id="1-1", attempt=2) for each in notifications]
+    handed = [StreamTask(notification=each, entry_id="1-1", attempt=2) for each in notifications]
     return claim.begin_many(handed)
 
 
@@ -71,11 +71,11 @@ def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: K
     claims = [claim for each in handed for claim in begun(each)]
     pass_time(minutes=2)
     middle = Delivery.objects.filter(pk=claims[1].delivery_id)
-    recorded, jobs = meet(
+    recorded, answers = meet(
         middle, lambda: records.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed)
     )
     # Whoever comes first has them all.
-    assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 3, 0), ([False] * 3, 3))
+    assert (recorded, sum(len(each.granted) for each in answers)) in (([True] * 3, 0), ([False] * 3, 3))
 
 
 def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
@@ -87,14 +87,14 @@ def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: 
     handed = streamed(redis_client, keys)
     begin(handed)
     pass_time(hours=2)
-    claims = [claim for job in begin(handed) for claim in job.claims]
+    claims = [claim for each in begin(handed) for claim in each.granted]
     assert sum(claim.digest_id is not None for claim in claims) == 1
     pass_time(minutes=2)
     middle = Delivery.objects.filter(notification_id=handed[3].notification_id)
-    recorded, jobs = meet(
+    recorded, answers = meet(
         middle, lambda: records.record_many([(claim, SENT) for claim in claims]), lambda: begin(handed[::-1])
     )
-    assert (recorded, sum(len(job.claims) for job in jobs)) in (([True] * 4, 0), ([False] * 4, 4))
+    assert (recorded, sum(len(each.granted) for each in answers)) in (([True] * 4, 0), ([False] * 4, 4))
 
 
 def test_bots_that_plan_digests_of_the_same_people(redis_client: redis.Redis, keys: Keys) -> None:

@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from notifications.workers.ingress import Ingress
 from realtime import conf
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.broker.publication import Position
 from realtime.layer import RedisChannelLayer
 from realtime.pubsub.multiplexer import Multiplexer
@@ -84,7 +84,7 @@ class Site:
 
     async def say(self, word: str) -> None:
         """Send `word` in all ways, as a process of this site or a program beside it does."""
-        await self.layer.publish(Outgoing(TOPIC, json.dumps(word).encode(), POLICY))
+        await self.layer.publish(PublishRequest(TOPIC, json.dumps(word).encode(), POLICY))
         await self.layer.group_send(TOPIC, {"type": "a.message", "word": word})
         await self.layer.send("worker", {"type": "a.message", "word": word})
         self.client.publish(self.ingress_channel, word)
@@ -206,7 +206,7 @@ async def test_with_the_defaults_names_are_as_they_always_were(server: RedisServ
         own = {name for name in names if name.startswith("asgispecific.")}
         assert names - own == {"notification", f"asgi__group__{TOPIC}", "worker", "asgi__probe", "signalbox:probe"}
         assert len(own) == 1
-        await site.layer.publish(Outgoing(TOPIC, b"1", POLICY))
+        await site.layer.publish(PublishRequest(TOPIC, b"1", POLICY))
         assert set(site.client.keys("*")) == {
             f"signalbox:{{{TOPIC}}}:{each}".encode() for each in ("position", "history")
         }

@@ -19,7 +19,7 @@ from notifications.content import stream_entry
 from notifications.database import transactions
 from notifications.database.transactions import is_contended, write_transaction
 from notifications.delivery import claim, records
-from notifications.delivery.claims import Result
+from notifications.delivery.values import Result
 from notifications.events.prune import prune
 from notifications.models import Delivery, Event, Notification
 from notifications.services import notify
@@ -93,11 +93,11 @@ def test_a_bot_has_its_turn_before_it_reads(other: sqlite3.Connection, redis_cli
     ((entry_id, fields),) = redis_client.xrange(keys.stream("notifications"))
     intruder = Intruder(other)
     with connection.execute_wrapper(intruder):
-        job = claim.begin(stream_entry.decode(Entry(entry_id, fields, 1)), entry_id="1-1", attempt=1)
-        assert job is not None
+        claims = claim.begin(stream_entry.decode(Entry(entry_id, fields, 1)), entry_id="1-1", attempt=1)
+        assert claims is not None
         assert intruder.refusals
         intruder.refusals = 0
-        assert records.record(job.claims[0], Result(state=Delivery.State.SENT, answer="well", outcomes={}))
+        assert records.record(claims.granted[0], Result(state=Delivery.State.SENT, answer="well", outcomes={}))
         assert intruder.refusals
         intruder.refusals = 0
         assert sum(pruned.notifications for pruned in prune(timezone.now())) == 1

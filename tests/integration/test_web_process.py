@@ -23,11 +23,8 @@ get_transports()
 print(json.dumps(sorted(sys.modules)))
 """
 SUBSCRIBER = {
-    f"notifications.{name}"
-    for name in (
-        *("bot", "claiming", "database_calls", "ingress", "lanes"),
-        *("ready", "refill", "relay", "subscriber", "sweeping"),
-    )
+    *(f"notifications.delivery.{name}" for name in ("bot", "claim", "batched_calls", "slots", "prepare")),
+    *(f"notifications.workers.{name}" for name in ("ingress", "recovery", "relay", "service", "sweeper")),
 }
 
 

@@ -69,7 +69,7 @@ class Held:
     state: State = State.WAITING
     # Redis says that it is not this worker's; its handler runs nevertheless.
     is_lost: bool = False
-    # Handed out again while its end was on its way.
+    # StreamTask out again while its end was on its way.
     is_again: bool = False
 
     @property

@@ -12,7 +12,7 @@ from notifications import kinds
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery import claim
-from notifications.delivery.claims import Claim
+from notifications.delivery.values import Claim
 from notifications.kinds import Kind
 from notifications.models import Delivery, Digest, Event, Notification
 from realtime.redis.keys import Keys
@@ -49,9 +49,9 @@ def streamed(client: redis.Redis, keys: Keys) -> list[StreamedNotification]:
 
 def begun(notification: StreamedNotification) -> tuple[Claim, ...]:
     """What the bot is to do for it now."""
-    job = claim.begin(notification, entry_id="1-1", attempt=2)
-    assert job is not None
-    return job.claims
+    claims = claim.begin(notification, entry_id="1-1", attempt=2)
+    assert claims is not None
+    return claims.granted
 
 
 def ends() -> list[tuple[str, str]]:

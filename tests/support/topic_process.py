@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from realtime.broker.history import HistoryPolicy, Outgoing
+from realtime.broker.history import HistoryPolicy, PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until
 
@@ -69,7 +69,7 @@ def main(url: str, topic: str, count: str, history_size: str, batch_size: str) -
     sys.stdin.readline()
     for start in range(1, int(count) + 1, int(batch_size)):
         numbers = range(start, min(start + int(batch_size), int(count) + 1))
-        layer.publish_many_now([Outgoing(topic, b"%d" % number, policy) for number in numbers])
+        layer.publish_many_now([PublishRequest(topic, b"%d" % number, policy) for number in numbers])
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def history_at(number: int, count: int = 0) -> History:
 @pytest.fixture
 def topic() -> LiveTopic:
     """A topic at offset 5 of epoch e1, without members."""
-    topic = LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    topic = LiveTopic("a", counters=Counters(), crypter=None, on_gap=lambda _: None)
     topic.catch_up(history_at(5))
     return topic
 
@@ -97,7 +97,7 @@ async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: Live
 
 async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None:
     """It had been made for who asked, and has expired: members learn the new epoch, and have missed nothing."""
-    topic = LiveTopic("a", counters=Counters(), crypter=None, on_hole=lambda _: None)
+    topic = LiveTopic("a", counters=Counters(), crypter=None, on_gap=lambda _: None)
     member = Client(None)
     topic.admit(ClientSink(member), since=None, history=history_at(0), preface=None)
     topic.take([publication(1, "e2"), publication(2, "e2")])

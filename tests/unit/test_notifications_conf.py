@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from notifications.conf import NotificationsSettings, get_settings
+from notifications.transports.console import send_message
 
 
 def test_a_project_without_it_has_the_defaults(settings: Any) -> None:
@@ -50,3 +52,9 @@ def test_a_wrong_value_is_said_when_the_process_starts(settings: Any, value: Any
     assert message.id == "notifications.E001"
     assert message.msg == str(caught.value)
     assert "docs/reference/settings.md" in str(message.hint)
+
+
+def test_the_former_path_of_the_printing_function_is_known(settings: Any) -> None:
+    """A project's settings may have it from before it moved."""
+    settings.NOTIFICATIONS = {"SEND_MESSAGE": "notifications.bot.send_message"}
+    assert import_string(get_settings().send_message) is send_message

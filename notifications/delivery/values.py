@@ -1,4 +1,4 @@
-"""What a bot is given to do and gives back. Owns the values, not what becomes of them in the tables (deliveries)."""
+"""What a bot is given to do and gives back. Owns the values, not what becomes of them in the tables (records)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from notifications.content.stream_entry import StreamedNotification
 from notifications.models import Delivery
 
-__all__ = ["Claim", "Handed", "Job", "Result"]
+__all__ = ["Claim", "Claims", "Result", "StreamTask"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
+class StreamTask:
     """
     A notification that the stream has handed to a bot, and what the bot can do of it now.
 
@@ -20,7 +20,7 @@ class Handed:
             it back, so what was given up with it is tried again.
         only: The one transport that it is about; "" for all that have not been looked at before.
         busy: Transports without a free slot: what is due there is not claimed.
-        clogged: Those of them that are waited for too long: what is due there is put off.
+        saturated: Those of them that are waited for too long: what is due there is put off.
     """
 
     notification: StreamedNotification
@@ -28,7 +28,7 @@ class Handed:
     attempt: int
     only: str = ""
     busy: frozenset[str] = frozenset()
-    clogged: frozenset[str] = frozenset()
+    saturated: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +52,12 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Claims:
     """What is to be done for one notification now, and the transports on which it must wait for a slot."""
 
     recipient: Any
-    claims: tuple[Claim, ...]
-    left: tuple[str, ...] = ()
+    granted: tuple[Claim, ...]
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

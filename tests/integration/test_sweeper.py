@@ -16,7 +16,7 @@ from notifications import services
 from notifications.models import Delivery, Event, Notification
 from notifications.workers import recovery
 from notifications.workers.service import Subscriber
-from notifications.workers.sweeper import TRUCE_SECONDS, Sweeper
+from notifications.workers.sweeper import GRACE_SECONDS, Sweeper
 from realtime.redis.backoff import Backoff
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
@@ -158,4 +158,4 @@ async def test_after_an_outage_of_the_database_what_is_due_is_left_to_the_bots_f
 
 def test_the_truce_is_long_enough_for_every_bot_to_have_tried_again() -> None:
     """Twice, as it waits at random and no longer than that."""
-    assert 2 * Backoff().cap_seconds <= TRUCE_SECONDS
+    assert 2 * Backoff().cap_seconds <= GRACE_SECONDS

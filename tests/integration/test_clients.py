@@ -328,7 +328,7 @@ async def test_what_cannot_be_recorded_is_an_error_and_the_connection_stays(
     """The site takes no read marks, or its database is away."""
     # Other tests may have made it log as much as it does.
     monkeypatch.setattr(realtime_sessions, "_log", LimitedLog(realtime_sessions.logger))
-    for path, code in (("", "unsupported"), ("tests.integration.test_sessions.cannot_read", "failed")):
+    for path, code in (("", "unsupported"), ("tests.integration.test_clients.cannot_read", "failed")):
         signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": path}
         client = await connect(alice)
         await client.greeted()
