@@ -1,12 +1,14 @@
-"""One running site for each web server and run, which all acceptance tests share."""
+"""What all acceptance tests of a run share: one running site for each web server, and the wheel of the package."""
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.deployed_site import SERVERS, DeployedSite
+from tests.support.wheel import build_wheel
 
 # Plain uvicorn says so where a client sends broken UTF-8.
 UVICORNS_OWN = "Invalid UTF-8 sequence received from client.\nTraceback (most recent call last):"
@@ -34,6 +36,12 @@ def site(running_site: DeployedSite) -> Iterator[DeployedSite]:
 def sessions(running_site: DeployedSite) -> dict[int, str]:
     """Three users of this site who are logged in: user id → session cookie."""
     return running_site.sessions(3)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, built once."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.hookimpl(wrapper=True)
