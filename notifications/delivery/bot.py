@@ -11,6 +11,8 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import redis
+
 from notifications import conf
 from notifications.content import stream_entry
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
@@ -25,7 +27,7 @@ from notifications.models import Delivery
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
 from notifications.transports.names import resolver
 from realtime.exceptions import PermanentError, Retry, Unavailable
-from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.redis.outage import Outage
 from realtime.streams import Entry
 
 __all__ = ["Bot"]
@@ -38,7 +40,8 @@ RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # A claim is held for its full time again when so much of it has gone by before the call.
 FRESH_PART = 0.1
 # Errors that mean that our own database or Redis is unavailable, or another service that a transport needs.
-AWAY = (*DATABASE_UNAVAILABLE, *REDIS_ERRORS, Unavailable)
+# Not OSError: it is what a transport raises when a provider cannot be reached, which is a failed attempt.
+AWAY = (*DATABASE_UNAVAILABLE, redis.RedisError, Unavailable)
 
 
 class Bot:

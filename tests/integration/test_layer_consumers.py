@@ -116,7 +116,7 @@ async def test_a_worker_gets_what_is_sent_to_its_channel(layer: RedisChannelLaye
 
     working = asyncio.create_task(work())
     await wait_until(lambda: channel in layer.channels)
-    await layer._get_layer()._get_shard(channel).subscribe(channel)
+    await layer._get_layer()._shard_of_name(channel).subscribe(channel)
     for number in range(5):
         await layer.send(channel, {"type": "a.job", "number": number})
         assert await worker.receive_output(timeout=10) == {"type": "a.job", "number": number}

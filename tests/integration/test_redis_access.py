@@ -19,7 +19,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/redis-keys.md").re
 # The password in the page's line.
 PASSWORD = "a-long-random-password"
 PREFIX = "shop:"
-LUA = Path(__file__).resolve().parents[2] / "realtime/lua"
+LUA = Path(__file__).resolve().parents[2] / "realtime/redis/scripts"
 
 
 def line() -> list[str]:

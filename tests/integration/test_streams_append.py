@@ -140,7 +140,7 @@ import os, sys
 from realtime.redis import clients
 from realtime.streams.append import append_entries
 
-client = connections.publisher(sys.argv[1])
+client = clients.publisher(sys.argv[1])
 def append(guard):
     append_entries(client, sys.argv[2], sys.argv[2] + guard, [{"n": guard.encode()}], guard_seconds=9)
 append("parent")
