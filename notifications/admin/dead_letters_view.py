@@ -45,7 +45,7 @@ class Action:
     remark: str
 
 
-DEEDS = {
+ACTIONS = {
     action.name: action
     for action in (
         Action(
@@ -109,13 +109,15 @@ class _View:
         context["groups"] = [
             (each, status, self._url(each), query is not None and each.keys == query.keys) for each, status in groups
         ]
-        context["deeds"] = [action for action in DEEDS.values() if self._request.user.has_perm(action.permission)]
+        context["letter_actions"] = [
+            action for action in ACTIONS.values() if self._request.user.has_perm(action.permission)
+        ]
         return self._render("dead_letters.html", context)
 
     def act(self) -> HttpResponse:
         """Ask whether it is meant; if that was confirmed, do it, record it and say how many."""
         name, _, scope = self._input.get("do", "").partition(" ")
-        action = DEEDS.get(name)
+        action = ACTIONS.get(name)
         query = self._query(self._groups())
         if action is None or query is None or scope not in ("selected", "all"):
             return self._back(query, messages.ERROR, "Nothing was done: this is no question that the page asks.")
@@ -137,7 +139,7 @@ class _View:
         if not found:
             return self._back(query, messages.WARNING, f"Nothing was {action.done}: they are no dead letters any more.")
         context = {
-            "action": action,
+            "letter_action": action,
             "query": query,
             "count": len(found),
             "is_full": ids is None and len(found) == ACT_LIMIT,
