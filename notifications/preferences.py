@@ -24,9 +24,9 @@ from notifications.exceptions import InvalidNotification, InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind, is_default
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.transports.base import ADDRESS_LIMIT
-from notifications.transports.http import audience_of
 from notifications.transports.registry import get_transports
 from realtime.exceptions import PermanentError
+from realtime.extras import extra
 
 __all__ = [
     "Choice",
@@ -213,6 +213,9 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
     keys = subscription.get("keys")
     keys = keys if isinstance(keys, Mapping) else {}
     p256dh, auth = _text_of(keys.get("p256dh"), P256DH_LENGTH), _text_of(keys.get("auth"), AUTH_LENGTH)
+    with extra("webpush"):
+        from notifications.transports.http import audience_of
+
     try:
         audience_of(endpoint)
     except PermanentError as error:

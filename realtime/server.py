@@ -13,16 +13,19 @@ import asyncio
 import weakref
 from typing import Any, Final
 
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
-from websockets.http11 import Request
-
+from realtime.extras import extra
 from realtime.protocol.closing import hang_up
-from realtime.websocket.connection import ServerSockets, Socket, SocketStatistics
-from realtime.websocket.framing import INTERNAL_ERROR
-from realtime.websocket.http_protocol import HttpProtocol
 from realtime.websocket.keepalive import Keepalive
+
+with extra("server"):
+    from uvicorn.protocols.utils import ClientDisconnected
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from uvicorn.server import ServerState
+    from websockets.http11 import Request
+
+    from realtime.websocket.connection import ServerSockets, Socket, SocketStatistics
+    from realtime.websocket.framing import INTERNAL_ERROR
+    from realtime.websocket.http_protocol import HttpProtocol
 
 __all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol", "statistics"]
 

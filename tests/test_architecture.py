@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from realtime.conf import RealtimeSettings
 from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.keys import Keys
+from tests.support.wheel import EXTRA_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -28,7 +30,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"protocol"},
         {"hub"},
         # The edge: Django, Channels, uvicorn.
-        {"conf"},
+        {"conf", "extras"},
         {"layer"},
         {"topics", "access"},
         {"publisher"},
@@ -61,6 +63,10 @@ ROOMS_MAY_IMPORT = {
     "notifications": {"realtime", "notifications"},
     "project": {"realtime", "notifications", "project"},
 }
+# What the core may import beside the standard library: its requirements in pyproject.toml, and Django's asgiref.
+CORE_REQUIREMENTS = {"django", "asgiref", "channels", "channels_redis", "redis", "hiredis", "msgspec"}
+# Only where an app is installed, and with something to take its place.
+OPTIONAL_IMPORTS = {"notifications.admin.looks": "unfold"}
 # Files whose public names are fixed by Django, not by us.
 WITHOUT_ALL = re.compile(r"/(migrations|management|templatetags)/|/(__init__|apps|urls|admin|settings|asgi)\.py$")
 
@@ -151,6 +157,35 @@ def test_no_circle_of_imports() -> None:
         for name in leaves:
             del arrows[name]
     assert not arrows, f"modules in circles, or above one: {sorted(arrows)}"
+
+
+def imports_at_start(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """What a module imports when it is imported itself: in no function, and not for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield from imports_at_start(ast.Module(body=[other], type_ignores=[]))
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports_at_start(node)
+
+
+@pytest.mark.parametrize("app", LEVELS)
+def test_the_core_imports_only_what_the_package_requires(app: str) -> None:
+    """Django, Channels, Redis and msgspec; what an extra brings is for the modules of that extra."""
+    for path in modules(app):
+        name = module_name(path)
+        if name in EXTRA_MODULES:
+            continue
+        for module, imported in imports_at_start(ast.parse(path.read_text())):
+            top = module.split(".")[0]
+            if top in LEVELS:
+                assert not {module, f"{module}.{imported}"} & EXTRA_MODULES.keys(), f"{path} imports {module}"
+            elif top != OPTIONAL_IMPORTS.get(name):
+                assert top in CORE_REQUIREMENTS | sys.stdlib_module_names, f"{path} imports {module}"
 
 
 @pytest.mark.parametrize("app", LEVELS)

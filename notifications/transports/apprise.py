@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import apprise
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
@@ -18,6 +17,10 @@ from notifications.transports.mentions import without_mentions
 from notifications.transports.refusals import is_not_now
 from notifications.transports.shortening import shorten
 from realtime.exceptions import PermanentError
+from realtime.extras import extra
+
+with extra("chat"):
+    import apprise
 
 __all__ = ["HOSTED_SERVICES", "AppriseTransport"]
 

@@ -13,12 +13,16 @@ from typing import Any
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
-from standardwebhooks import Webhook
 
 from notifications.database import clock
 from notifications.transports.base import Address, Message, Transport, destinations_of, disable
-from notifications.transports.http import check_url, post, raise_for_status
 from realtime.exceptions import PermanentError
+from realtime.extras import extra
+
+with extra("webhook"):
+    from standardwebhooks import Webhook
+
+    from notifications.transports.http import check_url, post, raise_for_status
 
 __all__ = ["WebhookTransport"]
 

@@ -19,15 +19,19 @@ from channels.db import database_sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.utils.translation import gettext_lazy as _
-from py_vapid import Vapid02, VapidException
-from pywebpush import WebPusher, WebPushException
 
 from notifications.models import PushSubscription
 from notifications.transports.base import ADDRESS_LIMIT, Address, AddressGone, Message, Transport
 from notifications.transports.destinations import forget_browser
-from notifications.transports.http import audience_of, post, raise_for_status
 from notifications.transports.shortening import shorten
 from realtime.exceptions import PermanentError
+from realtime.extras import extra
+
+with extra("webpush"):
+    from py_vapid import Vapid02, VapidException
+    from pywebpush import WebPusher, WebPushException
+
+    from notifications.transports.http import audience_of, post, raise_for_status
 
 __all__ = ["WebPushTransport"]
 

@@ -1,11 +1,12 @@
-"""The bar that long commands show on the terminal. Owns its looks, not what is counted."""
+"""
+The bar that long commands show on the terminal; without `rich`, they show none.
+
+Owns its looks. Does not own what is counted.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 __all__ = ["progress"]
 
@@ -26,8 +27,16 @@ def progress(
     Yields:
         What is called as (step, how many more are done).
     """
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     is_hidden = count <= SHOWN_ABOVE if is_shown is None else not is_shown
-    with Progress(*columns, console=Console(file=stream), disable=is_hidden) as bars:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        is_hidden = True
+    if is_hidden:
+        yield lambda step, done: None
+        return
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=stream)) as bars:
         tasks = {step: bars.add_task(step, total=count) for step in steps}
         yield lambda step, done: bars.advance(tasks[step], done)

@@ -1,17 +1,64 @@
 """The package as a stranger gets it: one wheel, in a virtual environment that has nothing else."""
 
+import json
 import subprocess
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.wheel import ROOT, environment, install, new_venv
+from tests.acceptance.new_project import Process
+from tests.support.redis_server import RedisServer
+from tests.support.wheel import EXTRA_MODULES, ROOT, environment, install, new_venv
 
 # A package index may be far away.
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 APPS = ("realtime", "notifications")
+# Appended to what `django-admin startproject` makes.
+SETTINGS = """
+INSTALLED_APPS += ["channels", "realtime", "notifications"]
+REALTIME = {"REDIS_URL": "%(url)s"}
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [REALTIME["REDIS_URL"]]}},
+}
+DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20}
+"""
+# A transport of each extra, with options that are right.
+TRANSPORTS = {
+    "webhook": {
+        "BACKEND": "notifications.transports.webhook.WebhookTransport",
+        "OPTIONS": {"url": "https://example.com/", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
+    },
+    "chat": {
+        "BACKEND": "notifications.transports.apprise.AppriseTransport",
+        "OPTIONS": {"urls": ["json://example.com"]},
+    },
+    "webpush": {
+        "BACKEND": "notifications.transports.webpush.WebPushTransport",
+        "OPTIONS": {
+            "private_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY",
+            "subject": "mailto:ops@example.com",
+        },
+    },
+}
+# Imports each module of the apps in a process of its own making, and prints which could not be, and why.
+IMPORT_ALL = """
+import django, importlib, json, pkgutil
+django.setup()
+failed = {}
+for app in ("realtime", "notifications"):
+    package = importlib.import_module(app)
+    assert "site-packages" in package.__file__
+    for module in pkgutil.walk_packages(package.__path__, f"{app}."):
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            failed[module.name] = str(error)
+print(json.dumps(failed))
+"""
 
 
 def files_of_the_apps() -> set[str]:
@@ -53,3 +100,115 @@ def test_a_source_distribution_gives_the_same_wheel(wheel: Path, tmp_path: Path)
     assert built.name == wheel.name
     assert contents(built) == contents(wheel)
     assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A new project, on the `python` of a virtual environment."""
+
+    python: Path
+    directory: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run this Python in the project."""
+        return subprocess.run(
+            [self.python, *arguments],
+            cwd=self.directory,
+            env={**self.environment, **variables},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    def manage(self, *arguments: str) -> str:
+        """Run a command that must succeed, and return what it says."""
+        done = self.run("manage.py", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def failed_imports(self) -> dict[str, str]:
+        done = self.run("-c", IMPORT_ALL, DJANGO_SETTINGS_MODULE="mysite.settings")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def use(self, name: str) -> str:
+        """Make settings that have one more transport; returns their module."""
+        transports = {"TRANSPORTS": {name: TRANSPORTS[name]}, "DEFAULT_TRANSPORTS": [name]}
+        text = f"from mysite.settings import *\nNOTIFICATIONS = {transports!r}\n"
+        (self.directory / f"mysite/with_{name}.py").write_text(text)
+        return f"mysite.with_{name}"
+
+
+def new_site(wheel: Path, directory: Path, redis_url: str, *, extras: str = "") -> Site:
+    python = new_venv(directory / "venv")
+    install(python, wheel, extras=extras)
+    project = directory / "project"
+    project.mkdir()
+    site = Site(python=python, directory=project, environment=environment(PYTHONUNBUFFERED="1"))
+    assert site.run("-m", "django", "startproject", "mysite", ".").returncode == 0
+    with (project / "mysite/settings.py").open("a") as settings:
+        settings.write(SETTINGS % {"url": redis_url})
+    return site
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def core(wheel: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """With no extra."""
+    return new_site(wheel, tmp_path_factory.mktemp("core"), redis_url)
+
+
+def test_a_new_project_notifies_with_the_core_alone(core: Site) -> None:
+    """From startproject to what the bot prints; the check has nothing to say of errors."""
+    core.manage("migrate")
+    core.manage("check")
+    create = "from django.contrib.auth.models import User; User.objects.create_user('alice')"
+    core.manage("shell", "-c", create)
+    assert "1 notification, published" in core.manage("notify", "alice", "Your invoice is ready")
+    command = [str(core.python), "manage.py", "run_bot_subscriber"]
+    bot = Process(core.directory / "bot.log", command, core.environment)
+    try:
+        bot.wait_until(lambda: "user 1: Your invoice is ready" in bot.log)
+    finally:
+        bot.stop()
+    assert "Traceback" not in bot.log
+    assert "notifications" in core.manage("stream_status")
+
+
+def test_the_core_imports_without_any_extra(core: Site) -> None:
+    """Only the modules of an extra are missing, and those that users name say which."""
+    failed = core.failed_imports()
+    assert failed.keys() == EXTRA_MODULES.keys()
+    for module in (
+        "realtime.server",
+        *(f"notifications.transports.{name}" for name in ("apprise", "webhook", "webpush")),
+    ):
+        assert failed[module].endswith(f'is not installed: run pip install "signalbox[{EXTRA_MODULES[module]}]"')
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("command", ["check", "run_bot_subscriber"])
+def test_a_transport_without_its_extra_is_one_line(core: Site, name: str, command: str) -> None:
+    """By the system check, and by the bot itself where checks are skipped."""
+    done = core.run("manage.py", command, "--settings", core.use(name))
+    text = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if "is not installed" in line]
+    assert f'NOTIFICATIONS["TRANSPORTS"]["{name}"]' in line
+    assert f'run pip install "signalbox[{name}]"' in line
+
+
+def test_with_all_extras_everything_works(wheel: Path, redis_url: str, tmp_path: Path) -> None:
+    """Each module is imported, and each transport is made."""
+    site = new_site(wheel, tmp_path, redis_url, extras="all,embedded")
+    assert site.failed_imports() == {}
+    for name in TRANSPORTS:
+        site.manage("check", "--settings", site.use(name))
+    assert site.run("-m", "pip", "check").returncode == 0

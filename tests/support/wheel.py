@@ -9,9 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "build_wheel", "environment", "install", "new_venv"]
+__all__ = ["EXTRA_MODULES", "ROOT", "build_wheel", "environment", "install", "new_venv"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# The modules that need more than the core, by the extra that brings it. All others must do without.
+EXTRA_MODULES = {
+    "realtime.server": "server",
+    "realtime.websocket.connection": "server",
+    "realtime.websocket.framing": "server",
+    "realtime.websocket.http_protocol": "server",
+    "notifications.transports.apprise": "chat",
+    "notifications.transports.http": "webhook",
+    "notifications.transports.webhook": "webhook",
+    "notifications.transports.webpush": "webpush",
+}
 # An index far away, on a machine that does other things too.
 SECONDS = 600.0
 

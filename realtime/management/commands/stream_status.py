@@ -1,18 +1,15 @@
 """`manage.py stream_status`: how far the workers of each stream and group are."""
 
 import dataclasses
-import io
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from realtime.management.streams import StreamsCommand
 from realtime.streams.status import GroupStatus, StreamStatus
 
 COLUMNS = ("stream", "length", "group", "lag", "pending", "delayed", "standing", "dead", "oldest", "consumers")
+LEFT = ("stream", "group")
 
 
 class Command(StreamsCommand):
@@ -46,16 +43,18 @@ examples:
         elif not streams:
             self.stdout.write("no stream has had a worker: start one with manage.py run_bot_subscriber")
         else:
-            table = Table(box=box.SIMPLE_HEAD)
-            for column in COLUMNS:
-                table.add_column(column, justify="left" if column in ("stream", "group") else "right", no_wrap=True)
-            for stream in streams:
-                for group in stream.groups:
-                    table.add_row(*_row(stream, group))
-            text = io.StringIO()
-            # As wide as it is, also where there is no terminal.
-            Console(file=text, width=160).print(table)
-            self.stdout.write("\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()))
+            rows = [_row(stream, group) for stream in streams for group in stream.groups]
+            self.stdout.write("\n".join(_table(rows)))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines with a heading and a rule; names are aligned left, numbers right."""
+    widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
+    for number, row in enumerate((COLUMNS, *rows)):
+        cells = zip(COLUMNS, row, widths, strict=True)
+        yield "  ".join(f"{cell:{'<' if column in LEFT else '>'}{width}}" for column, cell, width in cells).rstrip()
+        if number == 0:
+            yield "  ".join("-" * width for width in widths)
 
 
 def _row(stream: StreamStatus, group: GroupStatus) -> list[str]:
