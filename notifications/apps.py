@@ -11,5 +11,5 @@ class NotificationsConfig(AppConfig):
         # Registers the system checks.
         from notifications import checks  # noqa: F401
 
-        # As the admin finds admin.py: each app declares its kinds in notification_kinds.py.
+        # Every app declares its kinds in notification_kinds.py.
         autodiscover_modules("notification_kinds")

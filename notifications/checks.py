@@ -1,8 +1,8 @@
 """
-Django's system checks of the domain: a wrong setting is said when the process starts.
+Django system checks of this app: wrong settings are reported when the process starts.
 
 Owns the ids `notifications.E…` and `notifications.W…`; docs/reference/checks.md lists them. Reads settings and
-templates, and opens nothing else.
+templates only: no check opens a database or Redis.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ __all__ = [
 
 
 _TAG = "notifications"
-# The databases for which the SQL and the locks are written and tested.
+# The databases that the SQL and the locks are written for and tested with.
 _VENDORS = frozenset({"sqlite", "postgresql"})
-# Fields whose values have no unique text, or may change in a round trip through a database.
+# Fields whose values have no unique text form, or may change when they are written and read back.
 _REFUSED_KEYS = (
     *(models.DecimalField, models.FloatField, models.BooleanField, models.BinaryField, models.JSONField),
     *(models.DateField, models.TimeField, models.DurationField),
@@ -48,10 +48,10 @@ _REFUSED_KEYS = (
 
 @register(_TAG)
 def check_installed_apps(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The transport is installed too (E005): only then its checks run, and topics and its commands are found."""
+    """`realtime` is installed too (E005). Without it, its checks do not run, and topics and commands are missing."""
     if apps.is_installed("realtime"):
         return []
-    problem = "INSTALLED_APPS has notifications without realtime: no app's topics.py is read, so nobody may hear any."
+    problem = "INSTALLED_APPS has notifications but not realtime: topics.py modules are not loaded, so no topic exists."
     hint = 'Set INSTALLED_APPS = [..., "realtime", "notifications"].'
     return [Error(problem, hint=hint, id="notifications.E005")]
 
@@ -59,13 +59,13 @@ def check_installed_apps(*, app_configs: Sequence[AppConfig] | None, **kwargs: A
 @register(_TAG)
 def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
-    NOTIFICATIONS, if it is there, has known keys of the right types and sizes (E001), transports that can be made
-    (E002), kinds that name no others (E003), and hooks that exist (E004).
+    NOTIFICATIONS has only known keys with valid values (E001), its transports can be created (E002), kinds name only
+    these transports (E003), and its hooks can be imported (E004).
     """
     try:
         values = load_settings()
     except ImproperlyConfigured as error:
-        hint = "docs/reference/settings.md says what each key takes; one that is left out has its default."
+        hint = "docs/reference/settings.md lists the keys and their values; a key that is left out has its default."
         return [Error(str(error), hint=hint, id="notifications.E001")]
     return [
         *_check_transports(values),
@@ -78,7 +78,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 
 @register(_TAG)
 def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The primary key of users has one text that never changes (E007)."""
+    """The primary key of users has a stable text form (E007)."""
     key = key_field()
     if not isinstance(key, _REFUSED_KEYS):
         return []
@@ -94,14 +94,14 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 @register(_TAG)
 def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The tables of notifications are on SQLite or PostgreSQL (E008). `migrate` checks it before it creates any."""
+    """The tables of this app are on SQLite or PostgreSQL (E008). `migrate` checks this before it creates a table."""
     aliases = sorted({router.db_for_write(model) for model in apps.get_app_config("notifications").get_models()})
     return [
         Error(
             f"Notifications are stored in the database {alias!r}, which is {_name_of(connections[alias].vendor)}: "
             "only SQLite and PostgreSQL are supported.",
             hint=f"Use one of the two for DATABASES[{alias!r}], or route the models of notifications to another "
-            "database by a router in DATABASE_ROUTERS.",
+            "database with a router in DATABASE_ROUTERS.",
             id="notifications.E008",
         )
         for alias in aliases
@@ -131,7 +131,7 @@ def check_sqlite(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 
 @register(_TAG)
 def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Where the inbox has an address, the page around it has room for it (W002)."""
+    """If the project has the inbox's URLs, the base template of the inbox has a block for its content (W002)."""
     if not getattr(settings, "ROOT_URLCONF", None):
         # A project without URLs, for example one that only runs the bot, has no inbox either.
         return []
@@ -141,20 +141,20 @@ def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
         if has_room(base):
             return []
     except (NoReverseMatch, TemplateDoesNotExist, TemplateSyntaxError):
-        # What is wrong with a template, its page says; commands that need none go on.
+        # A broken template is reported by the page itself. It must not stop commands that do not need it.
         return []
     return [
         Warning(
             f"The page of the inbox is blank: it extends {base.origin.name}, which has no block named content.",
-            hint="Add one, and one named title; or a template notifications/base.html that extends yours and has both "
-            "inside blocks of yours, as docs/how-to/add-to-your-project.md shows.",
+            hint="Add the blocks content and title to it. Or add a template notifications/base.html that extends it "
+            "and puts both inside its blocks: see docs/how-to/add-to-your-project.md.",
             id="notifications.W002",
         )
     ]
 
 
 def _name_of(vendor: str) -> str:
-    # Reading the display_name of a connection would open it.
+    # Reading the display_name of a connection would open the connection.
     return {"mysql": "MySQL or MariaDB", "oracle": "Oracle"}.get(vendor, vendor)
 
 
@@ -168,7 +168,7 @@ def _check_transports(values: NotificationsSettings) -> Iterator[CheckMessage]:
 
 
 def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
-    """The site's address is known if a transport shows links as text, so that they can be absolute (W003)."""
+    """The address of the site is known if a transport needs absolute links (W003)."""
     sites = apps.is_installed("django.contrib.sites") and getattr(settings, "SITE_ID", None)
     if values.base_url or sites:
         return
@@ -186,7 +186,7 @@ def _check_base_url(values: NotificationsSettings) -> Iterator[CheckMessage]:
 
 
 def _check_delivery(values: NotificationsSettings) -> Iterator[CheckMessage]:
-    """With DEBUG on, no transport reaches real people by mistake (W004)."""
+    """If DEBUG is on, no transport delivers to real people (W004)."""
     if not settings.DEBUG or values.delivery != "send":
         return
     named = []
@@ -199,7 +199,7 @@ def _check_delivery(values: NotificationsSettings) -> Iterator[CheckMessage]:
             f"DEBUG is on, and delivery by {', '.join(named)} reaches real people. On a copy of a production "
             "database, the bot would send everything that is waiting.",
             hint='Set NOTIFICATIONS["DELIVERY"] to "console", "hold", or a list of addresses such as '
-            '["@example.com"]; or silence this check if nobody but you is in the database.',
+            '["@example.com"]; or silence this check if the database has no user but you.',
             id="notifications.W004",
         )
 

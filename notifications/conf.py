@@ -1,8 +1,8 @@
 """
-Settings at the edge: reads Django's `NOTIFICATIONS` once and checks it.
+The setting `NOTIFICATIONS`: read and checked once per process.
 
-Owns the defaults of `notifications` (each lives in one dataclass field), the name of its stream and the names of the
-stream's consumer groups. Does not own where Redis is: that is `REALTIME`, read by `realtime.conf`.
+Owns the keys and their defaults, the name of the stream and the names of its consumer groups. Does not own the address
+of Redis (realtime.conf).
 """
 
 import dataclasses
@@ -32,10 +32,9 @@ __all__ = [
 type Part = Literal["relay", "bot"]
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
-# The parts of run_bot_subscriber that read the stream. Each is a consumer group; every process creates all groups.
+# The parts of run_bot_subscriber that read the stream. Each has a consumer group; every process creates all groups.
 PARTS: tuple[Part, ...] = ("relay", "bot")
-# A notification that Redis lost is put back on the stream at most once in this time. An older one stays in the inbox
-# only.
+# Notifications that Redis lost are put back on the stream up to this age. Older ones are only in the inbox.
 LOST_SECONDS = 7 * 86_400
 
 
@@ -62,58 +61,66 @@ class TransportEntry(msgspec.Struct, frozen=True, kw_only=True, rename="upper", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationsSettings:
-    """Django's `NOTIFICATIONS = {…}`; the keys are these names in capitals. All are optional, as is the whole."""
+    """Django's `NOTIFICATIONS = {…}`; the keys are these names in capitals. All keys and the setting are optional."""
 
-    # The most recipients of one notify(): they are written in one transaction.
+    # The most recipients of one notify() call; they are written in one transaction.
     max_recipients: Annotated[int, msgspec.Meta(ge=1)] = 100_000
-    # How long Redis remembers which parts of an event are on the stream, so that publishing again adds nothing.
+    # How long Redis remembers which parts of an event are on the stream, so that publishing them again adds nothing.
     stream_guard_seconds: Annotated[int, msgspec.Meta(ge=1)] = 900
-    # The sweep leaves events younger than this to the process that made them.
+    # The sweep leaves events younger than this to the process that wrote them.
     outbox_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
-    # After Redis failed, notify() leaves publishing to the sweep for this long, so that nobody waits for timeouts.
+    # After Redis failed, notify() leaves publishing to the sweep for this long, so that callers do not wait for
+    # timeouts.
     outbox_pause_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     # How often one of the relays publishes what was left in the outbox.
     sweep_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 2.0
-    # How soon another relay takes over ingress and the sweep from one that died. Renewed at every quarter.
+    # After this time another relay takes over ingress and the sweep from one that died. The lease is renewed four times
+    # as often.
     ingress_lease_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 10.0
-    # How long a relay or bot may be silent before others claim what it holds. Renewed at every quarter.
+    # After this time without a sign of life from a relay or bot, others claim its entries. The lease is renewed four
+    # times as often.
     stream_lease_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 30.0
-    # How often the relay or the bot tries an entry before it is a dead letter. Outages do not count.
+    # How often the relay or the bot tries an entry before it becomes a dead letter. Attempts during outages do not
+    # count.
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
-    # The most entries that the relay takes at a time.
+    # The most entries in one batch of the relay.
     relay_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     # The most messages that one bot process sends at a time, on each transport.
     bot_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 20
-    # What the console transport calls with (user id, message): a dotted path of an async function. The default prints.
+    # The function that the console transport calls with (user id, message): the dotted path of an async function. The
+    # default one prints.
     send_message: str = "notifications.transports.console.send_message"
     # The transports: name → {"BACKEND": dotted path of a Transport, "OPTIONS": {its keyword arguments}, …}. The keys
     # are the fields of TransportEntry in capitals.
     transports: dict[str, TransportEntry] = field(
         default_factory=lambda: {"console": TransportEntry(backend="notifications.transports.console.ConsoleTransport")}
     )
-    # Those of them that are used for kinds which name none.
+    # The transports of kinds that do not name any.
     default_transports: tuple[str, ...] = ("console",)
-    # How often a delivery is tried before it is given up. Outages of our own database and Redis do not count.
+    # How often a delivery is tried before it fails for good. Attempts during outages of our own database or Redis do
+    # not count.
     delivery_max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 14
     # The longest wait before the second attempt. It doubles with each attempt, up to the limit. The actual wait is
     # random, between half of it and all of it. A provider's Retry-After replaces it, up to an hour.
     delivery_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 15.0
     delivery_retry_limit_seconds: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
-    # How long a delivery stays with a bot that is not heard of. A transport's timeout_seconds is at most half of it.
+    # How long a claim on a delivery lasts; after that, another bot may send it. A transport's timeout_seconds is at
+    # most half of it.
     delivery_claim_seconds: Annotated[float, msgspec.Meta(ge=0.4)] = 60.0
-    # What is done with deliveries: "send" sends them. "hold" keeps them until they are released. "console" prints them
-    # instead of using any transport. A list of e-mail addresses, or domains such as "@example.com", sends to users with
-    # these addresses, and holds the deliveries to all others.
+    # "send" sends deliveries. "hold" holds them until they are released. "console" prints them instead of using any
+    # transport. A list of email addresses, or domains such as "@example.com", sends to users with these addresses and
+    # holds the deliveries to all others.
     delivery: Literal["send", "hold", "console"] | tuple[str, ...] = "send"
-    # The address of the site, for links in mails, chats and pushes: "https://example.com". By default that of the
+    # The address of the site, for links in emails, chats and pushes: "https://example.com". By default that of the
     # current site of django.contrib.sites, if that is installed.
     base_url: str = ""
-    # What was published so long ago, and is no longer on the stream though nobody has handled it, was lost with Redis.
+    # A notification that was published longer ago than this, was not handled, and is no longer on the stream counts as
+    # lost by Redis.
     refill_grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 30.0
-    # The language in which a user is written to: the dotted path of a function(user), run in a thread. The project's
-    # LANGUAGE_CODE where it is empty or gives none.
+    # The dotted path of a function(user) that returns the user's language; it runs in a thread. LANGUAGE_CODE if it is
+    # not set or returns nothing.
     language_of: str = ""
-    # A user's time zone, such as "Europe/Berlin": likewise. The project's TIME_ZONE where it is empty or gives none.
+    # The same for the user's time zone, such as "Europe/Berlin". TIME_ZONE if it is not set or returns nothing.
     time_zone_of: str = ""
     # The hour of the day, in the user's time zone, at which daily digests go out.
     digest_hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 8
@@ -138,12 +145,12 @@ def get_settings() -> NotificationsSettings:
     return load_settings()
 
 
-# Functions of ours that settings may name by a path from before they moved.
+# Earlier dotted paths of our functions, which settings may still name → where they are now.
 _MOVED = {"notifications.bot.send_message": "notifications.transports.console.send_message"}
 
 
 def load_settings() -> NotificationsSettings:
-    """Read and check the settings anew. Raises ImproperlyConfigured."""
+    """Read and check the settings again. Raises ImproperlyConfigured."""
     if not hasattr(settings, "NOTIFICATIONS"):
         return NotificationsSettings()
     loaded = load(NotificationsSettings, "NOTIFICATIONS")

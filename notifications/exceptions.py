@@ -1,9 +1,9 @@
 """
-Every error that `notifications` raises on purpose. Owns no behaviour.
+The errors that `notifications` raises on purpose. Owns no behaviour.
 
-All of them say that a call was wrong and nothing was written: catch `InvalidNotification` to refuse whatever a foreign
-program sent, and `InvalidPreference` to refuse what a user chose. Redis being away is not among them: it never fails a
-caller.
+Each means that the call was wrong and nothing was written. Catch `InvalidNotification` to refuse the input of another
+program, and `InvalidPreference` to refuse a user's choice. There is no error for an outage of Redis, because calls do
+not fail then.
 """
 
 from collections.abc import Iterable
@@ -23,25 +23,25 @@ __all__ = [
     "UnknownRecipients",
 ]
 
-# How many ids an error's text names; `missing_ids` has them all.
+# The most ids in the text of an error; `missing_ids` has all of them.
 _NAMED_IDS = 5
 
 
 class NotificationError(Exception):
-    """Base of all errors of the domain."""
+    """Base class of all errors of this app."""
 
 
 class InvalidNotification(NotificationError, ValueError):
-    """Base of what is wrong with a call of `notify()`; nothing was written."""
+    """Base class of errors in a call of `notify()`. Nothing was written."""
 
 
 class InvalidPreference(NotificationError, ValueError):
-    """A user cannot choose this; the text says why. Nothing was written."""
+    """A user's choice or address is not allowed; the text says why. Nothing was written."""
 
 
 class InvalidField(InvalidNotification):
     """
-    A field has a wrong type or holds what it must not.
+    A field has the wrong type or a value that is not allowed.
 
     Attributes:
         field: The parameter's name.
@@ -56,7 +56,7 @@ class InvalidField(InvalidNotification):
 
 class TextTooLong(InvalidNotification):
     """
-    A text has more characters than its field may have.
+    A text is longer than its field allows.
 
     Attributes:
         field: The parameter's name.
@@ -80,11 +80,11 @@ class MessageTooLong(TextTooLong):
 
 class InvalidData(InvalidNotification):
     """
-    `data` is not JSON that every database and browser reads alike.
+    `data` is not JSON, or is JSON that some databases or browsers cannot represent.
 
     Attributes:
-        path: Where in `data`, written as in Python: `data["items"][3]`.
-        problem: What is there and what to do.
+        path: The place in `data`, as a Python expression: `data["items"][3]`.
+        problem: What is wrong and what to do.
     """
 
     def __init__(self, *, path: str, problem: str) -> None:
@@ -95,11 +95,11 @@ class InvalidData(InvalidNotification):
 
 class EnvelopeTooLarge(InvalidNotification):
     """
-    All fields together, as JSON, have more bytes than a browser is sent in one message.
+    The notification, as JSON, has more bytes than one message to a browser may have.
 
     Attributes:
-        size_bytes: How many bytes it would have.
-        limit_bytes: How many it may have.
+        size_bytes: The size of the JSON.
+        limit_bytes: The largest size allowed.
     """
 
     def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
@@ -112,10 +112,10 @@ class EnvelopeTooLarge(InvalidNotification):
 
 class InvalidRecipient(InvalidNotification):
     """
-    What was given as a recipient is neither a saved user nor a user id.
+    A recipient is neither a saved user nor a user id.
 
     Attributes:
-        value: What was given.
+        value: The recipient, as the caller gave it.
     """
 
     def __init__(self, value: Any, problem: str = "is neither a user nor a user id") -> None:
@@ -125,10 +125,10 @@ class InvalidRecipient(InvalidNotification):
 
 class UnknownRecipients(InvalidNotification):
     """
-    No users have these ids.
+    Some user ids do not exist.
 
     Attributes:
-        missing_ids: All of them, in the order given.
+        missing_ids: All of these ids, in the order given.
     """
 
     def __init__(self, *, missing_ids: Iterable[Any]) -> None:
@@ -142,10 +142,10 @@ class UnknownRecipients(InvalidNotification):
 
 class TooManyRecipients(InvalidNotification):
     """
-    More recipients than one transaction should write.
+    The call has more recipients than one transaction should write.
 
     Attributes:
-        limit: How many there may be.
+        limit: The most recipients of one call.
     """
 
     def __init__(self, *, limit: int) -> None:

@@ -1,8 +1,8 @@
 """
-Kinds of notifications: what a user may want or not, and in which words each transport says them.
+Kinds of notifications: on which transports users get them by default, and with which texts.
 
-Owns the registry: each app's `notification_kinds.py` declares `Kind` subclasses, and they are found there as the admin
-finds `admin.py`. Does not own what users want (preferences) nor sending.
+Owns the registry: every app declares its `Kind` subclasses in `notification_kinds.py`, which is discovered like
+`admin.py`. Does not own what users want (preferences) or sending (delivery).
 """
 
 import datetime
@@ -41,27 +41,29 @@ class Kind:
             transports = ("email", "webpush")
             required = frozenset({"email"})
 
-    and say it with `notify(user, "…", kind="order.shipped")`. The class may be renamed; the key is in stored rows.
+    and use it as `notify(user, "…", kind="order.shipped")`. You may rename the class, but not the key: it is stored in
+    rows.
 
-    A text is the first of these templates that exists, for the transport "email":
-    `notifications/kinds/order.shipped/email.body.txt`, `notifications/kinds/order.shipped/body.txt`; else what was
-    given to notify(). Likewise `subject.txt`, and `body.html`, which may be missing. They get `notification` (id,
-    title, message, url, data, created_at), `recipient` and `kind`, and are rendered in the recipient's language. The
-    url of the notification is absolute if the site's address is known.
+    The body of an email is rendered from the first of these templates that exists:
+    `notifications/kinds/order.shipped/email.body.txt`, `notifications/kinds/order.shipped/body.txt`. If neither exists,
+    it is the message that was passed to notify(). The same holds for `subject.txt`, and for `body.html`, which is
+    optional. The context has `notification` (id, title, message, url, data, created_at), `recipient` and `kind`; the
+    language is the recipient's. The notification's url is absolute if the address of the site is known.
 
     Attributes:
         key: As in `notify(kind=…)`: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
-        label: What people choose by.
-        transports: Those used unless the user has said otherwise; NOTIFICATIONS["DEFAULT_TRANSPORTS"] by default.
+        label: The name that users see on a page of preferences.
+        transports: The transports that are used unless the user chose otherwise. By default
+            NOTIFICATIONS["DEFAULT_TRANSPORTS"].
         required: Transports that a user cannot switch off.
-        forbidden: Transports that are never used for it.
-        fallback: Transports that are used only if the notification is still unread after so long:
+        forbidden: Transports that are never used for this kind.
+        fallback: Transports that are used only if the notification is still unread after this time:
             `{"email": timedelta(minutes=15)}`. They need not be in `transports`.
-        digest: Transports on which what is unread at the end of each hour or day goes out as one message:
-            `{"email": "daily"}`, "hourly" or "daily". They need not be in `transports`.
-        is_urgent: Quiet hours do not hold it back.
+        digest: Transports that send one message with all unread notifications at the end of each hour or day:
+            `{"email": "daily"}`; "hourly" or "daily". They need not be in `transports`.
+        is_urgent: Whether it is delivered during quiet hours too.
 
-    Further attributes are yours; one that looks like a misspelt one of these is refused.
+    You may add attributes of your own. A name that is close to one of these is refused as a misspelling.
     """
 
     key: ClassVar[str]
@@ -77,7 +79,7 @@ class Kind:
         super().__init_subclass__(**kwargs)
         _refuse_misspelt(cls)
         if "key" not in cls.__dict__:
-            # A base of others.
+            # A base class of kinds.
             return
         if not is_kind(cls.key) or set(cls.key) == {"."}:
             raise ValueError(f"{cls.key!r} cannot be the key of a kind: give it 1 to 64 of a-z, 0-9, '_', '.', '-'")
@@ -89,14 +91,14 @@ class Kind:
         if twice := cls.fallback.keys() & cls.digest.keys():
             raise ValueError(f"the kind {cls.key!r} has both a fallback and a digest by {', '.join(sorted(twice))}")
         if wrong := set(cls.digest.values()) - set(PERIODS):
-            raise ValueError(f"the kind {cls.key!r} has a digest {wrong.pop()!r}: say {' or '.join(PERIODS)}")
+            raise ValueError(f"the kind {cls.key!r} has a digest {wrong.pop()!r}: use {' or '.join(PERIODS)}")
         _kinds[cls.key] = cls
 
     def is_default(self, transport: str) -> bool:
         """
-        Whether the transport is used for a user without a preference for it.
+        Whether the transport is used for a user who has not chosen.
 
-        A subclass may override it. If that raises, this one decides.
+        A subclass may override this method. If the override raises, the base method decides.
         """
         names = self.transports
         if transport in self.fallback or transport in self.digest:
@@ -105,25 +107,25 @@ class Kind:
 
     def context(self, notification: Envelope, recipient: Any) -> dict[str, Any]:
         """
-        The context of the templates; a subclass may add to it. Runs in a thread and may use the ORM.
+        The context of the templates; a subclass may add to it. It runs in a thread and may use the ORM.
 
-        If it raises, the error is logged, and the message has the texts that were given to notify().
+        If it raises, the error is logged, and the texts that were passed to notify() are used.
         """
         return {"notification": notification, "recipient": recipient, "kind": self}
 
 
 def _refuse_misspelt(kind: type[Kind]) -> None:
-    """A class may have attributes of its own, for its templates; one that looks like one of ours was meant as that."""
+    """Refuse an attribute whose name is close to one of Kind's. Other additional attributes are for templates."""
     known = [name for name in Kind.__annotations__ if not name.startswith("_")]
     for name, value in vars(kind).items():
         if name in known or name.startswith("_") or callable(value) or hasattr(value, "__get__"):
             continue
         if meant := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
-            raise ValueError(f"the kind {kind.__name__} has {name!r}, which nobody reads: was {meant[0]!r} meant?")
+            raise ValueError(f"the kind {kind.__name__} has an unknown attribute {name!r}: did you mean {meant[0]!r}?")
 
 
 def _refuse_wrong_types(kind: type[Kind]) -> None:
-    """Refuse attributes of wrong types, with which the bot would fail for each notification of the kind."""
+    """Refuse attributes of the wrong type: the bot would fail on every notification of the kind."""
     for name in ("transports", "required", "forbidden"):
         names: Any = getattr(kind, name)
         if name == "transports" and names is None:
@@ -133,15 +135,15 @@ def _refuse_wrong_types(kind: type[Kind]) -> None:
             or not isinstance(names, Collection)
             or not all(isinstance(each, str) for each in names)
         ):
-            raise ValueError(f'the kind {kind.key!r} has {name} = {names!r}: give the names, as in ("email",)')
+            raise ValueError(f'the kind {kind.key!r} has {name} = {names!r}: use a tuple of names such as ("email",)')
     kind.required, kind.forbidden = frozenset(kind.required), frozenset(kind.forbidden)
     for name, wait in kind.fallback.items():
         if not isinstance(wait, datetime.timedelta):
-            raise ValueError(f"the kind {kind.key!r} has the fallback {name!r} after {wait!r}: give a timedelta")
+            raise ValueError(f"the kind {kind.key!r} has the fallback {name!r} after {wait!r}: use a timedelta")
 
 
 class _OtherKind(Kind):
-    """What no app has declared; its texts are those given to notify()."""
+    """A kind that no app has declared; its texts are those passed to notify()."""
 
     label = _("Other")
 
@@ -150,21 +152,21 @@ class _OtherKind(Kind):
 
 
 def find_kind(key: str) -> Kind:
-    """The kind with this key; for one that no app declares, a plain one with the default transports."""
+    """The kind with this key. An undeclared key gives a kind with the default transports."""
     kind = _kinds.get(key)
     return _OtherKind(key) if kind is None else kind()
 
 
 def all_kinds() -> Iterator[Kind]:
-    """Those that apps declare, in order of declaration."""
+    """The declared kinds, in order of declaration."""
     return (kind() for kind in list(_kinds.values()))
 
 
 def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -> Texts:
     """
-    What a notification says on a transport, in the recipient's language.
+    The texts of a notification for a transport, in the recipient's language.
 
-    Runs in a thread: templates may use the ORM. Raises what they raise.
+    Call it in a thread: templates may use the ORM. Exceptions of templates propagate.
     """
     link = notification.url if is_absolute(notification.url) else ""
     texts = Texts(subject=notification.title, body=notification.message, link=link)
@@ -186,10 +188,11 @@ def render(kind: Kind, transport: str, notification: Envelope, recipient: Any) -
 
 def render_digest(kind: Kind, transport: str, notifications: Sequence[Envelope], recipient: Any) -> Texts:
     """
-    What a digest says on a transport, in the recipient's language and time zone.
+    The texts of a digest for a transport, in the recipient's language and time zone.
 
-    Its templates are `digest_subject.txt`, `digest_body.txt` and `digest_body.html`, found as those of one
-    notification; they get `notifications`, the oldest first, `recipient` and `kind`. Without them it is a plain list.
+    The templates `digest_subject.txt`, `digest_body.txt` and `digest_body.html` are found like those of a single
+    notification. Their context has `notifications` (oldest first), `recipient` and `kind`. Without templates, the body
+    is a plain list.
     """
     with translation.override(language_of(recipient)), timezone.override(time_zone_of(recipient)):
         context = {"notifications": notifications, "recipient": recipient, "kind": kind}
@@ -203,7 +206,7 @@ def render_digest(kind: Kind, transport: str, notifications: Sequence[Envelope],
 
 
 def language_of(recipient: Any) -> str:
-    """The recipient's language, as NOTIFICATIONS["LANGUAGE_OF"] tells, if Django knows it; else LANGUAGE_CODE."""
+    """The recipient's language by NOTIFICATIONS["LANGUAGE_OF"]; LANGUAGE_CODE if Django does not have that language."""
     path = conf.get_settings().language_of
     if not path:
         return settings.LANGUAGE_CODE
@@ -222,7 +225,7 @@ def language_of(recipient: Any) -> str:
 
 
 def time_zone_of(recipient: Any) -> datetime.tzinfo:
-    """The recipient's time zone, as NOTIFICATIONS["TIME_ZONE_OF"] tells, if there is such a one; else TIME_ZONE."""
+    """The recipient's time zone by NOTIFICATIONS["TIME_ZONE_OF"]; TIME_ZONE if that zone does not exist."""
     path = conf.get_settings().time_zone_of
     if not path:
         return timezone.get_default_timezone()
@@ -255,7 +258,7 @@ def is_default(kind: Kind, transport: str) -> bool:
 
 
 def _context(kind: Kind, notification: Envelope, recipient: Any) -> Mapping[str, Any] | None:
-    """The context of the kind's templates; None if it fails, because without it the templates would have gaps."""
+    """The context of the kind's templates; None if `context()` fails, because the templates need it."""
 
     def read(context: Any) -> Mapping[str, Any]:
         if not isinstance(context, Mapping):

@@ -1,8 +1,8 @@
 """
-Who wants what: user × kind × transport, within what the kind requires and forbids.
+What users want: on which transports they get each kind, when they have quiet hours, and their addresses.
 
-Owns the rows of Preference, QuietHours, Destination and PushSubscription. Does not own kinds nor transports. Sync; run
-it in a thread from async code.
+Owns the rows of Preference, QuietHours, Destination and PushSubscription. Does not own kinds or transports. All
+functions are sync: from async code, call them in a thread.
 """
 
 import base64
@@ -40,7 +40,7 @@ __all__ = [
     "wanted_transports",
 ]
 
-# Characters of an address, and of the parts of a push subscription, that their columns hold.
+# The lengths of the columns, in characters: an address, and the keys of a push subscription.
 ADDRESS_LENGTH = 1000
 P256DH_LENGTH = 100
 AUTH_LENGTH = 50
@@ -48,7 +48,7 @@ AUTH_LENGTH = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One line of a page of preferences: whether a user gets a kind of notification on a transport."""
+    """One line on a page of preferences: whether a user gets a kind of notification on a transport."""
 
     kind: str
     kind_label: str
@@ -66,8 +66,9 @@ def wanted_transports(
     The transports on which a user gets a kind, in the order of the settings.
 
     Args:
-        also: Those that one notification uses beside the kind's, unless the kind or the user has said no.
-        choices: What `choices_of` found for the user and the kind; it is looked up if it is missing.
+        also: Additional transports of one notification; they are left out if the kind forbids them or the user has
+            switched them off.
+        choices: The user's choices for the kind, from `choices_of`. By default they are looked up.
     """
     if choices is None:
         choices = choices_of([user_id], [kind.key]).get((user_id, kind.key), {})
@@ -75,7 +76,7 @@ def wanted_transports(
 
 
 def choices_of(user_ids: Iterable[Any], kinds: Iterable[str]) -> dict[tuple[Any, str], dict[str, bool]]:
-    """What these users have said of these kinds: transport → whether it is wanted, by user and kind."""
+    """The choices of these users for these kinds: (user, kind) → transport → whether it is wanted."""
     rows = Preference.objects.using(_database()).filter(user_id__in=set(user_ids), kind__in=set(kinds))
     choices: dict[tuple[Any, str], dict[str, bool]] = {}
     for user_id, kind, name, is_wanted in rows.values_list("user_id", "kind", "transport", "is_wanted"):
@@ -105,14 +106,15 @@ def get_preferences(user_id: Any) -> list[Choice]:
 
 def set_preference(user_id: Any, kind: str, transport: str, is_wanted: bool | None) -> None:
     """
-    A user wants a kind of notification on a transport, or does not.
+    Set whether a user gets a kind of notification on a transport.
 
     Args:
-        kind: A key. As for `notify`, no app need declare it: a misspelt one is kept, and changes nothing for the other.
-        is_wanted: None goes back to what the kind has by default.
+        kind: A key. As for `notify`, no app needs to declare it, so a misspelt key is stored and has no effect.
+        is_wanted: None removes the choice, so that the kind's default applies again.
 
     Raises:
-        InvalidPreference: There is no such user or transport, the kind leaves no choice, or none can have this key.
+        InvalidPreference: The user or the transport does not exist, the kind requires or forbids the transport, or the
+            key is not a valid one.
     """
     if not is_kind(kind):
         raise InvalidPreference(f"no kind can have the key {kind!r}: it has 1 to 64 of a-z, 0-9, '_', '.', '-'")
@@ -137,21 +139,22 @@ def set_quiet_hours(
     user_id: Any, starts: datetime.time | None, ends: datetime.time | None = None, time_zone: str = ""
 ) -> None:
     """
-    Leave a user alone each day from `starts` until `ends`: transports wait, but for urgent kinds.
+    Set a user's quiet hours: each day from `starts` until `ends`, transports send urgent kinds only.
 
     Args:
-        starts: A time of day in `time_zone`; None for no quiet hours. They may lie around midnight.
-        time_zone: As in "Europe/Berlin".
+        starts: A time of day in `time_zone`. It may be later than `ends`: then the quiet hours include midnight. None
+            removes the quiet hours.
+        time_zone: A name such as "Europe/Berlin".
 
     Raises:
-        InvalidPreference: There is no such user, a time is missing or both are the same, or nobody knows the zone.
+        InvalidPreference: The user or the time zone does not exist, a time is missing, or both times are equal.
     """
     rows = QuietHours.objects.using(_database())
     if starts is None:
         rows.filter(user_id=user_id).delete()
         return
     if ends is None or starts == ends:
-        raise InvalidPreference("quiet hours have a beginning and another end: give both")
+        raise InvalidPreference("quiet hours need a start and an end that differ: give both")
     if find_zone(time_zone) is None:
         raise InvalidPreference(f"there is no time zone {time_zone!r}: give one such as Europe/Berlin")
     defaults = {"starts": starts, "ends": ends, "time_zone": time_zone}
@@ -161,15 +164,15 @@ def set_quiet_hours(
 
 def add_destination(user_id: Any, transport: str, address: str) -> Destination:
     """
-    A user is also reached at this address: the URL of a webhook, or of a service that Apprise knows.
+    Add an address of a user for a transport: the URL of a webhook, or of a service that Apprise supports.
 
     Returns:
-        The row; `secret` is what the user's receiver verifies webhooks with. Adding the same address again returns the
-        same row, and enables it if it was disabled.
+        The row. The user's receiver verifies webhooks with its `secret`. Adding the same address again returns the same
+        row, and enables it if it was disabled.
 
     Raises:
-        InvalidPreference: User or transport is unknown, or the transport does not take the address, or the user has
-            ten already.
+        InvalidPreference: The user or the transport does not exist, the transport does not accept the address, or the
+            user already has ten addresses.
     """
     found = get_transports().get(transport)
     if found is None:
@@ -200,14 +203,14 @@ def add_destination(user_id: Any, transport: str, address: str) -> Destination:
 
 def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> PushSubscription:
     """
-    A browser of a user may be woken.
+    Add the web push subscription of a user's browser.
 
     Args:
-        subscription: What `PushSubscription.toJSON()` gives in the browser: `endpoint`, and `keys` with `p256dh` and
-            `auth`. An endpoint that another user had is this user's now: it is one browser.
+        subscription: The result of `PushSubscription.toJSON()` in the browser: `endpoint`, and `keys` with `p256dh` and
+            `auth`. An endpoint identifies a browser: if another user had it, it is moved to this user.
 
     Raises:
-        InvalidPreference: It is not that, there is no such user, or the user has ten browsers already.
+        InvalidPreference: The subscription is malformed, the user does not exist, or the user already has ten browsers.
     """
     endpoint = _endpoint_of(subscription)
     keys = subscription.get("keys")
@@ -233,13 +236,13 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
 
 def remove_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> None:
     """
-    Remove the push subscription of a user's browser. If it is another user's by now, it stays.
+    Remove the web push subscription of a user's browser. It stays if it belongs to another user now.
 
     Args:
-        subscription: As for `add_push_subscription()`; its `endpoint` is enough.
+        subscription: As for `add_push_subscription()`; only its `endpoint` is needed.
 
     Raises:
-        InvalidPreference: It is not that, or there is no such user.
+        InvalidPreference: The subscription is malformed, or the user does not exist.
     """
     endpoint = _endpoint_of(subscription)
     rows = PushSubscription.objects.using(_database())
@@ -248,7 +251,7 @@ def remove_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> N
 
 
 def _known(user_id: Any) -> Any:
-    """The key of a user who exists: some databases would say that there is none only when the transaction ends."""
+    """The key of an existing user. It is checked here, because some databases check foreign keys only at the commit."""
     found = None
     with contextlib.suppress(InvalidNotification):
         found = find_actor(user_id, using=_database())
@@ -262,9 +265,9 @@ def _endpoint_of(subscription: Any) -> str:
 
 
 def _text_of(value: Any, limit: int) -> str:
-    # Browsers send ASCII. PostgreSQL would refuse a NUL.
+    # Browsers send ASCII only. PostgreSQL would refuse a NUL.
     if not isinstance(value, str) or not 0 < len(value) <= limit or not (value.isascii() and value.isprintable()):
-        raise InvalidPreference("this is no push subscription: give what PushSubscription.toJSON() returns")
+        raise InvalidPreference("this is not a push subscription: give the result of PushSubscription.toJSON()")
     return value
 
 

@@ -1,9 +1,8 @@
 """
-The way into the app: telling people of something, what they did with it, and what they want to be told.
+The public functions: notify users, mark notifications as seen, read or archived, set what users want.
 
-Owns the transactions of callers, and what people did with their notifications. The rows of events are written by
-`create` and `schedule`, deliveries and preferences by the modules of these names. Publishing is the outbox's; what a
-notification may say is the envelope's.
+Owns the transaction of `notify()` and the updates of a notification's states. Does not own the rows of events (events),
+deliveries (delivery) or preferences (preferences), publishing (events.outbox), or the limits of content (content).
 """
 
 import datetime
@@ -68,39 +67,41 @@ def notify(
     progress: Callable[[str, int], None] | None = None,
 ) -> Event:
     """
-    Tell people of something.
+    Notify users of an event.
 
     Args:
-        recipients: A user, a user id, an iterable of both mixed, or a queryset of users; each person is told once.
-            Nobody (an empty list or queryset) is fine: the event is kept, and nobody is told.
+        recipients: A user, a user id, an iterable of both mixed, or a queryset of users. Duplicates are removed. An
+            empty list or queryset is allowed: the event is stored, and nobody is notified.
         message: What happened, at most 4000 characters.
-        kind: What sort of event, e.g. "order.shipped".
+        kind: The kind of event, e.g. "order.shipped".
         title: One line of at most 200 characters.
         url: Where a click leads: a path or an http(s) address.
-        data: Anything that is JSON, for the program that shows it.
-        actor: The user (or id) who caused it; an anonymous visitor counts as nobody.
-        idempotency_key: Names the event: a second call with the same key writes nothing and returns the first event.
-        deliver_after: Nobody is told before this: a timedelta from now, or an aware datetime (with USE_TZ off, a naive
-            one too). If it is in the past, everybody is told at once.
-        collapse_key: Names what this is about, e.g. "build-7": it replaces what each recipient has unread of the same
-            kind and key. The older one is archived, and what was not sent of it is not sent.
-        fallback: Transports that are used only if it is still unread after so long, beside those of its kind:
+        data: Any JSON value, for programs that display or process the notification.
+        actor: The user (or id) who caused the event. An anonymous visitor counts as None.
+        idempotency_key: Identifies the event. A second call with the same key writes nothing and returns the first
+            event.
+        deliver_after: When to notify: a timedelta from now, or an aware datetime (with USE_TZ off, a naive one too).
+            A time in the past means now.
+        collapse_key: Identifies the subject, e.g. "build-7". The notification replaces each recipient's unread
+            notification of the same kind and key: the older one is archived, and its pending deliveries are skipped.
+        fallback: Additional transports that are used only if the notification is still unread after this time:
             `{"email": timedelta(minutes=15)}`.
-        progress: For large calls: called with "saved" or "published" and how many notifications just were.
+        progress: For large calls. It is called with "saved" or "published", and the number of notifications of this
+            step.
 
     Returns:
-        The event. `published_at` is set if its notifications are on the stream already; in a transaction that is
-        never so. One that waits has a `deliver_at`, and may be given to `cancel`.
+        The event. `published_at` is set if its notifications are already on the stream; within a transaction it never
+        is. A scheduled event has a `deliver_at`, and can be passed to `cancel`.
 
     Raises:
-        InvalidNotification: The call is wrong; its subclasses say what to do. Nothing was written.
-        SynchronousOnlyOperation: An event loop runs in this thread: `await anotify(…)`.
+        InvalidNotification: The call is wrong; the subclass says what to do. Nothing was written.
+        SynchronousOnlyOperation: An event loop runs in this thread: use `await anotify(…)`.
 
     Guarantees:
-        Event and notifications are written in one transaction, within the caller's if there is one. They are published
-        after it has committed, and never if it is rolled back. Redis being away never fails the caller: the event is
-        kept and published by the sweep. What waits is in the database, and is told within about two seconds of its time
-        while a relay runs.
+        The event and its notifications are written in one transaction, inside the caller's if there is one. They are
+        published after the commit, and never after a rollback. The call never fails because Redis is unavailable: the
+        event stays in the outbox, and the sweep publishes it. A scheduled event is in the database, and is published
+        within about two seconds of its time while a relay runs.
     """
     event, publication = _commit_here(
         recipients,
@@ -138,8 +139,8 @@ async def anotify(
     """
     The async twin of `notify`: same arguments, same guarantees.
 
-    The database is used in a thread, Redis on the event loop. Cancelled after the commit, it leaves the event to the
-    sweep.
+    It uses the database in a thread, and Redis on the event loop. If it is cancelled after the commit, the sweep
+    publishes the event.
     """
     event, publication = await sync_to_async(_commit)(
         recipients,
@@ -161,26 +162,26 @@ async def anotify(
 
 
 def send_notification(user_id: Any, message: str) -> Event:
-    """Tell one user one thing: `notify` with its defaults."""
+    """Notify one user: `notify` with its defaults."""
     return notify(user_id, message)
 
 
 def mark_seen(user_id: Any, ids: Iterable[int] | None = None) -> int:
     """
-    The user has opened the inbox and seen these notifications, or without `ids` all that are not archived.
+    Mark a user's notifications as seen: those with these ids, or by default all that are not archived.
 
     Returns:
-        How many were unseen until now. Ids of other people's notifications are ignored.
+        How many were unseen before. Ids of other users' notifications are ignored.
     """
     return update_in_order(_mine(user_id, ids).filter(seen_at=None), seen_at=timezone.now())
 
 
 def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
     """
-    The user has read these notifications, or without `ids` all that are not archived; what is read is seen.
+    Mark a user's notifications as read, and as seen: those with these ids, or by default all that are not archived.
 
     Returns:
-        How many were unread until now. Ids of other people's notifications are ignored.
+        How many were unread before. Ids of other users' notifications are ignored.
     """
     now = timezone.now()
     unread = _mine(user_id, ids).filter(read_at=None)
@@ -189,25 +190,25 @@ def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
 
 def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
     """
-    The user has put these notifications away; read or not, they are no longer in the inbox nor counted.
+    Archive a user's notifications: read or unread, they leave the inbox and are no longer counted.
 
     Returns:
-        How many were in the inbox until now. Ids of other people's notifications are ignored.
+        How many were in the inbox before. Ids of other users' notifications are ignored.
     """
     return update_in_order(_mine(user_id, ids).filter(archived_at=None), archived_at=timezone.now())
 
 
 def mark_relayed(ids: Iterable[int]) -> int:
     """
-    The relay has handed these notifications to their recipients' groups.
+    Mark notifications as relayed: the relay has published them to their recipients' browsers.
 
     Returns:
-        How many had not been before.
+        How many were not marked before.
     """
     database, table = router.db_for_write(Notification), Notification._meta.db_table
     if not (possible := _possible(ids)):
         return 0
-    # In SQL: each batch of the relay does it, and the ORM takes twice as long.
+    # Raw SQL, because every batch of the relay runs it, and the ORM takes twice as long.
     sql = f"""
         UPDATE {table} SET relayed_at = %s FROM (
             SELECT id AS held_id FROM {table} WHERE id IN ({", ".join(["%s"] * len(possible))}) AND relayed_at IS NULL
@@ -221,7 +222,7 @@ def mark_relayed(ids: Iterable[int]) -> int:
 
 
 def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
-    """As `_commit`; from a coroutine, where Django refuses the database, it says what to call instead."""
+    """Like `_commit`. In a coroutine, where Django refuses to use the database, the error says what to call instead."""
     try:
         return _commit(*args, **fields)
     except SynchronousOnlyOperation as error:
@@ -231,7 +232,7 @@ def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication |
 def _commit(
     recipients: Any, message: Any, *, progress: Callable[[str, int], None] | None, actor: Any, **fields: Any
 ) -> tuple[Event, outbox.Publication | None]:
-    """Write, and return what is left to publish: nothing if a transaction around us has to commit first."""
+    """Write the rows. Returns what the caller has to publish: nothing if an outer transaction has to commit first."""
     draft = create.draft(message, **fields)
     database = router.db_for_write(Event)
     connection = transaction.get_connection(database)
@@ -250,5 +251,5 @@ def _mine(user_id: Any, ids: Iterable[int] | None) -> QuerySet[Notification]:
 
 
 def _possible(ids: Iterable[int]) -> list[int]:
-    # A database refuses to look for what does not fit its integers; nobody has such an id.
+    # A query with an id that does not fit the column would be an error. No notification has such an id.
     return [notification_id for notification_id in ids if 0 < notification_id <= _LARGEST_ID]

@@ -1,7 +1,7 @@
 """
 The rule that only notifications may be published on the topics of users.
 
-Owns the rule. Does not own these topics, nor who may subscribe to them (realtime.topics).
+Owns the rule. Does not own these topics or who may subscribe to them (realtime.topics).
 """
 
 from notifications.content.envelope import decode_envelope
@@ -11,7 +11,7 @@ __all__ = ["check_notification"]
 
 
 def check_notification(data: bytes) -> None:
-    """Raise ValueError if the data is not an envelope that a browser can show as a notification."""
+    """Raise ValueError unless the data is an envelope that a browser can show as a notification."""
     try:
         decode_envelope(data)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The inbox's addresses; a project includes them under a path of its own."""
+"""The URLs of the inbox and the bell; a project includes them under a path of its own."""
 
 from django.urls import path
 

@@ -1,1 +1,1 @@
-"""What a notification says and to whom: its limits, its form on the stream, recipients, times, links."""
+"""The content of a notification, its recipients and times, and its form on the stream."""

@@ -1,8 +1,8 @@
 """
-What a notification may say, and the JSON bytes in which a browser gets it.
+The content of a notification: its limits, and the JSON that browsers receive.
 
-Owns the limits, their checks and the encoding. What is common to all recipients of an event is encoded once; each
-recipient's id is spliced in as bytes. Does not own tables or Redis.
+Owns the limits, the checks and the encoding. The part that all recipients of an event share is encoded once; each
+recipient's ids are inserted as bytes. Does not own tables or Redis.
 """
 
 import datetime
@@ -43,15 +43,15 @@ TITLE_LIMIT = 200
 URL_LIMIT = 2000
 KIND_LIMIT = 64
 
-# How deep lists and objects may nest in `data`; a structure that holds itself ends here too.
+# How deep lists and objects may nest in `data`. A structure that contains itself is refused by this limit too.
 _DEPTH_LIMIT = 32
-# The largest integer that a browser and a database both keep exactly.
+# The largest integer that browsers and databases both represent exactly.
 _NUMBER_LIMIT = 2**53 - 1
-# The ids of a real envelope are not known before it is checked: room for the longest.
+# The size is checked before the ids are known, so it is computed with the longest ids.
 _LONGEST_ID = 2**63 - 1
 
 _KIND = re.compile(r"[a-z0-9_.-]+")
-# C0, DEL and C1. The first three of a text are fine in a message.
+# C0, DEL and C1. A message may have tabs and line breaks.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -61,7 +61,7 @@ _LINK = re.compile(r"(?:/(?!/)|https?://)[^\x00-\x20\x7f\\]*", re.IGNORECASE | r
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What all recipients of an event are told alike; checked, and of plain JSON types."""
+    """The part of a notification that all recipients of an event share; checked, and of plain JSON types."""
 
     kind: str
     title: str
@@ -73,7 +73,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one recipient is told: the `data` of a browser's `message` frame, the field `e` of a stream entry."""
+    """A notification for one recipient: the `data` of a `message` frame, and the field `e` of a stream entry."""
 
     id: int
     event_id: int
@@ -84,7 +84,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: Any
     # UTC.
     created_at: datetime.datetime
-    # The id of the recipient's older one that this one replaces, by a collapse key; the JSON leaves out a None.
+    # The id of the recipient's older notification that this one replaces (collapse key). None is left out of the JSON.
     replaces: int | None = None
 
 
@@ -92,23 +92,23 @@ def check_content(
     message: Any, *, kind: Any = "info", title: Any = "", url: Any = "", data: Any = None
 ) -> tuple[Content, bytes]:
     """
-    Check what a notification is to say.
+    Check the content of a notification.
 
     Args:
-        message: Text of 1 to 4000 characters that is not blank; it may have several lines. Like `title`, `url` and
-            texts in `data`, it may be one of Django's lazy translations; it is translated now.
-        kind: What sort of event, for preferences and filters: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
-        title: One line of at most 200 characters, or nothing.
-        url: Where a click leads: a path ("/orders/7") or an http(s) address, at most 2000 characters, or nothing.
-        data: Anything that is JSON: None, bool, str, int, float, list, tuple, dict with str keys. Other types
-            (datetime, Decimal, UUID, …) are refused, because only the caller knows how its clients want them written.
-            So are numbers beyond ±(2**53 - 1), of which browsers lose digits.
+        message: A text of 1 to 4000 characters that is not blank; it may have several lines. Like `title`, `url` and
+            the texts in `data`, it may be a lazy translation of Django's; it is translated now.
+        kind: The kind of event, for preferences and filters: 1 to 64 of a–z, 0–9, `_`, `.`, `-`.
+        title: One line of at most 200 characters, or "".
+        url: Where a click leads: a path ("/orders/7") or an http(s) address of at most 2000 characters, or "".
+        data: Any JSON value: None, bool, str, int, float, list, tuple, dict with str keys. Other types (datetime,
+            Decimal, UUID, …) are refused, because only the caller knows which form its clients expect. Numbers beyond
+            ±(2**53 - 1) are refused, because browsers would lose digits.
 
     Returns:
-        The content, created now, with `data` copied; and its bytes as `encode_common` gives them.
+        The content, created now, with a copy of `data`; and its bytes from `encode_common`.
 
     Raises:
-        InvalidNotification: Its subclasses say which field, what is wrong and what to do.
+        InvalidNotification: The subclass says which field is wrong, and what to do.
     """
     content = Content(
         kind=_check_kind(kind),
@@ -126,32 +126,32 @@ def check_content(
 
 
 def check_key(field: str, key: Any, *, limit: int) -> str | None:
-    """A name that the caller gives, or None; 1 to `limit` characters, not blank. Raises InvalidNotification."""
+    """A key of the caller, or None; 1 to `limit` characters, not blank. Raises InvalidNotification."""
     if key is None:
         return None
     text = _check_text(field, key, limit=limit)
     if not text.strip():
-        raise InvalidField(field=field, problem="is empty: leave it out, or give it a name")
+        raise InvalidField(field=field, problem="is empty: leave it out, or give it a value")
     return text
 
 
 def is_kind(text: str) -> bool:
-    """Whether a text may name a kind of notification."""
+    """Whether a text is a valid key of a kind."""
     return len(text) <= KIND_LIMIT and _KIND.fullmatch(text) is not None
 
 
 def is_link(url: str) -> bool:
-    """Whether a URL is safe in a link: a path, http or https. A "javascript:…" URL would run code when clicked."""
+    """Whether a URL is safe in a link: a path, http or https. (A "javascript:…" URL would run code when clicked.)"""
     return _LINK.fullmatch(url) is not None
 
 
 def encode_common(content: Content) -> bytes:
-    """The JSON of an envelope after its ids: what all recipients share."""
+    """The JSON of an envelope without its ids: the part that all recipients share."""
     return msgspec.json.encode(content)[1:]
 
 
 def encode_envelope(common: bytes, *, event_id: int, notification_id: int, replaces: int | None = None) -> bytes:
-    """The whole envelope of one recipient, from `encode_common`'s bytes; decodes as `Envelope`."""
+    """The JSON of one recipient's `Envelope`, from the bytes of `encode_common`."""
     if replaces is None:
         return b'{"id":%d,"event_id":%d,%b' % (notification_id, event_id, common)
     return b'{"id":%d,"event_id":%d,"replaces":%d,%b' % (notification_id, event_id, replaces, common)
@@ -185,7 +185,7 @@ def _check_text(field: str, value: Any, *, limit: int, control: re.Pattern[str] 
         value = str(value)
     if not isinstance(value, str):
         raise InvalidField(field=field, problem=f"is of type {type(value).__name__}: give a str")
-    # Plain str: of an enum member its value, of a SafeString its text.
+    # A plain str: the value of an enum member, the text of a SafeString.
     text = str.__str__(value)
     if len(text) > limit:
         if field == "message":
@@ -218,7 +218,7 @@ def _check_url(value: Any) -> str:
     text = _check_text("url", value, limit=URL_LIMIT)
     if not text:
         return text
-    # Browsers take a backslash for a slash and skip white space: "/\evil.example" would leave the site.
+    # Browsers read a backslash as a slash and skip white space: "/\evil.example" would lead to another site.
     if "\\" in text or any(character.isspace() for character in text):
         raise InvalidField(field="url", problem="has white space or a backslash: percent-encode it")
     if text.startswith("/") and not text.startswith("//"):
@@ -233,7 +233,7 @@ def _check_url(value: Any) -> str:
 
 
 def _plain_json(value: Any, path: str, depth: int) -> Any:
-    """A copy of `value` of plain JSON types, so that later changes by the caller reach nobody."""
+    """A copy of `value` in plain JSON types, so that later changes by the caller have no effect."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str | Promise):
@@ -272,7 +272,7 @@ def _json_text(text: str, path: str) -> str:
 
 def _json_number[N: (int, float)](number: N, path: str) -> N:
     if isinstance(number, float) and not math.isfinite(number):
-        raise InvalidData(path=path, problem=f"is {number}, which JSON cannot say: use None")
+        raise InvalidData(path=path, problem=f"is {number}, which JSON cannot represent: use None")
     if abs(number) > _NUMBER_LIMIT:
-        raise InvalidData(path=path, problem="is beyond ±(2**53 - 1), where browsers lose digits: send it as a text")
+        raise InvalidData(path=path, problem="is beyond ±(2**53 - 1), where browsers lose digits: send it as a string")
     return number

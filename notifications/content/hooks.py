@@ -1,7 +1,7 @@
 """
-Calls of functions that the project supplies: an error or a wrong answer is logged, and no notification is lost.
+Calls of functions that the project supplies. An error or a wrong result is logged, and a default is used.
 
-Owns calling them, and the log lines. Does not own what is asked, nor the defaults.
+Owns the calls and the log lines. Does not own the functions or the defaults.
 """
 
 import inspect
@@ -21,13 +21,13 @@ def ask[Answer](
     hook: str, function: Callable[[], Any], *, read: Callable[[Any], Answer], default: Callable[[], Answer]
 ) -> Answer:
     """
-    The answer of a function of the project, or the default if it fails.
+    The result of a function of the project, or the default if it fails.
 
     Args:
         hook: The name of the function in the log. Its errors are logged with a rate limit.
         function: Calls the project's function.
-        read: Turns its result into the answer; raises if the result is not allowed.
-        default: Gives the answer if `function` or `read` raises.
+        read: Checks and converts the result; raises if it is not allowed.
+        default: Gives the value to return if `function` or `read` raises.
 
     Raises:
         OperationalError, InterfaceError: The database is unavailable, which is not the function's fault.

@@ -1,8 +1,8 @@
 """
-Links that work outside the site: in mails, in chats and in other programs.
+Absolute links, for emails, chats and other programs.
 
-Owns the address of the site. Does not own which URLs are allowed (envelope). Sync: the Sites framework may query the
-database.
+Owns the address of the site. Does not own which URLs are allowed (envelope). All functions are sync, because the Sites
+framework may query the database.
 """
 
 import msgspec
@@ -14,7 +14,7 @@ from notifications.content.envelope import Envelope
 
 __all__ = ["base_url", "is_absolute", "with_absolute_url"]
 
-# The domain that the Sites framework's migration writes: nobody has set the real one yet.
+# The domain that the migration of the Sites framework writes: the real one is not set yet.
 PLACEHOLDER = "example.com"
 
 
@@ -22,7 +22,7 @@ def base_url() -> str:
     """
     The address of the site, without a slash at the end.
 
-    It is NOTIFICATIONS["BASE_URL"], else https and the domain of the Sites framework's current site, else "".
+    It is NOTIFICATIONS["BASE_URL"], or https and the domain of the Sites framework's current site, or "".
     """
     if given := conf.get_settings().base_url:
         return given.rstrip("/")

@@ -1,8 +1,8 @@
 """
-Who is meant by the `recipients` of a notification.
+The users behind the argument `recipients`.
 
-Owns turning users, ids, iterables and querysets into the primary keys of users that exist. Works with any user model
-whose key is an integer, a text or a UUID. Does not own writing.
+Owns the conversion of users, ids, iterables and querysets to primary keys of existing users. The key of the user model
+may be an integer, a text or a UUID. Does not own writing.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from notifications.exceptions import InvalidField, InvalidRecipient, TooManyReci
 
 __all__ = ["find_actor", "find_by_names", "find_recipients", "key_field"]
 
-# Ids in one query: below the number of parameters that SQLite and Postgres take.
+# Ids in one query: fewer than the parameters that SQLite and PostgreSQL allow.
 _IDS_PER_QUERY = 5000
 # Rows fetched at a time.
 _ROWS_PER_FETCH = 2000
@@ -33,17 +33,17 @@ _ID_TYPES = (int, str, uuid.UUID)
 
 def find_recipients(recipients: Any, *, using: str, limit: int) -> list[Any]:
     """
-    The primary keys of `recipients`, each once, in the order given.
+    The primary keys of `recipients`, without duplicates, in the order given.
 
     Args:
         recipients: A user, an id (also as text: "42"), an iterable of both mixed, or a queryset or manager of users, of
-            which only the keys are read. True and False are not ids; a text is always one id.
-        using: The database in which the users are looked up.
-        limit: The most there may be.
+            which only the keys are read. True and False are not ids. A text is always one id.
+        using: The database with the users.
+        limit: The most recipients allowed.
 
     Raises:
-        InvalidRecipient: Something is neither a saved user nor an id.
-        UnknownRecipients: Some ids are nobody's.
+        InvalidRecipient: A recipient is neither a saved user nor an id.
+        UnknownRecipients: Some ids do not exist.
         TooManyRecipients: There are more than `limit`.
     """
     if isinstance(recipients, BaseManager):
@@ -61,11 +61,11 @@ def find_actor(actor: Any, *, using: str) -> Any:
     """
     The primary key of the user or id `actor`; None for None and for an anonymous visitor.
 
-    Within a transaction on PostgreSQL, the user cannot be deleted until the transaction ends. Otherwise the foreign key
-    of a row for a deleted user would make the whole transaction fail at its commit.
+    Within a transaction on PostgreSQL, the user is locked against deletion until the transaction ends. Otherwise a row
+    that refers to a deleted user would make the commit fail.
 
     Raises:
-        InvalidField: It is no saved user.
+        InvalidField: The actor is not a saved user, or does not exist.
     """
     if actor is None or isinstance(actor, AnonymousUser):
         return None
@@ -75,16 +75,16 @@ def find_actor(actor: Any, *, using: str) -> Any:
         raise InvalidField(field="actor", problem=f"{actor!r} is neither a saved user nor a user id") from error
     _lock_user(actor_id, using)
     if _missing([actor_id], using):
-        raise InvalidField(field="actor", problem=f"{actor_id!r} is the id of no user")
+        raise InvalidField(field="actor", problem=f"{actor_id!r} is not the id of a user")
     return actor_id
 
 
 def find_by_names(names: Iterable[str], *, using: str) -> tuple[list[Any], list[str]]:
     """
-    The primary keys of the users that people call by username or id; a name that is both is a username.
+    The primary keys of users that are given by username or id. A name that is both counts as a username.
 
     Returns:
-        The keys, each once, in the order given; and the names of nobody.
+        The keys, without duplicates, in the order given; and the names that no user has.
     """
     user_model = get_user_model()
     wanted = list(dict.fromkeys(names))
@@ -103,7 +103,7 @@ def find_by_names(names: Iterable[str], *, using: str) -> tuple[list[Any], list[
 
 
 def key_field() -> Any:
-    """The field with the type of users' primary keys; a field of another model, if the primary key is a relation."""
+    """The field with the type of users' primary keys. If the primary key is a relation, it is the target's field."""
     field: Any = get_user_model()._meta.pk
     while field.remote_field is not None:
         field = field.target_field
@@ -111,7 +111,7 @@ def key_field() -> Any:
 
 
 def _is_of_users(queryset: QuerySet[Any]) -> bool:
-    # A queryset of values ("the ids of all followers") is an iterable of ids, whatever its model.
+    # A queryset of values ("the ids of all followers") is an iterable of ids, of whichever model.
     return issubclass(queryset.model, get_user_model()) and queryset._iterable_class is ModelIterable
 
 
@@ -142,21 +142,21 @@ def _user_id(value: Any, user_model: type[Model]) -> Any:
             raise InvalidRecipient(value, "is a user that is not saved")
         if value.pk == "":
             raise InvalidRecipient(value, "is a user whose primary key is empty")
-        # A user who was created with a key of another type has it until read again: a UUID as text, for example.
+        # The key of a user object that was just created may have another type, for example a UUID as text.
         return _key_of(value.pk, value, user_model)
     if isinstance(value, bool) or not isinstance(value, _ID_TYPES):
         raise InvalidRecipient(value)
     user_id = _key_of(value, value, user_model)
     if user_id == "":
         raise InvalidRecipient(value, "has an empty primary key")
-    # int(UUID) exists: the id of somebody in another database would be a huge number here.
+    # int(UUID) works, so a UUID would silently become a huge integer.
     if isinstance(value, uuid.UUID) and isinstance(user_id, int):
         raise InvalidRecipient(value)
     return user_id
 
 
 def _key_of(key: Any, given: Any, user_model: type[Model]) -> Any:
-    """A key in the type of the model's keys. InvalidRecipient, which names what was `given`, if it is no such key."""
+    """The key, converted to the type of the model's keys. Raises InvalidRecipient with `given` if that fails."""
     try:
         return user_model._meta.pk.to_python(key)
     except ValidationError:
@@ -169,7 +169,7 @@ def _lock_user(user_id: Any, using: str) -> None:
         return
     table, column = _names(connection)
     with connection.cursor() as cursor:
-        # The same lock as for a foreign key: logging in, which updates the row, does not wait for it.
+        # The lock that a foreign key check takes. A login, which updates the row, does not have to wait for it.
         cursor.execute(
             f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",  # noqa: S608 - names of the model's
             [key.get_db_prep_value(user_id, connection)],
@@ -177,10 +177,10 @@ def _lock_user(user_id: Any, using: str) -> None:
 
 
 def _missing(ids: list[Any], using: str) -> list[Any]:
-    """Those of `ids` that no user has. In SQL, because with the ORM it took a quarter of the time of notify()."""
+    """The ids that no user has. In raw SQL, because with the ORM this took a quarter of the time of notify()."""
     connection, key = connections[using], get_user_model()._meta.pk
     table, column = _names(connection)
-    # In the form in which the database stores them: not every database has a type for UUIDs.
+    # In the form in which the database stores them, because not every database has a type for UUIDs.
     stored = {user_id: key.get_db_prep_value(user_id, connection) for user_id in _possible(ids)}
     known: set[Any] = set()
     for part in itertools.batched(stored.values(), _IDS_PER_QUERY):
@@ -195,14 +195,14 @@ def _missing(ids: list[Any], using: str) -> list[Any]:
 
 
 def _names(connection: Any) -> tuple[str, str]:
-    """The table of users and the column of their key, quoted."""
+    """The quoted names of the table of users and of its key column."""
     model, quote = get_user_model(), connection.ops.quote_name
     return quote(model._meta.db_table), quote(str(model._meta.pk.column))
 
 
 def _possible(ids: list[Any]) -> list[Any]:
-    """Those for which a database can be asked: an integer out of range or a NUL would be an error there."""
-    # Of integers, what holds for the smallest and the largest holds for all: of ten thousand it is the time of one.
+    """The ids that can be used in a query. An integer out of range or a text with a NUL would be a database error."""
+    # For integers it is enough to check the smallest and the largest, which is much faster than checking each.
     is_all_numbers = all(type(user_id) is int for user_id in ids)
     if ids and is_all_numbers and _is_possible(min(ids)) and _is_possible(max(ids)):
         return ids
@@ -211,7 +211,7 @@ def _possible(ids: list[Any]) -> list[Any]:
 
 def _is_possible(user_id: Any) -> bool:
     if isinstance(user_id, str):
-        # Validators do not count here: rows may exist whose keys they would refuse.
+        # The field's validators are not used, because existing keys may not pass them.
         return "\0" not in user_id
     try:
         key_field().run_validators(user_id)

@@ -1,7 +1,7 @@
 """
-What stored notifications say: from rows to content and envelopes.
+From stored rows to content and envelopes.
 
-Owns the conversion. Does not own writing rows (events) nor the limits of content (envelope).
+Owns the conversion. Does not own writing rows (events) or the limits of content (envelope).
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ __all__ = ["content_of", "envelopes_of"]
 
 
 def content_of(event: Event) -> Content:
-    """What a stored event says."""
+    """The content of a stored event."""
     return Content(
         kind=event.kind,
         title=event.title,

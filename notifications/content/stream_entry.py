@@ -1,8 +1,8 @@
 """
 An entry of the stream "notifications": one notification for one recipient, on its way to the relay and the bot.
 
-Owns the entry's fields: writing them, and checking them when they are read, because any program can write to the
-stream. Does not own appending (realtime.streams.append) nor what is done with an entry (relay, bot).
+Owns the fields of an entry: writing them, and checking them when they are read, because any program can write to the
+stream. Does not own appending (realtime.streams.append) or handling entries (relay, bot).
 """
 
 import re
@@ -16,12 +16,12 @@ from realtime.streams import Entry
 
 __all__ = ["USER_FIELD", "StreamedNotification", "decode", "encode", "notification_id_of"]
 
-# The field with the recipient's primary key. Workers handle the entries of one user in their order.
+# The field with the recipient's primary key. Workers handle the entries of one user in order.
 USER_FIELD = "u"
 _ID_FIELD, _ENVELOPE_FIELD, _GROUP_FIELD = "n", "e", "g"
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
-# More than a database accepts as a key.
+# More than any key has.
 _USER_LIMIT_BYTES = 4_096
 
 
@@ -34,7 +34,7 @@ class StreamedNotification(msgspec.Struct, frozen=True, kw_only=True):
     envelope: Envelope
     # The envelope as it was written: JSON on one line.
     json: str
-    # The one consumer group that it is meant for; "" for all.
+    # The only consumer group that handles it; "" for all groups.
     only: str = ""
 
 
@@ -51,8 +51,8 @@ def encode(
     The fields of an entry.
 
     Args:
-        common: What the envelopes of all recipients of an event share, from `encode_common`.
-        only: The one consumer group that the entry is meant for; "" for all.
+        common: The part of the envelope that all recipients share, from `encode_common`.
+        only: The only consumer group that handles the entry; "" for all groups.
     """
     envelope = encode_envelope(common, event_id=event_id, notification_id=notification_id, replaces=replaces)
     fields = {_ID_FIELD: b"%d" % notification_id, USER_FIELD: str(recipient_id).encode(), _ENVELOPE_FIELD: envelope}
@@ -71,7 +71,7 @@ def decode(entry: Entry) -> StreamedNotification:
     Check an entry of the stream.
 
     Raises:
-        EntryRejected: A field is missing, or is not what it must be; says which.
+        EntryRejected: A field is missing or malformed; the text says which.
     """
     try:
         raw_id, raw_user, raw_envelope = (
@@ -89,7 +89,7 @@ def decode(entry: Entry) -> StreamedNotification:
         raise EntryRejected("u is not the id of a user")
     if len(raw_envelope) > ENVELOPE_LIMIT_BYTES:
         raise EntryRejected(f"e has {len(raw_envelope)} bytes, the limit is {ENVELOPE_LIMIT_BYTES}")
-    # It is spliced into frames, where a line break ends an object.
+    # The envelope is inserted into frames, where a line break ends an object.
     if b"\n" in raw_envelope:
         raise EntryRejected("e is not on one line")
     try:

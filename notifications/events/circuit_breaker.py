@@ -1,7 +1,7 @@
 """
-Keeps callers from waiting, one after another, for a Redis that is unavailable.
+The circuit breaker of notify(): callers do not wait, one after another, for a Redis that is unavailable.
 
-Owns when publishing is tried and how often its failing is logged. Does not own publishing (outbox).
+Owns when publishing is tried, and how often failures are logged. Does not own publishing (outbox).
 """
 
 import contextlib
@@ -16,21 +16,21 @@ __all__ = ["Breaker"]
 
 logger = logging.getLogger(__name__)
 
-# How often a lasting failure is logged.
+# How often an ongoing outage is logged.
 WARNING_INTERVAL_SECONDS = 60.0
-# How long one try may take before somebody else makes another: above the sum of a client's timeouts and retries.
+# How long one try may take before another caller may try: more than the sum of a client's timeouts and retries.
 TRY_SECONDS = 30.0
 
 
 class Breaker:
     """
-    Closed while Redis takes what it is given; open after a failure.
+    Closed while publishing works; open after a failure.
 
-    While it is open, one caller every `pause_seconds` tries, and all others leave their event to the sweep at once.
-    Safe in threads and event loops: nothing here waits.
+    While it is open, one caller every `pause_seconds` tries to publish. All others leave their event to the sweep at
+    once. It is safe in threads and event loops: no method waits.
 
     Args:
-        pause_seconds: How long after a failure nobody tries.
+        pause_seconds: How long to wait after a failure before the next try.
 
     Attributes:
         left_count: Events left to the sweep since this process started.
@@ -40,22 +40,22 @@ class Breaker:
         self.left_count = 0
         self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
-        # Monotonic time before which nobody tries; None while closed.
+        # Monotonic time of the next try; None while closed.
         self._open_until: float | None = None
         # Monotonic time of the last warning, and the events left to the sweep since then.
         self._warned_at: float | None = None
-        self._unmentioned_count = 0
-        # Whether the log says that Redis is unavailable, and not yet that it is available again.
+        self._unlogged_count = 0
+        # Whether the outage is logged and its end is not.
         self._is_logged = False
 
     def try_now(self) -> bool:
-        """Whether to publish now, within `judging`. If not, the event is counted as left in the outbox."""
+        """Whether to publish now, inside `judging`. If not, the event is counted as left in the outbox."""
         with self._lock:
             now = time.monotonic()
             if self._open_until is None:
                 return True
             if now >= self._open_until:
-                # If the thread dies during its try, it reports nothing: another one may try after this time.
+                # If the thread dies during its try and reports nothing, another one may try after this time.
                 self._open_until = now + TRY_SECONDS
                 return True
             self._leave(now, "Redis is still unavailable")
@@ -66,7 +66,7 @@ class Breaker:
         """
         Wrap a try to publish: StreamUnavailable opens the breaker, and success closes it.
 
-        Any other error tells nothing about Redis: the next caller may try at once.
+        After any other error, the state of Redis is unknown: the next caller may try at once.
         """
         try:
             yield
@@ -100,9 +100,9 @@ class Breaker:
 
     def _leave(self, now: float, reason: str) -> None:
         self.left_count += 1
-        self._unmentioned_count += 1
+        self._unlogged_count += 1
         if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_SECONDS:
-            logger.warning("%s: %d event(s) left in the outbox for the sweep", reason, self._unmentioned_count)
+            logger.warning("%s: %d event(s) left in the outbox for the sweep", reason, self._unlogged_count)
             self._warned_at = now
-            self._unmentioned_count = 0
+            self._unlogged_count = 0
             self._is_logged = True

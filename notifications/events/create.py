@@ -1,8 +1,8 @@
 """
-Writing events and their notifications: the rows, whoever calls.
+Writing events and their notifications.
 
-Owns what is checked of a call before the database is used, the inserts, and what a collapse key replaces. Does not own
-transactions (services, schedule) nor publishing (outbox).
+Owns the checks of a call that need no database, the inserts, and what a collapse key replaces. Does not own
+transactions (services, schedule) or publishing (outbox).
 """
 
 import datetime
@@ -35,15 +35,15 @@ _ROWS_PER_INSERT = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What was asked for, checked without the database."""
+    """The arguments of a call, checked without the database."""
 
     content: Content
-    # The envelope's bytes that all recipients share.
+    # The bytes of the envelope that all recipients share.
     common: bytes
     idempotency_key: str | None
-    # Nothing: at once.
+    # None: now.
     deliver_at: datetime.datetime | None
-    # Empty: it replaces nothing.
+    # "": it replaces nothing.
     collapse_key: str
     # Transport → seconds.
     fallback: dict[str, float] | None
@@ -52,7 +52,7 @@ class Draft:
 def draft(
     message: Any, *, idempotency_key: Any, deliver_after: Any, collapse_key: Any, fallback: Any, **fields: Any
 ) -> Draft:
-    """Check the arguments of `services.notify` that name no people. Raises InvalidNotification."""
+    """Check the arguments of `services.notify`, except for recipients and actor. Raises InvalidNotification."""
     content, common = check_content(message, **fields)
     return Draft(
         content=content,
@@ -68,10 +68,11 @@ def write_event(
     draft: Draft, recipients: Any, *, actor: Any, database: str, progress: ReportProgress | None
 ) -> tuple[Event, outbox.Publication | None]:
     """
-    Write an event with its notifications, or with those whom it will tell later; within a transaction.
+    Write an event with its notifications, or with its `Scheduled` rows if it is for later. Needs a transaction.
 
     Returns:
-        The event, or the first one with its idempotency key; and what is to be published after the commit, if anything.
+        The event, or the first event with the same idempotency key; and what has to be published after the commit, if
+        anything.
     """
     events = Event.objects.using(database)
     if draft.idempotency_key is not None:
@@ -87,7 +88,7 @@ def write_event(
             with transaction.atomic(using=database):
                 event.save(using=database, force_insert=True)
         except IntegrityError:
-            # Somebody else's call with the same key committed between our look and our insert.
+            # Another call with the same key has committed between our query and our insert.
             first = events.filter(idempotency_key=draft.idempotency_key).first()
             if first is None:
                 raise
@@ -107,9 +108,9 @@ def insert_notifications(
     event: Event, user_ids: Iterable[Any], database: str, progress: ReportProgress | None = None
 ) -> list[outbox.Row]:
     """
-    Insert the notifications of an event, and archive those that they replace. Returns the rows in the order of ids.
+    Insert the notifications of an event, and archive those that they replace. Returns the rows ordered by id.
 
-    Users who were deleted since they were looked up are left out.
+    Users who were deleted meanwhile are left out.
     """
     rows: list[outbox.Row] = []
     user_ids = list(user_ids)
@@ -122,7 +123,7 @@ def insert_notifications(
 
 
 def close_event(event: Event, database: str) -> None:
-    """Take an event without recipients out of the outbox: there is nothing to publish."""
+    """Take an event without notifications out of the outbox: there is nothing to publish."""
     event.published_at = timezone.now()
     event.save(using=database, update_fields=["published_at"])
 
@@ -141,7 +142,7 @@ def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
         fallback=draft.fallback,
         created_at=stored(content.created_at),
         deliver_at=None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at),
-        # With nobody to tell there is nothing to publish.
+        # Without recipients there is nothing to publish.
         published_at=stored(content.created_at) if is_for_nobody else None,
     )
 
@@ -151,7 +152,7 @@ def _schedule(event: Event, user_ids: list[Any], database: str, progress: Report
         values = ", ".join(f"(%s, {number})" for number in range(len(part)))
         sql = f"""
             INSERT INTO {Scheduled._meta.db_table} (event_id, recipient_id)
-            SELECT %s, told.column1 FROM (VALUES {values}) AS told {_existing_users_sql(database)}
+            SELECT %s, given.column1 FROM (VALUES {values}) AS given {_existing_users_sql(database)}
         """  # noqa: S608 - names and numbers of our own
         with connections[database].cursor() as cursor:
             cursor.execute(sql, [event.pk, *_key_values(part, database)])
@@ -160,12 +161,12 @@ def _schedule(event: Event, user_ids: list[Any], database: str, progress: Report
 
 
 def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int], database: str) -> list[outbox.Row]:
-    """In SQL: bulk_create() makes an object and eleven values of each, which was four fifths of notify()'s work."""
+    """Insert in raw SQL: building the objects and values for bulk_create() took four fifths of the time of notify()."""
     rows = ", ".join(f"(%s, {number}, {replaced.get(user_id, 'NULL')})" for number, user_id in enumerate(user_ids))
     sql = f"""
         INSERT INTO {Notification._meta.db_table} (event_id, created_at, collapse_key, recipient_id, replaces)
-        SELECT %s, %s, %s, told.column1, CAST(told.column3 AS bigint)
-        FROM (VALUES {rows}) AS told {_existing_users_sql(database)}
+        SELECT %s, %s, %s, given.column1, CAST(given.column3 AS bigint)
+        FROM (VALUES {rows}) AS given {_existing_users_sql(database)}
         RETURNING id, recipient_id
     """  # noqa: S608 - names and ids of our own
     connection = connections[database]
@@ -173,23 +174,23 @@ def _insert(event: Event, user_ids: tuple[Any, ...], replaced: Mapping[Any, int]
     with connection.cursor() as cursor:
         cursor.execute(sql, [event.pk, created_at, event.collapse_key, *_key_values(user_ids, database)])
         made = cursor.fetchall()
-    # Not every database knows UUIDs.
+    # Not every database has a type for UUIDs.
     key_of = _recipient().target_field.to_python
     return [(pk, user_id, replaced.get(user_id)) for pk, user_id in ((pk, key_of(value)) for pk, value in made)]
 
 
 def _existing_users_sql(database: str) -> str:
     """
-    SQL to put after `(VALUES (user id, number, …)) AS told`: keeps users who still exist, in the order of the numbers.
+    SQL to put after `(VALUES (user id, number, …)) AS given`: it keeps users who still exist, ordered by the numbers.
 
-    On PostgreSQL it also locks these users, so that they cannot be deleted until the transaction ends. The check of the
-    foreign key takes the same lock, but only later.
+    On PostgreSQL it also locks these users, so that they cannot be deleted until the transaction ends. The foreign key
+    check would take the same lock, but only later.
     """
     connection, recipient = connections[database], _recipient()
     table = connection.ops.quote_name(recipient.remote_field.model._meta.db_table)
     key = connection.ops.quote_name(recipient.target_field.column)
-    hold = "FOR KEY SHARE OF account" if connection.features.has_select_for_update else ""
-    return f"JOIN {table} AS account ON account.{key} = told.column1 ORDER BY told.column2 {hold}"
+    lock = "FOR KEY SHARE OF account" if connection.features.has_select_for_update else ""
+    return f"JOIN {table} AS account ON account.{key} = given.column1 ORDER BY given.column2 {lock}"
 
 
 def _key_values(user_ids: Iterable[Any], database: str) -> list[Any]:
@@ -202,12 +203,12 @@ def _recipient() -> Any:
 
 
 def _replace(event: Event, user_ids: list[Any], database: str) -> dict[Any, int]:
-    """Archive what these users have unread of the same kind and key; returns user id → the newest id of it."""
+    """Archive these users' unread notifications of the same kind and key. Returns user id → the newest of their ids."""
     notifications = Notification.objects.using(database)
     unread = notifications.filter(
         collapse_key=event.collapse_key, event__kind=event.kind, read_at=None, archived_at=None
     )
-    # All rows are found before the first one is locked, so that two calls for the same users lock them in one order.
+    # All rows are found before the first is locked, so that two calls for the same users lock them in the same order.
     found: list[tuple[int, Any]] = []
     for part in itertools.batched(user_ids, _ROWS_PER_INSERT):
         found += unread.filter(recipient_id__in=part).order_by().values_list("id", "recipient_id")
@@ -215,7 +216,7 @@ def _replace(event: Event, user_ids: list[Any], database: str) -> dict[Any, int]
     ids = [id for id, _ in found]
     now = timezone.now()
     for numbers in itertools.batched(ids, _ROWS_PER_INSERT):
-        # Who reads it in this moment keeps it as read, and away.
+        # A notification that is read at this moment is archived all the same.
         update_in_order(notifications.filter(pk__in=numbers), archived_at=now, replaced_at=now)
     records.skip_replaced(ids)
     return {user_id: id for id, user_id in found}

@@ -1,17 +1,17 @@
 """
-From the database to the stream: publishing events, on commit or later.
+From the database to the stream: publishing events, after their commit or later.
 
-Owns the outbox (events whose `published_at` is NULL and which do not wait), the entries on the stream and what guards
-them against being appended twice. Does not own writing events (create) nor the Redis commands (streams.append).
+Owns the outbox (events with neither `published_at` nor `deliver_at`), the entries on the stream, and the guards
+against appending them twice. Does not own writing events (create) or the Redis commands (realtime.streams.append).
 
-An event's notifications are appended in parts: those whose ids fall into the same range of 500. So the parts are the
-same whenever the event is published, whoever does it and whichever rows were deleted in between, and a part that is on
-the stream already is recognised by its guard. Guards expire: publishing is exactly once when it is repeated within
-`STREAM_GUARD_SECONDS`, at least once after that.
+The notifications of an event are appended in parts: a part has those whose ids are in the same range of 500. So the
+parts are the same for every publisher, even if rows were deleted in between. Each part has a guard in Redis, by which a
+part that is already on the stream is recognised. Guards expire: within `STREAM_GUARD_SECONDS`, publishing again appends
+nothing; after that, it may append a part twice.
 
 Each recipient gets notifications in the order in which they were written. For that, the publisher of an event first
-publishes those parts of earlier events that are still in the outbox and have the same recipients. The guards keep the
-earlier events' own publishers and the sweep from publishing these parts again.
+publishes the parts of earlier events that are still in the outbox and have the same recipients. Because of the guards,
+the earlier events' own publishers and the sweep do not publish these parts again.
 """
 
 import contextlib
@@ -55,12 +55,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# How many notification ids make one part. With the largest envelopes a part is 32 MiB, in one command.
+# How many ids the range of one part has. With the largest envelopes, a part is 32 MiB in one command.
 IDS_PER_PART = 500
 # The most parts of earlier events that the publisher of one event publishes first. If there are more, the event waits
 # for the sweep, which publishes the oldest events first.
 EARLIER_PARTS_LIMIT = 20
-# Up to this many recipients, a query lists their ids; for more, it has a subquery.
+# For up to this many recipients, a query lists their ids; for more, it uses a subquery.
 FEW_RECIPIENTS = 20
 
 
@@ -70,12 +70,12 @@ type Row = tuple[int, Any, int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """A committed event with all that its entries need, so that nothing is read again."""
+    """A committed event with everything that its entries need, so that nothing is read again."""
 
     event: Event
-    # The envelope's bytes that all recipients share.
+    # The bytes of the envelope that all recipients share.
     common: bytes
-    # In the order of notification ids; at most MAX_RECIPIENTS.
+    # Ordered by notification id; at most MAX_RECIPIENTS.
     rows: list[Row]
 
 
@@ -99,27 +99,27 @@ def publish_event(event_id: int) -> bool:
     Put the notifications of a committed event on the stream.
 
     Returns:
-        Whether the event left the outbox by this call; False if it had left before, or does not exist.
+        Whether this call took the event out of the outbox; False if it was not in the outbox, or does not exist.
 
     Raises:
-        StreamUnavailable: Redis did not take all of it. Call again: what it took is not appended twice.
+        StreamUnavailable: Redis did not accept all parts. Call again: the accepted parts are not appended twice.
     """
     publication = _load(event_id)
     return publication is not None and _publish_in_order(publication)
 
 
 async def apublish_event(event_id: int) -> bool:
-    """The async twin of `publish_event`; reads and writes the database in a thread."""
+    """The async twin of `publish_event`; it uses the database in a thread."""
     publication = await sync_to_async(_load)(event_id)
     return publication is not None and await _apublish_in_order(publication)
 
 
 def publish_after_commit(publication: Publication, progress: Callable[[str, int], None] | None = None) -> None:
     """
-    Publish what was just committed, if Redis is there; whatever goes wrong stays in the outbox and reaches no caller.
+    Publish an event that was just committed. Errors do not propagate: the event then stays in the outbox.
 
     Args:
-        progress: Called with "published" and a number of notifications, after each part.
+        progress: Called with "published" and the number of notifications after each part.
     """
     if _breaker().try_now():
         with _failures_kept_from_caller(publication.event):
@@ -133,28 +133,28 @@ async def apublish_after_commit(publication: Publication) -> None:
             await _apublish_in_order(publication)
 
 
-def sweep(limit: int = 100, *, young_too: bool = False) -> int:
+def sweep(limit: int = 100, *, include_recent: bool = False) -> int:
     """
-    Publish what callers left in the outbox, oldest first.
+    Publish the events that their callers left in the outbox, oldest first.
 
-    Any number of processes may sweep at once: the guards keep every entry single. An event that cannot be published
-    for another reason than Redis or the database being away is logged and does not hold up those after it.
+    Several processes may sweep at the same time: because of the guards, no entry is appended twice. An event that
+    cannot be published, for another reason than an outage of Redis or the database, is logged and skipped.
 
     Args:
         limit: The most events that one call publishes; those that cannot be published do not count.
-        young_too: Also those that are younger than OUTBOX_GRACE_SECONDS.
+        include_recent: Also publish events younger than OUTBOX_GRACE_SECONDS.
 
     Returns:
-        How many events left the outbox by this call.
+        How many events this call took out of the outbox.
 
     Raises:
-        StreamUnavailable: Redis is away; the rest waits for the next call.
-        OperationalError, InterfaceError: Likewise for the database.
+        StreamUnavailable: Redis is unavailable; the remaining events stay for the next call.
+        OperationalError, InterfaceError: The same for the database.
     """
     count = 0
-    for event_id in oldest_first(_overdue(young_too=young_too), "created_at", page_size=limit):
+    for event_id in oldest_first(_overdue(include_recent=include_recent), "created_at", page_size=limit):
         try:
-            # Without `_publish_in_order`: the sweep publishes earlier events first anyway.
+            # Not `_publish_in_order`, because the sweep publishes earlier events first anyway.
             publication = _load(event_id)
             count += publication is not None and _publish(publication)
         except (StreamUnavailable, *DATABASE_UNAVAILABLE):
@@ -166,9 +166,9 @@ def sweep(limit: int = 100, *, young_too: bool = False) -> int:
     return count
 
 
-def count_overdue(*, young_too: bool = False) -> int:
-    """How many events `sweep` has before it."""
-    return _overdue(young_too=young_too).count()
+def count_overdue(*, include_recent: bool = False) -> int:
+    """How many events the next `sweep` would find."""
+    return _overdue(include_recent=include_recent).count()
 
 
 @contextlib.contextmanager
@@ -237,9 +237,9 @@ def _load(event_id: int, **which: int) -> Publication | None:
     )
 
 
-def _overdue(*, young_too: bool) -> QuerySet[Event]:
+def _overdue(*, include_recent: bool) -> QuerySet[Event]:
     waiting = Event.objects.using(_database()).filter(published_at=None, deliver_at=None)
-    if young_too:
+    if include_recent:
         return waiting
     return waiting.filter(created_at__lt=database_time(-conf.get_settings().outbox_grace_seconds))
 
@@ -256,7 +256,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
         event__published_at=None,
         event__deliver_at=None,
     )
-    # With a list of ids, the database's planner uses the index; with a subquery, it would read everything that waits.
+    # With a list of ids, the planner uses the index. With a subquery, it would read the whole outbox.
     few = [recipient_id for _, recipient_id, _ in rows] if len(rows) <= FEW_RECIPIENTS else None
     recipients: Any = few or notifications.filter(event_id=event.pk).values("recipient_id")
     known = {recipient_id for _, recipient_id, _ in rows}
@@ -264,12 +264,12 @@ def _read_earlier(publication: Publication) -> _Earlier:
     first_ids: dict[tuple[int, int], int] = {}
     while recipients:
         found = waiting.filter(recipient_id__in=recipients).order_by("id").values_list("id", "event_id")
-        # Enough: if there are more rows than that, they belong to more than EARLIER_PARTS_LIMIT parts.
+        # If there are more rows than this, they belong to more than EARLIER_PARTS_LIMIT parts.
         limited = found[: EARLIER_PARTS_LIMIT * IDS_PER_PART + 1]
         numbers = {(event_id, notification_id // IDS_PER_PART) for notification_id, event_id in limited}
         if len(numbers | first_ids.keys()) > EARLIER_PARTS_LIMIT:
             return _Earlier(parts=[], is_complete=False)
-        # A part has other recipients too, for whom something else may be earlier still.
+        # A part has other recipients too, and for these there may be still earlier parts.
         others = set[Any]()
         for event_id, number in numbers - first_ids.keys():
             ids = range(number * IDS_PER_PART, (number + 1) * IDS_PER_PART)
@@ -285,7 +285,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
 
 
 def _is_another_in_outbox(event: Event) -> bool:
-    """Whether another event is in the outbox. In SQL: each notify() asks it, and the ORM is five times slower."""
+    """Whether another event is in the outbox. In raw SQL: each notify() runs it, and the ORM is five times slower."""
     sql = f"""
         SELECT 1 FROM {Event._meta.db_table} WHERE published_at IS NULL AND deliver_at IS NULL AND id <> %s LIMIT 1
     """  # noqa: S608 - a name of our own
@@ -295,21 +295,21 @@ def _is_another_in_outbox(event: Event) -> bool:
 
 
 def _read_part(event_id: int, number: int) -> Iterable[_Part]:
-    """One part of an event in the outbox; nothing if the event was published meanwhile, or cannot be published."""
+    """One part of an event in the outbox; empty if the event was published meanwhile, or cannot be published."""
     try:
         publication = _load(event_id, id__gte=number * IDS_PER_PART, id__lt=(number + 1) * IDS_PER_PART)
         return list(_parts(publication)) if publication is not None else []
     except DATABASE_UNAVAILABLE:
         raise
     except Exception:
-        # The sweep logs this error in each round. A broken event does not hold up newer ones.
+        # The sweep logs this error in each round. A broken event must not hold up newer ones.
         logger.debug("event %d cannot be published", event_id, exc_info=True)
         return []
 
 
 def _parts(publication: Publication) -> Iterator[_Part]:
     event, common = publication.event, publication.common
-    # The time keeps apart the events of two databases that used one Redis, one after the other, and count from 1.
+    # The time tells apart events with the same id, if another database used this Redis before.
     name = f"{event.pk}-{int(moment_of(event.created_at).timestamp() * 1_000_000):x}"
     for number, rows in itertools.groupby(publication.rows, key=lambda row: row[0] // IDS_PER_PART):
         yield _Part(
@@ -328,7 +328,7 @@ def _parts(publication: Publication) -> Iterator[_Part]:
 
 
 def _leave_outbox(event: Event) -> bool:
-    """Mark the event as published; False if it was already. In SQL, because each notify() calls it."""
+    """Mark the event as published; False if it already was. In raw SQL, because each notify() runs it."""
     connection, now = connections[_database()], timezone.now()
     published_at = Event._meta.get_field("published_at").get_db_prep_save(now, connection)
     sql = f"UPDATE {Event._meta.db_table} SET published_at = %s WHERE id = %s AND published_at IS NULL"  # noqa: S608
@@ -343,7 +343,7 @@ def _guard_seconds() -> int:
 
 
 def _database() -> str:
-    # Never a replica: what was just committed may not be there yet.
+    # Never a replica: rows that were just committed may not be there yet.
     return router.db_for_write(Event)
 
 

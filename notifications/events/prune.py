@@ -1,7 +1,7 @@
 """
-Deleting old notifications, or those of a user, with their deliveries, and events that have no notifications left.
+Deleting old notifications or those of a user, with their deliveries, and events without notifications.
 
-Owns what may be deleted, and in which portions. Does not own how old is old (the command), nor dead letters.
+Owns what may be deleted, and the batches. Does not own the age limit (the command) or dead letters.
 """
 
 import datetime
@@ -20,13 +20,13 @@ from notifications.models import Delivery, Digest, Event, Notification
 
 __all__ = ["Pruned", "count_old", "forget", "prune"]
 
-# Rows deleted in one transaction: others wait for it.
-PORTION = 1000
+# Rows deleted in one transaction. Other writers wait for it.
+BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What one portion deleted."""
+    """How many rows one batch deleted."""
 
     notifications: int
     events: int
@@ -39,30 +39,30 @@ def count_old(before: datetime.datetime, *, only_read: bool = False) -> int:
 
 def prune(before: datetime.datetime, *, only_read: bool = False) -> Iterator[Pruned]:
     """
-    Delete what was told before a time, portion by portion.
+    Delete notifications that were created before a time, in batches, and events without notifications.
 
     Args:
-        only_read: Keep what its recipient has neither read nor archived.
+        only_read: Keep notifications that their recipients have neither read nor archived.
 
     Yields:
-        What each portion deleted. Whoever stops asking stops it.
+        How many rows each batch deleted. Nothing more is deleted when the caller stops iterating.
 
     Guarantees:
-        What is unfinished stays: deliveries that are pending, held back or being sent, events in the outbox or waiting,
-        and for LOST_SECONDS what no bot has looked at (longer, and there is no bot).
+        Unfinished work is kept: notifications with a delivery that is pending, sending or held, events in the outbox
+        or scheduled, and notifications that no bot has handled until they are older than LOST_SECONDS.
     """
     database = router.db_for_write(Notification)
     last_id = 0
     while True:
         rows = _old(before, only_read=only_read).filter(pk__gt=last_id).order_by("pk")
-        ids = list(rows.values_list("pk", flat=True)[:PORTION])
+        ids = list(rows.values_list("pk", flat=True)[:BATCH_SIZE])
         if not ids:
             break
         last_id = ids[-1]
         with write_transaction(database):
-            # Django deletes the deliveries first. A bot locks the notification first, so this does too.
+            # Django deletes the deliveries first. A bot locks the notification first, so it is locked here too.
             lock(Notification.objects.using(database).filter(pk__in=ids))
-            # Asked again: one of them may have been given back to the bot meanwhile.
+            # The conditions are checked again, because a delivery may have become pending again meanwhile.
             _, counts = _old(before, only_read=only_read).filter(pk__in=ids).delete()
         yield Pruned(notifications=counts.get(Notification._meta.label, 0), events=0)
     yield from _prune_events(before, database)
@@ -74,7 +74,7 @@ def forget(user_ids: Iterable[Any]) -> int:
     """
     Delete all notifications of these users with their deliveries, in batches; within the caller's transaction, if any.
 
-    It is for users who are about to be deleted: Django would load all of these rows at once.
+    Call it before users are deleted: otherwise Django would load all of these rows at once.
 
     Returns:
         How many notifications there were.
@@ -84,10 +84,10 @@ def forget(user_ids: Iterable[Any]) -> int:
     which = user_ids if isinstance(user_ids, QuerySet) else list(user_ids)
     theirs = notifications.filter(recipient_id__in=which).order_by("pk").values_list("pk", flat=True)
     count = 0
-    while ids := list(theirs[:PORTION]):
+    while ids := list(theirs[:BATCH_SIZE]):
         with write_transaction(database):
-            # As in prune(). The ids of all users are in one order, because batches stay locked until the transaction
-            # ends.
+            # As in prune(). The batches are ordered by id across all users, because they stay locked until the
+            # transaction ends.
             lock(notifications.filter(pk__in=ids))
             notifications.filter(pk__in=ids).delete()
         count += len(ids)
@@ -95,11 +95,13 @@ def forget(user_ids: Iterable[Any]) -> int:
 
 
 def _prune_events(before: datetime.datetime, database: str) -> Iterator[Pruned]:
-    """Events of which nobody has a notification any more, or ever had."""
-    told = Notification.objects.filter(event=OuterRef("pk"))
+    """Delete published events without notifications."""
+    notifications = Notification.objects.filter(event=OuterRef("pk"))
     while True:
-        old = Event.objects.using(database).filter(~Exists(told), created_at__lt=before, published_at__isnull=False)
-        ids = list(old.order_by("pk").values_list("pk", flat=True)[:PORTION])
+        old = Event.objects.using(database).filter(
+            ~Exists(notifications), created_at__lt=before, published_at__isnull=False
+        )
+        ids = list(old.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
         if not ids:
             return
         with write_transaction(database):

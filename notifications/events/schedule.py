@@ -1,9 +1,9 @@
 """
-Events that wait: telling people when the time has come, or never.
+Scheduled events: publishing them when they are due, and cancelling them.
 
-Owns what becomes of rows with a `deliver_at`. The database is the truth, its clock says what is due, and one process
-at a time looks, the holder of the relays' lease; two at once do no harm. Does not own publishing (outbox), nor what
-waits per transport (records).
+Owns events with a `deliver_at`. The database's clock decides what is due. Normally one process, the holder of the
+relays' lease, releases due events; two at the same time do no harm. Does not own publishing (outbox) or the times of
+deliveries (delivery.records).
 """
 
 import logging
@@ -26,16 +26,17 @@ logger = logging.getLogger(__name__)
 
 def cancel(event: Any) -> bool:
     """
-    Tell nobody of an event that waits.
+    Cancel a scheduled event.
 
     Args:
-        event: As `notify(…, deliver_after=…)` returned it, or its id.
+        event: The event that `notify(…, deliver_after=…)` returned, or its id.
 
     Returns:
-        Whether it still waited; False if its time had come, it was cancelled before, or it does not exist.
+        Whether it was still scheduled; False if it was due, already cancelled, or does not exist.
 
     Guarantees:
-        After True, nobody is told: within a transaction that is so once it commits. Its idempotency key stays taken.
+        If it returns True, nobody is notified (in a transaction: once that is committed). Its idempotency key stays
+        in use.
     """
     database = _database()
     event_id = event.pk if isinstance(event, Event) else event
@@ -52,17 +53,17 @@ def cancel(event: Any) -> bool:
 
 def release(limit: int = 100, *, publish: bool = True) -> int:
     """
-    Tell people of the events whose time has come, the longest overdue first.
+    Create the notifications of scheduled events that are due, the oldest first, and publish them.
 
     Args:
-        limit: The most events of one call; those that cannot be told do not count.
-        publish: Whether to publish them too; else they are left to the outbox sweep.
+        limit: The most events of one call; those that fail do not count.
+        publish: Whether to publish them too. Otherwise the outbox sweep does.
 
     Returns:
-        How many there were. Those that Redis does not take are in the outbox, from where the sweep publishes them.
+        How many events were released. If Redis does not accept one, it is in the outbox, and the sweep publishes it.
 
     Raises:
-        OperationalError, InterfaceError: The database is away; what is left waits for the next call.
+        OperationalError, InterfaceError: The database is unavailable; the remaining events stay for the next call.
     """
     due = Event.objects.using(_database()).filter(deliver_at__lte=database_time())
     count = 0
@@ -72,19 +73,19 @@ def release(limit: int = 100, *, publish: bool = True) -> int:
             if publish:
                 outbox.publish_event(event_id)
         except StreamUnavailable:
-            # Whose turn it is does not depend on Redis; waiting for it again and again would hold up the others.
+            # The other events can be released without Redis. Trying to publish each would delay them.
             publish = False
         except (OperationalError, InterfaceError):
             raise
         except Exception:
-            logger.exception("event %d cannot be told, though its time has come", event_id)
+            logger.exception("the scheduled event %d is due and cannot be released", event_id)
         if count >= limit:
             break
     return count
 
 
 def _release(event_id: int) -> bool:
-    """It becomes an event like any other, in the outbox. False if another process, or cancel(), was faster."""
+    """Turn a scheduled event into one in the outbox. False if another process released it, or it was cancelled."""
     database, now = _database(), timezone.now()
     with transaction.atomic(using=database):
         events = Event.objects.using(database)

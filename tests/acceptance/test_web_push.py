@@ -282,7 +282,7 @@ async def test_what_is_no_subscription_is_refused_with_the_reason(site: Site) ->
 
         await alice.page.evaluate("PushManager.prototype.subscribe = async () => ({})")
         await alice.page.click("[data-push] [name=on]")
-        await alice.is_told("this is no push subscription")
+        await alice.is_told("this is not a push subscription")
         await alice.context.clear_cookies(name="sessionid")
         assert (await post(json.dumps(good)))[0] == 302
         await alice.page.click("[data-push] [name=on]")

@@ -18,7 +18,7 @@ COUNT = 300
 @pytest.fixture
 def url(alice: User, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where alice is deleted; she has 300 notifications, each with a delivery, and an address."""
-    monkeypatch.setattr(prune, "PORTION", 100)
+    monkeypatch.setattr(prune, "BATCH_SIZE", 100)
     events = Event.objects.bulk_create(Event(message=f"message-{number}") for number in range(COUNT))
     told = Notification.objects.bulk_create(Notification(event=event, recipient=alice) for event in events)
     Delivery.objects.bulk_create(Delivery(notification=each, transport="console") for each in told)

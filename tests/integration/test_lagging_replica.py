@@ -177,8 +177,8 @@ def test_the_sweep_and_all_that_waits(replica: list[str], signalbox: Any, alice:
     event = services.notify(alice, "Hello", idempotency_key="once")
     assert services.notify(alice, "Hello", idempotency_key="once").pk == event.pk
     type(event).objects.using("default").update(published_at=None)
-    assert outbox.count_overdue(young_too=True) == 1
-    assert outbox.sweep(young_too=True) == 1
+    assert outbox.count_overdue(include_recent=True) == 1
+    assert outbox.sweep(include_recent=True) == 1
     later = services.notify(alice, "Later", deliver_after=datetime.timedelta(hours=1))
     assert services.cancel(later)
     services.notify(alice, "Soon", deliver_after=datetime.timedelta(microseconds=1))

@@ -117,7 +117,7 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
             "say either --all or names, not both; a message of several words must be quoted",
         ),
         (["user1", "Hello", "--data", "{order: 7}"], "--data is not JSON: Expecting property name enclosed"),
-        (["user1", "Hello", "--data", "NaN"], "data is nan, which JSON cannot say: use None"),
+        (["user1", "Hello", "--data", "NaN"], "data is nan, which JSON cannot represent: use None"),
         (["user1", "x" * 4001], "message has 4001 characters, the limit is 4000"),
         (["user1", "Hello", "--idempotency-key", ""], "idempotency_key is empty"),
         (["user1", "Hello", "--collapse-key", ""], "collapse_key is empty"),

@@ -101,7 +101,7 @@ def test_the_unread_may_be_kept(alice: User, bob: User) -> None:
 
 def test_many_are_deleted_in_portions(monkeypatch: pytest.MonkeyPatch, alice: User) -> None:
     """Each in a transaction of its own; what refers to nothing any more goes too."""
-    monkeypatch.setattr(prune, "PORTION", 2)
+    monkeypatch.setattr(prune, "BATCH_SIZE", 2)
     for number in range(5):
         services.notify(alice, str(number))
     age(Event.objects.all(), 91)

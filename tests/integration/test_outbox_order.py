@@ -34,7 +34,7 @@ class TestOrder:
         _left_in_outbox(alice)
         assert services.notify(alice, "newer").published_at is not None
         assert _messages(redis_client, keys) == ["earlier", "newer"]
-        assert outbox.sweep(young_too=True) == 1
+        assert outbox.sweep(include_recent=True) == 1
         assert _messages(redis_client, keys) == ["earlier", "newer"]
 
     def test_what_was_left_for_many_goes_first_too(self, redis_client: redis.Redis, keys: Keys) -> None:
@@ -76,7 +76,7 @@ class TestOrder:
         assert len(recipients) <= outbox.IDS_PER_PART + 1
         assert [pk for pk in recipients if pk == users[600].pk] == [users[600].pk] * 2
         assert _messages(redis_client, keys)[-1] == "newer"
-        outbox.sweep(young_too=True)
+        outbox.sweep(include_recent=True)
         everybody = sorted(recipients_on_stream(redis_client, keys))
         assert everybody == sorted([user.pk for user in users] + [users[600].pk])
 
@@ -90,7 +90,7 @@ class TestOrder:
         for text in texts:
             _left_in_outbox(alice, message=text)
         assert services.notify(alice, "newer").published_at is None
-        assert outbox.sweep(young_too=True) == 4
+        assert outbox.sweep(include_recent=True) == 4
         assert _messages(redis_client, keys) == [*texts, "newer"]
 
     def test_however_much_waits_a_bounded_part_of_it_is_read(self) -> None:

@@ -213,9 +213,9 @@ def _endless() -> Any:
         (b"bytes", "data", "is of type bytes"),
         ({1: "x"}, "data", "has the key 1 of type int: JSON keys are texts, convert it with str()"),
         ({"a": {None: "x"}}, 'data["a"]', "has the key None of type NoneType"),
-        ([float("nan")], "data[0]", "is nan, which JSON cannot say: use None"),
-        (float("-inf"), "data", "is -inf, which JSON cannot say: use None"),
-        (2**53, "data", "is beyond ±(2**53 - 1), where browsers lose digits: send it as a text"),
+        ([float("nan")], "data[0]", "is nan, which JSON cannot represent: use None"),
+        (float("-inf"), "data", "is -inf, which JSON cannot represent: use None"),
+        (2**53, "data", "is beyond ±(2**53 - 1), where browsers lose digits: send it as a string"),
         (-(10**400), "data", "is beyond"),
         ([1e300], "data[0]", "is beyond"),
         ("a\0", "data", "has a NUL character, which databases refuse: remove it"),
@@ -274,8 +274,8 @@ def test_an_idempotency_key_is_a_short_text(key: str | None) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("", "idempotency_key is empty: leave it out, or give it a name"),
-        ("  ", "idempotency_key is empty: leave it out, or give it a name"),
+        ("", "idempotency_key is empty: leave it out, or give it a value"),
+        ("  ", "idempotency_key is empty: leave it out, or give it a value"),
         ("x" * 256, "idempotency_key has 256 characters, the limit is 255: shorten it"),
         (7, "idempotency_key is of type int: give a str"),
         ("a\0", r"idempotency_key has the control character '\x00' at position 1: remove it"),

@@ -47,12 +47,12 @@ examples:
         try:
             while step := schedule.release(STEP, publish=False):
                 released += step
-            total = outbox.count_overdue(young_too=True)
+            total = outbox.count_overdue(include_recent=True)
             with progress(options.get("stderr") or sys.stderr, "events", count=total) as advance:
-                while published := outbox.sweep(STEP, young_too=True):
+                while published := outbox.sweep(STEP, include_recent=True):
                     count += published
                     advance("events", published)
-            left = outbox.count_overdue(young_too=True)
+            left = outbox.count_overdue(include_recent=True)
         except (StreamUnavailable, DatabaseError) as error:
             raise CommandError(f"{count} events published, then: {error}") from error
         if options["as_json"]:
