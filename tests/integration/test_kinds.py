@@ -122,7 +122,7 @@ def test_a_key_that_is_none_is_refused_where_it_is_declared(wrong: str) -> None:
 )
 def test_a_misspelt_attribute_is_refused_where_it_is_declared(name: str, meant: str) -> None:
     """It would have done nothing; in a base of kinds too. What a kind has for its own templates is its own."""
-    with pytest.raises(ValueError, match=f"the kind Wrong has '{name}', .*: was '{meant}' meant"):
+    with pytest.raises(ValueError, match=f"the kind Wrong has an unknown attribute '{name}': did you mean '{meant}'"):
         type("Wrong", (Kind,), {name: ()})
     own = {"icon": "truck", "_require": 1, "transport_of": lambda self: 1, "labels": property(lambda self: 1)}
     assert issubclass(type("Base", (Kind,), own), Kind)
