@@ -287,39 +287,40 @@ class Attempts:
             await self.failures.put_away(batch[0], error, [])
 
     async def _try(self, batch: Sequence[Entry]) -> Exception | None:
-        """Call the handler, again and again while what it needs is away; what it raised, or None if it has not."""
-        observer = self._handler_outage.observer()
-        try:
-            return await self._try_until_available(batch, observer)
-        finally:
-            observer.leave()
-
-    async def _try_until_available(self, batch: Sequence[Entry], observer: Observer) -> Exception | None:
+        """Call the handler until it does not raise `Unavailable`. Return its error, or None if it returned."""
         failures = 0
-        while True:
-            if failures or not self._session.is_held:
-                batch = await self._still_held(batch)
-                if not batch:
+        # Made by the first failure: most calls do not fail, and this is run for each of them.
+        observer: Observer | None = None
+        try:
+            while True:
+                if failures or not self._session.is_held:
+                    batch = await self._still_held(batch)
+                    if not batch:
+                        return None
+                try:
+                    await self._handler(batch)
+                except Unavailable as error:
+                    observer = observer or self._handler_outage.observer()
+                    # When the worker stops, a handler may also raise this to give back what it has not begun.
+                    if not self._stopping.is_set():
+                        observer.failed(error)
+                    await self._pause(self._backoff.delay_seconds(failures))
+                    failures += 1
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    return RuntimeError(f"the handler raised {error!r} though nobody cancelled it")
+                except Exception as error:
+                    return error
+                else:
+                    if self._handler_outage.is_on:
+                        (observer or self._handler_outage.observer()).worked()
+                    self._finish(batch)
                     return None
-            try:
-                await self._handler(batch)
-            except Unavailable as error:
-                # When the worker stops, that may also be a handler's way to give back what it has not begun.
-                if not self._stopping.is_set():
-                    observer.failed(error)
-                await self._pause(self._backoff.delay_seconds(failures))
-                failures += 1
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                return RuntimeError(f"the handler raised {error!r} though nobody cancelled it")
-            except Exception as error:
-                return error
-            else:
-                observer.worked()
-                self._finish(batch)
-                return None
+        finally:
+            if observer is not None:
+                observer.leave()
 
     async def _still_held(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         """Wait until an attempt may begin; what is still this worker's then, or nothing if it stops."""
