@@ -35,7 +35,7 @@ CONTENDERS: dict[str, Contender] = {
     **callers.NOTIFIERS,
     **callers.PUBLISHERS,
 }
-_README = Path(__file__).resolve().parent.parent / "README.md"
+_PAGE = Path(__file__).resolve().parent.parent / "docs" / "topics" / "performance.md"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -146,7 +146,7 @@ def _keep(measured: results.Results, load: float) -> None:
     charts.draw_all(measured)
     head = f"{machine.describe()}; what is measured on one core, everything else on the other; load before: {load:.1f}."
     (results.DIRECTORY / "latest.md").write_text(f"{head}\n\n{tables.markdown(measured)}")
-    _README.write_text(tables.with_quote(_README.read_text(), measured))
+    _PAGE.write_text(tables.with_quote(_PAGE.read_text(), measured))
 
 
 def _show(console: Console, measured: results.Results, names: Sequence[str], *, with_targets: bool) -> None:

@@ -161,7 +161,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 
 
-# What the README quotes: a scenario and one of its figures.
+# What docs/topics/performance.md quotes: a scenario and one of its figures.
 _QUOTED = (
     ("fanout", Column("flat out, 1,000 sockets: deliveries/s", "deliveries_per_second", _count)),
     ("paced", Column("20 messages/s to 1,000 sockets: p99 ms", "p99_ms", _milli)),
@@ -207,7 +207,7 @@ def markdown(results: Results) -> str:
 
 
 def quote(results: Results) -> str:
-    """The main figure of each scenario, server by server: Markdown for the README."""
+    """The main figure of each scenario, server by server: Markdown for docs/topics/performance.md."""
     scenarios = [(results.get(scenario, {}), column) for scenario, column in _QUOTED]
     titles = ["", *(column.title for _, column in scenarios)]
     lines = [_line(titles), _line(["---", *["---:"] * len(scenarios)])]

@@ -150,11 +150,11 @@ def test_what_is_kept_is_of_as_many_runs_as_the_docs_say() -> None:
         assert min(each["runs"] for each in found.values()) >= min(3, SCENARIOS[name].runs), name
 
 
-def test_the_readme_quotes_what_was_measured_last() -> None:
+def test_the_page_on_performance_quotes_what_was_measured_last() -> None:
     """`make bench` writes both; figures are not copied by hand."""
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "topics" / "performance.md").read_text()
     measured = results.load()
-    assert tables.quote(measured) in readme
-    assert tables.with_quote(readme, measured) == readme
+    assert tables.quote(measured) in page
+    assert tables.with_quote(page, measured) == page
     for server in ("signalbox", "signalbox-daphne", "uwebsockets", "channels-pubsub-uvicorn"):
         assert f"| {SERVERS[server].title} |" in tables.quote(measured)
