@@ -153,5 +153,5 @@ class Members:
                 logger.debug("a socket takes nothing any more", exc_info=True)
                 self.drop(member)
                 asyncio.get_running_loop().call_soon(
-                    member.sink.close, CloseCode.SLOW, "writing failed: come back with the last offset"
+                    member.sink.close, CloseCode.WRITE_FAILED, "a write failed: come back with the last offset"
                 )

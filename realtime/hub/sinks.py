@@ -288,7 +288,7 @@ class AsgiSink(Sink):
     async def _close_deaf(self) -> bool:
         """Close a connection that may still be open: its client would get nothing more and not notice."""
         try:
-            await send_close(self._send, code=CloseCode.SLOW, reason="sending failed")
+            await send_close(self._send, code=CloseCode.WRITE_FAILED, reason="a write failed")
         except Exception:
             logger.debug("there was nothing to close", exc_info=True)
             return False

@@ -79,7 +79,7 @@ class SessionUsers:
             _database_observer.failed(error)
             await receive()
             await send(messages.accept(scope))
-            await send_close(send, code=CloseCode.REDIS_LOST, reason="come back soon")
+            await send_close(send, code=CloseCode.UNAVAILABLE, reason="come back soon")
             return
         _database_observer.worked()
         await self.application({**scope, "cookies": cookies, "session": session, "user": user}, receive, send)

@@ -199,7 +199,7 @@ class Client:
             if self._is_over:
                 return
             if not self._tokens.take():
-                self._end(CloseCode.PROTOCOL_ERROR, f"at most {self._limits.frames_per_second:g} objects a second")
+                self._end(CloseCode.RATE_LIMITED, f"at most {self._limits.frames_per_second:g} objects a second")
                 return
             try:
                 frame = messages.decode(line)
@@ -214,7 +214,7 @@ class Client:
             elif len(self._waiting) < self._limits.frames_burst:
                 self._waiting.append(frame)
             else:
-                self._end(CloseCode.PROTOCOL_ERROR, "more questions than can be answered")
+                self._end(CloseCode.RATE_LIMITED, f"at most {self._limits.frames_burst} objects may wait for an answer")
 
     def take_binary(self) -> None:
         """A binary message came; on servers whose sockets are not ours."""
@@ -288,7 +288,7 @@ class Client:
                 self.memberships[topic] = await self._roster.hub.join(topic, self._sink, since=since, preface=preface)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:
             _redis_observer.failed(error)
-            self._end(CloseCode.REDIS_LOST, "come back soon")
+            self._end(CloseCode.UNAVAILABLE, "come back soon")
         else:
             _redis_observer.worked()
 

@@ -239,7 +239,7 @@ class Socket(asyncio.Protocol):
                     ping = payload if opcode == framing.PING else ping
                     self._control_count += 1
                     if self._control_count > CONTROL_FRAMES_LIMIT:
-                        self._refuse(CloseCode.PROTOCOL_ERROR, "too many control frames and fragments")
+                        self._refuse(CloseCode.RATE_LIMITED, "too many control frames and fragments")
                 if self._reader is None or self._transport.is_closing():
                     return
         except framing.FramingError as error:

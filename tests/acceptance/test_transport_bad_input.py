@@ -134,10 +134,10 @@ async def _send_reserved_bits(socket: ClientConnection) -> None:
         (_send_a_bit_too_much, {1009, CloseCode.PROTOCOL_ERROR}),
         (_send_binary, {CloseCode.PROTOCOL_ERROR}),
         (_send_broken_utf8, {1007}),
-        (_flood, {CloseCode.PROTOCOL_ERROR}),
-        (_flood_in_one_frame, {CloseCode.PROTOCOL_ERROR}),
+        (_flood, {CloseCode.RATE_LIMITED}),
+        (_flood_in_one_frame, {CloseCode.RATE_LIMITED}),
         (_be_refused_too_often, {CloseCode.PROTOCOL_ERROR}),
-        (_ask_for_more_than_can_be_answered, {CloseCode.PROTOCOL_ERROR}),
+        (_ask_for_more_than_can_be_answered, {CloseCode.RATE_LIMITED}),
         (_send_without_a_mask, {1002}),
         (_send_reserved_bits, {1002}),
     ],
@@ -154,7 +154,9 @@ async def test_what_breaks_the_rules_ends_its_connection_only(
         with contextlib.suppress(ConnectionClosed):
             await send(listener.socket)
         # Daphne cuts who breaks the rules of WebSockets themselves, or its own limit, without a word.
-        is_cut = site.server == "daphne" and (CloseCode.PROTOCOL_ERROR not in codes or send is _send_a_megabyte)
+        is_cut = site.server == "daphne" and (
+            not codes & {CloseCode.PROTOCOL_ERROR, CloseCode.RATE_LIMITED} or send is _send_a_megabyte
+        )
         cut = {None} if is_cut else set()
         assert await listener.close_code() in codes | cut
     async with Listener(site, session) as listener:

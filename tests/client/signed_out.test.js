@@ -38,7 +38,7 @@ test("signed out, switched off, refused as nobody: the page is told, after the s
 });
 
 test("another end for good is not a sign-out", () => {
-  for (const name of ["DISCONNECTED", "TOO_MANY_CONNECTIONS", "PROTOCOL_ERROR", "FORBIDDEN_ORIGIN"]) {
+  for (const name of ["DISCONNECTED", "TOO_MANY_CONNECTIONS", "PROTOCOL_ERROR", "RATE_LIMITED", "FORBIDDEN_ORIGIN"]) {
     const { browser, heard } = opened();
     browser.socket.lost(CLOSE_CODES[name]);
     assert.deepEqual(heard, [`error ${name.toLowerCase()}`, "closed"]);

@@ -244,7 +244,7 @@ async def test_while_the_database_is_away_clients_are_told_to_come_back(
         for accept, close in await asyncio.gather(*(turned_away() for _ in range(20))):
             # A browser that is not answered by its subprotocol does not tell its page the code.
             assert accept == {"type": "websocket.accept", "subprotocol": "signalbox.v1"}
-            assert (close["type"], close["code"]) == ("websocket.close", CloseCode.REDIS_LOST)
+            assert (close["type"], close["code"]) == ("websocket.close", CloseCode.UNAVAILABLE)
     assert (await served(cookie))["user"] == user
     away_line, back_line = [record.getMessage() for record in caplog.records]
     assert "the database for the sessions of clients is unavailable (OperationalError" in away_line

@@ -354,9 +354,9 @@ async def test_without_redis_clients_are_told_to_come_back(
         for _ in range(2):
             client = await connect(alice)
             await client.accepted()
-            assert (await client.closed())["code"] == CloseCode.REDIS_LOST
+            assert (await client.closed())["code"] == CloseCode.UNAVAILABLE
             await client.disconnect()
-        assert not CloseCode.REDIS_LOST.is_final
+        assert not CloseCode.UNAVAILABLE.is_final
         lines = [record.getMessage() for record in caplog.records if record.name == "realtime.redis.outage"]
         assert len([line for line in lines if line.startswith("Redis for the topics of clients is unavailable")]) == 1
 

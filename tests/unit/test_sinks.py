@@ -209,7 +209,7 @@ async def test_a_frame_that_a_server_refuses_ends_the_connection(
     sink.write(Frame(b"third"))
     await ticks()
     assert sink.is_closed
-    assert server.sent == ["first", CloseCode.SLOW]
+    assert server.sent == ["first", CloseCode.WRITE_FAILED]
     (message,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert "longer than is allowed" in message
     assert len(asyncio.all_tasks()) == 1
@@ -288,7 +288,7 @@ async def test_a_socket_that_raises_disturbs_nobody(server: Server) -> None:
     assert counters.failed_count == 4
     assert [writer.written for writer in writers if writer.error is not None] == [[]] * 4
     await ticks()
-    assert [writer.written for writer in writers if writer.error is not None] == [[CloseCode.SLOW]] * 4
+    assert [writer.written for writer in writers if writer.error is not None] == [[CloseCode.WRITE_FAILED]] * 4
     assert len(group) == 7
     group.send([b"2"], 2)
     assert counters.failed_count == 4

@@ -15,10 +15,11 @@
 export const CLOSE_CODES = Object.freeze({
   SLOW: 4000,
   RESTART: 4001,
-  REDIS_LOST: 4002,
+  UNAVAILABLE: 4002,
   AGED: 4003,
   PASSWORD_CHANGED: 4004,
   SESSION_ENDED: 4005,
+  WRITE_FAILED: 4006,
   UNAUTHORISED: 4500,
   FORBIDDEN_ORIGIN: 4501,
   TOO_MANY_CONNECTIONS: 4502,
@@ -26,6 +27,7 @@ export const CLOSE_CODES = Object.freeze({
   SIGNED_OUT: 4504,
   DEACTIVATED: 4505,
   DISCONNECTED: 4506,
+  RATE_LIMITED: 4507,
 });
 
 /** The meaning of each final code, for servers that send the code without the reason, as Daphne does. */
@@ -33,10 +35,11 @@ const MEANINGS = {
   UNAUTHORISED: "nobody is signed in, or the account is inactive",
   FORBIDDEN_ORIGIN: "the page's origin may not connect",
   TOO_MANY_CONNECTIONS: "this user has too many connections",
-  PROTOCOL_ERROR: "the client sent what the protocol does not allow, or too much of it",
+  PROTOCOL_ERROR: "the client sent something that the protocol does not allow",
   SIGNED_OUT: "the user has signed out",
   DEACTIVATED: "the account has been deactivated or deleted",
   DISCONNECTED: "the site has ended the user's connections",
+  RATE_LIMITED: "the client sent too much in too short a time",
 };
 
 export const SUBPROTOCOL = "signalbox.v1";
