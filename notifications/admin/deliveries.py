@@ -68,7 +68,7 @@ class DeliveryAdmin(HistoryAdmin):
     search_help_text = "Recipient’s name or e-mail, or the key that the provider was given"
     fields = (
         *("notification", "transport", "state_badge", "attempts", "said", "took", "outcomes", "key", "if_unread"),
-        *("digest", "dead_letter", "created", "due", "queued", "finished"),
+        *("digest", "created", "due", "queued", "finished"),
     )
     readonly_fields = fields
 
@@ -93,7 +93,7 @@ class DeliveryAdmin(HistoryAdmin):
         """Whether the user may send failed deliveries again."""
         return request.user.has_perm("notifications.resend_delivery")
 
-    @admin.action(description="Send again those that failed", permissions=["resend"])
+    @admin.action(description="Send failed deliveries again", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         """Reopen the failed ones among those selected, up to 1,000, with all of their digests, and log that."""
         failed = queryset.using(records.database()).filter(state=Delivery.State.FAILED).order_by("pk")

@@ -79,10 +79,10 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
         share = f"{count / totals.created:.1%} of created" if totals.created else ""
         figures.append((name, f"{count:,}", share))
     if found.redis is None:
-        figures.append(("failed", "unknown", "Redis does not answer"))
+        figures.append(("dead letters", "unknown", "Redis does not answer"))
     else:
         remark = ", ".join(f"{group.name} {group.dead_letters:,}" for group in found.redis.groups)
-        figures.append(("failed", f"{found.redis.failed:,}", remark))
+        figures.append(("dead letters", f"{found.redis.failed:,}", remark))
     return figures
 
 

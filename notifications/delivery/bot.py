@@ -8,6 +8,7 @@ own the truth about deliveries (records), the stream (realtime.streams) nor the 
 import asyncio
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,10 +30,15 @@ from notifications.transports.names import resolver
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.outage import Outage
 from realtime.streams import Entry
+from realtime.untrusted.text import printable
 
 __all__ = ["Bot"]
 
+logger = logging.getLogger(__name__)
+
 State = Delivery.State
+# How much of a provider's answer is logged, in characters.
+ANSWER_LOG_LIMIT = 200
 # Entries in a bot for each message that it sends at a time.
 ENTRIES_PER_SLOT = 5
 # What a provider may ask us to wait with Retry-After.
@@ -108,8 +114,10 @@ class Bot:
 
         Raises:
             EntryRejected: An entry is malformed.
-            PermanentError: A delivery was given up; it says so in its row too.
-            Unavailable: Redis or the database is away, or the bot was told to stop.
+            Unavailable: Redis or the database is unavailable, or the bot is stopping.
+
+        Guarantees:
+            A delivery that fails is not an error: its row says so, and the entry is done.
         """
         for entry in entries:
             notification = stream_entry.decode(entry)
@@ -137,7 +145,7 @@ class Bot:
             *(self._attempt_when_free(task, name) for name in batch.waiting),
             return_exceptions=True,
         )
-        # What failed makes the entry a dead letter, and the sweep finds the others.
+        # A defect counts more than an outage: the worker counts attempts of the entry only for a defect.
         for error in sorted(filter(None, results), key=lambda error: isinstance(error, Unavailable)):
             raise error
 
@@ -169,11 +177,10 @@ class Bot:
 
     async def _attempt(self, prepared: Prepared) -> None:
         """
-        One attempt of one delivery, with its record. Gives the slot back.
+        Make one attempt of one delivery and record its result. Gives the slot back.
 
         Raises:
-            PermanentError: It was the last one and failed.
-            Unavailable: Redis or the database is away, or the bot was told to stop before it had called all.
+            Unavailable: Redis or the database is unavailable, or the bot is stopping and has not called all addresses.
         """
         claim = prepared.claim
         started = time.monotonic()
@@ -193,7 +200,8 @@ class Bot:
         if away is not None:
             raise away
         if is_ours and result.state == State.FAILED:
-            raise PermanentError(f"{claim.transport}: {result.answer}")
+            answer = printable(result.answer, limit=ANSWER_LOG_LIMIT)
+            logger.warning("delivery %d by %s failed: %s", claim.delivery_id, claim.transport, answer)
 
     async def _try(self, prepared: Prepared, outcomes: dict[str, str]) -> Result:
         transport, claim = prepared.transport, prepared.claim

@@ -33,7 +33,7 @@ from notifications.delivery.plan import Draft, deliveries_of, draft_all
 from notifications.delivery.records import UNFINISHED, claim_end, database, hold, insert, reopen, rows, skip
 from notifications.delivery.values import Claim, Claims, StreamTask
 from notifications.models import Delivery, Digest, Notification
-from realtime.exceptions import EntryRejected, PermanentError
+from realtime.exceptions import EntryRejected
 
 __all__ = ["begin", "begin_many"]
 
@@ -41,8 +41,8 @@ State = Delivery.State
 # Of a delivery that may be claimed, what a claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
 
-# The claims; None if the notification or its user was deleted; or why there are none.
-type Answer = Claims | PermanentError | None
+# The claims; None if the notification or its user was deleted; EntryRejected if the entry is another user's.
+type Answer = Claims | EntryRejected | None
 
 
 class _Standing(NamedTuple):
@@ -56,9 +56,9 @@ class _Standing(NamedTuple):
 
 
 def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) -> Claims | None:
-    """`begin_many` for one. Raises PermanentError."""
+    """`begin_many` for one. Raises EntryRejected."""
     (answer,) = begin_many([StreamTask(notification=notification, entry_id=entry_id, attempt=attempt)])
-    if isinstance(answer, PermanentError):
+    if isinstance(answer, EntryRejected):
         raise answer
     return answer
 
@@ -69,8 +69,7 @@ def begin_many(tasks: Sequence[StreamTask]) -> list[Answer]:
 
     Returns:
         The answer to each: what to do now; None if the notification has been deleted, or its user; EntryRejected if the
-        notification is another user's; PermanentError if a delivery was given up with this very entry, and who did so
-        was killed before it was a dead letter.
+        notification is another user's.
     """
     found = _find(tasks)
     checked = [_check(each, found.get(each.notification.notification_id)) for each in tasks]
@@ -136,7 +135,7 @@ def _check(each: StreamTask, found: Notification | None) -> Notification | Entry
 
 def _begin(
     pairs: Sequence[tuple[StreamTask, Notification]], drafts: Mapping[int, Draft], standings: Mapping[int, _Standing]
-) -> list[Claims | PermanentError]:
+) -> list[Claims]:
     notifications = {found.pk: found for _, found in pairs}
     # `dispatched_at` is written in the transaction that plans. A notification that has it but no delivery row is
     # planned again: it is from before delivery rows existed, or it ended up with no row.
@@ -147,14 +146,13 @@ def _begin(
     if known_rows:
         lock(_parts_of(known_rows))
     for each, found in pairs:
-        _reopen_dead_letter(each, known.get(found.pk, []))
-    given_up = {id(each): error for each, found in pairs if (error := _given_up_with(each, known.get(found.pk, [])))}
+        _reopen_replayed(each, known.get(found.pk, []))
     quiet = {
         pk
         for pk, found in notifications.items()
         if _hold_back(found, standings[pk], known.get(pk, []), drafts[pk].quiet_until)
     }
-    awake = [(each, found) for each, found in pairs if found.pk not in quiet and id(each) not in given_up]
+    awake = [(each, found) for each, found in pairs if found.pk not in quiet]
     claims, waiting = _claim(awake)
     for at, (each, found) in enumerate(awake):
         for digest_id, transport in {
@@ -163,7 +161,7 @@ def _begin(
             _claim_digest(each, digest_id, transport, claims[at], waiting[at])
     begun = {id(each): (claims[at], waiting[at]) for at, (each, _) in enumerate(awake)}
     return [
-        given_up.get(id(each)) or Claims(recipient=found.recipient, granted=tuple(mine), waiting=tuple(names))
+        Claims(recipient=found.recipient, granted=tuple(mine), waiting=tuple(names))
         for each, found in pairs
         for mine, names in [begun.get(id(each), ([], []))]
     ]
@@ -174,7 +172,7 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     if not notification_ids:
         return found
     mine = rows().filter(notification_id__in=notification_ids)
-    for row in mine.only("notification_id", "transport", "digest_id", "dead_letter", "answer"):
+    for row in mine.only("notification_id", "digest_id", "transport", "dead_letter"):
         found.setdefault(row.notification_id, []).append(row)
     return found
 
@@ -184,19 +182,16 @@ def _plan(drafts: Mapping[int, Draft], *, hold: Collection[int]) -> None:
     insert(planned)
 
 
-def _reopen_dead_letter(each: StreamTask, known: Sequence[Delivery]) -> None:
+def _reopen_replayed(each: StreamTask, known: Sequence[Delivery]) -> None:
+    """
+    If an entry is a replayed dead letter, reopen the deliveries that failed with it.
+
+    Only earlier releases made dead letters of failed deliveries. Such a letter may still be in Redis.
+    """
     if each.attempt > 1 or each.only:
         return
     if any(row.digest_id is not None or row.dead_letter == each.entry_id for row in known):
         reopen(_parts_of(known).filter(dead_letter=each.entry_id))
-
-
-def _given_up_with(each: StreamTask, known: Sequence[Delivery]) -> PermanentError | None:
-    """What made this entry a dead letter, if that was written down and then its bot was killed."""
-    if each.attempt == 1 or each.only:
-        return None
-    answers = [f"{row.transport}: {row.answer}" for row in known if row.dead_letter == each.entry_id]
-    return PermanentError("; ".join(answers)) if answers else None
 
 
 def _hold_back(
@@ -259,7 +254,6 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
                 attempt=row.attempts + 1,
                 outcomes=row.outcomes,
                 holder=holder,
-                entry_id=pairs[at][0].entry_id,
             )
         )
     return claims, waiting
@@ -296,7 +290,6 @@ def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list
                 attempt=max(row.attempts for row in parts),
                 outcomes=parts[0].outcomes,
                 holder=holder,
-                entry_id=each.entry_id,
                 digest_id=digest_id,
                 notification_ids=tuple(row.notification_id for row in parts),
             )

@@ -61,7 +61,6 @@ _END_FIELDS = (
     "due_at",
     "finished_at",
     "holder",
-    "dead_letter",
 )
 
 
@@ -117,11 +116,11 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         answers: list[bool] = []
         for claim, result in ended:
             if claim.digest_id is not None:
-                values = {**_end_of(claim, result), "attempts": F("attempts") - int(not result.is_counted)}
+                values = {**_end_of(result), "attempts": F("attempts") - int(not result.is_counted)}
                 answers.append(_held(claim).update(**values) > 0)
             elif (row := held.pop((claim.delivery_id, claim.holder), None)) is not None:
                 row.attempts -= int(not result.is_counted)
-                for name, value in _end_of(claim, result).items():
+                for name, value in _end_of(result).items():
                     setattr(row, name, value)
                 if row.due_at is not None:
                     row.due_at = row.now + datetime.timedelta(seconds=result.retry_seconds)
@@ -246,7 +245,7 @@ def database() -> str:
     return router.db_for_write(Delivery)
 
 
-def _end_of(claim: Claim, result: Result) -> dict[str, Any]:
+def _end_of(result: Result) -> dict[str, Any]:
     is_over = result.state not in UNFINISHED
     return {
         "state": result.state,
@@ -256,7 +255,6 @@ def _end_of(claim: Claim, result: Result) -> dict[str, Any]:
         "due_at": None if is_over else database_time(result.retry_seconds),
         "finished_at": timezone.now() if is_over else None,
         "holder": "",
-        "dead_letter": claim.entry_id if result.state == State.FAILED else "",
     }
 
 

@@ -16,8 +16,7 @@ class StreamTask:
 
     Attributes:
         entry_id: The entry of the stream that it came with.
-        attempt: Which attempt of the entry this is. The first one, of an entry that was a dead letter: somebody has put
-            it back, so what was given up with it is tried again.
+        attempt: Which attempt of the entry this is. The attempts of a replayed dead letter start at 1 again.
         only: The one transport that it is about; "" for all that have not been looked at before.
         busy: Transports without a free slot: what is due there is not claimed.
         saturated: Those of them that are waited for too long: what is due there is put off.
@@ -44,8 +43,6 @@ class Claim:
     # Addresses that are done with: key → "sent", "failed" or "gone".
     outcomes: dict[str, str]
     holder: str
-    # The stream's entry that it was begun for.
-    entry_id: str
     # With a digest: which one, and the notifications that it tells of, the oldest first.
     digest_id: int | None = None
     notification_ids: tuple[int, ...] = ()

@@ -77,7 +77,8 @@ class Delivery(models.Model):
     )
     # Which call holds it while it is being sent.
     holder = models.CharField(max_length=32, blank=True)
-    # The stream's entry that became a dead letter when this was given up.
+    # The entry that became a dead letter when this delivery failed. Only earlier releases wrote it; replaying such a
+    # letter reopens the delivery.
     dead_letter = models.CharField(max_length=41, blank=True)
     # When the sweep last put it on the stream, since its last attempt.
     queued_at = models.DateTimeField(null=True, blank=True)
@@ -93,7 +94,7 @@ class Delivery(models.Model):
     class Meta:
         verbose_name_plural = "deliveries"
         ordering: ClassVar = ["-id"]
-        # Of the admin. Dead letters have no rows: they are what Redis holds of deliveries that were given up.
+        # For the admin. Dead letters have no model of their own: they are entries of the stream, kept in Redis.
         permissions: ClassVar = [
             ("resend_delivery", "Can send failed deliveries again"),
             ("view_dead_letters", "Can view dead letters"),

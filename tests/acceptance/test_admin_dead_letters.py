@@ -1,4 +1,4 @@
-"""What a provider refused, in the admin in a real browser: seen, replayed by keyboard, and delivered."""
+"""What a provider refused, in the admin in a real browser: seen, sent again by keyboard, and delivered."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from realtime.redis.keys import Keys
 from tests.acceptance.deployed_site import DeployedSite
@@ -45,20 +45,64 @@ def webhook_site() -> Iterator[SiteWithWebhook]:
         yield site
 
 
-async def test_what_a_receiver_refused_is_replayed_and_delivered(webhook_site: SiteWithWebhook) -> None:
-    """The delivery fails for good; the page shows it in both looks; after a replay the receiver has it once more."""
-    site, receiver = webhook_site, webhook_site.receiver
-    receiver.reply = Reply(status=400)
-    await asyncio.to_thread(site.manage, "notify", "alice", "Your parcel is here")
-    with redis.Redis.from_url(site.redis_url) as client:
-        await wait_until(lambda: client.xlen(Keys().dead_letters("notifications", "bot")) == 1)
-    receiver.reply = Reply()
+async def refuse(site: SiteWithWebhook, message: str) -> None:
+    """Notify alice of something that the receiver refuses for good."""
+    site.receiver.requests.clear()
+    site.receiver.reply = Reply(status=400)
+    await asyncio.to_thread(site.manage, "notify", "alice", message)
+    await wait_until(lambda: len(site.receiver.requests) == 1)
+    site.receiver.reply = Reply()
+
+
+async def open_failed(site: SiteWithWebhook, page: Page) -> None:
+    """Show the failed deliveries, once there is one."""
+
+    async def is_shown() -> bool:
+        await page.goto(f"{site.url}/admin/notifications/delivery/?state=failed", wait_until="networkidle")
+        return await page.get_by_role("cell", name="400 Bad Request").is_visible()
+
+    page.set_default_timeout(DEADLINE_SECONDS * 1000)
+    await page.emulate_media(color_scheme="dark")
+    await wait_until(is_shown)
+
+
+async def check_sent(site: SiteWithWebhook, page: Page) -> None:
+    """The receiver has it again under the same id, and no delivery is failed any more."""
+    await wait_until(lambda: len(site.receiver.requests) == 2)
+    assert len({request.headers["webhook-id"] for request in site.receiver.requests}) == 1
+
+    async def is_sent() -> bool:
+        await page.goto(f"{site.url}/admin/notifications/delivery/?state=failed")
+        return not await page.get_by_role("cell", name="400 Bad Request").is_visible()
+
+    await wait_until(is_sent)
+
+
+async def test_what_a_receiver_refused_is_sent_again_from_its_row(webhook_site: SiteWithWebhook) -> None:
+    """There is no dead letter."""
+    site = webhook_site
+    await refuse(site, "Your parcel is here")
     async with chromium() as browser, at_browser(browser, site.url, "admin") as admin:
         page = admin.page
-        page.set_default_timeout(DEADLINE_SECONDS * 1000)
-        await page.emulate_media(color_scheme="dark")
-        await page.goto(f"{site.url}/admin/notifications/delivery/?state=failed", wait_until="networkidle")
-        await expect(page.get_by_role("cell", name="400 Bad Request")).to_be_visible()
+        await open_failed(site, page)
+        await page.locator("input.action-select").press("Space")
+        await page.locator("select[name=action]").select_option("resend")
+        await page.get_by_role("button", name="Run").press("Enter")
+        await expect(page.get_by_text("1 failed delivery goes out again within seconds.")).to_be_visible()
+        await check_sent(site, page)
+        assert admin.complaints == []
+    with redis.Redis.from_url(site.redis_url) as client:
+        assert client.xlen(Keys().dead_letters("notifications", "bot")) == 0
+
+
+async def test_a_dead_letter_of_an_earlier_release_is_replayed(webhook_site: SiteWithWebhook) -> None:
+    """A failed delivery made its entry a dead letter then. The page shows it in both looks."""
+    site = webhook_site
+    await refuse(site, "Your second parcel is here")
+    async with chromium() as browser, at_browser(browser, site.url, "admin") as admin:
+        page = admin.page
+        await open_failed(site, page)
+        await asyncio.to_thread(leave_dead_letter, site)
         # Beside the list, because the menu is folded away in a window of this width.
         await page.get_by_role("link", name="Dead letters").press("Enter")
         await expect(page.get_by_role("cell", name="alice", exact=True)).to_be_visible()
@@ -66,18 +110,23 @@ async def test_what_a_receiver_refused_is_replayed_and_delivered(webhook_site: S
         await page.reload(wait_until="networkidle")
         await expect(page.get_by_role("cell", name="alice", exact=True)).to_be_visible()
         await page.locator(".sb-letters summary").press("Enter")
-        await expect(page.locator(".sb-fields")).to_contain_text("Your parcel is here")
+        await expect(page.locator(".sb-fields")).to_contain_text("Your second parcel is here")
         await page.get_by_role("checkbox", name="Select dead letter").press("Space")
         await page.get_by_role("button", name="Replay selected…").press("Enter")
         await expect(page.get_by_role("heading", name="Replay 1 dead letter of notifications, bot?")).to_be_visible()
         await page.get_by_role("button", name="Yes, replay 1").press("Enter")
         await expect(page.get_by_text("Replayed 1 dead letter.")).to_be_visible()
-        await wait_until(lambda: len(receiver.requests) == 2)
-        assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
-
-        async def is_sent() -> bool:
-            await page.goto(f"{site.url}/admin/notifications/delivery/?state=sent")
-            return await page.get_by_role("cell", name="sent", exact=True).is_visible()
-
-        await wait_until(is_sent)
+        await check_sent(site, page)
         assert admin.complaints == []
+
+
+def leave_dead_letter(site: SiteWithWebhook) -> None:
+    """Make the last entry a dead letter of the failed delivery, as earlier releases did."""
+    with redis.Redis.from_url(site.redis_url) as client:
+        ((raw_id, fields),) = client.xrevrange(Keys().stream("notifications"), count=1)
+        entry_id = raw_id.decode()
+        own = {"_id": entry_id, "_reason": "rejected", "_attempts": 1, "_error": "webhook: 400 Bad Request"}
+        own |= {"_first_seen": 1, "_key": fields[b"u"]}
+        client.xadd(Keys().dead_letters("notifications", "bot"), {**own, **fields})
+    code = f"Delivery.objects.filter(state='failed').update(dead_letter='{entry_id}')"
+    site.manage("shell", "-c", f"from notifications.models import Delivery; {code}")

@@ -159,7 +159,7 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
 
 
 def resend(client: Client, *deliveries: Delivery) -> str:
-    """What the list says after "Send again those that failed" for these."""
+    """What the list says after "Send failed deliveries again" for these."""
     form = {"action": "resend", "_selected_action": [each.pk for each in deliveries]}
     return client.post(f"{ADMIN}/delivery/", form, follow=True).content.decode()
 

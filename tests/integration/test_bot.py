@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,14 +14,14 @@ from django.db import InterfaceError
 from django.utils import timezone
 
 from notifications import services
-from notifications.delivery import slots
+from notifications.delivery import records, slots
 from notifications.delivery.bot import Bot
 from notifications.models import Delivery
 from notifications.transports import Address, AddressGone, Message, Transport
 from notifications.workers.recovery import refill
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.keys import Keys
-from realtime.streams import StreamWorker
+from realtime.streams import Entry, StreamWorker
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.group_keys import GroupKeys
 from tests.support.domain import make_users
@@ -128,44 +128,93 @@ async def test_one_that_fails_neither_holds_up_nor_repeats_another(
     assert len({message.key for message in slow.messages}) == 1
 
 
-async def test_what_fails_to_the_end_is_a_dead_letter(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
-    """After its attempts, or at once when the provider will never take it; the row says why."""
+async def test_a_delivery_that_fails_is_in_its_row_alone(
+    redis_client: redis.Redis, keys: Keys, bot_on: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After its last attempt, or at once if the provider refuses it for good. The entry is done: no dead letter."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
     transport.errors = [PermanentError("550 no such user"), *[ConnectionRefusedError("no receiver")] * 3]
     async with bot_on(transport) as worker:
         await services.anotify(alice, "never")
-        await wait_until(lambda: worker.statistics().dead_count == 1)
+        await wait_until(lambda: worker.statistics().handled_count == 1)
         await services.anotify(alice, "not in the end")
-        for attempt in (1, 2):
-            await wait_until(lambda count=attempt: worker.statistics().handled_count == count)
-            await hand_out_again(redis_client, keys)
-        await wait_until(lambda: worker.statistics().dead_count == 2)
-    first, second = dead_letters(redis_client, keys, "bot")
-    assert first[b"_error"] == b"a: 550 no such user"
-    assert second[b"_error"] == b"a: given up after 3 attempts: ConnectionRefusedError: no receiver"
-    assert [row.state async for row in Delivery.objects.all()] == ["failed", "failed"]
+        for count in (2, 3, 4):
+            await wait_until(lambda count=count: worker.statistics().handled_count == count)
+            if count < 4:
+                await hand_out_again(redis_client, keys)
+        assert worker.statistics().dead_count == 0
+    assert dead_letters(redis_client, keys, "bot") == []
+    assert pending_count(redis_client, keys, "bot") == 0
+    rows = [row async for row in Delivery.objects.order_by("pk")]
+    assert [(row.state, row.attempts, row.answer, row.dead_letter) for row in rows] == [
+        ("failed", 1, "550 no such user", ""),
+        ("failed", 3, "given up after 3 attempts: ConnectionRefusedError: no receiver", ""),
+    ]
     assert transport.sent == []
+    logged = [record.getMessage() for record in caplog.records if record.name == "notifications.delivery.bot"]
+    assert logged == [f"delivery {row.pk} by a failed: {row.answer}" for row in rows]
 
 
-async def test_a_dead_letter_that_is_put_back_is_tried_again(
+async def test_a_failed_delivery_is_sent_again_from_its_row(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
 ) -> None:
-    """What failed with it, under its old key; what was sent is not sent again."""
+    """Under its old key; the delivery on the other transport is not repeated."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
     (alice,) = await sync_to_async(make_users)(1)
     good, healed = Recording(name="a"), Recording(name="b")
     healed.errors = [PermanentError("403 not yet")]
-    group_keys = GroupKeys(keys.stream("notifications"), "bot")
     async with bot_on(good, healed) as worker:
         await services.anotify(alice, "Hello")
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+        assert await states() == {"a": ("sent", 1), "b": ("failed", 1)}
+        assert await sync_to_async(records.reopen)(Delivery.objects.all()) == 1
+        await hand_out_again(redis_client, keys, g="bot")
+        await wait_until(lambda: worker.statistics().handled_count == 2)
+    assert await states() == {"a": ("sent", 1), "b": ("sent", 1)}
+    assert (len(good.sent), len(healed.sent)) == (1, 1)
+    assert len({message.key for message in healed.messages}) == 1
+    assert dead_letters(redis_client, keys, "bot") == []
+
+
+class EarlierBot(Bot):
+    """A bot of the releases in which a failed delivery made its entry a dead letter."""
+
+    async def __call__(self, entries: Sequence[Entry]) -> None:
+        await super().__call__(entries)
+        for entry in entries:
+            failed = Delivery.objects.filter(state="failed", dead_letter="")
+            if await failed.aupdate(dead_letter=entry.id.decode()):
+                raise PermanentError("b: 403 not yet")
+
+
+@pytest.mark.parametrize("is_sent_again_first", [False, True])
+async def test_a_dead_letter_of_an_earlier_release_is_replayed(
+    is_sent_again_first: bool, redis_client: redis.Redis, redis_server: RedisServer, keys: Keys, signalbox: Any
+) -> None:
+    """It sends what failed with it, and nothing if that was sent again from its row in the meantime."""
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
+    (alice,) = await sync_to_async(make_users)(1)
+    good, healed = Recording(name="a"), Recording(name="b")
+    healed.errors = [PermanentError("403 not yet")]
+    transports = {"a": good, "b": healed}
+    async with working(redis_server.url, keys, EarlierBot(transports), group="bot", batch_size=1) as worker:
+        await services.anotify(alice, "Hello")
         await wait_until(lambda: worker.statistics().dead_count == 1)
+    group_keys = GroupKeys(keys.stream("notifications"), "bot")
+    async with working(redis_server.url, keys, Bot(transports), group="bot", batch_size=1) as worker:
+        if is_sent_again_first:
+            assert await sync_to_async(records.reopen)(Delivery.objects.all()) == 1
+            await hand_out_again(redis_client, keys, g="bot")
+            await wait_until(lambda: worker.statistics().handled_count == 1)
+        handled_count = worker.statistics().handled_count
         (letters,) = await sync_to_async(lambda: list(find(redis_client, group_keys)))()
         assert await sync_to_async(replay)(redis_client, group_keys, letters) == 1
-        await wait_until(lambda: worker.statistics().handled_count == 1)
+        await wait_until(lambda: worker.statistics().handled_count == handled_count + 1)
     assert (len(good.sent), len(healed.sent)) == (1, 1)
     assert len({message.key for message in healed.messages}) == 1
     assert [row.state async for row in Delivery.objects.all()] == ["sent", "sent"]
+    assert dead_letters(redis_client, keys, "bot") == []
 
 
 async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
