@@ -29,6 +29,7 @@ __all__ = [
     "load_settings",
 ]
 
+# The name of a part of run_bot_subscriber that reads the stream.
 type Part = Literal["relay", "bot"]
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"

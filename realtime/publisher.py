@@ -23,6 +23,7 @@ from realtime.topics import history_of, resolve
 
 __all__ = ["DATA_LIMIT_BYTES", "apublish", "encode", "publish", "publish_many"]
 
+# The largest `data` of a publication, as JSON.
 DATA_LIMIT_BYTES = 65_536
 
 _encode = msgspec.json.Encoder().encode

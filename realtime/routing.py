@@ -17,6 +17,7 @@ from realtime.websocket.origins import OriginCheck
 
 __all__ = ["websocket_application", "websocket_urlpatterns"]
 
+# The one path of a site without WebSockets of its own: `ws/`.
 websocket_urlpatterns: list[URLPattern] = [path("ws/", RealtimeConsumer.as_asgi())]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import BaseCommand, get_commands, load_command_class
 
+from docs.site import python_reference
 from notifications.conf import NotificationsSettings, TransportEntry
 from realtime.conf import RealtimeSettings
 from realtime.layer import RedisChannelLayer
@@ -288,6 +289,28 @@ def test_every_redis_key_is_documented() -> None:
     """docs/reference/redis-keys.md names each method of `Keys`, and no other."""
     methods = {name for name, value in vars(Keys).items() if callable(value) and not name.startswith("_")}
     assert first_column("redis-keys.md") == methods
+
+
+def test_the_page_of_public_names_is_what_the_source_says() -> None:
+    """docs/reference/python.md is made from the docstrings; each name has one."""
+    text = python_reference.render()
+    assert python_reference.PAGE.read_text() == text, "run `.venv/bin/python -m docs.site.python_reference`"
+    assert re.findall(r"^ *- .*: *$", text, flags=re.MULTILINE) == [], "a docstring or a comment is missing"
+
+
+def test_the_page_of_public_names_has_what_the_pages_import() -> None:
+    """Examples use public names only."""
+    listed = {
+        f"{section.split()[0]}.{name}"
+        for section in python_reference.PAGE.read_text().split("\n## ")[1:]
+        for name in re.findall(r"^- `(?:async )?(\w+)", section, flags=re.MULTILINE)
+    }
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        for module, names in re.findall(
+            r"^ *from ((?:realtime|notifications)\S*) import (.+)$", page.read_text(), re.M
+        ):
+            for name in re.findall(r"\w+", names):
+                assert is_module(f"{module}.{name}") or f"{module}.{name}" in listed, f"{page} imports {module}.{name}"
 
 
 def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> None:
