@@ -1,15 +1,46 @@
-from django.apps import AppConfig
+"""What INSTALLED_APPS names: the app under its own label, or under another one."""
+
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import autodiscover_modules
 
 
 class NotificationsConfig(AppConfig):
+    """
+    What `"notifications"` in INSTALLED_APPS stands for.
+
+    Attributes:
+        user_prefix: Put before the name of each relation on users: user.notifications, user.push_subscriptions, …
+    """
+
     name = "notifications"
     verbose_name = "Notifications"
     default_auto_field = "django.db.models.BigAutoField"
+    default = True
+    user_prefix = ""
+
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        other = apps.app_configs.get(self.label)
+        if other is not None and other.name != self.name:
+            raise ImproperlyConfigured(
+                f'The app {other.name} has the label "{self.label}" too: in INSTALLED_APPS, write '
+                '"notifications.apps.SignalboxConfig" instead of "notifications".'
+            )
 
     def ready(self) -> None:
         # Registers the system checks.
         from notifications import checks  # noqa: F401
 
-        # Every app declares its kinds in notification_kinds.py.
+        # As the admin finds admin.py: each app declares its kinds in notification_kinds.py.
         autodiscover_modules("notification_kinds")
+
+
+class SignalboxConfig(NotificationsConfig):
+    """For a project in which another app has the label "notifications", or another model has `user.notifications`."""
+
+    default = False
+    label = "signalbox_notifications"
+    user_prefix = "signalbox_"

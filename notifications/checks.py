@@ -11,6 +11,7 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models, router
@@ -23,6 +24,7 @@ from notifications.content.recipients import key_field
 from notifications.database.transactions import LOCKING_MODES
 from notifications.inbox.page import find_base, has_room
 from notifications.kinds import all_kinds
+from notifications.label import LABEL
 from notifications.models import Event
 from notifications.transports.registry import load_transport
 
@@ -33,6 +35,7 @@ __all__ = [
     "check_settings",
     "check_sqlite",
     "check_user_model",
+    "check_user_relations",
 ]
 
 
@@ -93,9 +96,33 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 
 @register(_TAG)
+def check_user_relations(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Nothing else on the model of users has the name of one of our relations, such as user.notifications (E009)."""
+    user = get_user_model()._meta
+    taken = {field.name: user.label for field in (*user.fields, *user.many_to_many)}
+    ours = []
+    for relation in user.related_objects:
+        model = relation.related_model._meta
+        if model.app_label == LABEL:
+            ours.append(relation)
+        else:
+            taken[relation.get_accessor_name() or ""] = f"{model.label}.{relation.field.name}"
+    return [
+        Error(
+            f"{taken[name]} and {relation.related_model._meta.label} both use the name {user.object_name}.{name}.",
+            hint='Write "notifications.apps.SignalboxConfig" instead of "notifications" in INSTALLED_APPS before the '
+            "first migrate; docs/how-to/use-beside-another-notifications-app.md says what to do later.",
+            id="notifications.E009",
+        )
+        for relation in ours
+        if (name := relation.get_accessor_name()) in taken
+    ]
+
+
+@register(_TAG)
 def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """The tables of this app are on SQLite or PostgreSQL (E008). `migrate` checks this before it creates a table."""
-    aliases = sorted({router.db_for_write(model) for model in apps.get_app_config("notifications").get_models()})
+    aliases = sorted({router.db_for_write(model) for model in apps.get_app_config(LABEL).get_models()})
     return [
         Error(
             f"Notifications are stored in the database {alias!r}, which is {_name_of(connections[alias].vendor)}: "
@@ -136,7 +163,7 @@ def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
         # A project without URLs, for example one that only runs the bot, has no inbox either.
         return []
     try:
-        reverse("notifications:inbox")
+        reverse(f"{LABEL}:inbox")
         base = find_base()
         if has_room(base):
             return []
@@ -146,7 +173,7 @@ def check_inbox_page(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
     return [
         Warning(
             f"The page of the inbox is blank: it extends {base.origin.name}, which has no block named content.",
-            hint="Add the blocks content and title to it. Or add a template notifications/base.html that extends it "
+            hint=f"Add the blocks content and title to it. Or add a template {LABEL}/base.html that extends it "
             "and puts both inside its blocks: see docs/how-to/add-to-your-project.md.",
             id="notifications.W002",
         )

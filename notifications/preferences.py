@@ -22,6 +22,7 @@ from notifications.content.timing import find_zone
 from notifications.database.transactions import write_transaction
 from notifications.exceptions import InvalidNotification, InvalidPreference
 from notifications.kinds import Kind, all_kinds, find_kind, is_default
+from notifications.label import on_user
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
 from notifications.transports.base import ADDRESS_LIMIT
 from notifications.transports.registry import get_transports
@@ -228,7 +229,7 @@ def add_push_subscription(user_id: Any, subscription: Mapping[str, Any]) -> Push
         user_id = _known(user_id)
         if rows.filter(user_id=user_id).exclude(endpoint=endpoint).count() >= ADDRESS_LIMIT:
             raise InvalidPreference(
-                f"there are {ADDRESS_LIMIT} browsers already: remove one of user.push_subscriptions"
+                f"there are {ADDRESS_LIMIT} browsers already: remove one of user.{on_user('push_subscriptions')}"
             )
         row, _ = rows.update_or_create(endpoint=endpoint, defaults={"user_id": user_id, "p256dh": p256dh, "auth": auth})
     return row

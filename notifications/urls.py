@@ -3,8 +3,9 @@
 from django.urls import path
 
 from notifications.inbox import views
+from notifications.label import LABEL
 
-app_name = "notifications"
+app_name = LABEL
 urlpatterns = [
     path("", views.show_inbox, name="inbox"),
     path("bell/", views.show_bell, name="bell"),

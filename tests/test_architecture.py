@@ -41,7 +41,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"apps", "management"},
     ),
     "notifications": (
-        {"exceptions", "signals", "conf"},
+        {"exceptions", "signals", "conf", "label"},
         {"database"},
         {"models"},
         {"content"},

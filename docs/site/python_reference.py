@@ -28,6 +28,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "notifications.exceptions": None,
     "notifications.conf": None,
     "notifications.admin": ("CountedDeletion",),
+    "notifications.apps": ("NotificationsConfig", "SignalboxConfig"),
     "realtime.publisher": None,
     "realtime.topics": None,
     "realtime.access": None,

@@ -20,6 +20,7 @@ from django.urls import reverse
 
 from notifications.admin.dead_letters import ACT_LIMIT, PAGE_SIZE, Query, find_chosen, is_letter_id, read_page
 from notifications.admin.records import begin_record
+from notifications.label import admin_url_name, permission
 from realtime.conf import keys, sync_redis
 from realtime.streams.dead_letters import DeadLetter, purge, replay
 from realtime.streams.group_keys import GroupKeys
@@ -51,7 +52,7 @@ ACTIONS = {
         Action(
             name="replay",
             done="replayed",
-            permission="notifications.replay_dead_letters",
+            permission=permission("replay_dead_letters"),
             log_flag=CHANGE,
             do=replay,
             remark=(
@@ -62,7 +63,7 @@ ACTIONS = {
         Action(
             name="purge",
             done="purged",
-            permission="notifications.purge_dead_letters",
+            permission=permission("purge_dead_letters"),
             log_flag=DELETION,
             do=purge,
             remark="They are thrown away for good. What was said to whom stays in the database.",
@@ -78,7 +79,7 @@ def dead_letters_view(request: HttpRequest, delivery_admin: "admin.ModelAdmin[An
     Raises:
         PermissionDenied: The user lacks notifications.view_dead_letters, or the permission for what is to be done.
     """
-    if not request.user.has_perm("notifications.view_dead_letters"):
+    if not request.user.has_perm(permission("view_dead_letters")):
         raise PermissionDenied
     page = _View(request, delivery_admin)
     try:
@@ -191,7 +192,7 @@ class _View:
         return Query(stream=named[0].stream, group=named[0].group, word=word) if named else None
 
     def _url(self, query: Query | None, **more: str) -> str:
-        url = reverse(f"{self._site.name}:notifications_delivery_dead_letters")
+        url = reverse(f"{self._site.name}:{admin_url_name('delivery_dead_letters')}")
         if query is None:
             return url
         asked = {"stream": query.stream, "group": query.group, "q": query.word, **more}
@@ -211,7 +212,7 @@ class _View:
             **context,
         }
         self._request.current_app = self._site.name
-        return TemplateResponse(self._request, f"admin/notifications/{template}", context)
+        return TemplateResponse(self._request, f"notifications/admin/{template}", context)
 
 
 def _letters(count: int) -> str:

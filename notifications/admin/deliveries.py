@@ -31,6 +31,7 @@ from notifications.admin.records import begin_record
 from notifications.admin.shown import shown_text
 from notifications.admin.states import badge
 from notifications.delivery import records
+from notifications.label import admin_url_name, permission
 from notifications.models import Delivery, Digest, Notification
 
 __all__ = ["DeliveryAdmin", "DigestAdmin", "delivery_badge", "latency_text"]
@@ -80,18 +81,18 @@ class DeliveryAdmin(HistoryAdmin):
     def get_urls(self) -> list[URLPattern]:
         """The page, then Django's own."""
         view = self.admin_site.admin_view(self._dead_letters)
-        return [path("dead-letters/", view, name="notifications_delivery_dead_letters"), *super().get_urls()]
+        return [path("dead-letters/", view, name=admin_url_name("delivery_dead_letters")), *super().get_urls()]
 
     def pages(self, request: HttpRequest) -> list[AdminPage]:
         """The dead letters, for who may see them."""
-        if not request.user.has_perm("notifications.view_dead_letters"):
+        if not request.user.has_perm(permission("view_dead_letters")):
             return []
-        url = reverse(f"{self.admin_site.name}:notifications_delivery_dead_letters")
+        url = reverse(f"{self.admin_site.name}:{admin_url_name('delivery_dead_letters')}")
         return [AdminPage(name="Dead letters", url=url, icon="report")]
 
     def has_resend_permission(self, request: HttpRequest) -> bool:
         """Whether the user may send failed deliveries again."""
-        return request.user.has_perm("notifications.resend_delivery")
+        return request.user.has_perm(permission("resend_delivery"))
 
     @admin.action(description="Send failed deliveries again", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
@@ -215,7 +216,7 @@ class DigestAdmin(HistoryAdmin):
     @admin.display(description="deliveries")
     def parts(self, digest: Digest) -> SafeString:
         """How many it holds; their list tells what became of them."""
-        url = reverse(f"{self.admin_site.name}:notifications_delivery_changelist")
+        url = reverse(f"{self.admin_site.name}:{admin_url_name('delivery_changelist')}")
         count = getattr(digest, "parts_count", None) or 0
         return format_html('<a class="sb-link" href="{}?digest__id__exact={}">{}</a>', url, digest.pk, count)
 

@@ -32,6 +32,7 @@ from notifications.admin.shown import shown_data
 from notifications.admin.states import EVENT_STATES, STATES, EventStateFilter, badge, state_of
 from notifications.admin.statistics_view import statistics_view
 from notifications.inbox.queries import safe_href
+from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification, Scheduled
 
 __all__ = ["EventAdmin", "ScheduledAdmin"]
@@ -69,6 +70,7 @@ class EventAdmin(HistoryAdmin):
     the action "Cancel those that wait" notifications.change_event.
     """
 
+    change_form_template = "notifications/admin/event.html"
     actions = ("cancel",)
     list_display = ("summary", "kind", "caused_by", "recipients", "publication", "created")
     list_filter = (KindFilter, EventStateFilter, "created_at")
@@ -95,8 +97,8 @@ class EventAdmin(HistoryAdmin):
     def get_urls(self) -> list[URLPattern]:
         """The pages, then Django's own."""
         return [
-            path("send/", self.admin_site.admin_view(self._send), name="notifications_event_send"),
-            path("statistics/", self.admin_site.admin_view(self._statistics), name="notifications_event_statistics"),
+            path("send/", self.admin_site.admin_view(self._send), name=admin_url_name("event_send")),
+            path("statistics/", self.admin_site.admin_view(self._statistics), name=admin_url_name("event_statistics")),
             *super().get_urls(),
         ]
 
@@ -104,17 +106,17 @@ class EventAdmin(HistoryAdmin):
         """The pages that the user may open."""
         site = self.admin_site.name
         pages = []
-        if request.user.has_perm("notifications.add_event"):
-            url = reverse(f"{site}:notifications_event_send")
+        if request.user.has_perm(permission("add_event")):
+            url = reverse(f"{site}:{admin_url_name('event_send')}")
             pages.append(AdminPage(name="Send notification", url=url, icon="send"))
         if self.has_view_permission(request):
-            url = reverse(f"{site}:notifications_event_statistics")
+            url = reverse(f"{site}:{admin_url_name('event_statistics')}")
             pages.append(AdminPage(name="Delivery statistics", url=url, icon="monitoring"))
         return pages
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whether the user may cancel events that wait."""
-        return request.user.has_perm("notifications.change_event")
+        return request.user.has_perm(permission("change_event"))
 
     @admin.action(description="Cancel those that wait", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
@@ -162,6 +164,7 @@ class EventAdmin(HistoryAdmin):
     ) -> HttpResponse:
         """The event's page, with its first recipients and a count of each state; or with those who will be told."""
         event = context["original"]
+        context["notification_url_name"] = f"{self.admin_site.name}:{admin_url_name('notification_change')}"
         context |= self._waiting(event) if event.deliver_at is not None else self._told(event)
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response

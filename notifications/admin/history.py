@@ -68,6 +68,7 @@ class BoundedPaginator(_Paginator):
 class HistoryAdmin(ModelAdmin):
     """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
 
+    change_list_template = "notifications/admin/change_list.html"
     # Lookups that links between our own pages use, beside the filters of the list.
     linked_lookups: ClassVar[tuple[str, ...]] = ()
     # Whether its own pages delete, for who holds the permission; what goes with another row is deleted with that.

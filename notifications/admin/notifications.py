@@ -19,6 +19,7 @@ from notifications.admin.history import (
 )
 from notifications.admin.shown import shown_text
 from notifications.admin.states import StateFilter, badge, state_of
+from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification
 
 __all__ = ["NotificationAdmin"]
@@ -30,6 +31,7 @@ class NotificationAdmin(HistoryAdmin):
 
     list_display = ("told", "summary", "state", "created", "relayed", "seen", "read")
     list_filter = (StateFilter, "created_at")
+    change_form_template = "notifications/admin/notification.html"
     linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
@@ -72,7 +74,8 @@ class NotificationAdmin(HistoryAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """The notification's page, with its deliveries for who may see those."""
-        context["may_view_deliveries"] = request.user.has_perm("notifications.view_delivery")
+        context["may_view_deliveries"] = request.user.has_perm(permission("view_delivery"))
+        context["delivery_url_name"] = f"{self.admin_site.name}:{admin_url_name('delivery_change')}"
         if context["may_view_deliveries"]:
             context["deliveries"] = [
                 (

@@ -12,6 +12,7 @@ from django.utils.html import format_html
 
 from notifications.admin.looks import HAS_UNFOLD, AdminForm
 from notifications.admin.send_form import SendNotificationForm
+from notifications.label import admin_url_name, permission
 from notifications.models import Event
 
 __all__ = ["send_view"]
@@ -29,7 +30,7 @@ def send_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> Htt
     Raises:
         PermissionDenied: The user lacks the permission notifications.add_event.
     """
-    if not request.user.has_perm("notifications.add_event"):
+    if not request.user.has_perm(permission("add_event")):
         raise PermissionDenied
     site: admin.AdminSite = event_admin.admin_site
     form = SendNotificationForm(request.POST or None, admin_site=site, may_view_users=_may_view_users(request, site))
@@ -48,7 +49,7 @@ def send_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> Htt
         "media": event_admin.media + form.media,
     }
     request.current_app = site.name
-    return TemplateResponse(request, "admin/notifications/send.html", context)
+    return TemplateResponse(request, "notifications/admin/send.html", context)
 
 
 def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
@@ -64,7 +65,7 @@ def _sent(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]", event: Eve
     event_admin.log_addition(request, event, [{"added": {"name": "notification", "object": f"{count} recipients"}}])
     site_name = event_admin.admin_site.name
     may_view = event_admin.has_view_permission(request)
-    url = reverse(f"{site_name}:notifications_event_change", args=[event.pk])
+    url = reverse(f"{site_name}:{admin_url_name('event_change')}", args=[event.pk])
     name = format_html('“<a class="sb-link" dir="auto" href="{}">{}</a>”', url, event) if may_view else None
     name = name or format_html('“<span dir="auto">{}</span>”', event)
     people = "1 recipient" if count == 1 else f"{count:,} recipients"
@@ -73,4 +74,6 @@ def _sent(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]", event: Eve
         messages.warning(request, format_html(text, name, people))
     else:
         messages.success(request, format_html("{} is on its way to {}.", name, people))
-    return HttpResponseRedirect(reverse(f"{site_name}:notifications_event_changelist") if may_view else request.path)
+    return HttpResponseRedirect(
+        reverse(f"{site_name}:{admin_url_name('event_changelist')}") if may_view else request.path
+    )

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from notifications import statistics
 from notifications.admin import chart
+from notifications.label import admin_url_name, permission
 
 __all__ = ["statistics_view"]
 
@@ -45,19 +46,19 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
         "dead_letters_url": _dead_letters_url(request, site),
     }
     request.current_app = site.name
-    return TemplateResponse(request, "admin/notifications/statistics.html", context)
+    return TemplateResponse(request, "notifications/admin/statistics.html", context)
 
 
 def _dead_letters_url(request: HttpRequest, site: admin.AdminSite) -> str:
     """Where the dead letters are, for who may see them."""
-    may_view = request.user.has_perm("notifications.view_dead_letters")
-    return reverse(f"{site.name}:notifications_delivery_dead_letters") if may_view else ""
+    may_view = request.user.has_perm(permission("view_dead_letters"))
+    return reverse(f"{site.name}:{admin_url_name('delivery_dead_letters')}") if may_view else ""
 
 
 def _deliveries_url(request: HttpRequest, site: admin.AdminSite) -> str:
     """Where the deliveries are, for who may see them."""
-    may_view = request.user.has_perm("notifications.view_delivery")
-    return reverse(f"{site.name}:notifications_delivery_changelist") if may_view else ""
+    may_view = request.user.has_perm(permission("view_delivery"))
+    return reverse(f"{site.name}:{admin_url_name('delivery_changelist')}") if may_view else ""
 
 
 def _delivery_figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:

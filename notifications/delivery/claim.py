@@ -32,7 +32,7 @@ from notifications.delivery.holding import is_held
 from notifications.delivery.plan import Draft, deliveries_of, draft_all
 from notifications.delivery.records import UNFINISHED, claim_end, database, hold, insert, reopen, rows, skip
 from notifications.delivery.values import Claim, Claims, StreamTask
-from notifications.models import Delivery, Digest, Notification
+from notifications.models import QUIET_HOURS_RELATION, Delivery, Digest, Notification
 from realtime.exceptions import EntryRejected
 
 __all__ = ["begin", "begin_many"]
@@ -90,9 +90,7 @@ def begin_many(tasks: Sequence[StreamTask]) -> list[Answer]:
 
 
 def _find(tasks: Sequence[StreamTask]) -> dict[int, Notification]:
-    notifications = Notification.objects.using(database()).select_related(
-        "event", "recipient__notification_quiet_hours"
-    )
+    notifications = Notification.objects.using(database()).select_related("event", f"recipient__{QUIET_HOURS_RELATION}")
     return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in tasks})
 
 

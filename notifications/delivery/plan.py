@@ -19,7 +19,7 @@ from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.database.row_locks import lock, locked
 from notifications.kinds import Kind, find_kind, time_zone_of
-from notifications.models import Delivery, Digest, Notification, QuietHours
+from notifications.models import QUIET_HOURS_RELATION, Delivery, Digest, Notification, QuietHours
 from notifications.preferences import choices_of, wanted_transports
 
 __all__ = ["Draft", "deliveries_of", "draft_all"]
@@ -93,7 +93,7 @@ def deliveries_of(drafts: Iterable[Draft], *, hold: Collection[int] = ()) -> lis
 
 
 def _quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
-    hours: QuietHours | None = getattr(recipient, "notification_quiet_hours", None)
+    hours: QuietHours | None = getattr(recipient, QUIET_HOURS_RELATION, None)
     if hours is None or kind.is_urgent:
         return None
     # The zone existed when it was chosen, but this machine may not know it.

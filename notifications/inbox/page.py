@@ -14,10 +14,12 @@ from django.template import Template, TemplateDoesNotExist, engines
 from django.template.backends.django import DjangoTemplates
 from django.template.loader_tags import BlockNode, ExtendsNode
 
+from notifications.label import LABEL
+
 __all__ = ["find_base", "has_room", "nonce_of"]
 
 # The first of them that there is. The last is ours.
-_BASES = ("notifications/base.html", "base.html", "notifications/page.html")
+_BASES = (f"{LABEL}/base.html", "base.html", "notifications/page.html")
 # The block that the inbox fills; beside it `title`, which nobody misses.
 _BLOCK = "content"
 

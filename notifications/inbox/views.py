@@ -22,6 +22,7 @@ from django.views.decorators.http import require_POST, require_safe
 from notifications import services
 from notifications.inbox import queries
 from notifications.inbox.page import find_base, nonce_of
+from notifications.label import LABEL
 from notifications.models import Notification
 
 __all__ = ["mark_archived", "mark_read", "mark_seen", "show_bell", "show_inbox"]
@@ -117,4 +118,4 @@ def _next(request: HttpRequest) -> str:
     wanted = request.POST.get("next", "")
     if url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
         return wanted
-    return reverse("notifications:inbox")
+    return reverse(f"{LABEL}:inbox")

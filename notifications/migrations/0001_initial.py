@@ -5,6 +5,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+from notifications.label import LABEL, on_user
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -56,14 +58,14 @@ class Migration(migrations.Migration):
                         db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="notifications",
-                        to="notifications.event",
+                        to=f"{LABEL}.event",
                     ),
                 ),
                 (
                     "recipient",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
-                        related_name="notifications",
+                        related_name=on_user("notifications"),
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),

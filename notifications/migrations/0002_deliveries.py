@@ -6,17 +6,19 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
+from notifications.label import LABEL, on_user
+
 
 def mark_old_as_dispatched(apps, schema_editor):
     """What came before there were deliveries was handed to the bot: it is not to be sent again."""
-    notifications = apps.get_model("notifications", "Notification").objects.using(schema_editor.connection.alias)
+    notifications = apps.get_model(LABEL, "Notification").objects.using(schema_editor.connection.alias)
     notifications.update(dispatched_at=models.F("created_at"))
 
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('notifications', '0001_initial'),
+        (LABEL, '0001_initial'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -95,22 +97,22 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='notification',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='notifications.notification'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to=f"{LABEL}.notification"),
         ),
         migrations.AddField(
             model_name='destination',
             name='user',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='notification_destinations', to=settings.AUTH_USER_MODEL),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name=on_user("notification_destinations"), to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
             model_name='preference',
             name='user',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='notification_preferences', to=settings.AUTH_USER_MODEL),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name=on_user("notification_preferences"), to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
             model_name='pushsubscription',
             name='user',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='push_subscriptions', to=settings.AUTH_USER_MODEL),
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name=on_user("push_subscriptions"), to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -2,9 +2,11 @@
 
 from django.db import migrations
 
+from notifications.label import LABEL
+
 
 class Migration(migrations.Migration):
-    dependencies = [("notifications", "0002_deliveries")]
+    dependencies = [(LABEL, "0002_deliveries")]
 
     operations = [
         migrations.AlterModelOptions(

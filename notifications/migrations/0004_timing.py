@@ -5,11 +5,13 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
+from notifications.label import LABEL, on_user
+
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('notifications', '0003_delivery_permissions'),
+        (LABEL, '0003_delivery_permissions'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -114,7 +116,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='digest',
-            field=models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='notifications.digest'),
+            field=models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to=f"{LABEL}.digest"),
         ),
         migrations.AddIndex(
             model_name='delivery',
@@ -123,12 +125,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='quiethours',
             name='user',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='notification_quiet_hours', to=settings.AUTH_USER_MODEL),
+            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name=on_user("notification_quiet_hours"), to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
             model_name='scheduled',
             name='event',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='scheduled', to='notifications.event'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='scheduled', to=f"{LABEL}.event"),
         ),
         migrations.AddField(
             model_name='scheduled',

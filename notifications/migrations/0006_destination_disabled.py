@@ -2,11 +2,13 @@
 
 from django.db import migrations, models
 
+from notifications.label import LABEL
+
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('notifications', '0005_delivery_statistics'),
+        (LABEL, '0005_delivery_statistics'),
     ]
 
     operations = [

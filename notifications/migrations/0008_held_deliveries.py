@@ -2,11 +2,13 @@
 
 from django.db import migrations, models
 
+from notifications.label import LABEL
+
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('notifications', '0007_delivery_state_names'),
+        (LABEL, '0007_delivery_state_names'),
     ]
 
     operations = [

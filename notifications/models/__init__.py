@@ -10,11 +10,19 @@ through `deliveries`; nothing here talks to Redis.
 from notifications.models.deliveries import ANSWER_LIMIT, TRANSPORT_LIMIT, Delivery, Digest
 from notifications.models.events import COLLAPSE_KEY_LIMIT, Event, Scheduled
 from notifications.models.inbox import Notification
-from notifications.models.people import REASON_LIMIT, Destination, Preference, PushSubscription, QuietHours
+from notifications.models.people import (
+    QUIET_HOURS_RELATION,
+    REASON_LIMIT,
+    Destination,
+    Preference,
+    PushSubscription,
+    QuietHours,
+)
 
 __all__ = [
     "ANSWER_LIMIT",
     "COLLAPSE_KEY_LIMIT",
+    "QUIET_HOURS_RELATION",
     "REASON_LIMIT",
     "TRANSPORT_LIMIT",
     "Delivery",

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from notifications.label import on_user
 from notifications.models.events import COLLAPSE_KEY_LIMIT, Event
 
 __all__ = ["Notification", "NotificationQuerySet"]
@@ -33,7 +34,9 @@ class Notification(models.Model):
 
     # Found through the index "notification_of_event", which has them in the order of publishing.
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="notifications", db_index=False)
-    recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notifications")
+    recipient = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=on_user("notifications")
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
     # When the relay handed it to the recipient's group, if it has.
     relayed_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -6,19 +6,27 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from notifications.label import on_user
 from notifications.models.deliveries import TRANSPORT_LIMIT
 
-__all__ = ["REASON_LIMIT", "Destination", "Preference", "PushSubscription", "QuietHours"]
+__all__ = ["QUIET_HOURS_RELATION", "REASON_LIMIT", "Destination", "Preference", "PushSubscription", "QuietHours"]
 
 # The most characters that are stored of the reason for disabling a destination.
 REASON_LIMIT = 500
+
+
+# A user has one row at most.
+QUIET_HOURS_RELATION = on_user("notification_quiet_hours")
 
 
 class Preference(models.Model):
     """What a user has said about one kind of notification on one transport; without a row, the kind's default holds."""
 
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_preferences", db_index=False
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name=on_user("notification_preferences"),
+        db_index=False,
     )
     kind = models.CharField(max_length=64)
     transport = models.CharField(max_length=TRANSPORT_LIMIT)
@@ -37,9 +45,7 @@ class Preference(models.Model):
 class QuietHours(models.Model):
     """When a user is left alone by all transports, but for urgent kinds: each day from `starts` until `ends`."""
 
-    user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_quiet_hours"
-    )
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=QUIET_HOURS_RELATION)
     # Times of day in the zone; they may lie around midnight.
     starts = models.TimeField()
     ends = models.TimeField()
@@ -57,7 +63,10 @@ class Destination(models.Model):
     """Where one transport reaches a user: the URL of a webhook, an Apprise URL."""
 
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_destinations", db_index=False
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name=on_user("notification_destinations"),
+        db_index=False,
     )
     transport = models.CharField(max_length=TRANSPORT_LIMIT)
     # May hold a password or a token, as many Apprise URLs do: never shown whole.
@@ -82,7 +91,9 @@ class Destination(models.Model):
 class PushSubscription(models.Model):
     """One browser of a user that may be woken by web push: what `PushManager.subscribe()` gave it."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="push_subscriptions")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=on_user("push_subscriptions")
+    )
     # Knowing it is nearly enough to send: never shown whole.
     endpoint = models.CharField(max_length=1000, unique=True)
     p256dh = models.CharField(max_length=100)

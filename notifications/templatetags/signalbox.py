@@ -12,16 +12,17 @@ from django import template
 from django.conf import settings
 from django.shortcuts import resolve_url
 from django.template.context import Context
-from django.urls import NoReverseMatch
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from notifications.database.clock import moment_of
 from notifications.inbox import queries
 from notifications.inbox.bell_texts import bell_texts, unread_label
 from notifications.inbox.page import nonce_of
+from notifications.label import LABEL
 from realtime import conf
 
-__all__ = ["notification_bell", "safe_href", "websocket_url", "with_zone"]
+__all__ = ["inbox_url", "notification_bell", "safe_href", "websocket_url", "with_zone"]
 
 register = template.Library()
 
@@ -39,6 +40,12 @@ def with_zone(value: Any) -> Any:
 def websocket_url() -> str:
     """The URL of the WebSocket, for scripts that call `connect()` themselves; the bell has it already."""
     return conf.websocket_url()
+
+
+@register.simple_tag
+def inbox_url(name: str) -> str:
+    """A URL of notifications.urls, whatever the label of the app is: `inbox`, `read`, …"""
+    return reverse(f"{LABEL}:{name}")
 
 
 @register.inclusion_tag("notifications/bell.html", takes_context=True)

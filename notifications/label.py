@@ -1,0 +1,30 @@
+"""
+What this app is called in the project: its label, and the names of its relations on users.
+
+Owns how names follow from the label: permissions, URLs of the admin, the URL namespace. Does not own the label: that is
+the AppConfig's in INSTALLED_APPS (apps). Migrations use this module too, so they fit every label.
+"""
+
+from django.apps import apps
+
+__all__ = ["LABEL", "admin_url_name", "on_user", "permission"]
+
+_config = apps.get_containing_app_config(__name__)
+# Also the namespace of the URLs, and the beginning of the names of tables.
+LABEL: str = _config.label if _config else "notifications"
+_user_prefix: str = getattr(_config, "user_prefix", "")
+
+
+def on_user(name: str) -> str:
+    """The name of a relation to this app's rows on the model of users, e.g. `user.notifications`."""
+    return f"{_user_prefix}{name}"
+
+
+def permission(codename: str) -> str:
+    """A permission of this app, as `has_perm` takes it."""
+    return f"{LABEL}.{codename}"
+
+
+def admin_url_name(name: str) -> str:
+    """The name of a page of the admin, without the namespace of the site: `event_changelist`, `event_send`."""
+    return f"{LABEL}_{name}"
