@@ -11,9 +11,16 @@ from typing import Any
 from django.conf import settings
 from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
 from django.http import HttpRequest, HttpResponse
-from django.utils.csp import CSP
-from django.views.decorators.csp import csp_override
 from unfold.sites import UnfoldAdminSite
+
+if settings.HAS_CSP:
+    from django.views.decorators.csp import csp_override
+else:
+
+    def csp_override(config: dict[str, Any]) -> Callable[[Any], Any]:
+        """Nothing: Django before 6.0 sends no policy."""
+        return lambda view: view
+
 
 __all__ = ["AdminConfig", "AdminSite", "navigation"]
 
@@ -22,11 +29,11 @@ CONTENT_SECURITY_POLICY = {
     **settings.SECURE_CSP,
     # Alpine.js, which unfold is built on, compiles the expressions in its templates when they run. Its build that does
     # not cannot read unfold's expressions (template strings, arrow functions). Inline scripts stay forbidden.
-    "script-src": [*settings.SECURE_CSP["script-src"], CSP.UNSAFE_EVAL],
+    "script-src": [*settings.SECURE_CSP["script-src"], "'unsafe-eval'"],
     # The width of the sidebar is a style attribute that Alpine.js sets. Inline style sheets stay forbidden.
-    "style-src-attr": [CSP.UNSAFE_INLINE],
+    "style-src-attr": ["'unsafe-inline'"],
     # "Add another" beside a related field opens the admin in a frame of the admin.
-    "frame-ancestors": [CSP.SELF],
+    "frame-ancestors": ["'self'"],
 }
 
 # Material symbols in the sidebar, by model.

@@ -10,10 +10,10 @@ import sys
 import warnings
 from pathlib import Path
 
+import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
-from django.utils.csp import CSP
 
 from project import embedded
 
@@ -32,6 +32,9 @@ if not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ALLOWED_HOSTS is not set: with DEBUG=0 name the hosts of the site, separated by commas")
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 FORCE_SCRIPT_NAME = env.str("FORCE_SCRIPT_NAME", default="") or None
+
+# Django sends a Content-Security-Policy from 6.0 on.
+HAS_CSP = django.VERSION >= (6, 0)
 
 INSTALLED_APPS = [
     # First: `manage.py runserver` then speaks ASGI, WebSocket included. No other command needs it, and importing
@@ -52,7 +55,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    *(["django.middleware.csp.ContentSecurityPolicyMiddleware"] if HAS_CSP else []),
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -72,7 +75,7 @@ TEMPLATES = [
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
-                "django.template.context_processors.csp",
+                *(["django.template.context_processors.csp"] if HAS_CSP else []),
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
@@ -149,16 +152,16 @@ STATIC_ROOT = VAR_DIR / "static"
 # Safety -------------------------------------------------------------------------------------------------------------
 
 SECURE_CSP = {
-    "default-src": [CSP.SELF],
-    "script-src": [CSP.SELF],
-    "style-src": [CSP.SELF],
-    "img-src": [CSP.SELF, "data:"],
+    "default-src": ["'self'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
     # 'self' covers ws:// and wss:// of the same origin in every current browser.
-    "connect-src": [CSP.SELF],
-    "object-src": [CSP.NONE],
-    "base-uri": [CSP.NONE],
-    "form-action": [CSP.SELF],
-    "frame-ancestors": [CSP.NONE],
+    "connect-src": ["'self'"],
+    "object-src": ["'none'"],
+    "base-uri": ["'none'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
 }
 X_FRAME_OPTIONS = "DENY"
 if not DEBUG:

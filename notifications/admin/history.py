@@ -102,11 +102,11 @@ class HistoryAdmin(ModelAdmin):
             return False
         return bool(super().has_delete_permission(request, obj))
 
-    def get_actions(
-        self, request: HttpRequest, action_location: admin.ActionLocation = admin.ActionLocation.CHANGE_LIST
-    ) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         """The list's own: what is deleted is looked at first, one by one."""
-        actions = super().get_actions(request, action_location)
+        # Django before 6.1 has actions on lists only, and does not pass a location.
+        location = () if action_location is None else (action_location,)
+        actions = super().get_actions(request, *location)
         return {name: action for name, action in actions.items() if name != "delete_selected"}
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:

@@ -6,6 +6,7 @@ The one place that asks which. Everything here has the same interface either way
 
 from typing import TYPE_CHECKING, Any
 
+import django
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.helpers import AdminForm
@@ -25,10 +26,14 @@ elif HAS_UNFOLD:
     from unfold.widgets import UnfoldAdminTextInputWidget as TextInput
 
     class ModelAdmin(UnfoldModelAdmin):
-        def get_action_choices(self, request, default_choices=None, action_location=admin.ActionLocation.CHANGE_LIST):
-            # unfold 0.110 overrides this as it was before Django 6.1, which Django warns of wherever there are actions.
-            blank = [("", "Select action")]
-            return admin.ModelAdmin.get_action_choices(self, request, blank, action_location)
+        if django.VERSION >= (6, 1):
+
+            def get_action_choices(self, request, default_choices=None, action_location=None):
+                # unfold 0.110 overrides this with the signature from before Django 6.1, and Django 6.1 warns of that
+                # on every page with actions.
+                blank = [("", "Select action")]
+                location = action_location or admin.ActionLocation.CHANGE_LIST
+                return admin.ModelAdmin.get_action_choices(self, request, blank, location)
 
 else:
     ModelAdmin = admin.ModelAdmin

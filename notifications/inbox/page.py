@@ -9,12 +9,17 @@ from contextlib import suppress
 from typing import Any
 
 from django.http import HttpRequest
-from django.middleware.csp import get_nonce
 from django.template import Template, TemplateDoesNotExist, engines
 from django.template.backends.django import DjangoTemplates
 from django.template.loader_tags import BlockNode, ExtendsNode
 
 from notifications.label import LABEL
+
+try:
+    from django.middleware import csp
+except ImportError:
+    # Django before 6.0 has no policy of its own.
+    csp = None  # type: ignore[assignment]
 
 __all__ = ["find_base", "has_room", "nonce_of"]
 
@@ -70,7 +75,7 @@ def has_room(base: Any) -> bool:
 
 def nonce_of(request: HttpRequest) -> str:
     """The nonce of the request's Content Security Policy, from Django or django-csp; "" if there is none."""
-    nonce = get_nonce(request)
+    nonce = csp.get_nonce(request) if csp else None
     if nonce is None:
         nonce = getattr(request, "csp_nonce", None)
     # Django's nonce is falsy until it is converted to a string.

@@ -8,7 +8,9 @@ import smtplib
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.mail import EmailMultiAlternatives, mailers
+from django.core import mail as django_mail
+from django.core.exceptions import ImproperlyConfigured
+from django.core.mail import EmailMultiAlternatives
 from django.utils.translation import gettext_lazy as _
 
 from notifications.transports.base import Address, Message, Transport
@@ -21,13 +23,15 @@ __all__ = ["EmailTransport"]
 PERMANENT_CODES = 500
 # Django's mail backends that send nothing.
 LOCAL_BACKENDS = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
+# Django's MAILERS; None before Django 6.1, which has the EMAIL_… settings alone.
+_mailers: Any = getattr(django_mail, "mailers", None)
 
 
 class EmailTransport(Transport):
     """
     Args:
         from_email: The sender; Django's DEFAULT_FROM_EMAIL by default.
-        mailer: The alias in Django's MAILERS; its default one by default.
+        mailer: The alias in Django's MAILERS; its default one by default. Needs Django 6.1.
         message_id_domain: The right side of the Message-ID, which is the same in every attempt.
         timeout_seconds: How long the mail server may be silent. The mail backend's own timeout counts if it is shorter.
 
@@ -50,6 +54,8 @@ class EmailTransport(Transport):
         message_id_domain: str = "signalbox.invalid",
     ) -> None:
         super().__init__(name=name, timeout_seconds=timeout_seconds)
+        if mailer is not None and _mailers is None:
+            raise ImproperlyConfigured("mailer needs Django 6.1, which brings MAILERS: leave it out, and set EMAIL_…")
         self._from_email = from_email
         self._mailer = mailer
         self._message_id_domain = message_id_domain
@@ -58,7 +64,7 @@ class EmailTransport(Transport):
     def reaches_people(self) -> bool:
         """False with a mail backend of Django's that only prints, keeps or drops mails."""
         try:
-            backend = mailers[self._mailer or "default"]
+            backend = self._backend()
         except Exception:
             # Another system check reports what is wrong with the mailer.
             return True
@@ -100,9 +106,12 @@ class EmailTransport(Transport):
             mail.attach_alternative(texts.html, "text/html")
         return mail
 
-    def _hand_over(self, mail: EmailMultiAlternatives) -> int | None:
+    def _backend(self) -> Any:
         # Where a project still has EMAIL_… settings and no MAILERS, Django makes "default" of them.
-        backend: Any = mailers[self._mailer or "default"]
+        return django_mail.get_connection() if _mailers is None else _mailers[self._mailer or "default"]
+
+    def _hand_over(self, mail: EmailMultiAlternatives) -> int | None:
+        backend = self._backend()
         # Without one, which is Django's default, a server that says nothing keeps the thread for ever.
         if hasattr(backend, "timeout") and (backend.timeout is None or backend.timeout > self.timeout_seconds):
             backend.timeout = self.timeout_seconds

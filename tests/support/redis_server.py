@@ -1,6 +1,11 @@
-"""A private Valkey server for tests, which may be killed, paused and brought back."""
+"""
+A private Valkey server for tests, which may be killed, paused and brought back.
+
+Another server program, for example of an older Redis, is used where TEST_REDIS_SERVER names its path.
+"""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -47,7 +52,13 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        arguments = [str(embedded.binary()), "--port", "0", "--unixsocket", str(self._directory / "r.sock")]
+        arguments = [
+            os.environ.get("TEST_REDIS_SERVER") or str(embedded.binary()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self._directory / "r.sock"),
+        ]
         arguments += ["--dir", str(self._directory), "--save", "", "--maxmemory-policy", "noeviction"]
         arguments += ["--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"]
         arguments += self._options
