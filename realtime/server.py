@@ -23,11 +23,11 @@ with extra("server"):
     from uvicorn.server import ServerState
     from websockets.http11 import Request
 
-    from realtime.websocket.connection import ServerSockets, Socket, SocketStatistics
+    from realtime.websocket.connection import ServerSockets, Socket
     from realtime.websocket.framing import INTERNAL_ERROR
     from realtime.websocket.http_protocol import HttpProtocol
 
-__all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol", "statistics"]
+__all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol"]
 
 # What the application finds in scope["extensions"]: an object with `detach`.
 EXTENSION: Final = "signalbox.frames"
@@ -38,11 +38,6 @@ EARLY_LIMIT_BYTES: Final = 65_536
 DEFAULT_GRACE_SECONDS: Final = 10.0
 
 _server_sockets: weakref.WeakKeyDictionary[ServerState, ServerSockets] = weakref.WeakKeyDictionary()
-
-
-def statistics() -> list[SocketStatistics]:
-    """Of each server of this process: in practice of one."""
-    return [sockets.statistics() for sockets in _server_sockets.values()]
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):

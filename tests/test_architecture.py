@@ -1,6 +1,7 @@
 """The rooms of docs/architecture.md, kept apart: import arrows, public names, docs against code."""
 
 import ast
+import dataclasses
 import inspect
 import re
 import sys
@@ -16,6 +17,7 @@ from realtime.conf import RealtimeSettings
 from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.keys import Keys
+from realtime.statistics import Now, ProcessStatistics, Total, Totals, WorkerStatistics
 from tests.support.wheel import EXTRA_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +26,7 @@ DOCS = ROOT / "docs"
 # What stands at the top of each app, from low to high. A package imports from itself and from lower levels.
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "realtime": (
-        {"exceptions"},
+        {"exceptions", "statistics"},
         {"untrusted"},
         {"redis"},
         {"pubsub", "streams", "broker"},
@@ -311,6 +313,19 @@ def test_the_page_of_public_names_has_what_the_pages_import() -> None:
         ):
             for name in re.findall(r"\w+", names):
                 assert is_module(f"{module}.{name}") or f"{module}.{name}" in listed, f"{page} imports {module}.{name}"
+
+
+def test_every_counter_is_documented() -> None:
+    """docs/reference/statistics.md names each counter of `ProcessStatistics`, and whether it is a total."""
+    text = (DOCS / "reference/statistics.md").read_text()
+    documented = dict(re.findall(r"^\| `([\w.]+)` \| (now|total|totals) \|", text, re.MULTILINE))
+    kinds = {Now: "now", Total: "total", Totals: "totals"}
+    counters = {}
+    for part in dataclasses.fields(ProcessStatistics):
+        cls = WorkerStatistics if part.name == "workers" else part.type
+        if part.name != "others":
+            counters |= {f"{part.name}.{each.name}": kinds[each.type] for each in dataclasses.fields(cls)}
+    assert documented == counters
 
 
 def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> None:

@@ -34,6 +34,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "realtime.access": None,
     "realtime.streams": None,
     "realtime.layer": None,
+    "realtime.statistics": ("collect", "register", "unregister", "ProcessStatistics", "Source"),
     "realtime.routing": None,
     "realtime.consumers": None,
     "realtime.server": None,

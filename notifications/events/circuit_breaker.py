@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from realtime.exceptions import StreamUnavailable
+from realtime.statistics import register
 
 __all__ = ["Breaker"]
 
@@ -38,6 +39,7 @@ class Breaker:
 
     def __init__(self, *, pause_seconds: float) -> None:
         self.left_count = 0
+        register(self, "outbox")
         self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
         # Monotonic time of the next try; None while closed.
@@ -47,6 +49,10 @@ class Breaker:
         self._unlogged_count = 0
         # Whether the outage is logged and its end is not.
         self._is_logged = False
+
+    def statistics(self) -> dict[str, int]:
+        """The events left to the sweep, for `realtime.statistics`."""
+        return {"left_to_sweep": self.left_count}
 
     def try_now(self) -> bool:
         """Whether to publish now, inside `judging`. If not, the event is counted as left in the outbox."""

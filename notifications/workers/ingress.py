@@ -28,6 +28,7 @@ from realtime.pubsub.multiplexer import Multiplexer
 from realtime.pubsub.subscriptions import Subscription
 from realtime.redis.lease import Lease
 from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.statistics import register
 from realtime.untrusted.text import LimitedLog, printable
 
 __all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "other_fields", "read_request"]
@@ -122,6 +123,7 @@ class Ingress:
     ) -> None:
         # Since this process started, by the same names as in Redis.
         self.counts: Counter[str] = Counter()
+        register(self, "ingress")
         self._redis = redis
         self._channel = channel
         self._counters_key = counters_key
@@ -134,6 +136,10 @@ class Ingress:
         self._multiplexer: Multiplexer | None = None
         self._subscription: Subscription | None = None
         self._ended = asyncio.Event()
+
+    def statistics(self) -> dict[str, int]:
+        """What became of the requests, for `realtime.statistics`."""
+        return dict(self.counts)
 
     @property
     def waiting_count(self) -> int:

@@ -7,7 +7,6 @@ it is written (members, sinks), Redis names (multiplexer) nor the wire form (pub
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from realtime.broker.publication import Crypter, History, Position
@@ -18,8 +17,9 @@ from realtime.hub.topic import LiveTopic, Membership
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.backoff import Backoff
 from realtime.redis.outage import Outage
+from realtime.statistics import HubStatistics, register
 
-__all__ = ["Hub", "HubStatistics", "Membership", "TopicSource"]
+__all__ = ["Hub", "Membership", "TopicSource"]
 
 
 class TopicSource(Protocol):
@@ -37,25 +37,6 @@ class TopicSource(Protocol):
         Guarantees:
             Histories of one topic are handed out in the order of their moments.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubStatistics:
-    """What a hub has done since it began, and its present state."""
-
-    topic_count: int
-    membership_count: int
-    # Publications of live topics, and what became of them: one a member.
-    publication_count: int
-    delivery_count: int
-    # Frames made; a frame carries all publications of one read for one topic.
-    frame_count: int
-    # Sockets closed because they read too slowly, and because writing to them failed.
-    slow_count: int
-    failed_count: int
-    # Topics brought up to date from history, and members that were told that they have missed something.
-    healed_count: int
-    unrecovered_count: int
 
 
 class Hub:
@@ -81,6 +62,7 @@ class Hub:
         # Topics that something is missing of, and who is about to have it.
         self._heal_tasks: dict[LiveTopic, asyncio.Task[None]] = {}
         self._counters = Counters()
+        register(self)
 
     async def join(
         self, topic_name: str, sink: Sink, *, since: Position | None = None, preface: bytes | None = None
@@ -138,10 +120,9 @@ class Hub:
             await asyncio.wait(tasks.values())
 
     def statistics(self) -> HubStatistics:
-        """Counters and state of this moment."""
+        """The counters of this hub now."""
         return HubStatistics(
             topic_count=len(self._topics),
-            membership_count=sum(len(topic.members) for topic in self._topics.values()),
             **{name: getattr(self._counters, name) for name in Counters.__slots__},
         )
 

@@ -18,13 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class Counters:
-    """What a hub has done; see `hub.HubStatistics`."""
+    """What a hub counts; see `HubStatistics`."""
 
     __slots__ = (
         "delivery_count",
         "failed_count",
         "frame_count",
         "healed_count",
+        "membership_count",
         "publication_count",
         "slow_count",
         "unrecovered_count",
@@ -32,7 +33,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.publication_count = self.delivery_count = self.frame_count = 0
-        self.slow_count = self.failed_count = self.healed_count = self.unrecovered_count = 0
+        self.slow_count = self.failed_count = self.healed_count = self.unrecovered_count = self.membership_count = 0
 
 
 class Member:
@@ -70,6 +71,7 @@ class Members:
     def add(self, member: Member, *, ahead_to: int | None = None) -> None:
         """Let one in. It has been sent everything up to `ahead_to`, and is left out until the others are there."""
         self._members[member] = None
+        self._counters.membership_count += 1
         self._raw = None
         if ahead_to is not None:
             self._ahead = self._ahead or {}
@@ -79,6 +81,7 @@ class Members:
         """Nothing is written for it any more. Idempotent."""
         if member in self._members:
             del self._members[member]
+            self._counters.membership_count -= 1
             self._raw = None
             if self._ahead is not None:
                 self._ahead.pop(member, None)

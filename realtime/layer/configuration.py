@@ -21,6 +21,7 @@ from realtime import conf
 from realtime.broker.publication import Crypter
 from realtime.redis import clients
 from realtime.redis.keys import Keys
+from realtime.statistics import LayerStatistics, register
 
 __all__ = ["DEFAULT_PREFIX", "Configuration"]
 
@@ -68,8 +69,9 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
             serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
         )
         self.crypter: Crypter | None = self._serializer.crypter
-        # Messages that full consumers lost, and those that nobody could read, on all event loops of this process.
+        # See LayerStatistics.
         self.dropped_count = self.unreadable_count = 0
+        register(self)
 
     # Names and hosts --------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,10 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
     def redis_name(self, name: str, shard: int) -> str:
         """The Redis channel of a channel or a group's channel, on one of the hosts."""
         return self._spellings[shard].channel(name[self._repeated :] if name.startswith(self.prefix) else name)
+
+    def statistics(self) -> LayerStatistics:
+        """The counters of this layer now, over all its event loops."""
+        return LayerStatistics(dropped_count=self.dropped_count, unreadable_count=self.unreadable_count)
 
     # Messages ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,39 +18,18 @@ from redis.exceptions import RedisError
 
 from realtime.exceptions import SubscriptionClosed
 from realtime.pubsub.subscription_table import NameTable
-from realtime.pubsub.subscriptions import Attachment, Listener, Subscription
+from realtime.pubsub.subscriptions import Attachment, Listener, ListenerCounters, Subscription
 from realtime.redis.backoff import Backoff
 from realtime.redis.reply_stream import ReplyStream
+from realtime.statistics import MultiplexerStatistics, register, unregister
 
-__all__ = ["Multiplexer", "MultiplexerStatistics"]
+__all__ = ["Multiplexer"]
 
 logger = logging.getLogger(__name__)
 
 # Names in one command: a reconnect with 100,000 names must not be one command of megabytes, nor 100,000 of them.
 NAMES_PER_COMMAND = 1_000
 CONNECT_TIMEOUT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultiplexerStatistics:
-    """What a multiplexer has done since it started, and its present state."""
-
-    # Whether there is a connection now.
-    is_connected: bool
-    # Redis names with at least one listener.
-    name_count: int
-    # Local subscribers.
-    listener_count: int
-    # Messages read from Redis.
-    received_count: int
-    # Reads that brought at least one message; received / batch is how many messages one wake-up serves.
-    batch_count: int
-    # Messages that slow subscribers lost, those that have left included.
-    dropped_count: int
-    # Connections lost, for whatever reason.
-    lost_connection_count: int
-    # Of those: connections that looked healthy and brought nothing.
-    deaf_count: int
 
 
 class Multiplexer:
@@ -108,9 +86,9 @@ class Multiplexer:
         self._is_lost = False
         # Connections in a row that were not made, or were lost before everything was subscribed on them.
         self._failures = 0
+        # See MultiplexerStatistics.
         self._received_count = self._batch_count = self._lost_connection_count = self._deaf_count = 0
-        # Dropped by listeners that have left.
-        self._departed_dropped_count = 0
+        self._listener_counters = ListenerCounters()
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -124,6 +102,7 @@ class Multiplexer:
     def start(self) -> None:
         """Begin to connect, without waiting; `stop` ends it. Entering it as a context manager does the same."""
         self._task = asyncio.create_task(self._run(), name="multiplexer")
+        register(self)
         self._probe_listener = self.attach(
             self._probe_channel, on_payloads=lambda _: self._echo.set(), on_gap=lambda: None
         )
@@ -149,13 +128,17 @@ class Multiplexer:
                 self._remove(listener)
                 raise
 
-        return Subscription(attach=attach, detach=self._remove, high_water_mark=high_water_mark)
+        return Subscription(
+            attach=attach, detach=self._remove, high_water_mark=high_water_mark, counters=self._listener_counters
+        )
 
     def attach(
         self, channel: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
         """Subscribe to a channel by callbacks, at once and without waiting; see `Attachment`."""
-        attachment = Attachment(on_payloads=on_payloads, on_gap=on_gap, detach=self._remove)
+        attachment = Attachment(
+            on_payloads=on_payloads, on_gap=on_gap, detach=self._remove, counters=self._listener_counters
+        )
         self._register(attachment, [channel], [])
         return attachment
 
@@ -167,18 +150,19 @@ class Multiplexer:
             await asyncio.wait([task])
         for listener in self._names.listeners():
             self._remove(listener)
+        unregister(self)
 
     def statistics(self) -> MultiplexerStatistics:
-        """Counters and state of this moment."""
-        listeners = self._names.listeners()
-        own_count = self._probe_listener in listeners
+        """The counters of this multiplexer now; its own probe is not among the names and listeners."""
+        own_count = int(self._probe_listener in self._names)
         return MultiplexerStatistics(
-            is_connected=self._stream is not None,
-            name_count=self._names.wanted_count() - own_count,
-            listener_count=len(listeners) - own_count,
+            connected_count=int(self._stream is not None),
+            name_count=self._names.wanted_count - own_count,
+            listener_count=self._names.listener_count - own_count,
             received_count=self._received_count,
             batch_count=self._batch_count,
-            dropped_count=self._departed_dropped_count + sum(each.dropped_count for each in listeners),
+            dropped_count=self._listener_counters.dropped_count,
+            failed_count=self._listener_counters.failed_count,
             lost_connection_count=self._lost_connection_count,
             deaf_count=self._deaf_count,
         )
@@ -191,7 +175,6 @@ class Multiplexer:
 
     def _remove(self, listener: Listener) -> None:
         if self._names.leave(listener):
-            self._departed_dropped_count += listener.dropped_count
             self._change_happened.set()
             listener._close()
 

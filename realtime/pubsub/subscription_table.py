@@ -44,6 +44,8 @@ class NameTable:
         self.patterns: dict[bytes, RedisName] = {}
         # What each listener listens to.
         self._names_of: dict[Listener, tuple[RedisName, ...]] = {}
+        # How many names somebody listens to.
+        self.wanted_count = 0
         # Names whose wanted state may differ from what was sent, in order of change.
         self._changed: dict[RedisName, None] = {}
 
@@ -54,9 +56,13 @@ class NameTable:
         """Everybody who listens to something."""
         return tuple(self._names_of)
 
-    def wanted_count(self) -> int:
-        """How many names somebody listens to."""
-        return sum(1 for name in self._all() if name.listeners)
+    def __contains__(self, listener: object) -> bool:
+        return listener in self._names_of
+
+    @property
+    def listener_count(self) -> int:
+        """How many listeners there are."""
+        return len(self._names_of)
 
     def join(self, listener: Listener, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """
@@ -72,6 +78,7 @@ class NameTable:
             raise ValueError("this subscription has been used already: make another one")
         names = tuple(self._find_or_add(text, is_pattern=is_pattern) for text, is_pattern in wanted)
         for name in names:
+            self.wanted_count += not name.listeners
             name.listeners.add(listener)
             self._changed[name] = None
         self._names_of[listener] = names
@@ -82,6 +89,7 @@ class NameTable:
         names = self._names_of.pop(listener, ())
         for name in names:
             name.listeners.discard(listener)
+            self.wanted_count -= not name.listeners
             self._changed[name] = None
         return bool(names)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
 
-__all__ = ["Attachment", "Listener", "Message", "Subscription"]
+__all__ = ["Attachment", "Listener", "ListenerCounters", "Message", "Subscription"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,15 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     pattern: str | None = None
 
 
+class ListenerCounters:
+    """What the listeners of one multiplexer count together; see `MultiplexerStatistics`."""
+
+    __slots__ = ("dropped_count", "failed_count")
+
+    def __init__(self) -> None:
+        self.dropped_count = self.failed_count = 0
+
+
 class Listener(ABC):
     """
     One local subscriber to a set of Redis names.
@@ -43,11 +52,10 @@ class Listener(ABC):
     The multiplexer calls the underscored methods, on its event loop, in the order of Redis's replies.
     """
 
-    __slots__ = ("_gap_is_due", "_ready", "_unconfirmed_count", "dropped_count")
+    __slots__ = ("_counters", "_gap_is_due", "_ready", "_unconfirmed_count")
 
-    def __init__(self) -> None:
-        # How many messages were lost to this subscriber's own slowness.
-        self.dropped_count = 0
+    def __init__(self, counters: ListenerCounters) -> None:
+        self._counters = counters
         # How many of its names Redis has yet to confirm on the present connection.
         self._unconfirmed_count = 0
         # Whether a connection was lost under it and it has not been told.
@@ -123,15 +131,16 @@ class Subscription(Listener):
         attach: Callable[[Listener], Awaitable[None]],
         detach: Callable[[Listener], None],
         high_water_mark: int,
+        counters: ListenerCounters,
     ) -> None:
         if high_water_mark < 1:
             raise ValueError(f"high_water_mark is {high_water_mark}, it must be at least 1")
-        super().__init__()
+        super().__init__(counters)
         self.high_water_mark = high_water_mark
         self._attach, self._detach = attach, detach
         # Messages not yet received, oldest first; None marks the place of a gap.
         self._held: deque[Message | None] = deque()
-        # How many of `dropped_count` the subscriber has not been told of.
+        # How many messages were dropped since the subscriber was last told of it.
         self._untold_dropped_count = 0
         self._is_closed = False
         self._wakeup = asyncio.Event()
@@ -197,7 +206,7 @@ class Subscription(Listener):
         if len(self._held) >= self.high_water_mark:
             # A gap's mark that is dropped is not lost: being too slow is told too, and says the same.
             self._held.popleft()
-            self.dropped_count += 1
+            self._counters.dropped_count += 1
             self._untold_dropped_count += 1
         self._held.append(Message(channel, data, pattern))
         # Whoever waits for it runs when the whole batch is held.
@@ -225,7 +234,7 @@ class Attachment(Listener):
     run on the event loop and must not block; what they raise is logged and counted, and stops nobody.
     """
 
-    __slots__ = ("_detach", "_on_gap", "_on_payloads", "_payloads", "failed_count")
+    __slots__ = ("_detach", "_on_gap", "_on_payloads", "_payloads")
 
     def __init__(
         self,
@@ -233,10 +242,9 @@ class Attachment(Listener):
         on_payloads: Callable[[list[bytes]], None],
         on_gap: Callable[[], None],
         detach: Callable[[Listener], None],
+        counters: ListenerCounters,
     ) -> None:
-        super().__init__()
-        # How many calls of the callbacks have raised.
-        self.failed_count = 0
+        super().__init__(counters)
         self._on_payloads, self._on_gap, self._detach = on_payloads, on_gap, detach
         self._payloads: list[bytes] = []
 
@@ -275,5 +283,5 @@ class Attachment(Listener):
             self._failed()
 
     def _failed(self) -> None:
-        self.failed_count += 1
+        self._counters.failed_count += 1
         logger.exception("a callback of a subscription failed; the subscription goes on")

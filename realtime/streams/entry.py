@@ -1,9 +1,10 @@
-"""The values of the stream worker: what a handler gets and what statistics tell. Owns no behaviour."""
+"""The values of the stream worker: what a handler gets, and what is counted. Owns no behaviour."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
+
+from realtime.statistics import WorkerStatistics
 
 __all__ = ["Entry", "Handler", "WorkerStatistics"]
 
@@ -25,29 +26,3 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 # Called with 1 to `batch_size` entries, those of one key oldest first; see StreamWorker for what it may raise.
 type Handler = Callable[[Sequence[Entry]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerStatistics:
-    """What one worker has done since it was made. Counts of entries."""
-
-    # Held now: in a handler or before it.
-    in_flight_count: int
-    # Handled and acked.
-    handled_count: int
-    # Attempts that failed and were followed by another one.
-    retried_count: int
-    # Given up: moved to the dead letters.
-    dead_count: int
-    # Read, and made to wait behind an older entry of their key that another worker held or that had failed.
-    lined_up_count: int
-    # Taken from workers that died or went silent, for whoever comes first.
-    claimed_count: int
-    # Held by this one when Redis had given it up: they may be handled twice.
-    lost_count: int
-    # Gone from the stream before they were handled: deleted by somebody else, never by trimming.
-    vanished_count: int
-    # Stuck keys and entries that this worker has repaired: nothing else would have led to their being handled.
-    mended_count: int
-    # Removed from the stream by this worker, because all groups had finished them.
-    trimmed_count: int

@@ -17,6 +17,7 @@ import redis.asyncio
 
 from realtime.redis.backoff import Backoff
 from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.statistics import register, unregister
 from realtime.streams.attempts import Attempts
 from realtime.streams.bell import Bell
 from realtime.streams.entry import Entry, Handler, WorkerStatistics
@@ -181,6 +182,7 @@ class StreamWorker:
         Raises:
             ExceptionGroup: A defect of this module. Neither handlers nor Redis end the worker.
         """
+        register(self, self._group.group)
         try:
             async with asyncio.TaskGroup() as tasks:
                 name = self._group.group
@@ -203,6 +205,7 @@ class StreamWorker:
             if self._ready.is_set():
                 await self._leave()
         finally:
+            unregister(self)
             self._finished.set()
 
     async def stop(self, *, deadline_seconds: float = 5.0) -> None:

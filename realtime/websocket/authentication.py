@@ -34,6 +34,7 @@ from realtime.protocol import messages
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import send_close
 from realtime.redis.outage import Outage
+from realtime.websocket.counters import counters
 
 __all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
 
@@ -79,6 +80,7 @@ class SessionUsers:
             _database_observer.failed(error)
             await receive()
             await send(messages.accept(scope))
+            counters.closed[CloseCode.UNAVAILABLE] += 1
             await send_close(send, code=CloseCode.UNAVAILABLE, reason="come back soon")
             return
         _database_observer.worked()

@@ -1,17 +1,15 @@
 """
 One client's side of `signalbox.v1`: what it has asked for and what it may.
 
-Owns a connection's topics, permissions and limits, the answers to its frames, in their order, and the counters of what
-was refused and closed. Does not own the socket (sinks), who gets what (hub), nor how a connection is accepted
-(consumer).
+Owns a connection's topics, permissions and limits, and the answers to its frames, in their order. Does not own the
+socket (sinks), who gets what (hub), nor how a connection is accepted (consumer).
 """
 
 import asyncio
 import logging
 import random
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -26,9 +24,10 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.untrusted.rate_limit import TokenBucket
 from realtime.untrusted.text import LimitedLog
+from realtime.websocket.counters import counters
 from realtime.websocket.roster import Roster
 
-__all__ = ["RUBBISH_LIMIT", "Client", "ClientStatistics", "count_closed", "statistics"]
+__all__ = ["RUBBISH_LIMIT", "Client"]
 
 logger = logging.getLogger(__name__)
 # For the project's functions that any client can cause to be called.
@@ -48,46 +47,6 @@ _TAKES_TIME = (messages.Subscribe, messages.Read)
 
 # Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
 _redis_observer = Outage("Redis for the topics of clients").observer()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientStatistics:
-    """What the clients of this process have come to since it began."""
-
-    open_count: int
-    opened_count: int
-    # Objects that were answered by an error, by its code.
-    refused_counts: Mapping[str, int]
-    # Connections that the server closed or refused, by close code.
-    closed_counts: Mapping[int, int]
-    # Subscriptions that were ended because the user had lost the permission.
-    revoked_count: int
-
-
-class _Counters:
-    def __init__(self) -> None:
-        self.open_count = self.opened_count = self.revoked_count = 0
-        self.refused: Counter[str] = Counter()
-        self.closed: Counter[int] = Counter()
-
-
-_counters = _Counters()
-
-
-def statistics() -> ClientStatistics:
-    """Counters and state of this moment."""
-    return ClientStatistics(
-        open_count=_counters.open_count,
-        opened_count=_counters.opened_count,
-        refused_counts=dict(_counters.refused),
-        closed_counts=dict(_counters.closed),
-        revoked_count=_counters.revoked_count,
-    )
-
-
-def count_closed(code: int) -> None:
-    """Count a connection that the server closed or refused."""
-    _counters.closed[code] += 1
 
 
 class Client:
@@ -163,8 +122,8 @@ class Client:
             The topic is live before hello is written: what is published after a client has seen hello reaches it.
         """
         self._sink = sink
-        _counters.open_count += 1
-        _counters.opened_count += 1
+        counters.open_count += 1
+        counters.opened_count += 1
         self._start_worker(partial(self._open, since))
 
     def close(self) -> None:
@@ -172,7 +131,7 @@ class Client:
         if self._is_over:
             return
         self._is_over = True
-        _counters.open_count -= 1
+        counters.open_count -= 1
         self._roster.remove(self)
         if self._worker is not None:
             self._worker.cancel()
@@ -245,7 +204,7 @@ class Client:
     def revoke(self, topic: str, code: str, detail: str) -> None:
         """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
         if self._forget(topic):
-            _counters.revoked_count += 1
+            counters.revoked_count += 1
             self._write(messages.unsubscribed(topic, code=code, detail=detail))
 
     # What takes time --------------------------------------------------------------------------------------------------
@@ -388,13 +347,13 @@ class Client:
     # Limits -----------------------------------------------------------------------------------------------------------
 
     def _refuse(self, code: str, detail: str, topic: str | None = None) -> None:
-        _counters.refused[code] += 1
+        counters.refused[code] += 1
         self._write(messages.error(code=code, detail=detail, topic=topic))
 
     def _end(self, code: int, reason: str) -> None:
         if self._is_over:
             return
-        count_closed(code)
+        counters.closed[code] += 1
         self.close()
         self._sink.close(code, reason)
 

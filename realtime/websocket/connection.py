@@ -9,15 +9,15 @@ no buffer. Does not own the handshake nor what messages mean (client).
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import hang_up
+from realtime.statistics import SocketStatistics, register
 from realtime.websocket import framing
 from realtime.websocket.keepalive import Keepalive, Turn
 
-__all__ = ["Receiver", "ServerSockets", "Socket", "SocketStatistics"]
+__all__ = ["Receiver", "ServerSockets", "Socket"]
 
 # A client that does not take what is unsent, or does not answer a close, is cut after so long.
 ABORT_AFTER_SECONDS: Final = 5.0
@@ -50,19 +50,6 @@ class Receiver(Protocol):
         """The connection is over, or is being closed; idempotent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SocketStatistics:
-    """What the sockets of one server have come to."""
-
-    open_count: int
-    # Given up because they were silent after a ping.
-    dead_count: int
-    # Cut because they did not take their close frame in time.
-    aborted_count: int
-    # Closed because of what they sent: broken frames, too long ones, binary ones, floods of control frames.
-    refused_count: int
-
-
 class ServerSockets:
     """
     What the sockets of one server on one event loop share.
@@ -84,7 +71,9 @@ class ServerSockets:
         self.loop, self.connections, self.keepalive = loop, connections, keepalive
         self.grace_seconds = grace_seconds
         self.abort_after_seconds = min(ABORT_AFTER_SECONDS, grace_seconds * ABORT_FRACTION)
+        # See SocketStatistics.
         self.open_count = self.dead_count = self.aborted_count = self.refused_count = 0
+        register(self)
 
     def close_delay_seconds(self) -> float:
         """How long one of the connections waits when the server stops: by chance, over a part of the grace period."""
@@ -92,7 +81,7 @@ class ServerSockets:
         return random.uniform(0, self.grace_seconds * CLOSE_SPREAD_FRACTION * crowd)  # noqa: S311 - spreads load
 
     def statistics(self) -> SocketStatistics:
-        """Counters and state of this moment."""
+        """The counters of this server now."""
         return SocketStatistics(
             open_count=self.open_count,
             dead_count=self.dead_count,

@@ -28,7 +28,8 @@ from realtime.layer import RedisChannelLayer
 from realtime.protocol import messages
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import send_close
-from realtime.websocket.client import Client, count_closed
+from realtime.websocket.client import Client
+from realtime.websocket.counters import counters
 from realtime.websocket.daphne import WaitingSend, waiting
 from realtime.websocket.roster import Roster
 
@@ -118,7 +119,7 @@ def _session_key(scope: dict[str, Any]) -> str | None:
 
 async def _turn_away(scope: dict[str, Any], send: Any) -> None:
     """Refuse a client that is not signed in: by HTTP 403 if it can see that, else by accepting and a close code."""
-    count_closed(CloseCode.UNAUTHORISED)
+    counters.closed[CloseCode.UNAUTHORISED] += 1
     if messages.sees_only_close_codes(scope):
         await send(messages.accept(scope))
         await send_close(send, code=CloseCode.UNAUTHORISED, reason="sign in first")

@@ -18,6 +18,7 @@ from django.http.request import split_domain_port, validate_host
 
 from realtime.conf import get_settings
 from realtime.protocol.close_codes import CloseCode
+from realtime.websocket.counters import counters
 
 __all__ = ["Origin", "OriginCheck", "is_allowed"]
 
@@ -103,6 +104,7 @@ class OriginCheck:
         if problem is None:
             await self.application(scope, receive, send)
             return
+        counters.closed[CloseCode.FORBIDDEN_ORIGIN] += 1
         logger.warning("WebSocket refused: %s", problem)
         await receive()
         await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN_ORIGIN})

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 
 from realtime.broker.publication import Publication, parse
 from realtime.pubsub.multiplexer import Multiplexer
-from realtime.websocket.client import statistics
+from realtime.statistics import collect
 from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
 from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
@@ -68,7 +68,7 @@ async def connect(signalbox: Any, sessions: dict[User, str]) -> AsyncIterator[Co
     for client in clients:
         if not client.future.done():
             await client.disconnect()
-    await wait_until(lambda: statistics().open_count == 0)
+    await wait_until(lambda: collect().clients.open_count == 0)
     await nothing_is_left()
     await get_channel_layer().flush()
 

@@ -16,7 +16,8 @@ from websockets.frames import Frame, Opcode
 
 from realtime import server as server_module
 from realtime.server import EXTENSION, FrameProtocol, HttpProtocol
-from realtime.websocket.connection import Socket, SocketStatistics
+from realtime.statistics import SocketStatistics
+from realtime.websocket.connection import Socket
 from tests.support.waiting import wait_until
 
 __all__ = ["HELLO", "Application", "Connection", "RawClient", "frame", "serving", "statistics"]

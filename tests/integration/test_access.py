@@ -25,9 +25,9 @@ from realtime.access import Cause
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.clients import CALLER_TIMEOUT_SECONDS
 from realtime.redis.outage import Outage
+from realtime.statistics import collect
 from realtime.websocket import authentication, django_signals
 from realtime.websocket.authentication import SessionUsers
-from realtime.websocket.client import statistics
 from realtime.websocket.consumer import RealtimeConsumer
 from tests.integration.clients import Client, Connect, tell
 from tests.support.waiting import wait_until
@@ -318,9 +318,9 @@ async def test_every_session_engine_is_rechecked(
     await in_thread(browser.force_login)(alice)
     sessions[alice] = browser.cookies["sessionid"].value
     (client,) = await greeted(connect, alice)
-    before = statistics().closed_counts
+    before = collect().clients.closed_counts
     await asyncio.sleep(3 * SOON_SECONDS)
-    assert statistics().closed_counts == before
+    assert collect().clients.closed_counts == before
     if engine == "signed_cookies":
         await User.objects.filter(pk=alice.pk).aupdate(password="another")
     else:

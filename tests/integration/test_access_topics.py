@@ -11,8 +11,8 @@ from django.db import OperationalError
 
 from realtime import access, topics
 from realtime.publisher import apublish
+from realtime.statistics import collect
 from realtime.topics import Topic
-from realtime.websocket.client import statistics
 from tests.integration.clients import Client, Connect
 from tests.support.waiting import wait_until
 
@@ -184,11 +184,11 @@ async def test_a_hook_that_fails_takes_the_topic_away_and_an_outage_does_not(
     await wait_until(lambda: len(asked) > 2)
     assert (await client.answer(type="ping"))["type"] == "pong"
     failure[0] = LookupError("the depot is gone")
-    before = statistics().revoked_count
+    before = collect().clients.revoked_count
     said = await client.object()
     assert (said["type"], said["code"]) == ("unsubscribed", "failed")
     assert "depot" not in said["detail"]
-    assert statistics().revoked_count == before + 1
+    assert collect().clients.revoked_count == before + 1
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
 
 

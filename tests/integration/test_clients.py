@@ -22,11 +22,12 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.messages import FRAME_LIMIT_BYTES
 from realtime.publisher import apublish
 from realtime.redis.outage import Outage
+from realtime.statistics import collect
 from realtime.topics import Topic
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket import client as realtime_sessions
 from realtime.websocket import client as sessions_module
-from realtime.websocket.client import RUBBISH_LIMIT, statistics
+from realtime.websocket.client import RUBBISH_LIMIT
 from tests.integration.clients import Client, Connect, tell
 from tests.support.waiting import wait_until
 
@@ -348,7 +349,7 @@ def cannot_read(user_id: Any, ids: list[int]) -> None:
 
 async def test_rubbish_is_answered_and_the_connection_stays(client: Client, alice: User) -> None:
     """Each object that is refused is answered by an error; what comes after it is served."""
-    before = dict(statistics().refused_counts)
+    before = dict(collect().clients.refused_counts)
     for rubbish, code in [
         ("{", "bad_json"),
         ('{"type":"shout"}', "bad_frame"),
@@ -362,7 +363,7 @@ async def test_rubbish_is_answered_and_the_connection_stays(client: Client, alic
     assert [await client.object(), await client.object()] == [{"type": "pong"}] * 2
     await tell(alice, "still here")
     assert (await client.object())["data"] == "still here"
-    after = statistics().refused_counts
+    after = collect().clients.refused_counts
     assert {code: after[code] - before.get(code, 0) for code in ("bad_json", "bad_frame")} == {
         "bad_json": 3, "bad_frame": 1
     }  # fmt: skip
@@ -402,14 +403,14 @@ async def test_what_breaks_the_protocol_ends_the_connection(
     bad, good = await connect(alice), await connect(alice)
     await bad.greeted()
     await good.greeted()
-    before = statistics().closed_counts.get(code, 0)
+    before = collect().clients.closed_counts.get(code, 0)
     await bad.send_input({"type": "websocket.receive", **sent})
     for _ in range(answers):
         await bad.object()
     close = await bad.closed()
     assert close["code"] == code
     assert close["reason"]
-    assert statistics().closed_counts[code] == before + 1
+    assert collect().clients.closed_counts[code] == before + 1
     await bad.disconnect()
     await tell(alice, "still here")
     assert (await good.object())["data"] == "still here"

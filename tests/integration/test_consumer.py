@@ -14,8 +14,8 @@ from django.test import Client as Browser
 from project.asgi import application
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.messages import SUBPROTOCOL
+from realtime.statistics import collect
 from realtime.topics import user_topic
-from realtime.websocket.client import statistics
 from tests.integration.clients import HOST, Connect, nothing_is_left, tell
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -150,11 +150,11 @@ async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect,
 
 async def test_a_program_that_is_not_signed_in_is_not_let_in(connect: Connect) -> None:
     """It is no browser and does not name the protocol: it sees the HTTP status, which costs us no open connection."""
-    before = statistics().closed_counts.get(CloseCode.UNAUTHORISED, 0)
+    before = collect().clients.closed_counts.get(CloseCode.UNAUTHORISED, 0)
     for client in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
         # Before accept, so servers answer with HTTP status 403.
         assert (await client.receive_output())["type"] == "websocket.close"
-    assert statistics().closed_counts[CloseCode.UNAUTHORISED] == before + 2
+    assert collect().clients.closed_counts[CloseCode.UNAUTHORISED] == before + 2
 
 
 async def test_an_inactive_user_is_refused(connect: Connect, alice: User) -> None:
@@ -187,7 +187,7 @@ async def test_a_user_has_only_so_many_connections(connect: Connect, signalbox: 
     events = [await client.receive_output(5) for client in clients]
     assert sorted(event["type"] for event in events) == ["websocket.close"] * 7 + ["websocket.send"] * 3
     assert {event["code"] for event in events if "code" in event} == {CloseCode.TOO_MANY_CONNECTIONS}
-    assert statistics().closed_counts[CloseCode.TOO_MANY_CONNECTIONS] >= 7
+    assert collect().clients.closed_counts[CloseCode.TOO_MANY_CONNECTIONS] >= 7
     await (await connect(bob)).greeted()
     for client, event in zip(clients, events, strict=True):
         if event["type"] == "websocket.send":
@@ -298,7 +298,7 @@ async def test_a_client_that_goes_before_it_is_greeted_leaves_nothing(connect: C
         for _ in range(turns):
             await asyncio.sleep(0)
         await client.disconnect()
-        await wait_until(lambda: statistics().open_count == 0)
+        await wait_until(lambda: collect().clients.open_count == 0)
         await nothing_is_left()
         assert get_channel_layer().hub.statistics().topic_count == 0
 

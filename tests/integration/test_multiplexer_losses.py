@@ -204,7 +204,7 @@ async def test_callbacks_get_whole_batches_and_gaps(
     await wait_until(lambda: sum(map(len, seen)) == 500)
     assert [data for batch in seen for data in batch] == numbered(500)
     assert len(seen) < 250
-    assert broken.failed_count == len(seen)
+    assert multiplexer.statistics().failed_count == len(seen)
     redis_client.client_kill_filter(_type="pubsub", skipme=True)
     await wait_until(lambda: gaps == [len(seen)])
     attachment.detach()

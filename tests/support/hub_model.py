@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError
 from realtime.broker.publication import Crypter, History, Position, head_of, parse, seal
 from realtime.hub.hub import Hub, Membership
 from realtime.hub.sinks import RawSink, Sink
-from realtime.pubsub.subscriptions import Attachment
+from realtime.pubsub.subscriptions import Attachment, ListenerCounters
 from realtime.redis.backoff import Backoff
 from tests.support.topic_clients import PREFACE, Client, ClientSink, ClientWriter
 
@@ -42,6 +42,7 @@ class ModelRedis:
     def __init__(self, chance: random.Random, *, history_size: int, crypter: Crypter | None) -> None:
         self._chance, self._history_size, self._crypter = chance, history_size, crypter
         self._epoch_count = 0
+        self.counters = ListenerCounters()
         self.topics = {name: ModelTopic() for name in TOPICS}
         # Histories asked for, and read but not yet answered.
         self.asked: list[tuple[str, int | None, asyncio.Future[History]]] = []
@@ -54,7 +55,9 @@ class ModelRedis:
     ) -> Attachment:
         model = self.topics[topic]
         assert model.attachment is None, "attached twice"
-        model.attachment = Attachment(on_payloads=on_payloads, on_gap=on_gap, detach=lambda _: self._detach(model))
+        model.attachment = Attachment(
+            on_payloads=on_payloads, on_gap=on_gap, detach=lambda _: self._detach(model), counters=self.counters
+        )
         model.attachment._expect(1)
         return model.attachment
 
@@ -102,7 +105,7 @@ class ModelRedis:
                 attachment._push(name, payload, None)
         if attachment is not None:
             attachment._hand_on()
-            assert attachment.failed_count == 0, "a callback has failed, see the log"
+            assert self.counters.failed_count == 0, "a callback has failed, see the log"
 
     def lose_connection(self) -> None:
         for model in self.topics.values():

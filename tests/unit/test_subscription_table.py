@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from realtime.pubsub.subscription_table import NameTable
-from realtime.pubsub.subscriptions import Listener
+from realtime.pubsub.subscriptions import Listener, ListenerCounters
 
 CHANNELS = ("a", "b", "c")
 
@@ -16,7 +16,7 @@ class Recorder(Listener):
     """Remembers what it was given and told."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ListenerCounters())
         self.received: list[str] = []
         self.expected: list[str] = []
         self.gap_count = 0

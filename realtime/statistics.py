@@ -1,0 +1,265 @@
+"""
+What this process has counted: `collect()` gives it to whoever monitors the process.
+
+Owns the names and meanings of all counters, and the register of the parts that count. Does not own the counting, which
+each part does by itself, nor where the numbers are sent. docs/reference/statistics.md lists them.
+"""
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+__all__ = [
+    "ClientStatistics",
+    "HubStatistics",
+    "LayerStatistics",
+    "MultiplexerStatistics",
+    "Now",
+    "ProcessStatistics",
+    "SocketStatistics",
+    "Source",
+    "Total",
+    "Totals",
+    "WorkerStatistics",
+    "collect",
+    "register",
+    "unregister",
+]
+
+# How many there are at this moment.
+type Now = int
+# How many there have been since the process started; it never falls.
+type Total = int
+# Totals by name.
+type Totals = Mapping[Any, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientStatistics:
+    """The WebSocket connections of signed-in users, on every web server."""
+
+    # Open connections.
+    open_count: Now = 0
+    # Connections that were accepted.
+    opened_count: Total = 0
+    # Objects from clients that were answered with an error, by error code.
+    refused_counts: Totals
+    # Connections that the server refused or closed, by close code. Failed writes are in `HubStatistics`; restarts are
+    # not counted.
+    closed_counts: Totals
+    # Subscriptions that ended because the user had lost the permission for the topic.
+    revoked_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketStatistics:
+    """The sockets that `realtime.server` has taken over from uvicorn."""
+
+    # Open sockets.
+    open_count: Now = 0
+    # Sockets that did not answer a ping.
+    dead_count: Total = 0
+    # Sockets that were aborted because the client did not take its close frame in time.
+    aborted_count: Total = 0
+    # Sockets that were closed because of what the client sent: broken frames, or too many or too large ones.
+    refused_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubStatistics:
+    """The fan-out from topics to sockets."""
+
+    # Topics that at least one socket is subscribed to.
+    topic_count: Now = 0
+    # Subscriptions of sockets to topics.
+    membership_count: Now = 0
+    # Publications that reached this process for a topic with members.
+    publication_count: Total = 0
+    # The same publications, counted once for each member that they were sent to.
+    delivery_count: Total = 0
+    # WebSocket frames made. One frame has all publications of a topic that one read from Redis brought.
+    frame_count: Total = 0
+    # Sockets closed because they read too slowly.
+    slow_count: Total = 0
+    # Sockets closed because writing to them failed.
+    failed_count: Total = 0
+    # Times that a topic was brought up to date from its history after a gap.
+    healed_count: Total = 0
+    # Members that were notified of a gap because the history did not have all that they had missed.
+    unrecovered_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiplexerStatistics:
+    """The pub/sub connections to Redis: one for each host and event loop, and one for the ingress."""
+
+    # Open connections.
+    connected_count: Now = 0
+    # Redis channels and patterns that have at least one listener.
+    name_count: Now = 0
+    # Local listeners.
+    listener_count: Now = 0
+    # Messages read from Redis.
+    received_count: Total = 0
+    # Reads from the connections. received_count / batch_count is how many messages one wake-up serves.
+    batch_count: Total = 0
+    # Messages dropped because a subscriber was too slow.
+    dropped_count: Total = 0
+    # Calls of a listener's callback that raised.
+    failed_count: Total = 0
+    # Connections lost, for whatever reason.
+    lost_connection_count: Total = 0
+    # Lost connections that looked healthy but delivered nothing: a probe did not come back.
+    deaf_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerStatistics:
+    """The channel layer's messages for consumers of Channels."""
+
+    # Messages dropped because a consumer's queue was full.
+    dropped_count: Total = 0
+    # Messages that could not be decoded.
+    unreadable_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatistics:
+    """The workers of one consumer group. All numbers count entries of the stream."""
+
+    # Entries that are being handled, or wait for it.
+    in_flight_count: Now
+    # Entries handled and acked.
+    handled_count: Total
+    # Attempts that failed and were followed by another one.
+    retried_count: Total
+    # Entries given up: moved to the dead letters.
+    dead_count: Total
+    # Entries read that had to wait, because an older entry of their key was with another worker or had failed.
+    lined_up_count: Total
+    # Entries taken from workers that died or stopped answering.
+    claimed_count: Total
+    # Entries that Redis had given to another worker while this one held them: they may be handled twice.
+    lost_count: Total
+    # Entries that disappeared from the stream before they were handled. Trimming never does that.
+    vanished_count: Total
+    # Stuck keys and entries that were repaired. Nothing else would have led to their being handled.
+    mended_count: Total
+    # Entries removed from the stream because all groups had finished them.
+    trimmed_count: Total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatistics:
+    """
+    All counters of this process, over all its event loops and threads.
+
+    Attributes:
+        workers: Consumer group → the workers of the group.
+        others: Name → counters that other apps have registered under this name.
+    """
+
+    clients: ClientStatistics
+    sockets: SocketStatistics
+    hub: HubStatistics
+    multiplexer: MultiplexerStatistics
+    layer: LayerStatistics
+    workers: Mapping[str, WorkerStatistics]
+    others: Mapping[str, Totals]
+
+
+type Part = (
+    ClientStatistics | SocketStatistics | HubStatistics | MultiplexerStatistics | LayerStatistics | WorkerStatistics
+)
+
+
+class Source(Protocol):
+    """A part of the process that counts."""
+
+    def statistics(self) -> Part | Totals:
+        """Its counters now. Called from any thread, once a second or so: must be cheap and must not raise."""
+
+
+_lock = threading.Lock()
+# The parts that count at present, with their names. Held weakly: one that is forgotten drops out by itself.
+_sources: dict[int, tuple[str, weakref.ref[Source]]] = {}
+# The totals of the parts that have ended, by name and type.
+_ended: dict[tuple[str, type], Part | Totals] = {}
+
+
+def register(source: Source, name: str = "") -> None:
+    """
+    Let `collect` count a part, from when it starts.
+
+    Args:
+        source: Held by a weak reference only.
+        name: The consumer group of a worker; the name under which other counters appear. Parts of one name are summed.
+    """
+    with _lock:
+        for key in [key for key, (_, reference) in _sources.items() if reference() is None]:
+            del _sources[key]
+        _sources[id(source)] = name, weakref.ref(source)
+
+
+def unregister(source: Source) -> None:
+    """The part has ended: its totals stay in the sum, its present state does not. Idempotent."""
+    with _lock:
+        name, reference = _sources.pop(id(source), ("", None))
+        if reference is not None and reference() is source:
+            counted = _totals_of(source.statistics())
+            key = name, _kind(counted)
+            _ended[key] = _sum([_ended[key], counted]) if key in _ended else counted
+
+
+def collect() -> ProcessStatistics:
+    """
+    The counters of this process.
+
+    Guarantees:
+        May be called from any thread, also while event loops run. It takes microseconds, whatever the number of
+        connections and topics. The numbers are those of about the same moment.
+    """
+    with _lock:
+        found: dict[tuple[str, type], list[Any]] = {key: [counted] for key, counted in _ended.items()}
+        for name, reference in _sources.values():
+            if (source := reference()) is not None:
+                counted = source.statistics()
+                found.setdefault((name, _kind(counted)), []).append(counted)
+    sums = {key: _sum(counted) for key, counted in found.items()}
+    return ProcessStatistics(
+        clients=sums.get(("", ClientStatistics), ClientStatistics(refused_counts={}, closed_counts={})),
+        sockets=sums.get(("", SocketStatistics), SocketStatistics()),
+        hub=sums.get(("", HubStatistics), HubStatistics()),
+        multiplexer=sums.get(("", MultiplexerStatistics), MultiplexerStatistics()),
+        layer=sums.get(("", LayerStatistics), LayerStatistics()),
+        workers={name: counted for (name, kind), counted in sums.items() if kind is WorkerStatistics},
+        others={name: dict(counted) for (name, kind), counted in sums.items() if kind is Mapping},
+    )
+
+
+def _kind(counted: Any) -> type:
+    return Mapping if isinstance(counted, Mapping) else type(counted)
+
+
+def _sum(counted: Iterable[Any]) -> Any:
+    first, *rest = counted
+    for each in rest:
+        if isinstance(first, Mapping):
+            first = _added(first, each)
+        else:
+            names = [field.name for field in fields(first)]
+            first = replace(first, **{name: _added(getattr(first, name), getattr(each, name)) for name in names})
+    return first
+
+
+def _added(one: Any, other: Any) -> Any:
+    return dict(Counter(one) + Counter(other)) if isinstance(one, Mapping) else one + other
+
+
+def _totals_of(counted: Any) -> Any:
+    if isinstance(counted, Mapping):
+        return dict(counted)
+    return replace(counted, **{field.name: 0 for field in fields(counted) if field.type is Now})
