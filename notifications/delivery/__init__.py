@@ -1,1 +1,1 @@
-"""From an entry of the stream to a provider: planned, claimed, prepared, sent, recorded."""
+"""From an entry of the stream to a provider: plan, claim, prepare, send, record."""

@@ -1,7 +1,7 @@
 """
-Many small uses of the database from async code, in few visits of a thread and few transactions.
+Batches of database calls: the single items of many async tasks share a thread and a transaction.
 
-Owns the gathering. Does not own what is called nor transactions.
+Owns gathering the items and giving back the answers. Does not own the functions that are called or their transactions.
 """
 
 import asyncio
@@ -19,29 +19,29 @@ from notifications.database.threads import Threads
 
 __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
-# Items of one call: others wait for the database meanwhile.
+# The most items of one call. Other users of the database wait meanwhile.
 BATCH_LIMIT = 100
 # If other writers wait for the database, the next call waits for this many times the duration of the last call, up to
-# a limit, unless ENOUGH items wait. SQLite has one writer at a time, and those that wait sleep longer and longer: calls
+# a limit, unless ENOUGH items wait. SQLite has one writer at a time, and waiting writers sleep longer and longer: calls
 # without a pause would delay notify(), and with it the browsers.
-PAUSE_PER_VISIT = 5
+PAUSE_PER_CALL = 5
 PAUSE_LIMIT_SECONDS = 0.05
 ENOUGH = 10
 # Turns of the event loop before a call, so that requests that follow from the answers of the last call are included.
 # Otherwise two groups of callers would alternate instead of sharing one call.
 GATHER_TURNS = 5
 
-# Given a list of items, gives the answer to each, in their order; an answer that is an exception is raised.
+# Takes a list of items and returns the answer to each, in order. An answer that is an exception is raised.
 type Batched[Item, Answer] = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 
 class DatabaseCalls:
     """
-    Gathers the single items of many tasks into lists, and calls sync functions with these.
+    Gathers the single items of many tasks into lists, and calls sync functions with these lists.
 
-    A statement for a hundred rows costs little more than a statement for one row, and so does a transaction. An item is
-    handled at once if no call is under way. Items that arrive during a call go together in the next one; the callers
-    limit how many these are. The calls run in a thread of their own, so that other users of the database do not wait.
+    A statement for a hundred rows costs little more than one for a single row, and so does a transaction. An item is
+    handled at once if no call is running. Items that arrive during a call are handled together in the next one; the
+    callers limit their number. Calls run in a separate thread, so that other users of the database do not wait.
 
     Args:
         is_contended: Whether other writers wait for the database, so that there must be pauses between the calls.
@@ -49,64 +49,64 @@ class DatabaseCalls:
 
     def __init__(self, *, is_contended: Callable[[], bool] = lambda: False) -> None:
         self._is_contended = is_contended
-        # Until when the database is left to other writers, if they wait, by the monotonic clock.
+        # If other writers wait, the next call is not made before this time of the monotonic clock.
         self._pause_until = -math.inf
-        # What goes in the next visit, by the function to call: where the answer is awaited, and the item.
+        # Function → the items of its next call, each with the future of its answer.
         self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
         self._waiting_count = 0
-        # Set when enough is waiting.
+        # Set when ENOUGH items wait.
         self._is_enough = asyncio.Event()
-        # Visits until nothing waits; None while nothing does.
-        self._visits: asyncio.Task[None] | None = None
+        # Makes calls until no item waits; None while none waits.
+        self._calling: asyncio.Task[None] | None = None
         self._thread = Threads(1, name="database calls")
 
     async def run[Item, Answer](self, function: Batched[Item, Answer], item: Item) -> Answer:
         """
-        The answer to one item.
+        The function's answer to one item.
 
         Raises:
-            Exception: What the function gave or raised for it. An item that fails fails alone, unless the database is
-                away.
+            Exception: The function returned or raised it for this item. It does not affect other items, unless the
+                database is unavailable.
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(function, []).append((answer, item))
         self._waiting_count += 1
         if self._waiting_count >= ENOUGH:
             self._is_enough.set()
-        if self._visits is None:
-            self._visits = asyncio.create_task(self._visit(), name="database calls")
+        if self._calling is None:
+            self._calling = asyncio.create_task(self._call_until_done(), name="database calls")
         return await answer
 
     def close(self) -> None:
-        """End the thread and its database connection after the present call. Idempotent."""
+        """End the thread and its database connection after the current call. Idempotent."""
         self._thread.executor.submit(connections.close_all)
         self._thread.close()
 
-    async def _visit(self) -> None:
+    async def _call_until_done(self) -> None:
         try:
             while self._waiting:
                 await self._gather()
-                asked, self._waiting, self._waiting_count = self._waiting, {}, 0
+                batch, self._waiting, self._waiting_count = self._waiting, {}, 0
                 self._is_enough.clear()
-                visit = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
-                calls = [(function, [item for _, item in items]) for function, items in asked.items()]
+                call_all = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
+                calls = [(function, [item for _, item in items]) for function, items in batch.items()]
                 began_at = time.monotonic()
                 try:
-                    results = await visit(calls)
-                    settled = [
+                    results = await call_all(calls)
+                    answered = [
                         (future, answer)
-                        for items, answers in zip(asked.values(), results, strict=True)
+                        for items, answers in zip(batch.values(), results, strict=True)
                         for (future, _), answer in zip(items, answers, strict=True)
                     ]
                 except Exception as error:
-                    # The visit itself failed: whoever waits is told, or would wait for ever.
-                    settled = [(future, error) for items in asked.values() for future, _ in items]
+                    # Without this, the callers would wait for ever.
+                    answered = [(future, error) for items in batch.values() for future, _ in items]
                 now = time.monotonic()
-                self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_VISIT * (now - began_at))
-                for future, answer in settled:
-                    _settle(future, answer)
+                self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_CALL * (now - began_at))
+                for future, answer in answered:
+                    _set_answer(future, answer)
         finally:
-            self._visits = None
+            self._calling = None
 
     async def _gather(self) -> None:
         pause_seconds = self._pause_until - time.monotonic()
@@ -118,8 +118,8 @@ class DatabaseCalls:
             await asyncio.sleep(0)
 
 
-def _settle(future: asyncio.Future[Any], answer: Any) -> None:
-    # Who asked may have been cancelled.
+def _set_answer(future: asyncio.Future[Any], answer: Any) -> None:
+    # The caller may have been cancelled.
     if future.done():
         return
     if isinstance(answer, Exception):
@@ -145,5 +145,5 @@ def _call(function: Batched[Any, Any], items: list[Any]) -> Sequence[Any]:
     except DATABASE_UNAVAILABLE as error:
         return [error] * len(items)
     except Exception as error:
-        # One of them is bad, and the others are not to suffer for it.
+        # One item is at fault: call the function for each, so that the others succeed.
         return [error] if len(items) == 1 else [answer for item in items for answer in _call(function, [item])]

@@ -1,8 +1,8 @@
 """
-The bot: from the stream to the transports that the user wants.
+The bot: sends the notifications on the stream by the transports that their recipients want.
 
-Owns attempts: calling the providers of one notification at the same time, and what a provider's answer means. Does not
-own the truth about deliveries (records), the stream (realtime.streams) nor the calls themselves (transports).
+Owns attempts: calling the providers of a notification concurrently, and what their answers mean. Does not own claims
+(claim), the rows of deliveries (records), the stream (realtime.streams) or the calls themselves (transports).
 """
 
 import asyncio
@@ -20,10 +20,11 @@ from notifications.database.errors import DATABASE_UNAVAILABLE, outages
 from notifications.database.transactions import is_contended
 from notifications.delivery import records
 from notifications.delivery.batched_calls import DatabaseCalls
+from notifications.delivery.claim import StreamTask
 from notifications.delivery.prepare import Prepared, PreparedBatch, claim_and_prepare
+from notifications.delivery.records import Claim, Result
 from notifications.delivery.retries import schedule_of
 from notifications.delivery.slots import Limit, Slots
-from notifications.delivery.values import Claim, Result, StreamTask
 from notifications.models import Delivery
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
 from notifications.transports.names import resolver
@@ -39,15 +40,15 @@ logger = logging.getLogger(__name__)
 State = Delivery.State
 # How much of a provider's answer is logged, in characters.
 ANSWER_LOG_LIMIT = 200
-# Entries in a bot for each message that it sends at a time.
+# How many entries a bot takes from the stream for each of its slots.
 ENTRIES_PER_SLOT = 5
-# What a provider may ask us to wait with Retry-After.
+# The longest wait that a provider may ask for with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
-# A claim is held for its full time again when so much of it has gone by before the call.
+# If more than this part of a claim's time has passed before the call, the claim is extended first.
 FRESH_PART = 0.1
 # Errors that mean that our own database or Redis is unavailable, or another service that a transport needs.
-# Not OSError: it is what a transport raises when a provider cannot be reached, which is a failed attempt.
-AWAY = (*DATABASE_UNAVAILABLE, redis.RedisError, Unavailable)
+# Not OSError: a transport raises it if a provider cannot be reached, and that is a failed attempt.
+OUTAGES = (*DATABASE_UNAVAILABLE, redis.RedisError, Unavailable)
 
 
 class Bot:
@@ -61,15 +62,15 @@ class Bot:
         database_outage: The state of the database, shared by all its users in the process.
 
     Attributes:
-        entries_limit: How many entries it should be given at a time.
+        entries_limit: The most entries that the worker should give it at a time.
 
     Guarantees:
-        Each delivery stands alone: one that fails neither holds up nor repeats another, and a slow transport holds up
-        no other. What is to be tried later is in the database and not in here: the entry is done when every delivery
-        has had its attempt, or was put off because its transport is saturated. The sweep puts the notification on the
-        stream again when the next one is due.
+        Deliveries are independent: one that fails neither delays nor repeats another, and a slow transport does not
+        delay the others. An entry is done when each of its deliveries had an attempt, or was postponed because its
+        transport is saturated. Later attempts wait in the database: the sweep puts the notification on the stream again
+        when one is due.
         A delivery is claimed when there is a slot for it, and its provider is called at once.
-        After `stop()` no call of a provider begins, and none is cut off.
+        After `stop()`, no call of a provider begins, and none is interrupted.
     """
 
     def __init__(
@@ -83,26 +84,26 @@ class Bot:
         settings = conf.get_settings()
         slots = concurrency or settings.bot_concurrency
         self._slots = Slots(self._transports, slots=slots, limits=_limits_of(settings, slots))
-        # Beside what is being sent: what waits and what is being recorded, as many together are much cheaper, and what
-        # waits behind an older one of its user.
+        # More than the slots: other entries are being claimed or recorded, which is cheaper in large batches, or wait
+        # for an older entry of the same user.
         self.entries_limit = slots * ENTRIES_PER_SLOT * max(1, len(self._transports))
         self._claim_seconds = settings.delivery_claim_seconds
         self._schedules = {name: schedule_of(name) for name in self._transports}
         self._database = DatabaseCalls(is_contended=lambda: is_contended(records.database()))
-        self._begin_all = functools.partial(claim_and_prepare, self._transports)
+        self._claim_all = functools.partial(claim_and_prepare, self._transports)
         self._database_outage = database_outage or Outage("the database")
 
     def stop(self) -> None:
         """
-        Begin nothing more: what is being sent is finished, and all else is left to other bots.
+        Begin no more calls of providers. Running calls are completed; all other work is left to other bots.
 
-        A delivery of which only some addresses were reached waits, with what is known of them, and no attempt is
-        counted. Calls then raise Unavailable. Idempotent.
+        A delivery with some addresses left becomes pending again: the outcomes so far are recorded, and no attempt is
+        counted. The bot raises Unavailable for unfinished entries. Idempotent.
         """
         self._slots.close()
 
     def close(self) -> None:
-        """End the threads of the bot and its transports. Call it when nothing is being sent any more. Idempotent."""
+        """End the threads of the bot and its transports. Call it when no call of a provider is running. Idempotent."""
         self._database.close()
         for transport in self._transports.values():
             transport.close()
@@ -131,7 +132,7 @@ class Bot:
         used: set[str] = set()
         try:
             self._check_not_stopping()
-            batch = await self._begin(
+            batch = await self._claim(
                 dataclasses.replace(task, busy=busy, saturated=self._slots.saturated(busy)),
             )
             if batch is None:
@@ -150,16 +151,17 @@ class Bot:
             raise error
 
     async def _attempt_when_free(self, task: StreamTask, name: str) -> None:
-        """The same for one transport of which all slots were taken."""
+        """Make the attempt on a transport that had no free slot, once it has one."""
         task = dataclasses.replace(task, only=name)
         if not await self._slots.wait(name):
             self._check_not_stopping()
             names = frozenset([name])
-            await self._begin(dataclasses.replace(task, busy=names, saturated=names))
+            # This postpones the delivery.
+            await self._claim(dataclasses.replace(task, busy=names, saturated=names))
             return
         prepared: Sequence[Prepared] = ()
         try:
-            batch = await self._begin(task)
+            batch = await self._claim(task)
             prepared = batch.prepared if batch else ()
         finally:
             if not prepared:
@@ -169,11 +171,11 @@ class Bot:
 
     def _check_not_stopping(self) -> None:
         if self._slots.is_closed:
-            raise Unavailable("the bot was told to stop: what it has not batch is left to others")
+            raise Unavailable("the bot is stopping: other bots handle the rest")
 
-    async def _begin(self, task: StreamTask) -> PreparedBatch | None:
+    async def _claim(self, task: StreamTask) -> PreparedBatch | None:
         with outages(*DATABASE_UNAVAILABLE):
-            return await self._database.run(self._begin_all, task)
+            return await self._database.run(self._claim_all, task)
 
     async def _attempt(self, prepared: Prepared) -> None:
         """
@@ -184,21 +186,21 @@ class Bot:
         """
         claim = prepared.claim
         started = time.monotonic()
-        # Grows while addresses are done with, whatever happens at the next one.
+        # Every address that is done is added at once, so that an error at the next one does not lose its outcome.
         outcomes = dict(claim.outcomes)
-        away: Unavailable | None = None
+        outage: Unavailable | None = None
         try:
             result = await self._try(prepared, outcomes)
-        except AWAY as error:
-            away = error if isinstance(error, Unavailable) else Unavailable(f"{type(error).__name__}: {error}")
-            result = Result(state=State.PENDING, answer=str(away), outcomes=outcomes, is_counted=False)
+        except OUTAGES as error:
+            outage = error if isinstance(error, Unavailable) else Unavailable(f"{type(error).__name__}: {error}")
+            result = Result(state=State.PENDING, answer=str(outage), outcomes=outcomes, is_counted=False)
         finally:
             if claim.transport in self._slots:
                 self._slots.give_back(claim.transport, was_used=True)
         result = dataclasses.replace(result, latency_seconds=time.monotonic() - started)
-        is_ours = await self._until_stored(records.record_many, (claim, result))
-        if away is not None:
-            raise away
+        is_ours = await self._write(records.record_many, (claim, result))
+        if outage is not None:
+            raise outage
         if is_ours and result.state == State.FAILED:
             answer = printable(result.answer, limit=ANSWER_LOG_LIMIT)
             logger.warning("delivery %d by %s failed: %s", claim.delivery_id, claim.transport, answer)
@@ -206,52 +208,52 @@ class Bot:
     async def _try(self, prepared: Prepared, outcomes: dict[str, str]) -> Result:
         transport, claim = prepared.transport, prepared.claim
         if transport is None:
-            return Result(state=State.SKIPPED, answer="the project has no such transport any more", outcomes=outcomes)
+            return Result(state=State.SKIPPED, answer="the project no longer has this transport", outcomes=outcomes)
         max_attempts = self._schedules[claim.transport].max_attempts
         if claim.attempt > max_attempts:
-            answer = f"none of {max_attempts} attempts finished: the process died each time"
+            answer = f"none of {max_attempts} attempts finished: the process died in each"
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         if prepared.message is None:
-            if isinstance(prepared.error, AWAY):
+            if isinstance(prepared.error, OUTAGES):
                 raise prepared.error
-            return self._again(claim, outcomes, prepared.error or RuntimeError("nothing to send"))
+            return self._retry_or_fail(claim, outcomes, prepared.error or RuntimeError("nothing to send"))
         return await self._send(transport, prepared.message, prepared, outcomes)
 
     async def _send(
         self, transport: Transport, message: Message, prepared: Prepared, outcomes: dict[str, str]
     ) -> Result:
-        """Send to each address that is not done with, one after another."""
+        """Send to each address that is not done yet, one after another."""
         claim = prepared.claim
         answers: list[str] = []
         failures: list[Exception] = []
         left = [address for address in prepared.addresses if address.key not in outcomes]
         for index, address in enumerate(left):
-            # One delivery may have many addresses, and the deadline of a stop is as long as one call.
+            # A delivery may have many addresses, but the deadline of a stop allows for one call only.
             self._check_not_stopping()
-            # A process that stood still finds that its claim has lapsed and somebody else is sending.
             if index:
                 await self._slots.pace(claim.transport)
+            # If this process was suspended, its claim may have lapsed, and another bot may be sending.
             is_fresh = time.monotonic() - prepared.claimed_at < self._claim_seconds * FRESH_PART
-            if (index or not is_fresh) and not await self._until_stored(_keep_all, (claim, dict(outcomes))):
+            if (index or not is_fresh) and not await self._write(_extend_all, (claim, dict(outcomes))):
                 break
             try:
                 # A transport of the project may return something other than a string.
                 answers.append(f"{await transport.send_in_time(message, address)}")
                 outcomes[address.key] = "sent"
-            except AWAY as error:
-                # Of this transport alone: the others are served meanwhile.
-                return self._put_off(claim, outcomes, error)
+            except OUTAGES as error:
+                # Only this transport is affected: the delivery is postponed, and the entry is not held up.
+                return self._postpone(claim, outcomes, error)
             except PermanentError as error:
                 answers.append(error.reason)
                 outcomes[address.key] = "gone" if isinstance(error, AddressGone) else "failed"
             except Exception as error:
                 failures.append(error)
         if failures:
-            return self._again(claim, outcomes, *failures)
-        return _end(outcomes, answers)
+            return self._retry_or_fail(claim, outcomes, *failures)
+        return _final_result(outcomes, answers)
 
-    def _again(self, claim: Claim, outcomes: dict[str, str], *errors: Exception) -> Result:
-        """Not done: another attempt, unless this was the last."""
+    def _retry_or_fail(self, claim: Claim, outcomes: dict[str, str], *errors: Exception) -> Result:
+        """Pending until the next attempt, or failed if this was the last."""
         answer = "; ".join(_describe(error) for error in errors)
         schedule = self._schedules[claim.transport]
         if claim.attempt >= schedule.max_attempts:
@@ -262,8 +264,8 @@ class Bot:
         wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
-    def _put_off(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:
-        """Something that the transport needs is unavailable: no attempt is counted."""
+    def _postpone(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:
+        """Pending, because a service that the transport needs is unavailable. No attempt is counted."""
         return Result(
             state=State.PENDING,
             answer=_describe(error),
@@ -272,11 +274,11 @@ class Bot:
             is_counted=False,
         )
 
-    async def _until_stored[Item](self, write: Callable[[Sequence[Item]], Sequence[bool]], item: Item) -> bool:
+    async def _write[Item](self, write: Callable[[Sequence[Item]], Sequence[bool]], item: Item) -> bool:
         """
-        Write down what a provider has answered, however long the database is away.
+        Write a provider's answer to the database, and wait for the end of any outage.
 
-        Without the record the next attempt would send again.
+        If the answer was lost, the next attempt would send the message again.
         """
         observer, failures = self._database_outage.observer(), 0
         while True:
@@ -298,20 +300,20 @@ def _limits_of(settings: conf.NotificationsSettings, slots: int) -> dict[str, Li
     }
 
 
-def _keep_all(held: Sequence[tuple[Claim, dict[str, str]]]) -> list[bool]:
-    return [records.keep(claim, outcomes) for claim, outcomes in held]
+def _extend_all(held: Sequence[tuple[Claim, dict[str, str]]]) -> list[bool]:
+    return [records.extend(claim, outcomes) for claim, outcomes in held]
 
 
-def _end(outcomes: dict[str, str], answers: list[str]) -> Result:
-    """Every address is done with."""
-    ends = set(outcomes.values())
-    if "failed" in ends:
+def _final_result(outcomes: dict[str, str], answers: list[str]) -> Result:
+    """The result when all addresses are done."""
+    found = set(outcomes.values())
+    if "failed" in found:
         state = State.FAILED
-    elif "sent" in ends:
+    elif "sent" in found:
         state = State.SENT
     else:
         state = State.SKIPPED
-        answers = answers or ["the recipient has no address there, or may not sign in"]
+        answers = answers or ["the recipient has no address for it, or is not active"]
     return Result(state=state, answer="; ".join(answers), outcomes=outcomes)
 
 

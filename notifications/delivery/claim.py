@@ -1,22 +1,22 @@
 """
-What a bot may send now: plans the deliveries of a notification, if nobody has, and claims those that are due.
+Claims the due deliveries of notifications, after planning them if necessary.
 
-Owns the order of these steps, and that they cost a few statements for however many notifications. Does not own on which
-transports (plan), what becomes of a claim (records) nor calling providers (bot). Sync; run it in a thread from
-async code.
+Owns the order of these steps, in a few statements for any number of notifications. Does not own which transports are
+used (plan), recording results (records) or calling providers (bot). All functions are sync: call them in a thread.
 
-The transaction of the claim locks the notification and reads its state anew. So a notification that was read, archived
-or replaced before is not sent, and marking it as read meanwhile waits for the end of the transaction.
+The transaction of the claim locks the notification and reads its current state. So a notification that was read,
+archived or replaced before is not sent, and marking it as read waits for the end of the transaction.
 
-A delivery is claimed by an UPDATE … WHERE before the provider is called, and its end is recorded by whoever holds the
-claim. So what is known to have been sent is never sent again, whoever hands the notification out again. A claim lapses
-when its holder is not heard of, by the database's clock: those of the machines on which bots run need not agree.
+A delivery is claimed with an UPDATE … WHERE before the provider is called, and only the holder of the claim may record
+the result. So a delivery that is known to be sent is never sent again, even if the notification is on the stream twice.
+A claim lapses after DELIVERY_CLAIM_SECONDS by the database's clock, so the clocks of the bots' machines do not matter.
 """
 
 import datetime
 import random
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -30,28 +30,58 @@ from notifications.database.row_locks import lock, lock_clause, locked, update_i
 from notifications.database.transactions import write_transaction
 from notifications.delivery.holding import is_held
 from notifications.delivery.plan import Draft, deliveries_of, draft_all
-from notifications.delivery.records import UNFINISHED, claim_end, database, hold, insert, reopen, rows, skip
-from notifications.delivery.values import Claim, Claims, StreamTask
+from notifications.delivery.records import UNFINISHED, Claim, claim_end, database, hold, insert, reopen, rows, skip
 from notifications.models import QUIET_HOURS_RELATION, Delivery, Digest, Notification
 from realtime.exceptions import EntryRejected
 
-__all__ = ["begin", "begin_many"]
+__all__ = ["Claims", "StreamTask", "begin", "begin_many"]
 
 State = Delivery.State
-# Of a delivery that may be claimed, what a claim needs.
+# The columns of a delivery that its claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTask:
+    """
+    A notification from the stream, and on which transports a bot can send now.
+
+    Attributes:
+        entry_id: The id of its entry.
+        attempt: Which attempt of the entry this is. The attempts of a replayed dead letter start at 1 again.
+        only: The only transport to consider; "" for all.
+        busy: Transports without a free slot: their due deliveries are not claimed.
+        saturated: Those of the busy transports for which nothing should wait: their due deliveries are postponed.
+    """
+
+    notification: StreamedNotification
+    entry_id: str
+    attempt: int
+    only: str = ""
+    busy: frozenset[str] = frozenset()
+    saturated: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """The claims for one notification."""
+
+    recipient: Any
+    granted: tuple[Claim, ...]
+    # The transports with a due delivery that must wait for a slot.
+    waiting: tuple[str, ...] = ()
+
 
 # The claims; None if the notification or its user was deleted; EntryRejected if the entry is another user's.
 type Answer = Claims | EntryRejected | None
 
 
-class _Standing(NamedTuple):
+class _Locked(NamedTuple):
     """The state of a notification that the transaction of the claim has locked."""
 
     # Whether its deliveries were planned before.
     is_planned: bool
-    # Whether it was read or archived.
-    is_put_away: bool
+    is_read_or_archived: bool
     is_replaced: bool
 
 
@@ -65,10 +95,10 @@ def begin(notification: StreamedNotification, *, entry_id: str, attempt: int) ->
 
 def begin_many(tasks: Sequence[StreamTask]) -> list[Answer]:
     """
-    Decide on the transports, where nobody has, and claim what is due.
+    Plan the deliveries of notifications that have none yet, and claim those that are due.
 
     Returns:
-        The answer to each: what to do now; None if the notification has been deleted, or its user; EntryRejected if the
+        The answer to each task: its claims; None if the notification or its user was deleted; EntryRejected if the
         notification is another user's.
     """
     found = _find(tasks)
@@ -76,17 +106,17 @@ def begin_many(tasks: Sequence[StreamTask]) -> list[Answer]:
     wanted = {each.pk: each for each in checked if isinstance(each, Notification)}
     if not wanted:
         return [each for each in checked if not isinstance(each, Notification)]
-    # Before the transaction: while it lasts, SQLite lets nobody else write, and notify() waits.
+    # Before the transaction: during it, nobody else can write on SQLite, and notify() waits.
     drafts = draft_all(list(wanted.values()), now=_now_of(wanted))
     with write_transaction(database()):
-        standings = _lock_and_mark(wanted)
-        # Notifications that were deleted since they were found have no claims.
-        answers = [None if isinstance(each, Notification) and each.pk not in standings else each for each in checked]
+        states = _lock_and_mark(wanted)
+        # Notifications that were deleted meanwhile have no claims.
+        answers = [None if isinstance(each, Notification) and each.pk not in states else each for each in checked]
         pairs = [
             (task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Notification)
         ]
-        begun = iter(_begin(pairs, drafts, standings))
-        return [next(begun) if isinstance(answer, Notification) else answer for answer in answers]
+        claimed = iter(_plan_and_claim(pairs, drafts, states))
+        return [next(claimed) if isinstance(answer, Notification) else answer for answer in answers]
 
 
 def _find(tasks: Sequence[StreamTask]) -> dict[int, Notification]:
@@ -94,13 +124,13 @@ def _find(tasks: Sequence[StreamTask]) -> dict[int, Notification]:
     return notifications.annotate(_now=database_time()).in_bulk({each.notification.notification_id for each in tasks})
 
 
-def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Standing]:
+def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Locked]:
     """
     Lock notifications until the transaction ends, mark their deliveries as planned, and read their state.
 
-    It is one statement, and locks the rows in the order of ids (row_locks). Deleted notifications are waiting out.
+    It is one statement, which locks the rows in the order of ids (row_locks). Deleted notifications are left out.
     """
-    # It returns the columns themselves, because `IS NOT NULL` in RETURNING is always true on SQLite 3.40.
+    # RETURNING has the columns themselves, because `IS NOT NULL` in RETURNING is always true on SQLite 3.40.
     connection, table = connections[database()], Notification._meta.db_table
     ids = ", ".join(str(pk) for pk in sorted(notification_ids))
     sql = f"""
@@ -112,10 +142,12 @@ def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Standing]:
     with connection.cursor() as cursor:
         cursor.execute(sql, [now, now])
         return {
-            pk: _Standing(
-                is_planned=bool(is_planned), is_put_away=put_away is not None, is_replaced=replaced is not None
+            pk: _Locked(
+                is_planned=bool(is_planned),
+                is_read_or_archived=done_at is not None,
+                is_replaced=replaced_at is not None,
             )
-            for pk, is_planned, put_away, replaced in cursor.fetchall()
+            for pk, is_planned, done_at, replaced_at in cursor.fetchall()
         }
 
 
@@ -131,37 +163,37 @@ def _check(each: StreamTask, found: Notification | None) -> Notification | Entry
     return found
 
 
-def _begin(
-    pairs: Sequence[tuple[StreamTask, Notification]], drafts: Mapping[int, Draft], standings: Mapping[int, _Standing]
+def _plan_and_claim(
+    pairs: Sequence[tuple[StreamTask, Notification]], drafts: Mapping[int, Draft], states: Mapping[int, _Locked]
 ) -> list[Claims]:
     notifications = {found.pk: found for _, found in pairs}
     # `dispatched_at` is written in the transaction that plans. A notification that has it but no delivery row is
     # planned again: it is from before delivery rows existed, or it ended up with no row.
-    known = _rows_of([pk for pk in notifications if standings[pk].is_planned])
+    known = _rows_of([pk for pk in notifications if states[pk].is_planned])
     known_rows = [row for mine in known.values() for row in mine]
     digest_ids = {row.digest_id for row in known_rows if row.digest_id is not None}
     _plan({pk: drafts[pk] for pk in notifications if pk not in known}, hold=digest_ids)
     if known_rows:
-        lock(_parts_of(known_rows))
+        lock(_with_digests(known_rows))
     for each, found in pairs:
         _reopen_replayed(each, known.get(found.pk, []))
-    quiet = {
+    not_now = {
         pk
         for pk, found in notifications.items()
-        if _hold_back(found, standings[pk], known.get(pk, []), drafts[pk].quiet_until)
+        if _skip_or_postpone(found, states[pk], known.get(pk, []), drafts[pk].quiet_until)
     }
-    awake = [(each, found) for each, found in pairs if found.pk not in quiet]
-    claims, waiting = _claim(awake)
-    for at, (each, found) in enumerate(awake):
+    ready = [(each, found) for each, found in pairs if found.pk not in not_now]
+    claims, waiting = _claim(ready)
+    for at, (each, found) in enumerate(ready):
         for digest_id, transport in {
             (row.digest_id, row.transport): None for row in known.get(found.pk, []) if row.digest_id is not None
         }:
             _claim_digest(each, digest_id, transport, claims[at], waiting[at])
-    begun = {id(each): (claims[at], waiting[at]) for at, (each, _) in enumerate(awake)}
+    claimed = {id(each): (claims[at], waiting[at]) for at, (each, _) in enumerate(ready)}
     return [
         Claims(recipient=found.recipient, granted=tuple(mine), waiting=tuple(names))
         for each, found in pairs
-        for mine, names in [begun.get(id(each), ([], []))]
+        for mine, names in [claimed.get(id(each), ([], []))]
     ]
 
 
@@ -189,37 +221,37 @@ def _reopen_replayed(each: StreamTask, known: Sequence[Delivery]) -> None:
     if each.attempt > 1 or each.only:
         return
     if any(row.digest_id is not None or row.dead_letter == each.entry_id for row in known):
-        reopen(_parts_of(known).filter(dead_letter=each.entry_id))
+        reopen(_with_digests(known).filter(dead_letter=each.entry_id))
 
 
-def _hold_back(
-    found: Notification, standing: _Standing, known: Sequence[Delivery], quiet_until: datetime.datetime | None
+def _skip_or_postpone(
+    found: Notification, state: _Locked, known: Sequence[Delivery], quiet_until: datetime.datetime | None
 ) -> bool:
     """
-    Skip deliveries that are not to be sent any more, and hold or put off the others if they may not be sent now.
+    Skip deliveries that must no longer be sent. Hold or postpone the others if they must not be sent now.
 
     Returns:
-        Whether nothing is to be sent now: NOTIFICATIONS["DELIVERY"] holds it, or the recipient has quiet hours.
+        Whether nothing may be sent now: NOTIFICATIONS["DELIVERY"] holds it, or the recipient has quiet hours.
     """
-    if standing.is_replaced:
+    if state.is_replaced:
         mine = _rows_for(found)
         skip(_due(mine) | mine.filter(state=State.PENDING), "replaced by a newer notification")
-    elif standing.is_put_away:
+    elif state.is_read_or_archived:
         skip(_due(_rows_for(found)).filter(if_unread=True, digest=None), "read before it was due")
     if is_held(found.recipient):
-        hold(_due(_parts_of(known) | _rows_for(found)))
+        hold(_due(_with_digests(known) | _rows_for(found)))
         return True
     if quiet_until is None:
         return False
-    waiting = _due(_parts_of(known) | _rows_for(found))
+    waiting = _due(_with_digests(known) | _rows_for(found))
     update_in_order(waiting, state=State.PENDING, holder="", due_at=stored(quiet_until), queued_at=None)
     return True
 
 
 def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[Claim]], list[list[str]]]:
-    """Claims by task, and the transports without a slot."""
+    """The claims of each task, and its transports that must wait for a slot. Digests are left out."""
     mine = rows().filter(notification_id__in=[notification.pk for _, notification in pairs], digest=None)
-    # Held until the transaction ends: what is due now is so still when it is taken.
+    # Locked until the transaction ends, so that they are still due when they are taken.
     found = {row.pk: row for row in locked(_due(mine)).only(*_CLAIMED_FIELDS)}
     due: dict[int, list[Delivery]] = {}
     for row in found.values():
@@ -239,7 +271,7 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
             else:
                 taken[row.pk] = at
     if saturated:
-        _put_off(rows().filter(pk__in=saturated))
+        _postpone(rows().filter(pk__in=saturated))
     claims: list[list[Claim]] = [[] for _ in pairs]
     holder = _take(rows().filter(pk__in=taken)) if taken else ""
     for pk, at in taken.items():
@@ -258,25 +290,25 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
 
 
 def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list[Claim], waiting: list[str]) -> None:
-    """All that is due of a digest and still unread, as one; nothing if there is nothing."""
+    """Claim the due deliveries of a digest whose notifications are still unread: together they are one claim."""
     mine = rows().filter(digest_id=digest_id)
     if (each.only and transport != each.only) or not _due(mine).exists():
         return
     if transport in each.saturated:
-        _put_off(mine)
+        _postpone(mine)
         return
     if transport in each.busy:
         waiting.append(transport)
         return
-    # `_begin` has locked it already.
+    # It is locked: see `deliveries_of(hold=…)`.
     digest = Digest.objects.using(database()).get(pk=digest_id)
     if digest.closed_at is None:
         digest.closed_at = timezone.now()
         digest.save(using=database(), update_fields=["closed_at"])
-    # By their ids: within one statement a database may look through all notifications that were ever read.
+    # Two queries: in a single one, the database might search all notifications that were ever read.
     ids = list(_due(mine).values_list("notification_id", flat=True))
-    gone = Notification.objects.using(database()).filter(pk__in=ids).exclude(read_at=None, archived_at=None)
-    skip(_due(mine).filter(notification__in=list(gone.values_list("pk", flat=True))), "read before it was due")
+    read = Notification.objects.using(database()).filter(pk__in=ids).exclude(read_at=None, archived_at=None)
+    skip(_due(mine).filter(notification__in=list(read.values_list("pk", flat=True))), "read before it was due")
     holder = _take(_due(mine))
     parts = list(mine.filter(holder=holder).order_by("notification_id")) if holder else []
     if parts:
@@ -295,7 +327,7 @@ def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list
 
 
 def _take(due: QuerySet[Delivery]) -> str:
-    """Claim these; returns the name of the claim, "" if there were none."""
+    """Claim these deliveries. Returns the `holder` of the claim; "" if there were none."""
     holder = uuid.uuid4().hex
     taken = due.update(
         state=State.SENDING, holder=holder, attempts=F("attempts") + 1, due_at=claim_end(), queued_at=None
@@ -303,9 +335,9 @@ def _take(due: QuerySet[Delivery]) -> str:
     return holder if taken else ""
 
 
-def _put_off(saturated: QuerySet[Delivery]) -> None:
-    """They wait in the table, and not in a bot, until their transport has recovered; no attempt is counted."""
-    # Spread, as all of them come back.
+def _postpone(saturated: QuerySet[Delivery]) -> None:
+    """Postpone the deliveries of a saturated transport. They wait in the database; no attempt is counted."""
+    # Random, so that they are not all due at the same time.
     seconds = conf.get_settings().delivery_retry_seconds * random.uniform(1, 2)  # noqa: S311 - keeps no secret
     _due(saturated).update(
         state=State.PENDING,
@@ -320,8 +352,8 @@ def _rows_for(found: Notification) -> QuerySet[Delivery]:
     return rows().filter(notification=found)
 
 
-def _parts_of(known: Iterable[Delivery]) -> QuerySet[Delivery]:
-    """These and those of the digests that they are in."""
+def _with_digests(known: Iterable[Delivery]) -> QuerySet[Delivery]:
+    """These deliveries, and all others of their digests."""
     digests = {row.digest_id for row in known if row.digest_id is not None}
     mine = Q(pk__in=[row.pk for row in known])
     return rows().filter(mine | Q(digest_id__in=digests) if digests else mine)

@@ -1,7 +1,7 @@
 """
-Which users transports may reach at all: NOTIFICATIONS["DELIVERY"].
+Which deliveries are held: NOTIFICATIONS["DELIVERY"].
 
-Owns the decision. Does not own holding and releasing deliveries (records), nor printing them (transports).
+Owns the decision. Does not own holding and releasing deliveries (records) or printing them (transports).
 """
 
 from typing import Any

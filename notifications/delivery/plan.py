@@ -1,8 +1,8 @@
 """
-On which transports a notification is delivered, and when each may begin.
+On which transports a notification is delivered, and when each delivery is due.
 
-Owns the choice: preferences, fallbacks, digest windows, quiet hours. The only writer of Digest rows but for their
-closing. Does not own claims nor results (records). Sync.
+Owns the decision, by preferences, fallbacks, digest windows and quiet hours, and creating Digest rows. Does not own
+closing digests (claim) or writing deliveries (records). All functions are sync.
 """
 
 import datetime
@@ -26,7 +26,7 @@ __all__ = ["Draft", "deliveries_of", "draft_all"]
 
 
 class _Window(NamedTuple):
-    """A user, a kind and a transport: they have one digest after another."""
+    """A user, a kind and a transport: each such combination has one open digest at a time."""
 
     recipient_id: Any
     kind: str
@@ -37,7 +37,7 @@ class _Planned(NamedTuple):
     """A delivery that is not saved yet."""
 
     delivery: Delivery
-    # The window into whose digest it goes, if into a digest, and the time zone that decides when the digest ends.
+    # The window of its digest, if it goes into one, and the time zone that decides when the digest ends.
     window: _Window | None = None
     zone: datetime.tzinfo = datetime.UTC
 
@@ -49,7 +49,7 @@ class Draft:
 
     Attributes:
         planned: The deliveries, not saved yet, and without their digests.
-        quiet_until: The end of the recipient's present quiet hours; None outside of them, and for urgent kinds.
+        quiet_until: The end of the recipient's current quiet hours; None outside of quiet hours, and for urgent kinds.
     """
 
     planned: Sequence[_Planned]
@@ -60,10 +60,11 @@ def draft_all(notifications: Sequence[Notification], *, now: datetime.datetime) 
     """
     Draft the deliveries of notifications; returns notification id → draft. Call it before the transaction.
 
-    It calls functions of the project. These may be slow, and a failed query in them would break the transaction.
+    It calls functions of the project, which may be slow. Inside a transaction, a failed query in them would abort the
+    transaction.
 
     Args:
-        now: The database's time, as the value of a column. Deliveries that are not put off are due at this time.
+        now: The database's time, as the value of a column. Deliveries without a delay are due at this time.
     """
     choices = choices_of([each.recipient_id for each in notifications], [each.event.kind for each in notifications])
     return {
@@ -96,7 +97,7 @@ def _quiet_until(recipient: Any, kind: Kind) -> datetime.datetime | None:
     hours: QuietHours | None = getattr(recipient, QUIET_HOURS_RELATION, None)
     if hours is None or kind.is_urgent:
         return None
-    # The zone existed when it was chosen, but this machine may not know it.
+    # The zone existed when it was chosen, but this machine may not have it.
     zone = find_zone(hours.time_zone) or time_zone_of(recipient)
     return quiet_end(clock.now(), hours.starts, hours.ends, zone)
 
@@ -123,9 +124,9 @@ def _plan(notification: Notification, choices: Mapping[str, bool], now: datetime
 
 def _open_digests(zones: Mapping[_Window, datetime.tzinfo], hold: Collection[int]) -> dict[_Window, Digest]:
     """
-    The open digest of each window. These digests and those to `hold` are locked in one statement.
+    The open digest of each window. One statement locks these digests and those in `hold`.
 
-    None of them is closed until the transaction ends.
+    Until the transaction ends, no other bot can close them.
     """
     rows = Digest.objects.using(router.db_for_write(Digest))
     if not zones:
@@ -143,7 +144,7 @@ def _open_digests(zones: Mapping[_Window, datetime.tzinfo], hold: Collection[int
             if digest.closed_at is None:
                 opened[window] = digest
             else:
-                # A machine whose clock is ahead has claimed it already: use the next one.
+                # A bot whose clock is ahead has already closed it: use the next one.
                 ends[window] = _end_of(window, zones[window], end)
     return opened
 
@@ -159,7 +160,7 @@ def _find_or_make(rows: QuerySet[Digest], ends: Mapping[_Window, datetime.dateti
     found = _ids_of(named, ends)
     missing = sorted(ends.keys() - found.keys())
     if missing:
-        # Sorted, so that two bots insert in the same order; another bot may be creating the same digests.
+        # Another bot may be creating the same digests. Sorted, so that both insert in the same order.
         made = (Digest(**window._asdict(), ends_at=stored(ends[window])) for window in missing)
         rows.bulk_create(made, ignore_conflicts=True)
         found = _ids_of(named, ends)

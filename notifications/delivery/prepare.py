@@ -1,8 +1,8 @@
 """
-What a bot sends for its claims: where it goes and what it says.
+The addresses and the message of each claimed delivery.
 
-Owns making that ready, in the thread in which the claims are made: addresses and texts may need the database. Does not
-own claims (claim), words (kinds), addresses (transports) nor sending (bot).
+Owns preparing them in the thread that makes the claims, because addresses and texts may need the database. Does not own
+claims (claim), texts (kinds), addresses (transports) or sending (bot).
 """
 
 import time
@@ -14,8 +14,8 @@ from notifications import kinds
 from notifications.content.links import with_absolute_url
 from notifications.content.stored import envelopes_of
 from notifications.content.stream_entry import StreamedNotification
-from notifications.delivery.claim import begin_many
-from notifications.delivery.values import Claim, Claims, StreamTask
+from notifications.delivery.claim import Claims, StreamTask, begin_many
+from notifications.delivery.records import Claim
 from notifications.transports import Address, Message, Transport
 
 __all__ = ["Prepared", "PreparedBatch", "claim_and_prepare"]
@@ -23,12 +23,12 @@ __all__ = ["Prepared", "PreparedBatch", "claim_and_prepare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What was claimed, and where it goes and what it says; or why that cannot be told."""
+    """A claimed delivery with its addresses and message, or with the error that prevented these."""
 
-    # None if the project does not have it any more.
+    # None if the project no longer has the transport.
     transport: Transport | None
     claim: Claim
-    # By the monotonic clock; the claim is not older.
+    # By the monotonic clock, just before the claim was made.
     claimed_at: float
     addresses: Sequence[Address] = ()
     message: Message | None = None
@@ -37,16 +37,17 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBatch:
-    """What can be sent now, and the transports that must be waited for."""
+    """The deliveries of a notification that can be sent now."""
 
     prepared: Sequence[Prepared]
+    # The transports with a due delivery that must wait for a slot.
     waiting: Sequence[str]
 
 
 def claim_and_prepare(
     transports: Mapping[str, Transport], tasks: Sequence[StreamTask]
 ) -> list[PreparedBatch | Exception | None]:
-    """As `claiming.begin_many`, with all that is needed to send what was claimed."""
+    """Like `claim.begin_many`, but each claim comes with its addresses and message."""
     asked_at = time.monotonic()
     return [
         PreparedBatch(
@@ -65,7 +66,7 @@ def claim_and_prepare(
 def _prepare(
     transport: Transport | None, task: StreamTask, claims: Claims, claim: Claim, *, claimed_at: float
 ) -> Prepared:
-    """What fails here is a failed attempt of this delivery alone."""
+    """Prepare one delivery. An error counts as a failed attempt of this delivery only."""
     if transport is None:
         return Prepared(transport=None, claim=claim, claimed_at=claimed_at)
     try:
@@ -77,7 +78,7 @@ def _prepare(
 
 
 def _checked(addresses: Sequence[Any]) -> Sequence[Address]:
-    """The same addresses; raises TypeError if the project's transport gave something else."""
+    """The same addresses; raises TypeError if the project's transport returned something else."""
     for address in addresses:
         if not isinstance(address, Address):
             raise TypeError(f"find_addresses() returned a {type(address).__name__}, not an Address")

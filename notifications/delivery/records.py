@@ -1,14 +1,15 @@
 """
-What became of each notification on each transport: the only writer of Delivery rows, together with `claim`.
+The rows of deliveries: what became of each notification on each transport. Only this module and `claim` write them.
 
-Owns results, what is no longer to be sent, and finding what is overdue. Does not own claims (claim), which
-transports and when (plan), calling providers (bot) nor the stream (recovery). Sync; run it in a thread from async
-code.
+Owns recording results, skipping, holding and reopening deliveries, and finding those that are overdue. Does not own
+making claims (claim), planning (plan), calling providers (bot) or the stream (workers.recovery). All functions are
+sync: call them in a thread.
 """
 
 import datetime
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections, router
@@ -20,18 +21,19 @@ from notifications import conf
 from notifications.database.clock import database_time, stored
 from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
-from notifications.delivery.values import Claim, Result
 from notifications.models import ANSWER_LIMIT, Delivery
 from realtime.untrusted.text import printable
 
 __all__ = [
     "UNFINISHED",
+    "Claim",
+    "Result",
     "claim_end",
     "database",
+    "extend",
     "find_overdue",
     "hold",
     "insert",
-    "keep",
     "mark_queued",
     "record",
     "record_many",
@@ -44,15 +46,15 @@ __all__ = [
 
 State = Delivery.State
 UNFINISHED = (State.PENDING, State.SENDING)
-# States of deliveries that nobody is sending and that may still be sent.
+# States of deliveries that no bot is sending and that may still be sent.
 WAITING = (State.PENDING, State.HELD)
-# What the sweep has put on the stream is put there again if nothing has come of it for so long.
+# If the sweep has put a delivery on the stream and no bot has claimed it after this time, it is put there again.
 QUEUED_SECONDS = 60.0
-# Below the number of parameters that SQLite and PostgreSQL take.
+# Fewer than the parameters that SQLite and PostgreSQL allow.
 _IDS_PER_QUERY = 2000
 _ROWS_PER_INSERT = 500
-# What `record` writes of a delivery.
-_END_FIELDS = (
+# The columns that `record` writes.
+_RESULT_FIELDS = (
     "state",
     "answer",
     "outcomes",
@@ -64,11 +66,52 @@ _END_FIELDS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to call one provider for one notification, until it lapses."""
+
+    delivery_id: int
+    transport: str
+    # The effect key, as 32 hexadecimal digits.
+    key: str
+    # Which attempt it is for; the first is 1.
+    attempt: int
+    # The addresses that are done: address key → "sent", "failed" or "gone".
+    outcomes: dict[str, str]
+    # Its id: the row has the same `holder` as long as the claim holds.
+    holder: str
+    # For a digest: its id, and the ids of its notifications, oldest first.
+    digest_id: int | None = None
+    notification_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """
+    How an attempt ended.
+
+    Attributes:
+        state: Pending if there will be another attempt; otherwise the final state.
+        answer: The provider's answer, or what went wrong; 500 characters of it are kept.
+        outcomes: Like `Claim.outcomes`, with the addresses of this attempt.
+        retry_seconds: If pending, how long until the next attempt.
+        latency_seconds: How long the attempt took.
+        is_counted: Whether it counts as an attempt; it does not during an outage of our own database or Redis.
+    """
+
+    state: Delivery.State
+    answer: str
+    outcomes: dict[str, str]
+    retry_seconds: float = 0.0
+    latency_seconds: float | None = None
+    is_counted: bool = True
+
+
 def insert(planned: Iterable[Delivery]) -> None:
     """
     Insert planned deliveries. If two bots plan the same ones at the same time, each row is written once.
 
-    In SQL: bulk_create() took a fifth of the time of a claim.
+    It is raw SQL, because bulk_create() took a fifth of the time of a claim.
     """
     connection = connections[database()]
     fields: list[Any] = [field for field in Delivery._meta.concrete_fields if not field.primary_key]
@@ -82,28 +125,27 @@ def insert(planned: Iterable[Delivery]) -> None:
             cursor.execute(sql, values)
 
 
-def keep(claim: Claim, outcomes: dict[str, str]) -> bool:
+def extend(claim: Claim, outcomes: dict[str, str]) -> bool:
     """
-    Note what is done with, and hold the claim for its full time again.
+    Record the addresses that are done, and extend the claim by its full time.
 
     Returns:
-        False if somebody else has it: nothing more may be sent.
+        False if another bot has the claim now: nothing more may be sent.
     """
     return update_in_order(_held(claim), outcomes=outcomes, due_at=claim_end()) > 0
 
 
 def record(claim: Claim, result: Result) -> bool:
-    """`record_many` for one."""
+    """`record_many` for one claim."""
     return record_many([(claim, result)])[0]
 
 
 def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
     """
-    Write down how attempts ended, and give their claims up.
+    Record the results of attempts, and give up their claims.
 
     Returns:
-        Of each: False if the claim had lapsed and somebody else has it, or the delivery was deleted; nothing was
-        written.
+        For each: False if nothing was written, because another bot has the claim now or the delivery was deleted.
     """
     with write_transaction(database()):
         pks = [claim.delivery_id for claim, _ in ended if claim.digest_id is None]
@@ -116,11 +158,11 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         answers: list[bool] = []
         for claim, result in ended:
             if claim.digest_id is not None:
-                values = {**_end_of(result), "attempts": F("attempts") - int(not result.is_counted)}
+                values = {**_values_of(result), "attempts": F("attempts") - int(not result.is_counted)}
                 answers.append(_held(claim).update(**values) > 0)
             elif (row := held.pop((claim.delivery_id, claim.holder), None)) is not None:
                 row.attempts -= int(not result.is_counted)
-                for name, value in _end_of(result).items():
+                for name, value in _values_of(result).items():
                     setattr(row, name, value)
                 if row.due_at is not None:
                     row.due_at = row.now + datetime.timedelta(seconds=result.retry_seconds)
@@ -134,17 +176,17 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
 
 def find_overdue(limit: int, *, read_until: datetime.datetime) -> list[int]:
     """
-    The notifications of deliveries whose time has come, or whose holder is gone; the most overdue first.
+    The notifications with deliveries that are due or whose claim has lapsed; the most overdue first.
 
-    Of a digest, one: it stands for all.
+    A digest is represented by one of its notifications.
 
     Args:
-        read_until: What was put on the stream before, the bots have read: what was put there later still waits for
-            them, and is not put there again.
+        read_until: The bots have read all entries from before this time. Deliveries that were put on the stream later
+            still wait there, and are left out.
     """
-    has_come_to_nothing = Q(queued_at__lt=database_time(-QUEUED_SECONDS)) & Q(queued_at__lt=stored(read_until))
-    waits = Q(queued_at=None) | has_come_to_nothing
-    due = rows().filter(waits, due_at__lte=database_time()).order_by("due_at")
+    has_had_no_effect = Q(queued_at__lt=database_time(-QUEUED_SECONDS)) & Q(queued_at__lt=stored(read_until))
+    is_not_queued = Q(queued_at=None) | has_had_no_effect
+    due = rows().filter(is_not_queued, due_at__lte=database_time()).order_by("due_at")
     found: dict[int, None] = {}
     digests: set[int] = set()
     for notification_id, digest_id in due.values_list("notification_id", "digest_id")[:limit]:
@@ -157,16 +199,16 @@ def find_overdue(limit: int, *, read_until: datetime.datetime) -> list[int]:
 
 
 def mark_queued(notification_ids: Iterable[int]) -> int:
-    """These are on the stream, and the digests that they stand for. Returns how many deliveries are."""
+    """Mark the due deliveries of these notifications, and of their digests, as put on the stream. Returns how many."""
     due = rows().filter(due_at__lte=database_time())
     named = due.filter(notification_id__in=list(notification_ids))
     digests = set(named.exclude(digest=None).values_list("digest_id", flat=True))
-    meant = named.filter(digest=None) | due.filter(digest_id__in=digests) if digests else named.filter(digest=None)
-    return update_in_order(meant, queued_at=database_time())
+    queued = named.filter(digest=None) | due.filter(digest_id__in=digests) if digests else named.filter(digest=None)
+    return update_in_order(queued, queued_at=database_time())
 
 
 def skip_replaced(notification_ids: Iterable[int]) -> int:
-    """Skip the waiting deliveries of notifications that were replaced by newer ones. Returns how many there were."""
+    """Skip the pending and held deliveries of notifications that were replaced. Returns how many there were."""
     ids: list[int] = []
     for part in itertools.batched(notification_ids, _IDS_PER_QUERY):
         ids += rows().filter(notification_id__in=part, state__in=WAITING).values_list("pk", flat=True)
@@ -178,10 +220,11 @@ def skip_replaced(notification_ids: Iterable[int]) -> int:
 
 def reopen(deliveries: QuerySet[Delivery]) -> int:
     """
-    Try failed deliveries again: their attempts begin anew, under the key they had.
+    Make failed deliveries pending again, with all their attempts and under the same key.
 
     Returns:
-        How many there were. The sweep puts them on the stream. Addresses that were reached are left out again.
+        How many there were. The sweep puts them on the stream. Addresses that already have the message do not get it
+        again.
     """
     count = 0
     for delivery in deliveries.using(database()).filter(state=State.FAILED).order_by("pk"):
@@ -210,59 +253,60 @@ def hold(some: QuerySet[Delivery]) -> int:
         due_at=None,
         queued_at=None,
         holder="",
-        answer='held back by NOTIFICATIONS["DELIVERY"]',
+        answer='held by NOTIFICATIONS["DELIVERY"]',
     )
 
 
 def release(some: QuerySet[Delivery]) -> int:
     """
-    Release the held ones among these deliveries.
+    Make the held ones among these deliveries pending again.
 
     Returns:
-        How many there were. The sweep puts them on the stream. NOTIFICATIONS["DELIVERY"] then decides about them again.
+        How many there were. The sweep puts them on the stream. If NOTIFICATIONS["DELIVERY"] still applies to them, they
+        are held again.
     """
     held = some.using(database()).filter(state=State.HELD)
     return update_in_order(held, state=State.PENDING, due_at=database_time(), queued_at=None, answer="")
 
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:
-    """Mark these as not to be sent, for this reason. Returns how many there were."""
+    """Mark these deliveries as skipped, for this reason. Returns how many there were."""
     return update_in_order(some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now())
 
 
 def claim_end() -> Combinable:
-    """When a claim of now lapses."""
+    """When a claim that is made now lapses."""
     return database_time(conf.get_settings().delivery_claim_seconds)
 
 
 def rows() -> QuerySet[Delivery]:
-    """The deliveries of this project's database."""
+    """All deliveries, in the database that `database` names."""
     return Delivery.objects.using(database())
 
 
 def database() -> str:
-    """Where deliveries are."""
+    """The alias of the database with the deliveries."""
     return router.db_for_write(Delivery)
 
 
-def _end_of(result: Result) -> dict[str, Any]:
-    is_over = result.state not in UNFINISHED
+def _values_of(result: Result) -> dict[str, Any]:
+    is_finished = result.state not in UNFINISHED
     return {
         "state": result.state,
         "answer": _clip(result.answer),
         "outcomes": result.outcomes,
         "latency_seconds": result.latency_seconds,
-        "due_at": None if is_over else database_time(result.retry_seconds),
-        "finished_at": timezone.now() if is_over else None,
+        "due_at": None if is_finished else database_time(result.retry_seconds),
+        "finished_at": timezone.now() if is_finished else None,
         "holder": "",
     }
 
 
 def _write(ended: Sequence[Delivery]) -> None:
-    """Save these fields of each, as bulk_update does at many times the cost."""
+    """Save _RESULT_FIELDS of each delivery. bulk_update() would take many times as long."""
     connection = connections[database()]
     quote = connection.ops.quote_name
-    fields = [field for field in Delivery._meta.concrete_fields if field.name in _END_FIELDS]
+    fields = [field for field in Delivery._meta.concrete_fields if field.name in _RESULT_FIELDS]
     assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
     table, key = quote(Delivery._meta.db_table), quote(str(Delivery._meta.pk.column))
     values = [
@@ -281,5 +325,5 @@ def _held(claim: Claim) -> QuerySet[Delivery]:
 
 
 def _clip(text: str) -> str:
-    # A provider's answer may contain characters that databases refuse (NUL), and the admin shows it on one line.
+    # A provider's answer may contain a NUL, which databases refuse. The admin shows the answer on one line.
     return printable(" ".join(text.split()), limit=ANSWER_LIMIT - 1)

@@ -1,7 +1,7 @@
 """
 How many times a delivery is tried, and when.
 
-Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) nor storing
+Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) or storing
 when the next one is due (records).
 """
 
@@ -13,7 +13,7 @@ from realtime.redis.backoff import Backoff
 
 __all__ = ["RetrySchedule", "schedule_of"]
 
-# The part of each wait that is not random, so that the time that all attempts cover has a known lower bound.
+# The part of each wait that is not random. So there is a known lower bound for the time that all attempts cover.
 SURE_PART = 0.5
 
 
@@ -32,7 +32,7 @@ class RetrySchedule:
 
 
 def schedule_of(transport: str) -> RetrySchedule:
-    """The schedule of a transport: from its entry in the settings, and else from the settings for all transports."""
+    """The schedule of a transport, by its entry in the settings or else by the settings for all transports."""
     settings = conf.get_settings()
     entry = settings.transports.get(transport) or conf.TransportEntry(backend="")
     return RetrySchedule(

@@ -1,4 +1,4 @@
-"""What became of a notification on each transport, alone or with others."""
+"""Deliveries (one notification on one transport) and digests (several notifications in one message)."""
 
 import uuid
 from typing import ClassVar
@@ -13,21 +13,21 @@ from notifications.models.inbox import Notification
 
 __all__ = ["ANSWER_LIMIT", "TRANSPORT_LIMIT", "Delivery", "Digest"]
 
-# Characters of a transport's name, and of what a provider answered that are kept.
+# The lengths of the columns for a transport's name and a provider's answer, in characters.
 TRANSPORT_LIMIT = 64
 ANSWER_LIMIT = 500
 
 
 class Digest(models.Model):
-    """What one user is told of one kind on one transport in one window of time, all at once: at most one message."""
+    """All notifications of one user, kind and transport in one window of time. They are sent as one message."""
 
     recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
     kind = models.CharField(max_length=64)
     transport = models.CharField(max_length=TRANSPORT_LIMIT)
     ends_at = models.DateTimeField()
-    # The effect key of its message, in every attempt.
+    # The effect key of its message, the same in every attempt.
     key = models.UUIDField(default=uuid.uuid4, editable=False)
-    # When it was first claimed: what comes later goes into the next one.
+    # When it was first claimed. Later notifications go into the next digest.
     closed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -41,50 +41,50 @@ class Digest(models.Model):
 
 
 class Delivery(models.Model):
-    """One notification on one transport: the truth about whether it was sent."""
+    """One notification on one transport: the record of whether it was sent."""
 
     class State(models.TextChoices):
         """Pending and sending deliveries are unfinished and have a `due_at`. Held ones wait to be released."""
 
-        # Waits for its first attempt, or for the next one.
+        # Waits for its first or next attempt.
         PENDING = "pending", "pending"
         # A bot is calling the provider.
         SENDING = "sending", "sending"
         # The provider has accepted it.
         SENT = "sent", "sent"
-        # Given up.
+        # All attempts failed, or the provider refused it for good.
         FAILED = "failed", "failed"
-        # Not to be sent; its answer says why.
+        # It is not sent; its answer says why.
         SKIPPED = "skipped", "skipped"
-        # Held back by NOTIFICATIONS["DELIVERY"] until it is released.
+        # NOTIFICATIONS["DELIVERY"] holds it until it is released.
         HELD = "held", "held"
 
-    # Found through the constraint below.
+    # The unique constraint below serves as its index.
     notification = models.ForeignKey(Notification, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
     transport = models.CharField(max_length=TRANSPORT_LIMIT)
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
-    # The effect key: every attempt gives it to the provider, which may know that it has had it already.
+    # The effect key: the provider gets it with every attempt, so that it can recognise a repetition.
     key = models.UUIDField(default=uuid.uuid4, editable=False)
-    # PreparedBatch attempts, those of processes that died included.
+    # How many attempts have begun, including those of processes that died.
     attempts = models.PositiveIntegerField(default=0)
-    # Pending: when the next attempt may begin. Sending: when the claim of its holder lapses. Otherwise empty.
+    # Pending: when the next attempt is due. Sending: when the claim lapses. Otherwise null.
     due_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
-    # Skipped if the notification has been read or put away by then.
+    # Whether it is skipped if the notification has been read or archived by then.
     if_unread = models.BooleanField(default=False)
-    # It goes out with others, under the digest's key.
+    # The digest with which it is sent, under the digest's key.
     digest = models.ForeignKey(
         Digest, null=True, blank=True, on_delete=models.CASCADE, related_name="deliveries", db_index=False
     )
-    # Which call holds it while it is being sent.
+    # While it is being sent, the id of the claim.
     holder = models.CharField(max_length=32, blank=True)
     # The entry that became a dead letter when this delivery failed. Only earlier releases wrote it; replaying such a
     # letter reopens the delivery.
     dead_letter = models.CharField(max_length=41, blank=True)
-    # When the sweep last put it on the stream, since its last attempt.
+    # When the sweep last put it on the stream after its last attempt.
     queued_at = models.DateTimeField(null=True, blank=True)
-    # What became of it at each of the recipient's addresses that is done with: address key → "sent", "failed", "gone".
+    # The addresses of the recipient that are done: address key → "sent", "failed" or "gone".
     outcomes = models.JSONField(default=dict, blank=True)
-    # What the provider answered last, or what went wrong.
+    # The provider's last answer, or what went wrong.
     answer = models.CharField(max_length=ANSWER_LIMIT, blank=True)
     # How long the last attempt took.
     latency_seconds = models.FloatField(null=True, blank=True)
@@ -107,8 +107,8 @@ class Delivery(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["due_at"], name="delivery_due", condition=Q(due_at__isnull=False)),
             models.Index(fields=["-created_at"], name="delivery_created"),
-            # Counts what is finished without reading the rows: a million in 0.1 s instead of 1 s on SQLite, which wants
-            # the column of the condition in the index for that.
+            # For counting finished deliveries without reading their rows: a million in 0.1 s instead of 1 s. SQLite
+            # needs the column of the condition in the index for that.
             models.Index(fields=["transport", "state", "due_at"], name="delivery_finished", condition=Q(due_at=None)),
             models.Index(fields=["digest"], name="delivery_of_digest", condition=Q(digest__isnull=False)),
         ]

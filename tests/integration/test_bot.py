@@ -300,9 +300,9 @@ async def test_nothing_is_sent_where_nobody_is_reached(bot_on: Any, signalbox: A
         await services.anotify(alice, "Hello")
         await wait_until(lambda: worker.statistics().handled_count == 1)
     assert {row.transport: (row.state, row.answer) async for row in Delivery.objects.all()} == {
-        "a": ("skipped", "the recipient has no address there, or may not sign in"),
+        "a": ("skipped", "the recipient has no address for it, or is not active"),
         "b": ("skipped", "410 Gone"),
-        "c": ("skipped", "the project has no such transport any more"),
+        "c": ("skipped", "the project no longer has this transport"),
     }
 
 
@@ -345,7 +345,7 @@ async def test_a_slow_transport_does_not_hold_up_another(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its own slots. What finds none for long is put off, unclaimed and uncounted, and sent later."""
-    monkeypatch.setattr(slots, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(slots, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr(slots, "SATURATED_SECONDS", 0.0)
     signalbox.NOTIFICATIONS = {
         **signalbox.NOTIFICATIONS,
@@ -363,7 +363,7 @@ async def test_a_slow_transport_does_not_hold_up_another(
         assert len(slow.messages) == 2
         slow.gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 40)
-        monkeypatch.setattr(slots, "PATIENCE_SECONDS", 10.0)
+        monkeypatch.setattr(slots, "WAIT_SECONDS", 10.0)
         waiting = Delivery.objects.filter(transport="b", state="pending", attempts=0, answer="waits for a free slot")
         assert await waiting.acount() == 38
         await waiting.aupdate(due_at=timezone.now())

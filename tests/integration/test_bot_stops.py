@@ -82,7 +82,7 @@ async def test_no_further_address_is_sent_to(redis_client: redis.Redis, keys: Ke
     assert transport.sent == [(alice.pk, "one")]
     row = await Delivery.objects.aget()
     assert (row.state, row.attempts, row.outcomes) == ("pending", 0, {"one": "sent"})
-    assert "told to stop" in row.answer
+    assert "the bot is stopping" in row.answer
     assert left_count(redis_client, keys, "bot") == 1
     async with bot_on(transport) as worker:
         await wait_until(lambda: worker.statistics().handled_count == 1)

@@ -13,7 +13,7 @@ from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery import claim, records
-from notifications.delivery.values import Claim, Result
+from notifications.delivery.records import Claim, Result
 from notifications.models import Delivery, Notification
 from realtime.exceptions import EntryRejected
 from realtime.streams import Entry
@@ -66,7 +66,7 @@ def test_what_is_due_is_claimed_once(streamed: StreamedNotification, alice: User
     assert again["first"].attempt == 2
     assert {claim.key for claim in again.values()} == {first.key, second.key}
     assert not records.record(first, Result(state=State.SENT, answer="late", outcomes={}))
-    assert not records.keep(first, {})
+    assert not records.extend(first, {})
     assert Delivery.objects.filter(state=State.SENDING).count() == 2
 
 

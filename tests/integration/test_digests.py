@@ -19,7 +19,7 @@ from notifications import services
 from notifications.content.stored import envelopes_of
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery.bot import Bot
-from notifications.delivery.values import Claim
+from notifications.delivery.records import Claim
 from notifications.kinds import find_kind, render_digest
 from notifications.models import Delivery, Digest, Notification
 from notifications.transports import Address, Message, Transport

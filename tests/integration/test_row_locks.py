@@ -14,7 +14,8 @@ from notifications import services
 from notifications.content.stream_entry import StreamedNotification
 from notifications.database.row_locks import update_in_order
 from notifications.delivery import claim, records
-from notifications.delivery.values import Result, StreamTask
+from notifications.delivery.claim import StreamTask
+from notifications.delivery.records import Result
 from notifications.events import prune
 from notifications.models import Delivery, Digest, Notification
 from realtime.redis.keys import Keys

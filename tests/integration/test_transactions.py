@@ -19,7 +19,7 @@ from notifications.content import stream_entry
 from notifications.database import transactions
 from notifications.database.transactions import is_contended, write_transaction
 from notifications.delivery import claim, records
-from notifications.delivery.values import Result
+from notifications.delivery.records import Result
 from notifications.events.prune import prune
 from notifications.models import Delivery, Event, Notification
 from notifications.services import notify

@@ -148,4 +148,4 @@ async def test_the_bot_goes_by_that(redis_server: RedisServer, keys: Keys, alice
     assert transport.sent == [(alice.pk, str(number)) for number in range(ADDRESS_LIMIT + 1)]
     rows = {row.notification.recipient_id: row async for row in Delivery.objects.select_related("notification")}
     assert (rows[alice.pk].state, rows[bob.pk].state) == ("sent", "skipped")
-    assert rows[bob.pk].answer == "the recipient has no address there, or may not sign in"
+    assert rows[bob.pk].answer == "the recipient has no address for it, or is not active"

@@ -12,7 +12,7 @@ from notifications import kinds
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery import claim
-from notifications.delivery.values import Claim
+from notifications.delivery.records import Claim
 from notifications.kinds import Kind
 from notifications.models import Delivery, Digest, Event, Notification
 from realtime.redis.keys import Keys

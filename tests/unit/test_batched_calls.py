@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from notifications.delivery.batched_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_VISIT, DatabaseCalls
+from notifications.delivery.batched_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_CALL, DatabaseCalls
 from tests.support.waiting import wait_until
 
 
@@ -93,7 +93,7 @@ async def test_where_writers_wait_visits_leave_them_room() -> None:
     ended = time.monotonic()
     await asyncio.gather(calls.run(slow, 2), calls.run(slow, 3))
     assert [numbers for _, numbers in begun] == [[1], [2, 3]]
-    assert begun[1][0] - begun[0][0] >= 0.005 * PAUSE_PER_VISIT
+    assert begun[1][0] - begun[0][0] >= 0.005 * PAUSE_PER_CALL
     # Enough to be worth a visit is not kept waiting for room.
     await asyncio.gather(*(calls.run(slow, number) for number in range(ENOUGH)))
     assert len(begun) == 3

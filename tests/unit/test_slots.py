@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(slots, "WAIT_SECONDS", 0.02)
     monkeypatch.setattr(slots, "SATURATED_SECONDS", 0.1)
 
 
@@ -59,7 +59,7 @@ async def test_a_slow_transport_that_is_the_only_one_in_use_is_waited_for() -> N
     mine = Slots(["email", "webhook"], slots=1)
     await mine.take_free()
     waiting = asyncio.create_task(mine.wait("webhook"))
-    await asyncio.sleep(5 * slots.PATIENCE_SECONDS)
+    await asyncio.sleep(5 * slots.WAIT_SECONDS)
     assert not waiting.done()
     mine.give_back("webhook", was_used=True)
     assert await waiting
@@ -75,7 +75,7 @@ async def test_a_transport_may_have_slots_of_its_own() -> None:
 
 async def test_messages_begin_at_the_rate_of_their_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they find a slot, wait for one, or are further ones in a slot; what was not used does not count."""
-    monkeypatch.setattr(slots, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(slots, "WAIT_SECONDS", 30)
     mine = Slots(["email"], slots=5, limits={"email": Limit(slots=5, rate_per_second=20)})
     began = time.monotonic()
     for _ in range(3):
@@ -93,7 +93,7 @@ async def test_messages_begin_at_the_rate_of_their_transport(monkeypatch: pytest
 
 async def test_who_waits_for_a_turn_hears_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate may be low, and a stop must not wait for it."""
-    monkeypatch.setattr(slots, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(slots, "CHECK_SECONDS", 0.02)
     mine = Slots(["email"], slots=2, limits={"email": Limit(slots=2, rate_per_second=0.001)})
     await mine.take_free()
     waiting = [asyncio.create_task(call) for call in (mine.take_free(), mine.wait("email"), mine.pace("email"))]
