@@ -267,16 +267,16 @@ async def test_what_is_no_subscription_is_refused_with_the_reason(site: Site) ->
             ("", "Expecting value"),
             ("[" * 4096, ""),
             ("x" * 4097, "at most 4096 bytes"),
-            ("[1]", "no push subscription"),
-            ("{}", "no push subscription"),
-            (json.dumps({**good, "endpoint": "https://push.example/\x00"}), "no push subscription"),
-            (json.dumps({**good, "keys": {"p256dh": "\x00", "auth": "A"}}), "no push subscription"),
+            ("[1]", "not a push subscription"),
+            ("{}", "not a push subscription"),
+            (json.dumps({**good, "endpoint": "https://push.example/\x00"}), "not a push subscription"),
+            (json.dumps({**good, "keys": {"p256dh": "\x00", "auth": "A"}}), "not a push subscription"),
             (json.dumps({**good, "endpoint": "file:///etc/hosts"}), "is not a"),
         ):
             status, said = await post(body)
             assert (status, reason in said) == (400, True), (body[:80], said)
         status, said = await post("[1]", "unsubscribe")
-        assert (status, "no push subscription" in said) == (400, True)
+        assert (status, "not a push subscription" in said) == (400, True)
         assert (await post(json.dumps(good), **{"X-CSRFToken": "x" * 32}))[0] == 403
         assert (await alice.context.request.get(f"{site.url}push/subscribe/")).status == 405
 

@@ -189,10 +189,10 @@ def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
         [1],
     ):
         for change in (services.add_push_subscription, services.remove_push_subscription):
-            with pytest.raises(InvalidPreference, match="no push subscription"):
+            with pytest.raises(InvalidPreference, match="not a push subscription"):
                 change(alice.pk, wrong)
     for keys in ({}, [1], {**good["keys"], "auth": "\0"}, {**good["keys"], "p256dh": 1}):
-        with pytest.raises(InvalidPreference, match="no push subscription"):
+        with pytest.raises(InvalidPreference, match="not a push subscription"):
             services.add_push_subscription(alice.pk, {**good, "keys": keys})
 
 
