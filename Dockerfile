@@ -17,7 +17,7 @@ RUN SECRET_KEY=unused ALLOWED_HOSTS=unused python manage.py collectstatic --noin
 # Owns nothing there: a process that is broken into cannot change the program.
 USER signalbox
 EXPOSE 8000
-CMD ["python", "-m", "project.web", "--host", "0.0.0.0"]
+CMD ["python", "-m", "realtime.web", "project.asgi:application", "--host", "0.0.0.0"]
 
 FROM nginx:1.28-alpine AS proxy
 COPY deploy/nginx.conf /etc/nginx/nginx.conf

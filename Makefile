@@ -34,7 +34,7 @@ check: .venv/dev ## look at format, lint, types, migrations, settings for produc
 	@$(PYTHON) -m mypy
 	@$(PYTHON) manage.py makemigrations --check --dry-run
 	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
-		ALLOWED_HOSTS=signalbox.example SECURE_HSTS_SUBDOMAINS=1 \
+		ALLOWED_HOSTS=signalbox.example REDIS_URL=redis://redis.example:6379/0 SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
 	@$(PYTHON) -m tests.support.audit
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from project import children
+from realtime.embedded import children
 
 __all__ = [
     "commit",

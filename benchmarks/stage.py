@@ -17,7 +17,7 @@ from typing import Self
 
 from benchmarks import machine
 from benchmarks.processes import ROOT, BenchmarkError, Process
-from project import embedded
+from realtime.embedded import server as embedded
 
 __all__ = ["Stage"]
 

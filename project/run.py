@@ -25,8 +25,10 @@ from django.core.management import call_command
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from project import children, health
-from project.embedded import EmbeddedServer, EmbeddedServerError
+from project import health
+from realtime import conf
+from realtime.embedded import children
+from realtime.embedded.server import EmbeddedServerError
 
 __all__ = ["main"]
 
@@ -103,15 +105,18 @@ def _run(port: int) -> NoReturn:
     with contextlib.ExitStack() as stack:
         django.setup()
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
-        server = None
-        if not os.environ.get("REDIS_URL"):
-            server = stack.enter_context(EmbeddedServer(settings.VAR_DIR))
+        server = conf.embedded_server()
+        if server is not None:
+            stack.enter_context(server)
         call_command("migrate", verbosity=0)
         if settings.DEBUG:
             call_command("seed_demo_users", verbosity=0)
         connections.close_all()
         processes = {
-            "the web server": _start("-m", "project.web", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}")
+            "the web server": _start(
+                *["-m", "realtime.web", "project.asgi:application"],
+                *[f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
+            )
         }
         stack.callback(lambda: children.stop(processes.values(), deadline_seconds=STOP_DEADLINE_SECONDS))
         bot = processes[BOT] = _start("manage.py", "run_bot_subscriber")

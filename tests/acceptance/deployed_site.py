@@ -54,7 +54,14 @@ def _documented(comment: str) -> list[str]:
 # How each web server is started: as the project does it, and as its documentation has it for others. Clients that have
 # gone are noticed sooner than there.
 SERVERS = {
-    "signalbox": ["-m", "project.web", f"--host={HOST}", "--port={port}", f"--drain-seconds={DRAIN_SECONDS}"],
+    "signalbox": [
+        "-m",
+        "realtime.web",
+        "project.asgi:application",
+        f"--host={HOST}",
+        "--port={port}",
+        f"--drain-seconds={DRAIN_SECONDS}",
+    ],
     "uvicorn": [
         *_documented("plain uvicorn"),
         *[f"--host={HOST}", "--port={port}", "--log-level=warning", f"--timeout-graceful-shutdown={DRAIN_SECONDS}"],

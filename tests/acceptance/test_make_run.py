@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from project import embedded
+from realtime.embedded import server as embedded
 from tests.acceptance.site import READY_DEADLINE_SECONDS, Site
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until_sync
@@ -198,7 +198,7 @@ def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Pa
 def test_killed_valkey_comes_back_while_the_site_runs(directory: Path) -> None:
     """SIGKILL of the embedded server, and of its guard, is mended; the site goes on."""
     with Site(directory).wait_until_ready() as site:
-        for words in ("valkey-server", "project.embedded_guard"):
+        for words in ("valkey-server", "realtime.embedded.guard"):
             with redis.Redis.from_url(f"unix://{directory}/valkey.sock") as client:
                 client.set("word", words)
             pid = site.process_of(words)
@@ -226,6 +226,7 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
     """With DEBUG off the site is served, to its own host name and by HTTPS, and nobody can log in as anybody."""
     directory = tmp_path / "var"
     production = {"DEBUG": "0", "SECRET_KEY": "s" * 60, "ALLOWED_HOSTS": "127.0.0.1"}
+    production["REDIS_URL"] = f"embedded://{directory}?without_debug=1"
     with Site(directory, environment=production).wait_until_ready() as site:
         assert names_of_users(directory) == []
         assert "password" not in site.output()
@@ -240,6 +241,10 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
     ("variables", "words"),
     [
         ({"DEBUG": "0", "SECRET_KEY": ""}, "SECRET_KEY is not set"),
+        (
+            {"DEBUG": "0", "SECRET_KEY": "s" * 60, "ALLOWED_HOSTS": "127.0.0.1"},
+            "and DEBUG is off",
+        ),
         ({"VAR_DIR": "/dev/null/var"}, "Not a directory: '/dev/null/var'"),
         ({"DATABASE_URL": "foo"}, "DATABASE_URL is not a database URL"),
         ({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nothing"}, "connection to server at"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.async_api import expect
 
-from project import web
+from realtime import web
 from realtime.protocol.messages import FRAME_LIMIT_BYTES, PING_SECONDS
 from tests.acceptance.new_project import (
     BOT,

@@ -137,7 +137,15 @@ class Site:
         """Start "web" or a worker; another one of the same name must have ended."""
         if name == "web":
             host, port = self.address.split(":")
-            self.run(name, "-m", "project.web", f"--host={host}", f"--port={port}", "--drain-seconds=2")
+            self.run(
+                name,
+                "-m",
+                "realtime.web",
+                "project.asgi:application",
+                f"--host={host}",
+                f"--port={port}",
+                "--drain-seconds=2",
+            )
         else:
             only = ["--only", self._parts[name]] if self._parts[name] else []
             clock = str(self._clock(name))

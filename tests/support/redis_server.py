@@ -18,7 +18,7 @@ from typing import Self
 
 import redis
 
-from project import embedded
+from realtime.embedded import server as embedded
 
 __all__ = ["RedisServer"]
 

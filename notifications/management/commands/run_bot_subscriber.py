@@ -22,9 +22,9 @@ from notifications.conf import PARTS
 from notifications.management.errors import check_migrations
 from notifications.transports import get_transports
 from notifications.workers.service import Subscriber
-from realtime.conf import keys, sync_redis
+from realtime.conf import join_embedded_server, keys, sync_redis
 from realtime.management.base import EscapingCommand
-from realtime.management.streams import HelpFormatter
+from realtime.management.streams import HelpFormatter, redis_errors
 from realtime.management.watchdog import LoopWatchdog
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,9 @@ class Command(EscapingCommand):
         parts = (only,) if only else PARTS
         # Tables that are not there would look like a database that is away, and be waited for.
         check_migrations()
+        with redis_errors():
+            # Not on the event loop, where it would be done otherwise.
+            join_embedded_server()
         connections.close_all()
         stop = _Stop(_deadline_seconds(parts))
         for number in STOP_SIGNALS:
