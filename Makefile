@@ -8,7 +8,7 @@ SHELL := /bin/sh
 # Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench bench-peers clean .venv/run .venv/dev .venv/browser
+.PHONY: help run test check docs faults bench bench-peers clean .venv/run .venv/dev .venv/docs .venv/browser
 
 PYTHON := .venv/bin/python
 # Probed by running them: a pyenv shim is there, and fails, for versions that are not active. So pyenv's own versions and
@@ -28,7 +28,7 @@ run: .venv/run ## start the whole site on http://127.0.0.1:8000/ (PORT=… for a
 test: .venv/dev .venv/browser ## run all tests (ARGS="-k bell" for some)
 	@$(PYTHON) -m pytest $(ARGS)
 
-check: .venv/dev ## look at format, lint, types, migrations, settings for production, known vulnerabilities
+check: .venv/dev .venv/docs ## look at format, lint, types, migrations, settings for production, docs, known vulnerabilities
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
@@ -36,7 +36,12 @@ check: .venv/dev ## look at format, lint, types, migrations, settings for produc
 	@env DEBUG=0 SECRET_KEY="$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 		ALLOWED_HOSTS=signalbox.example REDIS_URL=redis://redis.example:6379/0 SECURE_HSTS_SUBDOMAINS=1 \
 		$(PYTHON) -W error manage.py check --deploy --fail-level WARNING
+	@$(PYTHON) -m docs.site.build
 	@$(PYTHON) -m tests.support.audit
+
+docs: .venv/docs ## build the documentation site in var/docs/, with search; a broken link is an error
+	@$(PYTHON) -m docs.site.python_reference
+	@$(PYTHON) -m docs.site.build
 
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
@@ -69,6 +74,11 @@ clean: ## remove all that make has made: .venv, caches, and the site's data in v
 .venv/dev: .venv/run
 	@cmp -s requirements-dev.txt .venv/requirements-dev.txt || { \
 		echo "Installing requirements-dev.txt" && $(PIP) -r requirements-dev.txt && cp requirements-dev.txt .venv/; \
+	}
+
+.venv/docs: .venv/dev
+	@cmp -s requirements-docs.txt .venv/requirements-docs.txt || { \
+		echo "Installing requirements-docs.txt" && $(PIP) -r requirements-docs.txt && cp requirements-docs.txt .venv/; \
 	}
 
 .venv/browser: .venv/dev

@@ -22,6 +22,10 @@ from tests.support.wheel import EXTRA_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+# Paths that pages name and this repository does not have: a project's own templates, and what `make bench-peers` makes.
+MADE_ELSEWHERE = ("notifications/kinds/", "notifications/base.html", "benchmarks/peers/python")
+# What people read, at the top and under docs/.
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 # What stands at the top of each app, from low to high. A package imports from itself and from lower levels.
 LEVELS: dict[str, tuple[set[str], ...]] = {
@@ -307,7 +311,7 @@ def test_the_page_of_public_names_has_what_the_pages_import() -> None:
         for section in python_reference.PAGE.read_text().split("\n## ")[1:]
         for name in re.findall(r"^- `(?:async )?(\w+)", section, flags=re.MULTILINE)
     }
-    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+    for page in PAGES:
         for module, names in re.findall(
             r"^ *from ((?:realtime|notifications)\S*) import (.+)$", page.read_text(), re.M
         ):
@@ -341,25 +345,51 @@ def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> N
 
 def test_every_page_is_linked_from_another() -> None:
     """What no link leads to is not found."""
-    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
     linked = {
         (page.parent / target).resolve()
-        for page in pages
+        for page in PAGES
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
         if (page.parent / target).resolve() != page
     }
-    assert [page for page in pages[1:] if page not in linked] == []
+    assert [page for page in PAGES[1:] if page not in linked] == []
 
 
 def test_links_between_pages_lead_somewhere() -> None:
     """No page of the docs points to a file that is not there."""
-    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+    for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page} links to {target}"
 
 
-def test_tests_that_are_named_exist() -> None:
-    """Each path, directory or pattern under tests/ that a page has in backticks."""
-    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
-        for path in re.findall(r"`(tests/[^`\s]*)", page.read_text()):
-            assert list(ROOT.glob(path.rstrip("/"))), f"{page} names {path}"
+def test_files_that_are_named_exist() -> None:
+    """Each path, directory or pattern of the repository that a page has in backticks."""
+    named = re.compile(r"`((?:tests|docs|realtime|notifications|project|benchmarks|deploy|\.ci)/[^`\s]*)`")
+    for page in PAGES:
+        for path in named.findall(page.read_text()):
+            if path.startswith(MADE_ELSEWHERE):
+                continue
+            name = path.rstrip("/")
+            assert [*ROOT.glob(name), *ROOT.glob(f"*/templates/{name}")], f"{page} names {path}"
+
+
+def test_commands_that_are_named_exist() -> None:
+    """Each `make …` and each `manage.py …` of a page."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+        assert set(re.findall(r"(?:^|`)make ([a-z-]+)", code, flags=re.MULTILINE)) <= targets, page
+        assert set(re.findall(r"\bmanage\.py ([a-z_]+)", code)) <= get_commands().keys(), page
+
+
+def test_pictures_are_small_and_described() -> None:
+    """A page is read on a slow line, and by people who do not see its pictures."""
+    for page in PAGES:
+        for words, target in re.findall(r"!\[(.*?)\]\((.+?)\)", page.read_text()):
+            assert len(words.split()) >= 4, f"{page}: {target} has no description"
+            assert (page.parent / target).stat().st_size < 400_000, f"{page}: {target} is large"
+
+
+def test_python_on_the_front_page_is_python() -> None:
+    """Each block of it."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [ast.parse(block) for block in blocks]
