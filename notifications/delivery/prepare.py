@@ -17,6 +17,7 @@ from notifications.content.stream_entry import StreamedNotification
 from notifications.delivery.claim import Claims, StreamTask, begin_many
 from notifications.delivery.records import Claim
 from notifications.transports import Address, Message, Transport
+from notifications.transports.lookup import shared_lookups
 
 __all__ = ["Prepared", "PreparedBatch", "claim_and_prepare"]
 
@@ -49,18 +50,20 @@ def claim_and_prepare(
 ) -> list[PreparedBatch | Exception | None]:
     """Like `claim.begin_many`, but each claim comes with its addresses and message."""
     asked_at = time.monotonic()
-    return [
-        PreparedBatch(
-            prepared=[
-                _prepare(transports.get(claim.transport), each, claims, claim, claimed_at=asked_at)
-                for claim in claims.granted
-            ],
-            waiting=claims.waiting,
-        )
-        if isinstance(claims, Claims)
-        else claims
-        for each, claims in zip(tasks, begin_many(tasks), strict=True)
-    ]
+    begun = begin_many(tasks)
+    with shared_lookups({claims.recipient.pk for claims in begun if isinstance(claims, Claims)}):
+        return [
+            PreparedBatch(
+                prepared=[
+                    _prepare(transports.get(claim.transport), each, claims, claim, claimed_at=asked_at)
+                    for claim in claims.granted
+                ],
+                waiting=claims.waiting,
+            )
+            if isinstance(claims, Claims)
+            else claims
+            for each, claims in zip(tasks, begun, strict=True)
+        ]
 
 
 def _prepare(

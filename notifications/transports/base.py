@@ -20,6 +20,7 @@ from notifications.content.envelope import Envelope
 from notifications.database.threads import Threads
 from notifications.models import Destination
 from notifications.transports.destinations import disable_destination
+from notifications.transports.lookup import newest_of
 from realtime.exceptions import PermanentError
 
 __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of", "disable"]
@@ -220,5 +221,5 @@ def destinations_of(recipient: Any, transport: str) -> list[Destination]:
     # Never from a replica, which may lag: without an address that was just added, the delivery would be skipped for
     # good.
     rows = Destination.objects.using(router.db_for_write(Destination))
-    mine = rows.filter(user_id=recipient.pk, transport=transport, disabled_at=None)
-    return list(mine.order_by("-id")[:ADDRESS_LIMIT])
+    enabled = rows.filter(transport=transport, disabled_at=None)
+    return newest_of(recipient.pk, enabled, key=transport, limit=ADDRESS_LIMIT)

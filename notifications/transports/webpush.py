@@ -32,6 +32,7 @@ with extra("webpush"):
     from pywebpush import WebPusher, WebPushException
 
     from notifications.transports.http import audience_of, post, raise_for_status
+from notifications.transports.lookup import newest_of
 
 __all__ = ["WebPushTransport"]
 
@@ -88,7 +89,7 @@ class WebPushTransport(Transport):
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """The recipient's browsers, those that subscribed last first."""
         rows = PushSubscription.objects.using(router.db_for_write(PushSubscription))
-        mine = rows.filter(user_id=recipient.pk).order_by("-id")[:ADDRESS_LIMIT]
+        mine = newest_of(recipient.pk, rows, limit=ADDRESS_LIMIT)
         return [Address(key=str(subscription.pk), value=subscription) for subscription in mine]
 
     async def send(self, message: Message, address: Address) -> str:
