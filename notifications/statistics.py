@@ -30,7 +30,7 @@ from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
 from realtime import conf
 from realtime.redis.keys import Keys
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys
 from realtime.streams.status import count_workers
 
 __all__ = [

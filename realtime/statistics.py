@@ -138,8 +138,8 @@ class WorkerStatistics:
     retried_count: Total
     # Entries given up: moved to the dead letters.
     dead_count: Total
-    # Entries read that had to wait, because an older entry of their key was with another worker or had failed.
-    lined_up_count: Total
+    # Entries read that had to be parked, because an older entry of their key was with another worker or had failed.
+    parked_count: Total
     # Entries taken from workers that died or stopped answering.
     claimed_count: Total
     # Entries that Redis had given to another worker while this one held them: they may be handled twice.
@@ -147,7 +147,7 @@ class WorkerStatistics:
     # Entries that disappeared from the stream before they were handled. Trimming never does that.
     vanished_count: Total
     # Stuck keys and entries that were repaired. Nothing else would have led to their being handled.
-    mended_count: Total
+    repaired_count: Total
     # Entries removed from the stream because all groups had finished them.
     trimmed_count: Total
 

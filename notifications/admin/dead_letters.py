@@ -20,7 +20,7 @@ from notifications.admin.history import users_matching
 from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
 from notifications.database import clock
 from realtime.streams.dead_letters import DeadLetter, find
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys
 
 __all__ = ["ACT_LIMIT", "PAGE_SIZE", "Page", "Query", "Row", "find_chosen", "is_letter_id", "read_page"]
 
@@ -35,7 +35,7 @@ REASONS = {
     "failed": "failed in every attempt",
     "rejected": "rejected by its handler",
     "unfinished": "no attempt came to an end",
-    "unreadable": "what was kept of it cannot be read",
+    "unreadable": "its parked record cannot be read",
 }
 _LETTER_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 

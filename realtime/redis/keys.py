@@ -39,23 +39,23 @@ class Keys:
         return f"{{{self.prefix}{name}}}:dead:{group}"
 
     def key_owners(self, name: str, group: str) -> str:
-        """A hash: which worker of `group` works on which key of stream `name`. Permanent; empty when all is done."""
+        """A hash: which worker of `group` holds which key of stream `name`. Permanent; empty when all is done."""
         return f"{{{self.prefix}{name}}}:owners:{group}"
 
-    def kept_entries(self, name: str, group: str) -> str:
-        """A hash of the entries that wait in lines, with their attempts. Permanent; empty when all is done."""
+    def parked_entries(self, name: str, group: str) -> str:
+        """A hash of the entries that wait in backlogs, with their attempts. Permanent; empty when all is done."""
         return f"{{{self.prefix}{name}}}:kept:{group}"
 
-    def due_lines(self, name: str, group: str) -> str:
-        """A sorted set: when each line that nobody works on is due. Permanent; empty when all is done."""
+    def due_backlogs(self, name: str, group: str) -> str:
+        """A sorted set: when each backlog is due whose key no worker holds. Permanent; empty when all is done."""
         return f"{{{self.prefix}{name}}}:due:{group}"
 
-    def line(self, name: str, group: str, key: str) -> str:
-        """A sorted set of the ids that wait in the line of `key`. Permanent; gone when all of it is done."""
+    def backlog(self, name: str, group: str, key: str) -> str:
+        """A sorted set of the ids that wait in the backlog of `key`. Permanent; deleted when all of it is done."""
         return f"{{{self.prefix}{name}}}:line:{group}:{key}"
 
     def worker_lease(self, name: str, group: str, consumer: str) -> str:
-        """The session of a worker that is alive. Expires."""
+        """The lease of a worker that is alive: its token. Expires."""
         return f"{{{self.prefix}{name}}}:worker:{group}:{consumer}"
 
     def group_check(self, name: str, group: str) -> str:

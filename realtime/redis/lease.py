@@ -19,7 +19,7 @@ import redis.asyncio
 from realtime.redis import scripts
 from realtime.redis.outage import REDIS_ERRORS, Outage
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "LeaseClock"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,33 @@ MARGIN = 0.1
 _RENEW, _RELEASE = scripts.Script("renew_lease", answer=int), scripts.Script("release_lease", answer=int)
 
 
-class Lease:
+class LeaseClock:
+    """
+    Until when a lease is certainly held, on the clock of the event loop.
+
+    Args:
+        lease_seconds: How long Redis keeps the lease after a renewal.
+
+    Guarantees:
+        `is_held` is false before Redis gives the lease to another, if the clocks of both run at the same pace: a holder
+        that was held up finds it false when it goes on.
+    """
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lease_seconds = lease_seconds
+        self._held_until = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lease is held now."""
+        return asyncio.get_running_loop().time() < self._held_until
+
+    def renewed(self, asked_at: float) -> None:
+        """Redis has renewed the lease, in answer to a request made at `asked_at` on the loop's clock."""
+        self._held_until = max(self._held_until, asked_at + self._lease_seconds * (1 - MARGIN))
+
+
+class Lease(LeaseClock):
     """
     Args:
         redis: A client for short commands (`connections.async_publisher`).
@@ -39,8 +65,7 @@ class Lease:
         outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
 
     Guarantees:
-        The key never lives without an end. `is_held` is false before Redis gives the lease to another, as long as the
-        clocks of both run at the same pace: a holder that was held up finds it false when it goes on.
+        The key never lives without an end. `is_held` as in LeaseClock.
     """
 
     def __init__(
@@ -52,18 +77,11 @@ class Lease:
         holder: str | None = None,
         outage: Outage | None = None,
     ) -> None:
+        super().__init__(ttl_seconds)
         self.holder = holder or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._redis = redis
         self._key = key
-        self._ttl_seconds = ttl_seconds
         self._redis_observer = (outage or Outage("Redis")).observer()
-        # Until when, on the loop's clock, the lease is certainly ours.
-        self._held_until = 0.0
-
-    @property
-    def is_held(self) -> bool:
-        """Whether this holder has it now."""
-        return asyncio.get_running_loop().time() < self._held_until
 
     async def acquire(self) -> bool:
         """
@@ -76,11 +94,14 @@ class Lease:
             redis.RedisError: Redis is away. What was held stays held until its end.
         """
         asked_at = asyncio.get_running_loop().time()
-        ttl_ms = round(self._ttl_seconds * 1000)
+        ttl_ms = round(self._lease_seconds * 1000)
         is_ours: bool = await _RENEW.arun(self._redis, [self._key], [self.holder, ttl_ms]) == 1
         if not is_ours:
             is_ours = bool(await self._redis.set(self._key, self.holder, nx=True, px=ttl_ms))
-        self._held_until = asked_at + self._ttl_seconds * (1 - MARGIN) if is_ours else 0.0
+        if is_ours:
+            self.renewed(asked_at)
+        else:
+            self._held_until = 0.0
         return is_ours
 
     async def release(self) -> None:
@@ -117,7 +138,7 @@ class Lease:
             self._redis_observer.worked(asked_at=asked_at)
             if is_ours:
                 return
-            await asyncio.sleep(self._ttl_seconds / 4)
+            await asyncio.sleep(self._lease_seconds / 4)
 
     async def _work(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` until it ends or the lease does."""
@@ -130,7 +151,7 @@ class Lease:
     async def _keep(self, task: asyncio.Task[None]) -> bool:
         """Wait for a quarter of the lease and renew it. False when it is over."""
         loop = asyncio.get_running_loop()
-        await asyncio.wait([task], timeout=self._ttl_seconds / 4)
+        await asyncio.wait([task], timeout=self._lease_seconds / 4)
         asked_at = time.monotonic()
         # Of several tries, none may wait for Redis beyond the end of the lease.
         end_of_lease = asyncio.timeout_at(self._held_until)

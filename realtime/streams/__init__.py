@@ -1,33 +1,36 @@
 """
-Redis Streams as work that must not be lost: consumer groups, leases, retries, dead letters.
+Redis Streams for work that must not be lost: consumer groups, leases, retries, dead letters.
 
 Owns the worker engine and appending. Does not own the work itself.
 
-Where an entry is. Every step from one place to the next is one Lua call (realtime/redis/scripts/streams/):
+The way of an entry is in two files: `worker` reads it from Redis into the queue of entries in flight (`in_flight`), and
+`attempts` handles it and acks it, parks it for another attempt, or gives it up. `group` has the commands to Redis.
 
-    waiting → in hand → done                    on the stream, not read → pending with a worker → acked
-              in hand ⇄ line                    the entry waits outside the stream, for its time and behind older ones
-              in hand → dead letter ⇄ line      given up; an operator puts it back
+Where an entry is. Each step is one Lua call (realtime/redis/scripts/streams/):
 
-How order is kept. With `order_field`, entries that have the same value of that field have one *key*; without, each
-entry is a key of its own. A key has at most one owner, a worker, written in a hash in Redis:
+    waiting → in flight → done                  on the stream, not read → pending with a worker → acked
+              in flight ⇄ backlog               parked outside the stream until it is due and the oldest of its key
+              in flight → dead letter ⇄ backlog given up; an operator replays it
 
-1. `take` reads from the stream and looks up the keys in one step. What is free becomes the reader's; what another
-   worker owns, or what has a line, goes to the end of the key's line instead. Redis hands entries out in their order,
-   so all that the owner has of a key comes before all of the line.
-2. The owner handles its entries of a key one after another (EntryQueue). With the last of them (its id stands beside
-   the owner's name) the key is let go in the same step that acks it, and the line, if there is one, is due.
-3. A failed entry goes into the line, at its own place by id, together with all that its worker has of the key: later
-   entries wait behind it, until it is done or a dead letter. That wait is bounded by `max_attempts` and the waits
-   between them, what waits by `max_delayed`; beyond it the group reads nothing new.
-   What an operator puts before them (a replay) is handed to nobody until then: each entry in a line says itself
-   whether it is in its owner's hands.
-4. A worker that dies lets all its keys go in one step, after all that it had has gone into their lines.
-5. A worker begins no attempt when its lease may be over, and whatever it sends to Redis names what it believes to hold:
-   what is not so any more changes nothing.
+How order is kept. With `order_field`, entries with the same value of that field have the same *key*; without it, each
+entry has a key of its own. At most one worker owns a key. Redis stores the owner in a hash:
 
-So no two handlers work on one key at a time and none is handled before an older one is done, but for one case: a
-handler that is held up for longer than the lease, and finds when it goes on that another has begun.
+1. `take` reads from the stream and looks up the keys in one step. The reader becomes the owner of free keys. An entry
+   whose key another worker owns, or has a backlog, is parked at the end of the backlog. Redis hands entries out in
+   order, so all entries that the owner has of a key are older than those in the backlog.
+2. The owner handles its entries of a key one after another (InFlight). The hash contains the id of the last one. The
+   step that acks that entry also releases the key; if the key has a backlog, it is then due.
+3. A failed entry is parked in its backlog, at its place by id, with all entries of the key that its worker has. Later
+   entries wait behind it until it is done or a dead letter. That wait is bounded by `max_attempts` and the waits
+   between attempts. The number of parked entries is bounded by `max_delayed`: at that limit the group reads no new
+   entries. An entry that an operator replays may be older than those that the owner has. It is not handed out before
+   the key is released: the record of each parked entry contains whether its owner has it in flight.
+4. If a worker dies, all its entries are moved to their backlogs, and then all its keys are released in one step.
+5. A worker begins no attempt after its lease may have expired. Each of its calls names the state that it believes in.
+   If the state in Redis is another one, the call changes nothing.
+
+So two handlers never work on one key at a time, and no entry is handled before an older one of its key is done. There
+is one exception: a handler that was held up for longer than the lease goes on although another worker has begun.
 """
 
 from realtime.exceptions import EntryRejected, PermanentError, Retry, Unavailable

@@ -1,46 +1,60 @@
 """
-The entries that a worker holds, and the calls of its handler.
+The second half of an entry's way: from the queue of entries in flight through the handler, and then to its ack, to its
+backlog for another attempt, or to the dead letters.
 
-Owns what is in hand, the slots in which handlers run, and the order of attempts. Does not own what follows a failure
-(failures), reading nor the worker's life (worker).
+Owns the calls of the handler, and what follows their success or failure. Does not own reading nor the worker's life
+(worker).
 """
 
 import asyncio
 import contextlib
 import logging
 import math
+import random
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from realtime.exceptions import Unavailable
+from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.backoff import Backoff
+from realtime.redis.batcher import Batcher
 from realtime.redis.outage import Observer, Outage
-from realtime.streams.entry import Entry, Handler
-from realtime.streams.failures import Failures
+from realtime.streams.entry import Entry, Handler, Parking
 from realtime.streams.group import ConsumerGroup
-from realtime.streams.hand import Hand
-from realtime.streams.queue import EntryQueue
-from realtime.streams.session import Session
+from realtime.streams.in_flight import InFlight
+from realtime.streams.lease import WorkerLease
+from realtime.streams.wakeup import Wakeup
+from realtime.untrusted.text import printable
 
-__all__ = ["ENTRIES_IN_A_ROW", "Attempts"]
+__all__ = ["ENTRIES_IN_A_ROW", "LONGEST_WAIT_SECONDS", "Attempts"]
 
 logger = logging.getLogger(__name__)
 
-# After so many entries whose handlers never waited, others get a turn: the reader and the acks, so that Redis works at
-# the same time as handlers, and the lease.
+# After this many entries whose handlers never waited, other tasks get a turn: reading, acks and the lease.
 ENTRIES_IN_A_ROW = 50
+# The waits that a handler asks for with Retry are lengthened by a random part of up to this share.
+SPREAD = 0.1
+# The most characters of an error that are logged and stored.
+TEXT_LIMIT = 2000
+# The longest wait that a handler can ask for: later entries of the key wait as well.
+RETRY_LIMIT_SECONDS = 7 * 86_400.0
+# The same with the spread: no entry is ever due later than this.
+LONGEST_WAIT_SECONDS = RETRY_LIMIT_SECONDS * (1 + SPREAD)
 
 
 class Attempts:
     """
     Args:
-        group: Where entries are acked, put back and buried.
+        group: The group's commands.
         handler: Called with each batch.
-        session: Whether the worker has its lease.
-        ring: Called when the worker should look for entries.
+        in_flight: The entries of this worker.
+        lease: Whether attempts may begin.
+        wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
         batch_size, concurrency, max_attempts, backoff, on_stop: As in StreamWorker.
+
+    Attributes:
+        handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
     """
 
     def __init__(
@@ -48,8 +62,9 @@ class Attempts:
         group: ConsumerGroup,
         handler: Handler,
         *,
-        session: Session,
-        ring: Callable[[], None],
+        in_flight: InFlight,
+        lease: WorkerLease,
+        wakeup: Wakeup,
         outage: Outage,
         batch_size: int,
         concurrency: int,
@@ -58,11 +73,14 @@ class Attempts:
         on_stop: Callable[[], None] | None,
     ) -> None:
         self.handled_count = 0
+        self.retried_count = 0
+        self.dead_count = 0
         self.lost_count = 0
         self._group = group
         self._handler = handler
-        self._session = session
-        self._ring = ring
+        self._in_flight = in_flight
+        self._lease = lease
+        self._wakeup = wakeup
         self._outage = outage
         self._handler_outage = Outage(f"a service that the group {group.group} needs")
         self._batch_size = batch_size
@@ -70,94 +88,48 @@ class Attempts:
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._on_stop = on_stop
-        # Every entry in hand; at most as many as StreamWorker promises.
-        self.hand = Hand()
-        # Of those: what no handler has yet.
-        self._queue = EntryQueue()
-        self.failures = Failures(
-            group,
-            hand=self.hand,
-            queue=self._queue,
-            session=session,
-            ring=ring,
-            drop=self._drop,
-            outage=outage,
-            max_attempts=max_attempts,
-            backoff=backoff,
-        )
-        # What Redis handed out again before it confirmed that it had been put back, and what comes behind it, by the id
-        # of the first of each key; and whether that is a suspect.
-        self._again: dict[bytes, tuple[list[Entry], bool]] = {}
-        # Of those: what a handler was called with in vain, and no attempt is to be counted for.
+        # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
         self._given_back: list[Entry] = []
-        # Finished entries for the next call of `finish`, all of them held.
-        self._unacked: list[Entry] = []
-        self._finished = asyncio.Event()
-        # One slot for each handler call at a time.
+        # One slot for each concurrent call of the handler.
         self._slots = asyncio.Semaphore(concurrency)
-        # Tasks that run batches one after another, and the one that runs suspects: entries whose handler may have
-        # killed its process are tried one at a time, so that no other of them falls with one.
+        # Tasks that handle batches one after another, and the one that handles suspects. Suspects are tried one at a
+        # time: if one of them kills the process, it takes no other suspect with it.
         self._runners: set[asyncio.Task[None]] = set()
         self._suspect_runner: asyncio.Task[None] | None = None
         # Whether the newest runner has not begun yet.
         self._is_starting = False
         # Whether the worker waits until there is room.
         self._is_full = False
-        # Entries that were handled since others had a turn.
+        # Entries handled since other tasks had a turn.
         self._in_a_row_count = 0
-        self._changed = asyncio.Event()
+        # Set when an end was confirmed.
+        self._confirmed = asyncio.Event()
         self._stopping = asyncio.Event()
-        # Owns every attempt; there from start() on.
+        # Owns every task of an attempt, and acks finished entries; both exist from start() on.
         self._tasks: asyncio.TaskGroup
+        self._acks: Batcher[Entry, None]
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """From now on attempts are tasks of `tasks`."""
         self._tasks = tasks
+        self._acks = Batcher(self._ack, name=f"{self._group.group}: acks", create_task=tasks.create_task)
 
     def room(self) -> int:
-        """How many entries may be read now; the worker is rung for when there are none and that changes."""
-        free_slots = self._concurrency - math.ceil(self.hand.unfinished_count / self._batch_size)
-        # What is finished and not yet acked may be as much again: beyond, a slow Redis holds up reading.
-        room = min(free_slots * self._batch_size, 2 * self._concurrency * self._batch_size - len(self.hand))
+        """How many entries may be read now. If none may, the worker is woken when that changes."""
+        free_slots = self._concurrency - math.ceil(self._in_flight.unfinished_count / self._batch_size)
+        # As many again may wait for their ack. Beyond that, a slow Redis slows down reading.
+        room = min(free_slots * self._batch_size, 2 * self._concurrency * self._batch_size - len(self._in_flight))
         self._is_full = room <= 0
         return room
 
-    def take(self, entries: Sequence[Entry], suspects: Iterable[Entry] = ()) -> None:
-        """
-        Attempt entries whose attempt has begun by their being handed out, and suspects, whose attempt has not.
-
-        Of one key they come oldest first, and there are no suspects and others of one key in one call.
-        """
-        suspects = list(suspects)
-        if not self.hand.is_free_of([*entries, *suspects]):
-            entries = self._without_known(entries, are_suspects=False)
-            suspects = self._without_known(suspects, are_suspects=True)
-        self.hand.hold(entries)
-        self._queue.put(entries)
-        self.hand.hold(suspects)
-        for entry in suspects:
-            self._queue.put_suspect(entry)
+    def take(self, entries: Sequence[Entry], suspects: Sequence[Entry] = ()) -> None:
+        """Attempt entries that Redis has handed out; the arguments are those of `InFlight.add`."""
+        self._in_flight.add(entries, suspects)
         self._run()
 
-    def _without_known(self, entries: Sequence[Entry], *, are_suspects: bool) -> list[Entry]:
-        """Leave out what is in hand already: it was lost, or went back and came again before that was confirmed."""
-        unknown: list[Entry] = []
-        waiting: dict[bytes, list[Entry]] = {}
-        for entry in entries:
-            if entry.key in waiting:
-                waiting[entry.key].append(entry)
-            elif self.hand.has_ending(entry.id):
-                waiting[entry.key] = [entry]
-                self._again[entry.id] = waiting[entry.key], are_suspects
-            elif entry.id in self.hand:
-                self.hand.hold([entry])
-            else:
-                unknown.append(entry)
-        return unknown
-
     def lose(self, ids: Iterable[bytes]) -> None:
-        """Redis says that these entries are not this worker's: say so, and begin no attempt with them."""
-        lost = self.hand.lose(ids)
+        """According to Redis, these entries are not this worker's: log it, and begin no attempt with them."""
+        lost = self._in_flight.lose(ids)
         if not lost:
             return
         self.lost_count += len(lost)
@@ -167,12 +139,23 @@ class Attempts:
             len(lost),
             self._group.group,
         )
-        self._drop(self._queue.remove(lost))
+        self._remove(self._in_flight.withdraw(lost))
+
+    def count_unreadable(self, count: int) -> None:
+        """Count and log parked entries that could not be read, and that Redis has made dead letters."""
+        self.dead_count += count
+        logger.error(
+            "%d entries of the group %s were kept in a form that cannot be read and are dead letters: "
+            "did another program write to %s?",
+            count,
+            self._group.group,
+            self._group.keys.parked,
+        )
 
     async def drain(self, deadline_seconds: float) -> None:
-        """Begin no further attempt, finish those that run; what is not done by the deadline is cancelled."""
+        """Begin no further attempt and finish those that run. Handlers that still run at the deadline are cancelled."""
         self._stopping.set()
-        self._session.wake()
+        self._lease.wake()
         if self._on_stop is not None:
             self._on_stop()
         running = {*self._runners, *([self._suspect_runner] if self._suspect_runner else [])}
@@ -186,114 +169,100 @@ class Attempts:
                 await asyncio.wait(late)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while self.hand.is_ending:
-                    self._changed.clear()
-                    await self._changed.wait()
+                while self._in_flight.is_ending:
+                    self._confirmed.clear()
+                    await self._confirmed.wait()
+        self._acks.stop()
 
     def unbegun(self) -> list[Entry]:
-        """Entries in hand of which an attempt was counted and none has begun, or none that is to count."""
-        return [*self._queue.unbegun(), *self._given_back]
-
-    async def ack_finished(self) -> None:
-        """For ever: ack what handlers finish; what finishes while one ack is on its way goes together in the next."""
-        while True:
-            await self._finished.wait()
-            self._finished.clear()
-            entries, self._unacked = self._unacked, []
-            came_due = await self._outage.until_done(self._group.finish, entries)
-            self._drop([entry.id for entry in entries], is_done=True)
-            self.handled_count += len(entries)
-            if came_due:
-                self._ring()
+        """Entries in flight whose attempt was counted, and has not begun or is not to count."""
+        return [*self._in_flight.unbegun(), *self._given_back]
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        # One at a time, each started by the one before it: a handler that never waits needs no second.
-        if self._queue.has_ready and not self._is_starting and len(self._runners) < self._concurrency:
+        # Each runner starts the next one, if it is needed: handlers that never wait need only one.
+        if self._in_flight.has_ready and not self._is_starting and len(self._runners) < self._concurrency:
             self._is_starting = True
             task = self._tasks.create_task(self._run_batches(), name=f"{self._group.group}: handler")
             self._runners.add(task)
-        if self._queue.has_suspects and self._suspect_runner is None:
+        if self._in_flight.has_suspects and self._suspect_runner is None:
             self._suspect_runner = self._tasks.create_task(self._run_suspects(), name=f"{self._group.group}: suspects")
 
     async def _run_batches(self) -> None:
         self._is_starting = False
         try:
-            while self._queue.has_ready:
+            while self._in_flight.has_ready:
                 async with self._slots:
-                    if not self._session.is_held:
-                        await self._session.wait_held(self._stopping)
+                    if not self._lease.is_held:
+                        await self._lease.wait_held(self._stopping)
                     if self._stopping.is_set():
                         return
-                    if batch := self._queue.next_batch(self._batch_size):
+                    if batch := self._in_flight.next_batch(self._batch_size):
                         self._run()
                         if (error := await self._try(batch)) is not None:
-                            await self._try_again(batch, error)
-                        self._queue.done(batch)
+                            await self._try_one_by_one(batch, error)
+                        self._in_flight.done(batch)
                         self._in_a_row_count += len(batch)
                 if self._in_a_row_count >= ENTRIES_IN_A_ROW:
                     self._in_a_row_count = 0
                     await asyncio.sleep(0)
         finally:
-            # At once: a callback of the task would come after a read that found its runner still there.
+            # A done callback of the task would be too late: a read may return before it and still find this runner.
             if (task := asyncio.current_task()) is not None:
                 self._runners.discard(task)
 
     async def _run_suspects(self) -> None:
         try:
-            while self._queue.has_suspects:
+            while self._in_flight.has_suspects:
                 async with self._slots:
-                    await self._session.wait_held(self._stopping)
+                    await self._lease.wait_held(self._stopping)
                     if self._stopping.is_set():
                         return
-                    if (entry := self._queue.next_suspect()) is not None:
+                    if (entry := self._in_flight.next_suspect()) is not None:
                         await self._attempt_suspect(entry)
-                        self._queue.done([entry])
+                        self._in_flight.done([entry])
                         self._run()
         finally:
             self._suspect_runner = None
 
     async def _attempt_suspect(self, entry: Entry) -> None:
         if entry.attempt >= self._max_attempts:
-            await self.failures.give_up(
-                entry, "unfinished", "no attempt came to an end: its handler may end the process"
-            )
+            await self._give_up(entry, "unfinished", "no attempt came to an end: its handler may end the process")
         elif await self._outage.until_done(self._group.begin_attempt, entry):
             batch = [msgspec.structs.replace(entry, attempt=entry.attempt + 1)]
             if (error := await self._try(batch)) is not None:
-                await self._try_again(batch, error)
+                await self._fail(batch[0], error, [])
         else:
             self.lose([entry.id])
-            self._drop([entry.id])
-            self._session.end()
-            self._ring()
+            self._remove([entry.id])
+            self._ask_redis()
 
-    async def _try_again(self, batch: list[Entry], error: Exception) -> None:
-        """A batch failed: call the handler with each entry of it, those of one key still in order."""
-        if len(batch) > 1:
-            rest = batch
-            while rest:
-                entry, *rest = rest
-                if self.hand.has_lost(entry.id):
-                    self._drop([entry.id])
-                elif self._stopping.is_set():
-                    self._given_back.append(entry)
-                elif (own_error := await self._try([entry])) is not None:
-                    followers = [each for each in rest if each.key == entry.key]
-                    if await self.failures.put_away(entry, own_error, followers):
-                        rest = [each for each in rest if each.key != entry.key]
-        else:
-            await self.failures.put_away(batch[0], error, [])
+    async def _try_one_by_one(self, batch: list[Entry], error: Exception) -> None:
+        """A batch failed: call the handler with each of its entries, those of one key in order."""
+        if len(batch) == 1:
+            await self._fail(batch[0], error, [])
+            return
+        rest = batch
+        while rest:
+            entry, *rest = rest
+            if self._in_flight.has_lost(entry.id):
+                self._remove([entry.id])
+            elif self._stopping.is_set():
+                self._given_back.append(entry)
+            elif (own_error := await self._try([entry])) is not None:
+                followers = [each for each in rest if each.key == entry.key]
+                if await self._fail(entry, own_error, followers):
+                    rest = [each for each in rest if each.key != entry.key]
 
     async def _try(self, batch: Sequence[Entry]) -> Exception | None:
         """Call the handler until it does not raise `Unavailable`. Return its error, or None if it returned."""
         failures = 0
-        # Made by the first failure: most calls do not fail, and this is run for each of them.
+        # Created by the first failure: this code runs for each batch, and most batches do not fail.
         observer: Observer | None = None
         try:
             while True:
-                if failures or not self._session.is_held:
+                if failures or not self._lease.is_held:
                     batch = await self._still_held(batch)
                     if not batch:
                         return None
@@ -301,7 +270,7 @@ class Attempts:
                     await self._handler(batch)
                 except Unavailable as error:
                     observer = observer or self._handler_outage.observer()
-                    # When the worker stops, a handler may also raise this to give back what it has not begun.
+                    # When the worker stops, a handler may also raise this to give back entries that it has not begun.
                     if not self._stopping.is_set():
                         observer.failed(error)
                     await self._pause(self._backoff.delay_seconds(failures))
@@ -323,45 +292,137 @@ class Attempts:
                 observer.leave()
 
     async def _still_held(self, batch: Sequence[Entry]) -> Sequence[Entry]:
-        """Wait until an attempt may begin; what is still this worker's then, or nothing if it stops."""
-        await self._session.wait_held(self._stopping)
-        self._drop([entry.id for entry in batch if self.hand.has_lost(entry.id)])
-        batch = [entry for entry in batch if entry.id in self.hand]
+        """Wait until an attempt may begin. Returns the entries that are still this worker's, or none if it stops."""
+        await self._lease.wait_held(self._stopping)
+        self._remove([entry.id for entry in batch if self._in_flight.has_lost(entry.id)])
+        batch = [entry for entry in batch if entry.id in self._in_flight]
         if self._stopping.is_set():
-            # They are left to others.
+            # They are left to other workers.
             self._given_back += batch
             return []
         return batch
-
-    # Ends ------------------------------------------------------------------------------------------------------------
-
-    def _finish(self, batch: Sequence[Entry]) -> None:
-        self.hand.begin_end([entry.id for entry in batch])
-        self._unacked += batch
-        self._finished.set()
-        # Not for each that ends: a call of Redis for a single entry costs as much as one for many.
-        if self._is_full and 2 * self.hand.unfinished_count <= self._concurrency * self._batch_size:
-            self._is_full = False
-            self._ring()
-
-    def _drop(self, ids: Sequence[bytes], is_done: bool = False) -> None:
-        self.hand.drop(ids)
-        self._changed.set()
-        if self._again:
-            for entries, are_suspects in [self._again.pop(id) for id in ids if id in self._again]:
-                left = entries[is_done:]
-                self.take(() if are_suspects else left, left if are_suspects else ())
-                if is_done:
-                    # Redis may have delivered the entry again after it was acked: ack it once more, but count it once.
-                    self.handled_count -= 1
-                    self.hand.hold(entries[:1])
-                    self._finish(entries[:1])
-        if self._is_full:
-            self._is_full = False
-            self._ring()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the worker stops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+    # Success ---------------------------------------------------------------------------------------------------------
+
+    def _finish(self, batch: Sequence[Entry]) -> None:
+        self._in_flight.begin_end([entry.id for entry in batch])
+        self._acks.add(batch)
+        # Not for each entry that ends: reading a single entry costs Redis as much as reading many.
+        if self._is_full and 2 * self._in_flight.unfinished_count <= self._concurrency * self._batch_size:
+            self._is_full = False
+            self._wakeup.wake()
+
+    async def _ack(self, entries: list[Entry]) -> None:
+        came_due = await self._outage.until_done(self._group.finish, entries)
+        self.handled_count += len(entries)
+        self._remove([entry.id for entry in entries], is_acked=True)
+        if came_due:
+            self._wakeup.wake()
+
+    def _remove(self, ids: Sequence[bytes], *, is_acked: bool = False) -> None:
+        has_redelivered = self._in_flight.has_redelivered
+        again = self._in_flight.remove(ids, is_acked=is_acked)
+        self._confirmed.set()
+        if has_redelivered:
+            self._run()
+        if again:
+            # They were handled once, and are counted when they are acked again.
+            self.handled_count -= len(again)
+            self._finish(again)
+        if self._is_full:
+            self._is_full = False
+            self._wakeup.wake()
+
+    # Failure ---------------------------------------------------------------------------------------------------------
+
+    async def _fail(self, entry: Entry, error: Exception, followers: Sequence[Entry]) -> bool:
+        """
+        Park an entry that failed alone for another attempt, or give it up.
+
+        Args:
+            followers: Entries of its key in the same batch that have not been tried alone.
+
+        Returns:
+            True if all in-flight entries of the key were parked with it.
+        """
+        # Errors may quote untrusted text.
+        text = printable(f"{type(error).__name__}: {error}", limit=TEXT_LIMIT)
+        if isinstance(error, PermanentError):
+            await self._give_up(entry, "rejected", printable(str(error.reason), limit=TEXT_LIMIT))
+            return False
+        if entry.attempt >= self._max_attempts:
+            await self._give_up(entry, "failed", text, error)
+            return False
+        delay_seconds = self._delay_seconds(entry, error)
+        logger.warning(
+            "entry %s of the group %s failed in attempt %d of %d, the next one is in %.1f s: %s",
+            entry.id.decode(),
+            self._group.group,
+            entry.attempt,
+            self._max_attempts,
+            delay_seconds,
+            text,
+            # A handler raises Retry on purpose: its traceback is of no use.
+            exc_info=None if isinstance(error, Retry) else error,
+        )
+        self.retried_count += 1
+        parkings = [Parking(each, each.attempt - 1, 0.0) for each in followers]
+        await self._park(entry.key, [Parking(entry, entry.attempt, delay_seconds), *parkings])
+        return True
+
+    async def _park(self, key: bytes, parkings: list[Parking]) -> None:
+        """Park entries, and all that wait behind them in flight."""
+        while True:
+            parkings += (Parking(each, attempts, 0.0) for each, attempts in self._in_flight.take_followers(key))
+            ids = [parking.entry.id for parking in parkings]
+            self._in_flight.begin_end(ids)
+            recovery_count = self._lease.recovery_count
+            if is_moved := await self._outage.until_done(self._group.park, key, parkings):
+                break
+            # Redis knows of more entries or of another attempt: a reply or the lease was lost.
+            self._ask_redis()
+            if is_moved is False:
+                break
+            if not await self._lease.wait_recovered(recovery_count):
+                return
+        self._remove(ids)
+        self._wakeup.wake()
+
+    async def _give_up(self, entry: Entry, reason: str, error: str, cause: Exception | None = None) -> None:
+        """Move an entry to the dead letters."""
+        self._in_flight.begin_end([entry.id])
+        came_due = await self._outage.until_done(self._group.dead_letter, entry, reason, error)
+        if came_due is None:
+            self._remove([entry.id])
+            self._ask_redis()
+            return
+        self.dead_count += 1
+        self._remove([entry.id], is_acked=True)
+        logger.error(
+            "entry %s of the group %s is a dead letter after %d attempts (%s): %.200s",
+            entry.id.decode(),
+            self._group.group,
+            entry.attempt,
+            reason,
+            error,
+            exc_info=cause,
+        )
+        if came_due:
+            self._wakeup.wake()
+
+    def _ask_redis(self) -> None:
+        """Let the worker ask Redis which entries it holds."""
+        self._lease.invalidate()
+        self._wakeup.wake()
+
+    def _delay_seconds(self, entry: Entry, error: Exception) -> float:
+        if isinstance(error, Retry) and not math.isnan(error.after_seconds):
+            after_seconds = min(max(0.0, error.after_seconds), RETRY_LIMIT_SECONDS)
+            return after_seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
+        return self._backoff.delay_seconds(entry.attempt - 1)

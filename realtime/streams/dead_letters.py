@@ -1,7 +1,7 @@
 """
-Dead letters: finding them, putting them back, throwing them away.
+Dead letters: finding, replaying and purging them.
 
-Owns what a dead letter is and its way back. Does not own burying (group) nor asking an operator (commands).
+Owns the format of a dead letter and its way back. Does not own creating them (group) nor confirmations (commands).
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -10,15 +10,14 @@ from typing import Any
 
 import redis
 
-from realtime.streams.group import stream_script
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys, stream_script
 
 __all__ = ["DeadLetter", "find", "purge", "replay"]
 
-# Letters of one call: a script must not hold up Redis for long.
+# Letters of one call: a script must not block Redis for long.
 BATCH_SIZE = 200
 _REPLAY = stream_script("replay", answer=list)
-# The fields that a dead letter has before those of its entry.
+# The fields of a dead letter that precede the fields of its entry.
 _OWN_FIELDS = (b"_id", b"_reason", b"_attempts", b"_error", b"_first_seen", b"_key")
 
 
@@ -26,18 +25,18 @@ _OWN_FIELDS = (b"_id", b"_reason", b"_attempts", b"_error", b"_first_seen", b"_k
 class DeadLetter:
     """An entry that a group has given up."""
 
-    # The letter's own, which also says when the entry was given up.
+    # The id of the letter, which contains the time of giving up.
     id: str
-    # The entry's.
+    # The id of the entry.
     entry_id: str
-    # "failed" in every attempt, "rejected" by its handler, "unfinished": no attempt came to an end, or "unreadable": it
-    # was not kept as workers write it.
+    # "failed": every attempt failed. "rejected" by its handler. "unfinished": no attempt came to an end. "unreadable":
+    # its parked record could not be read.
     reason: str
     attempts: int
     error: str
-    # What the entry is kept in order by: a notification's recipient. The entry's id where it has nothing of the kind.
+    # The key of the entry: a notification's recipient. The entry's id, if the entry has no key.
     key: str
-    # The entry's own.
+    # The fields of the entry.
     fields: Mapping[bytes, bytes]
 
     @property
@@ -59,22 +58,22 @@ def find(
     newest_first: bool = False,
 ) -> Iterator[list[DeadLetter]]:
     """
-    Go through the dead letters of a group, 200 at a time; what is not wanted is left out of each time.
+    Read the dead letters of a group, 200 at a time, and yield the matching ones of each 200.
 
     Args:
-        ids: Only those whose own id, or whose entry's, is one of these.
-        is_wanted: Only those of which this is true.
-        older_than_seconds: Only those given up so long ago; `until` is not looked at then.
-        since, until: Only from this letter on, and up to this one, by their own ids.
-        limit: So many at most.
-        newest_first: Else the oldest comes first.
+        ids: Only letters with one of these ids, of the letter or of its entry.
+        is_wanted: Only letters for which this returns True.
+        older_than_seconds: Only entries given up at least this long ago; `until` is ignored then.
+        since, until: Only letters from this id to this id, both included.
+        limit: The most letters.
+        newest_first: Newest first instead of oldest first.
 
     Raises:
-        redis.RedisError: Redis is away.
+        redis.RedisError: Redis is unavailable.
 
     Guarantees:
-        What is given up after the beginning is left out: what is replayed meanwhile and fails again does not come
-        twice.
+        Letters that are created after the beginning are left out: an entry that is replayed and fails again meanwhile
+        does not come twice.
     """
     if older_than_seconds is not None:
         seconds, microseconds = client.time()
@@ -102,21 +101,21 @@ def find(
         letters = letters[:left] if left > 0 else letters
         left -= len(letters) if left > 0 else 0
         yield letters
-        # Asking again is also refused behind the last id that there can be.
+        # Do not ask again: Redis refuses a range after the largest possible id.
         if is_last:
             return
 
 
 def replay(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
     """
-    Put entries back into the lines of their keys, as if nobody had tried them; workers find them within seconds.
+    Move entries back to the backlogs of their keys, without their earlier attempts. Workers find them within seconds.
 
     Returns:
-        How many were put back. The others were put back or thrown away by somebody else, or are in a line already.
+        How many were moved. The others were replayed or purged by somebody else, or are in a backlog already.
 
     Guarantees:
-        Letter and entry are never both there: one Lua call moves up to 200. Of one key an entry that was given up comes
-        before all newer ones that are not done. Other groups of the stream do not get it again.
+        An entry is never both a dead letter and in a backlog: one Lua call moves up to 200. A replayed entry is handled
+        before all newer entries of its key that are not finished. Other groups of the stream do not get it again.
     """
     count = 0
     for start in range(0, len(letters), BATCH_SIZE):
@@ -126,7 +125,7 @@ def replay(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) 
 
 
 def purge(client: redis.Redis, keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
-    """Throw dead letters away for good. Returns how many were still there. Raises redis.RedisError."""
+    """Delete dead letters. Returns how many still existed. Raises redis.RedisError."""
     count = 0
     for start in range(0, len(letters), BATCH_SIZE):
         ids = [letter.id for letter in letters[start : start + BATCH_SIZE]]

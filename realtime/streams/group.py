@@ -1,14 +1,15 @@
 """
-One consumer of one consumer group: every Redis command of the stream worker.
+One consumer of one consumer group: every Redis command of the stream worker, and the names of the group's keys.
 
-Owns the commands, their scripts and their replies, and making the group again when Redis was wiped. Does not own when
-they are sent nor what is done after an error (worker, attempts): all methods raise what redis-py raises.
+Owns the commands, their scripts and replies, and creating the group again if it was deleted. Does not own when they are
+sent nor what follows an error (worker, attempts): exceptions of redis-py propagate.
 """
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
@@ -17,75 +18,138 @@ from redis.exceptions import ResponseError
 
 from realtime.redis import scripts
 from realtime.redis.connection_checks import answer_parsed
-from realtime.streams.entry import Entry
-from realtime.streams.group_keys import GroupKeys
-from realtime.streams.replies import KEY_LIMIT_BYTES, Move, Surrendered, Taken, Turn
+from realtime.redis.keys import Keys
+from realtime.streams.entry import Entry, Parking, Reclaimed, Redelivery, TakeResult
 
-__all__ = ["ConsumerGroup", "stream_script"]
+__all__ = ["ConsumerGroup", "GroupKeys", "stream_script"]
 
 logger = logging.getLogger(__name__)
 
 # How much longer than its block a read may take before its connection counts as lost.
 READ_GRACE_SECONDS = 3.0
-# Dead letters kept in one stream; beyond, the oldest go. XINFO STREAM's entries-added tells how many there ever were.
+# Dead letters in one stream; beyond it, the oldest are removed. `entries-added` of XINFO STREAM counts all there were.
 DEAD_LETTERS_LIMIT = 100_000
-# Characters of an error's text that go with a dead letter.
+# Characters of an error's text that are stored with a dead letter.
 ERROR_LIMIT = 2000
-# Entries that one call moves out of a dead consumer's hands: one script must not hold up Redis for long.
-SURRENDER_LIMIT = 1000
+# Entries that one call reclaims from a dead consumer: one script must not block Redis for long.
+RECLAIM_LIMIT = 1000
 # Entries of one call: Lua passes at most 8000 values at once.
 CALL_LIMIT = 1000
 # Approximate number of entries or keys that one call of a check looks at.
 CHECK_LIMIT = 200
+# Of longer keys, the SHA-1 is used.
+KEY_LIMIT_BYTES = 100
 # More than a worker ever holds.
 _ALL = 1_000_000
 
-# Which texts a script stands on, beside "shared".
+# The files that a script needs, besides "shared".
 _NEEDS = {
-    "take": ("burying", "taking"),
-    "bury": ("burying",),
-    "own": ("members",),
+    "take": ("dead_lettering", "taking"),
+    "dead_letter": ("dead_lettering",),
+    "recover": ("members",),
     "find_dead": ("members",),
-    "surrender": ("members",),
+    "reclaim": ("members",),
 }
+# A stream's key has its prefix already.
+_KEYS = Keys()
 
 
 def stream_script(name: str, *, answer: type | tuple[type, ...]) -> scripts.Script:
-    """A script of `realtime/redis/scripts/streams/`, with what it stands on."""
+    """A script of `realtime/redis/scripts/streams/`, with the files that it needs."""
     return scripts.Script(*(f"streams/{part}" for part in ("shared", *_NEEDS.get(name, ()), name)), answer=answer)
 
 
-# Those for which a lost answer is no harm, and those for which it is.
+# Scripts that may be called twice, if a reply was lost; and those that may not.
 _SCRIPTS = {
     "finish": stream_script("finish", answer=int),
-    "put_back": stream_script("put_back", answer=int),
-    "bury": stream_script("bury", answer=(int, NoneType)),
+    "park": stream_script("park", answer=int),
+    "dead_letter": stream_script("dead_letter", answer=(int, NoneType)),
     "begin": stream_script("begin", answer=int),
-    "renew": stream_script("renew", answer=int),
     "find_dead": stream_script("find_dead", answer=list),
-    "surrender": stream_script("surrender", answer=list),
-    "mend": stream_script("mend", answer=list),
+    "reclaim": stream_script("reclaim", answer=list),
+    "repair": stream_script("repair", answer=list),
     "holdings": stream_script("holdings", answer=list),
 }
 _READ_SCRIPTS = {
     "take": stream_script("take", answer=(list, NoneType)),
-    "own": stream_script("own", answer=list),
+    "recover": stream_script("recover", answer=list),
 }
 _CREATE = scripts.Script("create_groups", answer=int)
 _TRIM = scripts.Script("trim_stream", answer=int)
+_RENEW = scripts.Script("renew_lease", answer=int)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKeys:
+    """
+    The Redis keys of one consumer group.
+
+    Args:
+        stream: The key of the stream.
+        group: The consumer group.
+    """
+
+    stream: str
+    group: str
+
+    @property
+    def dead_letters(self) -> str:
+        """The stream of the entries that the group has given up."""
+        return _KEYS.dead_letters(self.stream, self.group)
+
+    @property
+    def parked(self) -> str:
+        """The parked entries."""
+        return _KEYS.parked_entries(self.stream, self.group)
+
+    @property
+    def due(self) -> str:
+        """When each backlog is due whose key no worker holds."""
+        return _KEYS.due_backlogs(self.stream, self.group)
+
+    @property
+    def owners(self) -> str:
+        """The worker that holds each key."""
+        return _KEYS.key_owners(self.stream, self.group)
+
+    def worker_lease(self, consumer: str) -> str:
+        """The lease of one of the group's workers."""
+        return _KEYS.worker_lease(self.stream, self.group, consumer)
+
+    @property
+    def check(self) -> str:
+        """The worker that last checked the group for stuck keys."""
+        return _KEYS.group_check(self.stream, self.group)
+
+    @property
+    def made(self) -> str:
+        """When the group was last created."""
+        return _KEYS.group_made(self.stream, self.group)
+
+    @property
+    def for_scripts(self) -> list[str]:
+        """KEYS[1] to KEYS[6] of the scripts."""
+        return [
+            self.stream,
+            self.owners,
+            self.parked,
+            self.due,
+            _KEYS.backlog(self.stream, self.group, ""),
+            self.worker_lease(""),
+        ]
 
 
 class ConsumerGroup:
     """
     Args:
-        reader: Client for what may not be sent twice (`connections.async_reader`).
-        redis: Client for all else (`connections.async_publisher`).
-        keys: The names.
+        reader: A client for calls that may not be sent twice (`clients.async_reader`).
+        redis: A client for all other calls (`clients.async_publisher`).
+        keys: The keys of the group.
         consumer: The name of this consumer, unique among all that live.
-        groups: All groups of the stream, made together: none can miss what another one's trimming removes.
-        order_field: The field by whose value entries are handled in order, or "" for no order.
-        dead_letter_key: The stream of what this group has given up, by default as in `keys`.
-        registry_key: Where the stream is made known to operators' commands, or "".
+        groups: All groups of the stream. They are created together, so that none misses entries that were trimmed.
+        order_field: The field whose value is the key of an entry, or "" for no order.
+        dead_letter_key: The stream of dead letters, by default as in `keys`.
+        registry_key: The set of all streams, for operators' commands; or "".
     """
 
     def __init__(
@@ -101,10 +165,8 @@ class ConsumerGroup:
         registry_key: str = "",
     ) -> None:
         self.consumer = consumer
+        self.keys = keys
         self.group = keys.group
-        # Where entries in lines are.
-        self.kept_key = keys.kept
-        self._keys = keys
         self._names = keys.for_scripts
         self._reader = reader
         self._redis = redis
@@ -114,49 +176,49 @@ class ConsumerGroup:
         self._registry_key = registry_key
 
     async def create(self) -> None:
-        """Make the stream and all its groups, from its first entry on; those that are there stay as they are."""
-        made = [GroupKeys(self._keys.stream, group).made for group in self._groups]
-        await _CREATE.arun(self._redis, [self._keys.stream, *made], self._groups)
+        """Create the stream and its groups, each from the first entry on. Existing ones stay as they are."""
+        made = [GroupKeys(self.keys.stream, group).made for group in self._groups]
+        await _CREATE.arun(self._redis, [self.keys.stream, *made], self._groups)
         if self._registry_key:
-            await self._redis.sadd(self._registry_key, self._keys.stream)
+            await self._redis.sadd(self._registry_key, self.keys.stream)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    async def own(self, session: str, lease_seconds: float) -> list[Taken]:
+    async def recover(self, token: str, lease_seconds: float) -> list[Redelivery]:
         """
-        Begin a session, which takes the lease and ends all earlier ones, and say what this consumer holds.
+        Start a new lease, which invalidates all earlier ones, and return the entries that this consumer holds.
 
         Raises:
-            TimeoutError: Redis hangs.
+            TimeoutError: Redis does not answer.
         """
-        held = await self._read("own", session, _ms(lease_seconds), _ALL)
-        return [self._taken(*each) for each in held]
+        held = await self._read("recover", token, _ms(lease_seconds), _ALL)
+        return [self._redelivery(*each) for each in held]
 
     async def take(
-        self, session: str, lease_seconds: float, count: int, *, limit: int, suspect_deaths: int, max_attempts: int
-    ) -> Turn | None:
+        self, token: str, lease_seconds: float, count: int, *, limit: int, suspect_deaths: int, max_attempts: int
+    ) -> TakeResult | None:
         """
-        Take up to `count` entries whose turn it is, and renew the lease; None if the session is over.
+        Take up to `count` entries and renew the lease. None if the lease is over.
 
         Args:
-            limit: The most entries that may wait in lines; nothing new is taken beyond.
-            suspect_deaths, max_attempts: An entry that so many workers died with, or that was tried so often, is handed
-                out without its attempt being begun.
+            limit: Take no new entries while this many entries of the group are parked.
+            suspect_deaths, max_attempts: An entry with this many dead workers or attempts is handed out without its
+                attempt being counted.
 
         Guarantees:
-            When it is cancelled or fails, entries may have been handed out all the same: `own` has them.
+            If the call fails or is cancelled, entries may have been handed out nevertheless: `recover` returns them.
         """
         count = min(count, CALL_LIMIT)
         limits = (count, limit, suspect_deaths, max_attempts, DEAD_LETTERS_LIMIT)
-        reply = await self._read("take", session, _ms(lease_seconds), *limits, keys=[self._dead_letter_key])
+        reply = await self._read("take", token, _ms(lease_seconds), *limits, keys=[self._dead_letter_key])
         if reply is None:
             return None
-        again, new, lined_up_count, wait_ms, last_id, is_full, now_ms, unreadable_count = reply
+        redelivered, new, parked_count, wait_ms, last_id, is_full, now_ms, unreadable_count = reply
         now = int(now_ms) / 1000
-        return Turn(
-            taken=[self._taken(*each) for each in again],
+        return TakeResult(
+            redelivered=[self._redelivery(*each) for each in redelivered],
             new=[self._entry(id, fields, 1, now) for id, fields in new],
-            lined_up_count=lined_up_count,
+            parked_count=parked_count,
             next_due_seconds=None if wait_ms < 0 else wait_ms / 1000,
             last_id=last_id,
             is_full=bool(is_full),
@@ -164,24 +226,25 @@ class ConsumerGroup:
         )
 
     async def wait_for_new(self, last_id: bytes, block_seconds: float) -> None:
-        """Wait until the stream has an entry behind `last_id`, or for so long. Hands nothing out."""
-        # The reader has no socket timeout: a server that accepts and never answers ends here.
+        """Wait until the stream has an entry after `last_id`, but no longer than this. Reads nothing for the group."""
+        # The reader has no socket timeout; this one ends the wait for a server that never answers.
         async with asyncio.timeout(block_seconds + READ_GRACE_SECONDS):
             with answer_parsed("XREAD"):
-                await self._reader.xread({self._keys.stream: last_id}, count=1, block=max(1, _ms(block_seconds)))
+                await self._reader.xread({self.keys.stream: last_id}, count=1, block=max(1, _ms(block_seconds)))
 
-    # Entries in hand -------------------------------------------------------------------------------------------------
+    # Entries in flight -----------------------------------------------------------------------------------------------
 
-    async def renew(self, session: str, lease_seconds: float) -> bool:
-        """Renew the lease. False if the session is over."""
-        return bool(await self._run("renew", session, _ms(lease_seconds)))
+    async def renew(self, token: str, lease_seconds: float) -> bool:
+        """Renew the lease. False if it is over."""
+        lease_key = self.keys.worker_lease(self.consumer)
+        return bool(await _RENEW.arun(self._redis, [lease_key], [token, _ms(lease_seconds)]))
 
     async def begin_attempt(self, entry: Entry) -> bool:
-        """Write down that the next attempt with a suspect begins. False if it is not this consumer's any more."""
+        """Record that the next attempt with a suspect begins. False if this consumer does not hold it any more."""
         return bool(await self._run("begin", entry.key, entry.id, entry.attempt))
 
     async def finish(self, entries: Sequence[Entry]) -> bool:
-        """The group has finished these entries, whoever has them. Returns whether others are due by it, now or soon."""
+        """Ack entries for the group, whichever consumer holds them. Returns whether backlogs got a due time by it."""
         came_due = 0
         for start in range(0, len(entries), CALL_LIMIT):
             arguments: list[bytes] = []
@@ -190,77 +253,76 @@ class ConsumerGroup:
             came_due += await self._run("finish", *arguments)
         return came_due > 0
 
-    async def put_back(self, key: bytes, moves: Sequence[Move]) -> bool | None:
+    async def park(self, key: bytes, parkings: Sequence[Parking]) -> bool | None:
         """
-        Move all that this consumer holds of a key to the key's line.
+        Move all entries of a key that this consumer holds to the key's backlog.
 
         Returns:
-            Whether they were moved: False if they are not this consumer's any more; None if it holds more of the key
-            than that, which `own` tells.
+            Whether they were moved: False if this consumer does not hold them any more; None if it holds more entries
+            of the key, which `recover` returns.
         """
         arguments: list[Any] = [key]
-        for move in moves:
-            arguments += (move.entry.id, move.entry.attempt, move.attempts, _ms(move.delay_seconds))
-        moved = int(await self._run("put_back", *arguments))
+        for entry, attempts, delay_seconds in parkings:
+            arguments += (entry.id, entry.attempt, attempts, _ms(delay_seconds))
+        moved = int(await self._run("park", *arguments))
         return None if moved < 0 else bool(moved)
 
-    async def bury(self, entry: Entry, *, reason: str, error: str) -> bool | None:
+    async def dead_letter(self, entry: Entry, reason: str, error: str) -> bool | None:
         """
         Move an entry to the dead letters.
 
         Returns:
-            Whether others are due by it, now or soon; None if it is not this consumer's any more.
+            Whether a backlog got a due time by it; None if this consumer does not hold the entry any more.
         """
         text = error[:ERROR_LIMIT].encode(errors="backslashreplace")
-        came_due = await self._run(
-            "bury", entry.key, entry.id, entry.attempt, reason, text, DEAD_LETTERS_LIMIT, keys=[self._dead_letter_key]
-        )
+        arguments = (entry.key, entry.id, entry.attempt, reason, text, DEAD_LETTERS_LIMIT)
+        came_due = await self._run("dead_letter", *arguments, keys=[self._dead_letter_key])
         return None if came_due is None else bool(came_due)
 
-    # Others ----------------------------------------------------------------------------------------------------------
+    # Maintenance -----------------------------------------------------------------------------------------------------
 
     async def find_dead(self, silence_seconds: float) -> list[bytes]:
-        """Consumers without a lease that were silent for so long."""
+        """The consumers without a lease that have been silent for this long."""
         dead: list[bytes] = await self._run("find_dead", _ms(silence_seconds))
         return dead
 
-    async def surrender(self, consumer: bytes, silence_seconds: float) -> Surrendered:
-        """Hand over what a dead consumer holds, so many entries at most, and forget it if that is all."""
-        moved_count, is_gone, vanished_count = await self._run(
-            "surrender", consumer, _ms(silence_seconds), 1, SURRENDER_LIMIT
+    async def reclaim(self, consumer: bytes, silence_seconds: float) -> Reclaimed:
+        """Move entries of a dead consumer to their backlogs, up to a limit. Delete the consumer when it has no more."""
+        moved_count, is_deleted, vanished_count = await self._run(
+            "reclaim", consumer, _ms(silence_seconds), 1, RECLAIM_LIMIT
         )
-        return Surrendered(moved_count, bool(is_gone), vanished_count)
+        return Reclaimed(moved_count, bool(is_deleted), vanished_count)
 
     async def leave(self, unbegun: Iterable[Entry]) -> int:
         """
-        End this consumer: what it holds is due for others at once. Returns how many entries that are.
+        Delete this consumer: the entries that it holds are due at once. Returns how many these are.
 
         Args:
-            unbegun: Those of which no attempt has begun, though one was counted when they were handed out.
+            unbegun: Entries whose attempt was counted when they were handed out, and has not begun.
         """
         ids = [entry.id for entry in unbegun]
-        moved_count, _, _ = await self._run("surrender", self.consumer, 0, 0, _ALL, *ids)
+        moved_count, _, _ = await self._run("reclaim", self.consumer, 0, 0, _ALL, *ids)
         return int(moved_count)
 
-    async def mend(self, turn_seconds: float, longest_wait_seconds: float) -> int:
+    async def repair(self, turn_seconds: float, longest_wait_seconds: float) -> int:
         """
-        Find stuck lines, which nothing would ever make due, and repair them.
+        Find and repair stuck backlogs, which would never become due.
 
         Args:
-            turn_seconds: Only one worker of the group checks in this time: this call does nothing if another has.
+            turn_seconds: One worker of the group checks in this time: the call does nothing if another one has.
             longest_wait_seconds: The longest wait of an entry between two attempts.
 
         Returns:
-            How many entries, keys and lines were repaired.
+            How many entries, keys and backlogs were repaired.
 
         Guarantees:
-            Each call looks at about 200 entries or keys, so that Redis is never blocked for long.
+            Each call of Redis looks at about 200 entries or keys, so that Redis is never blocked for long.
         """
         with answer_parsed("SET"):
-            is_our_turn = await self._redis.set(self._keys.check, self.consumer, nx=True, px=max(1, _ms(turn_seconds)))
+            is_our_turn = await self._redis.set(self.keys.check, self.consumer, nx=True, px=max(1, _ms(turn_seconds)))
         if not is_our_turn:
             return 0
-        pieces = [self._scan("mend", part, _ms(longest_wait_seconds)) for part in ("kept", "owners", "due")]
+        pieces = [self._scan("repair", part, _ms(longest_wait_seconds)) for part in ("parked", "owners", "due")]
         return sum([count for piece in pieces async for count in piece])
 
     async def holdings(self) -> list[bytes]:
@@ -276,22 +338,24 @@ class ConsumerGroup:
             Nothing is removed while one of `groups` is missing. Such a group is created again, from the first entry on,
             so that it gets all entries that it had not finished.
         """
-        removed_count = int(await _TRIM.arun(self._redis, [self._keys.stream], self._groups))
+        removed_count = int(await _TRIM.arun(self._redis, [self.keys.stream], self._groups))
         if removed_count < 0:
             await self._create_again("a group")
         return max(0, removed_count)
 
     # Tools -----------------------------------------------------------------------------------------------------------
 
-    def _taken(self, id: bytes, attempts: int, is_begun: int, seen_ms: int, fields: list[bytes] | None) -> Taken:
-        return Taken(self._entry(id, fields or [], attempts, seen_ms / 1000), bool(is_begun))
+    def _redelivery(
+        self, id: bytes, attempts: int, is_begun: int, seen_ms: int, fields: list[bytes] | None
+    ) -> Redelivery:
+        return Redelivery(self._entry(id, fields or [], attempts, seen_ms / 1000), bool(is_begun))
 
     def _entry(self, id: bytes, flat: list[bytes], attempt: int, first_seen: float) -> Entry:
         each = iter(flat)
         fields = dict(zip(each, each, strict=True))
         key = fields.get(self._order_field, id) if self._order_field else id
         if 2 * len(fields) != len(flat) and self._order_field in fields:
-            # Some field is there twice. The scripts go by the first.
+            # A field occurs twice. The scripts use the first one.
             key = flat[2 * flat[::2].index(self._order_field) + 1]
         if len(key) > KEY_LIMIT_BYTES:
             key = hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
@@ -320,7 +384,7 @@ class ConsumerGroup:
         try:
             return await script.arun(client, names, values)
         except ResponseError as error:
-            # In a script it stands somewhere in the text.
+            # The error of a script quotes it somewhere in its text.
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
         await self._create_again(f"the group {self.group}")
@@ -331,7 +395,7 @@ class ConsumerGroup:
         logger.warning(
             "%s of the stream %s was gone (was Redis wiped?): created again, from the first entry",
             missing,
-            self._keys.stream,
+            self.keys.stream,
         )
 
 

@@ -8,10 +8,10 @@ Owns when each is done, and the counts. Does not own the commands to Redis (grou
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams.group import ConsumerGroup
+from realtime.streams.wakeup import Wakeup
 
 __all__ = ["CHECKS_IN_A_LEASE", "Maintenance"]
 
@@ -27,32 +27,32 @@ class Maintenance:
 
     Args:
         group: The group.
-        ring: Called when the worker should look for entries.
+        wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
         lease_seconds: As in StreamWorker.
         interval_seconds: The longest wait between two rounds.
         longest_wait_seconds: The longest wait of an entry between two attempts.
 
     Attributes:
-        claimed_count, mended_count, trimmed_count, vanished_count: As in WorkerStatistics.
+        claimed_count, repaired_count, trimmed_count, vanished_count: As in WorkerStatistics.
     """
 
     def __init__(
         self,
         group: ConsumerGroup,
         *,
-        ring: Callable[[], None],
+        wakeup: Wakeup,
         outage: Outage,
         lease_seconds: float,
         interval_seconds: float,
         longest_wait_seconds: float,
     ) -> None:
         self.claimed_count = 0
-        self.mended_count = 0
+        self.repaired_count = 0
         self.trimmed_count = 0
         self.vanished_count = 0
         self._group = group
-        self._ring = ring
+        self._wakeup = wakeup
         # Reports this task's failures and successes with Redis.
         self._observer = outage.observer()
         self._lease_seconds = lease_seconds
@@ -72,7 +72,7 @@ class Maintenance:
                 self.trimmed_count += await self._group.trim()
                 if asyncio.get_running_loop().time() >= self._grace_until:
                     await self._reclaim_dead()
-                await self._mend()
+                await self._repair()
             except REDIS_ERRORS as error:
                 self.redis_failed()
                 await self._observer.wait(error, failures, asked_at=asked_at)
@@ -86,42 +86,42 @@ class Maintenance:
         """Redis was unavailable: other workers may not have been able to renew their leases."""
         self._grace_until = asyncio.get_running_loop().time() + self._lease_seconds
 
-    def say_vanished(self, count: int) -> None:
+    def count_vanished(self, count: int) -> None:
         """Count and log entries that a worker held and that were deleted from the stream."""
         if count:
             self.vanished_count += count
             logger.warning("%d entries of the group %s were deleted before they were handled", count, self._group.group)
 
-    def say_forgotten(self, count: int) -> None:
+    def count_forgotten(self, count: int) -> None:
         """Count and log entries that Redis assigns to this worker and that it does not know."""
-        self.mended_count += count
+        self.repaired_count += count
         logger.warning(
             "Redis records %d entries of the group %s for this worker that it does not have: asking for them again",
             count,
             self._group.group,
         )
 
-    async def _mend(self) -> None:
-        if count := await self._group.mend(self._check_seconds, self._longest_wait_seconds):
-            self.mended_count += count
+    async def _repair(self) -> None:
+        if count := await self._group.repair(self._check_seconds, self._longest_wait_seconds):
+            self.repaired_count += count
             logger.warning(
                 "repaired %d stuck keys and entries of the group %s: were keys of Redis deleted, or did its clock jump "
                 "back?",
                 count,
                 self._group.group,
             )
-            self._ring()
+            self._wakeup.wake()
 
     async def _reclaim_dead(self) -> None:
         for consumer in await self._group.find_dead(self._lease_seconds):
-            while (found := await self._group.surrender(consumer, self._lease_seconds)).moved_count:
+            while (found := await self._group.reclaim(consumer, self._lease_seconds)).moved_count:
                 self.claimed_count += found.moved_count
-                self.say_vanished(found.vanished_count)
+                self.count_vanished(found.vanished_count)
                 logger.warning(
                     "%d entries of the group %s claimed from silent workers", found.moved_count, self._group.group
                 )
-                self._ring()
-                if found.is_gone:
+                self._wakeup.wake()
+                if found.is_deleted:
                     break
             else:
-                self.say_vanished(found.vanished_count)
+                self.count_vanished(found.vanished_count)

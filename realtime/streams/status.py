@@ -1,11 +1,11 @@
 """
-What an operator wants to know of streams and their groups.
+The state of streams and their groups, for operators.
 
 Owns asking Redis and the figures. Does not own showing them (commands, admin).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,33 +13,35 @@ import redis
 from redis.exceptions import ResponseError
 
 from realtime.redis.connection_checks import answer_parsed
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys
 
 __all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
 
 
-# The owner of a key that a worker holds: "<consumer> <last entry>", with a "+" if a line waits behind it.
+# The owner of a key that a worker holds: "<consumer> <last entry>", followed by "+" if the key has a backlog.
 _HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStatus:
-    """One consumer group. Counts of entries."""
+    """One consumer group. The figures are numbers of entries, unless stated otherwise."""
 
     name: str
-    # On the stream and not read; None where the server does not know (before Redis 7, or after entries were deleted).
+    # On the stream and not read; None if the server does not know (before Redis 7, or after entries were deleted).
     lag: int | None
-    # In the hands of workers, as far as they came straight from the stream.
+    # Read from the stream by workers, and neither finished nor parked.
     pending: int
-    # In lines: between two attempts, behind an older entry of their key, or on their way from a worker that is gone.
+    # Parked: they wait for another attempt, or behind an older entry of their key, or come from a stopped worker.
     delayed: int
     # Stuck keys: no living worker holds them, and they are not due. Workers repair these within a lease.
     standing: int
-    # Given up.
+    # Dead letters.
     dead: int
-    # Workers, those included that died and have not been relieved yet.
+    # Consumers in Redis, including dead ones whose entries were not reclaimed yet.
     consumers: int
-    # How long ago the oldest entry was appended that the group has not finished; None if it has finished all.
+    # Workers that are alive: consumers that hold their lease. With 0, the group's work is not done.
+    workers: int
+    # The age of the oldest entry that the group has not finished; None if it has finished all.
     oldest_seconds: float | None
 
 
@@ -58,13 +60,16 @@ def known_streams(client: redis.Redis, registry_key: str) -> list[str]:
     return sorted(key.decode() for key in found)
 
 
-@answer_parsed("XINFO GROUPS and XPENDING")
+@answer_parsed("XINFO and XPENDING")
 def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamStatus]:
     """
-    Ask Redis for the figures of streams; those that are not there have length 0 and no groups.
+    Read the state of streams. A stream that does not exist has length 0 and no groups.
 
     Raises:
-        redis.RedisError: It is away, or holds something else under such a key.
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
+
+    Guarantees:
+        Three round trips for each stream.
     """
     return [_read_stream(client, key) for key in stream_keys]
 
@@ -72,15 +77,15 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
 @answer_parsed("XINFO CONSUMERS")
 def count_workers(client: redis.Redis, groups: Sequence[GroupKeys]) -> list[int]:
     """
-    How many workers of each group are alive, that is, hold their lease.
+    How many workers of each group are alive: they hold their lease.
 
     Raises:
-        redis.RedisError: It is away, or holds something else under such a key.
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
     pipeline = client.pipeline(transaction=False)
     for keys in groups:
         pipeline.xinfo_consumers(keys.stream, keys.group)
-    leases = []
+    leases: list[list[str]] = []
     for keys, consumers in zip(groups, pipeline.execute(raise_on_error=False), strict=True):
         if isinstance(consumers, ResponseError) and ("no such key" in str(consumers) or "NOGROUP" in str(consumers)):
             # The stream or the group does not exist until its first worker creates it.
@@ -88,11 +93,8 @@ def count_workers(client: redis.Redis, groups: Sequence[GroupKeys]) -> list[int]
         if isinstance(consumers, Exception):
             raise consumers
         leases.append([keys.worker_lease(each["name"].decode()) for each in consumers])
-    pipeline = client.pipeline(transaction=False)
-    for keys, names in zip(groups, leases, strict=True):
-        # EXISTS needs at least one key: this is the lease of a worker without a name, which there never is.
-        pipeline.exists(*(names or [keys.worker_lease("")]))
-    return [int(count) for count in pipeline.execute()]
+    alive = _existing(client, [lease for names in leases for lease in names])
+    return [len(alive.intersection(names)) for names in leases]
 
 
 @answer_parsed("XINFO GROUPS and XPENDING")
@@ -101,16 +103,16 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     When the oldest entry was appended that a group has not finished, wherever it is now.
 
     Returns:
-        Seconds since the epoch by the clock of Redis, never in its future: what was appended before, the group has
-        finished or Redis has lost. None if the group has finished all, or there is no such stream. A group that does
-        not exist yet has finished nothing of the stream.
+        Seconds since the epoch by the clock of Redis, never in its future: all earlier entries are finished or lost.
+        None if the group has finished all entries, or if there is no such stream. A group that does not exist yet has
+        finished no entry of the stream.
 
     Raises:
-        redis.RedisError: It is away, or holds something else under such a key.
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
-    for group in _groups_of(client, keys.stream):
+    for group in _groups_of(client.pipeline(transaction=False), keys.stream)[1]:
         if group["name"].decode() == keys.group:
-            return _ask(client, keys, group).oldest_at
+            return _read_groups(client, [(keys, group)])[0].oldest_at
     pipeline = client.pipeline(transaction=True)
     pipeline.xrange(keys.stream, count=1)
     pipeline.time()
@@ -119,81 +121,110 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Unfinished:
+class _Read:
+    """What Redis replies about one group, as of one moment."""
+
     pending: int
     delayed: int
     dead: int
+    # Key -> the consumer that holds it, or None if none does.
+    holders: dict[bytes, str | None]
+    due_keys: set[bytes]
+    consumers: list[str]
     # Both by the clock of Redis, in seconds since the epoch.
     now: float
     oldest_at: float | None
 
 
-def _groups_of(client: redis.Redis, stream_key: str) -> list[dict[str, Any]]:
-    try:
-        found: Any = client.xinfo_groups(stream_key)
-    except ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        return []
-    return list(found)
+def _groups_of(pipeline: Any, stream_key: str) -> tuple[int, list[dict[str, Any]]]:
+    """The length of a stream, and the replies of XINFO GROUPS."""
+    pipeline.xlen(stream_key)
+    pipeline.xinfo_groups(stream_key)
+    length, groups = pipeline.execute(raise_on_error=False)
+    if isinstance(length, Exception):
+        raise length
+    if isinstance(groups, ResponseError) and "no such key" in str(groups):
+        return length, []
+    if isinstance(groups, Exception):
+        raise groups
+    return length, list(groups)
 
 
 def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
-    groups = (_read_group(client, GroupKeys(key, group["name"].decode()), group) for group in _groups_of(client, key))
-    return StreamStatus(key=key, length=client.xlen(key), groups=tuple(sorted(groups, key=lambda each: each.name)))
+    length, groups = _groups_of(client.pipeline(transaction=False), key)
+    asked = [(GroupKeys(key, group["name"].decode()), group) for group in groups]
+    found = _read_groups(client, asked)
+    leases = [
+        keys.worker_lease(consumer)
+        for (keys, _), read in zip(asked, found, strict=True)
+        for consumer in {*read.consumers, *(holder for holder in read.holders.values() if holder is not None)}
+    ]
+    alive = _existing(client, leases)
+    statuses = [_status(keys, group, read, alive) for (keys, group), read in zip(asked, found, strict=True)]
+    return StreamStatus(key=key, length=length, groups=tuple(sorted(statuses, key=lambda each: each.name)))
 
 
-def _read_group(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> GroupStatus:
-    found = _ask(client, keys, group)
+def _status(keys: GroupKeys, group: dict[str, Any], read: _Read, alive: set[str]) -> GroupStatus:
+    def is_alive(consumer: str | None) -> bool:
+        return consumer is not None and keys.worker_lease(consumer) in alive
+
     return GroupStatus(
         name=keys.group,
         lag=group.get("lag"),
-        pending=found.pending,
-        delayed=found.delayed,
-        standing=_count_standing(client, keys),
-        dead=found.dead,
+        pending=read.pending,
+        delayed=read.delayed,
+        standing=sum(not is_alive(holder) for key, holder in read.holders.items() if key not in read.due_keys),
+        dead=read.dead,
         consumers=group["consumers"],
-        oldest_seconds=None if found.oldest_at is None else max(0.0, found.now - found.oldest_at),
+        workers=sum(is_alive(consumer) for consumer in read.consumers),
+        oldest_seconds=None if read.oldest_at is None else max(0.0, read.now - read.oldest_at),
     )
 
 
-def _count_standing(client: redis.Redis, keys: GroupKeys) -> int:
-    """The number of keys that are neither due nor held by a living worker."""
-    pipeline = client.pipeline(transaction=True)
-    pipeline.hgetall(keys.owners)
-    pipeline.zrange(keys.due, 0, -1)
-    owners, due = pipeline.execute()
-    holders = {key: held[1].decode() for key, owner in owners.items() if (held := _HELD.fullmatch(owner)) is not None}
-    consumers = sorted(set(holders.values()))
-    # MGET needs at least one key: this is the lease of a worker without a name, which there never is.
-    found: Any = client.mget([keys.worker_lease(consumer) for consumer in consumers] or [keys.worker_lease("")])
-    alive = {consumer for consumer, lease in zip(consumers, found, strict=False) if lease is not None}
-    return sum(holders.get(key) not in alive for key in owners.keys() - set(due))
+def _existing(client: redis.Redis, names: Sequence[str]) -> set[str]:
+    if not names:
+        return set()
+    found: Any = client.mget(names)
+    return {name for name, value in zip(names, found, strict=True) if value is not None}
 
 
-def _ask(client: redis.Redis, keys: GroupKeys, group: dict[str, Any]) -> _Unfinished:
-    # Not read as of a moment ago, in hand and in lines now: an entry that moves on meanwhile is seen all the same.
+def _read_groups(client: redis.Redis, asked: Sequence[tuple[GroupKeys, dict[str, Any]]]) -> list[_Read]:
+    # First the groups, then, in one step, where entries are now: an entry that is read meanwhile is seen in any case.
     pipeline = client.pipeline(transaction=True)
-    pipeline.xpending(keys.stream, keys.group)
-    # Not from "(" on: of the last id that there can be, that is refused.
-    pipeline.xrange(keys.stream, group["last-delivered-id"], count=2)
-    pipeline.hkeys(keys.kept)
-    pipeline.xlen(keys.dead_letters)
     pipeline.time()
-    pending, found, kept, dead_count, time = pipeline.execute()
+    for keys, group in asked:
+        pipeline.xpending(keys.stream, keys.group)
+        # Not from "(" on: Redis refuses that for the largest possible id.
+        pipeline.xrange(keys.stream, group["last-delivered-id"], count=2)
+        pipeline.hkeys(keys.parked)
+        pipeline.xlen(keys.dead_letters)
+        pipeline.hgetall(keys.owners)
+        pipeline.zrange(keys.due, 0, -1)
+        pipeline.xinfo_consumers(keys.stream, keys.group)
+    (seconds, microseconds), *replies = pipeline.execute()
+    now = seconds + microseconds / 1e6
+    count = len(replies) // max(1, len(asked))
+    return [_parse(group, replies[at * count : (at + 1) * count], now) for at, (_, group) in enumerate(asked)]
+
+
+def _parse(group: dict[str, Any], replies: Iterable[Any], now: float) -> _Read:
+    pending, found, parked, dead_count, owners, due, consumers = replies
     waiting = [id for id, _ in found if id != group["last-delivered-id"]][:1]
-    unfinished = [*kept, *waiting, *([pending["min"]] if pending["pending"] else [])]
-    now = time[0] + time[1] / 1e6
-    return _Unfinished(
+    unfinished = [*parked, *waiting, *([pending["min"]] if pending["pending"] else [])]
+    holders = {key: _HELD.fullmatch(owner) for key, owner in owners.items()}
+    return _Read(
         pending=pending["pending"],
-        delayed=len(kept),
+        delayed=len(parked),
         dead=dead_count,
+        holders={key: None if held is None else held[1].decode() for key, held in holders.items()},
+        due_keys=set(due),
+        consumers=[each["name"].decode() for each in consumers],
         now=now,
         oldest_at=min((_appended_at(id, now) for id in unfinished), default=None),
     )
 
 
 def _appended_at(id: bytes, now: float) -> float:
-    # Any program can write an id from the far future, and Redis goes on counting from there: such an id says no time,
-    # and its entry counts as new.
+    # Any program can append an id from the far future, from which Redis goes on counting. Such an id does not say when
+    # the entry was appended, so the entry counts as new.
     return min(now, int(id.split(b"-")[0]) / 1000)

@@ -223,7 +223,7 @@ class Site:
 
     def delete_in_use(self, group: str, *, what: Literal["group", "stream", "owners"] = "group") -> bool:
         """Delete one of these if the group's workers have entries; returns whether it was deleted."""
-        names = [STREAM, KEYS.key_owners("notifications", group), KEYS.kept_entries("notifications", group)]
+        names = [STREAM, KEYS.key_owners("notifications", group), KEYS.parked_entries("notifications", group)]
         with self.redis_client() as client:
             return bool(client.eval(_DELETE_IN_USE, len(names), *names, group, what))
 
@@ -238,7 +238,7 @@ class Site:
             if len(groups) != len(GROUPS) or any(group["pending"] for group in groups) or any(unread):
                 return False
             return not any(
-                client.exists(KEYS.kept_entries("notifications", group["name"].decode())) for group in groups
+                client.exists(KEYS.parked_entries("notifications", group["name"].decode())) for group in groups
             )
 
     def logs(self) -> dict[str, str]:

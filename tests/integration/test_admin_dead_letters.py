@@ -43,7 +43,7 @@ class Letters:
 
     @property
     def replayed(self) -> list[str]:
-        return sorted(id.decode() for id in self.client.hkeys(self.keys.kept_entries(STREAM, GROUP)))
+        return sorted(id.decode() for id in self.client.hkeys(self.keys.parked_entries(STREAM, GROUP)))
 
     def form(self, do: str, *ids: str, **more: str) -> dict[str, Any]:
         return {"stream": self.stream, "group": GROUP, "do": do, "id": list(ids), **more}
@@ -239,7 +239,7 @@ def test_what_redis_refuses_in_the_middle_is_told_and_recorded(
 ) -> None:
     """The record that was begun says how far it came."""
     letters.bury(alice.pk, "1-1")
-    letters.client.set(letters.keys.line(STREAM, GROUP, str(alice.pk)), "of another program")
+    letters.client.set(letters.keys.backlog(STREAM, GROUP, str(alice.pk)), "of another program")
     said = do(admin_client, letters.form("replay all"))
     assert "Replayed 0 dead letters. Redis then failed (ResponseError): there may be more." in said
     entry = LogEntry.objects.get()

@@ -113,9 +113,9 @@ def test_what_waits_in_a_line_is_left_there(redis_client: redis.Redis, keys: Key
     ((id, _),) = redis_client.xrange(stream)
     for group in GROUPS:
         redis_client.xgroup_create(stream, group, "$")
-        redis_client.hset(keys.kept_entries("notifications", group), id, "as the worker writes it")
+        redis_client.hset(keys.parked_entries("notifications", group), id, "as the worker writes it")
     assert refill() == 0
-    redis_client.delete(*(keys.kept_entries("notifications", group) for group in GROUPS))
+    redis_client.delete(*(keys.parked_entries("notifications", group) for group in GROUPS))
     assert refill() == 2
 
 

@@ -50,11 +50,11 @@ async def test_a_batch_is_one_call_and_no_larger_than_asked(
             handled_count=25,
             retried_count=0,
             dead_count=0,
-            lined_up_count=0,
+            parked_count=0,
             claimed_count=0,
             lost_count=0,
             vanished_count=0,
-            mended_count=0,
+            repaired_count=0,
             trimmed_count=worker.statistics().trimmed_count,
         )
 
@@ -142,7 +142,7 @@ async def test_every_entry_goes_to_one_of_several_workers_of_a_group(
 
 
 async def test_every_step_of_an_entry_is_one_call(keys: Keys) -> None:
-    """Taken, handled, put off, buried: only scripts move entries, so no death between two commands loses one."""
+    """Taken, handled, parked, given up: only scripts move entries, so no death between two commands loses one."""
 
     def fail(name: str) -> None:
         if name == "bad":

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from realtime.exceptions import PermanentError
 from realtime.redis.keys import Keys
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys
 from realtime.streams.status import finished_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working
@@ -50,14 +50,16 @@ def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redi
     assert (stream["key"], stream["length"]) == (keys.stream(STREAM), 4)
     slow, workers = stream["groups"]
     assert 0 <= slow.pop("oldest_seconds") < 60
-    assert slow == {"name": "slow", "lag": 4, "pending": 0, "delayed": 0, "standing": 0, "dead": 0, "consumers": 0}
+    none = {"pending": 0, "delayed": 0, "standing": 0, "consumers": 0, "workers": 0}
+    assert slow == {**none, "name": "slow", "lag": 4, "dead": 0}
     assert workers == {
-        **{"name": GROUP, "lag": 0, "pending": 0, "delayed": 0, "standing": 0, "dead": 3, "consumers": 0},
+        **none,
+        **{"name": GROUP, "lag": 0, "dead": 3},
         "oldest_seconds": None,
     }
     header, _, *rows = run("stream_status", STREAM, "--group", GROUP).splitlines()
     assert header.split()[:4] == ["stream", "length", "group", "lag"]
-    assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "0", "3", "-", "0"]]
+    assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "0", "3", "-", "0", "0"]]
 
 
 async def test_status_counts_what_waits_for_its_next_attempt(
@@ -83,17 +85,29 @@ def test_status_counts_keys_that_nothing_leads_out(letters: list[str], redis_cli
         group.owners, mapping={"waits": "+", "stands": "+", "of the dead": "gone 1-0", "held": "here 1-0+"}
     )
     redis_client.zadd(group.due, {"waits": 1})
-    redis_client.set(group.worker_lease("here"), "session", ex=60)
+    redis_client.set(group.worker_lease("here"), "token", ex=60)
     (stream,) = run_json("stream_status")["streams"]
     assert [each["standing"] for each in stream["groups"]] == [0, 2]
     redis_client.delete(group.owners, group.due)
+
+
+async def test_status_counts_the_workers_that_are_alive(
+    letters: list[str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A consumer whose lease has expired is one no more."""
+    group = GroupKeys(keys.stream(STREAM), GROUP)
+    redis_client.xgroup_createconsumer(group.stream, GROUP, "gone")
+    async with working(redis_server.url, keys, Recorder()) as worker:
+        await worker.wait_ready()
+        (stream,) = run_json("stream_status")["streams"]
+    assert [(each["consumers"], each["workers"]) for each in stream["groups"]] == [(0, 0), (2, 1)]
 
 
 async def test_until_when_a_group_has_finished_everything(
     letters: list[str], redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """
-    Its oldest that is not may be on the stream, in a worker's hands or in a line; a dead letter is finished.
+    Its oldest that is not may be on the stream, in flight or parked; a dead letter is finished.
 
     A group that is not there begins with all that is on the stream.
     """
@@ -219,7 +233,7 @@ def test_many_letters_are_found_in_turns_and_each_is_moved_once(redis_client: re
     every = [letter for turn in turns for letter in turn]
     assert [replay(redis_client, group, every), replay(redis_client, group, every)] == [450, 0]
     assert left_count(redis_client, keys) == redis_client.zcard(group.due) == 450
-    redis_client.delete(group.kept, group.due)
+    redis_client.delete(group.parked, group.due)
 
 
 def test_what_fails_again_meanwhile_is_not_found_twice(redis_client: redis.Redis, keys: Keys) -> None:

@@ -6,8 +6,7 @@ import pytest
 import redis
 
 from realtime.redis.keys import Keys
-from realtime.streams.group import stream_script
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys, stream_script
 from tests.support.redis_server import RedisServer
 from tests.support.streams import (
     GROUP,
@@ -24,7 +23,7 @@ from tests.support.streams import (
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
-SURRENDER = stream_script("surrender", answer=list)
+RECLAIM = stream_script("reclaim", answer=list)
 
 QUICK = {"lease_seconds": 0.4, "claim_interval_seconds": 0.05, "block_seconds": 0.1}
 
@@ -98,7 +97,7 @@ def taken_from(client: redis.Redis, keys: Keys, consumer: str) -> None:
     """Do what other workers do when a lease is over."""
     group = GroupKeys(keys.stream(STREAM), GROUP)
     client.delete(keys.worker_lease(STREAM, GROUP, consumer))
-    SURRENDER.run(client, group.for_scripts, [GROUP, "other", "", consumer, 0, 1, 1000])
+    RECLAIM.run(client, group.for_scripts, [GROUP, "other", "", consumer, 0, 1, 1000])
 
 
 async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
@@ -139,7 +138,7 @@ async def test_entries_with_which_several_workers_died_are_tried_one_at_a_time(
     async with working(redis_server.url, keys, handler, concurrency=4, **QUICK) as worker:
         await wait_until(lambda: handler.running_count == 1)
         # In what is known to Redis, so that it outlives this process.
-        records = redis_client.hgetall(keys.kept_entries(STREAM, GROUP))
+        records = redis_client.hgetall(keys.parked_entries(STREAM, GROUP))
         assert sorted(int(record.split()[0]) for record in records.values()) == [2, 2, 2, 3]
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 4)

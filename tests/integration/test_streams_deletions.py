@@ -11,26 +11,26 @@ import redis
 from realtime.redis.keys import Keys
 from realtime.streams import Entry
 from tests.support.redis_server import RedisServer
-from tests.support.streams import GROUP, STREAM, Recorder, append, left_count, line_up, pending_count, working
+from tests.support.streams import GROUP, STREAM, Recorder, append, fill_backlog, left_count, pending_count, working
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
-# Nothing is done by the clock: what a worker does, it does at once or when it is rung.
+# Nothing is done by the clock: what a worker does, it does at once or when it is woken.
 PATIENT = {"order_field": "of", "lease_seconds": 300, "claim_interval_seconds": 300, "block_seconds": 300}
 QUICK = {"order_field": "of", "lease_seconds": 0.6, "claim_interval_seconds": 0.1, "block_seconds": 0.2}
 
 
-async def test_a_line_that_is_due_when_the_group_is_gone_is_handled(
+async def test_a_backlog_that_is_due_when_the_group_is_gone_is_handled(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """The call that finds the group gone hands nothing out, because its answer would be lost."""
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         await worker.wait_ready()
-        line_up(redis_client, keys, "k", ("one", 0, 0), ("two", 0, 0))
+        fill_backlog(redis_client, keys, "k", ("one", 0, 0), ("two", 0, 0))
         redis_client.xgroup_destroy(keys.stream(STREAM), GROUP)
-        worker._bell.ring()
+        worker._wakeup.wake()
         await wait_until(lambda: handler.names == ["one", "two"])
         await wait_until(lambda: left_count(redis_client, keys) == 0)
     assert handler.attempts == {"one": [1], "two": [1]}
@@ -56,8 +56,8 @@ async def test_an_entry_that_is_handed_out_again_while_its_end_is_on_its_way_end
         redis_client.xadd(keys.stream(STREAM), {"of": "k", "name": "one"})
         await is_told.wait()
         redis_client.xgroup_destroy(keys.stream(STREAM), GROUP)
-        worker._bell.ring()
-        await wait_until(lambda: worker._attempts._again)
+        worker._wakeup.wake()
+        await wait_until(lambda: worker._in_flight.has_redelivered)
         assert pending_count(redis_client, keys) == 1
         may_hear.set()
         await wait_until(lambda: pending_count(redis_client, keys) == 0)
@@ -113,16 +113,16 @@ async def test_two_workers_whose_group_is_destroyed_again_and_again_handle_every
         await wait_until(lambda: len(done) == 240 and left_count(redis_client, keys) == 0)
 
 
-@pytest.mark.parametrize("deleted", ["owners", "due", "kept", "line", "owners and line", "due and owners"])
-async def test_entries_in_a_line_are_handled_whatever_key_beside_them_is_deleted(
+@pytest.mark.parametrize("deleted", ["owners", "due", "parked", "backlog", "owners and backlog", "due and owners"])
+async def test_parked_entries_are_handled_whatever_key_beside_them_is_deleted(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, deleted: str
 ) -> None:
-    """Within a lease, by workers that run all the time; what is deleted with `kept` is still on the stream here."""
+    """Within a lease, by workers that run all the time. The parked entries are still on the stream here."""
     names = {
         "owners": keys.key_owners(STREAM, GROUP),
-        "due": keys.due_lines(STREAM, GROUP),
-        "kept": keys.kept_entries(STREAM, GROUP),
-        "line": keys.line(STREAM, GROUP, "k"),
+        "due": keys.due_backlogs(STREAM, GROUP),
+        "parked": keys.parked_entries(STREAM, GROUP),
+        "backlog": keys.backlog(STREAM, GROUP, "k"),
     }
     gate = asyncio.Event()
     holder, other = Recorder(gate=gate), Recorder()
@@ -133,7 +133,7 @@ async def test_entries_in_a_line_are_handled_whatever_key_beside_them_is_deleted
         async with working(redis_server.url, keys, other, **options) as second:
             for number in range(1, 4):
                 redis_client.xadd(keys.stream(STREAM), {"of": "k", "name": str(number)})
-            await wait_until(lambda: second.statistics().lined_up_count == 3)
+            await wait_until(lambda: second.statistics().parked_count == 3)
             redis_client.delete(*(names[name] for name in deleted.split(" and ")))
             gate.set()
             await wait_until(lambda: {*holder.names, *other.names} == {"0", "1", "2", "3"})
@@ -152,7 +152,7 @@ async def test_what_redis_holds_for_a_worker_that_does_not_know_of_it_is_handled
         redis_client.hset(keys.key_owners(STREAM, GROUP), "k", f"{worker.consumer} 1-0+")
         redis_client.xadd(keys.stream(STREAM), {"of": "k", "name": "one"})
         await wait_until(lambda: handler.names == ["one"])
-        await wait_until(lambda: worker.statistics().mended_count > 0)
+        await wait_until(lambda: worker.statistics().repaired_count > 0)
     assert "for this worker that it does not have" in caplog.text
 
 
@@ -161,12 +161,12 @@ async def test_a_clock_that_went_back_holds_nothing_up(
 ) -> None:
     """An entry that was first seen in the future, to be tried again later still, is tried now."""
     handler = Recorder()
-    line_up(redis_client, keys, "k", ("one", 1, 0))
+    fill_backlog(redis_client, keys, "k", ("one", 1, 0))
     tomorrow_ms = (redis_client.time()[0] + 86_400) * 1000
-    ((id, record),) = redis_client.hgetall(keys.kept_entries(STREAM, GROUP)).items()
+    ((id, record),) = redis_client.hgetall(keys.parked_entries(STREAM, GROUP)).items()
     attempts, deaths, _, _, fields = record.split(b" ", 4)
     times = b"%d %d" % (tomorrow_ms, tomorrow_ms + 60_000)
-    redis_client.hset(keys.kept_entries(STREAM, GROUP), id, b" ".join((attempts, deaths, times, fields)))
-    redis_client.zadd(keys.due_lines(STREAM, GROUP), {"k": tomorrow_ms + 60_000})
+    redis_client.hset(keys.parked_entries(STREAM, GROUP), id, b" ".join((attempts, deaths, times, fields)))
+    redis_client.zadd(keys.due_backlogs(STREAM, GROUP), {"k": tomorrow_ms + 60_000})
     async with working(redis_server.url, keys, handler, **QUICK):
         await wait_until(lambda: handler.names == ["one"])

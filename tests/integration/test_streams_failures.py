@@ -117,7 +117,7 @@ async def test_a_rejected_entry_is_a_dead_letter_at_once(
     assert letter[b"_attempts"] == b"1"
 
 
-async def test_an_absurd_entry_can_be_buried_too(
+async def test_an_absurd_entry_can_become_a_dead_letter(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """Thousands of fields, bytes that are no text, fields named like ours, an endless error: nothing sticks."""
@@ -269,7 +269,7 @@ async def test_a_handler_that_says_nonsense_ends_nobody(
         assert worker.statistics().retried_count == 5
     due = [
         score / 1000 - time.time()
-        for _, score in redis_client.zrange(keys.due_lines(STREAM, GROUP), 0, -1, withscores=True)
+        for _, score in redis_client.zrange(keys.due_backlogs(STREAM, GROUP), 0, -1, withscores=True)
     ]
     assert [round(seconds / 86_400) in (7, 8) for seconds in due] == [True, True]
     assert dead_letters(redis_client, keys)[0][b"_error"] == b"as it came"

@@ -28,10 +28,10 @@ DELETED = [
     "other group",
     "stream",
     "owners",
-    "kept",
+    "parked",
     "due",
-    "line:a",
-    "line:b",
+    "backlog:a",
+    "backlog:b",
     "entry",
     "trim",
 ]

@@ -56,7 +56,7 @@ def test_order_holds_over_several_processes_and_random_kills(
     assert done == {b"k%d" % number: list(range(40)) for number in range(20)}
     # Only what was in a handler, or handled and not acked, when its process died.
     assert again_count <= 5 * 32
-    for name in (keys.key_owners(STREAM, GROUP), keys.due_lines(STREAM, GROUP), keys.kept_entries(STREAM, GROUP)):
+    for name in (keys.key_owners(STREAM, GROUP), keys.due_backlogs(STREAM, GROUP), keys.parked_entries(STREAM, GROUP)):
         assert not redis_client.exists(name)
 
 
@@ -137,7 +137,7 @@ async def test_one_key_is_handled_by_one_worker_at_a_time_and_the_other_lines_up
         await wait_until(lambda: one.statistics().in_flight_count == 2)
         async with working(redis_server.url, keys, second, **options) as two:
             append_of(redis_client, keys, *(("a", f"a{number}") for number in range(2, 6)), ("b", "b0"))
-            await wait_until(lambda: two.statistics().lined_up_count == 4)
+            await wait_until(lambda: two.statistics().parked_count == 4)
             await wait_until(lambda: second.names == ["b0"])
             assert first.most_running_count == 1
             gate.set()

@@ -135,7 +135,7 @@ async def test_entries_whose_delivery_was_lost_on_the_way_are_read_again(
         await wait_idle(worker, proxy, redis_client)
         proxy.go_deaf()
         append(redis_client, keys, "lost on the way")
-        worker._bell.ring()
+        worker._wakeup.wake()
         await wait_until(lambda: pending_count(redis_client, keys) == 1)
         assert handler.names == []
         proxy.cut()
@@ -226,7 +226,7 @@ async def test_nothing_is_tried_again_while_the_lease_may_be_over(
     async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, cut_off, **options) as worker:
         await wait_until(lambda: cut_off.running_count == 1)
         proxy.go_away()
-        await wait_until(lambda: not worker._session.is_held)
+        await wait_until(lambda: not worker._lease.is_held)
         async with working(redis_server.url, keys, other, **options):
             await wait_until(lambda: other.names == ["one", "two"])
             gate.set()
@@ -260,19 +260,19 @@ async def test_an_entry_that_ends_while_the_own_pending_list_is_read_is_not_hand
         append(redis_client, keys, "one")
         await wait_until(lambda: handler.running_count == 1)
         await wait_until(lambda: blocked_reader(redis_client) is not None)
-        own, answers = worker._group.own, []
+        recover, answers = worker._group.recover, []
 
         async def ask_slowly(*arguments: Any) -> Any:
-            answer = await own(*arguments)
+            answer = await recover(*arguments)
             answers.append([entry.fields for entry, _ in answer])
             gate.set()
             await wait_until(lambda: worker.statistics().in_flight_count == 0)
             return answer
 
-        monkeypatch.setattr(worker._group, "own", ask_slowly)
-        # Its session is over: it asks what it holds.
+        monkeypatch.setattr(worker._group, "recover", ask_slowly)
+        # Its lease is over: it recovers.
         redis_client.set(keys.worker_lease(STREAM, GROUP, worker.consumer), "another", px=60_000)
-        worker._bell.ring()
+        worker._wakeup.wake()
         await wait_until(lambda: answers == [[{b"name": b"one"}]])
         append(redis_client, keys, "two")
         await wait_until(lambda: worker.statistics().handled_count == 2)
@@ -285,7 +285,7 @@ async def wait_idle(worker: StreamWorker, proxy: Proxy, client: redis.Redis) -> 
     def has_both() -> bool:
         if proxy.accepted_count == 2 and blocked_reader(client):
             return True
-        worker._bell.ring()
+        worker._wakeup.wake()
         return False
 
     await worker.wait_ready()

@@ -11,14 +11,13 @@ from msgspec import msgpack
 from realtime.redis.keys import Keys
 from realtime.streams import PermanentError, StreamWorker
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group import stream_script
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys, stream_script
 from tests.support.redis_server import RedisServer
-from tests.support.streams import GROUP, STREAM, Recorder, dead_letters, end_session, left_count, line_up, working
+from tests.support.streams import GROUP, STREAM, Recorder, dead_letters, end_lease, fill_backlog, left_count, working
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
-SURRENDER = stream_script("surrender", answer=list)
+RECLAIM = stream_script("reclaim", answer=list)
 
 # What is late does not come by a next look.
 PATIENT = {
@@ -31,9 +30,9 @@ PATIENT = {
 }
 
 
-def kept_numbers(client: redis.Redis, keys: Keys) -> list[list[int]]:
-    """Attempts and deaths of all that waits in lines, oldest first."""
-    records = sorted(client.hgetall(keys.kept_entries(STREAM, GROUP)).items())
+def parked_numbers(client: redis.Redis, keys: Keys) -> list[list[int]]:
+    """Attempts and deaths of all parked entries, oldest first."""
+    records = sorted(client.hgetall(keys.parked_entries(STREAM, GROUP)).items())
     return [[int(number) for number in record.split(b" ", 4)[:2]] for _, record in records]
 
 
@@ -69,9 +68,9 @@ async def replayed_beside_a_retry(
         await wait_until(lambda: story.recorder.attempts.get("a1") == [1, 2])
         (letters,) = find(client, group)
         assert replay(client, group, letters) == 1
-        reconciliations = worker._session.reconciliation_count
-        end_session(client, keys, worker)
-        await wait_until(lambda: worker._session.reconciliation_count > reconciliations)
+        recoveries = worker._lease.recovery_count
+        end_lease(client, keys, worker)
+        await wait_until(lambda: worker._lease.recovery_count > recoveries)
         assert worker.statistics().in_flight_count == 1
         yield worker
 
@@ -96,7 +95,7 @@ async def test_a_worker_that_stops_leaves_what_was_replayed_as_it_is(
     story = Story()
     async with replayed_beside_a_retry(redis_server.url, redis_client, keys, story) as worker:
         await worker.stop(deadline_seconds=0)
-    assert kept_numbers(redis_client, keys) == [[0, 0], [2, 0]]
+    assert parked_numbers(redis_client, keys) == [[0, 0], [2, 0]]
     redis_client.xadd(keys.stream(STREAM), {"of": "b", "name": "b0"})
     other = Recorder()
     async with working(redis_server.url, keys, other, **PATIENT):
@@ -107,7 +106,7 @@ async def test_a_worker_that_stops_leaves_what_was_replayed_as_it_is(
 def test_a_death_counts_once_and_only_for_what_the_dead_had(redis_client: redis.Redis, keys: Keys) -> None:
     """Also where one call does not move everything, and where an operator put something before it."""
     group = GroupKeys(keys.stream(STREAM), GROUP)
-    line_up(redis_client, keys, "a", ("replayed", 0, 0))
+    fill_backlog(redis_client, keys, "a", ("replayed", 0, 0))
     for number in range(5):
         redis_client.xadd(group.stream, {"of": "a", "name": number})
     redis_client.xreadgroup(GROUP, "dead", {group.stream: ">"})
@@ -115,9 +114,9 @@ def test_a_death_counts_once_and_only_for_what_the_dead_had(redis_client: redis.
     redis_client.hset(group.owners, "a", b"dead " + newest + b"+")
     moved = []
     while not moved or not moved[-1][1]:
-        moved.append(SURRENDER.run(redis_client, group.for_scripts, [GROUP, "other", "of", "dead", 0, 1, 2]))
+        moved.append(RECLAIM.run(redis_client, group.for_scripts, [GROUP, "other", "of", "dead", 0, 1, 2]))
     assert moved == [[2, 0, 0], [2, 0, 0], [1, 1, 0]]
-    assert kept_numbers(redis_client, keys) == [[0, 0]] + 5 * [[1, 1]]
+    assert parked_numbers(redis_client, keys) == [[0, 0]] + 5 * [[1, 1]]
     redis_client.delete(*redis_client.keys(f"{{{keys.prefix}{STREAM}}}:*"))
 
 
@@ -129,8 +128,8 @@ async def test_what_cannot_be_read_in_a_line_is_a_dead_letter_and_stops_nobody(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture, record: bytes
 ) -> None:
     """Somebody wrote where only workers write: it is said, shown to operators, and what waits behind it goes on."""
-    line_up(redis_client, keys, "a", ("a0", 1, 0), ("a1", 1, 0))
-    redis_client.hset(keys.kept_entries(STREAM, GROUP), "1-1", record)
+    fill_backlog(redis_client, keys, "a", ("a0", 1, 0), ("a1", 1, 0))
+    redis_client.hset(keys.parked_entries(STREAM, GROUP), "1-1", record)
     redis_client.xadd(keys.stream(STREAM), {"of": "b", "name": "b0"})
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
@@ -150,12 +149,12 @@ async def test_an_unreadable_entry_that_the_stream_still_has_can_be_replayed(
     """Its letter has the entry's own fields then."""
     group = GroupKeys(keys.stream(STREAM), GROUP)
     redis_client.xadd(group.stream, {"of": "a", "name": "a0"}, id="1-1")
-    line_up(redis_client, keys, "a", ("a0", 1, 0))
-    redis_client.hset(group.kept, "1-1", "nonsense")
+    fill_backlog(redis_client, keys, "a", ("a0", 1, 0))
+    redis_client.hset(group.parked, "1-1", "nonsense")
     handler = Recorder()
     async with working(redis_server.url, keys, handler, groups=("slow",), **PATIENT) as worker:
         await wait_until(lambda: worker.statistics().dead_count == 1)
         for letters in find(redis_client, group):
             replay(redis_client, group, letters)
-        worker._bell.ring()
+        worker._wakeup.wake()
         await wait_until(lambda: handler.attempts == {"a0": [1]})

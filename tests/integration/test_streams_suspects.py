@@ -8,9 +8,9 @@ import redis
 
 from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker
-from realtime.streams.replies import Turn
+from realtime.streams.entry import TakeResult
 from tests.support.redis_server import RedisServer
-from tests.support.streams import Recorder, dead_letters, line_up, working
+from tests.support.streams import Recorder, dead_letters, fill_backlog, working
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
@@ -36,7 +36,7 @@ def answer_late(worker: StreamWorker, monkeypatch: pytest.MonkeyPatch, name: str
 
     async def ask(*arguments: Any, **options: Any) -> Any:
         answer = await command(*arguments, **options)
-        worker._bell.ring()
+        worker._wakeup.wake()
         await wait_until(fact)
         return answer
 
@@ -47,13 +47,13 @@ def answer_late(worker: StreamWorker, monkeypatch: pytest.MonkeyPatch, name: str
 async def test_what_comes_while_an_entry_before_it_is_given_up_goes_on_at_once(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
-    """It is handed out when Redis has buried the one before it and the worker does not know; a suspect stays one."""
+    """It is handed out after the one before it became a dead letter, before the worker knows; a suspect stays one."""
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         await worker.wait_ready()
-        answer_late(worker, monkeypatch, "bury", lambda: worker.statistics().in_flight_count == 2)
-        line_up(redis_client, keys, "a", ("dead", 5, 2), ("next", 1, deaths))
-        worker._bell.ring()
+        answer_late(worker, monkeypatch, "dead_letter", lambda: worker.statistics().in_flight_count == 2)
+        fill_backlog(redis_client, keys, "a", ("dead", 5, 2), ("next", 1, deaths))
+        worker._wakeup.wake()
         await wait_until(lambda: worker.statistics().handled_count == 1)
         assert worker.statistics().dead_count == 1
     assert handler.attempts == {"next": [2]}
@@ -63,13 +63,13 @@ async def test_what_comes_while_an_entry_before_it_is_given_up_goes_on_at_once(
 async def test_a_suspect_that_comes_again_before_its_failure_is_confirmed_begins_anew(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis has it in its line and hands it out, while the worker still waits for the answer."""
+    """Redis has it in its backlog and hands it out, while the worker still waits for the answer."""
     handler = Recorder(fail=fail_first("bad"))
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         await worker.wait_ready()
-        answer_late(worker, monkeypatch, "put_back", lambda: worker._attempts._again)
-        line_up(redis_client, keys, "a", ("bad", 1, 2))
-        worker._bell.ring()
+        answer_late(worker, monkeypatch, "park", lambda: worker._in_flight.has_redelivered)
+        fill_backlog(redis_client, keys, "a", ("bad", 1, 2))
+        worker._wakeup.wake()
         await wait_until(lambda: worker.statistics().handled_count == 1)
     assert handler.attempts == {"bad": [2, 3]}
 
@@ -82,17 +82,17 @@ async def test_a_suspect_whose_delivery_was_lost_on_the_way_is_still_one(
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         take, lost = worker._group.take, []
 
-        async def lose_answer(*arguments: Any, **options: Any) -> Turn | None:
-            turn = await take(*arguments, **options)
-            if turn is not None and turn.taken:
-                lost.append([(each.entry.attempt, each.is_begun) for each in turn.taken])
+        async def lose_answer(*arguments: Any, **options: Any) -> TakeResult | None:
+            result = await take(*arguments, **options)
+            if result is not None and result.redelivered:
+                lost.append([(each.entry.attempt, each.is_begun) for each in result.redelivered])
                 raise redis.ConnectionError("lost on the way")
-            return turn
+            return result
 
         monkeypatch.setattr(worker._group, "take", lose_answer)
         await worker.wait_ready()
-        line_up(redis_client, keys, "a", ("one", 1, 2))
-        worker._bell.ring()
+        fill_backlog(redis_client, keys, "a", ("one", 1, 2))
+        worker._wakeup.wake()
         await wait_until(lambda: worker.statistics().handled_count == 1)
     assert lost == [[(1, False)]]
     assert handler.attempts == {"one": [2]}
@@ -112,8 +112,8 @@ async def test_a_beginning_that_is_told_twice_counts_once(
             return await begin(*arguments)
 
         monkeypatch.setattr(worker._group, "begin_attempt", tell_twice)
-        line_up(redis_client, keys, "a", ("one", 1, 2))
-        worker._bell.ring()
+        fill_backlog(redis_client, keys, "a", ("one", 1, 2))
+        worker._wakeup.wake()
         await wait_until(lambda: worker.statistics().handled_count == 1)
         assert worker.statistics().lost_count == 0
     assert handler.attempts == {"one": [2]}

@@ -17,10 +17,9 @@ import redis
 from realtime.redis import clients, scripts
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, dead_letters, group
-from realtime.streams.failures import LONGEST_WAIT_SECONDS
-from realtime.streams.group import ConsumerGroup
-from realtime.streams.group_keys import GroupKeys
-from realtime.streams.replies import Move, Taken
+from realtime.streams.attempts import LONGEST_WAIT_SECONDS
+from realtime.streams.entry import Parking, Redelivery
+from realtime.streams.group import ConsumerGroup, GroupKeys
 from tests.support.streams import GROUP, STREAM
 
 __all__ = ["MAX_ATTEMPTS", "Model", "ModelWorker", "State", "scripts_with_a_clock"]
@@ -62,14 +61,14 @@ class State(enum.Enum):
 
 @dataclass
 class Held:
-    """An entry in the hands of a worker."""
+    """An entry that a worker has in flight."""
 
     entry: Entry
     is_begun: bool
     state: State = State.WAITING
     # Redis says that it is not this worker's; its handler runs nevertheless.
     is_lost: bool = False
-    # StreamTask out again while its end was on its way.
+    # Handed out again while its end was on its way.
     is_again: bool = False
 
     @property
@@ -92,37 +91,37 @@ class ModelWorker:
             groups=(GROUP, "other"),
             order_field="of",
         )
-        self.session = ""
-        self.hand: dict[bytes, Held] = {}
-        self._session_count = 0
+        self.token = ""
+        self.in_flight: dict[bytes, Held] = {}
+        self._lease_count = 0
 
     def take(self, count: int, *, is_heard: bool = True) -> int:
         """Ask what it holds, if it must, and take. Returns how many entries it got."""
-        if not self.session:
+        if not self.token:
             self._ask()
-        turn = self._model.run(
-            self.group.take(self.session, LEASE_SECONDS, count, limit=1000, suspect_deaths=2, max_attempts=MAX_ATTEMPTS)
+        result = self._model.run(
+            self.group.take(self.token, LEASE_SECONDS, count, limit=1000, suspect_deaths=2, max_attempts=MAX_ATTEMPTS)
         )
-        if turn is None or not is_heard:
-            self.session = ""
+        if result is None or not is_heard:
+            self.token = ""
             return 0
-        taken = [*turn.taken, *(Taken(entry, True) for entry in turn.new)]
+        taken = [*result.redelivered, *(Redelivery(entry, True) for entry in result.new)]
         for entry, is_begun in taken:
             self._hold(entry, is_begun)
-        return len(taken) + turn.lined_up_count + turn.unreadable_count
+        return len(taken) + result.parked_count + result.unreadable_count
 
     def begin(self, key: bytes) -> None:
         """Begin an attempt with the oldest entry of a key, as far as there is one and none is being handled."""
         held = self._oldest(key)
-        if held is None or any(other.state is State.RUNNING and other.entry.key == key for other in self.hand.values()):
+        if held is None or self._running(key) is not None:
             return
         if not held.is_begun:
             if held.entry.attempt >= MAX_ATTEMPTS:
-                self._bury(held)
+                self._give_up(held)
                 return
             if not self._model.run(self.group.begin_attempt(held.entry)):
-                del self.hand[held.entry.id]
-                self.session = ""
+                del self.in_flight[held.entry.id]
+                self.token = ""
                 return
             held.entry, held.is_begun = _with_attempt(held.entry, held.entry.attempt + 1), True
         held.state = State.RUNNING
@@ -135,34 +134,34 @@ class ModelWorker:
             self._model.handled.add(held.entry.id)
 
     def fail(self, key: bytes, delay_seconds: float) -> None:
-        """The handler fails: all of the key goes back, or is given up after the last attempt."""
+        """The handler fails: all entries of the key are parked, or the entry is given up after the last attempt."""
         held = self._running(key)
         if held is None:
             return
         held.state = State.WAITING
         if held.is_lost:
-            del self.hand[held.entry.id]
+            del self.in_flight[held.entry.id]
         elif held.entry.attempt >= MAX_ATTEMPTS:
-            self._bury(held)
+            self._give_up(held)
         else:
             others = [each for each in self._of(key) if each is not held and not each.is_ending]
-            moves = [Move(held.entry, held.entry.attempt, delay_seconds)]
-            moves += [Move(each.entry, each.entry.attempt - each.is_begun, 0.0) for each in others]
-            is_moved = self._model.run(self.group.put_back(key, moves))
+            parkings = [Parking(held.entry, held.entry.attempt, delay_seconds)]
+            parkings += [Parking(each.entry, each.entry.attempt - each.is_begun, 0.0) for each in others]
+            is_moved = self._model.run(self.group.park(key, parkings))
             if is_moved is not None:
-                for move in moves:
-                    del self.hand[move.entry.id]
+                for parking in parkings:
+                    del self.in_flight[parking.entry.id]
             if not is_moved:
-                self.session = ""
+                self.token = ""
 
     def give_up(self, key: bytes) -> None:
-        """The handler says that it never will."""
+        """The handler raises a PermanentError."""
         if (held := self._running(key)) is not None and not held.is_lost:
-            self._bury(held)
+            self._give_up(held)
 
     def tell(self) -> None:
         """Tell Redis of all ends."""
-        ended = [held for held in self.hand.values() if held.state is State.HANDLED]
+        ended = [held for held in self.in_flight.values() if held.state is State.HANDLED]
         if ended:
             self._model.run(self.group.finish([held.entry for held in ended]))
         for held in ended:
@@ -170,44 +169,44 @@ class ModelWorker:
 
     def hear(self) -> None:
         """The answers come."""
-        for id, held in list(self.hand.items()):
+        for id, held in list(self.in_flight.items()):
             if held.state is State.TOLD:
                 if held.is_again:
                     held.state, held.is_again = State.HANDLED, False
                 else:
-                    del self.hand[id]
+                    del self.in_flight[id]
 
     @property
     def held_keys(self) -> list[bytes]:
         """The keys of which something can be handled."""
-        return sorted({held.entry.key for held in self.hand.values() if not held.is_ending})
+        return sorted({held.entry.key for held in self.in_flight.values() if not held.is_ending})
 
     def compare(self) -> None:
         """Look whether Redis holds anything for this worker that it does not have."""
-        if self.session and not self.hand.keys() >= set(self._model.run(self.group.holdings())):
-            self.session = ""
+        if self.token and not self.in_flight.keys() >= set(self._model.run(self.group.holdings())):
+            self.token = ""
 
     def leave(self) -> None:
         """End in order."""
-        unbegun = [held.entry for held in self.hand.values() if held.is_begun and held.state is State.WAITING]
+        unbegun = [held.entry for held in self.in_flight.values() if held.is_begun and held.state is State.WAITING]
         self.tell()
         self._model.run(self.group.leave(unbegun))
-        self.hand.clear()
+        self.in_flight.clear()
 
     def maintain(self) -> None:
         """One round of what a worker does for its group."""
         run = self._model.run
         run(self.group.trim())
         for consumer in run(self.group.find_dead(0)):
-            while not run(self.group.surrender(consumer, 0)).is_gone:
+            while not run(self.group.reclaim(consumer, 0)).is_deleted:
                 pass
         self._model.client.delete(self._model.keys.check)
-        run(self.group.mend(1, LONGEST_WAIT_SECONDS))
+        run(self.group.repair(1, LONGEST_WAIT_SECONDS))
 
     def work(self) -> int:
-        """Everything that can be done now, and well. Returns how much that was."""
+        """Do everything that can be done now, without a failure. Returns how much that was."""
         count = self.take(100)
-        for key in sorted({held.entry.key for held in self.hand.values()}):
+        for key in sorted({held.entry.key for held in self.in_flight.values()}):
             while self._running(key) is not None or self._oldest(key) is not None:
                 self.begin(key)
                 self.succeed(key)
@@ -218,37 +217,37 @@ class ModelWorker:
         return count
 
     def _ask(self) -> None:
-        self._session_count += 1
-        self.session = f"{self.consumer}:{self._session_count}"
-        held = self._model.run(self.group.own(self.session, LEASE_SECONDS))
+        self._lease_count += 1
+        self.token = f"{self.consumer}:{self._lease_count}"
+        held = self._model.run(self.group.recover(self.token, LEASE_SECONDS))
         told = {taken.entry.id for taken in held}
-        for id, each in list(self.hand.items()):
+        for id, each in list(self.in_flight.items()):
             if id not in told and not each.is_ending:
                 each.is_lost = True
                 if each.state is State.WAITING:
-                    del self.hand[id]
+                    del self.in_flight[id]
         for entry, is_begun in held:
-            if entry.id in self.hand:
-                self.hand[entry.id].is_lost = False
+            if entry.id in self.in_flight:
+                self.in_flight[entry.id].is_lost = False
             elif entry.fields:
                 self._hold(entry, is_begun)
 
     def _hold(self, entry: Entry, is_begun: bool) -> None:
-        known = self.hand.get(entry.id)
+        known = self.in_flight.get(entry.id)
         if known is None:
-            self.hand[entry.id] = Held(entry, is_begun)
+            self.in_flight[entry.id] = Held(entry, is_begun)
         elif known.is_ending:
             known.is_again = True
         else:
             known.is_lost = False
 
-    def _bury(self, held: Held) -> None:
-        if self._model.run(self.group.bury(held.entry, reason="failed", error="")) is None:
-            self.session = ""
-        del self.hand[held.entry.id]
+    def _give_up(self, held: Held) -> None:
+        if self._model.run(self.group.dead_letter(held.entry, "failed", "")) is None:
+            self.token = ""
+        del self.in_flight[held.entry.id]
 
     def _of(self, key: bytes) -> list[Held]:
-        found = [held for held in self.hand.values() if held.entry.key == key]
+        found = [held for held in self.in_flight.values() if held.entry.key == key]
         return sorted(found, key=lambda held: _order(held.entry.id))
 
     def _oldest(self, key: bytes) -> Held | None:
@@ -317,7 +316,7 @@ class Model:
 
     def dismiss(self, worker: ModelWorker) -> None:
         """It ends in order, and what it had in a handler is handled again."""
-        self.is_calm = self.is_calm and not worker.hand
+        self.is_calm = self.is_calm and not worker.in_flight
         worker.leave()
         self._remove(worker)
 
@@ -337,7 +336,7 @@ class Model:
             self.hire()
 
     def replay(self) -> None:
-        """All that was given up."""
+        """All dead letters."""
         self.is_calm = False
         for letters in dead_letters.find(self.client, self.keys):
             dead_letters.replay(self.client, self.keys, letters)
@@ -353,12 +352,12 @@ class Model:
         elif what == "entry":
             self.client.xdel(self.stream, *there[at : at + 1] or ["0-0"])
         else:
-            lines = {f"line:{key}": self.line(key) for key in ("a", "b")}
-            names = {"stream": self.stream, "owners": self.keys.owners, "kept": self.keys.kept, "due": self.keys.due}
-            self.client.delete({**names, **lines}[what])
+            backlogs = {f"backlog:{key}": self.backlog(key) for key in ("a", "b")}
+            keys = {"owners": self.keys.owners, "parked": self.keys.parked, "due": self.keys.due}
+            self.client.delete({"stream": self.stream, **keys, **backlogs}[what])
         self.other_done |= set(there) - {id for id, _ in self.client.xrange(self.stream)}
         self.is_calm = False
-        self._forget(self.appended.keys() - self._present() - self.handled - self._buried())
+        self._forget(self.appended.keys() - self._present() - self.handled - self._letters())
 
     def append(self, key: str) -> None:
         """An entry."""
@@ -371,14 +370,14 @@ class Model:
         key = self.appended[entry.id]
         assert entry.id not in self.handled, f"{entry.id!r} is handled again"
         older = [id for id in self.appended if self.appended[id] == key and _order(id) < _order(entry.id)]
-        letters = self._buried()
+        letters = self._letters()
         assert all(id in self.handled or id in letters for id in older), f"{entry.id!r} comes before an older one"
-        others = [held for other in self.workers if other is not worker for held in other.hand.values()]
+        others = [held for other in self.workers if other is not worker for held in other.in_flight.values()]
         assert not any(held.entry.key == key and held.state is State.RUNNING for held in others), f"two are at {key!r}"
 
-    def line(self, key: str) -> str:
-        """The line of a key."""
-        return Keys(self.prefix).line(STREAM, GROUP, key)
+    def backlog(self, key: str) -> str:
+        """The backlog of a key."""
+        return Keys(self.prefix).backlog(STREAM, GROUP, key)
 
     def read_by_the_other(self, count: int) -> None:
         """The other group reads and finishes some."""
@@ -393,8 +392,8 @@ class Model:
     # What must be true -----------------------------------------------------------------------------------------------
 
     def check_nothing_is_lost(self) -> None:
-        """What is not done is unread, pending or kept; trimming has left what the other group has not read."""
-        lost = self.appended.keys() - self._present() - self.handled - self._buried()
+        """Entries that are not done are unread, pending or parked; those that the other group has not read stay."""
+        lost = self.appended.keys() - self._present() - self.handled - self._letters()
         assert not lost, f"lost: {lost}"
         there = {id for id, _ in self.client.xrange(self.stream)}
         assert self.appended.keys() - self.other_done <= there, "trimmed too early"
@@ -417,10 +416,10 @@ class Model:
             quiet_count = 0 if count else quiet_count + 1
             if quiet_count == 2:
                 break
-        left = self.appended.keys() - self.handled - self._buried()
+        left = self.appended.keys() - self.handled - self._letters()
         assert not left, f"these stand for ever: {left}, {self._told()}"
         assert self.client.xpending(self.stream, GROUP)["pending"] == 0, f"pending for ever, {self._told()}"
-        for name in (self.keys.kept, self.keys.owners, self.keys.due):
+        for name in (self.keys.parked, self.keys.owners, self.keys.due):
             assert not self.client.exists(name), f"{name} is left: {self._told()}"
 
     def _forget(self, ids: Iterable[bytes]) -> None:
@@ -428,7 +427,7 @@ class Model:
             del self.appended[id]
 
     def _present(self) -> set[bytes]:
-        """What Redis has of the group that is not done: on the stream and unread or pending, or kept."""
+        """The entries of the group that are not done: on the stream and unread or pending, or parked."""
         there = [id for id, _ in self.client.xrange(self.stream)]
         read_until, pending = b"0-0", set[bytes]()
         for found in self._groups():
@@ -437,22 +436,22 @@ class Model:
                 pending = {
                     each["message_id"] for each in self.client.xpending_range(self.stream, GROUP, "-", "+", 1000)
                 }
-        kept = set(self.client.hkeys(self.keys.kept))
-        return kept | {id for id in there if _order(id) > _order(read_until) or id in pending}
+        parked = set(self.client.hkeys(self.keys.parked))
+        return parked | {id for id in there if _order(id) > _order(read_until) or id in pending}
 
     def _groups(self) -> list[Any]:
         return list(self.client.xinfo_groups(self.stream)) if self.client.exists(self.stream) else []
 
-    def _buried(self) -> set[bytes]:
+    def _letters(self) -> set[bytes]:
         return {fields[b"_id"] for _, fields in self.client.xrange(self.keys.dead_letters)}
 
     def _told(self) -> dict[str, Any]:
         return {
             "owners": self.client.hgetall(self.keys.owners),
             "due": self.client.zrange(self.keys.due, 0, -1, withscores=True),
-            "kept": {id: record[:40] for id, record in self.client.hgetall(self.keys.kept).items()},
+            "parked": {id: record[:40] for id, record in self.client.hgetall(self.keys.parked).items()},
             "now": self._now_ms,
-            "hands": {worker.consumer: worker.hand for worker in self.workers},
+            "in flight": {worker.consumer: worker.in_flight for worker in self.workers},
         }
 
 

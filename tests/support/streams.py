@@ -14,16 +14,16 @@ from realtime.redis import clients, scripts
 from realtime.redis.backoff import Backoff
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, Handler, StreamWorker
-from realtime.streams.group_keys import GroupKeys
+from realtime.streams.group import GroupKeys
 
 __all__ = [
     "Recorder",
     "append",
     "consumers",
     "dead_letters",
-    "end_session",
+    "end_lease",
+    "fill_backlog",
     "left_count",
-    "line_up",
     "pending_count",
     "worker_process",
     "working",
@@ -48,13 +48,13 @@ def pending_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
 
 
 def left_count(client: redis.Redis, keys: Keys, group: str = GROUP) -> int:
-    """How many entries the group has read and not finished, whoever has them."""
+    """How many entries the group has read and not finished, pending or parked."""
     with client.pipeline(transaction=True) as pipeline:
-        # In one step, as workers move entries from one to the other.
+        # In one step, because workers move entries from one to the other.
         pipeline.xpending(keys.stream(STREAM), group)
-        pipeline.hlen(keys.kept_entries(STREAM, group))
-        pending, kept_count = pipeline.execute()
-    return pending["pending"] + kept_count
+        pipeline.hlen(keys.parked_entries(STREAM, group))
+        pending, parked_count = pipeline.execute()
+    return pending["pending"] + parked_count
 
 
 def consumers(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[str]:
@@ -67,15 +67,15 @@ def dead_letters(client: redis.Redis, keys: Keys, group: str = GROUP) -> list[di
     return [fields for _, fields in client.xrange(keys.dead_letters(STREAM, group))]
 
 
-def line_up(client: redis.Redis, keys: Keys, key: str, *entries: tuple[str, int, int]) -> None:
-    """Entries in the line of a key, due at once, as workers leave them: (name, attempts, workers that died with it)."""
+def fill_backlog(client: redis.Redis, keys: Keys, key: str, *entries: tuple[str, int, int]) -> None:
+    """Park entries of a key, due at once, as workers do: (name, attempts, workers that died with it)."""
     text = """
         redis.pcall('XGROUP', 'CREATE', stream, group, '$', 'MKSTREAM')
         for at = 5, #ARGV, 3 do
           local record = {attempts = ARGV[at + 1], deaths = ARGV[at + 2], seen = ms(now), due_at = 0}
-          line_up('1-' .. (at - 2) / 3, ARGV[4], {'name', ARGV[at], 'of', ARGV[4]}, record)
+          park('1-' .. (at - 2) / 3, ARGV[4], {'name', ARGV[at], 'of', ARGV[4]}, record)
         end
-        settle(ARGV[4])
+        release_key(ARGV[4])
     """
     names = GroupKeys(keys.stream(STREAM), GROUP).for_scripts
     values = [value for entry in entries for value in entry]
@@ -84,10 +84,10 @@ def line_up(client: redis.Redis, keys: Keys, key: str, *entries: tuple[str, int,
     )
 
 
-def end_session(client: redis.Redis, keys: Keys, worker: StreamWorker) -> None:
-    """Let a worker ask Redis what it holds, as after a connection was lost."""
+def end_lease(client: redis.Redis, keys: Keys, worker: StreamWorker) -> None:
+    """Let a worker recover, as after a connection was lost."""
     client.set(keys.worker_lease(STREAM, GROUP, worker.consumer), "another", px=60_000)
-    worker._bell.ring()
+    worker._wakeup.wake()
 
 
 class Recorder:

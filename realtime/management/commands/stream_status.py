@@ -1,4 +1,4 @@
-"""`manage.py stream_status`: how far the workers of each stream and group are."""
+"""`manage.py stream_status`: the state of each stream and consumer group."""
 
 import dataclasses
 import json
@@ -8,22 +8,26 @@ from typing import Any
 from realtime.management.streams import StreamsCommand
 from realtime.streams.status import GroupStatus, StreamStatus
 
-COLUMNS = ("stream", "length", "group", "lag", "pending", "delayed", "standing", "dead", "oldest", "consumers")
+COLUMNS = (
+    *("stream", "length", "group", "lag", "pending", "delayed", "standing", "dead", "oldest"),
+    *("consumers", "workers"),
+)
 LEFT = ("stream", "group")
 
 
 class Command(StreamsCommand):
     help = """\
-Shows how far the workers of each stream and consumer group are.
+Shows the state of each stream and consumer group.
 
-  length     entries on the stream; what all groups have finished is trimmed away, but for the last one
+  length     entries on the stream; entries that all groups have finished are trimmed, except for the last one
   lag        on the stream and not read by the group: grows if there are too few workers, or none
-  pending    in the hands of workers: stands still while lag grows if they are stuck
-  delayed    between two attempts, or waiting behind an older entry of the same user
-  standing   stuck keys: no worker holds their work, and it is not due; workers repair this within a lease
-  dead       given up: see replay_dead_letters and purge_dead_letters
-  oldest     how long ago the oldest entry was appended that is none of: done, dead
-  consumers  workers"""
+  pending    in flight in workers: does not change while lag grows if the workers are stuck
+  delayed    parked until their next attempt, or behind an older entry of the same user
+  standing   stuck keys: no worker holds their entries, and they are not due; workers repair this within a lease
+  dead       dead letters: see replay_dead_letters and purge_dead_letters
+  oldest     the age of the oldest entry that is neither finished nor a dead letter
+  consumers  consumers in Redis, including dead ones until others have taken their entries
+  workers    workers that are alive: with 0, nothing of the group is handled"""
     epilog = """\
 examples:
   manage.py stream_status
@@ -68,6 +72,7 @@ def _row(stream: StreamStatus, group: GroupStatus) -> list[str]:
         *counts,
         _age(group.oldest_seconds),
         str(group.consumers),
+        str(group.workers),
     ]
 
 

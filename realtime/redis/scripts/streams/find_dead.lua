@@ -1,5 +1,5 @@
--- Tells which consumers of a group are dead.
--- ARGV[4] ms of silence after which one without a lease is
+-- Finds the dead consumers of a group.
+-- ARGV[4] ms of silence after which a consumer without a lease is dead
 -- Returns their names.
 local names, dead = {}, {}
 for _, pairs_of_consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
@@ -9,7 +9,7 @@ for _, pairs_of_consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, grou
     end
   end
 end
--- One that an operator has deleted may still hold keys.
+-- A consumer that an operator has deleted may still hold keys.
 for _, owner in ipairs(redis.call('HVALS', owners)) do
   local name = string.match(owner, '^(.*) %d+%-%d+%+?$')
   if name then

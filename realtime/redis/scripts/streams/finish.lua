@@ -1,6 +1,6 @@
--- The group has finished entries, whoever has them; the keys of which they were the last are let go.
--- ARGV[4…] id and key of each, those of one key in their order
--- Returns how many lines are due by it, now or later.
+-- Acks entries for the group, whichever consumer holds them. Releases each key whose last held entry is among them.
+-- ARGV[4…] id and key of each entry; entries of one key in order
+-- Returns how many backlogs got a due time.
 local ids, keys, free, came_due = {}, {}, {}, 0
 for at = 1, (#ARGV - 3) / 2 do
   ids[at], keys[at] = ARGV[2 * at + 2], ARGV[2 * at + 3]
@@ -10,15 +10,15 @@ if is_plain and order == '' then
   return 0
 end
 for at = 1, is_plain and 0 or #ids do
-  remove_kept(ids[at], keys[at])
+  remove_parked(ids[at], keys[at])
 end
 local found = redis.call('HMGET', owners, unpack(keys))
 for at, id in ipairs(ids) do
-  local own = consumer .. ' ' .. id
-  if found[at] == own then
+  local mine = consumer .. ' ' .. id
+  if found[at] == mine then
     free[#free + 1] = keys[at]
-  elseif found[at] == own .. '+' or found[at] == '+' and not is_plain then
-    came_due = came_due + settle(keys[at])
+  elseif found[at] == mine .. '+' or found[at] == '+' and not is_plain then
+    came_due = came_due + release_key(keys[at])
   end
 end
 if #free > 0 then

@@ -1,7 +1,7 @@
--- Who is of a group, and what a consumer holds.
+-- The consumers of a group: whether they live, and which keys they hold.
 
--- The last ids of the keys that a consumer holds, by key.
-local function lines_of(name)
+-- The keys that a consumer holds: key -> id of the last entry that it holds of the key.
+local function keys_held_by(name)
   local found, all = {}, redis.call('HGETALL', owners)
   for at = 1, #all, 2 do
     local owner, last = string.match(all[at + 1], '^(.*) (%d+%-%d+)%+?$')
@@ -12,7 +12,7 @@ local function lines_of(name)
   return found
 end
 
--- Whether a consumer has a lease, or was heard of within the time of one, as programs without leases are.
+-- Whether a consumer has a lease, or has called Redis within `lease` ms: other programs in the group have no leases.
 local function is_alive(name, lease)
   if redis.call('EXISTS', leases .. name) == 1 then
     return true

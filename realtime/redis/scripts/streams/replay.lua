@@ -1,7 +1,7 @@
--- Moves dead letters back into the lines of their keys, as entries that nobody has tried; each before what is newer.
+-- Moves dead letters back to the backlogs of their keys, as entries without attempts; each before newer entries.
 -- KEYS[7] dead-letter stream
 -- ARGV[4…] ids of dead letters
--- Returns the ids of those that were moved; the others are not there, or their entries are in a line already.
+-- Returns the ids of those that were moved; the others do not exist, or their entries are in a backlog already.
 local moved = {}
 for at = 4, #ARGV do
   local letter = redis.call('XRANGE', letters, ARGV[at], ARGV[at])[1]
@@ -16,11 +16,11 @@ for at = 4, #ARGV do
     end
   end
   local id = string.match(own['_id'] or '', '^%d+%-%d+$') or ARGV[at]
-  if letter and redis.call('HEXISTS', kept, id) == 0 then
+  if letter and redis.call('HEXISTS', parked, id) == 0 then
     local key, seen = own['_key'] or id, string.match(own['_first_seen'] or '', '^%d+$') or ms(now)
-    line_up(id, key, fields, {attempts = 0, deaths = 0, seen = seen, due_at = 0})
+    park(id, key, fields, {attempts = 0, deaths = 0, seen = seen, due_at = 0})
     if owner_of(key) == '' then
-      settle(key)
+      release_key(key)
     end
     redis.call('XDEL', letters, ARGV[at])
     moved[#moved + 1] = ARGV[at]

@@ -1,46 +1,46 @@
--- Hands a worker what is due in the lines, then what is new; never an entry while an older one of its key is unfinished.
+-- Hands a worker entries of due backlogs, then new entries; never one while an older entry of its key is unfinished.
 -- KEYS[7] dead-letter stream
--- ARGV[4] the worker's session  ARGV[5] its lease, ms  ARGV[6] at most so many  ARGV[7] the most entries to keep
--- ARGV[8] deaths from which an entry is suspect  ARGV[9] attempts that an entry has  ARGV[10] the most dead letters
--- Returns {from lines: {id, attempts, begun, seen, fields}…, new: {id, fields}…, how many were lined up, ms until the
--- next line is due or -1, the last id that the group was handed, whether no more may be kept, now, how many
--- of the lines could not be read}; nil if the session is not the worker's any more.
+-- ARGV[4] lease token  ARGV[5] lease, ms  ARGV[6] limit of entries  ARGV[7] limit of parked entries
+-- ARGV[8] deaths from which an entry is suspect  ARGV[9] max attempts  ARGV[10] limit of the dead-letter stream
+-- Returns {redelivered: {id, attempts, begun, seen, fields}…, new: {id, fields}…, how many were parked, ms until the next
+-- backlog is due or -1, the group's last delivered id, 1 if the limit of parked entries is reached, now, how many parked
+-- entries could not be read}; nil if the lease is not the worker's any more.
 if redis.call('GET', leases .. consumer) ~= ARGV[4] then
   return false
 end
 redis.call('PEXPIRE', leases .. consumer, ARGV[5])
 local room, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
-local again, new, lined_up, unreadable = {}, {}, 0, 0
+local again, new, parked_count, unreadable = {}, {}, 0, 0
 local ready = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, room)
 if #ready > 0 then
-  -- Fails if the group is gone. Failing later would lose the lines that were handed out, as no answer would be sent.
+  -- Fails if the group was deleted. A later failure would lose the entries handed out so far: no reply would be sent.
   redis.call('XPENDING', stream, group, '-', '+', 1)
 end
 for _, key in ipairs(ready) do
   if room <= #again then
     break
   end
-  local last, count = take_line(key, room - #again, again, tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10])
+  local last, count = take_backlog(key, room - #again, again, tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10])
   unreadable = unreadable + count
   if last then
     redis.call('ZREM', due, key)
     redis.call('HSET', owners, key, consumer .. ' ' .. last .. '+')
   else
-    settle(key)
+    release_key(key)
   end
 end
-local count = math.min(room - #again, limit - redis.call('HLEN', kept))
+local count = math.min(room - #again, limit - redis.call('HLEN', parked))
 if count > 0 then
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, '>')
   new = reply and reply[1][2] or new
   if order ~= '' and #new > 0 then
-    new, lined_up = keep_order(new)
+    new, parked_count = keep_order(new)
   end
 end
 local last = ''
-if #again + #new + lined_up == 0 then
+if #again + #new + parked_count == 0 then
   last = last_delivered()
 end
 local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local wait = next_due and math.max(0, tonumber(next_due) - now) or -1
-return {again, new, lined_up, wait, last, (limit <= redis.call('HLEN', kept)) and 1 or 0, ms(now), unreadable}
+return {again, new, parked_count, wait, last, (limit <= redis.call('HLEN', parked)) and 1 or 0, ms(now), unreadable}

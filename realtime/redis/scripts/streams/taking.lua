@@ -1,48 +1,49 @@
--- What `take` does with one line, and with what is new.
+-- The steps of `take`: with one backlog, and with new entries.
 
--- The record of an entry was deleted: if the stream still has the entry, it is recorded again, with no attempts.
--- Returns the new record, or nil.
-local function keep_anew(id, key)
-  local entry = redis.call('HEXISTS', kept, id) == 0 and redis.call('XRANGE', stream, id, id)[1]
+-- Parks an entry again whose record was deleted, with no attempts, if the stream still has it. Returns the new record,
+-- or nil.
+local function park_again(id, key)
+  local entry = redis.call('HEXISTS', parked, id) == 0 and redis.call('XRANGE', stream, id, id)[1]
   if entry and key_of(id, entry[2]) == key then
-    line_up(id, key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
-    return read_kept(id)
+    park(id, key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
+    return read_parked(id)
   end
 end
 
--- Nobody can handle what stands in a line and cannot be read, and nothing waits behind it. An operator may look at it, and
--- replay it if the stream still has it. Returns 1, or 0 if there is nothing.
-local function bury_unreadable(id, key, place, letters_limit)
-  local found = redis.call('HGET', kept, id)
-  redis.call('ZREM', lines .. key, place)
+-- Makes an unreadable parked entry a dead letter, so that newer entries do not wait behind it. An operator may replay it
+-- if the stream still has it. Returns 1, or 0 if there is no record.
+local function dead_letter_unreadable(id, key, place, letters_limit)
+  local found = redis.call('HGET', parked, id)
+  redis.call('ZREM', backlogs .. key, place)
   if not found then
     return 0
   end
   local entry = redis.call('XRANGE', stream, id, id)[1]
-  bury(id, key, 'unreadable', 0, 'what was kept of it cannot be read', now, entry and entry[2] or {'kept', found}, letters_limit)
+  local fields = entry and entry[2] or {'kept', found}
+  dead_letter(id, key, 'unreadable', 0, 'its parked record cannot be read', now, fields, letters_limit)
   return 1
 end
 
--- Hands out the oldest entries of a line that are due, into `taken`; a suspect alone. Returns the id of the last one, and
--- how many could not be read.
-local function take_line(key, room, taken, suspect_from, max_attempts, letters_limit)
+-- Adds the oldest due entries of a backlog to `taken`; a suspect alone. Returns the id of the last one, and how many could
+-- not be read.
+local function take_backlog(key, room, taken, suspect_from, max_attempts, letters_limit)
   local last, unreadable = nil, 0
-  for _, place in ipairs(redis.call('ZRANGE', lines .. key, 0, room - 1)) do
+  for _, place in ipairs(redis.call('ZRANGE', backlogs .. key, 0, room - 1)) do
     local id = id_at(place)
-    local record = read_kept(id) or keep_anew(id, key)
+    local record = read_parked(id) or park_again(id, key)
     local fields = record and fields_of(record)
     if not fields then
-      unreadable = unreadable + bury_unreadable(id, key, place, letters_limit)
+      unreadable = unreadable + dead_letter_unreadable(id, key, place, letters_limit)
     elseif tonumber(record.due_at) > now then
       break
     else
-      -- An attempt with what may kill its worker begins when the worker says so.
+      -- An attempt with a suspect is counted when the worker begins it.
       local is_begun = record.deaths < suspect_from and record.attempts < max_attempts
       if not is_begun and last then
         break
       end
       record.attempts, record.due_at = record.attempts + (is_begun and 1 or 0), is_begun and BEGUN or UNBEGUN
-      write_kept(id, record)
+      write_parked(id, record)
       last = id
       taken[#taken + 1] = {id, record.attempts, is_begun and 1 or 0, tonumber(record.seen), fields}
       if not is_begun then
@@ -53,8 +54,8 @@ local function take_line(key, room, taken, suspect_from, max_attempts, letters_l
   return last, unreadable
 end
 
--- Of entries that this consumer was just handed, lines up those whose key another holds, or that has a line.
--- Returns the others, and how many were lined up.
+-- Of entries that this consumer has just read, parks those whose key another consumer holds or has a backlog.
+-- Returns the others, and how many were parked.
 local function keep_order(entries)
   local keys, mine, free, count, own = {}, {}, {}, 0, consumer .. ' '
   for at, entry in ipairs(entries) do
@@ -68,7 +69,7 @@ local function keep_order(entries)
       mine[place] = entry
       free[2 * place - 1], free[2 * place] = key, own .. entry[1]
     else
-      line_up(entry[1], key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
+      park(entry[1], key, entry[2], {attempts = 0, deaths = 0, seen = ms(now), due_at = 0})
       redis.call('XACK', stream, group, entry[1])
       count = count + 1
     end

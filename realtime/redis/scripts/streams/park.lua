@@ -1,6 +1,6 @@
--- Moves all that a consumer holds of one key into the key's line, where it waits for its time.
--- ARGV[4] key  ARGV[5…] of each entry, oldest first: id, attempts as it was handed out, attempts to write down, ms to wait
--- Returns 1, or 0 if the consumer has them not (any more), or -1 if it has newer ones of the key than it says.
+-- Parks all entries of one key that a consumer holds: they wait in the key's backlog until they are due.
+-- ARGV[4] key  ARGV[5…] for each entry, oldest first: id, attempts as it was handed out, attempts to record, ms to wait
+-- Returns 1; 0 if the consumer does not hold them (any more); -1 if it also holds newer entries of the key.
 local key = ARGV[4]
 local name, last = owner_of(key)
 if order ~= '' and name ~= consumer then
@@ -14,14 +14,14 @@ for at = 5, #ARGV, 4 do
   local attempts, where, seen = held(id, key)
   if attempts == tonumber(ARGV[at + 1]) then
     local due_at = wait > 0 and ms(now + wait) or 0
-    if where == 'kept' then
-      local record = read_kept(id)
+    if where == 'parked' then
+      local record = read_parked(id)
       record.attempts, record.due_at = written, due_at
-      write_kept(id, record)
+      write_parked(id, record)
     else
       local entry = redis.call('XRANGE', stream, id, id)[1]
       if entry then
-        line_up(id, key, entry[2], {attempts = written, deaths = 0, seen = ms(seen), due_at = due_at})
+        park(id, key, entry[2], {attempts = written, deaths = 0, seen = ms(seen), due_at = due_at})
       end
       redis.call('XACK', stream, group, id)
     end
@@ -29,6 +29,6 @@ for at = 5, #ARGV, 4 do
   end
 end
 if moved == 1 then
-  let_go(key, ARGV[5])
+  release_key_from(key, ARGV[5])
 end
 return moved

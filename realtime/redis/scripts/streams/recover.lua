@@ -1,6 +1,6 @@
--- Begins a session of a worker, which ends every earlier one of it, and tells what it holds, oldest first.
--- ARGV[4] session  ARGV[5] lease, ms  ARGV[6] at most so many
--- Returns {id, attempts, begun, seen, fields} of each; fields is nil where the stream no longer has the entry.
+-- Starts a new lease of a worker, which invalidates its earlier ones, and lists what it holds, oldest first.
+-- ARGV[4] lease token  ARGV[5] lease, ms  ARGV[6] limit of pending entries
+-- Returns {id, attempts, begun, seen, fields} of each; fields is nil if the entry was deleted from the stream.
 redis.call('SET', leases .. consumer, ARGV[4], 'PX', ARGV[5])
 local taken, newest = {}, {}
 for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', ARGV[6], consumer)) do
@@ -15,25 +15,25 @@ for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', ARGV[6]
     taken[#taken + 1] = {id, attempts, 1, seen, fields}
     if key then newest[key] = id end
   else
-    -- It was handed out by a program that knows no order: it waits for its turn.
-    line_up(id, key, fields, {attempts = attempts, deaths = 0, seen = ms(seen), due_at = 0})
+    -- Another program read it, without regard to order: it waits for its turn.
+    park(id, key, fields, {attempts = attempts, deaths = 0, seen = ms(seen), due_at = 0})
     redis.call('XACK', stream, group, id)
   end
 end
-for key, last in pairs(lines_of(consumer)) do
-  for _, place in ipairs(redis.call('ZRANGEBYLEX', lines .. key, '-', '[' .. place_of(last))) do
+for key, last in pairs(keys_held_by(consumer)) do
+  for _, place in ipairs(redis.call('ZRANGEBYLEX', backlogs .. key, '-', '[' .. place_of(last))) do
     local id = id_at(place)
-    local record = read_kept(id)
-    local fields = record and is_in_hand(record) and fields_of(record)
+    local record = read_parked(id)
+    local fields = record and is_in_flight(record) and fields_of(record)
     if fields then
       taken[#taken + 1] = {id, record.attempts, record.due_at == BEGUN and 1 or 0, tonumber(record.seen), fields}
       newest[key] = id
     end
   end
-  if not newest[key] then settle(key) end
+  if not newest[key] then release_key(key) end
 end
 for key, id in pairs(newest) do
-  local line = redis.call('EXISTS', lines .. key) == 1 and '+' or ''
+  local line = redis.call('EXISTS', backlogs .. key) == 1 and '+' or ''
   redis.call('HSET', owners, key, consumer .. ' ' .. id .. line)
 end
 return taken
