@@ -43,7 +43,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"publisher"},
         {"websocket"},
         {"consumers", "routing", "server", "admin", "web"},
-        {"checks"},
+        {"checks", "setup", "development"},
         {"apps", "management"},
     ),
     "notifications": (

@@ -1,0 +1,239 @@
+"""
+The processes of a site on one machine: the embedded server, the web server and the bot.
+
+Owns the order in which they start and end, and what happens when one of them ends or the code changes. Does not own
+what they do (web, `run_bot_subscriber`), the embedded server (embedded) nor which files are watched (source_files).
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from django.conf import settings
+from django.core.management import get_commands
+from django.db import connections
+
+from realtime import conf
+from realtime.development.source_files import SourceFiles, source_directories
+from realtime.embedded import children
+from realtime.embedded.server import EmbeddedServer
+
+__all__ = ["BOT", "CannotRun", "Part", "Site", "Stopped", "check_port", "parts_of_the_project", "stop_by_signals"]
+
+WEB = "the web server"
+BOT = "run_bot_subscriber"
+READY_DEADLINE_SECONDS = 60.0
+POLL_SECONDS = 0.1
+# All is gone within 10 s of a request to stop: the children by then, the embedded server soon after them.
+STOP_DEADLINE_SECONDS = 6.0
+DRAIN_SECONDS = 3
+
+
+class CannotRun(Exception):
+    """The site cannot start, or cannot go on; the text says why and what to do."""
+
+
+class Stopped(BaseException):
+    """Somebody asked the site to stop: Ctrl-C, SIGTERM, or the terminal is gone."""
+
+
+def stop_by_signals() -> None:
+    """From now on, the first signal that asks the process to end raises Stopped; later ones are ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def raise_stopped(number: int, frame: object) -> NoReturn:
+        # Nothing may interrupt the stopping, which has a deadline.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped
+
+    for number in numbers:
+        signal.signal(number, raise_stopped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """
+    One process of the site.
+
+    Attributes:
+        name: As messages call it.
+        arguments: Of Python.
+        may_be_stopped: Whether the others go on without it if somebody ends it by SIGTERM.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    may_be_stopped: bool = False
+
+
+def parts_of_the_project(host: str, port: int) -> list[Part]:
+    """The web server of ASGI_APPLICATION, and the bot if the project has it."""
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if not path:
+        raise CannotRun('ASGI_APPLICATION is not set: name your ASGI application, e.g. "mysite.asgi.application"')
+    module, _, name = path.rpartition(".")
+    options = [f"--host={host}", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}"]
+    parts = [Part(name=WEB, arguments=["-m", "realtime.web", f"{module}:{name}", *options])]
+    if BOT in get_commands():
+        parts.append(Part(name=BOT, arguments=["-m", "django", BOT], may_be_stopped=True))
+    return parts
+
+
+def check_port(host: str, port: int, *, other: str) -> None:
+    """
+    See whether a server can listen there.
+
+    Args:
+        other: How to choose another port; its number is appended.
+
+    Raises:
+        CannotRun: It cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotRun(
+                f"port {port} cannot be had ({error.strerror}): stop the program that uses it, "
+                f"or choose another port: {other}{port + 1 if 1024 <= port < 65535 else 8000}"
+            ) from error
+
+
+class Site:
+    """
+    Runs the parts of a site until it is told to stop.
+
+    Args:
+        host, port: Where the web server listens.
+        reload: Whether the parts are started again when a source file changes.
+        say: Writes a line to whoever started it.
+
+    Guarantees:
+        When `run` has ended, every process that it started is gone. When this process is killed, they end by
+        themselves (Linux).
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], *, host: str, port: int, reload: bool, say: Callable[[str], None]
+    ) -> None:
+        self._parts = list(parts)
+        self._address = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104 - asked there
+        self._say = say
+        self._server: EmbeddedServer | None = None
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._files = SourceFiles(source_directories()) if reload else None
+        self._has_reloaded = False
+
+    def run(self, *, prepare: Callable[[], None], on_ready: Callable[[Mapping[str, int]], None]) -> NoReturn:
+        """
+        Start everything and watch over it.
+
+        Args:
+            prepare: Called when the embedded server runs, before any part does.
+            on_ready: Called when the web server answers, with the process ids of the parts by name.
+
+        Raises:
+            CannotRun: A part ended, or the web server does not answer.
+            ImproperlyConfigured, EmbeddedServerError: The embedded server cannot be used, or does not start.
+        """
+        with contextlib.ExitStack() as stack:
+            self._server = conf.embedded_server()
+            if self._server is not None:
+                stack.enter_context(self._server)
+            prepare()
+            connections.close_all()
+            stack.callback(self._stop)
+            self._start()
+            self._wait_until_the_web_server_answers()
+            on_ready({name: process.pid for name, process in self._processes.items()})
+            while True:
+                self._watch()
+                time.sleep(POLL_SECONDS)
+
+    def _watch(self) -> None:
+        self._look_after_parts()
+        if self._server is not None:
+            self._server.tend()
+        if self._files is not None and (path := self._files.find_change()):
+            self._say(f"{_shortened(path)} has changed: starting again")
+            self._stop()
+            self._files.forget_changes()
+            self._has_reloaded = True
+            self._start()
+
+    def _start(self) -> None:
+        directory = os.path.abspath(sys.path[0])
+        environment = {
+            **os.environ,
+            # Where manage.py is, which may not be the current directory.
+            "PYTHONPATH": os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH")))),
+            "PYTHONUNBUFFERED": "1",
+        }
+        for part in self._parts:
+            self._processes[part.name] = subprocess.Popen(  # noqa: S603 - our own programs
+                [sys.executable, *part.arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C reaches this process alone, and it stops its children in order.
+                start_new_session=True,
+                preexec_fn=children.end_with_parent(),
+            )
+
+    def _stop(self) -> None:
+        children.stop(self._processes.values(), deadline_seconds=STOP_DEADLINE_SECONDS)
+        self._processes.clear()
+
+    def _look_after_parts(self) -> None:
+        for part in list(self._parts):
+            process = self._processes.get(part.name)
+            code = None if process is None else process.poll()
+            if code is None:
+                continue
+            if part.may_be_stopped and code in (0, -signal.SIGTERM):
+                # Somebody wants to see what happens without it.
+                self._parts.remove(part)
+                del self._processes[part.name]
+                self._say(
+                    f"{part.name} was stopped, and the site goes on without it: notifications wait.\n"
+                    f"To start it again, in a second terminal: "
+                    f"{_shortened(Path(sys.executable))} manage.py {part.name}"
+                )
+            elif code > 0 and self._has_reloaded:
+                # The code is being edited: its next state may be a better one.
+                del self._processes[part.name]
+                self._say(f"{part.name} ended with code {code}, see above: it starts again when a file changes")
+            else:
+                how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+                raise CannotRun(f"{part.name} ended {how}: its own words are above; the rest is stopped")
+
+    def _wait_until_the_web_server_answers(self) -> None:
+        deadline = time.monotonic() + READY_DEADLINE_SECONDS
+        while True:
+            self._look_after_parts()
+            try:
+                # It listens when it has loaded the application.
+                socket.create_connection(self._address, timeout=POLL_SECONDS).close()
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise CannotRun(
+                        f"the web server does not answer within {READY_DEADLINE_SECONDS:.0f} s ({error})"
+                    ) from error
+            else:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _shortened(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

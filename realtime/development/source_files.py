@@ -1,0 +1,95 @@
+"""
+Which files of a project have changed, to reload its processes.
+
+Owns what counts as source: Python, templates and compiled catalogs, of the project and of apps beside it. Does not own
+what happens then (site).
+"""
+
+import os
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+
+__all__ = ["SourceFiles", "source_directories"]
+
+SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".mo")
+# Elsewhere these are data.
+TEMPLATE_SUFFIXES = (".txt", ".xml", ".md")
+IGNORED_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages"})
+# Between two looks at all files.
+INTERVAL_SECONDS = 0.5
+
+
+def source_directories() -> list[Path]:
+    """BASE_DIR, or else the current directory, and each app outside of it that is not an installed package."""
+    found = [Path(getattr(settings, "BASE_DIR", None) or Path.cwd()).absolute()]
+    installed = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
+    for app in apps.get_app_configs():
+        path = Path(app.path).absolute()
+        if not any(path.is_relative_to(other) for other in (*installed, *found)):
+            found.append(path)
+    return found
+
+
+class SourceFiles:
+    """
+    The source files in some directories.
+
+    Args:
+        directories: Looked through with all that is in them, but for hidden directories, virtual environments,
+            STATIC_ROOT and MEDIA_ROOT.
+    """
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._directories = directories
+        self._ignored = {
+            os.path.abspath(path) for name in ("STATIC_ROOT", "MEDIA_ROOT") if (path := getattr(settings, name, None))
+        }
+        self._times = self._read()
+        self._looked_at = time.monotonic()
+
+    def find_change(self) -> Path | None:
+        """A file that was written, made or removed since the last call. Looks twice a second at most."""
+        if time.monotonic() - self._looked_at < INTERVAL_SECONDS:
+            return None
+        before, self._times = self._times, self._read()
+        self._looked_at = time.monotonic()
+        changed = dict(before.items() ^ self._times.items())
+        return Path(min(changed)) if changed else None
+
+    def forget_changes(self) -> None:
+        """What has changed until now is known."""
+        self._times = self._read()
+
+    def _read(self) -> dict[str, int]:
+        """Path → when it was last written."""
+        return {path: written for directory in self._directories for path, written in self._walk(str(directory))}
+
+    def _walk(self, directory: str) -> Iterator[tuple[str, int]]:
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not self._is_ignored(entry):
+                            yield from self._walk(entry.path)
+                    elif _is_source(entry.path):
+                        yield entry.path, entry.stat().st_mtime_ns
+        except OSError:
+            # Removed while it was looked at, or not ours to read.
+            return
+
+    def _is_ignored(self, entry: os.DirEntry[str]) -> bool:
+        return (
+            entry.name.startswith(".")
+            or entry.name in IGNORED_DIRECTORIES
+            or entry.path in self._ignored
+            or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+        )
+
+
+def _is_source(path: str) -> bool:
+    return path.endswith(SUFFIXES) or (path.endswith(TEMPLATE_SUFFIXES) and f"{os.sep}templates{os.sep}" in path)

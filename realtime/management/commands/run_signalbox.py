@@ -1,0 +1,91 @@
+"""manage.py run_signalbox: web server, bot and embedded Redis in one terminal, for development."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError, CommandParser
+
+from realtime.management.base import EscapingCommand
+from realtime.management.streams import HelpFormatter
+
+DEFAULT_PORT = 8000
+HELP = """\
+Starts the whole site in this terminal, for development:
+
+  the embedded server   a Valkey, where REALTIME["REDIS_URL"] is embedded://; other processes of the
+                        project that are started meanwhile, such as manage.py notify, join it
+  the web server        uvicorn with pages and WebSockets, of your ASGI_APPLICATION
+  run_bot_subscriber    publishes notifications to browsers and delivers them by your transports
+
+With DEBUG on, the web server and the bot are started again when a Python file, a template or a
+compiled catalog changes: under BASE_DIR, or in an app that is not an installed package. If the new
+code does not start, they wait for the next change. Changes of REALTIME["REDIS_URL"], and of installed
+packages, need a new start by hand.
+
+Ctrl-C and SIGTERM stop everything. If one of them dies, the others are stopped, with a line that
+says which. The bot alone may be stopped by `kill` with the number that is shown, to see what happens
+without it: notifications wait.
+
+In production, each of these is a process of its own: see "How do I run it in production?".
+"""
+EPILOG = """\
+examples:
+  python manage.py run_signalbox
+  python manage.py run_signalbox --port 8001
+  python manage.py run_signalbox --host 0.0.0.0 --no-reload
+"""
+
+
+class Command(EscapingCommand):
+    help = HELP
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=HelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="where the web server listens; default: %(default)s")
+        parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="default: %(default)s")
+        parser.add_argument(
+            "--no-reload",
+            action="store_true",
+            help="do not start again when the code changes; the default without DEBUG",
+        )
+
+    def handle(self, *args: Any, host: str, port: int, no_reload: bool, **options: Any) -> None:
+        try:
+            # Needs a Unix.
+            from realtime.development import site
+            from realtime.embedded.server import EmbeddedServerError
+        except ImportError as error:
+            raise CommandError(f"run_signalbox needs Linux or macOS: {error}") from error
+
+        self.check_migrations()
+        site.stop_by_signals()
+        try:
+            site.check_port(host, port, other="--port ")
+            parts = site.parts_of_the_project(host, port)
+            whole = site.Site(parts, host=host, port=port, reload=settings.DEBUG and not no_reload, say=self._say)
+            whole.run(prepare=lambda: None, on_ready=lambda pids: self._say(_ready(host, port, pids)))
+        except site.Stopped:
+            self._say("stopped")
+        except (site.CannotRun, EmbeddedServerError, ImproperlyConfigured) as error:
+            raise CommandError(str(error)) from error
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(f"run_signalbox: {text}")
+        self.stdout.flush()
+
+
+def _ready(host: str, port: int, pids: Mapping[str, int]) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    names = ", ".join(f"{name} (process {pid})" for name, pid in pids.items())
+    return f"the site is at http://{shown}:{port}/ with {names}; Ctrl-C stops it"
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+    return int(text)

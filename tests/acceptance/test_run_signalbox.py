@@ -1,0 +1,265 @@
+"""`manage.py run_signalbox`: a site in one terminal, started again when its code changes, and gone when it ends."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from realtime.embedded.server import ping
+from tests.acceptance.new_project import SECONDS
+from tests.acceptance.site import free_port
+from tests.support.waiting import wait_until_sync
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SETTINGS = """
+INSTALLED_APPS += ["channels", "realtime", "notifications"]
+ASGI_APPLICATION = "mysite.asgi.application"
+REALTIME = {"REDIS_URL": "embedded://"}
+CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}}
+DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20}
+LOGIN_URL = "admin:login"
+"""
+ASGI = """
+import os
+
+from realtime.setup import asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+application = asgi_application()
+"""
+URLS = """
+from django.http import HttpResponse
+
+urlpatterns += [path("", lambda request: HttpResponse("the first page"))]
+"""
+
+
+class Running:
+    """The command on a project."""
+
+    def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._log = directory.parent / f"{self.port}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, directory / "manage.py", "run_signalbox", f"--port={self.port}", *arguments],
+                # Not where manage.py is.
+                cwd=directory.parent,
+                env={**_environment(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, words: str) -> re.Match[str]:
+        """Wait until it has written this pattern."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(words, self.output())
+            assert match or self.process.poll() is None, self.output()
+            return match
+
+        match = wait_until_sync(found, seconds=SECONDS)
+        assert match is not None
+        return match
+
+    def page(self) -> str:
+        """The front page, or why there is none."""
+        try:
+            with urllib.request.urlopen(self.url, timeout=10) as response:  # noqa: S310 - our own server
+                return str(response.read().decode())
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            return repr(error)
+
+    def pid_of(self, name: str) -> int:
+        return int(self.wait_for(rf"the site is at {self.url} with .*{name} \(process (\d+)\)")[1])
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(SECONDS)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+
+def _environment() -> dict[str, str]:
+    hidden = ("REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    return {**inherited, "PYTHONPATH": str(ROOT)}
+
+
+def manage(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=directory,
+        env=_environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def write(path: Path, text: str) -> None:
+    """Add to a file, in a later moment of the file system's clock."""
+    before = path.stat().st_mtime_ns
+    path.write_text(text)
+    os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new project with its tables and the user alice."""
+    directory = tmp_path_factory.mktemp("made") / "site"
+    directory.mkdir()
+    subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", directory], check=True)
+    for name, text in (("settings", SETTINGS), ("urls", URLS)):
+        with (directory / f"mysite/{name}.py").open("a") as file:
+            file.write(text)
+    (directory / "mysite/asgi.py").write_text(ASGI)
+    manage(directory, "migrate", "--verbosity=0")
+    manage(directory, "shell", "-c", "from django.contrib.auth.models import User; User.objects.create_user('alice')")
+    return directory
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A copy for one test."""
+    return Path(shutil.copytree(made, tmp_path / "site"))
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def start(stack: contextlib.ExitStack, project: Path, *arguments: str, **environment: str) -> Running:
+    running = Running(project, *arguments, **environment)
+    stack.callback(running.end)
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_command_starts_all_and_one_signal_ends_all(
+    project: Path, stack: contextlib.ExitStack, number: signal.Signals
+) -> None:
+    """Pages are served, another process joins the embedded server, the bot delivers; then nothing is left."""
+    running = start(stack, project)
+    running.wait_for(f"run_signalbox: the site is at {running.url} with the web server .*Ctrl-C stops it")
+    assert running.page() == "the first page"
+    assert "1 notification, published" in manage(project, "notify", "alice", "Your invoice is ready")
+    running.wait_for("user 1: Your invoice is ready")
+    socket_path = project / "var/valkey.sock"
+    assert ping(socket_path) == b"+PONG\r\n"
+    os.killpg(running.process.pid, number)
+    assert running.process.wait(SECONDS) == 0, running.output()
+    assert "run_signalbox: stopped" in running.output()
+    assert "Traceback" not in running.output()
+    assert not ping(socket_path)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port)).close()
+
+
+def test_it_starts_again_when_the_code_changes(project: Path, stack: contextlib.ExitStack) -> None:
+    """The page is the new one. Code that cannot start is waited out, and the next change mends it."""
+    running = start(stack, project)
+    first_bot = running.pid_of("run_bot_subscriber")
+    assert running.page() == "the first page"
+    urls = project / "mysite/urls.py"
+    good = urls.read_text().replace("the first page", "the second page")
+    write(urls, good)
+    running.wait_for(r"run_signalbox: site/mysite/urls.py has changed: starting again")
+    wait_until_sync(lambda: running.page() == "the second page", seconds=SECONDS)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first_bot, 0)
+
+    settings = project / "mysite/settings.py"
+    text = settings.read_text()
+    write(settings, text + "\nthis is no Python\n")
+    for name in ("the web server", "run_bot_subscriber"):
+        running.wait_for(f"{name} ended with code 1, see above: it starts again when a file changes")
+    write(settings, text)
+    wait_until_sync(lambda: running.page() == "the second page", seconds=SECONDS)
+    manage(project, "notify", "alice", "After all that")
+    running.wait_for("user 1: After all that")
+
+
+@pytest.mark.parametrize("name", ["the web server", "run_bot_subscriber"])
+def test_one_that_dies_stops_the_others(project: Path, stack: contextlib.ExitStack, name: str) -> None:
+    """Exit code 1, and one line that says which and how."""
+    running = start(stack, project)
+    os.kill(running.pid_of(name), signal.SIGKILL)
+    assert running.process.wait(SECONDS) == 1
+    assert f"CommandError: {name} ended by SIGKILL: its own words are above" in running.output()
+    assert not ping(project / "var/valkey.sock")
+
+
+def test_without_reload_a_change_is_left_alone(project: Path, stack: contextlib.ExitStack) -> None:
+    """What is served is what was started; other commands see the change."""
+    running = start(stack, project, "--no-reload")
+    running.pid_of("the web server")
+    assert running.page() == "the first page"
+    urls = project / "mysite/urls.py"
+    write(urls, urls.read_text().replace("the first page", "the second page"))
+    # A bot that is stopped on purpose is noticed by the same loop that would have noticed the change before.
+    os.kill(running.pid_of("run_bot_subscriber"), signal.SIGTERM)
+    running.wait_for("run_bot_subscriber was stopped, and the site goes on without it")
+    assert running.page() == "the first page"
+    assert "has changed" not in running.output()
+
+
+def test_without_debug_the_embedded_server_is_refused(project: Path, stack: contextlib.ExitStack) -> None:
+    """By the system check, before anything starts."""
+    settings = project / "mysite/settings.py"
+    settings.write_text(settings.read_text() + "\nDEBUG, ALLOWED_HOSTS = False, ['127.0.0.1']\n")
+    running = start(stack, project)
+    assert running.process.wait(SECONDS) == 1
+    assert "realtime.E007" in running.output()
+    assert "DEBUG is off" in running.output()
+    assert not (project / "var").exists()
+
+
+def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
+    """With a way out."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "manage.py", "run_signalbox", "--port", str(port)],
+            cwd=project,
+            env=_environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"CommandError: port {port} cannot be had (Address already in use): ")
+    assert "--port " in done.stderr
+
+
+def test_the_help_teaches(project: Path) -> None:
+    """What it starts, when it starts again, how it ends, and examples."""
+    text = manage(project, "run_signalbox", "--help")
+    for words in ("embedded://", "run_bot_subscriber", "when a Python file", "Ctrl-C", "--port 8001", "In production"):
+        assert words in text

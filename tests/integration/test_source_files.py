@@ -1,0 +1,72 @@
+"""Which changes of files start a site again."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import notifications
+from realtime.development import source_files
+from realtime.development.source_files import SourceFiles, source_directories
+
+pytestmark = pytest.mark.database_independent
+
+
+@pytest.fixture(autouse=True)
+def _always_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_files, "INTERVAL_SECONDS", 0.0)
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    path.write_text(text)
+    os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
+
+
+@pytest.mark.parametrize(
+    "name", ["views.py", "shop/models.py", "templates/base.html", "shop/templates/mail.txt", "locale/de/django.mo"]
+)
+def test_a_source_file_that_is_made_written_or_removed_is_a_change(tmp_path: Path, name: str) -> None:
+    """Each is seen once."""
+    files = SourceFiles([tmp_path])
+    assert files.find_change() is None
+    path = tmp_path / name
+    for change in (lambda: write(path), lambda: write(path, "more"), path.unlink):
+        change()
+        assert files.find_change() == path
+        assert files.find_change() is None
+    write(path)
+    files.forget_changes()
+    assert files.find_change() is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "db.sqlite3",
+        "__pycache__/views.cpython-313.pyc",
+        ".git/hook.py",
+        "node_modules/some/index.html",
+        "env/lib/python3.13/site.py",
+        "collected/admin/index.html",
+    ],
+)
+def test_data_and_the_files_of_others_are_none(tmp_path: Path, settings: Any, name: str) -> None:
+    """Hidden directories, virtual environments by any name, collected static files."""
+    settings.STATIC_ROOT = str(tmp_path / "collected")
+    write(tmp_path / "env/pyvenv.cfg")
+    files = SourceFiles([tmp_path])
+    write(tmp_path / name)
+    assert files.find_change() is None
+
+
+def test_apps_beside_the_project_are_watched_and_installed_packages_are_not(settings: Any, tmp_path: Path) -> None:
+    """`notifications` is outside of this BASE_DIR and in no site-packages; `channels` is installed."""
+    settings.BASE_DIR = tmp_path
+    found = source_directories()
+    assert found[0] == tmp_path
+    assert Path(notifications.__file__).parent in found
+    assert not [path for path in found if "site-packages" in path.parts]
