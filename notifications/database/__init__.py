@@ -1,1 +1,1 @@
-"""What all code that uses the database shares: the clock, transactions, the order of locks, paging, threads, errors."""
+"""Shared by all code that uses the database: the clock, transactions, the order of locks, paging, threads, errors."""

@@ -18,12 +18,13 @@ from django.utils import timezone
 
 __all__ = ["database_time", "moment_of", "now", "stored"]
 
-# SQLite tells milliseconds, cut off: what was written a moment before, with microseconds, is not later than its now.
+# SQLite's time has milliseconds, rounded down, but columns have microseconds. With this added, a time that was just
+# written is never later than the database's time.
 _RESOLUTION = datetime.timedelta(milliseconds=1)
 
 
 class _LocalNow(Now):
-    """The present time for USE_TZ off, in local time. On SQLite, Django's Now() is UTC whatever USE_TZ says."""
+    """The current local time, for USE_TZ off. On SQLite, Django's Now() is in UTC even then."""
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
         template = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f', 'NOW', 'localtime')"
@@ -31,9 +32,9 @@ class _LocalNow(Now):
 
 
 def database_time(seconds_from_now: float = 0.0) -> Combinable:
-    """The database's time when the statement runs, and so many seconds more; for queries and updates."""
-    present = Now() if settings.USE_TZ else _LocalNow()
-    return present + (datetime.timedelta(seconds=seconds_from_now) + _RESOLUTION)
+    """The database's time when the statement runs, plus some seconds; for queries and updates."""
+    current = Now() if settings.USE_TZ else _LocalNow()
+    return current + (datetime.timedelta(seconds=seconds_from_now) + _RESOLUTION)
 
 
 def now() -> datetime.datetime:

@@ -1,8 +1,8 @@
 """
-Errors that mean "unavailable": the database cannot be used now, but may be later.
+Errors that mean that the database is unavailable: it cannot be used now, but may be later.
 
-Owns which errors these are, and how they are reported to the stream worker. Does not own what is tried again (the
-callers). The same for Redis is `realtime.redis.outage.REDIS_ERRORS`.
+Owns which errors these are, and how they are reported to the stream worker. Does not own trying again (the callers).
+The errors of Redis are in `realtime.redis.outage.REDIS_ERRORS`.
 """
 
 import contextlib

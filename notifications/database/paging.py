@@ -1,7 +1,7 @@
 """
-Walking through rows in the order of a time, page by page.
+Iterating over rows in the order of a time, page by page.
 
-Owns that a walk costs as much as it is long, however much waits behind its end. Does not own what is done with rows.
+Owns that the cost depends on the rows that are read, and not on the rows after them. Does not own the rows.
 """
 
 from collections.abc import Iterator
@@ -17,24 +17,25 @@ PAGE_SIZE = 1000
 
 def oldest_first[Row: Model](rows: QuerySet[Row], time_field: str, *, page_size: int) -> Iterator[int]:
     """
-    The ids of `rows` by a time of theirs, which has an index and is not null; of one time, by their ids.
+    The ids of `rows`, ordered by a time and then by id.
 
     Args:
-        page_size: So many are fetched at once, PAGE_SIZE at most: what the caller is likely to need.
+        time_field: The column of the time; it has an index and is not null.
+        page_size: How many rows are fetched at once (at most PAGE_SIZE): as many as the caller is likely to need.
 
     Guarantees:
-        Each row comes once, whatever the caller does with those it has got: the next page begins behind the last one.
+        Each row comes once, even if the caller changes rows: the next page begins after the last row of this page.
     """
     size = min(page_size, PAGE_SIZE)
     ordered = rows.order_by(time_field, "id").values_list(time_field, "id")
-    behind = ordered
-    while page := list(behind[:size]):
+    rest = ordered
+    while page := list(rest[:size]):
         yield from (id for _, id in page)
         if len(page) < size:
             return
-        behind = ordered.filter(_behind(time_field, *page[-1]))
+        rest = ordered.filter(_after(time_field, *page[-1]))
 
 
-def _behind(time_field: str, time: Any, id: int) -> Q:
-    # The second part says it all; the first lets a database begin in the middle of the index.
+def _after(time_field: str, time: Any, id: int) -> Q:
+    # The second condition is sufficient. The first lets the database start in the middle of the index.
     return Q(**{f"{time_field}__gte": time}) & (Q(**{f"{time_field}__gt": time}) | Q(id__gt=id))

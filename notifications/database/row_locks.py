@@ -23,19 +23,19 @@ def lock_clause(database: str) -> str:
 
 
 def locked[Row: Model](rows: QuerySet[Row]) -> QuerySet[Row]:
-    """The same rows, which are locked by id when the queryset is evaluated, until the transaction ends."""
-    # No key is changed, so rows that refer to these may be inserted meanwhile.
+    """The same rows. Evaluating the queryset locks them in the order of ids, until the transaction ends."""
+    # "No key": other transactions may still insert rows that refer to these.
     return rows.select_for_update(no_key=True).order_by("pk")
 
 
 def lock(rows: QuerySet[Any]) -> None:
-    """Lock these rows by id until the transaction ends, if the database has row locks."""
+    """Lock these rows in the order of ids until the transaction ends, if the database has row locks."""
     if connections[rows.db].features.has_select_for_update:
         list(locked(rows).values_list("pk", flat=True))
 
 
 def update_in_order(rows: QuerySet[Any], **values: Any) -> int:
-    """Like `rows.update(**values)`, but with the rows locked by id. Returns how many there were."""
+    """Like `rows.update(**values)`, but the rows are locked in the order of ids. Returns how many there were."""
     if connections[rows.db].features.has_select_for_update:
         # In one statement: PostgreSQL checks the conditions of a row again after it has waited for the row's lock. It
         # is written by hand, because Django's select_for_update() needs a transaction: two more round trips.

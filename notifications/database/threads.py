@@ -1,7 +1,7 @@
 """
-Thread pools that can be closed and used again.
+Thread pools that can be closed and then used again.
 
-Owns when their threads start and end. Does not own what runs in them.
+Owns when their threads start and end. Does not own the calls.
 """
 
 import functools
@@ -19,7 +19,7 @@ class Threads:
         name: The prefix of their names.
 
     Attributes:
-        executor: Takes calls. It is another one after `close()`, so do not keep a reference to it.
+        executor: Runs the calls. `close()` replaces it, so do not keep a reference to it.
     """
 
     def __init__(self, limit: int, *, name: str) -> None:
@@ -28,7 +28,7 @@ class Threads:
 
     def close(self) -> None:
         """
-        Let each thread end after its present call, without waiting for it. New threads start if the pool is used again.
+        Let each thread end after its current call, without waiting for it. New threads start if the pool is used again.
 
         Idempotent. A call that hangs keeps its thread.
         """

@@ -1,8 +1,8 @@
 """
 The texts of the bell's scripts, in the language of the request.
 
-Owns these texts. language.js has the same texts in English, for a project whose own bell.html passes none. The texts of
-the templates are in the templates.
+Owns these texts. language.js has the same texts in English, for a project whose own bell.html does not pass any. Does
+not own the texts of the templates.
 """
 
 from django.utils.formats import number_format
@@ -10,20 +10,20 @@ from django.utils.translation import gettext, ngettext
 
 __all__ = ["bell_texts", "unread_label"]
 
-# Sample numbers: every plural form of every language applies to at least one of them. For a given count, the script
-# takes the text of the sample with the same plural category (Intl.PluralRules).
+# Sample numbers: together they cover the plural forms of all languages. For a count, the script takes the text of the
+# sample with the same plural category (Intl.PluralRules).
 PLURAL_SAMPLES = (0, 1, 2, 3, 6, 7, 11, 100)
 
 
 def bell_texts() -> dict[str, str | dict[int, str]]:
-    """The texts by their names in language.js; `unread` has one text for each sample number, still with `%(count)s`."""
+    """The texts by their names in language.js. `unread` has a text for each sample number, which contains %(count)s."""
     return {
         # The state of the connection.
         "connecting": gettext("Connecting…"),
         "open": gettext("Live"),
         "waiting": gettext("Connection lost. Trying again…"),
         "closed": gettext("Not connected. Reload the page."),
-        # Problems that the reader should know of, and their end.
+        # Problems that the user should know of, and their end.
         "away": gettext("Not saved yet: the server cannot be reached. Trying again…"),
         "signed-out": gettext("You are signed out. Sign in again, here or in another tab."),
         # The link in the notice that the user is signed out.

@@ -1,8 +1,8 @@
 """
-The page around the inbox: the project's own, where it has one.
+The page around the inbox: the project's base template, if it has one.
 
-Owns which template that is, whether it has room for the inbox, and the nonce for the page's Content Security Policy.
-Does not own what the inbox shows (inbox, views).
+Owns which template that is, whether it has a block for the inbox, and the nonce for the page's Content Security Policy.
+Does not own what the inbox shows (queries, views).
 """
 
 from contextlib import suppress
@@ -23,9 +23,9 @@ except ImportError:
 
 __all__ = ["find_base", "has_room", "nonce_of"]
 
-# The first of them that there is. The last is ours.
+# The first of these that exists. The last is ours.
 _BASES = (f"{LABEL}/base.html", "base.html", "notifications/page.html")
-# The block that the inbox fills; beside it `title`, which nobody misses.
+# The block that the inbox fills. It also fills the block `title`, which is optional.
 _BLOCK = "content"
 
 
@@ -33,15 +33,15 @@ def find_base() -> Any:
     """
     The template that the inbox extends: the first of _BASES that a DjangoTemplates engine has.
 
-    Templates of other engines cannot be extended by ours.
+    Our template cannot extend templates of other engines.
 
     Raises:
         TemplateDoesNotExist: None of them exists, not even ours.
         TemplateSyntaxError: The template is broken.
     """
-    own = [engine for engine in engines.all() if isinstance(engine, DjangoTemplates)]
+    usable = [engine for engine in engines.all() if isinstance(engine, DjangoTemplates)]
     for name in _BASES:
-        for engine in own:
+        for engine in usable:
             with suppress(TemplateDoesNotExist):
                 return engine.get_template(name)
     raise TemplateDoesNotExist(", ".join(_BASES))
@@ -49,14 +49,14 @@ def find_base() -> Any:
 
 def has_room(base: Any) -> bool:
     """
-    Whether that template, or one that it extends, has the block that the inbox fills; yes if that cannot be told.
+    Whether this template, or one that it extends, has the block that the inbox fills; True if that is unknown.
 
     Raises:
-        TemplateDoesNotExist, TemplateSyntaxError: A template that it extends is not there, or is broken.
+        TemplateDoesNotExist, TemplateSyntaxError: A template that it extends does not exist, or is broken.
     """
     template = getattr(base, "template", None)
     seen: set[str] = set()
-    # Else it is not written in Django's language.
+    # Templates of other kinds cannot be inspected.
     while isinstance(template, Template):
         blocks: list[Any] = template.nodelist.get_nodes_by_type(BlockNode)
         if any(block.name == _BLOCK for block in blocks):
@@ -65,7 +65,7 @@ def has_room(base: Any) -> bool:
         if not extends:
             return False
         parent = extends[0].parent_name
-        # A variable may be any template; one that extends its own name means another of that name.
+        # A variable may stand for any template. A template that extends its own name means another one of that name.
         if not isinstance(parent.var, str) or parent.filters or parent.var in seen:
             return True
         seen.add(parent.var)

@@ -1,8 +1,8 @@
 """
-What the inbox shows: the bell's short list and the pages of the whole.
+What the bell and the inbox show.
 
-Owns the questions behind the views and the template tag, each with a fixed number of queries, and which addresses may
-stand in a link. Does not own writes (services) nor the tables (models).
+Owns the queries of the views and the template tag, a fixed number for each, and which URLs may be used in a link. Does
+not own writes (services) or the tables (models).
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ __all__ = ["BELL_LIMIT", "PAGE_LIMIT", "Bell", "Page", "notifications", "read_be
 
 BELL_LIMIT = 10
 PAGE_LIMIT = 25
-# The badge on the bell has room for two figures; bell.js has the same limit.
+# The badge on the bell has room for two digits. bell.js has the same limit.
 _BADGE_LIMIT = 99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bell:
-    """What the bell shows: two counts over the whole inbox, and its newest notifications."""
+    """What the bell shows: two counts of the whole inbox, and its newest notifications."""
 
     unread: int
-    # Of the unread, those that have arrived since the bell was last opened.
+    # The unread ones that arrived since the bell was last opened.
     unseen: int
     notifications: list[Notification]
 
@@ -40,7 +40,7 @@ class Bell:
 
     @property
     def newest_id(self) -> int:
-        """The id up to which the counts speak; 0 for an empty inbox."""
+        """The id of the newest notification that is counted; 0 for an empty inbox."""
         return self.notifications[0].pk if self.notifications else 0
 
 
@@ -49,7 +49,7 @@ class Page:
     """One page of the inbox, newest first."""
 
     notifications: list[Notification]
-    # Given as `before`, it yields the next page; None on the last.
+    # The argument `before` for the next page; None on the last page.
     next_before: int | None
 
 
@@ -58,31 +58,32 @@ def read_bell(user_id: Any) -> Bell:
     The bell of one user.
 
     Guarantees:
-        Counts and list are of one moment. One query: of two, a notification that is committed between them is in the
-        list and in no count, and a page that finds it in the list counts it never.
+        The counts and the list are read in one query. With two queries, a notification that is committed between them
+        could be in the list but not counted, and the page would never count it.
     """
     unread = notifications().unread(user_id)
     rows = (
         notifications().inbox(user_id).annotate(unread=_count_of(unread), unseen=_count_of(unread.filter(seen_at=None)))
     )
     found: list[Any] = list(rows[:BELL_LIMIT])
-    # What is unread is in the inbox: an empty one has none.
+    # Unread notifications are in the inbox, so an empty inbox has none.
     counts = {"unread": found[0].unread, "unseen": found[0].unseen} if found else {"unread": 0, "unseen": 0}
     return Bell(notifications=found, **counts)
 
 
 def notifications() -> NotificationQuerySet:
     """
-    All notifications, never read from a replica, which may lag.
+    All notifications, never from a replica.
 
-    A page is loaded right after a notification was marked as read, or while newer ones have reached the browser.
+    A replica may lag, but a page may be loaded right after a notification was marked as read, or while newer ones have
+    already reached the browser.
     """
     return Notification.objects.using(router.db_for_write(Notification))
 
 
 def _count_of(notifications: QuerySet[Notification]) -> Coalesce:
-    """How many there are, as a column; independent of the row that it is in, databases count once."""
-    # Grouped by the one recipient that they have: no row at all instead of 0.
+    """Their number, as a column. It does not depend on the row, so databases count only once."""
+    # They all have the same recipient, so there is one group, or none if there are no rows.
     counted = notifications.order_by().values("recipient_id").annotate(count=Count("id")).values("count")
     return Coalesce(Subquery(counted), 0)
 
@@ -92,8 +93,8 @@ def read_page(user_id: Any, *, before: int | None = None, unread_only: bool = Fa
     One page of the inbox, in one query.
 
     Args:
-        before: Only notifications with a lower id: a page stays the same page while new ones arrive.
-        unread_only: Leave out what has been read.
+        before: Only notifications with a lower id. So a page stays the same while new notifications arrive.
+        unread_only: Leave out notifications that have been read.
     """
     inbox = notifications().inbox(user_id)
     if unread_only:

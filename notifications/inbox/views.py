@@ -1,8 +1,8 @@
 """
-The inbox over HTTP: its pages, the bell as a fragment, and the forms that mark what was seen, read or put away.
+The HTTP views of the inbox: its pages, the bell as a fragment, and the forms that mark notifications.
 
-Owns requests and responses. Everybody sees and changes only what is theirs; questions are `inbox`'s, writes are
-`services`'. Every form works as a plain form; bell.js sends the same forms with `Accept: application/json`.
+Owns requests and responses. Does not own queries (queries) or writes (services). Users see and change only their own
+notifications. All forms work without JavaScript; bell.js sends the same forms with `Accept: application/json`.
 """
 
 import itertools
@@ -27,9 +27,9 @@ from notifications.models import Notification
 
 __all__ = ["mark_archived", "mark_read", "mark_seen", "show_bell", "show_inbox"]
 
-# The most notifications that one form may name.
+# The most ids in one form.
 IDS_LIMIT = 500
-# An id has fewer digits than the largest number that databases take.
+# Any number with this many digits fits into a database's integer.
 _ID_DIGITS = 18
 
 
@@ -38,10 +38,10 @@ _ID_DIGITS = 18
 @never_cache
 def show_inbox(request: HttpRequest) -> HttpResponse:
     """
-    GET /notifications/?before=ID&unread=1: one page of the inbox, within the project's `notifications/base.html` or
-    `base.html` if it has one.
+    GET /notifications/?before=ID&unread=1: one page of the inbox.
 
-    That template needs the blocks `title` and `content` (the system check notifications.W002).
+    It extends the project's `notifications/base.html` or `base.html`, if there is one. That template needs the blocks
+    `title` and `content` (system check notifications.W002).
     """
     unread_only = request.GET.get("unread") == "1"
     before = _number(request.GET["before"]) if "before" in request.GET else None
@@ -61,7 +61,7 @@ def show_inbox(request: HttpRequest) -> HttpResponse:
 @login_required
 @never_cache
 def show_bell(request: HttpRequest) -> HttpResponse:
-    """GET /notifications/bell/: the bell of whoever asks, as it stands now, for bell.js."""
+    """GET /notifications/bell/: the current bell of the user, for bell.js."""
     return render(request, "notifications/fragment.html")
 
 
@@ -90,9 +90,9 @@ def _mark(
     request: HttpRequest, write: Callable[[Any, Iterable[int]], int], candidates: QuerySet[Notification]
 ) -> HttpResponse:
     """
-    Do what a form asks, to the ids it names or to all `candidates` up to the newest that its page showed.
+    Mark the notifications of a form: its `id`s, or all `candidates` up to the newest one that its page showed.
 
-    What arrived after the page was made stays as it is: nobody has read what they were not shown.
+    Notifications that arrived after the page was rendered are not changed, because the user has not seen them.
     """
     if "up_to" in request.POST:
         found = candidates.filter(pk__lte=_number(request.POST["up_to"]))
@@ -110,7 +110,7 @@ def _mark(
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS):
-        raise BadRequest(f"{text[:40]!r} is no notification id")
+        raise BadRequest(f"{text[:40]!r} is not the id of a notification")
     return int(text)
 
 

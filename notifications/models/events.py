@@ -1,4 +1,4 @@
-"""What happened, and whom it will be told later."""
+"""Events, and the recipients of scheduled events."""
 
 from typing import ClassVar
 
@@ -15,10 +15,10 @@ COLLAPSE_KEY_LIMIT = 100
 
 class Event(models.Model):
     """
-    Something that happened and of which one or more people are told.
+    Something that happened, with one or more recipients.
 
-    `published_at IS NULL` is the outbox: the event is committed and its entries are not yet all on the stream. With a
-    `deliver_at` it is not in there yet: nobody has a notification, and `Scheduled` says who will have one.
+    Events with neither `published_at` nor `deliver_at` are the outbox: they are committed, and not all of their entries
+    are on the stream yet. An event with a `deliver_at` is scheduled: it has `Scheduled` rows instead of notifications.
     """
 
     kind = models.CharField(max_length=64, default="info")
@@ -26,19 +26,19 @@ class Event(models.Model):
     message = models.TextField()
     url = models.CharField(max_length=2000, blank=True)
     data = models.JSONField(null=True, blank=True)
-    # Who caused it, if a person did.
+    # The user who caused it, if any.
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # The caller's own name for this event: a second notify() with the same key returns the first event.
+    # Identifies the event for the caller: a second notify() with the same key returns the first event.
     idempotency_key = models.CharField(max_length=255, null=True, blank=True, unique=True)
-    # A newer event of the same kind and key replaces, for each recipient, what this one has told and is still unread.
+    # A newer event with the same kind and key replaces the unread notifications of this one.
     collapse_key = models.CharField(max_length=COLLAPSE_KEY_LIMIT, blank=True)
-    # The call's own fallback: transport → seconds after which it is used if the notification is still unread.
+    # The fallback of the call: transport → seconds after which it is used if the notification is still unread.
     fallback = models.JSONField(null=True, blank=True)
-    # When it was told; of one that waited, when its time had come.
+    # When notify() was called; for a scheduled event, when it was released.
     created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
-    # Until then nobody is told. Nothing once the time has come, or the event was cancelled.
+    # When a scheduled event is due. Null after it was released or cancelled.
     deliver_at = models.DateTimeField(null=True, blank=True, editable=False)
     cancelled_at = models.DateTimeField(null=True, blank=True, editable=False)
     published_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -56,9 +56,9 @@ class Event(models.Model):
 
 
 class Scheduled(models.Model):
-    """Somebody whom a waiting event will tell; gone when its time has come, or it was cancelled."""
+    """A recipient of a scheduled event. The row is deleted when the event is released or cancelled."""
 
-    # Found through the constraint below.
+    # The unique constraint below serves as its index.
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="scheduled", db_index=False)
     recipient = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
 

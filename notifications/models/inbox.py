@@ -1,4 +1,4 @@
-"""What each recipient was told, and the questions that the inbox asks of it."""
+"""The notifications of each recipient, and the queries of the inbox."""
 
 from typing import Any, ClassVar
 
@@ -14,42 +14,42 @@ __all__ = ["Notification", "NotificationQuerySet"]
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
-    """What the inbox asks."""
+    """The queries of the inbox."""
 
     def inbox(self, user_id: Any) -> "NotificationQuerySet":
-        """What `user_id` has not archived, newest first, with its event."""
+        """The notifications that the user has not archived, newest first, with their events."""
         return self.filter(recipient_id=user_id, archived_at=None).select_related("event").order_by("-id")
 
     def unread(self, user_id: Any) -> "NotificationQuerySet":
-        """What `user_id` has neither read nor archived."""
+        """The notifications that the user has neither read nor archived."""
         return self.filter(recipient_id=user_id, read_at=None, archived_at=None)
 
     def unseen(self, user_id: Any) -> "NotificationQuerySet":
-        """What has arrived since `user_id` last opened the inbox."""
+        """The notifications that arrived since the user last opened the bell, except for archived ones."""
         return self.filter(recipient_id=user_id, seen_at=None, archived_at=None)
 
 
 class Notification(models.Model):
-    """One event for one recipient. The four states are times: unseen (none of them), seen, read, archived."""
+    """One event for one recipient. Its state is given by times: unseen (none is set), seen, read, archived."""
 
-    # Found through the index "notification_of_event", which has them in the order of publishing.
+    # The index "notification_of_event" is used for it, in the order of publishing.
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="notifications", db_index=False)
     recipient = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=on_user("notifications")
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
-    # When the relay handed it to the recipient's group, if it has.
+    # When the relay published it to the recipient's browsers.
     relayed_at = models.DateTimeField(null=True, blank=True, editable=False)
-    # When the bot decided on which transports it is delivered; the deliveries tell the rest.
+    # When the bot planned its deliveries.
     dispatched_at = models.DateTimeField(null=True, blank=True, editable=False)
     seen_at = models.DateTimeField(null=True, blank=True)
     read_at = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)
-    # The event's; it is here for the index.
+    # Copied from the event, for the index.
     collapse_key = models.CharField(max_length=COLLAPSE_KEY_LIMIT, blank=True, editable=False)
-    # The id of the unread one that it replaced; that one may have been deleted since.
+    # The id of the unread notification that it replaced, which may have been deleted since.
     replaces = models.BigIntegerField(null=True, blank=True, editable=False)
-    # When a newer one replaced it; it was archived then.
+    # When a newer notification replaced it. It was archived at that time.
     replaced_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects: ClassVar[models.Manager["Notification"]] = NotificationQuerySet.as_manager()
@@ -69,7 +69,7 @@ class Notification(models.Model):
                 name="notification_collapse",
                 condition=Q(read_at=None, archived_at=None) & ~Q(collapse_key=""),
             ),
-            # What may have been lost with Redis; nearly always a few rows.
+            # For finding notifications that Redis may have lost. Nearly always it has only a few rows.
             models.Index(
                 fields=["created_at"],
                 name="notification_unhandled",

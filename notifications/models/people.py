@@ -1,4 +1,4 @@
-"""What people want to be told, when, and where they are reached."""
+"""What users want, when, and their addresses."""
 
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ QUIET_HOURS_RELATION = on_user("notification_quiet_hours")
 
 
 class Preference(models.Model):
-    """What a user has said about one kind of notification on one transport; without a row, the kind's default holds."""
+    """A user's choice for one kind of notification on one transport. Without a row, the kind's default applies."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -43,13 +43,13 @@ class Preference(models.Model):
 
 
 class QuietHours(models.Model):
-    """When a user is left alone by all transports, but for urgent kinds: each day from `starts` until `ends`."""
+    """The daily time, from `starts` until `ends`, in which transports send a user urgent kinds only."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=QUIET_HOURS_RELATION)
-    # Times of day in the zone; they may lie around midnight.
+    # Times of day in the time zone. If `starts` is later than `ends`, the quiet hours include midnight.
     starts = models.TimeField()
     ends = models.TimeField()
-    # As in "Europe/Berlin".
+    # A name such as "Europe/Berlin".
     time_zone = models.CharField(max_length=64)
 
     class Meta:
@@ -60,7 +60,7 @@ class QuietHours(models.Model):
 
 
 class Destination(models.Model):
-    """Where one transport reaches a user: the URL of a webhook, an Apprise URL."""
+    """An address of a user for one transport: the URL of a webhook, or an Apprise URL."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -69,12 +69,12 @@ class Destination(models.Model):
         db_index=False,
     )
     transport = models.CharField(max_length=TRANSPORT_LIMIT)
-    # May hold a password or a token, as many Apprise URLs do: never shown whole.
+    # Many Apprise URLs contain a password or a token, so it is never shown in full.
     address = models.CharField(max_length=1000)
-    # What the transport signs with, if it signs.
+    # The key with which the transport signs, if it does.
     secret = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    # When it was disabled because its provider said that it no longer exists, and the provider's answer.
+    # When it was disabled because its provider answered that it no longer exists, and that answer.
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     disabled_reason = models.CharField(max_length=REASON_LIMIT, blank=True, editable=False)
 
@@ -89,12 +89,12 @@ class Destination(models.Model):
 
 
 class PushSubscription(models.Model):
-    """One browser of a user that may be woken by web push: what `PushManager.subscribe()` gave it."""
+    """A browser of a user that receives web push: the subscription from `PushManager.subscribe()`."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name=on_user("push_subscriptions")
     )
-    # Knowing it is nearly enough to send: never shown whole.
+    # It is almost a secret, so it is never shown in full.
     endpoint = models.CharField(max_length=1000, unique=True)
     p256dh = models.CharField(max_length=100)
     auth = models.CharField(max_length=50)

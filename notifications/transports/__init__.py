@@ -1,8 +1,8 @@
 """
-Ways of delivering a notification: one small class and one file each.
+Transports: the ways of delivering a notification, one class and one file each.
 
-Owns the contract of a transport and which transports the project has. Does not own whether and when something is sent
-(records, bot) nor who wants it (preferences).
+Owns the contract of a transport, and which transports the project has. Does not own when a delivery is sent (delivery)
+or who wants it (preferences).
 """
 
 from notifications.transports.base import Address, AddressGone, Message, Texts, Transport

@@ -1,8 +1,8 @@
 """
 The contract of a transport.
 
-Owns what a transport is told and what it answers. A transport of your own subclasses `Transport`, and the setting
-NOTIFICATIONS["TRANSPORTS"] names it.
+Owns what a transport receives and what it returns. Does not own the transports. For a transport of your own, subclass
+`Transport` and add it to NOTIFICATIONS["TRANSPORTS"].
 """
 
 import asyncio
@@ -25,49 +25,49 @@ from realtime.exceptions import PermanentError
 
 __all__ = ["ADDRESS_LIMIT", "Address", "AddressGone", "Message", "Texts", "Transport", "destinations_of", "disable"]
 
-# The most addresses that one user has on one transport; the newest count.
+# The most addresses of one user on one transport. If there are more, the newest are used.
 ADDRESS_LIMIT = 10
-# The part of a claim's time that a call in a thread may take: what is left is for beginning and for the record.
+# The part of a claim's time that a call in a thread may take. The rest is for starting it and recording its result.
 CLAIM_PART = 0.8
-# The most threads of one transport: more than there are slots, because a call that was given up may hang on.
+# The most threads of one transport: more than slots, because a call that timed out may still block its thread.
 THREADS_LIMIT = 100
-# When the call of this context is given up, and when at the latest, by the event loop's clock.
+# The timeout of the current `send`, and the latest time to which it may be extended, by the event loop's clock.
 _limit: contextvars.ContextVar[tuple[asyncio.Timeout, float]] = contextvars.ContextVar("_limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """What a notification says on one transport, in the recipient's language."""
+    """The texts of a notification for one transport, in the recipient's language."""
 
     # One line; may be empty.
     subject: str
     # Plain text.
     body: str
-    # The same as HTML; empty where the kind has no template for it.
+    # The body as HTML; empty if the kind has no template for it.
     html: str = ""
-    # The absolute URL of the notification. Empty if it is not known, or if the body comes from a template, which
-    # contains the URL where it wants to.
+    # The absolute URL of the notification. Empty if it is not known, or if the body comes from a template, which can
+    # contain the URL itself.
     link: str = ""
 
     @property
     def body_with_link(self) -> str:
-        """The body, followed by the link on a line of its own, unless the body contains it already."""
+        """The body, followed by the link on a separate line unless the body already contains it."""
         return f"{self.body}\n\n{self.link}" if self.link and self.link not in self.body else self.body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """
-    What is to be sent to one recipient.
+    A message to one recipient.
 
     Attributes:
-        key: The effect key: 32 hexadecimal digits, the same in every attempt. A provider that takes an idempotency key
-            gets this one.
+        key: The effect key: 32 hexadecimal digits, the same in every attempt. Use it as the idempotency key if the
+            provider supports one.
         recipient: The user.
         notification: The envelope as browsers get it, except that `url` is absolute if the site's address is known.
-        texts: The same in words for this transport.
-        attempt: From 1; those of processes that died count.
-        digest: Of a digest, all that it tells of, the oldest first; `notification` is then the newest.
+        texts: The texts of the notification for this transport.
+        attempt: Which attempt this is; the first is 1. Attempts of processes that died count.
+        digest: For a digest, its notifications, the oldest first; `notification` is then the newest.
     """
 
     key: str
@@ -81,11 +81,11 @@ class Message:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """
-    Where a transport reaches a recipient.
+    An address of a recipient for one transport.
 
     Attributes:
-        key: What stays the same when the delivery is tried again; unique among the recipient's addresses.
-        value: The address itself; only its transport looks at it. It may hold a secret, so `repr` leaves it out.
+        key: Identifies the address among those of the recipient, in all attempts.
+        value: The address itself, for the transport only. It may contain a secret, so `repr` leaves it out.
     """
 
     key: str
@@ -93,26 +93,26 @@ class Address:
 
 
 class AddressGone(PermanentError):
-    """The address no longer exists and was disabled: nothing failed, and nothing is sent to it again."""
+    """The address no longer exists and was disabled. It does not count as a failure, and is not used again."""
 
 
 class Transport:
     """
-    One way of delivering. Made once a process with its OPTIONS from the settings as keyword arguments.
+    A way of delivering. Each process creates it once, with its OPTIONS from the settings as keyword arguments.
 
     Args:
         name: Its name in the settings; preferences and deliveries refer to it.
-        timeout_seconds: The longest that one `send` may take. With calls in a thread, which nobody can end, the longest
-            that the provider may be silent.
+        timeout_seconds: The longest time for one `send`. A call in a thread cannot be interrupted: for it, this is the
+            longest time without an answer from the provider.
 
     Raises:
-        ImproperlyConfigured: An option cannot be; a system check says so when the process starts.
+        ImproperlyConfigured: An option is not valid. A system check reports it when the process starts.
     """
 
-    # What the admin and a page of preferences call it.
+    # Its name in the admin and on pages of preferences.
     label: ClassVar[Any] = ""
-    # Whether its messages show links as text. Links must then be absolute, and a system check requires the site's
-    # address.
+    # Whether its messages show links as text. Such links must be absolute, so a system check requires the address of
+    # the site.
     shows_links: ClassVar[bool] = False
 
     def __init__(self, *, name: str, timeout_seconds: float = 10.0) -> None:
@@ -128,19 +128,20 @@ class Transport:
 
     @property
     def longest_call_seconds(self) -> float:
-        """How long one `send_in_time` may take: beyond `timeout_seconds` where it is in a thread."""
+        """How long one `send_in_time` may take: longer than `timeout_seconds` if it uses a thread."""
         return max(self.timeout_seconds, conf.get_settings().delivery_claim_seconds * CLAIM_PART)
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
         """
-        Where `recipient` is reached; nowhere, and the delivery is skipped.
+        The addresses of `recipient`. If there are none, the delivery is skipped.
 
-        Runs in a thread and may use the ORM. All are used: bound what users can add, as `destinations_of` does.
+        It runs in a thread and may use the ORM. All addresses are used, so limit how many a user can add, as
+        `destinations_of` does.
         """
         raise NotImplementedError
 
     def addresses_of(self, recipient: Any) -> Sequence[Address]:
-        """What the bot uses: `find_addresses`, and nothing for somebody who may no longer sign in."""
+        """The addresses that the bot uses: those of `find_addresses`, or none if the user is not active."""
         return list(self.find_addresses(recipient)) if recipient.is_active else []
 
     async def send(self, message: Message, address: Address) -> str:
@@ -148,30 +149,30 @@ class Transport:
         Send `message` to one address.
 
         Returns:
-            What the provider answered, for people; 500 characters of it are kept.
+            The provider's answer, for staff to read; 500 characters of it are kept.
 
         Raises:
             Retry: The provider says when to try again.
-            PermanentError: It will never take it.
-            AddressGone: The address is no longer there.
-            Unavailable: What the transport itself needs is away; no attempt is counted.
-            Exception: Anything else is a failed attempt, with others after it.
+            PermanentError: The provider refused the message for good.
+            AddressGone: The address no longer exists.
+            Unavailable: A service that the transport itself needs is unavailable; no attempt is counted.
+            Exception: Any other exception is a failed attempt, and others follow.
 
         Guarantees:
-            Called at most once at a time for a delivery. It is called again with the same `message.key` when it is not
-            known what became of a call: after an error, and after a process died in the middle of it.
+            For each delivery, one call runs at a time. If the result of a call is unknown, after an error or because
+            its process died, `send` is called again with the same `message.key`.
         """
         raise NotImplementedError
 
     async def send_in_time(self, message: Message, address: Address) -> str:
         """
-        What the bot calls: `send`, which is given up after `timeout_seconds`.
+        Call `send` with the timeout `timeout_seconds`. The bot uses this method.
 
-        A call in a thread goes on all the same, so it is waited for until shortly before the claim lapses, and what
-        came of it counts: another attempt beside it would send twice.
+        A call in a thread cannot be interrupted, and another attempt beside it would send twice. So its result is
+        awaited until shortly before the claim lapses.
 
         Raises:
-            TimeoutError: It was given up.
+            TimeoutError: There was no result in time.
         """
         latest = asyncio.get_running_loop().time() + conf.get_settings().delivery_claim_seconds * CLAIM_PART
         async with asyncio.timeout(self.timeout_seconds) as limit:
@@ -182,20 +183,21 @@ class Transport:
                 _limit.reset(token)
 
     def close(self) -> None:
-        """Release what the transport holds, its threads at least; called when the bot stops. It may be used again."""
+        """Release resources, such as the threads. Called when the bot stops; the transport may be used again."""
         self._threads.close()
 
     def check_address(self, address: str) -> None:
-        """Refuse what a user gives as an address of theirs. Raises ValueError, which goes on after "the address is"."""
-        raise ValueError(f"not taken: {self.name} uses none that users add")
+        """Check an address that a user adds. Raises ValueError with a text that continues "the address is"."""
+        raise ValueError(f"not accepted: {self.name} does not use addresses that users add")
 
     async def in_thread[**Parameters, Answer](
         self, function: Callable[Parameters, Answer], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Answer:
         """
-        As asyncio.to_thread, in threads of this transport's own: where it hangs, nobody else waits for a thread.
+        Like asyncio.to_thread, but in threads of this transport: if it hangs, others still get a thread.
 
-        Within `send` the call may take until shortly before the claim lapses: give what it calls a timeout of its own.
+        Inside `send`, the timeout is extended until shortly before the claim lapses. So the function should have a
+        timeout of its own.
         """
         call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
         loop = asyncio.get_running_loop()
@@ -207,7 +209,7 @@ class Transport:
 
 async def disable(address: Address, reason: str) -> NoReturn:
     """
-    Disable a destination from `destinations_of`, because its provider says that it no longer exists.
+    Disable a destination from `destinations_of`, because its provider answered that it no longer exists.
 
     Raises:
         AddressGone: Always, after the destination is disabled.
@@ -218,8 +220,8 @@ async def disable(address: Address, reason: str) -> NoReturn:
 
 def destinations_of(recipient: Any, transport: str) -> list[Destination]:
     """The enabled addresses that the recipient has added for a transport, the newest first."""
-    # Never from a replica, which may lag: without an address that was just added, the delivery would be skipped for
-    # good.
+    # Never from a replica, which may lag: if it did not have an address that was just added yet, the delivery would be
+    # skipped for good.
     rows = Destination.objects.using(router.db_for_write(Destination))
     enabled = rows.filter(transport=transport, disabled_at=None)
     return newest_of(recipient.pk, enabled, key=transport, limit=ADDRESS_LIMIT)

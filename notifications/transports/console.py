@@ -1,8 +1,8 @@
 """
-The console: calls `send_message(user_id, message)`, which prints a line by default.
+The console transport: calls the function NOTIFICATIONS["SEND_MESSAGE"], which prints a line by default.
 
-For trying things out, and the shortest way to a transport of one's own: NOTIFICATIONS["SEND_MESSAGE"] names the
-function.
+Owns these calls and the printing. Does not own other transports. It is for trying things out, and the shortest way to
+send notifications by a function of your own.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from realtime.untrusted.text import escape_unencodable
 __all__ = ["ConsoleTransport", "PrintingTransport", "SendMessage", "send_message"]
 
 
-# Takes the recipient's primary key and the text. An exception is a failed attempt. A sync function runs in a thread.
+# Takes the recipient's primary key and the text. An exception means a failed attempt. A sync function runs in a thread.
 type SendMessage = Callable[[Any, str], Awaitable[None] | None]
-# One thread for `send_message`: lines are printed one after another, and an output that nobody reads blocks only this
+# One thread for `send_message`: lines are printed one after another, and a pipe that is not read blocks only this
 # thread.
 _printer = Threads(1, name="console")
 
 
 async def send_message(user_id: Any, message: str) -> None:
     """
-    Print one line to the standard output: the default, for trying things out.
+    Print one line to the standard output. This is the default, for trying things out.
 
-    The line contains no line breaks or terminal controls, whatever the message says. Characters that the encoding of
-    the output lacks are escaped.
+    Line breaks and terminal controls in the message are escaped, as are characters that the encoding of the output
+    does not have.
     """
     line = f"user {user_id}: {message}"
     text = "".join(letter if letter.isprintable() else _escape(letter) for letter in line)
-    # A pipe that nobody reads must not hold up the event loop, and with it the leases.
+    # A pipe that is not read must not block the event loop, which also renews leases.
     await asyncio.get_running_loop().run_in_executor(_printer.executor, _print, f"{text}\n")
 
 
@@ -63,15 +63,15 @@ class ConsoleTransport(Transport):
 
     @property
     def reaches_people(self) -> bool:
-        """False if it prints; a function of the project may reach anybody."""
+        """False if it prints. A function of the project may reach people."""
         return self._send_message is not send_message
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
-        """Everybody is reached."""
+        """One address for each user."""
         return [Address(key="console")]
 
     async def send(self, message: Message, address: Address) -> str:
-        """Call the function with what was said."""
+        """Call the function with the body."""
         await self._call(message.recipient.pk, message.texts.body)
         return "called"
 
@@ -85,19 +85,19 @@ class ConsoleTransport(Transport):
             await answer
 
     def close(self) -> None:
-        """Let its threads end, and the one that prints."""
+        """Let its threads end, and the thread that prints."""
         super().close()
         _printer.close()
 
 
 class PrintingTransport(ConsoleTransport):
-    """Replaces every transport if NOTIFICATIONS["DELIVERY"] is "console". It prints, whatever SEND_MESSAGE is."""
+    """Replaces every transport if NOTIFICATIONS["DELIVERY"] is "console". It always prints and ignores SEND_MESSAGE."""
 
     def __init__(self, *, name: str) -> None:
         super().__init__(name=name, send_message=send_message)
 
     async def send(self, message: Message, address: Address) -> str:
-        """Print what it would have said."""
+        """Print the message instead of sending it."""
         await self._call(message.recipient.pk, f"[{self.name}] {message.texts.body_with_link}")
         return 'printed and not sent: NOTIFICATIONS["DELIVERY"] is "console"'
 

@@ -1,8 +1,8 @@
 """
-Disabling users' addresses that no longer exist, as their provider says.
+Disables users' addresses when their provider answers that they no longer exist.
 
-Owns doing this once for each address, and the signal to the project. Does not own adding addresses (preferences) nor
-reading a provider's answer (transports). Sync; run it in a thread from async code.
+Owns disabling each address once, and the signal to the project. Does not own adding addresses (preferences) or
+interpreting answers (the transports). All functions are sync: call them in a thread.
 """
 
 from django.db import router
@@ -24,7 +24,7 @@ def disable_destination(pk: int, reason: str) -> None:
             return
         row.disabled_at, row.disabled_reason = timezone.now(), reason[:REASON_LIMIT]
         row.save(using=database, update_fields=["disabled_at", "disabled_reason"])
-    _tell(row, row.transport, reason)
+    _send_signal(row, row.transport, reason)
 
 
 def forget_browser(pk: int, transport: str, reason: str) -> None:
@@ -35,8 +35,8 @@ def forget_browser(pk: int, transport: str, reason: str) -> None:
         if row is None:
             return
         PushSubscription.objects.using(database).filter(pk=pk).delete()
-    _tell(row, transport, reason)
+    _send_signal(row, transport, reason)
 
 
-def _tell(row: Destination | PushSubscription, transport: str, reason: str) -> None:
+def _send_signal(row: Destination | PushSubscription, transport: str, reason: str) -> None:
     address_gone.send_robust(sender=type(row), address=row, user_id=row.user_id, transport=transport, reason=reason)

@@ -1,7 +1,7 @@
 """
-Email, by Django's mail framework: whichever backend the project has.
+Email, with Django's mail framework and the project's mail backend.
 
-Owns the message and what a refusal means. Does not own the connection (Django's MAILERS, or EMAIL_… settings).
+Owns the message, and what a refusal means. Does not own the connection (Django's MAILERS, or EMAIL_… settings).
 """
 
 import smtplib
@@ -31,14 +31,13 @@ class EmailTransport(Transport):
     """
     Args:
         from_email: The sender; Django's DEFAULT_FROM_EMAIL by default.
-        mailer: The alias in Django's MAILERS; its default one by default. Needs Django 6.1.
-        message_id_domain: The right side of the Message-ID, which is the same in every attempt.
-        timeout_seconds: How long the mail server may be silent. The mail backend's own timeout counts if it is shorter.
+        mailer: The alias in Django's MAILERS; "default" by default. Needs Django 6.1.
+        message_id_domain: The domain of the Message-ID.
+        timeout_seconds: How long to wait for the mail server. The mail backend's own timeout applies if it is shorter.
 
     Guarantees:
-        The message has the delivery's key as its Message-ID, by which mail servers and readers may drop a copy. Where a
-        process dies between the server's answer and its record, a copy cannot be excluded: SMTP takes no idempotency
-        key.
+        The delivery's key is the Message-ID in every attempt, so mail servers and clients can drop a copy. If a process
+        dies between the server's answer and its record, there may be a copy: SMTP has no idempotency key.
     """
 
     label = _("Email")
@@ -62,43 +61,43 @@ class EmailTransport(Transport):
 
     @property
     def reaches_people(self) -> bool:
-        """False with a mail backend of Django's that only prints, keeps or drops mails."""
+        """False with a mail backend of Django's that only prints, stores or drops emails."""
         try:
             backend = self._backend()
         except Exception:
-            # Another system check reports what is wrong with the mailer.
+            # Another system check reports a wrong mailer.
             return True
         return type(backend).__module__ not in LOCAL_BACKENDS
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
-        """The user's e-mail address, unless it is empty."""
+        """The user's email address, unless it is empty."""
         email = getattr(recipient, recipient.get_email_field_name(), "")
         return [Address(key="email", value=email)] if email else []
 
     async def send(self, message: Message, address: Address) -> str:
-        """Hand it to the mail server, in a thread."""
+        """Send it with the mail backend, in a thread."""
         mail = self._make(message, address.value)
         try:
-            count = await self.in_thread(self._hand_over, mail)
+            count = await self.in_thread(self._send_mail, mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException, ValueError) as error:
             if _is_permanent(error):
-                raise PermanentError(_said(error)) from error
+                raise PermanentError(_answer_of(error)) from error
             raise
         if not count:
-            raise OSError("the mail backend took no message")
-        return "taken by the mail server"
+            raise OSError("the mail backend did not send the message")
+        return "accepted by the mail server"
 
     def _make(self, message: Message, email: str) -> EmailMultiAlternatives:
         texts = message.texts
         mail = EmailMultiAlternatives(
-            # Without a subject, the beginning of what is said; a line break would be a header of its own.
+            # Without a subject, the beginning of the body. Line breaks are not allowed in a header.
             " ".join((texts.subject or texts.body[:78]).split()),
             texts.body_with_link,
             self._from_email,
             [email],
             headers={
                 "Message-ID": f"<{message.key}@{self._message_id_domain}>",
-                # So that holiday replies are not sent (RFC 3834).
+                # Prevents automatic replies, such as holiday notices (RFC 3834).
                 "Auto-Submitted": "auto-generated",
             },
         )
@@ -107,12 +106,12 @@ class EmailTransport(Transport):
         return mail
 
     def _backend(self) -> Any:
-        # Where a project still has EMAIL_… settings and no MAILERS, Django makes "default" of them.
+        # If a project has EMAIL_… settings instead of MAILERS, Django makes the mailer "default" from them.
         return django_mail.get_connection() if _mailers is None else _mailers[self._mailer or "default"]
 
-    def _hand_over(self, mail: EmailMultiAlternatives) -> int | None:
+    def _send_mail(self, mail: EmailMultiAlternatives) -> int | None:
         backend = self._backend()
-        # Without one, which is Django's default, a server that says nothing keeps the thread for ever.
+        # Django's default is no timeout: a server that does not answer would block the thread for ever.
         if hasattr(backend, "timeout") and (backend.timeout is None or backend.timeout > self.timeout_seconds):
             backend.timeout = self.timeout_seconds
         count: int | None = backend.send_messages([mail])
@@ -121,27 +120,27 @@ class EmailTransport(Transport):
 
 def _is_permanent(error: Exception) -> bool:
     if isinstance(error, smtplib.SMTPAuthenticationError | smtplib.SMTPConnectError | smtplib.SMTPHeloError):
-        # The server refuses us and not the message: that is for the operator to mend, and worth another attempt.
+        # The server refuses us and not the message. The operator can fix that, so it is tried again.
         return False
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return all(_is_final(code, said) for code, said in error.recipients.values())
+        return all(_is_final(code, reply) for code, reply in error.recipients.values())
     if isinstance(error, smtplib.SMTPResponseException):
         return _is_final(error.smtp_code, error.smtp_error)
-    # A header or an address that Django refuses to put into a message.
+    # ValueError: Django refuses a header or an address.
     return True
 
 
-def _is_final(code: int, said: bytes | str) -> bool:
-    return code >= PERMANENT_CODES and not is_not_now(_text(said))
+def _is_final(code: int, reply: bytes | str) -> bool:
+    return code >= PERMANENT_CODES and not is_not_now(_text(reply))
 
 
-def _said(error: Exception) -> str:
+def _answer_of(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return "; ".join(f"{code} {_text(said)}" for code, said in error.recipients.values())
+        return "; ".join(f"{code} {_text(reply)}" for code, reply in error.recipients.values())
     if isinstance(error, smtplib.SMTPResponseException):
         return f"{error.smtp_code} {_text(error.smtp_error)}"
     return f"{type(error).__name__}: {error}"
 
 
-def _text(said: bytes | str) -> str:
-    return said.decode(errors="replace") if isinstance(said, bytes) else said
+def _text(reply: bytes | str) -> str:
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else reply

@@ -1,16 +1,17 @@
 """
-One POST to an address that somebody else chose.
+One POST to a URL that was supplied by a user.
 
-Owns which addresses may be reached and what a status means. Does not own finding the addresses of a name (names) nor
-what is posted (webhook, web push).
+Owns which IP addresses may be reached, and what a status means. Does not own resolving names (names) or what is posted
+(webhook, webpush).
 
-A URL from a user must not make this server talk to what only this server reaches (server-side request forgery). So the
-name is resolved here, addresses that are not public are left out, and the connection goes to the very address that was
-checked: a name that resolves to something else a moment later changes nothing. Redirects are not followed, of an answer
-only its beginning is read, and no proxy or .netrc of the environment is used. Connections are not kept: a kept one may
-be closed by the other side just when a request is on its way, and nobody would know whether that arrived.
+A user's URL must not make this server connect to services that only this server can reach (server-side request
+forgery). So the name is resolved here, addresses that are not public are left out, and the connection goes to exactly
+the address that was checked: it does not matter if the name resolves to another address a moment later. Redirects are
+not followed, only the beginning of an answer is read, and proxies and .netrc of the environment are ignored.
+Connections are not reused: the receiver might close one while a request is on its way, and it would be unknown whether
+the request arrived.
 
-A URL is nearly a password, so nobody logs it: httpx's client does so at INFO, and is left out; its transport is used.
+A URL is almost a password, so it is not logged. httpx's client logs URLs at INFO, so only its transport is used.
 """
 
 import asyncio
@@ -36,18 +37,18 @@ from realtime.untrusted.text import printable
 
 __all__ = ["Answer", "audience_of", "check_url", "is_public", "post", "raise_for_status"]
 
-# Of an answer, so many bytes are read and so many characters kept.
+# How many bytes of an answer are read, and how many characters of it and of the reason phrase are kept.
 ANSWER_LIMIT_BYTES = 4096
 ANSWER_LIMIT = 300
 REASON_LIMIT = 60
-# Addresses of one name that are tried.
+# How many addresses of one name are tried.
 CONNECT_LIMIT = 3
 # The part of `timeout_seconds` after which a call counts as unanswered.
 OWN_PART = 0.95
 # How many unanswered calls in a row are allowed before a URL is put aside.
 SILENCES_ALLOWED = 2
-# What the public internet has of IPv6. Outside of it are addresses that Python takes for public, such as the site-local
-# ones and those that carry an IPv4 address in their last bits.
+# The IPv6 addresses of the public internet. Python considers some addresses outside of it public, such as site-local
+# ones and those with an IPv4 address in their last bits.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 # Networks that are not globally reachable. Python's own table differs between its versions.
 # Source: IANA's IPv4 and IPv6 Special-Purpose Address Registries.
@@ -62,21 +63,21 @@ _SPECIAL = tuple(
         *("2001:db8::/32", "3fff::/20"),
     )
 )
-# Where IPv6 addresses carry IPv4 ones: 6to4, NAT64.
+# IPv6 addresses that contain IPv4 addresses: 6to4, NAT64.
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# By URL, because other URLs of the same host may belong to somebody else and may answer.
+# By URL, because other URLs of the same host may belong to other users and may answer.
 _silences = Silences(allowed=SILENCES_ALLOWED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the other side said."""
+    """The receiver's answer."""
 
     status: int
     # "200 OK: " and the beginning of the body, on one line.
     text: str
-    # Its Retry-After, in seconds from now.
+    # The header Retry-After, in seconds from now.
     retry_after_seconds: float | None
 
 
@@ -88,7 +89,7 @@ async def post(
 
     Args:
         allow_private: Whether addresses that are not public may be reached; for the project's own receivers.
-        user: The user whose address it is: the concurrent name lookups of one user are limited.
+        user: The owner of the URL. The concurrent name lookups of each user are limited.
 
     Raises:
         PermanentError: The URL is invalid, or leads to an address that is not public.
@@ -97,13 +98,13 @@ async def post(
     """
     check_url(url)
     target = httpx.URL(url)
-    # As it goes over the wire: a name in other letters is in ASCII here.
+    # The name in ASCII, as it is sent over the network.
     host = target.raw_host.decode("ascii")
     _silences.check(url, host)
     port = target.port or (443 if target.scheme == "https" else 80)
     addresses = await _resolve(host, port, allow_private=allow_private, user=user)
     try:
-        # A little shorter than the caller's own timeout, so that the timeout is noticed here first.
+        # A little shorter than the caller's own timeout, so that this timeout comes first and is counted.
         async with asyncio.timeout(timeout_seconds * OWN_PART):
             answer = await _post_to(addresses, target, content, headers, timeout_seconds=timeout_seconds)
     except (TimeoutError, httpx.TimeoutException):
@@ -127,7 +128,7 @@ async def _post_to(
                 target.copy_with(host=address),
                 content=content,
                 headers={**_headers_for(target), **headers},
-                # The certificate is checked against the name, as if the name had been connected to.
+                # The certificate is checked against the name, although the connection goes to the address.
                 extensions={"sni_hostname": host, "timeout": httpx.Timeout(timeout_seconds).as_dict()},
             )
             try:
@@ -142,7 +143,7 @@ async def _post_to(
 
 
 def check_url(url: str) -> None:
-    """Refuse what is no http(s) URL with a host. Raises PermanentError."""
+    """Raise PermanentError unless it is an http(s) URL with a host."""
     try:
         parsed = httpx.URL(url)
         has_port = parsed.port is None or 0 < parsed.port < 65_536
@@ -171,7 +172,7 @@ def audience_of(endpoint: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, whatever it is wrapped in."""
+    """Whether an IP address belongs to the public internet. An IPv4 address inside an IPv6 address is checked too."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         inner = parsed.ipv4_mapped
@@ -188,18 +189,18 @@ def is_public(address: str) -> bool:
 
 def raise_for_status(answer: Answer) -> None:
     """
-    Say what a status means for the next attempt.
+    Raise the exception for a status that is not 2xx.
 
     Raises:
-        Retry: With Retry-After.
         PermanentError: 3xx, and 4xx except 408, 425, 429 and those whose text says that the refusal is temporary.
-        OSError: 5xx and the rest without Retry-After: the usual wait.
+        Retry: The other statuses if there is a Retry-After.
+        OSError: The other statuses without Retry-After.
     """
     status = answer.status
     if 200 <= status < 300:
         return
     if 300 <= status < 400:
-        raise PermanentError(f"{answer.text} (redirects are not followed: give the address they lead to)")
+        raise PermanentError(f"{answer.text} (redirects are not followed: use the URL that they lead to)")
     is_temporary = status in TEMPORARY_STATUSES or is_not_now(answer.text)
     if 400 <= status < 500 and not is_temporary:
         raise PermanentError(answer.text)
@@ -210,7 +211,7 @@ def raise_for_status(answer: Answer) -> None:
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    # Made once: reading the certificates of all authorities takes tens of milliseconds, in which the event loop stands.
+    # Cached: reading the certificates of all authorities takes tens of milliseconds and blocks the event loop.
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -231,7 +232,7 @@ async def _resolve(host: str, port: int, *, allow_private: bool, user: Hashable)
     try:
         addresses = await resolver.resolve(host, port, user=user)
     except UnicodeError as error:
-        raise PermanentError(f"{host[:100]!r} is not the name of a host") from error
+        raise PermanentError(f"{host[:100]!r} is not a valid host name") from error
     allowed = addresses if allow_private else [address for address in addresses if is_public(address)]
     if addresses and not allowed:
         raise PermanentError(f"{host} is not a public address")

@@ -1,5 +1,5 @@
 """
-Looks up the addresses of a host name that somebody else chose, with the system's resolver.
+Looks up the addresses of host names that were supplied by users, with the system's resolver.
 
 Owns the threads of the lookups, their deadline, and the limits on concurrent lookups per host and user. Does not own
 which addresses may be reached (http).

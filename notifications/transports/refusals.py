@@ -1,5 +1,5 @@
 """
-Recognises temporary refusals by a provider's text, where its code would be permanent.
+Recognises by a provider's text that a refusal is temporary although its code is permanent.
 
 Owns which texts mean "too many" or "not now". Does not own which codes are permanent (email, http, apprise).
 """
@@ -11,8 +11,8 @@ __all__ = ["TEMPORARY_STATUSES", "is_not_now"]
 # HTTP statuses below 500 that are temporary.
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
-# Texts of providers that are sent too much at a time, but answer with a permanent code: mail servers with 550 or 554,
-# APIs with 400 or 403. "limit" or "exceeds" alone do not count: they may mean that one message is too large.
+# Texts with which providers refuse too many messages, but with a permanent code: 550 or 554 of mail servers, 400 or 403
+# of APIs. "limit" or "exceeds" alone do not count: they may mean that one message is too large.
 _NOT_NOW = re.compile(
     r"""
     \btoo \s+ (?:many|fast|much \s+ mail|frequent\w*) \b
@@ -32,6 +32,6 @@ _LOOKED_AT = 2000
 
 
 def is_not_now(text: str) -> bool:
-    """Whether the text of a refusal says that it is temporary, or that too much was sent at a time."""
+    """Whether the text of a refusal says that it is temporary, or that there were too many messages."""
     text = text[:_LOOKED_AT]
     return _NOT_NOW.search(text) is not None or _TEMPORARY_CODE.search(text) is not None

@@ -1,4 +1,8 @@
-"""Which transports the project has: reads NOTIFICATIONS["TRANSPORTS"]. Owns making them, not what they do."""
+"""
+The transports of the project, from NOTIFICATIONS["TRANSPORTS"].
+
+Owns creating them and checking their entries in the settings. Does not own the transports themselves.
+"""
 
 import functools
 
@@ -33,16 +37,16 @@ def delivering_transports() -> dict[str, Transport]:
 
 
 def load_transports() -> dict[str, Transport]:
-    """Make all transports anew. Raises ImproperlyConfigured."""
+    """Create all transports again. Raises ImproperlyConfigured."""
     return {name: load_transport(name) for name in conf.get_settings().transports}
 
 
 def load_transport(name: str) -> Transport:
     """
-    Make one transport.
+    Create one transport.
 
     Raises:
-        ImproperlyConfigured: Says what is wrong with its entry in the settings.
+        ImproperlyConfigured: Its entry in the settings is wrong; the text says how.
     """
     entry = conf.get_settings().transports[name]
     place = f'NOTIFICATIONS["TRANSPORTS"]["{name}"]'
@@ -54,18 +58,18 @@ def load_transport(name: str) -> Transport:
         raise ImproperlyConfigured(f"{place}: BACKEND cannot be imported: {error}") from error
     if not (isinstance(backend, type) and issubclass(backend, Transport)):
         raise ImproperlyConfigured(
-            f"{place}: BACKEND {entry.backend} is no subclass of notifications.transports.Transport"
+            f"{place}: BACKEND {entry.backend} is not a subclass of notifications.transports.Transport"
         )
     try:
         transport = backend(name=name, **entry.options)
     except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{place}: OPTIONS are refused: {error}") from error
+        raise ImproperlyConfigured(f"{place}: OPTIONS are wrong: {error}") from error
     except ImproperlyConfigured as error:
         raise ImproperlyConfigured(f"{place}: {error}") from error
     limit = conf.get_settings().delivery_claim_seconds / 2
     if not 0 < transport.timeout_seconds <= limit:
         raise ImproperlyConfigured(
-            f"{place}: timeout_seconds is {transport.timeout_seconds}, and must be more than 0 and at most half of "
+            f"{place}: timeout_seconds is {transport.timeout_seconds}, but must be more than 0 and at most half of "
             f"DELIVERY_CLAIM_SECONDS, {limit}"
         )
     return transport

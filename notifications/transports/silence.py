@@ -1,7 +1,7 @@
 """
-Puts aside servers that have not answered lately, as a circuit breaker does.
+A circuit breaker for servers of users: after timeouts, a server is not called for a while.
 
-Owns counting timeouts in a row, and how long a server is put aside. Does not own calling it (names, http).
+Owns counting timeouts in a row, and how long a server is put aside. Does not own the calls (names, http).
 """
 
 import time
@@ -18,7 +18,7 @@ REMEMBERED_LIMIT = 10_000
 
 
 class PutAside(OSError):
-    """The server is not called now, because it has not answered lately."""
+    """The server is not called now, because it did not answer recently."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Silences:
     The timeouts of all servers, each by a key of the caller's choice.
 
     Args:
-        allowed: How many timeouts in a row are allowed, because a busy server may be late sometimes.
+        allowed: How many timeouts in a row have no consequence, because a busy server may be late at times.
 
     Guarantees:
         Any answer resets the count of its server.

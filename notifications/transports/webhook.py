@@ -1,5 +1,7 @@
 """
-Webhooks: a signed HTTP POST for each notification, as Standard Webhooks has it.
+Webhooks: a signed HTTP POST for each notification, according to Standard Webhooks.
+
+Owns the request and its signature. Does not own the HTTP call (http) or users' URLs (preferences).
 
 Source:
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
@@ -26,9 +28,9 @@ with extra("webhook"):
 
 __all__ = ["WebhookTransport"]
 
-# What the specification asks of a secret, in bytes.
+# The sizes of a secret that the specification allows, in bytes.
 SECRET_BYTES = range(24, 65)
-# The status by which a receiver asks for no more webhooks. Source: the Standard Webhooks specification.
+# The status with which a receiver unsubscribes. Source: the Standard Webhooks specification.
 GONE_STATUS = 410
 # The address key of the project's own receiver.
 PROJECT_KEY = "project"
@@ -37,14 +39,14 @@ PROJECT_KEY = "project"
 class WebhookTransport(Transport):
     """
     Args:
-        url: The project's own receiver, which gets the notifications of everybody; without one, only the receivers that
-            users have given as their destinations do.
-        secret: What the project's receiver verifies with: "whsec_" and 24 to 64 bytes in base64.
+        url: The project's own receiver, which gets the notifications of all users. Without it, only receivers that
+            users have added as their destinations get notifications.
+        secret: The key with which the project's receiver verifies signatures: "whsec_" and 24 to 64 bytes in base64.
         allow_private: Whether receivers may have addresses that are not public.
 
     Guarantees:
-        The header webhook-id is the delivery's key, the same in every attempt: a receiver that keeps the ids it has
-        handled takes each notification once. A user's receiver that answers 410 is disabled.
+        The header webhook-id is the delivery's key, the same in every attempt. A receiver that stores the ids it has
+        handled can process each notification once. A user's receiver that answers 410 is disabled.
     """
 
     label = _("Webhook")
@@ -71,7 +73,7 @@ class WebhookTransport(Transport):
                 raise ImproperlyConfigured('secret must be "whsec_" and 24 to 64 bytes in base64')
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
-        """The project's receiver, and the recipient's own."""
+        """The project's receiver, and those of the recipient."""
         own = [Address(key=PROJECT_KEY, value=(self._url, self._secret))] if self._url else []
         return own + [
             Address(key=str(destination.pk), value=(destination.address, destination.secret))
@@ -79,13 +81,13 @@ class WebhookTransport(Transport):
         ]
 
     async def send(self, message: Message, address: Address) -> str:
-        """POST it, with id, time and signature in the headers."""
+        """POST the message, with id, time and signature in the headers."""
         url, secret = address.value
-        data = {"user_id": str(message.recipient.pk), **msgspec.to_builtins(message.notification)}
+        notification = message.notification
+        data = {"user_id": str(message.recipient.pk), **msgspec.to_builtins(notification)}
         if message.digest:
             data["digest"] = msgspec.to_builtins(message.digest)
-        said = message.notification
-        body = msgspec.json.encode({"type": said.kind, "timestamp": said.created_at, "data": data})
+        body = msgspec.json.encode({"type": notification.kind, "timestamp": notification.created_at, "data": data})
         now = clock.now()
         headers = {
             "content-type": "application/json",
@@ -99,7 +101,7 @@ class WebhookTransport(Transport):
             headers,
             timeout_seconds=self.timeout_seconds,
             allow_private=self._allow_private,
-            # The project's own receiver is used for all users: its lookups count together, and towards no user.
+            # The project's own receiver serves all users, so its lookups do not count for any of them.
             user=None if address.key == PROJECT_KEY else message.recipient.pk,
         )
         if answer.status == GONE_STATUS and address.key != PROJECT_KEY:
@@ -108,7 +110,7 @@ class WebhookTransport(Transport):
         return answer.text
 
     def check_address(self, address: str) -> None:
-        """An http or https URL; where it leads is checked at every call."""
+        """Accept an http or https URL. Its IP address is checked in every call."""
         try:
             check_url(address)
         except PermanentError as error:

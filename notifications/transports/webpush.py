@@ -1,8 +1,9 @@
 """
-Web push: wakes the browsers that a user has subscribed, through their vendors' push services.
+Web push: messages to the browsers that a user has subscribed, through the push services of their vendors.
 
-Owns what a browser is sent and when a subscription is removed. The encryption is pywebpush's and the signature
-py_vapid's; what sends is ours, because the address of the push service comes from a browser, and so from anybody.
+Owns the message to a browser, and when a subscription is removed. Does not own the encryption (pywebpush) or the
+signature (py_vapid). The request is sent by our own `http`, because the URL of the push service comes from a browser
+and cannot be trusted.
 
 Source:
     RFC 8030 (push), RFC 8291 (encryption), RFC 8292 (VAPID).
@@ -36,16 +37,16 @@ from notifications.transports.lookup import newest_of
 
 __all__ = ["WebPushTransport"]
 
-# Push services take 4096 bytes, of which the encryption needs 103.
+# Push services accept 4096 bytes, of which the encryption needs 103.
 PAYLOAD_LIMIT_BYTES = 3993
-# The bytes that the URL must leave to the title, and that URL and title must leave to the body.
+# The bytes that the URL must leave for the title, and that URL and title must leave for the body.
 TITLE_ROOM_BYTES = 400
 BODY_ROOM_BYTES = 1000
-# Statuses of a subscription that is no more.
+# Statuses that mean that a subscription no longer exists.
 GONE_STATUSES = {404, 410}
 # Push services refuse signatures that are valid for more than a day.
 SIGNATURE_SECONDS = 12 * 3600
-# A contact that push services can reach, so its host has a dot. Source: RFC 8292, section 2.1.
+# A contact that push services can use, so its host has a dot. Source: RFC 8292, section 2.1.
 _HOST = r"(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+)"
 _SUBJECT = re.compile(rf"(?:mailto:[^\s@:/?#]+@|https://){_HOST}", re.IGNORECASE)
 
@@ -55,13 +56,13 @@ class WebPushTransport(Transport):
     Args:
         private_key: The site's VAPID key: 32 bytes in base64url, or the same in DER. Browsers subscribe with its public
             half, so it must never change.
-        subject: Whom a push service may ask about this site: "mailto:ops@example.com" or "https://example.com".
-        ttl_seconds: How long a push service keeps a message for a browser that is off.
+        subject: The contact of this site for push services: "mailto:ops@example.com" or "https://example.com".
+        ttl_seconds: How long a push service keeps a message for a browser that is offline.
         allow_private: Whether push services may have addresses that are not public.
 
     Guarantees:
-        The delivery's key is the message's Topic: a push service that still holds a copy replaces it. A browser that
-        has had it already gets it again; it carries the notification's id as its tag, so it replaces what is shown.
+        The delivery's key is the message's Topic, so a copy replaces a message that the push service still has. If the
+        browser already has the message, the copy replaces it too, because its tag is the notification's id.
     """
 
     label = _("Push")
@@ -87,13 +88,13 @@ class WebPushTransport(Transport):
             raise ImproperlyConfigured(f"private_key or subject cannot be used: {error}") from error
 
     def find_addresses(self, recipient: Any) -> Iterable[Address]:
-        """The recipient's browsers, those that subscribed last first."""
+        """The recipient's browsers, the newest subscriptions first."""
         rows = PushSubscription.objects.using(router.db_for_write(PushSubscription))
         mine = newest_of(recipient.pk, rows, limit=ADDRESS_LIMIT)
         return [Address(key=str(subscription.pk), value=subscription) for subscription in mine]
 
     async def send(self, message: Message, address: Address) -> str:
-        """Encrypt it for the browser and give it to the browser's push service."""
+        """Encrypt the message for the browser and send it to the browser's push service."""
         subscription: PushSubscription = address.value
         answer = await post(
             subscription.endpoint,
@@ -135,12 +136,12 @@ class WebPushTransport(Transport):
 
 def _payload(message: Message) -> bytes:
     """
-    The JSON that the service worker shows, at most PAYLOAD_LIMIT_BYTES.
+    The JSON for the service worker, at most PAYLOAD_LIMIT_BYTES.
 
-    A long title is cut to leave room for the body, and a long body is cut to the rest. A URL cannot be cut: if it
-    leaves too little room for the texts, it is left out.
+    A long title is cut to leave room for the body, and a long body is cut to the space that is left. A URL cannot be
+    cut: if it leaves too little room for the texts, it is left out.
     """
-    # A character takes at least one byte, so texts can be cut to this many characters before anything is encoded.
+    # A character takes at least one byte, so the texts can be cut to this many characters before they are encoded.
     title, body = message.texts.subject[:PAYLOAD_LIMIT_BYTES], message.texts.body[:PAYLOAD_LIMIT_BYTES]
     url = message.notification.url
     if not _fits(message, "", "", url, room_bytes=TITLE_ROOM_BYTES + BODY_ROOM_BYTES):
@@ -155,12 +156,12 @@ def _fits(message: Message, title: str, body: str, url: str, *, room_bytes: int 
 
 
 def _encode(message: Message, title: str, body: str, url: str) -> bytes:
-    said = message.notification
+    notification = message.notification
     return msgspec.json.encode(
         {
-            "id": said.id,
-            "tag": f"notification-{said.id}",
-            "kind": said.kind,
+            "id": notification.id,
+            "tag": f"notification-{notification.id}",
+            "kind": notification.kind,
             "title": title,
             "body": body,
             "url": url,

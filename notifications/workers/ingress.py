@@ -1,11 +1,10 @@
 """
-Ingress: any program in any language asks for a notification by a PUBLISH on the Redis channel `notification`.
+Ingress: programs in any language request notifications with a PUBLISH on the Redis channel `notification`.
 
-Owns the checks of what comes in, its refusal, and counting both. Does not own the subscription
-(realtime.pubsub.multiplexer), which process listens (realtime.redis.lease), nor what a notification may say (services,
-envelope).
+Owns checking, accepting, refusing and counting requests. Does not own the subscription (realtime.pubsub.multiplexer),
+which process listens (realtime.redis.lease), or the limits of content (content.envelope).
 
-Redis pub/sub is at most once: what is published while nobody listens is gone, and PUBLISH answers 0 then.
+Redis pub/sub delivers at most once: a request that is published while no relay listens is lost, and PUBLISH returns 0.
 """
 
 import asyncio
@@ -31,18 +30,19 @@ from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.statistics import register
 from realtime.untrusted.text import LimitedLog, printable
 
-__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "other_fields", "read_request"]
+__all__ = ["REQUEST_LIMIT_BYTES", "Ingress", "Refused", "Request", "read_request", "unknown_fields"]
 
 logger = logging.getLogger(__name__)
 
 REQUEST_LIMIT_BYTES = 65_536
-# The most requests that wait while the database is slow or away; of more, the oldest are dropped, told and counted.
+# The most requests that wait while the database is slow or unavailable. If there are more, the oldest are dropped,
+# logged and counted.
 HIGH_WATER_MARK = 4096
-# Characters of a refused request, and of the reason, that go to the log.
+# How much of a refused request, and of the reason, is logged, in characters.
 EXCERPT_LIMIT = 200
 DETAIL_LIMIT = 300
-# Names of fields that mean nothing here: of more, nothing is said.
-MENTIONED_LIMIT = 100
+# The most names of unknown fields that are logged by one process.
+LOGGED_NAMES_LIMIT = 100
 
 
 class Refused(Exception):
@@ -50,8 +50,8 @@ class Refused(Exception):
     A request is not accepted.
 
     Attributes:
-        reason: A word for the counter: oversize, not_json, wrong_shape, unknown_user or invalid.
-        detail: What is wrong and where.
+        reason: The name of the counter: oversize, not_json, wrong_shape, unknown_user or invalid.
+        detail: What is wrong, and where.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,25 +61,25 @@ class Refused(Exception):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program publishes, as a JSON object. Other fields do nothing, which is said: see `other_fields`."""
+    """The JSON object that a program publishes. Unknown fields have no effect, and are logged: see `unknown_fields`."""
 
-    # The recipient's primary key: a text only where the user model has keys that are no numbers.
+    # The recipient's primary key. It may be a text only if the keys of the user model are not integers.
     user_id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=4_096)]
     message: str
     kind: str = "info"
     title: str = ""
     url: str = ""
     data: Any = None
-    # A second request with the same key notifies nobody again.
+    # A second request with the same key has no effect.
     idempotency_key: str | None = None
 
 
 def read_request(body: bytes) -> Request:
     """
-    Check the form of a request. Whether the user exists and the texts may be said is checked when it is carried out.
+    Check the form of a request. The user and the texts are checked later, by notify().
 
     Raises:
-        Refused: It has no such form.
+        Refused: The form is wrong.
     """
     if len(body) > REQUEST_LIMIT_BYTES:
         raise Refused("oversize", f"it has {len(body)} bytes, the limit is {REQUEST_LIMIT_BYTES}")
@@ -96,19 +96,19 @@ def read_request(body: bytes) -> Request:
     return request
 
 
-def other_fields(body: bytes) -> set[str]:
-    """The names of the fields of a request that mean nothing here: misspelt ones, perhaps."""
+def unknown_fields(body: bytes) -> set[str]:
+    """The names of a request's unknown fields, which may be misspelt."""
     return _decode_fields(body).keys() - _FIELDS
 
 
 class Ingress:
     """
     Args:
-        redis: Client for the counters (`connections.async_publisher`).
+        redis: Client for the counters (`clients.async_publisher`).
         channel: The Redis channel to listen on.
         counters_key: A hash of counters that outlive the process: accepted, refused:<reason>, dropped,
             left to others.
-        lease: Held while this listens; a request that is read when it no longer is, is left to the next holder.
+        lease: Held while this listens. After the lease is lost, requests are left to the next holder.
         database_outage: The state of the database, shared by all its users in the process.
     """
 
@@ -121,7 +121,7 @@ class Ingress:
         lease: Lease,
         database_outage: Outage | None = None,
     ) -> None:
-        # Since this process started, by the same names as in Redis.
+        # The counters of this process, with the same names as in Redis.
         self.counts: Counter[str] = Counter()
         register(self, "ingress")
         self._redis = redis
@@ -130,9 +130,9 @@ class Ingress:
         self._lease = lease
         self._database_outage = database_outage or Outage("the database")
         self._log = LimitedLog(logger)
-        # Names of other fields that the log has already.
-        self._mentioned: set[str] = set()
-        # There while it listens.
+        # Names of unknown fields that were logged.
+        self._logged_names: set[str] = set()
+        # Set while it listens.
         self._multiplexer: Multiplexer | None = None
         self._subscription: Subscription | None = None
         self._ended = asyncio.Event()
@@ -143,7 +143,7 @@ class Ingress:
 
     @property
     def waiting_count(self) -> int:
-        """How many received requests wait to be carried out; at most 4096."""
+        """How many received requests wait; at most HIGH_WATER_MARK."""
         return self._subscription.held_count if self._subscription is not None else 0
 
     async def run(self, multiplexer: Multiplexer) -> None:
@@ -167,14 +167,14 @@ class Ingress:
             pass
         finally:
             if lost_count := self.waiting_count:
-                logger.warning("%d requests were lost: the lease or the time to stop was over", lost_count)
+                logger.warning("%d requests were lost: the lease or the deadline of the stop has expired", lost_count)
                 self.counts["dropped"] += lost_count
             self._log.flush()
             self._multiplexer = self._subscription = None
             self._ended.set()
 
     async def drain(self) -> None:
-        """Listen no more, and return when the requests received until now are carried out."""
+        """Stop listening, and return when all requests that were received are done."""
         if self._multiplexer is not None:
             await self._multiplexer.stop()
             await self._ended.wait()
@@ -192,7 +192,7 @@ class Ingress:
                 await self.take(message.data)
 
     async def take(self, body: bytes) -> None:
-        """Carry out one request, or refuse it."""
+        """Notify the user of one request, or refuse it."""
         try:
             request = read_request(body)
             is_ours = await self._notify(request)
@@ -204,13 +204,13 @@ class Ingress:
             logger.exception("failed on the request %s", printable(body, limit=EXCERPT_LIMIT))
             await self._count("refused:error")
         else:
-            # Outside of the try: an error from here on does not count the request as refused.
+            # Not inside the try: an error from here on must not count the request as refused.
             await self._count("accepted" if is_ours else "left to others")
-            self._mention_others(body)
+            self._log_unknown_fields(body)
 
     async def _notify(self, request: Request) -> bool:
-        """Carry the request out. Returns False if the lease was lost first, so that the next holder has to do it."""
-        # A commit whose answer was lost is recognised when it is tried again.
+        """Notify the user. Returns False if the lease was lost before that: the request is left to the next holder."""
+        # With a key, trying again after a commit whose answer was lost does not notify twice.
         key = request.idempotency_key or f"ingress:{uuid.uuid4()}"
         failures = 0
         observer = self._database_outage.observer()
@@ -238,13 +238,13 @@ class Ingress:
         observer.leave()
         return False
 
-    def _mention_others(self, body: bytes) -> None:
-        """A program may say more than we know; that it does nothing is said once of each name."""
-        new = other_fields(body) - self._mentioned
-        if new and len(self._mentioned) < MENTIONED_LIMIT:
-            self._mentioned |= new
+    def _log_unknown_fields(self, body: bytes) -> None:
+        """Log the unknown fields of a request, each name once."""
+        new = unknown_fields(body) - self._logged_names
+        if new and len(self._logged_names) < LOGGED_NAMES_LIMIT:
+            self._logged_names |= new
             names = ", ".join(repr(printable(name, limit=EXCERPT_LIMIT)) for name in sorted(new)[:10])
-            logger.warning("a request has fields that mean nothing here, misspelt perhaps: %s", names)
+            logger.warning("a request has unknown fields, which may be misspelt: %s", names)
 
     async def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by

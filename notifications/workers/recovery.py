@@ -1,14 +1,13 @@
 """
-The database is the truth: what it says is unfinished, and is not on the stream, is put there again.
+Puts unfinished work on the stream again: deliveries that are due, and notifications that Redis has lost.
 
-Owns finding what Redis has lost, what is due again, and the entries for it. Does not own first publication (outbox)
-nor deliveries. Run by one process at a time, the holder of the relays' lease.
+Owns finding this work in the database, and appending its entries. Does not own first publication (events.outbox) or
+deliveries (delivery). One process at a time runs it, the holder of the relays' lease.
 
-Two things are looked for. Deliveries whose time has come: a next attempt, or a bot that died in the middle of one. And
-notifications that a group has never finished though it has finished everything that was appended after them: Redis was
-wiped, or came back with older data. Putting an entry on the stream once too often does no harm, because bots claim
-deliveries. A lost notification is put back at most once in LOST_SECONDS. It is put back again if its group was created
-again since then: the entry that was put back may have been deleted together with the stream.
+A delivery is due if its next attempt is, or if its bot has died. A notification is lost if a group has not handled it
+but has handled everything that was appended after it: Redis was wiped, or came back with older data. An additional
+entry does no harm, because bots claim deliveries. A lost notification is put back at most once in LOST_SECONDS, but
+once more if its group has been created again since: the stream may have been deleted with the entry on it.
 """
 
 import datetime
@@ -42,33 +41,33 @@ __all__ = ["refill"]
 
 logger = logging.getLogger(__name__)
 
-CLOCKS_DIFFER = datetime.timedelta(seconds=10)
-# Of what may be lost, so many are looked at each time.
-LOOKED_AT_LIMIT = 10_000
-# Entries in one command: with the largest envelopes 6 MiB.
+# How far the clocks of Redis and the database may be apart.
+CLOCK_TOLERANCE = datetime.timedelta(seconds=10)
+# The most notifications that one search for lost ones considers.
+CANDIDATES_LIMIT = 10_000
+# Entries in one command: 6 MiB with the largest envelopes.
 ENTRIES_PER_COMMAND = 100
 
 
 def refill(limit: int = 500) -> int:
     """
-    Put on the stream what is due again and what was lost.
+    Put due deliveries and lost notifications on the stream again.
 
     Args:
-        limit: The most notifications of either.
+        limit: The most notifications of each of the two.
 
     Returns:
         How many entries were appended.
 
     Raises:
-        StreamUnavailable: Redis is away.
-        OperationalError, InterfaceError: The database is.
+        StreamUnavailable: Redis is unavailable.
+        OperationalError, InterfaceError: The database is unavailable.
     """
     return _queue_overdue(limit) + _restore_lost(limit)
 
 
 def _queue_overdue(limit: int) -> int:
-    # The clocks of Redis and of the database may differ by so much.
-    read_until = _finished_until("bot", clock.now()) - CLOCKS_DIFFER
+    read_until = _finished_until("bot", clock.now()) - CLOCK_TOLERANCE
     overdue = records.find_overdue(limit, read_until=read_until)
     for part in itertools.batched(overdue, ENTRIES_PER_COMMAND):
         _append(_entries(part, group="bot"), guard=f"again:{uuid.uuid4().hex}", guard_seconds=60)
@@ -90,26 +89,26 @@ def _restore_lost(limit: int) -> int:
         )
         restored = 0
         for entry in _entries(_unguarded(rows, group, limit, finished_until + grace), group=group):
-            # The guard is lost with Redis, as it should be.
+            # If Redis is wiped again, the guard is lost too, so the notification is put back again.
             guard = _lost_guard(group, stream_entry.notification_id_of(entry))
             restored += _append([entry], guard=guard, guard_seconds=LOST_SECONDS)
         if restored:
-            logger.warning("%d notifications that Redis has lost are on the stream again for the %s", restored, group)
+            logger.warning("put %d notifications that Redis had lost on the stream again for the %s", restored, group)
         count += restored
     return count
 
 
 def _unguarded(rows: QuerySet[Notification], group: str, limit: int, finished_until: datetime.datetime) -> list[int]:
     """
-    The oldest of these that were not put back before. Dead letters, for example, are unfinished and not lost.
+    The oldest of these notifications that were not put back before. (A dead letter, for example, is not lost.)
 
-    A notification that was put back before the group was created again, and whose entry no longer waits, may be lost
-    once more: its guard is deleted.
+    A notification may be lost again if it was put back before the group was created again, and its entry no longer
+    waits. In that case its guard is deleted.
     """
     found: list[int] = []
     client = realtime_conf.sync_redis()
     made = GroupKeys(realtime_conf.keys().stream(conf.STREAM), group).made
-    ids = rows.order_by("created_at", "id").values_list("id", flat=True)[:LOOKED_AT_LIMIT]
+    ids = rows.order_by("created_at", "id").values_list("id", flat=True)[:CANDIDATES_LIMIT]
     for part in itertools.batched(ids, 1000):
         guards = [realtime_conf.keys().stream_guard(conf.STREAM, _lost_guard(group, id)) for id in part]
         try:
@@ -121,7 +120,7 @@ def _unguarded(rows: QuerySet[Notification], group: str, limit: int, finished_un
             if gone := [key for key, guard, is_free in zip(guards, known, free, strict=True) if is_free and guard]:
                 client.delete(*gone)
         except REDIS_ERRORS as error:
-            raise StreamUnavailable(f"guards cannot be looked at ({type(error).__name__}: {error})") from error
+            raise StreamUnavailable(f"guards cannot be read ({type(error).__name__}: {error})") from error
         found += [id for id, is_free in zip(part, free, strict=True) if is_free]
         if len(found) >= limit:
             break
@@ -137,12 +136,12 @@ def _lost_guard(group: str, notification_id: int) -> str:
 
 
 def _finished_until(group: str, now: datetime.datetime) -> datetime.datetime:
-    """What was appended before this time, the group has finished or Redis has lost."""
+    """The time before which the group has handled every entry that Redis still has."""
     keys = GroupKeys(realtime_conf.keys().stream(conf.STREAM), group)
     try:
         oldest_at = finished_until(realtime_conf.sync_redis(), keys)
     except REDIS_ERRORS as error:
-        raise StreamUnavailable(f"the stream cannot be looked at ({type(error).__name__}: {error})") from error
+        raise StreamUnavailable(f"the stream cannot be read ({type(error).__name__}: {error})") from error
     return now if oldest_at is None else min(now, datetime.datetime.fromtimestamp(oldest_at, datetime.UTC))
 
 

@@ -1,8 +1,8 @@
 """
-The relay: from the stream to the group of the recipient, and so to the recipient's browsers.
+The relay: publishes the notifications on the stream to their recipients' browsers.
 
-Owns the order of one user's notifications and that none is sent again only because the database was away. Does not own
-the stream (realtime.streams), the channel layer nor the tables (services).
+Owns the order of each user's notifications, and not publishing them again after a failed database write. Does not own
+the stream (realtime.streams), the channel layer (realtime.layer) or the tables (services).
 """
 
 import asyncio
@@ -26,11 +26,12 @@ from realtime.topics import history_of, resolve, user_topic
 
 __all__ = ["Relay"]
 
-# Users whose notifications are sent at a time.
-LANES = 16
-# A channel layer that does not answer for so long is away; most have no timeout of their own.
+# How many users' notifications are sent concurrently to a channel layer other than ours.
+CONCURRENT_USERS = 16
+# A channel layer that does not answer in this time counts as unavailable; most have no timeout of their own.
 SEND_TIMEOUT_SECONDS = 5.0
-# The most entries remembered as sent and not yet recorded; beyond, the oldest are forgotten and may be sent again.
+# The most entries that are remembered as sent but not recorded. If there are more, the oldest are forgotten, and may be
+# sent again.
 SENT_LIMIT = 10_000
 
 
@@ -39,31 +40,31 @@ class Relay:
     The handler of the consumer group `relay`.
 
     Args:
-        layer: The channel layer, whichever it is; by default the project's.
+        layer: Any channel layer; by default the project's.
 
     Guarantees:
-        Notifications of one user are sent in the order of the stream, those of different users at the same time.
-        In one process, an entry is sent once, however often the database fails to record it. A notification or user
-        that has been deleted since is sent all the same.
+        Notifications of one user are sent in the order of the stream, those of different users concurrently. One
+        process sends an entry once, even if the database repeatedly fails to record it. Notifications that were deleted
+        meanwhile, alone or with their user, are sent too.
     """
 
     def __init__(self, layer: Any = None) -> None:
         self._layer = layer or get_channel_layer()
         if self._layer is None:
-            raise ImproperlyConfigured("CHANNEL_LAYERS has no 'default': the relay has nothing to send through")
-        # Ids of entries that were sent and whose sending is not recorded, oldest first.
+            raise ImproperlyConfigured("CHANNEL_LAYERS has no 'default': the relay needs a channel layer")
+        # Ids of entries that were sent but are not recorded as relayed, oldest first.
         self._sent: dict[bytes, None] = {}
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
         """
-        Send entries to their groups and record it.
+        Send the notifications of entries to their recipients' topics, and record that.
 
         Raises:
             EntryRejected: One of them is malformed; nothing was sent.
-            Unavailable: The channel layer or the database is away; what was sent is not sent again.
+            Unavailable: The channel layer or the database is unavailable. Entries that were sent are not sent again.
         """
         read = [(entry, stream_entry.decode(entry)) for entry in entries]
-        # What is on the stream again for the bot alone was sent to browsers before.
+        # Entries for the bot alone are further attempts of deliveries: browsers have these notifications already.
         read = [(entry, notification) for entry, notification in read if notification.only in ("", "relay")]
         by_user: dict[str, list[tuple[bytes, StreamedNotification]]] = {}
         for entry, notification in read:
@@ -79,7 +80,11 @@ class Relay:
             self._sent.pop(entry.id, None)
 
     async def _publish(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
-        """All in one round trip, with offsets and history; each entry once, also after a relay has died on it."""
+        """
+        Publish all in one round trip, with offsets and history.
+
+        Redis remembers the entries, so that another relay does not publish them again if this one dies.
+        """
         sent = [pair for pairs in by_user.values() for pair in pairs]
         items = []
         for entry_id, notification in sent:
@@ -93,17 +98,18 @@ class Relay:
         self._remember(entry_id for entry_id, _ in sent)
 
     async def _send(self, by_user: dict[str, list[tuple[bytes, StreamedNotification]]]) -> None:
-        queue = iter(by_user.values())
-        lanes = (self._run_lane(queue) for _ in range(min(LANES, len(by_user))))
-        # All lanes go as far as they can: cutting one off would leave open what it has sent.
-        results = await asyncio.gather(*lanes, return_exceptions=True)
+        """Send through a channel layer of another kind, the notifications of each user one after another."""
+        users = iter(by_user.values())
+        sending = (self._send_next(users) for _ in range(min(CONCURRENT_USERS, len(by_user))))
+        # All are awaited: after a cancelled call it would be unknown what was sent.
+        results = await asyncio.gather(*sending, return_exceptions=True)
         errors = [result for result in results if result is not None]
-        # What is at fault counts more than what is away, or a bad entry would be tried for ever.
+        # A defect counts more than an outage. Otherwise an entry that always fails would be tried for ever.
         for error in sorted(errors, key=lambda error: isinstance(error, Unavailable)):
             raise error
 
-    async def _run_lane(self, queue: Iterator[list[tuple[bytes, StreamedNotification]]]) -> None:
-        for notifications in queue:
+    async def _send_next(self, users: Iterator[list[tuple[bytes, StreamedNotification]]]) -> None:
+        for notifications in users:
             for entry_id, notification in notifications:
                 topic = user_topic(notification.user_id)
                 message = {"type": "realtime.message", "topic": topic, "data": notification.json}

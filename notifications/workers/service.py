@@ -1,8 +1,8 @@
 """
-Relay, bot, ingress and outbox sweep as one service: what `manage.py run_bot_subscriber` runs.
+The service of `manage.py run_bot_subscriber`: relay, bot, ingress and sweep in one process.
 
-Owns which parts run, the clients they share, and the order in which they start and stop. Does not own signals (the
-command) nor any of the work.
+Owns which parts run, the clients that they share, and the order in which they start and stop. Does not own signals (the
+command) or the work of the parts.
 """
 
 import asyncio
@@ -34,25 +34,25 @@ __all__ = ["Subscriber"]
 
 logger = logging.getLogger(__name__)
 
-# Batches of the relay at a time.
+# The most batches that the relay handles concurrently.
 RELAY_CONCURRENCY = 4
 
 
 class Subscriber:
     """
     Args:
-        parts: What runs in this process. With the relay come ingress and the sweep, of which one among all relays does
-            the work.
-        bot_concurrency: The most messages sent at a time, on each transport; by default as in the settings.
+        parts: The parts that run in this process. Ingress and the sweep belong to the relay; among all relays, only the
+            holder of a lease runs them.
+        bot_concurrency: The most messages that are sent at a time on each transport; by default as in the settings.
 
     Guarantees:
-        `run()` goes on over outages of Redis and the database, and over defects of the sweep. A defect of any other
-        part ends it with an error.
+        Outages of Redis and the database, and defects of the sweep, do not end `run()`. A defect of any other part ends
+        it with an error.
     """
 
     def __init__(self, *, parts: tuple[Part, ...] = PARTS, bot_concurrency: int | None = None) -> None:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        # Set when all parts have begun to read.
+        # Set when all parts have started to read.
         self.ready = asyncio.Event()
         self._parts = parts
         self._settings = conf.get_settings()
@@ -85,7 +85,7 @@ class Subscriber:
                 await client.aclose()
 
     def stop(self, *, deadline_seconds: float = 5.0) -> None:
-        """End `run()`: finish what is in hand within the deadline, ack it, leave the rest to others. Idempotent."""
+        """End `run()`: finish and ack running work within the deadline, and leave the rest to others. Idempotent."""
         if not self._stopping.is_set():
             self._deadline_seconds = deadline_seconds
             self._stopping.set()
@@ -94,8 +94,8 @@ class Subscriber:
         handler: Handler
         on_stop: Callable[[], None] | None = None
         if part == "relay":
-            # The worker keeps each user's in order. One batch alone would keep all others from their browsers while the
-            # database writes down that it was relayed.
+            # Several batches at a time, so that the others do not wait while the database records one as relayed. The
+            # worker keeps the entries of each user in order all the same.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, RELAY_CONCURRENCY
         else:
             bot = self._bot = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
@@ -106,7 +106,7 @@ class Subscriber:
             part,
             handler,
             redis=redis,
-            # The entries of one user in their order, whichever workers there are.
+            # The entries of one user are handled in order, by all workers together.
             order_field=USER_FIELD,
             registry_key=keys().streams(),
             groups=PARTS,
@@ -124,7 +124,7 @@ class Subscriber:
             for part, worker in self._workers.items():
                 tasks.create_task(worker.run(), name=part)
             ready = tasks.create_task(self._say_ready(), name="ready")
-            ends = [worker.stop for worker in self._workers.values()]
+            stops = [worker.stop for worker in self._workers.values()]
             if "relay" in self._parts:
                 lease = Lease(
                     redis,
@@ -140,18 +140,18 @@ class Subscriber:
                     lease=lease,
                     database_outage=self._database_outage,
                 )
-                work = functools.partial(self._work_of_one, ingress, redis, url)
+                work = functools.partial(self._run_leased, ingress, redis, url)
                 task = tasks.create_task(lease.run_while_held(work), name="ingress lease")
-                ends.append(functools.partial(self._end_ingress, ingress, task))
+                stops.append(functools.partial(self._stop_ingress, ingress, task))
             await self._stopping.wait()
             ready.cancel()
-            await asyncio.gather(*(end(deadline_seconds=self._deadline_seconds) for end in ends))
+            await asyncio.gather(*(stop(deadline_seconds=self._deadline_seconds) for stop in stops))
 
-    async def _end_ingress(self, ingress: Ingress, task: asyncio.Task[None], *, deadline_seconds: float) -> None:
+    async def _stop_ingress(self, ingress: Ingress, task: asyncio.Task[None], *, deadline_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_seconds):
                 await ingress.drain()
-        # Gives the lease up.
+        # Also gives up the lease.
         task.cancel()
 
     async def _say_ready(self) -> None:
@@ -161,8 +161,8 @@ class Subscriber:
         logger.info("%s running, consumer %s", running, self.consumer)
         self.ready.set()
 
-    async def _work_of_one(self, ingress: Ingress, redis: Any, url: str) -> None:
-        """What only the holder of the lease does: ingress and the sweep."""
+    async def _run_leased(self, ingress: Ingress, redis: Any, url: str) -> None:
+        """Run ingress and the sweep, which only the holder of the lease does."""
         reader = clients.async_reader(url)
         try:
             async with (

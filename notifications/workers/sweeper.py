@@ -1,8 +1,8 @@
 """
-What the holder of the relays' lease does again and again, whatever fails: releasing what is due, publishing what was
-left in the outbox, refilling the stream.
+The sweep: releases scheduled events, publishes the outbox and refills the stream, in one round after another.
 
-Owns when each is done and what follows a failure. Does not own any of the three (schedule, outbox, recovery).
+Owns when each step runs, and what follows a failure. Does not own the steps (events.schedule, events.outbox, recovery).
+Only the holder of the relays' lease runs it.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ __all__ = ["GRACE_SECONDS", "SWEEP_LIMIT", "Sweeper"]
 
 logger = logging.getLogger(__name__)
 
-# The most events of one step; while there are so many, the next round begins at once.
+# The most events of one step. If a step has this many, the next round begins at once.
 SWEEP_LIMIT = 100
-# Twice the longest wait of who tries the database again.
+# Twice the longest wait between two tries of the database.
 GRACE_SECONDS = 10.0
 
 
@@ -34,11 +34,11 @@ class Sweeper:
     Runs the sweep in rounds.
 
     Args:
-        redis_outage, database_outage: The states of Redis and the database, shared by all their users in the process so
+        redis_outage, database_outage: The states of Redis and the database. All users in the process share them, so
             that an outage is logged once.
         interval_seconds: The pause between two rounds.
-        truce_seconds: How long after an outage of the database the stream is not refilled. Claims may have lapsed in
-            the outage although bots have the providers' answers: the bots record these first.
+        grace_seconds: How long the stream is not refilled after an outage of the database. Claims may have lapsed in
+            the outage although bots have the providers' answers. In this time the bots record these.
 
     Attributes:
         defect_count: How many steps have failed for other reasons than an outage of Redis or the database.
@@ -50,24 +50,24 @@ class Sweeper:
         redis_outage: Outage,
         database_outage: Outage,
         interval_seconds: float,
-        truce_seconds: float = GRACE_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self.defect_count = 0
         self._redis_observer = redis_outage.observer()
         self._database_observer = database_outage.observer()
         self._interval_seconds = interval_seconds
-        self._truce_seconds = truce_seconds
-        # On the monotonic clock.
+        self._grace_seconds = grace_seconds
+        # The stream is not refilled before this time of the monotonic clock.
         self._refill_from = 0.0
-        # By step, since it worked last: how often it has failed with an error of each class.
+        # Step → how often it has failed with each class of error since it last worked.
         self._failures: dict[str, Counter[type[Exception]]] = {}
 
     async def run(self) -> None:
         """
-        For ever: a round, and a pause.
+        Run rounds, with a pause after each, until it is cancelled.
 
         Guarantees:
-            Only cancelling ends it. Redis and the database being away is waited for.
+            Outages of Redis and the database do not end it.
         """
         try:
             while True:
@@ -77,7 +77,7 @@ class Sweeper:
             self._leave()
 
     async def sweep(self) -> bool:
-        """One round. Whether there is more to do at once."""
+        """Run one round. Returns whether the next one should begin at once."""
         asked_at = time.monotonic()
         defect_count = self.defect_count
         try:
@@ -90,7 +90,7 @@ class Sweeper:
             return False
         except DATABASE_UNAVAILABLE as error:
             self._database_observer.failed(error, asked_at=asked_at)
-            self._refill_from = time.monotonic() + self._truce_seconds
+            self._refill_from = time.monotonic() + self._grace_seconds
             return False
         if self.defect_count == defect_count:
             self._database_observer.worked(asked_at=asked_at)
@@ -107,13 +107,13 @@ class Sweeper:
 
     async def _step(self, name: str, function: Callable[[], int]) -> int:
         """
-        Its answer; 0 if it is defective.
+        Run one step. Returns its result; 0 if it fails for another reason than an outage.
 
-        A defect here concerns what was left behind. Ending the process for it would take ingress and relay with it,
-        which serve everybody, and the next holder of the lease would meet the same rows and entries, and so the next.
+        Such a defect is logged and does not end the process: ingress and the relay would end too, and the next holder
+        of the lease would find the same rows and fail in the same way.
         """
         try:
-            # Not in the thread in which all other database work of the process queues up.
+            # Not in the thread that the process shares for its other database work.
             answer: int = await database_sync_to_async(function, thread_sensitive=False)()
         except (StreamUnavailable, *DATABASE_UNAVAILABLE):
             raise
@@ -122,7 +122,7 @@ class Sweeper:
             failures = self._failures.setdefault(name, Counter())
             failures[type(error)] += 1
             if failures[type(error)] == 1:
-                logger.exception("%s fails: trying again in every round until it works", name)
+                logger.exception("%s failed: it is tried again in every round", name)
             return 0
         if name in self._failures:
             logger.warning("%s works again, after %d failures", name, self._failures.pop(name).total())

@@ -37,7 +37,7 @@ NOTIFICATIONS = {
     "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.email.EmailTransport"}},
 }
 PENDING = ("pending", "")
-SENT = ("sent", "taken by the mail server")
+SENT = ("sent", "accepted by the mail server")
 READ = ("skipped", "read before it was due")
 REPLACED = ("skipped", "replaced by a newer notification")
 

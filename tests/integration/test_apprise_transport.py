@@ -186,6 +186,6 @@ def test_users_may_name_services_with_fixed_hosts_only(url: str) -> None:
 
 def test_a_url_that_apprise_does_not_know_is_said_at_the_start() -> None:
     """By its number: it may hold a password."""
-    with pytest.raises(ImproperlyConfigured, match=r"urls\[1\] is no URL that Apprise knows") as caught:
+    with pytest.raises(ImproperlyConfigured, match=r"urls\[1\] is not a URL that Apprise supports") as caught:
         AppriseTransport(name="chat", urls=["json://chat.example/", "nope://user:secret@x"])
     assert "secret" not in str(caught.value)

@@ -35,7 +35,7 @@ def to(email: str = "alice@example.com") -> Address:
 async def test_a_message_arrives_with_its_key_as_its_id(server: MailReceiver) -> None:
     """The same in every attempt; and it asks for no holiday replies."""
     for _ in range(2):
-        assert await TRANSPORT.send(message(html="<p>Unterwegs</p>"), to()) == "taken by the mail server"
+        assert await TRANSPORT.send(message(html="<p>Unterwegs</p>"), to()) == "accepted by the mail server"
     first, second = server.messages
     assert first["Message-ID"] == second["Message-ID"] == f"<{KEY}@example.com>"
     assert (first["From"], first["To"], first["Subject"]) == ("Shop <shop@example.com>", "alice@example.com", "Order 7")
@@ -121,7 +121,7 @@ async def test_a_slow_mail_server_is_waited_for(server: MailReceiver) -> None:
     transport = EmailTransport(name="email", timeout_seconds=6.3)
     # Longer than that in all; a machine that stands still for three seconds does not break it off in one.
     server.thinks_seconds = 3.2
-    assert await transport.send_in_time(message(), to()) == "taken by the mail server"
+    assert await transport.send_in_time(message(), to()) == "accepted by the mail server"
     assert len(server.messages) == 1
 
 

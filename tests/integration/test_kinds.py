@@ -195,7 +195,7 @@ def test_users_add_receivers_of_their_own(settings: Any, alice: User) -> None:
         ("webhook", "https://alice.example/more", "there are 10 addresses for webhook already"),
         ("webhook", "file:///etc/passwd", "the address is not an http or https URL"),
         ("webhook", "https://x/" + "x" * 1000, "the address has 1010 characters, the limit is 1000"),
-        ("console", "https://alice.example/", "the address is not taken: console uses none that users add"),
+        ("console", "https://alice.example/", "the address is not accepted: console does not use addresses that users add"),
         ("fax", "1", "there is no transport 'fax'"),
     ):
         with pytest.raises(InvalidPreference, match=said):
@@ -234,7 +234,7 @@ def test_a_kind_that_can_never_be_is_refused(four_transports: None, alice: User)
     ("value", "id", "said"),
     [
         ({"TRANSPORTS": {"a": {"BACKEND": "nowhere.at.all"}}}, "E002", "No module named 'nowhere'"),
-        ({"TRANSPORTS": {"a": {"BACKEND": "datetime.datetime"}}}, "E002", "is no subclass of"),
+        ({"TRANSPORTS": {"a": {"BACKEND": "datetime.datetime"}}}, "E002", "is not a subclass of"),
         ({"TRANSPORTS": {"a": {**CONSOLE, "OPTIONS": {"volume": 11}}}}, "E002", "unexpected keyword argument 'volume'"),
         ({"TRANSPORTS": {"a": {**CONSOLE, "OPTIONS": {"timeout_seconds": 31}}}}, "E002", "at most half of"),
         ({"TRANSPORTS": {"a b": CONSOLE}}, "E002", "the name must be"),

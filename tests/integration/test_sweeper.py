@@ -138,22 +138,22 @@ async def test_a_defect_of_one_step_ends_neither_the_others_nor_itself(
     assert [record.exc_info[0] for record in defects if record.exc_info] == [ValueError, KeyError]
 
 
-@pytest.mark.parametrize("truce_seconds", [3600.0, 0.05])
+@pytest.mark.parametrize("grace_seconds", [3600.0, 0.05])
 async def test_after_an_outage_of_the_database_what_is_due_is_left_to_the_bots_for_a_while(
-    truce_seconds: float, database_away: Any, caplog: pytest.LogCaptureFixture
+    grace_seconds: float, database_away: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They have answers that they could not write down, and write them first; the outbox need not wait for that."""
     overdue = await sync_to_async(make_overdue)()
     event = await sync_to_async(leave_in_outbox)()
     with database_away() as bring_back:
-        async with sweeping(truce_seconds=truce_seconds):
+        async with sweeping(grace_seconds=grace_seconds):
             await wait_until(lambda: "the database is unavailable (OperationalError" in caplog.text)
             bring_back()
             await wait_until(lambda: "the database is available again" in caplog.text)
             await wait_until(lambda: is_published(event))
-            if truce_seconds < 1:
+            if grace_seconds < 1:
                 await wait_until(lambda: is_queued(overdue))
-    assert await is_queued(overdue) == (truce_seconds < 1)
+    assert await is_queued(overdue) == (grace_seconds < 1)
 
 
 def test_the_truce_is_long_enough_for_every_bot_to_have_tried_again() -> None:

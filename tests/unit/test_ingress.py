@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from notifications.workers.ingress import REQUEST_LIMIT_BYTES, Refused, Request, other_fields, read_request
+from notifications.workers.ingress import REQUEST_LIMIT_BYTES, Refused, Request, read_request, unknown_fields
 
 
 def test_two_fields_are_enough() -> None:
@@ -33,7 +33,7 @@ def test_all_fields_are_taken_and_others_named() -> None:
     }
     body = json.dumps({**fields, "titel": "Warehouse", "deliver_after": 60}).encode()
     assert read_request(body) == Request(**fields)
-    assert other_fields(body) == {"titel", "deliver_after"}
+    assert unknown_fields(body) == {"titel", "deliver_after"}
 
 
 BAD = {
