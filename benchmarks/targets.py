@@ -7,7 +7,7 @@ Owns the numbers. A target whose scenario or peer was not measured is left open,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.results import Results
+from benchmarks.results import Measured
 
 __all__ = ["TARGETS", "Outcome", "Target", "check"]
 
@@ -21,32 +21,32 @@ class Target:
     """
     Attributes:
         text: The promise.
-        value: The figure that it is about, from the results.
+        value: The figure that it is about, from those of a run.
         limit: What it is compared with.
         is_floor: Whether the figure must be at least the limit; else at most.
     """
 
     text: str
-    value: Callable[[Results], float]
+    value: Callable[[Measured], float]
     limit: float
     is_floor: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A target, its figure in these results, and whether it is met; None for both if it was not measured."""
+    """A target, its figure in a run, and whether it is met; None for both if it was not measured."""
 
     target: Target
     value: float | None
     is_met: bool | None
 
 
-def check(results: Results) -> list[Outcome]:
-    """Every target against the results."""
+def check(measured: Measured) -> list[Outcome]:
+    """Every target against the figures of one run."""
     outcomes = []
     for target in TARGETS:
         try:
-            value = target.value(results)
+            value = target.value(measured)
         except (_NotMeasured, ZeroDivisionError):
             outcomes.append(Outcome(target, None, None))
         else:
@@ -54,24 +54,24 @@ def check(results: Results) -> list[Outcome]:
     return outcomes
 
 
-def _figure(results: Results, scenario: str, server: str, name: str) -> float:
+def _figure(measured: Measured, scenario: str, server: str, name: str) -> float:
     try:
-        return float(results[scenario][server][name])
+        return float(measured[scenario][server][name])
     except KeyError:
         raise _NotMeasured from None
 
 
-def _of(scenario: str, name: str, server: str = "signalbox", *, to: str | None = None) -> Callable[[Results], float]:
-    def value(results: Results) -> float:
-        own = _figure(results, scenario, server, name)
-        return own if to is None else own / _figure(results, scenario, to, name)
+def _of(scenario: str, name: str, server: str = "signalbox", *, to: str | None = None) -> Callable[[Measured], float]:
+    def value(measured: Measured) -> float:
+        own = _figure(measured, scenario, server, name)
+        return own if to is None else own / _figure(measured, scenario, to, name)
 
     return value
 
 
-def _best_queue(results: Results) -> float:
+def _best_queue(measured: Measured) -> float:
     """The faster of our two ways, as a multiple of the fastest library that was measured."""
-    rates = {name: figures["jobs_per_second"] for name, figures in results.get("worker", {}).items()}
+    rates = {name: figures["jobs_per_second"] for name, figures in measured.get("worker", {}).items()}
     ours = [rate for name, rate in rates.items() if name.startswith("signalbox")]
     others = [rate for name, rate in rates.items() if not name.startswith("signalbox")]
     if not ours or not others:
@@ -79,11 +79,11 @@ def _best_queue(results: Results) -> float:
     return float(max(ours) / max(others))
 
 
-def _lost(results: Results) -> float:
+def _lost(measured: Measured) -> float:
     """Messages that any of ours lost or doubled, anywhere."""
     ours = [
         figures
-        for servers in results.values()
+        for servers in measured.values()
         for server, figures in servers.items()
         if server.startswith("signalbox") and "lost" in figures
     ]

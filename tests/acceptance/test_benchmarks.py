@@ -1,5 +1,6 @@
 """The benchmark itself works: what it quotes comes from a real server, a real load client and nothing lost."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import charts, results, tables, targets
+from benchmarks import charts, keeping, results, tables, targets
 from benchmarks.callers import NOTIFIERS, PUBLISHERS
 from benchmarks.deliverers import DELIVERERS
 from benchmarks.load_client import compiler
@@ -26,50 +27,69 @@ needs_load_client = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def quick_run(*words: str) -> dict[str, Any]:
-    """What `make bench ARGS="--quick --json …"` prints, from about a second or a few thousand jobs."""
+def bench(*words: str, var: Path) -> subprocess.CompletedProcess[str]:
+    """`make bench` with these words and with `var` as VAR_DIR."""
     environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json", *words],
+        [sys.executable, "-m", "benchmarks", *words],
         cwd=ROOT,
-        env=environment,
+        env=environment | {"VAR_DIR": str(var)},
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    answer: dict[str, Any] = json.loads(run.stdout)
-    return answer
+    return run
+
+
+def quick_run(var: Path, *words: str) -> dict[str, Any]:
+    """The figures that `make bench ARGS="--quick --json …"` prints, from about a second or a few thousand jobs."""
+    answer: dict[str, Any] = json.loads(bench("--quick", "--json", *words, var=var).stdout)
+    return answer["measured"]  # type: ignore[no-any-return]
+
+
+def run_of(at: str = "2026-01-01T00:00+00:00", **measured: dict[str, dict[str, float]]) -> results.Run:
+    """A run that measured each of these figures once."""
+    values = {scenario: {name: [each] for name, each in found.items()} for scenario, found in measured.items()}
+    run = results.new_run(values, machine="a machine", versions={"Python": "3"}, commit="abc", load=0.1)
+    return dataclasses.replace(run, at=at, id=at)
+
+
+def kept() -> dict[Path, bytes]:
+    """All that git keeps of benchmarks, and the page on performance."""
+    paths = [*results.DIRECTORY.iterdir(), ROOT / "docs" / "topics" / "performance.md"]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
 
 
 @needs_load_client
-def test_a_quick_run_counts_every_message_on_every_socket() -> None:
-    """Fan-out to 20 real sockets: each got each message once, and the figures are there; nothing kept is changed."""
-    before = results.load()
-    figures = quick_run("--scenario", "fanout", "--server", "signalbox")["fanout"]["signalbox"]
+def test_a_quick_run_counts_every_message_on_every_socket(tmp_path: Path) -> None:
+    """Fan-out to 20 real sockets: each got each message once, and the figures are there; nothing is kept."""
+    before = kept()
+    figures = quick_run(tmp_path, "--scenario", "fanout", "--server", "signalbox")["fanout"]["signalbox"]
     assert figures["published"] > 0
     assert figures["delivered"] == 20 * figures["published"]
     assert (figures["lost"], figures["doubled"], figures["closed"]) == (0, 0, 0)
     assert figures["deliveries_per_second"] > 0
     assert figures["runs"] == 1
-    assert results.load() == before
+    assert kept() == before
+    assert not (tmp_path / "benchmarks").exists()
 
 
 @needs_load_client
-def test_a_quick_run_of_messages_to_one_user_each_loses_none() -> None:
+def test_a_quick_run_of_messages_to_one_user_each_loses_none(tmp_path: Path) -> None:
     """Unicast publishes on the topics of users, where a project may publish notifications only."""
-    figures = quick_run("--scenario", "unicast", "--server", "signalbox")["unicast"]["signalbox"]
+    figures = quick_run(tmp_path, "--scenario", "unicast", "--server", "signalbox")["unicast"]["signalbox"]
     assert figures["delivered"] == figures["published"] > 0
     assert (figures["lost"], figures["doubled"]) == (0, 0)
 
 
 @needs_load_client
-def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
+def test_a_quick_run_of_workers_and_callers_loses_nothing(tmp_path: Path) -> None:
     """Both forms of our worker run each job once; notify() writes every row and every entry; publishing is timed."""
     scenarios = ("--scenario", "worker", "--scenario", "notify", "--scenario", "publish")
     names = ("signalbox-batches", "signalbox-single", "signalbox-sqlite", *PUBLISHERS)
-    measured = quick_run(*scenarios, *(word for name in names for word in ("--server", name)))
+    measured = quick_run(tmp_path, *scenarios, *(word for name in names for word in ("--server", name)))
     for name in ("signalbox-batches", "signalbox-single"):
         figures = measured["worker"][name]
         assert figures["jobs"] >= 1000
@@ -82,10 +102,11 @@ def test_a_quick_run_of_workers_and_callers_loses_nothing() -> None:
 
 
 @needs_load_client
-def test_a_quick_run_of_the_bot_delivers_each_once() -> None:
+def test_a_quick_run_of_the_bot_delivers_each_once(tmp_path: Path) -> None:
     """A real bot process and real receivers: each row says sent, and each key came once."""
     names = ("signalbox-bot", "signalbox-bot-one-user", "signalbox-bot-webhook", "signalbox-bot-email")
-    measured = quick_run("--scenario", "deliver", *(word for name in names for word in ("--server", name)))["deliver"]
+    words = [word for name in names for word in ("--server", name)]
+    measured = quick_run(tmp_path, "--scenario", "deliver", *words)["deliver"]
     for name in names:
         figures = measured[name]
         assert figures["deliveries"] == 100
@@ -104,6 +125,97 @@ def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> N
     assert (ledger.done_count(), ledger.doubled_count()) == (3, 1)
 
 
+def test_a_partial_run_prints_its_own_figures_and_keeps_nothing(tmp_path: Path) -> None:
+    """One of four callers, measured once: no figure of another, no ratio to a kept one, and no file in git changes."""
+    before = kept()
+    run = bench("--scenario", "publish", "--server", "signalbox-apublish", "--runs", "1", var=tmp_path)
+    (row,) = [line for line in run.stdout.splitlines() if "µs" in line]
+    assert row.split()[-1] == "–", "there is no publish() in this run to compare with"
+    assert "×" not in run.stdout
+    assert "stays as it is, because this run is not whole" in run.stdout
+    assert kept() == before
+    (path,) = (tmp_path / "benchmarks").iterdir()
+    raw = json.loads(path.read_text())
+    assert [list(found) for found in raw["values"].values()] == [["signalbox-apublish"]]
+    assert len(raw["values"]["publish"]["signalbox-apublish"]) == 1
+
+
+def test_json_has_what_was_measured_and_what_the_run_was(tmp_path: Path) -> None:
+    """Nothing of what is kept is among it."""
+    words = ("--scenario", "publish", "--server", "signalbox-apublish", "--server", "signalbox-publish")
+    answer = json.loads(bench("--quick", "--json", *words, var=tmp_path).stdout)
+    assert set(answer) == {"id", "at", "machine", "versions", "commit", "load", "measured"}
+    assert {scenario: set(found) for scenario, found in answer["measured"].items()} == {
+        "publish": {"signalbox-apublish", "signalbox-publish"}
+    }
+    assert answer["commit"] in answer["id"]
+    assert {"Python", "Django", "redis"} <= set(answer["versions"])
+
+
+def test_figures_of_two_runs_are_not_compared() -> None:
+    """Each contender is shown beside those of its own run; of two runs that measured the same, the later one counts."""
+    ours = {"deliveries_per_second": 4e6, "server_cpu_us": 1.0, "lost": 0.0, "doubled": 0.0}
+    slow, fast = {**ours, "deliveries_per_second": 1e3}, {**ours, "deliveries_per_second": 1e6}
+    other = run_of("2026-01-01T00:00+00:00", fanout={"uwebsockets": slow, "channels-pubsub-uvicorn": slow})
+    run = run_of("2026-01-02T00:00+00:00", fanout={"signalbox": ours, "uwebsockets": fast})
+    rows = {title: cells for title, *cells in tables.rows("fanout", [run, other])}
+    assert rows[SERVERS["signalbox"].title][:3] == ["4.00 M", "4.00 ×", "–"]
+    assert rows[SERVERS["channels-pubsub-uvicorn"].title][1:3] == ["1.00 ×", "1.00 ×"]
+    assert rows[SERVERS["uwebsockets"].title][0] == "1.00 M"
+    assert "×" not in "".join(map(str, tables.rows("fanout", [run_of(fanout={"signalbox": ours})])))
+
+
+def whole_run() -> results.Run:
+    """A run that measured everything as often as it must be, with invented figures."""
+    values = {
+        scenario.name: {
+            contender.name: [{"lost": 0.0}] * min(keeping.FULL_RUNS, scenario.runs)
+            for contender in keeping.contenders_of(scenario)
+        }
+        for scenario in SCENARIOS.values()
+    }
+    return results.new_run(values, machine="a machine", versions={}, commit="abc", load=0.1)
+
+
+def test_a_run_is_whole_if_nothing_is_left_out() -> None:
+    """One contender fewer, or one that was measured once: it is not. A peer may fail, ours may not."""
+    run = whole_run()
+    assert keeping.left_out(run) == []
+    for name in ("huey", "signalbox-single"):
+        run = whole_run()
+        del run.measured["worker"][name]
+        assert keeping.left_out(run) == [f"worker: {WORKERS[name].title}"]
+        failed = frozenset({("worker", name)})
+        assert bool(keeping.left_out(run, failed)) == WORKERS[name].is_ours
+    run = whole_run()
+    run.measured["fanout"]["signalbox"]["runs"] = 1
+    assert keeping.left_out(run) == [f"fanout: {SERVERS['signalbox'].title}"]
+
+
+def test_what_is_kept_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Each figure with its lowest and highest, on one line for each contender, and what made it."""
+    values = {"fanout": {"signalbox": [{"lost": 0.0, "p99_ms": ms} for ms in (1.0, 3.0, 2.0)], "ws": [{"lost": 1.0}]}}
+    run = results.new_run(values, machine="a machine", versions={"Python": "3"}, commit="abc", load=0.12)
+    results.save([run], tmp_path / "latest.json")
+    assert results.load(tmp_path / "latest.json") == [run]
+    lines = (tmp_path / "latest.json").read_text().splitlines()
+    assert '   "signalbox": {"runs": 3, "lost": 0.0, "p99_ms": [2.0, 1.0, 3.0]},' in lines
+    assert results.load(tmp_path / "none.json") == []
+
+
+def test_what_is_kept_is_small_and_without_raw_figures() -> None:
+    """Medians, lowest and highest; the measurements themselves are not in git."""
+    assert results.LATEST.stat().st_size < 60_000
+    assert "spread" not in results.LATEST.read_text()
+    assert all(run.machine and run.commit and run.versions for run in results.load())
+
+
+def test_the_files_that_show_what_is_kept_are_made_from_it() -> None:
+    """`make bench ARGS=--redraw` changes none of them: figures are not copied by hand."""
+    for path, text in keeping.files(results.load()).items():
+        assert path.read_text() == text, path
+
+
 def test_the_worker_is_compared_with_the_best_library_of_the_run() -> None:
     """Our faster way beside their fastest one; without either the target is left open."""
     rates = {"signalbox-unordered": 80_000, "signalbox-single": 30_000, "arq": 1_000, "huey": 5_000}
@@ -112,8 +224,9 @@ def test_the_worker_is_compared_with_the_best_library_of_the_run() -> None:
     assert (outcome.value, outcome.is_met) == (16, False)
     (alone,) = [each for each in targets.check({}) if each.target.text == outcome.target.text]
     assert alone.is_met is None
-    assert "| huey, 1 thread | 5,000 | 1.00 × |" in tables.markdown(measured)
-    assert tables.quote(measured).count("| Signalbox, batches of up to 100 | 80.0 k | 16 × |") == 1
+    run = run_of(**measured)
+    assert "| huey, 1 thread | 5,000 | 1.00 × |" in tables.markdown([run])
+    assert tables.quote([run]).count("| Signalbox, batches of up to 100 | 80.0 k | 16 × |") == 1
 
 
 def test_tables_and_charts_show_what_is_there_and_nothing_else() -> None:
@@ -125,7 +238,8 @@ def test_tables_and_charts_show_what_is_there_and_nothing_else() -> None:
     measured = {"fanout": {"signalbox": results.summarize(runs)}}
     assert measured["fanout"]["signalbox"]["deliveries_per_second"] == 3e6
     assert measured["fanout"]["signalbox"]["lost"] == 3.0, "a single lossy run is not hidden by two good ones"
-    text = tables.markdown(measured)
+    run = dataclasses.replace(run_of(), measured=measured)
+    text = tables.markdown([run])
     assert "| Signalbox, uvicorn, raw frames | 3.00 M | – | – | 1.00 µs | 3 | – |" in text
     (lost, *rest) = targets.check(measured)
     assert lost.is_met is False
@@ -146,8 +260,9 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
 
 def test_what_is_kept_is_of_as_many_runs_as_the_docs_say() -> None:
     """Three of each, of memory one; a single run is what the machine did just then."""
-    for name, found in results.load().items():
-        assert min(each["runs"] for each in found.values()) >= min(3, SCENARIOS[name].runs), name
+    for run in results.load():
+        for name, found in run.measured.items():
+            assert min(each["runs"] for each in found.values()) >= min(keeping.FULL_RUNS, SCENARIOS[name].runs), name
 
 
 def test_the_page_on_performance_quotes_what_was_measured_last() -> None:
