@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; 0, or 1 if a row is not well."""
+    """Run what the command line asks for; 0, or 1 if a row failed."""
     options = _options(words)
     console = Console(stderr=options.json)
     if not console.is_terminal:
@@ -36,9 +36,9 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         console.print(results.terminal(outcomes))
     for outcome in outcomes:
-        if not outcome.is_well:
+        if not outcome.is_ok:
             console.print(f"{outcome.row}, seed {outcome.seed}: {outcome.error}", markup=False, soft_wrap=True)
-    return 0 if all(outcome.is_well for outcome in outcomes) else 1
+    return 0 if all(outcome.is_ok for outcome in outcomes) else 1
 
 
 def _run_all(plan: list[tuple[str, int]], options: argparse.Namespace, console: Console) -> list[Outcome]:
@@ -56,7 +56,7 @@ def _run_all(plan: list[tuple[str, int]], options: argparse.Namespace, console: 
                 if options.calls == CALLS and not options.discard:
                     # At once: a run that is broken off has not been for nothing.
                     results.keep([outcome])
-                said = f"{outcome.row}, seed {outcome.seed}: {outcome.error.partition(chr(10))[0] or 'well'}"
+                said = f"{outcome.row}, seed {outcome.seed}: {outcome.error.partition(chr(10))[0] or 'ok'}"
                 bar.update(task, advance=1, description=said)
                 if not console.is_terminal:
                     console.print(f"{said}, {outcome.seconds} s", markup=False, soft_wrap=True)
@@ -73,9 +73,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=CALLS, help="of notify() in a row; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time; default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON instead of a table")
-    parser.add_argument(
-        "--logs", action="store_true", help="with a row that is not well, show what its processes wrote"
-    )
+    parser.add_argument("--logs", action="store_true", help="with a row that failed, show what its processes wrote")
     parser.add_argument("--discard", action="store_true", help="leave the results in docs/topics/ as they are")
     return parser.parse_args(words)
 

@@ -34,7 +34,7 @@ class Client:
     `async with Client(address, user_id, session) as client`: connected, and again whenever it is cut off.
 
     Attributes:
-        heard: How often each notification came over the socket.
+        received: How often each notification came over the socket.
         read: What it found in its inbox.
         connection_count: How many connections it has had.
         told_count: How often it was told that something may be missing, its first subscription included.
@@ -45,7 +45,7 @@ class Client:
         self._topic = f"user.{user_id}"
         self._address = address
         self._cookie = f"sessionid={session}"
-        self.heard: Counter[int] = Counter()
+        self.received: Counter[int] = Counter()
         self.read: set[int] = set()
         self.connection_count = self.told_count = 0
         # Offset and epoch of the last object on the topic.
@@ -72,7 +72,7 @@ class Client:
     @property
     def has(self) -> set[int]:
         """All that is in its hands."""
-        return self.read | set(self.heard)
+        return self.read | set(self.received)
 
     def check(self) -> None:
         """Raise what ended it, if it has ended."""
@@ -115,7 +115,7 @@ class Client:
         elif each["type"] == "message":
             assert self._position is not None
             self._position = (each["offset"], self._position[1])
-            self.heard[each["data"]["id"]] += 1
+            self.received[each["data"]["id"]] += 1
 
     async def _read_when_told(self) -> None:
         headers = {"Cookie": self._cookie}

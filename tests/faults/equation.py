@@ -28,16 +28,16 @@ class Outcome:
         lost: Notifications without a row, without an end, or sent to nobody.
         doubled: Notifications that a receiver which keeps effect keys would have acted on twice.
         repeated: Requests beyond the first that were taken under one effect key.
-        heard: Notifications that clients got over their sockets.
+        received: Notifications that clients got over their sockets.
         read: Those that they found in the inbox only, after they were told to look.
         missed: Those that they have not got.
-        heard_twice: Messages beyond the first with one notification id, which clients leave out.
-        out_of_order: Notifications that a client heard after one of its own that was written later; None in results
+        received_twice: Messages beyond the first with one notification id, which clients leave out.
+        out_of_order: Notifications that a client received after one of its own that was written later; None in results
             from before this was counted.
         connections: How many connections the clients have had.
         told: How often clients were told, after their first subscription, that something may be missing.
         settle_seconds: From the end of the load and the fault until everything was done.
-        error: Why it has no figures, or why they are not well.
+        error: Why it has no figures, or why they are not ok.
     """
 
     row: str
@@ -49,10 +49,10 @@ class Outcome:
     lost: int = 0
     doubled: int = 0
     repeated: int = 0
-    heard: int = 0
+    received: int = 0
     read: int = 0
     missed: int = 0
-    heard_twice: int = 0
+    received_twice: int = 0
     out_of_order: int | None = None
     connections: int = 0
     told: int = 0
@@ -61,7 +61,7 @@ class Outcome:
     error: str = ""
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether everything is as it must be."""
         return not self.error
 
@@ -97,7 +97,7 @@ def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
     ended_otherwise = {state for state in states if state not in ("pending", "sending", "sent", "failed")}
     expired = sum(states[state] for state in ended_otherwise)
     mine = {client.user_id: {key for key, owner in owners.items() if owner == client.user_id} for client in clients}
-    heard = sum(len(set(client.heard) & mine[client.user_id]) for client in clients)
+    received = sum(len(set(client.received) & mine[client.user_id]) for client in clients)
     held = sum(len(client.has & mine[client.user_id]) for client in clients)
     return {
         "published": load.expected_count,
@@ -108,12 +108,12 @@ def count(site: Site, load: Load, clients: Sequence[Client]) -> dict[str, int]:
         "doubled": sum(len(keys) - 1 for keys in site.receiver.effects.values())
         + max(0, len(owners) - load.expected_count),
         "repeated": sum(taken.values()) - len(taken),
-        "heard": heard,
-        "read": held - heard,
+        "received": received,
+        "read": held - received,
         "missed": load.expected_count - held,
-        "heard_twice": sum(client.heard.total() - len(client.heard) for client in clients),
+        "received_twice": sum(client.received.total() - len(client.received) for client in clients),
         # A counter has its keys in the order in which they came first.
-        "out_of_order": sum(count_out_of_order(client.heard) for client in clients),
+        "out_of_order": sum(count_out_of_order(client.received) for client in clients),
         "connections": sum(client.connection_count for client in clients),
         "told": sum(client.told_count - 1 for client in clients),
     }

@@ -30,7 +30,7 @@ _COUNTS = (
     "lost",
     "doubled",
     "repeated",
-    "heard",
+    "received",
     "read",
     "missed",
     "out_of_order",
@@ -87,7 +87,7 @@ def _rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
         mine = [outcome for outcome in outcomes if outcome.row == name]
         if mine:
             sums = [_sum(getattr(outcome, count) for outcome in mine) for count in _COUNTS]
-            verdict = "well" if all(outcome.is_well for outcome in mine) else "FAILED"
+            verdict = "ok" if all(outcome.is_ok for outcome in mine) else "FAILED"
             settled = f"{max(outcome.settle_seconds for outcome in mine):.1f} s"
             found.append([row.title, str(len(mine)), *sums, settled, verdict])
     return found

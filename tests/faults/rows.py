@@ -293,7 +293,7 @@ ROWS = {
     ),
     "redis-restarted": Row(title="Redis killed and restarted with its data, three times", fault=_restart_redis),
     "outbox-order": Row(
-        title="Redis away for a call or two, nine times, and SIGKILL of the publishing process, three times",
+        title="Redis unavailable for a call or two, nine times, and SIGKILL of the publishing process, three times",
         fault=_outages_between_calls,
         # Each call tries Redis, so that none after the outage is left to the sweep as a matter of course.
         settings={"OUTBOX_PAUSE_SECONDS": 0.0},
@@ -319,7 +319,7 @@ ROWS = {
     "clock-ahead": Row(title="the clock of one worker jumps ahead", fault=_jump(1), deaths=ROUNDS),
     "clock-behind": Row(title="the clock of one worker jumps back", fault=_jump(-1), deaths=ROUNDS),
     "receiver": Row(
-        title="the receiver refuses some for good, is slow, away, answers 500, heals",
+        title="the receiver refuses some for good, is slow, unavailable, answers 500, recovers",
         fault=_break_receiver,
         may_repeat=TIMEOUT,
         may_fail=True,

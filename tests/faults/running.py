@@ -31,7 +31,7 @@ def run(name: str, seed: int, *, calls: int = CALLS, log: bool = False) -> Outco
     Run one row with one seed, in processes of its own.
 
     Args:
-        log: With an outcome that is not well, tell what the processes wrote last.
+        log: With an outcome that is not ok, show what the processes wrote last.
     """
     row = ROWS[name]
     started = time.monotonic()

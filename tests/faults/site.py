@@ -54,7 +54,7 @@ QUICK = {
     "DELIVERY_MAX_ATTEMPTS": 20,
     "DEFAULT_TRANSPORTS": ["webhook"],
 }
-# The webhook's: longer than a busy machine makes a receiver wait that is well.
+# The webhook's: longer than a working receiver waits on a busy machine.
 TIMEOUT_SECONDS = 3.0
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
 

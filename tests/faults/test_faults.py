@@ -13,6 +13,6 @@ CALLS = 60
 def test_nothing_is_lost_and_nothing_doubled() -> None:
     """published = delivered + failed + expired at the receiver, and all of it is in the hands of the clients."""
     outcome = run("mixed", 1, calls=CALLS, log=True)
-    assert outcome.is_well, outcome.error
+    assert outcome.is_ok, outcome.error
     assert outcome.published == outcome.delivered + outcome.failed + outcome.expired > CALLS
-    assert outcome.published == outcome.heard + outcome.read
+    assert outcome.published == outcome.received + outcome.read
