@@ -1,7 +1,7 @@
 """
-Ending open connections: `disconnect()` for a project's own code, and the messages that Django's signals lead to.
+Ends open connections: `disconnect()` for a project's own code, and the messages that Django's signals cause.
 
-Owns the orders, which are messages to all web processes on one Redis channel. Does not own the open connections nor how
+Owns the orders: messages to all web processes on one Redis channel. Does not own the open connections nor how
 an order is applied to them (roster), nor when Django's signals send an order (django_signals).
 
 A session key is never sent: an order names a session by a digest that only this project's SECRET_KEY can produce.
@@ -23,7 +23,7 @@ from realtime.redis.outage import REDIS_ERRORS
 
 __all__ = ["CHANNEL", "Cause", "Order", "adisconnect", "digest", "digests", "disconnect", "permissions_changed", "send"]
 
-# The Redis channel of the orders is the one that a topic of this name would have. No client can subscribe to the topic.
+# The orders use the Redis channel that a topic of this name would have. No client can subscribe to that topic.
 CHANNEL: Final = "signalbox.access"
 _SALT: Final = "realtime.access"
 # The most users in one call of `disconnect`: each is one message, and all are sent in one round trip.
@@ -31,7 +31,7 @@ USERS_LIMIT: Final = 1_000
 
 
 class Cause(StrEnum):
-    """Why open connections are to be ended or checked again."""
+    """Why open connections must end or be checked again."""
 
     # The user has signed out of one session, or of a session that cannot be named.
     SIGNED_OUT = "signed_out"
@@ -153,5 +153,5 @@ def _layer() -> RedisChannelLayer:
 
 def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(
-        f"the web processes could not be notified ({type(error).__name__}: {error}), and nothing tries again"
+        f"the web processes could not be notified ({type(error).__name__}: {error}), and this is not retried"
     )

@@ -1,5 +1,5 @@
 """
-Django's system checks of the transport: what would fail silently later is said when the process starts.
+Django's system checks of the transport: problems that would fail silently later are reported at start.
 
 Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists them. Reads settings and opens nothing.
 """
@@ -56,7 +56,7 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         values = load(RealtimeSettings, "REALTIME")
     except ImproperlyConfigured as error:
         hint = (
-            'docs/reference/settings.md says what each key takes. REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} '
+            'docs/reference/settings.md describes each key. REALTIME = {"REDIS_URL": "redis://localhost:6379/0"} '
             "is enough."
         )
         return [Error(str(error), hint=hint, id="realtime.E001")]
@@ -66,12 +66,12 @@ def check_settings(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             import_string(values.on_read)
         except Exception as error:
             # Also a model of an app that is not installed, which is a RuntimeError.
-            hint = 'Name a function(user_id, ids) of an installed app, as "notifications.services.mark_read", or none.'
+            hint = 'Name a function(user_id, ids), e.g. "notifications.services.mark_read", or leave it out.'
             problems.append(Error(f'REALTIME["ON_READ"] cannot be imported: {error}.', hint=hint, id="realtime.E005"))
     return problems + [
         Error(
-            f'REALTIME["ALLOWED_ORIGINS"] has {origin!r}, which is no origin and will match no page.',
-            hint='Spell it "https://app.example.com", with the port if it is not the usual one, and nothing after.',
+            f'REALTIME["ALLOWED_ORIGINS"] contains {origin!r}, which is not an origin and matches no page.',
+            hint='Write "https://app.example.com", with the port if it is not the default one, and nothing after it.',
             id="realtime.E002",
         )
         for origin in values.allowed_origins
@@ -103,9 +103,9 @@ def check_embedded_server(*, app_configs: Sequence[AppConfig] | None, **kwargs: 
 @register(_TAG)
 def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
-    There is a channel layer (E003) that takes its CONFIG (E006), reaches other processes (E004, with DEBUG W001), uses
-    the Redis that REALTIME names (W005), carries offsets (W004), has no option without effect (W008), and whose idle
-    connections live (W002).
+    There is a channel layer (E003). It accepts its CONFIG (E006), reaches other processes (E004, with DEBUG W001), uses
+    the Redis of REALTIME (W005), carries offsets (W004), has no option without effect (W008), and keeps its idle
+    connections open (W002).
     """
     layers = getattr(settings, "CHANNEL_LAYERS", None)
     entry = layers.get("default") if isinstance(layers, Mapping) else None
@@ -131,7 +131,7 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
         messages.append(
             Warning(
                 f"redis-py {redis.__version__} cuts connections that are idle for 5 seconds, and {backend} does not "
-                "survive that (channels_redis#422): browsers would stop hearing of notifications.",
+                "survive that (channels_redis#422): browsers would stop receiving notifications.",
                 hint='Give each host as {"address": REDIS_URL, "socket_timeout": None}.',
                 id="realtime.W002",
             )
@@ -141,14 +141,14 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
 
 @register(_TAG)
 def check_asgi_application(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """ASGI_APPLICATION is set (W003), which daphne's runserver wants, and serves WebSockets (W009)."""
+    """ASGI_APPLICATION is set (W003), which daphne's runserver needs, and serves WebSockets (W009)."""
     path = getattr(settings, "ASGI_APPLICATION", None)
     if path:
         return _check_websockets(path)
     return [
         Warning(
             "ASGI_APPLICATION is not set: `manage.py runserver` serves no WebSocket without it.",
-            hint='Set it to the ASGI application of the project, e.g. "project.asgi.application"; and have "daphne" '
+            hint='Set it to the ASGI application of the project, e.g. "project.asgi.application", and put "daphne" '
             "before django.contrib.staticfiles in INSTALLED_APPS.",
             id="realtime.W003",
         )
@@ -177,12 +177,12 @@ def _check_websockets(path: str) -> list[CheckMessage]:
 
 @register(_TAG)
 def check_runserver(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """When it is runserver that starts, it is one that serves WebSockets (W006): Django's own does not."""
+    """A runserver that starts serves WebSockets (W006); Django's own does not."""
     if sys.argv[1:2] != ["runserver"] or get_commands()["runserver"] not in _WITHOUT_WEBSOCKETS:
         return []
     return [
         Warning(
-            "This is Django's WSGI development server: it serves pages, but no WebSocket, so the bell hears nothing.",
+            "This is Django's WSGI development server: it serves pages but no WebSocket, so the bell receives nothing.",
             hint='Put "daphne" before django.contrib.staticfiles in INSTALLED_APPS, or start an ASGI server instead.',
             id="realtime.W006",
         )
@@ -219,7 +219,7 @@ def _without_offsets(backend: str) -> CheckMessage:
     return Warning(
         f"{backend} carries no offsets: the relay sends through it, to consumers of your own, but RealtimeConsumer "
         "refuses every connection.",
-        hint=f"{_LAYER_HINT} Where no RealtimeConsumer is meant to be served, silence realtime.W004.",
+        hint=f"{_LAYER_HINT} If you do not serve RealtimeConsumer, silence realtime.W004.",
         id="realtime.W004",
     )
 
@@ -227,8 +227,8 @@ def _without_offsets(backend: str) -> CheckMessage:
 def _in_memory() -> CheckMessage:
     kind, number = (Warning, "W001") if settings.DEBUG else (Error, "E004")
     return kind(
-        "The channel layer is in memory: what run_bot_subscriber or another web process sends reaches no browser.",
-        hint=f"{_LAYER_HINT} Where one process is meant, as in tests, silence realtime.{number}.",
+        "The channel layer is in memory: messages from run_bot_subscriber or another web process reach no browser.",
+        hint=f"{_LAYER_HINT} If one process is intended, as in tests, silence realtime.{number}.",
         id=f"realtime.{number}",
     )
 
@@ -246,9 +246,9 @@ def _refused(layer: Any, config: Any) -> CheckMessage | None:
             check_host(host)
         layer(**config)
     except Exception as error:
-        # Whatever it is, it would end each process that sends or serves.
-        problem = f"The channel layer cannot be made of its CONFIG: {type(error).__name__}: {error}."
-        hint = f"{_LAYER_HINT} docs/reference/channel-layer.md has all options."
+        # Any error here would end each process that sends or serves.
+        problem = f"The channel layer does not accept its CONFIG: {type(error).__name__}: {error}."
+        hint = f"{_LAYER_HINT} docs/reference/channel-layer.md lists all options."
         return Error(problem, hint=hint, id="realtime.E006")
     return None
 
@@ -266,7 +266,7 @@ def _check_idle_options(config: Mapping[str, Any]) -> list[CheckMessage]:
 
 
 def _check_hosts(hosts: Any) -> list[CheckMessage]:
-    """Of our layer."""
+    """For our own layer."""
     try:
         own = place_of(get_settings().redis_url)
     except ImproperlyConfigured:
@@ -278,8 +278,8 @@ def _check_hosts(hosts: Any) -> list[CheckMessage]:
     return [
         Warning(
             f'The channel layer is on {", ".join(map(str, places))}, while REALTIME["REDIS_URL"] is on {own}: '
-            "notifications are queued on the one and go to browsers through the other.",
-            hint=f"{_LAYER_HINT} Where two servers are meant, silence realtime.W005.",
+            "notifications are queued on one server and sent to browsers through the other.",
+            hint=f"{_LAYER_HINT} If two servers are intended, silence realtime.W005.",
             id="realtime.W005",
         )
     ]

@@ -1,8 +1,8 @@
 """
-Settings at the edge: reads Django's `REALTIME` once, checks it, and holds the clients that a process shares.
+Reads and checks Django's `REALTIME` setting once, and holds the Redis clients that a process shares.
 
-Owns the defaults of `realtime` (each lives in one dataclass field) and the shared Redis clients. The core never imports
-this module: it takes values.
+Owns the defaults of `realtime`, one dataclass field each, and the shared Redis clients. The core never imports this
+module: it gets values as arguments.
 """
 
 import asyncio
@@ -67,17 +67,18 @@ class RealtimeSettings:
     # Where pages open their WebSocket: a path under the site's root path ("ws/"), a path from the host's root
     # ("/live/"), or an address ("wss://live.example.com/ws/").
     websocket_url: str = "ws/"
-    # Bytes that may wait for a socket which reads too slowly; more, and it is closed and resumes from its offset.
+    # The most bytes that may wait to be sent on one socket. Beyond that it is closed, and its client resumes.
     unsent_limit_bytes: _Count = 1_048_576
-    # Topics that one connection may hear.
+    # The most topics that one connection may subscribe to.
     topics_per_connection: _Count = 128
-    # Connections of one user in one web process; one more is refused.
+    # The most connections of one user in one web process; further ones are refused.
     connections_per_user: _Count = 32
-    # Objects that a client may send a second, on average.
+    # How many objects per second a client may send, on average.
     frames_per_second: Annotated[float, msgspec.Meta(gt=0)] = 20.0
-    # Objects that a client may send at once, and that may wait for an answer: more than it has topics to come back to.
+    # How many objects a client may send at once, and how many may wait for an answer. Must be more than the topics that
+    # a client subscribes to again when it reconnects.
     frames_burst: _Count = 256
-    # What Redis keeps of a topic that says nothing else, for clients that come back.
+    # How many publications of a topic Redis keeps for resuming clients, and for how long. A topic can set its own.
     history_size: Annotated[int, msgspec.Meta(ge=0)] = 100
     history_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     # How often each open connection's session, account and topic permissions are checked again.
@@ -127,15 +128,15 @@ def load[T](cls: type[T], name: str) -> T:
     try:
         return msgspec.convert(values, cls)
     except msgspec.ValidationError as error:
-        raise ImproperlyConfigured(_said_of(name, str(error))) from error
+        raise ImproperlyConfigured(_explained(name, str(error))) from error
 
 
-def _said_of(name: str, problem: str) -> str:
-    """What msgspec says of a field of ours, in words for who wrote the setting."""
+def _explained(name: str, problem: str) -> str:
+    """Turn msgspec's message about a field into one about the setting that the user wrote."""
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
         return f'{name}["{missing[1].upper()}"] is missing'
     problem, _, path = problem.removesuffix("`").partition(" - at `$.")
-    # A key of ours, and what is within its value, which is as it was written.
+    # First our own key, then the path within its value, which keeps its spelling.
     key = re.match(r"\w*", path)[0]  # type: ignore[index]
     return f'{name}["{key.upper()}"]{path.removeprefix(key)}: {problem}' if key else problem
 
@@ -274,7 +275,7 @@ def _is_test_run() -> bool:
 
 @functools.cache
 def sync_redis() -> redis.Redis:
-    """The process's one pooled sync publisher; safe in threads and after a fork."""
+    """The one pooled sync client of this process for short commands; safe in threads and after a fork."""
     join_embedded_server()
     return clients.publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
 
@@ -284,7 +285,7 @@ _async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, redis.async
 
 
 def async_redis() -> redis.asyncio.Redis:
-    """The running event loop's one pooled async publisher."""
+    """The one pooled async client of the running event loop for short commands."""
     loop = asyncio.get_running_loop()
     client = _async_clients.get(loop)
     if client is None:

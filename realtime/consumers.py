@@ -1,7 +1,7 @@
 """
-The WebSocket consumer, for a project that routes WebSockets by itself.
+The WebSocket consumer, for projects that route WebSockets themselves.
 
-Owns the name that projects import. The consumer is in `realtime.websocket.consumer`.
+Owns only the name that projects import; the consumer is in `realtime.websocket.consumer`.
 """
 
 from realtime.websocket.consumer import RealtimeConsumer

@@ -1,4 +1,4 @@
-"""Every error that `realtime` raises on purpose. Owns no behaviour."""
+"""The errors that `realtime` raises on purpose. Owns no behaviour."""
 
 __all__ = [
     "EntryRejected",
@@ -23,13 +23,13 @@ class RealtimeError(Exception):
 
 class SubscriptionGap(RealtimeError):
     """
-    Messages of this subscription may be missing: its connection to Redis was lost and has been made again.
+    Messages of this subscription may be missing: its connection to Redis was lost and has been opened again.
 
-    Raised once per gap, at the place in the order of messages where the gap is; the subscription goes on after it.
+    Raised once for each gap, at its place in the order of messages. The subscription continues after it.
     """
 
     def __init__(self) -> None:
-        super().__init__("the Redis connection was lost and made again: messages may be missing, read the state anew")
+        super().__init__("the Redis connection was lost and opened again: messages may be missing, reload the state")
 
 
 class SubscriberTooSlow(SubscriptionGap):
@@ -47,12 +47,12 @@ class SubscriberTooSlow(SubscriptionGap):
         RealtimeError.__init__(
             self,
             f"{dropped_count} messages were dropped, the subscriber holds at most {high_water_mark}: "
-            "read faster or raise its high_water_mark, and read the state anew",
+            "read faster or raise its high_water_mark, and reload the state",
         )
 
 
 class SubscriptionClosed(RealtimeError):
-    """The subscription was left, or its multiplexer is not running: nothing more will come."""
+    """The subscription has ended, or its multiplexer is not running. No more messages will arrive."""
 
     def __init__(self) -> None:
         super().__init__("the subscription is closed: receive within `async with multiplexer.subscribe(…)`")
@@ -60,7 +60,7 @@ class SubscriptionClosed(RealtimeError):
 
 class FrameRefused(RealtimeError):
     """
-    What a client sent is not a frame of `signalbox.v1`.
+    A client sent something that is not an object of `signalbox.v1`.
 
     Attributes:
         code: One word for programs: "bad_json" or "bad_frame".
@@ -78,7 +78,7 @@ class PublicationTooLarge(RealtimeError):
     The data of a publication is over the limit; nothing was published.
 
     Attributes:
-        size_bytes, limit_bytes: What it has and what it may have.
+        size_bytes, limit_bytes: The size of the data, and the limit.
     """
 
     def __init__(self, *, size_bytes: int, limit_bytes: int) -> None:
@@ -117,23 +117,23 @@ class TopicUnknown(RealtimeError):
 
 class Unavailable(RealtimeError):
     """
-    Something that the work needs is away for now: a database, Redis, the network. The work itself is not at fault.
+    Something that the work needs is unavailable for now: a database, Redis, the network. The work is not at fault.
 
-    A stream handler raises it to be called again, as often as it takes, without an attempt being counted.
+    A stream handler raises it to be called again until it succeeds. No attempt is counted.
     """
 
 
 class StreamUnavailable(Unavailable):
-    """Redis did not take the entries now. Nothing is known to be appended; appending again is safe (same guard)."""
+    """Redis did not confirm that the entries were appended. Appending them again with the same guard is safe."""
 
 
 class Retry(RealtimeError):
     """
-    The attempt failed, and whoever refused it says when to try again. It counts as an attempt.
+    The attempt failed, and the service that refused it says when to try again. It counts as an attempt.
 
     Attributes:
-        after_seconds: How long to wait at least; after a week the next attempt comes all the same.
-        reason: What was said.
+        after_seconds: The shortest wait before the next attempt; at most a week counts.
+        reason: What the service answered.
     """
 
     def __init__(self, after_seconds: float, reason: str = "") -> None:
@@ -147,7 +147,7 @@ class PermanentError(RealtimeError):
     No further attempt will ever succeed: a stream handler raises it to have the entry moved to the dead letters.
 
     Attributes:
-        reason: Why it will not.
+        reason: Why not.
     """
 
     def __init__(self, reason: str) -> None:

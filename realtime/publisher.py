@@ -1,11 +1,11 @@
 """
 Publishing on topics from Django: `publish()`, its async twin `apublish()`, and `publish_many()`.
 
-Owns the limits of what is published. Does not own the Redis call (history), the host of a topic (layer) nor which
-topics there are (topics).
+Owns the checks of a publication before it is sent. Does not own the Redis call (broker.publish), the host of a topic
+(layer) nor which topics exist (topics).
 
-This path promises at most once: with Redis away the caller gets an error at once, and nothing is kept for later. What
-must not be lost goes through `notifications.services.notify`.
+Delivery is at most once. While Redis is unavailable, the caller gets an error at once and nothing is stored for later.
+Messages that must not be lost go through `notifications.services.notify`.
 """
 
 from collections.abc import Iterable
@@ -32,27 +32,26 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
     """
-    Publish on a topic: everybody who hears it gets `data` at once.
+    Publish on a topic: all its subscribers get `data` at once.
 
     Args:
-        topic: A name that some app's `topics.py` declares.
-        data: Anything that is JSON, at most 64 KiB; `bytes` are taken for JSON text and sent as they are.
+        topic: A name that an app's `topics.py` declares.
+        data: Anything that can be encoded as JSON, at most 64 KiB; `bytes` must be JSON text and are sent unchanged.
         idempotency_key: A second call with the same key within five minutes publishes nothing.
 
     Returns:
-        Where the publication stands.
+        The position of the publication in its topic.
 
     Raises:
-        TopicUnknown: No app declares it: a misspelt name would be heard by nobody.
+        TopicUnknown: No app declares the topic. Nobody could be subscribed to a misspelt name.
         PublicationRefused: The topic's `check_data` refused the data; the error says why.
-        PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or no JSON.
-        Unavailable: Redis did not take it within two seconds; whether it was published is not known, and it is not
-            tried again.
+        PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or not JSON.
+        Unavailable: Redis did not accept it within two seconds. Whether it was published is unknown; it is not retried.
 
     Guarantees:
         One round trip on a pooled connection of the process; no event loop.
     """
-    layer, request = _layer(), _outgoing(topic, data, idempotency_key)
+    layer, request = _layer(), _request(topic, data, idempotency_key)
     try:
         return layer.publish_now(request)
     except REDIS_ERRORS as error:
@@ -61,7 +60,7 @@ def publish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Pub
 
 async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None) -> Published:
     """The async twin of `publish`."""
-    layer, request = _layer(), _outgoing(topic, data, idempotency_key)
+    layer, request = _layer(), _request(topic, data, idempotency_key)
     try:
         return await layer.publish(request)
     except REDIS_ERRORS as error:
@@ -70,14 +69,14 @@ async def apublish(topic: str, data: Any, *, idempotency_key: str | None = None)
 
 def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
     """
-    Publish (topic, data), in order for each topic, many in one round trip.
+    Publish many (topic, data) pairs in few round trips; the order within each topic is kept.
 
     Raises:
-        As `publish`. All items are checked before the first is published; with Redis lost in between, the first ones
+        As `publish`. All items are checked before the first is published. If Redis fails in between, the first ones
         may have been published.
     """
     layer = _layer()
-    checked = [_outgoing(topic, data) for topic, data in items]
+    checked = [_request(topic, data) for topic, data in items]
     try:
         return layer.publish_many_now(checked)
     except REDIS_ERRORS as error:
@@ -86,26 +85,26 @@ def publish_many(items: Iterable[tuple[str, Any]]) -> list[Published]:
 
 def encode(data: object) -> bytes:
     """
-    Data of a publication as the bytes that are spliced into its frame.
+    Encode the data of a publication as the bytes that are spliced into its frame.
 
     Args:
-        data: What msgspec encodes as JSON; `bytes` are taken for JSON text as it is.
+        data: Anything that msgspec encodes as JSON; `bytes` must be JSON text and are kept unchanged.
 
     Raises:
         PublicationTooLarge: More than 64 KiB.
-        TypeError, ValueError: It cannot be said in JSON, or is no JSON text in UTF-8.
+        TypeError, ValueError: It cannot be encoded as JSON, or the bytes are not JSON text in UTF-8.
     """
     raw = data if isinstance(data, bytes) else _encode(data)
     if len(raw) > DATA_LIMIT_BYTES:
         raise PublicationTooLarge(size_bytes=len(raw), limit_bytes=DATA_LIMIT_BYTES)
     if raw is data:
-        # One bad byte would end the connection of everybody who hears the topic.
+        # One bad byte would end the connections of all subscribers.
         raw.decode()
         _check(raw)
     return raw
 
 
-def _outgoing(topic: str, data: Any, idempotency_key: str | None = None) -> PublishRequest:
+def _request(topic: str, data: Any, idempotency_key: str | None = None) -> PublishRequest:
     match = resolve(topic)
     if match is None:
         raise TopicUnknown(topic)
@@ -128,4 +127,4 @@ def _layer() -> RedisChannelLayer:
 
 
 def _unavailable(topic: str, error: Exception) -> Unavailable:
-    return Unavailable(f"publishing on {topic} failed ({type(error).__name__}: {error}): it is not tried again")
+    return Unavailable(f"publishing on {topic} failed ({type(error).__name__}: {error}): it is not retried")

@@ -1,7 +1,8 @@
 """
-The WebSocket side of a site. Owns which path leads to which consumer and what stands before it.
+The WebSocket part of a site's ASGI application.
 
-An existing project adds two lines to its asgi.py: see `websocket_application`.
+Owns which path leads to which consumer, and the middleware in front of it. An existing project adds two lines to its
+asgi.py: see `websocket_application`.
 """
 
 from collections.abc import Iterable
@@ -30,11 +31,11 @@ def websocket_application(urlpatterns: Iterable[URLPattern] = websocket_urlpatte
             `user`, as behind Channels' AuthMiddlewareStack.
 
     Returns:
-        What goes into `ProtocolTypeRouter({"http": …, "websocket": websocket_application()})`. A path that leads
-        nowhere is refused with HTTP 403.
+        The application for `ProtocolTypeRouter({"http": …, "websocket": websocket_application()})`. A path that
+        matches no pattern is refused with HTTP 403.
     """
-    nowhere = re_path("", _refuse)  # type: ignore[arg-type]  # an ASGI application, as URLRouter has them
-    return OriginCheck(SessionUsers(_UnderScriptName(URLRouter([*urlpatterns, nowhere]))))
+    fallback = re_path("", _refuse)  # type: ignore[arg-type]  # an ASGI application, as URLRouter has them
+    return OriginCheck(SessionUsers(_UnderScriptName(URLRouter([*urlpatterns, fallback]))))
 
 
 class _UnderScriptName:

@@ -1,10 +1,10 @@
 """
-The fast way from the hub to a socket, on uvicorn: `uvicorn --ws realtime.server:FrameProtocol …`.
+The fast path from the hub to a socket, on uvicorn: `uvicorn --ws realtime.server:FrameProtocol …`.
 
-Owns the handshake: uvicorn's sans-I/O protocol answers it, and when the application has accepted, the connection can be
-detached: from then on it is a `sockets.Socket`, and all that served the handshake is forgotten. An application that
-does not detach is served as by uvicorn itself until it closes; a Socket then ends the connection. Our own application
-runs on every other ASGI server as well (sinks.AsgiSink).
+Owns the handshake. uvicorn's sans-I/O protocol answers it. Once the application has accepted, it can detach the
+connection: from then on the connection is a `Socket`, and everything that served the handshake is freed. An application
+that does not detach is served by uvicorn as usual until it closes; a Socket then ends the connection. Our own
+application also runs on every other ASGI server (sinks.AsgiSink).
 
 Does not own HTTP requests: `HttpProtocol` is exported here, and lives in `realtime.websocket.http_protocol`.
 """
@@ -29,7 +29,7 @@ with extra("server"):
 
 __all__ = ["EXTENSION", "FrameProtocol", "HttpProtocol"]
 
-# What the application finds in scope["extensions"]: an object with `detach`.
+# The key in scope["extensions"] under which the application finds an object with `detach`.
 EXTENSION: Final = "signalbox.frames"
 # A connection whose handshake the application has not answered by then is aborted.
 HANDSHAKE_SECONDS: Final = 10.0
@@ -46,20 +46,20 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], **options: Any) -> None:
         super().__init__(config, server_state, app_state, **options)
         self._server_state = server_state
-        # What has become of the connection, once it is detached.
+        # The connection, once it is detached.
         self._socket: Socket | None = None
-        # What the client has sent before its handshake was answered.
+        # What the client sent before its handshake was answered.
         self._early = b""
-        # Ends a handshake that is not answered; None once it is.
+        # Aborts a handshake that is not answered in time; None once it is answered.
         self._deadline: asyncio.TimerHandle | None = None
 
     def detach(self, *, limit_bytes: int) -> Socket:
         """
-        Take the connection out of ASGI's hands: what the client says goes to the receiver that `Socket.start` is given.
-        To be called once, directly after `websocket.accept` was sent. The application may return afterwards.
+        Take the connection over from ASGI. What the client sends then goes to the receiver given to `Socket.start`.
+        Call it once, right after sending `websocket.accept`. The application may return afterwards.
 
         Args:
-            limit_bytes: The largest message that the client may send; `ws_max_size`, if that is less.
+            limit_bytes: The largest message that the client may send; uvicorn's `ws_max_size` applies if it is smaller.
 
         Raises:
             OSError: The client has gone.
@@ -79,7 +79,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         socket = self._socket = Socket(self.transport, self._sockets(), limit_bytes=limit_bytes, early=self._early)
         self._early = b""
         self.transport.set_protocol(socket)
-        # The parser refers to itself: without this, all of it would wait for the garbage collector.
+        # The parser refers to itself: without this, these objects would live until the next garbage collection.
         self.conn.parser = self.scope = self.request = self.response = None  # type: ignore[assignment]
         return socket
 
@@ -100,7 +100,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     # As the parent, but … ---------------------------------------------------------------------------------------------
 
     def handle_connect(self, event: Any) -> None:
-        """… offers the extension, where no compression was agreed on, and does not wait for an answer for ever."""
+        """… offers the extension unless compression was negotiated, and sets a deadline for the answer."""
         super().handle_connect(event)
         if not self.close_sent:
             if not self.conn.extensions:
@@ -108,7 +108,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             self._deadline = self.loop.call_later(HANDSHAKE_SECONDS, self._give_up)
 
     def start_keepalive(self) -> None:
-        """… reads nothing after accept before it is known who reads: it is detached, or the application receives."""
+        """… reads nothing after accept until the connection is detached or the application calls `receive`."""
         self._answered()
         super().start_keepalive()
         self.read_paused = True
@@ -118,7 +118,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         next(self.conn.parser)
 
     async def receive(self) -> Any:
-        """… begins to read."""
+        """… resumes reading."""
         if self._early and self.handshake_complete and not self.disconnected:
             early, self._early = self._early, b""
             super().data_received(early)

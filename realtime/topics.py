@@ -1,8 +1,8 @@
 """
-Families of topics: how they are spelled, who may hear them, what is kept of them.
+Families of topics: their names, who may subscribe, and how much history is kept.
 
-Owns the registry: each app's `topics.py` declares `Topic` subclasses, and they are found there as the admin finds
-`admin.py`. Does not own subscriptions (hub) nor publishing (publisher).
+Owns the registry: each app's `topics.py` declares `Topic` subclasses, and is found as the admin finds `admin.py`. Does
+not own subscriptions (hub) nor publishing (publisher).
 """
 
 import asyncio
@@ -34,7 +34,7 @@ __all__ = [
     "user_topic",
 ]
 
-# A permission that is not decided by then counts as not decided.
+# A permission hook that takes longer than this has failed.
 PERMISSION_TIMEOUT_SECONDS = 10.0
 # How many async hooks run at a time, and how many sync hooks one thread runs in turn.
 PERMISSIONS_AT_A_TIME = 16
@@ -42,9 +42,9 @@ PERMISSIONS_AT_A_TIME = 16
 PERMISSION_THREADS = 4
 
 
-# A topic is a channel-layer group, and Channels takes no other names.
+# A topic is also a channel-layer group, and Channels accepts no other names.
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,99}")
-# The characters that are left for a user's key after "user.".
+# How many characters a user's key may have after "user.".
 _KEY_CHARACTERS = 94
 # A key that can be part of a topic unchanged.
 _PLAIN_KEY = re.compile(rf"(?!\.)[A-Za-z0-9_.\-]{{1,{_KEY_CHARACTERS}}}")
@@ -53,7 +53,7 @@ _PLAIN_KEY = re.compile(rf"(?!\.)[A-Za-z0-9_.\-]{{1,{_KEY_CHARACTERS}}}")
 _ESCAPED = re.compile(rb"[^A-Za-z0-9.\-]|\A\.")
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
-# In order of declaration; the first that matches decides.
+# In order of declaration; the first match counts.
 _families: list[type["Topic"]] = []
 
 
@@ -86,7 +86,7 @@ class Topic:
 
     Attributes:
         pattern: A name with Django's path converters, e.g. "vehicles.<slug:feed>".
-        history: What Redis keeps for clients that come back; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
+        history: What Redis keeps so that clients can resume; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
         is_rechecked: Whether `may_subscribe` is called again while a connection is subscribed. False saves these calls
             if no user can lose the permission.
         check_data: A static method that is called with the JSON of each publication, as bytes, before it is published.
@@ -101,17 +101,17 @@ class Topic:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "pattern" not in cls.__dict__:
-            # A base of others, or a subclass that changes what a family does elsewhere: not one of its own.
+            # A common base of families, or a subclass that changes the behaviour of one: not a family of its own.
             return
         if any(family.pattern == cls.pattern for family in _families):
-            raise ValueError(f"two topics have the pattern {cls.pattern!r}: the second would never be asked")
+            raise ValueError(f"two topics have the pattern {cls.pattern!r}: the second would never be used")
         cls._regex, cls._converters = _compile(cls.pattern)
         _families.append(cls)
         _resolve.cache_clear()
 
     def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> Any:
         """
-        Whether `user` may hear the topic with these parameters; nobody, until a subclass says otherwise.
+        Whether `user` may subscribe to the topic with these parameters. By default nobody may.
 
         Sync or async. A sync one runs in a thread and may use the ORM. It is called when a connection subscribes. While
         the connection is subscribed, it is called again every REALTIME["RECHECK_SECONDS"], and at once after a change
@@ -125,7 +125,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicMatch:
-    """A name and the family it belongs to; shared, so not to be changed."""
+    """The family of a topic, and the parameters from its name. Shared by all callers: never change it."""
 
     family: type[Topic]
     parameters: Mapping[str, Any]
@@ -158,7 +158,7 @@ def _escaped_key(text: str) -> str:
 
 def resolve(name: str) -> TopicMatch | None:
     """The family of a topic; None if no app declares one, or the name cannot be a topic's."""
-    # Looked at before it is remembered: names come from clients, and may be long.
+    # Checked before it enters the cache: names come from clients and may be long.
     return _resolve(name) if _NAME.fullmatch(name) is not None else None
 
 
@@ -177,13 +177,13 @@ def _resolve(name: str) -> TopicMatch | None:
 
 
 class UserTopic(Topic):
-    """Everybody's own: `user.42`. A connection hears its user's without asking."""
+    """The topic of one user: `user.42`. Each connection is subscribed to its own user's topic automatically."""
 
     pattern = "user.<str:user_id>"
     is_rechecked = False
 
     async def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> bool:
-        """Its user, nobody else."""
+        """Only this user may subscribe."""
         return user.pk is not None and user_topic(user.pk) == f"user.{parameters['user_id']}"
 
 
@@ -192,9 +192,9 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     hook = match.family().may_subscribe
     if iscoroutinefunction(hook):
         return bool(await hook(user, **match.parameters))
-    # Not one thread for all: a slow permission of one family must not hold up the connections of the others.
+    # Not one thread for all: a slow hook of one family must not delay the connections of the others.
     answer = await database_sync_to_async(hook, thread_sensitive=False)(user, **match.parameters)
-    # A sync function around an async one gives a coroutine, which would count as a yes.
+    # A sync function that wraps an async one returns a coroutine, which would count as true.
     return bool(await answer if isawaitable(answer) else answer)
 
 
@@ -247,7 +247,7 @@ def _ask_in_turn(questions: Iterable[tuple[TopicMatch, AbstractBaseUser]]) -> li
 
 
 def history_of(match: TopicMatch | None) -> HistoryPolicy:
-    """What Redis keeps of a topic, of one that no app declares too."""
+    """What Redis keeps of a topic; None for a topic that no app declares."""
     if match is not None and match.family.history is not None:
         return match.family.history
     settings = get_settings()

@@ -1,1 +1,1 @@
-"""Publications on topics: their form, publishing them, and the history that Redis keeps of a topic."""
+"""Publications on topics: their form, publishing, and the history that Redis keeps."""

@@ -1,9 +1,8 @@
 """
-What Redis keeps of a topic: the position of its newest publication, and the last ones for clients that come back.
+What Redis keeps of a topic: the position of its newest publication, and recent publications for clients that resume.
 
-Owns the call that writes it (offset, history, idempotency and PUBLISH in one) and the one that reads it. Does not own
-the Redis channel and host of a topic (layer), which topics there are (topics), nor the calls that people make
-(publisher).
+Owns the call that writes it (offset, history, idempotency and PUBLISH in one) and the call that reads it. Does not own
+the Redis channel and host of a topic (layer), which topics exist (topics), nor the public functions (publisher).
 """
 
 import asyncio
@@ -35,17 +34,17 @@ __all__ = [
 ]
 
 IDEMPOTENCY_SECONDS: Final = 300.0
-# A topic that nothing was published on for so long begins a new epoch.
+# A topic without a publication for this long begins a new epoch.
 POSITION_SECONDS: Final = 86_400.0
-# Likewise one that was only ever asked for: a client that makes up names must not fill Redis.
+# The same for a topic that never had one: clients that make up names must not fill Redis.
 UNPUBLISHED_SECONDS: Final = 600.0
-# In one call of the script, during which Redis does nothing else: half a millisecond, and four megabytes at most.
+# In one call of the script, which blocks Redis: half a millisecond, and four megabytes at most.
 PUBLICATIONS_PER_CALL: Final = 50
-# In one round trip of many calls: what waits in the client and in Redis meanwhile is bounded.
+# In one round trip: bounds what is buffered in the client and in Redis.
 CALLS_PER_ROUND_TRIP: Final = 10
-# Topics in one call of a reader: enough for a storm of clients that come back, little enough to hold at once.
+# Topics in one call of a reader: enough for a storm of reconnecting clients, few enough to hold in memory.
 TOPICS_PER_READING: Final = 32
-# Beyond every offset.
+# Larger than every offset.
 _END: Final = 2**53
 _IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
 _POSITION_MS: Final = round(POSITION_SECONDS * 1000)
@@ -60,11 +59,11 @@ _READ: Final = scripts.Script("read_history", answer=list)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPolicy:
     """
-    What Redis keeps of a topic for clients that come back.
+    How much history of a topic Redis keeps for clients that resume.
 
     Attributes:
-        size: The newest so many publications; with 0, a client that has missed one is told so.
-        age_seconds: All of it is forgotten so long after the last one.
+        size: How many publications. With 0, a client that missed one is notified, but cannot get it.
+        age_seconds: How long after the last publication all of it is deleted.
     """
 
     size: int = 100
@@ -77,12 +76,12 @@ class HistoryPolicy:
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Where a publication stands.
+    The result of publishing.
 
     Attributes:
-        position: Its offset and the epoch of the counter.
-        receiver_count: Processes that were subscribed to the topic when it was published.
-        is_repeat: Whether it had been published before, under the same idempotency key; then nothing was done.
+        position: The offset of the publication, and the epoch of the counter.
+        receiver_count: How many processes were subscribed to the topic.
+        is_repeat: Whether it had been published before with the same idempotency key; then nothing was done.
     """
 
     position: Position
@@ -92,13 +91,13 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 class PublishRequest(NamedTuple):
     """
-    What is to be published.
+    A publication to be sent.
 
     Attributes:
-        topic: Where.
+        topic: The name of the topic.
         data: JSON text, from `publisher.encode`.
-        history: What Redis keeps of the topic.
-        idempotency_key: Published once under this key, for five minutes; without it, each time.
+        history: How much history Redis keeps of the topic.
+        idempotency_key: With the same key, only the first publication within five minutes is sent.
     """
 
     topic: str
@@ -109,13 +108,13 @@ class PublishRequest(NamedTuple):
 
 class PublishCall:
     """
-    What `lua/publish.lua` is called with, once; `publish_all` calls it.
+    The keys and arguments of one call of `publish.lua`, for `publish_all`.
 
     Args:
-        items: At most PUBLICATIONS_PER_CALL of them, whose topics all live on one host.
-        keys: Of the layer.
+        items: At most PUBLICATIONS_PER_CALL, all on one host.
+        keys: The names of the layer's keys.
         channel_of: Topic → Redis channel.
-        crypter: Seals them, where they are to be encrypted.
+        crypter: Encrypts the publications; None to send them in plain.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class PublishCall:
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
-    """Make calls in order, in one round trip; redis.RedisError or OSError when Redis did not answer."""
+    """Make the calls in order, in one round trip. Raises redis.RedisError or OSError if Redis did not answer."""
     return _published(_PUBLISH.run_all(client, [(call.names, call.arguments) for call in calls]))
 
 
@@ -152,19 +151,19 @@ async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[Publish
 
 class HistoryReader:
     """
-    Reads histories on one Redis host; what is asked for while a round trip is under way shares the next one.
+    Reads histories on one Redis host. Requests that arrive during a round trip share the next one.
 
-    So a thousand clients that come back at once cost a few round trips, and a topic is read once for all who want it.
+    So a thousand clients that reconnect at once cost a few round trips, and each topic is read once for all of them.
 
     Guarantees:
-        One round trip at a time: histories are handed out in the order of their moments.
+        One round trip at a time: histories are returned in the order in which they were read.
     """
 
     def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
         self._client, self._keys, self._crypter = client, keys, crypter
-        # Topic → the lowest offset that somebody is at, and what they wait for; of readings that have not begun.
+        # Requests for the next round trip: topic → the lowest offset asked for, and the future of the answer.
         self._wanted: dict[str, tuple[int, asyncio.Future[History]]] = {}
-        # What is waited for of the readings that have.
+        # The futures of the round trip that is under way.
         self._begun: list[asyncio.Future[History]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -173,7 +172,7 @@ class HistoryReader:
         Position and history of a topic, as of one moment after this call.
 
         Args:
-            after: What came after this offset is wanted, or None: only the position is.
+            after: Return publications after this offset; None for the position alone.
 
         Raises:
             redis.RedisError, OSError: Redis did not answer.
@@ -186,11 +185,11 @@ class HistoryReader:
         self._wanted[topic] = (min(after, lowest), future)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="history reader")
-        # Others may be waiting for it too.
+        # Others may be waiting for the same future.
         return await asyncio.shield(future)
 
     async def stop(self) -> None:
-        """End the reading under way. It can be used again."""
+        """Cancel the current reading. The reader can be used again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -202,7 +201,7 @@ class HistoryReader:
 
     async def _run(self) -> None:
         while self._wanted:
-            # Everybody who asks in this tick goes into the same round trip.
+            # All requests of this tick go into the same round trip.
             await asyncio.sleep(0)
             batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
             self._begun = [future for _, _, future in batch]
@@ -225,7 +224,7 @@ class HistoryReader:
     def _history(self, offset: int, epoch: bytes, payloads: Sequence[bytes]) -> History:
         newest = expected = Position(offset, epoch.decode())
         frames: list[bytes] = []
-        # Newest first: what does not join on without a hole, or is of an earlier epoch, is of no use to anybody.
+        # Newest first. What lies before a gap, or is of an earlier epoch, is of no use.
         for payload in payloads:
             publication = parse(payload, self._crypter)
             if publication is None or publication.position != expected:
@@ -236,8 +235,8 @@ class HistoryReader:
 
 
 def _halves(topic: str, data: bytes) -> tuple[bytes, bytes]:
-    """What stands in a frame before and after its offset."""
-    # A frame is one line: the line breaks that JSON may have between two tokens become spaces.
+    """The bytes of a frame before and after its offset."""
+    # A frame is one line: line breaks between JSON tokens become spaces.
     if b"\n" in data or b"\r" in data:
         data = data.translate(_ONE_LINE)
     return b'{"type":"message","topic":%b,"offset":' % _encode(topic), b',"data":%b}' % data
@@ -252,11 +251,11 @@ def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
 
 
 def _new_epoch() -> str:
-    """Unlike any before it."""
+    """A random epoch, different from all earlier ones."""
     return secrets.token_hex(5)
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     future.set_exception(error)
-    # If nobody waits any more, nobody has to be told.
+    # Marks the exception as retrieved, because perhaps nobody waits.
     future.exception()

@@ -1,8 +1,8 @@
 """
-One message on a topic, as it goes over Redis: its place (epoch and offset) and its frame, ready for a socket.
+One message on a topic as it is sent through Redis: its position (epoch and offset), and its frame, ready for a socket.
 
-Owns that form, which `lua/publish.lua` writes and everything else only cuts apart. The frame is made once, where the
-offset is given; no process between the publisher and the browser decodes or encodes it again.
+Owns this format. `publish.lua` writes it; everything else only splits it. The frame is built once, where the offset is
+assigned: no process between the publisher and the browser decodes or encodes it again.
 """
 
 import logging
@@ -16,17 +16,17 @@ __all__ = ["MARK", "Crypter", "History", "Position", "Publication", "head_of", "
 
 logger = logging.getLogger(__name__)
 
-# The first byte of every publication. MessagePack never uses it and Fernet tokens are text, so that a publication is
-# never taken for a message of a stock sender in the same group, nor the other way round.
+# The first byte of every publication. MessagePack never uses it and Fernet tokens are text, so a publication cannot be
+# confused with a message from a stock sender in the same group.
 MARK: Final = b"\xc1"
 
 
 class Position(NamedTuple):
     """
-    A place in a topic: after the publication `offset` of the counter `epoch`; 0 is before the first.
+    A place in a topic: after the publication `offset` of the counter `epoch`; offset 0 is before the first one.
 
-    A counter that starts again (Redis wiped, or the topic unused for long) has another epoch; offsets of two epochs
-    cannot be compared.
+    A counter that starts again, because Redis was wiped or the topic was unused for a day, has a new epoch. Offsets of
+    different epochs cannot be compared.
     """
 
     offset: int
@@ -38,7 +38,7 @@ class Publication(NamedTuple):
     One message on a topic.
 
     Attributes:
-        position: Where it stands.
+        position: Its position in the topic.
         frame: The JSON object that a client gets, as bytes without a line break.
     """
 
@@ -46,7 +46,7 @@ class Publication(NamedTuple):
     frame: bytes
 
     def as_event(self) -> dict[str, Any]:
-        """What a stock consumer of the group gets."""
+        """The message that stock consumers in the group get."""
         message = _decode(self.frame)
         return {
             "type": "realtime.message",
@@ -68,11 +68,11 @@ _decode = msgspec.json.Decoder(_Message).decode
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """
-    What Redis keeps of a topic, or the newest part of that.
+    The history of a topic, or its newest part.
 
     Attributes:
-        position: Of the newest publication.
-        frames: Of the newest publications, oldest first, without holes, ending at `position`.
+        position: The position of the newest publication.
+        frames: The newest publications up to `position`, oldest first, without gaps.
     """
 
     position: Position
@@ -84,7 +84,7 @@ class History:
         return Position(self.position.offset - len(self.frames), self.position.epoch)
 
     def since(self, position: Position) -> Sequence[bytes] | None:
-        """What came after `position`; None if that is not known: too old, of another epoch, or in the future."""
+        """The frames after `position`; None if unknown: too old, of another epoch, or in the future."""
         missed_count = self.position.offset - position.offset
         if position.epoch != self.position.epoch or not 0 <= missed_count <= len(self.frames):
             return None
@@ -92,7 +92,7 @@ class History:
 
 
 class Crypter(Protocol):
-    """What channels_redis makes of symmetric encryption keys: a MultiFernet."""
+    """The interface of the MultiFernet that channels_redis creates from symmetric encryption keys."""
 
     def encrypt(self, msg: bytes) -> bytes: ...
 
@@ -100,21 +100,21 @@ class Crypter(Protocol):
 
 
 def head_of(epoch: str) -> bytes:
-    """What the payloads of one epoch begin with; the offset, a line break and the frame follow."""
+    """The beginning of all payloads of one epoch; the offset, a line break and the frame follow."""
     return b"%b%b:" % (MARK, epoch.encode())
 
 
 def seal(before: bytes, after: bytes, crypter: Crypter | None) -> tuple[bytes, bytes]:
     """
-    What `lua/publish.lua` is given of a frame: the part before the offset and the part after it.
+    The two parts of a frame for `publish.lua`: the bytes before the offset and the bytes after it.
 
-    Encrypted, the first is empty and the second a token of both: the offset itself is no secret.
+    If they are encrypted, the first part is empty and the second is a token of both. The offset is not secret.
     """
     return (before, after) if crypter is None else (b"", b"\n" + crypter.encrypt(before + b"\n" + after))
 
 
 def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
-    """Cut a payload apart: MARK, epoch, ":", offset, line break, frame. None if it is no publication."""
+    """Split a payload: MARK, epoch, ":", offset, line break, frame. None if it is not a publication."""
     if not payload.startswith(MARK):
         return None
     head, _, frame = payload.partition(b"\n")
@@ -125,9 +125,9 @@ def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
             before, _, after = crypter.decrypt(token).partition(b"\n")
             frame = before + number + after
         if not frame:
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         return Publication(Position(int(offset), epoch.decode()), frame)
     except Exception:
-        # Not ours, cut short, or of another key: the place that it leaves is seen as a hole.
+        # Not ours, truncated, or encrypted with another key. The missing offset is then noticed as a gap.
         logger.warning("a publication cannot be read: %.100r", payload, exc_info=True)
         return None

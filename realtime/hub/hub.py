@@ -1,8 +1,8 @@
 """
-The sockets of this process by topic: joining, leaving, and healing what a lost connection or a hole has torn.
+The sockets of this process by topic: joining, leaving, and closing gaps after a lost connection or publication.
 
-Owns which topics are live here and how long, and when history is read. Does not own what members get (topic), how
-it is written (members, sinks), Redis names (multiplexer) nor the wire form (publication).
+Owns which topics are live in this process, and when their history is read. Does not own what members get (topic), how
+it is written (members, sinks), Redis names (pubsub) nor the format of publications (broker).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ __all__ = ["Hub", "Membership", "TopicSource"]
 
 
 class TopicSource(Protocol):
-    """Where the hub gets publications from: the channel layer."""
+    """The source of publications and histories: the channel layer."""
 
     def attach_topic(
         self, topic: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
@@ -35,7 +35,7 @@ class TopicSource(Protocol):
         Position and history of the topic, as of one moment after this call; see `HistoryReader.read`.
 
         Guarantees:
-            Histories of one topic are handed out in the order of their moments.
+            Histories of one topic are returned in the order in which they were read.
         """
 
 
@@ -45,21 +45,21 @@ class Hub:
 
     Args:
         source: The channel layer.
-        crypter: Opens publications, where they are encrypted.
-        backoff: The waits between attempts to read history while Redis is away.
+        crypter: Decrypts publications; None if they are not encrypted.
+        backoff: The waits between attempts to read history while Redis is unavailable.
 
     Guarantees:
-        A member gets every publication of its topic after the position that its "subscribed" frame tells, in order of
-        offset, each once. If some are lost, it gets another "subscribed" frame with `"recovered": false`, and then
-        those that are still kept.
-        One with `"recovered": true` tells of a new epoch, with nothing missing: the old one had no publication.
+        A member gets every publication of its topic after the position in its "subscribed" frame, in order of offset,
+        each once. If some are lost, it gets another "subscribed" frame with `"recovered": false`, and then those that
+        are still kept. Another one with `"recovered": true` announces a new epoch with nothing missing, because the old
+        epoch had no publication.
     """
 
     def __init__(self, source: TopicSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
         self._source, self._crypter = source, crypter
         self._outage = Outage("Redis for the histories of topics", backoff=backoff)
         self._topics: dict[str, LiveTopic] = {}
-        # Topics that something is missing of, and who is about to have it.
+        # Topics with a gap, and the tasks that close it.
         self._heal_tasks: dict[LiveTopic, asyncio.Task[None]] = {}
         self._counters = Counters()
         register(self)
@@ -71,20 +71,20 @@ class Hub:
         Subscribe a socket to a topic.
 
         Args:
-            topic_name: A topic that it may read; that was decided before.
-            sink: The socket. It is written a "subscribed" frame, then what it missed since `since`, then what comes.
-            since: Where the client was before; without it, it starts with what comes next.
-            preface: An object to be written before the "subscribed" frame, when the topic is live.
+            topic_name: A topic for which the permission was checked.
+            sink: The socket. It gets a "subscribed" frame, the publications missed since `since`, then later ones.
+            since: The client's last position; without it, the client gets only later publications.
+            preface: An object to write before the "subscribed" frame, once the topic is live.
 
         Raises:
             redis.exceptions.RedisError, OSError: History could not be read.
             SubscriptionClosed: The hub was closed meanwhile.
 
         Guarantees:
-            Raised or cancelled, it leaves nothing behind, and the sink was written nothing.
+            If it raises or is cancelled, nothing was written to the sink and nothing is left behind.
         """
         topic = self._topics.get(topic_name) or self._open(topic_name)
-        topic.newcomer_came()
+        topic.begin_join()
         try:
             await topic.attachment.ready()
             history = None
@@ -94,7 +94,7 @@ class Hub:
                 raise SubscriptionClosed
             return topic.admit(sink, since=since, history=history, preface=preface)
         finally:
-            topic.newcomer_went()
+            topic.end_join()
             self._forget_if_unused(topic)
 
     def leave(self, membership: Membership) -> None:
@@ -107,7 +107,7 @@ class Hub:
         self._counters.slow_count += 1
 
     async def close(self) -> None:
-        """End every membership; sockets stay open. The hub can be used again."""
+        """End all memberships; sockets stay open. The hub can be used again."""
         topics, self._topics = self._topics, {}
         for topic in topics.values():
             topic.attachment.detach()
@@ -140,7 +140,7 @@ class Hub:
         return topic
 
     def _forget_if_unused(self, topic: LiveTopic) -> None:
-        if topic.members or topic.newcomer_count or self._topics.get(topic.name) is not topic:
+        if topic.members or topic.joining_count or self._topics.get(topic.name) is not topic:
             return
         del self._topics[topic.name]
         topic.attachment.detach()
@@ -158,7 +158,7 @@ class Hub:
             try:
                 history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
             except Exception as error:
-                # Whatever it is: the members wait, and are told nothing until it is known what they have missed.
+                # Whatever the error is, the members wait: what they have missed is not known yet.
                 await observer.wait(error, failures)
                 failures += 1
                 continue
@@ -166,6 +166,6 @@ class Hub:
                 break
         observer.worked()
         self._counters.healed_count += 1
-        # What was held may have a hole too, which begins the next healing.
+        # The publications held meanwhile may have a gap too, which starts the next healing.
         del self._heal_tasks[topic]
         topic.catch_up(history)

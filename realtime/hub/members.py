@@ -1,8 +1,8 @@
 """
-Who hears a topic in this process, and the one loop that serves them all.
+The members of a topic in this process, and the loop that writes to them.
 
-Owns members and writing to them: frames are made once, a socket costs one write, however many publications; nothing is
-decoded or awaited in the loop. Does not own what they are sent and when (topic).
+Owns writing to members: each frame is made once, a socket costs one write however many publications there are, and
+nothing is decoded or awaited in the loop. Does not own what members get and when (topic).
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Member:
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
-        # What the loop over sockets calls: with bytes for a raw sink, with a frame for any other.
+        # Called by the loop over sockets: with bytes for a raw sink, with a Frame for any other.
         self.write: Callable[..., None] = sink.write_bytes if isinstance(sink, RawSink) else sink.write
 
 
@@ -56,9 +56,9 @@ class Members:
         self._counters = counters
         # In order of joining.
         self._members: dict[Member, None] = {}
-        # Those of them who have been sent more than the others, and up to which offset; None while there are none.
+        # Members that have been sent more than the others → up to which offset; None while there are none.
         self._ahead: dict[Member, int] | None = None
-        # The others by kind of sink: the loops run over these. None after a change.
+        # The other members by kind of sink, for the loops; None after a change.
         self._raw: tuple[Member, ...] | None = None
         self._plain: tuple[Member, ...] = ()
 
@@ -69,7 +69,7 @@ class Members:
         return iter(tuple(self._members))
 
     def add(self, member: Member, *, ahead_to: int | None = None) -> None:
-        """Let one in. It has been sent everything up to `ahead_to`, and is left out until the others are there."""
+        """Add a member. One that was already sent everything up to `ahead_to` is skipped until the others are there."""
         self._members[member] = None
         self._counters.membership_count += 1
         self._raw = None
@@ -78,7 +78,7 @@ class Members:
             self._ahead[member] = ahead_to
 
     def drop(self, member: Member) -> None:
-        """Nothing is written for it any more. Idempotent."""
+        """Remove a member: nothing more is written to it. Idempotent."""
         if member in self._members:
             del self._members[member]
             self._counters.membership_count -= 1
@@ -87,7 +87,7 @@ class Members:
                 self._ahead.pop(member, None)
 
     def send(self, frames: Sequence[bytes], offset: int) -> None:
-        """Write the frames that bring everybody to `offset`: to each those that it has not been sent."""
+        """Write the frames that bring all members to `offset`; members that are ahead get only what they lack."""
         self._broadcast(frames)
         if self._ahead is None:
             return
@@ -101,9 +101,9 @@ class Members:
 
     def skip(self, to: int, line_after: Callable[[int], bytes], *, offset: int) -> int:
         """
-        Tell all members that have not been sent everything up to `to` that they continue from there.
+        Notify all members that have not been sent everything up to `to` that they continue from there.
 
-        Members that have been sent more than that are left alone, and are then ahead of the others.
+        Members that have been sent more than that are not notified, and are then ahead of the others.
 
         Args:
             to: The offset from which the members continue.
@@ -111,20 +111,20 @@ class Members:
             offset: The offset up to which all members that are not ahead have been sent everything.
 
         Returns:
-            How many members were told.
+            How many members were notified.
         """
         self._broadcast([line_after(offset)])
-        told_count = len(self._members) - len(self._ahead or ())
+        notified_count = len(self._members) - len(self._ahead or ())
         for member, ahead_to in tuple((self._ahead or {}).items()):
             if ahead_to < to:
                 del self._ahead[member]  # type: ignore[union-attr]
                 member.sink.write(Frame(line_after(ahead_to)))
-                told_count += 1
+                notified_count += 1
         self._ahead, self._raw = self._ahead or None, None
-        return told_count
+        return notified_count
 
-    def tell(self, line: bytes) -> None:
-        """Write one object to everybody; nobody is ahead of the others after it."""
+    def notify(self, line: bytes) -> None:
+        """Write one object to all members; after that no member is ahead of the others."""
         self._ahead = self._raw = None
         self._broadcast([line])
 
@@ -151,9 +151,9 @@ class Members:
                     member.write(what)
                 return
             except Exception:
-                # Of this socket only, and it has a hole now: it is ended, and the loop goes on behind it.
+                # Only this socket failed. It has missed a frame, so it is closed, and the loop continues with the next.
                 self._counters.failed_count += 1
-                logger.debug("a socket takes nothing any more", exc_info=True)
+                logger.debug("a socket accepts no more data", exc_info=True)
                 self.drop(member)
                 asyncio.get_running_loop().call_soon(
                     member.sink.close, CloseCode.WRITE_FAILED, "a write failed: come back with the last offset"

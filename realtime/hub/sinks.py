@@ -1,11 +1,11 @@
 """
-Where the hub's frames go: one sink a socket.
+The destinations of the hub's frames: one sink per socket.
 
-Owns the two ways to a socket and how much may wait there. Does not own who gets what (hub).
+Owns the two ways to write to a socket, and how much may wait to be sent. Does not own who gets what (hub).
 
-- `RawSink`: the server offers `scope["extensions"]["signalbox.frames"]` (see `realtime.server`): one write of bytes
-  that all sockets share.
-- `AsgiSink`: plain ASGI `send`, on every server.
+- `RawSink` writes bytes that all sockets share. The server must offer `scope["extensions"]["signalbox.frames"]`, as
+  `realtime.server` does.
+- `AsgiSink` uses plain ASGI `send`, on every server.
 """
 
 import asyncio
@@ -28,33 +28,33 @@ FRAME_BYTES = 65_536
 
 
 class Frame:
-    """One WebSocket text message in the forms that sinks need, each made once, when first asked for."""
+    """One WebSocket text message in the forms that sinks need; each form is made once, when it is first used."""
 
     __slots__ = ("_event", "_wire", "payload")
 
     def __init__(self, payload: bytes) -> None:
-        # UTF-8 text: one or more JSON objects, one a line.
+        # UTF-8 text: one or more JSON objects, one per line.
         self.payload = payload
         self._event: dict[str, Any] | None = None
         self._wire: bytes | None = None
 
     @property
     def event(self) -> dict[str, Any]:
-        """The payload as an ASGI event; shared, not to be changed."""
+        """The payload as an ASGI event. Shared by all sinks: never change it."""
         if self._event is None:
             self._event = {"type": "websocket.send", "text": self.payload.decode()}
         return self._event
 
     @property
     def wire(self) -> bytes:
-        """The payload as bytes for the socket."""
+        """The payload as a WebSocket frame."""
         if self._wire is None:
             self._wire = wire_of(self.payload)
         return self._wire
 
 
 def wire_of(payload: bytes) -> bytes:
-    """UTF-8 text as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
+    """Encode UTF-8 text as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
     size = len(payload)
     if size < 126:
         return b"\x81%c%b" % (size, payload)
@@ -64,7 +64,7 @@ def wire_of(payload: bytes) -> bytes:
 
 
 def payloads_of(lines: Sequence[bytes]) -> Sequence[bytes]:
-    """Objects, one a line, joined into as few payloads of FRAME_BYTES at most as their order allows."""
+    """Join objects, one per line, into as few payloads of at most FRAME_BYTES as possible, in their order."""
     if len(lines) <= 1:
         return lines
     if sum(map(len, lines)) + len(lines) <= FRAME_BYTES:
@@ -82,17 +82,17 @@ def payloads_of(lines: Sequence[bytes]) -> Sequence[bytes]:
 
 
 class FrameWriter(Protocol):
-    """What a server offers as `scope["extensions"]["signalbox.frames"]`."""
+    """The interface that a server offers as `scope["extensions"]["signalbox.frames"]`."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """Writes whole frames to the socket at once and never waits; what it cannot send yet, the transport holds."""
+        """Writes whole frames to the socket without waiting; the transport buffers what it cannot send yet."""
 
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None:
-        """Call `on_overflow` (soon, on the event loop) when more than `limit_bytes` are unsent."""
+        """Call `on_overflow` soon, on the event loop, when more than `limit_bytes` are unsent."""
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame and close; what is unsent may be lost. Idempotent, also when the client has gone."""
+        """Send a close frame and close; unsent data may be lost. Idempotent, also after the client has gone."""
 
 
 class Sink(ABC):
@@ -103,11 +103,11 @@ class Sink(ABC):
     @property
     @abstractmethod
     def is_closed(self) -> bool:
-        """Whether it was closed from this side, or the client was found gone."""
+        """Whether it was closed from this side, or the client has gone."""
 
     @abstractmethod
     def write(self, frame: Frame) -> None:
-        """Send `frame` after all that was written before. Never waits, never raises; after `close` it does nothing."""
+        """Send `frame` after all earlier frames. Never waits, never raises; does nothing after `close`."""
 
     @abstractmethod
     def close(self, code: int, reason: str) -> None:
@@ -122,8 +122,8 @@ class RawSink(Sink):
         on_overflow: Called once, soon, when more than `limit_bytes` are unsent.
 
     Attributes:
-        write_bytes: For the hub's loop over sockets: a whole frame. Unlike `write` it may raise when the socket is
-            gone, and does not look whether this sink is closed: leave the hub before closing it.
+        write_bytes: Writes a whole frame, for the hub's loop over sockets. Unlike `write`, it may raise if the socket
+            is gone, and does not check whether this sink is closed: leave the hub before closing the sink.
     """
 
     __slots__ = ("_is_closed", "_on_overflow", "_writer", "write_bytes")
@@ -144,9 +144,9 @@ class RawSink(Sink):
         try:
             self.write_bytes(frame.wire)
         except Exception:
-            # uvloop's transports raise once they are closed; the server is about to say so.
+            # uvloop's transports raise once they are closed; the server is about to report that.
             self._is_closed = True
-            logger.debug("a socket takes nothing any more", exc_info=True)
+            logger.debug("a socket accepts no more data", exc_info=True)
 
     def close(self, code: int, reason: str) -> None:
         if not self._is_closed:
@@ -160,17 +160,17 @@ class RawSink(Sink):
 
 class AsgiSink(Sink):
     """
-    Sends by ASGI's `send`. A send is run at once; only one that has to wait becomes a task, and what comes meanwhile
-    is held.
+    Sends with ASGI's `send`. Each send starts at once; only one that has to wait becomes a task. Frames written
+    meanwhile are held.
 
     Args:
-        send: The application's own.
-        limit_bytes: The most that is held behind a send that waits.
-        on_overflow: Called once, soon, when more would be. It has to close the sink, which drops what is held.
+        send: ASGI's `send` of the connection.
+        limit_bytes: The most bytes held behind a send that waits.
+        on_overflow: Called once, soon, when the limit is exceeded. It must close the sink, which drops what is held.
 
     Guarantees:
-        Frames are sent in the order of `write`, one at a time, and the close event last. While a send waits, the close
-        event waits behind it: a client that reads nothing at all is ended by the server's own ping.
+        Frames are sent in the order of `write`, one at a time, and the close event last. If a send waits, the close
+        event waits behind it: a client that reads nothing at all is closed by the server's own ping timeout.
     """
 
     __slots__ = (
@@ -196,12 +196,12 @@ class AsgiSink(Sink):
         self._send, self._limit_bytes, self._on_overflow = send, limit_bytes, on_overflow
         self._loop = asyncio.get_running_loop()
         self._is_closed = self._is_over_limit = False
-        # Frames behind the one that waits to be sent, and their bytes; made when first needed.
+        # Frames behind the one that waits to be sent, and their total size; created when first needed.
         self._held: deque[Frame] | None = None
         self._held_bytes = 0
-        # Code and reason of the close that is sent after the frame that is being sent; None if there is none.
+        # Code and reason of the close to send after the current frame; None if the sink is not being closed.
         self._pending_close: tuple[int, str] | None = None
-        # The send that waits, and then sends what is held.
+        # The send that waits, and then sends the held frames; None while nothing waits.
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -219,7 +219,7 @@ class AsgiSink(Sink):
             self._held.append(frame)
             self._held_bytes += len(frame.payload)
         else:
-            # Not from within the hub's loop over sockets.
+            # Later, not within the hub's loop over sockets.
             self._is_over_limit = True
             self._loop.call_soon(self._overflow)
 
@@ -237,7 +237,7 @@ class AsgiSink(Sink):
             self._on_overflow()
 
     def _start(self, frame: Frame | None) -> None:
-        # Eager: it has run as far as it goes without waiting when this returns, and is a task for `send` to see.
+        # Eager: the task runs at once, up to its first wait. `send` still sees a task, which some servers need.
         task = asyncio.Task(self._run(frame), loop=self._loop, eager_start=True)
         if not task.done():
             self._task = task
@@ -252,22 +252,22 @@ class AsgiSink(Sink):
                 await send_close(self._send, code=code, reason=reason)
         except OSError:
             # The client has gone (ASGI 2.4); the consumer learns of it from receive().
-            logger.debug("a socket takes nothing any more", exc_info=True)
+            logger.debug("a socket accepts no more data", exc_info=True)
             self._give_up()
         except RuntimeError as error:
-            # Likewise on older servers; or a close was sent already; or Daphne has a limit for what it sends.
-            logger.debug("a socket takes nothing any more", exc_info=True)
+            # The client has gone (older servers), or a close was sent already, or the frame exceeds a limit of Daphne.
+            logger.debug("a socket accepts no more data", exc_info=True)
             self._give_up()
-            if await self._close_deaf():
+            if await self._close_after_failure():
                 logger.warning(
                     "the web server refused to send a frame, and the connection was closed: %s "
                     "(Daphne needs --websocket-max-message-size 131072)",
                     error,
                 )
         except Exception:
-            logger.exception("a server's send() failed")
+            logger.exception("the web server's send() failed")
             self._give_up()
-            await self._close_deaf()
+            await self._close_after_failure()
         finally:
             self._task = None
 
@@ -285,8 +285,8 @@ class AsgiSink(Sink):
         self._is_closed = True
         self._drop_held()
 
-    async def _close_deaf(self) -> bool:
-        """Close a connection that may still be open: its client would get nothing more and not notice."""
+    async def _close_after_failure(self) -> bool:
+        """Close a connection that may still be open, because its client would get nothing more and not notice."""
         try:
             await send_close(self._send, code=CloseCode.WRITE_FAILED, reason="a write failed")
         except Exception:

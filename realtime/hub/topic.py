@@ -1,13 +1,13 @@
 """
-One topic that somebody in this process hears: where it stands, and what its members are sent next.
+One topic with subscribers in this process: its position, and what its members get next.
 
-Owns the order and completeness of what they get. Does not read Redis: publications, gaps and histories are handed in by
-the hub, and a hole is told to it. Does not own members nor writing (members).
+Owns the order and completeness of what members get. Does not read Redis: the hub passes in publications, gaps and
+histories, and is notified of a gap. Does not own members nor writing (members).
 
-How nothing is missed or doubled: the topic is subscribed to first and its history read afterwards; what comes in
-between is held, and sent only where it follows on what the history gave. All members are at one position. A newcomer
-whose history was read earlier or later than that is brought to it: by what was sent since it came, or by being left out
-until the others have come to where it is.
+How nothing is missed or doubled: the topic is subscribed to first, and its history is read afterwards. Publications
+that arrive in between are held, and sent only if they follow what the history had. All members are at the same
+position. A new member whose history was read at another position is brought there: either it gets what was sent since
+it began to join, or it is skipped until the others have reached its position.
 """
 
 import itertools
@@ -22,12 +22,12 @@ from realtime.pubsub.subscriptions import Attachment
 
 __all__ = ["LiveTopic", "Membership"]
 
-# What may wait for a history, and what is remembered for newcomers: about a second of the fastest topic.
+# The limit of what waits for a history, and of what is kept for joining members: about a second of the fastest topic.
 HELD_LIMIT_BYTES = 4_194_304
 
 
 class Membership(Member):
-    """A member of a topic, as the hub hands it out. Made by `Hub.join`, ended by `Hub.leave`."""
+    """A member of a topic, and its topic. Created by `Hub.join`, ended by `Hub.leave`."""
 
     __slots__ = ("topic",)
 
@@ -38,13 +38,13 @@ class Membership(Member):
 
 class LiveTopic:
     """
-    A topic with at least one member, or one on its way in.
+    A topic with at least one member, or one that is joining.
 
     Args:
-        name: Its name.
-        counters: Of the hub.
-        crypter: Opens publications, where they are encrypted.
-        on_gap: Called when something is missing: history is to be read, and given to `catch_up`.
+        name: The name of the topic.
+        counters: The counters of the hub.
+        crypter: Decrypts publications; None if they are not encrypted.
+        on_gap: Called when publications may be missing. The history must then be read and passed to `catch_up`.
     """
 
     __slots__ = (
@@ -53,15 +53,15 @@ class LiveTopic:
         "_head",
         "_held",
         "_held_bytes",
-        "_on_hole",
+        "_on_gap",
         "_recent",
         "_recent_bytes",
         "attachment",
         "epoch",
         "gap_count",
+        "joining_count",
         "members",
         "name",
-        "newcomer_count",
         "offset",
     )
 
@@ -72,50 +72,50 @@ class LiveTopic:
         self.members = Members(counters)
         # Its subscription to Redis; set by the hub.
         self.attachment: Attachment
-        # The last publication that the members have been sent; the epoch is "" until history was read once.
+        # The position of the last publication sent to the members; the epoch is "" until the first history was read.
         self.offset, self.epoch = 0, ""
-        # What the payload of the next publication begins with, before its offset.
+        # The beginning of the next publication's payload, before its offset.
         self._head = b""
-        # How many times something has got missing, perhaps, since the members were last known to have everything.
+        # Possible gaps since the members were last known to have everything.
         self.gap_count = 0
-        # Payloads that came and cannot be sent before history has been read; None while nothing has to wait.
+        # Payloads that wait until history has been read; None while nothing has to wait.
         self._held: list[bytes] | None = []
         self._held_bytes = 0
-        # How many sockets are on their way in, and what was sent since the first of them came, the newest part of it.
-        self.newcomer_count = 0
+        # How many sockets are joining, and the newest frames sent since the first of them began to join.
+        self.joining_count = 0
         self._recent: deque[bytes] | None = None
         self._recent_bytes = 0
-        self._counters, self._crypter, self._on_hole = counters, crypter, on_gap
+        self._counters, self._crypter, self._on_gap = counters, crypter, on_gap
 
     @property
     def position(self) -> Position | None:
-        """Where its members are; None until history was read once."""
+        """The position of its members; None until the first history was read."""
         return Position(self.offset, self.epoch) if self.epoch else None
 
-    # What the hub hands in --------------------------------------------------------------------------------------------
+    # Called by the hub --------------------------------------------------------------------------------------------
 
     def take(self, payloads: list[bytes]) -> None:
-        """Messages came from Redis."""
+        """Take messages from Redis."""
         if self._held is None:
             self._follow(payloads)
             return
         self._held += payloads
         self._held_bytes += sum(map(len, payloads))
         if self._held_bytes > HELD_LIMIT_BYTES:
-            # Not lost in silence: what is dropped here is read from history, or told.
+            # Not a silent loss: the dropped payloads are read from history, or the members are notified.
             self.mark_gap()
 
     def mark_gap(self) -> None:
-        """Something may be missing: what comes is held until `catch_up`; what came is in the history read for that."""
+        """Publications may be missing: hold new ones until `catch_up`. Those held now are in the history read then."""
         self.gap_count += 1
         self._held, self._held_bytes = [], 0
-        self._on_hole(self)
+        self._on_gap(self)
 
     def catch_up(self, history: History) -> None:
         """
-        Bring the members to where the topic was when `history` was read.
+        Bring the members to the position at which `history` was read.
 
-        If the history does not reach back to their position, they are told how much is lost, and get what it has.
+        If the history does not reach back to their position, they are notified of the loss and get what is kept.
         """
         position = Position(self.offset, self.epoch)
         if not self.epoch:
@@ -129,7 +129,7 @@ class LiveTopic:
         self._release()
 
     def needs_history(self, since: Position | None) -> bool:
-        """Whether a newcomer that was at `since` can only be let in with a history that is read after it came."""
+        """Whether a new member at position `since` needs a history that is read after it began to join."""
         return not self.epoch or (since is not None and since != self.position)
 
     def admit(
@@ -140,7 +140,7 @@ class LiveTopic:
 
         Args:
             since, preface: As for `Hub.join`.
-            history: Read since it came, if `needs_history`.
+            history: Read after the member began to join, if `needs_history`.
         """
         if not self.epoch:
             assert history is not None  # noqa: S101 - needs_history
@@ -160,17 +160,17 @@ class LiveTopic:
             self._release()
         return membership
 
-    def newcomer_came(self) -> None:
-        """From now on, what is sent is remembered."""
-        self.newcomer_count += 1
+    def begin_join(self) -> None:
+        """A socket begins to join: from now on, frames that are sent are kept for it."""
+        self.joining_count += 1
 
-    def newcomer_went(self) -> None:
-        """It was let in, or has given up."""
-        self.newcomer_count -= 1
-        if not self.newcomer_count:
+    def end_join(self) -> None:
+        """It was admitted, or has given up."""
+        self.joining_count -= 1
+        if not self.joining_count:
             self._forget_recent()
 
-    # Where the members are --------------------------------------------------------------------------------------------
+    # The members' position --------------------------------------------------------------------------------------------
 
     def _begin(self, position: Position) -> None:
         self.offset, self.epoch = position
@@ -178,14 +178,14 @@ class LiveTopic:
         self._forget_recent()
 
     def _restart(self, position: Position, *, recovered: bool = False) -> None:
-        """The topic has a new epoch: the members continue from `position` in it, and are told so."""
+        """The topic has a new epoch: notify the members that they continue from `position` in it."""
         if not recovered:
             self._counters.unrecovered_count += len(self.members)
         self._begin(position)
-        self.members.tell(messages.subscribed(self.name, position, recovered=recovered))
+        self.members.notify(messages.subscribed(self.name, position, recovered=recovered))
 
     def _skip_to(self, position: Position) -> None:
-        """The publications up to `position` are lost: the members continue from there, and are told so."""
+        """The publications up to `position` are lost: notify the members that they continue from there."""
         offset, epoch = self.offset, self.epoch
         if epoch != position.epoch:
             self._restart(position)
@@ -199,17 +199,18 @@ class LiveTopic:
         self._counters.unrecovered_count += self.members.skip(position.offset, line_after, offset=offset)
 
     def _release(self) -> None:
-        """The position is known and whole: send what was held."""
+        """The gap is closed: send what was held."""
         held, self._held, self._held_bytes = self._held, None, 0
         if held:
             self._follow(held)
 
     def _missed(self, since: Position | None, history: History | None) -> tuple[Position, Sequence[bytes]]:
         """
-        The position from which a new member continues, and the publications that bring it to the others or beyond them.
+        The position from which a new member continues, and the publications that it gets first.
 
-        The position is `since` if nothing after it is lost. Otherwise it is where the kept publications begin, or the
-        members' own position if `since` is ahead of all that is known.
+        These bring it to the position of the other members, or beyond. It continues from `since` if nothing after that
+        is lost. Otherwise it continues from where the kept publications begin, or, if `since` is ahead of everything
+        known, from the members' position.
         """
         here = Position(self.offset, self.epoch)
         if since is None or (history is None and since == here):
@@ -222,7 +223,7 @@ class LiveTopic:
         return since, kept[since.offset - start :]
 
     def _kept(self, history: History | None) -> tuple[int, Sequence[bytes]]:
-        """The newest publications that are known, at least up to the members, and the offset after which they begin."""
+        """The newest known publications, at least up to the members' position, and the offset before the first one."""
         recent = self._recent or ()
         if history is not None and history.position.epoch == self.epoch:
             newer_count = self.offset - history.position.offset
@@ -234,15 +235,15 @@ class LiveTopic:
                 return history.start.offset, [*history.frames, *reversed(newer)]
         return self.offset - len(recent), list(recent)
 
-    # What the members get ---------------------------------------------------------------------------------------------
+    # What members get ---------------------------------------------------------------------------------------------
 
     def _follow(self, payloads: Sequence[bytes]) -> None:
-        """Send what follows on the topic's position; stop at a hole, and have it filled."""
+        """Send the publications that follow the topic's position; at a gap, stop and have the history read."""
         frames: list[bytes] = []
         head, offset = self._head, self.offset
         is_plain = self._crypter is None
         for payload in payloads:
-            # All but the rarest payloads are the next one, and are not taken apart to see it.
+            # Nearly every payload is the next one, which is seen without parsing it.
             next_head = b"%b%d\n" % (head, offset + 1)
             if is_plain and payload.startswith(next_head):
                 frames.append(payload[len(next_head) :])
@@ -250,20 +251,20 @@ class LiveTopic:
                 continue
             publication = parse(payload, self._crypter)
             if publication is None:
-                # A message for stock consumers in the group of the same name; or unreadable, and then a hole.
+                # A message for stock consumers in the group of the same name, or unreadable, which leaves a gap.
                 continue
             (its_offset, its_epoch), frame = publication
             if its_epoch == self.epoch and its_offset <= offset:
                 continue
             if its_epoch != self.epoch and its_offset == 1:
-                # A counter that has begun anew. What the old one had at its end may be missing, unless it had nothing:
-                # one that nobody publishes on does not live long.
+                # The counter was reset. The last publications of the old one may be missing, unless it had none: a
+                # counter without publications expires soon.
                 self._send(frames, offset)
                 self._restart(Position(0, its_epoch), recovered=offset == 0)
                 frames, head, offset = [], self._head, 0
             if its_epoch != self.epoch or its_offset != offset + 1:
                 self._send(frames, offset)
-                # The rest of this is in the history that is read now.
+                # The remaining payloads are in the history that is read now.
                 self.mark_gap()
                 return
             frames.append(frame)
@@ -271,12 +272,12 @@ class LiveTopic:
         self._send(frames, offset)
 
     def _send(self, frames: Sequence[bytes], offset: int) -> None:
-        """Send everybody what brings it to `offset`."""
+        """Send the frames that bring all members to `offset`."""
         if not frames:
             return
         self.offset = offset
         self._counters.publication_count += len(frames)
-        if self.newcomer_count:
+        if self.joining_count:
             self._remember(frames)
         self.members.send(frames, offset)
 

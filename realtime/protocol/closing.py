@@ -1,9 +1,9 @@
 """
-Ending a connection that this side has closed: nothing more is read, and the connection is aborted soon.
+Ends a connection that this side has closed: stops reading, and aborts the connection soon after.
 
 Owns this for an asyncio transport (`hang_up`) and for the connections of other ASGI servers (`send_close`). After a
-close frame or an HTTP error, a client may go on sending without end. A server that keeps reading to find the client's
-close frame would waste its time on that client.
+close frame or an HTTP error, a client may keep sending for ever. A server that keeps reading to find the client's close
+frame would waste its time on that client.
 
 ASGI has no event for "stop reading". So the connection is found through the server's `send`: uvicorn's `send` is a
 bound method of the connection, and Daphne's is a partial that has the connection as its argument. With any other
@@ -26,13 +26,13 @@ LINGER_UNSENT_SECONDS: Final = 5.0
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-def hang_up(transport: asyncio.Transport, cut: Callable[[], None] | None = None) -> asyncio.TimerHandle:
+def hang_up(transport: asyncio.Transport, abort: Callable[[], None] | None = None) -> asyncio.TimerHandle:
     """
     Stop reading, send EOF, and abort the connection soon.
 
     Args:
         transport: The connection.
-        cut: Called instead of the transport's own `abort`.
+        abort: Called instead of the transport's own `abort`.
 
     Returns:
         The timer that aborts the connection. Cancel it if the connection ends earlier.
@@ -42,7 +42,7 @@ def hang_up(transport: asyncio.Transport, cut: Callable[[], None] | None = None)
         if transport.can_write_eof():
             transport.write_eof()
     seconds = LINGER_UNSENT_SECONDS if transport.get_write_buffer_size() else LINGER_SECONDS
-    return asyncio.get_running_loop().call_later(seconds, cut or transport.abort)
+    return asyncio.get_running_loop().call_later(seconds, abort or transport.abort)
 
 
 async def send_close(send: Send, *, code: int, reason: str) -> None:
@@ -69,5 +69,5 @@ def _connection_of(send: Any) -> Any:
     """The server's protocol object for the connection; None for an unknown server."""
     if isinstance(send, functools.partial):
         return send.args[0] if send.args else None
-    # The first is uvicorn's bound method, the second is our own wrapper (backpressure.WaitingSend).
+    # The first is uvicorn's bound method, the second is our own wrapper (daphne.WaitingSend).
     return getattr(send, "__self__", None) or getattr(send, "connection", None)

@@ -1,9 +1,9 @@
 """
-The frames of `signalbox.v1`: what the server says and what it understands.
+The objects of the protocol `signalbox.v1`, in both directions. docs/reference/protocol.md describes it for clients.
 
-A frame is one or more JSON objects, one a line. Owns their form and the limits of what comes in. Payloads are JSON
-already and are spliced in as they are, never decoded. Does not own sockets (consumer, sinks) nor close codes
-(close_codes). docs/reference/protocol.md tells it to those who write clients.
+A frame is one or more JSON objects, one per line. Owns their form and the limits of incoming ones. Payloads are JSON
+text that is inserted unchanged, never decoded. Does not own sockets (websocket, hub.sinks) nor close codes
+(close_codes).
 """
 
 from collections.abc import Mapping
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 SUBPROTOCOL: Final = "signalbox.v1"
-# The longest frame taken from a client; the web server's own limit is set to the same.
+# The largest frame accepted from a client; the web server's own limit is set to the same value.
 FRAME_LIMIT_BYTES: Final = 65_536
-# How often a client that hears nothing asks whether the connection is alive.
+# How long a client waits without receiving anything before it sends a ping.
 PING_SECONDS: Final = 25
 PONG: Final = b'{"type":"pong"}'
 
 _DETAIL_CHARACTERS = 200
-# Beyond it a browser's number is no longer exact.
+# JavaScript's numbers are exact up to this one.
 _NUMBER_LIMIT = 2**53 - 1
-# Longer than any that the server hands out.
+# Longer than any epoch or topic of the server.
 _TOPIC_CHARACTERS = 255
 _EPOCH_CHARACTERS = 32
 _IDS_LIMIT = 1_000
@@ -58,33 +58,33 @@ type _Ids = Annotated[list[Annotated[int, Meta(ge=1, le=_NUMBER_LIMIT)]], Meta(m
 
 
 class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="lower"):
-    """One JSON object from a client; `type` says which."""
+    """One JSON object from a client; `type` tells them apart."""
 
 
 class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
-    """Is the connection alive? The answer is `PONG`."""
+    """Asks whether the connection is alive. The answer is `PONG`."""
 
 
 class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
-    """Hear a topic from here on, or, with `offset` and `epoch` of the last publication seen, from there on."""
+    """Subscribe to a topic: from now on, or after the publication with the given `offset` and `epoch`."""
 
     topic: _TopicName
     offset: _Offset | None = None
     epoch: _Epoch = ""
 
     def since(self) -> Position | None:
-        """Where the client was; None if it does not say."""
+        """The position to resume from; None if the client gave none."""
         return None if self.offset is None else Position(self.offset, self.epoch)
 
 
 class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
-    """Hear a topic no more."""
+    """Unsubscribe from a topic."""
 
     topic: _TopicName
 
 
 class Ack(ClientFrame, frozen=True, kw_only=True, tag="ack"):
-    """The client has dealt with everything on a topic up to `offset`."""
+    """The client has processed everything on a topic up to `offset`."""
 
     topic: _TopicName
     offset: _Offset
@@ -115,10 +115,10 @@ def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
 
 def sees_only_close_codes(scope: Mapping[str, Any]) -> bool:
     """
-    Whether a client that is refused must be accepted first, so that it learns why.
+    Whether a refused client must be accepted first, so that it can read the close code.
 
     A browser shows its page the close code, but not the HTTP status of a failed handshake. A page that does not know
-    why it was refused would try for ever. Browsers are recognised by their Origin header. A client that offers the
+    why it was refused would retry for ever. Browsers are recognised by their Origin header. A client that offers the
     subprotocol knows its close codes.
     """
     if SUBPROTOCOL in (scope.get("subprotocols") or ()):
@@ -131,7 +131,7 @@ def decode(line: bytes | str) -> AnyFrame:
     Read one JSON object that a client sent.
 
     Raises:
-        FrameRefused: `code` is "bad_json" for what is not JSON, "bad_frame" for JSON that is no frame of the protocol.
+        FrameRefused: `code` is "bad_json" if it is not JSON, "bad_frame" if it is not an object of the protocol.
     """
     try:
         return _decoder.decode(line)
@@ -161,8 +161,8 @@ def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: i
 
     Args:
         recovered: Whether the client has missed nothing since the position that it gave, or, if it was subscribed
-            already, since its last publication. If it has, it must read the state anew.
-        lost_count: How many publications are lost for this client; None if that is not known.
+            already, since its last publication. If it has missed something, it must reload its state.
+        lost_count: How many publications the client cannot get any more; None if unknown.
     """
     body = {
         "type": "subscribed",
@@ -187,6 +187,6 @@ def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> by
 
 
 def error(*, code: str, detail: str, topic: str | None = None) -> bytes:
-    """Something that the client sent was refused; the connection stays."""
+    """An object from the client was refused; the connection stays open."""
     body = {"type": "error", "code": code, "detail": detail}
     return _encode(body if topic is None else {**body, "topic": topic[:_TOPIC_CHARACTERS]})

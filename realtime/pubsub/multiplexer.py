@@ -1,8 +1,8 @@
 """
 One Redis pub/sub connection, shared by any number of local subscribers to channels and glob patterns.
 
-Owns the connection: made, read, probed, lost and made again. What a subscriber holds and is told is in `subscriptions`;
-who listens to what, and what Redis knows of it, in `subscription_table`.
+Owns the connection: opening, reading, probing and reopening it. Does not own the buffers of subscribers (subscriptions)
+nor who is subscribed to what (subscription_table).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ __all__ = ["Multiplexer"]
 
 logger = logging.getLogger(__name__)
 
-# Names in one command: a reconnect with 100,000 names must not be one command of megabytes, nor 100,000 of them.
+# Names in one command: after a reconnect, 100,000 names must be neither one huge command nor 100,000 commands.
 NAMES_PER_COMMAND = 1_000
 CONNECT_TIMEOUT_SECONDS = 5.0
 
@@ -37,19 +37,19 @@ class Multiplexer:
     Shares one pub/sub connection among local subscribers. An async context manager; belongs to one event loop.
 
     Args:
-        reader: Makes the connection: a client without socket timeout (`connections.async_reader`).
-        publisher: Sends the probes (`connections.async_publisher`).
-        probe_channel: The Redis channel of the probes; its own, made of the name given here and a random part.
-        probe_after_seconds: After so long a silence a probe is published to itself.
-        probe_timeout_seconds: A probe that is not back after so long means a deaf connection, which is replaced.
+        reader: Opens the connection: a client without a socket timeout (`clients.async_reader`).
+        publisher: Sends the probes (`clients.async_publisher`).
+        probe_channel: The beginning of the Redis channel of the probes; a random part is added.
+        probe_after_seconds: How long the connection may be silent before a probe is published.
+        probe_timeout_seconds: If a probe does not arrive within this time, the connection is replaced.
         backoff: The waits between attempts to connect. The first attempt after a loss is made at once.
-        on_lost: Called when the connection is lost, and
-        on_back: when everything that was subscribed then is so again; both on the event loop.
+        on_lost: Called on the event loop when the connection is lost.
+        on_back: Called on the event loop when everything is subscribed again.
 
     Guarantees:
-        Every message that Redis sends for a name reaches every subscriber whose subscription to it was confirmed
-        before, in publish order per channel, or the subscriber is told of a loss (`Subscription.receive`).
-        A lost connection heals by itself and resubscribes everything; each subscriber is told of the gap.
+        Every message that Redis sends for a name reaches every subscriber whose subscription to the name was confirmed
+        before, in publish order per channel. Otherwise the subscriber is notified of a loss (`Subscription.receive`).
+        A lost connection is reopened and everything resubscribed; each subscriber is notified of the gap.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Multiplexer:
         self._on_lost, self._on_back = on_lost, on_back
         self._reader, self._publisher, self._backoff = reader, publisher, backoff
         self._probe_after_seconds, self._probe_timeout_seconds = probe_after_seconds, probe_timeout_seconds
-        # Who listens to what, and what Redis knows of it.
+        # Which names are subscribed, here and in Redis.
         self._names = NameTable()
         # Set when the table has changed and the sender has not looked since.
         self._change_happened = asyncio.Event()
-        # Listeners that were given something in the present read and have to be told when it is over.
+        # Listeners that got a message in the current read; `_flush` is called for them at its end.
         self._touched: list[Listener] = []
         self._stream: ReplyStream | None = None
         self._task: asyncio.Task[None] | None = None
@@ -79,12 +79,12 @@ class Multiplexer:
         self._probe_channel = f"{probe_channel}:{uuid.uuid4().hex}"
         self._probe_listener: Attachment | None = None
         self._echo = asyncio.Event()
-        # The event loop's clock, and its time of the last reply of any kind.
+        # The event loop's clock, and when the last reply of any kind arrived.
         self._now: Callable[[], float] = time.monotonic
         self._last_reply_at = 0.0
         # Whether `on_lost` was called and `on_back` was not.
         self._is_lost = False
-        # Connections in a row that were not made, or were lost before everything was subscribed on them.
+        # Consecutive connections that could not be opened, or were lost before everything was subscribed.
         self._failures = 0
         # See MultiplexerStatistics.
         self._received_count = self._batch_count = self._lost_connection_count = self._deaf_count = 0
@@ -100,7 +100,7 @@ class Multiplexer:
         await self.stop()
 
     def start(self) -> None:
-        """Begin to connect, without waiting; `stop` ends it. Entering it as a context manager does the same."""
+        """Begin to connect, without waiting, until `stop`. Entering the context manager does the same."""
         self._task = asyncio.create_task(self._run(), name="multiplexer")
         register(self)
         self._probe_listener = self.attach(
@@ -113,11 +113,13 @@ class Multiplexer:
 
         Args:
             channels: Redis channel names.
-            patterns: Redis glob patterns; a message that matches a name and a pattern comes twice, as Redis sends it.
-            high_water_mark: The most messages held for this subscriber; of more, the oldest are dropped and told.
+            patterns: Redis glob patterns. A message that matches a channel and a pattern arrives twice, as Redis sends
+                it.
+            high_water_mark: The most messages held for this subscriber. Beyond it the oldest are dropped, and
+                `receive` reports it.
 
         Guarantees:
-            Once entered, every later message arrives. Leaving never disturbs others of the same name.
+            Once entered, every later message arrives. Leaving does not affect other subscribers of the same name.
         """
 
         async def attach(listener: Listener) -> None:
@@ -135,7 +137,7 @@ class Multiplexer:
     def attach(
         self, channel: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
-        """Subscribe to a channel by callbacks, at once and without waiting; see `Attachment`."""
+        """Subscribe to a channel with callbacks, without waiting; see `Attachment`."""
         attachment = Attachment(
             on_payloads=on_payloads, on_gap=on_gap, detach=self._remove, counters=self._listener_counters
         )
@@ -143,7 +145,7 @@ class Multiplexer:
         return attachment
 
     async def stop(self) -> None:
-        """Close the connection and end every subscription; what they hold can still be received. Idempotent."""
+        """Close the connection and end all subscriptions; messages they hold can still be received. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -178,7 +180,7 @@ class Multiplexer:
             self._change_happened.set()
             listener._close()
 
-    # The connection: made, used, lost, made again ------------------------------------------------------------------
+    # The connection: opened, used, lost, reopened ------------------------------------------------------------------
 
     async def _run(self) -> None:
         # Cancelling the task is not enough: before Python 3.13, a task group swallows a cancellation that arrives while
@@ -187,22 +189,21 @@ class Multiplexer:
             try:
                 await self._use_connection(await self._connect())
             except* (RedisError, OSError, TimeoutError) as errors:
-                # One line an outage; the waits in between say nothing new.
+                # One line for each outage, whatever the number of attempts.
                 if not self._failures:
-                    logger.warning("the Redis subscription is lost, trying again: %s", errors.exceptions[0])
+                    logger.warning("the Redis subscription is lost, reconnecting: %s", errors.exceptions[0])
             except* Exception:
-                logger.exception("the Redis subscription failed in a way that is not foreseen, trying again")
+                logger.exception("unexpected error on the Redis subscription, reconnecting")
             finally:
                 await self._drop_connection()
-            # The first attempt has no wait: a lost connection can mostly be made again at once, and waiting widens the
-            # gap.
+            # The first attempt does not wait: most lost connections can be reopened at once, and a wait widens the gap.
             if self._failures and self._task is not None:
                 await asyncio.sleep(self._backoff.delay_seconds(self._failures - 1))
             self._failures += 1
 
     async def _connect(self) -> ReplyStream:
-        stream = ReplyStream(on_reply=self._take_reply, on_drained=self._hand_on)
-        # A server that accepts and then says nothing would keep the handshake waiting for ever.
+        stream = ReplyStream(on_reply=self._take_reply, on_drained=self._flush)
+        # Without a timeout, a server that accepts but never answers would block the handshake for ever.
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await stream.open(self._reader)
         self._stream = stream
@@ -223,15 +224,15 @@ class Multiplexer:
             return
         await stream.close()
         self._names.connection_lost()
-        # Stopping is not losing.
+        # Not when the multiplexer is being stopped.
         if self._task is not None:
             self._lost_connection_count += 1
-            self._tell_lost()
+            self._notify_lost()
 
     async def _send_changes(self, stream: ReplyStream) -> None:
         while True:
             await self._change_happened.wait()
-            # Everybody who subscribes in this tick goes into the same command.
+            # All subscriptions of this tick go into the same command.
             await asyncio.sleep(0)
             self._change_happened.clear()
             for command, names in self._names.take_commands().items():
@@ -241,17 +242,17 @@ class Multiplexer:
                 # Redis answers in order: when this comes back, all of them are subscribed.
                 stream.send(b"PING")
 
-    def _tell_lost(self) -> None:
+    def _notify_lost(self) -> None:
         if not self._is_lost:
             self._is_lost = True
             if self._on_lost is not None:
                 self._on_lost()
 
-    def _tell_back(self) -> None:
+    def _notify_back(self) -> None:
         if self._failures:
-            # Not as soon as it is connected: a server that refuses to subscribe would be asked without end.
+            # Only now, not when connected: a server that refuses to subscribe would otherwise be asked without a pause.
             self._failures = 0
-            logger.info("Redis is back: %d names are subscribed again", self.statistics().name_count)
+            logger.info("Redis is available again: %d names are subscribed again", self.statistics().name_count)
         if self._is_lost:
             self._is_lost = False
             if self._on_back is not None:
@@ -276,17 +277,17 @@ class Multiplexer:
                     if listener._push(channel, reply[3], name.text):
                         self._touched.append(listener)
         elif kind == b"pong":
-            self._tell_back()
+            self._notify_back()
         else:
             self._names.take_answer(reply[1], is_pattern=kind.startswith(b"p"))
 
-    def _hand_on(self) -> None:
-        """Everything that the socket held has been read: that is a batch."""
+    def _flush(self) -> None:
+        """End of a batch: everything that the socket held has been read."""
         self._last_reply_at = self._now()
         self._batch_count += 1
         touched, self._touched = self._touched, []
         for listener in touched:
-            listener._hand_on()
+            listener._flush()
 
     async def _probe(self) -> None:
         loop = asyncio.get_running_loop()
@@ -306,6 +307,6 @@ class Multiplexer:
                     continue
                 self._deaf_count += 1
                 raise TimeoutError(
-                    f"the connection is deaf: silent for {silent_seconds:.1f} s, and a probe did not come back within "
+                    f"the connection is dead: silent for {silent_seconds:.1f} s, and a probe did not arrive within "
                     f"{self._probe_timeout_seconds} s"
                 ) from None

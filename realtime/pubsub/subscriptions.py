@@ -1,7 +1,8 @@
 """
-The subscriber's side of the multiplexer: what a subscriber holds, gets and is told.
+The subscribers' side of the multiplexer.
 
-Owns the buffers of subscribers and their limits. Does not own Redis names or the connection: see `multiplexer`.
+Owns the buffers of subscribers, their limits, and how subscribers are notified of losses. Does not own Redis names
+(subscription_table) nor the connection (multiplexer).
 """
 
 import asyncio
@@ -26,9 +27,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     One message of a Redis channel.
 
     Attributes:
-        channel: The Redis channel it was published on.
+        channel: The Redis channel on which it was published.
         data: The bytes as published.
-        pattern: The glob pattern it matched, when it came by a pattern subscription.
+        pattern: The glob pattern that it matched, if it was received through one.
     """
 
     channel: str
@@ -49,23 +50,23 @@ class Listener(ABC):
     """
     One local subscriber to a set of Redis names.
 
-    The multiplexer calls the underscored methods, on its event loop, in the order of Redis's replies.
+    The multiplexer calls the methods with an underscore, on its event loop, in the order of Redis's replies.
     """
 
-    __slots__ = ("_counters", "_gap_is_due", "_ready", "_unconfirmed_count")
+    __slots__ = ("_counters", "_has_gap", "_ready", "_unconfirmed_count")
 
     def __init__(self, counters: ListenerCounters) -> None:
         self._counters = counters
-        # How many of its names Redis has yet to confirm on the present connection.
+        # How many of its names Redis has not confirmed yet on the current connection.
         self._unconfirmed_count = 0
-        # Whether a connection was lost under it and it has not been told.
-        self._gap_is_due = False
-        # Done when all of its names are live for the first time; failed when the multiplexer stops before.
+        # Whether its connection was lost and it was not notified yet.
+        self._has_gap = False
+        # Done when all of its names are live for the first time; failed if the multiplexer stops before.
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def is_live(self) -> bool:
-        """Whether Redis has confirmed all of its names on the present connection."""
+        """Whether Redis has confirmed all of its names on the current connection."""
         return self._ready.done() and not self._unconfirmed_count
 
     async def _wait_ready(self) -> None:
@@ -77,18 +78,18 @@ class Listener(ABC):
 
     @abstractmethod
     def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
-        """Hold one message; never runs foreign code. Says whether `_hand_on` is to be called when the batch is over."""
+        """Hold one message; never calls foreign code. Returns whether `_flush` must be called after the batch."""
 
     @abstractmethod
-    def _hand_on(self) -> None:
-        """A batch is complete: let the subscriber have what is held."""
+    def _flush(self) -> None:
+        """A batch is complete: deliver what is held."""
 
     @abstractmethod
-    def _tell_gap(self) -> None:
-        """Messages may be missing between what was pushed before and what is pushed after."""
+    def _notify_gap(self) -> None:
+        """Notify the subscriber that messages may be missing at this place."""
 
     def _expect(self, unconfirmed_count: int) -> None:
-        """It has joined its names, so many of which are not live yet."""
+        """It was added to its names; this many of them are not live yet."""
         self._unconfirmed_count = unconfirmed_count
         if not unconfirmed_count:
             self._ready.set_result(None)
@@ -98,31 +99,31 @@ class Listener(ABC):
         self._unconfirmed_count -= 1
         if self._unconfirmed_count:
             return
-        gap_is_due, self._gap_is_due = self._gap_is_due, False
+        has_gap, self._has_gap = self._has_gap, False
         if not self._ready.done():
-            # It was promised nothing before this moment, so it has missed nothing.
+            # Before this moment nothing was guaranteed, so nothing is missing.
             self._ready.set_result(None)
-        elif gap_is_due:
-            self._tell_gap()
+        elif has_gap:
+            self._notify_gap()
 
     def _lose(self) -> None:
-        """One of its names is live no more, as the connection was lost."""
+        """One of its names is no longer live, because the connection was lost."""
         self._unconfirmed_count += 1
-        self._gap_is_due = True
+        self._has_gap = True
 
     def _close(self) -> None:
-        """It has left, or the multiplexer has stopped: nothing will come any more."""
+        """It has left, or the multiplexer has stopped: no more messages will arrive."""
         if not self._ready.done():
             self._ready.set_exception(SubscriptionClosed())
-            # Whether somebody waits for it or nobody, both are fine.
+            # Marks the exception as retrieved, because perhaps nobody waits.
             self._ready.exception()
 
 
 class Subscription(Listener):
     """
-    A subscription as an async context manager and async iterator; made by `Multiplexer.subscribe`.
+    A subscription as an async context manager and async iterator; created by `Multiplexer.subscribe`.
 
-    Entering waits until Redis has confirmed every name, as long as Redis is away if need be. For one reader at a time.
+    Entering waits until Redis has confirmed every name, even through an outage. For one reader at a time.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class Subscription(Listener):
         self._attach, self._detach = attach, detach
         # Messages not yet received, oldest first; None marks the place of a gap.
         self._held: deque[Message | None] = deque()
-        # How many messages were dropped since the subscriber was last told of it.
-        self._untold_dropped_count = 0
+        # How many dropped messages `receive` has not reported yet.
+        self._unreported_dropped_count = 0
         self._is_closed = False
         self._wakeup = asyncio.Event()
 
@@ -158,7 +159,7 @@ class Subscription(Listener):
         return self
 
     async def __anext__(self) -> Message:
-        """As `receive`, but a stopped multiplexer ends the iteration. After an error, iterating again goes on."""
+        """As `receive`, but a stopped multiplexer ends the iteration. After an error, iteration may continue."""
         try:
             return await self.receive()
         except SubscriptionClosed:
@@ -166,7 +167,7 @@ class Subscription(Listener):
 
     @property
     def held_count(self) -> int:
-        """How many messages wait to be received."""
+        """How many messages are waiting to be received."""
         return len(self._held)
 
     async def receive(self) -> Message:
@@ -174,25 +175,25 @@ class Subscription(Listener):
         Wait for the next message of this subscription.
 
         Returns:
-            The oldest one held, in publish order per Redis channel.
+            The oldest message held; messages are in publish order per Redis channel.
 
         Raises:
             SubscriberTooSlow: Once after an overflow, before the messages that are still held.
             SubscriptionGap: Once after the connection was lost and every name is subscribed again, before the first
-                message that came after the loss.
-            SubscriptionClosed: It was left or the multiplexer has stopped, and nothing is held any more.
+                message that arrived after the loss.
+            SubscriptionClosed: The subscription was left or the multiplexer has stopped, and nothing is held.
 
         Guarantees:
-            At most ``high_water_mark`` messages are held; of more, the oldest are dropped and counted.
-            Cancelling is safe: nothing is lost, the next call returns the same message.
+            At most ``high_water_mark`` messages are held; beyond that the oldest are dropped and counted.
+            Cancelling is safe: nothing is lost, and the next call returns the same message.
         """
-        while not self._held and not self._untold_dropped_count:
+        while not self._held and not self._unreported_dropped_count:
             if self._is_closed:
                 raise SubscriptionClosed
             self._wakeup.clear()
             await self._wakeup.wait()
-        if dropped_count := self._untold_dropped_count:
-            self._untold_dropped_count = 0
+        if dropped_count := self._unreported_dropped_count:
+            self._unreported_dropped_count = 0
             raise SubscriberTooSlow(dropped_count=dropped_count, high_water_mark=self.high_water_mark)
         message = self._held.popleft()
         if message is None:
@@ -200,22 +201,22 @@ class Subscription(Listener):
         return message
 
     def _push(self, channel: str, data: bytes, pattern: str | None) -> bool:
-        if self._gap_is_due:
-            # Until all of its names are back and it has been told, what comes is part of the gap.
+        if self._has_gap:
+            # Messages are part of the gap until all names are subscribed again and the subscriber is notified.
             return False
         if len(self._held) >= self.high_water_mark:
-            # A gap's mark that is dropped is not lost: being too slow is told too, and says the same.
+            # If this drops the mark of a gap, nothing is lost: SubscriberTooSlow says the same.
             self._held.popleft()
             self._counters.dropped_count += 1
-            self._untold_dropped_count += 1
+            self._unreported_dropped_count += 1
         self._held.append(Message(channel, data, pattern))
-        # Whoever waits for it runs when the whole batch is held.
+        # The reader runs after the whole batch is held.
         self._wakeup.set()
         return False
 
-    def _hand_on(self) -> None: ...
+    def _flush(self) -> None: ...
 
-    def _tell_gap(self) -> None:
+    def _notify_gap(self) -> None:
         self._held.append(None)
         self._wakeup.set()
 
@@ -227,11 +228,11 @@ class Subscription(Listener):
 
 class Attachment(Listener):
     """
-    A subscription to one channel by callbacks, made by `Multiplexer.attach`: for code that hands on at once.
+    A subscription to one channel with callbacks instead of a buffer, created by `Multiplexer.attach`.
 
-    ``on_payloads`` is called with the data of everything that one read brought, in publish order, once a read; there is
-    no buffer beyond it. ``on_gap`` is called when a lost connection is made again and the channel is subscribed. Both
-    run on the event loop and must not block; what they raise is logged and counted, and stops nobody.
+    ``on_payloads`` is called once for each read, with the data of all its messages, in publish order. ``on_gap`` is
+    called when a lost connection was reopened and the channel is subscribed again. Both run on the event loop and must
+    not block. If they raise, it is logged and counted, and the subscription continues.
     """
 
     __slots__ = ("_detach", "_on_gap", "_on_payloads", "_payloads")
@@ -253,12 +254,12 @@ class Attachment(Listener):
         Wait until Redis has confirmed the channel for the first time.
 
         Raises:
-            SubscriptionClosed: It was detached, or the multiplexer stopped, before.
+            SubscriptionClosed: It was detached before, or the multiplexer stopped.
         """
         await self._wait_ready()
 
     def detach(self) -> None:
-        """Leave: no callback runs after this. Idempotent."""
+        """Unsubscribe: no callback runs after this. Idempotent."""
         self._payloads = []
         self._detach(self)
 
@@ -267,7 +268,7 @@ class Attachment(Listener):
         payloads.append(data)
         return len(payloads) == 1
 
-    def _hand_on(self) -> None:
+    def _flush(self) -> None:
         payloads, self._payloads = self._payloads, []
         if payloads:
             try:
@@ -275,8 +276,8 @@ class Attachment(Listener):
             except Exception:
                 self._failed()
 
-    def _tell_gap(self) -> None:
-        self._hand_on()
+    def _notify_gap(self) -> None:
+        self._flush()
         try:
             self._on_gap()
         except Exception:
@@ -284,4 +285,4 @@ class Attachment(Listener):
 
     def _failed(self) -> None:
         self._counters.failed_count += 1
-        logger.exception("a callback of a subscription failed; the subscription goes on")
+        logger.exception("a callback of a subscription failed; the subscription continues")

@@ -1,4 +1,4 @@
-"""How long to wait before trying again. Owns the project's one policy: exponential, with jitter, capped."""
+"""How long to wait before the next attempt. Owns the only policy of the project: exponential, with jitter, capped."""
 
 import random
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Backoff:
 
     def delay_seconds(self, attempt: int) -> float:
         """
-        Seconds to wait before the next try.
+        Seconds to wait before the next attempt.
 
         Args:
-            attempt: How many tries have failed in a row before this wait, less one: 0 after the first failure.
+            attempt: The number of consecutive failures, less one: 0 after the first failure.
         """
         longest = self.longest_seconds(attempt)
         return random.uniform(self.sure_part * longest, longest)  # noqa: S311 - spreads load, keeps no secret

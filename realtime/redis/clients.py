@@ -1,15 +1,14 @@
 """
-Every Redis client of the project is made here, with its timeouts on purpose.
+Creates every Redis client of the project, with deliberate timeouts.
 
-Owns URLs → clients. redis-py 8 defaults to `socket_timeout=5` and ten retries: that kills blocking reads that are
-merely idle (channels_redis#422), and may repeat an XREADGROUP whose entries were already handed out. So there are two
-kinds:
+Owns the step from a URL to a client. Does not own reconnecting of readers (pubsub, streams) nor settings (conf).
 
-- *publishers* send and expect an answer soon: 5 s, or 2 s where somebody waits for a page; a lost connection is tried
-  again, except by those whose commands may not be run twice;
-- *readers* wait as long as it takes: no socket timeout, no retry; their owner handles each error itself.
+The defaults of redis-py 8, `socket_timeout=5` and ten retries, break blocking reads that are merely idle
+(channels_redis#422), and may repeat an XREADGROUP whose entries were already delivered. So there are two kinds:
 
-Does not own reconnecting of readers (multiplexer, streams) nor settings (conf).
+- *publishers* expect an answer soon: within 5 s, or 2 s where a page waits for it. They retry after a lost connection,
+  unless their commands must not run twice.
+- *readers* wait as long as it takes: no socket timeout, no retries. Their owner handles each error.
 """
 
 from collections.abc import Mapping
@@ -40,10 +39,10 @@ __all__ = [
 CONNECT_TIMEOUT_SECONDS = 2.0
 PUBLISH_TIMEOUT_SECONDS = 5.0
 PUBLISH_RETRIES = 2
-# The same for somebody who waits for a page: what Redis does not take by then, the outbox keeps.
+# The same where a page waits for it: an event that Redis does not accept by then stays in the outbox.
 CALLER_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 30
-# More threads than this that publish at once wait for one another; far above what one web process runs.
+# If more threads than this publish at once, they wait for each other. No web process runs that many.
 MAX_CONNECTIONS = 64
 
 _NO_SENTINEL_URL = (
@@ -51,9 +50,9 @@ _NO_SENTINEL_URL = (
     'proxy or a virtual IP. The channel layer takes a Sentinel: "hosts": [{"master_name": "mymaster", '
     '"sentinels": [("host", 26379)]}]'
 )
-_BAD_PORT = "the port is no number up to 65535; in a password, #, / and ? are written %23, %2F and %3F"
+_BAD_PORT = "the port is not a number up to 65535; in a password, write #, / and ? as %23, %2F and %3F"
 
-# A URL, or what channels_redis takes for a host: {"address": URL, …}, {"host": …, "port": …, …}, or a Sentinel's
+# A URL, or any other form that channels_redis accepts: {"address": URL, …}, {"host": …, "port": …, …}, or a Sentinel's
 # {"master_name": …, "sentinels": [(host, port), …], "sentinel_kwargs": {…}, …}; further items go to redis-py.
 type Host = str | Mapping[str, Any]
 
@@ -63,24 +62,24 @@ _COMMON: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
 }
 _PUBLISHER: dict[str, Any] = {**_COMMON, "health_check_interval": HEALTH_CHECK_SECONDS}
-# A lost connection is tried again at once, as a restarted server is there already. One that hangs is not: the caller
-# would wait three times as long.
+# A lost connection is retried at once, because a restarted server accepts connections again. A timeout is not retried:
+# the caller would wait three times as long.
 _RETRIED = (redis.ConnectionError,)
 _BACKOFF = FullJitterBackoff(base=0.05, cap=0.5)
 _READER: dict[str, Any] = {
     **_COMMON,
     "socket_timeout": None,
-    # The owner of a reader probes it in its own way; a PING between two blocking reads would be answered out of turn.
+    # The owner of a reader has its own probes. A PING between two blocking reads would be answered out of turn.
     "health_check_interval": 0,
 }
 
 
 def check_host(host: Host) -> None:
     """
-    See whether clients can be made for a host; nothing is opened.
+    Check whether clients can be created for a host; opens no connection.
 
     Raises:
-        ValueError: Says what is wrong and what to write, without the password that a URL may have.
+        ValueError: Says what is wrong and what to write instead, without the password that the URL may have.
     """
     url = host.get("address") if isinstance(host, Mapping) else host
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
@@ -94,7 +93,7 @@ def check_host(host: Host) -> None:
         place = rest.rpartition("@")[2]
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError(
-                f"is no URL of a Redis ({place!r}): write redis://{place or 'localhost:6379/0'}, rediss://… for TLS, "
+                f"is not a Redis URL ({place!r}): write redis://{place or 'localhost:6379/0'}, rediss://… for TLS, "
                 "or unix://… and the path of a socket"
             )
         if scheme == "unix" and not place.strip("/"):
@@ -102,13 +101,13 @@ def check_host(host: Host) -> None:
     try:
         publisher(host).connection_pool.make_connection()
     except (TypeError, ValueError, KeyError, redis.RedisError) as error:
-        # What is taken for a port may be the end of a password.
+        # The text that redis-py takes for a port may be the end of a password.
         problem = _BAD_PORT if str(error).startswith("Port ") else str(error)
         raise ValueError(f"cannot be used ({problem}): write redis://user:password@host:port/number") from error
 
 
 def place_of(host: Host) -> str | None:
-    """The server that a host is, as "cache:6379" or the path of a socket; None where a Sentinel is asked for it."""
+    """The server of a host, as "cache:6379" or the path of a socket; None if a Sentinel decides it."""
     if isinstance(host, Mapping) and "master_name" in host:
         return None
     options = publisher(host).connection_pool.connection_kwargs
@@ -128,10 +127,10 @@ def publisher(
     A sync, thread-safe, pooled client for short commands.
 
     Args:
-        timeout_seconds: The longest wait for an answer: a server that hangs is an error after it, one that is gone
-            after three quick tries. Pages take CALLER_TIMEOUT_SECONDS.
-        retries: How often a command is sent again whose connection is lost. With 0 it is run once at most; that Redis
-            was restarted in between is seen before a command is sent.
+        timeout_seconds: The longest wait for an answer; CALLER_TIMEOUT_SECONDS for pages. A server that refuses
+            connections is an error sooner, after three quick attempts.
+        retries: How often a command is sent again after its connection was lost. With 0 it runs at most once; a
+            connection that broke while it was idle is still replaced before the command is sent.
     """
     retry = Retry(_BACKOFF, retries, supported_errors=_RETRIED)
     options = {**_PUBLISHER, "socket_timeout": timeout_seconds, "retry": retry}
@@ -155,12 +154,12 @@ def async_publisher(
 
 
 def async_reader(host: Host) -> redis.asyncio.Redis:
-    """An async client for blocking reads and pub/sub: never times out, never retries; its owner handles errors."""
+    """An async client for blocking reads and pub/sub: no timeout, no retries; its owner handles errors."""
     return _async_client(redis.asyncio.ConnectionPool, host, {**_READER, "retry": AsyncRetry(NoBackoff(), 0)}, {})
 
 
 async def close(client: redis.asyncio.Redis) -> None:
-    """Close an async client with all of its connections: also those to Sentinels, which redis-py would leave open."""
+    """Close an async client with all its connections, including those to Sentinels, which redis-py leaves open."""
     await client.aclose()
     manager = getattr(client.connection_pool, "sentinel_manager", None)
     for sentinel in () if manager is None else manager.sentinels:

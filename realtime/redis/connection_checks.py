@@ -1,7 +1,8 @@
 """
 Connections to Redis that close themselves when their server cannot be used, for example after a failover.
 
-Owns which replies mean that. Does not own creating clients (clients) nor handling the error (outage).
+Owns which replies mean that a server cannot be used. Does not own creating clients (clients) nor handling the error
+(outage).
 
 A connection may stay open while its server becomes a replica. The server then refuses every write on this connection,
 although the address already leads to the new primary. So such a reply closes the connection and is raised as a lost
@@ -19,7 +20,7 @@ import redis.asyncio
 from redis.exceptions import ClusterDownError, InvalidResponse, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-__all__ = ["answer_parsed", "checked", "nonsense"]
+__all__ = ["answer_parsed", "checked", "unexpected"]
 
 # Errors that mean that the server cannot be used. redis-py's BusyLoadingError is a ConnectionError already.
 _UNUSABLE = (ClusterDownError, MasterDownError, ReadOnlyError)
@@ -47,9 +48,11 @@ def _explained(error: redis.ResponseError) -> redis.ResponseError:
     return error
 
 
-def nonsense(asked: str, answer: object) -> InvalidResponse:
+def unexpected(asked: str, answer: object) -> InvalidResponse:
     """The error for a reply that no Redis would give to this command."""
-    return InvalidResponse(f"the answer to {asked} makes no sense: {answer!r:.{_EXCERPT_LETTERS}}; is this a Redis?")
+    return InvalidResponse(
+        f"the answer to {asked} is not one of Redis: {answer!r:.{_EXCERPT_LETTERS}}; is this a Redis server?"
+    )
 
 
 @contextlib.contextmanager
@@ -58,7 +61,9 @@ def answer_parsed(asked: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, AttributeError, LookupError) as error:
-        raise InvalidResponse(f"the answer to {asked} makes no sense ({error}); is this a Redis?") from error
+        raise InvalidResponse(
+            f"the answer to {asked} is not one of Redis ({error}); is this a Redis server?"
+        ) from error
 
 
 class _Checked:
@@ -130,4 +135,4 @@ async def _greet_async(connection: Any) -> None:
 
 def _check_pong(answer: object) -> None:
     if answer not in (b"PONG", "PONG"):
-        raise RedisConnectionError(str(nonsense("PING", answer)))
+        raise RedisConnectionError(str(unexpected("PING", answer)))

@@ -1,8 +1,8 @@
 """
-Every Redis name that the project uses, in one place.
+Every Redis name that the project uses.
 
-Owns the spelling of keys and Redis channels, and which of them may live for ever. Keys of one stream share a hash tag,
-so that a script may touch them together on a Redis Cluster.
+Owns the names of keys and Redis channels, and which keys are permanent. The keys of one stream share a hash tag, so
+that a script may use them together on a Redis Cluster.
 
 Two sites that share one Redis have different prefixes or database numbers. Redis separates the keys of its databases,
 but not their channels. So the name of a channel contains the database number, unless that is 0.
@@ -19,7 +19,7 @@ class Keys:
     The names under one prefix.
 
     Args:
-        prefix: Put before every name; tests use one each, two projects on one Redis likewise. Empty by default.
+        prefix: Put before every name, so that projects, or tests, can share one Redis. Empty by default.
         database: The number of the Redis database; part of every channel, unless it is 0.
     """
 
@@ -31,11 +31,11 @@ class Keys:
         return f"{self.prefix}{name}"
 
     def stream_guard(self, name: str, guard: str) -> str:
-        """Says that the batch `guard` is on the stream `name` already. Expires."""
+        """Exists if the batch `guard` was appended to the stream `name` before. Expires."""
         return f"{{{self.prefix}{name}}}:appended:{guard}"
 
     def dead_letters(self, name: str, group: str) -> str:
-        """The stream of entries of stream `name` that `group` has given up on. Permanent."""
+        """The stream of entries of stream `name` that `group` has given up. Permanent."""
         return f"{{{self.prefix}{name}}}:dead:{group}"
 
     def key_owners(self, name: str, group: str) -> str:
@@ -63,7 +63,7 @@ class Keys:
         return f"{{{self.prefix}{name}}}:check:{group}"
 
     def group_made(self, name: str, group: str) -> str:
-        """When `group` was last created, in milliseconds: entries from before that may be lost. Permanent."""
+        """When `group` was last created, in milliseconds: earlier entries may have been lost. Permanent."""
         return f"{{{self.prefix}{name}}}:made:{group}"
 
     def streams(self) -> str:
@@ -79,27 +79,27 @@ class Keys:
         return f"{self.prefix}signalbox:{{{topic}}}:history"
 
     def topic_idempotency(self, topic: str, key: str) -> str:
-        """Where a publication stands that was published under the idempotency key `key`. Expires."""
+        """The position of the publication with the idempotency key `key`. Expires."""
         return f"{self.prefix}signalbox:{{{topic}}}:once:{key}"
 
     def lease(self, name: str) -> str:
-        """Who holds the lease `name`: the holder's id. Expires."""
+        """The id of the holder of the lease `name`. Expires."""
         return f"{self.prefix}signalbox:lease:{name}"
 
     def standstill(self, consumer: str) -> str:
-        """Where the event loop of this worker process is blocked; gone soon after it runs again. A string."""
+        """A string: where the event loop of this worker process is blocked. Expires soon after it runs again."""
         return f"{self.prefix}signalbox:standstill:{consumer}"
 
     def counters(self, name: str) -> str:
-        """A hash of counters, field → how many since the hash was made. Permanent."""
+        """A hash of counters: name → total since the hash was created. Permanent."""
         return f"{self.prefix}signalbox:counters:{name}"
 
     def channel(self, name: str) -> str:
-        """The full name of the Redis channel `name`. Every channel of the project gets its name here."""
+        """The full name of the Redis channel `name`. All channels of the project are named by it."""
         return f"{self.prefix}db{self.database}:{name}" if self.database else f"{self.prefix}{name}"
 
     def ingress_channel(self) -> str:
-        """The Redis channel on which any program may ask for a notification."""
+        """The Redis channel on which other programs request notifications."""
         return self.channel("notification")
 
     def probe_channel(self) -> str:

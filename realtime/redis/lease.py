@@ -1,7 +1,7 @@
 """
-A lease: one holder among all processes, and another one soon after the holder dies.
+A lease: one process at a time holds it, and another one takes over soon after the holder dies.
 
-Owns getting, renewing and ending it. Does not own the work that it guards.
+Owns acquiring, renewing and releasing it. Does not own the work that it guards.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ __all__ = ["Lease", "LeaseClock"]
 
 logger = logging.getLogger(__name__)
 
-# The work of a holder that cannot renew ends this share of the lease before Redis gives it to another.
+# A holder that cannot renew ends its work this fraction of the lease before Redis lets another acquire it.
 MARGIN = 0.1
 _RENEW, _RELEASE = scripts.Script("renew_lease", answer=int), scripts.Script("release_lease", answer=int)
 
@@ -36,8 +36,8 @@ class LeaseClock:
         lease_seconds: How long Redis keeps the lease after a renewal.
 
     Guarantees:
-        `is_held` is false before Redis gives the lease to another, if the clocks of both run at the same pace: a holder
-        that was held up finds it false when it goes on.
+        `is_held` is false before Redis lets another acquire the lease, if the clocks of both run at the same speed. A
+        holder that was suspended finds it false when it continues.
     """
 
     def __init__(self, lease_seconds: float) -> None:
@@ -57,15 +57,15 @@ class LeaseClock:
 class Lease(LeaseClock):
     """
     Args:
-        redis: A client for short commands (`connections.async_publisher`).
+        redis: A client for short commands (`clients.async_publisher`).
         key: The lease's name in Redis; its value is the holder's id.
-        ttl_seconds: How long it lasts unrenewed: how soon another takes over from a holder that died. It is renewed,
-            and asked for, at every quarter.
+        ttl_seconds: How long it lasts without renewal, so how soon another takes over from a holder that died. It is
+            renewed, or tried again, four times in this period.
         holder: This holder's id, by default host-pid-random.
         outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
 
     Guarantees:
-        The key never lives without an end. `is_held` as in LeaseClock.
+        The key always has an expiry. `is_held` as in LeaseClock.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Lease(LeaseClock):
 
     async def acquire(self) -> bool:
         """
-        Get the lease if nobody has it, or renew one's own.
+        Acquire the lease if nobody holds it, or renew it if this holder does.
 
         Returns:
-            Whether this holder has it now.
+            Whether this holder has the lease now.
 
         Raises:
-            redis.RedisError: Redis is away. What was held stays held until its end.
+            redis.RedisError: Redis is unavailable. A lease that was held stays held until it expires.
         """
         asked_at = asyncio.get_running_loop().time()
         ttl_ms = round(self._lease_seconds * 1000)
@@ -105,23 +105,23 @@ class Lease(LeaseClock):
         return is_ours
 
     async def release(self) -> None:
-        """Give it up, so that another gets it at once; nothing if it is not held. Raises redis.RedisError."""
+        """Let another acquire it at once. Does nothing if it is not held. Raises redis.RedisError."""
         self._held_until = 0.0
         await _RELEASE.arun(self._redis, [self._key], [self.holder])
 
     async def run_while_held(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """
-        For ever: wait for the lease, run `work` as long as it is held, and wait again.
+        Wait for the lease, run `work` while it is held, and wait again; runs until cancelled.
 
         Args:
-            work: Runs until it is cancelled; begun anew each time that the lease is had. What it raises ends this.
+            work: Runs until it is cancelled; called again each time the lease is acquired. Exceptions propagate.
 
         Guarantees:
-            Cancelling this ends the work and gives the lease up. Redis being away is waited for.
+            Cancelling ends the work and releases the lease. While Redis is unavailable, it waits.
         """
         try:
             while True:
-                await self._redis_observer.until_done(self._wait_for_it)
+                await self._redis_observer.until_done(self._wait_until_acquired)
                 logger.info("lease %s: held by %s", self._key, self.holder)
                 await self._work(work)
                 logger.warning("lease %s: lost by %s", self._key, self.holder)
@@ -131,7 +131,7 @@ class Lease(LeaseClock):
                 async with asyncio.timeout(2.0):
                     await self.release()
 
-    async def _wait_for_it(self) -> None:
+    async def _wait_until_acquired(self) -> None:
         while True:
             asked_at = time.monotonic()
             is_ours = await self.acquire()
@@ -149,11 +149,11 @@ class Lease(LeaseClock):
             task.cancel()
 
     async def _keep(self, task: asyncio.Task[None]) -> bool:
-        """Wait for a quarter of the lease and renew it. False when it is over."""
+        """Wait for a quarter of the lease and renew it. Returns whether it is still held."""
         loop = asyncio.get_running_loop()
         await asyncio.wait([task], timeout=self._lease_seconds / 4)
         asked_at = time.monotonic()
-        # Of several tries, none may wait for Redis beyond the end of the lease.
+        # No attempt may wait for Redis beyond the end of the lease.
         end_of_lease = asyncio.timeout_at(self._held_until)
         try:
             async with end_of_lease:

@@ -1,7 +1,7 @@
 """
-Logs once that something is unavailable, waits between tries, and logs once that it is available again.
+Logs once that something is unavailable, waits between attempts, and logs once that it is available again.
 
-Owns the log lines and the waits of an outage. Does not own what is tried again.
+Owns the log lines and the waits of an outage. Does not own what is retried.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["REDIS_ERRORS", "Observer", "Outage"]
 
 logger = logging.getLogger(__name__)
 
-# What redis-py raises when the server is away, starting, read-only, full or in disorder; TimeoutError is an OSError.
+# What redis-py raises when the server is unavailable, starting, read-only, full or broken; TimeoutError is an OSError.
 REDIS_ERRORS = (redis.RedisError, OSError)
 
 
@@ -30,13 +30,13 @@ class Outage:
 
     Args:
         what: The name of the resource in the log: "Redis".
-        backoff: How long its users wait between tries.
+        backoff: How long its users wait between attempts.
 
     Guarantees:
-        An outage begins with the first failure that any observer reports. It ends with a success after which every
-        observer that has failed has succeeded or left. The log has one line for its beginning and one for its end,
-        however many fail; and one for each new refusal in between. The first success in an outage wakes all observers
-        that wait, so that nobody sleeps while the resource is available.
+        An outage begins with the first failure that any observer reports. It ends when every observer that has failed
+        has succeeded or left. The log has one line for the beginning and one for the end, however many observers fail,
+        and one for each new refusal in between. The first success in an outage wakes all observers that wait, so that
+        nobody sleeps while the resource is available.
     """
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
@@ -61,7 +61,7 @@ class Outage:
         return self._since is not None
 
     def observer(self) -> "Observer":
-        """An observer for one user of the resource: one that tries again by itself until it succeeds."""
+        """An observer for one user of the resource, who retries until it succeeds."""
         return Observer(self)
 
     async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -128,7 +128,7 @@ class Observer:
         """
         The resource failed with `error`: log it, if it is news.
 
-        A refusal is also news during an outage: it may be a consequence of the outage that never ends.
+        A refusal is logged during an outage too, because it may persist after the outage.
 
         Args:
             asked_at: When the failed request was made, by `time.monotonic`. A connection that breaks is no news if the
@@ -146,22 +146,22 @@ class Observer:
         self._outage._work(self, asked_at)
 
     def leave(self) -> None:
-        """This user tries no more: the outage does not wait for its success."""
+        """This user does not retry any more: the outage ends without its success."""
         self._outage._leave(self)
 
     async def wait(self, error: BaseException, attempt: int, *, asked_at: float | None = None) -> None:
         """
-        Report a failure as `failed` does, and wait before the next try, with full jitter.
+        Report a failure as `failed` does, and wait before the next attempt, with full jitter.
 
         Args:
-            attempt: How many tries of this user have failed in a row before this one.
+            attempt: How many attempts of this user failed in a row before this one.
             asked_at: As in `failed`.
         """
         self.failed(error, asked_at=asked_at)
         await self._outage._sleep(attempt)
 
     async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Send a Redis command that may be sent twice until Redis has accepted it, and return its answer."""
+        """Retry a Redis command until it succeeds, and return its answer. The command must be safe to repeat."""
         failures = 0
         while True:
             asked_at = time.monotonic()

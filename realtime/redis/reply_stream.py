@@ -1,8 +1,8 @@
 """
-Reading Redis replies as fast as they come: a hiredis parser directly on the socket.
+Reads Redis replies as fast as they arrive: a hiredis parser directly on the socket.
 
-Owns the taking over of a connection that redis-py has opened and signed in. redis-py's own reading costs 12 µs a reply
-(a coroutine, two timeouts and a lock each), which is more than everything else that a unicast message costs here.
+Owns taking over a connection that redis-py has opened and authenticated. redis-py's own reading costs 12 µs per reply
+(a coroutine, two timeouts and a lock each), more than all other work for a unicast message.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
 
-from realtime.redis.connection_checks import nonsense
+from realtime.redis.connection_checks import unexpected
 
 __all__ = ["ReplyStream"]
 
 
 class ReplyStream(asyncio.Protocol):
     """
-    One Redis connection of which every reply is handed to a callback; commands are written without waiting.
+    One Redis connection that passes every reply to a callback; commands are written without waiting.
 
     Args:
-        on_reply: Gets each reply, in order. Replies about subscriptions are always lists.
-        on_drained: Called after the last reply of each read: everything the socket held has been handed on.
+        on_reply: Called with each reply, in order. Replies about subscriptions are always lists.
+        on_drained: Called after the last reply of each read, when nothing more is buffered.
 
     Guarantees:
-        `lost` is done, with the reason as its exception, as soon as the connection is.
+        When the connection is lost, the future `lost` gets the reason as its exception.
     """
 
     def __init__(self, *, on_reply: Callable[[Any], None], on_drained: Callable[[], None]) -> None:
@@ -48,13 +48,13 @@ class ReplyStream(asyncio.Protocol):
         connection = cast(AbstractConnection, client.connection_pool.make_connection())  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-            # redis-py has no public way to its transport. Nothing is under way on it: each answer of the handshake
+            # redis-py has no public access to its transport. Nothing is pending on it: each answer of the handshake
             # has been read.
             self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        # Kept: when it is collected, it closes the transport.
+        # Kept alive: when it is garbage-collected, it closes the transport.
         self._connection = connection
         self._transport.set_protocol(self)
         self._transport.resume_reading()
@@ -78,7 +78,7 @@ class ReplyStream(asyncio.Protocol):
             while (reply := reader.gets()) is not Ellipsis:
                 if type(reply) is not list:
                     is_error = isinstance(reply, hiredis.ReplyError)
-                    raise ResponseError(str(reply)) if is_error else nonsense("a subscription", reply)
+                    raise ResponseError(str(reply)) if is_error else unexpected("a subscription", reply)
                 self._on_reply(reply)
         except (ResponseError, InvalidResponse) as error:
             self._end(error)

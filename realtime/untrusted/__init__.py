@@ -1,1 +1,1 @@
-"""What outsiders send, made harmless: text that is safe to print, log lines that nobody can flood, limits of rates."""
+"""Handling of untrusted input: text that is safe to print, rate-limited log lines, and rate limits."""

@@ -1,4 +1,4 @@
-"""A token bucket: so many at once, so many a second after that. Owns no policy for who finds it empty."""
+"""A token bucket: a burst at once, then a steady rate. Does not own what happens when it is empty."""
 
 import time
 
@@ -7,11 +7,11 @@ __all__ = ["TokenBucket"]
 
 class TokenBucket:
     """
-    Counts what one party does.
+    Limits the rate of what one party does.
 
     Args:
-        per_second: How many tokens come back a second.
-        burst: The most there are; it begins full.
+        per_second: How many tokens are added per second.
+        burst: The most tokens it holds; it starts full.
     """
 
     __slots__ = ("_burst", "_counted_at", "_left", "_per_second")
@@ -22,7 +22,7 @@ class TokenBucket:
         self._counted_at = time.monotonic()
 
     def take(self) -> bool:
-        """Take one; False if there is none."""
+        """Take one token; False if there is none."""
         now = time.monotonic()
         left = min(self._burst, self._left + (now - self._counted_at) * self._per_second) - 1.0
         self._counted_at = now

@@ -1,7 +1,7 @@
 """
-Untrusted text, made safe for a log line, a page or a terminal: printable, on one line, bounded, encodable.
+Makes untrusted text safe for a log line, a page or a terminal: printable, on one line, bounded, encodable.
 
-Owns the escaping, and the rate limit for log lines that anybody outside can cause. Does not own hiding secrets.
+Owns the escaping, and the rate limit of log lines that anybody outside can cause. Does not own hiding secrets.
 """
 
 import io
@@ -11,7 +11,7 @@ from realtime.untrusted.rate_limit import TokenBucket
 
 __all__ = ["LimitedLog", "escape_unencodable", "printable"]
 
-# For each reason: the lines that may be logged in a burst, and the lines per second in the long run.
+# For each reason: how many lines may be logged in a burst, and how many per second in the long run.
 LINES_AT_ONCE = 5
 LINES_PER_SECOND = 0.1
 
@@ -48,7 +48,7 @@ class LimitedLog:
         logger: Writes the lines.
 
     Attributes:
-        left_out: Reason → how many lines were left out since the last line with this reason.
+        left_out: Reason → how many lines were suppressed since the last line with this reason.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -57,10 +57,10 @@ class LimitedLog:
         self._buckets: dict[str, TokenBucket] = {}
 
     def warning(self, reason: str, message: str, *arguments: object) -> None:
-        """Log a warning, with the number of lines of this reason left out before it; or leave it out and count it."""
-        self._say(logging.WARNING, reason, message, arguments)
+        """Log a warning with the number of lines suppressed before it, or suppress it and count it."""
+        self._log(logging.WARNING, reason, message, arguments)
 
-    def _say(
+    def _log(
         self, level: int, reason: str, message: str, arguments: tuple[object, ...], error: BaseException | None = None
     ) -> None:
         bucket = self._buckets.get(reason)
@@ -77,12 +77,12 @@ class LimitedLog:
         """
         Log an error with its traceback, under the same limit as `warning`.
 
-        It is for functions of the project that anybody outside can cause to be called.
+        Meant for functions of the project that outsiders can cause to be called.
         """
-        self._say(logging.ERROR, reason, message, arguments, error)
+        self._log(logging.ERROR, reason, message, arguments, error)
 
     def flush(self) -> None:
-        """Log how many lines of each reason were left out and not mentioned yet."""
+        """Log how many lines of each reason were suppressed and are not mentioned yet."""
         for reason, count in self.left_out.items():
             self._logger.warning("%d more: %s", count, reason)
         self.left_out.clear()

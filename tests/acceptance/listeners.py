@@ -115,7 +115,7 @@ class Follower:
         position: Offset and epoch of the last object on the topic.
 
     Raises:
-        AssertionError: When it is left: there was a hole of which it was not told, or something came twice.
+        AssertionError: When it is left: there was a gap of which it was not told, or something came twice.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Follower:
         elif each["type"] == "message":
             assert self.position is not None
             offset, epoch = self.position
-            assert each["offset"] == offset + 1, f"a hole or a double after {offset}: {each['offset']}"
+            assert each["offset"] == offset + 1, f"a gap or a double after {offset}: {each['offset']}"
             self.position = (offset + 1, epoch)
             self.heard.append((epoch, offset + 1))
             self.data.append(each["data"])

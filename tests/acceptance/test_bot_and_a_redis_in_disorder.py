@@ -18,7 +18,7 @@ def test_nonsense_is_waited_for_as_an_outage_is(world: World, nonsense: bytes, i
         world.use(server.url)
         with world.subscriber(is_awaited=False) as process:
             process.wait_for("outage: Redis is unavailable")
-            process.wait_for("makes no sense")
+            process.wait_for("is not one of Redis")
             server.answer = None
             process.wait_for("running, consumer")
             process.wait_for("outage: Redis is available again")

@@ -44,7 +44,7 @@ def tell(publisher: redis.Redis, user_id: int, message: str) -> None:
 
 
 async def test_each_user_hears_what_is_meant_for_them(listeners: dict[int, Listener], publisher: redis.Redis) -> None:
-    """What each hears, in order, is what was said to them and nothing else; offsets have no hole."""
+    """What each hears, in order, is what was said to them and nothing else; offsets have no gap."""
     for number in range(20):
         for user in listeners:
             tell(publisher, user, f"{number} for {user}")

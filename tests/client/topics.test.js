@@ -1,4 +1,4 @@
-/** Where a client is in its topics: subscribing, coming back, holes, repeats, and what it tells the server. */
+/** Where a client is in its topics: subscribing, coming back, gaps, repeats, and what it tells the server. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -127,7 +127,7 @@ test("the user's own topic is what the server says that it is", () => {
   assert.deepEqual(heard, ["resync", "resync", 17]);
 });
 
-test("a hole is asked for once, and filled without loss or repeat", () => {
+test("a gap is asked for once, and filled without loss or repeat", () => {
   const { browser, heard } = opened();
   browser.socket.frames(message(17), message(20), message(21));
   assert.deepEqual(browser.socket.takeSent(), [{ type: "subscribe", topic: "user.42", offset: 17, epoch: "e1" }]);
@@ -136,7 +136,7 @@ test("a hole is asked for once, and filled without loss or repeat", () => {
   assert.deepEqual(heard, ["resync", 17, 18, 19, 20, 21, 22]);
 });
 
-test("a hole that asking does not fill is a resync, not a question without end", () => {
+test("a gap that asking does not fill is a resync, not a question without end", () => {
   const { browser, heard } = opened();
   browser.socket.frames(message(18));
   browser.socket.frames(subscribed("user.42", { offset: 16, recovered: true }), message(18), message(19));
@@ -146,7 +146,7 @@ test("a hole that asking does not fill is a resync, not a question without end",
   assert.equal(browser.socket.takeSent().length, 1);
 });
 
-test("a hole that cannot be filled is a resync", () => {
+test("a gap that cannot be filled is a resync", () => {
   const { browser, heard } = opened();
   browser.socket.frames(message(500), subscribed("user.42", { offset: 500 }), message(501));
   assert.deepEqual(heard, ["resync", "resync", 501]);

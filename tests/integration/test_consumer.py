@@ -42,7 +42,7 @@ async def test_the_subprotocol_is_echoed_when_offered(connect: Connect, alice: U
 
 
 async def test_what_is_published_after_hello_arrives_in_order(connect: Connect, alice: User) -> None:
-    """With offsets without a hole, and data as it was published, byte for byte."""
+    """With offsets without a gap, and data as it was published, byte for byte."""
     client = await connect(alice)
     offset = (await client.greeted())["offset"]
     for number in range(100):

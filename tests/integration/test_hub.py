@@ -126,8 +126,8 @@ async def test_whoever_comes_back_gets_what_was_missed_while_publications_keep_c
     assert hub.statistics().healed_count == 0
 
 
-async def test_newcomers_are_no_burden_to_members(hub: Hub, server: RedisServer) -> None:
-    """With a history far shorter than a round trip, newcomers may be told that they missed something; members never."""
+async def test_joiners_are_no_burden_to_members(hub: Hub, server: RedisServer) -> None:
+    """With a history far shorter than a round trip, joiners may be told that they missed something; members never."""
     count = 20_000
     stays = NumberedClient(None)
     await join(hub, stays)
@@ -162,13 +162,13 @@ async def test_who_comes_back_past_the_history_is_told_what_is_lost_and_gets_wha
         (None, False, None, []),
     ):
         for is_first in (True, False):
-            newcomer, other = NumberedClient(since), NumberedClient(None)
+            joiner, other = NumberedClient(since), NumberedClient(None)
             memberships = [] if is_first else [await join(hub, other)]
-            memberships.append(await join(hub, newcomer))
-            assert newcomer.recovered == [recovered]
-            assert newcomer.lost_counts == [lost_count]
-            assert newcomer.offsets == offsets
-            assert newcomer.position == position
+            memberships.append(await join(hub, joiner))
+            assert joiner.recovered == [recovered]
+            assert joiner.lost_counts == [lost_count]
+            assert joiner.offsets == offsets
+            assert joiner.position == position
             for membership in memberships:
                 hub.leave(membership)
     assert hub.statistics().topic_count == 0
@@ -212,13 +212,13 @@ async def test_several_topics_of_one_socket_are_one_stream_each(hub: Hub, layer:
     assert len(by_topic) == 9
 
 
-async def test_a_cancelled_newcomer_leaves_nothing_behind(
+async def test_a_cancelled_joiner_leaves_nothing_behind(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
     """Cancelled at any moment on its way in; neither Redis, the hub nor the event loop keeps anything of it."""
     for ticks in range(40):
-        newcomer = NumberedClient(Position(0, "x"))
-        joining = asyncio.create_task(join(hub, newcomer))
+        joiner = NumberedClient(Position(0, "x"))
+        joining = asyncio.create_task(join(hub, joiner))
         for _ in range(ticks):
             await asyncio.sleep(0)
         joining.cancel()
@@ -236,7 +236,7 @@ async def test_a_cancelled_newcomer_leaves_nothing_behind(
     )
 
 
-async def test_newcomers_wait_for_redis_and_are_told_when_the_hub_is_closed(server: RedisServer) -> None:
+async def test_joiners_wait_for_redis_and_are_told_when_the_hub_is_closed(server: RedisServer) -> None:
     """A Redis that is away keeps them waiting, as long as they like; closing does not."""
     layer = RedisChannelLayer([server.url])
     server.kill()
@@ -253,7 +253,7 @@ async def test_newcomers_wait_for_redis_and_are_told_when_the_hub_is_closed(serv
 async def test_members_get_everything_once_while_connections_are_killed(
     hub: Hub, server: RedisServer, client: redis.Redis
 ) -> None:
-    """Under full load the subscription is killed again and again; members and newcomers miss nothing, in order."""
+    """Under full load the subscription is killed again and again; members and joiners miss nothing, in order."""
     count = 30_000
     members = [NumberedClient(None) for _ in range(4)]
     for number, member in enumerate(members):

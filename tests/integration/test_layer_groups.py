@@ -144,7 +144,7 @@ async def test_a_consumer_that_goes_leaves_nothing_behind(layer: RedisChannelLay
     assert await received(layer, stays) == MESSAGE
 
 
-async def test_a_cancelled_newcomer_leaves_nothing_behind(layer: RedisChannelLayer) -> None:
+async def test_a_cancelled_joiner_leaves_nothing_behind(layer: RedisChannelLayer) -> None:
     """A consumer that ends at any moment of coming into a group."""
 
     async def consume() -> None:

@@ -31,7 +31,7 @@ POLICY = HistoryPolicy()
 
 
 class Hears(Client):
-    """Data do not matter here, but that there is no hole."""
+    """Data do not matter here, but that there is no gap."""
 
     def check(self, data: Any, position: Any) -> None: ...
 
@@ -107,7 +107,7 @@ async def layer(site: SentinelSite) -> AsyncIterator[RedisChannelLayer]:
 
 
 async def test_a_layer_follows_its_master(site: SentinelSite, layer: RedisChannelLayer) -> None:
-    """The master is killed: consumers are told, and are back on the promoted replica; sockets have no silent hole."""
+    """The master is killed: consumers are told, and are back on the promoted replica; sockets have no silent gap."""
     channel, hears = await layer.new_channel(), Hears(None)
     await layer.group_add(TOPIC, channel)
     await layer.hub.join(TOPIC, ClientSink(hears))

@@ -119,7 +119,7 @@ async def test_patterns_tell_channel_and_pattern(
     await wait_until(lambda: redis_client.pubsub_numpat() == 0)
 
 
-async def test_subscribing_while_another_unsubscribes_leaves_the_newcomer_subscribed(
+async def test_subscribing_while_another_unsubscribes_leaves_the_joiner_subscribed(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
     """The last leaver races the first joiner in every interleaving; whoever is in gets the next message."""

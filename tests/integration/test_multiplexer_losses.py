@@ -51,9 +51,9 @@ async def test_a_killed_connection_heals_and_tells_the_gap(
                     gap_after.append(len(received))
         await burst_task
         assert received == sorted(set(received)), "nothing twice, nothing out of order"
-        holes = [index for index in range(1, len(received)) if received[index] != received[index - 1] + 1]
+        gaps = [index for index in range(1, len(received)) if received[index] != received[index - 1] + 1]
         assert len(gap_after) == 1
-        assert set(holes) <= set(gap_after), "a hole without a told gap"
+        assert set(gaps) <= set(gap_after), "a gap without a notice"
         for channel in (name("b"), name("p1")):
             redis_client.publish(channel, channel)
             assert await receive_many(subscription, 1) == [channel.encode()]

@@ -292,7 +292,7 @@ def test_redis_being_away_is_said_at_once_and_its_return_needs_nothing(own_redis
 
     def fail() -> None:
         for call in (lambda: publish("news.today", 1), lambda: publish_many([("news.today", 1)])):
-            with pytest.raises(Unavailable, match=r"publishing on news.today failed .*: it is not tried again"):
+            with pytest.raises(Unavailable, match=r"publishing on news.today failed .*: it is not retried"):
                 call()
 
     assert is_done_within(1.0, fail)

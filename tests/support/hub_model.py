@@ -104,7 +104,7 @@ class ModelRedis:
             elif not attachment._unconfirmed_count:
                 attachment._push(name, payload, None)
         if attachment is not None:
-            attachment._hand_on()
+            attachment._flush()
             assert self.counters.failed_count == 0, "a callback has failed, see the log"
 
     def lose_connection(self) -> None:

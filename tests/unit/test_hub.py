@@ -14,7 +14,7 @@ CALM = "join join leave cancel publish publish publish subscribe deliver deliver
 
 @pytest.mark.parametrize("seed", range(50))
 async def test_on_a_sound_connection_nothing_needs_healing(seed: int) -> None:
-    """Newcomers come to where the members are, and no member is bothered by it."""
+    """Joiners come to where the members are, and no member is bothered by it."""
     schedule = Schedule(seed, history_size=10_000)
     await schedule.run(CALM)
     assert schedule.hub.statistics().healed_count == 0
@@ -22,7 +22,7 @@ async def test_on_a_sound_connection_nothing_needs_healing(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(100))
 async def test_with_a_long_history_nobody_misses_anything(seed: int) -> None:
-    """Lost connections, unread histories and cancelled newcomers: whoever comes back gets all that it has missed."""
+    """Lost connections, unread histories and cancelled joiners: whoever comes back gets all that it has missed."""
     schedule = Schedule(seed, history_size=10_000)
     every: list[Client] = []
     schedule.clients = {name: _Remembering(every) for name in TOPICS}
@@ -84,15 +84,15 @@ def topic() -> LiveTopic:
     return topic
 
 
-async def test_a_newcomer_that_is_ahead_is_told_of_a_new_counter_too(topic: LiveTopic) -> None:
+async def test_a_joiner_that_is_ahead_is_told_of_a_new_counter_too(topic: LiveTopic) -> None:
     """It was sent more than the members, who then never come to where it is: it goes on with them."""
-    member, newcomer = Client(None), Client(Position(5, "e1"))
+    member, joiner = Client(None), Client(Position(5, "e1"))
     topic.admit(ClientSink(member), since=None, history=None, preface=None)
-    topic.admit(ClientSink(newcomer), since=newcomer.since, history=history_at(7, 2), preface=None)
-    assert (member.position, newcomer.position) == ((5, "e1"), (7, "e1"))
+    topic.admit(ClientSink(joiner), since=joiner.since, history=history_at(7, 2), preface=None)
+    assert (member.position, joiner.position) == ((5, "e1"), (7, "e1"))
     topic.take([publication(1, "e2")])
-    assert member.position == newcomer.position == (1, "e2")
-    assert (member.recovered, newcomer.recovered) == ([False, False], [True, False])
+    assert member.position == joiner.position == (1, "e2")
+    assert (member.recovered, joiner.recovered) == ([False, False], [True, False])
 
 
 async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None:
@@ -109,16 +109,16 @@ async def test_a_new_counter_after_one_without_publications_is_no_loss() -> None
 async def test_what_is_sent_while_a_history_is_read_is_remembered(
     topic: LiveTopic, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, is_remembered: bool
 ) -> None:
-    """A newcomer whose history is older than where the members are by now gets the rest too, or is told."""
+    """A joiner whose history is older than where the members are by now gets the rest too, or is told."""
     monkeypatch.setattr("realtime.hub.topic.HELD_LIMIT_BYTES", limit_bytes)
-    newcomer = Client(Position(4, "e1"))
-    topic.newcomer_came()
+    joiner = Client(Position(4, "e1"))
+    topic.begin_join()
     topic.take([publication(6), publication(7), publication(8)])
-    topic.admit(ClientSink(newcomer), since=newcomer.since, history=history_at(6, 3), preface=None)
-    assert newcomer.position == (8, "e1")
-    assert newcomer.received == [("e1", number) for number in ((5, 6, 7, 8) if is_remembered else (8,))]
-    assert newcomer.recovered == [is_remembered]
-    assert newcomer.lost_counts == [None if is_remembered else 3]
+    topic.admit(ClientSink(joiner), since=joiner.since, history=history_at(6, 3), preface=None)
+    assert joiner.position == (8, "e1")
+    assert joiner.received == [("e1", number) for number in ((5, 6, 7, 8) if is_remembered else (8,))]
+    assert joiner.recovered == [is_remembered]
+    assert joiner.lost_counts == [None if is_remembered else 3]
 
 
 async def test_members_are_told_what_each_of_them_has_lost(topic: LiveTopic) -> None:

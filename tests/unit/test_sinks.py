@@ -223,7 +223,7 @@ async def test_a_server_that_fails_is_said(server: Server, caplog: pytest.LogCap
         sink.write(Frame(b"first"))
         sink.write(Frame(b"second"))
     assert sink.is_closed
-    assert [record.message for record in caplog.records] == ["a server's send() failed"]
+    assert [record.message for record in caplog.records] == ["the web server's send() failed"]
 
 
 # Raw frames -----------------------------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ class Recorder(Listener):
         self.received.append(data.decode())
         return False
 
-    def _hand_on(self) -> None: ...
+    def _flush(self) -> None: ...
 
-    def _tell_gap(self) -> None:
+    def _notify_gap(self) -> None:
         self.gap_count += 1
 
 
@@ -123,7 +123,7 @@ async def test_every_interleaving_keeps_the_promise(seed: int) -> None:
 
 
 async def test_a_lost_connection_is_told_once_to_those_who_were_ready() -> None:
-    """However often the connection is lost before all names are back, the gap is told once; newcomers are not told."""
+    """However often the connection is lost before all names are back, the gap is told once; joiners are not told."""
     table = NameTable()
     server = ModelRedis(table)
     ready, late = Recorder(), Recorder()
@@ -149,5 +149,5 @@ async def test_a_used_listener_is_refused() -> None:
     table.join(recorder, ["a"], [])
     server.settle()
     table.leave(recorder)
-    with pytest.raises(ValueError, match="used already"):
+    with pytest.raises(ValueError, match="used before"):
         table.join(recorder, ["a"], [])

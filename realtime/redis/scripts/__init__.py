@@ -1,7 +1,7 @@
 """
-The project's Lua scripts, one file each; what a script takes and returns is said at its top.
+The project's Lua scripts, one file each; the first lines of each describe its keys, arguments and result.
 
-Owns finding them and calling them.
+Owns loading and calling them. Does not own what they do.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from realtime.redis.connection_checks import nonsense
+from realtime.redis.connection_checks import unexpected
 
 __all__ = ["Call", "Script"]
 
@@ -22,18 +22,18 @@ type Call = tuple[Sequence[Any], Sequence[Any]]
 
 class Script:
     """
-    A script as servers know it.
+    A Lua script, called by its hash.
 
-    redis-py's own loads what a server does not know and then calls it by its hash again, which fails where the server
-    was restarted between the two; and before each pipeline it asks the server whether it has the script, which is
-    another round trip.
+    redis-py's own class loads a script that the server does not know and then calls it by its hash again, which fails
+    if the server was restarted in between. Before each pipeline it also asks the server whether it has the script,
+    which costs a round trip.
 
     Args:
-        names: Of the files in this folder, without their ending; one that stands on others comes after them.
+        names: The files in this folder, without suffix; a script comes after those that it uses.
         answer: The types of its valid answers: int, list, or NoneType for nil.
 
     Attributes:
-        text: What it says.
+        text: The source of all files.
     """
 
     def __init__(self, *names: str, answer: type | tuple[type, ...]) -> None:
@@ -51,7 +51,7 @@ class Script:
             answer = client.eval(self.text, *words)
         if not isinstance(answer, self._answer):
             client.connection_pool.disconnect(inuse_connections=False)
-            raise nonsense(self._name, answer)
+            raise unexpected(self._name, answer)
         return answer
 
     async def arun(self, client: redis.asyncio.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
@@ -63,7 +63,7 @@ class Script:
             answer = await client.eval(self.text, *words)
         if not isinstance(answer, self._answer):
             await client.connection_pool.disconnect(inuse_connections=False)
-            raise nonsense(self._name, answer)
+            raise unexpected(self._name, answer)
         return answer
 
     def run_all(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
@@ -75,7 +75,7 @@ class Script:
             answers = pipeline.execute()
         if not all(isinstance(answer, self._answer) for answer in answers):
             client.connection_pool.disconnect(inuse_connections=False)
-            raise nonsense(self._name, answers)
+            raise unexpected(self._name, answers)
         return answers
 
     async def arun_all(self, client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
@@ -87,7 +87,7 @@ class Script:
             answers = await pipeline.execute()
         if not all(isinstance(answer, self._answer) for answer in answers):
             await client.connection_pool.disconnect(inuse_connections=False)
-            raise nonsense(self._name, answers)
+            raise unexpected(self._name, answers)
         return answers
 
     def _add(self, pipeline: Any, calls: Sequence[Call]) -> None:

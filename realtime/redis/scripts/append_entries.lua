@@ -1,9 +1,9 @@
--- Appends entries to a stream, all or none. If the guard exists, they were appended before, and nothing is done. The
+-- Appends entries to a stream, all or none. Does nothing if the guard exists, because they were appended before. The
 -- value of the guard is the id of the last entry.
 -- KEYS[1] stream  KEYS[2] guard
--- ARGV[1] seconds for which the guard lives
--- ARGV[2…] for each entry: how many strings its fields and values are, then those strings
--- Returns 1 if they were appended, 0 if they had been before.
+-- ARGV[1] seconds until the guard expires
+-- ARGV[2…] for each entry: the number of strings, then its fields and values as that many strings
+-- Returns 1 if they were appended, 0 if they had been appended before.
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end

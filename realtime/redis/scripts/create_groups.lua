@@ -1,6 +1,6 @@
--- Creates the groups of a stream that do not exist, from its first entry on, and the stream with them. Notes when, in the
--- same step: if the answer is lost and the call repeated, the groups exist.
--- KEYS[1] stream  KEYS[2…] for each group, when it was last created
+-- Creates the missing groups of a stream, and the stream if it is missing; a new group begins at the first entry.
+-- Records the time of creation in the same step, because a repeated call would find the groups existing.
+-- KEYS[1] stream  KEYS[2…] for each group, the key of its time of creation
 -- ARGV the groups
 -- Returns how many were created.
 local time, count = redis.call('TIME'), 0

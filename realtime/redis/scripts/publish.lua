@@ -1,8 +1,8 @@
--- Gives publications their offsets, keeps them in histories, publishes them: in order, each once per idempotency key.
--- KEYS of each: position, a hash {offset, epoch}; history, a list, newest first; idempotency key, or any without one
+-- Gives publications their offsets, adds them to the histories and publishes them: in order, once per idempotency key.
+-- KEYS of each: position, a hash {offset, epoch}; history, a list, newest first; idempotency key (or any)
 -- ARGV of each: Redis channel, frame before its offset, frame after it, history size (0: none), history age in ms,
---   idempotency window in ms (0: none). Behind all of them: position age in ms, an epoch for counters that begin
--- Returns offset, epoch, receivers of each; receivers is -1 if it was published before under the same key.
+--   idempotency window in ms (0: none). After all of them: position age in ms, an epoch for new counters
+-- Returns offset, epoch, receivers of each; receivers is -1 if it was published before with the same key.
 local call, published = redis.call, {}
 for i = 0, #KEYS / 3 - 1 do
   local position, history, once = unpack(KEYS, 3 * i + 1, 3 * i + 3)

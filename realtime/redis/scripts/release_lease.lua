@@ -1,7 +1,7 @@
--- Ends a lease, if it is still the holder's.
+-- Releases a lease, if the holder still has it.
 -- KEYS[1] lease
 -- ARGV[1] holder
--- Returns 1 if it was ended, else 0.
+-- Returns 1 if it was released, else 0.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

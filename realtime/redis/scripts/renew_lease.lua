@@ -1,6 +1,6 @@
--- Makes a lease last longer, if it is still the holder's.
+-- Extends a lease, if the holder still has it.
 -- KEYS[1] lease
--- ARGV[1] holder  ARGV[2] ms that it lasts from now
+-- ARGV[1] holder  ARGV[2] ms from now until it expires
 -- Returns 1 if it was renewed, else 0.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

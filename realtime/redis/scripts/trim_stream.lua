@@ -1,8 +1,8 @@
 -- Removes the entries that all groups of a stream have finished.
 -- KEYS[1] stream
--- ARGV the groups that must exist: while one of them is missing, nothing is removed, as that group has finished nothing
+-- ARGV the groups that must exist. Nothing is removed while one of them is missing, because it has finished nothing.
 -- Returns how many were removed, or -1 if a group is missing.
--- As text: Lua's numbers are exact up to 2^53, and those of an id that a program has made up may be larger.
+-- Compared as text: Lua's numbers are exact up to 2^53, and a program may choose ids that are larger.
 local function is_less(a, b)
   return #a < #b or #a == #b and a < b
 end
