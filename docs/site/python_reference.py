@@ -29,6 +29,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "notifications.conf": None,
     "notifications.admin": ("CountedDeletion",),
     "notifications.apps": ("NotificationsConfig", "SignalboxConfig"),
+    "realtime.setup": None,
     "realtime.publisher": None,
     "realtime.topics": None,
     "realtime.access": None,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.deployed_site import SERVERS, DeployedSite
-from tests.support.wheel import build_wheel
+from tests.acceptance.new_project import extras_of_the_page
+from tests.support.wheel import build_wheel, install, new_venv
 
 # Plain uvicorn says so where a client sends broken UTF-8.
 UVICORNS_OWN = "Invalid UTF-8 sequence received from client.\nTraceback (most recent call last):"
@@ -42,6 +43,14 @@ def sessions(running_site: DeployedSite) -> dict[int, str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, built once."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new virtual environment with the wheel and the extras of docs/how-to/add-to-your-project.md."""
+    python = new_venv(tmp_path_factory.mktemp("installed") / "venv")
+    install(python, wheel, extras=extras_of_the_page())
+    return python
 
 
 @pytest.hookimpl(wrapper=True)

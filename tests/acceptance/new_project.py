@@ -1,19 +1,16 @@
 """
 A new project to which the apps were added as docs/how-to/add-to-your-project.md says, word for word.
 
-Owns how it is made and how processes are started on it. Nothing can be imported that the pages do not install.
+Owns how it is made and how processes are started on it, by a Python that has only what the page installs.
 """
 
 import contextlib
 import http
-import importlib.metadata
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -22,19 +19,23 @@ from pathlib import Path
 from playwright.async_api import Page
 
 from tests.acceptance.site import free_port
-from tests.support.howto import blocks_of, commands_of
+from tests.support.howto import Block, blocks_of, commands_of
 from tests.support.waiting import wait_until_sync
+from tests.support.wheel import environment
 
 __all__ = [
     "BOT",
     "COMMANDS",
     "DEVELOPMENT",
     "OPEN",
+    "PAGE",
     "PRODUCTION",
     "ROOT",
     "SECONDS",
+    "TOGETHER",
     "Process",
     "Project",
+    "extras_of_the_page",
     "is_serving",
     "new_project",
     "sign_in",
@@ -43,11 +44,13 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = "how-to/add-to-your-project.md"
 COMMANDS = commands_of(PAGE)
-DEVELOPMENT, PRODUCTION, BOT = (
-    "the web server in development",
-    "the web server in production",
+TOGETHER, DEVELOPMENT, PRODUCTION, BOT = (
+    "in development",
+    "runserver",
+    "the web server",
     "the bot: one or more, beside the web server",
 )
+NEW = "only if you have no project yet"
 PASSWORD = "a passphrase of four words"
 # A machine with two cores, and a test run on both of them.
 SECONDS = 60.0
@@ -98,12 +101,16 @@ class Project:
     """
     A project in a directory of its own, with processes on it.
 
+    Args:
+        python: Runs its processes.
+
     Attributes:
         environment: What its processes get, from then on.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, python: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
+        self.python = python
         self.environment = dict(environment)
 
     def run(self, line: str, *more: str) -> str:
@@ -133,43 +140,25 @@ class Project:
 
     def _command(self, line: str, *more: str) -> list[str]:
         program, *arguments = shlex.split(line)
-        return [sys.executable, *([] if program == "python" else ["-m", program]), *arguments, *more]
+        return [str(self.python.with_name(program)), *arguments, *more]
 
 
-def new_project(directory: Path, *, redis_url: str, installs: str = "") -> Project:
+def new_project(directory: Path, python: Path, *, leave_out: Callable[[Block], bool] = lambda block: False) -> Project:
     """
-    Made by the page, up to its last command that is given once; with a superuser named alice.
+    Made by the page in an empty directory, up to its last command that is given once; with a superuser named alice.
 
     Args:
-        installs: The command line by which another page installs more.
+        python: Of an environment into which the package was installed as the page says: see `installed_python`.
+        leave_out: Blocks that are not wanted, beside those that are for some projects only.
     """
-    subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", directory], check=True)
-    for app in ("realtime", "notifications"):
-        shutil.copytree(ROOT / app, directory / app)
+    names = {"USERNAME": "alice", "EMAIL": "alice@example.com", "PASSWORD": PASSWORD}
+    variables = {f"DJANGO_SUPERUSER_{name}": value for name, value in names.items()}
+    project = Project(directory, python, environment(PYTHONUNBUFFERED="1", **variables))
+    (start,) = COMMANDS[NEW]
+    project.run(start)
     for block in blocks_of(PAGE):
-        if not block.how.startswith("only if"):
+        if not block.how.startswith("only if") and not leave_out(block):
             block.put_into(directory)
-    settings = directory / "mysite/settings.py"
-    assert settings.read_text().count("redis://localhost:6379/0") == 1
-    settings.write_text(settings.read_text().replace("redis://localhost:6379/0", redis_url))
-    (line,) = [line for line in COMMANDS["once"] if "pip install" in line]
-    hide_everything_else(directory / "hidden", {*_packages(line), *_packages(installs)})
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("REDIS_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-    }
-    project = Project(
-        directory,
-        {
-            **inherited,
-            "PYTHONPATH": str(directory / "hidden"),
-            "PYTHONUNBUFFERED": "1",
-            "DJANGO_SUPERUSER_USERNAME": "alice",
-            "DJANGO_SUPERUSER_EMAIL": "alice@example.com",
-            "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
-        },
-    )
     for line in COMMANDS["once"]:
         if "createsuperuser" in line:
             project.run(line, "--noinput")
@@ -180,22 +169,12 @@ def new_project(directory: Path, *, redis_url: str, installs: str = "") -> Proje
     return project
 
 
-def hide_everything_else(directory: Path, installed: set[str]) -> None:
-    """Make what is in requirements.txt, and not installed, impossible to import in this directory's processes."""
-    required = set(re.findall(r"^([\w-]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    assert installed <= required
-    hidden = [
-        module
-        for module, distributions in importlib.metadata.packages_distributions().items()
-        if {name.lower() for name in distributions} & {name.lower() for name in required - installed}
-    ]
-    assert {"apprise", "unfold"} <= set(hidden)
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n")
-
-
-def _packages(line: str) -> list[str]:
-    return shlex.split(line)[4:]
+def extras_of_the_page() -> str:
+    """Those that its installation names, as "webhook,chat"."""
+    (line,) = [line for line in COMMANDS["once"] if "pip install" in line]
+    match = re.fullmatch(r"signalbox\[([\w,]+)\]", shlex.split(line)[-1])
+    assert match is not None, line
+    return match[1]
 
 
 def is_serving(url: str) -> bool:

@@ -11,20 +11,24 @@ import secrets
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from realtime import web
+from realtime.embedded.server import ping
 from realtime.protocol.messages import FRAME_LIMIT_BYTES, PING_SECONDS
 from tests.acceptance.new_project import (
     BOT,
     COMMANDS,
     DEVELOPMENT,
     OPEN,
+    PAGE,
     PRODUCTION,
     ROOT,
     SECONDS,
+    TOGETHER,
     Process,
     Project,
     is_serving,
@@ -33,11 +37,10 @@ from tests.acceptance.new_project import (
 )
 from tests.acceptance.site import free_port
 from tests.support.browser import chromium
-from tests.support.howto import blocks_of, commands_of
-from tests.support.redis_server import RedisServer
+from tests.support.howto import Block, blocks_of, commands_of
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 PRODUCTION_PAGE = "how-to/run-in-production.md"
 BAD = http.HTTPStatus.BAD_REQUEST
@@ -71,10 +74,9 @@ class Processes:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> Project:
     """Made by the page, up to its last command that is given once; with a superuser named alice."""
-    with RedisServer() as server:
-        yield new_project(tmp_path_factory.mktemp("new"), redis_url=server.url)
+    return new_project(tmp_path_factory.mktemp("new"), installed_python)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,37 @@ def processes(project: Project) -> Iterator[Processes]:
         development.wait_until(lambda: is_serving(urls[DEVELOPMENT]))
         production.wait_until(lambda: is_serving(urls[PRODUCTION]))
         yield Processes(bot=bot, development=development, urls=urls)
+
+
+def is_extra(block: Block) -> bool:
+    """What follows "Try it out" on the page."""
+    return any(words in block.how for words in ("runserver", "with SQLite", "LOGGING"))
+
+
+async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
+    tmp_path: Path, installed_python: Path
+) -> None:
+    """From an empty directory: the wheel, the page word for word up to the command, and a browser that signs in."""
+    project = new_project(tmp_path, installed_python, leave_out=is_extra)
+    first = next(block for block in blocks_of(PAGE) if block.path == "mysite/settings.py")
+    assert len(first.text.strip().splitlines()[1:]) == 6
+    assert not project.run("python -c 'import realtime; print(realtime.__file__)'").startswith(str(ROOT))
+    (line,) = COMMANDS[TOGETHER]
+    port = free_port()
+    with project.running(line, "--port", str(port)) as site:
+        site.wait_until(lambda: f"the site is at http://127.0.0.1:{port}/" in site.log)
+        async with chromium() as browser:
+            page = await browser.new_page()
+            await page.goto(f"http://127.0.0.1:{port}/")
+            await sign_in(page)
+            await page.click("button:text('Tell me')")
+            await expect(page.locator(COUNT)).to_have_text("1")
+        await wait_until(lambda: "user 1: Your invoice is ready" in site.log, seconds=SECONDS)
+        # Another process joins the server that runs, by the same setting.
+        assert "1 notification, published" in project.run("python manage.py notify alice 'From a second terminal'")
+        await wait_until(lambda: "user 1: From a second terminal" in site.log, seconds=SECONDS)
+    assert "run_signalbox: stopped" in site.log
+    assert not ping(tmp_path / "var/valkey.sock")
 
 
 async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(processes: Processes) -> None:
@@ -134,8 +167,9 @@ def test_the_settings_for_production_pass_the_check_of_a_deployment(project: Pro
         **project.environment,
         "DJANGO_SETTINGS_MODULE": "mysite.production",
         "SECRET_KEY": secrets.token_urlsafe(50),
+        "REDIS_URL": "redis://redis.example:6379/0",
     }
-    deployed = Project(project.directory, environment)
+    deployed = Project(project.directory, project.python, environment)
     check, collect = commands_of(PRODUCTION_PAGE)["in a project of your own"]
     assert "no issues (0 silenced)" in deployed.run(check, "--fail-level=WARNING")
     deployed.run(collect)
@@ -143,8 +177,8 @@ def test_the_settings_for_production_pass_the_check_of_a_deployment(project: Pro
 
 
 def test_the_servers_limits_are_those_that_the_project_itself_runs_with() -> None:
-    """The page's command has them in words; both pages have the same."""
-    (line,) = COMMANDS[PRODUCTION]
+    """The command of the page has them all, and its table says why."""
+    (line,) = commands_of(PRODUCTION_PAGE)["uvicorn"]
     words = shlex.split(line)[2:]
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert options == {

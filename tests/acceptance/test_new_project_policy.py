@@ -1,6 +1,7 @@
 """A new project with the Content Security Policies of docs/how-to/set-a-content-security-policy.md, word for word."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import ConsoleMessage, expect
@@ -9,9 +10,8 @@ from tests.acceptance.new_project import BOT, COMMANDS, PRODUCTION, Project, is_
 from tests.acceptance.site import free_port
 from tests.support.browser import chromium
 from tests.support.howto import blocks_of
-from tests.support.redis_server import RedisServer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 PAGE = "how-to/set-a-content-security-policy.md"
 ADMIN_PAGES = (
@@ -25,16 +25,15 @@ ADMIN_PAGES = (
 
 
 @pytest.fixture
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> Project:
     """All blocks of the page are where they say, and the project's own admin is in place of Django's."""
-    with RedisServer() as server:
-        project = new_project(tmp_path_factory.mktemp("policy"), redis_url=server.url)
-        for block in blocks_of(PAGE):
-            block.put_into(project.directory)
-        settings = project.directory / "mysite/settings.py"
-        assert settings.read_text().count("django.contrib.admin") == 1
-        settings.write_text(settings.read_text().replace("django.contrib.admin", "mysite.apps.AdminConfig"))
-        yield project
+    project = new_project(tmp_path_factory.mktemp("policy"), installed_python)
+    for block in blocks_of(PAGE):
+        block.put_into(project.directory)
+    settings = project.directory / "mysite/settings.py"
+    assert settings.read_text().count("django.contrib.admin") == 1
+    settings.write_text(settings.read_text().replace("django.contrib.admin", "mysite.apps.AdminConfig"))
+    return project
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,9 @@ from tests.integration.test_webpush_transport import Browser as Keys
 from tests.support.browser import chromium
 from tests.support.howto import blocks_of, commands_of
 from tests.support.receivers import HttpReceiver, Reply, http_receiver
-from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 PAGE = "how-to/deliver-by-email-and-more.md"
 # What the page says is enough, and Trusted Types.
@@ -92,14 +92,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> Iterator[Site]:
     """The project, with the web server in development and the bot."""
     commands = commands_of(PAGE)
-    (install,), (make_secrets,) = commands["install"], commands["make the secrets"]
+    (make_secrets,) = commands["make the secrets"]
     ((bot_line,), (web_line,)) = (COMMANDS[name] for name in (BOT, DEVELOPMENT))
-    with RedisServer() as server, http_receiver() as receiver:
+    with http_receiver() as receiver:
         receiver.reply = Reply(status=201)
-        project = new_project(tmp_path_factory.mktemp("push"), redis_url=server.url, installs=install)
+        project = new_project(tmp_path_factory.mktemp("push"), installed_python)
         for block in blocks_of(PAGE):
             block.put_into(project.directory)
         secrets = dict(re.findall(r"^(\w+)=(.+)$", project.run(make_secrets), re.MULTILINE))
