@@ -16,6 +16,7 @@ from django.db import connections
 
 from notifications.database.errors import DATABASE_UNAVAILABLE
 from notifications.database.threads import Threads
+from realtime.redis.batcher import Batcher
 
 __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
@@ -51,13 +52,12 @@ class DatabaseCalls:
         self._is_contended = is_contended
         # If other writers wait, the next call is not made before this time of the monotonic clock.
         self._pause_until = -math.inf
-        # Function → the items of its next call, each with the future of its answer.
-        self._waiting: dict[Batched[Any, Any], list[tuple[asyncio.Future[Any], Any]]] = {}
-        self._waiting_count = 0
+        # Each item with the function to call.
+        self._batcher = Batcher[tuple[Batched[Any, Any], Any], Any](
+            self._call, name="database calls", gather=self._gather
+        )
         # Set when ENOUGH items wait.
         self._is_enough = asyncio.Event()
-        # Makes calls until no item waits; None while none waits.
-        self._calling: asyncio.Task[None] | None = None
         self._thread = Threads(1, name="database calls")
 
     async def run[Item, Answer](self, function: Batched[Item, Answer], item: Item) -> Answer:
@@ -68,45 +68,36 @@ class DatabaseCalls:
             Exception: The function returned or raised it for this item. It does not affect other items, unless the
                 database is unavailable.
         """
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(function, []).append((answer, item))
-        self._waiting_count += 1
-        if self._waiting_count >= ENOUGH:
+        if self._batcher.waiting_count + 1 >= ENOUGH:
             self._is_enough.set()
-        if self._calling is None:
-            self._calling = asyncio.create_task(self._call_until_done(), name="database calls")
-        return await answer
+        answer: Answer = await self._batcher.ask((function, item))
+        return answer
 
     def close(self) -> None:
         """End the thread and its database connection after the current call. Idempotent."""
         self._thread.executor.submit(connections.close_all)
         self._thread.close()
 
-    async def _call_until_done(self) -> None:
+    async def _call(self, asked: Sequence[tuple[Batched[Any, Any], Any]]) -> list[Any]:
+        """Call each function with all its items. Returns the answers in the order of `asked`."""
+        self._is_enough.clear()
+        # For each function, the places of its items in `asked`.
+        places: dict[Batched[Any, Any], list[int]] = {}
+        for place, (function, _) in enumerate(asked):
+            places.setdefault(function, []).append(place)
+        calls = [(function, [asked[place][1] for place in found]) for function, found in places.items()]
+        call_all = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
+        began_at = time.monotonic()
         try:
-            while self._waiting:
-                await self._gather()
-                batch, self._waiting, self._waiting_count = self._waiting, {}, 0
-                self._is_enough.clear()
-                call_all = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
-                calls = [(function, [item for _, item in items]) for function, items in batch.items()]
-                began_at = time.monotonic()
-                try:
-                    results = await call_all(calls)
-                    answered = [
-                        (future, answer)
-                        for items, answers in zip(batch.values(), results, strict=True)
-                        for (future, _), answer in zip(items, answers, strict=True)
-                    ]
-                except Exception as error:
-                    # Without this, the callers would wait for ever.
-                    answered = [(future, error) for items in batch.values() for future, _ in items]
-                now = time.monotonic()
-                self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_CALL * (now - began_at))
-                for future, answer in answered:
-                    _set_answer(future, answer)
+            results = await call_all(calls)
         finally:
-            self._calling = None
+            now = time.monotonic()
+            self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_CALL * (now - began_at))
+        answers: list[Any] = [None] * len(asked)
+        for found, result in zip(places.values(), results, strict=True):
+            for place, answer in zip(found, result, strict=True):
+                answers[place] = answer
+        return answers
 
     async def _gather(self) -> None:
         pause_seconds = self._pause_until - time.monotonic()
@@ -116,16 +107,6 @@ class DatabaseCalls:
                     await self._is_enough.wait()
         for _ in range(GATHER_TURNS):
             await asyncio.sleep(0)
-
-
-def _set_answer(future: asyncio.Future[Any], answer: Any) -> None:
-    # The caller may have been cancelled.
-    if future.done():
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
 
 
 def _call_all(calls: Sequence[tuple[Batched[Any, Any], list[Any]]]) -> list[list[Any]]:

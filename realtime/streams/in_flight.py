@@ -62,17 +62,16 @@ class InFlight:
             entries: Their attempt has begun by being handed out. Those of one key come oldest first.
             suspects: To be handled alone; their attempt is not counted yet. No key is in both lists.
         """
-        if not (
-            self._ids.isdisjoint([entry.id for entry in entries]) and all(each.id not in self for each in suspects)
-        ):
+        ids = [entry.id for entry in entries]
+        if suspects or not self._ids.isdisjoint(ids):
             entries = self._without_known(entries, are_suspects=False)
             suspects = self._without_known(suspects, are_suspects=True)
-        self.hold(entries)
+            self.hold([*entries, *suspects])
+        else:
+            self._ids.update(ids)
         self._put(entries)
-        if suspects:
-            self.hold(suspects)
-            for entry in suspects:
-                self._put_suspect(entry)
+        for entry in suspects:
+            self._put_suspect(entry)
 
     def hold(self, entries: Iterable[Entry]) -> None:
         """Redis has handed these to this worker. If one was lost, it is the worker's again."""

@@ -7,10 +7,11 @@ makes a hop and two queries for each. What a session may do is not decided here.
 """
 
 import asyncio
+import contextlib
 import logging
 import weakref
-from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ from django.utils.crypto import constant_time_compare
 from realtime.protocol import messages
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import send_close
+from realtime.redis.batcher import Batcher
 from realtime.redis.outage import Outage
 from realtime.websocket.counters import counters
 
@@ -157,9 +159,9 @@ class _UserLoader:
     )
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[SessionBase, asyncio.Future[Any]]] = deque()
-        # Looks up batch after batch, until nobody waits.
-        self._task: asyncio.Task[None] | None = None
+        self._batcher = Batcher[SessionBase, Any](
+            _users_or_errors, name="realtime session users", limit=BATCH_SIZE, while_busy=_closing_old_connections
+        )
 
     @classmethod
     def of_loop(cls) -> "_UserLoader":
@@ -174,45 +176,28 @@ class _UserLoader:
         if type(session).load is SessionBase.load:
             # An engine that has only the async half of the interface.
             await session._aget_session()  # type: ignore[attr-defined]
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((session, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._work(), name="realtime session users")
-        return await future
+        return await self._batcher.ask(session)
 
-    async def _work(self) -> None:
-        # Between the batches the thread's database connection is left as it is: making one may cost more than a batch.
+
+async def _users_or_errors(sessions: Sequence[SessionBase]) -> list[Any]:
+    try:
+        return await sync_to_async(users_of)(sessions)
+    except Exception as error:
         await _close_old_connections()
-        try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))]
-                await self._look_up(batch)
-        finally:
-            self._task = None
-            await _close_old_connections()
+        if len(sessions) == 1 or isinstance(error, AWAY):
+            return [error] * len(sessions)
+        # One session fails: look up each alone, so that the others are not affected.
+        return [user for each in sessions for user in await _users_or_errors([each])]
 
-    async def _look_up(self, batch: Sequence[tuple[SessionBase, asyncio.Future[Any]]]) -> None:
-        try:
-            users = await sync_to_async(users_of)([session for session, _ in batch])
-        except Exception as error:
-            await _close_old_connections()
-            if len(batch) > 1 and not isinstance(error, AWAY):
-                # One session fails: look up each alone, so that the others are not affected.
-                for each in batch:
-                    await self._look_up([each])
-                return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            for (_, future), user in zip(batch, users, strict=True):
-                # Cancelled where the client has gone meanwhile.
-                if not future.done():
-                    future.set_result(user)
-        finally:
-            for _, future in batch:
-                # Only where this task is cancelled with its event loop.
-                future.cancel()
+
+@contextlib.asynccontextmanager
+async def _closing_old_connections() -> AsyncIterator[None]:
+    """Between the batches the thread's database connection stays open: opening one may cost more than a batch."""
+    await _close_old_connections()
+    try:
+        yield
+    finally:
+        await _close_old_connections()
 
 
 async def _close_old_connections() -> None:
