@@ -30,13 +30,11 @@ from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
 from realtime import conf
 from realtime.redis.keys import Keys
-from realtime.streams.group import GroupKeys
-from realtime.streams.status import count_workers
+from realtime.streams.status import GroupStatus, read_status
 
 __all__ = [
     "DeliveryCounts",
     "DeliveryHour",
-    "GroupStatus",
     "Hour",
     "RedisStatus",
     "Statistics",
@@ -109,25 +107,11 @@ class DeliveryHour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupStatus:
-    """One consumer group of the stream: the relay or the bot."""
-
-    name: str
-    # Entries not yet read; None where the server cannot tell (before Redis 7, or after a trim).
-    lag: int | None
-    # Entries read and not yet acked.
-    pending: int
-    consumers: int
-    # Consumers that are alive. With 0, the group's work is not done.
-    workers: int
-    dead_letters: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RedisStatus:
     """The figures that come from Redis."""
 
     stream_length: int
+    # The relay and the bot, as `manage.py stream_status` shows them.
     groups: tuple[GroupStatus, ...]
     # Requests on the raw Redis channel since the counters exist; the dropped ones arrived while the queue was full.
     ingress_accepted: int
@@ -137,7 +121,7 @@ class RedisStatus:
     @property
     def failed(self) -> int:
         """The dead letters of all groups."""
-        return sum(group.dead_letters for group in self.groups)
+        return sum(group.dead for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +154,7 @@ def collect(now: datetime.datetime | None = None) -> Statistics:
         now: The end of the 24 hours; the present time by default.
 
     Guarantees:
-        Seven database queries and three Redis round trips. An outage of Redis is not an error; the call waits for Redis
+        Seven database queries and four Redis round trips. An outage of Redis is not an error; the call waits for Redis
         2 seconds at most.
     """
     now = clock.now() if now is None else moment_of(now)
@@ -245,32 +229,18 @@ def read_deliveries() -> tuple[DeliveryCounts, ...]:
 
 def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
     """
-    Read the figures from Redis, in three round trips.
+    Read the figures from Redis, in four round trips.
 
     Raises:
         redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
-    stream_key = keys.stream(STREAM)
-    pipeline = client.pipeline(transaction=False)
-    pipeline.xlen(stream_key)
-    pipeline.xinfo_groups(stream_key)
-    pipeline.hgetall(keys.counters("ingress"))
-    for part in PARTS:
-        pipeline.xlen(keys.dead_letters(STREAM, part))
-    length, groups, ingress, *dead_letters = pipeline.execute(raise_on_error=False)
-    if isinstance(groups, redis.ResponseError) and "no such key" in str(groups):
-        groups = []  # the stream is created with its first entry or its first group
-    for answer in (length, groups, ingress, *dead_letters):
-        if isinstance(answer, Exception):
-            raise answer
-    found = {group["name"].decode(): group for group in groups}
-    workers = count_workers(client, [GroupKeys(stream_key, part) for part in PARTS])
+    # redis-py's stub also covers its async client.
+    ingress: Any = client.hgetall(keys.counters("ingress"))
+    (stream,) = read_status(client, [keys.stream(STREAM)], groups=PARTS)
+    groups = {group.name: group for group in stream.groups}
     return RedisStatus(
-        stream_length=length,
-        groups=tuple(
-            _group_status(name, found.get(name), length, alive, dead)
-            for name, alive, dead in zip(PARTS, workers, dead_letters, strict=True)
-        ),
+        stream_length=stream.length,
+        groups=tuple(groups[part] for part in PARTS),
         ingress_accepted=int(ingress.get(b"accepted", 0)),
         # One counter for each reason.
         ingress_refused=sum(int(count) for name, count in ingress.items() if name.startswith(b"refused:")),
@@ -293,17 +263,3 @@ def _by_hour(
     day = rows.filter(created_at__gte=stored(starts[-1]), created_at__lt=stored(last + datetime.timedelta(hours=1)))
     found = {row.pop("back"): row for row in day.order_by().values(back=hours_back).annotate(**counts)}
     return ((starts[back], found.get(back, {})) for back in reversed(range(HOURS)))
-
-
-def _group_status(name: str, group: dict[str, Any] | None, length: int, workers: int, dead_letters: int) -> GroupStatus:
-    if group is None:
-        # A group reads from the first entry, so a group that does not exist yet has read nothing.
-        return GroupStatus(name=name, lag=length, pending=0, consumers=0, workers=workers, dead_letters=dead_letters)
-    return GroupStatus(
-        name=name,
-        lag=group.get("lag"),
-        pending=group["pending"],
-        consumers=group["consumers"],
-        workers=workers,
-        dead_letters=dead_letters,
-    )

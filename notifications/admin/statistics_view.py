@@ -82,7 +82,7 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
     if found.redis is None:
         figures.append(("dead letters", "unknown", "Redis does not answer"))
     else:
-        remark = ", ".join(f"{group.name} {group.dead_letters:,}" for group in found.redis.groups)
+        remark = ", ".join(f"{group.name} {group.dead:,}" for group in found.redis.groups)
         figures.append(("dead letters", f"{found.redis.failed:,}", remark))
     return figures
 

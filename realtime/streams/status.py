@@ -44,6 +44,16 @@ class GroupStatus:
     # The age of the oldest entry that the group has not finished; None if it has finished all.
     oldest_seconds: float | None
 
+    @property
+    def oldest(self) -> str:
+        """The age of the oldest unfinished entry as a text, such as "3 min"; "-" if there is none."""
+        if self.oldest_seconds is None:
+            return "-"
+        for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+            if self.oldest_seconds < limit:
+                return f"{self.oldest_seconds / size:.0f} {unit}"
+        return f"{self.oldest_seconds / 86400:.0f} d"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatus:
@@ -61,9 +71,12 @@ def known_streams(client: redis.Redis, registry_key: str) -> list[str]:
 
 
 @answer_parsed("XINFO and XPENDING")
-def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamStatus]:
+def read_status(client: redis.Redis, stream_keys: Sequence[str], *, groups: Sequence[str] = ()) -> list[StreamStatus]:
     """
-    Read the state of streams. A stream that does not exist has length 0 and no groups.
+    Read the state of streams. A stream that does not exist has length 0.
+
+    Args:
+        groups: Groups that each stream has at least. One that does not exist yet has read no entry of its stream.
 
     Raises:
         redis.RedisError: Redis is unavailable, or one of the keys has another type.
@@ -71,7 +84,7 @@ def read_status(client: redis.Redis, stream_keys: Sequence[str]) -> list[StreamS
     Guarantees:
         Three round trips for each stream.
     """
-    return [_read_stream(client, key) for key in stream_keys]
+    return [_read_stream(client, key, groups) for key in stream_keys]
 
 
 @answer_parsed("XINFO CONSUMERS")
@@ -110,14 +123,8 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     Raises:
         redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
-    for group in _groups_of(client.pipeline(transaction=False), keys.stream)[1]:
-        if group["name"].decode() == keys.group:
-            return _read_groups(client, [(keys, group)])[0].oldest_at
-    pipeline = client.pipeline(transaction=True)
-    pipeline.xrange(keys.stream, count=1)
-    pipeline.time()
-    found, (seconds, microseconds) = pipeline.execute()
-    return _appended_at(found[0][0], seconds + microseconds / 1e6) if found else None
+    _, groups = _length_and_groups(client, keys.stream)
+    return _read_groups(client, [(keys, groups.get(keys.group))])[0].oldest_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,23 +143,24 @@ class _Read:
     oldest_at: float | None
 
 
-def _groups_of(pipeline: Any, stream_key: str) -> tuple[int, list[dict[str, Any]]]:
-    """The length of a stream, and the replies of XINFO GROUPS."""
+def _length_and_groups(client: redis.Redis, stream_key: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The length of a stream, and the reply of XINFO GROUPS for each group, by its name."""
+    pipeline = client.pipeline(transaction=False)
     pipeline.xlen(stream_key)
     pipeline.xinfo_groups(stream_key)
     length, groups = pipeline.execute(raise_on_error=False)
-    if isinstance(length, Exception):
-        raise length
     if isinstance(groups, ResponseError) and "no such key" in str(groups):
-        return length, []
-    if isinstance(groups, Exception):
-        raise groups
-    return length, list(groups)
+        groups = []
+    for reply in (length, groups):
+        if isinstance(reply, Exception):
+            raise reply
+    return length, {group["name"].decode(): group for group in groups}
 
 
-def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
-    length, groups = _groups_of(client.pipeline(transaction=False), key)
-    asked = [(GroupKeys(key, group["name"].decode()), group) for group in groups]
+def _read_stream(client: redis.Redis, key: str, expected: Iterable[str]) -> StreamStatus:
+    length, groups = _length_and_groups(client, key)
+    names = sorted({*groups, *expected})
+    asked = [(GroupKeys(key, name), groups.get(name)) for name in names]
     found = _read_groups(client, asked)
     leases = [
         keys.worker_lease(consumer)
@@ -160,22 +168,22 @@ def _read_stream(client: redis.Redis, key: str) -> StreamStatus:
         for consumer in {*read.consumers, *(holder for holder in read.holders.values() if holder is not None)}
     ]
     alive = _existing(client, leases)
-    statuses = [_status(keys, group, read, alive) for (keys, group), read in zip(asked, found, strict=True)]
-    return StreamStatus(key=key, length=length, groups=tuple(sorted(statuses, key=lambda each: each.name)))
+    statuses = [_status(keys, group, read, alive, length) for (keys, group), read in zip(asked, found, strict=True)]
+    return StreamStatus(key=key, length=length, groups=tuple(statuses))
 
 
-def _status(keys: GroupKeys, group: dict[str, Any], read: _Read, alive: set[str]) -> GroupStatus:
+def _status(keys: GroupKeys, group: dict[str, Any] | None, read: _Read, alive: set[str], length: int) -> GroupStatus:
     def is_alive(consumer: str | None) -> bool:
         return consumer is not None and keys.worker_lease(consumer) in alive
 
     return GroupStatus(
         name=keys.group,
-        lag=group.get("lag"),
+        lag=length if group is None else group.get("lag"),
         pending=read.pending,
         delayed=read.delayed,
         standing=sum(not is_alive(holder) for key, holder in read.holders.items() if key not in read.due_keys),
         dead=read.dead,
-        consumers=group["consumers"],
+        consumers=len(read.consumers),
         workers=sum(is_alive(consumer) for consumer in read.consumers),
         oldest_seconds=None if read.oldest_at is None else max(0.0, read.now - read.oldest_at),
     )
@@ -188,28 +196,32 @@ def _existing(client: redis.Redis, names: Sequence[str]) -> set[str]:
     return {name for name, value in zip(names, found, strict=True) if value is not None}
 
 
-def _read_groups(client: redis.Redis, asked: Sequence[tuple[GroupKeys, dict[str, Any]]]) -> list[_Read]:
+def _read_groups(client: redis.Redis, asked: Sequence[tuple[GroupKeys, dict[str, Any] | None]]) -> list[_Read]:
     # First the groups, then, in one step, where entries are now: an entry that is read meanwhile is seen in any case.
     pipeline = client.pipeline(transaction=True)
     pipeline.time()
     for keys, group in asked:
-        pipeline.xpending(keys.stream, keys.group)
-        # Not from "(" on: Redis refuses that for the largest possible id.
-        pipeline.xrange(keys.stream, group["last-delivered-id"], count=2)
         pipeline.hkeys(keys.parked)
         pipeline.xlen(keys.dead_letters)
         pipeline.hgetall(keys.owners)
         pipeline.zrange(keys.due, 0, -1)
-        pipeline.xinfo_consumers(keys.stream, keys.group)
+        # Not from "(" on: Redis refuses that for the largest possible id.
+        pipeline.xrange(keys.stream, group["last-delivered-id"] if group else "-", count=2)
+        if group:
+            pipeline.xpending(keys.stream, keys.group)
+            pipeline.xinfo_consumers(keys.stream, keys.group)
     (seconds, microseconds), *replies = pipeline.execute()
-    now = seconds + microseconds / 1e6
-    count = len(replies) // max(1, len(asked))
-    return [_parse(group, replies[at * count : (at + 1) * count], now) for at, (_, group) in enumerate(asked)]
+    each = iter(replies)
+    return [
+        _parse(group, [next(each) for _ in range(7 if group else 5)], seconds + microseconds / 1e6)
+        for _, group in asked
+    ]
 
 
-def _parse(group: dict[str, Any], replies: Iterable[Any], now: float) -> _Read:
-    pending, found, parked, dead_count, owners, due, consumers = replies
-    waiting = [id for id, _ in found if id != group["last-delivered-id"]][:1]
+def _parse(group: dict[str, Any] | None, replies: Sequence[Any], now: float) -> _Read:
+    parked, dead_count, owners, due, found, *of_group = replies
+    pending, consumers = of_group if group else ({"pending": 0}, [])
+    waiting = [id for id, _ in found if not group or id != group["last-delivered-id"]][:1]
     unfinished = [*parked, *waiting, *([pending["min"]] if pending["pending"] else [])]
     holders = {key: _HELD.fullmatch(owner) for key, owner in owners.items()}
     return _Read(

@@ -14,6 +14,7 @@ from django.test import Client
 from notifications.admin import dead_letters
 from realtime import conf
 from realtime.redis.keys import Keys
+from realtime.streams.group import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.staff import make_staff, page
 
@@ -70,6 +71,18 @@ def do(client: Client, form: dict[str, Any]) -> str:
     asked = client.post(URL, form)
     assert asked.status_code == 200
     return client.post(URL, hidden_fields(asked.content.decode()), follow=True).content.decode()
+
+
+def test_the_state_of_the_group_is_shown_beside_its_letters(admin_client: Client, letters: Letters) -> None:
+    """The same figures as those of `stream_status`."""
+    letters.bury(1, "1-0")
+    letters.client.hset(letters.keys.parked_entries(STREAM, GROUP), "60000-0", "as a worker writes it")
+    letters.client.set(GroupKeys(letters.stream, GROUP).worker_lease("here"), "token", px=60_000)
+    letters.client.xgroup_createconsumer(letters.stream, GROUP, "here")
+    shown = admin_client.get(URL, {"stream": letters.stream, "group": GROUP}).content.decode()
+    assert re.search(
+        r"lag 0, pending 0, delayed 1, stuck keys 0, oldest unfinished entry \d+ d, workers alive 1\.", shown
+    )
 
 
 def test_a_dead_letter_is_shown_with_all_that_is_known(admin_client: Client, alice: User, letters: Letters) -> None:

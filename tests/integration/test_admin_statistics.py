@@ -74,6 +74,25 @@ def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, a
 
 
 @pytest.mark.django_db
+def test_each_group_is_shown_as_by_stream_status(signalbox: Any, admin_client: Client) -> None:
+    """Lag, pending, delayed, stuck keys, dead letters, the oldest unfinished entry, consumers, and those alive."""
+    client, keys = conf.sync_redis(), conf.keys()
+    client.xgroup_create(keys.stream("notifications"), "bot", id="0", mkstream=True)
+    client.xgroup_createconsumer(keys.stream("notifications"), "bot", "gone")
+    client.hset(keys.parked_entries("notifications", "bot"), "60000-0", "as a worker writes it")
+    client.hset(keys.key_owners("notifications", "bot"), "user", "+")
+    client.xadd(keys.dead_letters("notifications", "bot"), {"n": 1})
+    rows = re.search(r'aria-labelledby="groups".*?</section>', page(admin_client, STATISTICS), re.DOTALL)
+    assert rows is not None
+    bot = re.search(r'<th scope="row">bot</th>.*?</tr>', rows[0], re.DOTALL)
+    assert bot is not None
+    *counts, oldest, consumers, alive = re.findall(r"<td>([^<]*)</td>", bot[0])
+    assert counts == ["0", "0", "1", "1", "1"]
+    assert oldest.endswith(" d")
+    assert (consumers, alive) == ("1", "0")
+
+
+@pytest.mark.django_db
 def test_hours_are_those_of_utc_wherever_the_site_is(signalbox: Any, admin_client: Client) -> None:
     """Chart and table name the same hours."""
     signalbox.TIME_ZONE = "Asia/Kathmandu"

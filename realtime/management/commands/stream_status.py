@@ -70,16 +70,7 @@ def _row(stream: StreamStatus, group: GroupStatus) -> list[str]:
         group.name,
         lag,
         *counts,
-        _age(group.oldest_seconds),
+        group.oldest,
         str(group.consumers),
         str(group.workers),
     ]
-
-
-def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
