@@ -1,9 +1,9 @@
 """
-The admin of notifications: events, notifications and deliveries as history, what users want, sending one, the delivery
-statistics, and what was given up.
+The admin of notifications: the history of events, notifications and deliveries, what users want, a form to send a
+notification, the delivery statistics, and dead letters.
 
-Works in any Django admin, and looks like django-unfold where that is installed. Owns no writing: sending calls
-`services.notify`, sending again `deliveries.reopen`, and dead letters are moved by `realtime.streams`.
+It works in any Django admin, and uses the look of django-unfold if that is installed. Does not own writes: sending is
+`services.notify`, sending again is `delivery.records.reopen`, and `realtime.streams` moves dead letters.
 """
 
 from notifications.admin.deleting import CountedDeletion

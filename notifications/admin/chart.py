@@ -1,7 +1,8 @@
 """
-The charts of the last 24 hours, as places and sizes: one column an hour, stacked by how far what began in it has come.
+The geometry of the charts of the last 24 hours: one column an hour, stacked by state.
 
-Pure geometry in the units of the SVG's view box; the template draws it, the stylesheet colours it.
+Owns positions and sizes, in units of the SVG's view box. Does not own drawing (the template) or colours (the style
+sheet).
 """
 
 import datetime
@@ -18,9 +19,9 @@ WIDTH, HEIGHT = 960, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 12, 30
 TICKS = 4
 COLUMN_SHARE = 0.72
-# Every third hour has its name below.
+# Every third hour is labelled.
 HOURS_PER_LABEL = 3
-# The numbers of an hour, as the table has them.
+# The numbers of an hour, in the order of the table.
 NAMES = ("created", "relayed", "seen", "read")
 DELIVERY_NAMES = ("sent", "failed", "skipped", "pending")
 
@@ -36,7 +37,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One hour; `label` is empty for those whose name is left out, `counts` stand in the order of `Chart.names`."""
+    """One hour. `label` is "" if the hour is not labelled; `counts` are in the order of `Chart.names`."""
 
     start: datetime.datetime
     counts: tuple[int, ...]
@@ -58,13 +59,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """All that the template needs; `name` is what its elements' ids begin with, `things` are what it counts."""
+    """Everything that the template needs. `name` is the prefix of element ids, `things` is what is counted."""
 
     name: str
     heading: str
     title: str
     things: str
-    # What each number of an hour is, and what each colour is, as (state, label).
+    # The names of an hour's numbers; and the colours' meanings, as (state, label).
     names: tuple[str, ...]
     legend: tuple[tuple[str, str], ...]
     width: int
@@ -84,7 +85,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bar:
-    """What one column shows: its counts by name, and a part for each state, the lowest first."""
+    """The content of one column: its counts by name, and its parts by state, the lowest first."""
 
     start: datetime.datetime
     counts: dict[str, int]
@@ -163,7 +164,7 @@ def _column(bar: _Bar, x: float, pitch: float, per_unit: float, index: int) -> C
         y -= height
         if count:
             segments.append(Segment(state=state, y=round(y, 2), height=round(height, 2)))
-    told = ", ".join(f"{count:,} {name}" for name, count in bar.counts.items())
+    counts = ", ".join(f"{count:,} {name}" for name, count in bar.counts.items())
     return Column(
         start=bar.start,
         counts=tuple(bar.counts.values()),
@@ -171,14 +172,14 @@ def _column(bar: _Bar, x: float, pitch: float, per_unit: float, index: int) -> C
         width=round(width, 2),
         middle=round(x + pitch / 2, 2),
         label=f"{bar.start:%H:%M}" if index % HOURS_PER_LABEL == 0 else "",
-        text=f"{bar.start:%H:%M} UTC: {told}",
+        text=f"{bar.start:%H:%M} UTC: {counts}",
         segments=tuple(segments),
     )
 
 
 def _parts(hour: Hour) -> tuple[tuple[str, int], ...]:
-    """How many have come as far as each state and no further; the sum is what was created."""
-    # An inbox may show what the relay has not handed out yet.
+    """How many are in each state now; their sum is the number created."""
+    # A notification may be read in the inbox before it is relayed.
     arrived = max(hour.relayed, hour.seen, hour.read)
     return (
         ("read", hour.read),
@@ -189,7 +190,7 @@ def _parts(hour: Hour) -> tuple[tuple[str, int], ...]:
 
 
 def _scale(most: int) -> tuple[int, int]:
-    """A round step between lines, and the topmost line, at or above `most`."""
+    """A round distance between two lines, and the value of the topmost line, which is at least `most`."""
     rough = max(most / TICKS, 1)
     magnitude = 10 ** math.floor(math.log10(rough))
     step = next(int(factor * magnitude) for factor in (1, 2, 5, 10) if factor * magnitude >= rough)

@@ -1,8 +1,8 @@
 """
-Dead letters as the admin asks for them: of one group, of one user, in pages, newest first.
+Finding dead letters for the admin: by group and user, in pages, newest first.
 
-Owns the question, the pages and their limits. Does not own finding and moving them (realtime.streams.dead_letters, as
-for the commands), nor who may do it and the record of it (dead_letters_view).
+Owns the query, the pages and their limits. Does not own reading and moving letters (realtime.streams.dead_letters), or
+permissions and the log of actions (dead_letters_view).
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from realtime.streams.group import GroupKeys
 __all__ = ["ACT_LIMIT", "PAGE_SIZE", "Page", "Query", "Row", "find_chosen", "is_letter_id", "read_page"]
 
 PAGE_SIZE = 50
-# Dead letters that one request replays or purges at most.
+# The most dead letters that one request replays or purges.
 ACT_LIMIT = 10_000
-# Turns of up to 200 letters that one page looks through; then it offers to go on.
+# The most batches of up to 200 letters that are searched for one page. After that, the page offers to continue.
 TURNS_LIMIT = 50
-# Users that a word of the search may mean.
+# The most users that a search term may match.
 USERS_LIMIT = 1000
 REASONS = {
     "failed": "failed in every attempt",
     "rejected": "rejected by its handler",
-    "unfinished": "no attempt came to an end",
+    "unfinished": "no attempt finished",
     "unreadable": "its parked record cannot be read",
 }
 _LETTER_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
@@ -42,7 +42,7 @@ _LETTER_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which dead letters are meant: those of one group; with a word, of the users whom it means."""
+    """Selects the dead letters of one group; with a `word`, only those of the users that it matches."""
 
     stream: str
     group: str
@@ -56,7 +56,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A dead letter as it is shown; nothing in it is escaped yet."""
+    """A dead letter as it is shown. The template has to escape it."""
 
     id: str
     entry_id: str
@@ -75,8 +75,8 @@ class Page:
     Some dead letters, newest first.
 
     Attributes:
-        older_from: Where the next page begins; "" if there is none.
-        is_cut: Whether the search has stopped before it had a page full: what is older was not looked at.
+        older_from: The id at which the next page begins; "" if there is none.
+        is_cut: Whether the search stopped before the page was full: older letters were not searched.
     """
 
     rows: tuple[Row, ...]
@@ -85,7 +85,7 @@ class Page:
 
 
 def is_letter_id(text: str) -> bool:
-    """Whether it looks like the id of a dead letter; Redis is asked nothing else."""
+    """Whether a text has the form of a dead letter's id."""
     return _LETTER_ID.fullmatch(text) is not None
 
 
@@ -94,15 +94,15 @@ def read_page(client: redis.Redis, query: Query, *, until: str | None) -> Page:
     The page that begins with the letter `until`, by default the newest.
 
     Raises:
-        redis.RedisError: Redis is away.
+        redis.RedisError: Redis is unavailable.
     """
-    means = _wanted(query.word)
-    looked_until = ""
+    matches = _matcher(query.word)
+    searched_until = ""
 
     def is_wanted(letter: DeadLetter) -> bool:
-        nonlocal looked_until
-        looked_until = letter.id
-        return means is None or means(letter)
+        nonlocal searched_until
+        searched_until = letter.id
+        return matches is None or matches(letter)
 
     letters: list[DeadLetter] = []
     turns = find(client, query.keys, is_wanted=is_wanted, until=until, newest_first=True)
@@ -111,7 +111,7 @@ def read_page(client: redis.Redis, query: Query, *, until: str | None) -> Page:
         if len(letters) > PAGE_SIZE:
             return Page(rows=_rows(letters[:PAGE_SIZE]), older_from=letters[PAGE_SIZE].id, is_cut=False)
         if number == TURNS_LIMIT:
-            return Page(rows=_rows(letters), older_from=_before(looked_until), is_cut=True)
+            return Page(rows=_rows(letters), older_from=_before(searched_until), is_cut=True)
     return Page(rows=_rows(letters), older_from="", is_cut=False)
 
 
@@ -119,25 +119,25 @@ def find_chosen(
     client: redis.Redis, query: Query, *, ids: Iterable[str] | None, until: str | None
 ) -> Iterator[list[DeadLetter]]:
     """
-    The dead letters that were chosen, oldest first, some at a time, at most 10,000.
+    The chosen dead letters in batches, oldest first, at most ACT_LIMIT.
 
     Args:
-        ids: Those chosen one by one; None for all that the query means.
-        until: With all: up to this letter.
+        ids: The ids of the selected letters; None for all letters of the query.
+        until: If `ids` is None, the newest letter to include.
 
     Raises:
-        redis.RedisError: Redis is away.
+        redis.RedisError: Redis is unavailable.
     """
     if ids is None:
-        return find(client, query.keys, is_wanted=_wanted(query.word), until=until, limit=ACT_LIMIT)
+        return find(client, query.keys, is_wanted=_matcher(query.word), until=until, limit=ACT_LIMIT)
     chosen = sorted(ids, key=lambda id: [int(part) for part in id.split("-")])
     if not chosen:
         return iter(())
     return find(client, query.keys, ids=frozenset(chosen), since=chosen[0], until=chosen[-1], limit=len(chosen))
 
 
-def _wanted(word: str) -> Callable[[DeadLetter], bool] | None:
-    """None where every letter is wanted."""
+def _matcher(word: str) -> Callable[[DeadLetter], bool] | None:
+    """Whether a letter belongs to a user that the word matches; None if there is no word."""
     if not word:
         return None
     users = {str(user_id) for user_id in users_matching(word).values_list("pk", flat=True)[:USERS_LIMIT]} | {word}
@@ -163,13 +163,13 @@ def _rows(letters: list[DeadLetter]) -> tuple[Row, ...]:
 
 
 def _given_up_at(letter: DeadLetter) -> datetime.datetime:
-    # The id of what another program has put there may say a time that no calendar has.
+    # If another program has written the letter, the time in its id may be beyond the calendar.
     now = clock.now()
     return datetime.datetime.fromtimestamp(min(letter.given_up_at, now.timestamp()), datetime.UTC)
 
 
 def _user_names(keys: set[str]) -> dict[str, str]:
-    """The names of those users whose primary keys are among `keys`, by the key as text."""
+    """The names of the users with these primary keys, by the key as text."""
     model = get_user_model()
     ids: list[Any] = []
     for key in keys:
@@ -179,7 +179,7 @@ def _user_names(keys: set[str]) -> dict[str, str]:
 
 
 def _before(id: str) -> str:
-    """The greatest id that comes before this one; "" if there is none."""
+    """The largest id before this one; "" if there is none."""
     time, _, number = id.partition("-")
     if int(number):
         return f"{time}-{int(number) - 1}"

@@ -1,8 +1,8 @@
 """
-The page "Dead letters": what was given up, and replaying or purging it, with a confirmation and a record.
+The page "Dead letters": shows, replays and purges them, after a confirmation.
 
-Owns who may, what is asked before anything is done, and the record in Django's log of the admin. Does not own finding
-(dead_letters) nor moving (realtime.streams.dead_letters).
+Owns permissions, the confirmation, and the entry in Django's admin log. Does not own finding letters (dead_letters) or
+moving them (realtime.streams.dead_letters).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,21 +28,21 @@ from realtime.streams.status import GroupStatus, known_streams, read_status
 
 __all__ = ["dead_letters_view"]
 
-# Characters of the search's word, and ids that the record of an action names.
+# The length of a search term, in characters, and the most ids in a log entry.
 WORD_LIMIT = 150
 IDS_LOGGED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing that can be done with dead letters."""
+    """An action on dead letters."""
 
     name: str
     done: str
     permission: str
     log_flag: int
     do: Callable[[redis.Redis, GroupKeys, Sequence[DeadLetter]], int]
-    # What the one who does it should know before.
+    # The explanation on the confirmation page.
     remark: str
 
 
@@ -56,8 +56,8 @@ ACTIONS = {
             log_flag=CHANGE,
             do=replay,
             remark=(
-                "Each goes back to the group that gave it up, before what is newer of the same user, with all its "
-                "attempts; workers take it within seconds. Mend first what made it fail."
+                "Each entry goes back to its group with all its attempts, before newer entries of the same user. "
+                "Workers handle it within seconds. Fix the cause of the failure first."
             ),
         ),
         Action(
@@ -66,7 +66,7 @@ ACTIONS = {
             permission=permission("purge_dead_letters"),
             log_flag=DELETION,
             do=purge,
-            remark="They are thrown away for good. What was said to whom stays in the database.",
+            remark="They are deleted for good. Events, notifications and deliveries stay in the database.",
         ),
     )
 }
@@ -74,10 +74,10 @@ ACTIONS = {
 
 def dead_letters_view(request: HttpRequest, delivery_admin: "admin.ModelAdmin[Any]") -> HttpResponse:
     """
-    Show the dead letters of a group; by POST, ask for a confirmation, then replay or purge them.
+    GET shows the dead letters of a group. POST asks for a confirmation, and then replays or purges them.
 
     Raises:
-        PermissionDenied: The user lacks notifications.view_dead_letters, or the permission for what is to be done.
+        PermissionDenied: The user lacks notifications.view_dead_letters, or the permission for the action.
     """
     if not request.user.has_perm(permission("view_dead_letters")):
         raise PermissionDenied
@@ -85,11 +85,11 @@ def dead_letters_view(request: HttpRequest, delivery_admin: "admin.ModelAdmin[An
     try:
         return page.act() if request.method == "POST" else page.show()
     except redis.RedisError as error:
-        return page.say_away(error)
+        return page.show_outage(error)
 
 
 class _View:
-    """One request."""
+    """Handles one request."""
 
     def __init__(self, request: HttpRequest, delivery_admin: "admin.ModelAdmin[Any]") -> None:
         self._request = request
@@ -98,7 +98,7 @@ class _View:
         self._input = request.POST if request.method == "POST" else request.GET
 
     def show(self) -> HttpResponse:
-        """The list of one group, beside the names of all groups."""
+        """The letters of one group, with links to the other groups."""
         groups = self._groups()
         query = self._query(groups)
         until = self._input.get("until", "")
@@ -116,12 +116,12 @@ class _View:
         return self._render("dead_letters.html", context)
 
     def act(self) -> HttpResponse:
-        """Ask whether it is meant; if that was confirmed, do it, record it and say how many."""
+        """Ask for a confirmation, or do what was confirmed."""
         name, _, scope = self._input.get("do", "").partition(" ")
         action = ACTIONS.get(name)
         query = self._query(self._groups())
         if action is None or query is None or scope not in ("selected", "all"):
-            return self._back(query, messages.ERROR, "Nothing was done: this is no question that the page asks.")
+            return self._back(query, messages.ERROR, "Nothing was done: the form is incomplete.")
         if not self._request.user.has_perm(action.permission):
             raise PermissionDenied
         ids = None if scope == "all" else [id for id in self._input.getlist("id")[:PAGE_SIZE] if is_letter_id(id)]
@@ -131,14 +131,16 @@ class _View:
             return self._do(action, query, ids)
         return self._ask(action, query, ids)
 
-    def say_away(self, error: redis.RedisError) -> HttpResponse:
-        """The page without anything of Redis."""
+    def show_outage(self, error: redis.RedisError) -> HttpResponse:
+        """The page while Redis is unavailable."""
         return self._render("dead_letters.html", {"redis_error": str(error) or type(error).__name__, "query": None})
 
     def _ask(self, action: Action, query: Query, ids: list[str] | None) -> HttpResponse:
         found = [letter.id for turn in find_chosen(sync_redis(), query, ids=ids, until=None) for letter in turn]
         if not found:
-            return self._back(query, messages.WARNING, f"Nothing was {action.done}: they are no dead letters any more.")
+            return self._back(
+                query, messages.WARNING, f"Nothing was {action.done}: these dead letters no longer exist."
+            )
         context = {
             "letter_action": action,
             "query": query,
@@ -146,7 +148,7 @@ class _View:
             "is_full": ids is None and len(found) == ACT_LIMIT,
             "scope": "all" if ids is None else "selected",
             "ids": () if ids is None else found,
-            # What is given up from now on was not in the count.
+            # Later dead letters are not in the count, so the action must not include them.
             "until": found[-1] if ids is None else "",
             "cancel_url": self._url(query),
         }
@@ -156,22 +158,22 @@ class _View:
         until = self._input.get("until", "")
         if ids is None and not is_letter_id(until):
             return self._back(query, messages.ERROR, "Nothing was done: the confirmation is incomplete.")
-        # Before anything is done, so that nothing is done without a record.
+        # Written first, so that nothing is done without a log entry.
         subject = f"dead letters of {query.stream}, {query.group}"
         record = begin_record(self._request, action.log_flag, subject, f"Began to {action.name} them.")
-        count, away = 0, ""
+        count, outage = 0, ""
         named: list[str] = []
         try:
             for turn in find_chosen(sync_redis(), query, ids=ids, until=until or None):
                 named += [letter.id for letter in turn[: IDS_LOGGED - len(named)]]
                 count += action.do(sync_redis(), query.keys, turn)
         except redis.RedisError as error:
-            away = f" Redis then failed ({type(error).__name__}): there may be more."
+            outage = f" Redis then failed ({type(error).__name__}): there may be more."
         text = f"{action.done.capitalize()} {_letters(count)}."
         record.change_message = f"{text[:-1]} {_chosen(query, ids)}: {', '.join(named) or 'none'}"
-        record.change_message += f" and others.{away}" if count > len(named) else f".{away}"
+        record.change_message += f" and others.{outage}" if count > len(named) else f".{outage}"
         record.save(update_fields=["change_message"])
-        return self._back(query, messages.ERROR if away else messages.SUCCESS, text + away)
+        return self._back(query, messages.ERROR if outage else messages.SUCCESS, text + outage)
 
     def _groups(self) -> list[tuple[Query, GroupStatus]]:
         client = sync_redis()
@@ -182,10 +184,10 @@ class _View:
         ]
 
     def _query(self, groups: list[tuple[Query, GroupStatus]]) -> Query | None:
-        """What is asked for, of the groups that there are; by default the first one that has dead letters."""
+        """The query for the requested group if it exists; by default the first group that has dead letters."""
         asked = (self._input.get("stream"), self._input.get("group"))
         named = [each for each, _ in groups if (each.stream, each.group) == asked]
-        # What is done is done to nothing but what was named.
+        # An action has no default: it needs the group that the form names.
         if self._request.method != "POST":
             named += [each for each, status in groups if status.dead] + [each for each, _ in groups]
         word = self._input.get("q", "").strip()[:WORD_LIMIT]
@@ -220,5 +222,5 @@ def _letters(count: int) -> str:
 
 
 def _chosen(query: Query, ids: list[str] | None) -> str:
-    """How the record says which were meant."""
+    """Which letters were chosen, in the words of the log entry."""
     return "chosen one by one" if ids is not None else f"of “{query.word}”" if query.word else "of the whole group"

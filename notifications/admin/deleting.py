@@ -1,8 +1,8 @@
 """
-Deleting users in the admin when they have very many notifications.
+Deleting users who have very many notifications in the admin.
 
-Owns counting these on the page instead of listing them, and deleting them in batches. Does not own who may delete: the
-admin of each model decides that.
+Owns counting these rows on the page instead of listing them, and deleting them in batches. Does not own permissions:
+the admin of each model decides about them.
 """
 
 from collections.abc import Iterable

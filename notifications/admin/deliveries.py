@@ -1,7 +1,8 @@
 """
-Deliveries and digests in the admin: what became of each.
+Deliveries and digests in the admin.
 
-Owns the lists, and who may send what has failed again, with its record. Does not own writing that (records).
+Owns the lists, the actions with their permissions, and the entries in the admin log. Does not own writing deliveries
+(delivery.records).
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ from notifications.models import Delivery, Digest, Notification
 
 __all__ = ["DeliveryAdmin", "DigestAdmin", "delivery_badge", "latency_text"]
 
-# The colour of each state, by the badges that there are.
+# The colour of each state's badge, as the key of a state with that colour.
 BADGES = {
     Delivery.State.PENDING: "waiting",
     Delivery.State.SENDING: "relayed",
@@ -45,7 +46,7 @@ BADGES = {
     Delivery.State.SKIPPED: "archived",
     Delivery.State.HELD: "waiting",
 }
-# Failed deliveries that one action sends again at most, and of how many its record names the ids.
+# The most deliveries that one action sends again, and the most ids in its log entry.
 RESEND_LIMIT = 1000
 IDS_LOGGED = 20
 
@@ -53,22 +54,42 @@ IDS_LOGGED = 20
 @admin.register(Delivery)
 class DeliveryAdmin(HistoryAdmin):
     """
-    What became of each notification on each transport, with the provider's answer. Nobody deletes one alone: it is what
-    keeps the bot from sending the same again.
+    Deliveries with their states and the providers' answers.
 
-    "Send again" needs the permission notifications.resend_delivery, "Dead letters" notifications.view_dead_letters.
+    A delivery cannot be deleted alone: without its row, the bot would send it again. "Send failed deliveries again"
+    needs the permission notifications.resend_delivery, "Dead letters" needs notifications.view_dead_letters.
     """
 
     is_deleted_alone = False
     actions = ("resend", "release")
-    list_display = ("recipient", "summary", "transport", "state_badge", "attempts", "said", "took", "created", "due")
+    list_display = (
+        "recipient",
+        "summary",
+        "transport",
+        "state_badge",
+        "attempts",
+        "answer_text",
+        "took",
+        "created",
+        "due",
+    )
     linked_lookups = ("digest__id__exact",)
     list_filter = ("state", TransportFilter, "created_at")
     list_select_related = ("notification__recipient", "notification__event")
     search_fields = ("notification__recipient", "key")
-    search_help_text = "Recipient’s name or e-mail, or the key that the provider was given"
+    search_help_text = "Recipient’s name or email, or the delivery’s key"
     fields = (
-        *("notification", "transport", "state_badge", "attempts", "said", "took", "outcomes", "key", "if_unread"),
+        *(
+            "notification",
+            "transport",
+            "state_badge",
+            "attempts",
+            "answer_text",
+            "took",
+            "outcomes",
+            "key",
+            "if_unread",
+        ),
         *("digest", "created", "due", "queued", "finished"),
     )
     readonly_fields = fields
@@ -79,12 +100,12 @@ class DeliveryAdmin(HistoryAdmin):
     finished = time_column("finished_at", "finished")
 
     def get_urls(self) -> list[URLPattern]:
-        """The page, then Django's own."""
+        """The page "Dead letters", then Django's own pages."""
         view = self.admin_site.admin_view(self._dead_letters)
         return [path("dead-letters/", view, name=admin_url_name("delivery_dead_letters")), *super().get_urls()]
 
     def pages(self, request: HttpRequest) -> list[AdminPage]:
-        """The dead letters, for who may see them."""
+        """The page "Dead letters", if the user may see it."""
         if not request.user.has_perm(permission("view_dead_letters")):
             return []
         url = reverse(f"{self.admin_site.name}:{admin_url_name('delivery_dead_letters')}")
@@ -96,35 +117,35 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.action(description="Send failed deliveries again", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        """Reopen the failed ones among those selected, up to 1,000, with all of their digests, and log that."""
+        """Reopen the failed deliveries among the selected ones and in their digests, up to 1,000, and log that."""
         failed = queryset.using(records.database()).filter(state=Delivery.State.FAILED).order_by("pk")
         chosen = dict(failed.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
-            self.message_user(request, "None of those selected has failed.", messages.WARNING)
+            self.message_user(request, "None of the selected deliveries has failed.", messages.WARNING)
             return
         named = ", ".join(str(pk) for pk in list(chosen)[:IDS_LOGGED])
         more = " and others" if len(chosen) > IDS_LOGGED else ""
-        # Before anything is done, so that nothing is done without a record.
+        # Written first, so that nothing is done without a log entry.
         record = begin_record(request, CHANGE, "failed deliveries", f"Began to send {named}{more} again.")
-        # A digest is one message: what of it failed goes out together or not at all.
+        # A digest is one message: its failed deliveries are sent again together.
         digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
         count = records.reopen(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Sent {count:,} again: {named}{more}."
         record.save(update_fields=["change_message"])
         rest = (
-            f" Those are the oldest {RESEND_LIMIT:,}: do it again for the rest." if len(chosen) == RESEND_LIMIT else ""
+            f" These are the oldest {RESEND_LIMIT:,}: do it again for the rest." if len(chosen) == RESEND_LIMIT else ""
         )
-        what = "1 failed delivery goes" if count == 1 else f"{count:,} failed deliveries go"
-        self.message_user(request, f"{what} out again within seconds.{rest}", messages.SUCCESS)
+        what = "1 failed delivery is" if count == 1 else f"{count:,} failed deliveries are"
+        self.message_user(request, f"{what} sent again within seconds.{rest}", messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the data of the events: no page here shows it, and it may be large."""
+        """Without the data of the events, which may be large: the pages do not show it."""
         deliveries: QuerySet[Any] = super().get_queryset(request)
         return deliveries.defer("notification__event__data")
 
     @admin.action(description="Release held deliveries", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        """Release the held deliveries among those selected, up to 1,000, with all of their digests, and log that."""
+        """Release the held deliveries among the selected ones and in their digests, up to 1,000, and log that."""
         held = queryset.using(records.database()).filter(state=Delivery.State.HELD).order_by("pk")
         chosen = dict(held.values_list("pk", "digest_id")[:RESEND_LIMIT])
         if not chosen:
@@ -139,17 +160,17 @@ class DeliveryAdmin(HistoryAdmin):
         count = records.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Released {count:,}."
         record.save(update_fields=["change_message"])
-        what = "1 held delivery goes" if count == 1 else f"{count:,} held deliveries go"
-        self.message_user(request, f"{what} out within seconds, to those whom DELIVERY allows.", messages.SUCCESS)
+        what = "1 held delivery is" if count == 1 else f"{count:,} held deliveries are"
+        self.message_user(request, f"{what} sent within seconds, if DELIVERY allows the recipient.", messages.SUCCESS)
 
     def matching(self, word: str) -> list[Q]:
         """The recipient, and the effect key."""
-        told = Notification.objects.filter(recipient__in=users_matching(word))
-        return [Q(notification__in=told.values("pk")), *_key_matching(word)]
+        theirs = Notification.objects.filter(recipient__in=users_matching(word))
+        return [Q(notification__in=theirs.values("pk")), *_key_matching(word)]
 
     @admin.display(description="recipient")
     def recipient(self, delivery: Delivery) -> SafeString:
-        """Who was told."""
+        """The user."""
         return in_own_direction(delivery.notification.recipient)
 
     @admin.display(description="notification")
@@ -159,12 +180,12 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.display(description="state")
     def state_badge(self, delivery: Delivery) -> SafeString:
-        """How far it has come."""
+        """The badge of its state."""
         return delivery_badge(delivery)
 
     @admin.display(description="answer")
-    def said(self, delivery: Delivery) -> SafeString | str:
-        """What the provider said last, or what went wrong; errors may name addresses, which are secrets."""
+    def answer_text(self, delivery: Delivery) -> SafeString | str:
+        """The provider's last answer, or what went wrong. Addresses in it are masked: they are secrets."""
         return in_own_direction(shown_text(delivery.answer)) if delivery.answer else ""
 
     @admin.display(description="took")
@@ -178,25 +199,25 @@ class DeliveryAdmin(HistoryAdmin):
 
 @admin.register(Digest)
 class DigestAdmin(HistoryAdmin):
-    """What one user is told of one kind at the end of an hour or day. Nobody deletes one: its deliveries would go."""
+    """Digests. They cannot be deleted, because their deliveries would be deleted too."""
 
     is_deleted_alone = False
-    list_display = ("told", "kind", "transport", "ends", "state_badge", "parts")
+    list_display = ("owner", "kind", "transport", "ends", "state_badge", "parts")
     list_filter = (TransportFilter, "ends_at")
     list_select_related = ("recipient",)
-    # Those that go out last, of nearly all; the time itself has no index.
+    # Nearly the order of `ends_at`, which has no index.
     ordering = ("-pk",)
     search_fields = ("recipient", "kind", "key")
-    search_help_text = "Recipient’s name or e-mail, kind, or the key that the provider was given"
+    search_help_text = "Recipient’s name or email, kind, or the digest’s key"
     fields = ("recipient", "kind", "transport", "ends", "state_badge", "closed", "key", "parts")
     readonly_fields = fields
 
-    told = person_column("recipient")
+    owner = person_column("recipient")
     ends = time_column("ends_at", "goes out")
     closed = time_column("closed_at", "closed")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Digests with `parts_count`, counted for the rows of a page only."""
+        """Digests with `parts_count`, which is only counted for the rows of one page."""
         mine = Delivery.objects.filter(digest=OuterRef("pk")).order_by().values("digest")
         digests: QuerySet[Any] = super().get_queryset(request)
         digests = digests.annotate(parts_count=Subquery(mine.annotate(count=Count("pk")).values("count")))
@@ -208,21 +229,21 @@ class DigestAdmin(HistoryAdmin):
 
     @admin.display(description="state")
     def state_badge(self, digest: Digest) -> SafeString:
-        """Whether it still takes notifications."""
+        """Whether it is open for more notifications, due or closed."""
         if digest.closed_at is not None:
             return badge("published", "closed")
         return badge("relayed", "open") if digest.ends_at > timezone.now() else badge("waiting", "due")
 
     @admin.display(description="deliveries")
     def parts(self, digest: Digest) -> SafeString:
-        """How many it holds; their list tells what became of them."""
+        """The number of its deliveries, with a link to their list."""
         url = reverse(f"{self.admin_site.name}:{admin_url_name('delivery_changelist')}")
         count = getattr(digest, "parts_count", None) or 0
         return format_html('<a class="sb-link" href="{}?digest__id__exact={}">{}</a>', url, digest.pk, count)
 
 
 def delivery_badge(delivery: Delivery) -> SafeString:
-    """Its state on the state's colour."""
+    """The badge of its state."""
     state = Delivery.State(delivery.state)
     return badge(BADGES[state], str(state.label))
 

@@ -1,7 +1,7 @@
 """
-Events in the admin: what happened, to whom it was told or will be, how far that has come.
+Events in the admin: their content, their recipients, and the states of their notifications.
 
-Owns the pages reached from there. Does not own writing: `services.notify` tells, `services.cancel` takes back.
+Owns these lists and pages. Does not own writes (`services.notify`, `services.cancel`).
 """
 
 import datetime
@@ -37,12 +37,12 @@ from notifications.models import Event, Notification, Scheduled
 
 __all__ = ["EventAdmin", "ScheduledAdmin"]
 
-# Recipients that an event's own page shows; the list of notifications has them all, in pages.
+# The most recipients on the page of an event; the list of notifications has all of them.
 RECIPIENTS_SHOWN = 50
-# The filter by kind offers the kinds of the latest events: asking all of a million rows takes too long.
-EVENTS_ASKED_FOR_KINDS = 10_000
+# The filter by kind offers the kinds of the latest events, because reading a million rows would take too long.
+EVENTS_SEARCHED_FOR_KINDS = 10_000
 KINDS_OFFERED = 50
-# Events that one action cancels at most.
+# The most events that one action cancels.
 CANCEL_LIMIT = 1000
 
 
@@ -53,7 +53,7 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        latest = Event.objects.order_by("-pk").values("pk")[:EVENTS_ASKED_FOR_KINDS]
+        latest = Event.objects.order_by("-pk").values("pk")[:EVENTS_SEARCHED_FOR_KINDS]
         kinds = Event.objects.filter(pk__in=latest).order_by("kind").values_list("kind", flat=True).distinct()
         return [(kind, kind) for kind in kinds[:KINDS_OFFERED]]
 
@@ -64,10 +64,10 @@ class KindFilter(admin.SimpleListFilter):
 @admin.register(Event)
 class EventAdmin(HistoryAdmin):
     """
-    What happened.
+    Events.
 
-    "Send notification" needs the permission notifications.add_event, "Delivery statistics" notifications.view_event,
-    the action "Cancel those that wait" notifications.change_event.
+    "Send notification" needs the permission notifications.add_event, "Delivery statistics" needs
+    notifications.view_event, and the action "Cancel scheduled events" needs notifications.change_event.
     """
 
     change_form_template = "notifications/admin/event.html"
@@ -79,8 +79,8 @@ class EventAdmin(HistoryAdmin):
     search_help_text = "Title, message, idempotency key, recipient"
     fieldsets = (
         (None, {"fields": ("kind", "title_text", "message_text", "link", "data_json")}),
-        ("Where it comes from", {"fields": ("actor", "idempotency_key", "created", "publication", "published")}),
-        ("When, and instead of what", {"fields": ("deliver", "cancelled", "collapse_key", "fallback_text")}),
+        ("Origin and publication", {"fields": ("actor", "idempotency_key", "created", "publication", "published")}),
+        ("Schedule, collapse key and fallback", {"fields": ("deliver", "cancelled", "collapse_key", "fallback_text")}),
     )
     readonly_fields = (
         *("kind", "title_text", "message_text", "link", "data_json"),
@@ -91,11 +91,11 @@ class EventAdmin(HistoryAdmin):
     caused_by = person_column("actor")
     created = time_column("created_at", "created")
     published = time_column("published_at", "published")
-    deliver = time_column("deliver_at", "waits until")
+    deliver = time_column("deliver_at", "scheduled for")
     cancelled = time_column("cancelled_at", "cancelled")
 
     def get_urls(self) -> list[URLPattern]:
-        """The pages, then Django's own."""
+        """The pages of `pages`, then Django's own."""
         return [
             path("send/", self.admin_site.admin_view(self._send), name=admin_url_name("event_send")),
             path("statistics/", self.admin_site.admin_view(self._statistics), name=admin_url_name("event_statistics")),
@@ -115,57 +115,57 @@ class EventAdmin(HistoryAdmin):
         return pages
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may cancel events that wait."""
+        """Whether the user may cancel scheduled events."""
         return request.user.has_perm(permission("change_event"))
 
-    @admin.action(description="Cancel those that wait", permissions=["cancel"])
+    @admin.action(description="Cancel scheduled events", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
-        """Cancel those among the selected that wait, up to 1,000, and log that in the history of each."""
+        """Cancel the scheduled events among the selected ones, up to 1,000, and log that in the history of each."""
         queryset = queryset.using(router.db_for_write(Event))
         waiting = list(queryset.filter(deliver_at__isnull=False).order_by("deliver_at", "pk")[:CANCEL_LIMIT])
         count = 0
         for event in waiting:
-            # Nothing is cancelled without a record.
+            # In one transaction, so that nothing is cancelled without a log entry.
             with transaction.atomic(using=router.db_for_write(Event)):
                 if services.cancel(event.pk):
                     self.log_change(request, event, "Cancelled before its time.")
                     count += 1
         if not count:
-            self.message_user(request, "None of those selected waits for its time.", messages.WARNING)
+            self.message_user(request, "None of the selected events is scheduled.", messages.WARNING)
             return
-        what = "1 event is cancelled: nobody is told of it."
+        what = "1 event is cancelled: nobody is notified of it."
         if count > 1:
-            what = f"{count:,} events are cancelled: nobody is told of them."
+            what = f"{count:,} events are cancelled: nobody is notified of them."
         if len(waiting) == CANCEL_LIMIT:
-            what += f" Those are the first {CANCEL_LIMIT:,}: do it again for the rest."
+            what += f" These are the first {CANCEL_LIMIT:,}: do it again for the rest."
         self.message_user(request, what, messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Events with `recipients_count`, counted for the rows of a page only."""
+        """Events with `recipients_count`, which is only counted for the rows of one page."""
         events: QuerySet[Any] = super().get_queryset(request)
         count = Case(When(deliver_at=None, then=_count_of(Notification)), default=_count_of(Scheduled))
         events = events.defer("data").annotate(recipients_count=count)
         return events
 
     def matching(self, word: str) -> list[Q]:
-        """The event's own texts, and who was told of it or will be."""
-        told = Notification.objects.filter(recipient__in=users_matching(word))
-        waiting = Scheduled.objects.filter(recipient__in=users_matching(word))
+        """The event's texts, its idempotency key, and its recipients."""
+        notifications = Notification.objects.filter(recipient__in=users_matching(word))
+        scheduled = Scheduled.objects.filter(recipient__in=users_matching(word))
         return [
             Q(title__icontains=word),
             Q(message__icontains=word),
             Q(idempotency_key=word),
-            Q(pk__in=told.values("event")),
-            Q(pk__in=waiting.values("event")),
+            Q(pk__in=notifications.values("event")),
+            Q(pk__in=scheduled.values("event")),
         ]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """The event's page, with its first recipients and a count of each state; or with those who will be told."""
+        """The event's page with its first recipients, and the number of notifications in each state."""
         event = context["original"]
         context["notification_url_name"] = f"{self.admin_site.name}:{admin_url_name('notification_change')}"
-        context |= self._waiting(event) if event.deliver_at is not None else self._told(event)
+        context |= self._scheduled_recipients(event) if event.deliver_at is not None else self._recipients(event)
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response
 
@@ -186,12 +186,12 @@ class EventAdmin(HistoryAdmin):
 
     @admin.display(description="recipients")
     def recipients(self, event: Event) -> int:
-        """How many people were told."""
+        """The number of its recipients."""
         return getattr(event, "recipients_count", None) or 0
 
     @admin.display(description="publication")
     def publication(self, event: Event) -> SafeString:
-        """Whether its entries are on the stream, and if it waits, until when."""
+        """The badge of its state; for a scheduled event, also the time."""
         state = state_of(event, EVENT_STATES)
         if state.key != "scheduled":
             return badge(state.key, state.label)
@@ -206,33 +206,33 @@ class EventAdmin(HistoryAdmin):
 
     @admin.display(description="data")
     def data_json(self, event: Event) -> SafeString | str:
-        """The data, laid out."""
+        """The data, indented."""
         return "" if event.data is None else format_html('<pre class="sb-json">{}</pre>', shown_data(event.data))
 
     @admin.display(description="fallback of this call")
     def fallback_text(self, event: Event) -> str:
-        """The transports that are used only if it is still unread after so long."""
+        """The transports that are used only if it is still unread after a time, with these times."""
         waits = (event.fallback or {}).items()
         return ", ".join(f"{name} if unread after {_duration(seconds)}" for name, seconds in waits)
 
-    def _told(self, event: Event) -> dict[str, Any]:
-        told = Notification.objects.filter(event=event)
-        counts = told.aggregate(all=Count("pk"), **{state.key: Count("pk", filter=state.rows) for state in STATES})
+    def _recipients(self, event: Event) -> dict[str, Any]:
+        rows = Notification.objects.filter(event=event)
+        counts = rows.aggregate(all=Count("pk"), **{state.key: Count("pk", filter=state.rows) for state in STATES})
         return {
             "tally": [(badge(state.key, state.label), counts[state.key]) for state in STATES if counts[state.key]],
             "recipients_count": counts["all"],
             "recipients": [
-                (told_one, badge(state_of(told_one).key, state_of(told_one).label))
-                for told_one in told.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN]
+                (notification, badge(state_of(notification).key, state_of(notification).label))
+                for notification in rows.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN]
             ],
             "all_recipients_url": self._url_of_all("notification", event),
         }
 
-    def _waiting(self, event: Event) -> dict[str, Any]:
-        waiting = Scheduled.objects.filter(event=event)
+    def _scheduled_recipients(self, event: Event) -> dict[str, Any]:
+        rows = Scheduled.objects.filter(event=event)
         return {
-            "recipients_count": waiting.count(),
-            "scheduled": waiting.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN],
+            "recipients_count": rows.count(),
+            "scheduled": rows.select_related("recipient").order_by("pk")[:RECIPIENTS_SHOWN],
             "all_recipients_url": self._url_of_all("scheduled", event),
         }
 
@@ -248,32 +248,32 @@ class EventAdmin(HistoryAdmin):
 
 @admin.register(Scheduled)
 class ScheduledAdmin(HistoryAdmin):
-    """Whom the events that wait will tell. Who may delete takes somebody out."""
+    """The recipients of scheduled events. Deleting a row removes the recipient from the event."""
 
-    list_display = ("told", "summary", "until")
+    list_display = ("owner", "summary", "until")
     linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
-    search_help_text = "Recipient’s name or e-mail, title, message"
+    search_help_text = "Recipient’s name or email, title, message"
     fields = ("event", "recipient", "until")
     readonly_fields = fields
     sortable_by = ()
 
-    told = person_column("recipient")
+    owner = person_column("recipient")
 
     def matching(self, word: str) -> list[Q]:
         """The recipient and the event's texts."""
-        said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word), deliver_at__isnull=False)
-        return [Q(recipient__in=users_matching(word)), Q(event__in=said.values("pk"))]
+        events = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word), deliver_at__isnull=False)
+        return [Q(recipient__in=users_matching(word)), Q(event__in=events.values("pk"))]
 
     @admin.display(description="event")
     def summary(self, scheduled: Scheduled) -> SafeString:
         """The title and the beginning of the message."""
         return summary_of(scheduled.event)
 
-    @admin.display(description="waits until")
+    @admin.display(description="scheduled for")
     def until(self, scheduled: Scheduled) -> SafeString | None:
-        """When the event's time comes."""
+        """When the event is due."""
         return shown_time(scheduled.event.deliver_at)
 
 

@@ -1,9 +1,9 @@
 """
-What the admin of events and of notifications have in common: history, which nobody rewrites, of a million rows.
+The common base of this app's admin: read-only lists that stay fast with millions of rows.
 
-Nothing here adds or changes a row, and no list has actions unless it says so. Deleting is possible for who holds the
-delete permission: what was said in error, or what a person wants removed. An event takes its notifications with it. A
-browser that has shown one already keeps it until it reads its inbox anew.
+Owns what these lists allow: rows cannot be added or changed, and a list has only the actions that it declares. Staff
+with the delete permission can delete rows, for example a message that was sent by mistake. Deleting an event deletes
+its notifications; a browser that already shows one keeps it until it reloads its inbox. Does not own the columns.
 """
 
 import datetime
@@ -40,7 +40,7 @@ __all__ = [
     "users_matching",
 ]
 
-# Rows that a list counts and shows at most; for those beyond, search or filter.
+# The most rows that a list counts and shows. Older rows are found by searching or filtering.
 COUNT_LIMIT = 10_000
 CLIP_CHARACTERS = 90
 
@@ -51,51 +51,51 @@ else:
 
 
 class BoundedPaginator(_Paginator):
-    """Counts to 10,000 and no further, so that a list of millions opens at once."""
+    """Counts up to COUNT_LIMIT only, so that a list of millions of rows opens at once."""
 
     @cached_property
     def count(self) -> int:
-        """How many rows the pages hold: all of them, or the limit."""
+        """How many rows the pages have: all rows, or the limit."""
         rows: Any = self.object_list
         return int(rows[:COUNT_LIMIT].count())
 
     @property
     def is_full(self) -> bool:
-        """Whether there may be rows that no page holds."""
+        """Whether there may be rows that are on no page."""
         return self.count == COUNT_LIMIT
 
 
 class HistoryAdmin(ModelAdmin):
-    """A ModelAdmin without adding, changing or actions on many at once; quick on a million rows."""
+    """A read-only ModelAdmin that is fast with millions of rows."""
 
     change_list_template = "notifications/admin/change_list.html"
-    # Lookups that links between our own pages use, beside the filters of the list.
+    # Lookups that links between our pages use, in addition to the filters of the list.
     linked_lookups: ClassVar[tuple[str, ...]] = ()
-    # Whether its own pages delete, for who holds the permission; what goes with another row is deleted with that.
+    # Whether its own pages can delete rows. If not, they are only deleted together with another row.
     is_deleted_alone: ClassVar[bool] = True
     actions: Sequence[str] | None = None
     list_per_page = 50
     list_max_show_all = 0
     paginator = BoundedPaginator
     show_full_result_count = False
-    # Counts beside each filter would count every row.
+    # Facets would count every row.
     show_facets = admin.ShowFacets.NEVER
-    # Only what an index keeps in order.
+    # Only columns with an index.
     sortable_by: ClassVar[tuple[str, ...]] = ("created",)
 
     class Media:
         css = {"all": ("notifications/admin.css",)}  # noqa: RUF012 (Django's way of saying it)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody: notify() adds."""
+        """False: only notify() adds rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody: it is history."""
+        """False: rows are history."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Who holds the permission; asked too when a user is deleted, of all that goes with them."""
+        """Whether the user has the permission. Also called for all rows that are deleted together with a user."""
         match = request.resolver_match
         own = f"{self.opts.app_label}_{self.opts.model_name}_"
         if not self.is_deleted_alone and match is not None and (match.url_name or "").startswith(own):
@@ -103,7 +103,7 @@ class HistoryAdmin(ModelAdmin):
         return bool(super().has_delete_permission(request, obj))
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
-        """The list's own: what is deleted is looked at first, one by one."""
+        """The declared actions. Django's action that deletes selected rows is left out: rows are deleted one by one."""
         # Django before 6.1 has actions on lists only, and does not pass a location.
         location = () if action_location is None else (action_location,)
         actions = super().get_actions(request, *location)
@@ -111,27 +111,27 @@ class HistoryAdmin(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """
-        Whether a URL may filter by `lookup`: only by the filters of the list and by `linked_lookups`.
+        Whether a URL may filter by `lookup`: only if it is a filter of the list or in `linked_lookups`.
 
-        Django would allow every field of the model. By trying prefixes and looking whether the list is empty, staff
-        could then read secrets that these pages mask.
+        Django would allow every field of the model. Then staff could find out masked secrets, by trying prefixes and
+        checking whether the list is empty.
         """
         return lookup in self.linked_lookups or any(
             lookup in _lookups_of(each) for each in self.get_list_filter(request)
         )
 
     def pages(self, request: HttpRequest) -> list[AdminPage]:
-        """The pages beside the list that the user may open."""
+        """Further pages that are linked from the list, if the user may open them."""
         return []
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The list, with the pages beside it."""
+        """The list, with links to the pages of `pages`."""
         context = {"pages": self.pages(request), "has_unfold": HAS_UNFOLD, **(extra_context or {})}
         response: HttpResponse = super().changelist_view(request, context)
         return response
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """The list; it says how many rows a search found only if one was made."""
+        """The list. It shows the number of results only after a search."""
         changes = super().get_changelist_instance(request)
         if not changes.query and not changes.has_active_filters:
             changes.full_result_count = changes.result_count
@@ -140,7 +140,7 @@ class HistoryAdmin(ModelAdmin):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
-        """What would be deleted, and how many rows with it: Django would list each of thousands."""
+        """What would be deleted. Related rows are counted and not listed, because there may be thousands."""
         objects = list(objs)
         counts = {str(self.opts.verbose_name_plural): len(objects)}
         for relation in self.opts.related_objects:
@@ -152,13 +152,13 @@ class HistoryAdmin(ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Rows in which every word is found, each in any of the places that `matching` names."""
+        """The rows that contain every word, each in any of the places of `matching`."""
         for word in search_term.split():
             queryset = queryset.filter(functools.reduce(operator.or_, self.matching(word)))
         return queryset, False
 
     def matching(self, word: str) -> list[Q]:
-        """The places in which a word is looked for."""
+        """The conditions of which a row must fulfil one to contain the word."""
         raise NotImplementedError
 
 
@@ -175,7 +175,7 @@ def _lookups_of(list_filter: Any) -> set[str]:
 
 
 def users_matching(word: str) -> QuerySet[Any, Any]:
-    """The keys of users whose name or e-mail address begins with `word`, for `__in`: quicker than a join."""
+    """The keys of users whose name or email address begins with `word`, for `__in`: faster than a join."""
     model = get_user_model()
     places = Q(**{f"{model.USERNAME_FIELD}__istartswith": word})
     email = model.get_email_field_name()
@@ -185,7 +185,7 @@ def users_matching(word: str) -> QuerySet[Any, Any]:
 
 
 def time_column(field: str, description: str) -> Callable[[HistoryAdmin, Model], SafeString | None]:
-    """A column of times to the second on one line, which Django's own format has not room for."""
+    """A column of times with seconds, on one line. Django's own format is longer and has no seconds."""
 
     @admin.display(description=description, ordering=f"-{field}")
     def column(self: HistoryAdmin, row: Model) -> SafeString | None:
@@ -195,7 +195,7 @@ def time_column(field: str, description: str) -> Callable[[HistoryAdmin, Model],
 
 
 def shown_time(value: datetime.datetime | None) -> SafeString | None:
-    """A time to the second in the site's zone, on one line; nothing for none."""
+    """A time with seconds in the site's time zone, on one line; None for None."""
     if value is None:
         return None
     local = timezone.localtime(moment_of(value))

@@ -1,7 +1,7 @@
 """
-The admin's looks: django-unfold's where it is installed, else Django's own.
+The look of the admin: django-unfold's if it is installed, otherwise Django's own.
 
-The one place that asks which. Everything here has the same interface either way; nothing else imports unfold.
+Owns this decision: no other module imports unfold. The names here have the same interface in both cases.
 """
 
 from typing import TYPE_CHECKING, Any

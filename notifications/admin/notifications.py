@@ -1,4 +1,4 @@
-"""Notifications in the admin: one row a recipient, with what became of it there and on each transport."""
+"""Notifications in the admin: one row for each recipient, with its state and its deliveries."""
 
 from typing import Any
 
@@ -27,53 +27,53 @@ __all__ = ["NotificationAdmin"]
 
 @admin.register(Notification)
 class NotificationAdmin(HistoryAdmin):
-    """What each recipient was told, and what became of it."""
+    """Notifications, with their states and deliveries."""
 
-    list_display = ("told", "summary", "state", "created", "relayed", "seen", "read")
+    list_display = ("owner", "summary", "state", "created", "relayed", "seen", "read")
     list_filter = (StateFilter, "created_at")
     change_form_template = "notifications/admin/notification.html"
     linked_lookups = ("event__id__exact",)
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
-    search_help_text = "Recipient’s name or e-mail, title, message"
+    search_help_text = "Recipient’s name or email, title, message"
     fields = (
         *("event", "recipient", "state", "created", "relayed", "dispatched", "seen", "read", "archived"),
         *("collapse_key", "replaces", "replaced"),
     )
     readonly_fields = fields
 
-    told = person_column("recipient")
+    owner = person_column("recipient")
     created = time_column("created_at", "created")
     relayed = time_column("relayed_at", "relayed")
     seen = time_column("seen_at", "seen")
     read = time_column("read_at", "read")
     archived = time_column("archived_at", "archived")
-    dispatched = time_column("dispatched_at", "transports chosen")
-    replaced = time_column("replaced_at", "replaced by a newer one")
+    dispatched = time_column("dispatched_at", "deliveries planned")
+    replaced = time_column("replaced_at", "replaced")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the events' data, which no page here shows."""
+        """Without the events' data, which may be large: the pages do not show it."""
         notifications: QuerySet[Any] = super().get_queryset(request)
         return notifications.defer("event__data")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Looks at row after row, the latest first, and stops when the pages are full."""
-        # A function of the column hides its index, with which SQLite would collect all rows that match and then sort:
-        # of a million rows, 14 s instead of 0.3 s for a word that most of them have.
+        """Search row after row, the newest first, until the pages are full."""
+        # A function of the column keeps SQLite from using its index. With the index, it would collect all matching rows
+        # and then sort them: 14 s instead of 0.3 s for a million rows and a frequent word.
         hidden = queryset.alias(who=Coalesce("recipient_id", "recipient_id"), what=Coalesce("event_id", "event_id"))
         return super().get_search_results(request, hidden, search_term)
 
     def matching(self, word: str) -> list[Q]:
         """The recipient and the event's texts."""
-        said = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word))
-        return [Q(who__in=users_matching(word)), Q(what__in=said.values("pk"))]
+        events = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word))
+        return [Q(who__in=users_matching(word)), Q(what__in=events.values("pk"))]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """The notification's page, with its deliveries for who may see those."""
+        """The notification's page, with its deliveries if the user may see these."""
         context["may_view_deliveries"] = request.user.has_perm(permission("view_delivery"))
         context["delivery_url_name"] = f"{self.admin_site.name}:{admin_url_name('delivery_change')}"
         if context["may_view_deliveries"]:

@@ -1,4 +1,4 @@
-"""Pages of the admin that are no lists of rows: what the menu and the lists beside them need to know of each."""
+"""Pages of the admin other than lists of rows: what menus and lists need for a link. Owns no page."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ __all__ = ["AdminPage"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminPage:
-    """One page, for those who may open it."""
+    """One page that the user may open."""
 
     name: str
     url: str
-    # A Material symbol, for looks that have them.
+    # The name of a Material symbol, for menus with icons.
     icon: str

@@ -1,8 +1,8 @@
 """
-What users want and where they are reached, in the admin: preferences, quiet hours, addresses, browsers.
+Preferences, quiet hours, destinations and push subscriptions in the admin.
 
-Owns that no secret is shown: secrets are neither displayed nor searched. Does not own what counts as a secret (shown),
-what a URL may filter by (history), nor writing any of these rows (preferences).
+Owns which columns are shown: secrets are neither displayed nor searched. Does not own what counts as a secret (shown),
+what a URL may filter by (history), or writing these rows (preferences).
 """
 
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ __all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "Quie
 
 
 class TransportFilter(admin.SimpleListFilter):
-    """Filters by the project's transports; asking a million rows for theirs takes too long."""
+    """Filters by the transports of the settings, because reading those of a million rows would take too long."""
 
     title = "transport"
     parameter_name = "transport"
@@ -34,11 +34,11 @@ class TransportFilter(admin.SimpleListFilter):
 
 
 class OfUserAdmin(HistoryAdmin):
-    """Rows of a user, found by the user."""
+    """Rows that belong to a user and are found by the user."""
 
     list_select_related = ("user",)
     search_fields: ClassVar[tuple[str, ...]] = ("user",)
-    search_help_text = "User’s name or e-mail"
+    search_help_text = "User’s name or email"
 
     owner = person_column("user")
 
@@ -49,12 +49,12 @@ class OfUserAdmin(HistoryAdmin):
 
 @admin.register(Preference)
 class PreferenceAdmin(OfUserAdmin):
-    """What users have chosen; where there is no row, the kind's default holds."""
+    """Users' choices. Without a row, the kind's default applies."""
 
     list_display = ("owner", "kind", "transport", "is_wanted")
     list_filter = (TransportFilter, "is_wanted")
     search_fields = ("user", "kind")
-    search_help_text = "User’s name or e-mail, or kind"
+    search_help_text = "User’s name or email, or kind"
     fields: ClassVar = ("user", "kind", "transport", "is_wanted")
     readonly_fields = fields
 
@@ -65,7 +65,7 @@ class PreferenceAdmin(OfUserAdmin):
 
 @admin.register(QuietHours)
 class QuietHoursAdmin(OfUserAdmin):
-    """When users are left alone."""
+    """Users' quiet hours."""
 
     list_display = ("owner", "starts", "ends", "time_zone")
     fields: ClassVar = ("user", "starts", "ends", "time_zone")
@@ -74,7 +74,7 @@ class QuietHoursAdmin(OfUserAdmin):
 
 @admin.register(Destination)
 class DestinationAdmin(OfUserAdmin):
-    """Addresses that users have given; of each only the beginning, and never its secret."""
+    """Users' destinations. Only the beginning of an address is shown, and never its secret."""
 
     list_display = ("owner", "transport", "address_begin", "is_signed", "created", "disabled", "reason")
     list_filter = (TransportFilter, ("disabled_at", admin.EmptyFieldListFilter))
@@ -84,25 +84,25 @@ class DestinationAdmin(OfUserAdmin):
     created = time_column("created_at", "created")
     disabled = time_column("disabled_at", "disabled")
 
-    @admin.display(description="because")
+    @admin.display(description="reason")
     def reason(self, destination: Destination) -> SafeString | str:
-        """The provider's answer for which it was disabled."""
+        """The provider's answer that disabled it."""
         return in_own_direction(shown_text(destination.disabled_reason)) if destination.disabled_reason else ""
 
     @admin.display(description="address")
     def address_begin(self, destination: Destination) -> str:
-        """Enough of it to recognise the service."""
+        """The beginning of the address, enough to recognise the service."""
         return shown_address(destination.address)
 
     @admin.display(description="signed", boolean=True)
     def is_signed(self, destination: Destination) -> bool:
-        """Whether there is a secret to sign with."""
+        """Whether it has a secret for signatures."""
         return bool(destination.secret)
 
 
 @admin.register(PushSubscription)
 class PushSubscriptionAdmin(OfUserAdmin):
-    """Browsers that may be woken; of each address only the beginning, and never its keys."""
+    """Browsers that get web push. Only the beginning of an address is shown, and never the keys."""
 
     list_display = ("owner", "service", "created")
     fields: ClassVar = ("user", "service", "created")
@@ -112,5 +112,5 @@ class PushSubscriptionAdmin(OfUserAdmin):
 
     @admin.display(description="push service")
     def service(self, subscription: PushSubscription) -> str:
-        """Whose push service it is."""
+        """The beginning of the push service's address."""
         return shown_address(subscription.endpoint)

@@ -1,4 +1,4 @@
-"""What is done to many at once, in Django's log of the admin: who, what, how many. Owns writing such a record."""
+"""Entries in Django's admin log for actions on many objects at once. Owns writing them."""
 
 from typing import Any, cast
 
@@ -15,11 +15,11 @@ SUBJECT_LIMIT = 200
 
 def begin_record(request: HttpRequest, flag: int, subject: str, message: str) -> LogEntry:
     """
-    Write down what the user does; whoever knows more of it later saves another `change_message`.
+    Log an action before it is done. The caller updates `change_message` afterwards.
 
     Args:
-        flag: Of django.contrib.admin.models: ADDITION, CHANGE or DELETION.
-        subject: What it is done to.
+        flag: ADDITION, CHANGE or DELETION from django.contrib.admin.models.
+        subject: The objects of the action, as text.
     """
     return LogEntry.objects.create(
         user=cast(Any, request.user),

@@ -1,8 +1,8 @@
 """
 The form that sends a notification.
 
-Owns which field an error belongs to, and hiding users from staff who may not see them. Does not own the limits of the
-fields (envelope).
+Owns assigning errors to fields, and hiding users from staff who may not see them. Does not own the limits of the fields
+(content.envelope).
 """
 
 import hashlib
@@ -32,7 +32,7 @@ else:
 
 
 class _RecipientsWidget(AutocompleteSelectMultiple):
-    """Shows again the chosen users that can be chosen. Django's widget fails on a value that is not a key."""
+    """Shows the chosen users again after an error. Django's widget fails on a value that is not a key."""
 
     @property
     def media(self) -> forms.Media:
@@ -47,7 +47,7 @@ class _RecipientsWidget(AutocompleteSelectMultiple):
 
 
 class _RecipientsField(_ModelMultipleChoiceField):
-    """Users by their keys. An invalid key and a user who cannot be chosen get the same kind of error."""
+    """Users by their keys. An invalid key has the same kind of error as a user who cannot be chosen."""
 
     default_error_messages: ClassVar = {
         "invalid_choice": "“%(value)s” is not a user who can be chosen: choose recipients from the list.",
@@ -64,11 +64,11 @@ class _RecipientsField(_ModelMultipleChoiceField):
 
 class SendNotificationForm(forms.Form):
     """
-    Recipients, found by typing, and what they are told.
+    Recipients, who are found by typing, and the content of the notification.
 
     Args:
-        admin_site: Where users are registered with `search_fields`: the search for recipients asks it.
-        may_view_users: Whether the person who fills it in may see users. If not, no user can be chosen or is named.
+        admin_site: The site whose user admin, with its `search_fields`, is used to search recipients.
+        may_view_users: Whether the user of the form may see users. If not, no recipient can be chosen or is named.
     """
 
     message = forms.CharField(max_length=MESSAGE_LIMIT, strip=False, widget=Textarea(attrs={"rows": 5, "dir": "auto"}))
@@ -84,63 +84,63 @@ class SendNotificationForm(forms.Form):
         max_length=KIND_LIMIT,
         initial="info",
         widget=TextInput,
-        help_text="What sort of event, for filters: info, order.shipped, …",
+        help_text="The kind of event, for preferences and filters: info, order.shipped, …",
     )
-    # Names this filled-in form, so that a second click on its button sends nothing twice.
+    # Identifies this form, so that a second click on its button does not send again.
     token = forms.UUIDField(initial=uuid.uuid4, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, admin_site: AdminSite, may_view_users: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         users = get_user_model()._default_manager.using(router.db_for_write(get_user_model()))
-        help_text = "Type a part of a name or an e-mail address. For very many recipients use manage.py notify."
+        help_text = "Type a part of a name or an email address. For many recipients, use manage.py notify."
         if not may_view_users:
             help_text = "You need the permission to view users to choose recipients."
-        # Here, because only now the user model and the site are known.
+        # Not in the class, because the user model and the site are only known now.
         self.fields["recipients"] = _RecipientsField(
             queryset=users.all() if may_view_users else users.none(),
             widget=_RecipientsWidget(Notification._meta.get_field("recipient"), admin_site),
             help_text=help_text,
         )
 
-    # Each field is asked of the domain by itself, so that all that is wrong is said at once.
+    # Each field is checked separately, so that all errors are shown at once.
 
     def clean_message(self) -> str:
-        """What the domain takes as a message."""
-        return self._taken("message")
+        """The checked message."""
+        return self._checked("message")
 
     def clean_title(self) -> str:
-        """What the domain takes as a title."""
-        return self._taken("title")
+        """The checked title."""
+        return self._checked("title")
 
     def clean_url(self) -> str:
-        """What the domain takes as a URL."""
-        return self._taken("url")
+        """The checked URL."""
+        return self._checked("url")
 
     def clean_kind(self) -> str:
-        """What the domain takes as a kind."""
-        return self._taken("kind")
+        """The checked kind."""
+        return self._checked("kind")
 
     def send(self, *, actor: Any) -> Event | None:
         """
-        Send what a valid form holds.
+        Send the notification of a valid form.
 
         Returns:
-            The event; or None if the domain refuses it, with the reason among the form's errors.
+            The event; None if notify() refuses it. The form then has the reason among its errors.
         """
         content = {name: self.cleaned_data[name] for name in ("message", "title", "url", "kind")}
         user_ids = sorted(user.pk for user in self.cleaned_data["recipients"])
-        # The same form with another content (changed after going back) is another event.
+        # If the user goes back and changes the content, it is another event.
         digest = hashlib.sha256(repr((content, user_ids)).encode()).hexdigest()
         try:
             return services.notify(
                 user_ids, **content, actor=actor, idempotency_key=f"form:{self.cleaned_data['token'].hex}:{digest[:16]}"
             )
         except InvalidNotification as error:
-            # What is said has been asked of the domain already; whom it is said to is left.
+            # The content has been checked already, so the error concerns the recipients.
             self.add_error("recipients", str(error))
         return None
 
-    def _taken(self, name: str) -> str:
+    def _checked(self, name: str) -> str:
         value: str = self.cleaned_data[name]
         try:
             check_content(**{"message": "-", name: value})

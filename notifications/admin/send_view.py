@@ -1,4 +1,8 @@
-"""The page "Send notification": a form that calls notify() in the name of who fills it in, and logs that."""
+"""
+The page "Send notification": a form that calls notify() with the user as the actor.
+
+Owns permissions, the admin log and the message afterwards. Does not own the form (send_form).
+"""
 
 from typing import Any, cast
 
@@ -25,7 +29,7 @@ FIELDSETS: list[tuple[Any, dict[str, list[str]]]] = [
 
 def send_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> HttpResponse:
     """
-    Show the form, or send what it holds.
+    Show the form, or send its notification.
 
     Raises:
         PermissionDenied: The user lacks the permission notifications.add_event.
@@ -53,7 +57,7 @@ def send_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") -> Htt
 
 
 def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
-    """Whether the user may see users: as this site's user admin says, or by the permission if there is none."""
+    """Whether the user may see users: this site's user admin decides, or the permission if there is none."""
     model = get_user_model()
     if site.is_registered(model):
         return bool(site.get_model_admin(model).has_view_permission(request))
@@ -61,7 +65,7 @@ def _may_view_users(request: HttpRequest, site: admin.AdminSite) -> bool:
 
 
 def _sent(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]", event: Event, count: int) -> HttpResponse:
-    """Log it, say what became of it, and show the list of events to who may see it."""
+    """Log it, add a message, and redirect to the list of events if the user may see it."""
     event_admin.log_addition(request, event, [{"added": {"name": "notification", "object": f"{count} recipients"}}])
     site_name = event_admin.admin_site.name
     may_view = event_admin.has_view_permission(request)
@@ -70,7 +74,7 @@ def _sent(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]", event: Eve
     name = name or format_html('“<span dir="auto">{}</span>”', event)
     people = "1 recipient" if count == 1 else f"{count:,} recipients"
     if event.published_at is None:
-        text = "{} is saved for {} and waits in the outbox: it goes out by itself as soon as Redis is back."
+        text = "{} is saved for {} and waits in the outbox. It is published when Redis is available again."
         messages.warning(request, format_html(text, name, people))
     else:
         messages.success(request, format_html("{} is on its way to {}.", name, people))

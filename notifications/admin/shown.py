@@ -1,9 +1,9 @@
 """
-Texts from outside as the admin shows them: printable, bounded, and without what may be a secret.
+Untrusted texts for the admin: printable, shortened, and without secrets.
 
-Owns what counts as a secret: values whose name says so, and all of an address but its host, because the address of a
-webhook or of a chat service is its password; in the address of a chat service even the host is a token. Escaping is the
-template's.
+Owns what counts as a secret: values whose names say so, and everything in an address but the host, because the address
+of a webhook or chat service works like a password. In the address of a chat service even the host is a token. Does not
+own escaping (the templates).
 """
 
 import json
@@ -16,18 +16,18 @@ from realtime.untrusted.text import printable
 __all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields", "shown_text"]
 
 HIDDEN = "•••"
-# Characters of one text, and fields of one entry, that are shown.
+# How many characters of a text and how many fields of an entry are shown.
 TEXT_SHOWN = 2000
 FIELDS_SHOWN = 20
-# Characters of a host that are shown, and of what comes first in any other address, which may be a token.
+# How many characters of a host are shown, and how many of the beginning of any other address, which may be a token.
 HOST_SHOWN = 60
 TOKEN_SHOWN = 4
-# What is laid out as JSON; an envelope is no larger.
+# The largest value that is parsed as JSON to mask its secrets. An envelope is never larger.
 JSON_LIMIT_BYTES = 65_536
 
 _NAMES = r"pass(?:word|wd|phrase)|secret|token|api[_-]?key|authori[sz]ation|cookie|credential|signature|private[_-]?key"
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-# name=value, name: value and "name": "value", also where the end of it was cut off.
+# name=value, name: value and "name": "value", even if the end was cut off.
 _SECRET_VALUE = re.compile(
     rf"""((?:{_NAMES})[\w-]{{0,40}}["']?\s{{0,9}}[:=]\s{{0,9}})"""
     r"""("(?:[^"\\]|\\.)*"?|(?:bearer |basic )?[^\s,;&}\]]+)""",
@@ -37,7 +37,7 @@ _ADDRESS = re.compile(r"""\b([a-z][a-z0-9+.-]{1,30})://([^\s"'<>\\]+)""", re.IGN
 
 
 def shown_text(raw: str | bytes) -> str:
-    """At most 2,000 characters of it, on one line, and how long it is if that is more."""
+    """The text on one line, without secrets. Of a long text, the first TEXT_SHOWN characters and its length."""
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
     begin = printable(" ".join(text[:TEXT_SHOWN].split()), limit=TEXT_SHOWN)
     begin = _SECRET_VALUE.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_host_only, begin))
@@ -45,21 +45,21 @@ def shown_text(raw: str | bytes) -> str:
 
 
 def shown_address(address: str) -> str:
-    """Enough of a user's address to recognise the service: the scheme, and the host as far as it is no token."""
+    """Enough of a user's address to recognise the service: the scheme and the host, which may be a token itself."""
     scheme, mark, rest = address.partition("://")
     if not mark:
-        # No URL: a number, or a name at some service.
+        # Not a URL: a number, or a name at a service.
         return f"{address[: min(TOKEN_SHOWN, len(address) // 2)]}…"
     return f"{scheme}://{_host(scheme, rest)}…"
 
 
 def shown_data(value: Any) -> str:
-    """A value of JSON, laid out, without its secrets."""
+    """A JSON value, indented and without secrets."""
     return json.dumps(_masked(value), indent=2, ensure_ascii=False)
 
 
 def shown_fields(fields: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
-    """The first 20 fields of an entry of any stream, as (name, value); a value of JSON without its secrets."""
+    """The first FIELDS_SHOWN fields of any stream's entry, as (name, value), without secrets."""
     return [
         (shown_text(name), HIDDEN if _SECRET_NAME.search(shown_text(name)) else shown_text(_without_secrets(value)))
         for name, value in list(fields.items())[:FIELDS_SHOWN]
@@ -82,13 +82,13 @@ def _masked(value: Any) -> Any:
 
 
 def _host_only(found: re.Match[str]) -> str:
-    """Of an address within a text."""
+    """The replacement for an address in a text: its scheme and host."""
     scheme, rest = found[1], found[2]
     host = _host(scheme, rest)
     return f"{scheme}://{host}" if host == rest else f"{scheme}://{host}/…"
 
 
 def _host(scheme: str, rest: str) -> str:
-    """What comes after the scheme, up to the path, and without a password before an @."""
+    """The part of an address between the scheme and the path, without a password before an @, shortened."""
     host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     return host[: HOST_SHOWN if scheme.lower() in ("http", "https") else TOKEN_SHOWN]

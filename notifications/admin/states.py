@@ -1,8 +1,9 @@
 """
-How far an event or a notification has come: the state badge and the filter by it. Owns the words and their order.
+The states of events and notifications: badges and filters.
 
-The words are those of the statistics (created, published, relayed, seen, read). For deliveries, the words are the names
-of their states (pending, sending, sent, failed, skipped, held). So all pages use the same word for the same thing.
+Owns the words and their order. Events and notifications have the words of the statistics (created, published, relayed,
+seen, read). Deliveries have the names of their own states (pending, sending, sent, failed, skipped, held). So all pages
+use the same word for the same state. Does not own the colours (admin.css).
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ __all__ = ["EVENT_STATES", "STATES", "EventStateFilter", "State", "StateFilter",
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """
-    One state; a row is in exactly one, the furthest it has reached.
+    One state. A row is in exactly one state: the furthest that it has reached.
 
     Attributes:
-        field: The time that is set in this state, "" in the first.
-        rows: What finds the rows in this state.
+        field: The column with the time of this state; "" for the first state.
+        rows: The condition for rows in this state.
     """
 
     key: str
@@ -43,7 +44,7 @@ def _states(first: tuple[str, str], *further: tuple[str, str, str]) -> tuple[Sta
     return (*found, State(key=first[0], label=first[1], field="", rows=not_further))
 
 
-# Of notifications, the furthest first.
+# The states of notifications, the furthest first.
 STATES = _states(
     ("waiting", "not relayed"),
     ("relayed", "relayed", "relayed_at"),
@@ -52,7 +53,7 @@ STATES = _states(
     ("archived", "archived", "archived_at"),
     ("replaced", "replaced", "replaced_at"),
 )
-# Of events, the furthest first. Only the first is the outbox: what waits for its time is nobody's work yet.
+# The states of events, the furthest first. Scheduled events are not in the outbox.
 EVENT_STATES = _states(
     ("outbox", "in the outbox"),
     ("scheduled", "scheduled", "deliver_at"),
@@ -67,7 +68,7 @@ def state_of(row: Model, states: tuple[State, ...] = STATES) -> State:
 
 
 def badge(key: str, text: str) -> SafeString:
-    """A short text on the colour of `key`: a state's."""
+    """A short text in the colour of the state `key`."""
     return format_html('<span class="sb-badge sb-badge-{}">{}</span>', key, text)
 
 

@@ -1,4 +1,4 @@
-"""The page "Delivery statistics", and the same as JSON for programs. The figures are `notifications.statistics`'s."""
+"""The page "Delivery statistics", and the same as JSON. Does not own the figures (notifications.statistics)."""
 
 from typing import Any
 
@@ -50,13 +50,13 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
 
 
 def _dead_letters_url(request: HttpRequest, site: admin.AdminSite) -> str:
-    """Where the dead letters are, for who may see them."""
+    """The URL of the dead letters; "" if the user may not see them."""
     may_view = request.user.has_perm(permission("view_dead_letters"))
     return reverse(f"{site.name}:{admin_url_name('delivery_dead_letters')}") if may_view else ""
 
 
 def _deliveries_url(request: HttpRequest, site: admin.AdminSite) -> str:
-    """Where the deliveries are, for who may see them."""
+    """The URL of the deliveries; "" if the user may not see them."""
     may_view = request.user.has_perm(permission("view_delivery"))
     return reverse(f"{site.name}:{admin_url_name('delivery_changelist')}") if may_view else ""
 
@@ -80,7 +80,7 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
         share = f"{count / totals.created:.1%} of created" if totals.created else ""
         figures.append((name, f"{count:,}", share))
     if found.redis is None:
-        figures.append(("dead letters", "unknown", "Redis does not answer"))
+        figures.append(("dead letters", "unknown", "Redis is unavailable"))
     else:
         remark = ", ".join(f"{group.name} {group.dead:,}" for group in found.redis.groups)
         figures.append(("dead letters", f"{found.redis.failed:,}", remark))
@@ -88,7 +88,7 @@ def _figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
 
 
 def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
-    """What is in the outbox and in Redis at this moment, as (what, number)."""
+    """The current numbers of the outbox and of Redis, as (what, number)."""
     rows = [
         ("Events in the outbox", f"{found.totals.waiting:,}"),
         ("Events scheduled", f"{found.totals.scheduled:,}"),
@@ -98,6 +98,6 @@ def _now(found: statistics.Statistics) -> list[tuple[str, str]]:
             ("Entries on the stream", f"{found.redis.stream_length:,}"),
             ("Requests of other programs accepted", f"{found.redis.ingress_accepted:,}"),
             ("Requests of other programs refused", f"{found.redis.ingress_refused:,}"),
-            ("Requests of other programs lost for lack of room", f"{found.redis.ingress_dropped:,}"),
+            ("Requests of other programs dropped", f"{found.redis.ingress_dropped:,}"),
         ]
     return rows

@@ -109,7 +109,7 @@ async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(site: Deplo
     for section in ("hours", "delivery-hours"):
         shown = page.locator(f"section[aria-labelledby={section}]")
         await expect(shown.locator("svg.sb-chart .sb-chart-column")).to_have_count(24)
-        await shown.get_by_text("The same as a table").press("Enter")
+        await shown.get_by_text("Show as a table").press("Enter")
         await expect(shown.locator("details tbody tr").first).to_be_visible()
         await expect(shown.locator("details tbody tr")).to_have_count(24)
     assert admin.complaints == []

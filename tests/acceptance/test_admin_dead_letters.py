@@ -88,7 +88,7 @@ async def test_what_a_receiver_refused_is_sent_again_from_its_row(webhook_site: 
         await page.locator("input.action-select").press("Space")
         await page.locator("select[name=action]").select_option("resend")
         await page.get_by_role("button", name="Run").press("Enter")
-        await expect(page.get_by_text("1 failed delivery goes out again within seconds.")).to_be_visible()
+        await expect(page.get_by_text("1 failed delivery is sent again within seconds.")).to_be_visible()
         await check_sent(site, page)
         assert admin.complaints == []
     with redis.Redis.from_url(site.redis_url) as client:

@@ -163,10 +163,10 @@ def test_a_notification_is_in_exactly_one_state_the_furthest_it_has_reached(admi
 def test_a_list_counts_no_further_than_it_shows(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of millions does not count them, and says that it holds the latest only."""
     tell(make_users(7))
-    assert "The latest only" not in page(admin_client, NOTIFICATIONS)
+    assert "Only the latest rows" not in page(admin_client, NOTIFICATIONS)
     monkeypatch.setattr(history, "COUNT_LIMIT", 5)
     text = page(admin_client, NOTIFICATIONS)
-    assert "The latest only" in text
+    assert "Only the latest rows" in text
     assert re.search(r"\b5\s+notifications", text)
 
 

@@ -121,7 +121,7 @@ def test_a_notification_shows_its_deliveries_to_who_may_see_them(delivery: Deliv
         assert shown in text
     assert "550 no such" not in page(make_staff("view_notification"), url)
     Delivery.objects.all().delete()
-    assert "The bot has not chosen transports yet." in page(make_staff("view_notification", "view_delivery"), url)
+    assert "The bot has not planned its deliveries yet." in page(make_staff("view_notification", "view_delivery"), url)
 
 
 def test_nobody_deletes_what_keeps_the_bot_from_sending_twice(admin_client: Client, delivery: Delivery) -> None:
@@ -167,14 +167,14 @@ def resend(client: Client, *deliveries: Delivery) -> str:
 def test_failed_deliveries_are_sent_again_and_that_is_recorded(admin_client: Client, delivery: Delivery) -> None:
     """Under the key they had; those that were sent stay as they are."""
     sent = Delivery.objects.create(notification=delivery.notification, transport="email", state="sent", due_at=None)
-    assert "1 failed delivery goes out again" in resend(admin_client, delivery, sent)
+    assert "1 failed delivery is sent again" in resend(admin_client, delivery, sent)
     again = Delivery.objects.get(pk=delivery.pk)
     assert (again.state, again.attempts, again.key) == ("pending", 0, delivery.key)
     assert again.due_at is not None
     assert Delivery.objects.get(pk=sent.pk).state == "sent"
     record = LogEntry.objects.get()
     assert (record.user.username, record.change_message) == ("admin", f"Sent 1 again: {delivery.pk}.")
-    assert "None of those selected has failed." in resend(admin_client, delivery, sent)
+    assert "None of the selected deliveries has failed." in resend(admin_client, delivery, sent)
     assert LogEntry.objects.count() == 1
 
 
@@ -186,7 +186,7 @@ def test_what_failed_of_a_digest_goes_out_again_as_a_whole(admin_client: Client,
     other = services.notify(digest.recipient, "Hello again").notifications.get()
     second = Delivery.objects.create(notification=other, transport="console", state="failed", due_at=None)
     Delivery.objects.update(digest=digest)
-    assert "2 failed deliveries go out again" in resend(admin_client, second)
+    assert "2 failed deliveries are sent again" in resend(admin_client, second)
     assert set(Delivery.objects.values_list("state", flat=True)) == {"pending"}
 
 

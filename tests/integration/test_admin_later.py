@@ -59,14 +59,21 @@ def test_an_event_that_waits_is_no_event_in_the_outbox(admin_client: Client, wai
 def test_a_waiting_event_shows_when_whom_and_instead_of_what(admin_client: Client, waiting: Event) -> None:
     """Its own page, and the list of all whom it will tell."""
     text = page(admin_client, f"{ADMIN}/event/{waiting.pk}/change/")
-    for shown in ("Will be told", "alice", "bob", "opening", "console if unread after 0:15:00", "Waits until"):
+    for shown in (
+        "Scheduled recipients",
+        "alice",
+        "bob",
+        "opening",
+        "console if unread after 0:15:00",
+        "Scheduled for",
+    ):
         assert shown in text
     (link,) = re.findall(r'href="([^"]*/scheduled/[^"]*event__id__exact=[^"]*)"', text)
     listed = page(admin_client, link)
     assert listed.count("The shop opens") == 2
     assert page(admin_client, f"{ADMIN}/scheduled/?q=ali").count("The shop opens") == 1
     row = Scheduled.objects.get(recipient__username="bob")
-    assert "Waits until" in page(admin_client, f"{ADMIN}/scheduled/{row.pk}/change/")
+    assert "Scheduled for" in page(admin_client, f"{ADMIN}/scheduled/{row.pk}/change/")
 
 
 def test_who_is_taken_out_is_not_told(alice: User, waiting: Event) -> None:

@@ -70,7 +70,7 @@ def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, a
     latest = re.search(r"<tr>\s*<th scope=\"row\">.*?</tr>", table[0], re.DOTALL)
     assert latest is not None
     assert re.findall(r"<td>(\d+)</td>", latest[0]) == ["3", "3", "2", "1"]
-    assert "Redis does not answer" not in html
+    assert "Redis is unavailable" not in html
 
 
 @pytest.mark.django_db
@@ -166,7 +166,7 @@ def test_with_redis_away_the_page_says_so_and_shows_the_rest(signalbox: Any, adm
         html = page(admin_client, STATISTICS)
         found = admin_client.get(f"{STATISTICS}?format=json").json()
         conf.sync_redis().close()
-    assert "Redis does not answer." in html
+    assert "Redis is unavailable." in html
     assert figures(html)["dead letters"] == "unknown"
     assert figures(html)["created"] == "3"
     assert (found["failed"], found["redis"]) == (None, None)

@@ -92,7 +92,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def choose(client: Client, *events: Event) -> str:
-    """What the list says after "Cancel those that wait" for these."""
+    """What the list says after "Cancel scheduled events" for these."""
     form = {"action": "cancel", "_selected_action": [each.pk for each in events]}
     return client.post(LIST, form, follow=True).content.decode()
 
@@ -102,7 +102,7 @@ def test_what_is_cancelled_in_the_admin_tells_nobody_and_is_recorded(
 ) -> None:
     """In the history of the event; what was told already is left as it is."""
     told = services.notify(alice, "Now")
-    assert "1 event is cancelled: nobody is told of it." in choose(admin_client, waiting, told)
+    assert "1 event is cancelled: nobody is notified of it." in choose(admin_client, waiting, told)
     waiting.refresh_from_db()
     assert waiting.cancelled_at is not None
     assert Event.objects.get(pk=told.pk).cancelled_at is None
@@ -110,7 +110,7 @@ def test_what_is_cancelled_in_the_admin_tells_nobody_and_is_recorded(
     assert (record.object_id, record.action_flag, record.user.username) == (str(waiting.pk), CHANGE, "admin")
     assert record.change_message == "Cancelled before its time."
     assert tell_all_that_is_due() == 0
-    assert "None of those selected waits for its time." in choose(admin_client, waiting, told)
+    assert "None of the selected events is scheduled." in choose(admin_client, waiting, told)
     assert LogEntry.objects.count() == 1
 
 
@@ -122,7 +122,7 @@ def test_cancelling_needs_a_permission(waiting: Event) -> None:
     assert Event.objects.get().cancelled_at is None
     allowed = make_staff("view_event", "change_event", "delete_event")
     html = page(allowed, LIST)
-    assert "Cancel those that wait" in html
+    assert "Cancel scheduled events" in html
     assert "delete_selected" not in html
     choose(allowed, waiting)
     assert Event.objects.get().cancelled_at is not None

@@ -90,7 +90,7 @@ async def test_what_is_held_waits_until_it_is_released(
             await sync_to_async(call_command)("release_deliveries")
         deliver("send")
         answer = await sync_to_async(admin_client.post)(LIST, form, follow=True)
-        assert "2 held deliveries go out within seconds" in answer.content.decode()
+        assert "2 held deliveries are sent within seconds" in answer.content.decode()
         await sync_to_async(refill)(100)
         await wait_until(lambda: len(transport.sent) == 2)
         await wait_until(lambda: worker.statistics().handled_count == 4)
