@@ -1,8 +1,8 @@
 """
-What this app is called in the project: its label, and the names of its relations on users.
+The names that depend on the label of this app in the project: permissions, URLs, and relations on users.
 
-Owns how names follow from the label: permissions, URLs of the admin, the URL namespace. Does not own the label: that is
-the AppConfig's in INSTALLED_APPS (apps). Migrations use this module too, so they fit every label.
+Owns deriving these names from the label. Does not own the label: the AppConfig in INSTALLED_APPS sets it (apps).
+Migrations use this module too, so they work with every label.
 """
 
 from django.apps import apps

@@ -28,9 +28,9 @@ def bell_texts() -> dict[str, str | dict[int, str]]:
         "signed-out": gettext("You are signed out. Sign in again, here or in another tab."),
         # The link in the notice that the user is signed out.
         "sign-in": gettext("Sign in"),
-        "deactivated": gettext("Your account has been deactivated. Ask whoever runs this site."),
+        "deactivated": gettext("Your account is deactivated. Contact the site's administrators."),
         "other-user": gettext("Somebody else has signed in. Reload the page."),
-        "refused": gettext("The server did not do this. Reload the page and try again."),
+        "refused": gettext("The server refused this. Reload the page and try again."),
         "saved": gettext("Saved."),
         # The button of a toast.
         "close": gettext("Close"),

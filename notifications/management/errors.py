@@ -1,4 +1,4 @@
-"""What ends a command in one line that says what to do, instead of a traceback. Owns the words."""
+"""Errors of commands in one line that says what to do, instead of a traceback. Owns these texts."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from realtime import conf as realtime_conf
 
 __all__ = ["check_migrations", "setup_errors"]
 
-# Migrations that the text names.
+# The most migrations that the text names.
 _NAMED = 3
 
 
 @contextlib.contextmanager
 def setup_errors() -> Iterator[None]:
     """
-    Within it, what is wrong with how the project is set up is one line; REALTIME and NOTIFICATIONS are read first.
+    Turns errors in the project's setup into one line. It reads REALTIME and NOTIFICATIONS first.
 
     Raises:
         CommandError: A setting is wrong, or the database failed and lacks migrations.
     """
     try:
-        # Before anything is written: what a wrong setting keeps from being published looks like Redis being away.
+        # Before anything is written: a wrong setting would make publishing fail, and that would look like an outage.
         realtime_conf.get_settings()
         conf.get_settings()
         yield
@@ -41,10 +41,10 @@ def setup_errors() -> Iterator[None]:
 
 def check_migrations() -> None:
     """
-    See whether the database has the tables that this version needs. Nothing is said where it does not answer.
+    Check that the database has the tables that this version needs. It does nothing if the database is unavailable.
 
     Raises:
-        CommandError: Migrations of notifications, or of what they build upon, are not applied.
+        CommandError: Migrations of this app, or of apps that it depends on, are not applied.
     """
     connection = connections[router.db_for_write(Event)]
     try:

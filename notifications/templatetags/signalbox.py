@@ -1,7 +1,7 @@
 """
 The bell as a template tag: `{% load signalbox %}{% notification_bell %}` in any page of any project.
 
-Owns what the bell's templates are given. Does not own the questions (inbox) nor the looks (bell.css).
+Owns the context of the bell's templates. Does not own the queries (inbox.queries) or the look (bell.css).
 """
 
 import datetime
@@ -32,7 +32,7 @@ safe_href = queries.safe_href
 
 @register.filter
 def with_zone(value: Any) -> Any:
-    """A time with its zone. With USE_TZ off it has none, and a browser would read it in the reader's zone."""
+    """A time with its zone. With USE_TZ off it has none, and browsers would interpret it in the reader's zone."""
     return timezone.localtime(moment_of(value)) if isinstance(value, datetime.datetime) else value
 
 
@@ -53,16 +53,16 @@ def notification_bell(context: Context) -> dict[str, Any]:
     """
     The bell of `request.user`: the unread count and the newest notifications, live.
 
-    It is empty for a visitor who is not signed in, and on a page that is rendered without a request, as 500.html is.
-    Needs the context processor `django.template.context_processors.request`. Use it once on a page. Its script and
+    It is empty for visitors who are not signed in, and on pages that are rendered without a request, such as 500.html.
+    It needs the context processor `django.template.context_processors.request`. Use it once on a page. Its script and
     style sheet have the request's nonce, for a Content Security Policy that requires one.
     """
-    # Django renders 500.html without a request, and a page for an error must not fail itself.
+    # Django renders 500.html without a request, and the page of an error must not fail itself.
     request = context.get("request")
     user = getattr(request, "user", None)
     if request is None or user is None or not user.is_authenticated:
         return {"bell": None}
-    # The tag's template has a context of its own: what its forms need is handed on.
+    # The tag's template has a separate context, so the values that its forms need are passed on.
     bell = queries.read_bell(user.pk)
     return {
         "bell": bell,

@@ -42,7 +42,7 @@ def tell_all_that_is_due() -> int:
 
 def test_what_is_cancelled_from_a_shell_tells_nobody(waiting: Event) -> None:
     """It says how many would have been told; again, it is cancelled all the same."""
-    assert run(waiting.pk) == f"event {waiting.pk}: cancelled, 2 people are not told"
+    assert run(waiting.pk) == f"event {waiting.pk}: cancelled, 2 people are not notified"
     assert run(waiting.pk) == f"event {waiting.pk}: was cancelled before"
     assert tell_all_that_is_due() == 0
     assert not Notification.objects.exists()
@@ -67,17 +67,18 @@ def test_what_cannot_be_cancelled_is_a_failure_and_the_others_are(waiting: Event
     out = io.StringIO()
     with pytest.raises(CommandError) as caught:
         call_command("cancel_event", str(told.pk), str(2**63 - 1), str(waiting.pk), stdout=out)
-    assert f"event {told.pk} does not wait: it was sent at {moment_of(told.created_at):%Y-%m-%d %H:%M:%S} UTC" in str(
-        caught.value
+    assert (
+        f"event {told.pk} is not scheduled: it was created at {moment_of(told.created_at):%Y-%m-%d %H:%M:%S} UTC"
+        in str(caught.value)
     )
     assert f"there is no event {2**63 - 1}" in str(caught.value)
-    assert out.getvalue() == f"event {waiting.pk}: cancelled, 2 people are not told\n"
+    assert out.getvalue() == f"event {waiting.pk}: cancelled, 2 people are not notified\n"
 
 
 @pytest.mark.parametrize("text", ["x", "0", "1.5", str(2**63), "9" * 5000])
 def test_what_is_no_number_is_refused_in_words(text: str) -> None:
     """It says where to find one."""
-    with pytest.raises(CommandError, match="is no number of an event"):
+    with pytest.raises(CommandError, match="is not the id of an event"):
         run(text)
 
 

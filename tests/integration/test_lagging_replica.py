@@ -216,7 +216,7 @@ def test_commands_say_what_is_so(replica: list[str], alice: User) -> None:
     call_command("cancel_event", event_id, stdout=out)
     call_command("cancel_event", event_id, stdout=out)
     assert out.getvalue().endswith(f"event {event_id}: was cancelled before\n")
-    assert f"event {event_id}: cancelled, 1 person is not told" in out.getvalue()
+    assert f"event {event_id}: cancelled, 1 person is not notified" in out.getvalue()
     assert [label for label in replica if label != "auth.User"] == []
 
 

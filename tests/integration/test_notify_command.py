@@ -111,10 +111,10 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
             ["user1", "nobody", "999999999", "99999999999999999999", "1.5", "Hello"],
             "no user has the username or id nobody, 999999999, 99999999999999999999, 1.5: nobody was notified",
         ),
-        (["Hello"], "name the recipients before the message, or say --all"),
+        (["Hello"], "give the recipients before the message, or use --all"),
         (
             ["--all", "Hello", "World"],
-            "say either --all or names, not both; a message of several words must be quoted",
+            "give either --all or names, not both; quote a message of several words",
         ),
         (["user1", "Hello", "--data", "{order: 7}"], "--data is not JSON: Expecting property name enclosed"),
         (["user1", "Hello", "--data", "NaN"], "data is nan, which JSON cannot represent: use None"),
@@ -124,7 +124,7 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
         (["user1", "Hello", "--deliver-after", "4000d"], "deliver_after is more than ten years away: check the unit"),
         (
             ["user1", "Hello", "--deliver-after", "soon"],
-            "Error: argument --deliver-after: 'soon' is no wait: say 90s, 15m, 2h or 7d or a time with its zone",
+            "Error: argument --deliver-after: 'soon' is not a duration: use 90s, 15m, 2h or 7d or a time with its zone",
         ),
         (
             ["user1", "Hello", "--deliver-after", "2020-12-24T18:00+01:00"],
@@ -133,11 +133,17 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
         (["user1", "Hello", "--deliver-after", "9999999999d"], "Error: argument --deliver-after: '9999999999d' is no"),
         (
             ["user1", "Hello", "--deliver-after", "2100-01-01T18:00"],
-            "Error: argument --deliver-after: '2100-01-01T18:00' has no time zone: say 2100-01-01T18:00Z or",
+            "Error: argument --deliver-after: '2100-01-01T18:00' has no time zone: use 2100-01-01T18:00Z or",
         ),
         (["user1", "Hello", "--fallback", "fax=15m"], "fallback names 'fax'; transports are: "),
-        (["user1", "Hello", "--fallback", "email"], "Error: argument --fallback: 'email' has no wait: say email=15m"),
-        (["user1", "Hello", "--fallback", "email=15"], "Error: argument --fallback: '15' is no wait: say 90s, 15m"),
+        (
+            ["user1", "Hello", "--fallback", "email"],
+            "Error: argument --fallback: 'email' has no duration: use email=15m",
+        ),
+        (
+            ["user1", "Hello", "--fallback", "email=15"],
+            "Error: argument --fallback: '15' is not a duration: use 90s, 15m",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_and_nobody_is_notified(arguments: list[str], text: str) -> None:
@@ -167,7 +173,7 @@ def test_the_same_key_again_tells_nobody_and_says_so(redis_client: redis.Redis, 
     (first, _) = make_users(2)
     event = services.notify(first, "Hello", idempotency_key="k")
     out, _ = _notify("user2", "Hello", "--idempotency-key", "k")
-    assert out == f"event {event.pk}: 1 notification made by an earlier call with this key, published\n"
+    assert out == f"event {event.pk}: 1 notification created by an earlier call with this key, published\n"
     out, _ = _notify("user2", "Hello", "--idempotency-key", "k", "--json")
     assert json.loads(out)["is_new"] is False
     assert recipients_on_stream(redis_client, keys) == [first.pk]
@@ -180,7 +186,9 @@ def test_without_redis_it_says_what_will_happen(signalbox: Any) -> None:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
     out, _ = _notify("user1", "Hello")
     event = Event.objects.get()
-    assert out == (f"event {event.pk}: 1 notification, kept in the outbox: Redis is away, the sweep will publish\n")
+    assert out == (
+        f"event {event.pk}: 1 notification, in the outbox: Redis is unavailable, the sweep publishes later\n"
+    )
     out, _ = _notify("user1", "Hello", "--json")
     assert json.loads(out)["is_published"] is False
 
@@ -192,7 +200,9 @@ def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
     out, _ = _notify("user1", "user2", "Lunch", "--deliver-after", "2h", *key)
     event = Event.objects.get()
     assert event.deliver_at == event.created_at + datetime.timedelta(hours=2)
-    assert out == f"event {event.pk}: 2 notifications, at {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC\n"
+    assert (
+        out == f"event {event.pk}: 2 notifications, scheduled for {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC\n"
+    )
     out, _ = _notify("user1", "Lunch", "--json", *key)
     assert json.loads(out) == {
         "event_id": event.pk,
@@ -204,11 +214,11 @@ def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
     }
     assert services.cancel(event.pk)
     out, _ = _notify("user1", "Lunch", *key)
-    assert out == f"event {event.pk}: 0 notifications made by an earlier call with this key, cancelled\n"
+    assert out == f"event {event.pk}: 0 notifications created by an earlier call with this key, cancelled\n"
     assert json.loads(_notify("user1", "Lunch", "--json", *key)[0])["is_cancelled"] is True
     later = timezone.localtime(clock.now()) + datetime.timedelta(days=1)
     out, _ = _notify("user1", "Lunch", "--deliver-after", later.isoformat())
-    assert out.endswith(f": 1 notification, at {later.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC\n")
+    assert out.endswith(f": 1 notification, scheduled for {later.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC\n")
     assert entries_on_stream(redis_client, keys) == []
 
 

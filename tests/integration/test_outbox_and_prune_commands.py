@@ -49,7 +49,7 @@ def test_the_outbox_is_drained(signalbox: Any, redis_client: redis.Redis, keys: 
     services.notify(carol, "later", deliver_after=HOUR)
     assert json.loads(run("drain_outbox", "--json")) == {"published_count": 2, "released_count": 1, "left_count": 0}
     assert sorted(recipients_on_stream(redis_client, keys)) == sorted([alice.pk, bob.pk])
-    assert run("drain_outbox") == "0 published, 0 of them because their time had come; 0 left"
+    assert run("drain_outbox") == "0 published, 0 of them scheduled; 0 left"
 
 
 def test_what_is_old_is_deleted(alice: User) -> None:

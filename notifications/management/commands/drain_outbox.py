@@ -1,4 +1,4 @@
-"""`manage.py drain_outbox`: publishes now what waits for the sweep."""
+"""`manage.py drain_outbox`: publishes the outbox now. Owns the command line and the output."""
 
 import json
 import sys
@@ -14,21 +14,21 @@ from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter
 
-# Events published between two steps of the bar.
+# Events between two steps of the progress bar.
 STEP = 100
 
 
 class Command(EscapingCommand):
-    """Prints how many events were published, and how many are left; exits with 1 if some are."""
+    """Prints how many events were published and how many are left. Exits with 1 if any are left."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\
-Publishes now what is in the outbox: events that are committed and not yet on the stream, because
-Redis was away or the process that made them died, and events whose time to be told has come.
+Publishes the outbox now: events that are committed but not on the stream, because Redis was
+unavailable or the process that wrote them died. It also publishes scheduled events that are due.
 
-A relay does so by itself every two seconds. Use this where none runs, before one is switched off
-for long, or to see why something stays in the outbox. Running it twice, or beside a relay, tells
-nobody twice. Events that wait for a later time are left to wait."""
+A relay does this every two seconds. Use the command if no relay runs, before you stop the last one
+for a longer time, or to see why an event stays in the outbox. Running it twice, or while a relay
+runs, notifies nobody twice. Scheduled events that are not due stay scheduled."""
     epilog = """\
 examples:
   manage.py drain_outbox
@@ -58,6 +58,6 @@ examples:
         if options["as_json"]:
             self.stdout.write(json.dumps({"published_count": count, "released_count": released, "left_count": left}))
         else:
-            self.stdout.write(f"{count} published, {released} of them because their time had come; {left} left")
+            self.stdout.write(f"{count} published, {released} of them scheduled; {left} left")
         if left:
             raise CommandError(f"{left} events cannot be published: the log says why")

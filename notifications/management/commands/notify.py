@@ -1,7 +1,8 @@
 """
-`manage.py notify <username|id>… "message"`: tells people of something, from a shell or another program.
+`manage.py notify <username|id>… "message"`: notifies users, from a shell or another program.
 
-Owns the command line, whose form is held fixed, and what is printed. What may be said, and writing it, is `services`'s.
+Owns the command line, which is stable, and the output. Does not own the limits of content (content) or writing
+(services).
 """
 
 import argparse
@@ -45,18 +46,18 @@ examples:
   manage.py notify alice "Build 7 is done" --kind build --collapse-key build-7
   manage.py notify alice "Bob mentioned you" --fallback email=15m
 
-Each recipient is a username or a user id. If a name is both, one user's username and another's id, the username wins.
-Nobody is notified unless all are known. A message that starts with a dash goes after " -- ".
+Each recipient is a username or a user id. If a name is one user's username and another's id, the username wins.
+If a recipient is unknown, nobody is notified. Put " -- " before a message that starts with a dash.
 
-What waits (--deliver-after, --fallback) is in the database, and a running run_bot_subscriber tells it
-within about two seconds of its time. Until then `manage.py cancel_event EVENT` stops an event.
+Scheduled events and fallbacks (--deliver-after, --fallback) are in the database. A running run_bot_subscriber handles
+them within about two seconds of their time. Until then, `manage.py cancel_event EVENT` cancels an event.
 """
 
 
 class Command(EscapingCommand):
-    """Prints what was done, one line, or one JSON object with --json; exits with 1 if nothing was."""
+    """Prints the result in one line, or as one JSON object with --json. Exits with 1 if nobody was notified."""
 
-    help = "Tell users of something: in their browsers at once, by every other transport that they have."
+    help = "Notify users: in their browsers at once, and by all other transports that they want."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -64,8 +65,8 @@ class Command(EscapingCommand):
         plain = parser.parse_args
 
         def parse_args(args: Any = None, namespace: Any = None) -> Any:
-            # Options may stand between the words ("alice --kind x Hello"), which argparse allows only if asked; and
-            # asked, it takes "-h" for an option even after "--".
+            # parse_intermixed_args() allows options between the words ("alice --kind x Hello"), but it reads "-h" as an
+            # option even after "--".
             parse = plain if args is not None and "--" in args else parser.parse_intermixed_args
             return parse(args, namespace)
 
@@ -75,31 +76,31 @@ class Command(EscapingCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("recipients", nargs="*", metavar="recipient", help="username or id")
         parser.add_argument("message", help="what happened, at most 4000 characters; the last word of the command")
-        parser.add_argument("--all", action="store_true", help="every active user instead of named ones")
-        parser.add_argument("--kind", default="info", help='what sort of event, e.g. order.shipped (default: "info")')
+        parser.add_argument("--all", action="store_true", help="notify all active users")
+        parser.add_argument("--kind", default="info", help='the kind of event, e.g. order.shipped (default: "info")')
         parser.add_argument("--title", default="", help="one line, at most 200 characters")
         parser.add_argument("--url", default="", help="where a click leads: a path or an http(s) address")
-        parser.add_argument("--data", metavar="JSON", help="anything for the program that shows it, as JSON")
+        parser.add_argument("--data", metavar="JSON", help="data for programs that show the notification, as JSON")
         parser.add_argument(
-            "--idempotency-key", metavar="KEY", help="name the event: with the same key again, nobody is told twice"
+            "--idempotency-key", metavar="KEY", help="identifies the event: a second call with the key has no effect"
         )
         parser.add_argument(
             "--deliver-after",
             type=_time_or_wait,
             metavar="WHEN",
-            help="tell nobody before: a wait (90s, 15m, 2h, 7d) or a time with its zone (2026-12-24T18:00+01:00)",
+            help="when to notify: a wait (90s, 15m, 2h, 7d) or a time with its zone (2026-12-24T18:00+01:00)",
         )
         parser.add_argument(
             "--collapse-key",
             metavar="KEY",
-            help="name what this is about: it takes the place of what is unread of the same kind and key",
+            help="replaces each recipient's unread notification of the same kind and key",
         )
         parser.add_argument(
             "--fallback",
             action="append",
             type=_fallback,
             metavar="TRANSPORT=WAIT",
-            help="use this transport only if it is still unread after so long: email=15m; may be given several times",
+            help="a transport to use only if it is still unread after this time: email=15m; may be repeated",
         )
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
@@ -141,7 +142,7 @@ class Command(EscapingCommand):
 
 
 def _idle_groups() -> list[str]:
-    """The consumer groups that have no living worker; none if Redis does not answer."""
+    """The consumer groups without a live worker; none if Redis is unavailable."""
     groups = [GroupKeys(conf.keys().stream(STREAM), part) for part in PARTS]
     try:
         counts = count_workers(conf.sync_redis(), groups)
@@ -152,9 +153,9 @@ def _idle_groups() -> list[str]:
 
 def _find(names: list[str], *, is_for_all: bool) -> Any:
     if is_for_all and names:
-        raise CommandError("say either --all or names, not both; a message of several words must be quoted")
+        raise CommandError("give either --all or names, not both; quote a message of several words")
     if not is_for_all and not names:
-        raise CommandError("name the recipients before the message, or say --all")
+        raise CommandError("give the recipients before the message, or use --all")
     users = get_user_model()
     if not is_for_all:
         found, unknown = find_by_names(names, using=router.db_for_write(users))
@@ -183,7 +184,7 @@ def _time_or_wait(text: str) -> datetime.datetime | datetime.timedelta:
     except ValueError:
         return _wait(text, or_else=" or a time with its zone such as 2026-12-24T18:00+01:00")
     if time.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: say {text}Z or {text}+01:00")
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: use {text}Z or {text}+01:00")
     if time < clock.now():
         raise argparse.ArgumentTypeError(f"{text!r} is in the past: give a later time, or leave it out to send at once")
     return time
@@ -193,46 +194,46 @@ def _wait(text: str, *, or_else: str = "") -> datetime.timedelta:
     try:
         return datetime.timedelta(seconds=parse_age(text))
     except (argparse.ArgumentTypeError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no wait: say 90s, 15m, 2h or 7d{or_else}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: use 90s, 15m, 2h or 7d{or_else}") from None
 
 
 def _fallback(text: str) -> tuple[str, datetime.timedelta]:
     transport, equals, wait = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} has no wait: say {text}=15m")
+        raise argparse.ArgumentTypeError(f"{text!r} has no duration: use {text}=15m")
     return transport, _wait(wait)
 
 
 def _json(event: Event, *, is_new: bool) -> str:
-    said: dict[str, Any] = {
+    result: dict[str, Any] = {
         "event_id": event.pk,
         "notification_count": _count(Notification, event),
         "is_published": event.published_at is not None,
         "is_new": is_new,
     }
-    # Only then: programs have known the four for long.
+    # Only for scheduled and cancelled events, so that the output of all others stays as programs know it.
     if event.deliver_at is not None:
-        said |= {"scheduled_count": _count(Scheduled, event), "deliver_at": moment_of(event.deliver_at).isoformat()}
+        result |= {"scheduled_count": _count(Scheduled, event), "deliver_at": moment_of(event.deliver_at).isoformat()}
     if event.cancelled_at is not None:
-        said |= {"is_cancelled": True}
-    return json.dumps(said)
+        result |= {"is_cancelled": True}
+    return json.dumps(result)
 
 
 def _sentence(event: Event, *, is_new: bool) -> str:
     what = f"event {event.pk}: {_counted(event)}"
     if not is_new:
-        what += " made by an earlier call with this key"
+        what += " created by an earlier call with this key"
     if event.cancelled_at is not None:
         return f"{what}, cancelled"
     if event.deliver_at is not None:
-        return f"{what}, at {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{what}, scheduled for {moment_of(event.deliver_at):%Y-%m-%d %H:%M:%S} UTC"
     if event.published_at is None:
-        return f"{what}, kept in the outbox: Redis is away, the sweep will publish"
+        return f"{what}, in the outbox: Redis is unavailable, the sweep publishes later"
     return f"{what}, published"
 
 
 def _count(model: type[Notification] | type[Scheduled], event: Event) -> int:
-    # Not from a replica, which may lag.
+    # Never from a replica, which may lag.
     return model._base_manager.using(router.db_for_write(model)).filter(event=event).count()
 
 

@@ -1,4 +1,4 @@
-"""`manage.py prune_notifications --older-than AGE`: deletes what is old."""
+"""`manage.py prune_notifications --older-than AGE`: deletes old notifications. Owns the command line and the output."""
 
 import datetime
 import json
@@ -16,18 +16,19 @@ from realtime.management.streams import HelpFormatter, parse_age
 
 
 class Command(EscapingCommand):
-    """Prints how much was deleted, one line, or one JSON object with --json."""
+    """Prints how many rows were deleted in one line, or as one JSON object with --json."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\
-Deletes notifications that are older than AGE, with their deliveries, and the events that are left
-with no notification. The inbox and the admin forget them.
+Deletes notifications that are older than AGE, with their deliveries, and events without
+notifications. They disappear from the inbox and the admin.
 
-Never deleted: what is still being sent or waits to be, what is in the outbox, and events that wait
-for a later time. Everything is deleted in small transactions: it may be stopped at any time and
-started again, and the site goes on beside it. Run it daily, by cron or a timer.
+Unfinished work is kept: notifications with deliveries that are pending, sending or held, events in
+the outbox, and scheduled events. Rows are deleted in small transactions, so you can stop the command
+at any time, run it again, and keep the site running. Run it daily, with cron or a timer.
 
-An idempotency key is forgotten with its event: choose AGE longer than your callers repeat."""
+An idempotency key is deleted with its event, so AGE must be longer than the time in which callers
+may repeat a call."""
     epilog = """\
 examples:
   manage.py prune_notifications --older-than 90d
@@ -40,10 +41,16 @@ examples:
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--older-than", type=parse_age, metavar="AGE", required=True, help="told so long ago: 90s, 15m, 2h, 90d"
+            "--older-than",
+            type=parse_age,
+            metavar="AGE",
+            required=True,
+            help="the age of notifications: 90s, 15m, 2h, 90d",
         )
-        parser.add_argument("--only-read", action="store_true", help="keep what is neither read nor archived")
-        parser.add_argument("--dry-run", action="store_true", help="delete nothing, and say how many it would be")
+        parser.add_argument(
+            "--only-read", action="store_true", help="keep notifications that are neither read nor archived"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only print how many would be deleted")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
     @setup_errors()
@@ -51,7 +58,7 @@ examples:
         try:
             before = timezone.now() - datetime.timedelta(seconds=options["older_than"])
         except OverflowError:
-            raise CommandError("--older-than goes back to before all dates: check the unit") from None
+            raise CommandError("--older-than is further back than the calendar: check the unit") from None
         total = prune.count_old(before, only_read=options["only_read"])
         notifications, events = total, 0
         if not options["dry_run"]:

@@ -1,4 +1,4 @@
-"""`manage.py release_deliveries`: releases the deliveries that NOTIFICATIONS["DELIVERY"] has held."""
+"""`manage.py release_deliveries`: releases held deliveries. Owns the command line and the output."""
 
 import json
 from typing import Any
@@ -14,15 +14,15 @@ from realtime.management.streams import HelpFormatter
 
 
 class Command(EscapingCommand):
-    """Prints how many were released; exits with 1 if NOTIFICATIONS["DELIVERY"] is still "hold"."""
+    """Prints how many were released. Exits with 1 if NOTIFICATIONS["DELIVERY"] is still "hold"."""
 
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = """\
-Releases deliveries that NOTIFICATIONS["DELIVERY"] held back ("hold", or a list of people).
+Releases deliveries that are held by NOTIFICATIONS["DELIVERY"] ("hold", or a list of addresses).
 
-Change DELIVERY first: it is checked again when a delivery is sent. A bot sends the released
-deliveries within seconds. Those of notifications that were read or replaced meanwhile are skipped
-in the same cases as without the hold."""
+Change DELIVERY first, because it is checked again when a delivery is sent. A bot sends the released
+deliveries within seconds. Deliveries of notifications that were read or replaced meanwhile are
+skipped in the same cases as without the hold."""
     epilog = """\
 examples:
   manage.py release_deliveries
@@ -33,7 +33,7 @@ examples:
         return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=HelpFormatter, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--transport", metavar="NAME", help="only those on this transport")
+        parser.add_argument("--transport", metavar="NAME", help="only deliveries on this transport")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
     @setup_errors()

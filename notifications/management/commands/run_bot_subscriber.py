@@ -1,4 +1,8 @@
-"""manage.py run_bot_subscriber: moves notifications from the stream to browsers (relay) and to transports (bot)."""
+"""
+`manage.py run_bot_subscriber`: sends notifications from the stream to browsers (relay) and by transports (bot).
+
+Owns the command line, signals, and the end of the process. Does not own the parts (workers.service).
+"""
 
 import argparse
 import asyncio
@@ -30,11 +34,11 @@ from realtime.management.watchdog import LoopWatchdog
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# After a signal, what is in hand is given so long to finish; with a bot, as long as the longest call of a provider may
-# take, and RECORD_SECONDS: a call that is cut off must be made again. None begins meanwhile.
+# After a signal, running work has this time to finish. With a bot, it is the time of the longest call of a provider
+# plus RECORD_SECONDS, because an interrupted call would have to be repeated. No call begins in this time.
 DEADLINE_SECONDS = 5.0
 RECORD_SECONDS = 2.0
-# So long after that the process is gone: a thread that hangs in a database driver cannot be ended otherwise.
+# The process is ended this long after the deadline, because a thread that hangs in a database driver cannot be ended.
 EXIT_SECONDS = 3.0
 # The TTL of the Redis key that reports a blocked event loop. The watchdog renews it while the loop is blocked.
 STANDSTILL_SECONDS = 10
@@ -43,27 +47,29 @@ STANDSTILL_SECONDS = 10
 STANDSTILL_LEASES = 2
 
 HELP = """\
-Moves notifications on from the Redis stream, until it is told to stop.
+Sends the notifications on the Redis stream, until it gets SIGTERM or Ctrl-C.
 
-  relay  publishes each one to the channel-layer group user.<id>, and so to the user's browsers.
-         One among all relays also listens on the Redis channel "notification", where any program
-         may PUBLISH {"user_id": 42, "message": "..."}, and publishes what a crash left in the outbox.
-  bot    delivers each one by the transports that its user wants: email, webhook, ...;
-         NOTIFICATIONS["TRANSPORTS"] names them. The default, the console, calls
+  relay  publishes each notification on the topic user.<id>, and so to the user's browsers. One of
+         all relays also listens on the Redis channel "notification", where any program may PUBLISH
+         {"user_id": 42, "message": "..."}, and publishes events that a crash left in the outbox.
+  bot    sends each notification by the transports that its user wants: email, webhook, ... They
+         are listed in NOTIFICATIONS["TRANSPORTS"]. The default, the console, calls
          send_message(user_id, message), which prints a line.
 
-Run as many of these processes as you like, on as many machines: they share the work, and what one
-of them held when it died is done by another. Each notification is handled at least once. Redis or
-the database being away is waited for; a database without our tables is not: run migrate first.
-SIGTERM and Ctrl-C finish what is in hand, begin no further call of a provider and exit with 0: as
-soon as the slowest call under way has ended, which is within its transport's timeout_seconds, or
-where it is made in a thread (email, chat) within four fifths of
-NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], and some seconds.
+Run any number of these processes, on any number of machines: they share the work, and another one
+takes over the work of a process that died. Each notification is handled at least once. The command
+waits for the end of outages of Redis and the database. It does not wait for missing tables: run
+migrate first.
 
-If code that is called here blocks the event loop, the log and project.health say within seconds
-where. SIGTERM then ends the process at once, with exit code 1. Without DEBUG the process ends by
-itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that its supervisor can start a
-new one.
+After SIGTERM or Ctrl-C it finishes running work, begins no call of a provider, and exits with 0. The
+slowest running call decides how long that takes: at most its transport's timeout_seconds, or, if it
+runs in a thread (email, chat), four fifths of NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], plus some
+seconds.
+
+If code that it calls blocks the event loop, the log and project.health show the place within
+seconds. SIGTERM then ends the process at once, with exit code 1. With DEBUG off, the process ends
+by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that its supervisor can start
+a new one.
 """
 
 
@@ -76,7 +82,7 @@ class Command(EscapingCommand):
         return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--only", choices=PARTS, help="run this part alone, to scale the two separately")
+        parser.add_argument("--only", choices=PARTS, help="run only this part, to scale the two separately")
         parser.add_argument(
             "--concurrency",
             type=_positive,
@@ -86,7 +92,7 @@ class Command(EscapingCommand):
 
     def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:
         parts = (only,) if only else PARTS
-        # Tables that are not there would look like a database that is away, and be waited for.
+        # Missing tables would look like an outage of the database, and the command would wait for ever.
         check_migrations()
         with redis_errors():
             # Not on the event loop, where it would be done otherwise.
@@ -94,22 +100,22 @@ class Command(EscapingCommand):
         connections.close_all()
         stop = _Stop(_deadline_seconds(parts))
         for number in STOP_SIGNALS:
-            # Not asyncio's handlers, which end with the loop: until the process is gone a signal must not break it.
+            # Not asyncio's signal handlers: they end with the loop, and a later signal would interrupt the shutdown.
             signal.signal(number, stop.on_signal)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(parts, concurrency, stop, self._say))
-        logger.info("stopped: what was in hand is done")
-        self._say("stopped: what was in hand is done")
+        logger.info("stopped: all running work is finished")
+        self._say("stopped: all running work is finished")
 
     def _say(self, text: str) -> None:
-        # In a project without LOGGING the log has warnings only, and this would seem to hang. Once is enough.
+        # In a project without LOGGING, only warnings are logged, and the command would seem to hang.
         if not logger.isEnabledFor(logging.INFO):
             self.stdout.write(f"run_bot_subscriber: {text}")
             self.stdout.flush()
 
 
 class _Stop:
-    """What a signal does, from the first moment of the process to its last."""
+    """Handles signals, from the start of the process to its end."""
 
     def __init__(self, deadline_seconds: float) -> None:
         self.deadline_seconds = deadline_seconds
@@ -117,7 +123,7 @@ class _Stop:
         self._stop: Callable[[], None] | None = None
 
     def attach(self, stop: Callable[[], None]) -> None:
-        """From now on a signal calls `stop`; at once if one has come already."""
+        """From now on, a signal calls `stop`. If there was one already, call it at once."""
         self._stop = stop
         if self.is_asked:
             stop()
@@ -126,7 +132,7 @@ class _Stop:
         if self.is_asked:
             return
         self.is_asked = True
-        logger.info("%s: finishing what is in hand", signal.Signals(number).name)
+        logger.info("%s: finishing running work", signal.Signals(number).name)
         watchdog = threading.Timer(self.deadline_seconds + EXIT_SECONDS, _exit_hard)
         watchdog.daemon = True
         watchdog.start()
@@ -135,7 +141,7 @@ class _Stop:
 
 
 class _Standstill:
-    """Reports a blocked event loop to Redis, and ends the process in the end; called in the watchdog's thread."""
+    """Reports a blocked event loop to Redis, and finally ends the process. Called in the watchdog's thread."""
 
     def __init__(self, consumer: str, stop: _Stop) -> None:
         self._key = keys().standstill(consumer)
@@ -144,7 +150,7 @@ class _Standstill:
         self._limit_seconds = conf.get_settings().stream_lease_seconds * STANDSTILL_LEASES
 
     def __call__(self, where: str, seconds: float) -> None:
-        # The work in progress cannot be finished: there is nothing to wait for.
+        # With a blocked loop, running work cannot finish, so there is nothing to wait for.
         if self._stop.is_asked:
             _exit_hard("a signal came while the event loop was blocked")
         # With DEBUG on, the loop may be blocked by a debugger.
@@ -198,5 +204,5 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -1,15 +1,14 @@
 /**
- * The queue of the reader's actions with the forms of the bell and the inbox, until the server has carried them out.
+ * The queue of the user's actions: forms of the bell and the inbox that are sent until the server has accepted them.
  *
- * Owns their order, retries while the server is unavailable, and fetching a fresh CSRF token if the page's is too old.
- * Sending an action twice is safe: the server does nothing the second time. Does not own what the page shows meanwhile
- * (bell.js).
+ * Owns their order, retries while the server is unavailable, and fetching a new CSRF token if the page's is too old.
+ * Sending an action twice is safe: the second time has no effect. Does not own what the page shows meanwhile (bell.js).
  */
 
 import { Retry } from "./retry.js";
 import { post } from "./server.js";
 
-/** The most actions that may wait for the server; further ones are refused. */
+/** The most actions in the queue; further ones are refused. */
 const LIMIT = 100;
 const TOKEN = "csrfmiddlewaretoken";
 const FORBIDDEN = 403;
@@ -30,9 +29,10 @@ export class Actions {
 
   /**
    * @param {object} options
-   * @param {(isAway: boolean) => void} options.onAway The server has become unavailable, or all actions are done.
-   * @param {() => Promise<{outcome: Outcome, token: string}>} options.renew Fetches a fresh CSRF token, and checks that
-   *   the page's user is still the one who is signed in.
+   * @param {(isAway: boolean) => void} options.onAway Called when the server becomes unavailable (true), and when all
+   *   actions are done after that (false).
+   * @param {() => Promise<{outcome: Outcome, token: string}>} options.renew Fetches a new CSRF token, and checks that
+   *   the page's user is still signed in.
    */
   constructor({ onAway, renew }) {
     this.#onAway = onAway;
@@ -61,12 +61,12 @@ export class Actions {
     });
   }
 
-  /** The server may be available again: try now. */
+  /** The server may be available again: send the next action now. */
   nudge() {
     this.#retry.now();
   }
 
-  /** Drop all actions, because the page is another user's now. */
+  /** Drop all actions, because the page now belongs to another user. */
   clear() {
     this.#retry.stop();
     for (const { resolve } of this.#waiting.splice(0)) resolve({ outcome: "other-user", text: "" });
@@ -95,7 +95,7 @@ export class Actions {
   async #sendOne({ url, body }) {
     const answer = await post(url, body);
     if (answer.status !== FORBIDDEN) return answer;
-    // Usually the token is from before the last sign-in, which may have been somebody else's.
+    // Usually the token is from before the last sign-in. Another user may have signed in.
     const { outcome, token } = await this.#renew();
     if (outcome !== "done") return { outcome, text: "" };
     body.set(TOKEN, token);

@@ -1,15 +1,14 @@
 /**
- * The bell: makes the server's rendering of the inbox live, on every page that has `{% notification_bell %}`.
+ * The bell: keeps the server's rendering of the inbox up to date, on every page that has `{% notification_bell %}`.
  *
  * Owns the counts, the lists and the panel of one bell while it is in the page. The server's data is authoritative:
- * when something may have been missed, its rendering is fetched again. Does not own the connection (connection.js),
- * items (items.js), actions that wait for the server (actions.js), nor when a bell enters or leaves the page
- * (element.js).
+ * when messages may have been missed, its rendering is fetched again. Does not own the connection (connection.js),
+ * items (items.js), the queue of actions (actions.js), or when a bell enters or leaves the page (element.js).
  *
- * For the page's own scripts, there are events on the document. `signalbox:message` (detail: topic, offset, data) is a
- * publication. After `signalbox:resync`, scripts should read their state anew. After `signalbox:signedout`, they must
- * not show the user's data any more. Scripts that need other topics import `connection` and subscribe; it is null while
- * there is no bell in the page.
+ * The page's own scripts can listen to events on the document. `signalbox:message` (detail: topic, offset, data) is a
+ * publication. After `signalbox:resync`, scripts should reload their state. After `signalbox:signedout`, they must no
+ * longer show the user's data. Scripts that need other topics import `connection` and subscribe; it is null while there
+ * is no bell in the page.
  */
 
 import { SIGNED_OUT } from "../realtime/client.js";
@@ -37,32 +36,32 @@ import { clearToasts, regionOf, showNotice, showToast } from "./toasts.js";
 
 export { connection } from "./connection.js";
 
-/** Ids remembered so that a repeated message counts once; beyond, the oldest fall under the watermark. */
+/** The most ids that are remembered, so that a repeated message counts once. If there are more, the watermark rises. */
 const KNOWN_LIMIT = 500;
-/** Items in the inbox's list, as live messages lengthen it; beyond, its first page is fetched anew. */
+/** The most items in the inbox's list. If live messages make it longer, its first page is fetched again. */
 const LIST_LIMIT = 100;
-/** Messages kept while the server's rendering is on its way; beyond, it is fetched once more. */
+/** The most messages that are kept during a refresh. If there are more, the refresh is repeated. */
 const HELD_LIMIT = 100;
-/** What every page of the site may have missed, each reads anew at a moment of its own within so long. */
+/** After a resync that concerns all pages of the site, each page refreshes after a random part of this time. */
 const RESYNC_SPREAD_MS = 3_000;
 const TIMES_MS = 30_000;
-/** In the tab's storage: when a link of a notification was followed. */
+/** The key in the tab's storage for the time at which the link of a notification was followed. */
 const FOLLOWED = "signalbox-followed";
-/** When the page that it leads to asks again what is read: the request of the page that was left may still be under way. */
+/** When the next page refreshes after that: the request that marks the notification as read may still be running. */
 const FOLLOWED_MS = [1_000, 5_000];
-/** The largest number that the badge shows; the label has the exact one. notifications/inbox/queries.py has the same limit. */
+/** The largest number on the badge; the label has the exact one. notifications/inbox/queries.py has the same limit. */
 const BADGE_LIMIT = 99;
 const BELL = "[data-signalbox-bell]";
 /** Code of a `signedout` event → name of its text; all other codes have the text "signed-out". */
 const TROUBLES = { other_user: "other-user", deactivated: "deactivated" };
-/** Problems after which the page's user is not signed in any more. */
+/** Problems that mean that the page's user is no longer signed in. */
 const LOST = new Set(["signed-out", ...Object.values(TROUBLES)]);
 
 /** The bell in the page. @type {Bell | null} */
 let current = null;
-/** The user whose actions `actions` holds. */
+/** The user whose actions are in the queue. */
 let actor = null;
-/** It belongs to the page, not to one bell: actions still wait for the server after the bell is replaced. */
+/** The queue belongs to the page and not to a bell, so that actions stay in it when the bell is replaced. */
 const actions = new Actions({
   onAway: (isAway) => current?.serverIsAway(isAway),
   renew: async () => (current ? current.renew() : { outcome: "refused", token: "" }),
@@ -75,23 +74,23 @@ export class Bell {
   #connection = null;
   /** The texts in the page's language. @type {typeof import("./language.js").ENGLISH} */
   #texts;
-  /** The name of the text for the present problem; null if there is none. @type {string | null} */
+  /** The name of the text for the current problem; null if there is none. @type {string | null} */
   #trouble = null;
   #retry = new Retry(() => this.refresh());
   #panel;
   #toasts;
-  /** Tells the same user's other tabs that something was read or put away. */
+  /** Notifies the user's other tabs of changes. */
   #tabs;
-  /** The newest id that the server's rendering speaks of: what is above it and unknown is new. */
+  /** The newest id that the server's rendering includes. An unknown message with a higher id is new. */
   #watermark;
-  /** Ids that are counted already. @type {Set<number>} */
+  /** The ids that are already counted. @type {Set<number>} */
   #known = new Set();
-  /** What came while the server's rendering was on its way. @type {import("./items.js").Envelope[]} */
+  /** The messages that arrived during a refresh. @type {import("./items.js").Envelope[]} */
   #held = [];
   #isRefreshing = false;
   #isStale = false;
   #isMarkingSeen = false;
-  /** The refresh after a resync, while it is put off. */
+  /** The timer of the refresh after a resync. */
   #resyncTimer = null;
 
   /** @param {HTMLElement} root The element that the template tag rendered. */
@@ -102,14 +101,14 @@ export class Bell {
     this.#watermark = Number(root.dataset.signalboxNewest);
     this.#panel = new Panel(root, { onOpen: () => this.#opened(), signal });
     this.#toasts = regionOf(root, this.#texts.close);
-    // In the capture phase, before htmx and Turbo: they would send the form too, and replace the page by the answer.
+    // In the capture phase, before htmx and Turbo: they would send the form too, and replace the page with the answer.
     document.addEventListener("submit", (event) => this.#submitted(event), { capture: true, signal });
     document.addEventListener("click", (event) => this.#clicked(event), { signal });
     document.addEventListener("auxclick", (event) => this.#clicked(event), { signal });
     document.addEventListener("visibilitychange", () => this.#pageShown(), { signal });
     const refreshIfOther = (version) => version !== this.#version(document) && this.refresh();
     this.#tabs = new Tabs(`signalbox:${root.dataset.signalboxUser}`, refreshIfOther, signal);
-    // A page that was just made knows best: it may come from a plain form that marked something.
+    // A page that was just rendered is up to date: it may follow a plain form that marked notifications.
     this.#tabs.tell(this.#version(document));
     showTimes(document);
     const times = setInterval(() => showTimes(document), TIMES_MS);
@@ -118,24 +117,24 @@ export class Bell {
     actor = root.dataset.signalboxUser;
     current = this;
     if (actions.isAway) this.#say("away");
-    this.#lookAfterFollowing(signal);
+    this.#refreshAfterFollowing(signal);
   }
 
-  /** The page that was left marks the notification as read. This page may have been made before that was done. */
-  #lookAfterFollowing(signal) {
+  /** The previous page marks the notification whose link was followed as read, perhaps after this page was rendered. */
+  #refreshAfterFollowing(signal) {
     let followed = 0;
     try {
       followed = Number(sessionStorage.getItem(FOLLOWED));
       sessionStorage.removeItem(FOLLOWED);
     } catch {
-      // The browser keeps nothing for this site.
+      // The browser stores nothing for this site.
     }
     if (Date.now() - followed > FOLLOWED_MS.at(-1)) return;
     const timers = FOLLOWED_MS.map((ms) => setTimeout(() => this.refresh(), ms));
     signal.addEventListener("abort", () => timers.forEach(clearTimeout));
   }
 
-  /** The bell has left the page: remove everything that it has set up. */
+  /** The bell has left the page: remove its listeners, timers and toasts. */
   stop() {
     this.#stop.abort();
     this.#retry.stop();
@@ -146,8 +145,8 @@ export class Bell {
 
   /**
    * @param {import("../realtime/client.js").Connection} connection
-   * @param {{isNew: boolean}} options Not new: an earlier bell of this page used it, and may have received messages
-   *   since this bell was rendered.
+   * @param {{isNew: boolean}} options `isNew`: false if an earlier bell of this page used the connection. That bell may
+   *   have received messages after this bell was rendered.
    */
   follow(connection, { isNew }) {
     const listen = (name, listener) => this.#stop.signal.addEventListener("abort", connection.on(name, listener));
@@ -156,7 +155,7 @@ export class Bell {
     listen("state", () => this.#showState());
     let isFirst = true;
     listen("resync", () => {
-      // The first one follows a page load. Later ones may come to all pages at the same time, so they are spread.
+      // The first one follows a page load. Later ones may come to all pages at the same time, so they are delayed.
       this.#resync(isFirst ? 0 : Math.random() * RESYNC_SPREAD_MS);
       isFirst = false;
       // The server is available again.
@@ -164,7 +163,7 @@ export class Bell {
     });
     if (!isNew) this.#resync(0);
     listen("message", (received) => {
-      // The page knows already that the user is signed out, and the server has not closed the connection yet.
+      // The page already knows that the user is signed out, but the server has not closed the connection yet.
       if (this.#isLost) return;
       const publication = withSafeUrl(received);
       if (isEnvelope(publication.data)) this.#receive(publication.data);
@@ -177,7 +176,7 @@ export class Bell {
     });
   }
 
-  /** The server has become unavailable for the reader's actions, or all of them are done. */
+  /** The server is unavailable for the user's actions (true), or all of them are done (false). */
   serverIsAway(isAway) {
     if (isAway) this.#say("away");
     else if (this.#trouble === "away") this.#say(null);
@@ -185,7 +184,7 @@ export class Bell {
 
   /** Show a problem by the name of its text; null when it is over. */
   #say(trouble) {
-    // A user whose account is deactivated is signed out too. The first problem explains more, so it stays.
+    // A deactivated user is signed out too, but "deactivated" explains more.
     if (trouble === "signed-out" && this.#trouble === "deactivated") return;
     const isSaved = this.#trouble === "away" && trouble === null;
     const wasLost = this.#isLost;
@@ -202,7 +201,7 @@ export class Bell {
     this.#root.querySelector("[data-signalbox-status]").textContent = this.#texts[this.#trouble] ?? this.#texts[state];
   }
 
-  /** A link to the login page and back; null if its URL is unknown. @returns {HTMLAnchorElement | null} */
+  /** A link to the login page that leads back here; null if its URL is unknown. @returns {HTMLAnchorElement | null} */
   #signInLink() {
     const { signalboxSignInUrl: href } = this.#root.dataset;
     if (!isSafeHref(href)) return null;
@@ -215,22 +214,22 @@ export class Bell {
     return link;
   }
 
-  /** The reader has returned to this tab: check whether they have signed in again, in another tab. */
+  /** When the user returns to this tab, check whether they have signed in again in another tab. */
   #pageShown() {
     if (document.visibilityState === "visible" && this.#isLost) this.refresh();
   }
 
-  /** Whether the page's user is signed out, or somebody else is signed in, as far as is known. */
+  /** Whether the page knows that its user is no longer signed in. */
   get #isLost() {
     return LOST.has(this.#trouble);
   }
 
-  /** If the user is signed out, remove the user's data from the page: somebody else may be looking at it. */
+  /** If the user is signed out, remove the user's data from the page, because another person may be looking at it. */
   #lostChanged() {
     for (const part of [this.#root, ...document.querySelectorAll("[data-signalbox-inbox]")]) {
       part.toggleAttribute("data-signalbox-lost", this.#isLost);
     }
-    // When the user is signed in again, the server's rendering brings the items back.
+    // After the next sign-in, a refresh restores the items.
     if (!this.#isLost) return;
     for (const list of document.querySelectorAll("[data-signalbox-list], [data-signalbox-pages]")) list.replaceChildren();
     clearToasts(this.#toasts);
@@ -239,7 +238,7 @@ export class Bell {
     document.dispatchEvent(new CustomEvent("signalbox:signedout"));
   }
 
-  /** Several within the delay are one. */
+  /** Refresh after a delay. Further calls during the delay have no effect. */
   #resync(delayMs) {
     this.#resyncTimer ??= setTimeout(() => {
       this.#resyncTimer = null;
@@ -248,7 +247,7 @@ export class Bell {
     }, delayMs);
   }
 
-  /** Show the inbox as the server has it now; one request at a time. */
+  /** Show the server's current rendering. There is one request at a time. */
   async refresh() {
     this.#isStale = true;
     if (this.#isRefreshing) return;
@@ -263,17 +262,17 @@ export class Bell {
       this.#isRefreshing = false;
       this.#held.length = 0;
     }
-    // The server or the network is unavailable. If the connection is lost too, its return triggers a refresh as well.
+    // The server or the network is unavailable. If the connection is lost too, reconnecting also causes a refresh.
     if (outcome === "away" && !this.#stop.signal.aborted) this.#retry.later();
     else this.#retry.stop();
   }
 
   /** @returns {Promise<import("./actions.js").Outcome>} */
   async #load() {
-    // The inbox page carries the bell as well.
+    // The inbox page contains the bell too.
     const source = document.querySelector("[data-signalbox-inbox]") ?? this.#root;
     const { outcome, page } = await getPage(source.dataset.signalboxFragmentUrl, BELL);
-    // This bell has left the page, and the next one refreshes itself.
+    // This bell has left the page. The next one refreshes itself.
     if (this.#stop.signal.aborted) return outcome;
     if (outcome === "signed-out") this.#say(outcome);
     if (outcome === "refused") console.warn(`signalbox: ${source.dataset.signalboxFragmentUrl} is refused`);
@@ -293,7 +292,7 @@ export class Bell {
     if (this.#connection?.state === "closed") this.#connection.reconnect();
   }
 
-  /** Fetch a fresh CSRF token and put it into the page's forms. */
+  /** Fetch a new CSRF token and put it into the page's forms. */
   async renew() {
     const { outcome, page } = await getPage(this.#root.dataset.signalboxFragmentUrl, BELL);
     if (!page) return { outcome, token: "" };
@@ -313,7 +312,7 @@ export class Bell {
     this.#watermark = Number(root.dataset.signalboxNewest);
     for (const list of document.querySelectorAll("[data-signalbox-list]")) {
       const fresh = rendering.querySelector(`[data-signalbox-list="${list.dataset.signalboxList}"]`);
-      // What is the same stays, and with it the focus.
+      // An unchanged list is not replaced, so it keeps the focus.
       if (fresh && itemVersions(fresh) !== itemVersions(list)) this.#replaceItems(list, fresh);
     }
     this.#showUpTo();
@@ -321,7 +320,7 @@ export class Bell {
     if (pages) document.querySelector("[data-signalbox-pages]")?.replaceChildren(...pages.childNodes);
     for (const envelope of this.#held.splice(0)) {
       const isCounted = envelope.id <= this.#watermark;
-      // Committed later than a higher id: the next rendering has it.
+      // It was committed after a notification with a higher id: the next rendering includes it.
       if (isCounted && itemsIn(this.#root, envelope.id).length === 0) this.#isStale = true;
       else this.#insert(envelope, { isCounted });
     }
@@ -340,12 +339,12 @@ export class Bell {
     if (this.#known.has(envelope.id)) return;
     const [shown] = itemsIn(this.#root, envelope.id);
     if (shown) {
-      // Rendered already; in the inbox's list too, unless that was read a moment before the bell's.
+      // It is already in the bell's list. The inbox's list may have been read a moment earlier, without it.
       if (shown.dataset.signalboxItemState !== "read") this.#insert(envelope, { isCounted: true });
       return;
     }
     this.#remember(envelope.id);
-    // At or under the watermark it may be counted already, or not: the server knows.
+    // Up to the watermark, only the server knows whether it is counted.
     if (envelope.id <= this.#watermark) return this.refresh();
     if (this.#isRefreshing) this.#hold(envelope);
     this.#insert(envelope, { isCounted: false });
@@ -355,7 +354,7 @@ export class Bell {
 
   #insert(envelope, { isCounted }) {
     for (const list of document.querySelectorAll("[data-signalbox-list][data-signalbox-live]")) {
-      // One list of a rendering may be a moment older than the other.
+      // One of the lists may be a moment older than the other.
       if (itemsIn(list, envelope.id).length === 0) insertItem(list, envelope);
       if (list.children.length > LIST_LIMIT) this.refresh();
     }
@@ -366,10 +365,10 @@ export class Bell {
     this.#showUpTo();
   }
 
-  /** An unread one was archived by a newer one of its kind and key. */
+  /** A newer notification of the same kind and key has replaced and archived this one. */
   #replaced(id) {
     const state = takeOut(document, id);
-    // Of what is not shown, or was read here while it was replaced, the server knows how it was counted.
+    // If it is not shown, or was read here meanwhile, only the server knows how it was counted.
     if (state === null || state === "read") this.refresh();
     else this.#setCounts(this.#unread - 1, this.#unseen - (state === "unseen" ? 1 : 0));
   }
@@ -393,7 +392,7 @@ export class Bell {
     if (!action) return;
     event.preventDefault();
     event.stopPropagation();
-    // Submitted again while the first request is under way.
+    // The first request is still running.
     if (form.ariaBusy) return;
     form.ariaBusy = "true";
     const { outcome } = await actions.perform(form.action, new FormData(form));
@@ -403,7 +402,7 @@ export class Bell {
     else current?.failed(outcome);
   }
 
-  /** The server has carried out an action: show the result at once, and fetch the server's rendering. */
+  /** An action is done: show the result at once, and fetch the server's rendering. */
   async acted(action, form) {
     if (this.#trouble === "refused") this.#say(null);
     this.#acted(action, form);
@@ -420,7 +419,7 @@ export class Bell {
     if (action === "read-all") {
       const upTo = Number(form.elements.namedItem("up_to").value);
       for (const item of itemsIn(document)) if (idOf(item) <= upTo) setState(item, "read");
-      // In the panel the button disappears, and the focus would be lost with it.
+      // The button in the panel disappears, and the focus would be lost with it.
       if (this.#root.contains(form) && form.contains(document.activeElement)) form.closest("[tabindex]").focus();
       return;
     }
@@ -433,7 +432,7 @@ export class Bell {
     if (hadFocus) this.#focusNear(list, id);
   }
 
-  /** Whoever follows a notification has read it. */
+  /** Following the link of a notification marks it as read. */
   #clicked(event) {
     const link = event.target.closest?.("a[data-signalbox-link][href]");
     const item = link?.closest("[data-notification-id]");
@@ -441,7 +440,7 @@ export class Bell {
     try {
       sessionStorage.setItem(FOLLOWED, String(Date.now()));
     } catch {
-      // As in #lookAfterFollowing.
+      // The browser stores nothing for this site.
     }
     const form = item.querySelector("[data-signalbox-action=read]");
     actions.perform(form.action, new FormData(form)).then(({ outcome }) => outcome === "done" && current?.#tellTabs());
@@ -453,7 +452,7 @@ export class Bell {
   }
 
   #opened() {
-    // The list says it now.
+    // The list shows the same notifications.
     clearToasts(this.#toasts);
     this.#markSeen();
   }
@@ -474,7 +473,7 @@ export class Bell {
       }
     }
     this.#tabs.tell(this.#version(document));
-    // What came meanwhile.
+    // Mark the notifications that arrived meanwhile.
     if (this.#panel.isOpen) this.#markSeen();
   }
 
@@ -495,7 +494,7 @@ export class Bell {
     this.#root.querySelector("[data-signalbox-toggle]").ariaLabel = unreadText(this.#texts.unread, unread, language);
   }
 
-  /** "Mark all as read" means all that the page shows, and nothing that comes a moment later. */
+  /** "Mark all as read" includes everything that the page shows, and nothing that arrives later. */
   #showUpTo() {
     for (const input of document.querySelectorAll("[data-signalbox-up-to]")) {
       input.value = String(Math.max(this.#watermark, ...itemsIn(document).map(idOf)));
@@ -504,7 +503,7 @@ export class Bell {
 
   #focusNear(list, id) {
     const items = itemsIn(list);
-    // The item itself, then older ones, then newer ones. An item that is read and has no link has nothing to focus.
+    // The item itself, then older ones, then newer ones. A read item without a link has nothing that can be focused.
     const nearest = [...items.filter((item) => idOf(item) <= id), ...items.filter((item) => idOf(item) > id).reverse()];
     const target = nearest
       .flatMap((item) => [...item.querySelectorAll("a[href], button")])

@@ -1,8 +1,8 @@
 /**
- * The page's one connection. It stays open while bells are replaced: htmx and Turbo replace the page's content, and the
- * bell in it, without loading a page.
+ * The single connection of the page. It stays open while bells are replaced: htmx and Turbo replace the page's content,
+ * and the bell in it, without loading a page.
  *
- * Owns opening and closing the connection. Does not own what is done with its messages (bell.js).
+ * Owns opening and closing the connection. Does not own its messages (bell.js).
  */
 
 import { connect } from "../realtime/client.js";
@@ -20,7 +20,7 @@ let timer = null;
  * A bell needs the connection. Call `release()` once for each call.
  *
  * @param {{user: string, url: string}} of
- * @returns {import("../realtime/client.js").Connection} The present one, if it has the same user and URL.
+ * @returns {import("../realtime/client.js").Connection} The existing one if it has the same user and URL.
  */
 export function hold({ user, url }) {
   clearTimeout(timer);

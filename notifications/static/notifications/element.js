@@ -1,8 +1,8 @@
 /**
  * The custom element `<signalbox-bell>`.
  *
- * Owns starting a Bell when the element enters the page, and stopping it when the element leaves, whether that is done
- * by the page's own markup, htmx, Turbo or a script. Does not own what a bell does (bell.js).
+ * Owns starting a Bell when the element enters the page, and stopping it when the element leaves: by the page's own
+ * markup, htmx, Turbo or a script. Does not own what a bell does (bell.js).
  */
 
 import { connection, hold, release } from "./connection.js";
@@ -26,7 +26,7 @@ export function defineElement(Bell) {
         // A script is replacing the page's content: it may not have inserted everything or removed the former bell yet.
         queueMicrotask(() => this.#start());
       } else {
-        // The bell was in the page from the beginning: start at once, so that scripts can import the connection.
+        // The bell was in the page from the start: start it at once, so that scripts can import the connection.
         this.#start();
       }
     }
@@ -46,7 +46,7 @@ export function defineElement(Bell) {
       this.#bell.follow(held, { isNew: held !== before });
     }
   }
-  // The element is defined already if the same script was loaded from a second URL, for example one with a hash.
+  // The element is already defined if the same script was loaded from a second URL, for example one with a hash.
   if (!customElements.get(NAME)) customElements.define(NAME, BellElement);
   isDefined = true;
 }

@@ -1,7 +1,7 @@
 /**
- * Notifications as list items: made from the page's own <template>, filled with text only.
+ * Notifications as list items, created from the page's <template> and filled with text only.
  *
- * Owns the form of one item and of a list of them. Does not own when one comes or changes (bell.js).
+ * Owns the markup of items and lists. Does not own when an item is added or changed (bell.js).
  */
 
 import { languageOf } from "./language.js";
@@ -23,11 +23,11 @@ const DAY_MS = 24 * HOUR_MS;
 
 /**
  * @typedef {{id: number, kind: string, title: string, message: string, url: string, data: any, created_at: string,
- *   replaces?: number}} Envelope What the server says of one notification, and which older one it replaces.
+ *   replaces?: number}} Envelope A notification, and the id of the older one that it replaces.
  */
 
 /**
- * Whether an address may stand in a link: "javascript:…" runs where it is clicked.
+ * Whether a URL is safe in a link. (A "javascript:…" URL would run code when clicked.)
  *
  * @param {unknown} url
  * @returns {boolean}
@@ -49,7 +49,7 @@ export const withSafeUrl = (publication) =>
 const TEXTS = ["kind", "title", "message", "url", "created_at"];
 
 /**
- * Whether what was published is a notification: any program that reaches Redis can publish.
+ * Whether the data of a publication is a notification. Any program with access to Redis can publish.
  *
  * @param {any} data
  * @returns {boolean}
@@ -75,7 +75,7 @@ export const itemsIn = (root, id) => [
 ];
 
 /**
- * Take a notification that a newer one has replaced out of every list.
+ * Remove a replaced notification from all lists.
  *
  * @param {ParentNode} root
  * @param {number} id
@@ -87,10 +87,10 @@ export function takeOut(root, id) {
   return items.length > 0 ? items[0].dataset.signalboxItemState : null;
 }
 
-/** The CSRF token in the forms of a rendering; "" in a project that uses none. */
+/** The CSRF token in the forms of a rendering; "" if the project does not use one. */
 export const tokenIn = (root) => root.querySelector(`[data-signalbox-action] ${TOKEN_INPUT}`)?.value ?? "";
 
-/** Put this CSRF token into all forms of the bell and the inbox. Django refuses one from before the last sign-in. */
+/** Put this CSRF token into all forms of the bell and the inbox. Django refuses tokens from before the last sign-in. */
 export function setToken(root, token) {
   for (const input of root.querySelectorAll(`[data-signalbox-action] ${TOKEN_INPUT}`)) input.value = token;
   for (const { content } of root.querySelectorAll("[data-signalbox-template]")) setToken(content, token);
@@ -102,7 +102,7 @@ export function setState(item, state) {
 }
 
 /**
- * Put a new notification into a list, at its place by id; what exceeds the list's limit leaves at its end.
+ * Insert a new notification into a list, ordered by id. If the list exceeds its limit, its last items are removed.
  *
  * @param {HTMLElement} list
  * @param {Envelope} envelope
@@ -112,7 +112,7 @@ export function insertItem(list, envelope) {
   const item = template.content.firstElementChild.cloneNode(true);
   fillItem(item, envelope);
   list.insertBefore(item, itemsIn(list).find((other) => idOf(other) < envelope.id) ?? null);
-  // In the list it is in the page's language.
+  // Only now, because the language comes from the list's ancestors.
   showTimes(item);
   const limit = Number(list.dataset.signalboxLimit) || Infinity;
   while (list.children.length > limit) list.lastElementChild.remove();
@@ -135,7 +135,7 @@ function fillItem(item, envelope) {
 }
 
 /**
- * Show all times under `root` in the page's language and the reader's time zone. The server renders them in its own.
+ * Show all times under `root` in the page's language and the browser's time zone. The server renders them in its own.
  *
  * @param {ParentNode} root
  * @param {Date} [now]
@@ -151,7 +151,7 @@ export function showTimes(root, now = new Date()) {
 }
 
 /**
- * How long ago, within a day; the date beyond.
+ * How long ago a time was; after a day, its date.
  *
  * @param {Date} time
  * @param {Date} now

@@ -1,13 +1,13 @@
 /**
- * The language of the page, and the scripts' texts in it.
+ * The language of the page, and the texts of the scripts in that language.
  *
- * Owns the English texts and how the server's translations replace them. Does not own the translations
- * (notifications/inbox/bell_texts.py), nor when a text is shown (bell.js).
+ * Owns the English texts and replacing them with the server's translations. Does not own the translations
+ * (notifications/inbox/bell_texts.py) or when a text is shown (bell.js).
  */
 
 const ENGLISH_UNREAD = "Notifications, %(count)s unread";
 
-/** The texts by name: the states of the connection, the problems that the reader should know of, and others. */
+/** The texts by name: the states of the connection, problems that the user should know of, and others. */
 export const ENGLISH = {
   connecting: "Connecting…",
   open: "Live",
@@ -16,9 +16,9 @@ export const ENGLISH = {
   away: "Not saved yet: the server cannot be reached. Trying again…",
   "signed-out": "You are signed out. Sign in again, here or in another tab.",
   "sign-in": "Sign in",
-  deactivated: "Your account has been deactivated. Ask whoever runs this site.",
+  deactivated: "Your account is deactivated. Contact the site's administrators.",
   "other-user": "Somebody else has signed in. Reload the page.",
-  refused: "The server did not do this. Reload the page and try again.",
+  refused: "The server refused this. Reload the page and try again.",
   saved: "Saved.",
   close: "Close",
   /** Sample number → text: see `unreadText()`. */
@@ -61,7 +61,7 @@ export function languageOf(element) {
 export const numberText = (number, language) => new Intl.NumberFormat(language).format(number);
 
 /**
- * The label for a number of unread notifications: the text of that number, or of one with the same plural category.
+ * The label for a number of unread notifications: the text for this number, or for one with the same plural category.
  *
  * @param {Record<string, string>} texts Sample number → text.
  * @param {number} count

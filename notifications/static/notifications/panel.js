@@ -1,14 +1,14 @@
-/** Between the panel and the edge of the window, and between it and the button. */
+/** The distance between the panel and the edge of the window, and between the panel and the button. */
 const MARGIN_PX = 12;
 const GAP_PX = 8;
 const MAX_HEIGHT_PX = 620;
-/** With less room than this below the button, the panel opens above it if there is more. */
+/** If there is less space than this below the button, the panel opens above it, provided that there is more space. */
 const ENOUGH_PX = 320;
 
 /**
- * The bell's panel: opened by its button, closed by the button, Escape, or a click or the focus going elsewhere.
+ * The bell's panel. Its button opens it. The button, Escape, a click outside, or losing the focus closes it.
  *
- * Owns whether it is open, where it stands, and the keyboard in it. Does not own what is in it.
+ * Owns whether it is open, its position, and its keyboard navigation. Does not own its content.
  */
 export class Panel {
   #root;
@@ -17,7 +17,7 @@ export class Panel {
   #onOpen;
 
   /**
-   * @param {HTMLElement} root Holds the link to the inbox, which becomes the button, and the panel.
+   * @param {HTMLElement} root Contains the panel and the link to the inbox, which becomes the button.
    * @param {{onOpen: () => void, signal: AbortSignal}} options The signal stops the panel.
    */
   constructor(root, { onOpen, signal }) {
@@ -25,7 +25,7 @@ export class Panel {
     this.#panel = root.querySelector("[data-signalbox-panel]");
     this.#onOpen = onOpen;
     const toggle = root.querySelector("[data-signalbox-toggle]");
-    // In a page that htmx or Turbo restored from a copy, it is a button already, and the panel may be open.
+    // In a page that htmx or Turbo restored from a copy, it is already a button, and the panel may be open.
     this.#button = toggle.localName === "button" ? toggle : this.#makeButton(toggle);
     this.#panel.hidden = true;
     this.#button.ariaExpanded = "false";
@@ -34,7 +34,7 @@ export class Panel {
     listen(window, "resize", () => this.isOpen && this.#place());
     listen(root, "keydown", (event) => this.#key(event));
     listen(root, "focusout", (event) => {
-      // No related target: the window lost the focus, or what had it was removed.
+      // Without a related target, the window has lost the focus, or the focused element was removed.
       if (event.relatedTarget && !root.contains(event.relatedTarget)) this.close();
     });
     listen(document, "pointerdown", (event) => !root.contains(event.target) && this.close());
@@ -61,7 +61,7 @@ export class Panel {
     if (hadFocus) this.#button.focus();
   }
 
-  /** Place the panel next to the button and inside the window, wherever the bell is in the page. */
+  /** Place the panel next to the button and inside the window, for any position of the bell in the page. */
   #place() {
     const { style, classList } = this.#panel;
     const page = document.documentElement;
@@ -100,7 +100,7 @@ export class Panel {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    // One stop an item: its link, or its button if it leads nowhere.
+    // One stop for each item: its link, or its button if it has no link.
     const items = [...this.#panel.querySelectorAll("[data-notification-id]")];
     const stops = items.map((item) => [...item.querySelectorAll("a[href], button")].find((stop) => stop.checkVisibility()));
     const present = stops.filter(Boolean);

@@ -1,4 +1,4 @@
-/** One timer for trying something again, however often it fails. Owns the length of the waits. */
+/** A timer for repeating failed tries. Owns the length of the waits. */
 
 const FIRST_MS = 2_000;
 const LONGEST_MS = 120_000;
@@ -31,7 +31,7 @@ export class Retry {
     this.#run();
   }
 
-  /** A try worked, or no more are needed: cancel the timer and begin with the shortest wait again. */
+  /** A try worked, or no more are needed: cancel the timer and reset the wait. */
   stop() {
     this.#clear();
     this.#attempt = 0;

@@ -1,5 +1,5 @@
-// Gives accessible names to the parts of Select2, which Django's admin uses for fields that are filled by searching.
-// Select2 gives them none, so that a screen reader says only "edit text". Here each part gets the field's label.
+// Gives accessible names to the parts of Select2, which Django's admin uses for fields with a search. Select2 does not
+// name them, so a screen reader only says "edit text". Here each part gets the field's label.
 {
   const labelOf = (select) => {
     const [label] = select.labels;
@@ -14,7 +14,7 @@
       if (!label || !box) continue;
       const value = box.querySelector(".select2-selection--single > .select2-selection__rendered");
       value?.setAttribute("aria-labelledby", label);
-      // Select2 names it by the chosen value alone, which may be empty.
+      // Select2 uses only the chosen value as the name, which may be empty.
       if (value) box.setAttribute("aria-labelledby", `${label} ${value.id}`);
       box.querySelector(".select2-search__field")?.setAttribute("aria-labelledby", label);
     }
@@ -24,7 +24,7 @@
     const jQuery = window.django?.jQuery;
     // After Django's own script, which creates the parts.
     jQuery?.(nameParts);
-    // The search field of an open list, which is outside the form. Select2's event reaches jQuery listeners only.
+    // The search field of an open list is outside the form. Select2's event only reaches jQuery listeners.
     jQuery?.(document).on("select2:open", ({ target }) => {
       const label = labelOf(target);
       if (!label) return;

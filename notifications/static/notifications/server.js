@@ -1,7 +1,7 @@
 /**
- * Requests of the page's scripts to the site's own server.
+ * Requests of the page's scripts to the site's server.
  *
- * Owns the meaning of each answer. No answer makes the page navigate. Does not own when or how often a request is made
+ * Owns what an answer means. No answer makes the page navigate. Does not own when or how often a request is made
  * (actions.js, retry.js).
  */
 
@@ -12,7 +12,7 @@ const PASSING = new Set([408, 425, 429]);
 
 /**
  * @typedef {"done" | "away" | "signed-out" | "refused"} Outcome
- *   `away`: there was no answer, or it did not come from the site itself; trying again may help. `signed-out`: nobody
+ *   `away`: the server is unavailable, or the answer came from elsewhere; trying again may help. `signed-out`: nobody
  *   is signed in. `refused`: the server refused the request; trying again would not help.
  *
  * @typedef {{outcome: Outcome, status: number, text: string}} Answer `text`: empty unless "done".
@@ -27,7 +27,7 @@ const PASSING = new Set([408, 425, 429]);
  */
 export async function ask(url, options) {
   try {
-    // A redirect leads to the login page, perhaps on another site. It is not followed, as that page is not the answer.
+    // A redirect leads to the login page, perhaps on another site. It is not followed.
     const response = await fetch(url, { redirect: "manual", cache: "no-store", ...options });
     const { status } = response;
     if (response.type === "opaqueredirect" || status === 401) return { outcome: "signed-out", status, text: "" };
@@ -49,7 +49,7 @@ export async function post(url, body) {
   const headers = { Accept: "application/json" };
   // `keepalive`: the request must outlive the page, because following a link marks the notification as read.
   const answer = await ask(url, { method: "POST", body, headers, keepalive: true });
-  // The answer is not the site's own, for example it is from the login page of a hotel's network.
+  // The answer is not from the site: it may be the login page of a hotel's network.
   if (answer.outcome === "done" && !isJson(answer.text)) return { ...answer, outcome: "away" };
   return answer;
 }
@@ -68,7 +68,7 @@ export async function getPage(url, selector) {
   try {
     page = parseHtml(text);
   } catch (error) {
-    // The page's Trusted Types forbid it, and trying again would not help.
+    // The page's Trusted Types policy forbids it, and trying again would not help.
     console.warn(`signalbox: ${url} cannot be read: ${error}`);
     return { outcome: "refused", page: null };
   }

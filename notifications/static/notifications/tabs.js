@@ -1,5 +1,5 @@
 /**
- * What the tabs of one user tell each other. Owns the channel between them, while the page is shown.
+ * Messages between the tabs of one user. Owns the channel between them while the page is shown. Does not own the messages.
  */
 
 export class Tabs {
@@ -9,21 +9,21 @@ export class Tabs {
   #channel = null;
 
   /**
-   * @param {string} name Of the channel; tabs of the same name hear each other.
-   * @param {(message: any) => void} onMessage Another tab has said this.
-   * @param {AbortSignal} signal Stops the exchange with other tabs.
+   * @param {string} name The name of the channel. Tabs with the same name receive each other's messages.
+   * @param {(message: any) => void} onMessage Called with the messages of other tabs.
+   * @param {AbortSignal} signal Closes the channel.
    */
   constructor(name, onMessage, signal) {
     this.#name = name;
     this.#onMessage = onMessage;
     this.#open();
-    // The browser throws a page away that it keeps for the back button, when that is told something.
+    // A browser drops a page from its back/forward cache if the page receives a message.
     addEventListener("pagehide", () => this.#close(), { signal });
     addEventListener("pageshow", (event) => event.persisted && this.#open(), { signal });
     signal.addEventListener("abort", () => this.#close());
   }
 
-  /** Tell the others. A page that is put away says nothing. */
+  /** Send a message to the other tabs. A page in the back/forward cache sends nothing. */
   tell(message) {
     this.#channel?.postMessage(message);
   }

@@ -1,8 +1,9 @@
 /**
- * Short notes at the edge of the page; a screen reader reads them out as they come.
+ * Short messages at the edge of the page, which screen readers read out: toasts and one notice.
  *
- * Owns how many there are and how long they stay. A toast shows a notification and disappears by itself: the inbox has
- * it too. A notice shows a problem of the page, and stays until the problem is over.
+ * Owns how many there are and how long they stay. A toast shows a notification and disappears after some seconds: the
+ * inbox has the notification too. The notice shows a problem of the page, and stays until the problem is over. Does not
+ * own the texts (language.js).
  */
 
 import { isSafeHref } from "./items.js";
@@ -13,11 +14,11 @@ const SHOWN_MS = 7_000;
 const REGION = "[data-signalbox-toasts]";
 
 /**
- * The page's live region for notes, emptied.
+ * The page's live region for toasts and the notice, emptied.
  *
- * @param {HTMLElement} root The bell. Its region is moved to the end of the body, because effects of a header, such as
- *   a filter, change the position of a fixed element. A page that htmx or Turbo restored has it there already.
- * @param {string} close The label of the button that closes a note.
+ * @param {HTMLElement} root The bell. Its region is moved to the end of the body, because CSS effects of a header, such
+ *   as a filter, change the position of a fixed element. In a page that htmx or Turbo restored, it is already there.
+ * @param {string} close The label of the button that closes a toast or the notice.
  * @returns {HTMLElement}
  */
 export function regionOf(root, close) {
@@ -36,11 +37,11 @@ export function regionOf(root, close) {
 }
 
 /**
- * Show a note.
+ * Show a toast.
  *
- * @param {HTMLElement} region The page's live region for them.
+ * @param {HTMLElement} region The page's live region.
  * @param {import("./items.js").Envelope} envelope
- * @param {{isQuiet: boolean}} options Quiet: only read out, for readers who see the open list anyway.
+ * @param {{isQuiet: boolean}} options Quiet: only for screen readers, because the open list shows the notification.
  */
 export function showToast(region, envelope, { isQuiet }) {
   const toast = document.createElement("div");
@@ -58,12 +59,12 @@ export function clearToasts(region) {
 }
 
 /**
- * Show a notice instead of the present one.
+ * Show a notice, and remove the previous one.
  *
  * @param {HTMLElement} region
- * @param {string | null} text Null removes the present notice.
- * @param {{isPassing?: boolean, link?: HTMLAnchorElement | null}} [options] Passing: it disappears by itself. `link` is
- *   shown after the text.
+ * @param {string | null} text Null only removes the previous notice.
+ * @param {{isPassing?: boolean, link?: HTMLAnchorElement | null}} [options] Passing: it disappears after some seconds.
+ *   `link` is shown after the text.
  */
 export function showNotice(region, text, { isPassing = false, link = null } = {}) {
   const present = region.querySelector("[data-signalbox-notice]");
@@ -108,7 +109,7 @@ function closeButton(toast, region) {
   return button;
 }
 
-/** Remove a note after a while, but not while the pointer or the focus is on it. */
+/** Remove a toast or notice after some seconds, but not while the pointer or the focus is on it. */
 function leaveLater(toast) {
   setTimeout(() => (toast.matches(":hover, :focus-within") ? leaveLater(toast) : toast.remove()), SHOWN_MS);
 }

@@ -106,7 +106,7 @@ async def test_no_english_is_left(stage: Stage, language: str) -> None:
 @pytest.mark.parametrize("language", ["de", "ar"], indirect=True)
 async def test_the_empty_and_the_filtered_inbox(stage: Stage, language: str) -> None:
     for path, text in (
-        ("", "Nothing here yet. What happens from now on appears by itself."),
+        ("", "No notifications yet. New ones appear here automatically."),
         ("?unread=1", "You have read everything."),
         ("?before=1", "Nothing older."),
     ):

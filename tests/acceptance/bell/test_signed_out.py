@@ -42,7 +42,7 @@ async def shows_nothing(page: Page, words: str) -> None:
     [
         (CloseCode.SIGNED_OUT, "You are signed out."),
         (CloseCode.UNAUTHORISED, "You are signed out."),
-        (CloseCode.DEACTIVATED, "Your account has been deactivated."),
+        (CloseCode.DEACTIVATED, "Your account is deactivated."),
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/notifications/"])
@@ -103,10 +103,10 @@ async def test_whose_account_is_deactivated_is_not_asked_to_sign_in(stage: Stage
     page = await stage.open()
     await User.objects.filter(pk=stage.user.pk).aupdate(is_active=False)
     await stage.sockets[0].close(code=CloseCode.DEACTIVATED)
-    await shows_nothing(page, "Your account has been deactivated.")
+    await shows_nothing(page, "Your account is deactivated.")
     async with page.expect_request_finished(lambda request: request.url.endswith("/notifications/bell/")):
         await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    await shows_nothing(page, "Your account has been deactivated.")
+    await shows_nothing(page, "Your account is deactivated.")
     await expect(page.get_by_role("link", name="Sign in")).to_have_count(0)
     await User.objects.filter(pk=stage.user.pk).aupdate(is_active=True)
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

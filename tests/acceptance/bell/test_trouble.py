@@ -164,7 +164,7 @@ async def test_what_the_server_refuses_is_told_once(stage: Stage, status: int) -
 
     await page.route(READ_PATH, refuse)
     await mark_all(page)
-    await expect(page.locator(NOTICE)).to_contain_text("The server did not do this.")
+    await expect(page.locator(NOTICE)).to_contain_text("The server refused this.")
     # A refusal may mean an old token: then once more.
     assert len(tries) == (2 if status == 403 else 1)
     await has_stayed(stage, page)
