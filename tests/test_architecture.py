@@ -390,6 +390,9 @@ def test_pictures_are_small_and_described() -> None:
 
 
 def test_python_on_the_front_page_is_python() -> None:
-    """Each block of it."""
+    """Each block compiles, and the settings are those of the page that a test follows in a new project."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
-    assert [ast.parse(block) for block in blocks]
+    for block in blocks:
+        ast.parse(block)
+    (settings,) = [block for block in blocks if block.startswith("# mysite/settings.py")]
+    assert settings in (DOCS / "how-to" / "add-to-your-project.md").read_text()
