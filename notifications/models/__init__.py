@@ -1,10 +1,9 @@
 """
-The truth about notifications: what happened (Event), what each recipient was told of it (Notification), and what became
-of it on each transport (Delivery), alone or with others (Digest); whom an event will tell later (Scheduled); what
-people want (Preference, QuietHours) and where they are reached (Destination, PushSubscription).
+The tables: events (Event) and their notifications, one for each recipient (Notification); deliveries on each transport
+(Delivery), also several in one message (Digest); the recipients of scheduled events (Scheduled); what users want
+(Preference, QuietHours), and their addresses (Destination, PushSubscription).
 
-Owns the tables and the questions that the inbox asks of them. Every write goes through `services`, those of deliveries
-through `deliveries`; nothing here talks to Redis.
+Owns the tables and the queries of the inbox. Does not own writes (events, delivery, preferences, services) or Redis.
 """
 
 from notifications.models.deliveries import ANSWER_LIMIT, TRANSPORT_LIMIT, Delivery, Digest

@@ -1,8 +1,8 @@
 """
 Reads the addresses that users have added, for many users in one query.
 
-Owns sharing a query among the deliveries of a batch. Does not own which rows count as addresses (base, web push) nor
-writing them (preferences, destinations). Sync; run it in a thread from async code.
+Owns sharing a query among the deliveries of a batch. Does not own which rows are addresses (base, webpush) or writing
+them (preferences, destinations). All functions are sync: call them in a thread.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class _Batch:
         return found.get(user_id, [])
 
     def _read(self, rows: QuerySet[Any], limit: int) -> dict[Any, list[Any]]:
-        # The database counts the rows of each user: one user may have very many.
+        # The limit applies to each user in the database, because a user may have very many rows.
         place = Window(RowNumber(), partition_by=F("user_id"), order_by=F("id").desc())
         newest = rows.filter(user_id__in=self._user_ids).annotate(place=place).filter(place__lte=limit)
         found: dict[Any, list[Any]] = {}
@@ -43,7 +43,7 @@ class _Batch:
         return found
 
 
-# The batch of the present thread or task.
+# The batch of the current thread or task.
 _batch: contextvars.ContextVar[_Batch | None] = contextvars.ContextVar("signalbox_address_lookup", default=None)
 
 
@@ -66,8 +66,8 @@ def newest_of[Row: Model](user_id: Any, rows: QuerySet[Row], *, key: str = "", l
     A user's rows, the newest first.
 
     Args:
-        rows: Those of all users, of a model with `user_id`.
-        key: What tells this choice of rows from another one of the same model.
+        rows: The rows of all users, of a model with `user_id`.
+        key: Identifies this selection of rows, if there are several for the same model.
         limit: The most rows of one user.
     """
     batch = _batch.get()

@@ -1,4 +1,4 @@
-"""The demo shop in the admin: where an order's status is changed."""
+"""The demo shop in the admin, where staff change the status of orders. Owns no notifications (receivers)."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ else:
 
 
 class OrderRow(_ModelForm):
-    """One order in the list. The label of each field names its order, for screen readers."""
+    """One order in the list. The label of each field includes the order, for screen readers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +43,7 @@ class OrderAdmin(ModelAdmin):
     search_fields = ("=id", "customer__username", "product__name")
     autocomplete_fields = ("customer", "product")
     readonly_fields = ("created_at", "updated_at")
-    # An order's page is its customer's own.
+    # Only the customer can open the page of an order.
     view_on_site = False
 
     def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> type[_ModelForm]:

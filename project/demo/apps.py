@@ -8,4 +8,4 @@ class DemoConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from project.demo import receivers  # noqa: F401 - connects them
+        from project.demo import receivers  # noqa: F401 - connects the receivers

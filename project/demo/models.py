@@ -1,4 +1,4 @@
-"""The demo shop's goods and orders. Owns an order's way; who is told of it is receivers.py's."""
+"""The products and orders of the demo shop. Owns the states of an order. Does not own notifications (receivers)."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ __all__ = ["Order", "Product"]
 
 
 class Product(models.Model):
-    """Something that the shop sells."""
+    """A product of the shop."""
 
     name = models.CharField(max_length=80)
     description = models.CharField(max_length=200)
@@ -30,7 +30,7 @@ class Order(models.Model):
     """One product, ordered by one customer."""
 
     class Status(models.TextChoices):
-        """The stops of an order's way, in order; cancelled is beside it."""
+        """The steps of an order, in order; or cancelled."""
 
         PLACED = "placed", "Placed"
         PACKED = "packed", "Packed"
@@ -42,15 +42,15 @@ class Order(models.Model):
 
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="orders")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="orders")
-    # Comes from the form. If the form is sent twice because the first answer was lost, there is still one order.
+    # The form contains it. If the form is sent twice because the first answer was lost, there is still one order.
     key = models.UUIDField(null=True, editable=False)
-    # As it was when the order was placed.
+    # The product's price when the order was placed.
     price = models.DecimalField(max_digits=7, decimal_places=2)
     status = models.CharField(max_length=16, choices=Status, default=Status.PLACED)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
-    # While it is saved: the status in the database until then, if it is there; receivers.py's.
+    # During a save: the status in the database before it; None for a new order. Set by receivers.py.
     status_before: str | None = None
 
     class Meta:
@@ -61,5 +61,5 @@ class Order(models.Model):
         return f"Order {self.pk}"
 
     def get_absolute_url(self) -> str:
-        """Its place on its customer's page of orders."""
+        """The order on its customer's page of orders."""
         return f"{reverse('orders')}#order-{self.pk}"

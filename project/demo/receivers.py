@@ -1,7 +1,7 @@
 """
-Tells a customer that their order's status has changed, whoever changed it: the admin, a shell, a task.
+Notifies a customer when the status of their order changes, by the admin, a shell or a task.
 
-Owns the sentences. An order that is placed is told of by the view that places it.
+Owns the messages. Does not own the notification of a new order (views).
 """
 
 from typing import Any
@@ -12,9 +12,9 @@ from django.dispatch import receiver
 from notifications.services import notify
 from project.demo.models import Order
 
-__all__ = ["remember_status", "tell_customer"]
+__all__ = ["notify_customer", "remember_status"]
 
-SENTENCES = {
+MESSAGES = {
     Order.Status.PLACED: "We have put your order back to the start: {product}.",
     Order.Status.PACKED: "Packed and labelled: {product}.",
     Order.Status.ON_ITS_WAY: "Your order is on its way! {product} left our shed.",
@@ -25,21 +25,21 @@ SENTENCES = {
 
 @receiver(pre_save, sender=Order)
 def remember_status(sender: type[Order], instance: Order, raw: bool = False, **kwargs: Any) -> None:
-    """Note on the order the status that is in the database before this save; None for a new order."""
+    """Set `status_before` to the status in the database before this save; None for a new order."""
     stored = Order.objects.filter(pk=instance.pk).values_list("status", flat=True)
     instance.status_before = None if raw or instance.pk is None else stored.first()
 
 
 @receiver(post_save, sender=Order)
-def tell_customer(sender: type[Order], instance: Order, **kwargs: Any) -> None:
-    """Notify the customer if this save has changed the status; in the same transaction as the change."""
+def notify_customer(sender: type[Order], instance: Order, **kwargs: Any) -> None:
+    """Notify the customer if this save has changed the status, in the same transaction as the change."""
     update_fields = kwargs["update_fields"]
     is_saved = update_fields is None or "status" in update_fields
     if not is_saved or instance.status_before in (None, instance.status):
         return
     notify(
         instance.customer_id,
-        SENTENCES[Order.Status(instance.status)].format(product=instance.product.name),
+        MESSAGES[Order.Status(instance.status)].format(product=instance.product.name),
         kind=f"order.{instance.status}",
         title=f"Order {instance.pk}",
         url=instance.get_absolute_url(),

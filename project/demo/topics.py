@@ -1,4 +1,4 @@
-"""The topics of the demo: news that every signed-in person may hear."""
+"""The topics of the demo: news for all users who are signed in."""
 
 from typing import Any
 
@@ -13,5 +13,5 @@ class News(Topic):
     pattern = "news.<slug:name>"
 
     async def may_subscribe(self, user: Any, **parameters: Any) -> bool:
-        """Everybody who is signed in."""
+        """Users who are signed in may subscribe."""
         return bool(user.is_authenticated)

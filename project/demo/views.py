@@ -1,7 +1,7 @@
 """
-The demo shop's pages.
+The pages of the demo shop. They show the one line that a project adds to its own views: `notify(…)`.
 
-Owns what a customer sees and does. Shows the one line that a project adds to its own views: `notify(…)`.
+Owns pages, sign-in and placing orders. Does not own changes of an order's status (receivers).
 """
 
 import uuid
@@ -23,14 +23,14 @@ from project.demo.models import Order, Product
 
 __all__ = ["Login", "Logout", "place_order", "show_orders", "show_shop"]
 
-# The page shows a customer's newest.
+# The most orders on the page; the newest are shown.
 ORDERS_LIMIT = 50
-# Made by seed_demo_users, with DEBUG on only.
+# seed_demo_users creates them, only with DEBUG on.
 DEMO_USERS = ("alice", "bob")
 
 
 class Login(LoginView):
-    """The login page; with DEBUG on it offers the demo users."""
+    """The login page. With DEBUG on, it offers the demo users."""
 
     template_name = "demo/login.html"
     redirect_authenticated_user = True
@@ -40,12 +40,12 @@ class Login(LoginView):
 
 
 class Logout(LogoutView):
-    """Signs out by POST, and leads to the shop."""
+    """Signs the user out on POST, and redirects to the shop."""
 
 
 @require_safe
 def show_shop(request: HttpRequest) -> HttpResponse:
-    """The products. The form of each one has a key for the next order."""
+    """The products. Each has a form with the key of the next order."""
     goods = [(product, uuid.uuid4()) for product in Product.objects.all()]
     return render(request, "demo/shop.html", {"goods": goods, "stops": Order.STOPS})
 
@@ -54,7 +54,7 @@ def show_shop(request: HttpRequest) -> HttpResponse:
 @login_required
 @never_cache
 def show_orders(request: HttpRequest) -> HttpResponse:
-    """The customer's own orders, newest first, each with the stops of its way."""
+    """The customer's orders, newest first, each with its steps."""
     orders = Order.objects.filter(customer_id=request.user.pk).select_related("product")[:ORDERS_LIMIT]
     return render(request, "demo/orders.html", {"orders": orders, "stops": Order.STOPS, "show_hint": settings.DEBUG})
 
@@ -63,10 +63,10 @@ def show_orders(request: HttpRequest) -> HttpResponse:
 @login_required
 def place_order(request: HttpRequest, product_id: int) -> HttpResponse:
     """
-    Order one product. The customer is told in the same transaction: neither happens without the other.
+    Place an order for one product, and notify the customer in the same transaction.
 
-    If the customer has an order with this `key` already, no further one is placed: a client that did not get the answer
-    may send the form again.
+    If the customer already has an order with this `key`, no other order is placed. So a client that did not get the
+    answer may send the form again.
     """
     product = get_object_or_404(Product, pk=product_id)
     key = _key(request.POST.get("key", ""))

@@ -1,8 +1,8 @@
 """
-`manage.py seed_demo --users N --cookies FILE`: many users who are signed in, for load tests. Its form is held fixed.
+`manage.py seed_demo --users N --cookies FILE`: creates many users with sessions, for load tests.
 
-Users `user1` … `userN` have no usable password: the sessions in FILE are the only way in, and only its owner may read
-it.
+Owns the command line, which is stable, and the form of FILE. The users `user1` … `userN` have no usable password: only
+the sessions in FILE sign them in, and only the owner of FILE may read it.
 """
 
 import os
@@ -31,7 +31,7 @@ SESSION_KEY_LENGTH = 32
 
 
 class Command(EscapingCommand):
-    help = "Make user1 … userN and a session for each, and write one user_id<TAB>sessionid per line. DEBUG only."
+    help = "Create user1 … userN and a session for each, and write a line user_id<TAB>sessionid for each. DEBUG only."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--users", type=int, required=True, metavar="N", help="how many users")
@@ -41,7 +41,7 @@ class Command(EscapingCommand):
         count: int = options["users"]
         cookies: Path = options["cookies"]
         if not settings.DEBUG:
-            raise CommandError("seed_demo makes users whom everybody with the file can be: it runs with DEBUG on only")
+            raise CommandError("everybody who has the file can act as these users: seed_demo only runs with DEBUG on")
         if count < 1:
             raise CommandError(f"--users is {count}: it must be 1 or more")
         if not cookies.absolute().parent.is_dir():
@@ -60,7 +60,7 @@ class Command(EscapingCommand):
 
 
 def _seed(names: tuple[str, ...]) -> list[tuple[Any, str]]:
-    """Make those of these users who are not there and a new session for each: (user id, session key), in order."""
+    """Create the missing ones of these users, and a session for each; returns (user id, session key) in order."""
     user_model = get_user_model()
     user_model.objects.bulk_create(
         [user_model(username=name, password=make_password(None)) for name in names], ignore_conflicts=True
@@ -70,7 +70,7 @@ def _seed(names: tuple[str, ...]) -> list[tuple[Any, str]]:
 
 
 def _log_in(users: Iterable[AbstractBaseUser]) -> list[str]:
-    """Make a session for each user, in the project's session backend, and return their keys in the same order."""
+    """Create a session for each user in the project's session backend. Returns their keys in the same order."""
     store_class = import_module(settings.SESSION_ENGINE).SessionStore
     backend = settings.AUTHENTICATION_BACKENDS[0]
     keys, rows = [], []
@@ -81,7 +81,7 @@ def _log_in(users: Iterable[AbstractBaseUser]) -> list[str]:
             HASH_SESSION_KEY: user.get_session_auth_hash(),
         }
         if issubclass(store_class, DatabaseSessionStore):
-            # In bulk: save() asks the database three times for each session.
+            # In bulk, because save() needs three queries for each session.
             store = store_class(get_random_string(SESSION_KEY_LENGTH, VALID_KEY_CHARS))
             store.clear()
             rows.append(store.create_model_instance(session))
@@ -96,7 +96,7 @@ def _log_in(users: Iterable[AbstractBaseUser]) -> list[str]:
 
 
 def _write_private(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read. It is written completely or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""`manage.py seed_demo_users`: the three people of the demo. Their passwords are known, so never outside DEBUG."""
+"""`manage.py seed_demo_users`: creates the three demo users. Their passwords are public, so it needs DEBUG."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ STAFF = {"admin": "admin"}
 
 class Command(EscapingCommand):
     help = (
-        "Make the demo users alice and bob (password demo) and the superuser admin (password admin). Those who are "
-        "there already stay as they are. Refused unless DEBUG is on."
+        "Create the demo users alice and bob (password demo) and the superuser admin (password admin). Existing users "
+        "are not changed. Needs DEBUG."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("demo users have passwords that everybody knows: they are made with DEBUG on only")
+            raise CommandError("the passwords of demo users are public: they are only created with DEBUG on")
         users = get_user_model().objects
-        there = set(users.filter(username__in=[*CUSTOMERS, *STAFF]).values_list("username", flat=True))
+        existing = set(users.filter(username__in=[*CUSTOMERS, *STAFF]).values_list("username", flat=True))
         for name, password in CUSTOMERS.items():
-            if name not in there:
+            if name not in existing:
                 users.create_user(name, email=f"{name}@example.com", password=password)
         for name, password in STAFF.items():
-            if name not in there:
+            if name not in existing:
                 users.create_superuser(name, email=f"{name}@example.com", password=password)
         if options["verbosity"]:
-            made = sorted({*CUSTOMERS, *STAFF} - there)
-            self.stdout.write(f"made: {', '.join(made)}" if made else "all of them are there")
+            created = sorted({*CUSTOMERS, *STAFF} - existing)
+            self.stdout.write(f"created: {', '.join(created)}" if created else "all demo users exist")

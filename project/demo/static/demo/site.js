@@ -1,8 +1,8 @@
 /**
- * The demo shop: orders without leaving the page, an order's way as it happens, and filled-in demo customers.
+ * The demo shop: places orders without leaving the page, shows the status of orders live, and fills in demo users.
  *
- * Every form and page works without it. The bell's messages arrive as events on the document (bell.js). Elements are
- * looked up when they are needed, because htmx and Turbo replace the content of a page without loading it.
+ * All forms and pages work without this script. The bell's messages arrive as events on the document (bell.js).
+ * Elements are looked up when they are needed, because htmx and Turbo replace the content of a page without loading it.
  */
 
 import { Actions } from "../notifications/actions.js";
@@ -13,7 +13,7 @@ const PLACED_MS = 4_000;
 const PROBLEMS = {
   "signed-out": "You are signed out. Sign in again in another tab, and try again.",
   "other-user": "Somebody else has signed in. Reload the page.",
-  refused: "The shop did not take this order. Reload the page and try again.",
+  refused: "The shop refused this order. Reload the page and try again.",
 };
 const AWAY = "The shop cannot be reached. Trying again…";
 
@@ -28,7 +28,7 @@ document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-place-order]");
   if (!form) return;
   event.preventDefault();
-  // One click, one order.
+  // A second click must not place a second order.
   if (ordering.has(form)) return;
   ordering.add(form);
   say(form, actions.isAway ? AWAY : "");
@@ -47,7 +47,7 @@ function showPlaced(form, { next_key: key }) {
   setTimeout(() => name(button, label), PLACED_MS);
 }
 
-/** Also in what a screen reader says, which names the product too. */
+/** Change the button's text, and the same text in its accessible name, which also contains the product. */
 function name(button, text) {
   button.ariaLabel = button.ariaLabel.replace(button.textContent, text);
   button.textContent = text;
@@ -57,7 +57,7 @@ function say(form, text) {
   form.querySelector("[data-said]").textContent = text;
 }
 
-/** Fetch a fresh CSRF token if the same customer is still signed in: the page's token is from before the last sign-in. */
+/** Fetch a new CSRF token if the same customer is signed in: the page's token is from before the last sign-in. */
 async function renewToken() {
   const { outcome, page } = await getPage(location.href, "main");
   if (!page) return { outcome, token: "" };
@@ -79,7 +79,7 @@ document.addEventListener("click", ({ target }) => {
 const orders = () => document.querySelector("[data-orders]");
 
 document.addEventListener("signalbox:message", ({ detail: { data } }) => {
-  // Any program may send any kind: only the shop's own say which order.
+  // Any program may send any kind, but only the shop's own messages contain an order.
   if (orders() && data?.kind?.startsWith("order.") && data.data?.order) showStatus(data);
 });
 document.addEventListener("signalbox:resync", () => orders() && reloadOrders());
@@ -88,9 +88,9 @@ document.addEventListener("signalbox:resync", () => orders() && reloadOrders());
 function showStatus(envelope) {
   const { order: id, status, label } = envelope.data;
   const order = orders().querySelector(`[data-order="${Number(id)}"]`);
-  // Placed in another tab.
+  // The order was placed in another tab.
   if (!order) return reloadOrders();
-  // A message may come twice, and then perhaps after a newer one.
+  // A message may arrive twice, even after a newer one.
   if (envelope.id <= Number(order.dataset.notification ?? 0)) return;
   Object.assign(order.dataset, { notification: envelope.id, status });
   order.querySelector("[data-order-status]").textContent = label;
