@@ -361,6 +361,17 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page} links to {target}"
 
 
+def test_links_to_headings_lead_somewhere() -> None:
+    """Headings have the ids that GitHub gives them."""
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+            linked = (page.parent / target).resolve() if target else page
+            text = re.sub(r"^```.*?^```", "", linked.read_text(), flags=re.MULTILINE | re.DOTALL)
+            titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+            ids = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in ids, f"{page} links to {target}#{heading}"
+
+
 def test_files_that_are_named_exist() -> None:
     """Each path, directory or pattern of the repository that a page has in backticks."""
     named = re.compile(r"`((?:tests|docs|realtime|notifications|project|benchmarks|deploy|\.ci)/[^`\s]*)`")
