@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 class Recording(Transport):
-    """A transport that remembers, and may fail."""
+    """A transport that records its messages, and may fail."""
 
     def __init__(self, *, name: str, addresses: Iterable[str] = ("home",), timeout_seconds: float = 10.0) -> None:
         super().__init__(name=name, timeout_seconds=timeout_seconds)
@@ -87,7 +87,7 @@ async def states() -> dict[str, tuple[str, int]]:
 
 
 async def test_each_notification_goes_to_its_user(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
-    """Then it is acked, and the row has the provider's answer, the time it took and the key that it was given."""
+    """The entry is acked. The row has the provider's answer, the latency and the key."""
     alice, bob = await sync_to_async(make_users)(2)
     transport = Recording(name="a")
     async with bot_on(transport) as worker:
@@ -105,10 +105,10 @@ async def test_each_notification_goes_to_its_user(redis_client: redis.Redis, key
         assert row.finished_at is not None
 
 
-async def test_one_that_fails_neither_holds_up_nor_repeats_another(
+async def test_a_failing_delivery_neither_delays_nor_repeats_another(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
 ) -> None:
-    """The entry is done after the first attempts; what is to be tried again is in the database."""
+    """The entry is done after the first attempts. Later attempts are in the database."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b", "c"]}
     (alice,) = await sync_to_async(make_users)(1)
     good, slow, bad = Recording(name="a"), Recording(name="b", timeout_seconds=0.05), Recording(name="c")
@@ -192,7 +192,7 @@ class EarlierBot(Bot):
 async def test_a_dead_letter_of_an_earlier_release_is_replayed(
     is_sent_again_first: bool, redis_client: redis.Redis, redis_server: RedisServer, keys: Keys, signalbox: Any
 ) -> None:
-    """It sends what failed with it, and nothing if that was sent again from its row in the meantime."""
+    """It sends the delivery that failed with it, or nothing if that was sent again from its row before."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
     (alice,) = await sync_to_async(make_users)(1)
     good, healed = Recording(name="a"), Recording(name="b")
@@ -217,8 +217,8 @@ async def test_a_dead_letter_of_an_earlier_release_is_replayed(
     assert dead_letters(redis_client, keys, "bot") == []
 
 
-async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
-    """Within an hour."""
+async def test_a_provider_decides_when_to_try_again(bot_on: Any) -> None:
+    """With Retry-After, up to an hour."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
     transport.errors = [Retry(120.0, "429 slow down")]
@@ -231,10 +231,10 @@ async def test_a_provider_says_when_to_try_again(bot_on: Any) -> None:
     assert 115 < (row.due_at - row.created_at).total_seconds() < 125
 
 
-async def test_a_transport_whose_needs_are_away_holds_up_no_other(
+async def test_an_outage_of_one_transport_does_not_delay_another(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any
 ) -> None:
-    """It is no attempt, and the entry does not stay with the bot until they are back."""
+    """It does not count as an attempt, and the entry does not wait for the end of the outage."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b"]}
     (alice,) = await sync_to_async(make_users)(1)
     well, away = Recording(name="a"), Recording(name="b")
@@ -250,10 +250,10 @@ async def test_a_transport_whose_needs_are_away_holds_up_no_other(
     assert (len(well.sent), len(away.sent)) == (1, 1)
 
 
-async def test_a_bot_that_stood_still_sends_nothing_that_another_has_claimed(
+async def test_a_suspended_bot_does_not_send_what_another_has_claimed(
     bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its claim and the call of the provider, for longer than the claim."""
+    """It was suspended between its claim and the call of the provider, for longer than the claim lasts."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DELIVERY_CLAIM_SECONDS": 0.5}
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a", timeout_seconds=0.1)
@@ -275,7 +275,7 @@ async def test_a_bot_that_stood_still_sends_nothing_that_another_has_claimed(
 
 
 async def test_each_address_is_sent_to_once(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
-    """An attempt goes on where the last one was left; an address that is gone is no failure."""
+    """An attempt continues where the last one stopped. An address that no longer exists is not a failure."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a", addresses=["one", "two", "three"])
     transport.errors = [None, ConnectionResetError("in the middle"), AddressGone("410")]
@@ -290,8 +290,8 @@ async def test_each_address_is_sent_to_once(redis_client: redis.Redis, keys: Key
     assert [address for _, _, address in transport.sent] == ["one", "two"]
 
 
-async def test_nothing_is_sent_where_nobody_is_reached(bot_on: Any, signalbox: Any) -> None:
-    """Without an address, or by a transport that the project no longer has: skipped, with the reason."""
+async def test_a_delivery_without_an_address_is_skipped(bot_on: Any, signalbox: Any) -> None:
+    """Also if the project no longer has the transport. The row has the reason."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "DEFAULT_TRANSPORTS": ["a", "b", "c"]}
     (alice,) = await sync_to_async(make_users)(1)
     gone = Recording(name="b")
@@ -306,8 +306,8 @@ async def test_nothing_is_sent_where_nobody_is_reached(bot_on: Any, signalbox: A
     }
 
 
-async def test_a_user_gets_what_the_user_wants(bot_on: Any) -> None:
-    """A preference of one user and kind is for that user and kind."""
+async def test_preferences_decide_about_transports(bot_on: Any) -> None:
+    """A preference applies to its user and kind only."""
     alice, bob = await sync_to_async(make_users)(2)
     await sync_to_async(services.set_preference)(alice.pk, "order.shipped", "a", False)
     await sync_to_async(services.set_preference)(alice.pk, "order.shipped", "b", True)
@@ -321,7 +321,7 @@ async def test_a_user_gets_what_the_user_wants(bot_on: Any) -> None:
 
 
 async def test_a_slow_receiver_does_not_hold_up_the_others(bot_on: Any) -> None:
-    """Messages are sent at the same time, as many as there are slots."""
+    """Messages are sent concurrently, as many as there are slots."""
     users = await sync_to_async(make_users)(20)
     transport = Recording(name="a")
     gate = asyncio.Event()
@@ -344,7 +344,7 @@ async def test_a_slow_receiver_does_not_hold_up_the_others(bot_on: Any) -> None:
 async def test_a_slow_transport_does_not_hold_up_another(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, signalbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has its own slots. What finds none for long is put off, unclaimed and uncounted, and sent later."""
+    """Each has its own slots. A delivery that gets none in time is postponed, unclaimed and uncounted."""
     monkeypatch.setattr(slots, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr(slots, "SATURATED_SECONDS", 0.0)
     signalbox.NOTIFICATIONS = {
@@ -374,8 +374,8 @@ async def test_a_slow_transport_does_not_hold_up_another(
     assert {row.attempts async for row in Delivery.objects.all()} == {1}
 
 
-async def test_what_waits_for_a_slot_is_not_claimed(bot_on: Any, signalbox: Any) -> None:
-    """Another bot may have it, should this one end: claimed is only what is being sent."""
+async def test_a_delivery_that_waits_for_a_slot_is_not_claimed(bot_on: Any, signalbox: Any) -> None:
+    """If this bot ends, another may send it at once. Only deliveries that are being sent are claimed."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "BOT_CONCURRENCY": 2}
     users = await sync_to_async(make_users)(6)
     transport = Recording(name="a")
@@ -390,8 +390,8 @@ async def test_what_waits_for_a_slot_is_not_claimed(bot_on: Any, signalbox: Any)
     assert {row.attempts async for row in Delivery.objects.all()} == {1}
 
 
-async def test_the_notifications_of_one_user_are_sent_in_their_order(bot_on: Any) -> None:
-    """Though many are sent at a time."""
+async def test_the_notifications_of_one_user_are_sent_in_order(bot_on: Any) -> None:
+    """Although many are sent concurrently."""
     users = await sync_to_async(make_users)(5)
     transport = Recording(name="a")
     async with bot_on(transport, concurrency=20, order_field="u") as worker:
@@ -406,7 +406,7 @@ async def test_the_notifications_of_one_user_are_sent_in_their_order(bot_on: Any
 async def test_a_malformed_entry_is_a_dead_letter_at_once(
     fields: dict[str, str], redis_client: redis.Redis, keys: Keys, bot_on: Any
 ) -> None:
-    """Nothing is sent for it, and the next one is."""
+    """Nothing is sent for it. The next entry is handled."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
     await services.anotify(alice, "good")
@@ -419,7 +419,7 @@ async def test_a_malformed_entry_is_a_dead_letter_at_once(
 
 
 async def test_a_user_deleted_meanwhile_is_not_sent_to(bot_on: Any) -> None:
-    """The notification is gone with the user: there is nobody to tell."""
+    """The notification is deleted with the user."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
     await services.anotify(alice, "Goodbye")
@@ -430,7 +430,7 @@ async def test_a_user_deleted_meanwhile_is_not_sent_to(bot_on: Any) -> None:
 
 
 async def hand_out_again(client: redis.Redis, keys: Keys, **fields: str) -> None:
-    """As the sweep does when a next attempt is due: the same entry once more."""
+    """Append the last entry again, as the sweep does when a delivery is due."""
     _, last = client.xrevrange(keys.stream("notifications"), count=1)[0]
     await wait_until(_is_due)
     client.xadd(keys.stream("notifications"), {**{name.decode(): value for name, value in last.items()}, **fields})

@@ -41,10 +41,10 @@ class FailingOnce(Transport):
         return "taken"
 
 
-async def test_first_attempts_come_in_order_and_a_retry_holds_up_nothing(
+async def test_first_attempts_are_in_order_and_a_retry_delays_nothing(
     redis_server: RedisServer, keys: Keys, signalbox: Any
 ) -> None:
-    """What a provider did not take is sent when its next attempt is due, after what is newer."""
+    """A failed delivery is sent when its next attempt is due, after newer ones."""
     signalbox.NOTIFICATIONS = {"DELIVERY_RETRY_SECONDS": 3600.0}
     users = await sync_to_async(make_users)(3)
     said = ["late 0", "1", "late 2", "3", "4"]

@@ -63,7 +63,7 @@ def bot_on(redis_server: RedisServer, keys: Keys) -> Any:
 
 
 async def stop(worker: StreamWorker, transport: Gated) -> None:
-    """Tell it to stop, and let the call that is under way end when it has been told."""
+    """Stop the bot, and then let the running call end."""
     stopping = asyncio.create_task(worker.stop(deadline_seconds=30.0))
     # As a signal does; nothing more is read from then on.
     await wait_until(lambda: worker._attempts._stopping.is_set())
@@ -72,7 +72,7 @@ async def stop(worker: StreamWorker, transport: Gated) -> None:
 
 
 async def test_no_further_address_is_sent_to(redis_client: redis.Redis, keys: Keys, bot_on: Any) -> None:
-    """The one that was reached is written down, the rest is another bot's at once, and no attempt was counted."""
+    """The outcome of the first address is recorded, other bots send the rest at once, and no attempt is counted."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Gated("one", "two", "three")
     async with bot_on(transport) as worker:
@@ -91,10 +91,10 @@ async def test_no_further_address_is_sent_to(redis_client: redis.Redis, keys: Ke
     assert (row.state, row.attempts) == ("sent", 1)
 
 
-async def test_what_waits_for_a_slot_is_left_to_others(
+async def test_deliveries_that_wait_for_a_slot_are_left_to_other_bots(
     redis_client: redis.Redis, keys: Keys, bot_on: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many there are: a stop is as long as one call, and nothing is said to be away."""
+    """A stop takes as long as one call, for any number of them. No outage is logged."""
     users = await sync_to_async(make_users)(5)
     transport = Gated("home")
     async with bot_on(transport) as worker:
@@ -112,7 +112,7 @@ async def test_what_waits_for_a_slot_is_left_to_others(
 
 
 def test_the_deadline_is_as_long_as_a_call_in_a_thread_may_take(signalbox: Any) -> None:
-    """Which is longer than timeout_seconds: nobody can end it, and what comes of it counts."""
+    """It is longer than timeout_seconds, because the call cannot be interrupted and its result counts."""
     signalbox.NOTIFICATIONS = {"DELIVERY_CLAIM_SECONDS": 100.0}
     assert run_bot_subscriber._deadline_seconds(("relay", "bot")) == 80.0 + run_bot_subscriber.RECORD_SECONDS
     assert run_bot_subscriber._deadline_seconds(("relay",)) == run_bot_subscriber.DEADLINE_SECONDS

@@ -33,7 +33,7 @@ def two_transports(signalbox: Any) -> None:
 
 @pytest.fixture
 def streamed(two_transports: None, alice: User, redis_client: Any, keys: Any) -> StreamedNotification:
-    """A notification to alice, as the bot is handed it."""
+    """A notification to alice, as the bot gets it from the stream."""
     services.notify(alice, "Hello")
     ((id, fields),) = redis_client.xrange(keys.stream("notifications"))
     return stream_entry.decode(Entry(id, fields, 1))
@@ -46,7 +46,7 @@ def begun(streamed: StreamedNotification, *, entry_id: str = "1-1", attempt: int
 
 
 def pass_time(seconds: float) -> None:
-    """As if so much time had passed for every unfinished delivery."""
+    """Move the times of unfinished deliveries back, as if this time had passed."""
     for row in Delivery.objects.exclude(due_at=None):
         row.due_at -= datetime.timedelta(seconds=seconds)
         if row.queued_at:
@@ -55,7 +55,7 @@ def pass_time(seconds: float) -> None:
 
 
 def test_what_is_due_is_claimed_once(streamed: StreamedNotification, alice: User) -> None:
-    """A second hand-out of the same notification finds nothing to do, until the claim lapses; the key stays."""
+    """A second entry of the same notification has no effect until the claim lapses. The key stays the same."""
     first, second = begun(streamed)
     assert {first.transport, second.transport} == {"first", "second"}
     assert (first.attempt, len(first.key)) == (1, 32)
@@ -71,7 +71,7 @@ def test_what_is_due_is_claimed_once(streamed: StreamedNotification, alice: User
 
 
 def test_many_bots_at_once_share_the_claims(streamed: StreamedNotification) -> None:
-    """However they meet, each delivery is claimed by one of them."""
+    """Each delivery is claimed by one of them."""
 
     def begin() -> list[int]:
         try:
@@ -86,8 +86,8 @@ def test_many_bots_at_once_share_the_claims(streamed: StreamedNotification) -> N
     assert len(claimed) == 2
 
 
-def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -> None:
-    """Sent, failed and skipped alike; the row says when and what was answered, on one line."""
+def test_a_finished_delivery_is_never_claimed_again(streamed: StreamedNotification) -> None:
+    """Whether sent, failed or skipped. The row has the time, and the answer on one line."""
     first, second = begun(streamed)
     assert records.record(first, Result(state=State.SENT, answer="a\nb\0" + "x" * 999, outcomes={"a": "sent"}))
     assert records.record(second, Result(state=State.FAILED, answer="no", outcomes={}, latency_seconds=0.5))
@@ -101,8 +101,8 @@ def test_what_has_ended_is_never_claimed_again(streamed: StreamedNotification) -
     assert records.find_overdue(10, read_until=timezone.now()) == []
 
 
-def test_another_attempt_waits_for_its_time(streamed: StreamedNotification) -> None:
-    """Then the sweep finds it, and not again while it is on the stream; an outage is no attempt."""
+def test_the_next_attempt_is_claimed_when_it_is_due(streamed: StreamedNotification) -> None:
+    """The sweep finds it then, but not again while it is on the stream. An outage does not count as an attempt."""
     first, second = begun(streamed)
     records.record(first, Result(state=State.PENDING, answer="later", outcomes={}, retry_seconds=30))
     records.record(second, Result(state=State.PENDING, answer="away", outcomes={}, is_counted=False))
@@ -120,8 +120,8 @@ def test_another_attempt_waits_for_its_time(streamed: StreamedNotification) -> N
     assert claim.attempt == 2
 
 
-def test_a_failed_one_may_be_opened_again(streamed: StreamedNotification) -> None:
-    """Under its old key, without the addresses that were reached; what was sent stays closed."""
+def test_a_failed_delivery_is_reopened(streamed: StreamedNotification) -> None:
+    """It keeps its key, and addresses that have the message are left out. Sent deliveries are not reopened."""
     first, second = begun(streamed)
     records.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
     records.record(second, Result(state=State.FAILED, answer="", outcomes={"a": "sent", "b": "failed"}))
@@ -144,22 +144,22 @@ def test_a_replayed_dead_letter_of_an_earlier_release_reopens_its_delivery(strea
     assert (claim.transport, claim.key, claim.attempt) == (second.transport, second.key, 1)
 
 
-def test_what_was_told_before_there_were_deliveries_is_planned(streamed: StreamedNotification) -> None:
-    """The migration took it for handed on; it was on the stream, and no bot had read it."""
+def test_a_notification_from_before_delivery_rows_is_planned(streamed: StreamedNotification) -> None:
+    """The migration marked it as dispatched, but it was on the stream and no bot had read it."""
     Notification.objects.update(dispatched_at=timezone.now())
     assert [claim.transport for claim in begun(streamed)] == ["first", "second"]
 
 
 def test_a_user_who_wants_nothing_is_sent_nothing(streamed: StreamedNotification, alice: User) -> None:
-    """And is not looked for by the sweep as if the notification were lost."""
+    """The sweep does not treat the notification as lost."""
     for name in ("first", "second"):
         services.set_preference(alice.pk, "info", name, False)
     assert begun(streamed) == ()
     assert Notification.objects.get().dispatched_at is not None
 
 
-def test_what_was_deleted_is_not_delivered(streamed: StreamedNotification, alice: User) -> None:
-    """Nor is what an entry claims to be another user's."""
+def test_a_deleted_notification_is_not_delivered(streamed: StreamedNotification, alice: User) -> None:
+    """Nor is an entry that names another user."""
     forged = StreamedNotification(
         notification_id=streamed.notification_id, user_id="999", envelope=streamed.envelope, json=streamed.json
     )

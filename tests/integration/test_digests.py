@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 class Recording(Transport):
-    """A transport that remembers; it fails as often as it is told."""
+    """A transport that records its messages, and fails a given number of times."""
 
     def __init__(self) -> None:
         super().__init__(name="email")
@@ -70,14 +70,14 @@ def tell(alice: User, *texts: str) -> None:
 
 
 def planned(client: redis.Redis, keys: Keys) -> None:
-    """As the bot does with what is on the stream."""
+    """Handle the entries on the stream, as the bot does."""
     assert [begun(notification) for notification in streamed(client, keys)] == [()] * client.xlen(
         keys.stream("notifications")
     )
 
 
-def test_what_comes_in_one_window_goes_into_one_digest(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Due at its end; of two users, into two."""
+def test_the_notifications_of_a_window_are_in_one_digest(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """It is due at the end of the window. Two users have two digests."""
     (bob,) = [User.objects.create_user("bob")]
     tell(alice, "1", "2")
     tell(bob, "3")
@@ -92,8 +92,8 @@ def test_what_comes_in_one_window_goes_into_one_digest(redis_client: redis.Redis
     assert refill() == 0
 
 
-def test_one_claim_holds_all_that_is_unread(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """What was read, put away or replaced is left out and says so; the sweep names the digest once."""
+def test_one_claim_has_all_unread_notifications_of_a_digest(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Read, archived and replaced ones are skipped, with the reason. The sweep finds the digest once."""
     tell(alice, "1", "2", "3", "4")
     planned(redis_client, keys)
     Delivery.objects.update(digest=Digest.objects.earliest("id"))
@@ -111,8 +111,8 @@ def test_one_claim_holds_all_that_is_unread(redis_client: redis.Redis, keys: Key
     assert ends() == [("sending", ""), skipped, skipped, ("sending", "")]
 
 
-def test_several_bots_claim_it_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """StreamTask out at the same time by each of its notifications: one of them sends all."""
+def test_a_digest_is_claimed_by_one_bot(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Several bots get entries of its notifications at the same time. One of them sends all."""
     tell(alice, "1", "2", "3", "4")
     planned(redis_client, keys)
     Delivery.objects.update(digest=Digest.objects.earliest("id"))
@@ -131,7 +131,7 @@ def _begun_in_thread(notification: StreamedNotification) -> tuple[Claim, ...]:
 
 
 def test_an_empty_digest_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """All was read."""
+    """All notifications were read."""
     tell(alice, "1", "2")
     planned(redis_client, keys)
     services.mark_read(alice.pk)
@@ -141,8 +141,10 @@ def test_an_empty_digest_is_not_sent(redis_client: redis.Redis, keys: Keys, alic
     assert refill() == 0
 
 
-def test_what_comes_after_the_claim_goes_into_the_next(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Though by this machine's clock the window is still open: a window has one message."""
+def test_notifications_after_the_claim_are_in_the_next_digest(
+    redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """Even if the window is still open by this machine's clock: a window has one message."""
     tell(alice, "1")
     planned(redis_client, keys)
     Digest.objects.update(closed_at=timezone.now())
@@ -153,8 +155,10 @@ def test_what_comes_after_the_claim_goes_into_the_next(redis_client: redis.Redis
     assert [each.digest_id for each in Delivery.objects.order_by("id")] == [first.pk, second.pk]
 
 
-def test_a_day_ends_at_the_users_own_hour(signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """In the time zone that the project tells of the user."""
+def test_a_daily_digest_ends_at_the_hour_of_the_user(
+    signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """In the user's time zone by TIME_ZONE_OF."""
     zone = {"DIGEST_HOUR": 8, "TIME_ZONE_OF": "tests.integration.test_digests.kolkata"}
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, **zone}
     declare(key="comments", digest={"email": "daily"})
@@ -165,8 +169,8 @@ def test_a_day_ends_at_the_users_own_hour(signalbox: Any, redis_client: redis.Re
     assert timezone.now() < ends_at <= timezone.now() + datetime.timedelta(days=1)
 
 
-async def test_one_message_tells_of_all(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
-    """After a failure it is tried again whole, under the same key; when it was taken, every row says so."""
+async def test_a_digest_is_one_message(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """After a failure the whole digest is tried again under the same key. When it is sent, all of its rows are."""
     alice = await User.objects.acreate(username="alice")
     transport = Recording()
     transport.failures = 1
@@ -194,10 +198,10 @@ async def test_one_message_tells_of_all(redis_server: RedisServer, redis_client:
     assert await sync_to_async(refill)() == 0
 
 
-def test_its_words_are_the_kinds_in_the_users_language_and_time(
+def test_the_texts_of_a_digest_are_in_the_users_language_and_time(
     signalbox: Any, tmp_path: Path, redis_client: redis.Redis, keys: Keys, alice: User
 ) -> None:
-    """By templates of the kind; a template for another transport is not used."""
+    """They come from the kind's templates. A template for another transport is not used."""
     folder = tmp_path / "notifications" / "kinds" / "build"
     folder.mkdir(parents=True)
     (folder / "digest_subject.txt").write_text("{{ notifications|length }} for\n{{ recipient.username }}")
@@ -231,7 +235,7 @@ def kolkata(user: User) -> str:
 
 
 def test_a_kind_that_makes_no_sense_is_refused() -> None:
-    """When it is declared."""
+    """It is refused when it is declared."""
     with pytest.raises(ValueError, match="weekly"):
         declare(key="other", digest={"email": "weekly"})
     with pytest.raises(ValueError, match="both a fallback and a digest by email"):

@@ -30,7 +30,7 @@ LIST = "/admin/notifications/delivery/"
 
 
 class Recording(Transport):
-    """Records the recipients of its messages."""
+    """A transport that records the recipients of its messages."""
 
     def __init__(self) -> None:
         super().__init__(name="email")
@@ -62,10 +62,10 @@ async def states() -> list[str]:
     return [row.state async for row in Delivery.objects.order_by("pk")]
 
 
-async def test_what_is_held_waits_until_it_is_released(
+async def test_a_held_delivery_waits_until_it_is_released(
     redis_server: RedisServer, keys: Keys, alice: User, deliver: Any, admin_client: Client
 ) -> None:
-    """What production was about to try again too, as after a copy of its database; then it goes out once."""
+    """Also retries that were due when a production database was copied. After the release it is sent once."""
     deliver("hold")
     transport = Recording()
     copied = await sync_to_async(services.notify)(alice, "from production")
@@ -97,10 +97,10 @@ async def test_what_is_held_waits_until_it_is_released(
     assert await states() == ["sent", "sent"]
 
 
-async def test_some_people_alone_are_sent_to(
+async def test_only_users_on_the_list_get_messages(
     redis_server: RedisServer, keys: Keys, alice: User, bob: User, deliver: Any
 ) -> None:
-    """By e-mail address or domain, on any transport; deliveries to other users are held."""
+    """By email address or domain, on any transport. Deliveries to other users are held."""
     await User.objects.filter(pk=alice.pk).aupdate(email="Alice@Example.com")
     await User.objects.filter(pk=bob.pk).aupdate(email="bob@notexample.com")
     nobody = await User.objects.acreate(username="nobody")
@@ -118,10 +118,10 @@ async def test_some_people_alone_are_sent_to(
     assert sorted(await states()) == ["held", "sent", "sent"]
 
 
-async def test_it_can_be_printed_in_place_of_every_transport(
+async def test_console_prints_instead_of_using_any_transport(
     redis_server: RedisServer, keys: Keys, alice: User, deliver: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever SEND_MESSAGE would do, and whether there is an address or not."""
+    """SEND_MESSAGE is not called, and no address is needed."""
     deliver("console", SEND_MESSAGE="tests.support.transports.hang")
     async with working(redis_server.url, keys, Bot(), group="bot") as worker:
         await services.anotify(alice, "Hello", url="/a")
@@ -131,7 +131,7 @@ async def test_it_can_be_printed_in_place_of_every_transport(
     assert (row.state, row.answer) == ("sent", 'printed and not sent: NOTIFICATIONS["DELIVERY"] is "console"')
 
 
-async def test_what_was_replaced_while_it_was_held_is_not_sent(
+async def test_a_held_delivery_that_is_replaced_is_not_sent(
     redis_server: RedisServer, keys: Keys, alice: User, deliver: Any
 ) -> None:
     """It is skipped at once."""
@@ -146,7 +146,7 @@ async def test_what_was_replaced_while_it_was_held_is_not_sent(
 async def test_a_digest_is_held_and_released_as_a_whole(
     redis_server: RedisServer, keys: Keys, alice: User, deliver: Any
 ) -> None:
-    """It goes out as one message."""
+    """It is sent as one message."""
     deliver("hold")
     transport = Recording()
     now = timezone.now()
@@ -167,8 +167,8 @@ async def test_a_digest_is_held_and_released_as_a_whole(
     assert await states() == ["sent", "sent"]
 
 
-def test_who_may_release_is_who_may_send_again(alice: User, deliver: Any) -> None:
-    """Staff who may only view have no such action."""
+def test_releasing_needs_the_permission_to_send_again(alice: User, deliver: Any) -> None:
+    """Staff who may only view deliveries do not have the action."""
     deliver("hold")
     notification = services.notify(alice, "Hello").notifications.get()
     Delivery.objects.create(notification=notification, transport="email", state="held", due_at=None)
@@ -176,8 +176,8 @@ def test_who_may_release_is_who_may_send_again(alice: User, deliver: Any) -> Non
     assert "Release held deliveries" in page(make_staff("view_delivery", "resend_delivery"), LIST)
 
 
-def test_development_with_real_transports_is_said(settings: Any, deliver: Any) -> None:
-    """Not where nobody is reached: by what DELIVERY says, by a mail backend that sends nothing, or by the console."""
+def test_a_check_warns_of_real_transports_in_development(settings: Any, deliver: Any) -> None:
+    """Not if no people are reached: because of DELIVERY, a mail backend that sends nothing, or the console."""
     settings.DEBUG = True
     settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}}
     deliver("send")

@@ -63,10 +63,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_foreign_program_notifies_with_two_fields(
+async def test_another_program_notifies_with_two_fields(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PUBLISH answers that one has received it; the notification is in the database and on the stream."""
+    """PUBLISH returns 1. The notification is in the database and on the stream."""
     (alice,) = await sync_to_async(make_users)(1)
     body = json.dumps({"user_id": alice.pk, "message": "Your order is on its way!"})
     async with listening(redis_server.url, keys) as ingress:
@@ -83,7 +83,7 @@ async def test_a_foreign_program_notifies_with_two_fields(
 async def test_all_fields_arrive_and_a_key_notifies_once(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """A program that does not know whether its PUBLISH arrived may repeat it."""
+    """So a program that does not know whether its PUBLISH arrived may repeat it."""
     (alice,) = await sync_to_async(make_users)(1)
     fields = {"kind": "order.shipped", "title": "Order 7", "url": "/orders/7", "data": {"order": 7}}
     body = {"user_id": alice.pk, "message": "m", **fields, "idempotency_key": "order-7-shipped"}
@@ -117,10 +117,10 @@ REFUSED: dict[str, tuple[Callable[[int], bytes], str]] = {
 }
 
 
-async def test_fields_that_mean_nothing_are_said_once(
+async def test_unknown_fields_are_logged_once(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are misspelt, perhaps, and the notification is on its way all the same."""
+    """They may be misspelt. The request is accepted all the same."""
     (alice,) = await sync_to_async(make_users)(1)
     async with listening(redis_server.url, keys):
         for number in range(3):
@@ -131,10 +131,10 @@ async def test_fields_that_mean_nothing_are_said_once(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_cannot_be_accepted_is_one_warning_and_a_counter_and_the_loop_goes_on(
+async def test_a_refused_request_is_logged_and_counted_and_the_next_is_accepted(
     name: str, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the reason and the first 200 characters, on one line; nothing is written, and the next one is accepted."""
+    """The log line has the reason and the first 200 characters. Nothing is written."""
     (alice,) = await sync_to_async(make_users)(1)
     make, reason = REFUSED[name]
     body = make(alice.pk)
@@ -151,10 +151,10 @@ async def test_what_cannot_be_accepted_is_one_warning_and_a_counter_and_the_loop
     assert warning.isprintable()
 
 
-async def test_a_burst_is_carried_out_in_order(
+async def test_a_burst_of_requests_is_handled_in_order(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Faster than the database takes it."""
+    """It arrives faster than the database can write."""
     (alice,) = await sync_to_async(make_users)(1)
     async with listening(redis_server.url, keys) as ingress:
         with redis_client.pipeline(transaction=False) as pipeline:
@@ -165,10 +165,10 @@ async def test_a_burst_is_carried_out_in_order(
     assert [event.message async for event in Event.objects.order_by("id")] == [str(number) for number in range(100)]
 
 
-async def test_draining_carries_out_what_was_received(
+async def test_draining_completes_received_requests(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """An orderly stop loses no request that PUBLISH had counted as received; then nobody listens."""
+    """A stop loses no request that PUBLISH has counted as received. After that, nobody listens."""
     (alice,) = await sync_to_async(make_users)(1)
     async with listening(redis_server.url, keys) as ingress:
         with redis_client.pipeline(transaction=False) as pipeline:
@@ -182,14 +182,14 @@ async def test_draining_carries_out_what_was_received(
     await ingress.drain()
 
 
-async def test_what_is_held_when_the_lease_ends_is_told_and_counted(
+async def test_requests_that_wait_when_the_lease_ends_are_logged_and_counted(
     redis_server: RedisServer,
     redis_client: redis.Redis,
     keys: Keys,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No other process has received it."""
+    """No other process has received them."""
     gate = asyncio.Event()
 
     async def waiting(*arguments: Any, **fields: Any) -> None:
@@ -204,14 +204,14 @@ async def test_what_is_held_when_the_lease_ends_is_told_and_counted(
     assert "4 requests were lost" in caplog.text
 
 
-async def test_a_flood_is_dropped_beyond_a_limit_and_that_is_told(
+async def test_a_flood_beyond_the_limit_is_dropped_and_logged(
     redis_server: RedisServer,
     redis_client: redis.Redis,
     keys: Keys,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Accepted, refused and dropped together are what was published."""
+    """The accepted, refused and dropped requests add up to the published ones."""
     monkeypatch.setattr(ingress_module, "HIGH_WATER_MARK", 20)
     async with listening(redis_server.url, keys) as ingress:
         with redis_client.pipeline(transaction=False) as pipeline:
@@ -225,14 +225,14 @@ async def test_a_flood_is_dropped_beyond_a_limit_and_that_is_told(
     assert any("requests were lost" in warning for warning in warnings(caplog))
 
 
-async def test_a_database_that_is_away_is_waited_for(
+async def test_requests_wait_for_the_end_of_a_database_outage(
     redis_server: RedisServer,
     redis_client: redis.Redis,
     keys: Keys,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Said once, and no request is lost or carried out twice."""
+    """The outage is logged once. No request is lost or handled twice."""
     (alice,) = await sync_to_async(make_users)(1)
     anotify, failures = services.anotify, iter(range(3))
 
@@ -255,7 +255,7 @@ async def test_a_database_that_is_away_is_waited_for(
     ]
 
 
-async def test_an_unforeseen_error_ends_one_request_and_not_the_loop(
+async def test_an_unexpected_error_ends_one_request_and_not_the_loop(
     redis_server: RedisServer,
     redis_client: redis.Redis,
     keys: Keys,
@@ -280,10 +280,10 @@ async def test_an_unforeseen_error_ends_one_request_and_not_the_loop(
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_lost_subscription_heals_and_is_told(
+async def test_a_lost_subscription_is_restored_and_logged(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was published in between is gone, as pub/sub is at most once."""
+    """Requests published in between are lost: pub/sub delivers at most once."""
     (alice,) = await sync_to_async(make_users)(1)
     async with listening(redis_server.url, keys) as ingress:
         redis_client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -295,7 +295,7 @@ async def test_a_lost_subscription_heals_and_is_told(
 async def test_a_request_read_after_the_lease_was_lost_is_left_to_the_next_holder(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """A process that was held up must not repeat what another one did meanwhile."""
+    """A process that was suspended must not repeat the work of another one."""
     (alice,) = await sync_to_async(make_users)(1)
     client = clients.async_publisher(redis_server.url)
     lease = Lease(client, keys.lease("ingress"))
@@ -306,10 +306,10 @@ async def test_a_request_read_after_the_lease_was_lost_is_left_to_the_next_holde
     await client.aclose()
 
 
-async def test_counting_fails_alone(
+async def test_a_failed_count_does_not_fail_the_request(
     keys: Keys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis that is away does not turn an accepted request into a failed one."""
+    """An outage of Redis does not turn an accepted request into a refused one."""
     (alice,) = await sync_to_async(make_users)(1)
     with RedisServer() as server:
         client = clients.async_publisher(server.url)

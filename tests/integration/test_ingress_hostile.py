@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 async def ingress(redis_server: RedisServer, keys: Keys) -> AsyncIterator[Ingress]:
-    """It holds the lease, and is given requests by hand."""
+    """Ingress with the lease; the test passes requests to it."""
     client = clients.async_publisher(redis_server.url)
     lease = Lease(client, keys.lease("ingress"))
     await lease.acquire()
@@ -38,15 +38,15 @@ async def ingress(redis_server: RedisServer, keys: Keys) -> AsyncIterator[Ingres
         b'{"user_id":%d,"message":"told","deep":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-async def test_what_cannot_be_read_is_refused_before_anybody_is_told(ingress: Ingress, body: bytes) -> None:
-    """Also where it is a field that means nothing: nothing fails after the commit, and one counter goes up."""
+async def test_an_unreadable_request_is_refused_before_it_has_any_effect(ingress: Ingress, body: bytes) -> None:
+    """Even if only an unknown field is unreadable. Nothing fails after the commit, and one counter is incremented."""
     (alice,) = await sync_to_async(make_users)()
     await ingress.take(body.replace(b"%d", b"%d" % alice.pk))
     told_count = await Event.objects.acount()
     assert dict(ingress.counts) == ({"accepted": 1} if told_count else {"refused:not_json": 1})
 
 
-async def test_a_field_that_is_no_text_is_refused_as_such(ingress: Ingress) -> None:
+async def test_a_field_name_that_is_not_text_is_refused(ingress: Ingress) -> None:
     """The name of the field is not UTF-8."""
     (alice,) = await sync_to_async(make_users)()
     await ingress.take(b'{"user_id":%d,"message":"told","\x88":1}' % alice.pk)
@@ -54,10 +54,10 @@ async def test_a_field_that_is_no_text_is_refused_as_such(ingress: Ingress) -> N
     assert not await Event.objects.aexists()
 
 
-async def test_a_flood_of_bad_requests_is_some_lines_and_a_count(
+async def test_a_flood_of_bad_requests_is_logged_in_a_few_lines(
     ingress: Ingress, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And each of them is counted."""
+    """Each of them is counted."""
     for number in range(300):
         await ingress.take(b'{"bad": %d, \x1b[2J' % number)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -29,12 +29,12 @@ def _no_grace(signalbox: Any) -> None:
 
 
 def _unpublish(event: Event) -> None:
-    """As if the process had died before it could note that the event is published."""
+    """As if the process had died before it marked the event as published."""
     Event.objects.filter(pk=event.pk).update(published_at=None)
 
 
 def _committed_event(*recipients: User) -> Event:
-    """An event in the outbox, as a crash after its commit leaves it."""
+    """An event in the outbox, as after a crash between its commit and its publication."""
     event = Event.objects.create(message="Hello")
     Notification.objects.bulk_create(Notification(event=event, recipient=recipient) for recipient in recipients)
     return event
@@ -42,7 +42,7 @@ def _committed_event(*recipients: User) -> Event:
 
 class TestPublishing:
     def test_an_event_leaves_the_outbox_once(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Entries in the order of ids; the second call and an event that does not exist do nothing."""
+        """The entries are ordered by id. A second call has no effect, nor has one for an event that does not exist."""
         users = make_users(3)
         event = _committed_event(*users)
         assert outbox.publish_event(event.pk) is True
@@ -52,8 +52,8 @@ class TestPublishing:
         event.refresh_from_db()
         assert event.published_at is not None
 
-    def test_the_sweep_says_what_notify_would_have_said(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """The same envelope, whether it is made from memory or from the database."""
+    def test_the_sweep_publishes_the_same_envelope_as_notify(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Whether it is made from memory or from the database."""
         alice, bob = make_users(2)
         data = {"a": [1, 2.5, None, True, {"ä": "\u2028 🚚"}], "small": -0.001, "large": 2**53 - 1}
         event = services.notify(alice, "Hello\nthere", title="„Titel“", url="/x", kind="a.b", data=data)
@@ -71,8 +71,8 @@ class TestPublishing:
             data,
         )
 
-    def test_a_lost_answer_doubles_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Redis had taken it all; publishing again finds the guards."""
+    def test_publishing_again_after_a_lost_answer_appends_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Redis had accepted everything. Publishing again finds the guards."""
         users = make_users(1200)
         event = services.notify(users, "Hello")
         _unpublish(event)
@@ -80,7 +80,7 @@ class TestPublishing:
         assert recipients_on_stream(redis_client, keys) == [user.pk for user in users]
 
     def test_rows_deleted_in_between_neither_shift_nor_hide_others(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """After a failure in mid-event and the deletion of users on both sides of it."""
+        """After a failure in the middle of an event, and the deletion of users before and after that point."""
         users = make_users(1600)
 
         def fail_after_the_first_part(step: str, count: int) -> None:
@@ -95,7 +95,7 @@ class TestPublishing:
         assert recipients_on_stream(redis_client, keys) == [user.pk for user in users[:-1]]
 
     def test_an_event_whose_recipients_are_gone_leaves_the_outbox(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """There is nobody left to tell."""
+        """There are no recipients left."""
         (alice,) = make_users()
         event = _committed_event(alice)
         User.objects.filter(pk=alice.pk).delete()
@@ -103,7 +103,7 @@ class TestPublishing:
         assert redis_client.xlen(keys.stream("notifications")) == 0
 
     def test_a_new_database_may_reuse_the_ids_of_an_old_one(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Guards of the old one, still in Redis, keep nothing back."""
+        """The guards of the old one are still in Redis, and have no effect."""
         alice, bob = make_users(2)
         old = services.notify(alice, "old")
         notification_id = old.notifications.get().pk
@@ -114,8 +114,8 @@ class TestPublishing:
         assert outbox.publish_event(event_id) is True
         assert recipients_on_stream(redis_client, keys) == [alice.pk, bob.pk]
 
-    def test_publishing_at_the_same_time_doubles_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Eight sweeps together publish each event once, and count it once."""
+    def test_concurrent_sweeps_publish_each_event_once(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """Eight sweeps publish and count each event once."""
         users = make_users(5)
         for _ in range(10):
             _committed_event(*users)
@@ -133,10 +133,10 @@ class TestPublishing:
             Notification.objects.order_by("id").values_list("id", flat=True)
         )
 
-    def test_what_else_goes_wrong_is_logged_and_reaches_no_caller(
+    def test_an_unexpected_error_is_logged_and_does_not_reach_the_caller(
         self, caplog: pytest.LogCaptureFixture, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """With its traceback; the transaction's other callbacks run, and the sweep heals it."""
+        """With its traceback. Other on_commit callbacks run, and the sweep publishes the event."""
         (alice,) = make_users()
         ran = []
 
@@ -157,7 +157,7 @@ class TestPublishing:
         assert recipients_on_stream(redis_client, keys) == [alice.pk]
 
     async def test_the_async_twin_publishes_too(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Once as well."""
+        """It publishes once, too."""
         (alice,) = await sync_to_async(make_users)(1)
         event = await sync_to_async(_committed_event)(alice)
         assert await outbox.apublish_event(event.pk) is True
@@ -174,8 +174,8 @@ class TestSweep:
         entries = entries_on_stream(redis_client, keys)
         assert [entry["e"]["event_id"] for entry in entries] == [event.pk for event in events]
 
-    def test_it_leaves_young_events_to_those_who_made_them(self, signalbox: Any) -> None:
-        """They are probably just publishing them."""
+    def test_it_leaves_young_events_to_their_callers(self, signalbox: Any) -> None:
+        """These are probably publishing them right now."""
         (alice,) = make_users()
         event = _committed_event(alice)
         signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 3600.0}
@@ -186,7 +186,7 @@ class TestSweep:
     def test_an_event_that_cannot_be_published_does_not_hold_up_others(
         self, caplog: pytest.LogCaptureFixture, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """It is logged; notify() would have refused it."""
+        """It is logged. (notify() would have refused it.)"""
         if connection.vendor != "sqlite":
             pytest.skip("no other database stores half a character")
         alice, bob = make_users(2)
@@ -198,8 +198,8 @@ class TestSweep:
         assert recipients_on_stream(redis_client, keys) == [bob.pk]
         assert f"event {broken.pk} cannot be published and stays in the outbox" in caplog.text
 
-    def test_it_reads_no_more_than_it_publishes_however_much_is_left(self) -> None:
-        """A long outage leaves many: what waits behind the limit is not looked at, and what was passed is not again."""
+    def test_it_reads_only_the_events_that_it_publishes(self) -> None:
+        """After a long outage there are many events. Those beyond the limit are not read, and none is read twice."""
         Event.objects.bulk_create(Event(message=str(number)) for number in range(200))
         with rows_read("created_at") as counts:
             assert outbox.sweep(limit=10) == 10
@@ -209,7 +209,7 @@ class TestSweep:
         assert sum(counts) == 190
 
     def test_pages_have_each_row_once_in_the_order_of_its_time(self) -> None:
-        """Of one time, in the order of ids; though rows leave the table meanwhile, and the first are passed over."""
+        """Rows with equal times are ordered by id, even if rows are deleted meanwhile and the first are skipped."""
         now = timezone.now()
         for number in range(30):
             Event.objects.create(message="x", created_at=now - datetime.timedelta(seconds=number // 4))

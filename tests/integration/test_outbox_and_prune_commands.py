@@ -29,14 +29,14 @@ def run(*arguments: str) -> str:
 
 
 def age(events: Any, days: int) -> None:
-    """As if they had been told so long ago."""
+    """Move the times of notifications back."""
     passed = datetime.timedelta(days=days)
     events.update(created_at=F("created_at") - passed)
     Notification.objects.filter(event__in=events).update(created_at=F("created_at") - passed)
 
 
 def test_the_outbox_is_drained(signalbox: Any, redis_client: redis.Redis, keys: Keys) -> None:
-    """What Redis missed, however young, and what is due; not what waits for later. Again, it finds nothing."""
+    """Events of any age and scheduled events that are due, but not later ones. A second run finds nothing."""
     alice, bob, carol = make_users(3)
     here = signalbox.REALTIME
     signalbox.REALTIME = {**here, "REDIS_URL": "unix:///nowhere.sock"}
@@ -52,8 +52,8 @@ def test_the_outbox_is_drained(signalbox: Any, redis_client: redis.Redis, keys: 
     assert run("drain_outbox") == "0 published, 0 of them scheduled; 0 left"
 
 
-def test_what_is_old_is_deleted(alice: User) -> None:
-    """With its deliveries and its event; what is younger stays."""
+def test_old_notifications_are_deleted(alice: User) -> None:
+    """With their deliveries and events. Younger ones are kept."""
     services.notify(alice, "old")
     age(Event.objects.all(), 91)
     Delivery.objects.create(notification=Notification.objects.get(), transport="console", due_at=None, state="sent")
@@ -66,7 +66,7 @@ def test_what_is_old_is_deleted(alice: User) -> None:
     assert run("prune_notifications", "--older-than", "90d") == "0 notifications and 0 events deleted"
 
 
-def test_what_is_unfinished_stays(alice: User) -> None:
+def test_unfinished_work_is_kept(alice: User) -> None:
     """
     A delivery that will be tried again, an event in the outbox, one that waits for its time.
 
@@ -90,7 +90,7 @@ def test_what_is_unfinished_stays(alice: User) -> None:
 
 
 def test_the_unread_may_be_kept(alice: User, bob: User) -> None:
-    """An event stays while one of its notifications does."""
+    """An event is kept as long as one of its notifications is."""
     services.notify([alice, bob], "x")
     services.mark_read(alice.pk)
     age(Event.objects.all(), 91)
@@ -99,8 +99,8 @@ def test_the_unread_may_be_kept(alice: User, bob: User) -> None:
     assert Event.objects.count() == 1
 
 
-def test_many_are_deleted_in_portions(monkeypatch: pytest.MonkeyPatch, alice: User) -> None:
-    """Each in a transaction of its own; what refers to nothing any more goes too."""
+def test_many_are_deleted_in_batches(monkeypatch: pytest.MonkeyPatch, alice: User) -> None:
+    """Each batch has its own transaction. Events without notifications are deleted too."""
     monkeypatch.setattr(prune, "BATCH_SIZE", 2)
     for number in range(5):
         services.notify(alice, str(number))
@@ -113,8 +113,8 @@ def test_many_are_deleted_in_portions(monkeypatch: pytest.MonkeyPatch, alice: Us
     assert not Digest.objects.exists()
 
 
-def test_an_age_is_wanted() -> None:
-    """Nothing is deleted by default, nor by an age without a unit or beyond all dates."""
+def test_an_age_is_required() -> None:
+    """Nothing is deleted without one, with an age without a unit, or with one beyond the calendar."""
     for arguments in ((), ("--older-than", "90"), ("--older-than", "9999999d")):
         with pytest.raises(CommandError, match="older-than"):
             run("prune_notifications", *arguments)

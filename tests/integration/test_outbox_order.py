@@ -28,8 +28,8 @@ def _messages(redis_client: redis.Redis, keys: Keys) -> list[str]:
 
 
 class TestOrder:
-    def test_what_was_left_goes_first(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """The caller of the newer one publishes it; the sweep finds that done."""
+    def test_an_earlier_event_in_the_outbox_is_published_first(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """The caller of the newer event publishes it. The sweep then finds nothing to do."""
         (alice,) = make_users()
         _left_in_outbox(alice)
         assert services.notify(alice, "newer").published_at is not None
@@ -37,15 +37,19 @@ class TestOrder:
         assert outbox.sweep(include_recent=True) == 1
         assert _messages(redis_client, keys) == ["earlier", "newer"]
 
-    def test_what_was_left_for_many_goes_first_too(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Also where their ids are not named in the query."""
+    def test_an_earlier_event_with_many_recipients_is_published_first(
+        self, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """Also if the query does not list their ids."""
         users = make_users(outbox.FEW_RECIPIENTS + 1)
         _left_in_outbox(users[-1])
         services.notify(users, "newer")
         assert _messages(redis_client, keys) == ["earlier", *["newer"] * len(users)]
 
-    def test_what_goes_first_overtakes_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Another recipient of what was left has something that is earlier still, and so on."""
+    def test_an_earlier_event_does_not_overtake_a_still_earlier_one(
+        self, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """Another recipient of the earlier event has a still earlier one, and so on."""
         alice, bob, carol = make_users(3)
         _left_in_outbox(carol, message="first")
         _left_in_outbox(bob, carol, message="second")
@@ -54,21 +58,23 @@ class TestOrder:
         assert _messages(redis_client, keys) == ["first", "second", "second", "third", "third", "newer"]
 
     async def test_async_callers_do_likewise(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Also without a thread of their own."""
+        """Async callers publish in the same order."""
         (alice,) = await sync_to_async(make_users)()
         await sync_to_async(_left_in_outbox)(alice)
         assert (await services.anotify(alice, "newer")).published_at is not None
         assert _messages(redis_client, keys) == ["earlier", "newer"]
 
-    def test_what_concerns_others_is_left_to_the_sweep(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """Events for other recipients are left alone."""
+    def test_events_for_other_recipients_are_left_to_the_sweep(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """The caller does not publish them."""
         alice, bob = make_users(2)
         _left_in_outbox(alice)
         services.notify(bob, "newer")
         assert recipients_on_stream(redis_client, keys) == [bob.pk]
 
-    def test_of_a_large_event_only_the_parts_concerned_go_first(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """One of 1,200 recipients: at most 500 entries more, and the rest goes out once."""
+    def test_only_the_parts_with_the_same_recipients_are_published_first(
+        self, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """One of 1,200 recipients: at most 500 additional entries. The rest is published once."""
         users = make_users(1200)
         _left_in_outbox(*users)
         services.notify(users[600], "newer")
@@ -80,10 +86,10 @@ class TestOrder:
         everybody = sorted(recipients_on_stream(redis_client, keys))
         assert everybody == sorted([user.pk for user in users] + [users[600].pk])
 
-    def test_who_has_too_much_before_waits_for_the_sweep(
+    def test_an_event_with_too_many_earlier_parts_waits_for_the_sweep(
         self, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A caller's work is bounded, and the order holds all the same."""
+        """A caller's work is limited, and the order is kept all the same."""
         monkeypatch.setattr(outbox, "EARLIER_PARTS_LIMIT", 2)
         (alice,) = make_users()
         texts = [f"earlier {number}" for number in range(3)]
@@ -93,8 +99,8 @@ class TestOrder:
         assert outbox.sweep(include_recent=True) == 4
         assert _messages(redis_client, keys) == [*texts, "newer"]
 
-    def test_however_much_waits_a_bounded_part_of_it_is_read(self) -> None:
-        """A cursor of PostgreSQL would gather all of it before the first row."""
+    def test_only_a_limited_part_of_the_outbox_is_read(self) -> None:
+        """A query without a limit would collect all rows in PostgreSQL before it returns the first."""
         (alice,) = make_users()
         _left_in_outbox(alice)
         with CaptureQueriesContext(connection) as queries:
@@ -108,8 +114,8 @@ class TestOrder:
 
     # No other database stores half a character.
     @pytest.mark.database_independent
-    def test_what_cannot_be_published_holds_up_nothing(self, redis_client: redis.Redis, keys: Keys) -> None:
-        """As in the sweep, which logs it."""
+    def test_an_event_that_cannot_be_published_delays_no_other(self, redis_client: redis.Redis, keys: Keys) -> None:
+        """The sweep logs it."""
         (alice,) = make_users()
         broken = _left_in_outbox(alice)
         Event.objects.filter(pk=broken.pk).update(data="\ud800")
@@ -117,7 +123,7 @@ class TestOrder:
         assert _messages(redis_client, keys) == ["newer"]
 
     def test_an_empty_outbox_costs_one_query(self) -> None:
-        """On the way of each notify()."""
+        """Every notify() runs it."""
         (alice,) = make_users()
         services.notify(alice, "first")
         with CaptureQueriesContext(connection) as queries:

@@ -33,7 +33,7 @@ SOCKET_TIMEOUT_SECONDS = 1.0
 
 @pytest.fixture
 def own_redis(signalbox: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
-    """A server that this test may stop; clients give up sooner than in production, the sweep takes any event."""
+    """A server that the test may stop. Timeouts are shorter than in production, and the sweep has no grace period."""
     monkeypatch.setattr(clients, "CALLER_TIMEOUT_SECONDS", SOCKET_TIMEOUT_SECONDS)
     signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0.0}
     with RedisServer(append_only=True) as server:
@@ -79,10 +79,10 @@ def _on_stream(server: RedisServer, keys: Keys) -> list[int]:
 
 
 class TestRedisAway:
-    def test_a_dead_redis_fails_no_caller_and_the_sweep_heals(
+    def test_calls_succeed_without_redis_and_the_sweep_publishes_later(
         self, own_redis: RedisServer, keys: Keys, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Twenty calls, one warning; when Redis is back, each is published once."""
+        """Twenty calls, one warning. When Redis is available again, each event is published once."""
         users = make_users(20)
         own_redis.kill()
         events = [services.notify(user, "Hello") for user in users]
@@ -96,8 +96,8 @@ class TestRedisAway:
         assert outbox.sweep() == 0
         assert _on_stream(own_redis, keys) == [user.pk for user in users]
 
-    def test_a_hanging_redis_is_waited_for_once(self, own_redis: RedisServer, keys: Keys, signalbox: Any) -> None:
-        """The first caller meets the timeout; until the pause is over, all others leave their event to the sweep."""
+    def test_one_caller_waits_for_a_hanging_redis(self, own_redis: RedisServer, keys: Keys, signalbox: Any) -> None:
+        """The first caller waits for the timeout. During the pause, all others leave their event to the sweep."""
         signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "OUTBOX_PAUSE_SECONDS": 60.0}
         users = make_users(10)
         services.notify(users[0], "before")
@@ -112,8 +112,8 @@ class TestRedisAway:
         assert outbox.sweep() == 9
         assert sorted(_on_stream(own_redis, keys)) == [user.pk for user in users]
 
-    def test_redis_back_after_the_pause_is_used_again(self, own_redis: RedisServer, signalbox: Any) -> None:
-        """Without the sweep."""
+    def test_redis_is_used_again_after_the_pause(self, own_redis: RedisServer, signalbox: Any) -> None:
+        """Callers publish again, without the sweep."""
         signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
         (alice,) = make_users()
         own_redis.kill()
@@ -121,10 +121,10 @@ class TestRedisAway:
         own_redis.start()
         assert services.notify(alice, "back").published_at is not None
 
-    def test_what_redis_missed_comes_before_what_is_newer(
+    def test_events_from_an_outage_are_published_before_newer_ones(
         self, own_redis: RedisServer, keys: Keys, signalbox: Any
     ) -> None:
-        """One call while it was away, six when it is back."""
+        """One call during the outage, six after it."""
         signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
         (alice,) = make_users()
         own_redis.kill()
@@ -139,7 +139,7 @@ class TestRedisAway:
     async def test_an_error_of_the_database_does_not_keep_redis_from_being_used(
         self, own_redis: RedisServer, signalbox: Any, is_async: bool
     ) -> None:
-        """Redis is back; the one caller that tries it meets a failing database. The next caller publishes."""
+        """Redis is available again, but the caller that tries it has a failing database. The next caller publishes."""
         signalbox.NOTIFICATIONS = {"OUTBOX_PAUSE_SECONDS": 0.0}
         (alice,) = await sync_to_async(make_users)()
 
@@ -188,10 +188,10 @@ class TestCrash:
         assert outbox.sweep() == 0
         assert _on_stream(own_redis, keys) == [alice.pk]
 
-    def test_a_process_killed_while_publishing_doubles_nothing(
+    def test_a_process_killed_while_publishing_publishes_once(
         self, start: Callable[[str, User], subprocess.Popen[bytes]], own_redis: RedisServer, keys: Keys
     ) -> None:
-        """Redis holds its command back and may or may not run it: the event ends on the stream once."""
+        """Redis is paused, and may or may not run its command later. The event is on the stream once."""
         (alice,) = make_users()
         with clients.publisher(own_redis.url) as client:
             client.client_pause(60_000, all=False)

@@ -29,7 +29,7 @@ GROUPS = ("relay", "bot")
 
 
 class Counting(Transport):
-    """A transport that counts what it is given by notification."""
+    """A transport that counts its messages by notification."""
 
     def __init__(self) -> None:
         super().__init__(name="console")
@@ -50,18 +50,18 @@ def _quick(signalbox: Any) -> None:
 
 
 def wipe(client: redis.Redis, keys: Keys) -> None:
-    """As FLUSHALL, of this test's keys."""
+    """Delete this test's keys, like FLUSHALL."""
     for name in client.scan_iter(match=f"*{keys.prefix}*"):
         client.delete(name)
 
 
 def groups_of(client: redis.Redis, keys: Keys) -> list[tuple[bytes, bytes]]:
-    """Notification and group of what is on the stream for one group alone."""
+    """The notification and the group of each entry that is for one group only."""
     return [(fields[b"n"], fields[b"g"]) for _, fields in client.xrange(keys.stream("notifications")) if b"g" in fields]
 
 
 async def test_a_wiped_redis_is_refilled(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
-    """What nobody had handled is delivered once; what was handled before is not touched."""
+    """Notifications that were not handled are delivered once. Others are not touched."""
     users = await sync_to_async(make_users)(30)
     transport = Counting()
     bot = Bot({"console": transport})
@@ -84,8 +84,8 @@ async def test_a_wiped_redis_is_refilled(redis_server: RedisServer, redis_client
     assert await sync_to_async(refill)() == 0
 
 
-def test_what_is_still_on_the_stream_is_left_there(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Unread, or read and not finished, for however long: nothing is lost."""
+def test_an_entry_on_the_stream_is_not_put_back(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Whether unread, or read and not finished, for any time."""
     stream = keys.stream("notifications")
     services.notify(alice, "unread")
     ((id, fields),) = redis_client.xrange(stream)
@@ -119,8 +119,8 @@ def test_what_waits_in_a_line_is_left_there(redis_client: redis.Redis, keys: Key
     assert refill() == 2
 
 
-def test_what_was_lost_is_put_back_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Even if it is never handled, as a notification whose handler always fails; and not after a week."""
+def test_a_lost_notification_is_put_back_once(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Even if it is never handled, because its handler always fails. Not after a week."""
     services.notify(alice, "lost")
     redis_client.delete(keys.stream("notifications"))
     assert refill() == 2
@@ -132,10 +132,10 @@ def test_what_was_lost_is_put_back_once(redis_client: redis.Redis, keys: Keys, a
     assert refill() == 0
 
 
-async def test_what_is_deleted_once_more_is_put_back_once_more(
+async def test_a_notification_that_is_lost_again_is_put_back_again(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """The stream alone is deleted, and what says that all was put back stays."""
+    """Only the stream is deleted; the guards stay."""
     stream = keys.stream("notifications")
     await services.anotify(await sync_to_async(make_users)(1), "lost twice")
     for _ in range(3):
@@ -151,10 +151,8 @@ async def test_what_is_deleted_once_more_is_put_back_once_more(
     assert await sync_to_async(refill)() == 0
 
 
-def test_what_waits_for_a_group_that_is_not_there_is_left_there(
-    redis_client: redis.Redis, keys: Keys, alice: User
-) -> None:
-    """Its first worker makes it, from the first entry on."""
+def test_entries_for_a_missing_group_are_not_put_back(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """The group's first worker creates it, and reads from the first entry."""
     services.notify(alice, "waiting")
     age(hours=1)
     ((_, fields),) = redis_client.xrange(keys.stream("notifications"))
@@ -163,18 +161,18 @@ def test_what_waits_for_a_group_that_is_not_there_is_left_there(
     assert refill() == 0
 
 
-def test_what_is_in_the_outbox_is_not_lost(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """It is the outbox sweep that publishes it, and the guard of that stays what it was."""
+def test_an_event_in_the_outbox_is_not_lost(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """The outbox sweep publishes it, with its usual guard."""
     services.notify(alice, "waiting")
     wipe(redis_client, keys)
     Event.objects.update(published_at=None)
     assert refill() == 0
 
 
-async def test_a_delivery_comes_back_when_it_is_due(
+async def test_a_delivery_is_put_back_when_it_is_due(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """For the bot alone: a browser is not told again. It says what was said."""
+    """For the bot only, so browsers do not get it again. The content is the same."""
     (alice,) = await sync_to_async(make_users)(1)
     transport = Counting()
     await services.anotify(alice, "Hello", title="Order 7", url="/orders/7/", data={"order": 7})
@@ -197,10 +195,10 @@ async def test_a_delivery_comes_back_when_it_is_due(
     assert (await Delivery.objects.aget()).attempts == 2
 
 
-def test_what_still_waits_for_a_bot_is_not_put_on_the_stream_again(
+def test_an_entry_that_waits_for_a_bot_is_not_appended_again(
     redis_client: redis.Redis, keys: Keys, alice: User
 ) -> None:
-    """However long no bot runs: the stream would grow without end. Read and come to nothing, it is put there again."""
+    """Otherwise the stream would grow while no bot runs. If it was read without effect, it is appended again."""
     services.notify(alice, "Hello")
     notification = Notification.objects.get()
     Notification.objects.update(dispatched_at=timezone.now(), relayed_at=timezone.now())
@@ -217,8 +215,8 @@ def test_what_still_waits_for_a_bot_is_not_put_on_the_stream_again(
     assert refill() == 1
 
 
-def test_what_is_dead_does_not_hide_what_is_lost(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """It is unfinished too, and older; it was put back once."""
+def test_a_dead_letter_does_not_hide_a_lost_notification(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """The dead letter is unfinished too, and older. It was put back once."""
     for number in range(3):
         services.notify(alice, str(number))
     wipe(redis_client, keys)
@@ -231,14 +229,14 @@ def test_what_is_dead_does_not_hide_what_is_lost(redis_client: redis.Redis, keys
 
 
 class Refusing:
-    """A channel layer through which nothing may be sent."""
+    """A channel layer that must not be used."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         raise AssertionError("sent to a browser again")
 
 
-def test_redis_away_is_said(signalbox: Any, alice: User) -> None:
-    """Nothing is marked as being on the stream."""
+def test_an_outage_of_redis_is_reported(signalbox: Any, alice: User) -> None:
+    """No delivery is marked as queued."""
     notification = Notification.objects.create(
         event=Event.objects.create(message="x", published_at=timezone.now()), recipient=alice
     )
@@ -250,7 +248,7 @@ def test_redis_away_is_said(signalbox: Any, alice: User) -> None:
 
 
 def age(**how_long: float) -> None:
-    """As if everything had happened so long ago."""
+    """Move all times back."""
     passed = datetime.timedelta(**how_long)
     for event in Event.objects.all():
         Event.objects.filter(pk=event.pk).update(

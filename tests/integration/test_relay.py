@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture(params=["ours", "pubsub", "core", "memory"])
 async def layer(request: pytest.FixtureRequest, redis_server: RedisServer, keys: Keys) -> AsyncIterator[Any]:
-    """Each channel layer that projects use; what it leaves in Redis expires."""
+    """Each channel layer that projects use. Its keys in Redis expire."""
     hosts = [{"address": redis_server.url, "socket_timeout": None, "protocol": 2}]
     prefix = f"{keys.prefix}asgi"
     if request.param == "ours":
@@ -49,7 +49,7 @@ async def layer(request: pytest.FixtureRequest, redis_server: RedisServer, keys:
 
 
 async def listen(layer: Any, user_id: int) -> str:
-    """A stock consumer's channel in the user's group."""
+    """The channel of a consumer of Channels in the user's group."""
     channel: str = await layer.new_channel()
     await layer.group_add(f"user.{user_id}", channel)
     return channel
@@ -64,7 +64,7 @@ async def hear(layer: Any, channel: str) -> dict[str, Any]:
 async def test_a_notification_reaches_the_recipients_group_and_no_other(
     layer: Any, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """With its envelope as it is on the stream; then it is recorded as relayed, and acked."""
+    """The message has the envelope. Then the notification is recorded as relayed, and the entry acked."""
     alice, bob = await sync_to_async(make_users)(2)
     hers, his = await listen(layer, alice.pk), await listen(layer, bob.pk)
     async with working(redis_server.url, keys, Relay(layer), group="relay"):
@@ -81,10 +81,10 @@ async def test_a_notification_reaches_the_recipients_group_and_no_other(
     assert json.loads(message["data"])["id"] == notification.pk
 
 
-async def test_each_users_notifications_come_in_order(
+async def test_the_notifications_of_each_user_arrive_in_order(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """However many users are served at a time, and over the borders of batches."""
+    """With many users at a time, and across batches."""
     layer = InMemoryChannelLayer(capacity=1000)
     users = await sync_to_async(make_users)(30)
     channels = {user.pk: await listen(layer, user.pk) for user in users}
@@ -98,10 +98,10 @@ async def test_each_users_notifications_come_in_order(
     assert not await Notification.objects.filter(relayed_at=None).aexists()
 
 
-async def test_what_was_deleted_meanwhile_is_sent_all_the_same(
+async def test_a_notification_that_was_deleted_meanwhile_is_sent(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """The entry says it all; there is no row to record it in, and that is fine."""
+    """The entry has everything that is needed. There is no row to update."""
     layer = InMemoryChannelLayer()
     (alice,) = await sync_to_async(make_users)(1)
     channel = await listen(layer, alice.pk)
@@ -116,7 +116,7 @@ async def test_what_was_deleted_meanwhile_is_sent_all_the_same(
 async def test_a_malformed_entry_is_a_dead_letter_and_the_others_are_relayed(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Any program can write to the stream; each entry says what is wrong with it."""
+    """Any program can write to the stream. Each dead letter says what is wrong."""
     layer = InMemoryChannelLayer()
     (alice,) = await sync_to_async(make_users)(1)
     channel = await listen(layer, alice.pk)
@@ -150,7 +150,7 @@ def entries_for(*user_ids: int) -> list[Entry]:
 
 
 class FlakyLayer(InMemoryChannelLayer):
-    """A channel layer whose group_send fails for some users while it is told so."""
+    """A channel layer whose group_send can be made to fail for some users."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,8 +164,8 @@ class FlakyLayer(InMemoryChannelLayer):
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), ConnectionRefusedError(), TimeoutError()])
-async def test_a_channel_layer_that_is_away_is_an_outage_and_nothing_is_sent_twice(error: Exception) -> None:
-    """The worker calls again; what was sent before is left out."""
+async def test_an_unavailable_channel_layer_is_an_outage_and_nothing_is_sent_twice(error: Exception) -> None:
+    """The worker calls again. Entries that were sent before are left out."""
     layer = FlakyLayer()
     relay = Relay(layer)
     entries = entries_for(1, 2, 3, 2)
@@ -179,8 +179,8 @@ async def test_a_channel_layer_that_is_away_is_an_outage_and_nothing_is_sent_twi
     assert layer.sent == ["user.1", "user.3", "user.2", "user.2"]
 
 
-async def test_a_database_that_is_away_is_an_outage_and_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the record is tried again; an entry that comes anew later is sent anew."""
+async def test_an_unavailable_database_is_an_outage_and_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the record is tried again. An entry that is appended again later is sent again."""
     layer = FlakyLayer()
     relay = Relay(layer)
 
@@ -199,7 +199,7 @@ async def test_a_database_that_is_away_is_an_outage_and_nothing_is_sent_twice(mo
     assert layer.sent == ["user.1", "user.2"] * 2
 
 
-async def test_a_fault_of_the_layer_counts_as_a_failed_attempt() -> None:
+async def test_a_defect_of_the_layer_counts_as_a_failed_attempt() -> None:
     """Not as an outage: the entry must not be tried for ever, even if another one meets an outage at the same time."""
     layer = FlakyLayer()
     layer.failing = {"user.1": redis.ConnectionError("gone"), "user.2": ValueError("too large for this layer")}
@@ -240,8 +240,8 @@ async def test_through_our_layer_each_has_its_offset_and_is_kept(ours: RedisChan
     assert (history.position.offset, len(history.frames)) == (3, 3)
 
 
-async def test_a_relay_that_died_before_it_could_tell_is_not_heard_twice(ours: RedisChannelLayer) -> None:
-    """The one that takes its entries over publishes them under the same keys: Redis knows them for five minutes."""
+async def test_a_relay_that_died_after_publishing_publishes_nothing_twice(ours: RedisChannelLayer) -> None:
+    """The relay that takes over publishes its entries under the same keys, which Redis remembers for five minutes."""
     channel = await listen(ours, 1)
     await Relay(ours)(entries_for(1, 1))
     # Another process: it remembers nothing.
@@ -252,7 +252,7 @@ async def test_a_relay_that_died_before_it_could_tell_is_not_heard_twice(ours: R
 
 
 async def test_our_layer_without_redis_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed or paused; when it is back, everything is sent."""
+    """Killed or paused. When it is available again, everything is sent."""
     monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.5)
     with RedisServer(append_only=True) as server:
         layer = RedisChannelLayer(hosts=[server.url], prefix=f"{keys.prefix}asgi")
@@ -269,7 +269,7 @@ async def test_our_layer_without_redis_is_an_outage(keys: Keys, monkeypatch: pyt
 
 
 async def test_without_a_channel_layer_the_relay_does_not_start(signalbox: Any) -> None:
-    """It says what is missing."""
+    """The error says what is missing."""
     signalbox.CHANNEL_LAYERS = {}
     with pytest.raises(ImproperlyConfigured, match="CHANNEL_LAYERS"):
         Relay()

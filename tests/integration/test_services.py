@@ -20,8 +20,8 @@ from tests.support.domain import entries_on_stream, make_users, recipients_on_st
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 
 
-def test_what_is_notified_is_stored_and_on_the_stream(redis_client: redis.Redis, keys: Keys) -> None:
-    """One event, one notification a recipient, one entry a notification, in the order of notification ids."""
+def test_notify_writes_rows_and_entries(redis_client: redis.Redis, keys: Keys) -> None:
+    """One event, one notification for each recipient, and one entry for each notification, ordered by id."""
     alice, bob, clerk = make_users(3)
     event = services.notify(
         [alice, bob],
@@ -69,15 +69,15 @@ def test_what_is_notified_is_stored_and_on_the_stream(redis_client: redis.Redis,
 
 
 def test_send_notification_is_the_two_argument_form(redis_client: redis.Redis, keys: Keys) -> None:
-    """As in the published design: a user id and a message."""
+    """A user id and a message."""
     (alice,) = make_users()
     event = services.send_notification(alice.pk, "Hello")
     assert (event.kind, event.title, event.message) == ("info", "", "Hello")
     assert recipients_on_stream(redis_client, keys) == [alice.pk]
 
 
-def test_nothing_leaves_before_the_outermost_commit(redis_client: redis.Redis, keys: Keys) -> None:
-    """Two nested transactions: the stream is empty until both are over, then it has all in order."""
+def test_nothing_is_published_before_the_outermost_commit(redis_client: redis.Redis, keys: Keys) -> None:
+    """Two nested transactions: the stream is empty until both are committed. Then it has everything in order."""
     alice, bob = make_users(2)
     with transaction.atomic():
         with transaction.atomic():
@@ -124,7 +124,7 @@ def test_a_refused_call_leaves_the_surrounding_transaction_usable(redis_client: 
 
 
 def test_callbacks_of_a_transaction_run_in_their_order(redis_client: redis.Redis, keys: Keys) -> None:
-    """Publishing is one of them: what was registered before sees an empty stream, what comes after a full one."""
+    """Publishing is one of them: earlier callbacks see an empty stream, later ones see the entries."""
     (alice,) = make_users()
     lengths = []
     with transaction.atomic():
@@ -134,8 +134,8 @@ def test_callbacks_of_a_transaction_run_in_their_order(redis_client: redis.Redis
     assert lengths == [0, 1]
 
 
-def test_nobody_is_told_of_an_event_without_recipients(redis_client: redis.Redis, keys: Keys) -> None:
-    """It happened all the same: kept, and not in the outbox."""
+def test_an_event_without_recipients_notifies_nobody(redis_client: redis.Redis, keys: Keys) -> None:
+    """It is stored, and not in the outbox."""
     for nobody in ([], User.objects.none()):
         event = services.notify(nobody, "A tree falls in the forest")
         assert event.published_at is not None
@@ -145,7 +145,7 @@ def test_nobody_is_told_of_an_event_without_recipients(redis_client: redis.Redis
 
 
 def test_more_recipients_than_allowed_are_refused(signalbox: Any) -> None:
-    """Also when they come from an iterator with no end in sight; the same person twice counts once."""
+    """Also if they come from an endless iterator. Duplicates count once."""
     users = make_users(4)
     signalbox.NOTIFICATIONS = {"MAX_RECIPIENTS": 3}
     for too_many in (users, User.objects.all(), iter(range(1, 10**12))):
@@ -158,7 +158,7 @@ def test_more_recipients_than_allowed_are_refused(signalbox: Any) -> None:
     assert services.notify(users[:3] * 2, "each once").notifications.count() == 3
 
 
-def test_lazy_translations_are_translated_when_said() -> None:
+def test_lazy_translations_are_translated_in_the_call() -> None:
     """In the language of the caller."""
     (alice,) = make_users()
     with translation.override("de"):
@@ -167,7 +167,7 @@ def test_lazy_translations_are_translated_when_said() -> None:
 
 
 def test_the_actor_is_a_user_an_id_or_nobody() -> None:
-    """An anonymous visitor is nobody; who does not exist is refused before anything is written."""
+    """An anonymous visitor counts as None. An unknown actor is refused before anything is written."""
     alice, bob = make_users(2)
     visitor = SimpleLazyObject(AnonymousUser)
     for actor, expected in [(None, None), (visitor, None), (bob, bob.pk), (bob.pk, bob.pk)]:
@@ -181,7 +181,7 @@ def test_the_actor_is_a_user_an_id_or_nobody() -> None:
 
 
 def test_a_wrong_call_writes_nothing(redis_client: redis.Redis, keys: Keys) -> None:
-    """Whatever is wrong with it."""
+    """With any kind of error."""
     (alice,) = make_users()
     for fields in ({"message": ""}, {"data": object()}, {"url": "javascript:"}, {"idempotency_key": ""}):
         with pytest.raises(InvalidNotification):

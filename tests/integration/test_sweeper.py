@@ -39,7 +39,7 @@ def _quick(signalbox: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def sweeping(**options: Any) -> AsyncIterator[Sweeper]:
-    """A sweeper at work; it is cancelled at the end."""
+    """A running sweeper, which is cancelled at the end."""
     sweeper = Sweeper(
         redis_outage=Outage("Redis"), database_outage=Outage("the database"), interval_seconds=0.02, **options
     )
@@ -54,7 +54,7 @@ async def sweeping(**options: Any) -> AsyncIterator[Sweeper]:
 
 @pytest.fixture
 def database_away() -> Iterator[Any]:
-    """A context within which new connections, and so every sweep, find no database; it gives what brings it back."""
+    """In this context, new connections find no database. It yields a function that ends the outage."""
     settings, name = connections.settings["default"], connections["default"].settings_dict["NAME"]
 
     @contextlib.contextmanager
@@ -70,7 +70,7 @@ def database_away() -> Iterator[Any]:
 
 
 def make_overdue() -> Delivery:
-    """A delivery whose next attempt is due, and that is not on the stream."""
+    """A delivery that is due, and not on the stream."""
     (alice,) = make_users()
     event = Event.objects.create(message="again", published_at=timezone.now())
     notification = Notification.objects.create(
@@ -80,7 +80,7 @@ def make_overdue() -> Delivery:
 
 
 def leave_in_outbox() -> Event:
-    """An event that was committed and not published."""
+    """An event that was committed, but not published."""
     return Event.objects.create(message="left")
 
 
@@ -95,7 +95,7 @@ async def is_queued(delivery: Delivery) -> bool:
 async def test_a_foreign_entry_with_an_id_from_the_far_future_ends_nothing(
     redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """It becomes a dead letter. Later ids continue from it: who is notified is told, what is due is found."""
+    """It becomes a dead letter. Later ids continue from it: notifications are relayed, and due deliveries found."""
     subscriber = Subscriber(parts=("relay",))
     running = asyncio.create_task(subscriber.run(), name="subscriber under test")
     redis_client.execute_command("XADD", keys.stream("notifications"), "300000000000000-0", "x", "y")
@@ -116,7 +116,7 @@ async def test_a_foreign_entry_with_an_id_from_the_far_future_ends_nothing(
 async def test_a_defect_of_one_step_ends_neither_the_others_nor_itself(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each kind is logged once, with its traceback, all are counted; it is tried again until it works."""
+    """Each kind of error is logged once with its traceback, and all are counted. The step is tried until it works."""
     errors: list[Exception] = [ValueError("year 11476 is out of range")] * 5 + [KeyError("n")] * 5
     real = recovery.refill
 
@@ -139,10 +139,10 @@ async def test_a_defect_of_one_step_ends_neither_the_others_nor_itself(
 
 
 @pytest.mark.parametrize("grace_seconds", [3600.0, 0.05])
-async def test_after_an_outage_of_the_database_what_is_due_is_left_to_the_bots_for_a_while(
+async def test_after_an_outage_of_the_database_bots_have_a_grace_period(
     grace_seconds: float, database_away: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They have answers that they could not write down, and write them first; the outbox need not wait for that."""
+    """They first record the answers that they could not write. The outbox does not wait for that."""
     overdue = await sync_to_async(make_overdue)()
     event = await sync_to_async(leave_in_outbox)()
     with database_away() as bring_back:
@@ -156,6 +156,6 @@ async def test_after_an_outage_of_the_database_what_is_due_is_left_to_the_bots_f
     assert await is_queued(overdue) == (grace_seconds < 1)
 
 
-def test_the_truce_is_long_enough_for_every_bot_to_have_tried_again() -> None:
-    """Twice, as it waits at random and no longer than that."""
+def test_the_grace_period_is_long_enough_for_all_bots_to_try_again() -> None:
+    """Twice, because the random wait is at most half of it."""
     assert 2 * Backoff().cap_seconds <= GRACE_SECONDS

@@ -96,7 +96,7 @@ def test_an_hour_ends_at_the_full_hour() -> None:
         ("2026-03-28T12:00", "2026-03-29T06:00"),
     ],
 )
-def test_a_day_ends_at_the_users_own_hour(now: str, end: str) -> None:
+def test_a_daily_digest_ends_at_the_hour_of_the_user(now: str, end: str) -> None:
     """Eight in Berlin, in winter and in summer."""
     assert window_end(utc(now), "daily", BERLIN, hour=8) == utc(end)
 
