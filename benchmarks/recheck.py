@@ -77,14 +77,14 @@ async def _rounds(options: argparse.Namespace, keys: dict[int, str]) -> dict[str
     roster = Roster(layer, recheck_seconds=options.recheck_seconds)
     users = await authentication.users_of_keys(list(keys.values()))
     names = [f"depot.{number}" for number in range(options.topics)]
-    residents = [_Resident(user, key, names) for user, key in zip(users, keys.values(), strict=True)]
+    connections = [_Resident(user, key, names) for user, key in zip(users, keys.values(), strict=True)]
     queries = _count_queries(CursorWrapper)
     lateness = asyncio.create_task(_lateness())
     # The others come when orders are heard, and are not looked at at once.
-    roster.add(residents[0])
+    roster.add(connections[0])
     await roster.listening()
-    for resident in residents[1:]:
-        roster.add(resident)
+    for connection in connections[1:]:
+        roster.add(connection)
     await asyncio.sleep(1)
     asked.clear()
     _late.clear()
@@ -93,14 +93,14 @@ async def _rounds(options: argparse.Namespace, keys: dict[int, str]) -> dict[str
     seconds, cpu = time.monotonic() - begun, _cpu_seconds() - cpu_begun
     lateness.cancel()
     late = sorted(_late)
-    looked_at = sum(resident.count for resident in residents)
-    if any(resident.is_over for resident in residents):
+    looked_at = sum(connection.count for connection in connections)
+    if any(connection.is_over for connection in connections):
         raise RuntimeError("a connection was ended whose session has not")
-    for resident in residents:
-        roster.remove(resident)
+    for connection in connections:
+        roster.remove(connection)
     await layer.flush()
     return {
-        "connections": len(residents),
+        "connections": len(connections),
         "topics of each": options.topics,
         "looked at": looked_at,
         "permissions asked": len(asked),

@@ -87,7 +87,7 @@ async def adisconnect(*user_ids: Any, cause: Cause = Cause.DISCONNECTED, session
     """The async twin of `disconnect`."""
     payloads = [_encode(order) for order in _orders(user_ids, cause, session_key)]
     try:
-        return max(await _layer().tell(CHANNEL, payloads), default=0)
+        return max(await _layer().broadcast(CHANNEL, payloads), default=0)
     except REDIS_ERRORS as error:
         raise _unavailable(error) from error
 
@@ -108,7 +108,7 @@ def permissions_changed(*user_ids: Any) -> int:
 def send(orders: Iterable[Order]) -> int:
     """Send orders in one round trip; raises Unavailable. Returns how many web processes received them."""
     try:
-        return max(_layer().tell_now(CHANNEL, [_encode(order) for order in orders]), default=0)
+        return max(_layer().broadcast_now(CHANNEL, [_encode(order) for order in orders]), default=0)
     except REDIS_ERRORS as error:
         raise _unavailable(error) from error
 

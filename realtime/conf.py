@@ -170,7 +170,7 @@ def keys() -> Keys:
     return Keys(values.key_prefix, database=clients.database_of(values.redis_url))
 
 
-# The embedded server ------------------------------------------------------------------------------------------------
+# The embedded server --------------------------------------------------------------------------------------------------
 
 # Which this process holds, until it ends.
 _held: dict[Path, "EmbeddedServer"] = {}
@@ -270,7 +270,7 @@ def _is_test_run() -> bool:
     return hasattr(mail, "outbox")
 
 
-# Clients ------------------------------------------------------------------------------------------------------------
+# Clients --------------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

@@ -92,7 +92,7 @@ class LiveTopic:
         """The position of its members; None until the first history was read."""
         return Position(self.offset, self.epoch) if self.epoch else None
 
-    # Called by the hub --------------------------------------------------------------------------------------------
+    # Called by the hub ------------------------------------------------------------------------------------------------
 
     def take(self, payloads: list[bytes]) -> None:
         """Take messages from Redis."""
@@ -235,7 +235,7 @@ class LiveTopic:
                 return history.start.offset, [*history.frames, *reversed(newer)]
         return self.offset - len(recent), list(recent)
 
-    # What members get ---------------------------------------------------------------------------------------------
+    # What members get -------------------------------------------------------------------------------------------------
 
     def _follow(self, payloads: Sequence[bytes]) -> None:
         """Send the publications that follow the topic's position; at a gap, stop and have the history read."""

@@ -1,7 +1,7 @@
 """
 The channel layer: `"BACKEND": "realtime.layer.RedisChannelLayer"`.
 
-Owns groups and channels for consumers, and the way of publications to the sockets of a process. Does not own the
+Owns groups and channels for consumers, and the path of publications to the sockets of a process. Does not own the
 connection to Redis (pubsub) nor sockets (hub).
 """
 

@@ -1,11 +1,11 @@
 """
-A Channels channel layer on the multiplexer: everything stock consumers expect, and publications with offsets.
+A channel layer on the multiplexer: everything that stock consumers of Channels expect, and publications with offsets.
 
-Owns the calls that Channels and the publisher make, which names and messages they accept, and one `LoopLayer` for each
-event loop. Does not own names, hosts and bytes (configuration), what consumers hold (event_loop), sockets (hub) nor the
-form of a publication (broker).
+Owns the methods that Channels and the publisher call, and one `LoopLayer` for each event loop. Does not own names,
+hosts and encoding (configuration), the queues of consumers (event_loop, queues), sockets (hub) nor the format of a
+publication (broker).
 
-Why not `channels_redis.pubsub`: it polls, holds one lock across round trips, queues without bound, and no longer calls
+Why not `channels_redis.pubsub`: it polls, holds one lock across round trips, has unbounded queues, and no longer calls
 `on_reconnect`.
 """
 
@@ -44,57 +44,57 @@ class RedisChannelLayer(Configuration):
     The channel layer of this project: `"BACKEND": "realtime.layer.RedisChannelLayer"`.
 
     Args:
-        hosts: As for channels_redis: URLs or dicts; several are shared out by a hash of the name. Sentinels too. By
-            default the one of REALTIME["REDIS_URL"].
-        prefix: The beginning of the names that the layer makes. In Redis, REALTIME["KEY_PREFIX"] is put before it,
-            unless `prefix` begins with it already.
-        capacity: Messages that may wait for one consumer; no limit by default.
-        channel_capacity: Other capacities by channel name: glob → messages. The first glob that matches decides.
-        capacity_bytes: Bytes that may wait for one consumer. Beyond either limit, messages are dropped and counted.
-            All messages that arrive in one turn of the event loop are accepted together if there was room at its
-            beginning, because a consumer cannot receive between them.
-        group_expiry: Seconds after its last `group_add` when a channel falls out of a group.
-        on_disconnect: Type of a message that every consumer of this process gets when Redis is lost, e.g.
-            "redis.disconnected"; what is published from then on is missed.
-        on_reconnect: Likewise when it is back and everything is subscribed again.
+        hosts: URLs, dicts or Sentinels, as for channels_redis. With several hosts, a hash of the name decides.
+            By default the server of REALTIME["REDIS_URL"].
+        prefix: The beginning of the names that the layer creates. In Redis, REALTIME["KEY_PREFIX"] is put before it,
+            unless `prefix` already begins with it.
+        capacity: How many messages may wait for one consumer; no limit by default.
+        channel_capacity: Other capacities by channel name: glob → messages. The first matching glob counts.
+        capacity_bytes: How many bytes may wait for one consumer. Beyond either limit, messages are dropped and counted.
+            All messages that arrive in one turn of the event loop are accepted if there was room at its beginning,
+            because a consumer cannot receive between them.
+        group_expiry: How many seconds after its last `group_add` a channel leaves a group.
+        on_disconnect: The type of a message to every consumer of this process when the connection to Redis is lost,
+            e.g. "redis.disconnected". Messages sent from then on are missed.
+        on_reconnect: The same, when the connection is back and everything is subscribed again.
         symmetric_encryption_keys, serializer_format: As for channels_redis; publications are encrypted too.
-        expiry, random_prefix_length: They have no effect, and a system check (W008) warns. They are accepted because
-            channels_redis.core.RedisChannelLayer has them.
+        expiry, random_prefix_length: Accepted because channels_redis.core.RedisChannelLayer has them, but without
+            effect; a system check (W008) warns.
 
     Guarantees:
-        In each event loop, one pub/sub connection a host, however many groups and consumers. A message of a group
-        reaches each of its consumers in publish order, or is counted as dropped.
-        As with channels_redis.pubsub, a message reaches those who listen when it is sent. If several processes receive
-        from a channel, each of them gets the message.
+        Each event loop has one pub/sub connection per host, however many groups and consumers there are. Messages of a
+        group reach each of its consumers in publish order, or are counted as dropped.
+        As with channels_redis.pubsub, a message reaches only those who are subscribed when it is sent. If several
+        processes receive from a channel, each of them gets the message.
 
     Source: Channels, "Channel Layer Specification".
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
-    # Part of the specification, and never raised here: senders do not see how full a consumer is.
+    # Part of the specification, but never raised: senders do not know how full a consumer's queue is.
     ChannelFull, MessageTooLarge = ChannelFull, MessageTooLarge
 
     # The channel layer ------------------------------------------------------------------------------------------------
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """
-        A new name that messages can be sent to from now on, for one consumer of this event loop.
+        Create a channel for one consumer of this event loop; messages can be sent to it at once.
 
         Raises:
             redis.TimeoutError: Redis did not confirm the subscription within five seconds. `receive` and `group_add`
-                raise it too, if they have to subscribe.
+                raise it too if they have to subscribe.
         """
         channel: str = await self._get_layer().new_channel(prefix)
         return channel
 
     async def send(self, channel: str, message: Mapping[str, Any]) -> None:
         """
-        Send a message to whoever receives from the channel.
+        Send a message to all receivers of the channel.
 
         Raises:
             TypeError: The name is not allowed, the message is not a dict, or it contains something that cannot be sent
                 or that its receivers could not read.
-            redis.RedisError, OSError: Redis did not answer; whether it was sent is not known.
+            redis.RedisError, OSError: Redis did not answer. Whether the message was sent is unknown.
 
         Guarantees:
             On one event loop and host, messages reach Redis in the order of the calls, even if the calls are
@@ -104,27 +104,27 @@ class RedisChannelLayer(Configuration):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """
-        Wait for the next message of a channel; each is for one of those that wait.
+        Wait for the next message of a channel. If several callers wait, one of them gets it.
 
         Guarantees:
-            A channel whose last receiver is cancelled ends, and with it its place in groups: its consumer has left.
+            When the last receiver is cancelled, its consumer has left: the channel ends and leaves its groups.
         """
         message: dict[str, Any] = await self._get_layer().receive(self._checked_channel(channel))
         return message
 
     async def group_add(self, group: str, channel: str) -> None:
         """
-        Let a channel of this event loop have the messages of a group, until `group_expiry` at most.
+        Add a channel of this event loop to a group, for at most `group_expiry` seconds.
 
         Raises:
-            RuntimeError: The channel is not one of this event loop.
+            RuntimeError: The channel does not belong to this event loop.
             TypeError: A name is not allowed.
         """
         self.require_valid_group_name(group)
         await self._get_layer().group_add(group, self._checked_channel(channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """End what `group_add` began, if it did; TypeError as there."""
+        """Remove a channel from a group, if it is in it. Raises TypeError as `group_add`."""
         self.require_valid_group_name(group)
         await self._get_layer().group_discard(group, self._checked_channel(channel))
 
@@ -134,7 +134,7 @@ class RedisChannelLayer(Configuration):
         await self._get_layer().group_send(group, _checked(message))
 
     async def flush(self) -> None:
-        """On this event loop, forget all channels, groups and sockets, and close the connections to Redis."""
+        """Forget all channels, groups and sockets of this event loop, and close its connections to Redis."""
         await self._get_layer().flush()
 
     # Publishing -------------------------------------------------------------------------------------------------------
@@ -147,16 +147,16 @@ class RedisChannelLayer(Configuration):
         """
         Publish on a topic: offset, history and PUBLISH in one round trip.
 
-        Who hears the topic through the hub gets it spliced into a frame; stock consumers in the group of the same name
-        get {"type": "realtime.message", "topic": …, "offset": …, "data": JSON text}.
+        Sockets that are subscribed to the topic get it in a frame. Stock consumers in the group of the same name get
+        {"type": "realtime.message", "topic": …, "offset": …, "data": JSON text}.
 
         Raises:
-            redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
+            redis.RedisError, OSError: Redis did not answer. Whether it was published is unknown.
         """
         return (await self.publish_many([request]))[0]
 
     def publish_many_now(self, items: Sequence[PublishRequest]) -> list[Published]:
-        """Publish from sync code, in order for each topic, many in one round trip."""
+        """Publish many from sync code, in few round trips; the order within each topic is kept."""
         results: dict[int, Published] = {}
         for shard, indexes, calls in self._round_trips(items):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
@@ -172,7 +172,7 @@ class RedisChannelLayer(Configuration):
 
     # Between the processes of the site --------------------------------------------------------------------------------
 
-    def tell_now(self, name: str, payloads: Sequence[bytes]) -> list[int]:
+    def broadcast_now(self, name: str, payloads: Sequence[bytes]) -> list[int]:
         """
         Send payloads to all processes that are attached to `name`, in one round trip, without an offset or a history.
 
@@ -181,32 +181,32 @@ class RedisChannelLayer(Configuration):
         """
         pipeline = self._sync_publishers[self.shard_of(name)].pipeline(transaction=False)
         for payload in payloads:
-            pipeline.publish(self.redis_channel(name), self._sealed(payload))
+            pipeline.publish(self.redis_channel(name), self._encrypted(payload))
         counts: list[int] = pipeline.execute()
         return counts
 
-    async def tell(self, name: str, payloads: Sequence[bytes]) -> list[int]:
-        """The async twin of `tell_now`."""
+    async def broadcast(self, name: str, payloads: Sequence[bytes]) -> list[int]:
+        """The async twin of `broadcast_now`."""
         pipeline = self._get_layer().shard(name).publisher.pipeline(transaction=False)
         for payload in payloads:
-            pipeline.publish(self.redis_channel(name), self._sealed(payload))
+            pipeline.publish(self.redis_channel(name), self._encrypted(payload))
         counts: list[int] = await pipeline.execute()
         return counts
 
     def attach(
         self, name: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
     ) -> Attachment:
-        """Receive on this event loop what `tell` sends to `name`; `opened` decrypts each payload."""
+        """Receive the payloads that `broadcast` sends to `name`; decrypt each with `decrypted`."""
         return self._get_layer().attach_topic(name, on_payloads=on_payloads, on_gap=on_gap)
 
-    def opened(self, payload: bytes) -> bytes:
-        """The bytes that were given to `tell`; raises what the crypter raises if another key encrypted them."""
+    def decrypted(self, payload: bytes) -> bytes:
+        """The bytes given to `broadcast`. Raises what the crypter raises if they were encrypted with another key."""
         return payload if self.crypter is None else self.crypter.decrypt(payload)
 
-    def _sealed(self, payload: bytes) -> bytes:
+    def _encrypted(self, payload: bytes) -> bytes:
         return payload if self.crypter is None else self.crypter.encrypt(payload)
 
-    # Who is where -----------------------------------------------------------------------------------------------------
+    # Event loops and hosts --------------------------------------------------------------------------------------------
 
     @property
     def hub(self) -> Hub:
@@ -214,12 +214,12 @@ class RedisChannelLayer(Configuration):
         return self._get_layer().hub
 
     def _checked_channel(self, name: str) -> str:
-        # The names that we make begin with the prefix, which is the administrator's.
+        # Our own names begin with the prefix, which may contain characters that Channels does not allow.
         self.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
         return name
 
     def _round_trips(self, items: Sequence[PublishRequest]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
-        """What publishes `items`: a host, the places in `items`, and the calls that publish those."""
+        """The round trips that publish `items`: a host, the indexes in `items`, and the calls that publish these."""
         indexes_of: dict[int, list[int]] = {}
         for index, request in enumerate(items):
             indexes_of.setdefault(self.shard_of(request.topic), []).append(index)
@@ -239,16 +239,16 @@ class RedisChannelLayer(Configuration):
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:
         conf.join_embedded_server()
-        # Publishing twice is worse than not at all: callers are told, and know whether it matters.
+        # No retries: publishing twice is worse than not at all. Callers get the error and can decide.
         timeout_seconds = clients.CALLER_TIMEOUT_SECONDS
         publishers = [clients.publisher(host, timeout_seconds=timeout_seconds, retries=0) for host in self.hosts]
         for publisher in publishers:
-            # Nobody closes a layer that has no event loop.
+            # A layer without an event loop is never flushed.
             weakref.finalize(self, publisher.close)
         return publishers
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the running event loop's layer, such as `channels`: channels_redis has them here."""
+        """Attributes of the running event loop's layer, such as `channels`, which channels_redis has on the layer."""
         if not name.startswith("_"):
             try:
                 return getattr(self._get_layer(), name)
@@ -259,7 +259,7 @@ class RedisChannelLayer(Configuration):
 
     @functools.cached_property
     def _layers(self) -> dict[asyncio.AbstractEventLoop, LoopLayer]:
-        """What this layer is on each event loop that uses it, until the loop is closed."""
+        """The part of this layer on each event loop that uses it, until the loop is closed."""
         return {}
 
     def _get_layer(self) -> LoopLayer:
@@ -272,7 +272,7 @@ class RedisChannelLayer(Configuration):
         return layer
 
     def _flush_before_close(self, loop: asyncio.AbstractEventLoop) -> None:
-        """When the loop is closed, its connections to Redis are closed first. asyncio has no hook for that."""
+        """Close the connections to Redis before the loop is closed. asyncio has no hook for that."""
         close = loop.close
 
         def flush_and_close(loop: asyncio.AbstractEventLoop) -> None:

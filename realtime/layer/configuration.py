@@ -1,10 +1,10 @@
 """
-What a channel layer is on all event loops of a process: its options, and the names and messages that follow from them.
+The part of a channel layer that all event loops of a process share: its options, and what follows from them.
 
-Owns the Redis host and the Redis channel of each name, the capacities of consumers, and the bytes of a message. Does
-not own what a consumer holds (event_loop) nor the calls of Channels (channel_layer).
+Owns the Redis host and the Redis channel of each name, the capacities of consumers, and the encoding of a message. Does
+not own the queues of consumers (event_loop, queues) nor the methods that Channels calls (channel_layer).
 
-Names, hosts and bytes are those of `channels_redis.pubsub`: a process with that layer and one with this layer can
+Names, hosts and encoding are those of `channels_redis.pubsub`: a process with that layer and one with this layer can
 exchange messages.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_PREFIX", "Configuration", "hosts_of"]
 
 # The default of channels_redis.
 DEFAULT_PREFIX: Final = "asgi"
-# channels_redis has so many places on the ring of hosts.
+# The number of slots on channels_redis's ring of hosts.
 _RING_SIZE: Final = 4096
 
 
@@ -67,11 +67,11 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
         self.group_expiry = group_expiry
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         key_prefix = conf.get_settings().key_prefix
-        # The length of the key prefix if `prefix` begins with it: it is cut off, as it is put before every name anyway.
+        # The length of the key prefix if `prefix` begins with it: that part is removed, as it is added to every name.
         self._repeated = len(key_prefix) if prefix != DEFAULT_PREFIX and prefix.startswith(key_prefix) else 0
-        # The keys of histories contain the layer's prefix too: two layers on one Redis keep apart.
+        # The keys of histories contain the layer's prefix too, so that two layers can share one Redis.
         self.keys = Keys(key_prefix + ("" if prefix == DEFAULT_PREFIX else prefix[self._repeated :]))
-        # For each host: the names of Redis channels, and the beginning of the names of group channels.
+        # For each host: how Redis channels are named, and the beginning of the names of group channels.
         self._spellings = [Keys(key_prefix, database=clients.database_of(host)) for host in self.hosts]
         self._group_starts = [self.redis_name(self.group_name(""), shard) for shard in range(len(self.hosts))]
         self._serializer = registry.get_serializer(
@@ -85,17 +85,17 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
     # Names and hosts --------------------------------------------------------------------------------------------------
 
     def group_name(self, group: str) -> str:
-        """The name of a group's channel, among the names of channels."""
+        """The name of the channel that stands for a group."""
         return f"{self.prefix}__group__{group}"
 
     def shard_of_name(self, name: str) -> int:
-        """Which host a channel or a group's channel lives on: its place in `hosts`."""
+        """The index in `hosts` of the host of a channel or a group's channel."""
         if len(self.hosts) == 1:
             return 0
         return int((binascii.crc32(name.encode()) % _RING_SIZE) / (_RING_SIZE / len(self.hosts)))
 
     def shard_of(self, topic: str) -> int:
-        """Which host a topic lives on, and the group of the same name."""
+        """The index of the host of a topic, and of the group of the same name."""
         return self.shard_of_name(self.group_name(topic)) if len(self.hosts) > 1 else 0
 
     def redis_channel(self, topic: str) -> str:
@@ -119,7 +119,7 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
 
     def serialize(self, message: Any) -> bytes:
         """
-        The bytes of a message, as channels_redis writes them.
+        Encode a message, as channels_redis does.
 
         Raises:
             TypeError: The message contains something that cannot be sent, or that no receiver could read.
@@ -133,5 +133,5 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
         return payload
 
     def deserialize(self, message: Any) -> Any:
-        """The message in these bytes. A dict is a message already; each consumer gets a copy of it."""
+        """Decode a message. A dict is already decoded; each consumer gets its own copy."""
         return dict(message) if isinstance(message, dict) else self._serializer.deserialize(message)

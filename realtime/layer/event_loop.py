@@ -1,8 +1,8 @@
 """
-The channel layer on one event loop: the groups and channels of its consumers, its hub, its connections.
+The channel layer on one event loop: the groups and channels of its consumers, its hub and its connections.
 
-Owns what consumers hold and its limit. Does not own which host a name lives on (configuration), the connection
-(multiplexer) nor sockets (hub).
+Owns which consumer gets a message. Does not own the host of a name (configuration), the queues (queues), the connection
+(pubsub) nor sockets (hub).
 """
 
 import asyncio
@@ -32,12 +32,12 @@ SUBSCRIBE_TIMEOUT_SECONDS = 5.0
 
 
 class LoopLayer:
-    """What `RedisChannelLayer` is on one event loop; contracts are there."""
+    """`RedisChannelLayer` on one event loop; the contracts are documented there."""
 
     def __init__(self, layer: Configuration) -> None:
         self.configuration = self._layer = layer
         self._now = asyncio.get_running_loop().time
-        # What waits for each consumer, by channel.
+        # The queue of each consumer, by channel.
         self.channels: dict[str, Inbox] = {}
         # Name of a group, with the prefix → its channels → when each expires, by the event loop's clock.
         self.groups: dict[str, dict[str, float]] = {}
@@ -49,7 +49,7 @@ class LoopLayer:
         self._turn_ends = False
 
     def shard(self, topic: str) -> "_Shard":
-        """The host that a topic lives on."""
+        """The host of a topic."""
         return self.shards[self._layer.shard_of(topic)]
 
     # For the hub ------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class LoopLayer:
     async def read_history(self, topic: str, *, after: int | None) -> History:
         return await self.shard(topic).histories.read(topic, after=after)
 
-    # What the channel layer does on this event loop -------------------------------------------------------------------
+    # The methods of the channel layer ---------------------------------------------------------------------------------
 
     async def new_channel(self, prefix: str) -> str:
         channel = f"{self._layer.prefix}{prefix}{uuid.uuid4().hex}"
@@ -93,7 +93,7 @@ class LoopLayer:
             try:
                 return self._layer.deserialize(payload)
             except Exception:
-                # Of another key, or not from a channel layer at all: no reason for its consumer to end.
+                # Encrypted with another key, or not from a channel layer at all. The consumer continues.
                 self._layer.unreadable_count += 1
                 logger.warning("a message for %s cannot be read: %.100r", channel, payload, exc_info=True)
 
@@ -101,8 +101,8 @@ class LoopLayer:
         inbox = self.channels.get(channel)
         if inbox is None:
             raise RuntimeError(
-                f"{channel} cannot be added to {group}: it is no channel of this event loop. A consumer adds itself: "
-                "group_add(group, self.channel_name)"
+                f"{channel} cannot be added to {group}: it does not belong to this event loop. A consumer adds "
+                "itself: group_add(group, self.channel_name)"
             )
         name = self._layer.group_name(group)
         self.groups.setdefault(name, {})[channel] = self._now() + self._layer.group_expiry
@@ -136,7 +136,7 @@ class LoopLayer:
         return inbox
 
     def _close_inbox(self, channel: str, inbox: "Inbox") -> None:
-        """Nobody receives any more; unless somebody does, or the name has been given away since."""
+        """Remove a channel without receivers; does nothing if there is one, or the name has another inbox now."""
         if inbox.reader_count or self.channels.get(channel) is not inbox:
             return
         for name in tuple(inbox.groups):
@@ -176,14 +176,14 @@ class LoopLayer:
         self._turn_ends = False
         self._turn += 1
 
-    def tell(self, message_type: str | None) -> None:
-        """Queue a message without content for every consumer."""
+    def send_to_all(self, message_type: str | None) -> None:
+        """Queue a message that has only a type for every consumer; None for no message."""
         if message_type is not None:
             for channel in self.channels:
                 self._put(channel, [{"type": message_type}])
 
     def _open(self, payload: bytes) -> Any:
-        """What is queued for a payload: a publication is a message already, others are opened by who receives them."""
+        """Decode a publication for queueing; other payloads are decoded by their receiver. None if unreadable."""
         if not payload.startswith(MARK):
             return payload
         publication = parse(payload, self._layer.crypter)
@@ -191,8 +191,8 @@ class LoopLayer:
             if publication is not None:
                 return publication.as_event()
         except msgspec.MsgspecError:
-            # Others came with it, which are not to be lost.
-            logger.warning("a publication is no JSON: %.100r", payload, exc_info=True)
+            # Other messages of the same read must not be lost.
+            logger.warning("a publication is not JSON: %.100r", payload, exc_info=True)
         self._layer.unreadable_count += 1
         return None
 
@@ -208,7 +208,7 @@ class LoopLayer:
         before = self._layer.dropped_count
         self._layer.dropped_count += count
         if before.bit_length() < self._layer.dropped_count.bit_length():
-            # About 1, 2, 4, 8, …: a consumer that is stuck must not fill the log.
+            # Logged after about 1, 2, 4, 8, … messages: a stuck consumer must not fill the log.
             logger.warning(
                 "the consumer of %s is too slow: %d messages wait for it, and new ones are dropped "
                 "(dropped so far in this process: %d)",
@@ -219,7 +219,7 @@ class LoopLayer:
 
 
 class _Shard:
-    """One Redis host on one event loop. Its connections are made when they are first needed."""
+    """One Redis host on one event loop. Its connections are opened when they are first needed."""
 
     def __init__(self, number: int, loop_layer: LoopLayer) -> None:
         self._number, self._loop_layer = number, loop_layer
@@ -267,8 +267,8 @@ class _Shard:
                 self._reader,
                 publisher=self.publisher,
                 probe_channel=self._redis_name(f"{layer.prefix}__probe"),
-                on_lost=lambda: self._loop_layer.tell(layer.on_disconnect),
-                on_back=lambda: self._loop_layer.tell(layer.on_reconnect),
+                on_lost=lambda: self._loop_layer.send_to_all(layer.on_disconnect),
+                on_back=lambda: self._loop_layer.send_to_all(layer.on_reconnect),
             )
             # Runs until flush(), which is called before the loop is closed.
             self._multiplexer.start()

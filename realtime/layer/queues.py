@@ -1,7 +1,7 @@
 """
 The queues of the channel layer: messages that wait for a consumer, and messages that wait to be sent to Redis.
 
-Owns their order and their limits. Does not own which consumer gets a message (event_loop).
+Owns their order and limits. Does not own which consumer gets a message (event_loop).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ __all__ = ["Inbox", "Sender"]
 
 # Messages published in one round trip.
 MESSAGES_PER_ROUND_TRIP = 1000
-# Memory that a waiting message takes beside its bytes.
+# Memory that a waiting message takes in addition to its bytes.
 MESSAGE_OVERHEAD_BYTES = 64
 
 # Redis channel, payload, and the future that its caller awaits.
@@ -65,7 +65,7 @@ def _size_bytes(message: Any) -> int:
 
 class Sender:
     """
-    Publishes messages in the order of the calls. One round trip runs at a time, and the next one sends all that wait.
+    Publishes messages in the order of the calls. One round trip runs at a time; the next one sends all that wait.
 
     Without it, concurrent calls on a pool of connections could overtake each other.
 
@@ -87,7 +87,7 @@ class Sender:
         Publish, after all earlier calls.
 
         Raises:
-            redis.RedisError, OSError: Redis did not answer; whether it was published is not known.
+            redis.RedisError, OSError: Redis did not answer. Whether it was published is unknown.
         """
         if self._is_busy:
             published = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
 """
-The base of all commands.
+The base class of all commands.
 
-Owns that printing never fails, whatever the encoding of the standard output. Owns nothing else.
+Owns printing that never fails, whatever the encoding of the standard output. Does not own what a command does.
 """
 
 import sys
@@ -18,6 +18,6 @@ class EscapingCommand(BaseCommand):
     """A command that prints an escape for each character that the encoding of the standard output lacks."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # Before anything is printed in this process, --help too.
+        # Before anything is printed in this process, including --help.
         escape_unencodable(sys.stdout)
         super().__init__(*args, **options)

@@ -1,7 +1,7 @@
 """
-The bar that long commands show on the terminal; without `rich`, they show none.
+The progress bar of long commands; without `rich` there is none.
 
-Owns its looks. Does not own what is counted.
+Owns its appearance. Does not own what is counted.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["progress"]
 
-# A bar for no more would be gone before anybody reads it.
+# With fewer things to do, a bar would disappear before anybody reads it.
 SHOWN_ABOVE = 1000
 
 
@@ -19,13 +19,13 @@ def progress(
     stream: Any, *steps: str, count: int, is_shown: bool | None = None
 ) -> Iterator[Callable[[str, int], None]]:
     """
-    A bar on `stream` for each of `steps`, which all have `count` things to do.
+    Show a bar on `stream` for each of `steps`; each has `count` things to do.
 
     Args:
-        is_shown: By default when there are more than 1000 things.
+        is_shown: Whether to show the bars; by default if `count` is more than 1000.
 
     Yields:
-        What is called as (step, how many more are done).
+        A function to call as advance(step, how many more are done).
     """
     is_hidden = count <= SHOWN_ABOVE if is_shown is None else not is_shown
     try:

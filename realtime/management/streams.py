@@ -1,7 +1,8 @@
 """
-What the commands about streams have in common: which streams and groups are meant, and what they print.
+The common parts of the commands about streams.
 
-Owns the arguments and the going through dead letters. Does not own what is done with them (the commands).
+Owns their arguments, finding the streams, groups and dead letters, and the output. Does not own what is done with dead
+letters (the commands).
 """
 
 import argparse
@@ -30,7 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class StreamsCommand(EscapingCommand):
-    """A command about streams; `epilog` are its examples."""
+    """A command about streams; `epilog` has its examples."""
 
     epilog = ""
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
@@ -46,7 +47,7 @@ class StreamsCommand(EscapingCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object for programs")
 
     def read(self, options: dict[str, Any]) -> list[StreamStatus]:
-        """The streams and groups that the arguments name. Raises CommandError if one is not there."""
+        """The streams and groups that the arguments select. Raises CommandError if one does not exist."""
         with redis_errors():
             client = sync_redis()
             named = [keys().stream(name) for name in options["streams"]]
@@ -54,7 +55,7 @@ class StreamsCommand(EscapingCommand):
         for stream in found:
             if named and not stream.groups:
                 known = ", ".join(known_streams(client, keys().streams())) or "none"
-                raise CommandError(f"the stream {stream.key} is not there, or has no group; known streams: {known}")
+                raise CommandError(f"the stream {stream.key} does not exist or has no group; known streams: {known}")
         group = options["group"]
         groups = sorted({each.name for stream in found for each in stream.groups})
         if group is not None and group not in groups:
@@ -63,9 +64,9 @@ class StreamsCommand(EscapingCommand):
 
 
 class DeadLettersCommand(StreamsCommand):
-    """A command that does one thing with the dead letters that its filters find."""
+    """A command that does one thing with all dead letters that match its filters."""
 
-    # "replayed": what was done, in its output.
+    # What was done, for the output: "replayed".
     done = ""
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -75,12 +76,12 @@ class DeadLettersCommand(StreamsCommand):
             action="append",
             dest="ids",
             metavar="ID",
-            help="only this dead letter; may be given several times; the id of the entry, as the log has it, does too",
+            help="only this dead letter, by its own id or that of its entry; may be given several times",
         )
         parser.add_argument(
-            "--older-than", type=parse_age, metavar="AGE", help="only those given up so long ago: 90s, 15m, 2h, 7d"
+            "--older-than", type=parse_age, metavar="AGE", help="only those given up longer ago: 90s, 15m, 2h, 7d"
         )
-        parser.add_argument("--limit", type=_positive, metavar="N", help="at most N of each group, the oldest")
+        parser.add_argument("--limit", type=_positive, metavar="N", help="at most N of each group, the oldest first")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.check_filters(options)
@@ -103,20 +104,20 @@ class DeadLettersCommand(StreamsCommand):
                     count += self.do(sync_redis(), group_keys, letters)
                     advance("dead letters", len(letters))
                 counts.append((group_keys, count, dead_count - count))
-        self._say(counts, as_json=options["as_json"])
+        self._report(counts, as_json=options["as_json"])
         if missing:
             narrowed = any(options[name] for name in ("streams", "group", "older_than", "limit"))
             among = ", among those that the other filters leave" if narrowed else ""
             raise CommandError(f"no dead letter has the id {', '.join(sorted(missing))}{among}")
 
     def check_filters(self, options: dict[str, Any]) -> None:
-        """May refuse the arguments with a CommandError."""
+        """Raise CommandError if the arguments are not acceptable."""
 
     @abstractmethod
     def do(self, client: redis.Redis, group_keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
-        """Do it with these, and return with how many it was done."""
+        """Do it with these dead letters, and return how many were done."""
 
-    def _say(self, counts: list[tuple[GroupKeys, int, int]], *, as_json: bool) -> None:
+    def _report(self, counts: list[tuple[GroupKeys, int, int]], *, as_json: bool) -> None:
         if as_json:
             groups = [
                 {"stream": group.stream, "group": group.group, f"{self.done}_count": count, "left_count": left}
@@ -125,35 +126,35 @@ class DeadLettersCommand(StreamsCommand):
             self.stdout.write(json.dumps({f"{self.done}_count": sum(each[1] for each in counts), "groups": groups}))
             return
         if not counts:
-            self.stdout.write("no stream has had a worker: there are no dead letters")
+            self.stdout.write("no stream has had a worker, so there are no dead letters")
         for group, count, left in counts:
             self.stdout.write(f"{group.stream}, {group.group}: {count} {self.done}, {left} left")
 
 
 @contextlib.contextmanager
 def redis_errors() -> Iterator[None]:
-    """Within it, Redis being away and a wrong REALTIME are one line each."""
+    """Report errors of Redis and a wrong REALTIME as a CommandError of one line."""
     try:
         yield
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from error
     except redis.RedisError as error:
-        raise CommandError(f"Redis says {type(error).__name__}: {error}") from error
+        raise CommandError(f"Redis: {type(error).__name__}: {error}") from error
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples."""
+    """Keeps the line breaks of descriptions and examples."""
 
 
 def parse_age(text: str) -> float:
     """The seconds of an age on a command line: 90s, 15m, 2h, 7d. Raises argparse.ArgumentTypeError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: say 90s, 15m, 2h or 7d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 90s, 15m, 2h or 7d")
     return float(match[1]) * _UNITS[match[2]]
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -18,15 +18,15 @@ __all__ = ["LIMIT_SECONDS", "LoopWatchdog"]
 
 logger = logging.getLogger(__name__)
 
-# A loop that has run nothing for this long counts as blocked: a proper callback takes less than a tenth of it.
+# A loop that has run nothing for this long counts as blocked. A healthy callback takes less than a tenth of it.
 LIMIT_SECONDS = 5.0
-# How many times in the limit the loop reports that it runs, and the thread looks.
+# How many times within the limit the loop reports that it runs, and the thread checks.
 TICKS = 10
 
 
 class LoopWatchdog:
     """
-    `async with LoopWatchdog(): …` watches the running event loop from a daemon thread.
+    Watches the running event loop from a daemon thread: `async with LoopWatchdog(): …`.
 
     Args:
         limit_seconds: How long the loop may run nothing before it counts as blocked.
@@ -81,13 +81,13 @@ class LoopWatchdog:
                 continue
             idle_count += 1
             if idle_count >= TICKS:
-                self._tell(idle_count * self._tick_seconds, is_news=idle_count == TICKS)
+                self._report(idle_count * self._tick_seconds, is_first=idle_count == TICKS)
 
-    def _tell(self, seconds: float, *, is_news: bool) -> None:
+    def _report(self, seconds: float, *, is_first: bool) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         stack = traceback.extract_stack(frame)
         where = f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if frame and stack else "nowhere"
-        if is_news:
+        if is_first:
             logger.error(
                 "the event loop is blocked, for %.0f s so far, and this process does nothing else: it is at %s\n%s",
                 *(seconds, where, "".join(traceback.format_list(stack)).rstrip()),

@@ -180,7 +180,7 @@ class Multiplexer:
             self._change_happened.set()
             listener._close()
 
-    # The connection: opened, used, lost, reopened ------------------------------------------------------------------
+    # The connection: opened, used, lost, reopened ---------------------------------------------------------------------
 
     async def _run(self) -> None:
         # Cancelling the task is not enough: before Python 3.13, a task group swallows a cancellation that arrives while

@@ -1,9 +1,9 @@
 """
-Who the sessions of WebSockets belong to, when a thousand come back at once.
+Finds the users of WebSocket sessions, also when a thousand clients reconnect at once.
 
-Owns finding the user of a session: those that ask while others are being looked up are looked up together, in one hop
-to a thread and, with Django's own session and auth backends, by two queries for all. Channels' AuthMiddlewareStack
-makes a hop and two queries for each. What a session may do is not decided here.
+Owns the look-up in batches: sessions that arrive during a look-up share the next one. With Django's own session and
+auth backends, a batch costs one hop to a thread and two queries; Channels' AuthMiddlewareStack needs these for each
+connection. Does not own what a user may do (topics).
 """
 
 import asyncio
@@ -38,16 +38,16 @@ from realtime.redis.batcher import Batcher
 from realtime.redis.outage import Outage
 from realtime.websocket.counters import counters
 
-__all__ = ["AWAY", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
+__all__ = ["DATABASE_UNAVAILABLE", "SessionUsers", "fresh_users", "users_of", "users_of_keys"]
 
 logger = logging.getLogger(__name__)
 
 # What Django raises when the database is unavailable.
-AWAY = (OperationalError, InterfaceError)
+DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 # Shared by all connections of the process, so that an outage is logged once.
 _database_observer = Outage("the database for the sessions of clients").observer()
 
-# Sessions looked up in one hop; what is beyond waits for the next.
+# The most sessions in one look-up; further ones wait for the next.
 BATCH_SIZE = 100
 
 
@@ -55,11 +55,11 @@ class SessionUsers:
     """
     ASGI middleware: puts `cookies`, `session` and `user` into the scope, as Channels' AuthMiddlewareStack does.
 
-    The session is loaded and the user is a plain object. Nothing is written: a session whose user has changed their
-    password counts as none, and Django removes it at their next page.
+    The session is loaded and the user is a plain object. Nothing is written: a session whose user has changed the
+    password counts as signed out, and Django deletes it at the next page.
 
     Args:
-        application: What is served with them.
+        application: The ASGI application behind this middleware.
     """
 
     def __init__(self, application: Any) -> None:
@@ -69,7 +69,7 @@ class SessionUsers:
         cookies = _cookies(scope.get("headers") or ())
         store = import_module(settings.SESSION_ENGINE).SessionStore
         key = cookies.get(settings.SESSION_COOKIE_NAME, "")
-        # PostgreSQL takes no NUL, and would make a stranger's cookie a failure of ours.
+        # PostgreSQL refuses NUL, so such a cookie would look like a failure of the database.
         session = store(None if "\0" in key else key)
         if session.session_key is None:
             await self.application(
@@ -78,7 +78,7 @@ class SessionUsers:
             return
         try:
             user = await _UserLoader.of_loop().user_of(session)
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             _database_observer.failed(error)
             await receive()
             await send(messages.accept(scope))
@@ -91,10 +91,10 @@ class SessionUsers:
 
 async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
     """
-    The present user of each session, in the order of the keys.
+    The current user of each session, in the order of the keys.
 
-    A session that has ended has AnonymousUser, and one that cannot be read has None. The look-up runs in the same
-    thread as those for new connections. Raises what the database raises.
+    For a session that has ended it is AnonymousUser, and for one that cannot be read it is None. The look-up runs in
+    the same thread as those for new connections. Raises what the database raises.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     # Each session is looked up once: without a shared worker, each tab of a browser has a connection.
@@ -114,7 +114,7 @@ async def users_of_keys(session_keys: Sequence[str]) -> list[Any]:
 async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
     try:
         return await sync_to_async(users_of)(sessions)
-    except AWAY:
+    except DATABASE_UNAVAILABLE:
         raise
     except Exception:
         if len(sessions) == 1:
@@ -126,7 +126,7 @@ async def _users_or_none(sessions: Sequence[SessionBase]) -> list[Any]:
 
 async def fresh_users(users: Sequence[Any]) -> list[Any]:
     """
-    The same users, read anew from the database, for connections that were not authenticated by a session.
+    Read users again from the database, for connections that were not authenticated by a session.
 
     A user that was deleted, or whose password has changed, becomes AnonymousUser.
     """
@@ -184,7 +184,7 @@ async def _users_or_errors(sessions: Sequence[SessionBase]) -> list[Any]:
         return await sync_to_async(users_of)(sessions)
     except Exception as error:
         await _close_old_connections()
-        if len(sessions) == 1 or isinstance(error, AWAY):
+        if len(sessions) == 1 or isinstance(error, DATABASE_UNAVAILABLE):
             return [error] * len(sessions)
         # One session fails: look up each alone, so that the others are not affected.
         return [user for each in sessions for user in await _users_or_errors([each])]
@@ -201,7 +201,7 @@ async def _closing_old_connections() -> AsyncIterator[None]:
 
 
 async def _close_old_connections() -> None:
-    """Close what is broken or too old; that this fails is no reason to look nobody up any more."""
+    """Close database connections that are broken or too old; a failure is logged and does not stop the look-ups."""
     try:
         await aclose_old_connections()
     except Exception:
@@ -210,7 +210,7 @@ async def _close_old_connections() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
-    """What a session says of its user."""
+    """The claim of a session about its user."""
 
     user_id: Any
     backend_path: str
@@ -221,9 +221,9 @@ def users_of(sessions: Sequence[SessionBase]) -> list[Any]:
     """
     Find the users of sessions, in their order; AnonymousUser where there is none.
 
-    Sync: it asks the database. A session counts as `django.contrib.auth.get_user` has it: its backend is one of
-    AUTHENTICATION_BACKENDS and gives the user, and the hash of their password is the one of the login, by SECRET_KEY or
-    one of its fallbacks.
+    Sync: it queries the database. The rules are those of `django.contrib.auth.get_user`: the session's backend is in
+    AUTHENTICATION_BACKENDS and returns the user, and the session auth hash matches, with SECRET_KEY or one of its
+    fallbacks.
     """
     _load(sessions)
     claims = [_claim(session) for session in sessions]
@@ -243,7 +243,7 @@ def users_of(sessions: Sequence[SessionBase]) -> list[Any]:
 
 
 def _load(sessions: Sequence[SessionBase]) -> None:
-    """Load what has not been; those of a stock database engine by one query."""
+    """Load the sessions that are not loaded; those of a stock database engine with one query."""
     by_class: defaultdict[type[SessionBase], list[SessionBase]] = defaultdict(list)
     for session in sessions:
         if session.session_key is not None and not hasattr(session, "_session_cache"):

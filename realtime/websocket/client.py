@@ -1,5 +1,5 @@
 """
-One client's side of `signalbox.v1`: what it has asked for and what it may.
+The server's side of `signalbox.v1` for one connection.
 
 Owns a connection's topics, permissions and limits, and the answers to its frames, in their order. Does not own the
 socket (sinks), who gets what (hub), nor how a connection is accepted (consumer).
@@ -27,25 +27,26 @@ from realtime.untrusted.text import LimitedLog
 from realtime.websocket.counters import counters
 from realtime.websocket.roster import Roster
 
-__all__ = ["RUBBISH_LIMIT", "Client"]
+__all__ = ["MALFORMED_LIMIT", "Client"]
 
 logger = logging.getLogger(__name__)
 # For the project's functions that any client can cause to be called.
 _log = LimitedLog(logger)
 
-# Joining a topic that takes longer than this is taken for a lost Redis.
+# If joining a topic takes longer than this, Redis counts as unavailable.
 JOIN_TIMEOUT_SECONDS = 5.0
-# So many objects that make no sense may come at once, and so many a second in the long run; more end a connection: who
-# misspells learns of it, a flood of rubbish costs little. What makes sense and is refused has the limit of all objects.
-RUBBISH_LIMIT = 16
-RUBBISH_PER_SECOND = 0.1
-# The largest part of a connection's longest life that is taken off at random.
+# How many malformed objects a client may send at once, and per second in the long run. Beyond that the connection is
+# closed: the author of a faulty client notices, and a flood of garbage costs little. Objects that are refused for other
+# reasons count only towards the limit of all objects.
+MALFORMED_LIMIT = 16
+MALFORMED_PER_SECOND = 0.1
+# A connection's longest life is shortened by a random fraction, up to this one.
 AGE_SPREAD = 0.25
-# Sent where the server is at fault. Source: RFC 6455, section 7.4.1.
+# Sent if the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
 _TAKES_TIME = (messages.Subscribe, messages.Read)
 
-# Shared by all connections of the process: an outage is one line in the log, not one for each client that tries.
+# Shared by all connections of the process, so that an outage is logged once.
 _redis_observer = Outage("Redis for the topics of clients").observer()
 
 
@@ -54,7 +55,7 @@ class Client:
     A connection of a signed-in user; the `Receiver` of its socket.
 
     Args:
-        roster: All open connections; it ends this one when its session or account is no longer valid.
+        roster: All open connections. It ends this one when its session or account is no longer valid.
         user: The user of the connection.
         session_key: The key of the session that authenticated the user; None if something else did.
         on_read: Awaited as on_read(user id, notification ids) when the client reports what was read; None if the
@@ -64,10 +65,10 @@ class Client:
     __slots__ = (
         "_is_over",
         "_limits",
+        "_malformed",
         "_on_read",
         "_permitted",
         "_roster",
-        "_rubbish",
         "_sink",
         "_tokens",
         "_waiting",
@@ -91,35 +92,36 @@ class Client:
         self._roster, self._limits, self._on_read = roster, limits, on_read
         # The user, as last read from the database, and the key of the session that authenticated it.
         self.user, self.session_key = user, session_key
-        # When the connection ends, by the event loop's clock. At random, so that connections that were opened together
-        # do not end together.
+        # When the connection ends, by the event loop's clock. Random, so that connections opened together do not end
+        # together.
         age_seconds = limits.connection_age_seconds * random.uniform(1 - AGE_SPREAD, 1)  # noqa: S311 - spreads load
         self.ends_at = asyncio.get_running_loop().time() + age_seconds
         self._sink: Sink
-        # Topic → its membership.
+        # Topic → membership.
         self.memberships: dict[str, Membership] = {}
-        # Topic → the offset up to which the client has dealt with it; None before the first.
+        # Topic → the offset that the client acknowledged last; None before the first ack.
         self.acked: dict[str, int] | None = None
-        # Topics of which it was asked whether the user may hear them, oldest first; None before the first.
+        # Cached permissions: topic → whether the user may subscribe, oldest first; None before the first.
         self._permitted: dict[str, bool] | None = None
-        # Made when the first comes.
-        self._rubbish: TokenBucket | None = None
+        # The limit of malformed objects; None before the first one.
+        self._malformed: TokenBucket | None = None
         self._tokens = TokenBucket(per_second=limits.frames_per_second, burst=limits.frames_burst)
-        # Objects behind the one that the worker deals with; None while there is no worker.
+        # Objects that wait behind the one that the worker handles; None while there is no worker.
         self._waiting: deque[Any] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._is_over = False
 
     def start(self, sink: Sink, since: Position | None) -> None:
         """
-        Join the user's own topic and say hello; what the client says meanwhile waits.
+        Join the user's own topic and send hello. Objects that the client sends meanwhile wait.
 
         Args:
-            sink: Where frames go.
-            since: Where the client was on its own topic.
+            sink: The destination of frames.
+            since: The client's last position on its own topic.
 
         Guarantees:
-            The topic is live before hello is written: what is published after a client has seen hello reaches it.
+            The topic is live before hello is written: everything published after the client has received hello reaches
+                it.
         """
         self._sink = sink
         counters.open_count += 1
@@ -127,7 +129,7 @@ class Client:
         self._start_worker(partial(self._open, since))
 
     def close(self) -> None:
-        """The connection is over: leave every topic. Idempotent."""
+        """The connection has ended: leave all topics. Idempotent."""
         if self._is_over:
             return
         self._is_over = True
@@ -140,15 +142,15 @@ class Client:
         self.memberships.clear()
 
     def close_slow(self) -> None:
-        """More is unsent than is allowed: end it here, so that the others are not held up."""
+        """More than the limit is unsent: close the connection."""
         if not self._is_over:
             self._roster.hub.count_slow()
             self._end(CloseCode.SLOW, "reads too slowly: come back with the last offset")
 
     def take_text(self, text: str) -> None:
-        """A frame came from the client. Answers are written in the order of the questions; never waits."""
+        """Take a frame from the client. Answers are written in the order of its objects. Never waits."""
         if self._is_over:
-            # Other servers may hand on what they had read before the connection was closed.
+            # Other servers may pass on what they had read before the connection was closed.
             return
         size_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
         if size_bytes > messages.FRAME_LIMIT_BYTES:
@@ -164,9 +166,9 @@ class Client:
                 frame = messages.decode(line)
             except FrameRefused as refused:
                 self._refuse(refused.code, refused.detail)
-                self._rubbish = self._rubbish or TokenBucket(per_second=RUBBISH_PER_SECOND, burst=RUBBISH_LIMIT)
-                if not self._rubbish.take():
-                    self._end(CloseCode.PROTOCOL_ERROR, f"more than {RUBBISH_LIMIT} objects made no sense")
+                self._malformed = self._malformed or TokenBucket(per_second=MALFORMED_PER_SECOND, burst=MALFORMED_LIMIT)
+                if not self._malformed.take():
+                    self._end(CloseCode.PROTOCOL_ERROR, f"more than {MALFORMED_LIMIT} objects were malformed")
                 continue
             if self._waiting is None:
                 self._take(frame)
@@ -176,7 +178,7 @@ class Client:
                 self._end(CloseCode.RATE_LIMITED, f"at most {self._limits.frames_burst} objects may wait for an answer")
 
     def take_binary(self) -> None:
-        """A binary message came; on servers whose sockets are not ours."""
+        """Refuse a binary message; called on servers whose sockets are not ours."""
         self._end(CloseCode.PROTOCOL_ERROR, "binary messages are not understood")
 
     # From the roster --------------------------------------------------------------------------------------------------
@@ -207,14 +209,14 @@ class Client:
             counters.revoked_count += 1
             self._write(messages.unsubscribed(topic, code=code, detail=detail))
 
-    # What takes time --------------------------------------------------------------------------------------------------
+    # Work that takes time ---------------------------------------------------------------------------------------------
 
     def _start_worker(self, job: Callable[[], Awaitable[None]]) -> None:
         self._waiting = deque()
         self._worker = asyncio.create_task(self._work(job), name="realtime client")
 
     async def _work(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Deal with what takes time, and with what came behind it, in order."""
+        """Run `job`, and then handle the objects that arrived meanwhile, in order."""
         try:
             await job()
             while self._waiting and not self._is_over:
@@ -231,7 +233,7 @@ class Client:
 
     async def _open(self, since: Position | None) -> None:
         limit = self._limits.connections_per_user
-        # Whatever they hear: a client may leave its own topic and stay.
+        # Counted whatever their topics are: a client may leave its own topic and stay connected.
         if self._roster.count_of(self.user.pk) >= limit:
             self._end(CloseCode.TOO_MANY_CONNECTIONS, f"at most {limit} connections of one user")
             return
@@ -262,17 +264,17 @@ class Client:
         topic = frame.topic
         limit = self._limits.topics_per_connection
         if topic not in self.memberships and len(self.memberships) >= limit:
-            self._refuse("too_many_topics", f"a connection hears at most {limit} topics: unsubscribe from one", topic)
+            self._refuse("too_many_topics", f"a connection has at most {limit} topics: unsubscribe from one", topic)
             return
         if not await self._is_permitted(topic):
             return
         if (known := self.memberships.pop(topic, None)) is not None:
-            # Asked again: it begins anew, from the offset that it gives now.
+            # Subscribed already: start again from the offset given now.
             self._roster.hub.leave(known)
         await self._join(topic, frame.since())
 
     async def _is_permitted(self, topic: str) -> bool:
-        """Whether the user may hear the topic; if not, the client has been told."""
+        """Whether the user may subscribe to the topic. If not, the client gets an error."""
         match = topics.resolve(topic)
         if match is None:
             self._refuse("unknown_topic", "no app of this site declares such a topic", topic)
@@ -290,18 +292,18 @@ class Client:
                     self.user.pk,
                     topic,
                 )
-                self._refuse("failed", "it could not be decided whether this user may hear the topic", topic)
+                self._refuse("failed", "it could not be checked whether this user may receive the topic", topic)
                 return False
             if len(permitted) > self._limits.topics_per_connection:
                 del permitted[next(iter(permitted))]
         if not permitted[topic]:
-            self._refuse("forbidden", "this user may not hear the topic", topic)
+            self._refuse("forbidden", "this user may not receive the topic", topic)
             return False
         return True
 
     async def _read(self, ids: list[int]) -> None:
         if self._on_read is None:
-            self._refuse("unsupported", "this site takes no read marks here")
+            self._refuse("unsupported", "this site does not accept read marks")
             return
         try:
             await self._on_read(self.user.pk, ids)
@@ -309,7 +311,7 @@ class Client:
             _log.exception("ON_READ", error, "could not record what user %s has read", self.user.pk)
             self._refuse("failed", "what was read could not be recorded")
 
-    # What does not ----------------------------------------------------------------------------------------------------
+    # Work that does not -----------------------------------------------------------------------------------------------
 
     def _take(self, frame: Any) -> None:
         match frame:
@@ -335,10 +337,10 @@ class Client:
     def _ack(self, topic: str, offset: int) -> None:
         membership = self.memberships.get(topic)
         if membership is None:
-            self._refuse("not_subscribed", "acknowledge topics that are subscribed", topic)
+            self._refuse("not_subscribed", "only subscribed topics can be acknowledged", topic)
             return
         if offset > membership.topic.offset:
-            self._refuse("bad_offset", "nothing was sent with that offset", topic)
+            self._refuse("bad_offset", "no publication with that offset was sent", topic)
             return
         if self.acked is None:
             self.acked = {}

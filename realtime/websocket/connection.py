@@ -1,9 +1,9 @@
 """
-One WebSocket of our own, from the end of the handshake to its last byte.
+One WebSocket that we serve ourselves, from the end of the handshake to its last byte.
 
-Owns the transport of a connection that a web server has handed over (server): what comes becomes calls of a receiver,
-what goes are whole frames that others have made (sinks). It costs an idle connection no task, no timer, no queue and
-no buffer. Does not own the handshake nor what messages mean (client).
+Owns the transport of a connection taken over from the web server (realtime.server): incoming messages become calls of a
+receiver, outgoing frames arrive complete (sinks). An idle connection has no task, no timer, no queue and no buffer.
+Does not own the handshake nor the meaning of messages (client).
 """
 
 import asyncio
@@ -19,16 +19,17 @@ from realtime.websocket.keepalive import Keepalive, Turn
 
 __all__ = ["Receiver", "ServerSockets", "Socket"]
 
-# A client that does not take what is unsent, or does not answer a close, is cut after so long.
+# A client that does not read the unsent data, or does not answer a close frame, is aborted after this time.
 ABORT_AFTER_SECONDS: Final = 5.0
-# What a stopping server tells its clients: come back after a random wait of at most so long.
+# A stopping server asks its clients to come back after a random wait of at most this length.
 RETRY_AFTER_SECONDS: Final = 10.0
-# The part of the grace period over which connections are closed, and the part for those that do not go by themselves.
+# The fraction of the grace period over which connections are closed, and the fraction after which a connection that
+# does not end by itself is aborted.
 CLOSE_SPREAD_FRACTION: Final = 0.5
 ABORT_FRACTION: Final = 0.25
-# With fewer connections than this the spread is shorter: a few clients that come back at once harm nobody.
+# With fewer connections than this, the spread is shorter: a few clients that reconnect at once do no harm.
 FULL_SPREAD_COUNT: Final = 100
-# Pings, pongs and fragments between two pings of ours; messages are counted by who receives them.
+# The most pings, pongs and fragments between two of our pings. Messages are limited by the receiver.
 CONTROL_FRAMES_LIMIT: Final = 5_000
 # How many frames may arrive between our close frame and the client's, because they were on their way. A frame of more
 # than 4 KiB counts as several. After this many, nothing more is read.
@@ -36,18 +37,18 @@ LATE_LIMIT: Final = 256
 _LATE_BYTES: Final = 4_096
 
 _PING: Final = b"\x89\x00"
-# _CUT: our close frame was sent, nothing more is read, and the connection is aborted soon.
-_OPEN, _CLOSING, _CUT, _CLOSED = range(4)
+# _ABORTING: our close frame was sent, nothing more is read, and the connection is aborted soon.
+_OPEN, _CLOSING, _ABORTING, _CLOSED = range(4)
 
 
 class Receiver(Protocol):
-    """Who hears what a client says."""
+    """The receiver of what a client sends."""
 
     def take_text(self, text: str) -> None:
-        """A message came. Must not wait."""
+        """Take a message. Must not wait."""
 
     def close(self) -> None:
-        """The connection is over, or is being closed; idempotent."""
+        """The connection has ended, or is being closed. Idempotent."""
 
 
 class ServerSockets:
@@ -55,9 +56,9 @@ class ServerSockets:
     What the sockets of one server on one event loop share.
 
     Args:
-        connections: The web server's own set, whose members it asks to `shutdown()`.
-        keepalive: Pings them; None: they are not pinged.
-        grace_seconds: How long the server waits for them when it stops.
+        connections: The web server's own set; it calls `shutdown()` on each member when it stops.
+        keepalive: Pings the sockets; None to send no pings.
+        grace_seconds: How long the server waits for its connections when it stops.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ServerSockets:
         register(self)
 
     def close_delay_seconds(self) -> float:
-        """How long one of the connections waits when the server stops: by chance, over a part of the grace period."""
+        """How long one connection waits when the server stops: random, within a fraction of the grace period."""
         crowd = min(1.0, len(self.connections) / FULL_SPREAD_COUNT)
         return random.uniform(0, self.grace_seconds * CLOSE_SPREAD_FRACTION * crowd)  # noqa: S311 - spreads load
 
@@ -95,9 +96,9 @@ class Socket(asyncio.Protocol):
     One open connection; the `FrameWriter` of its sink.
 
     Args:
-        transport: Its reading is paused; `start` lets it go on.
+        transport: Its reading is paused; `start` resumes it.
         limit_bytes: The largest message that the client may send.
-        early: What the client has sent already.
+        early: Bytes that the client has already sent.
 
     Guarantees:
         `Receiver.close` is called when the connection ends, however it ends. The connection ends within seconds of
@@ -105,9 +106,9 @@ class Socket(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_awaits_pong",
         "_control_count",
         "_early",
-        "_is_asked",
         "_on_overflow",
         "_reader",
         "_receiver",
@@ -122,29 +123,29 @@ class Socket(asyncio.Protocol):
         self, transport: asyncio.Transport, sockets: ServerSockets, *, limit_bytes: int, early: bytes = b""
     ) -> None:
         self._transport, self._sockets, self._early = transport, sockets, early
-        # None once nothing that comes is of interest.
+        # None once all further input is ignored.
         self._reader: framing.FrameReader | None = framing.FrameReader(limit_bytes)
         self._receiver: Receiver | None = None
         self._on_overflow: Callable[[], None] | None = None
         self._state = _OPEN
-        # Whether a ping was sent and nothing has come since.
-        self._is_asked = False
+        # Whether a ping was sent and nothing has arrived since.
+        self._awaits_pong = False
         # Counts towards CONTROL_FRAMES_LIMIT; after our close, towards LATE_LIMIT.
         self._control_count = 0
-        # In whose turn of the keepalive it is.
+        # Its turn of the keepalive.
         self._turn: Turn | None = None
-        # Cuts a closing connection, or closes one of a stopping server.
+        # Aborts a closing connection, or closes one of a stopping server.
         self._timer: asyncio.TimerHandle | None = None
         sockets.connections.add(self)
         sockets.open_count += 1
 
     @property
     def is_started(self) -> bool:
-        """Whether there is somebody who hears what comes, or was."""
+        """Whether it has, or had, a receiver, or is closing."""
         return self._receiver is not None or self._state != _OPEN
 
     def start(self, receiver: Receiver | None) -> None:
-        """Hand what arrives to `receiver` from now on; None for a connection that was closed already."""
+        """Pass input to `receiver` from now on; None for a connection that is already closed."""
         if self._state == _OPEN:
             self._receiver = receiver
             if self._sockets.keepalive is not None:
@@ -171,7 +172,7 @@ class Socket(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=limit_bytes)
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame and end the connection; a client that does not take it is cut. Idempotent."""
+        """Send a close frame and end the connection; a client that does not read it is aborted. Idempotent."""
         if self._state == _OPEN:
             self._begin_close()
             if not self._transport.is_closing():
@@ -180,7 +181,7 @@ class Socket(asyncio.Protocol):
     # From the web server ----------------------------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """The server stops: close at a random moment of the grace period, and say when to come back."""
+        """The server stops: close at a random moment of the grace period, and tell the client when to come back."""
         if self._state == _OPEN and self._timer is None:
             self._timer = self._sockets.loop.call_later(self._sockets.close_delay_seconds(), self._close_for_restart)
 
@@ -192,15 +193,15 @@ class Socket(asyncio.Protocol):
     # From the keepalive -----------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
-        self._is_asked = True
+        self._awaits_pong = True
         self._control_count = 0
         self._transport.write(_PING)
 
     def give_up_if_silent(self) -> None:
-        if self._is_asked and self._state == _OPEN:
+        if self._awaits_pong and self._state == _OPEN:
             self._sockets.dead_count += 1
             self._end(framing.INTERNAL_ERROR, "no answer to a ping")
-            # Whoever is gone will not take the close frame either: one write is all it gets.
+            # A client that is gone will not read the close frame either, so nothing waits for it.
             if self._transport.get_write_buffer_size():
                 self._transport.abort()
             else:
@@ -209,9 +210,9 @@ class Socket(asyncio.Protocol):
     # From the transport -----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._is_asked = False
+        self._awaits_pong = False
         if self._reader is None:
-            self._pass_over(data)
+            self._ignore(data)
             return
         ping: bytes | None = None
         try:
@@ -219,7 +220,7 @@ class Socket(asyncio.Protocol):
                 if opcode == framing.CLOSE:
                     self._take_close(payload)
                 elif self._state != _OPEN:
-                    self._pass_over(payload)
+                    self._ignore(payload)
                 elif opcode == framing.TEXT:
                     self._take_text(payload)
                 elif opcode == framing.BINARY:
@@ -239,7 +240,7 @@ class Socket(asyncio.Protocol):
             self._transport.write(framing.pong_frame(ping))
 
     def pause_writing(self) -> None:
-        """More is unsent than is allowed. Called from within the loop over sockets, so nothing is done now."""
+        """More than the limit is unsent. May be called within the hub's loop over sockets, so nothing is done now."""
         if self._on_overflow is not None and self._state == _OPEN:
             self._sockets.loop.call_soon(self._on_overflow)
 
@@ -250,8 +251,8 @@ class Socket(asyncio.Protocol):
         self._sockets.connections.discard(self)
         self._sockets.open_count -= 1
 
-    def _pass_over(self, data: bytes) -> None:
-        """Ignore what arrived after our close, and stop reading when it is too much."""
+    def _ignore(self, data: bytes) -> None:
+        """Ignore data that arrives after our close frame; stop reading when it is too much."""
         self._control_count += 1 + len(data) // _LATE_BYTES
         if self._control_count > LATE_LIMIT:
             self._hang_up()
@@ -259,7 +260,7 @@ class Socket(asyncio.Protocol):
     def _hang_up(self) -> None:
         self._reader = None
         if self._state == _CLOSING:
-            self._state = _CUT
+            self._state = _ABORTING
             self._stop_timers()
             self._timer = hang_up(self._transport, self._abort)
 
@@ -269,7 +270,7 @@ class Socket(asyncio.Protocol):
         try:
             text = payload.decode()
         except UnicodeDecodeError:
-            self._refuse(framing.INVALID_DATA, "a text message is UTF-8")
+            self._refuse(framing.INVALID_DATA, "a text message must be UTF-8")
             return
         self._receiver.take_text(text)
 
@@ -281,7 +282,7 @@ class Socket(asyncio.Protocol):
             self._leave()
         self._transport.close()
 
-    # Ends -------------------------------------------------------------------------------------------------------------
+    # Closing ----------------------------------------------------------------------------------------------------------
 
     def _refuse(self, code: int, reason: str) -> None:
         if self._state != _OPEN:
@@ -289,13 +290,13 @@ class Socket(asyncio.Protocol):
             return
         self._sockets.refused_count += 1
         self._end(code, reason)
-        # What follows cannot be parsed: it is ignored, and only for a short time.
+        # The rest of the input cannot be parsed: ignore it, and only for a short time.
         self._reader = None
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
 
     def _end(self, code: int, reason: str) -> None:
-        """Close from here, and have whoever writes to it leave first."""
+        """Close the connection from this side, after its receiver has left."""
         self._leave()
         self.close(code, reason)
 

@@ -1,8 +1,8 @@
 """
-The WebSocket end: who may connect, and how a connection begins and ends.
+The WebSocket consumer: how a connection begins and ends.
 
-Owns accepting and refusing. Who the user is was found out before (authentication); nothing here touches the database.
-What a client says is dealt with in `client`, what it gets in `hub`.
+Owns accepting and refusing connections. Does not own finding the user (authentication), the objects that a client sends
+(client) nor what it gets (hub). Nothing here uses the database.
 """
 
 import functools
@@ -42,62 +42,62 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
     """
     One WebSocket of one signed-in user, speaking `signalbox.v1`.
 
-    Must be served behind OriginCheck and SessionUsers, or what else puts a `user` into the scope (see
+    Must be served behind OriginCheck and SessionUsers, or other middleware that puts a `user` into the scope (see
     `realtime.routing.websocket_application`), with `realtime.layer.RedisChannelLayer` as the channel layer.
 
-    A client that comes back to its own topic says where it was in the URL: `/ws/?offset=16&epoch=m1f9`.
+    A client resumes its own topic by giving its position in the URL: `/ws/?offset=16&epoch=m1f9`.
     """
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        # Not AsyncConsumer's own loop: that makes two tasks anew and hops to a thread for every message.
+        # Not AsyncConsumer's own loop, which creates two tasks and hops to a thread for each message.
         layer = get_channel_layer(self.channel_layer_alias)
         if not isinstance(layer, RedisChannelLayer):
             raise ImproperlyConfigured("RealtimeConsumer needs realtime.layer.RedisChannelLayer as its channel layer")
         await receive()
-        # Behind AuthMiddlewareStack the user is lazy and holds the whole scope.
+        # Behind AuthMiddlewareStack the user is a lazy object that holds the whole scope.
         user = getattr(scope["user"], "_wrapped", scope["user"])
         try:
             if user.is_authenticated and user.is_active:
                 await send(messages.accept(scope))
                 await self._serve(layer, user, scope, receive, send)
             else:
-                await _turn_away(scope, send)
+                await _refuse_anonymous(scope, send)
         except OSError:
-            # Servers raise one from send() when the client has gone (ASGI 2.4); there is nobody left to tell.
-            logger.debug("the client went away", exc_info=True)
+            # Servers raise it from send() when the client has gone (ASGI 2.4).
+            logger.debug("the client has gone", exc_info=True)
 
     async def _serve(self, layer: RedisChannelLayer, user: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
         settings = get_settings()
         since = _position(scope.get("query_string") or b"")
-        session = Client(
+        client = Client(
             roster=_roster_of(layer, settings),
             user=user,
             session_key=_session_key(scope),
             limits=settings,
             on_read=_read_hook(settings.on_read),
         )
-        bounds: dict[str, Any] = {"limit_bytes": settings.unsent_limit_bytes, "on_overflow": session.close_slow}
+        bounds: dict[str, Any] = {"limit_bytes": settings.unsent_limit_bytes, "on_overflow": client.close_slow}
         server = (scope.get("extensions") or {}).get("signalbox.frames")
         if server is not None:
             socket = server.detach(limit_bytes=messages.FRAME_LIMIT_BYTES)
-            session.start(RawSink(socket, **bounds), since)
-            socket.start(session)
+            client.start(RawSink(socket, **bounds), since)
+            socket.start(client)
             return
-        patient_send = waiting(send, limit_bytes=settings.unsent_limit_bytes)
-        session.start(AsgiSink(patient_send, **bounds), since)
+        throttled_send = waiting(send, limit_bytes=settings.unsent_limit_bytes)
+        client.start(AsgiSink(throttled_send, **bounds), since)
         try:
             while (event := await receive())["type"] != "websocket.disconnect":
                 if (text := event.get("text")) is None:
-                    session.take_binary()
+                    client.take_binary()
                 else:
-                    session.take_text(text)
+                    client.take_text(text)
         finally:
-            session.close()
-            if isinstance(patient_send, WaitingSend):
-                patient_send.release()
+            client.close()
+            if isinstance(throttled_send, WaitingSend):
+                throttled_send.release()
 
 
-# One roster for each hub. A hub belongs to one channel layer on one event loop.
+# One roster for each hub, which belongs to one channel layer on one event loop.
 _rosters: weakref.WeakKeyDictionary[Hub, Roster] = weakref.WeakKeyDictionary()
 
 
@@ -112,13 +112,13 @@ def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
 def _session_key(scope: dict[str, Any]) -> str | None:
     """The key of the session that authenticated the user; None if something else did."""
     session = scope.get("session")
-    # Authentication has loaded the session already: this reads its cache and never the database.
+    # The session was loaded by authentication: this reads its cache, never the database.
     key: str | None = getattr(session, "session_key", None)
     return key if SESSION_KEY in getattr(session, "_session_cache", ()) else None
 
 
-async def _turn_away(scope: dict[str, Any], send: Any) -> None:
-    """Refuse a client that is not signed in: by HTTP 403 if it can see that, else by accepting and a close code."""
+async def _refuse_anonymous(scope: dict[str, Any], send: Any) -> None:
+    """Refuse a client that is not signed in: with HTTP 403 if it can see that, else with a close code."""
     counters.closed[CloseCode.UNAUTHORISED] += 1
     if messages.sees_only_close_codes(scope):
         await send(messages.accept(scope))
@@ -141,11 +141,11 @@ def _read_hook(path: str) -> Callable[[Any, list[int]], Any] | None:
     try:
         hook: Callable[[Any, list[int]], Any] = import_string(path)
     except Exception:
-        # Logged once in each process, because the answer is cached. Clients are served all the same.
+        # Logged once in each process, because the result is cached. Clients are served without it.
         logger.exception('REALTIME["ON_READ"] cannot be imported: read marks of clients are refused')
         return None
     if iscoroutinefunction(hook):
         return hook
-    # Not in the one thread that looks up sessions: a slow write must not delay new connections.
+    # Not in the thread that looks up sessions: a slow write must not delay new connections.
     in_thread: Callable[[Any, list[int]], Any] = database_sync_to_async(hook, thread_sensitive=False)
     return in_thread

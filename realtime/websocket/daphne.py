@@ -1,9 +1,9 @@
 """
-A `send` that waits where the web server's own does not.
+Flow control for Daphne, whose `send` does not wait.
 
-Owns the flow control of one connection on Daphne: its `send` hands everything to Twisted and returns, and Twisted holds
-what a client does not read, without a limit. Other servers wait by themselves, as ASGI has it. How much may be held
-behind a send that waits is the sink's (sinks).
+Owns a `send` that waits while too much is unsent. Daphne's own passes everything to Twisted and returns, and Twisted
+buffers what a client does not read, without a limit. Other servers wait, as ASGI requires. Does not own how much may be
+held behind a send that waits (sinks).
 """
 
 import asyncio
@@ -18,15 +18,15 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 class WaitingSend:
     """
-    Daphne's `send`, which waits while the transport holds more than a limit.
+    Daphne's `send`, made to wait while the transport holds more than a limit.
 
-    A push producer in Twisted's words: the transport tells it when to pause, and to go on when all has been sent.
+    In Twisted's terms it is a push producer: the transport pauses it, and resumes it when everything has been sent.
 
     Args:
-        send: The server's own.
-        protocol: The connection, from the server: `registerProducer` is Autobahn's public interface.
-        limit_bytes: What the transport may hold. Twisted writes nothing before its next turn, so that this has room for
-            all that one turn brings to a client which is not slow at all; Twisted's own 64 KiB have not.
+        send: The server's own `send`.
+        protocol: The server's protocol object; `registerProducer` is Autobahn's public interface.
+        limit_bytes: How much the transport may hold. Twisted writes nothing before its next turn, so the limit must
+            have room for everything that one turn sends to a fast client; Twisted's own 64 KiB are too small.
     """
 
     __slots__ = ("_send", "_writable", "connection")
@@ -35,9 +35,9 @@ class WaitingSend:
         self._send = send
         # The server's protocol object for the connection.
         self.connection = protocol
-        # Set when there is room again; None while there is.
+        # Set when there is room again; None while there is room.
         self._writable: asyncio.Event | None = None
-        # Until now it was the HTTP channel that the connection began as, which has nothing more to write.
+        # The producer so far was the HTTP channel of the handshake, which has nothing more to write.
         protocol.transport.bufferSize = limit_bytes
         protocol.unregisterProducer()
         protocol.registerProducer(self, True)
@@ -50,7 +50,7 @@ class WaitingSend:
         await self._send(event)
 
     def release(self) -> None:
-        """The connection is over: whoever waits goes on, and what is sent is dropped by the server. Idempotent."""
+        """The connection has ended: sends that wait continue, and the server drops what they send. Idempotent."""
         if self._writable is not None:
             self._writable.set()
             self._writable = None
@@ -69,8 +69,8 @@ class WaitingSend:
 
 
 def waiting(send: Send, *, limit_bytes: int) -> Send | WaitingSend:
-    """Make Daphne's `send` one that waits; any other server's is given back as it is."""
-    # Daphne hands the application partial(server.handle_reply, protocol).
+    """Wrap Daphne's `send` in one that waits; the `send` of any other server is returned unchanged."""
+    # Daphne's `send` is partial(server.handle_reply, protocol).
     protocol = send.args[0] if isinstance(send, functools.partial) and send.args else None
     if protocol is None or not hasattr(protocol, "registerProducer"):
         return send

@@ -1,8 +1,8 @@
 """
-RFC 6455 as the server's side needs it once the handshake is over: bytes to messages, and close frames to bytes.
+Parses WebSocket frames from clients after the handshake, and makes control frames. Source: RFC 6455.
 
-Owns no socket. Small and strict: no extensions, a limit on everything that is held, and nothing at all held between
-messages, because there is one reader a connection. Frames that are sent are made in `sinks` and `connection`.
+Owns the parser: strict, without extensions, with a limit on everything that it holds, and holding nothing between
+messages. Does not own sockets (connection) nor message frames to clients (sinks).
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ _MASK_BYTES = 4
 
 class FramingError(Exception):
     """
-    What the client sent is no WebSocket frame, or one that is not taken.
+    The client sent something that is not a WebSocket frame, or a frame that is not accepted.
 
     Attributes:
         code: The status code to close with.
@@ -69,10 +69,10 @@ class FramingError(Exception):
 
 class Incoming(NamedTuple):
     """
-    One whole message or control frame.
+    One complete message or control frame.
 
     Attributes:
-        opcode: TEXT, BINARY, CLOSE, PING or PONG; CONTINUATION stands for a part of a message that is not whole yet.
+        opcode: TEXT, BINARY, CLOSE, PING or PONG; CONTINUATION for a fragment of a message that is not complete yet.
         data: Its payload, unmasked; empty for CONTINUATION.
     """
 
@@ -82,7 +82,7 @@ class Incoming(NamedTuple):
 
 class FrameReader:
     """
-    Cuts what one client sends into messages.
+    Splits the bytes from one client into messages.
 
     Args:
         limit_bytes: The largest message, over all its fragments.
@@ -96,7 +96,7 @@ class FrameReader:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        # The beginning of a frame, and that of a fragmented message with its opcode; None while there is none.
+        # An incomplete frame, and an incomplete message with its opcode; None if there is none.
         self._buffer: bytearray | None = None
         self._message: bytearray | None = None
         self._opcode = CONTINUATION
@@ -108,10 +108,10 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Incoming]:
         """
-        Take what was read from the socket, and yield what it completes, in order.
+        Parse what was read from the socket, and yield what is complete, in order.
 
         Raises:
-            FramingError: While iterating, after what came before the fault; the reader is of no use any more.
+            FramingError: While iterating, after everything before the fault. The reader cannot be used any more.
         """
         if self._buffer is None:
             held: bytes | bytearray = data
@@ -127,7 +127,7 @@ class FrameReader:
             self._buffer = bytearray(memoryview(held)[at:])
 
     def _cut(self, held: bytes | bytearray, at: int) -> tuple[int, bool, bytes, int] | None:
-        """The frame at `at`: opcode, FIN, payload, and where the next one begins; None if it is not whole."""
+        """The frame at `at`: opcode, FIN, payload, and where the next one begins; None if it is incomplete."""
         if len(held) < at + 2:
             return None
         first, second = held[at], held[at + 1]
@@ -150,18 +150,18 @@ class FrameReader:
 
     def _check_head(self, first: int, second: int, opcode: int, length: int) -> None:
         if first & _RESERVED:
-            raise FramingError(PROTOCOL_ERROR, "no extension was agreed on: the reserved bits are zero")
+            raise FramingError(PROTOCOL_ERROR, "the reserved bits must be zero: no extension was negotiated")
         if not second & _MASKED:
-            raise FramingError(PROTOCOL_ERROR, "a client masks its frames")
+            raise FramingError(PROTOCOL_ERROR, "frames from clients must be masked")
         if opcode >= CLOSE:
             if opcode > PONG:
                 raise FramingError(PROTOCOL_ERROR, f"unknown opcode {opcode}")
             if not first & _FIN or length > _CONTROL_LIMIT_BYTES:
-                raise FramingError(PROTOCOL_ERROR, "a control frame is one frame of at most 125 bytes")
+                raise FramingError(PROTOCOL_ERROR, "a control frame must be a single frame of at most 125 bytes")
         elif opcode > BINARY:
             raise FramingError(PROTOCOL_ERROR, f"unknown opcode {opcode}")
         elif (opcode == CONTINUATION) != (self._message is not None):
-            raise FramingError(PROTOCOL_ERROR, "fragments of a message follow each other")
+            raise FramingError(PROTOCOL_ERROR, "the fragments of a message must follow each other")
 
     def _take(self, opcode: int, is_final: bool, payload: bytes) -> Incoming:
         if opcode >= CLOSE or (is_final and opcode != CONTINUATION):
@@ -180,24 +180,24 @@ def close_payload(data: bytes) -> tuple[int, str]:
     Read the payload of a close frame: status code and reason. Source: RFC 6455, sections 5.5.1 and 7.4.
 
     Raises:
-        FramingError: It is too short, its code may not be sent, or its reason is no UTF-8.
+        FramingError: It is too short, its code is not allowed, or its reason is not UTF-8.
     """
     if not data:
         return NO_STATUS, ""
     code = int.from_bytes(data[:2])
     if len(data) < 2 or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise FramingError(PROTOCOL_ERROR, "this is no status code of a close frame")
+        raise FramingError(PROTOCOL_ERROR, "this is not a valid status code for a close frame")
     try:
         return code, data[2:].decode()
     except UnicodeDecodeError:
-        raise FramingError(INVALID_DATA, "the reason of a close frame is UTF-8") from None
+        raise FramingError(INVALID_DATA, "the reason of a close frame must be UTF-8") from None
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """A close frame from the server; a reason that is too long is cut. NO_STATUS makes an empty one."""
     payload = b"" if code == NO_STATUS else code.to_bytes(2) + reason.encode()[: _CONTROL_LIMIT_BYTES - 2]
     if len(payload) > 2:
-        # Never within a character.
+        # Not within a character.
         payload = payload[:2] + payload[2:].decode(errors="ignore").encode()
     return bytes((_FIN | CLOSE, len(payload))) + payload
 

@@ -2,8 +2,8 @@
 uvicorn's HTTP protocol with deadlines and size limits: `uvicorn --http realtime.server:HttpProtocol …`.
 
 Owns how long a client may take to send a request, how large its head may be, and the answer to a handshake that cannot
-become a WebSocket. Without this, uvicorn waits for ever for the rest of a request, and does not answer a handshake that
-its WebSocket library cannot parse. Does not own what follows a handshake (server).
+become a WebSocket. Uvicorn alone waits for ever for the rest of a request, and does not answer a handshake that its
+WebSocket library cannot parse. Does not own what follows a handshake (server).
 """
 
 import asyncio
@@ -36,16 +36,16 @@ _HEAD_TOO_LONG: Final = (431, f"The head of a request may have at most {HEAD_LIM
 class HttpProtocol(HttpToolsProtocol):
     """The requests of one connection, until one of them is the handshake of a WebSocket."""
 
-    # Ends the connection if the head that is being read is not complete by then; None while no head is read.
+    # Ends the connection if the head of the current request is late; None while no head is being read.
     _deadline: asyncio.TimerHandle | None = None
     # Bytes of that head so far.
     _head_bytes = 0
-    # Checks that the body that is being read makes progress; None while there is nothing to check.
+    # Checks the progress of the current body; None while there is none.
     _body_timer: asyncio.TimerHandle | None = None
     # When that body began, by the event loop's clock, and how many of its bytes have arrived.
     _body_since = 0.0
     _body_bytes = 0
-    # HTTP status and text for the head that was read, if it is refused.
+    # HTTP status and text, if the head that was read is refused.
     _problem: tuple[int, str] | None = None
     # Whether the connection is being ended: what arrives is ignored.
     _is_refused = False
@@ -77,7 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(*_HEAD_TOO_LONG)
         elif self._body_timer is None and self._is_in_body:
             self._body_since, self._body_bytes = self.loop.time(), 0
-            self._body_timer = self.loop.call_later(BODY_SECONDS, self._look_at_body)
+            self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)
 
     def on_headers_complete(self) -> None:
         self._head_read()
@@ -152,17 +152,17 @@ class HttpProtocol(HttpToolsProtocol):
     def _is_in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body
 
-    def _look_at_body(self) -> None:
+    def _check_body(self) -> None:
         self._body_timer = None
         if not self._is_in_body:
             return
         now = self.loop.time()
         if self.flow.read_paused:
-            # The application is not reading, so the client cannot send: begin to count anew.
+            # The application is not reading, so the client cannot send: restart the measurement.
             self._body_since, self._body_bytes = now, 0
         ends_at = self._body_since + BODY_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
         if now < ends_at:
-            self._body_timer = self.loop.call_at(ends_at, self._look_at_body)
+            self._body_timer = self.loop.call_at(ends_at, self._check_body)
         elif self.cycle.response_complete:
             self.transport.abort()
         else:

@@ -1,9 +1,11 @@
 """
-Which pages may open a WebSocket: the Origin check.
+The Origin check: which pages may open a WebSocket.
 
-A browser sends the user's cookies with a WebSocket whichever page asks for it, so without this check any page on the
-web could read a signed-in user's notifications. Owns the comparison and the ASGI middleware that refuses; does not own
-who the user is (Channels' AuthMiddlewareStack) nor what is said after accept (consumer).
+Owns the comparison of origins, and the ASGI middleware that refuses others. Does not own who the user is
+(authentication) nor what happens after accept (consumer).
+
+A browser sends the user's cookies with a WebSocket whichever page opens it. Without this check, any page on the web
+could read a signed-in user's notifications.
 """
 
 import functools
@@ -49,8 +51,8 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The origin that `text` spells; None for "null", a URL with a path, several origins, or anything else."""
-        # Lower-casing may turn a letter beyond ASCII into an ASCII one, so those are refused first.
+        """Parse an origin; None for "null", a URL with a path, several origins, or anything else."""
+        # Lower-casing may turn a non-ASCII letter into an ASCII one, so these are refused first.
         match = _ORIGIN.fullmatch(text.lower()) if text.isascii() else None
         if match is None:
             return None
@@ -65,13 +67,13 @@ def is_allowed(origin: str, *, host: str, allowed_hosts: Iterable[str], allowed_
     Args:
         origin: The Origin header.
         host: The Host header, already known to be one of this site's.
-        allowed_hosts: ALLOWED_HOSTS. A "*" in it does not count here: it says that any name leads to this site, not
-            that any site may use it.
-        allowed_origins: Origins allowed as they are, whatever the host.
+        allowed_hosts: ALLOWED_HOSTS. A "*" does not count here: it means that any name leads to this site, not that
+            any site may use it.
+        allowed_origins: Origins that are allowed whatever the host is.
 
     Returns:
-        True if the origin is in `allowed_origins`, is the site itself (same host and port), or has a host that
-        `allowed_hosts` names.
+        True if the origin is in `allowed_origins`, is the site itself (same host and port), or has a host in
+        `allowed_hosts`.
     """
     page = Origin.parse(origin)
     if page is None:
@@ -93,7 +95,7 @@ class OriginCheck:
     A client that sends no Origin passes: every browser sends one, and nothing else carries another person's cookies.
 
     Args:
-        application: What serves the WebSockets that pass.
+        application: The ASGI application for connections that pass.
     """
 
     def __init__(self, application: Any) -> None:
@@ -113,7 +115,7 @@ class OriginCheck:
 def _problem(scope: dict[str, Any]) -> str | None:
     allowed_hosts = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed_hosts:
-        # As HttpRequest.get_host() has it.
+        # As HttpRequest.get_host() does.
         allowed_hosts = [".localhost", "127.0.0.1", "[::1]"]
 
     forwarded = _values(scope, b"x-forwarded-host") if settings.USE_X_FORWARDED_HOST else ()
@@ -121,7 +123,7 @@ def _problem(scope: dict[str, Any]) -> str | None:
     return _judge(hosts, origins, tuple(allowed_hosts), tuple(get_settings().allowed_origins))
 
 
-# A site's pages have the same few headers in every handshake; a foreign client's cannot fill more than this.
+# The pages of a site send the same few headers in every handshake. The limit keeps other clients from filling memory.
 @functools.lru_cache(maxsize=64)
 def _judge(
     hosts: tuple[str, ...], origins: tuple[str, ...], allowed_hosts: tuple[str, ...], allowed_origins: tuple[str, ...]
@@ -129,7 +131,7 @@ def _judge(
     host = hosts[0] if len(hosts) == 1 else ""
     name, _ = split_domain_port(host)
     if not name or not validate_host(name, allowed_hosts):
-        return f"its Host header {_shown(hosts)} names no host of this site: add the host to ALLOWED_HOSTS if it is one"
+        return f"its Host header {_shown(hosts)} is not a host of this site: add it to ALLOWED_HOSTS if it should be"
 
     if not origins:
         return None

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from realtime import topics
 from realtime.untrusted.text import LimitedLog
-from realtime.websocket.authentication import AWAY
+from realtime.websocket.authentication import DATABASE_UNAVAILABLE
 
-__all__ = ["PermissionRecheck", "TopicHearer"]
+__all__ = ["PermissionRecheck", "TopicSubscriber"]
 
 logger = logging.getLogger(__name__)
 # Rate-limited: a hook that fails may fail for every user, again and again.
@@ -24,8 +24,8 @@ _log = LimitedLog(logger)
 USERS_AT_A_TIME = 100
 
 
-class TopicHearer(Protocol):
-    """An open connection and its topics, as the recheck sees it; implemented by `sessions.Client`."""
+class TopicSubscriber(Protocol):
+    """An open connection and its topics, as the recheck sees it; implemented by `client.Client`."""
 
     # The user, as last read from the database.
     user: Any
@@ -42,14 +42,14 @@ class PermissionRecheck:
     Checks the permissions of the users that it is given, on one event loop, until `run` is cancelled.
 
     Args:
-        hearers_of: Gives the open connections of a user.
+        subscribers_of: Gives the open connections of a user.
 
     Guarantees:
         After each `add` of a user there is a check that begins later. Several calls of `add` may share one check.
     """
 
-    def __init__(self, hearers_of: Callable[[Any], Iterable[TopicHearer]]) -> None:
-        self._hearers_of = hearers_of
+    def __init__(self, subscribers_of: Callable[[Any], Iterable[TopicSubscriber]]) -> None:
+        self._subscribers_of = subscribers_of
         # Primary keys of the users to check, oldest first.
         self._waiting: dict[Any, None] = {}
         self._came = asyncio.Event()
@@ -77,10 +77,10 @@ class PermissionRecheck:
         # One question for all connections of a user that are subscribed to the topic.
         questions: dict[tuple[Any, str], tuple[topics.TopicMatch, Any]] = {}
         for user_id in user_ids:
-            for hearer in self._hearers_of(user_id):
-                for topic in hearer.rechecked_topics():
+            for subscriber in self._subscribers_of(user_id):
+                for topic in subscriber.rechecked_topics():
                     if (match := topics.resolve(topic)) is not None:
-                        questions[user_id, topic] = (match, hearer.user)
+                        questions[user_id, topic] = (match, subscriber.user)
         answers = await topics.may_subscribe_all(list(questions.values()))
         for (user_id, topic), answer in zip(questions, answers, strict=True):
             if answer is not True:
@@ -88,10 +88,10 @@ class PermissionRecheck:
 
     def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may no longer receive the topic"
-        if isinstance(answer, (*AWAY, TimeoutError)):
-            # This tells nothing about the user: the subscription stays, and the next round asks again.
+        if isinstance(answer, (*DATABASE_UNAVAILABLE, TimeoutError)):
+            # This says nothing about the user: the subscription stays, and the next round checks again.
             logger.warning(
-                "could not check whether user %s may still receive %s: it is checked again in the next round",
+                "could not check whether user %s may still receive %s; the next round checks again",
                 user_id,
                 topic,
                 exc_info=answer,
@@ -99,8 +99,8 @@ class PermissionRecheck:
             return
         if isinstance(answer, Exception):
             # For example, the row that the hook reads was deleted: the permission counts as lost.
-            text = "the check whether user %s may still receive %s failed, so the topic ends"
+            text = "the check whether user %s may still receive %s failed: unsubscribed"
             _log.exception("may_subscribe", answer, text, user_id, topic)
             code, detail = "failed", "the check whether this user may receive the topic failed"
-        for hearer in self._hearers_of(user_id):
-            hearer.revoke(topic, code, detail)
+        for subscriber in self._subscribers_of(user_id):
+            subscriber.revoke(topic, code, detail)

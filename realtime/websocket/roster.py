@@ -27,33 +27,36 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
 from realtime.websocket import authentication
-from realtime.websocket.permissions import PermissionRecheck, TopicHearer
+from realtime.websocket.permissions import PermissionRecheck, TopicSubscriber
 
-__all__ = ["Resident", "Roster"]
+__all__ = ["Connection", "Roster"]
 
 logger = logging.getLogger(__name__)
 
-# Users, or urgent connections, that are looked up together: by two queries with Django's own session and auth backends.
+# Users, or urgent connections, that are looked up together: with two queries for Django's own session and auth
+# backends.
 BATCH_SIZE = 100
-# Slots of a round. Each user belongs to one, so that two checks of a user are one round apart, whoever comes and goes.
+# Slots of a round. Each user belongs to one, so that two checks of a user are one round apart, however many users there
+# are.
 SLOT_COUNT = 15
 # Urgent checks wait this long, so that several go together.
 GATHER_SECONDS = 0.1
-# How long an order is remembered: it may concern a session that is being looked up for a new connection at the time.
+# How long an order is remembered: it may concern a connection that is just being opened.
 ORDER_SECONDS = 15.0
 # The most orders that are remembered; the oldest are forgotten first.
 ORDERS_LIMIT = 10_000
-# When a client comes back whose session may have been replaced: its browser needs time to receive the new cookie.
+# The wait before a client whose session may have been replaced reconnects: its browser needs time to get the new
+# cookie.
 RENEWAL_SECONDS = (1.0, 3.0)
-# When a client comes back whose connection was only too old. The ends of connections are spread out already.
+# The wait before a client whose connection was only too old reconnects. The ends are spread out already.
 RETURN_SECONDS = (0.0, 1.0)
 
 _decode = msgspec.json.Decoder(Order).decode
 _database_observer = Outage("the database (to recheck connections)").observer()
 
 
-class Resident(TopicHearer, Protocol):
-    """An open connection, as the roster sees it; implemented by `sessions.Client`."""
+class Connection(TopicSubscriber, Protocol):
+    """An open connection as the roster sees it; implemented by `client.Client`."""
 
     # The key of the session that authenticated it; None if something else did.
     session_key: str | None
@@ -68,7 +71,7 @@ class Resident(TopicHearer, Protocol):
         """Close it from the server's side. Idempotent."""
 
     def refresh(self, user: Any) -> None:
-        """Replace the user by the one that was just read, and forget the permissions that were cached."""
+        """Replace the user by the one that was just read, and drop the cached permissions."""
 
 
 class Roster:
@@ -89,38 +92,38 @@ class Roster:
         self._layer, self._recheck_seconds = layer, recheck_seconds
         self._now = asyncio.get_running_loop().time
         # Slot → primary key of a user → open connections, at least one. The hash of the key decides the slot.
-        self._slots: list[dict[Any, tuple[Resident, ...]]] = [{} for _ in range(SLOT_COUNT)]
-        # The subscription to the orders; None while nobody is connected.
+        self._slots: list[dict[Any, tuple[Connection, ...]]] = [{} for _ in range(SLOT_COUNT)]
+        # The subscription to the orders; None while there are no connections.
         self._attachment: Attachment | None = None
         # Primary key of a user → when the last order about the user arrived; oldest first.
         self._ordered_at: dict[Any, float] = {}
         # Connections to check before all others.
-        self._urgent: dict[Resident, None] = {}
+        self._urgent: dict[Connection, None] = {}
         # Set while `_urgent` has something.
         self._urgent_came = asyncio.Event()
         # A task of its own, so that a slow permission hook does not hold up the other checks.
         self._permissions = PermissionRecheck(self._of_user)
-        # The recheck and the permissions; empty while nobody is connected.
+        # The recheck and the permissions; empty while there are no connections.
         self._tasks: list[asyncio.Task[None]] = []
 
     def count_of(self, user_id: Any) -> int:
-        """How many connections a user has here."""
+        """How many connections a user has in this process."""
         return len(self._of_user(user_id))
 
-    def add(self, resident: Resident) -> None:
+    def add(self, connection: Connection) -> None:
         """Add a connection. Await `listening` before anything is sent to it."""
-        user_id = resident.user.pk
-        self._slot(user_id)[user_id] = (*self._of_user(user_id), resident)
+        user_id = connection.user.pk
+        self._slot(user_id)[user_id] = (*self._of_user(user_id), connection)
         if not self._tasks:
             self._start()
-        is_deaf = self._attachment is None or not self._attachment.is_live
-        if is_deaf or self._now() - self._ordered_at.get(user_id, float("-inf")) < ORDER_SECONDS:
-            self._check_soon([resident])
+        has_no_orders = self._attachment is None or not self._attachment.is_live
+        if has_no_orders or self._now() - self._ordered_at.get(user_id, float("-inf")) < ORDER_SECONDS:
+            self._check_soon([connection])
 
-    def remove(self, resident: Resident) -> None:
+    def remove(self, connection: Connection) -> None:
         """Remove a connection that has ended. Idempotent."""
-        user_id = resident.user.pk
-        left = tuple(each for each in self._of_user(user_id) if each is not resident)
+        user_id = connection.user.pk
+        left = tuple(each for each in self._of_user(user_id) if each is not connection)
         if left:
             self._slot(user_id)[user_id] = left
             return
@@ -133,14 +136,14 @@ class Roster:
         if self._attachment is not None:
             await self._attachment.ready()
 
-    def _slot(self, user_id: Any) -> dict[Any, tuple[Resident, ...]]:
+    def _slot(self, user_id: Any) -> dict[Any, tuple[Connection, ...]]:
         return self._slots[hash(user_id) % SLOT_COUNT]
 
-    def _of_user(self, user_id: Any) -> tuple[Resident, ...]:
+    def _of_user(self, user_id: Any) -> tuple[Connection, ...]:
         return self._slot(user_id).get(user_id, ())
 
-    def _residents(self) -> Iterator[Resident]:
-        return (each for slot in self._slots for residents in slot.values() for each in residents)
+    def _connections(self) -> Iterator[Connection]:
+        return (each for slot in self._slots for connections in slot.values() for each in connections)
 
     def _start(self) -> None:
         self._attachment = self._layer.attach(access.CHANNEL, on_payloads=self._take, on_gap=self._missed_orders)
@@ -162,12 +165,12 @@ class Roster:
 
     def _missed_orders(self) -> None:
         """Orders may have been lost while Redis was unavailable: check all connections."""
-        self._check_soon(self._residents())
+        self._check_soon(self._connections())
 
     def _take(self, payloads: list[bytes]) -> None:
         for payload in payloads:
             try:
-                order = _decode(self._layer.opened(payload))
+                order = _decode(self._layer.decrypted(payload))
                 user_id = None if order.user is None else get_user_model()._meta.pk.to_python(order.user)
             except Exception as error:
                 # It may come from another release, another key or another program: its content is not logged.
@@ -178,30 +181,30 @@ class Roster:
     def _handle_order(self, order: Order, user_id: Any) -> None:
         if user_id is None:
             if order.cause is Cause.PERMISSIONS:
-                self._check_soon(each for each in self._residents() if each.rechecked_topics())
+                self._check_soon(each for each in self._connections() if each.rechecked_topics())
             return
         self._remember(user_id)
-        for resident in self._of_user(user_id):
-            self._apply(order, resident)
+        for connection in self._of_user(user_id):
+            self._apply(order, connection)
 
-    def _apply(self, order: Order, resident: Resident) -> None:
+    def _apply(self, order: Order, connection: Connection) -> None:
         match order.cause:
             case Cause.SIGNED_OUT if order.session is None:
-                resident.end(CloseCode.SESSION_ENDED, _retry_after(RENEWAL_SECONDS))
+                connection.end(CloseCode.SESSION_ENDED, _retry_after(RENEWAL_SECONDS))
             case Cause.SIGNED_OUT:
-                if resident.session_key is not None and order.session in access.digests(resident.session_key):
-                    resident.end(CloseCode.SIGNED_OUT, "signed out")
+                if connection.session_key is not None and order.session in access.digests(connection.session_key):
+                    connection.end(CloseCode.SIGNED_OUT, "signed out")
             case Cause.DEACTIVATED:
-                resident.end(CloseCode.DEACTIVATED, "the account is not active")
+                connection.end(CloseCode.DEACTIVATED, "the account is not active")
             case Cause.DISCONNECTED:
-                resident.end(CloseCode.DISCONNECTED, "ended by the site's staff")
+                connection.end(CloseCode.DISCONNECTED, "ended by the site's staff")
             case Cause.SAVED:
-                if not _has_hash(resident.user, among=order.valid):
-                    resident.end(CloseCode.PASSWORD_CHANGED, _retry_after(RENEWAL_SECONDS))
-                elif resident.rechecked_topics():
-                    self._check_soon([resident])
+                if not _has_hash(connection.user, among=order.valid):
+                    connection.end(CloseCode.PASSWORD_CHANGED, _retry_after(RENEWAL_SECONDS))
+                elif connection.rechecked_topics():
+                    self._check_soon([connection])
             case Cause.PERMISSIONS:
-                self._check_soon([resident])
+                self._check_soon([connection])
 
     def _remember(self, user_id: Any) -> None:
         self._ordered_at.pop(user_id, None)
@@ -210,8 +213,8 @@ class Roster:
             if len(self._ordered_at) > ORDERS_LIMIT or self._now() - ordered_at > ORDER_SECONDS:
                 del self._ordered_at[old]
 
-    def _check_soon(self, residents: Iterable[Resident]) -> None:
-        self._urgent.update(dict.fromkeys(residents))
+    def _check_soon(self, connections: Iterable[Connection]) -> None:
+        self._urgent.update(dict.fromkeys(connections))
         if self._urgent:
             self._urgent_came.set()
 
@@ -244,42 +247,42 @@ class Roster:
             for batch in itertools.batched(urgent, BATCH_SIZE):
                 await self._look_up(batch)
 
-    async def _look_up(self, residents: Sequence[Resident]) -> None:
-        if not residents:
+    async def _look_up(self, connections: Sequence[Connection]) -> None:
+        if not connections:
             return
         try:
             now = self._now()
-            for resident in residents:
-                if now >= resident.ends_at:
-                    resident.end(CloseCode.AGED, _retry_after(RETURN_SECONDS))
-            by_session = [each for each in residents if not each.is_over and each.session_key is not None]
-            others = [each for each in residents if not each.is_over and each.session_key is None]
+            for connection in connections:
+                if now >= connection.ends_at:
+                    connection.end(CloseCode.AGED, _retry_after(RETURN_SECONDS))
+            by_session = [each for each in connections if not each.is_over and each.session_key is not None]
+            others = [each for each in connections if not each.is_over and each.session_key is None]
             await self._end_invalid(by_session, authentication.users_of_keys, [each.session_key for each in by_session])
             await self._end_invalid(others, authentication.fresh_users, [each.user for each in others])
-        except authentication.AWAY as error:
+        except authentication.DATABASE_UNAVAILABLE as error:
             _database_observer.failed(error)
         except Exception:
-            # A failure on our side ends no connection; the next round checks again.
-            logger.exception("%d connections could not be checked", len(residents))
+            # A failure on our side must not end connections; the next round checks again.
+            logger.exception("%d connections could not be checked", len(connections))
         else:
             _database_observer.worked()
 
     async def _end_invalid(
-        self, residents: Sequence[Resident], look_up: Callable[[list[Any]], Awaitable[list[Any]]], claims: list[Any]
+        self, connections: Sequence[Connection], look_up: Callable[[list[Any]], Awaitable[list[Any]]], claims: list[Any]
     ) -> None:
-        """End connections whose user is gone or inactive. One for which the look-up gave None is kept."""
-        if not residents:
+        """End connections whose user is gone or inactive; keep those for which the look-up returned None."""
+        if not connections:
             return
-        for resident, user in zip(residents, await look_up(claims), strict=True):
-            if user is None or resident.is_over:
+        for connection, user in zip(connections, await look_up(claims), strict=True):
+            if user is None or connection.is_over:
                 continue
-            if not user.is_authenticated or user.pk != resident.user.pk:
-                resident.end(CloseCode.SESSION_ENDED, _retry_after(RENEWAL_SECONDS))
+            if not user.is_authenticated or user.pk != connection.user.pk:
+                connection.end(CloseCode.SESSION_ENDED, _retry_after(RENEWAL_SECONDS))
             elif not user.is_active:
-                resident.end(CloseCode.DEACTIVATED, "the account is not active")
+                connection.end(CloseCode.DEACTIVATED, "the account is not active")
             else:
-                resident.refresh(user)
-                if resident.rechecked_topics():
+                connection.refresh(user)
+                if connection.rechecked_topics():
                     self._permissions.add(user.pk)
 
 

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.messages import FRAME_LIMIT_BYTES
-from realtime.websocket.client import RUBBISH_LIMIT
+from realtime.websocket.client import MALFORMED_LIMIT
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.listeners import Listener
 from tests.conftest import PERMANENT
@@ -57,7 +57,7 @@ def session(sessions: dict[int, str]) -> str:
     return next(iter(sessions.values()))
 
 
-async def test_rubbish_is_answered_and_the_connection_stays(
+async def test_malformed_is_answered_and_the_connection_stays(
     site: DeployedSite, session: str, witness: Listener
 ) -> None:
     """Each by its error, in order; then it is served like any other."""
@@ -110,7 +110,7 @@ async def _flood_in_one_frame(socket: ClientConnection) -> None:
 
 
 async def _be_refused_too_often(socket: ClientConnection) -> None:
-    await socket.send("\n".join(["rubbish"] * (RUBBISH_LIMIT + 1)))
+    await socket.send("\n".join(["rubbish"] * (MALFORMED_LIMIT + 1)))
 
 
 async def _ask_for_more_than_can_be_answered(socket: ClientConnection) -> None:

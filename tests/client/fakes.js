@@ -6,7 +6,7 @@
 import { webcrypto } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 
-import { Hub } from "../../realtime/static/realtime/worker.js";
+import { TabHub } from "../../realtime/static/realtime/worker.js";
 
 // Node.js 18 has it, but not here.
 globalThis.crypto ??= webcrypto;
@@ -191,7 +191,7 @@ export function fakeTabs() {
     locks: new FakeLocks(),
     /** What "new SharedWorker" does: "work", "throw", "stay silent" or "fail". */
     mode: "work",
-    /** Name → the worker of that name. @type {Map<string, Hub>} */
+    /** Name → the worker of that name. @type {Map<string, TabHub>} */
     workers: new Map(),
     get socket() {
       return outside.sockets.at(-1);
@@ -212,7 +212,7 @@ export function fakeTabs() {
       [inside.other, this.port.other] = [this.port, inside];
       if (tabs.mode === "fail") queueMicrotask(() => this.dispatchEvent(new Event("error")));
       if (tabs.mode !== "work") return;
-      const hub = tabs.workers.get(name) ?? new Hub(tabs.locks, outside.environment);
+      const hub = tabs.workers.get(name) ?? new TabHub(tabs.locks, outside.environment);
       tabs.workers.set(name, hub);
       hub.connect(inside);
     }

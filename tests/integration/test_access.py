@@ -208,7 +208,7 @@ async def test_an_order_that_makes_no_sense_is_passed_over(
     """One line each; the next is obeyed."""
     (client,) = await greeted(connect, alice)
     orders = [b"\xff", b"null", b'{"cause":"unheard of"}', b'{"cause":"disconnected","user":"x"}']
-    await get_channel_layer().tell(access.CHANNEL, orders)
+    await get_channel_layer().broadcast(access.CHANNEL, orders)
     await access.adisconnect(alice.pk)
     assert (await client.closed())["code"] == CloseCode.DISCONNECTED
     assert caplog.text.count("an order to end connections cannot be read") == len(orders)

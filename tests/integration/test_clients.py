@@ -27,7 +27,7 @@ from realtime.topics import Topic
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket import client as realtime_sessions
 from realtime.websocket import client as sessions_module
-from realtime.websocket.client import RUBBISH_LIMIT
+from realtime.websocket.client import MALFORMED_LIMIT
 from tests.integration.clients import Client, Connect, tell
 from tests.support.waiting import wait_until
 
@@ -347,7 +347,7 @@ def cannot_read(user_id: Any, ids: list[int]) -> None:
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_rubbish_is_answered_and_the_connection_stays(client: Client, alice: User) -> None:
+async def test_malformed_is_answered_and_the_connection_stays(client: Client, alice: User) -> None:
     """Each object that is refused is answered by an error; what comes after it is served."""
     before = dict(collect().clients.refused_counts)
     for rubbish, code in [
@@ -376,7 +376,7 @@ async def test_what_is_refused_for_good_reasons_never_ends_the_connection(
     signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": f"{__name__}.cannot_read"}
     client = await connect(alice)
     await client.greeted()
-    for _ in range(RUBBISH_LIMIT + 1):
+    for _ in range(MALFORMED_LIMIT + 1):
         assert (await client.answer(type="read", ids=[1]))["code"] == "failed"
         assert (await client.answer(type="subscribe", topic="user.0"))["code"] == "forbidden"
     assert await client.answer(type="ping") == {"type": "pong"}
@@ -390,9 +390,9 @@ async def test_what_is_refused_for_good_reasons_never_ends_the_connection(
         ({"text": "x" * 1_048_576}, 0, CloseCode.PROTOCOL_ERROR),
         # Few characters but many bytes: the limit counts bytes.
         ({"text": "😀" * (FRAME_LIMIT_BYTES // 4 + 1)}, 0, CloseCode.PROTOCOL_ERROR),
-        ({"text": "\n".join(["x"] * (RUBBISH_LIMIT + 1))}, RUBBISH_LIMIT + 1, CloseCode.PROTOCOL_ERROR),
+        ({"text": "\n".join(["x"] * (MALFORMED_LIMIT + 1))}, MALFORMED_LIMIT + 1, CloseCode.PROTOCOL_ERROR),
         ({"text": "\n".join(['{"type":"ping"}'] * 257)}, 256, CloseCode.RATE_LIMITED),
-        ({"text": "\n" * (FRAME_LIMIT_BYTES - 1)}, RUBBISH_LIMIT + 1, CloseCode.PROTOCOL_ERROR),
+        ({"text": "\n" * (FRAME_LIMIT_BYTES - 1)}, MALFORMED_LIMIT + 1, CloseCode.PROTOCOL_ERROR),
     ],
     ids=["binary", "too long", "1 MiB", "too many bytes", "rubbish", "flood", "empty lines"],
 )

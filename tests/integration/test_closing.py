@@ -73,14 +73,14 @@ async def test_of_one_read_nothing_is_looked_at_behind_the_end(
         take_text(connection, text)
         connection.socket.close(CloseCode.PROTOCOL_ERROR, "enough")
 
-    passed_over = sockets_module.Socket._pass_over
+    passed_over = sockets_module.Socket._ignore
 
     def count(socket: sockets_module.Socket, data: bytes) -> None:
         reads.append(1)
         passed_over(socket, data)
 
     monkeypatch.setattr(Connection, "take_text", end_at_once)
-    monkeypatch.setattr(sockets_module.Socket, "_pass_over", count)
+    monkeypatch.setattr(sockets_module.Socket, "_ignore", count)
     async with serving(application) as server, await RawClient.open(server.port) as client:
         client.writer.write(frame(TEXT, b"last") + frame(TEXT) * 5_000 + frame(PING) * 5_000)
         assert await client.close_code() == CloseCode.PROTOCOL_ERROR

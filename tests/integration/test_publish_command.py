@@ -76,7 +76,7 @@ def test_the_command_keeps_a_rate() -> None:
         (["news.today", "\udcff"], "cannot be published"),
         (["news.today", f'"{"x" * DATA_LIMIT_BYTES}"'], "the limit is 65536"),
         (["weather.today", "1"], "no app declares"),
-        (["news.today", "1", "--repeat", "0"], "--repeat is at least 1"),
+        (["news.today", "1", "--repeat", "0"], "--repeat must be at least 1"),
         (["news.today", "1", "--rate", "-1"], "--rate at least 0"),
         (["news.today", "1", "--rate", "nan"], "--rate at least 0"),
     ],

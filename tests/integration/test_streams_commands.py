@@ -259,7 +259,7 @@ def test_what_fails_again_meanwhile_is_not_found_twice(redis_client: redis.Redis
 def test_slips_are_refused_and_say_what_would_be_right(letters: list[str], keys: Keys) -> None:
     """Nothing is thrown away by a forgotten filter or a misspelt group."""
     for arguments, said in (
-        (["purge_dead_letters"], "say which"),
+        (["purge_dead_letters"], "select some"),
         (["purge_dead_letters", "--group", "bto", "--all"], "groups: slow, workers"),
         (["stream_status", "notification"], f"known streams: {keys.stream(STREAM)}"),
         (["replay_dead_letters", "--older-than", "1 week"], "90s, 15m, 2h or 7d"),

@@ -1,4 +1,4 @@
-"""`manage.py publish`: publish on a topic from a shell, once or at a rate. Its form is held fixed."""
+"""`manage.py publish`: publishes on a topic from a shell, once or at a rate. Its options and output are stable."""
 
 import sys
 import time
@@ -13,22 +13,22 @@ from realtime.management.progress import progress
 from realtime.management.streams import redis_errors
 from realtime.publisher import encode, publish_many
 
-# Publications of one round trip, where no rate is asked for.
+# The most publications in one round trip.
 _BATCH_SIZE = 500
-# At a rate that makes it shorter there is nothing to watch.
+# With a rate, the progress bar is shown if publishing takes at least this long.
 _BAR_FROM_SECONDS = 2.0
 
 
 class Command(EscapingCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = (
-        "Publish JSON on a topic: everybody who hears the topic gets it at once, nobody else ever does. "
+        "Publish JSON on a topic: its current subscribers get it at once, and nobody gets it later. "
         'Example: manage.py publish news.today \'{"headline": "It works"}\''
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("topic", help="a topic that some app declares, e.g. news.today or user.42")
-        parser.add_argument("data", metavar="JSON", help="what is published; at most 64 KiB")
+        parser.add_argument("topic", help="a topic that an app declares, e.g. news.today or user.42")
+        parser.add_argument("data", metavar="JSON", help="the data to publish, at most 64 KiB")
         parser.add_argument("--repeat", type=int, default=1, metavar="N", help="publish it N times (default: 1)")
         parser.add_argument(
             "--rate", type=float, default=0.0, metavar="R", help="at most R a second (default: no limit)"
@@ -37,7 +37,7 @@ class Command(EscapingCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         topic, repeat, rate = options["topic"], options["repeat"], options["rate"]
         if repeat < 1 or not 0 <= rate < float("inf"):
-            raise CommandError("--repeat is at least 1, --rate at least 0 (no limit)")
+            raise CommandError("--repeat must be at least 1, --rate at least 0 (no limit)")
         try:
             data = encode(options["data"].encode())
         except (ValueError, RealtimeError) as error:
@@ -53,7 +53,7 @@ class Command(EscapingCommand):
         done = 0
         with progress(sys.stderr, "published", count=repeat, is_shown=is_shown) as advance:
             while True:
-                # Whatever is due by now goes in one round trip, so that a rate is kept that one by one could not be.
+                # Everything that is due by now goes in one round trip, to keep rates that single calls could not reach.
                 due = min(repeat, int((time.monotonic() - began) * rate) + 1 if rate > 0 else repeat)
                 count = min(_BATCH_SIZE, due - done)
                 if count < 1:

@@ -1,4 +1,4 @@
-"""`manage.py purge_dead_letters`: throws away entries that were given up."""
+"""`manage.py purge_dead_letters`: deletes entries that were given up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,9 @@ from realtime.streams.group import GroupKeys
 class Command(DeadLettersCommand):
     done = "purged"
     help = """\
-Throws away entries that a consumer group has given up, for good.
+Deletes entries that a consumer group has given up, permanently.
 
-What was said to whom stays in the database. Without a filter nothing is thrown away unless --all
-says so."""
+Notifications stay in the database. Without a filter nothing is deleted unless --all is given."""
     epilog = """\
 examples:
   manage.py purge_dead_letters --older-than 30d
@@ -27,11 +26,11 @@ examples:
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--all", action="store_true", help="all of them, whatever their age")
+        parser.add_argument("--all", action="store_true", help="all of them, regardless of age")
 
     def check_filters(self, options: dict[str, Any]) -> None:
         if not (options["all"] or options["ids"] or options["older_than"] is not None or options["limit"]):
-            raise CommandError("say which: --older-than AGE, --id ID, --limit N, or --all")
+            raise CommandError("select some: --older-than AGE, --id ID, --limit N, or --all")
 
     def do(self, client: redis.Redis, group_keys: GroupKeys, letters: Sequence[DeadLetter]) -> int:
         return purge(client, group_keys, letters)

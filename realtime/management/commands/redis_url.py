@@ -1,4 +1,4 @@
-"""`manage.py redis_url`: prints the URL of the Redis in use, for other programs. Its form is held fixed."""
+"""`manage.py redis_url`: prints the URL of the Redis in use, for other programs. Its output is stable."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`manage.py replay_dead_letters`: gives entries that were given up another chance."""
+"""`manage.py replay_dead_letters`: retries entries that were given up."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from realtime.streams.group import GroupKeys
 class Command(DeadLettersCommand):
     done = "replayed"
     help = """\
-Gives entries that a consumer group has given up another chance, with all attempts.
+Retries entries that a consumer group has given up, with the full number of attempts.
 
-Each goes back to the group that gave it up and to no other, before what is newer of the same user,
-and workers take it within seconds. An entry is a dead letter or replayed, never both, whenever this
-command is interrupted; running it again goes on. Mend first what made them fail: stream_status says
-how many there are, and each says its last error."""
+Each goes back to the group that gave it up, ahead of newer entries of the same user, and workers
+take it within seconds. If this command is interrupted, each entry is either a dead letter or
+replayed, never both; run it again to continue. First fix what made them fail: stream_status shows
+how many there are, and each has its last error."""
     epilog = """\
 examples:
   manage.py replay_dead_letters --group bot

@@ -1,10 +1,10 @@
 /**
- * The browser's end of `signalbox.v1`: one connection that stays, and the topics that a page hears over it.
+ * The browser's client for `signalbox.v1`: one lasting connection, and the topics that a page subscribes to on it.
  *
- * Owns who listens to what, and telling the connection what becomes of the page. Does not own the protocol
- * (session.js), the socket (link.js), the sharing between tabs (shared.js, worker.js) nor what a message means; it holds
- * no messages.
- * No dependency, no build step. docs/reference/client.md tells it to those who use it.
+ * Owns the listeners of a page, and closing the connection while the page is frozen. Does not own the protocol
+ * (session.js), the socket (link.js), sharing between tabs (shared.js, worker.js) nor the meaning of messages. It
+ * stores no messages.
+ * No dependencies, no build step. docs/reference/client.md is the documentation for users.
  *
  *     import { connect } from "/static/realtime/client.js";
  *     const connection = connect({ user: "42" });
@@ -27,30 +27,30 @@ export { CLOSE_CODES } from "./link.js";
  *
  * @typedef {object} Options
  * @property {string} [url] Of the WebSocket; relative to the page, http becomes ws. Default "/ws/".
- * @property {string | number} [user] For whom the page was made. Given it, all tabs of that user share one connection
- *   where the browser can, and a server that takes the browser for somebody else is left alone.
- * @property {typeof WebSocket} [WebSocket] This and the following exist for tests.
+ * @property {string | number} [user] The user for whom the page was rendered. With it, all tabs of the user share one
+ *   connection if the browser supports that, and the connection is closed if another user is signed in.
+ * @property {typeof WebSocket} [WebSocket] This and the following are for tests.
  * @property {typeof SharedWorker} [SharedWorker]
  * @property {LockManager} [locks]
  * @property {object} [clock]
  * @property {() => number} [random]
  * @property {EventTarget & {document?: Document, location?: Location}} [page] Usually `window`.
- * @property {(error: unknown) => void} [report] Gets what a listener throws.
+ * @property {(error: unknown) => void} [report] Called with errors that listeners throw.
  */
 
 /**
- * Connect, and stay connected.
+ * Connect and stay connected.
  *
  * @param {Options} [options]
  * @returns {Connection}
- * @throws {TypeError} When the URL is none.
+ * @throws {TypeError} The URL is invalid.
  */
 export const connect = (options) => new Connection(options);
 
 /** Codes of errors after which the page must not show the user's data any more. */
 export const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
 
-/** Named events, each to its listeners; one that throws disturbs nobody. */
+/** Listeners by event name. An error in one does not affect the others. */
 class Listeners {
   #byName;
   #report;
@@ -67,7 +67,7 @@ class Listeners {
     return () => listeners.delete(listener);
   }
 
-  /** @returns {boolean} Whether anybody listens. */
+  /** @returns {boolean} Whether there is a listener. */
   emit(name, detail) {
     for (const listener of [...this.#byName[name]]) {
       try {
@@ -80,7 +80,7 @@ class Listeners {
   }
 }
 
-/** One topic as one part of a page hears it. Made by `Connection.subscribe()`. */
+/** The subscription of one part of a page to a topic. Created by `Connection.subscribe()`. */
 export class Subscription {
   #listeners;
   #session;
@@ -99,42 +99,42 @@ export class Subscription {
   }
 
   /**
-   * Listen.
+   * Add a listener.
    *
-   * - `message` (Publication): each publication from here on, once, in order of offset.
-   * - `resync` ({topic, lost?}): publications before this moment may have been missed; all later ones arrive. Read the
-   *   state anew. It is always the first event. It comes again only if the server could not resend all that was missed:
-   *   what it still has follows as messages, and `lost` is the number of missing publications, if it is known.
+   * - `message` (Publication): each later publication, once, in order of offset.
+   * - `resync` ({topic, lost?}): publications before this moment may have been missed; all later ones arrive. Reload
+   *   the state. It is always the first event. It is repeated only if the server could not resend everything that was
+   *   missed: what is still kept follows as messages, and `lost` is the number of missing publications, if known.
    * - `error` ({code, detail, topic}): the server refuses the topic, or the user has lost the permission for it. The
-   *   client does not subscribe to it again. Passed to `options.report` if nobody listens.
+   *   client does not subscribe again. Passed to `options.report` if there is no listener.
    *
    * @param {"message" | "resync" | "error"} name
-   * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
-   * @returns {() => void} Stops the listening.
+   * @param {(detail: any) => void} listener Errors that it throws are reported and do not affect others.
+   * @returns {() => void} Removes the listener.
    */
   on(name, listener) {
     return this.#listeners.on(name, listener);
   }
 
-  /** Hear no more of it. Idempotent. */
+  /** End the subscription. Idempotent. */
   unsubscribe() {
     this.#leave(this);
     this.#isEnded = true;
   }
 
   /**
-   * Tell the server that everything up to `offset` is dealt with. Calls are gathered: one frame a second at most, so
-   * it may be called for each message. Nothing is resent after a reconnect.
+   * Tell the server that everything up to `offset` has been processed. Calls are combined into at most one frame per
+   * second, so it may be called for each message. Nothing is resent after a reconnect.
    *
-   * @param {number} [offset] Default: of the last message heard.
+   * @param {number} [offset] Default: the offset of the last message.
    */
   ack(offset = this.#offset) {
     if (offset !== null) this.#session().ack(this.topic, offset);
   }
 
-  /** @private The connection's word to its subscriptions. */
+  /** @private Called by the connection with each event of the topic. */
   take(name, detail) {
-    // In a listener of another, while this one's turn was coming.
+    // Ended by an earlier listener of the same event.
     if (this.#isEnded) return true;
     if (name === "message") this.#offset = detail.offset ?? this.#offset;
     if (name !== "subscribed") return this.#listeners.emit(name, detail);
@@ -145,23 +145,23 @@ export class Subscription {
   }
 }
 
-/** A page's connection to the server. Made by `connect()`. */
+/** A page's connection to the server. Created by `connect()`. */
 export class Connection {
   #options;
   /** @type {Session | SharedSession} */
   #session;
   #listeners;
-  /** The user's own topic: nobody has to ask for it. @type {Subscription} */
+  /** The user's own topic, which needs no subscribe(). @type {Subscription} */
   #own;
   /** @type {Set<Subscription>} */
   #subscriptions = new Set();
-  /** Topics of which publications come now. */
+  /** Topics whose publications are arriving now. */
   #live = new Set();
   /** @type {State} */
   #state = "closed";
-  /** The error that ends the connection because the user is not signed in any more; null if there is none. */
+  /** The error that says that the user is not signed in any more; null if there is none. */
   #signedOut = null;
-  /** Ends the listening to the page. @type {AbortController | null} */
+  /** Removes the listeners on the page. @type {AbortController | null} */
   #pageListeners = null;
   #page;
   #report;
@@ -172,7 +172,7 @@ export class Connection {
     this.#report = options.report ?? ((error) => (globalThis.reportError ?? console.error)(error));
     const url = new URL(options.url ?? "/ws/", this.#page?.location?.href);
     url.protocol = url.protocol.replace("http", "ws");
-    /** Where it connects to; absolute. */
+    /** The absolute URL of the WebSocket. */
     this.url = url.href;
     const { user, WebSocket, SharedWorker, locks, clock = systemClock, random } = options;
     this.#options = {
@@ -192,27 +192,27 @@ export class Connection {
   }
 
   /**
-   * Listen.
+   * Add a listener.
    *
-   * - `message` (Publication), `resync` ({topic, lost?}): of the user's own topic, as on a Subscription.
-   * - `state` (State): it has changed.
+   * - `message` (Publication), `resync` ({topic, lost?}): as on a Subscription, for the user's own topic.
+   * - `state` (State): the new state.
    * - `signedout` ({code, detail}): the page's user is not signed in any more, or somebody else is. It comes after the
-   *   `error` and the state `closed`, in all tabs. Stop showing the user's data.
+   *   `error` and the state `closed`, in all tabs. The page must stop showing the user's data.
    * - `error` ({code, detail, topic?}): an error that the server sent, a frame that could not be read, the reason why
    *   the server closed the connection for good (the state becomes `closed` next), or the reason why the connection is
-   *   not shared between tabs. It closes nothing by itself. Passed to `options.report` if nobody listens. Errors about
-   *   a topic go to its Subscription.
+   *   not shared between tabs. It does not close anything by itself. Passed to `options.report` if there is no
+   *   listener. Errors about a topic go to its Subscription.
    *
    * @param {"message" | "resync" | "state" | "signedout" | "error"} name
-   * @param {(detail: any) => void} listener What it throws is reported and disturbs nobody else.
-   * @returns {() => void} Stops the listening.
+   * @param {(detail: any) => void} listener Errors that it throws are reported and do not affect others.
+   * @returns {() => void} Removes the listener.
    */
   on(name, listener) {
     return (name === "message" || name === "resync" ? this.#own : this.#listeners).on(name, listener);
   }
 
   /**
-   * Hear a topic, over reconnects, until `unsubscribe()`.
+   * Subscribe to a topic, across reconnects, until `unsubscribe()`.
    *
    * @param {string} topic
    * @returns {Subscription}
@@ -220,7 +220,7 @@ export class Connection {
   subscribe(topic) {
     const subscription = this.#subscription(String(topic));
     this.#subscriptions.add(subscription);
-    // Others of this page hear it already: it begins when the caller has put its listeners on.
+    // The topic is live on this page already: begin after the caller has added its listeners.
     const begin = () => this.#live.has(topic) && subscription.take("subscribed", { recovered: false });
     if (this.#live.has(topic)) queueMicrotask(begin);
     else this.#session.join(topic);
@@ -231,19 +231,19 @@ export class Connection {
    * Tell the server that the user has read these notifications.
    *
    * @param {number[]} ids
-   * @returns {boolean} Whether it is on its way; it is not answered. If not, use a form or try when the state is open.
+   * @returns {boolean} Whether it was sent; there is no answer. If not, use a form, or retry when the state is open.
    */
   read(ids) {
     return this.#session.read(ids);
   }
 
-  /** Try now: ends a wait, and brings back a closed connection. Nothing happens while connecting or open. */
+  /** Connect now: ends a wait, and reopens a closed connection. Does nothing while connecting or open. */
   reconnect() {
     this.#listenToPage();
     this.#session.reconnect();
   }
 
-  /** End it for this page (until `reconnect()`); other tabs keep theirs. Idempotent. */
+  /** Close it for this page, until `reconnect()`; other tabs keep theirs. Idempotent. */
   close() {
     this.#pageListeners?.abort();
     this.#pageListeners = null;
@@ -272,12 +272,12 @@ export class Connection {
   }
 
   #leave(subscription) {
-    if (!this.#subscriptions.delete(subscription) || this.#heardBy(subscription.topic).length > 0) return;
+    if (!this.#subscriptions.delete(subscription) || this.#subscriptionsOf(subscription.topic).length > 0) return;
     this.#live.delete(subscription.topic);
     this.#session.leave(subscription.topic);
   }
 
-  #heardBy(topic) {
+  #subscriptionsOf(topic) {
     return [this.#own, ...this.#subscriptions].filter((subscription) => subscription.topic === topic);
   }
 
@@ -294,11 +294,11 @@ export class Connection {
       return this.#take("error", detail);
     }
     if (name === "error" && SIGNED_OUT.has(detail.code)) this.#signedOut = detail;
-    let isHeard = false;
-    for (const subscription of this.#heardBy(detail.topic)) {
-      isHeard = subscription.take(name, detail) || isHeard;
+    let isHandled = false;
+    for (const subscription of this.#subscriptionsOf(detail.topic)) {
+      isHandled = subscription.take(name, detail) || isHandled;
     }
-    if (name === "error" && !isHeard && !this.#listeners.emit("error", detail)) this.#report(detail);
+    if (name === "error" && !isHandled && !this.#listeners.emit("error", detail)) this.#report(detail);
   }
 
   #stateChanged(state) {
@@ -315,13 +315,13 @@ export class Connection {
     if (this.#pageListeners || !this.#page?.addEventListener) return;
     this.#pageListeners = new AbortController();
     const { signal } = this.#pageListeners;
-    // Those of the document do not all come up to the window.
+    // Not all events of the document bubble up to the window.
     const listen = (name, listener) => this.#page.addEventListener(name, listener, { signal, capture: true });
     listen("online", () => this.#session.nudge());
-    // Being offline says nothing of a server on this machine: ask it.
+    // Being offline says nothing about a server on this machine: check the connection.
     listen("offline", () => this.#session.nudge());
     listen("visibilitychange", () => this.#page.document.visibilityState === "visible" && this.#session.nudge());
-    // A page that is put away, for the back button or to save memory, holds nothing; one that is taken out comes back.
+    // A page in the back/forward cache, or frozen to save memory, holds no connection; it reconnects when it is shown.
     for (const name of ["pagehide", "freeze"]) listen(name, () => this.#session.suspend());
     for (const name of ["pageshow", "resume"]) listen(name, () => this.#session.resume());
   }

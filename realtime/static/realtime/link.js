@@ -1,8 +1,8 @@
 /**
- * One WebSocket that stays connected, over as many sockets as it takes.
+ * A WebSocket connection that reconnects by itself.
  *
- * Owns when to connect, to wait and to give up, splitting frames into objects, and noticing a dead connection. Does not
- * own what the objects mean (session.js). Runs in a page or in a worker.
+ * Owns when to connect, wait and give up, splitting frames into objects, and detecting a dead connection. Does not own
+ * the meaning of the objects (session.js). Runs in a page or in a worker.
  *
  *                hello
  *     connecting ─────▶ open
@@ -11,7 +11,7 @@
  *       waiting ◀────────┘          any state ──close() or a final close code──▶ closed ──reconnect()──▶ connecting
  */
 
-/** Why the server closed; mirrors realtime/protocol/close_codes.py. Below 4500: come back. From 4500: do not. */
+/** Why the server closed; mirrors realtime/protocol/close_codes.py. A client reconnects after codes below 4500 only. */
 export const CLOSE_CODES = Object.freeze({
   SLOW: 4000,
   RESTART: 4001,
@@ -45,22 +45,22 @@ const MEANINGS = {
 export const SUBPROTOCOL = "signalbox.v1";
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 20_000;
-/** From this attempt on the bound of the wait is the cap. */
+/** From this attempt on, the longest wait is the cap. */
 const CAPPED_ATTEMPT = Math.ceil(Math.log2(BACKOFF_CAP_MS / BACKOFF_BASE_MS));
-/** A connection that lasted this long was a good one: the next wait starts from the base again. */
+/** A connection that lasted this long was stable: the next wait starts from the base again. */
 const STABLE_MS = 20_000;
-/** From the start of a connection to its hello. */
+/** The longest time from opening a socket to its hello. */
 const HELLO_DEADLINE_MS = 15_000;
-/** From a ping to any sign of life. */
+/** The longest time from a ping to any frame from the server. */
 const PONG_DEADLINE_MS = 10_000;
 const DEFAULT_PING_MS = 25_000;
 /** The longest wait that a server can ask for. */
 const RETRY_AFTER_LIMIT_MS = 300_000;
-/** Somebody could not make sense of what was said (RFC 6455, 7.4.1), and will hardly do so soon. */
-const MISUNDERSTOOD = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
+/** Close codes for data that one side did not accept (RFC 6455, 7.4.1). A quick retry would hardly help. */
+const NOT_ACCEPTED = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 
 /**
- * Whether a close code says: do not come back until something else has changed.
+ * Whether a client must not reconnect after this close code until something else has changed.
  *
  * @param {number} code
  * @returns {boolean}
@@ -81,9 +81,9 @@ export const refusal = (code, reason) => {
 };
 
 /**
- * How long to wait before the next try: full jitter, exponential, capped.
+ * How long to wait before the next attempt: full jitter, exponential, capped.
  *
- * @param {number} attempt Tries that have failed in a row before this wait, less one.
+ * @param {number} attempt The number of consecutive failures, less one.
  * @param {() => number} random In [0, 1).
  * @returns {number} Milliseconds.
  */
@@ -104,10 +104,10 @@ export const retryAfterMs = (code, reason = "") => {
 
 /**
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
- *   `open`: the server has said hello. `waiting`: lost, tries again by itself; or put away with its page. `closed`:
- *   does not try.
+ *   `open`: the server has sent hello. `waiting`: lost and retrying, or suspended with its page. `closed`: not
+ *   retrying.
  *
- * @typedef {object} Environment What a browser has and a test replaces; each has a default.
+ * @typedef {object} Environment What a browser provides and a test replaces; each has a default.
  * @property {typeof WebSocket} [WebSocket]
  * @property {{setTimeout: Function, clearTimeout: Function, now: () => number}} [clock] Milliseconds.
  * @property {() => number} [random]
@@ -117,25 +117,25 @@ export const retryAfterMs = (code, reason = "") => {
 export const systemClock = {
   setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
   clearTimeout: (timer) => globalThis.clearTimeout(timer),
-  // Monotonic: a clock that is set back must not put off a ping by an hour.
+  // Monotonic: setting the clock back must not delay a ping.
   now: () => performance.now(),
 };
 
 export class Link {
-  /** The live socket; events of any other are of the past and are ignored. @type {WebSocket | null} */
+  /** The current socket; events of earlier ones are ignored. @type {WebSocket | null} */
   #socket = null;
   /** @type {State} */
   #state = "closed";
-  /** The one timer: the hello's deadline, the next ping or its deadline, or the end of the wait, by state. */
+  /** The only timer. By state: the deadline of hello, the next ping or its deadline, or the end of a wait. */
   #timer = null;
-  /** Tries that failed in a row. */
+  /** The number of consecutive failures. */
   #attempt = 0;
-  /** Whether the wait is one that the server asked for; nothing but `reconnect()` cuts that short. */
-  #isToldToWait = false;
+  /** Whether the server asked for this wait; only `reconnect()` ends it early. */
+  #isWaitRequested = false;
   #pingMs = DEFAULT_PING_MS;
   #openedAt = 0;
-  #heardAt = 0;
-  /** When a ping went out that nothing has followed yet; null otherwise. @type {number | null} */
+  #receivedAt = 0;
+  /** When a ping was sent, if nothing has arrived since; otherwise null. @type {number | null} */
   #pingedAt = null;
   #url;
   #onState;
@@ -147,9 +147,9 @@ export class Link {
 
   /**
    * @param {object} options
-   * @param {() => string} options.url Absolute; asked for each socket.
-   * @param {(state: State) => void} options.onState It has changed.
-   * @param {(frame: any) => void} options.onFrame One object from the server, in order.
+   * @param {() => string} options.url Returns the absolute URL for the next socket.
+   * @param {(state: State) => void} options.onState Called with each new state.
+   * @param {(frame: any) => void} options.onFrame Called with each object from the server, in order.
    * @param {(refusal: {code: string, detail: string}) => void} options.onRefused The server closed the connection for
    *   good; the state becomes `closed` right after.
    * @param {Environment} [options.environment]
@@ -176,35 +176,35 @@ export class Link {
     this.#open();
   }
 
-  /** End it for good (until `reconnect()`). Idempotent. */
+  /** Close it until `reconnect()`. Idempotent. */
   close() {
     this.#dropSocket();
     this.#setState("closed");
   }
 
-  /** Give the socket up and wait, without a timer, for `resume()`. */
+  /** Close the socket and wait for `resume()`, without a timer. */
   suspend() {
     if (this.#state === "closed") return;
     this.#dropSocket();
     this.#setState("waiting");
   }
 
-  /** Undo `suspend()`; what was closed stays so. */
+  /** Undo `suspend()`; a closed connection stays closed. */
   resume() {
     if (this.#state === "waiting") this.reconnect();
   }
 
-  /** The world has changed: try at once if waiting, make sure if open. */
+  /** The network may have changed: connect at once if waiting, send a ping if open. */
   nudge() {
-    if (this.#state === "waiting" && !this.#isToldToWait) this.#open();
+    if (this.#state === "waiting" && !this.#isWaitRequested) this.#open();
     if (this.#state !== "open") return;
     this.#ping();
     this.#watch();
   }
 
   /**
-   * @param {...object} frames They go in one WebSocket frame.
-   * @returns {boolean} Whether they are on their way; nothing is kept for later.
+   * @param {...object} frames Objects to send in one WebSocket frame.
+   * @returns {boolean} Whether they were sent; nothing is kept for later.
    */
   send(...frames) {
     if (this.#socket?.readyState !== 1) return false;
@@ -218,7 +218,7 @@ export class Link {
     this.#socket = socket;
     const ifLive = (handle) => (event) => socket === this.#socket && handle(event);
     socket.onmessage = ifLive((event) => this.#receive(event.data));
-    // The error event says nothing, and close always follows it.
+    // The error event has no details, and close always follows it.
     socket.onclose = ifLive((event) => this.#closed(event.code, event.reason));
     this.#setTimer(HELLO_DEADLINE_MS, () => this.#closed(1006));
     this.#setState("connecting");
@@ -230,17 +230,17 @@ export class Link {
       return this.close();
     }
     if (this.#state === "open" && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
-    if (MISUNDERSTOOD.has(code)) this.#attempt = Math.max(this.#attempt, CAPPED_ATTEMPT);
+    if (NOT_ACCEPTED.has(code)) this.#attempt = Math.max(this.#attempt, CAPPED_ATTEMPT);
     this.#dropSocket();
-    const told = retryAfterMs(code, reason);
-    this.#isToldToWait = told !== null;
-    this.#setTimer(told ?? backoffMs(this.#attempt, this.#random), () => this.#open());
+    const requested = retryAfterMs(code, reason);
+    this.#isWaitRequested = requested !== null;
+    this.#setTimer(requested ?? backoffMs(this.#attempt, this.#random), () => this.#open());
     this.#attempt += 1;
     this.#setState("waiting");
   }
 
   #receive(text) {
-    this.#heardAt = this.#clock.now();
+    this.#receivedAt = this.#clock.now();
     this.#pingedAt = null;
     const socket = this.#socket;
     for (const line of String(text).split("\n")) {
@@ -264,19 +264,19 @@ export class Link {
     this.#setState("open");
   }
 
-  /** Is the server still there? Silent for too long: ping. No answer to that: it is not. */
+  /** Check the connection: after a long silence send a ping, and without an answer to it reconnect. */
   #watch() {
     const now = this.#clock.now();
-    // Counted from the ping and not from the last sign of life: a page in the background has its timers held back,
-    // and would else call every healthy connection dead.
+    // Counted from the ping, not from the last frame: timers of a page in the background are delayed, and a healthy
+    // connection would look dead.
     if (this.#pingedAt !== null && now - this.#pingedAt >= PONG_DEADLINE_MS) return this.#closed(1006);
-    if (now - this.#heardAt >= this.#pingMs) this.#ping();
-    const due = this.#pingedAt === null ? this.#heardAt + this.#pingMs : this.#pingedAt + PONG_DEADLINE_MS;
+    if (now - this.#receivedAt >= this.#pingMs) this.#ping();
+    const due = this.#pingedAt === null ? this.#receivedAt + this.#pingMs : this.#pingedAt + PONG_DEADLINE_MS;
     this.#setTimer(due - now, () => this.#watch());
   }
 
   #ping() {
-    // One at a time: the deadline runs from the first.
+    // Only one at a time: the deadline counts from the first.
     if (this.#pingedAt !== null) return;
     this.#pingedAt = this.#clock.now();
     this.send({ type: "ping" });
@@ -286,7 +286,7 @@ export class Link {
     const socket = this.#socket;
     this.#socket = null;
     this.#pingedAt = null;
-    this.#isToldToWait = false;
+    this.#isWaitRequested = false;
     this.#clearTimer();
     socket?.close(1000);
   }

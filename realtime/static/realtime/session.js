@@ -1,29 +1,29 @@
 /**
- * The client's side of `signalbox.v1` over one connection: what is subscribed, and where in each topic it is.
+ * The client's side of `signalbox.v1` on one connection: its subscriptions, and its position in each topic.
  *
- * Owns the position of each topic, coming back to it, holes and repeats, and the rate of what is sent. Does not own the
- * socket (link.js) nor listeners (client.js). Runs in a page or in a worker: all it emits is plain data.
+ * Owns positions, resuming, gaps and repeats, and the rate of outgoing objects. Does not own the socket (link.js) nor
+ * listeners (client.js). Runs in a page or in a worker: all events that it emits are plain data.
  */
 
 import { Link } from "./link.js";
 
-/** What may be sent at once, and how much comes back a second; the server's own limits (REALTIME) are above them. */
+/** How many objects may be sent at once, and per second in the long run. The server's limits (REALTIME) are higher. */
 const SEND_BURST = 64;
 const SENDS_PER_SECOND = 16;
-/** Acknowledgements are gathered for so long: the last one says it all. */
+/** How long acknowledgements are held back: the last one replaces the earlier ones. */
 const ACK_MS = 1_000;
 
 /**
  * @typedef {object} Topic
- * @property {number | null} offset Of the last publication seen; null while the server has not said where it begins.
- * @property {string} epoch Whose offsets these are.
- * @property {boolean} isLive Publications come, and join on to `offset`.
- * @property {number | null} askedFrom The offset from which the server was asked to fill a hole.
+ * @property {number | null} offset Of the last publication received; null until the server has sent a position.
+ * @property {string} epoch The epoch of the offset.
+ * @property {boolean} isLive Whether publications arrive and continue from `offset`.
+ * @property {number | null} askedFrom The offset from which the server was asked to fill a gap.
  *
- * @callback Emit Takes each event of a session; the Connection in `client.js` passes it to its listeners.
+ * @callback Emit Called with each event of a session; the Connection in `client.js` passes it to its listeners.
  *   `state` (State): the new state. `own` (topic: string): the user's own topic. `subscribed` ({topic, recovered,
- *   lost?}): the topic is live from here on; `recovered` if nothing was missed, `lost` is how many publications are
- *   lost, if it is known. `unsubscribed` ({topic, code, detail}): the user has lost the permission for the topic.
+ *   lost?}): the topic is live from now on; `recovered` if nothing was missed; `lost`, if known, is the number of lost
+ *   publications. `unsubscribed` ({topic, code, detail}): the user has lost the permission for the topic.
  *   `message` ({topic, offset, data}). `error` ({code, detail, topic?}).
  * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "error"} name
  * @param {any} detail
@@ -32,9 +32,9 @@ const ACK_MS = 1_000;
 export class Session {
   /** @type {Map<string, Topic>} */
   #topics = new Map();
-  /** The user's own topic, once the server has said who that is. @type {string | null} */
+  /** The user's own topic, once the server has named it. @type {string | null} */
   #own = null;
-  /** What waits to be sent, by what it is about: a later one takes the place of an earlier one. At most two a topic. */
+  /** Objects to be sent, by subject: a later one replaces an earlier one. At most two per topic. */
   #outbox = new Map();
   #allowance = SEND_BURST;
   #allowanceAt;
@@ -50,7 +50,7 @@ export class Session {
    *
    * @param {object} options
    * @param {string} options.url Absolute, ws: or wss:.
-   * @param {string} [options.user] For whom; if the server takes the client for somebody else, the session ends.
+   * @param {string} [options.user] The expected user; if another user is signed in, the session ends.
    * @param {Emit} options.emit
    * @param {import("./link.js").Environment & {clock: object}} options.environment
    */
@@ -61,7 +61,7 @@ export class Session {
     this.#clock = environment.clock;
     this.#allowanceAt = this.#clock.now();
     this.#link = new Link({
-      url: () => this.#urlFromHere(),
+      url: () => this.#urlWithPosition(),
       onState: (state) => this.#stateChanged(state),
       onFrame: (frame) => this.#handle(frame),
       onRefused: (refusal) => this.#emit("error", refusal),
@@ -93,21 +93,21 @@ export class Session {
     this.#link.close();
   }
 
-  /** Subscribe, and stay subscribed over reconnects. Idempotent. @param {string} topic */
+  /** Subscribe, and stay subscribed across reconnects. Idempotent. @param {string} topic */
   join(topic) {
     if (this.#topics.has(topic)) return;
     this.#topics.set(topic, { offset: null, epoch: "", isLive: false, askedFrom: null });
     if (this.state === "open") this.#subscribe(topic);
   }
 
-  /** @param {string} topic Not the user's own: that stays. */
+  /** Unsubscribe. @param {string} topic Does nothing for the user's own topic. */
   leave(topic) {
     if (topic === this.#own || !this.#topics.delete(topic)) return;
     this.#outbox.delete(`ack ${topic}`);
     if (this.state === "open") this.#post(`topic ${topic}`, { type: "unsubscribe", topic });
   }
 
-  /** Everything on a topic up to `offset` is dealt with; told within a second. */
+  /** Acknowledge everything on a topic up to `offset`; sent within a second. */
   ack(topic, offset) {
     const known = this.#topics.get(topic);
     if (!known?.isLive || offset > known.offset) return;
@@ -116,12 +116,12 @@ export class Session {
     this.#flushIn(ACK_MS);
   }
 
-  /** @param {number[]} ids @returns {boolean} Whether it is on its way. */
+  /** Report read notifications. @param {number[]} ids @returns {boolean} Whether it was sent. */
   read(ids) {
     return this.state === "open" && this.#link.send({ type: "read", ids });
   }
 
-  // What the server says ----------------------------------------------------------------------------------------------
+  // From the server ---------------------------------------------------------------------------------------------------
 
   #handle(frame) {
     switch (frame?.type) {
@@ -135,16 +135,16 @@ export class Session {
         return this.#message(frame);
       case "error":
         return this.#refused(frame);
-      // A pong was heard by the link. Anything else is for a newer client.
+      // The link has handled a pong. Anything else is for a newer client.
     }
   }
 
   #hello(frame) {
     if (this.#user !== undefined && String(frame.user_id) !== this.#user) {
-      this.#emit("error", { code: "other_user", detail: `this page is of user ${this.#user}` });
+      this.#emit("error", { code: "other_user", detail: `this page is for user ${this.#user}` });
       return this.close();
     }
-    // A server of an earlier release does not send the topic.
+    // Servers of earlier releases do not send the topic.
     const own = frame.topic ?? `user.${frame.user_id}`;
     if (own !== this.#own) {
       this.#topics.delete(this.#own);
@@ -159,7 +159,7 @@ export class Session {
     const topic = this.#topics.get(name);
     if (!topic) return;
     const isSame = recovered === true && topic.offset !== null;
-    // Not back: what has been seen since the question would come again.
+    // Never backwards: publications received since the request would be repeated.
     topic.offset = isSame && epoch === topic.epoch ? Math.max(offset, topic.offset) : offset;
     topic.epoch = epoch;
     topic.isLive = true;
@@ -167,7 +167,7 @@ export class Session {
     this.#emit("subscribed", { topic: name, recovered: isSame, ...(lost !== undefined && { lost }) });
   }
 
-  /** The answer to our request; or, with a code, the server's own decision: then we do not subscribe again. */
+  /** The answer to our request, or, with a code, the server's decision: then we do not subscribe again. */
   #unsubscribed({ topic: name, code, detail }) {
     const topic = this.#topics.get(name);
     if (!topic) return;
@@ -180,19 +180,19 @@ export class Session {
 
   #message({ topic: name, offset, data }) {
     const topic = this.#topics.get(name);
-    // While it is not live, an answer is on its way after which this comes again.
+    // While it is not live, an answer is on its way, and this publication follows again after it.
     if (!topic?.isLive) return;
     if (typeof offset === "number") {
       if (offset <= topic.offset) return;
-      if (offset !== topic.offset + 1 && !this.#isHoleAccepted(name, topic)) return;
+      if (offset !== topic.offset + 1 && !this.#acceptsGap(name, topic)) return;
       topic.offset = offset;
       topic.askedFrom = null;
     }
     this.#emit("message", { topic: name, offset, data });
   }
 
-  /** Something is missing: ask for it, once. If that did not bring it, go on, and say so. */
-  #isHoleAccepted(name, topic) {
+  /** Publications are missing: ask for them once. If they did not come, continue, and emit `recovered: false`. */
+  #acceptsGap(name, topic) {
     if (topic.askedFrom === topic.offset) {
       this.#emit("subscribed", { topic: name, recovered: false });
       return true;
@@ -205,7 +205,7 @@ export class Session {
 
   #refused({ type, ...complaint }) {
     const { topic } = complaint;
-    // The answer to a subscription; asking again would bring the same.
+    // The answer to a subscription; asking again would not change it.
     if (topic !== this.#own && this.#topics.get(topic)?.isLive === false) this.#topics.delete(topic);
     this.#emit("error", complaint);
   }
@@ -215,14 +215,14 @@ export class Session {
       for (const topic of this.#topics.values()) Object.assign(topic, { isLive: false, askedFrom: null });
       this.#outbox.clear();
       this.#clearTimer();
-      // The next connection has its own.
+      // The next connection has its own allowance.
       this.#allowance = SEND_BURST;
     }
     this.#emit("state", state);
   }
 
-  /** The user's own topic is resumed by the URL. */
-  #urlFromHere() {
+  /** The URL of the next connection, with the position in the user's own topic. */
+  #urlWithPosition() {
     const topic = this.#topics.get(this.#own);
     const url = new URL(this.#url);
     if (topic && topic.offset !== null) {
@@ -232,21 +232,21 @@ export class Session {
     return url.href;
   }
 
-  // What is sent ------------------------------------------------------------------------------------------------------
+  // To the server -----------------------------------------------------------------------------------------------------
 
   #subscribe(topic) {
     const { offset, epoch } = this.#topics.get(topic);
     this.#post(`topic ${topic}`, { type: "subscribe", topic, ...(offset !== null && { offset, epoch }) });
   }
 
-  #post(about, frame) {
-    // Behind what waits already.
-    this.#outbox.delete(about);
-    this.#outbox.set(about, frame);
+  #post(subject, frame) {
+    // At the end of the queue.
+    this.#outbox.delete(subject);
+    this.#outbox.set(subject, frame);
     this.#flush();
   }
 
-  /** Send what the server will take without calling it a flood; the rest a little later. */
+  /** Send as much as the server's rate limit allows, and the rest a little later. */
   #flush() {
     this.#clearTimer();
     const now = this.#clock.now();
@@ -256,7 +256,7 @@ export class Session {
     const due = [...this.#outbox].slice(0, Math.floor(this.#allowance));
     if (due.length > 0 && this.#link.send(...due.map(([, frame]) => frame))) {
       this.#allowance -= due.length;
-      for (const [about] of due) this.#outbox.delete(about);
+      for (const [subject] of due) this.#outbox.delete(subject);
     }
     if (this.#outbox.size > 0) this.#flushIn(1000 / SENDS_PER_SECOND);
   }

@@ -1,28 +1,28 @@
 /**
- * A tab's end of the connection that all tabs of a user share: a session whose work is done by worker.js.
+ * A tab's side of the connection that all tabs of a user share: a session whose work is done by worker.js.
  *
- * Owns coming to the worker, leaving it and noticing that it is gone. To `client.js` it is a `Session` (session.js).
- * Whatever goes wrong with the worker, `onFail` is called, and the page is better off with a session of its own.
+ * Owns attaching to the worker, detaching, and noticing that the worker has ended. It has the interface of `Session`
+ * (session.js). If anything goes wrong with the worker, `onFail` is called, and the page uses a session of its own.
  *
- * Tabs and workers end without a word. So each holds a lock as long as it lives, and the other asks for that lock: it
- * is given when the holder is gone.
+ * Tabs and workers end without notice. So each holds a lock as long as it lives, and the other requests that lock,
+ * which is granted when the holder has ended.
  */
 
 import { workerUrl } from "./trusted.js";
 
-/** Raised when tabs and worker change what they say to each other: pages of two releases then do not meet. */
+/** Increased when the messages between tabs and worker change, so that pages of two releases use separate workers. */
 const VERSION = 2;
-/** From making the worker to its answer. */
+/** The longest time from starting the worker to its answer. */
 const ATTACH_DEADLINE_MS = 5_000;
 
-/** Locks are not there on pages that came over plain http. A test gives null for what is not there. */
+/** Pages loaded over plain http have no locks. A test passes null for what is missing. */
 const environmentOf = ({
   SharedWorker = globalThis.SharedWorker,
   locks = globalThis.navigator?.locks,
   clock,
 }) => ({ SharedWorker, locks, clock });
 
-/** Whether this browser can share a connection between tabs, as far as can be told beforehand. */
+/** Whether this browser can share a connection between tabs, as far as is known in advance. */
 export const canShare = (environment) => {
   const { SharedWorker, locks } = environmentOf(environment);
   return Boolean(SharedWorker && locks);
@@ -31,14 +31,14 @@ export const canShare = (environment) => {
 export class SharedSession {
   /** @type {Set<string>} */
   #topics = new Set();
-  /** Topics that the worker has called subscribed since this tab came to it. */
+  /** Topics that were subscribed since this tab attached to the worker. */
   #begun = new Set();
   /** @type {import("./link.js").State} */
   #state = "closed";
   /** @type {MessagePort | null} */
   #port = null;
-  /** Ends what belongs to the present stay at the worker. @type {AbortController | null} */
-  #stay = null;
+  /** Ends everything that belongs to the current attachment. @type {AbortController | null} */
+  #attachment = null;
   #url;
   #user;
   #emit;
@@ -52,8 +52,8 @@ export class SharedSession {
    * @param {string} options.url
    * @param {string} options.user
    * @param {import("./session.js").Emit} options.emit
-   * @param {(reason: string) => void} options.onFail The worker cannot be started, or has ended. Called once, never
-   *   synchronously; this session has ended then.
+   * @param {(reason: string) => void} options.onFail Called once, never synchronously, when the worker cannot be
+   *   started or has ended; this session has then ended.
    * @param {object} options.environment
    */
   constructor({ url, user, emit, onFail, environment }) {
@@ -69,7 +69,7 @@ export class SharedSession {
   }
 
   reconnect() {
-    if (this.#stay) this.#post("reconnect");
+    if (this.#attachment) this.#post("reconnect");
     else this.#attach();
   }
 
@@ -79,7 +79,7 @@ export class SharedSession {
   }
 
   resume() {
-    if (this.#state === "waiting" && !this.#stay) this.#attach();
+    if (this.#state === "waiting" && !this.#attachment) this.#attach();
   }
 
   nudge() {
@@ -117,33 +117,33 @@ export class SharedSession {
   }
 
   async #attach() {
-    const stay = (this.#stay = new AbortController());
+    const attachment = (this.#attachment = new AbortController());
     const fail = (reason) => {
-      if (stay.signal.aborted) return;
+      if (attachment.signal.aborted) return;
       this.#detach();
       this.#onFail(reason);
     };
     const { SharedWorker, locks, clock } = this.#environment;
-    const silent = `worker.js did not answer within ${ATTACH_DEADLINE_MS / 1000} s`;
-    const deadline = clock.setTimeout(() => fail(silent), ATTACH_DEADLINE_MS);
-    stay.signal.addEventListener("abort", () => clock.clearTimeout(deadline));
+    const timeoutReason = `worker.js did not answer within ${ATTACH_DEADLINE_MS / 1000} s`;
+    const deadline = clock.setTimeout(() => fail(timeoutReason), ATTACH_DEADLINE_MS);
+    attachment.signal.addEventListener("abort", () => clock.clearTimeout(deadline));
     this.#setState("connecting");
     try {
-      const lock = await holdLock(locks, stay.signal);
+      const lock = await holdLock(locks, attachment.signal);
       const worker = new SharedWorker(workerUrl(), {
         type: "module",
         name: `signalbox ${VERSION} ${this.#user} ${this.#url}`,
       });
       const broken = ({ message }) => fail(message || "worker.js could not be loaded, or failed");
-      worker.addEventListener("error", broken, { signal: stay.signal });
+      worker.addEventListener("error", broken, { signal: attachment.signal });
       const port = (this.#port = worker.port);
-      stay.signal.addEventListener("abort", () => port.close());
+      attachment.signal.addEventListener("abort", () => port.close());
       port.onmessage = ({ data: { name, detail } }) => {
-        if (stay.signal.aborted) return;
+        if (attachment.signal.aborted) return;
         if (name !== "attached") return this.#take(name, detail);
         clock.clearTimeout(deadline);
         const ended = () => fail("worker.js has ended");
-        locks.request(detail.lock, { mode: "shared", signal: stay.signal }, ended).catch(() => {});
+        locks.request(detail.lock, { mode: "shared", signal: attachment.signal }, ended).catch(() => {});
       };
       const topics = [...this.#topics];
       port.postMessage({ call: "attach", args: [{ url: this.#url, user: this.#user, lock, topics }] });
@@ -153,10 +153,10 @@ export class SharedSession {
     }
   }
 
-  /** Let the lock go: the worker sees it. Idempotent. */
+  /** Detach from the worker by releasing the lock. Idempotent. */
   #detach() {
-    this.#stay?.abort();
-    this.#stay = null;
+    this.#attachment?.abort();
+    this.#attachment = null;
     this.#port = null;
     this.#begun.clear();
   }
@@ -164,7 +164,7 @@ export class SharedSession {
   #take(name, detail) {
     if (name === "state") return this.#setState(detail);
     if (name === "subscribed") {
-      // The worker may have missed nothing, and this tab much: what was said before it came.
+      // Even if the worker has missed nothing, this tab has missed everything before it attached.
       const isSame = detail.recovered && this.#begun.has(detail.topic);
       this.#begun.add(detail.topic);
       return this.#emit(name, { ...detail, recovered: isSame });
@@ -189,7 +189,7 @@ export class SharedSession {
  *
  * @param {LockManager} locks
  * @param {AbortSignal} [signal]
- * @returns {Promise<string>} Its name, once it is held.
+ * @returns {Promise<string>} The name of the lock, once it is held.
  */
 export const holdLock = (locks, signal) =>
   new Promise((resolve, reject) => {

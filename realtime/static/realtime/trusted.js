@@ -1,10 +1,10 @@
 /**
  * The Trusted Types policy "signalbox", for pages with `require-trusted-types-for 'script'`.
  *
- * Owns the two places where a string becomes a script URL or HTML: the URL of the shared worker, and the HTML that the
- * site's server has rendered, which becomes a document that runs no scripts. The policy is used for nothing else, and
- * is not exported. If the page's `trusted-types` does not allow its name, the plain strings are used, the browser
- * refuses them, and the caller gets the TypeError.
+ * Owns the two places where a string becomes a script URL or HTML: the URL of the shared worker, and HTML rendered by
+ * the site's server, which is parsed into a document that runs no scripts. The policy has no other use and is not
+ * exported. If the page's `trusted-types` does not allow its name, plain strings are used, the browser refuses them,
+ * and the caller gets the TypeError.
  */
 
 const POLICY = "signalbox";

@@ -1,26 +1,27 @@
 /**
- * The one connection of a user in this browser: a SharedWorker that all of the user's tabs attach to.
+ * The only connection of a user in this browser: a SharedWorker that all tabs of the user attach to.
  *
- * Owns which tab hears what. Each tab gets what concerns it once, in the order in which the session says it; nothing is
- * kept for a tab that is not there. Tabs talk to it through shared.js.
+ * Owns which events each tab gets: those of its topics, once, in the order of the session. Does not store events for
+ * tabs that are not attached, nor own the tab's side (shared.js).
  *
- * From a tab: {call, args}, first `attach`. To a tab: {name, detail}, first `attached`, then what a session emits.
+ * Messages from a tab: {call, args}, first `attach`. Messages to a tab: {name, detail}, first `attached`, then the
+ * events of the session.
  */
 
 import { systemClock } from "./link.js";
 import { Session } from "./session.js";
 import { holdLock } from "./shared.js";
 
-/** What a tab may ask of the session as it is; the rest is `Hub`'s to decide. */
+/** Calls that are passed to the session unchanged; `TabHub` handles the others. */
 const CALLS = new Set(["ack", "read", "nudge", "reconnect"]);
 
-export class Hub {
+export class TabHub {
   /** @type {Session | null} */
   #session = null;
-  /** Who is attached, and what each has asked for. @type {Map<MessagePort, Set<string>>} */
+  /** The attached tabs and their topics. @type {Map<MessagePort, Set<string>>} */
   #tabs = new Map();
   #own = null;
-  /** Topics of which publications come now. */
+  /** Topics whose publications are arriving now. */
   #live = new Set();
   #locks;
   #environment;
@@ -37,11 +38,11 @@ export class Hub {
     this.#lock = holdLock(locks);
   }
 
-  /** A tab has made the worker, or found it. @param {MessagePort} port */
+  /** A tab has started the worker, or connected to it. @param {MessagePort} port */
   connect(port) {
     port.onmessage = ({ data: { call, args } }) => {
       if (call === "attach") this.#attach(port, args[0]);
-      // One that is gone may have left a word.
+      // A late message from a tab that has ended.
       else if (!this.#tabs.has(port)) return;
       else if (call === "join") this.#join(port, args[0]);
       else if (call === "leave") this.#leave(port, args[0]);
@@ -51,12 +52,12 @@ export class Hub {
 
   #attach(port, { url, user, lock, topics }) {
     this.#tabs.set(port, new Set());
-    // The tab holds this lock: it is given to the next when the tab is gone.
+    // The tab holds this lock, so the request is granted when the tab has ended.
     this.#locks.request(lock, () => this.#detach(port));
     this.#lock.then((own) => port.postMessage({ name: "attached", detail: { lock: own } }));
     const emit = (name, detail) => this.#take(name, detail);
     this.#session ??= new Session({ url, user, emit, environment: this.#environment });
-    // Whatever closed it, such as not being signed in, may be over: this page is newer.
+    // The cause of a close, such as being signed out, may be over, because this page is newer.
     if (this.#session.state === "closed") this.#session.reconnect();
     else this.#session.nudge();
     port.postMessage({ name: "state", detail: this.#session.state });
@@ -73,7 +74,7 @@ export class Hub {
     for (const topic of [...topics]) this.#leave(port, topic);
     this.#tabs.delete(port);
     port.close();
-    // Pages that are put away keep the worker, but need no connection.
+    // Pages in the back/forward cache keep the worker alive, but need no connection.
     if (this.#tabs.size === 0) this.#session.close();
   }
 
@@ -91,7 +92,7 @@ export class Hub {
     this.#session.leave(topic);
   }
 
-  /** From here on it hears the topic as the others do; what was before, it has to read. */
+  /** If the topic is live, the tab gets its events from now on. It must load the state itself. */
   #beginIfLive(port, topic) {
     if (this.#live.has(topic)) port.postMessage({ name: "subscribed", detail: { topic, recovered: false } });
   }
@@ -112,6 +113,6 @@ export class Hub {
 }
 
 if (globalThis.SharedWorkerGlobalScope) {
-  const hub = new Hub(navigator.locks);
+  const hub = new TabHub(navigator.locks);
   globalThis.onconnect = ({ ports: [port] }) => hub.connect(port);
 }
