@@ -15,7 +15,7 @@ import msgspec
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.broker.history import Published, PublishRequest
+from realtime.broker.publish import Published, PublishRequest
 from realtime.exceptions import PublicationRefused, PublicationTooLarge, TopicUnknown, Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS

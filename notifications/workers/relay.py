@@ -17,7 +17,7 @@ from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
-from realtime.broker.history import PublishRequest
+from realtime.broker.publish import PublishRequest
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS

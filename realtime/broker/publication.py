@@ -6,13 +6,14 @@ assigned: no process between the publisher and the browser decodes or encodes it
 """
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-__all__ = ["MARK", "Crypter", "History", "Position", "Publication", "head_of", "parse", "seal"]
+__all__ = ["MARK", "Crypter", "History", "Position", "Publication", "head_of", "new_epoch", "parse", "seal"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,11 @@ class Crypter(Protocol):
     def encrypt(self, msg: bytes) -> bytes: ...
 
     def decrypt(self, msg: bytes) -> bytes: ...
+
+
+def new_epoch() -> str:
+    """A random epoch, different from all earlier ones."""
+    return secrets.token_hex(5)
 
 
 def head_of(epoch: str) -> bytes:

@@ -21,7 +21,7 @@ import redis
 from channels.exceptions import ChannelFull, MessageTooLarge
 
 from realtime import conf
-from realtime.broker.history import (
+from realtime.broker.publish import (
     CALLS_PER_ROUND_TRIP,
     PUBLICATIONS_PER_CALL,
     PublishCall,

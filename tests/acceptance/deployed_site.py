@@ -24,8 +24,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.acceptance.site import free_port
 from tests.support.howto import commands_of

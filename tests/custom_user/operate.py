@@ -37,8 +37,9 @@ async def use_layer() -> dict[str, Any]:
     """The channel layer, with a second one as another process has it."""
     from django.conf import settings
 
-    from realtime.broker.history import HistoryPolicy, PublishRequest
+    from realtime.broker.history import HistoryPolicy
     from realtime.broker.publication import Position
+    from realtime.broker.publish import PublishRequest
     from realtime.layer import RedisChannelLayer
     from tests.support.topic_clients import Client, ClientSink
 

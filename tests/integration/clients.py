@@ -17,8 +17,8 @@ from django.contrib.auth.models import User
 from django.test import Client as Browser
 
 from project.asgi import application
-from realtime.broker.history import PublishRequest
 from realtime.broker.publication import Position
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from realtime.publisher import encode
 from realtime.topics import history_of, resolve, user_topic

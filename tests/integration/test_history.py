@@ -10,16 +10,9 @@ import redis.asyncio
 from cryptography.fernet import Fernet, MultiFernet
 from redis.exceptions import RedisError
 
-from realtime.broker.history import (
-    PUBLICATIONS_PER_CALL,
-    TOPICS_PER_READING,
-    HistoryPolicy,
-    HistoryReader,
-    PublishCall,
-    PublishRequest,
-    publish_all,
-)
+from realtime.broker.history import TOPICS_PER_READING, HistoryPolicy, HistoryReader
 from realtime.broker.publication import Crypter, Position
+from realtime.broker.publish import PUBLICATIONS_PER_CALL, PublishCall, PublishRequest, publish_all
 from realtime.exceptions import SubscriptionClosed
 from realtime.redis.keys import Keys
 from tests.support.redis_server import RedisServer

@@ -10,8 +10,9 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
+from realtime.broker.publish import PublishRequest
 from realtime.exceptions import SubscriptionClosed
 from realtime.hub.hub import Hub, Membership
 from realtime.hub.sinks import AsgiSink, RawSink, Sink

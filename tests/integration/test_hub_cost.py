@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publish import PublishRequest
 from realtime.hub.sinks import RawSink
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until

@@ -12,7 +12,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
 from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until
 

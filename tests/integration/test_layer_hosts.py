@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.redis_server import RedisServer
 from tests.support.topic_clients import Client, ClientSink

@@ -13,7 +13,8 @@ import uvloop
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.redis_server import RedisServer
 from tests.support.topic_clients import Client, ClientSink

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publish import PublishRequest
 from realtime.embedded import server as embedded
 from realtime.exceptions import StreamUnavailable
 from realtime.layer import RedisChannelLayer

@@ -11,8 +11,9 @@ import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.broker.history import HistoryPolicy, Published, PublishRequest
+from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position, Publication
+from realtime.broker.publish import Published, PublishRequest
 from realtime.exceptions import PublicationTooLarge, TopicUnknown, Unavailable
 from realtime.publisher import DATA_LIMIT_BYTES, apublish, publish, publish_many
 from realtime.redis import clients

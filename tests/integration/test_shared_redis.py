@@ -15,8 +15,9 @@ from django.test import override_settings
 
 from notifications.workers.ingress import Ingress
 from realtime import conf
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients

@@ -11,7 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from realtime.broker.history import HistoryPolicy, PublishRequest
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
 from tests.support.waiting import wait_until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from realtime.broker.history import Published
+from realtime.broker.publish import Published
 from realtime.exceptions import RealtimeError
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress

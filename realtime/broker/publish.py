@@ -1,0 +1,134 @@
+"""
+Publishes on topics: offset, history, idempotency and PUBLISH in one call of a script.
+
+Owns that call and its limits. Does not own the Redis channel and host of a topic (layer), which topics exist (topics),
+nor the public functions (publisher).
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis
+import redis.asyncio
+
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publication import Crypter, Position, new_epoch, seal
+from realtime.redis import scripts
+from realtime.redis.keys import Keys
+
+__all__ = [
+    "CALLS_PER_ROUND_TRIP",
+    "PUBLICATIONS_PER_CALL",
+    "PublishCall",
+    "PublishRequest",
+    "Published",
+    "publish_all",
+    "publish_all_async",
+]
+
+IDEMPOTENCY_SECONDS: Final = 300.0
+# A topic without a publication for this long begins a new epoch.
+POSITION_SECONDS: Final = 86_400.0
+# In one call of the script, which blocks Redis: half a millisecond, and four megabytes at most.
+PUBLICATIONS_PER_CALL: Final = 50
+# In one round trip: bounds what is buffered in the client and in Redis.
+CALLS_PER_ROUND_TRIP: Final = 10
+_IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
+_POSITION_MS: Final = round(POSITION_SECONDS * 1000)
+_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
+
+_encode = msgspec.json.Encoder().encode
+_PUBLISH: Final = scripts.Script("publish", answer=list)
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The result of publishing.
+
+    Attributes:
+        position: The offset of the publication, and the epoch of the counter.
+        receiver_count: How many processes were subscribed to the topic.
+        is_repeat: Whether it had been published before with the same idempotency key; then nothing was done.
+    """
+
+    position: Position
+    receiver_count: int
+    is_repeat: bool
+
+
+class PublishRequest(NamedTuple):
+    """
+    A publication to be sent.
+
+    Attributes:
+        topic: The name of the topic.
+        data: JSON text, from `publisher.encode`.
+        history: How much history Redis keeps of the topic.
+        idempotency_key: With the same key, only the first publication within five minutes is sent.
+    """
+
+    topic: str
+    data: bytes
+    history: HistoryPolicy
+    idempotency_key: str | None = None
+
+
+class PublishCall:
+    """
+    The keys and arguments of one call of `publish.lua`, for `publish_all`.
+
+    Args:
+        items: At most PUBLICATIONS_PER_CALL, all on one host.
+        keys: The names of the layer's keys.
+        channel_of: Topic → Redis channel.
+        crypter: Encrypts the publications; None to send them in plain.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[PublishRequest],
+        *,
+        keys: Keys,
+        channel_of: Callable[[str], str],
+        crypter: Crypter | None = None,
+    ) -> None:
+        names: list[str] = []
+        arguments: list[Any] = []
+        for topic, data, history, idempotency_key in items:
+            position = keys.topic_position(topic)
+            once, window_ms = position, 0
+            if idempotency_key is not None:
+                once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
+            names += (position, keys.topic_history(topic), once)
+            before, after = seal(*_halves(topic, data), crypter)
+            arguments += (channel_of(topic), before, after, history.size, round(history.age_seconds * 1000), window_ms)
+        self.names = names
+        self.arguments = [*arguments, _POSITION_MS, new_epoch()]
+
+
+def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """Make the calls in order, in one round trip. Raises redis.RedisError or OSError if Redis did not answer."""
+    return _published(_PUBLISH.run_all(client, [(call.names, call.arguments) for call in calls]))
+
+
+async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
+    """The async twin of `publish_all`."""
+    return _published(await _PUBLISH.arun_all(client, [(call.names, call.arguments) for call in calls]))
+
+
+def _halves(topic: str, data: bytes) -> tuple[bytes, bytes]:
+    """The bytes of a frame before and after its offset."""
+    # A frame is one line: line breaks between JSON tokens become spaces.
+    if b"\n" in data or b"\r" in data:
+        data = data.translate(_ONE_LINE)
+    return b'{"type":"message","topic":%b,"offset":' % _encode(topic), b',"data":%b}' % data
+
+
+def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
+    return [
+        Published(position=Position(offset, epoch.decode()), receiver_count=max(receivers, 0), is_repeat=receivers < 0)
+        for reply in replies
+        for offset, epoch, receivers in itertools.batched(reply, 3)
+    ]
