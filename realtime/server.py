@@ -113,7 +113,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         super().start_keepalive()
         self.read_paused = True
         self.transport.pause_reading()
-        # After `take_request`, the parser still waits for a request: begin anew, now for frames.
+        # After `take_request`, the parser still waits for a request: restart it for frames.
         self.conn.parser = self.conn.parse()
         next(self.conn.parser)
 

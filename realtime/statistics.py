@@ -1,8 +1,8 @@
 """
-What this process has counted: `collect()` gives it to whoever monitors the process.
+The counters of this process, for monitoring: `collect()` returns them.
 
 Owns the names and meanings of all counters, and the register of the parts that count. Does not own the counting, which
-each part does by itself, nor where the numbers are sent. docs/reference/statistics.md lists them.
+each part does itself, nor where the numbers are sent. docs/reference/statistics.md lists them.
 """
 
 import threading
@@ -177,14 +177,14 @@ type Part = (
 
 
 class Source(Protocol):
-    """A part of the process that counts."""
+    """A part of the process that counts something."""
 
     def statistics(self) -> Part | Totals:
-        """Its counters now. Called from any thread, once a second or so: must be cheap and must not raise."""
+        """Its counters now. Called from any thread, about once a second: must be cheap and must not raise."""
 
 
 _lock = threading.Lock()
-# The parts that count at present, with their names. Held weakly: one that is forgotten drops out by itself.
+# The parts that are counting, with their names. Held weakly, so that a forgotten part drops out.
 _sources: dict[int, tuple[str, weakref.ref[Source]]] = {}
 # The totals of the parts that have ended, by name and type.
 _ended: dict[tuple[str, type], Part | Totals] = {}
@@ -192,7 +192,7 @@ _ended: dict[tuple[str, type], Part | Totals] = {}
 
 def register(source: Source, name: str = "") -> None:
     """
-    Let `collect` count a part, from when it starts.
+    Add a part that counts to the sum of `collect`.
 
     Args:
         source: Held by a weak reference only.
@@ -205,7 +205,7 @@ def register(source: Source, name: str = "") -> None:
 
 
 def unregister(source: Source) -> None:
-    """The part has ended: its totals stay in the sum, its present state does not. Idempotent."""
+    """Remove a part that has ended: its totals stay in the sum, its present state does not. Idempotent."""
     with _lock:
         name, reference = _sources.pop(id(source), ("", None))
         if reference is not None and reference() is source:
@@ -219,8 +219,8 @@ def collect() -> ProcessStatistics:
     The counters of this process.
 
     Guarantees:
-        May be called from any thread, also while event loops run. It takes microseconds, whatever the number of
-        connections and topics. The numbers are those of about the same moment.
+        May be called from any thread while event loops run. It takes microseconds, whatever the number of connections
+        and topics. The numbers are read at nearly the same moment.
     """
     with _lock:
         found: dict[tuple[str, type], list[Any]] = {key: [counted] for key, counted in _ended.items()}

@@ -74,8 +74,8 @@ class Outage:
 
     def _fail(self, observer: "Observer", error: BaseException, asked_at: float | None) -> None:
         is_refusal = isinstance(error, redis.ResponseError)
-        # A request from before the last success tells nothing new if its connection breaks. A refusal does: a command
-        # may be refused while others work.
+        # A lost connection is ignored if its request was made before the last success. A refusal is not, because one
+        # command may be refused while others work.
         if not is_refusal and observer not in self._failing and asked_at is not None and asked_at < self._worked_at:
             return
         now = time.monotonic()
@@ -126,22 +126,22 @@ class Observer:
 
     def failed(self, error: BaseException, *, asked_at: float | None = None) -> None:
         """
-        The resource failed with `error`: log it, if it is news.
+        Report a failure of the resource; logged at the beginning of an outage.
 
         A refusal is logged during an outage too, because it may persist after the outage.
 
         Args:
-            asked_at: When the failed request was made, by `time.monotonic`. A connection that breaks is no news if the
+            asked_at: When the failed request was made, by `time.monotonic`. A lost connection is ignored if the
                 resource has worked since then.
         """
         self._outage._fail(self, error, asked_at)
 
     def worked(self, *, asked_at: float | None = None) -> None:
         """
-        The resource worked: log it, if that ends the outage.
+        Report a success; logged if it ends the outage.
 
         Args:
-            asked_at: When the request was made. It is no news if this observer has failed since then.
+            asked_at: When the request was made. The success is ignored if this observer has failed since then.
         """
         self._outage._work(self, asked_at)
 
