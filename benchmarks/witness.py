@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 ASK_SECONDS = 0.06
 CHUNK = Frame(Opcode.TEXT, b"").serialize(mask=True) * 5_000
-RUBBISH = Frame(Opcode.TEXT, b"rubbish\n" * 20).serialize(mask=True)
+GARBAGE = Frame(Opcode.TEXT, b"garbage\n" * 20).serialize(mask=True)
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
                 "a stranger": (handshake, b""),
                 "a talker": (
                     handshake.replace(b"\r\n\r\n", f"\r\nCookie: sessionid={sessions[0]}\r\n\r\n".encode()),
-                    RUBBISH,
+                    GARBAGE,
                 ),
             }
             for name, steps in attacks.items():

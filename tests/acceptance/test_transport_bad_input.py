@@ -110,7 +110,7 @@ async def _flood_in_one_frame(socket: ClientConnection) -> None:
 
 
 async def _be_refused_too_often(socket: ClientConnection) -> None:
-    await socket.send("\n".join(["rubbish"] * (MALFORMED_LIMIT + 1)))
+    await socket.send("\n".join(["garbage"] * (MALFORMED_LIMIT + 1)))
 
 
 async def _ask_for_more_than_can_be_answered(socket: ClientConnection) -> None:

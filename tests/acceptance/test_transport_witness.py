@@ -87,7 +87,7 @@ def flood(site: DeployedSite, *steps: tuple[bytes, bytes]) -> tuple[int, float]:
     return sent_bytes, time.monotonic() - started_at
 
 
-@pytest.mark.parametrize("who", ["a stranger", "a user who talked rubbish"])
+@pytest.mark.parametrize("who", ["a stranger", "a user who talked garbage"])
 async def test_who_was_closed_and_goes_on_sending_is_felt_by_nobody(
     site: DeployedSite, sessions: dict[int, str], who: str
 ) -> None:
@@ -95,10 +95,10 @@ async def test_who_was_closed_and_goes_on_sending_is_felt_by_nobody(
     session, other = list(sessions.values())[:2]
     steps = [(request(site), CloseCode.UNAUTHORISED.to_bytes(2))]
     if who != "a stranger":
-        rubbish = Frame(Opcode.TEXT, b"rubbish\n" * 20).serialize(mask=True)
+        garbage = Frame(Opcode.TEXT, b"garbage\n" * 20).serialize(mask=True)
         steps = [
             (request(site, f"Cookie: sessionid={session}"), b'"subscribed"'),
-            (rubbish, CloseCode.PROTOCOL_ERROR.to_bytes(2)),
+            (garbage, CloseCode.PROTOCOL_ERROR.to_bytes(2)),
         ]
     async with witness(site, other) as waits:
         for _ in range(4):

@@ -17,6 +17,7 @@ from django.db import InterfaceError, OperationalError
 from django.test import RequestFactory
 
 from realtime.protocol.close_codes import CloseCode
+from realtime.statistics import collect
 from realtime.websocket import authentication
 from realtime.websocket.authentication import SessionUsers, users_of
 
@@ -239,12 +240,14 @@ async def test_while_the_database_is_away_clients_are_told_to_come_back(
         await SessionUsers(None)(scope, receive, send)
         return sent
 
+    before = collect().clients.closed_counts.get(CloseCode.UNAVAILABLE, 0)
     with monkeypatch.context() as patch:
         patch.setattr(authentication, "users_of", away)
         for accept, close in await asyncio.gather(*(turned_away() for _ in range(20))):
             # A browser that is not answered by its subprotocol does not tell its page the code.
             assert accept == {"type": "websocket.accept", "subprotocol": "signalbox.v1"}
             assert (close["type"], close["code"]) == ("websocket.close", CloseCode.UNAVAILABLE)
+    assert collect().clients.closed_counts[CloseCode.UNAVAILABLE] == before + 20
     assert (await served(cookie))["user"] == user
     away_line, back_line = [record.getMessage() for record in caplog.records]
     assert "the database for the sessions of clients is unavailable (OperationalError" in away_line

@@ -350,13 +350,13 @@ def cannot_read(user_id: Any, ids: list[int]) -> None:
 async def test_malformed_is_answered_and_the_connection_stays(client: Client, alice: User) -> None:
     """Each object that is refused is answered by an error; what comes after it is served."""
     before = dict(collect().clients.refused_counts)
-    for rubbish, code in [
+    for garbage, code in [
         ("{", "bad_json"),
         ('{"type":"shout"}', "bad_frame"),
         ("\u2028", "bad_json"),
         ("", "bad_json"),
     ]:
-        await client.send_input({"type": "websocket.receive", "text": rubbish})
+        await client.send_input({"type": "websocket.receive", "text": garbage})
         answer = await client.object()
         assert (answer["type"], answer["code"]) == ("error", code)
     await client.send_to('{"type":"ping"}\n{"type":"ping"}')
@@ -394,7 +394,7 @@ async def test_what_is_refused_for_good_reasons_never_ends_the_connection(
         ({"text": "\n".join(['{"type":"ping"}'] * 257)}, 256, CloseCode.RATE_LIMITED),
         ({"text": "\n" * (FRAME_LIMIT_BYTES - 1)}, MALFORMED_LIMIT + 1, CloseCode.PROTOCOL_ERROR),
     ],
-    ids=["binary", "too long", "1 MiB", "too many bytes", "rubbish", "flood", "empty lines"],
+    ids=["binary", "too long", "1 MiB", "too many bytes", "garbage", "flood", "empty lines"],
 )
 async def test_what_breaks_the_protocol_ends_the_connection(
     connect: Connect, alice: User, sent: dict[str, Any], answers: int, code: CloseCode, caplog: pytest.LogCaptureFixture

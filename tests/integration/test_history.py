@@ -24,10 +24,10 @@ pytestmark = pytest.mark.database_independent
 def publish(
     client: redis.Redis, keys: Keys, topic: str, *data: bytes, size: int = 100, crypter: Crypter | None = None
 ) -> Position:
-    outgoing = [PublishRequest(topic, each, HistoryPolicy(size=size)) for each in data]
+    requests = [PublishRequest(topic, each, HistoryPolicy(size=size)) for each in data]
     calls = [
         PublishCall(part, keys=keys, channel_of=lambda topic: keys.prefix + topic, crypter=crypter)
-        for part in itertools.batched(outgoing, PUBLICATIONS_PER_CALL)
+        for part in itertools.batched(requests, PUBLICATIONS_PER_CALL)
     ]
     return publish_all(client, calls)[-1].position
 

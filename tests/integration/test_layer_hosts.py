@@ -168,7 +168,7 @@ async def test_names_are_shared_out_among_hosts(
         assert {(await received(layer, channel))["topic"] for _ in topics} == set(topics)
         items = [PublishRequest(topic, b'"one"', POLICY) for topic in topics]
         firsts = await other.publish_many(items)
-        other.publish_many_now([outgoing._replace(data=b'"two"') for outgoing in items])
+        other.publish_many_now([request._replace(data=b'"two"') for request in items])
         await wait_until(lambda: all(hears.data == ["one", "two"] for hears in ears.values()))
         counts = [0, 0]
         for topic, first in zip(topics, firsts, strict=True):

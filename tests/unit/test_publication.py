@@ -75,7 +75,7 @@ def test_no_message_of_a_stock_sender_is_taken_for_a_publication(message: Any) -
 def test_what_cannot_be_read_is_said_and_passed_over(
     payload: bytes, is_encrypted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A payload that is cut short or rubbish is no publication: its place is seen as a gap."""
+    """A payload that is cut short or garbage is no publication: its place is seen as a gap."""
     with caplog.at_level(logging.WARNING):
         assert parse(payload, crypter() if is_encrypted else None) is None
     assert "a publication cannot be read" in caplog.text
