@@ -49,8 +49,8 @@ def queries_of(client: Client, url: str) -> int:
     return len(captured)
 
 
-def test_a_list_of_events_says_what_happened_to_how_many_and_whether_it_is_out(admin_client: Client) -> None:
-    """One row an event: title and message, kind, actor, recipients, publication."""
+def test_the_list_of_events_shows_content_recipients_and_publication(admin_client: Client) -> None:
+    """One row for each event: title and message, kind, actor, recipients, publication."""
     users = make_users(3)
     tell(users, title="Order", kind="order.shipped", actor=users[0])
     tell([], "Nobody hears this", published=False)
@@ -91,9 +91,7 @@ def test_lists_take_as_many_queries_for_many_rows_as_for_one(admin_client: Clien
         ("", ["Has one", "Ship sails", "The parcel waits"]),
     ],
 )
-def test_events_are_found_by_their_texts_their_key_and_who_was_told(
-    admin_client: Client, query: str, messages: list[str]
-) -> None:
+def test_events_are_found_by_text_key_and_recipient(admin_client: Client, query: str, messages: list[str]) -> None:
     """Every word must be found somewhere: in title or message, as the whole key, at the beginning of a recipient."""
     carol = User.objects.create_user("carol", email="carol@example.com")
     tell(make_users(2), "The parcel waits")
@@ -124,7 +122,7 @@ def test_notifications_are_found_by_recipient_and_text(admin_client: Client, que
     assert [row.split()[0] for row in found] == recipients
 
 
-def test_filters_of_events_keep_what_they_say(admin_client: Client, settings: Any) -> None:
+def test_events_are_filtered(admin_client: Client, settings: Any) -> None:
     """By kind, by publication, by day."""
     zone = "Z" if settings.USE_TZ else ""
     tell([], "one", kind="order.placed")
@@ -160,8 +158,8 @@ def test_a_notification_is_in_exactly_one_state_the_furthest_it_has_reached(admi
     assert sorted(listed) == sorted(user.username for user in users)
 
 
-def test_a_list_counts_no_further_than_it_shows(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of millions does not count them, and says that it holds the latest only."""
+def test_a_list_counts_only_the_rows_that_it_shows(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of millions of rows does not count all, and says that it shows the latest only."""
     tell(make_users(7))
     assert "Only the latest rows" not in page(admin_client, NOTIFICATIONS)
     monkeypatch.setattr(history, "COUNT_LIMIT", 5)
@@ -185,8 +183,8 @@ def test_nobody_adds_or_changes_history(admin_client: Client, url: str) -> None:
     assert event.message == "Your order is on its way!"
 
 
-def test_who_may_delete_deletes_an_event_with_all_it_told() -> None:
-    """The page before counts what goes with it instead of listing thousands."""
+def test_deleting_an_event_deletes_its_notifications() -> None:
+    """The confirmation counts related rows instead of listing thousands."""
     event = tell(make_users(60))
     assert make_staff("view_event").post(f"{EVENTS}{event.pk}/delete/", {"post": "yes"}).status_code == 403
     client = make_staff("view_event", "delete_event")
@@ -198,8 +196,8 @@ def test_who_may_delete_deletes_an_event_with_all_it_told() -> None:
     assert not Notification.objects.exists()
 
 
-def test_an_event_shows_its_first_recipients_and_where_the_rest_is(admin_client: Client) -> None:
-    """A thousand recipients cost no more than fifty; each state is counted over all."""
+def test_an_event_shows_its_first_recipients_and_links_to_all(admin_client: Client) -> None:
+    """A thousand recipients need as many queries as fifty. The states of all are counted."""
     users = make_users(1000)
     event = tell(users[:50])
     few = queries_of(admin_client, f"{EVENTS}{event.pk}/change/")
@@ -219,7 +217,7 @@ def test_an_event_shows_its_first_recipients_and_where_the_rest_is(admin_client:
 
 
 def test_pages_need_the_permission_to_view() -> None:
-    """Each list asks for its own."""
+    """Each list needs its own permission."""
     tell(make_users(1))
     events, notifications = make_staff("view_event"), make_staff("view_notification")
     assert events.get(EVENTS).status_code == 200
@@ -239,7 +237,7 @@ def test_pages_are_linked_for_those_who_may_open_them(admin_client: Client) -> N
 
 
 @pytest.mark.parametrize("url", ["/admin/", "/admin/login/", EVENTS, "/admin/notifications/event/statistics/"])
-def test_only_the_admin_has_what_its_looks_need(signalbox: Any, admin_client: Client, url: str) -> None:
+def test_only_the_admin_has_a_relaxed_policy(signalbox: Any, admin_client: Client, url: str) -> None:
     """Compiled expressions and style attributes there, nothing inline; the rest of the site keeps the strict policy."""
     response = (Client() if "login" in url else admin_client).get(url)
     policy = response.headers["Content-Security-Policy"]

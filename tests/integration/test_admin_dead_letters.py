@@ -104,8 +104,8 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(admin_client: Client, ali
     assert text.index("poison") < text.index("alice"), "the newest comes first"
 
 
-def test_a_letter_with_an_id_that_no_calendar_has_is_shown_and_purged(admin_client: Client, letters: Letters) -> None:
-    """Another program wrote it there; it counts as new, and what comes after it has such an id too."""
+def test_a_letter_with_an_id_beyond_the_calendar_is_shown_and_purged(admin_client: Client, letters: Letters) -> None:
+    """Another program wrote it. It counts as new, and later letters have such ids too."""
     letters.client.xadd(letters.dead, {"_id": "5-1", "_error": "made up"}, id="300000000000000-0")
     letters.bury("later", "6-1")
     letters.client.xadd(letters.dead, {"_id": "7-1", "_error": "the last"}, id=f"{2**64 - 1}-{2**64 - 1}")
@@ -118,7 +118,7 @@ def test_a_letter_with_an_id_that_no_calendar_has_is_shown_and_purged(admin_clie
 def test_letters_come_in_pages_and_by_user(
     admin_client: Client, alice: User, bob: User, letters: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Newest first; a search goes on where it had to stop."""
+    """The newest come first. A search continues where it stopped."""
     monkeypatch.setattr(dead_letters, "PAGE_SIZE", 3)
     every = [letters.bury(user.pk, f"{number}-1") for number, user in enumerate((alice, bob) * 4)]
     seen, url = [], URL
@@ -142,7 +142,7 @@ def test_letters_come_in_pages_and_by_user(
 def test_selected_letters_are_replayed_after_a_confirmation(
     admin_client: Client, alice: User, letters: Letters
 ) -> None:
-    """The first question changes nothing; who did it, and to which, is in Django's log."""
+    """Nothing changes before the confirmation. Django's admin log has who did it, and the letters."""
     one, two, three = (letters.bury(alice.pk, f"{number}-1") for number in (1, 2, 3))
     asked = admin_client.post(URL, letters.form("replay selected", one, three)).content.decode()
     assert "Replay 2 dead letters" in asked
@@ -158,10 +158,10 @@ def test_selected_letters_are_replayed_after_a_confirmation(
     assert "Recent actions" in page(admin_client, "/admin/") or entry.is_change()
 
 
-def test_all_of_a_user_are_purged_but_not_what_came_since(
+def test_all_letters_of_a_user_are_purged_but_not_later_ones(
     admin_client: Client, alice: User, bob: User, letters: Letters
 ) -> None:
-    """What was not in the count of the confirmation is not touched; the record names 20 ids at most."""
+    """Letters that the confirmation did not count are not touched. The log entry has at most 20 ids."""
     for number in range(30):
         letters.bury(alice.pk, f"{number}-1")
     kept = letters.bury(bob.pk, "50-1")
@@ -177,10 +177,10 @@ def test_all_of_a_user_are_purged_but_not_what_came_since(
     assert entry.change_message.count(", ") == 19
 
 
-def test_what_was_replayed_by_somebody_else_is_said_to_be_gone(
+def test_letters_that_another_user_replayed_no_longer_exist(
     admin_client: Client, alice: User, letters: Letters
 ) -> None:
-    """Before the question or after it: nothing is done twice."""
+    """Before the confirmation or after it: nothing is done twice."""
     one = letters.bury(alice.pk, "1-1")
     asked = admin_client.post(URL, letters.form("replay selected", one)).content.decode()
     assert "Replayed 1 dead letter." in do(admin_client, letters.form("replay all"))
@@ -206,7 +206,7 @@ def test_what_was_replayed_by_somebody_else_is_said_to_be_gone(
 def test_a_form_that_the_page_did_not_make_does_nothing(
     admin_client: Client, alice: User, letters: Letters, change: dict[str, Any], said: str
 ) -> None:
-    """Only groups that there are, only ids, only with the count that was confirmed."""
+    """It needs an existing group, valid ids, and the confirmed count."""
     one = letters.bury(alice.pk, "1-1")
     form = letters.form("purge selected", one) | change
     assert said in html.unescape(admin_client.post(URL, form, follow=True).content.decode())
@@ -214,8 +214,8 @@ def test_a_form_that_the_page_did_not_make_does_nothing(
     assert not LogEntry.objects.exists()
 
 
-def test_each_thing_needs_its_own_permission(alice: User, letters: Letters) -> None:
-    """Seeing, replaying and purging; the buttons are those that would work; a GET does nothing."""
+def test_each_action_needs_its_own_permission(alice: User, letters: Letters) -> None:
+    """Viewing, replaying and purging. Only permitted buttons are shown. A GET does nothing."""
     one = letters.bury(alice.pk, "1-1")
     assert make_staff("view_delivery", "replay_dead_letters").get(URL).status_code == 403
     assert Client().get(URL).status_code == 302
@@ -235,7 +235,7 @@ def test_each_thing_needs_its_own_permission(alice: User, letters: Letters) -> N
 
 
 def test_with_redis_away_the_page_says_so(signalbox: Any, admin_client: Client) -> None:
-    """Looking and acting both; nothing breaks, and nothing is recorded that was not done."""
+    """For viewing and for actions. Nothing is logged that was not done."""
     with RedisServer() as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         server.kill()
@@ -247,10 +247,10 @@ def test_with_redis_away_the_page_says_so(signalbox: Any, admin_client: Client) 
     assert not LogEntry.objects.exists()
 
 
-def test_what_redis_refuses_in_the_middle_is_told_and_recorded(
+def test_an_error_in_the_middle_of_an_action_is_shown_and_logged(
     admin_client: Client, alice: User, letters: Letters
 ) -> None:
-    """The record that was begun says how far it came."""
+    """The log entry says how many letters were done."""
     letters.bury(alice.pk, "1-1")
     letters.client.set(letters.keys.backlog(STREAM, GROUP, str(alice.pk)), "of another program")
     said = do(admin_client, letters.form("replay all"))
@@ -260,6 +260,6 @@ def test_what_redis_refuses_in_the_middle_is_told_and_recorded(
     assert "Redis then failed (ResponseError)" in entry.change_message
 
 
-def test_before_there_was_any_worker_the_page_says_so(admin_client: Client) -> None:
-    """A fresh site is no error."""
+def test_the_page_works_before_the_first_worker(admin_client: Client) -> None:
+    """A new site is not an error."""
     assert "no worker has read a stream yet" in page(admin_client, URL)

@@ -43,7 +43,7 @@ def test_the_page_counts_them(admin_client: Client, alice: User, bob: User, url:
 def test_all_of_them_are_deleted_and_those_of_others_stay(
     admin_client: Client, alice: User, bob: User, url: str
 ) -> None:
-    """In portions."""
+    """In batches."""
     services.notify(bob, "stays")
     assert admin_client.post(url, {"post": "yes"}).status_code == 302
     assert not User.objects.filter(pk=alice.pk).exists()
@@ -63,7 +63,7 @@ def test_several_users_at_once(admin_client: Client, alice: User, bob: User, url
     assert not Notification.objects.exists()
 
 
-def test_who_may_not_delete_notifications_may_not_delete_their_user(url: str) -> None:
+def test_deleting_a_user_needs_the_permission_to_delete_notifications(url: str) -> None:
     """As Django has it."""
     client = make_staff("view_user", "delete_user")
     assert "notification" in page(client, url)
@@ -71,8 +71,8 @@ def test_who_may_not_delete_notifications_may_not_delete_their_user(url: str) ->
     assert User.objects.filter(username="alice").exists()
 
 
-def test_who_may_not_delete_deliveries_may_not_delete_their_user(url: str) -> None:
-    """They go with the notifications: the page names the permission that is missing."""
+def test_deleting_a_user_needs_the_permission_to_delete_deliveries(url: str) -> None:
+    """They are deleted with the notifications. The page names the missing permission."""
     client = make_staff("view_user", "delete_user", "delete_notification", "delete_destination")
     text = page(client, url)
     assert "permission to delete" in text

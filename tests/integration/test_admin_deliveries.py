@@ -28,8 +28,8 @@ def delivery(alice: User) -> Delivery:
     )
 
 
-def test_a_delivery_shows_what_became_of_it(admin_client: Client, delivery: Delivery) -> None:
-    """In the list and on its own page; the provider's answer is text and no HTML."""
+def test_a_delivery_shows_its_state_and_answer(admin_client: Client, delivery: Delivery) -> None:
+    """In the list and on its own page. The provider's answer is shown as text, not as HTML."""
     for url in (f"{ADMIN}/delivery/", f"{ADMIN}/delivery/{delivery.pk}/change/"):
         text = page(admin_client, url)
         for shown in ("console", ">failed</span>", "8", "550 no such &lt;b&gt;user&lt;/b&gt;", "123 ms"):
@@ -56,7 +56,7 @@ def test_deliveries_are_found(admin_client: Client, delivery: Delivery, query: s
 
 
 def test_addresses_are_shown_without_their_secrets(admin_client: Client, alice: User) -> None:
-    """A URL of a chat service is a password in all but its first letters."""
+    """Everything but the beginning of a chat service's URL works like a password."""
     Preference.objects.create(user=alice, kind="order.shipped", transport="email", is_wanted=False)
     for transport, address in (
         ("webhook", "https://user:hunter2@hooks.example/secret-path?token=hunter2"),
@@ -97,13 +97,13 @@ def test_addresses_are_shown_without_their_secrets(admin_client: Client, alice: 
     ],
 )
 @pytest.mark.parametrize("lookup", ["", "__startswith", "__gt"])
-def test_no_filter_tells_a_secret_letter_by_letter(admin_client: Client, model: str, field: str, lookup: str) -> None:
-    """A list that grows empty or full by what a URL asks would answer for the secret."""
+def test_no_filter_reveals_a_secret(admin_client: Client, model: str, field: str, lookup: str) -> None:
+    """Otherwise one could guess it letter by letter, by checking whether the list is empty."""
     assert admin_client.get(f"{ADMIN}/{model}/?{field}{lookup}=whsec_a").status_code == 400
 
 
 def test_an_answer_is_shown_without_the_address_that_it_names(admin_client: Client, delivery: Delivery) -> None:
-    """Errors of HTTP clients name the URL, which is the password of many services; on all three pages."""
+    """Errors of HTTP clients contain the URL, which works like a password. On all three pages."""
     answer = "POST https://user:hunter2@hooks.example/hunter2: refused, token=hunter2"
     Delivery.objects.update(answer=answer, transport="<i>hooks</i>")
     for path in ("delivery/", f"delivery/{delivery.pk}/change/", f"notification/{delivery.notification_id}/change/"):
@@ -114,7 +114,7 @@ def test_an_answer_is_shown_without_the_address_that_it_names(admin_client: Clie
 
 
 def test_a_notification_shows_its_deliveries_to_who_may_see_them(delivery: Delivery) -> None:
-    """Transport, state, attempts, answer and time taken, each with the way to its own page."""
+    """Transport, state, attempts, answer and latency, each with a link to its own page."""
     url = f"{ADMIN}/notification/{delivery.notification_id}/change/"
     text = page(make_staff("view_notification", "view_delivery"), url)
     for shown in ("console", ">failed</span>", "550 no such", "123 ms", f"{ADMIN}/delivery/{delivery.pk}/change/"):
@@ -124,8 +124,8 @@ def test_a_notification_shows_its_deliveries_to_who_may_see_them(delivery: Deliv
     assert "The bot has not planned its deliveries yet." in page(make_staff("view_notification", "view_delivery"), url)
 
 
-def test_nobody_deletes_what_keeps_the_bot_from_sending_twice(admin_client: Client, delivery: Delivery) -> None:
-    """Neither alone nor by the action; it goes with its notification, and with the user."""
+def test_a_delivery_cannot_be_deleted_alone(admin_client: Client, delivery: Delivery) -> None:
+    """Neither on its page nor by an action. It is deleted with its notification, and with the user."""
     assert "_delete" not in page(admin_client, f"{ADMIN}/delivery/{delivery.pk}/change/").replace("_delete_", "")
     assert admin_client.post(f"{ADMIN}/delivery/{delivery.pk}/delete/", {"post": "yes"}).status_code == 403
     form = {"action": "delete_selected", "_selected_action": [delivery.pk], "post": "yes"}
@@ -165,7 +165,7 @@ def resend(client: Client, *deliveries: Delivery) -> str:
 
 
 def test_failed_deliveries_are_sent_again_and_that_is_recorded(admin_client: Client, delivery: Delivery) -> None:
-    """Under the key they had; those that were sent stay as they are."""
+    """Under the same key. Sent deliveries do not change."""
     sent = Delivery.objects.create(notification=delivery.notification, transport="email", state="sent", due_at=None)
     assert "1 failed delivery is sent again" in resend(admin_client, delivery, sent)
     again = Delivery.objects.get(pk=delivery.pk)
@@ -178,8 +178,8 @@ def test_failed_deliveries_are_sent_again_and_that_is_recorded(admin_client: Cli
     assert LogEntry.objects.count() == 1
 
 
-def test_what_failed_of_a_digest_goes_out_again_as_a_whole(admin_client: Client, delivery: Delivery) -> None:
-    """It is one message under one key: sent in part it would be another one, and the rest never told."""
+def test_a_failed_digest_is_sent_again_as_a_whole(admin_client: Client, delivery: Delivery) -> None:
+    """It is one message under one key. A part of it would be another message, and the rest would never be sent."""
     digest = Digest.objects.create(
         recipient=delivery.notification.recipient, kind="info", transport="console", ends_at=timezone.now()
     )
@@ -191,7 +191,7 @@ def test_what_failed_of_a_digest_goes_out_again_as_a_whole(admin_client: Client,
 
 
 def test_sending_again_needs_its_own_permission(delivery: Delivery) -> None:
-    """Who may only look, or delete, is offered nothing and can do nothing."""
+    """Staff who may only view or delete do not have the action, and cannot run it."""
     looker = make_staff("view_delivery", "delete_delivery")
     assert "_selected_action" not in page(looker, f"{ADMIN}/delivery/")
     resend(looker, delivery)
@@ -202,8 +202,8 @@ def test_sending_again_needs_its_own_permission(delivery: Delivery) -> None:
     assert Delivery.objects.get(pk=delivery.pk).state == "pending"
 
 
-def test_dead_letters_are_found_beside_the_list_and_in_the_menu_by_who_may_see_them() -> None:
-    """And by nobody else."""
+def test_dead_letters_are_linked_from_the_list_and_the_menu() -> None:
+    """Only for users with the permission."""
     allowed, other = make_staff("view_delivery", "view_dead_letters"), make_staff("view_delivery")
     assert page(allowed, f"{ADMIN}/delivery/").count("/delivery/dead-letters/") == 2
     assert "/delivery/dead-letters/" not in page(other, f"{ADMIN}/delivery/")

@@ -58,16 +58,18 @@ def keys() -> dict[str, Any]:
         ("preference/", [NAME]),
     ],
 )
-def test_it_has_a_direction_of_its_own(admin_client: Client, keys: dict[str, Any], path: str, texts: list[str]) -> None:
-    """Escaped, as all that is shown."""
+def test_texts_have_their_own_direction(
+    admin_client: Client, keys: dict[str, Any], path: str, texts: list[str]
+) -> None:
+    """They are escaped."""
     shown = page(admin_client, f"{ADMIN}/{path.format(**keys)}")
     found = re.findall(r'<(\w+)\b[^>]* dir="auto"[^>]*>(.*?)</\1>', shown, re.DOTALL)
     assert set(texts) <= {text.strip() for _, text in found}
     assert "<b>" not in shown
 
 
-def test_what_was_sent_is_named_in_its_direction(admin_client: Client, keys: dict[str, Any]) -> None:
-    """In the line that the send form leaves."""
+def test_the_message_after_sending_has_its_own_direction(admin_client: Client, keys: dict[str, Any]) -> None:
+    """In the message that follows the send form."""
     recipient = User.objects.get(username=NAME)
     form = {"recipients": [recipient.pk], "message": MESSAGE, "kind": "info", "token": "7" * 32}
     sent = admin_client.post(f"{ADMIN}/event/send/", form, follow=True).content.decode()

@@ -21,7 +21,7 @@ USERS = "/admin/auth/user/"
 
 
 def press(client: Client, *users: User) -> str:
-    """Select users, do the action, and give the page that follows."""
+    """Select users, run the action, and return the next page."""
     form = {"action": "disconnect_users", "_selected_action": [user.pk for user in users]}
     return client.post(USERS, form, follow=True).content.decode()
 
@@ -29,7 +29,7 @@ def press(client: Client, *users: User) -> str:
 async def test_staff_end_the_connections_of_the_users_they_select(
     connect: Connect, alice: User, bob: User, db: None
 ) -> None:
-    """And of no others; each is written into the history of the admin."""
+    """And of no others. Each is logged in the admin."""
     staff = await in_thread(make_staff)("view_user", "change_user")
     hers, his = await connect(alice), await connect(bob)
     for client in (hers, his):
@@ -42,8 +42,8 @@ async def test_staff_end_the_connections_of_the_users_they_select(
     assert (entry.object_id, entry.get_change_message()) == (str(alice.pk), "Disconnected.")
 
 
-def test_who_may_only_look_does_not_have_the_action(signalbox: Any, alice: User) -> None:
-    """Neither on the page nor by a request made by hand."""
+def test_the_action_needs_a_permission(signalbox: Any, alice: User) -> None:
+    """Neither on the page nor by a forged request."""
     staff = make_staff("view_user")
     assert "disconnect_users" not in page(staff, USERS)
     assert "disconnected" not in press(staff, alice)
@@ -51,8 +51,8 @@ def test_who_may_only_look_does_not_have_the_action(signalbox: Any, alice: User)
     assert "Disconnect the selected users" in page(make_staff("view_user", "change_user"), USERS)
 
 
-def test_what_goes_wrong_is_said(signalbox: Any, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many at a time; Redis away."""
+def test_errors_are_shown(signalbox: Any, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many users at a time, and an outage of Redis."""
     staff = make_staff("view_user", "change_user")
     monkeypatch.setattr("realtime.admin.USERS_LIMIT", 1)
     assert "at most 1 users can be disconnected" in press(staff, *User.objects.all())

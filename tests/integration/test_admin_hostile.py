@@ -35,8 +35,8 @@ SEND = f"{ADMIN}/event/send/"
         ("view_preference", "preference/?user__password__startswith=a"),
     ],
 )
-def test_a_url_asks_only_what_the_filters_ask(permission: str, question: str) -> None:
-    """Whether the list is empty would tell it letter by letter."""
+def test_a_url_can_only_use_the_filters_of_the_list(permission: str, question: str) -> None:
+    """Otherwise one could guess secrets letter by letter, by checking whether the list is empty."""
     assert make_staff(permission).get(f"{ADMIN}/{question}").status_code == 400
 
 
@@ -62,7 +62,7 @@ def test_filters_and_links_work(admin_client: Client, question: str) -> None:
     page(admin_client, f"{ADMIN}/{question}")
 
 
-def test_a_filter_with_a_senseless_value_is_no_failure(admin_client: Client) -> None:
+def test_a_filter_with_an_invalid_value_is_not_an_error(admin_client: Client) -> None:
     """Django leads back to the list, or shows an empty one."""
     for question in (
         "notification/?event__id__exact=x",
@@ -83,8 +83,8 @@ def _sent(client: Client, recipients: list[Any], message: str = "") -> str:
 
 
 class TestSendForm:
-    def test_who_may_not_see_users_is_told_nothing_of_them(self) -> None:
-        """Neither a name nor whether an id exists; the errors are the same."""
+    def test_the_form_reveals_no_users_without_the_permission(self) -> None:
+        """Neither a name, nor whether an id exists: the errors are the same."""
         carol = User.objects.create_user("carol-the-secret", email="carol@example.com")
         client = make_staff("add_event")
         known, unknown = _sent(client, [carol.pk]), _sent(client, [carol.pk + 1000])
@@ -94,29 +94,31 @@ class TestSendForm:
         assert "You need the permission to view users" in known
         assert not Event.objects.exists()
 
-    def test_nobody_is_notified_by_who_may_not_see_users(self) -> None:
-        """A form that is filled in without its page."""
+    def test_sending_needs_the_permission_to_view_users(self) -> None:
+        """With a forged form."""
         (alice,) = make_users()
         _sent(make_staff("add_event"), [alice.pk], "hello")
         assert not Event.objects.exists()
 
     @pytest.mark.parametrize("recipient", ["abc", "9" * 40, "-1", "1.5", "\x00", "' OR 1=1"])
     @pytest.mark.parametrize("message", ["", "hello"])
-    def test_what_is_no_key_is_one_line_of_error(self, admin_client: Client, recipient: str, message: str) -> None:
-        """With a valid recipient beside it, who is shown again."""
+    def test_an_invalid_recipient_is_one_line_of_error(
+        self, admin_client: Client, recipient: str, message: str
+    ) -> None:
+        """A valid recipient in the same form is shown again."""
         (alice,) = make_users()
         text = _sent(admin_client, [recipient, alice.pk], message)
         assert text.count("is not a user who can be chosen") == 1
         assert f'value="{alice.pk}" selected' in text
 
-    def test_who_may_see_users_finds_the_chosen_ones_again(self) -> None:
-        """After an error elsewhere in the form."""
+    def test_chosen_recipients_are_kept_after_an_error(self) -> None:
+        """After an error in another field."""
         (alice,) = make_users()
         assert f'value="{alice.pk}" selected' in _sent(make_staff("add_event", "view_user"), [alice.pk])
 
 
-def test_deliveries_show_what_they_are_of_in_the_words_of_the_statistics(admin_client: Client, alice: User) -> None:
-    """One word a state, in the list, in its filter and on the page of statistics."""
+def test_states_have_the_same_words_in_lists_filters_and_statistics(admin_client: Client, alice: User) -> None:
+    """One word for each state: in the list, in its filter and on the statistics page."""
     notification = services.notify(alice, "Your order is on its way!", title="Order 7").notifications.get()
     for state in Delivery.State.values:
         Delivery.objects.create(notification=notification, transport=state, state=state, due_at=None)

@@ -21,7 +21,7 @@ DAY = datetime.timedelta(days=1)
 
 @pytest.fixture
 def waiting(alice: User, bob: User) -> Event:
-    """An event that will tell alice and bob."""
+    """A scheduled event for alice and bob."""
     return services.notify(
         [alice, bob],
         "The shop opens",
@@ -37,12 +37,12 @@ def plain(text: str) -> str:
 
 
 def found(client: Client, query: str) -> bool:
-    """Whether the list of events has the waiting one."""
+    """Whether the list of events contains the scheduled one."""
     return "The shop opens" in page(client, f"{ADMIN}/event/?{query}")
 
 
-def test_an_event_that_waits_is_no_event_in_the_outbox(admin_client: Client, waiting: Event) -> None:
-    """List and filters say so, with the time and how many it will tell; who that is finds it too."""
+def test_a_scheduled_event_is_not_in_the_outbox(admin_client: Client, waiting: Event) -> None:
+    """List and filters show its state, its time and the number of recipients. It is found by a recipient."""
     services.notify([], "Nobody hears this")
     Event.objects.filter(message="Nobody hears this").update(published_at=None)
     assert found(admin_client, "state=scheduled")
@@ -56,8 +56,8 @@ def test_an_event_that_waits_is_no_event_in_the_outbox(admin_client: Client, wai
     assert not found(admin_client, "q=carol")
 
 
-def test_a_waiting_event_shows_when_whom_and_instead_of_what(admin_client: Client, waiting: Event) -> None:
-    """Its own page, and the list of all whom it will tell."""
+def test_a_scheduled_event_shows_its_time_recipients_and_keys(admin_client: Client, waiting: Event) -> None:
+    """On its page, and in the list of scheduled recipients."""
     text = page(admin_client, f"{ADMIN}/event/{waiting.pk}/change/")
     for shown in (
         "Scheduled recipients",
@@ -76,8 +76,8 @@ def test_a_waiting_event_shows_when_whom_and_instead_of_what(admin_client: Clien
     assert "Scheduled for" in page(admin_client, f"{ADMIN}/scheduled/{row.pk}/change/")
 
 
-def test_who_is_taken_out_is_not_told(alice: User, waiting: Event) -> None:
-    """By who holds the permission to delete; the others are told."""
+def test_a_removed_recipient_is_not_notified(alice: User, waiting: Event) -> None:
+    """Removing needs the permission to delete. The others are notified."""
     row = Scheduled.objects.get(recipient__username="bob")
     url = f"{ADMIN}/scheduled/{row.pk}/delete/"
     assert make_staff("view_scheduled").post(url, {"post": "yes"}).status_code == 403
@@ -87,8 +87,8 @@ def test_who_is_taken_out_is_not_told(alice: User, waiting: Event) -> None:
     assert [told.recipient for told in Notification.objects.all()] == [alice]
 
 
-def test_a_cancelled_event_is_neither_published_nor_waiting(admin_client: Client, waiting: Event) -> None:
-    """Though it has left the outbox."""
+def test_a_cancelled_event_is_neither_published_nor_scheduled(admin_client: Client, waiting: Event) -> None:
+    """Although it is not in the outbox."""
     services.cancel(waiting)
     for state in ("scheduled", "outbox", "published"):
         assert not found(admin_client, f"state={state}")
@@ -99,8 +99,8 @@ def test_a_cancelled_event_is_neither_published_nor_waiting(admin_client: Client
     assert "nobody" in text
 
 
-def test_a_replaced_notification_says_so_and_the_newer_one_what_it_replaced(admin_client: Client, alice: User) -> None:
-    """State, key, and the number of the older one."""
+def test_a_replaced_notification_and_the_newer_one_refer_to_each_other(admin_client: Client, alice: User) -> None:
+    """By state, key, and the id of the older one."""
     older, newer = (services.notify(alice, text, collapse_key="order-7").notifications.get() for text in "ab")
     listed = page(admin_client, f"{ADMIN}/notification/?state=replaced")
     assert f"/notification/{older.pk}/change/" in listed
@@ -112,7 +112,7 @@ def test_a_replaced_notification_says_so_and_the_newer_one_what_it_replaced(admi
 
 
 def test_digests_are_listed_with_their_state_and_their_deliveries(admin_client: Client, alice: User) -> None:
-    """Open, due or closed, the latest first; each leads to what became of what it holds."""
+    """Open, due or closed, the latest first. Each links to its deliveries."""
     now = timezone.now()
     times = (("open", now + DAY, None), ("due", now - DAY, None), ("closed", now - 2 * DAY, now))
     for number, (_, ends_at, closed_at) in enumerate(times):
@@ -134,7 +134,7 @@ def test_digests_are_listed_with_their_state_and_their_deliveries(admin_client: 
 
 
 def test_quiet_hours_are_shown(admin_client: Client, alice: User) -> None:
-    """With their time zone, and found by user."""
+    """With their time zone. They are found by user."""
     QuietHours.objects.create(user=alice, starts="22:00", ends="07:00", time_zone="Europe/Berlin")
     assert "Europe/Berlin" in page(admin_client, f"{ADMIN}/quiethours/?q=ali")
     assert "Europe/Berlin" not in page(admin_client, f"{ADMIN}/quiethours/?q=bob")

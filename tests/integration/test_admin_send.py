@@ -27,7 +27,7 @@ AUTOCOMPLETE = "/admin/autocomplete/?app_label=notifications&model_name=notifica
 
 @pytest.fixture
 def away(signalbox: Any) -> Iterator[None]:
-    """Redis is away."""
+    """An unavailable Redis."""
     with RedisServer() as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         server.kill()
@@ -49,7 +49,7 @@ def filled(users: list[User], **fields: str) -> dict[str, Any]:
 
 
 def errors(html: str) -> dict[str, str]:
-    """The errors of the form, by the field that they stand at."""
+    """The errors of the form, by field."""
     found = {}
     for field, text in re.findall(r'<ul class="errorlist[^"]*" id="id_(\w+)_error">(.*?)</ul>', html, re.DOTALL):
         found[field] = re.sub(r"<[^>]+>|\s+", " ", text).strip()
@@ -57,10 +57,10 @@ def errors(html: str) -> dict[str, str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_the_form_says_reaches_each_recipient_in_the_name_of_who_sent_it(
+def test_the_form_notifies_each_recipient_with_the_user_as_actor(
     signalbox: Any, admin_client: Client, admin_user: User, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """An event with its actor, an entry on the stream for each, a record in the admin's log, and a link to it."""
+    """An event with its actor, an entry on the stream for each recipient, a log entry, and a link to the event."""
     users = make_users(3)
     form = filled(users[:2], title="Holiday", url="/calendar", kind="office.hours")
     text = admin_client.post(SEND, form, follow=True).content.decode()
@@ -74,8 +74,8 @@ def test_what_the_form_says_reaches_each_recipient_in_the_name_of_who_sent_it(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_with_redis_away_it_is_kept_and_that_is_said(away: None, admin_client: Client) -> None:
-    """The event is committed and waits in the outbox."""
+def test_without_redis_the_event_stays_in_the_outbox(away: None, admin_client: Client) -> None:
+    """The event is committed, and the page says that it waits."""
     text = admin_client.post(SEND, filled(make_users(1)), follow=True).content.decode()
     assert "is saved for 1 recipient and waits in the outbox" in text
     assert Event.objects.get().published_at is None
@@ -84,7 +84,7 @@ def test_with_redis_away_it_is_kept_and_that_is_said(away: None, admin_client: C
 def test_a_second_click_sends_nothing_twice_but_a_changed_form_is_another_event(
     signalbox: Any, admin_client: Client
 ) -> None:
-    """The form's token names it together with what it holds."""
+    """The form's token and its content identify the event."""
     users = make_users(2)
     form = filled(users[:1])
     for _ in range(2):
@@ -117,10 +117,10 @@ def test_a_second_click_sends_nothing_twice_but_a_changed_form_is_another_event(
         ("recipients", "", "required"),
     ],
 )
-def test_what_is_wrong_is_said_at_its_field_and_nothing_is_sent(
+def test_errors_are_shown_at_their_fields_and_nothing_is_sent(
     signalbox: Any, admin_client: Client, field: str, value: str, problem: str
 ) -> None:
-    """Limits of the form and of the domain alike; what was typed is still there."""
+    """The limits of the form and of notify(). The input is kept."""
     form = filled(make_users(1), **{field: value})
     if field == "recipients" and not value:
         del form["recipients"]
@@ -133,8 +133,8 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_sent(
     assert not LogEntry.objects.exists()
 
 
-def test_all_that_is_wrong_is_said_at_once(signalbox: Any, admin_client: Client) -> None:
-    """Limits of the form beside those of the domain: nobody has to send it four times to learn of four slips."""
+def test_all_errors_are_shown_at_once(signalbox: Any, admin_client: Client) -> None:
+    """The limits of the form and of notify(): four mistakes do not need four tries."""
     form = filled([], message="x" * (MESSAGE_LIMIT + 100), title="bell \x07", url="javascript:1", kind="Not a kind!")
     found = errors(admin_client.post(SEND, form).content.decode())
     assert set(found) == {"recipients", "message", "title", "url", "kind"}
@@ -143,8 +143,8 @@ def test_all_that_is_wrong_is_said_at_once(signalbox: Any, admin_client: Client)
     assert not Event.objects.exists()
 
 
-def test_more_recipients_than_one_call_may_have_is_said_at_the_recipients(signalbox: Any, admin_client: Client) -> None:
-    """The domain's limit, at the field that it is about."""
+def test_too_many_recipients_are_an_error_of_that_field(signalbox: Any, admin_client: Client) -> None:
+    """The limit of notify() is shown at the field."""
     signalbox.NOTIFICATIONS = {"MAX_RECIPIENTS": 2}
     html = admin_client.post(SEND, filled(make_users(3))).content.decode()
     assert "more than 2 recipients" in errors(html)["recipients"]
@@ -152,7 +152,7 @@ def test_more_recipients_than_one_call_may_have_is_said_at_the_recipients(signal
 
 
 def test_only_who_may_add_events_sends(signalbox: Any) -> None:
-    """To view is not enough; and who may send but not view is told so without a link, and sends on."""
+    """The permission to view is not enough. A user who may send but not view gets a message without a link."""
     users = make_users(1)
     viewer, sender, visitor = make_staff("view_event"), make_staff("add_event", "view_user"), Client()
     assert viewer.get(SEND).status_code == 403
@@ -166,7 +166,7 @@ def test_only_who_may_add_events_sends(signalbox: Any) -> None:
 
 
 def test_recipients_are_found_by_typing(admin_client: Client) -> None:
-    """A page of twenty at a time, by a part of name or address; for those who may see users."""
+    """Twenty at a time, by a part of the name or address. It needs the permission to view users."""
     make_users(30)
     carol = User.objects.create_user("carol", email="carol@example.com")
     found = admin_client.get(AUTOCOMPLETE + "aro").json()
@@ -180,7 +180,7 @@ def test_recipients_are_found_by_typing(admin_client: Client) -> None:
 
 
 def test_the_form_never_lists_all_users(admin_client: Client) -> None:
-    """Only those chosen are in the page, however many there are."""
+    """The page contains only the chosen ones, for any number of users."""
     users = make_users(50)
     assert ">user7<" not in page(admin_client, SEND)
     html = admin_client.post(SEND, filled(users[6:7], kind="")).content.decode()

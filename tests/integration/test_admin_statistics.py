@@ -34,7 +34,7 @@ def charts(html: str) -> list[ElementTree.Element]:
 
 
 def hours(*created: int) -> list[Hour]:
-    """Hours in which so many were created, none of which went further."""
+    """Hours with these numbers of created notifications, none of which was relayed."""
     return [Hour(start=START + datetime.timedelta(hours=number), created=count) for number, count in enumerate(created)]
 
 
@@ -55,7 +55,7 @@ def _told() -> None:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_told")
 def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, admin_client: Client) -> None:
-    """Totals; a chart that says in words what it shows; the same figures hour by hour."""
+    """Totals, a chart with a description, and the same figures by hour."""
     html = page(admin_client, STATISTICS)
     totals = {"created": "3", "published": "3", "relayed": "3", "seen": "2", "read": "1", "dead letters": "0"}
     assert figures(html) == totals
@@ -131,7 +131,7 @@ def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) ->
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_told")
 def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_client: Client) -> None:
-    """On the page and as JSON; what is in the hands of a bot is pending."""
+    """On the page and as JSON. "Pending" includes sending."""
     states = {"email": ("sent", "failed", "skipped"), "console": ("pending", "sending", "sent")}
     for transport, each in states.items():
         for notification, state in zip(Notification.objects.order_by("pk"), each, strict=True):
@@ -203,13 +203,13 @@ def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
         (1_234_567, ["0", "500,000", "1,000,000", "1,500,000"]),
     ],
 )
-def test_the_lines_of_the_chart_are_round_numbers_that_hold_the_highest_column(most: int, labels: list[str]) -> None:
+def test_the_lines_of_the_chart_are_round_numbers_above_the_highest_column(most: int, labels: list[str]) -> None:
     """And no column is higher than the chart."""
     drawn = chart.draw(hours(0, most, 0))
     assert [tick.label for tick in drawn.ticks] == labels
     assert all(segment.y >= drawn.ticks[-1].y for column in drawn.columns for segment in column.segments)
 
 
-def test_a_day_without_anything_is_said_in_words() -> None:
-    """Also an empty chart tells what it shows."""
+def test_a_day_without_notifications_is_described() -> None:
+    """An empty chart has a description too."""
     assert chart.draw(hours(0, 0)).description == "No notifications were created in these hours."

@@ -24,7 +24,7 @@ LIST = "/admin/notifications/event/"
 
 @pytest.fixture
 def waiting(alice: User, bob: User) -> Event:
-    """An event that will tell alice and bob."""
+    """A scheduled event for alice and bob."""
     return services.notify([alice, bob], "The shop opens", deliver_after=datetime.timedelta(days=1))
 
 
@@ -35,13 +35,13 @@ def run(*arguments: object) -> str:
 
 
 def tell_all_that_is_due() -> int:
-    """As if the time of all that waits had come."""
+    """Make all scheduled events due."""
     Event.objects.filter(deliver_at__isnull=False).update(deliver_at=timezone.now())
     return schedule.release(publish=False)
 
 
-def test_what_is_cancelled_from_a_shell_tells_nobody(waiting: Event) -> None:
-    """It says how many would have been told; again, it is cancelled all the same."""
+def test_an_event_cancelled_by_the_command_notifies_nobody(waiting: Event) -> None:
+    """It prints the number of recipients. A second call succeeds too."""
     assert run(waiting.pk) == f"event {waiting.pk}: cancelled, 2 people are not notified"
     assert run(waiting.pk) == f"event {waiting.pk}: was cancelled before"
     assert tell_all_that_is_due() == 0
@@ -49,7 +49,7 @@ def test_what_is_cancelled_from_a_shell_tells_nobody(waiting: Event) -> None:
     assert not Scheduled.objects.exists()
 
 
-def test_programs_are_told_of_each_event(waiting: Event, alice: User) -> None:
+def test_json_has_each_event(waiting: Event, alice: User) -> None:
     """In the order given, each once."""
     other = services.notify(alice, "Late", deliver_after=datetime.timedelta(days=2))
     services.cancel(other)
@@ -61,7 +61,7 @@ def test_programs_are_told_of_each_event(waiting: Event, alice: User) -> None:
     }
 
 
-def test_what_cannot_be_cancelled_is_a_failure_and_the_others_are(waiting: Event, alice: User) -> None:
+def test_an_event_that_cannot_be_cancelled_fails_and_the_others_are_cancelled(waiting: Event, alice: User) -> None:
     """With the reason for each."""
     told = services.notify(alice, "Now")
     out = io.StringIO()
@@ -76,8 +76,8 @@ def test_what_cannot_be_cancelled_is_a_failure_and_the_others_are(waiting: Event
 
 
 @pytest.mark.parametrize("text", ["x", "0", "1.5", str(2**63), "9" * 5000])
-def test_what_is_no_number_is_refused_in_words(text: str) -> None:
-    """It says where to find one."""
+def test_an_invalid_id_is_refused(text: str) -> None:
+    """The error says where to find an id."""
     with pytest.raises(CommandError, match="is not the id of an event"):
         run(text)
 
@@ -98,10 +98,10 @@ def choose(client: Client, *events: Event) -> str:
     return client.post(LIST, form, follow=True).content.decode()
 
 
-def test_what_is_cancelled_in_the_admin_tells_nobody_and_is_recorded(
+def test_an_event_cancelled_in_the_admin_notifies_nobody_and_is_logged(
     admin_client: Client, waiting: Event, alice: User
 ) -> None:
-    """In the history of the event; what was told already is left as it is."""
+    """In the history of the event. Events that were already published do not change."""
     told = services.notify(alice, "Now")
     assert "1 event is cancelled: nobody is notified of it." in choose(admin_client, waiting, told)
     waiting.refresh_from_db()
@@ -116,7 +116,7 @@ def test_what_is_cancelled_in_the_admin_tells_nobody_and_is_recorded(
 
 
 def test_cancelling_needs_a_permission(waiting: Event) -> None:
-    """Who may only look, send or delete is offered nothing and can do nothing."""
+    """Staff who may only view, send or delete do not have the action, and cannot run it."""
     looker = make_staff("view_event", "add_event", "delete_event")
     assert "_selected_action" not in page(looker, LIST)
     choose(looker, waiting)
@@ -129,10 +129,10 @@ def test_cancelling_needs_a_permission(waiting: Event) -> None:
     assert Event.objects.get().cancelled_at is not None
 
 
-def test_very_many_are_cancelled_in_turns(
+def test_very_many_events_are_cancelled_in_several_steps(
     admin_client: Client, waiting: Event, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those whose time comes first, and it is said that there are more."""
+    """The first due ones come first, and the message says that there are more."""
     monkeypatch.setattr(events_admin, "CANCEL_LIMIT", 1)
     sooner = services.notify(alice, "Soon", deliver_after=datetime.timedelta(hours=1))
     assert "do it again for the rest" in choose(admin_client, waiting, sooner)

@@ -26,7 +26,7 @@ __all__ = ["own_registry"]
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
-    """Do something in another connection, and wait until it is committed."""
+    """Call a function in another connection, and wait until it is committed."""
 
     def run() -> Any:
         try:
@@ -40,7 +40,7 @@ def elsewhere(call: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def meanwhile(part: str, call: Callable[[], Any]) -> Iterator[list[str]]:
-    """The first time that a statement has `part` in it, do something right after it."""
+    """Call a function right after the first statement that contains `part`."""
     seen: list[str] = []
 
     def intrude(execute: Any, sql: str, *rest: Any) -> Any:
@@ -71,8 +71,10 @@ LOOKED_UP = 'FROM "notifications_preference"'
 
 
 @pytest.mark.parametrize("what", ["mark_read", "mark_archived"])
-def test_what_is_read_in_the_last_moment_is_not_sent(waiting: StreamedNotification, alice: User, what: str) -> None:
-    """Between the look at the notification and the claim."""
+def test_a_notification_read_at_the_last_moment_is_not_sent(
+    waiting: StreamedNotification, alice: User, what: str
+) -> None:
+    """Between reading the notification and the claim."""
     mark = getattr(services, what)
     with meanwhile(LOOKED_UP, lambda: elsewhere(lambda: mark(alice.pk, [waiting.notification_id]))):
         assert begun(waiting) == ()
@@ -80,7 +82,7 @@ def test_what_is_read_in_the_last_moment_is_not_sent(waiting: StreamedNotificati
 
 
 @pytest.mark.parametrize("is_planned", [True, False])
-def test_what_is_replaced_in_the_last_moment_is_not_sent(
+def test_a_notification_replaced_at_the_last_moment_is_not_sent(
     redis_client: redis.Redis, keys: Keys, alice: User, is_planned: bool
 ) -> None:
     """Whether or not its deliveries had been planned before."""
@@ -95,8 +97,8 @@ def test_what_is_replaced_in_the_last_moment_is_not_sent(
     assert ends() == [("skipped", "replaced by a newer notification")]
 
 
-def test_what_is_deleted_in_the_last_moment_is_nobodys(waiting: StreamedNotification, alice: User) -> None:
-    """With its deliveries."""
+def test_a_notification_deleted_at_the_last_moment_is_not_sent(waiting: StreamedNotification, alice: User) -> None:
+    """Its deliveries are deleted too."""
     with meanwhile(LOOKED_UP, lambda: elsewhere(alice.delete)):
         assert claim.begin(waiting, entry_id="1-1", attempt=2) is None
     assert Delivery.objects.count() == 0
@@ -105,10 +107,8 @@ def test_what_is_deleted_in_the_last_moment_is_nobodys(waiting: StreamedNotifica
 # Accounts that are deleted -------------------------------------------------------------------------------------------
 
 
-def test_who_is_deleted_while_thirty_thousand_are_told_keeps_nobody_from_it(
-    redis_client: redis.Redis, keys: Keys
-) -> None:
-    """The others are told, and what the caller's own transaction has written is committed."""
+def test_deleting_a_user_during_a_large_notify_does_not_fail_it(redis_client: redis.Redis, keys: Keys) -> None:
+    """The others are notified, and the caller's own writes are committed."""
     users = [user.pk for user in make_users(30_000)]
     gone = User.objects.get(pk=users[-1])
     # PostgreSQL lets another connection in; on SQLite only who writes can be the one.
@@ -132,7 +132,7 @@ def test_who_is_deleted_while_thirty_thousand_are_told_keeps_nobody_from_it(
 
 @pytest.mark.parametrize("later", [None, datetime.timedelta(hours=1)])
 def test_the_only_recipient_is_deleted_after_being_looked_up(alice: User, later: datetime.timedelta | None) -> None:
-    """The event is kept, nobody is told, and nothing waits in the outbox."""
+    """The event is stored, nobody is notified, and nothing waits in the outbox."""
     looked_up = 'SELECT "id" FROM "auth_user"'
     delete = (lambda: elsewhere(alice.delete)) if connection.vendor == "postgresql" else alice.delete
     with meanwhile(looked_up, delete):
@@ -142,8 +142,8 @@ def test_the_only_recipient_is_deleted_after_being_looked_up(alice: User, later:
 
 
 @pytest.mark.postgres
-def test_who_caused_it_is_held_until_the_event_is_committed(alice: User, bob: User) -> None:
-    """Else the foreign key would fail when the caller commits."""
+def test_the_actor_is_locked_until_the_event_is_committed(alice: User, bob: User) -> None:
+    """Otherwise the foreign key would fail at the caller's commit."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         with transaction.atomic():
             event = services.notify(alice, "Hello", actor=bob)
@@ -160,7 +160,7 @@ def test_who_caused_it_is_held_until_the_event_is_committed(alice: User, bob: Us
 
 
 @pytest.mark.postgres
-def test_who_gives_an_address_is_held_until_it_is_committed(signalbox: Any, alice: User) -> None:
+def test_the_owner_of_an_address_is_locked_until_it_is_committed(signalbox: Any, alice: User) -> None:
     """A user who was deleted meanwhile gets a clear error."""
     webhook = {"BACKEND": "notifications.transports.webhook.WebhookTransport"}
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "TRANSPORTS": {"webhook": webhook}}

@@ -31,8 +31,8 @@ def wait_for_it(recipients: Any, **fields: Any) -> Event:
     return services.notify(recipients, "Later", deliver_after=HOUR, **fields)
 
 
-def test_nobody_is_told_before_the_time(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Neither the stream nor the inbox has it, and the outbox does not hold it for overdue."""
+def test_nobody_is_notified_before_the_time(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Neither the stream nor the inbox has it, and it does not count as overdue in the outbox."""
     event = wait_for_it(alice)
     assert event.deliver_at == event.created_at + HOUR
     pass_time(minutes=59)
@@ -42,8 +42,8 @@ def test_nobody_is_told_before_the_time(redis_client: redis.Redis, keys: Keys, a
     assert read_totals().waiting == 0
 
 
-def test_everybody_is_told_when_it_has_come(redis_client: redis.Redis, keys: Keys) -> None:
-    """Once, with the time at which it was told, and as what is newest in the inbox."""
+def test_everybody_is_notified_at_the_time(redis_client: redis.Redis, keys: Keys) -> None:
+    """Once, with the time of the release, and as the newest in the inbox."""
     users = make_users(3)
     event = wait_for_it(users, title="Lunch", data={"table": 4})
     earlier = services.notify(users[0], "Meanwhile")
@@ -60,8 +60,8 @@ def test_everybody_is_told_when_it_has_come(redis_client: redis.Redis, keys: Key
     assert not Scheduled.objects.exists()
 
 
-def test_a_moment_may_be_given(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """One that is past is now; one that is no time is refused, and nothing is written."""
+def test_deliver_after_may_be_a_datetime(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """A past time means now. An invalid time is refused, and nothing is written."""
     assert services.notify(alice, "x", deliver_after=timezone.now() - HOUR).published_at is not None
     assert services.notify(alice, "x", deliver_after=timezone.now() + HOUR).published_at is None
     with pytest.raises(InvalidField, match="neither"):
@@ -69,7 +69,7 @@ def test_a_moment_may_be_given(redis_client: redis.Redis, keys: Keys, alice: Use
     assert Event.objects.count() == 2
 
 
-async def test_async_callers_may_wait_too(alice: User) -> None:
+async def test_async_callers_may_schedule_too(alice: User) -> None:
     """With the same key, it is the same event."""
     event = await services.anotify(alice, "x", deliver_after=HOUR, idempotency_key="lunch")
     assert await services.anotify(alice, "x", deliver_after=HOUR, idempotency_key="lunch") == event
@@ -77,8 +77,8 @@ async def test_async_callers_may_wait_too(alice: User) -> None:
     assert not await Notification.objects.aexists()
 
 
-def test_a_cancelled_event_is_never_told(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """By the event or its id; once it was told, or cancelled, it is too late."""
+def test_a_cancelled_event_notifies_nobody(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """By the event or its id. It fails after the release, and for a cancelled event."""
     event, other, told = wait_for_it(alice), wait_for_it(alice), services.notify(alice, "Now")
     assert services.cancel(event)
     assert event.cancelled_at is not None
@@ -92,7 +92,7 @@ def test_a_cancelled_event_is_never_told(redis_client: redis.Redis, keys: Keys, 
 
 
 def test_a_rolled_back_cancel_cancels_nothing(alice: User) -> None:
-    """And so does a rolled back notify() leave nothing."""
+    """And a rolled back notify() leaves nothing."""
     event = wait_for_it(alice)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         services.cancel(event.pk)
@@ -103,8 +103,10 @@ def test_a_rolled_back_cancel_cancels_nothing(alice: User) -> None:
     assert Notification.objects.count() == 1
 
 
-def test_redis_away_does_not_lose_it(signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Its turn has come in the database; the sweep publishes it once, when Redis is back."""
+def test_an_outage_of_redis_loses_no_scheduled_event(
+    signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """It is released in the database. The sweep publishes it once when Redis is available again."""
     here = signalbox.REALTIME
     wait_for_it(alice)
     pass_time(hours=2)
@@ -117,8 +119,8 @@ def test_redis_away_does_not_lose_it(signalbox: Any, redis_client: redis.Redis, 
     assert recipients_on_stream(redis_client, keys) == [alice.pk]
 
 
-def test_who_was_deleted_meanwhile_is_not_told(redis_client: redis.Redis, keys: Keys) -> None:
-    """An event with nobody left is done with."""
+def test_a_recipient_deleted_meanwhile_is_not_notified(redis_client: redis.Redis, keys: Keys) -> None:
+    """An event without remaining recipients leaves the outbox."""
     alice, bob = make_users(2)
     both, alone = wait_for_it([alice, bob]), wait_for_it(bob)
     bob.delete()
@@ -128,8 +130,8 @@ def test_who_was_deleted_meanwhile_is_not_told(redis_client: redis.Redis, keys: 
     assert all(Event.objects.get(pk=event.pk).published_at for event in (both, alone))
 
 
-def test_two_processes_tell_it_once(redis_client: redis.Redis, keys: Keys) -> None:
-    """However many look at the same time."""
+def test_several_processes_release_it_once(redis_client: redis.Redis, keys: Keys) -> None:
+    """They run at the same time."""
     users = make_users(5)
     for user in users:
         wait_for_it(user)
@@ -147,8 +149,8 @@ def _released() -> int:
         connections.close_all()
 
 
-def test_a_newer_one_replaces_the_unread_older(redis_client: redis.Redis, keys: Keys) -> None:
-    """For each user alone, within kind and key; browsers are told which."""
+def test_a_newer_notification_replaces_the_older_unread_one(redis_client: redis.Redis, keys: Keys) -> None:
+    """For each user, with the same kind and key. Browsers get the id of the older one."""
     alice, bob, carol = make_users(3)
     services.notify([alice, bob], "Building", kind="build", collapse_key="build-7")
     services.notify(alice, "Another", kind="build", collapse_key="build-8")
@@ -169,10 +171,10 @@ def test_a_newer_one_replaces_the_unread_older(redis_client: redis.Redis, keys: 
     assert second.replaced_at is None
 
 
-def test_published_by_the_sweep_it_still_says_what_it_replaces(
+def test_the_sweep_publishes_the_id_of_the_replaced_notification(
     signalbox: Any, redis_client: redis.Redis, keys: Keys, alice: User
 ) -> None:
-    """Byte for byte what the caller would have published; also one that waited."""
+    """The same bytes as the caller would have published. Also for a scheduled event."""
     signalbox.NOTIFICATIONS = {"OUTBOX_GRACE_SECONDS": 0}
     services.notify(alice, "1", collapse_key="k")
     services.notify(alice, "2", collapse_key="k")
@@ -199,8 +201,8 @@ def test_what_is_no_key_is_refused(alice: User, key: Any) -> None:
     assert not Event.objects.exists()
 
 
-def test_no_more_is_read_than_is_told_however_much_is_due(alice: User) -> None:
-    """The longest overdue first; what waits behind the limit is not looked at."""
+def test_only_released_events_are_read(alice: User) -> None:
+    """The most overdue first. Events beyond the limit are not read."""
     now = timezone.now()
     events = Event.objects.bulk_create(
         Event(message="due", deliver_at=now - datetime.timedelta(seconds=number)) for number in range(50)

@@ -29,14 +29,14 @@ def two(signalbox: Any) -> None:
 
 
 def quiet_now(user: User) -> None:
-    """For another hour, and since one."""
+    """From an hour ago until an hour from now."""
     now = clock.now()
     hour = datetime.timedelta(hours=1)
     services.set_quiet_hours(user.pk, (now - hour).time(), (now + hour).time(), "UTC")
 
 
 def test_a_fallback_is_used_if_unread(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """The other transports go at once, the fallback when its time has come: the sweep brings it back."""
+    """The other transports send at once. The sweep puts the fallback on the stream when it is due."""
     declare(transports=("push",), fallback=FALLBACK)
     services.notify(alice, "Red", kind="build")
     (notification,) = streamed(redis_client, keys)
@@ -50,8 +50,8 @@ def test_a_fallback_is_used_if_unread(redis_client: redis.Redis, keys: Keys, ali
 
 
 @pytest.mark.parametrize("what", ["read", "archived"])
-def test_a_fallback_is_skipped_once_it_was_read(redis_client: redis.Redis, keys: Keys, alice: User, what: str) -> None:
-    """Or put away; its row says why."""
+def test_a_fallback_is_skipped_if_read(redis_client: redis.Redis, keys: Keys, alice: User, what: str) -> None:
+    """Or archived. Its row has the reason."""
     declare(fallback=FALLBACK)
     services.notify(alice, "Red", kind="build")
     (notification,) = streamed(redis_client, keys)
@@ -65,8 +65,8 @@ def test_a_fallback_is_skipped_once_it_was_read(redis_client: redis.Redis, keys:
     assert refill() == 0
 
 
-def test_one_call_may_have_a_fallback_of_its_own(redis_client: redis.Redis, keys: Keys, alice: User, bob: User) -> None:
-    """Of any kind, also where a transport would go at once; but not for who does not want it."""
+def test_a_call_may_have_its_own_fallback(redis_client: redis.Redis, keys: Keys, alice: User, bob: User) -> None:
+    """For any kind, also on a transport that would send at once, but not if the user does not want it."""
     services.set_preference(bob.pk, "info", "email", False)
     services.notify([alice, bob], "x", fallback={**FALLBACK, "push": datetime.timedelta(hours=1)})
     assert [begun(notification) for notification in streamed(redis_client, keys)] == [(), ()]
@@ -77,8 +77,8 @@ def test_one_call_may_have_a_fallback_of_its_own(redis_client: redis.Redis, keys
     ]
 
 
-def test_what_was_replaced_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Planned already, or still on its way to the bot; what was sent stays sent."""
+def test_a_replaced_notification_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Whether planned or still on the stream. Sent deliveries do not change."""
     declare(transports=("push",), fallback=FALLBACK)
     services.notify(alice, "1", kind="build", collapse_key="7")
     (first,) = streamed(redis_client, keys)
@@ -102,7 +102,7 @@ def test_what_was_replaced_is_not_sent(redis_client: redis.Redis, keys: Keys, al
 
 
 def test_transports_wait_until_quiet_hours_end(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """The bell does not: the notification is there and on the stream."""
+    """The bell does not wait: the notification is in the inbox and on the stream."""
     quiet_now(alice)
     services.notify(alice, "x")
     (notification,) = streamed(redis_client, keys)
@@ -117,8 +117,8 @@ def test_transports_wait_until_quiet_hours_end(redis_client: redis.Redis, keys: 
     assert len(begun(notification)) == 1
 
 
-def test_another_attempt_waits_too(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Quiet hours may begin in between."""
+def test_a_retry_waits_for_the_end_of_quiet_hours_too(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Quiet hours may begin between two attempts."""
     services.notify(alice, "x")
     (notification,) = streamed(redis_client, keys)
     assert len(begun(notification)) == 1
@@ -129,7 +129,7 @@ def test_another_attempt_waits_too(redis_client: redis.Redis, keys: Keys, alice:
 
 
 def test_urgent_kinds_do_not_wait(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Nor those of other users."""
+    """Nor do notifications of other users."""
     declare(transports=("push",), is_urgent=True)
     quiet_now(alice)
     services.notify(alice, "Fire", kind="build")
@@ -137,8 +137,8 @@ def test_urgent_kinds_do_not_wait(redis_client: redis.Redis, keys: Keys, alice: 
     assert len(begun(notification)) == 1
 
 
-def test_quiet_hours_are_chosen_changed_and_given_up(alice: User) -> None:
-    """One row each; what makes no sense is refused."""
+def test_quiet_hours_are_set_changed_and_removed(alice: User) -> None:
+    """One row for each user. Invalid times are refused."""
     services.set_quiet_hours(alice.pk, datetime.time(22), datetime.time(7), "Europe/Berlin")
     services.set_quiet_hours(alice.pk, datetime.time(23), datetime.time(7), "Asia/Kolkata")
     assert str(QuietHours.objects.get()) == "23:00 to 07:00 Asia/Kolkata"
@@ -152,8 +152,8 @@ def test_quiet_hours_are_chosen_changed_and_given_up(alice: User) -> None:
     assert not QuietHours.objects.exists()
 
 
-def test_a_notification_deleted_while_it_waits_is_nobodys(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Its deliveries go with it."""
+def test_a_notification_deleted_while_it_waits_is_not_sent(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Its deliveries are deleted too."""
     declare(fallback=FALLBACK)
     services.notify(alice, "x", kind="build")
     assert begun(streamed(redis_client, keys)[0]) == ()

@@ -38,10 +38,10 @@ def server() -> Iterator[HttpReceiver]:
         yield server
 
 
-async def test_a_receiver_that_answers_gone_is_called_once(
+async def test_a_receiver_that_answers_410_is_called_once(
     redis_server: RedisServer, keys: Keys, alice: User, server: HttpReceiver, admin_client: Client
 ) -> None:
-    """However many deliveries wait for it. There is no dead letter, its owner is told, and staff see the reason."""
+    """For any number of deliveries. There is no dead letter, the project gets a signal, and staff see the reason."""
     told: list[dict[str, Any]] = []
 
     def tell(**said: Any) -> None:
@@ -71,8 +71,8 @@ async def test_a_receiver_that_answers_gone_is_called_once(
     )
 
 
-def test_one_that_is_given_again_is_in_use_again(alice: User) -> None:
-    """With the secret that it had."""
+def test_an_address_that_is_added_again_is_enabled(alice: User) -> None:
+    """With the same secret."""
     first = services.add_destination(alice.pk, "webhook", "https://alice.example/hook")
     Destination.objects.update(disabled_at=first.created_at, disabled_reason="410 Gone")
     transport = WebhookTransport(name="webhook")

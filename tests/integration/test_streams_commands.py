@@ -144,7 +144,7 @@ def test_ids_that_another_program_has_made_up_say_no_time(redis_client: redis.Re
 
 
 def test_before_there_is_any_worker_the_commands_say_so(redis_client: redis.Redis) -> None:
-    """A fresh site is no error."""
+    """A new site is not an error."""
     assert "no stream has had a worker" in run("stream_status")
     assert run_json("stream_status") == {"streams": []}
     assert run_json("replay_dead_letters") == {"replayed_count": 0, "groups": []}
