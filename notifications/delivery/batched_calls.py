@@ -22,9 +22,10 @@ __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
 
 # The most items of one call. Other users of the database wait meanwhile.
 BATCH_LIMIT = 100
-# If other writers wait for the database, the next call waits for this many times the duration of the last call, up to
-# a limit, unless ENOUGH items wait. SQLite has one writer at a time, and waiting writers sleep longer and longer: calls
-# without a pause would delay notify(), and with it the browsers.
+# The next call may wait for this many times the duration of the last call, up to a limit, until ENOUGH items wait. It
+# does so in two cases. First, if other writers wait for the database: SQLite has one writer at a time, and waiting
+# writers sleep longer and longer, so calls without a pause would delay notify(), and with it the browsers. Second, if
+# the last call had ENOUGH items: many tasks are active then, and fewer, larger calls use less CPU.
 PAUSE_PER_CALL = 5
 PAUSE_LIMIT_SECONDS = 0.05
 ENOUGH = 10
@@ -41,8 +42,9 @@ class DatabaseCalls:
     Gathers the single items of many tasks into lists, and calls sync functions with these lists.
 
     A statement for a hundred rows costs little more than one for a single row, and so does a transaction. An item is
-    handled at once if no call is running. Items that arrive during a call are handled together in the next one; the
-    callers limit their number. Calls run in a separate thread, so that other users of the database do not wait.
+    handled at once if no call is running and the last one was small. Items that arrive during a call are handled
+    together in the next one; the callers limit their number. Calls run in a separate thread, so that other users of the
+    database do not wait.
 
     Args:
         is_contended: Whether other writers wait for the database, so that there must be pauses between the calls.
@@ -50,8 +52,10 @@ class DatabaseCalls:
 
     def __init__(self, *, is_contended: Callable[[], bool] = lambda: False) -> None:
         self._is_contended = is_contended
-        # If other writers wait, the next call is not made before this time of the monotonic clock.
+        # If the next call has to wait, it waits until this time of the monotonic clock, or until ENOUGH items wait.
         self._pause_until = -math.inf
+        # How many items the last call had.
+        self._last_count = 0
         # Each item with the function to call.
         self._batcher = Batcher[tuple[Batched[Any, Any], Any], Any](
             self._call, name="database calls", gather=self._gather
@@ -81,6 +85,7 @@ class DatabaseCalls:
     async def _call(self, asked: Sequence[tuple[Batched[Any, Any], Any]]) -> list[Any]:
         """Call each function with all its items. Returns the answers in the order of `asked`."""
         self._is_enough.clear()
+        self._last_count = len(asked)
         # For each function, the places of its items in `asked`.
         places: dict[Batched[Any, Any], list[int]] = {}
         for place, (function, _) in enumerate(asked):
@@ -101,7 +106,7 @@ class DatabaseCalls:
 
     async def _gather(self) -> None:
         pause_seconds = self._pause_until - time.monotonic()
-        if pause_seconds > 0 and self._is_contended():
+        if pause_seconds > 0 and (self._last_count >= ENOUGH or self._is_contended()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
                     await self._is_enough.wait()

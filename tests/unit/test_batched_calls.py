@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
+from notifications.delivery import batched_calls
 from notifications.delivery.batched_calls import BATCH_LIMIT, ENOUGH, PAUSE_PER_CALL, DatabaseCalls
 from tests.support.waiting import wait_until
 
@@ -98,6 +99,20 @@ async def test_where_writers_wait_visits_leave_them_room() -> None:
     await asyncio.gather(*(calls.run(slow, number) for number in range(ENOUGH)))
     assert len(begun) == 3
     assert ended <= begun[1][0]
+
+
+async def test_after_a_large_call_the_next_one_waits_for_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tasks are active then: what one of them asks goes together with what the others ask a little later."""
+    monkeypatch.setattr(batched_calls, "PAUSE_LIMIT_SECONDS", 60.0)
+    monkeypatch.setattr(batched_calls, "PAUSE_PER_CALL", 1e9)
+    calls, double = DatabaseCalls(), Doubling()
+    double.gate.set()
+    await asyncio.gather(*(calls.run(double, number) for number in range(ENOUGH)))
+    first = asyncio.create_task(calls.run(double, 100))
+    for _ in range(10 * batched_calls.GATHER_TURNS):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, *(calls.run(double, 100 + number) for number in range(1, ENOUGH)))
+    assert double.batches == [list(range(ENOUGH)), list(range(100, 100 + ENOUGH))]
 
 
 async def test_one_that_fails_fails_alone() -> None:
