@@ -2,7 +2,7 @@
 # `proxy`, nginx with the static files of the same build.
 
 FROM python:3.13-slim AS app
-ENV PYTHONUNBUFFERED=1 DEBUG=0 VAR_DIR=/srv/signalbox/var
+ENV PYTHONUNBUFFERED=1 DEBUG=0 VAR_DIR=/srv/signalbox/var DJANGO_SETTINGS_MODULE=project.settings
 WORKDIR /srv/signalbox
 RUN useradd --system --uid 10001 --home-dir /srv/signalbox signalbox
 COPY requirements.txt .

@@ -58,7 +58,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"events"},
         {"services"},
         {"topics", "statistics", "inbox", "workers"},
-        {"urls", "checks", "templatetags", "admin"},
+        {"urls", "checks", "templatetags", "admin", "health"},
         {"apps", "management"},
     ),
 }

@@ -240,7 +240,7 @@ def test_an_event_loop_that_stands_still_is_noticed_and_ended(world: World) -> N
         process.wait_for_line("user 1: begin one")
         process.wait_for("the event loop is blocked")
         wait_until_sync(lambda: list(world.client.scan_iter(KEYS.standstill("*"))), seconds=SECONDS)
-        health = world.run("-m", "project.health", "bot")
+        health = world.run("-m", "notifications.health", "bot")
         assert health.returncode == 1
         assert re.search(r"the event loop of \S+ is blocked at \S+transports.py:\d+ in spin", health.stderr)
         assert process.stop() == 1

@@ -46,6 +46,25 @@ urlpatterns += [path("", lambda request: HttpResponse("the first page"))]
 """
 
 
+TESTS = """
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import TestCase
+
+from notifications.conf import STREAM
+from notifications.services import notify
+from realtime import conf
+
+
+class Test(TestCase):
+    def test(self):
+        self.assertFalse(settings.DEBUG)
+        with self.captureOnCommitCallbacks(execute=True):
+            notify(User.objects.create_user("bob"), "Your invoice is ready")
+        self.assertEqual(conf.sync_redis().xlen(conf.keys().stream(STREAM)), 1)
+"""
+
+
 class Running:
     """The command on a project."""
 
@@ -256,6 +275,13 @@ def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"CommandError: port {port} cannot be had (Address already in use): ")
     assert "--port " in done.stderr
+
+
+def test_the_tests_of_a_project_may_use_the_embedded_server(project: Path) -> None:
+    """Django's test runner turns DEBUG off."""
+    (project / "mysite/tests.py").write_text(TESTS)
+    assert "Ran 1 test" in manage(project, "test", "mysite")
+    assert (project / "var/valkey").is_dir()
 
 
 def test_the_help_teaches(project: Path) -> None:

@@ -77,9 +77,9 @@ async def use_layer() -> dict[str, Any]:
 
 async def use_stream(keys: list[str]) -> dict[str, Any]:
     """Relay, bot, ingress and sweep, a bad entry, and what people ask and do about it."""
+    from notifications.health import check_bot
     from notifications.services import anotify
     from notifications.workers.service import Subscriber
-    from project.health import check_bot
     from realtime import conf
     from realtime.access import adisconnect
 

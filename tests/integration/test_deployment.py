@@ -18,7 +18,7 @@ import pytest
 import redis
 from django.core.management import get_commands, load_command_class
 
-from project import health
+from notifications import health
 from realtime.embedded import server as embedded
 from realtime.redis.keys import Keys
 from tests.support.redis_server import RedisServer
@@ -172,9 +172,9 @@ def web_server(status: int) -> Iterator[tuple[int, list[dict[str, str]]]]:
             thread.join()
 
 
-def test_web_is_well_when_it_answers_as_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_web_is_well_when_it_answers_as_to_the_proxy(settings: Any) -> None:
     """It is asked for a page of the first host name, as if by HTTPS: a site in production answers nothing else."""
-    monkeypatch.setenv("ALLOWED_HOSTS", ".signalbox.example,other.example")
+    settings.ALLOWED_HOSTS = [".signalbox.example", "other.example"]
     with web_server(200) as (port, seen):
         health.check_web(port)
     assert (seen[0]["path"], seen[0]["Host"], seen[0]["X-Forwarded-Proto"]) == ("/", "signalbox.example", "https")
@@ -259,7 +259,7 @@ def test_a_dead_bot_is_not_well(redis_server: RedisServer, redis_client: redis.R
 @pytest.mark.parametrize(("words", "said"), [((), "required: process"), (("worker",), "invalid choice: 'worker'")])
 def test_a_health_check_of_nothing_says_what_there_is(words: tuple[str, ...], said: str) -> None:
     """One line of usage and one of error."""
-    command = [sys.executable, "-m", "project.health", *words]
+    command = [sys.executable, "-m", "notifications.health", *words]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert said in result.stderr

@@ -66,6 +66,40 @@ async def main():
 
 asyncio.run(main())
 """
+# What a web server does first. The application joins the server by itself: only then is there a socket.
+LIFESPAN = """
+import asyncio
+from realtime.embedded.server import ping
+from realtime.setup import asgi_application
+
+async def main():
+    events = asyncio.Queue()
+    events.put_nowait({"type": "lifespan.startup"})
+    answers = asyncio.Queue()
+    serving = asyncio.create_task(asgi_application()({"type": "lifespan"}, events.get, answers.put))
+    assert (await answers.get())["type"] == "lifespan.startup.complete"
+    print(len(ping(settings.BASE_DIR / "var" / "valkey.sock")), flush=True)
+    serving.cancel()
+
+asyncio.run(main())
+"""
+# Of Daphne, which knows no lifespan. The connection is one that is refused.
+WEBSOCKET = """
+import asyncio
+from realtime.embedded.server import ping
+from realtime.setup import asgi_application
+
+async def main():
+    events = asyncio.Queue()
+    events.put_nowait({"type": "websocket.connect"})
+    answers = asyncio.Queue()
+    scope = {"type": "websocket", "path": "/nowhere/", "headers": [], "query_string": b"", "root_path": ""}
+    await asgi_application()(scope, events.get, answers.put)
+    assert (await answers.get())["type"] == "websocket.close"
+    print(len(ping(settings.BASE_DIR / "var" / "valkey.sock")), flush=True)
+
+asyncio.run(main())
+"""
 SYNC_LAYER = """
 from channels.layers import get_channel_layer
 print(get_channel_layer()._sync_publishers[0].info("server")["process_id"], flush=True)
@@ -123,6 +157,15 @@ def test_every_process_that_reads_the_url_joins_one_server_which_ends_with_the_l
         assert ping(socket) == b"+PONG\r\n"
     processes[-1].kill()
     wait_until_sync(lambda: not ping(socket))
+
+
+@pytest.mark.parametrize("use", [SYNC, ASYNC, LAYER, SYNC_LAYER, LIFESPAN, WEBSOCKET])
+def test_each_way_to_redis_starts_the_server(tmp_path: Path, stack: contextlib.ExitStack, use: str) -> None:
+    """Also alone."""
+    process = Process(tmp_path, use)
+    stack.callback(process.kill)
+    line = process.line()
+    assert line.isdecimal() and int(line), process.end()
 
 
 def test_a_directory_of_the_url_is_used(tmp_path: Path, stack: contextlib.ExitStack) -> None:

@@ -66,10 +66,10 @@ slowest running call decides how long that takes: at most its transport's timeou
 runs in a thread (email, chat), four fifths of NOTIFICATIONS["DELIVERY_CLAIM_SECONDS"], plus some
 seconds.
 
-If code that it calls blocks the event loop, the log and project.health show the place within
-seconds. SIGTERM then ends the process at once, with exit code 1. With DEBUG off, the process ends
-by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that its supervisor can start
-a new one.
+If code that it calls blocks the event loop, the log and `python -m notifications.health bot` show
+the place within seconds. SIGTERM then ends the process at once, with exit code 1. With DEBUG off,
+the process ends by itself after two leases (NOTIFICATIONS["STREAM_LEASE_SECONDS"]), so that its
+supervisor can start a new one.
 """
 
 

@@ -1,21 +1,25 @@
 """
-`python -m project.health web|bot`: whether this container's process does its work; docker-compose.yml asks.
+`python -m notifications.health web|bot`: whether the process of this container does its work; docker-compose.yml asks.
 
-Owns what "well" means for each kind of process. Prints why when it is not so.
+Owns what is checked for each kind of process. Does not own what happens if the check fails.
 """
 
 import argparse
 import contextlib
+import functools
 import http.client
-import os
 import re
 import socket
 import sys
 
+from django.conf import settings
+
+from notifications.conf import STREAM
+from realtime import conf
+
 __all__ = ["Unwell", "check_bot", "check_web", "main"]
 
 TIMEOUT_SECONDS = 5.0
-STREAM = "notifications"
 
 
 class Unwell(Exception):
@@ -31,7 +35,7 @@ def check_web(port: int = 8000) -> None:
         OSError, http.client.HTTPException: It does not answer.
     """
     # Django serves its own host names only, and over HTTPS as the proxy tells it.
-    host = os.environ.get("ALLOWED_HOSTS", "").split(",")[0].lstrip(".")
+    host = next(iter(settings.ALLOWED_HOSTS), "").lstrip(".")
     headers = {"Host": "localhost" if host in ("", "*") else host, "X-Forwarded-Proto": "https"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     with contextlib.closing(connection):
@@ -55,8 +59,6 @@ def check_bot(host: str | None = None) -> None:
         Unwell: It does not.
         redis.RedisError: Redis cannot be asked.
     """
-    from realtime import conf
-
     # Host, pid, random: so those of another host whose name only begins so are left out.
     of_host = re.compile(rf"{re.escape(host or socket.gethostname())}-\d+-\w+".encode())
     keys, client = conf.keys(), conf.sync_redis()
@@ -67,10 +69,11 @@ def check_bot(host: str | None = None) -> None:
         name = group["name"].decode()
         for consumer in client.xinfo_consumers(stream, name):
             if of_host.fullmatch(consumer["name"]):
-                lease = keys.worker_lease(STREAM, name, consumer["name"].decode())
-                is_held[name] = is_held.get(name, False) or bool(client.exists(lease))
-                if where := client.get(keys.standstill(consumer["name"].decode())):
-                    raise Unwell(f"the event loop of {consumer['name'].decode()} is blocked at {where.decode()}")
+                worker = consumer["name"].decode()
+                is_held[name] = is_held.get(name, False) or bool(client.exists(keys.worker_lease(STREAM, name, worker)))
+                where = client.get(keys.standstill(worker))
+                if isinstance(where, bytes):
+                    raise Unwell(f"the event loop of {worker} is blocked at {where.decode()}")
     if not is_held:
         raise Unwell(f"no consumer group of {stream} has a consumer of this host")
     for name, is_alive in is_held.items():
@@ -81,12 +84,14 @@ def check_bot(host: str | None = None) -> None:
 def main() -> None:
     """The command line: exits with 0, or with 1 after it has written the reason to the standard error."""
     parser = argparse.ArgumentParser(
-        prog="python -m project.health",
-        description="Checks that the process on this machine does its work, and says why if not.",
+        prog="python -m notifications.health",
+        description="Checks that the process on this machine does its work, and says why if not. It needs "
+        "DJANGO_SETTINGS_MODULE in its environment.",
     )
     parser.add_argument("process", choices=["web", "bot"], help="the web server, or run_bot_subscriber")
-    check = {"web": check_web, "bot": check_bot}[parser.parse_args().process]
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    parser.add_argument("--port", type=int, default=8000, help="of the web server; default: %(default)s")
+    options = parser.parse_args()
+    check = functools.partial(check_web, options.port) if options.process == "web" else check_bot
     try:
         check()
     except Exception as error:
