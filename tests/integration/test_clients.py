@@ -51,7 +51,7 @@ async def client(connect: Connect, alice: User) -> Client:
 
 
 async def said_nothing(client: Client) -> None:
-    """What was said before this has been dealt with, and nothing was answered."""
+    """Wait until all earlier objects are handled, and check that nothing was answered."""
     assert await client.answer(type="ping") == {"type": "pong"}
 
 
@@ -83,7 +83,7 @@ async def test_a_client_hears_what_it_subscribes_to(client: Client) -> None:
 
 
 async def test_a_topic_is_resumed_where_the_client_was(client: Client) -> None:
-    """With offset and epoch; a second subscribe begins anew from what it gives."""
+    """With offset and epoch; a second subscribe starts again from its position."""
     positions = [(await apublish("news.today", number)).position for number in range(5)]
     for offset in (positions[1].offset, positions[3].offset):
         subscribed = await client.answer(type="subscribe", topic="news.today", offset=offset, epoch=positions[0].epoch)
@@ -185,7 +185,7 @@ async def test_a_hundred_topics_may_be_asked_for_at_once_and_no_more_than_the_li
     ],
 )
 async def test_a_topic_that_is_not_to_be_had_is_refused(client: Client, topic: str, code: str) -> None:
-    """By an error that names it; the connection stays, and hears nothing of it."""
+    """With an error that names the topic; the connection stays open and gets nothing of it."""
     refused = await client.answer(type="subscribe", topic=topic)
     assert (refused["type"], refused["code"]) == ("error", code)
     assert refused.get("topic") == (topic if code != "bad_frame" else None)
@@ -194,7 +194,7 @@ async def test_a_topic_that_is_not_to_be_had_is_refused(client: Client, topic: s
 
 
 async def test_another_users_topic_is_forbidden(client: Client, alice: User, bob: User) -> None:
-    """However it is asked for; one's own may be left and joined again."""
+    """However it is requested; one's own topic may be left and joined again."""
     refused = await client.answer(type="subscribe", topic=f"user.{bob.pk}", offset=0)
     assert refused["code"] == "forbidden"
     await tell(bob, "secret")
@@ -208,7 +208,7 @@ async def test_another_users_topic_is_forbidden(client: Client, alice: User, bob
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_permission_may_ask_the_database_and_is_asked_once(client: Client, alice: User, kind: str) -> None:
-    """By the ORM, in a thread or awaited; for the rest of the connection the answer is remembered."""
+    """With the ORM, in a thread or awaited; the answer is cached for the connection."""
     asked: list[tuple[str, bool]] = []
 
     class ByGroup(Topic):
@@ -238,7 +238,7 @@ async def test_a_permission_may_ask_the_database_and_is_asked_once(client: Clien
 async def test_a_permission_that_fails_is_no_yes(
     client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is an error for the client, a traceback in the log, and is asked again the next time."""
+    """The client gets an error, the log a traceback, and the hook is called again the next time."""
     monkeypatch.setattr(topics, "PERMISSION_TIMEOUT_SECONDS", 0.1)
     failing = True
 
@@ -266,7 +266,7 @@ def _fail() -> None:
 
 
 async def test_answers_come_in_the_order_of_the_questions(client: Client) -> None:
-    """What is quick waits for what is slow and was asked before; publications do not."""
+    """A quick request waits for a slow earlier one; publications do not."""
     may_go_on = asyncio.Event()
 
     class Slow(Topic):
@@ -291,7 +291,7 @@ async def test_answers_come_in_the_order_of_the_questions(client: Client) -> Non
 
 
 async def test_an_ack_is_cumulative_and_never_of_the_future(client: Client, alice: User) -> None:
-    """It is not answered, unless it is wrong."""
+    """It has no answer, unless it is invalid."""
     topic = f"user.{alice.pk}"
     for number in range(3):
         await tell(alice, number)
@@ -326,7 +326,7 @@ async def test_what_cannot_be_recorded_is_an_error_and_the_connection_stays(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The site takes no read marks, or its database is away."""
+    """The site does not accept read marks, or its database is unavailable."""
     # Other tests may have made it log as much as it does.
     monkeypatch.setattr(realtime_sessions, "_log", LimitedLog(realtime_sessions.logger))
     for path, code in (("", "unsupported"), ("tests.integration.test_clients.cannot_read", "failed")):
@@ -340,7 +340,7 @@ async def test_what_cannot_be_recorded_is_an_error_and_the_connection_stays(
 
 
 def cannot_read(user_id: Any, ids: list[int]) -> None:
-    """A hook whose database is away."""
+    """A hook whose database is unavailable."""
     raise OperationalError("the database is away")
 
 
@@ -348,7 +348,7 @@ def cannot_read(user_id: Any, ids: list[int]) -> None:
 
 
 async def test_malformed_is_answered_and_the_connection_stays(client: Client, alice: User) -> None:
-    """Each object that is refused is answered by an error; what comes after it is served."""
+    """Each refused object is answered with an error; later ones are served."""
     before = dict(collect().clients.refused_counts)
     for garbage, code in [
         ("{", "bad_json"),
@@ -372,7 +372,7 @@ async def test_malformed_is_answered_and_the_connection_stays(client: Client, al
 async def test_what_is_refused_for_good_reasons_never_ends_the_connection(
     connect: Connect, signalbox: Any, alice: User
 ) -> None:
-    """Neither what the server itself failed to do, nor topics that may not be heard, however often."""
+    """Neither failures of the server nor forbidden topics, however often."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": f"{__name__}.cannot_read"}
     client = await connect(alice)
     await client.greeted()
@@ -418,7 +418,7 @@ async def test_what_breaks_the_protocol_ends_the_connection(
 
 
 async def test_the_rate_is_a_setting(connect: Connect, signalbox: Any, alice: User) -> None:
-    """So many at once, and so many a second."""
+    """A burst, and a rate per second."""
     signalbox.REALTIME = {**signalbox.REALTIME, "FRAMES_PER_SECOND": 0.5, "FRAMES_BURST": 3}
     client = await connect(alice)
     await client.greeted()
@@ -430,7 +430,7 @@ async def test_the_rate_is_a_setting(connect: Connect, signalbox: Any, alice: Us
 
 
 async def test_questions_that_pile_up_end_the_connection(connect: Connect, signalbox: Any, alice: User) -> None:
-    """Behind one whose answer does not come."""
+    """Behind a request that is never answered."""
     signalbox.REALTIME = {**signalbox.REALTIME, "FRAMES_BURST": 50, "FRAMES_PER_SECOND": 1e9}
     asked, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -501,7 +501,7 @@ async def test_a_million_names_leave_nothing_behind(
 async def test_a_topic_that_cannot_be_had_from_redis_ends_the_connection(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes back and gets all its topics, rather than believing in one that it does not hear."""
+    """It reconnects and gets all its topics, instead of missing one without knowing."""
 
     async def lost(*args: Any, **options: Any) -> None:
         raise ConnectionError("Redis is away")
@@ -515,7 +515,7 @@ async def test_a_topic_that_cannot_be_had_from_redis_ends_the_connection(
 async def test_a_mistake_of_ours_ends_one_connection(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a code that says so, and a traceback."""
+    """With a close code for it, and a traceback in the log."""
 
     async def broken(*args: Any, **options: Any) -> None:
         raise LookupError("a defect")

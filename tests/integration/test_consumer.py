@@ -35,14 +35,14 @@ async def test_a_signed_in_user_is_greeted(connect: Connect, alice: User) -> Non
 
 
 async def test_the_subprotocol_is_echoed_when_offered(connect: Connect, alice: User) -> None:
-    """A client that names signalbox.v1 gets it, one that names others or none is accepted without."""
+    """A client that offers signalbox.v1 gets it; one that offers others or none is accepted without a subprotocol."""
     for offered, chosen in [((SUBPROTOCOL,), SUBPROTOCOL), (("other", SUBPROTOCOL), SUBPROTOCOL), (("other",), None)]:
         client = await connect(alice, subprotocols=offered)
         assert (await client.accepted())["subprotocol"] == chosen
 
 
 async def test_what_is_published_after_hello_arrives_in_order(connect: Connect, alice: User) -> None:
-    """With offsets without a gap, and data as it was published, byte for byte."""
+    """Offsets have no gap, and the data is the published data, byte for byte."""
     client = await connect(alice)
     offset = (await client.greeted())["offset"]
     for number in range(100):
@@ -71,7 +71,7 @@ async def test_a_user_hears_their_own_topic_only(connect: Connect, alice: User, 
 
 
 async def test_a_client_that_comes_back_gets_what_it_missed(connect: Connect, alice: User) -> None:
-    """With its last offset and epoch in the URL: what came after them, once and in order, and then what comes."""
+    """With its last offset and epoch in the URL, it gets later publications, once and in order."""
     first = await connect(alice)
     await first.greeted()
     seen = await tell(alice, "seen")
@@ -89,7 +89,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed(connect: Connect, al
 
 
 async def test_a_client_that_comes_back_from_nowhere_is_told_so(connect: Connect, alice: User) -> None:
-    """From the future: `recovered` is false, and it goes on from the newest."""
+    """A position from the future: `recovered` is false, and it continues from the newest publication."""
     await tell(alice, "first")
     newest = [await tell(alice, number) for number in range(150)][-1]
     for position in (
@@ -103,7 +103,7 @@ async def test_a_client_that_comes_back_from_nowhere_is_told_so(connect: Connect
 
 
 async def test_a_client_that_comes_back_too_late_gets_what_is_kept(connect: Connect, alice: User) -> None:
-    """Behind `recovered`, which is false, and how many are lost, where that can be known."""
+    """After `"recovered": false`, and the number of lost publications where it is known."""
     await tell(alice, "first")
     newest = [await tell(alice, number) for number in range(150)][-1]
     start = newest.offset - 100
@@ -126,7 +126,7 @@ async def test_a_client_that_comes_back_too_late_gets_what_is_kept(connect: Conn
     ["offset=-1", "offset=1e3", "offset=", "offset=9999999999999999", "offset=٣", "offset=a&epoch=b", "%ff=%fe&&;"],
 )
 async def test_a_position_that_is_none_is_passed_over(connect: Connect, alice: User, query: str) -> None:
-    """As if it had not been given."""
+    """It is ignored."""
     client = await connect(alice, path=f"/ws/?{query}")
     assert (await client.greeted())["recovered"] is False
 
@@ -149,7 +149,7 @@ async def test_who_is_not_signed_in_is_told_so_by_a_close_code(connect: Connect,
 
 
 async def test_a_program_that_is_not_signed_in_is_not_let_in(connect: Connect) -> None:
-    """It is no browser and does not name the protocol: it sees the HTTP status, which costs us no open connection."""
+    """It is not a browser and does not offer the protocol, so it sees the HTTP status, without an open connection."""
     before = collect().clients.closed_counts.get(CloseCode.UNAUTHORISED, 0)
     for client in (await connect(), await connect(headers=((b"cookie", b"sessionid=forged"),))):
         # Before accept, so servers answer with HTTP status 403.
@@ -158,7 +158,7 @@ async def test_a_program_that_is_not_signed_in_is_not_let_in(connect: Connect) -
 
 
 async def test_an_inactive_user_is_refused(connect: Connect, alice: User) -> None:
-    """A session outlives the moment when its user was switched off; the connection does not begin."""
+    """The session still exists after its user was deactivated; the connection is refused."""
     alice.is_active = False
     await alice.asave()
     client = await connect(alice, subprotocols=(SUBPROTOCOL,))
@@ -169,7 +169,7 @@ async def test_an_inactive_user_is_refused(connect: Connect, alice: User) -> Non
 async def test_a_session_ended_by_logout_opens_nothing(
     connect: Connect, sessions: dict[User, str], alice: User
 ) -> None:
-    """The cookie of a session that is gone is as good as none."""
+    """The cookie of a deleted session counts as none."""
     browser = Browser()
     browser.cookies["sessionid"] = sessions[alice]
     await browser.alogout()
@@ -179,7 +179,7 @@ async def test_a_session_ended_by_logout_opens_nothing(
 
 
 async def test_a_user_has_only_so_many_connections(connect: Connect, signalbox: Any, alice: User, bob: User) -> None:
-    """One more is told not to come back, however many come at once; another user's count for themselves."""
+    """One more gets a final close code, however many connect at once; each user has an own count."""
     signalbox.REALTIME = {**signalbox.REALTIME, "CONNECTIONS_PER_USER": 3}
     clients = await asyncio.gather(*(connect(alice) for _ in range(10)))
     for client in clients:
@@ -197,7 +197,7 @@ async def test_a_user_has_only_so_many_connections(connect: Connect, signalbox: 
 
 
 async def test_who_leaves_its_own_topic_is_still_a_connection(connect: Connect, signalbox: Any, alice: User) -> None:
-    """The limit is of connections, whatever they hear."""
+    """The limit counts connections, whatever their topics are."""
     signalbox.REALTIME = {**signalbox.REALTIME, "CONNECTIONS_PER_USER": 2}
     topic = user_topic(alice.pk)
     clients = [await connect(alice) for _ in range(2)]
@@ -280,7 +280,7 @@ async def test_an_unknown_path_is_refused_without_a_traceback(connect: Connect, 
 
 
 async def test_a_connection_that_ends_leaves_its_topic(connect: Connect, alice: User) -> None:
-    """The last one to leave takes the topic's subscription along."""
+    """The topic's subscription ends with its last client."""
     first, second = await connect(alice), await connect(alice)
     await first.greeted()
     await second.greeted()
@@ -292,7 +292,7 @@ async def test_a_connection_that_ends_leaves_its_topic(connect: Connect, alice: 
 
 
 async def test_a_client_that_goes_before_it_is_greeted_leaves_nothing(connect: Connect, alice: User) -> None:
-    """At whatever point of being let in."""
+    """At any point of joining."""
     for turns in range(12):
         client = await connect(alice)
         for _ in range(turns):
@@ -344,7 +344,7 @@ async def test_a_client_that_vanishes_while_written_to_is_no_error(
 async def test_without_redis_clients_are_told_to_come_back(
     connect: Connect, signalbox: Any, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The code asks for another try; one line in the log for all of them, and one when Redis is back."""
+    """The close code lets clients retry; the log has one line for all, and one when Redis is available again."""
     monkeypatch.setattr("realtime.websocket.client.JOIN_TIMEOUT_SECONDS", 0.5)
     previous = signalbox.CHANNEL_LAYERS
     with RedisServer() as lost:

@@ -29,7 +29,7 @@ TOPIC = "news.today"
 
 
 class NumberedClient(Client):
-    """Hears publications whose data are their offsets."""
+    """A client of publications whose data are their offsets."""
 
     def check(self, data: Any, position: Position) -> None:
         assert data == position.offset
@@ -66,7 +66,7 @@ async def hub(layer: RedisChannelLayer) -> AsyncIterator[Hub]:
 
 
 async def join(hub: Hub, client: Client, *, is_raw: bool = True) -> Membership:
-    """Let a client in from where it says it is."""
+    """Let a client join from the position that it gives."""
     sink: Sink = ClientSink(client)
     if is_raw:
         sink = RawSink(ClientWriter(client), limit_bytes=1_048_576, on_overflow=lambda: None)
@@ -91,7 +91,7 @@ def numbered(first: int, last: int) -> list[bytes]:
 async def test_whoever_comes_back_gets_what_was_missed_while_publications_keep_coming(
     hub: Hub, server: RedisServer
 ) -> None:
-    """At full speed from another process, clients leave and come back to where they were: each number once to each."""
+    """While another process publishes at full speed, clients leave and resume: each gets each number once."""
     count = 6_000
     stays = NumberedClient(None)
     await join(hub, stays)
@@ -128,7 +128,7 @@ async def test_whoever_comes_back_gets_what_was_missed_while_publications_keep_c
 
 
 async def test_joiners_are_no_burden_to_members(hub: Hub, server: RedisServer) -> None:
-    """With a history far shorter than a round trip, joiners may be told that they missed something; members never."""
+    """With a history far shorter than a round trip, joiners may be notified of a gap; members never are."""
     count = 20_000
     stays = NumberedClient(None)
     await join(hub, stays)
@@ -148,7 +148,7 @@ async def test_joiners_are_no_burden_to_members(hub: Hub, server: RedisServer) -
 async def test_who_comes_back_past_the_history_is_told_what_is_lost_and_gets_what_is_kept(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """A position within the history gets all. Without one, or with an impossible one, it starts at the newest."""
+    """From a position within the history it gets all; without one, or with an impossible one, only later ones."""
     position = await publish(layer, *numbered(1, 10), history_size=5)
     kept = [6, 7, 8, 9, 10]
     for since, recovered, lost_count, offsets in (
@@ -179,7 +179,7 @@ async def test_who_comes_back_past_the_history_is_told_what_is_lost_and_gets_wha
 async def test_a_wiped_redis_is_told_to_members_and_to_those_who_come_back(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """The epoch is another one; both get what is published on the new counter from its first number on."""
+    """The epoch is new; both clients get the publications of the new counter from the first one on."""
     stays, away = NumberedClient(None), NumberedClient(None)
     await join(hub, stays)
     hub.leave(await join(hub, away))
@@ -196,7 +196,7 @@ async def test_a_wiped_redis_is_told_to_members_and_to_those_who_come_back(
 
 
 async def test_several_topics_of_one_socket_are_one_stream_each(hub: Hub, layer: RedisChannelLayer) -> None:
-    """One sink on many topics gets each of them whole, and none that it has left."""
+    """One sink on many topics gets all publications of each, and none of topics that it has left."""
     frames: list[bytes] = []
 
     class Everything(ClientSink):
@@ -216,7 +216,7 @@ async def test_several_topics_of_one_socket_are_one_stream_each(hub: Hub, layer:
 async def test_a_cancelled_joiner_leaves_nothing_behind(
     hub: Hub, layer: RedisChannelLayer, client: redis.Redis
 ) -> None:
-    """Cancelled at any moment on its way in; neither Redis, the hub nor the event loop keeps anything of it."""
+    """It may be cancelled at any moment: neither Redis, the hub nor the event loop keeps anything of it."""
     for ticks in range(40):
         joiner = NumberedClient(Position(0, "x"))
         joining = asyncio.create_task(join(hub, joiner))
@@ -238,7 +238,7 @@ async def test_a_cancelled_joiner_leaves_nothing_behind(
 
 
 async def test_joiners_wait_for_redis_and_are_told_when_the_hub_is_closed(server: RedisServer) -> None:
-    """A Redis that is away keeps them waiting, as long as they like; closing does not."""
+    """They wait while Redis is unavailable; when the hub is closed, they get an error."""
     layer = RedisChannelLayer([server.url])
     server.kill()
     joining = [asyncio.create_task(join(layer.hub, NumberedClient(None))) for _ in range(3)]
@@ -254,7 +254,7 @@ async def test_joiners_wait_for_redis_and_are_told_when_the_hub_is_closed(server
 async def test_members_get_everything_once_while_connections_are_killed(
     hub: Hub, server: RedisServer, client: redis.Redis
 ) -> None:
-    """Under full load the subscription is killed again and again; members and joiners miss nothing, in order."""
+    """The subscription is killed repeatedly under full load; members and joiners get everything, in order."""
     count = 30_000
     members = [NumberedClient(None) for _ in range(4)]
     for number, member in enumerate(members):
@@ -280,7 +280,7 @@ async def test_members_get_everything_once_while_connections_are_killed(
 
 
 async def test_a_loss_beyond_history_is_told(hub: Hub, layer: RedisChannelLayer, client: redis.Redis) -> None:
-    """Members whose connection was away for longer than history reaches are told what is lost, and get what is kept."""
+    """After an outage longer than the history, members are notified of the loss and get what is kept."""
     member = NumberedClient(None)
     await join(hub, member)
     await publish(layer, *numbered(1, 3))
@@ -296,7 +296,7 @@ async def test_a_loss_beyond_history_is_told(hub: Hub, layer: RedisChannelLayer,
 
 
 async def test_a_restarted_redis_heals_by_itself(layer: RedisChannelLayer, server: RedisServer) -> None:
-    """With its memory gone: members are told, and hear what is published from then on."""
+    """Redis has lost its data: members are notified, and get later publications."""
     member = NumberedClient(None)
     await join(layer.hub, member)
     await publish(layer, *numbered(1, 3))

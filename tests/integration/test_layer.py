@@ -21,7 +21,7 @@ type MakeLayer = Callable[..., RedisChannelLayer]
 
 @pytest.fixture
 async def make_layer(signalbox: Any) -> AsyncIterator[MakeLayer]:
-    """A layer, as another process would have it; what it made in Redis and here is gone in the end."""
+    """A layer as another process would have it; in the end nothing of it is left, here or in Redis."""
     layers: list[RedisChannelLayer] = []
 
     def make_layer(**options: Any) -> RedisChannelLayer:
@@ -50,7 +50,7 @@ async def received(layer: RedisChannelLayer, channel: str, count: int = 1) -> li
 
 
 async def arrived(layer: RedisChannelLayer, sender: RedisChannelLayer) -> None:
-    """Wait until everything that was sent before has come: Redis hands all on in order."""
+    """Wait until everything sent before has arrived: Redis delivers in order."""
     channel = await layer.new_channel()
     await sender.send(channel, {"type": "last"})
     await received(layer, channel)
@@ -69,7 +69,7 @@ async def test_it_says_what_the_specification_asks_for(layer: RedisChannelLayer)
 
 
 async def test_a_channel_gives_messages_in_order_each_once(layer: RedisChannelLayer, sender: RedisChannelLayer) -> None:
-    """Sent from another process, before and while somebody receives."""
+    """Messages from another process arrive, whether they were sent before or during a receive()."""
     channel = await layer.new_channel()
     for number in range(3):
         await sender.send(channel, {"type": "a.message", "number": number})
@@ -97,7 +97,7 @@ async def test_every_type_of_the_specification_survives(layer: RedisChannelLayer
 
 @pytest.mark.parametrize("message", [{"type": "x", "set": {1}}, {"type": "x", "number": 2**64}, ["type", "x"], b"x"])
 async def test_what_cannot_be_sent_is_an_error_of_the_sender(layer: RedisChannelLayer, message: Any) -> None:
-    """Of a channel and of a group; the consumer gets the next message."""
+    """Unreadable messages of a channel and of a group are skipped; the consumer gets the next message."""
     channel = await layer.new_channel()
     await layer.group_add("a-group", channel)
     with pytest.raises((TypeError, OverflowError)):
@@ -110,7 +110,7 @@ async def test_what_cannot_be_sent_is_an_error_of_the_sender(layer: RedisChannel
 
 @pytest.mark.parametrize("name", ["", "two words", "colon:", "ümlaut", "x" * 100, "two\nlines", None, 7, b"bytes"])
 async def test_invalid_names_are_refused(layer: RedisChannelLayer, name: Any) -> None:
-    """Of channels and of groups, with the error of Channels' own layers."""
+    """Invalid names of channels and groups raise the error of Channels' own layers."""
     channel = await layer.new_channel()
     message = {"type": "a.message"}
     for call in (
@@ -152,7 +152,7 @@ async def test_a_channel_of_any_name_is_heard_by_who_receives_from_it(
 
 
 async def test_each_message_is_for_one_of_several_receivers(layer: RedisChannelLayer) -> None:
-    """One of them going away takes nothing from the others, even while the channel is being subscribed to."""
+    """When one of them leaves, the others lose nothing, even while the channel is being subscribed to."""
     first = asyncio.create_task(layer.receive("shared.channel"))
     others = [asyncio.create_task(layer.receive("shared.channel")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_each_message_is_for_one_of_several_receivers(layer: RedisChannelL
 async def test_a_message_that_nobody_can_read_is_counted_and_skipped(
     layer: RedisChannelLayer, redis_client: redis.Redis
 ) -> None:
-    """Any program can publish on a Redis channel; no consumer ends by that."""
+    """Any program can publish on a Redis channel; no consumer ends because of that."""
     channel = await layer.new_channel()
     for payload in (b"\xff{", b"", b"\xc1", b"\xc1m1:3\n{", msgpack.packb({"type": "good"})):
         redis_client.publish(channel, payload)
@@ -212,7 +212,7 @@ async def test_a_burst_arrives_in_order_up_to_the_capacity(make_layer: MakeLayer
 
 
 async def test_a_full_consumer_takes_nothing_from_others(make_layer: MakeLayer) -> None:
-    """In the same group; and sending never waits nor fails, as a sender cannot know."""
+    """It is in the same group. Sending never waits nor fails, because a sender does not know."""
     layer = make_layer(capacity=3)
     stuck, brisk = await layer.new_channel(), await layer.new_channel()
     for channel in (stuck, brisk):

@@ -42,7 +42,7 @@ async def received(layer: RedisChannelLayer, channel: str) -> dict[str, Any]:
 
 
 async def nothing_came(layer: RedisChannelLayer, channel: str) -> None:
-    """What was sent before has come by the time when a message to the channel itself has, and that is the first."""
+    """When a message to the channel itself has arrived, earlier ones have too: it is the first one."""
     await layer.send(channel, {"type": "nothing.before"})
     assert await received(layer, channel) == {"type": "nothing.before"}
 
@@ -50,7 +50,7 @@ async def nothing_came(layer: RedisChannelLayer, channel: str) -> None:
 async def test_a_message_reaches_who_is_in_the_group_and_nobody_else(
     layer: RedisChannelLayer, other: RedisChannelLayer
 ) -> None:
-    """In several processes; twice added is in once, once discarded is out, and who was never in may be discarded."""
+    """In several processes: added twice is in once, discarded once is out, and discarding without adding is fine."""
     stays, leaves, never = [await layer.new_channel() for _ in range(3)]
     elsewhere = await other.new_channel()
     for channel in (stays, stays, leaves):
@@ -145,7 +145,7 @@ async def test_a_consumer_that_goes_leaves_nothing_behind(layer: RedisChannelLay
 
 
 async def test_a_cancelled_joiner_leaves_nothing_behind(layer: RedisChannelLayer) -> None:
-    """A consumer that ends at any moment of coming into a group."""
+    """A consumer may end at any moment while it joins a group."""
 
     async def consume() -> None:
         channel = await layer.new_channel()
@@ -167,7 +167,7 @@ async def test_a_cancelled_joiner_leaves_nothing_behind(layer: RedisChannelLayer
 
 
 async def test_a_flushed_layer_is_as_new(layer: RedisChannelLayer, redis_client: redis.Redis) -> None:
-    """No group, no message, no connection; and it can be used again."""
+    """Groups, messages and connections are gone, and the layer can be used again."""
     channel = await layer.new_channel()
     await layer.group_add("a-group", channel)
     await layer.send(channel, MESSAGE)

@@ -74,7 +74,7 @@ async def received(layer: RedisChannelLayer, channel: str) -> dict[str, Any]:
 
 @contextmanager
 def wire(client: redis.Redis) -> Iterator[list[bytes]]:
-    """Whatever is published meanwhile, complete when it ends."""
+    """Collects what is published meanwhile; complete when it ends."""
     published: list[bytes] = []
     with client.pubsub() as pubsub:
         pubsub.psubscribe("*")
@@ -90,7 +90,7 @@ def wire(client: redis.Redis) -> Iterator[list[bytes]]:
 async def test_nothing_can_be_read_in_redis_without_the_key(
     closing: AsyncExitStack, server: RedisServer, client: redis.Redis
 ) -> None:
-    """Neither messages nor publications, on their way or in history; with the key everything is as it was."""
+    """Neither messages nor publications can be read without the key, in transit or in history."""
     layer = made(closing, server.url, symmetric_encryption_keys=["a key"])
     channel, hears = await layer.new_channel(), await hearing(layer, "news.today")
     await layer.group_add("news.today", channel)
@@ -136,7 +136,7 @@ async def test_keys_are_changed_without_losing_anything(closing: AsyncExitStack,
 async def test_who_has_not_the_key_gets_nothing_and_lives(
     closing: AsyncExitStack, server: RedisServer, keys: list[str] | None
 ) -> None:
-    """It is counted; what it can read, it gets."""
+    """Unreadable messages are counted; readable ones arrive."""
     layer = made(closing, server.url, symmetric_encryption_keys=keys)
     foreign = made(closing, server.url, symmetric_encryption_keys=["a key"])
     channel = await layer.new_channel()
@@ -184,7 +184,7 @@ async def test_names_are_shared_out_among_hosts(
 
 
 async def test_a_host_that_is_lost_takes_nothing_from_the_others(closing: AsyncExitStack, server: RedisServer) -> None:
-    """Groups and channels on the other go on; its own are back when it is."""
+    """Groups and channels on the other host continue; those on this one work again when it is back."""
     with RedisServer() as second:
         layer = made(closing, server.url, second.url)
         topics = {layer.shard_of(topic): topic for topic in (f"news.{number}" for number in range(40))}
@@ -243,7 +243,7 @@ async def test_consumers_are_told_that_redis_was_lost_and_is_back(
 
 
 async def test_a_restarted_redis_heals(closing: AsyncExitStack, server: RedisServer) -> None:
-    """A loss that lasts is told once; sending fails at once meanwhile, and by itself works again afterwards."""
+    """A lasting loss is reported once; meanwhile sending fails at once, and afterwards it works again."""
     layer = made(closing, server.url, on_disconnect="redis.lost", on_reconnect="redis.back")
     channel = await layer.new_channel()
     await layer.group_add("a-group", channel)

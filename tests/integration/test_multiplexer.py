@@ -53,7 +53,7 @@ async def test_a_burst_to_an_idle_subscriber_loses_nothing(
 async def test_a_burst_to_a_slow_subscriber_loses_nothing_below_its_mark(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """A subscriber that gives way to the event loop after each message still gets every one."""
+    """A subscriber that yields to the event loop after each message still gets all of them."""
     async with multiplexer.subscribe(name("slow"), high_water_mark=1_000) as subscription:
         publish_pipelined(redis_client, name("slow"), numbered(1_000))
         received = []
@@ -67,7 +67,7 @@ async def test_a_burst_to_a_slow_subscriber_loses_nothing_below_its_mark(
 async def test_overflow_is_told_once_and_counted(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Beyond its mark a subscriber loses the oldest, is told how many, and goes on with the newest."""
+    """Beyond its mark a subscriber loses the oldest messages, gets their number, and continues with the newest."""
     async with (
         multiplexer.subscribe(name("flood"), high_water_mark=10) as slow,
         multiplexer.subscribe(name("flood")) as fast,
@@ -122,7 +122,7 @@ async def test_patterns_tell_channel_and_pattern(
 async def test_subscribing_while_another_unsubscribes_leaves_the_joiner_subscribed(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """The last leaver races the first joiner in every interleaving; whoever is in gets the next message."""
+    """The last one to leave races the first one to join, in every interleaving; a subscriber gets the next message."""
     for turn in range(300):
         old = multiplexer.subscribe(name("race"))
         await old.__aenter__()
@@ -149,7 +149,7 @@ async def test_subscribing_while_another_unsubscribes_leaves_the_joiner_subscrib
 async def test_two_first_subscribers_at_once_both_listen(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Whichever of them Redis heard first, both are live once entered."""
+    """Whichever subscription reaches Redis first, both are live once entered."""
     first, second = multiplexer.subscribe(name("x")), multiplexer.subscribe(name("x"))
     async with asyncio.timeout(10):
         await asyncio.gather(first.__aenter__(), second.__aenter__())
@@ -164,7 +164,7 @@ async def test_two_first_subscribers_at_once_both_listen(
 async def test_a_cancelled_subscriber_leaves_nothing_behind(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Cancelled while it waits for Redis's answer, a subscriber disturbs nobody and stays nowhere."""
+    """A subscriber that is cancelled while it waits for Redis leaves nothing behind and does not affect others."""
     async with multiplexer.subscribe(name("kept")) as kept:
         for ticks in range(6):
             entering = asyncio.create_task(multiplexer.subscribe(name("gone"), name("kept")).__aenter__())
@@ -220,7 +220,7 @@ async def _expect_closed(operation: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_a_subscription_without_a_name_is_refused(multiplexer: Multiplexer) -> None:
-    """Nothing to listen to is a mistake of the caller, said at once."""
+    """Subscribing to nothing is an error of the caller, raised at once."""
     with pytest.raises(ValueError, match="at least one channel or pattern"):
         await multiplexer.subscribe().__aenter__()
     with pytest.raises(ValueError, match="at least 1"):

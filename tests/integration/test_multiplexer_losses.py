@@ -31,7 +31,7 @@ pytestmark = pytest.mark.database_independent
 async def test_a_killed_connection_heals_and_tells_the_gap(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """In mid-burst the connection is killed: what arrives before and after is in order, with the gap told between."""
+    """The connection is killed during a burst: messages before and after are in order, with the gap between them."""
     async with multiplexer.subscribe(name("a"), name("b"), patterns=[name("p*")]) as subscription:
 
         async def burst() -> None:
@@ -63,7 +63,7 @@ async def test_a_killed_connection_heals_and_tells_the_gap(
 async def test_after_a_loss_the_first_try_is_made_at_once(
     redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Waits are for what fails again: each makes the gap longer."""
+    """Only repeated failures wait, because each wait makes the gap longer."""
     patient = Backoff(base_seconds=3600, cap_seconds=3600)
     async with (
         running_multiplexer(redis_server.url, backoff=patient) as multiplexer,
@@ -96,7 +96,7 @@ async def test_stopping_ends_it_whatever_becomes_of_the_connection_meanwhile(
 async def test_ten_thousand_names_come_back_after_a_loss(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Resubscribing is done in batches, and each name is live again when the gap is told."""
+    """Names are resubscribed in batches, and all are live again when the gap is reported."""
     channels = [name(f"n{number}") for number in range(10_000)]
     async with multiplexer.subscribe(*channels) as subscription:
         redis_client.client_kill_filter(_type="pubsub", skipme=True)
@@ -112,7 +112,7 @@ async def test_ten_thousand_names_come_back_after_a_loss(
 async def test_a_deaf_connection_is_noticed_and_replaced(
     redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """A connection that is open but brings nothing is found by a probe, replaced, and the gap told."""
+    """A probe detects a connection that is open but delivers nothing; it is replaced and the gap is reported."""
     async with (
         Proxy(redis_server.url) as proxy,
         running_multiplexer(
@@ -133,7 +133,7 @@ async def test_a_deaf_connection_is_noticed_and_replaced(
 async def test_a_silent_but_healthy_connection_is_kept(
     redis_server: RedisServer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Probes come back on a quiet connection, again and again; it is never replaced."""
+    """Probes keep arriving on a quiet connection, so it is never replaced."""
     async with (
         running_multiplexer(redis_server.url, probe_after_seconds=0.02) as multiplexer,
         multiplexer.subscribe(name("quiet")) as subscription,
@@ -144,7 +144,7 @@ async def test_a_silent_but_healthy_connection_is_kept(
 
 
 async def test_redis_away_at_the_start_and_in_between(name: Callable[[str], str]) -> None:
-    """Subscribers wait for a Redis that is not there yet; a killed and restarted one is subscribed to again."""
+    """Subscribers wait for a Redis that is not running yet; after a restart they are subscribed again."""
     with RedisServer() as server:
         server.kill()
         async with running_multiplexer(server.url) as multiplexer:
@@ -189,7 +189,7 @@ async def test_a_server_that_refuses_to_subscribe_is_asked_less_and_less_often(
 async def test_callbacks_get_whole_batches_and_gaps(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """The callback form: one call a read, in order; a callback that raises is counted and stops nobody."""
+    """The callback form: one call a read, in order; a callback that raises is counted and does not affect others."""
     seen: list[list[bytes]] = []
     gaps: list[int] = []
 
@@ -215,7 +215,7 @@ async def test_callbacks_get_whole_batches_and_gaps(
 async def test_callbacks_may_leave_while_they_are_called(
     multiplexer: Multiplexer, redis_client: redis.Redis, name: Callable[[str], str]
 ) -> None:
-    """Who is detached by another's callback gets nothing any more, be it of a batch or a gap; the others do."""
+    """A listener that another's callback detaches gets nothing more of the batch or gap; the others do."""
     seen: list[tuple[int, bytes]] = []
     attachments: list[Attachment] = []
 
