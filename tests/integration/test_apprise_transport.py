@@ -32,7 +32,7 @@ def service() -> Iterator[HttpReceiver]:
 
 
 async def test_a_service_gets_title_and_text(service: HttpReceiver) -> None:
-    """By its URL, as Apprise spells it."""
+    """The service is given by its Apprise URL."""
     assert await CHAT.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/room")) != ""
     (request,) = service.requests
     said = json.loads(request.body)
@@ -41,7 +41,7 @@ async def test_a_service_gets_title_and_text(service: HttpReceiver) -> None:
 
 @pytest.fixture
 def discord(service: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> HttpReceiver:
-    """Discord, as Apprise speaks to it, at another host."""
+    """Apprise's Discord service with another host."""
     monkeypatch.setattr(NotifyDiscord, "notify_url", service.url)
     monkeypatch.setattr(NotifyDiscord, "request_rate_per_sec", 0)
     service.reply = Reply(status=204, body=b"")
@@ -53,7 +53,7 @@ def said_in(service: HttpReceiver) -> list[str]:
 
 
 async def test_a_long_text_is_split_at_the_services_limit(discord: HttpReceiver) -> None:
-    """Discord takes 2,000 letters; nothing is lost of 2,500, and of any length a few messages are left."""
+    """Discord accepts 2,000 characters. Of 2,500 nothing is lost. A text of any length becomes a few messages."""
     text = " ".join(f"{number:04}" for number in range(500))
     await CHAT.send(message(body=text), Address(key="1", value=DISCORD))
     parts = said_in(discord)
@@ -66,8 +66,8 @@ async def test_a_long_text_is_split_at_the_services_limit(discord: HttpReceiver)
     assert said_in(discord)[-1].endswith("…")
 
 
-async def test_nobody_can_ring_everybody(discord: HttpReceiver) -> None:
-    """By a title or a text that a stranger had a hand in, unless the project says so."""
+async def test_mentions_of_everybody_are_disarmed(discord: HttpReceiver) -> None:
+    """In titles and texts, because they may contain a stranger's words, unless the project allows mentions."""
     calling = message(subject="Hi @here", body="@everyone <@&123> look, me@example.com and @alice")
     await CHAT.send(calling, Address(key="1", value=DISCORD))
     (said,) = said_in(discord)
@@ -78,8 +78,8 @@ async def test_nobody_can_ring_everybody(discord: HttpReceiver) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_destination_that_is_gone_is_disabled(discord: HttpReceiver, alice: User, status: int) -> None:
-    """Its webhook was deleted. The project's own stays: somebody must mend it."""
+async def test_a_destination_that_no_longer_exists_is_disabled(discord: HttpReceiver, alice: User, status: int) -> None:
+    """Its webhook was deleted. The project's own destination stays: staff must fix it."""
     discord.reply = Reply(status=status)
     await Destination.objects.acreate(user=alice, transport="chat", address=DISCORD)
     (address,) = await sync_to_async(CHAT.addresses_of)(alice)
@@ -96,15 +96,15 @@ async def test_a_destination_that_is_gone_is_disabled(discord: HttpReceiver, ali
 @pytest.mark.parametrize(
     ("status", "error"), [(400, PermanentError), (401, OSError), (403, OSError), (429, OSError), (500, OSError)]
 )
-async def test_a_refusal_is_for_good_or_for_now(discord: HttpReceiver, status: int, error: type[Exception]) -> None:
-    """The same message will be refused again, or something else is to be mended first."""
+async def test_a_refusal_is_permanent_or_temporary(discord: HttpReceiver, status: int, error: type[Exception]) -> None:
+    """Either the same message would be refused again, or an operator can fix the cause."""
     discord.reply = Reply(status=status)
     with pytest.raises(error, match=f"error={status}|Too Many|rate"):
         await CHAT.send(MESSAGE, Address(key="1", value=DISCORD))
 
 
 async def test_a_service_that_refuses_is_a_failed_attempt(service: HttpReceiver) -> None:
-    """With what Apprise has to say about it."""
+    """The answer has Apprise's log."""
     service.reply = Reply(status=500)
     with pytest.raises(OSError, match="500"):
         await CHAT.send(MESSAGE, Address(key="1", value=f"json://127.0.0.1:{service.port}/"))
@@ -113,7 +113,7 @@ async def test_a_service_that_refuses_is_a_failed_attempt(service: HttpReceiver)
 
 @pytest.mark.parametrize("separator", [",", " ", "%2C"])
 async def test_a_url_is_one_service(service: HttpReceiver, separator: str) -> None:
-    """Whatever Apprise would take for a list of them: the second one might be anywhere."""
+    """Even if Apprise would read it as a list: the second URL could lead anywhere."""
     both = separator.join(f"json://127.0.0.1:{service.port}/{name}" for name in ("first", "second"))
     with contextlib.suppress(PermanentError):
         await CHAT.send(MESSAGE, Address(key="1", value=both))
@@ -122,7 +122,7 @@ async def test_a_url_is_one_service(service: HttpReceiver, separator: str) -> No
 
 
 async def test_a_url_is_in_no_log(service: HttpReceiver, caplog: pytest.LogCaptureFixture) -> None:
-    """At INFO and above, whether the service takes it or not; what it answered says none either."""
+    """At INFO and above, for success and failure. The answer does not contain it either."""
     caplog.set_level(logging.INFO)
     url = f"json://alice:PASSWORD@127.0.0.1:{service.port}/SECRET"
     said = await CHAT.send(MESSAGE, Address(key="1", value=url))
@@ -135,8 +135,8 @@ async def test_a_url_is_in_no_log(service: HttpReceiver, caplog: pytest.LogCaptu
     assert "SECRET" not in told
 
 
-async def test_a_service_that_says_nothing_is_left(service: HttpReceiver) -> None:
-    """By the thread itself, which then has ended when the next attempt begins."""
+async def test_a_service_that_does_not_answer_times_out(service: HttpReceiver) -> None:
+    """In the thread itself, so that the thread has ended before the next attempt."""
     gate = threading.Event()
     service.reply = Reply(gate=gate)
     quick = AppriseTransport(name="chat", timeout_seconds=0.1)
@@ -147,7 +147,7 @@ async def test_a_service_that_says_nothing_is_left(service: HttpReceiver) -> Non
 
 @pytest.mark.django_db(transaction=True)
 async def test_the_project_and_the_user_have_services(alice: User) -> None:
-    """A destination that is not allowed any more is left out."""
+    """A destination that is no longer allowed is left out."""
     chat = AppriseTransport(name="chat", urls=["json://chat.example/"])
     for address in (
         "tgram://123456789:abcdefg_hijklmnop/12315544/",
@@ -178,14 +178,14 @@ async def test_the_project_and_the_user_have_services(alice: User) -> None:
     ],
 )
 def test_users_may_name_services_with_fixed_hosts_only(url: str) -> None:
-    """Others would make this server talk to a host, or read a file, of the user's choice."""
+    """Others would let a user make this server connect to any host, or read a file."""
     with pytest.raises(ValueError, match="not a URL, without options, of one of these services: discord"):
         CHAT.check_address(url)
     CHAT.check_address(DISCORD)
 
 
-def test_a_url_that_apprise_does_not_know_is_said_at_the_start() -> None:
-    """By its number: it may hold a password."""
+def test_an_unsupported_url_is_reported_at_the_start() -> None:
+    """By its number, because it may contain a password."""
     with pytest.raises(ImproperlyConfigured, match=r"urls\[1\] is not a URL that Apprise supports") as caught:
         AppriseTransport(name="chat", urls=["json://chat.example/", "nope://user:secret@x"])
     assert "secret" not in str(caught.value)

@@ -33,7 +33,7 @@ def to(email: str = "alice@example.com") -> Address:
 
 
 async def test_a_message_arrives_with_its_key_as_its_id(server: MailReceiver) -> None:
-    """The same in every attempt; and it asks for no holiday replies."""
+    """The same in every attempt. It asks for no automatic replies."""
     for _ in range(2):
         assert await TRANSPORT.send(message(html="<p>Unterwegs</p>"), to()) == "accepted by the mail server"
     first, second = server.messages
@@ -48,7 +48,7 @@ async def test_a_message_arrives_with_its_key_as_its_id(server: MailReceiver) ->
 
 
 async def test_a_subject_is_one_line(server: MailReceiver) -> None:
-    """A line break in it adds no header; without one, the text begins the subject."""
+    """A line break in it adds no header. Without a subject, the beginning of the text is used."""
     await TRANSPORT.send(message(subject="Hello\r\nBcc: eve@example.com"), to())
     await TRANSPORT.send(message(subject="", body="Your order\nis on its way"), to())
     assert [mail["Subject"] for mail in server.messages] == [
@@ -76,10 +76,10 @@ async def test_a_subject_is_one_line(server: MailReceiver) -> None:
         ("answer_to_recipient", "550 5.1.1 does not exist, try double-checking the address", True),
     ],
 )
-async def test_a_refusal_is_for_good_or_for_now(
+async def test_a_refusal_is_permanent_or_temporary(
     server: MailReceiver, where: str, answer: str, is_permanent: bool
 ) -> None:
-    """The mail server's code decides; but a refusal for sending too much at a time is temporary, whatever its code."""
+    """The mail server's code decides, but a refusal because of too many messages is temporary with any code."""
     setattr(server, where, answer)
     with pytest.raises(Exception) as caught:
         await TRANSPORT.send(message(), to())
@@ -89,22 +89,22 @@ async def test_a_refusal_is_for_good_or_for_now(
     assert server.messages == []
 
 
-async def test_no_mail_server_is_a_failure_for_now(server: MailReceiver, settings: Any) -> None:
-    """Somebody will start it."""
+async def test_a_missing_mail_server_is_a_temporary_failure(server: MailReceiver, settings: Any) -> None:
+    """An operator can start it."""
     settings.MAILERS = {"default": {**server.mailers["default"], "OPTIONS": {"host": "127.0.0.1", "port": 1}}}
     with pytest.raises(ConnectionRefusedError):
         await TRANSPORT.send(message(), to())
 
 
-async def test_what_can_be_no_address_is_refused_for_good(server: MailReceiver) -> None:
+async def test_an_invalid_address_is_refused_for_good(server: MailReceiver) -> None:
     """Before anything is sent."""
     with pytest.raises(PermanentError):
         await TRANSPORT.send(message(), to("alice@example.com\nBcc: eve@example.com"))
     assert server.count == 0
 
 
-async def test_a_mail_server_that_says_nothing_is_left(settings: Any) -> None:
-    """By the thread itself, though Django's default is to wait for ever; the project's own timeout may be shorter."""
+async def test_a_mail_server_that_does_not_answer_times_out(settings: Any) -> None:
+    """In the thread itself, although Django's default is to wait for ever. The project's timeout may be shorter."""
     transport = EmailTransport(name="email", timeout_seconds=0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {"host": "127.0.0.1", "port": silent.getsockname()[1]}
@@ -116,8 +116,8 @@ async def test_a_mail_server_that_says_nothing_is_left(settings: Any) -> None:
             assert waits_for <= time.monotonic() - started < 30
 
 
-async def test_a_slow_mail_server_is_waited_for(server: MailReceiver) -> None:
-    """What it takes is one mail and one that was sent: nothing else may be tried beside it."""
+async def test_the_result_of_a_slow_mail_server_counts(server: MailReceiver) -> None:
+    """It accepts one email, and that is recorded as sent. No other attempt may run at the same time."""
     transport = EmailTransport(name="email", timeout_seconds=6.3)
     # Longer than that in all; a machine that stands still for three seconds does not break it off in one.
     server.thinks_seconds = 3.2
@@ -125,7 +125,7 @@ async def test_a_slow_mail_server_is_waited_for(server: MailReceiver) -> None:
     assert len(server.messages) == 1
 
 
-def test_who_has_no_address_gets_nothing() -> None:
-    """Whatever the field is called."""
+def test_a_user_without_an_address_gets_nothing() -> None:
+    """With any name of the email field."""
     assert [address.value for address in TRANSPORT.find_addresses(User(email="a@example.com"))] == ["a@example.com"]
     assert list(TRANSPORT.find_addresses(User())) == []

@@ -69,15 +69,15 @@ def write(settings: Any, tmp_path: Path) -> Any:
 # Words ---------------------------------------------------------------------------------------------------------------
 
 
-def test_without_templates_the_words_are_those_of_notify(shipped: type[Kind]) -> None:
-    """For a kind that nobody declares too."""
+def test_without_templates_the_texts_are_those_of_notify(shipped: type[Kind]) -> None:
+    """Also for an undeclared kind."""
     for key in ("order.shipped", "other"):
         texts = render(find_kind(key), "email", SAID, User())
         assert (texts.subject, texts.body, texts.html) == ("Order 7", "From notify() <b>", "")
 
 
-def test_each_transport_may_have_words_of_its_own(shipped: type[Kind], write: Any) -> None:
-    """Else those that all have; HTML is escaped, and plain text is not."""
+def test_each_transport_may_have_its_own_texts(shipped: type[Kind], write: Any) -> None:
+    """Otherwise the common template is used. HTML is escaped, plain text is not."""
     write("body.txt", "All: {{ notification.message }}\n")
     write("email.body.txt", "Email of {{ notification.data.order }} to {{ recipient.username }}: {{ kind.label }}")
     write("email.body.html", "<p>{{ notification.message }}</p>")
@@ -93,25 +93,25 @@ def test_each_transport_may_have_words_of_its_own(shipped: type[Kind], write: An
 @pytest.mark.parametrize(
     ("language", "month"), [("de", "Januar"), ("fr", "janvier"), ("", "January"), ("xx", "January")]
 )
-def test_words_are_in_the_recipients_language(
+def test_texts_are_in_the_recipients_language(
     shipped: type[Kind], write: Any, settings: Any, language: str, month: str
 ) -> None:
-    """As the project's function tells; else in the project's."""
+    """By LANGUAGE_OF; otherwise in LANGUAGE_CODE."""
     settings.NOTIFICATIONS = {"LANGUAGE_OF": f"{__name__}.language_of"}
     write("body.txt", '{{ notification.created_at|date:"F" }}')
     assert render(find_kind("order.shipped"), "email", SAID, User(last_name=language)).body == month
 
 
-def test_a_template_with_a_fault_is_a_fault(shipped: type[Kind], write: Any) -> None:
-    """Nothing else is sent in its place."""
+def test_a_broken_template_is_an_error(shipped: type[Kind], write: Any) -> None:
+    """No other text is sent instead."""
     write("body.txt", "{% nonsense %}")
     with pytest.raises(TemplateSyntaxError):
         render(find_kind("order.shipped"), "email", SAID, User())
 
 
 @pytest.mark.parametrize("wrong", ["", "..", "Order", "a/b", "x" * 65])
-def test_a_key_that_is_none_is_refused_where_it_is_declared(wrong: str) -> None:
-    """It is the name of a folder and stored in rows."""
+def test_an_invalid_key_is_refused_where_it_is_declared(wrong: str) -> None:
+    """It is used as the name of a folder, and stored in rows."""
     with pytest.raises(ValueError, match="cannot be the key of a kind"):
         type("Wrong", (Kind,), {"key": wrong, "label": ""})
 
@@ -121,7 +121,7 @@ def test_a_key_that_is_none_is_refused_where_it_is_declared(wrong: str) -> None:
     [("transprts", "transports"), ("require", "required"), ("urgent", "is_urgent"), ("fallbacks", "fallback")],
 )
 def test_a_misspelt_attribute_is_refused_where_it_is_declared(name: str, meant: str) -> None:
-    """It would have done nothing; in a base of kinds too. What a kind has for its own templates is its own."""
+    """It would have no effect. Also in a base class. Other attributes, for templates, are allowed."""
     with pytest.raises(ValueError, match=f"the kind Wrong has an unknown attribute '{name}': did you mean '{meant}'"):
         type("Wrong", (Kind,), {name: ()})
     own = {"icon": "truck", "_require": 1, "transport_of": lambda self: 1, "labels": property(lambda self: 1)}
@@ -129,7 +129,7 @@ def test_a_misspelt_attribute_is_refused_where_it_is_declared(name: str, meant: 
 
 
 def test_two_kinds_never_share_a_key(shipped: type[Kind]) -> None:
-    """And one never both requires and forbids a transport; a base of others needs no key."""
+    """No kind both requires and forbids a transport. A base class needs no key."""
     with pytest.raises(ValueError, match=r"two kinds have the key .*: Shipped and Again"):
         type("Again", (Kind,), {"key": "order.shipped", "label": ""})
     both = {"key": "x", "label": "", "required": frozenset({"email"}), "forbidden": frozenset({"email"})}
@@ -144,10 +144,10 @@ def test_two_kinds_never_share_a_key(shipped: type[Kind]) -> None:
 
 
 @pytest.mark.django_db
-def test_a_wish_counts_within_what_the_kind_requires_and_forbids(
+def test_a_choice_applies_within_what_the_kind_requires_and_forbids(
     shipped: type[Kind], four_transports: None, alice: User
 ) -> None:
-    """Even one that was stored before the kind said so."""
+    """Even if it was stored before the kind required or forbade the transport."""
     kind = find_kind("order.shipped")
     assert wanted_transports(alice.pk, kind) == ["push", "email"]
     services.set_preference(alice.pk, "order.shipped", "push", False)
@@ -165,8 +165,8 @@ def test_a_wish_counts_within_what_the_kind_requires_and_forbids(
 
 
 @pytest.mark.django_db
-def test_a_page_of_preferences_has_all_that_it_shows(shipped: type[Kind], four_transports: None, alice: User) -> None:
-    """Each kind × transport, with what is so and whether it can be changed; those of others do not count."""
+def test_get_preferences_has_everything_for_a_page(shipped: type[Kind], four_transports: None, alice: User) -> None:
+    """Each kind × transport, with the choice and whether it can be changed. Other users' choices do not count."""
     (bob,) = make_users(1)
     services.set_preference(bob.pk, "order.shipped", "push", False)
     services.set_preference(alice.pk, "order.shipped", "console", True)
@@ -183,8 +183,8 @@ def test_a_page_of_preferences_has_all_that_it_shows(shipped: type[Kind], four_t
 
 
 @pytest.mark.django_db
-def test_users_add_receivers_of_their_own(settings: Any, alice: User) -> None:
-    """Each with a secret; the same again is the same, and there may be ten."""
+def test_users_add_their_own_receivers(settings: Any, alice: User) -> None:
+    """Each has a secret. Adding one again returns the same row. There may be ten."""
     settings.NOTIFICATIONS = {"TRANSPORTS": {"webhook": WEBHOOK, "console": CONSOLE}}
     first = services.add_destination(alice.pk, "webhook", "https://alice.example/hook")
     assert services.add_destination(alice.pk, "webhook", "https://alice.example/hook") == first
@@ -204,8 +204,8 @@ def test_users_add_receivers_of_their_own(settings: Any, alice: User) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("nobody", [987_654_321, 2**70, "x", None, True])
-def test_nobody_wants_nothing(settings: Any, nobody: Any) -> None:
-    """It is said at once, also by a database that looks only when the transaction ends."""
+def test_an_unknown_user_is_refused(settings: Any, nobody: Any) -> None:
+    """At once, also with a database that checks foreign keys only at the commit."""
     settings.NOTIFICATIONS = {"TRANSPORTS": {"webhook": WEBHOOK, "console": CONSOLE}}
     browser = {"endpoint": "https://push.example/1", "keys": {"p256dh": "p", "auth": "a"}}
     for choose in (
@@ -219,8 +219,8 @@ def test_nobody_wants_nothing(settings: Any, nobody: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_a_kind_that_can_never_be_is_refused(four_transports: None, alice: User) -> None:
-    """One that nobody declares is not: notify() takes it."""
+def test_an_impossible_kind_is_refused(four_transports: None, alice: User) -> None:
+    """An undeclared kind is accepted, as by notify()."""
     with pytest.raises(InvalidPreference, match="no kind can have the key 'Order Shipped'"):
         services.set_preference(alice.pk, "Order Shipped", "console", False)
     services.set_preference(alice.pk, "undeclared", "console", False)
@@ -247,10 +247,10 @@ def test_a_kind_that_can_never_be_is_refused(four_transports: None, alice: User)
         ({"LANGUAGE_OF": "nowhere.at_all"}, "E004", "No module named 'nowhere'"),
     ],
 )
-def test_what_is_wrong_with_transports_is_said_when_the_process_starts(
+def test_wrong_transports_are_reported_when_the_process_starts(
     settings: Any, value: dict[str, Any], id: str, said: str
 ) -> None:
-    """Which, and where."""
+    """With the transport and the setting."""
     assert run_checks(tags=["notifications"]) == []
     settings.NOTIFICATIONS = {"DEFAULT_TRANSPORTS": [], **value}
     (message,) = run_checks(tags=["notifications"])
@@ -258,7 +258,7 @@ def test_what_is_wrong_with_transports_is_said_when_the_process_starts(
     assert said in message.msg
 
 
-def test_a_kind_that_names_no_transport_of_the_project_is_said(shipped: type[Kind]) -> None:
+def test_a_kind_with_an_unknown_transport_is_reported(shipped: type[Kind]) -> None:
     """With the names."""
     (message,) = run_checks(tags=["notifications"])
     assert message.id == "notifications.E003"

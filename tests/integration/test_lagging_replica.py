@@ -78,7 +78,7 @@ class Router:
 
 @pytest.fixture
 def replica(alice: User, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The models that were read from the replica; it has alice, and nothing that is written later."""
+    """The models that were read from the replica. It has alice, but nothing that is written later."""
     path = tmp_path / "replica.sqlite3"
     original, copy = sqlite3.connect(connection.settings_dict["NAME"]), sqlite3.connect(path)
     with contextlib.closing(original), contextlib.closing(copy):
@@ -118,7 +118,7 @@ def webhooks(signalbox: Any) -> None:
 
 
 def test_the_replica_lags(replica: list[str], alice: User) -> None:
-    """The router is really asked: otherwise the other tests here would prove nothing."""
+    """The router is used: otherwise the other tests here would prove nothing."""
     services.notify(alice, "Hello")
     assert Notification.objects.count() == 0
     assert Notification.objects.using("default").count() == 1
@@ -128,7 +128,7 @@ def test_the_replica_lags(replica: list[str], alice: User) -> None:
 async def test_a_destination_just_added_is_sent_to(
     replica: list[str], webhooks: None, redis_server: RedisServer, keys: Keys, alice: User
 ) -> None:
-    """From the replica there would be none, and the delivery skipped for good. Relay and bot ask it for nothing."""
+    """The replica does not have it, so the delivery would be skipped for good. Relay and bot never read from it."""
     with http_receiver() as server:
         await sync_to_async(services.add_destination)(alice.pk, "webhook", f"{server.url}/hook")
         bot = Bot({"webhook": WebhookTransport(name="webhook", allow_private=True)})
@@ -145,18 +145,18 @@ async def test_a_destination_just_added_is_sent_to(
     assert replica == []
 
 
-def test_a_browser_just_subscribed_is_woken(replica: list[str], alice: User) -> None:
-    """As for destinations."""
+def test_a_browser_just_subscribed_is_found(replica: list[str], alice: User) -> None:
+    """As with destinations."""
     push = WebPushTransport(name="push", private_key=PRIVATE_KEY, subject="mailto:ops@shop.example")
     row = services.add_push_subscription(alice.pk, BROWSER)
     assert [address.key for address in push.find_addresses(alice)] == [str(row.pk)]
     assert replica == []
 
 
-def test_what_was_just_chosen_counts(
+def test_a_choice_applies_at_once(
     replica: list[str], webhooks: None, redis_client: redis.Redis, keys: Keys, alice: User
 ) -> None:
-    """Preferences and quiet hours, of somebody who is new too."""
+    """Preferences and quiet hours, also of a new user."""
     (bob,) = make_users(1)
     replica.clear()
     services.set_preference(alice.pk, "info", "webhook", False)
@@ -171,8 +171,8 @@ def test_what_was_just_chosen_counts(
     assert replica == []
 
 
-def test_the_sweep_and_all_that_waits(replica: list[str], signalbox: Any, alice: User) -> None:
-    """Events left in the outbox, deliveries that are due again, events whose time has come, what is old."""
+def test_the_sweep_reads_from_the_writer(replica: list[str], signalbox: Any, alice: User) -> None:
+    """The outbox, due deliveries, scheduled events, and pruning."""
     signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, "OUTBOX_GRACE_SECONDS": 0, "REFILL_GRACE_SECONDS": 0}
     event = services.notify(alice, "Hello", idempotency_key="once")
     assert services.notify(alice, "Hello", idempotency_key="once").pk == event.pk
@@ -188,8 +188,8 @@ def test_the_sweep_and_all_that_waits(replica: list[str], signalbox: Any, alice:
     assert replica == []
 
 
-def test_who_marks_and_looks_again_sees_it(replica: list[str], settings: Any, alice: User) -> None:
-    """The bell and the inbox are asked for right after a form, and beside messages that have come already."""
+def test_a_mark_is_visible_at_once(replica: list[str], settings: Any, alice: User) -> None:
+    """The bell and the inbox are loaded right after a form, and while newer messages have arrived."""
     # Django reads the account of a request by itself, and would read the session.
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
     browser = Browser()
@@ -204,8 +204,8 @@ def test_who_marks_and_looks_again_sees_it(replica: list[str], settings: Any, al
     assert not [label for label in replica if label.startswith("notifications.")]
 
 
-def test_commands_say_what_is_so(replica: list[str], alice: User) -> None:
-    """Counts of what they have just written, and why it cannot be taken back."""
+def test_commands_read_from_the_writer(replica: list[str], alice: User) -> None:
+    """For counts of rows that they just wrote, and for the reason why an event cannot be cancelled."""
     make_users(1)
     out = io.StringIO()
     call_command("notify", "user1", "alice", "Hello", stdout=out)
@@ -220,7 +220,9 @@ def test_commands_say_what_is_so(replica: list[str], alice: User) -> None:
     assert [label for label in replica if label != "auth.User"] == []
 
 
-async def test_who_has_just_signed_in_is_let_in(replica: list[str], connect: Connect, alice: User, bob: User) -> None:
+async def test_a_session_that_just_began_can_connect(
+    replica: list[str], connect: Connect, alice: User, bob: User
+) -> None:
     """The replica has neither the session nor bob's account yet."""
     replica.clear()
     for user in (alice, bob):

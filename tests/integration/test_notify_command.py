@@ -37,7 +37,7 @@ def _notify(*arguments: str) -> tuple[str, str]:
 
 
 def test_it_notifies_by_username_and_by_id(redis_client: redis.Redis, keys: Keys) -> None:
-    """And says what it did."""
+    """It prints the result."""
     first, second, third = make_users(3)
     out, err = _notify("user1", str(second.pk), "user3", "Your order is on its way!")
     event = Event.objects.get()
@@ -82,14 +82,14 @@ def test_options_may_stand_anywhere(arguments: list[str], message: str) -> None:
 
 
 def test_a_username_wins_over_the_same_id(redis_client: redis.Redis, keys: Keys) -> None:
-    """One user is called as another is numbered."""
+    """The username of one user is the id of another."""
     (first,) = make_users()
     namesake = User.objects.create(username=str(first.pk))
     _notify(str(first.pk), "Hello")
     assert recipients_on_stream(redis_client, keys) == [namesake.pk]
 
 
-def test_a_person_named_twice_is_told_once(redis_client: redis.Redis, keys: Keys) -> None:
+def test_a_user_named_twice_is_notified_once(redis_client: redis.Redis, keys: Keys) -> None:
     """By username and by id."""
     (first,) = make_users()
     _notify("user1", str(first.pk), "user1", "Hello")
@@ -97,7 +97,7 @@ def test_a_person_named_twice_is_told_once(redis_client: redis.Redis, keys: Keys
 
 
 def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None:
-    """Those who cannot log in are not told."""
+    """Inactive users are not notified."""
     first, second, third = make_users(3)
     User.objects.filter(pk=second.pk).update(is_active=False)
     _notify("--all", "Hello")
@@ -146,8 +146,8 @@ def test_all_are_the_active_users(redis_client: redis.Redis, keys: Keys) -> None
         ),
     ],
 )
-def test_what_is_wrong_is_said_and_nobody_is_notified(arguments: list[str], text: str) -> None:
-    """Not even those who are known."""
+def test_a_wrong_call_says_why_and_notifies_nobody(arguments: list[str], text: str) -> None:
+    """Not even the known users."""
     make_users()
     with pytest.raises(CommandError) as caught:
         _notify(*arguments)
@@ -168,8 +168,8 @@ def test_programs_get_json() -> None:
     assert out.count("\n") == 1
 
 
-def test_the_same_key_again_tells_nobody_and_says_so(redis_client: redis.Redis, keys: Keys) -> None:
-    """The first event is named."""
+def test_the_same_key_again_notifies_nobody(redis_client: redis.Redis, keys: Keys) -> None:
+    """The output names the first event."""
     (first, _) = make_users(2)
     event = services.notify(first, "Hello", idempotency_key="k")
     out, _ = _notify("user2", "Hello", "--idempotency-key", "k")
@@ -180,7 +180,7 @@ def test_the_same_key_again_tells_nobody_and_says_so(redis_client: redis.Redis, 
 
 
 def test_without_redis_it_says_what_will_happen(signalbox: Any) -> None:
-    """It is no failure: the sweep publishes."""
+    """It is not an error: the sweep publishes later."""
     make_users()
     with RedisServer() as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
@@ -193,8 +193,8 @@ def test_without_redis_it_says_what_will_happen(signalbox: Any) -> None:
     assert json.loads(out)["is_published"] is False
 
 
-def test_it_may_wait(redis_client: redis.Redis, keys: Keys) -> None:
-    """For so long, or until a time; it says until when. Again with the same key, it is the same event."""
+def test_it_may_schedule(redis_client: redis.Redis, keys: Keys) -> None:
+    """For a duration, or until a time, which is printed. A second call with the same key is the same event."""
     make_users(2)
     key = ["--idempotency-key", "lunch"]
     out, _ = _notify("user1", "user2", "Lunch", "--deliver-after", "2h", *key)
@@ -235,7 +235,7 @@ def test_it_may_replace_and_fall_back(signalbox: Any, redis_client: redis.Redis,
 
 
 def test_past_a_thousand_recipients_there_is_a_bar(redis_client: redis.Redis, keys: Keys) -> None:
-    """On stderr, so that stdout stays for programs; a thousand are too few for it."""
+    """On stderr, so that stdout is for programs. For a thousand recipients there is none."""
     make_users(1001)
     out, err = _notify("--all", "Hello", "--json")
     assert json.loads(out)["notification_count"] == 1001
@@ -248,7 +248,7 @@ def test_past_a_thousand_recipients_there_is_a_bar(redis_client: redis.Redis, ke
 
 
 def test_help_teaches_by_examples() -> None:
-    """Their lines are kept."""
+    """Their line breaks are kept."""
     done = subprocess.run(
         [sys.executable, "manage.py", "notify", "--help"],
         capture_output=True,

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Employee(User):
-    """A proxy, as admin sites like them."""
+    """A proxy model of users."""
 
     class Meta:
         proxy = True
@@ -58,7 +58,7 @@ def _find(recipients: Any) -> list[Any]:
     ],
 )
 def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any], expected: str) -> None:
-    """Each person once, in the order given."""
+    """Without duplicates, in the order given."""
     alice, bob = make_users(2)
     Group.objects.create(name="staff").user_set.add(bob)
     names = {alice.pk: "a", bob.pk: "b"}
@@ -94,8 +94,8 @@ def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any]
         Event(pk=1),
     ],
 )
-def test_what_is_no_recipient_is_refused(recipients: Any) -> None:
-    """The error shows it; True is not the user 1, and a text is one id and not a list of digits."""
+def test_an_invalid_recipient_is_refused(recipients: Any) -> None:
+    """The error shows it. True is not the user 1, and a text is one id, not a list of digits."""
     make_users()
     with pytest.raises(InvalidRecipient) as caught:
         _find(recipients)
@@ -143,7 +143,7 @@ def test_a_deleted_user_is_unknown() -> None:
 
 
 def test_a_queryset_is_read_as_keys_in_one_query(django_assert_num_queries: Any) -> None:
-    """No user object is made, whatever the queryset would have fetched."""
+    """No user object is created, whatever the queryset would fetch."""
     make_users(50)
     with django_assert_num_queries(1) as captured:
         assert len(_find(User.objects.all())) == 50

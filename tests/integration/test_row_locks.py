@@ -64,8 +64,8 @@ def begin(notifications: Sequence[StreamedNotification]) -> list[Any]:
     return claim.begin_many(handed)
 
 
-def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Claims have lapsed, and their holders are late: they record while others claim the same."""
+def test_recording_and_claiming_do_not_deadlock(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """Claims have lapsed. Their late holders record while others claim the same deliveries."""
     for text in "123":
         services.notify(alice, text)
     handed = streamed(redis_client, keys)
@@ -79,8 +79,8 @@ def test_bots_that_record_and_bots_that_claim(redis_client: redis.Redis, keys: K
     assert (recorded, sum(len(each.granted) for each in answers)) in (([True] * 3, 0), ([False] * 3, 3))
 
 
-def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Each is many rows, beside those that stand alone."""
+def test_recording_and_claiming_digests_do_not_deadlock(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
+    """A digest has many rows, next to single deliveries."""
     declare(transports=("console",), digest={"console": "hourly"})
     for text in "123":
         services.notify(alice, text, kind="build")
@@ -98,8 +98,8 @@ def test_digests_that_are_recorded_and_claimed(redis_client: redis.Redis, keys: 
     assert (recorded, sum(len(each.granted) for each in answers)) in (([True] * 4, 0), ([False] * 4, 4))
 
 
-def test_bots_that_plan_digests_of_the_same_people(redis_client: redis.Redis, keys: Keys) -> None:
-    """In whatever order the stream hands them out."""
+def test_planning_digests_of_the_same_users_does_not_deadlock(redis_client: redis.Redis, keys: Keys) -> None:
+    """In any order of the entries."""
     declare(transports=("console",), digest={"console": "daily"})
     users = make_users(3)
     for user in users:
@@ -113,8 +113,8 @@ def test_bots_that_plan_digests_of_the_same_people(redis_client: redis.Redis, ke
     assert Delivery.objects.exclude(digest=None).count() == 9
 
 
-def test_what_people_read_is_relayed_at_the_same_time(alice: User) -> None:
-    """The one finds rows by the user, the other by their ids: in the table they may lie in another order."""
+def test_marking_as_read_and_as_relayed_do_not_deadlock(alice: User) -> None:
+    """One finds rows by user, the other by id: their order in the table may differ."""
     for text in "123":
         services.notify(alice, text)
     ids = list(Notification.objects.order_by("id").values_list("id", flat=True))
@@ -125,8 +125,10 @@ def test_what_people_read_is_relayed_at_the_same_time(alice: User) -> None:
     assert counts == [3, 3]
 
 
-def test_a_user_is_forgotten_while_a_bot_claims(redis_client: redis.Redis, keys: Keys, alice: User) -> None:
-    """Deleting begins with the deliveries; a bot locks the notification first."""
+def test_deleting_a_users_notifications_and_claiming_do_not_deadlock(
+    redis_client: redis.Redis, keys: Keys, alice: User
+) -> None:
+    """Django deletes the deliveries first, but a bot locks the notification first."""
     services.notify(alice, "Hello")
     handed = streamed(redis_client, keys)
     begin(handed)
@@ -136,8 +138,8 @@ def test_a_user_is_forgotten_while_a_bot_claims(redis_client: redis.Redis, keys:
     assert not Notification.objects.exists()
 
 
-def test_users_are_forgotten_in_one_order(alice: User, bob: User) -> None:
-    """One transaction deletes what two users have, whoever is named first; another one locks the same rows."""
+def test_notifications_of_several_users_are_deleted_in_one_order(alice: User, bob: User) -> None:
+    """One transaction deletes the notifications of two users, in any order. Another one locks the same rows."""
     for user in (alice, bob, alice, bob):
         services.notify(user, "Hello")
     ids = list(Notification.objects.order_by("id").values_list("id", flat=True))
@@ -150,8 +152,8 @@ def test_users_are_forgotten_in_one_order(alice: User, bob: User) -> None:
     assert count == 4
 
 
-def test_two_events_that_replace_the_same() -> None:
-    """For the same people, named in another order and in several parts."""
+def test_two_events_that_replace_the_same_notifications_do_not_deadlock() -> None:
+    """For the same users, in different orders and in several parts."""
     users = [user.pk for user in make_users(2100)]
     services.notify(users, "running", kind="build", collapse_key="7")
     # The last one of the first part of the first call.
@@ -164,6 +166,6 @@ def test_two_events_that_replace_the_same() -> None:
     assert Notification.objects.exclude(replaced_at=None).count() >= 2100
 
 
-def test_what_can_be_no_row_is_none() -> None:
-    """As with `update()`; Django has no statement for a list without ids."""
+def test_conditions_that_match_nothing_update_nothing() -> None:
+    """As with `update()`. Django makes no SQL for an empty list of ids."""
     assert update_in_order(Delivery.objects.filter(pk__in=[]), attempts=7) == 0

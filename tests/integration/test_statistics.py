@@ -32,7 +32,7 @@ SLACK_SECONDS = 6.0
 def tell(
     users: list[User], *, created_at: datetime.datetime = NOW, published: bool = True, **states: datetime.datetime
 ) -> Event:
-    """Rows as they are some time after a notify(): `states` are times of each notification."""
+    """Rows as some time after a notify(). `states` are the times of each notification."""
     created_at, states = stored(created_at), {name: stored(at) for name, at in states.items()}
     event = Event.objects.create(message="m", created_at=created_at, published_at=created_at if published else None)
     Notification.objects.bulk_create(
@@ -42,7 +42,7 @@ def tell(
 
 
 def deliver(event: Event, *states: str, transport: str = "email", created_at: datetime.datetime = NOW) -> None:
-    """A delivery in each of these states, of the event's notifications in turn."""
+    """A delivery in each of these states, for the event's notifications in turn."""
     told = event.notifications.order_by("pk")
     Delivery.objects.bulk_create(
         Delivery(notification=notification, transport=transport, state=state, created_at=stored(created_at))
@@ -52,7 +52,7 @@ def deliver(event: Event, *states: str, transport: str = "email", created_at: da
 
 @pytest.fixture
 def own_redis(signalbox: Any) -> Iterator[RedisServer]:
-    """A server that this test may stop; it keeps its data over a restart."""
+    """A server that the test may stop. Its data survives a restart."""
     with RedisServer(append_only=True) as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         yield server
@@ -60,15 +60,15 @@ def own_redis(signalbox: Any) -> Iterator[RedisServer]:
 
 
 def forget_everything_in_this_process() -> None:
-    """What a new process starts with."""
+    """Forget everything that a new process would not have."""
     conf.sync_redis().close()
     conf.sync_redis.cache_clear()
     conf.get_settings.cache_clear()
 
 
 @pytest.mark.django_db
-def test_each_notification_counts_for_every_stage_that_it_has_reached() -> None:
-    """Created holds all; published those whose event left the outbox; relayed, seen and read those with the time."""
+def test_a_notification_counts_for_every_state_that_it_has_reached() -> None:
+    """Created: all. Published: those whose event left the outbox. Relayed, seen, read: those with that time."""
     users = make_users(4)
     tell(users[:1], published=False)
     tell(users[:2])
@@ -83,7 +83,7 @@ def test_each_notification_counts_for_every_stage_that_it_has_reached() -> None:
 
 @pytest.mark.django_db
 def test_an_empty_site_has_zeros_and_24_hours() -> None:
-    """Nothing to count is no error, and the chart still has its hours."""
+    """An empty database is not an error, and the chart still has its hours."""
     assert statistics.read_totals().created == 0
     assert statistics.read_deliveries() == ()
     assert [hour.created for hour in statistics.read_hours(NOW)] == [0] * 24
@@ -124,8 +124,8 @@ def test_the_number_of_queries_does_not_grow(signalbox: Any, django_assert_num_q
 
 
 @pytest.mark.django_db
-def test_what_waits_for_its_time_is_in_no_outbox(signalbox: Any) -> None:
-    """Nobody has a notification of it yet, and nothing is late; cancelled, it counts as nothing that waits."""
+def test_a_scheduled_event_does_not_count_as_waiting(signalbox: Any) -> None:
+    """It has no notifications yet, and is not late. A cancelled event counts neither as scheduled nor as waiting."""
     user = make_users(1)[0]
     later = [services.notify(user, "Later", deliver_after=datetime.timedelta(hours=1)) for _ in range(2)]
     assert statistics.read_totals() == statistics.Totals(
@@ -137,8 +137,8 @@ def test_what_waits_for_its_time_is_in_no_outbox(signalbox: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_each_delivery_is_counted_once_by_what_became_of_it() -> None:
-    """By transport since the beginning, and by the hour in which it began; what is being sent is pending."""
+def test_each_delivery_is_counted_once_by_its_state() -> None:
+    """By transport, and by the hour in which it was created. "Pending" includes sending."""
     event = tell(make_users(5))
     deliver(event, "sent", "sent", "failed", "skipped", "sending", transport="email")
     deliver(event, "pending", "sent", transport="chat")
@@ -157,8 +157,8 @@ def test_each_delivery_is_counted_once_by_what_became_of_it() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.database_independent
-def test_rows_are_read_only_where_no_index_tells(signalbox: Any) -> None:
-    """As SQLite plans it: one walk through the notifications, for their times; all else is found by indexes."""
+def test_counting_uses_indexes(signalbox: Any) -> None:
+    """In SQLite's plan there is one scan of the notifications, for their times. All other counts use indexes."""
     with CaptureQueriesContext(connection) as asked:
         statistics.collect()
     scanned = []
@@ -170,10 +170,8 @@ def test_rows_are_read_only_where_no_index_tells(signalbox: Any) -> None:
     assert scanned == ["SCAN notifications_notification"]
 
 
-def test_redis_tells_what_waits_what_failed_and_what_other_programs_asked(
-    redis_client: redis.Redis, keys: Keys
-) -> None:
-    """The state of each group as `stream_status` shows it, and the ingress's counters by their sum."""
+def test_figures_from_redis(redis_client: redis.Redis, keys: Keys) -> None:
+    """The status of each group as in `stream_status`, and the sums of the ingress counters."""
     stream = keys.stream("notifications")
     ids = [redis_client.xadd(stream, {"n": number}) for number in range(5)]
     redis_client.xgroup_create(stream, "relay", id="0")
@@ -203,7 +201,7 @@ def test_redis_tells_what_waits_what_failed_and_what_other_programs_asked(
 
 
 def test_a_redis_without_anything_has_zeros(redis_client: redis.Redis, keys: Keys) -> None:
-    """The stream, the groups and the counters are made when they are first needed."""
+    """The stream, the groups and the counters are created when they are first needed."""
     status = statistics.read_redis(redis_client, keys)
     assert (status.stream_length, status.failed, status.ingress_accepted) == (0, 0, 0)
     assert [(group.name, group.lag, group.pending, group.oldest) for group in status.groups] == [
@@ -213,8 +211,8 @@ def test_a_redis_without_anything_has_zeros(redis_client: redis.Redis, keys: Key
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_notify_does_is_counted(signalbox: Any) -> None:
-    """Three people told: created and published, and three entries that both groups have to read."""
+def test_figures_after_a_notify(signalbox: Any) -> None:
+    """Three notifications are created and published, and both groups have three entries to read."""
     services.notify(make_users(3), "Your order is on its way!")
     found = statistics.collect()
     assert (found.totals.events, found.totals.created, found.totals.published, found.totals.waiting) == (1, 3, 3, 0)
@@ -226,7 +224,7 @@ def test_what_notify_does_is_counted(signalbox: Any) -> None:
 
 
 def without_ages(found: statistics.Statistics) -> statistics.Statistics:
-    """The same without the ages of the oldest entries, which grow."""
+    """The same figures without the ages of the oldest entries, which grow."""
     assert found.redis is not None
     groups = [dataclasses.replace(group, oldest_seconds=None) for group in found.redis.groups]
     return dataclasses.replace(found, redis=dataclasses.replace(found.redis, groups=groups))
@@ -234,7 +232,7 @@ def without_ages(found: statistics.Statistics) -> statistics.Statistics:
 
 @pytest.mark.django_db(transaction=True)
 def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: Keys) -> None:
-    """Another process, and a Redis that was killed and came back, give the same figures."""
+    """Another process, and a Redis that was killed and restarted, give the same figures."""
     users = make_users(5)
     services.notify(users, "Your order is on its way!")
     now = timezone.now()
@@ -254,8 +252,8 @@ def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: K
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("how", ["killed", "hanging"])
-def test_without_redis_the_database_still_tells_its_part_soon(own_redis: RedisServer, how: str) -> None:
-    """What failed is unknown then, not zero; the reason is told, and nobody waits longer than promised."""
+def test_without_redis_the_figures_of_the_database_are_there_soon(own_redis: RedisServer, how: str) -> None:
+    """The number of dead letters is unknown, not zero. The reason is given, and the call ends in time."""
     tell(make_users(2), published=False)
     if how == "killed":
         own_redis.kill()
@@ -273,10 +271,8 @@ def test_without_redis_the_database_still_tells_its_part_soon(own_redis: RedisSe
 
 
 @pytest.mark.django_db
-def test_a_foreign_key_of_that_name_in_redis_is_told_and_harms_nothing(
-    signalbox: Any, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """Another program's list where our stream should be: the page says so instead of failing."""
+def test_a_redis_key_of_another_type_is_reported(signalbox: Any, redis_client: redis.Redis, keys: Keys) -> None:
+    """There is another program's list instead of our stream. The page says so and does not fail."""
     redis_client.rpush(keys.stream("notifications"), "not ours")
     found = statistics.collect()
     assert found.redis is None

@@ -57,7 +57,7 @@ class InThread(Transport):
 
 
 class Numbered(Transport):
-    """Reaches a recipient at the project's address and at as many as a user can have."""
+    """A transport with the project's address, and as many addresses as a user can have."""
 
     def __init__(self) -> None:
         super().__init__(name="console")
@@ -72,8 +72,8 @@ class Numbered(Transport):
 
 
 @pytest.mark.usefixtures("signalbox")
-async def test_a_call_in_a_thread_is_waited_for_and_counts(redis_server: RedisServer, keys: Keys, alice: User) -> None:
-    """It would go on beside the next attempt, and both would send."""
+async def test_the_result_of_a_late_call_in_a_thread_counts(redis_server: RedisServer, keys: Keys, alice: User) -> None:
+    """Otherwise it would run beside the next attempt, and both would send."""
     slow = InThread()
     async with working(redis_server.url, keys, Bot({"console": slow}), group="bot") as worker:
         await services.anotify(alice, "Hello")
@@ -83,8 +83,8 @@ async def test_a_call_in_a_thread_is_waited_for_and_counts(redis_server: RedisSe
     assert (row.state, row.attempts, row.answer) == ("sent", 1, "taken, late")
 
 
-async def test_it_is_given_up_before_its_claim_lapses(signalbox: Any) -> None:
-    """Then somebody else may have it."""
+async def test_a_call_in_a_thread_times_out_before_its_claim_lapses(signalbox: Any) -> None:
+    """After that, another bot may claim the delivery."""
     signalbox.NOTIFICATIONS = {"DELIVERY_CLAIM_SECONDS": 0.4}
     slow = InThread()
     started = asyncio.get_running_loop().time()
@@ -105,8 +105,8 @@ async def test_a_bot_that_stops_does_not_wait_for_it() -> None:
     slow.gate.set()
 
 
-async def test_any_other_call_ends_in_time() -> None:
-    """It can be cancelled."""
+async def test_an_async_call_is_cancelled_in_time() -> None:
+    """At its own timeout."""
 
     class Hanging(InThread):
         async def send(self, message: Message, address: Address) -> str:
@@ -118,8 +118,8 @@ async def test_any_other_call_ends_in_time() -> None:
 
 
 @pytest.mark.parametrize("transport", ALL, ids=lambda transport: transport.name)
-def test_who_may_not_sign_in_is_reached_nowhere(alice: User, transport: Transport) -> None:
-    """Not even at the project's own addresses; what they may not see is not told."""
+def test_an_inactive_user_has_no_addresses(alice: User, transport: Transport) -> None:
+    """Not even the project's own addresses are used."""
     alice.email = "alice@example.com"
     PushSubscription.objects.create(user=alice, endpoint="https://push.example/", p256dh="x", auth="x")
     assert transport.addresses_of(alice)
@@ -128,8 +128,8 @@ def test_who_may_not_sign_in_is_reached_nowhere(alice: User, transport: Transpor
 
 
 @pytest.mark.parametrize(("name", "address"), [("webhook", "https://{}.example/"), ("chat", "tgram://1:abc/{}/")])
-def test_the_projects_addresses_take_no_place_of_a_users(alice: User, name: str, address: str) -> None:
-    """However many it has."""
+def test_the_projects_addresses_do_not_count_towards_a_users_limit(alice: User, name: str, address: str) -> None:
+    """For any number of them."""
     (transport,) = [transport for transport in ALL if transport.name == name]
     projects = len(transport.addresses_of(alice))
     for number in range(ADDRESS_LIMIT):
@@ -138,8 +138,8 @@ def test_the_projects_addresses_take_no_place_of_a_users(alice: User, name: str,
 
 
 @pytest.mark.usefixtures("signalbox")
-async def test_the_bot_goes_by_that(redis_server: RedisServer, keys: Keys, alice: User, bob: User) -> None:
-    """All addresses of whoever may sign in."""
+async def test_the_bot_uses_these_addresses(redis_server: RedisServer, keys: Keys, alice: User, bob: User) -> None:
+    """All addresses of active users."""
     await User.objects.filter(pk=bob.pk).aupdate(is_active=False)
     transport = Numbered()
     async with working(redis_server.url, keys, Bot({"console": transport}), group="bot") as worker:

@@ -27,7 +27,7 @@ REFUSAL = "550 5.7.0 too many messages, slow down"
 
 
 class SlowMailServer(MailReceiver):
-    """Takes 20 recipients in any second."""
+    """A server that accepts 20 recipients per second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ async def mail_all(redis_server: RedisServer, keys: Keys) -> None:
         )
 
 
-async def test_too_many_is_no_end(
+async def test_too_many_messages_are_tried_again(
     redis_server: RedisServer, keys: Keys, server: SlowMailServer, signalbox: Any
 ) -> None:
-    """What was refused for being too much waits for its next attempt; nothing is given up."""
+    """Messages that were refused because of their number wait for the next attempt. None fails for good."""
     signalbox.NOTIFICATIONS = emailing(CONCURRENCY=COUNT)
     await mail_all(redis_server, keys)
     states = [row.state async for row in Delivery.objects.all()]
@@ -79,10 +79,10 @@ async def test_too_many_is_no_end(
     assert states.count("pending") == server.refused_count == COUNT - len(server.messages)
 
 
-async def test_a_rate_keeps_to_what_the_server_takes(
+async def test_a_rate_limit_avoids_refusals(
     redis_server: RedisServer, keys: Keys, server: SlowMailServer, signalbox: Any
 ) -> None:
-    """All at the first attempt, and no sooner than the rate lets them."""
+    """All are sent in the first attempt, at the allowed rate."""
     signalbox.NOTIFICATIONS = emailing(RATE_PER_SECOND=RATE)
     began = time.monotonic()
     await mail_all(redis_server, keys)

@@ -43,8 +43,8 @@ def at(url: str) -> Address:
     return Address(key="project", value=(url, SECRET))
 
 
-async def test_a_receiver_can_verify_what_it_gets(server: HttpReceiver) -> None:
-    """With anybody's library for Standard Webhooks; the id is the key of the delivery."""
+async def test_a_receiver_can_verify_the_signature(server: HttpReceiver) -> None:
+    """With any library for Standard Webhooks. The id is the key of the delivery."""
     answer = await OPEN.send(MESSAGE, at(f"{server.url}/hook?x=1"))
     assert answer == "200 OK: thanks"
     (request,) = server.requests
@@ -86,10 +86,10 @@ async def test_a_receiver_can_verify_what_it_gets(server: HttpReceiver) -> None:
         (301, {"location": "https://example.com/"}, PermanentError, None),
     ],
 )
-async def test_a_status_says_whether_to_try_again(
+async def test_a_status_decides_whether_to_try_again(
     server: HttpReceiver, status: int, headers: dict[str, str], error: type[Exception], after_seconds: float | None
 ) -> None:
-    """And Retry-After when."""
+    """And Retry-After decides when."""
     server.reply = Reply(status=status, headers=headers)
     with pytest.raises(error) as caught:
         await OPEN.send(MESSAGE, at(server.url))
@@ -100,23 +100,23 @@ async def test_a_status_says_whether_to_try_again(
 
 
 @pytest.mark.parametrize("status", [400, 403])
-async def test_too_many_is_for_now_whatever_the_status(server: HttpReceiver, status: int) -> None:
-    """As the answer says in words."""
+async def test_too_many_requests_is_temporary_with_any_status(server: HttpReceiver, status: int) -> None:
+    """If the text of the answer says so."""
     server.reply = Reply(status=status, body=b'{"error": "API rate limit exceeded, retry later"}')
     with pytest.raises(OSError, match="rate limit exceeded"):
         await OPEN.send(MESSAGE, at(server.url))
 
 
 async def test_a_redirect_is_not_followed(server: HttpReceiver) -> None:
-    """It could lead to what only this server reaches."""
+    """It could lead to a service that only this server can reach."""
     server.reply = Reply(status=307, headers={"location": f"{server.url}/secret"})
     with pytest.raises(PermanentError, match="redirects are not followed"):
         await OPEN.send(MESSAGE, at(f"{server.url}/hook"))
     assert [request.path for request in server.requests] == ["/hook"]
 
 
-async def test_a_receiver_that_does_not_answer_is_left(server: HttpReceiver) -> None:
-    """In time for the others."""
+async def test_a_receiver_that_does_not_answer_times_out(server: HttpReceiver) -> None:
+    """Others do not wait for it."""
     gate = threading.Event()
     server.reply = Reply(gate=gate)
     quick = WebhookTransport(name="webhook", allow_private=True, timeout_seconds=0.1)
@@ -133,24 +133,24 @@ async def test_only_the_beginning_of_an_answer_is_read(server: HttpReceiver) -> 
     assert len(answer) == len("200 OK: …") + ANSWER_LIMIT
 
 
-async def test_a_connection_that_is_refused_is_a_failure_for_now() -> None:
-    """The receiver will be back."""
+async def test_a_refused_connection_is_a_temporary_failure() -> None:
+    """The receiver may be available again later."""
     with pytest.raises(httpx.ConnectError):
         await OPEN.send(MESSAGE, at("http://127.0.0.1:1/"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0"])
-async def test_what_only_this_server_reaches_is_not_reached(server: HttpReceiver, host: str) -> None:
-    """However it is spelled."""
+async def test_private_addresses_are_refused(server: HttpReceiver, host: str) -> None:
+    """In any notation."""
     with pytest.raises(PermanentError, match="is not a public address"):
         await CLOSED.send(MESSAGE, at(f"http://{host}:{server.port}/"))
     assert server.requests == []
 
 
-async def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(
+async def test_a_name_is_resolved_once_and_the_checked_address_is_used(
     server: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that is public when it is looked up, and private a moment later, changes nothing."""
+    """It has no effect if the name resolves to a private address a moment later."""
     asked: list[str] = []
     answers = ["127.0.0.1", "127.0.0.2"]
 
@@ -171,7 +171,7 @@ async def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(
 
 
 async def test_a_url_is_in_no_log(server: HttpReceiver, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even at the lowest level: it is nearly a password, and may hold one, which the receiver gets."""
+    """Not even at the lowest level. It is almost a password, and may contain one, which the receiver gets."""
     caplog.set_level(logging.DEBUG)
     url = f"http://alice:PASS%40WORD@127.0.0.1:{server.port}/SECRET?token=TOKEN"
     await OPEN.send(MESSAGE, at(url))
@@ -183,8 +183,8 @@ async def test_a_url_is_in_no_log(server: HttpReceiver, caplog: pytest.LogCaptur
         assert secret not in caplog.text
 
 
-async def test_a_name_in_other_letters_is_reached(server: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the letters that the domain name system has for it, on the wire and when it is looked up."""
+async def test_an_internationalised_name_is_reached(server: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ASCII form is used for the lookup and on the network."""
     resolve_really = socket.getaddrinfo
 
     def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
@@ -200,8 +200,8 @@ async def test_a_name_in_other_letters_is_reached(server: HttpReceiver, monkeypa
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "gopher://x/", "http://", "http:///x", "//x", "http://x:99999/", "http://☃.net/"]
 )
-async def test_what_is_no_web_address_is_refused(url: str) -> None:
-    """When it is given, and when it is used."""
+async def test_a_url_that_is_not_http_is_refused(url: str) -> None:
+    """When it is added, and when it is used."""
     with pytest.raises(ValueError, match="not a"):
         OPEN.check_address(url)
     with pytest.raises(PermanentError):

@@ -40,13 +40,13 @@ class Browser:
         self._auth = bytes(range(16))
 
     def subscription(self, endpoint: str) -> dict[str, Any]:
-        """As `PushSubscription.toJSON()` gives it."""
+        """The result of `PushSubscription.toJSON()`."""
         public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         keys = {"p256dh": _base64(public), "auth": _base64(self._auth)}
         return {"endpoint": endpoint, "expirationTime": None, "keys": keys}
 
     def read(self, request: Request) -> Any:
-        """What its service worker is given."""
+        """The payload for its service worker."""
         return json.loads(http_ece.decrypt(request.body, private_key=self._key, auth_secret=self._auth))
 
 
@@ -67,8 +67,8 @@ async def sent_to(user: User, service: HttpReceiver, text: str = "Unterwegs – 
     return service.requests[-1]
 
 
-async def test_only_the_browser_can_read_what_it_is_sent(alice: User, service: HttpReceiver) -> None:
-    """And the push service knows who sent it, for how long to keep it, and which older copy it replaces."""
+async def test_only_the_browser_can_read_its_message(alice: User, service: HttpReceiver) -> None:
+    """The push service knows the sender, the time to live, and which older copy it replaces."""
     browser = Browser()
     await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(f"{service.url}/push/abc"))
     request = await sent_to(alice, service)
@@ -91,8 +91,10 @@ async def test_only_the_browser_can_read_what_it_is_sent(alice: User, service: H
 
 
 @pytest.mark.parametrize("letter", ["x", "ü", "\x01", '"', "🎉"])
-async def test_a_long_text_is_cut_to_what_push_services_take(alice: User, service: HttpReceiver, letter: str) -> None:
-    """4096 bytes in all; what is left of the text is its beginning."""
+async def test_a_long_text_is_cut_to_the_limit_of_push_services(
+    alice: User, service: HttpReceiver, letter: str
+) -> None:
+    """4096 bytes in total. The beginning of the text is kept."""
     browser = Browser()
     await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(service.url))
     request = await sent_to(alice, service, "Begin " + letter * 3990)
@@ -112,10 +114,10 @@ async def test_a_long_text_is_cut_to_what_push_services_take(alice: User, servic
     ],
     ids=["url", "short url", "title", "all"],
 )
-async def test_whatever_is_long_a_message_goes_out(
+async def test_a_message_with_long_parts_is_sent(
     alice: User, service: HttpReceiver, url: str, title: str, left: str
 ) -> None:
-    """A title is cut; a URL is not, and is left out where words would have no room."""
+    """A title is cut. A URL is not: it is left out if it leaves no room for the texts."""
     browser = Browser()
     await sync_to_async(services.add_push_subscription)(alice.pk, browser.subscription(service.url))
     (address,) = await sync_to_async(PUSH.find_addresses)(alice)
@@ -130,8 +132,8 @@ async def test_whatever_is_long_a_message_goes_out(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_browser_that_is_gone_is_forgotten(alice: User, service: HttpReceiver, status: int) -> None:
-    """Its subscription is removed, and that is no failure."""
+async def test_a_browser_that_no_longer_exists_is_removed(alice: User, service: HttpReceiver, status: int) -> None:
+    """Its subscription is removed. That is not a failure."""
     await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
     service.reply = Reply(status=status)
     (address,) = await sync_to_async(PUSH.find_addresses)(alice)
@@ -146,7 +148,7 @@ async def test_a_browser_that_is_gone_is_forgotten(alice: User, service: HttpRec
 async def test_a_refusal_keeps_the_browser(
     alice: User, service: HttpReceiver, status: int, error: type[Exception]
 ) -> None:
-    """It is about this message."""
+    """The refusal concerns this message only."""
     await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
     service.reply = Reply(status=status)
     (address,) = await sync_to_async(PUSH.find_addresses)(alice)
@@ -155,7 +157,7 @@ async def test_a_refusal_keeps_the_browser(
     assert await PushSubscription.objects.aexists()
 
 
-async def test_keys_that_are_none_fail_for_good(alice: User, service: HttpReceiver) -> None:
+async def test_invalid_keys_fail_for_good(alice: User, service: HttpReceiver) -> None:
     """Nothing is sent in the clear."""
     keys = {"p256dh": "AAAA", "auth": "AAAA"}
     await sync_to_async(services.add_push_subscription)(alice.pk, {"endpoint": service.url, "keys": keys})
@@ -165,7 +167,7 @@ async def test_keys_that_are_none_fail_for_good(alice: User, service: HttpReceiv
     assert service.requests == []
 
 
-async def test_a_push_service_that_only_this_server_reaches_is_not_reached(alice: User, service: HttpReceiver) -> None:
+async def test_a_push_service_at_a_private_address_is_refused(alice: User, service: HttpReceiver) -> None:
     """The address came from a browser."""
     await sync_to_async(services.add_push_subscription)(alice.pk, Browser().subscription(service.url))
     (address,) = await sync_to_async(PUSH.find_addresses)(alice)
@@ -175,7 +177,7 @@ async def test_a_push_service_that_only_this_server_reaches_is_not_reached(alice
 
 
 def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
-    """Who signs in on it last has it; what is no subscription is refused."""
+    """It belongs to the user who signed in on it last. An invalid subscription is refused."""
     browser = Browser()
     for user in (alice, alice, bob):
         services.add_push_subscription(user.pk, browser.subscription("https://push.example/abc"))
@@ -196,8 +198,8 @@ def test_one_browser_is_one_subscription(alice: User, bob: User) -> None:
             services.add_push_subscription(alice.pk, {**good, "keys": keys})
 
 
-def test_a_subscription_is_removed_by_whoever_has_it(alice: User, bob: User) -> None:
-    """Alice's page does not take bob's browser away; and what is gone may be removed again."""
+def test_a_subscription_is_removed_by_its_user_only(alice: User, bob: User) -> None:
+    """Alice cannot remove bob's browser. Removing a subscription twice is not an error."""
     here, there = (Browser().subscription(f"https://push.example/{name}") for name in ("here", "there"))
     services.add_push_subscription(alice.pk, here)
     services.add_push_subscription(bob.pk, there)
@@ -213,7 +215,7 @@ NO_ENDPOINTS = ["https://[2606:4700:4700::1111]/abc", "https://[::1", "https://a
 
 @pytest.mark.parametrize("endpoint", NO_ENDPOINTS)
 async def test_an_endpoint_that_cannot_be_signed_for_fails_for_good(alice: User, endpoint: str) -> None:
-    """A row may be older than the check of what browsers bring."""
+    """A row may be older than the check of subscriptions."""
     keys = Browser().subscription("")["keys"]
     await PushSubscription.objects.acreate(user=alice, endpoint=endpoint, p256dh=keys["p256dh"], auth=keys["auth"])
     (address,) = await sync_to_async(PUSH.find_addresses)(alice)
@@ -226,14 +228,14 @@ async def test_an_endpoint_that_cannot_be_signed_for_fails_for_good(alice: User,
     "endpoint", ["file:///etc/passwd", "push.example/abc", "https://", "https://x:99999/", *NO_ENDPOINTS]
 )
 def test_an_endpoint_is_a_web_address(alice: User, endpoint: str) -> None:
-    """It is said at once, and not at the first notification."""
+    """It is checked when it is added, and not at the first notification."""
     with pytest.raises(InvalidPreference, match="the endpoint of the push subscription is not a"):
         services.add_push_subscription(alice.pk, Browser().subscription(endpoint))
     assert not PushSubscription.objects.exists()
 
 
 def test_a_user_has_ten_browsers(alice: User, bob: User) -> None:
-    """Those that are there may subscribe again; others find no place, not even one that was somebody else's."""
+    """Existing ones may subscribe again. Others are refused, even if they belonged to another user."""
     browser = Browser()
     for number in [*range(10), 3]:
         services.add_push_subscription(alice.pk, browser.subscription(f"https://push.example/{number}"))
@@ -245,8 +247,8 @@ def test_a_user_has_ten_browsers(alice: User, bob: User) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"private_key": "no key"}, {"private_key": ""}])
-def test_a_key_that_is_none_is_said_at_the_start(wrong: dict[str, str]) -> None:
-    """And not at the first notification."""
+def test_an_invalid_key_is_reported_at_the_start(wrong: dict[str, str]) -> None:
+    """Not at the first notification."""
     with pytest.raises(ImproperlyConfigured, match="private_key or subject"):
         WebPushTransport(name="push", **{**OPTIONS, **wrong})
 
@@ -266,13 +268,13 @@ def test_a_key_that_is_none_is_said_at_the_start(wrong: dict[str, str]) -> None:
         *("mailto:ops@example.com\nBcc: x@example.com", "https://site.localhost", "https://example.com/contact", None),
     ],
 )
-def test_a_contact_that_nobody_outside_can_reach_is_refused(subject: Any) -> None:
-    """Push services answer 400 or 403 to it, for each message."""
+def test_a_contact_without_a_public_host_is_refused(subject: Any) -> None:
+    """Push services would answer 400 or 403 to each message."""
     with pytest.raises(ImproperlyConfigured, match="push services refuse"):
         WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)
 
 
 @pytest.mark.parametrize("subject", ["mailto:ops@example.com", "https://www.example.com"])
 def test_a_mail_address_or_a_page_is_a_contact(subject: str) -> None:
-    """As RFC 8292 has it."""
+    """According to RFC 8292."""
     WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)

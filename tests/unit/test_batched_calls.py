@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 class Doubling:
-    """Doubles numbers, in batches; the first one waits for the gate."""
+    """Doubles numbers in batches. The first batch waits for the gate."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -31,8 +31,8 @@ class Doubling:
         return [KeyError(number) if number < 0 else 2 * number for number in numbers]
 
 
-async def test_what_is_asked_for_during_one_visit_goes_together_in_the_next() -> None:
-    """In the order of asking, so many at a time; an answer that is an exception is raised."""
+async def test_items_that_arrive_during_a_call_share_the_next_call() -> None:
+    """In the order of arrival, up to the limit. An answer that is an exception is raised."""
     calls, double = DatabaseCalls(), Doubling()
     first = asyncio.create_task(calls.run(double, 1))
     await wait_until(lambda: double.batches)
@@ -48,8 +48,8 @@ async def test_what_is_asked_for_during_one_visit_goes_together_in_the_next() ->
     assert [len(batch) for batch in double.batches] == [1, BATCH_LIMIT, 1]
 
 
-async def test_who_asks_again_at_once_is_in_the_very_next_visit() -> None:
-    """Beside whoever asked during the last one: else the two would take turns for ever."""
+async def test_an_item_that_follows_at_once_is_in_the_next_call() -> None:
+    """Together with the items of the last call. Otherwise two groups of callers would alternate for ever."""
     calls, double = DatabaseCalls(), Doubling()
 
     async def ask_twice(number: int) -> None:
@@ -81,8 +81,8 @@ async def test_one_by_one_they_wait_for_nothing_but_the_work() -> None:
     assert min(seconds) < 2.5
 
 
-async def test_where_writers_wait_visits_leave_them_room() -> None:
-    """So many times as long as the last one took, and what is asked for meanwhile goes together."""
+async def test_calls_pause_if_other_writers_wait() -> None:
+    """For a multiple of the last call's duration. Items that arrive meanwhile share the next call."""
     calls, begun = DatabaseCalls(is_contended=lambda: True), list[tuple[float, list[int]]]()
 
     def slow(numbers: Sequence[int]) -> list[int]:
@@ -124,8 +124,8 @@ async def test_one_that_fails_fails_alone() -> None:
     assert isinstance(answers[1], ValueError)
 
 
-async def test_a_database_that_is_away_is_asked_once() -> None:
-    """Whoever asked is told; nobody waits for it many times over."""
+async def test_an_unavailable_database_is_called_once() -> None:
+    """All callers get the error, after one timeout."""
     calls, double = DatabaseCalls(), Doubling()
     double.gate.set()
     asked = [asyncio.create_task(calls.run(double, number)) for number in (6, -7, 8)]
@@ -135,8 +135,8 @@ async def test_a_database_that_is_away_is_asked_once() -> None:
     assert double.batches == [[6, -7, 8]]
 
 
-async def test_whoever_waits_is_told_when_a_visit_fails() -> None:
-    """A function that does not answer to each item, say; and the next call is answered."""
+async def test_all_callers_get_an_error_if_a_call_fails() -> None:
+    """For example, if a function does not answer every item. The next call works."""
     calls = DatabaseCalls()
     mute: Any = lambda items: []  # noqa: E731 - a function that breaks its contract
     answers = await asyncio.gather(calls.run(mute, 1), calls.run(mute, 2), return_exceptions=True)

@@ -25,7 +25,7 @@ def _messages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-def test_while_redis_is_there_everybody_tries() -> None:
+def test_while_redis_is_available_all_callers_try() -> None:
     """And nothing is left to the sweep."""
     breaker = Breaker(pause_seconds=3600)
     assert all(breaker.try_now() for _ in range(3))
@@ -34,7 +34,7 @@ def test_while_redis_is_there_everybody_tries() -> None:
     assert breaker.left_count == 0
 
 
-def test_after_a_failure_nobody_tries_for_a_while() -> None:
+def test_after_a_failure_no_caller_tries_for_a_while() -> None:
     """Each event is left to the sweep, and counted."""
     breaker = Breaker(pause_seconds=3600)
     fail(breaker)
@@ -53,7 +53,7 @@ def test_after_the_pause_one_caller_tries_for_all() -> None:
 
 @pytest.mark.parametrize("error", [OperationalError("locked"), asyncio.CancelledError()])
 def test_only_redis_decides(error: BaseException) -> None:
-    """Another error, or a caller that is cancelled, neither opens nor closes it, and keeps nobody from trying."""
+    """Another error, or a cancelled caller, neither opens nor closes it, and does not keep others from trying."""
     breaker = Breaker(pause_seconds=3600)
     fail(breaker, error)
     assert breaker.try_now()
@@ -65,7 +65,7 @@ def test_only_redis_decides(error: BaseException) -> None:
 
 
 def test_a_success_closes_it(caplog: pytest.LogCaptureFixture) -> None:
-    """Everybody tries again."""
+    """All callers try again."""
     caplog.set_level(logging.INFO)
     breaker = Breaker(pause_seconds=0)
     fail(breaker)
@@ -75,8 +75,8 @@ def test_a_success_closes_it(caplog: pytest.LogCaptureFixture) -> None:
     assert _messages(caplog)[-1] == ("INFO", "Redis is available again: events are published on commit again")
 
 
-def test_a_lasting_failure_is_one_warning_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """Not one a call; also when Redis comes and goes."""
+def test_an_ongoing_outage_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Not once per call. Also if Redis is available in between."""
     caplog.set_level(logging.INFO)
     breaker = Breaker(pause_seconds=0)
     for _ in range(50):
@@ -93,7 +93,7 @@ def test_a_lasting_failure_is_one_warning_a_minute(caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_the_next_warning_counts_what_was_not_mentioned(
+def test_the_next_warning_counts_the_events_since_the_last(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute later."""

@@ -17,7 +17,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_each_transport_has_its_own_slots() -> None:
-    """Where all are taken the others still have theirs; where none is left anywhere, one is waited for."""
+    """If one transport has none left, the others still have theirs. If none has any, the bot waits for one."""
     mine = Slots(["email", "webhook"], slots=1)
     assert await mine.take_free() == ({"email", "webhook"}, set())
     mine.give_back("email", was_used=False)
@@ -29,8 +29,8 @@ async def test_each_transport_has_its_own_slots() -> None:
     assert await waiting == ({"webhook"}, {"email"})
 
 
-async def test_a_slot_goes_to_whoever_waits_before_it_counts_as_free() -> None:
-    """So what was handed out first is sent first."""
+async def test_a_slot_goes_to_a_waiting_task_first() -> None:
+    """So messages are sent in the order of their entries."""
     mine = Slots(["email", "webhook"], slots=1)
     await mine.take_free()
     waiting = asyncio.create_task(mine.wait("email"))
@@ -41,8 +41,8 @@ async def test_a_slot_goes_to_whoever_waits_before_it_counts_as_free() -> None:
     assert await waiting
 
 
-async def test_nobody_waits_for_a_clogged_transport_while_another_is_in_use() -> None:
-    """For a while; a slot that is free is taken meanwhile."""
+async def test_no_task_waits_for_a_saturated_transport_while_another_is_in_use() -> None:
+    """For some time. A free slot is taken all the same."""
     mine = Slots(["email", "webhook"], slots=2)
     await mine.take_free()
     await mine.take_free()
@@ -54,8 +54,8 @@ async def test_nobody_waits_for_a_clogged_transport_while_another_is_in_use() ->
     await wait_until(lambda: not mine.saturated(["webhook"]))
 
 
-async def test_a_slow_transport_that_is_the_only_one_in_use_is_waited_for() -> None:
-    """There is nobody to make room for: what waits stays in its order."""
+async def test_tasks_wait_for_a_slow_transport_if_it_is_the_only_one_in_use() -> None:
+    """No other transport needs the bot, so the messages stay in order."""
     mine = Slots(["email", "webhook"], slots=1)
     await mine.take_free()
     waiting = asyncio.create_task(mine.wait("webhook"))
@@ -66,15 +66,15 @@ async def test_a_slow_transport_that_is_the_only_one_in_use_is_waited_for() -> N
     assert not mine.saturated(["webhook"])
 
 
-async def test_a_transport_may_have_slots_of_its_own() -> None:
-    """More or fewer than the others."""
+async def test_a_transport_may_have_its_own_number_of_slots() -> None:
+    """It may be larger or smaller than that of the others."""
     mine = Slots(["email", "webhook"], slots=2, limits={"email": Limit(slots=1)})
     assert await mine.take_free() == ({"email", "webhook"}, set())
     assert await mine.take_free() == ({"webhook"}, {"email"})
 
 
 async def test_messages_begin_at_the_rate_of_their_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they find a slot, wait for one, or are further ones in a slot; what was not used does not count."""
+    """With a free slot, after a wait, or as a further message in the same slot. An unused slot does not count."""
     monkeypatch.setattr(slots, "WAIT_SECONDS", 30)
     mine = Slots(["email"], slots=5, limits={"email": Limit(slots=5, rate_per_second=20)})
     began = time.monotonic()
@@ -91,8 +91,8 @@ async def test_messages_begin_at_the_rate_of_their_transport(monkeypatch: pytest
     assert time.monotonic() - began < 60
 
 
-async def test_who_waits_for_a_turn_hears_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rate may be low, and a stop must not wait for it."""
+async def test_a_task_that_waits_for_the_rate_stops_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate may be low, but a stop must not wait for it."""
     monkeypatch.setattr(slots, "CHECK_SECONDS", 0.02)
     mine = Slots(["email"], slots=2, limits={"email": Limit(slots=2, rate_per_second=0.001)})
     await mine.take_free()
