@@ -1,4 +1,4 @@
-"""What INSTALLED_APPS names: the app under its own label, or under another one."""
+"""The app's configurations for INSTALLED_APPS: with its own label, or with another one. Owns the labels."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from django.utils.module_loading import autodiscover_modules
 
 class NotificationsConfig(AppConfig):
     """
-    What `"notifications"` in INSTALLED_APPS stands for.
+    The configuration that `"notifications"` in INSTALLED_APPS selects.
 
     Attributes:
-        user_prefix: Put before the name of each relation on users: user.notifications, user.push_subscriptions, …
+        user_prefix: The prefix of the relations on users: user.notifications, user.push_subscriptions, …
     """
 
     name = "notifications"
@@ -34,12 +34,12 @@ class NotificationsConfig(AppConfig):
         # Registers the system checks.
         from notifications import checks  # noqa: F401
 
-        # As the admin finds admin.py: each app declares its kinds in notification_kinds.py.
+        # Every app declares its kinds in notification_kinds.py.
         autodiscover_modules("notification_kinds")
 
 
 class SignalboxConfig(NotificationsConfig):
-    """For a project in which another app has the label "notifications", or another model has `user.notifications`."""
+    """For projects in which another app has the label "notifications", or users have another `user.notifications`."""
 
     default = False
     label = "signalbox_notifications"

@@ -97,7 +97,7 @@ def check_user_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 @register(_TAG)
 def check_user_relations(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Nothing else on the model of users has the name of one of our relations, such as user.notifications (E009)."""
+    """No other field or relation on users has the name of one of our relations, e.g. user.notifications (E009)."""
     user = get_user_model()._meta
     taken = {field.name: user.label for field in (*user.fields, *user.many_to_many)}
     ours = []
