@@ -105,7 +105,7 @@ def check_port(host: str, port: int, *, other: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise CannotRun(
-                f"port {port} cannot be had ({error.strerror}): stop the program that uses it, "
+                f"port {port} cannot be used ({error.strerror}): stop the program that uses it, "
                 f"or choose another port: {other}{port + 1 if 1024 <= port < 65535 else 8000}"
             ) from error
 
@@ -215,7 +215,7 @@ class Site:
                 self._say(f"{part.name} ended with code {code}, see above: it starts again when a file changes")
             else:
                 how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-                raise CannotRun(f"{part.name} ended {how}: its own words are above; the rest is stopped")
+                raise CannotRun(f"{part.name} ended {how}: see its output above; the others were stopped")
 
     def _wait_until_the_web_server_answers(self) -> None:
         deadline = time.monotonic() + READY_DEADLINE_SECONDS

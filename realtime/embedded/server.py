@@ -37,7 +37,7 @@ LOG_TAIL_LINES = 15
 
 
 class EmbeddedServerError(RuntimeError):
-    """The embedded server cannot be had; the text says why and what to do."""
+    """The embedded server cannot be used; the text says why and what to do."""
 
 
 def binary() -> Path:

@@ -172,7 +172,7 @@ def new_project(directory: Path, python: Path, *, leave_out: Callable[[Block], b
 def extras_of_the_page() -> str:
     """Those that its installation names, as "webhook,chat"."""
     (line,) = [line for line in COMMANDS["once"] if "pip install" in line]
-    match = re.fullmatch(r"signalbox\[([\w,]+)\]", shlex.split(line)[-1])
+    match = re.fullmatch(r"/path/to/signalbox\[([\w,]+)\]", shlex.split(line)[-1])
     assert match is not None, line
     return match[1]
 

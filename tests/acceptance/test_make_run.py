@@ -148,7 +148,7 @@ def test_taken_port_is_a_clear_error(directory: Path) -> None:
         with Site(directory, port=port) as site:
             assert site.process.wait(READY_DEADLINE_SECONDS) == 1
             (line,) = site.output().splitlines()
-            assert line.startswith(f"Signalbox: port {port} cannot be had (Address already in use)")
+            assert line.startswith(f"Signalbox: port {port} cannot be used (Address already in use)")
             assert "make run PORT=" in line
             assert not site.processes()
 

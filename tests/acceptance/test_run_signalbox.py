@@ -231,7 +231,7 @@ def test_one_that_dies_stops_the_others(project: Path, stack: contextlib.ExitSta
     running = start(stack, project)
     os.kill(running.pid_of(name), signal.SIGKILL)
     assert running.process.wait(SECONDS) == 1
-    assert f"CommandError: {name} ended by SIGKILL: its own words are above" in running.output()
+    assert f"CommandError: {name} ended by SIGKILL: see its output above; the others were stopped" in running.output()
     assert not ping(project / "var/valkey.sock")
 
 
@@ -273,7 +273,7 @@ def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
             text=True,
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"CommandError: port {port} cannot be had (Address already in use): ")
+    assert done.stderr.startswith(f"CommandError: port {port} cannot be used (Address already in use): ")
     assert "--port " in done.stderr
 
 

@@ -15,21 +15,21 @@ DEFAULT_PORT = 8000
 HELP = """\
 Starts the whole site in this terminal, for development:
 
-  the embedded server   a Valkey, where REALTIME["REDIS_URL"] is embedded://; other processes of the
-                        project that are started meanwhile, such as manage.py notify, join it
-  the web server        uvicorn with pages and WebSockets, of your ASGI_APPLICATION
-  run_bot_subscriber    publishes notifications to browsers and delivers them by your transports
+  the embedded server   a Valkey server, if REALTIME["REDIS_URL"] is embedded://. Other commands of
+                        the project, such as manage.py notify, use it too.
+  the web server        uvicorn with your ASGI_APPLICATION: pages and WebSockets
+  run_bot_subscriber    publishes notifications to browsers and sends them by your transports
 
-With DEBUG on, the web server and the bot are started again when a Python file, a template or a
-compiled catalog changes: under BASE_DIR, or in an app that is not an installed package. If the new
-code does not start, they wait for the next change. Changes of REALTIME["REDIS_URL"], and of installed
-packages, need a new start by hand.
+With DEBUG on, the web server and the bot start again when a Python file, a template or a compiled
+catalog changes, under BASE_DIR or in an app that is not an installed package. If the new code does
+not start, they wait for the next change. After a change of REALTIME["REDIS_URL"] or of an installed
+package, stop this command and start it again.
 
-Ctrl-C and SIGTERM stop everything. If one of them dies, the others are stopped, with a line that
-says which. The bot alone may be stopped by `kill` with the number that is shown, to see what happens
-without it: notifications wait.
+Ctrl-C and SIGTERM stop everything. If one process dies, the others are stopped, and a line says which
+one died. To see what happens without the bot, stop it alone with `kill` and the number that is shown:
+notifications wait until it runs again.
 
-In production, each of these is a process of its own: see "How do I run it in production?".
+In production, run each of these processes by itself: see "How do I run it in production?".
 """
 EPILOG = """\
 examples:
