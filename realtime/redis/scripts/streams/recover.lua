@@ -2,6 +2,8 @@
 -- ARGV[4] lease token  ARGV[5] lease, ms  ARGV[6] limit of pending entries
 -- Returns {id, attempts, begun, seen, fields} of each; fields is nil if the entry was deleted from the stream.
 redis.call('SET', leases .. consumer, ARGV[4], 'PX', ARGV[5])
+-- Redis before 7.0 lists a consumer only from its first entry on. Those who look for idle workers must find it earlier.
+redis.call('XGROUP', 'CREATECONSUMER', stream, group, consumer)
 local taken, newest = {}, {}
 for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', ARGV[6], consumer)) do
   local id, attempts, seen = pending[1], pending[4], now - pending[3]
