@@ -8,7 +8,7 @@ SHELL := /bin/sh
 # Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs faults bench bench-peers clean .venv/run .venv/dev .venv/docs .venv/browser
+.PHONY: help run test check docs matrix faults bench bench-peers clean .venv/run .venv/dev .venv/docs .venv/browser
 
 PYTHON := .venv/bin/python
 # Probed by running them: a pyenv shim is there, and fails, for versions that are not active. So pyenv's own versions and
@@ -42,6 +42,9 @@ check: .venv/dev .venv/docs ## look at format, lint, types, migrations, settings
 docs: .venv/docs ## build the documentation site in var/docs/, with search; a broken link is an error
 	@$(PYTHON) -m docs.site.python_reference
 	@$(PYTHON) -m docs.site.build
+
+matrix: .venv/dev ## run the essentials on each supported version of everything, 10 minutes (ARGS=--list for which)
+	@$(PYTHON) -m tests.matrix $(ARGS)
 
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)

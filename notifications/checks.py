@@ -126,7 +126,7 @@ def check_database(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     return [
         Error(
             f"Notifications are stored in the database {alias!r}, which is {_name_of(connections[alias].vendor)}: "
-            "only SQLite and PostgreSQL are supported.",
+            "only SQLite and PostgreSQL are supported, because deliveries are claimed by UPDATE … RETURNING.",
             hint=f"Use one of the two for DATABASES[{alias!r}], or route the models of notifications to another "
             "database with a router in DATABASE_ROUTERS.",
             id="notifications.E008",

@@ -34,7 +34,7 @@ def test_migrate_refuses_mariadb_in_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     said = (
         "(notifications.E008) Notifications are stored in the database 'default', which is MySQL or MariaDB: only "
-        "SQLite and PostgreSQL are supported."
+        "SQLite and PostgreSQL are supported, because deliveries are claimed by UPDATE … RETURNING."
     )
     assert said in done.stderr
     with contextlib.closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database:

@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.listeners import Listener
@@ -49,6 +50,9 @@ async def test_a_notification_reaches_the_browser_the_mailbox_and_the_inbox(site
     sessions = await asyncio.to_thread(site.sessions, 2)
     (user, session), (_, other_session) = sessions.items()
     await asyncio.to_thread(site.manage, "shell", "-v0", "-c", GIVE_ADDRESS.format(user=user, address=ADDRESS))
+    # A worker is listed before its first entry: health checks and takeovers look there.
+    with redis.Redis.from_url(site.redis_url) as client:
+        assert [len(client.xinfo_consumers("notifications", group)) for group in ("relay", "bot")] == [1, 1]
     async with Listener(site, session) as listener, Listener(site, other_session) as other:
         await asyncio.to_thread(site.manage, "notify", str(user), MESSAGE)
         heard = await listener.object()

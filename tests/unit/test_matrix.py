@@ -1,0 +1,43 @@
+"""Which versions `make matrix` runs together."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.versions import DATABASES, DJANGOS, LOWEST, PYTHONS, SERVERS, Cell, plan
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+
+
+def test_each_version_is_run_and_the_ends_meet() -> None:
+    """In as many cells as the longest list has versions."""
+    cells = plan(pythons=PYTHONS, djangos=DJANGOS, servers=SERVERS, databases=DATABASES)
+    assert len(cells) == len(SERVERS)
+    assert {cell.python for cell in cells} == set(PYTHONS)
+    assert {cell.django for cell in cells} == set(DJANGOS)
+    assert {cell.server for cell in cells} == set(SERVERS)
+    assert {cell.database for cell in cells} == set(DATABASES)
+    oldest = Cell(python=PYTHONS[0], django=LOWEST, server=SERVERS[0], database=DATABASES[0])
+    newest = Cell(python=PYTHONS[-1], django=DJANGOS[-1], server=SERVERS[-1], database=DATABASES[-1])
+    assert (cells[0], cells[-1]) == (oldest, newest)
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_what_a_machine_lacks_is_left_out(count: int) -> None:
+    """However many versions of a part there are, each of them is run."""
+    cells = plan(pythons=["3.12"], djangos=DJANGOS[:2], servers=SERVERS[:count], databases=["SQLite"])
+    assert len(cells) == max(count, 2)
+    assert {cell.server for cell in cells} == set(SERVERS[:count])
+    assert {cell.django for cell in cells} == set(DJANGOS[:2])
+
+
+def test_the_package_says_the_same() -> None:
+    """Its classifiers are what the package index shows."""
+    classifiers = tomllib.loads(PYPROJECT.read_text())["project"]["classifiers"]
+    for part, versions in (
+        ("Framework :: Django", set(DJANGOS) - {LOWEST}),
+        ("Programming Language :: Python", PYTHONS),
+    ):
+        named = {each.rsplit(" :: ", 1)[1] for each in classifiers if each.startswith(f"{part} :: ")}
+        assert {each for each in named if each[0].isdigit() and "." in each} == set(versions)
