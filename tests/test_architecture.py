@@ -13,6 +13,7 @@ from django.core.management import BaseCommand, get_commands, load_command_class
 
 from docs.site import python_reference
 from notifications.conf import NotificationsSettings, TransportEntry
+from notifications.models import Delivery
 from realtime.conf import RealtimeSettings
 from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
@@ -289,6 +290,13 @@ def test_every_close_code_is_documented() -> None:
     text = (DOCS / "reference" / "close-codes.md").read_text()
     documented = {int(code): name for code, name in re.findall(r"^\| (\d+) \| `(\w+)`", text, flags=re.MULTILINE)}
     assert documented == {int(code): code.name for code in CloseCode}
+
+
+def test_every_state_of_a_delivery_is_documented() -> None:
+    """docs/topics/delivery-guarantees.md has a row for each, under the name that the admin shows."""
+    section = (DOCS / "topics" / "delivery-guarantees.md").read_text().partition("## The states of a delivery")[2]
+    rows = re.findall(r"^\| (\w+) \|", section.partition("\n## ")[0], flags=re.MULTILINE)
+    assert set(rows) - {"state"} == {str(label) for label in Delivery.State.labels}
 
 
 def test_every_redis_key_is_documented() -> None:
