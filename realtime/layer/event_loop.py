@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import redis.asyncio
 import redis.exceptions
 
 from realtime.broker.history import HistoryReader
@@ -229,7 +230,8 @@ class _Shard:
         self.publisher = clients.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
         self.histories = HistoryReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
         self._sender = Sender(self.publisher)
-        self._reader = clients.async_reader(host)
+        # Created when the first subscription needs it: sync code that publishes has a new event loop for each call.
+        self._reader: redis.asyncio.Redis | None = None
         self._multiplexer: Multiplexer | None = None
         # Subscriptions for consumers, by the name of the channel or group in Channels.
         self._attachments: dict[str, Attachment] = {}
@@ -263,6 +265,7 @@ class _Shard:
     ) -> Attachment:
         if self._multiplexer is None:
             layer = self._layer
+            self._reader = self._reader or clients.async_reader(layer.hosts[self._number])
             self._multiplexer = Multiplexer(
                 self._reader,
                 publisher=self.publisher,
@@ -284,4 +287,5 @@ class _Shard:
             await multiplexer.stop()
         await self.histories.stop()
         await clients.close(self.publisher)
-        await clients.close(self._reader)
+        if self._reader is not None:
+            await clients.close(self._reader)

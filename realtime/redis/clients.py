@@ -56,7 +56,19 @@ _BAD_PORT = "the port is not a number up to 65535; in a password, write #, / and
 # {"master_name": …, "sentinels": [(host, port), …], "sentinel_kwargs": {…}, …}; further items go to redis-py.
 type Host = str | Mapping[str, Any]
 
+
+def _driver() -> dict[str, Any]:
+    """What new connections tell the server of redis-py. Otherwise redis-py reads its version from disk for each one."""
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        # Releases without it read the version once.
+        return {}
+    return {"driver_info": DriverInfo()}
+
+
 _COMMON: dict[str, Any] = {
+    **_driver(),
     # RESP2 everywhere: pub/sub replies are plain lists on it, and every Redis since 6.2 and every Valkey speaks it.
     "protocol": 2,
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
