@@ -400,6 +400,13 @@ def test_commands_that_are_named_exist() -> None:
         assert set(re.findall(r"\bmanage\.py ([a-z_]+)", code)) <= get_commands().keys(), page
 
 
+def test_the_front_page_has_the_supported_versions() -> None:
+    """They are those of docs/reference/versions.md."""
+    table = re.search(r"^\| part \|(?:.*\n)+?(?=\n)", (DOCS / "reference" / "versions.md").read_text(), re.MULTILINE)
+    assert table is not None
+    assert table[0] in (ROOT / "README.md").read_text()
+
+
 def test_pictures_are_small_and_described() -> None:
     """A page is read on a slow line, and by people who do not see its pictures."""
     for page in PAGES:
