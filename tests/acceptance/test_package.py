@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.new_project import Process
 from tests.support.redis_server import RedisServer
-from tests.support.wheel import EXTRA_MODULES, ROOT, environment, install, new_venv
+from tests.support.wheel import EXTRA_MODULES, ROOT, environment, install, lower_bounds, new_venv
 
 # A package index may be far away.
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
@@ -140,9 +140,9 @@ class Site:
         return f"mysite.with_{name}"
 
 
-def new_site(wheel: Path, directory: Path, redis_url: str, *, extras: str = "") -> Site:
+def new_site(wheel: Path, directory: Path, redis_url: str, *options: str | Path, extras: str = "") -> Site:
     python = new_venv(directory / "venv")
-    install(python, wheel, extras=extras)
+    install(python, wheel, *options, extras=extras)
     project = directory / "project"
     project.mkdir()
     site = Site(python=python, directory=project, environment=environment(PYTHONUNBUFFERED="1"))
@@ -164,21 +164,39 @@ def core(wheel: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) 
     return new_site(wheel, tmp_path_factory.mktemp("core"), redis_url)
 
 
-def test_a_new_project_notifies_with_the_core_alone(core: Site) -> None:
+def notify_and_deliver(site: Site) -> None:
     """From startproject to what the bot prints; the check has nothing to say of errors."""
-    core.manage("migrate")
-    core.manage("check")
-    create = "from django.contrib.auth.models import User; User.objects.create_user('alice')"
-    core.manage("shell", "-c", create)
-    assert "1 notification, published" in core.manage("notify", "alice", "Your invoice is ready")
-    command = [str(core.python), "manage.py", "run_bot_subscriber"]
-    bot = Process(core.directory / "bot.log", command, core.environment)
+    site.manage("migrate")
+    site.manage("check")
+    site.manage("shell", "-c", "from django.contrib.auth.models import User; User.objects.create_user('alice')")
+    assert "1 notification, published" in site.manage("notify", "alice", "Your invoice is ready")
+    command = [str(site.python), "manage.py", "run_bot_subscriber"]
+    bot = Process(site.directory / "bot.log", command, site.environment)
     try:
         bot.wait_until(lambda: "user 1: Your invoice is ready" in bot.log)
     finally:
         bot.stop()
     assert "Traceback" not in bot.log
-    assert "notifications" in core.manage("stream_status")
+    assert "notifications" in site.manage("stream_status")
+
+
+def test_a_new_project_notifies_with_the_core_alone(core: Site) -> None:
+    """Django, Channels, Redis and msgspec are enough."""
+    notify_and_deliver(core)
+
+
+def test_the_lowest_versions_are_enough(wheel: Path, tmp_path: Path) -> None:
+    """Every requirement in the version that pyproject.toml names: the newest are what the other tests install."""
+    constraints = tmp_path / "lowest.txt"
+    constraints.write_text("\n".join(lower_bounds()))
+    with RedisServer() as server:
+        site = new_site(wheel, tmp_path, server.url, "--constraint", constraints, extras="all,embedded")
+        installed = site.run("-m", "pip", "freeze").stdout.splitlines()
+        assert [each for each in installed if each.startswith("Django==")] == ["Django==5.2"]
+        assert site.failed_imports() == {}
+        for name in TRANSPORTS:
+            site.manage("check", "--settings", site.use(name))
+        notify_and_deliver(site)
 
 
 def test_the_core_imports_without_any_extra(core: Site) -> None:

@@ -5,11 +5,13 @@ Owns how the wheel is built and installed. Does not own what is tried with it. N
 """
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-__all__ = ["EXTRA_MODULES", "ROOT", "build_wheel", "environment", "install", "new_venv"]
+__all__ = ["EXTRA_MODULES", "ROOT", "build_wheel", "environment", "install", "lower_bounds", "new_venv"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The modules that need more than the core, by the extra that brings it. All others must do without.
@@ -50,6 +52,17 @@ def install(python: Path, wheel: Path | None = None, *more: str | Path, extras: 
     """
     wheels = [f"{wheel}[{extras}]" if extras else wheel] if wheel else []
     _run(python, "-m", "pip", "install", *wheels, *more)
+
+
+def lower_bounds() -> list[str]:
+    """The lowest versions that pyproject.toml allows, as constraints of pip: "Django==5.2"."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    found = (re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", each) for each in required)
+    return sorted({f"{bound[1]}=={bound[2]}" for bound in found if bound})
 
 
 def environment(**variables: str) -> dict[str, str]:
