@@ -6,13 +6,14 @@ Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from channels.routing import ProtocolTypeRouter
 from channels_redis.utils import decode_hosts
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -34,6 +35,7 @@ __all__ = [
     "check_asgi_application",
     "check_channel_layer",
     "check_embedded_server",
+    "check_other_package",
     "check_runserver",
     "check_settings",
     "check_static_files",
@@ -98,6 +100,21 @@ def check_embedded_server(*, app_configs: Sequence[AppConfig] | None, **kwargs: 
         return []
     hint = "docs/reference/settings.md says when the embedded server can be used."
     return [Error(f"{problem[0].upper()}{problem[1:]}.", hint=hint, id="realtime.E007")]
+
+
+@register(_TAG)
+def check_other_package(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The app `notifications` is the one that comes with this package (W010)."""
+    ours = Path(__file__).parent.parent
+    return [
+        Warning(
+            f"The app notifications is not Signalbox's: Python found another package of this name in {config.path}.",
+            hint="Rename that package if you want Signalbox's notifications. Otherwise silence realtime.W010.",
+            id="realtime.W010",
+        )
+        for config in apps.get_app_configs()
+        if config.name == "notifications" and Path(config.path).parent != ours
+    ]
 
 
 @register(_TAG)

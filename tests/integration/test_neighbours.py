@@ -18,11 +18,19 @@ ALERTS = "tests.neighbours.alerts"
 SIGNALBOX = "notifications.apps.SignalboxConfig"
 
 
-def run(*arguments: str, installed: str, directory: Path, url: str = "redis://127.0.0.1:1", prefix: str = "") -> str:
-    """A process of a project with these apps; what it wrote, if it succeeded, else its errors after "failed: "."""
+def run(
+    *arguments: str,
+    installed: str,
+    directory: Path,
+    url: str = "redis://127.0.0.1:1",
+    prefix: str = "",
+    place: Path = ROOT,
+) -> str:
+    """Run a process of a project with these apps. Returns its output, or if it fails "failed: " and all it wrote."""
     environment = {
         **os.environ,
         "APPS": installed,
+        "PYTHONPATH": str(ROOT),
         "DATABASE_FILE": str(directory / "db.sqlite3"),
         "REDIS_URL": url,
         "KEY_PREFIX": prefix,
@@ -30,7 +38,7 @@ def run(*arguments: str, installed: str, directory: Path, url: str = "redis://12
     }
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=place,
         env=environment,
         check=False,
         capture_output=True,
@@ -74,3 +82,18 @@ def test_another_relation_of_the_name_is_an_error_of_the_check(tmp_path: Path) -
     said = run("-m", "django", "check", installed=f"{ALERTS} realtime notifications", directory=tmp_path)
     assert "(notifications.E009) alerts.Alert.user and notifications.Notification both use the name User.notif" in said
     assert SIGNALBOX in said
+
+
+def test_a_folder_that_hides_the_app_is_a_warning(tmp_path: Path) -> None:
+    """W010: Python finds the folder beside manage.py first."""
+    (tmp_path / "notifications").mkdir()
+    (tmp_path / "notifications/__init__.py").touch()
+    (tmp_path / "notifications/urls.py").write_text("urlpatterns = []\n")
+    said = run(
+        *("-m", "django", "check", "--fail-level", "WARNING"),
+        installed="realtime notifications",
+        directory=tmp_path,
+        place=tmp_path,
+    )
+    assert "(realtime.W010) The app notifications is not Signalbox's" in said
+    assert f"of this name in {tmp_path}" in said
