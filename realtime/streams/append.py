@@ -1,7 +1,7 @@
 """
 Appending to Redis Streams, from sync and from async code.
 
-Owns the packing of a batch and what its failure means. Does not own clients (clients, conf) nor what entries say.
+Owns the packing of a batch and its errors. Does not own clients (clients, conf) nor the content of entries.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,20 +33,20 @@ def append_entries(
 
     Args:
         redis: A client from `realtime.redis.clients.publisher`.
-        stream_key: The stream; it is made if it is not there.
+        stream_key: The stream; it is created if it does not exist.
         guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
         entries: Field → value for each entry, in their order; at most 1000 fields each.
-        guard_seconds: For how long the batch is known to be appended already; at least one.
+        guard_seconds: How long a repeated call with this guard appends nothing; at least one.
 
     Returns:
         Whether they were appended now; False if an earlier call with this guard did it.
 
     Raises:
-        StreamUnavailable: Redis did not take them, or its answer was lost. Calling again is safe.
+        StreamUnavailable: Redis did not accept them, or its reply was lost. Calling again is safe.
         ValueError: An entry has no field, or too many.
 
     Guarantees:
-        Calls with one guard append once, also at the same time and after a lost answer, while the guard lives.
+        Calls with the same guard append once while the guard lives, also concurrently and after a lost reply.
         No event loop and no new connection: one round trip on a pooled one.
     """
     arguments = _pack(entries, guard_seconds)

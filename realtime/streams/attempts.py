@@ -134,7 +134,7 @@ class Attempts:
             return
         self.lost_count += len(lost)
         logger.warning(
-            "%d entries in hand are no longer this worker's in the group %s and may be handled twice: "
+            "%d entries in flight are no longer this worker's in the group %s and may be handled twice: "
             "was it held up for longer than the lease, or Redis wiped?",
             len(lost),
             self._group.group,
@@ -145,7 +145,7 @@ class Attempts:
         """Count and log parked entries that could not be read, and that Redis has made dead letters."""
         self.dead_count += count
         logger.error(
-            "%d entries of the group %s were kept in a form that cannot be read and are dead letters: "
+            "%d parked entries of the group %s could not be read and are dead letters: "
             "did another program write to %s?",
             count,
             self._group.group,

@@ -140,7 +140,7 @@ async def test_what_cannot_be_read_in_a_line_is_a_dead_letter_and_stops_nobody(
     (letter,) = dead_letters(redis_client, keys)
     assert (letter[b"_id"], letter[b"_key"], letter[b"_reason"]) == (b"1-1", b"a", b"unreadable")
     assert letter[b"kept"] == record
-    assert "1 entries of the group workers were kept in a form that cannot be read" in caplog.text
+    assert "1 parked entries of the group workers could not be read" in caplog.text
 
 
 async def test_an_unreadable_entry_that_the_stream_still_has_can_be_replayed(

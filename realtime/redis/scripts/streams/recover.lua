@@ -35,7 +35,7 @@ for key, last in pairs(keys_held_by(consumer)) do
   if not newest[key] then release_key(key) end
 end
 for key, id in pairs(newest) do
-  local line = redis.call('EXISTS', backlogs .. key) == 1 and '+' or ''
-  redis.call('HSET', owners, key, consumer .. ' ' .. id .. line)
+  local mark = redis.call('EXISTS', backlogs .. key) == 1 and '+' or ''
+  redis.call('HSET', owners, key, consumer .. ' ' .. id .. mark)
 end
 return taken
