@@ -90,7 +90,7 @@ async def test_a_worker_learns_that_others_think_it_dead(
         await wait_until(lambda: worker.statistics().handled_count == 2)
         assert left_count(redis_client, keys) == 0
     assert handler.calls == [["one"], ["two"]]
-    assert "2 entries in hand are no longer this worker's" in caplog.text
+    assert "2 entries in flight are no longer this worker's" in caplog.text
 
 
 def taken_from(client: redis.Redis, keys: Keys, consumer: str) -> None:
