@@ -67,7 +67,8 @@ class Programs:
         for candidate in found:
             # A pyenv shim is there, and fails, for versions that are not active.
             if _output(candidate, "-c", probe).strip() == version:
-                return Path(candidate)
+                # An environment notes where its interpreter is: a symbolic link may have no library beside it.
+                return Path(candidate).resolve()
         raise Unavailable(f"python{version} is not on the PATH")
 
     def server(self, version: str) -> Path:
