@@ -74,6 +74,8 @@ _READ_SCRIPTS = {
     "take": stream_script("take", answer=(list, NoneType)),
     "recover": stream_script("recover", answer=list),
 }
+# What Redis says of a missing group or stream: the last of these is the answer of XGROUP CREATECONSUMER.
+_MISSING = ("NOGROUP", "no such key", "requires the key to exist")
 _CREATE = scripts.Script("create_groups", answer=int)
 _TRIM = scripts.Script("trim_stream", answer=int)
 _RENEW = scripts.Script("renew_lease", answer=int)
@@ -385,7 +387,7 @@ class ConsumerGroup:
             return await script.arun(client, names, values)
         except ResponseError as error:
             # The error of a script quotes it somewhere in its text.
-            if "NOGROUP" not in str(error) and "no such key" not in str(error):
+            if not any(text in str(error) for text in _MISSING):
                 raise
         await self._create_again(f"the group {self.group}")
         return await script.arun(client, names, values)

@@ -36,6 +36,21 @@ async def test_a_backlog_that_is_due_when_the_group_is_gone_is_handled(
     assert handler.attempts == {"one": [1], "two": [1]}
 
 
+async def test_a_worker_goes_on_at_once_when_redis_was_wiped(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Its lease is gone too, so it first asks what it holds: that call creates the stream and the group again."""
+    handler = Recorder()
+    async with working(redis_server.url, keys, handler, **PATIENT) as worker:
+        # The first round of maintenance, which would create them too, is over; the next one is far.
+        await wait_until(lambda: redis_client.exists(keys.group_check(STREAM, GROUP)) == 1)
+        redis_client.delete(keys.stream(STREAM), keys.worker_lease(STREAM, GROUP, worker.consumer))
+        worker._wakeup.wake()
+        await wait_until(lambda: redis_client.exists(keys.stream(STREAM)) == 1)
+        append(redis_client, keys, 1)
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+
+
 async def test_an_entry_that_is_handed_out_again_while_its_end_is_on_its_way_ends(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
