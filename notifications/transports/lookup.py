@@ -31,7 +31,8 @@ class _Batch:
         found = self._found.get((rows.model, key))
         if found is None:
             found = self._found[rows.model, key] = self._read(rows, limit)
-        return found.get(user_id, [])
+        # A list of its own for each caller: a transport of the project may change it.
+        return list(found.get(user_id, ()))
 
     def _read(self, rows: QuerySet[Any], limit: int) -> dict[Any, list[Any]]:
         # The limit applies to each user in the database, because a user may have very many rows.

@@ -12,7 +12,7 @@ from notifications.content import stream_entry
 from notifications.delivery.claim import StreamTask
 from notifications.delivery.prepare import PreparedBatch, claim_and_prepare
 from notifications.models import Destination, PushSubscription
-from notifications.transports.base import ADDRESS_LIMIT
+from notifications.transports.base import ADDRESS_LIMIT, destinations_of
 from notifications.transports.lookup import newest_of, shared_lookups
 from notifications.transports.webhook import WebhookTransport
 from realtime.redis.keys import Keys
@@ -66,6 +66,13 @@ def test_a_batch_reads_the_addresses_of_all_its_recipients_in_one_query(
         ]
         for user, count in zip(users, (ADDRESS_LIMIT + 3, 1, 2, 1, 0), strict=True)
     }
+
+
+def test_a_transport_may_change_the_list_of_addresses_that_it_gets(users: list[User]) -> None:
+    """A user with two deliveries in a batch has all addresses in both."""
+    with shared_lookups({user.pk for user in users}):
+        destinations_of(users[2], "webhook").clear()
+        assert len(destinations_of(users[2], "webhook")) == 2
 
 
 def test_an_address_that_was_disabled_or_added_counts_from_the_next_batch(
