@@ -35,6 +35,7 @@ from realtime.layer.configuration import Configuration
 from realtime.layer.event_loop import LoopLayer
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
+from realtime.statistics import unregister
 
 __all__ = ["RedisChannelLayer"]
 
@@ -279,6 +280,8 @@ class RedisChannelLayer(Configuration):
             loop.close = close  # type: ignore[method-assign]
             if (layer := self._layers.pop(loop, None)) is not None:
                 loop.run_until_complete(layer.flush())
+                # The hub ends with its loop, and its totals stay in the sum.
+                unregister(layer.hub)
             close()
 
         loop.close = types.MethodType(flush_and_close, loop)  # type: ignore[method-assign]

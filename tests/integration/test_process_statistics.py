@@ -161,6 +161,20 @@ class Counting:
         return {"seen": self.count}
 
 
+def test_the_totals_of_a_hub_outlive_its_event_loop(redis_server: RedisServer) -> None:
+    """A total never falls, though each event loop of a process has a hub of its own."""
+    layer = RedisChannelLayer(hosts=[redis_server.url])
+    before = collect().hub.slow_count
+
+    async def close_a_slow_socket() -> None:
+        layer.hub.count_slow()
+
+    for _ in range(2):
+        asyncio.run(close_a_slow_socket())
+    gc.collect()
+    assert collect().hub.slow_count == before + 2
+
+
 def test_a_part_that_is_forgotten_drops_out() -> None:
     """It is held weakly; one that has ended properly stays in the sum, and ends once."""
     first, second = Counting(1), Counting(2)
