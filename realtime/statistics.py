@@ -7,7 +7,6 @@ each part does itself, nor where the numbers are sent. docs/reference/statistics
 
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -256,7 +255,10 @@ def _sum(counted: Iterable[Any]) -> Any:
 
 
 def _added(one: Any, other: Any) -> Any:
-    return dict(Counter(one) + Counter(other)) if isinstance(one, Mapping) else one + other
+    if isinstance(one, Mapping):
+        # The sum of two Counters would drop what is 0.
+        return {name: one.get(name, 0) + other.get(name, 0) for name in one.keys() | other.keys()}
+    return one + other
 
 
 def _totals_of(counted: Any) -> Any:

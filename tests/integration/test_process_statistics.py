@@ -187,3 +187,11 @@ def test_a_part_that_is_forgotten_drops_out() -> None:
     del first
     gc.collect()
     assert collect().others["test parts"] == {"seen": 2}
+
+
+def test_a_counter_at_zero_is_there() -> None:
+    """However many parts have it."""
+    first, second = Counting(0), Counting(0)
+    register(first, "idle parts")
+    register(second, "idle parts")
+    assert collect().others["idle parts"] == {"seen": 0}
