@@ -185,8 +185,7 @@ def _check_websockets(path: str) -> list[CheckMessage]:
     return [
         Warning(
             f"{path} serves no WebSocket: pages work, but the bell receives nothing.",
-            hint='Use ProtocolTypeRouter({"http": …, "websocket": websocket_application()}) there, as '
-            "docs/how-to/add-to-your-project.md shows.",
+            hint="Use realtime.setup.asgi_application() there, as docs/how-to/add-to-your-project.md shows.",
             id="realtime.W009",
         )
     ]
