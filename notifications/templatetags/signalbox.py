@@ -10,6 +10,7 @@ from typing import Any
 
 from django import template
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.shortcuts import resolve_url
 from django.template.context import Context
 from django.urls import NoReverseMatch, reverse
@@ -62,6 +63,13 @@ def notification_bell(context: Context) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if request is None or user is None or not user.is_authenticated:
         return {"bell": None}
+    try:
+        reverse(f"{LABEL}:inbox")
+    except NoReverseMatch as error:
+        raise ImproperlyConfigured(
+            'the bell needs the URLs of the inbox: add path("notifications/", include("notifications.urls")) to the '
+            "urlpatterns of your project"
+        ) from error
     # The tag's template has a separate context, so the values that its forms need are passed on.
     bell = queries.read_bell(user.pk)
     return {

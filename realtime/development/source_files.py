@@ -41,13 +41,16 @@ class SourceFiles:
 
     Args:
         directories: Looked through with all that is in them, but for hidden directories, virtual environments,
-            STATIC_ROOT and MEDIA_ROOT.
+            STATIC_ROOT, MEDIA_ROOT, the setting VAR_DIR if there is one, and directories whose own .gitignore ignores
+            all of them, such as that of the embedded server.
     """
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = directories
         self._ignored = {
-            os.path.abspath(path) for name in ("STATIC_ROOT", "MEDIA_ROOT") if (path := getattr(settings, name, None))
+            os.path.abspath(path)
+            for name in ("STATIC_ROOT", "MEDIA_ROOT", "VAR_DIR")
+            if (path := getattr(settings, name, None))
         }
         self._times = self._read()
         self._looked_at = time.monotonic()
@@ -88,7 +91,16 @@ class SourceFiles:
             or entry.name in IGNORED_DIRECTORIES
             or entry.path in self._ignored
             or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+            or _ignores_all(os.path.join(entry.path, ".gitignore"))
         )
+
+
+def _ignores_all(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(10).strip() == "*"
+    except (OSError, ValueError):
+        return False
 
 
 def _is_source(path: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.template import RequestContext, Template
 from django.test import Client, RequestFactory
@@ -83,6 +84,15 @@ class TestBell:
         settings.TEMPLATES = [{"BACKEND": backend, "OPTIONS": {"loaders": loaders}}]
         answer = server_error(RequestFactory().get("/"))
         assert (answer.status_code, answer.content.strip()) == (500, b"We are sorry.")
+
+    @pytest.mark.urls("tests.support.no_urls")
+    def test_a_project_without_the_urls_of_the_inbox_is_told_what_to_add(self, alice: User) -> None:
+        """A signed-in user's page says so; a visitor's page has no bell anyway."""
+        request = RequestFactory().get("/")
+        request.user = alice
+        page = Template("{% load signalbox %}{% notification_bell %}")
+        with pytest.raises(ImproperlyConfigured, match=r'add path\("notifications/", include'):
+            page.render(RequestContext(request, {"request": request}))
 
     @pytest.mark.parametrize("login_url", [None, "", "no_such_view"])
     def test_a_project_may_have_no_page_to_sign_in(

@@ -52,11 +52,15 @@ def test_a_source_file_that_is_made_written_or_removed_is_a_change(tmp_path: Pat
         "node_modules/some/index.html",
         "env/lib/python3.13/site.py",
         "collected/admin/index.html",
+        "data/built/page.html",
+        "var/some/keys.py",
     ],
 )
 def test_data_and_the_files_of_others_are_none(tmp_path: Path, settings: Any, name: str) -> None:
     """Hidden directories, virtual environments by any name, collected static files."""
     settings.STATIC_ROOT = str(tmp_path / "collected")
+    settings.VAR_DIR = tmp_path / "data"
+    write(tmp_path / "var/.gitignore", "*\n")
     write(tmp_path / "env/pyvenv.cfg")
     files = SourceFiles([tmp_path])
     write(tmp_path / name)

@@ -1,0 +1,3 @@
+"""URLs of a project that includes none of ours."""
+
+urlpatterns: list[object] = []
