@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpcore
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -135,7 +135,7 @@ async def test_only_the_beginning_of_an_answer_is_read(server: HttpReceiver) -> 
 
 async def test_a_refused_connection_is_a_temporary_failure() -> None:
     """The receiver may be available again later."""
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpcore.ConnectError):
         await OPEN.send(MESSAGE, at("http://127.0.0.1:1/"))
 
 
