@@ -125,7 +125,12 @@ def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) ->
     assert found["failed"] == 0
     assert len(found["hours"]) == 24
     assert found["hours"][-1]["created"] == 3
-    assert {group["name"] for group in found["redis"]["groups"]} == {"relay", "bot"}
+    groups = found["redis"]["groups"]
+    assert {group["name"] for group in groups} == {"relay", "bot"}
+    # The first five are those that programs have always read.
+    names = ("name", "lag", "pending", "consumers", "dead_letters", "delayed", "standing", "workers", "oldest_seconds")
+    assert [set(group) for group in groups] == [set(names)] * 2
+    assert [group["dead_letters"] for group in groups] == [0, 0]
 
 
 @pytest.mark.django_db
