@@ -6,6 +6,7 @@ Owns the ids `realtime.E…` and `realtime.W…`; docs/reference/checks.md lists
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,9 +121,9 @@ def check_other_package(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
 @register(_TAG)
 def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """
-    There is a channel layer (E003). It accepts its CONFIG (E006), reaches other processes (E004, with DEBUG W001), uses
-    the Redis of REALTIME (W005), carries offsets (W004), has no option without effect (W008), and keeps its idle
-    connections open (W002).
+    There is a channel layer (E003). It accepts its CONFIG (E006), names no embedded server but that of REALTIME (E008),
+    reaches other processes (E004, with DEBUG W001), uses the Redis of REALTIME (W005), carries offsets (W004), has no
+    option without effect (W008), and keeps its idle connections open (W002).
     """
     layers = getattr(settings, "CHANNEL_LAYERS", None)
     entry = layers.get("default") if isinstance(layers, Mapping) else None
@@ -139,6 +140,9 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
         return [_in_memory()]
     config = entry.get("CONFIG", {})
     is_ours = isinstance(layer, type) and issubclass(layer, RedisChannelLayer)
+    # Before E006, which says where DEBUG is off how to allow that server.
+    if is_ours and (unstarted := _unstarted(config)):
+        return unstarted
     if (is_ours or backend.startswith("channels_redis.")) and (refused := _refused(layer, config)):
         return [refused]
     if is_ours:
@@ -267,6 +271,32 @@ def _refused(layer: Any, config: Any) -> CheckMessage | None:
         hint = f"{_LAYER_HINT} docs/reference/channel-layer.md lists all options."
         return Error(problem, hint=hint, id="realtime.E006")
     return None
+
+
+def _unstarted(config: Any) -> list[CheckMessage]:
+    """The embedded servers among the hosts of our own layer that no process starts: all but the one of REALTIME."""
+    try:
+        own = get_settings().redis_url
+        addresses = [host.get("address") for host in decode_hosts({**config}.get("hosts"))]
+        embedded = {address: url for address in addresses if (url := EmbeddedUrl.parse(address))}
+        # Whether DEBUG allows it is another question.
+        unstarted = [
+            address
+            for address, url in embedded.items()
+            if resolve(str(replace(url, is_allowed_without_debug=True))) != own
+        ]
+    except Exception:
+        # E001, E006 or E007 reports that.
+        return []
+    return [
+        Error(
+            f"The channel layer names {address}, an embedded server that nothing starts: processes start only the one "
+            'that REALTIME["REDIS_URL"] names.',
+            hint=_LAYER_HINT,
+            id="realtime.E008",
+        )
+        for address in unstarted
+    ]
 
 
 def _check_idle_options(config: Mapping[str, Any]) -> list[CheckMessage]:

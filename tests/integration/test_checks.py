@@ -164,6 +164,39 @@ def test_a_layer_on_the_same_redis_passes(settings: Any, url: str, hosts: Any) -
     assert found() == []
 
 
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("redis://x", ["embedded:///other"]),
+        ("redis://x", ["redis://x", "embedded://?without_debug=1"]),
+        ("embedded://", ["embedded:///other"]),
+        ("embedded:///one", ["embedded:///one", {"address": "embedded:///other"}]),
+    ],
+)
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_layer_on_an_embedded_server_that_nothing_starts_is_an_error(
+    settings: Any, url: str, hosts: Any, debug: bool
+) -> None:
+    """Only the server of REALTIME is started, so the layer would never reach the other."""
+    settings.DEBUG = debug
+    settings.REALTIME = {"REDIS_URL": url}
+    settings.CHANNEL_LAYERS = layer("realtime.layer.RedisChannelLayer", hosts=hosts)
+    assert found() == ["realtime.E008"]
+    named = hosts[-1]["address"] if isinstance(hosts[-1], dict) else hosts[-1]
+    assert f"names {named}, an embedded server that nothing starts" in said("realtime.E008")
+
+
+@pytest.mark.parametrize("host", ["embedded://", "embedded://{base}/var", {"address": "embedded://{base}/var/"}])
+def test_a_layer_on_the_embedded_server_of_the_project_passes(settings: Any, host: Any) -> None:
+    """Spelt with its directory or without."""
+    settings.REALTIME = {"REDIS_URL": "embedded://"}
+    filled = (
+        {"address": host["address"].format(base=BASE_DIR)} if isinstance(host, dict) else host.format(base=BASE_DIR)
+    )
+    settings.CHANNEL_LAYERS = layer("realtime.layer.RedisChannelLayer", hosts=[filled])
+    assert found() == []
+
+
 def test_a_layer_in_memory_is_an_error_in_production_and_a_warning_before(settings: Any) -> None:
     """The relay is another process, so what it sends would reach nobody, silently."""
     settings.CHANNEL_LAYERS = layer("channels.layers.InMemoryChannelLayer")
