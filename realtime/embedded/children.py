@@ -1,8 +1,8 @@
 """
-Child processes that do not outlive the process that started them.
+Child processes that do not outlive their parent.
 
-Owns starting a child so that the kernel ends it with its parent (Linux; elsewhere only an orderly stop reaches it), and
-stopping children within a deadline. Does not own what the children do.
+Owns having the kernel end a child with its parent (on Linux; elsewhere only an orderly stop ends it), and stopping
+children within a deadline. Does not own what the children do.
 """
 
 import contextlib
@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["end_with_parent", "stop", "stop_with_parent"]
 
-# From <linux/prctl.h>: the signal that this process gets when the thread that forked it is gone.
+# From <linux/prctl.h>: sets the signal that this process gets when the thread that forked it ends.
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def stop_with_parent(parent_pid: int | None = None) -> None:
     """
-    Have the kernel send this process SIGTERM when its parent dies, however the parent dies. Linux only, else no effect.
+    Have the kernel send this process SIGTERM when its parent dies, however that happens. Has an effect only on Linux.
 
     Args:
-        parent_pid: Who the parent must be; if it is gone already, this process ends here. Default: whoever it is now.
+        parent_pid: The process id of the parent. If another process is the parent by now, this process exits at once.
+            None: the present parent.
     """
     if _libc is None:
         return
@@ -49,10 +50,10 @@ def end_with_parent() -> Callable[[], None]:
 
 def stop(processes: Iterable[subprocess.Popen[bytes]], *, deadline_seconds: float) -> None:
     """
-    Ask all processes to end with SIGTERM, all at once, and end with SIGKILL those that run after the deadline.
+    Send SIGTERM to all processes, and SIGKILL to those that still run at the deadline.
 
     Guarantees:
-        When it returns, every process is gone and reaped.
+        When it returns, every process has ended and is reaped.
     """
     running = [process for process in processes if process.poll() is None]
     deadline = time.monotonic() + deadline_seconds

@@ -2,11 +2,11 @@
 The embedded Redis-compatible server: one for each directory, shared by every process that holds it.
 
 Owns where its program, its socket and its files are, and holding it. Does not own running the server: that is the guard
-(guard), which ends it when the last holder is gone; nor which process needs it (conf).
+(guard), which ends it when the last holder has left or died; nor which process needs it (conf).
 
 Files in the directory: `valkey.sock` (unix socket, mode 700), `valkey/` (append-only file), `valkey.log`,
-`valkey.users` (every holder has a shared lock on it: the kernel releases it however the holder dies) and
-`valkey.guard` (the guard and its server have an exclusive lock on it: there are never two servers on the same files).
+`valkey.users` (every holder has a shared lock on it, which the kernel releases however the holder dies) and
+`valkey.guard` (the guard and its server have an exclusive lock on it, so two servers never use the same files).
 """
 
 import contextlib
@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
-__all__ = ["EmbeddedServer", "EmbeddedServerError", "Files", "binary", "ping", "url_for"]
+__all__ = ["EmbeddedServer", "EmbeddedServerError", "Files", "binary", "is_in_place", "ping", "url_for"]
 
-# A unix socket's path has room for 104 bytes on macOS and 108 on Linux.
+# The path of a unix socket may have 103 bytes on macOS and 107 on Linux.
 SOCKET_PATH_LIMIT_BYTES = 100
 START_DEADLINE_SECONDS = 30.0
-# More than the guard gives its server to end, so that it is gone when the last holder has let go of it.
+# More than the guard gives its server to end: the last holder waits until the server has ended.
 STOP_DEADLINE_SECONDS = 5.0
 PING_TIMEOUT_SECONDS = 2.0
 POLL_SECONDS = 0.02
@@ -65,12 +66,12 @@ def binary() -> Path:
 
 def url_for(directory: Path) -> str:
     """
-    The URL of the embedded server whose files are in `directory`, whether it runs or not.
+    The URL of the embedded server whose files are in `directory`. The server need not run.
 
     Raises:
-        EmbeddedServerError: The socket would have to be in a directory that belongs to somebody else.
+        EmbeddedServerError: The private directory of the socket belongs to somebody else, or others may enter it.
     """
-    return f"unix://{Files.of(directory).socket}"
+    return Files.of(directory).url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +87,9 @@ class Files:
 
     @classmethod
     def of(cls, directory: Path) -> Self:
-        """The paths for `directory`. Where its own path is too long for a socket, that one is elsewhere, in private."""
-        directory = directory.absolute()
+        """The paths for `directory`. If its path is too long for a socket, the socket is in a private directory."""
+        # Without links, so that every process finds the same socket.
+        directory = Path(os.path.realpath(directory))
         place = directory
         if len(os.fsencode(directory / "valkey.sock")) > SOCKET_PATH_LIMIT_BYTES:
             place = _short_directory(directory)
@@ -100,9 +102,14 @@ class Files:
             socket=place / "valkey.sock",
         )
 
+    @property
+    def url(self) -> str:
+        """The URL of the socket, for Redis clients."""
+        return f"unix://{quote(str(self.socket))}"
+
 
 def _short_directory(directory: Path) -> Path:
-    """Where the socket of a directory with a long path is: the same for every process, and private."""
+    """The private directory for the socket of a directory with a long path; the same for every process."""
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
     # Not $TMPDIR: it may differ between two shells, and the socket must be found from both.
     short = Path("/tmp") / f"signalbox-{os.getuid()}-{digest}"  # noqa: S108 - private, see below
@@ -119,7 +126,7 @@ def _short_directory(directory: Path) -> Path:
 
 
 def ping(path: Path) -> bytes:
-    """The first bytes of the answer to PING on the unix socket `path`; empty when nobody answers."""
+    """The first bytes of the answer to PING on the unix socket `path`; empty if there is no answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_TIMEOUT_SECONDS)
         try:
@@ -130,25 +137,33 @@ def ping(path: Path) -> bytes:
             return b""
 
 
+def is_in_place(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`: it was neither removed nor replaced."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
 class EmbeddedServer:
     """
-    Holds the embedded server of a directory: it runs from `__enter__` until the last holder of all is gone.
+    Holds the embedded server of a directory: the server runs as long as any process holds it.
 
     Args:
-        directory: Where its files are; made if it is not there. One directory, one server.
+        directory: Where its files are; created if it does not exist. One directory, one server.
 
     Guarantees:
-        The first holder starts the server and later ones, in any process, join it. It ends when the last holder has
-        left or died, by SIGKILL too. A server that dies is started again with its data (at most its last second of
-        writes is lost, as `appendfsync everysec` has it).
+        The first holder starts the server, and later ones join it from any process. It ends when the last holder has
+        left or died, also by SIGKILL. A server that dies is started again with its data; `appendfsync everysec` means
+        that it may lose the last second of writes.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
         self._files = Files.of(directory)
+        self.directory = self._files.directory
         # The descriptor with the shared lock on the users file, while the server is held.
         self._users: int | None = None
-        self.url = f"unix://{self._files.socket}"
+        self.url = self._files.url
 
     def __enter__(self) -> Self:
         self.start()
@@ -161,10 +176,10 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """
-        Hold the server and wait until it answers. Does nothing more when it is held already.
+        Hold the server and wait until it answers. Has no effect if this object holds it already.
 
         Raises:
-            EmbeddedServerError: It does not start; the text ends with the tail of its log.
+            EmbeddedServerError: It does not start; the text ends with the end of its log.
         """
         if self._users is not None:
             return
@@ -177,7 +192,7 @@ class EmbeddedServer:
                 f"{error}: choose a directory that can be written: REDIS_URL=embedded:///path/of/directory"
             ) from error
         try:
-            # Waits for a guard that is ending its server because there was no holder.
+            # Waits while a guard ends its server because there was no holder.
             fcntl.flock(users, fcntl.LOCK_SH)
             self._wait_until_ready()
         except BaseException:
@@ -186,12 +201,23 @@ class EmbeddedServer:
         self._users = users
 
     def tend(self) -> None:
-        """Start another guard if the server has none any more, because of a SIGKILL. Costs little: call it often."""
-        if self._users is not None and not self._is_guarded():
+        """
+        Start another guard if the present one was killed. Costs little: call it often.
+
+        Raises:
+            EmbeddedServerError: The files of the server were removed, or no other guard starts.
+        """
+        if self._users is None:
+            return
+        if not is_in_place(self._users, self._files.users):
+            raise EmbeddedServerError(
+                f"{self.directory} was removed or replaced while the embedded server used it: start this command again"
+            )
+        if not self._is_guarded():
             self._start_guard()
 
     def close(self) -> None:
-        """Let go of the server; if nobody else holds it, wait until it has ended. May be called more than once."""
+        """Release the server; if nobody else holds it, wait until it has ended. Idempotent."""
         if self._users is None:
             return
         users, self._users = self._users, None
@@ -206,18 +232,18 @@ class EmbeddedServer:
             time.sleep(POLL_SECONDS)
 
     def _make_directory(self) -> None:
-        """A new directory is ignored by git: it may be within a project."""
+        """Create the directory, and have git ignore it: it may be in a project."""
         with contextlib.suppress(FileExistsError):
             self._files.directory.mkdir(parents=True)
             (self._files.directory / ".gitignore").write_text("*\n")
-        # Raises, if something that is not a directory is in the way.
+        # Raises an error if the path is not a directory.
         self._files.directory.mkdir(exist_ok=True)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         while not (answer := ping(self._files.socket)).startswith(b"+PONG"):
             if answer:
-                # It reads a large append-only file ("-LOADING"): that takes as long as it takes.
+                # It loads its data ("-LOADING"), for which there is no limit of time.
                 deadline = time.monotonic() + START_DEADLINE_SECONDS
             elif time.monotonic() > deadline:
                 raise EmbeddedServerError(f"the embedded server does not answer: {self._log_tail()}")
@@ -226,7 +252,7 @@ class EmbeddedServer:
             time.sleep(POLL_SECONDS)
 
     def _start_guard(self) -> None:
-        """Start a guard; it returns at once when there is one already, else when its server answers."""
+        """Start a guard and wait until its server answers. Returns at once if there is a guard already."""
         with self._files.log.open("ab") as log:
             code = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-m", "realtime.embedded.guard", str(self._files.directory)],
@@ -234,7 +260,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for whoever holds the server, not for the guard.
+                # Ctrl-C must not reach the guard.
                 start_new_session=True,
                 check=False,
             ).returncode
@@ -242,8 +268,16 @@ class EmbeddedServer:
             raise EmbeddedServerError(f"the embedded server did not start: {self._log_tail()}")
 
     def _is_guarded(self) -> bool:
-        """Whether a guard or its server lives. One that starts just now may miss its lock by this and try again."""
-        guard = os.open(self._files.guard, os.O_RDWR | os.O_CREAT, 0o600)
+        """
+        Whether a guard or its server lives.
+
+        The shared lock that this takes may keep a new guard from its lock. The guard then ends, and another is started.
+        """
+        try:
+            guard = os.open(self._files.guard, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            # The directory was removed.
+            return False
         try:
             fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,5 +1,5 @@
 """
-The URL of the embedded server: `embedded://`, `embedded:///a/directory`, with `?without_debug=1` where DEBUG is off.
+The URL of the embedded server: `embedded://` or `embedded:///a/directory`; with `?without_debug=1` also for DEBUG off.
 
 Owns its syntax. Does not own the server (server), nor the default directory and whether DEBUG allows it (conf).
 """
@@ -18,11 +18,11 @@ _OPTION = "without_debug"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedUrl:
     """
-    What such a URL says.
+    The parts of the URL.
 
     Attributes:
         directory: Where the files of the server are; None for the default.
-        is_allowed_without_debug: Whether the server may be used where DEBUG is off.
+        is_allowed_without_debug: Whether the server may be used if DEBUG is off.
     """
 
     directory: Path | None = None
@@ -35,10 +35,10 @@ class EmbeddedUrl:
     @classmethod
     def parse(cls, url: object) -> Self | None:
         """
-        Read a URL; None if it is not one of an embedded server.
+        Read a URL. None if its scheme is not `embedded`.
 
         Raises:
-            ValueError: It is one, with a mistake; the text says what to write.
+            ValueError: The scheme is `embedded`, but the URL is wrong; the text says what to write.
         """
         if not isinstance(url, str) or not url.lower().startswith(f"{_SCHEME}:"):
             return None

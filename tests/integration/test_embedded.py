@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,44 @@ def test_killed_guard_takes_its_server_along_and_is_replaced_when_tended(tmp_pat
         # Not at once: the last thread of the old server may hold its files a moment longer than its process is seen.
         assert wait_until_sync(answer) == b"+PONG\r\n"
         assert client.get("word") == b"kept"
+
+
+@pytest.mark.parametrize("name", ["of mine", "C# sites", "100%41 sure?", "süß"])
+def test_any_name_of_a_directory_works(tmp_path: Path, name: str) -> None:
+    """The path in the URL is quoted, so that redis-py finds the same socket."""
+    with EmbeddedServer(tmp_path / name) as server, redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+        assert embedded.ping(tmp_path / name / "valkey.sock") == b"+PONG\r\n"
+
+
+def test_a_link_to_the_directory_leads_to_the_same_server(tmp_path: Path) -> None:
+    """Also where only one of the two paths is short enough for a socket."""
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(deep)
+    with EmbeddedServer(deep) as server:
+        other = EmbeddedServer(link)
+        assert other.url == server.url
+        with other:
+            assert server_pid(other.url) == server_pid(server.url)
+    Path(server.url.removeprefix("unix://")).parent.rmdir()
+
+
+@needs_proc
+def test_a_server_whose_files_were_removed_ends_and_says_so(tmp_path: Path) -> None:
+    """By `git clean`, for example. A new server may start in the same place at once."""
+    directory = tmp_path / "var"
+    with EmbeddedServer(directory) as server:
+        pid = server_pid(server.url)
+        guard = parent_of(pid)
+        shutil.rmtree(directory)
+        with pytest.raises(EmbeddedServerError, match=f"{directory} was removed.*start this command again"):
+            server.tend()
+        wait_until_sync(lambda: is_gone(pid))
+        wait_until_sync(lambda: is_gone(guard))
+    with EmbeddedServer(directory) as server:
+        assert embedded.ping(directory / "valkey.sock") == b"+PONG\r\n"
 
 
 def test_deep_directory_works(tmp_path: Path) -> None:
