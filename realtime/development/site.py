@@ -1,16 +1,18 @@
 """
 The processes of a site on one machine: the embedded server, the web server and the bot.
 
-Owns the order in which they start and end, and what happens when one of them ends or the code changes. Does not own
-what they do (web, `run_bot_subscriber`), the embedded server (embedded) nor which files are watched (source_files).
+Owns the order in which they start and end, and what happens if one of them ends or the code changes. Does not own what
+they do (web, `run_bot_subscriber`), the embedded server (embedded) nor which files are watched (source_files).
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ WEB = "the web server"
 BOT = "run_bot_subscriber"
 READY_DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.1
-# All is gone within 10 s of a request to stop: the children by then, the embedded server soon after them.
+# Everything has ended within 10 s of a request to stop: the children within this time, then the embedded server.
 STOP_DEADLINE_SECONDS = 6.0
 DRAIN_SECONDS = 3
 
@@ -42,15 +44,15 @@ class CannotRun(Exception):
 
 
 class Stopped(BaseException):
-    """Somebody asked the site to stop: Ctrl-C, SIGTERM, or the terminal is gone."""
+    """The site was asked to stop: by Ctrl-C or SIGTERM, or because the terminal was closed."""
 
 
 def stop_by_signals() -> None:
-    """From now on, the first signal that asks the process to end raises Stopped; later ones are ignored."""
+    """Let the first signal that asks this process to end raise Stopped, and ignore later ones."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def raise_stopped(number: int, frame: object) -> NoReturn:
-        # Nothing may interrupt the stopping, which has a deadline.
+        # Stopping has a deadline, so it need not be interrupted.
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped
@@ -65,9 +67,9 @@ class Part:
     One process of the site.
 
     Attributes:
-        name: As messages call it.
-        arguments: Of Python.
-        may_be_stopped: Whether the others go on without it if somebody ends it by SIGTERM.
+        name: Its name in messages.
+        arguments: The command line after `python`.
+        may_be_stopped: Whether the others go on without it after somebody has ended it with SIGTERM.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Part:
 
 
 def parts_of_the_project(host: str, port: int) -> list[Part]:
-    """The web server of ASGI_APPLICATION, and the bot if the project has it."""
+    """The web server with ASGI_APPLICATION, and the bot if `notifications` is installed."""
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
         raise CannotRun('ASGI_APPLICATION is not set: name your ASGI application, e.g. "mysite.asgi.application"')
@@ -90,13 +92,13 @@ def parts_of_the_project(host: str, port: int) -> list[Part]:
 
 def check_port(host: str, port: int, *, other: str) -> None:
     """
-    See whether a server can listen there.
+    Check that a server can listen on this address.
 
     Args:
-        other: How to choose another port; its number is appended.
+        other: How to choose another port, for the message; a number is appended.
 
     Raises:
-        CannotRun: It cannot.
+        CannotRun: It cannot; the text says why and what to do.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -104,6 +106,11 @@ def check_port(host: str, port: int, *, other: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise CannotRun(
+                    f"the host {host} cannot be used ({error.strerror}): choose an address of this machine, "
+                    "such as 127.0.0.1"
+                ) from error
             raise CannotRun(
                 f"port {port} cannot be used ({error.strerror}): stop the program that uses it, "
                 f"or choose another port: {other}{port + 1 if 1024 <= port < 65535 else 8000}"
@@ -117,11 +124,11 @@ class Site:
     Args:
         host, port: Where the web server listens.
         reload: Whether the parts are started again when a source file changes.
-        say: Writes a line to whoever started it.
+        say: Writes a line to the terminal.
 
     Guarantees:
-        When `run` has ended, every process that it started is gone. When this process is killed, they end by
-        themselves (Linux).
+        When `run` has ended, every process that it started has ended. If this process is killed, the kernel ends them
+        (on Linux).
     """
 
     def __init__(
@@ -137,14 +144,14 @@ class Site:
 
     def run(self, *, prepare: Callable[[], None], on_ready: Callable[[Mapping[str, int]], None]) -> NoReturn:
         """
-        Start everything and watch over it.
+        Start everything, and keep it running.
 
         Args:
-            prepare: Called when the embedded server runs, before any part does.
+            prepare: Called when the embedded server runs, before the parts start.
             on_ready: Called when the web server answers, with the process ids of the parts by name.
 
         Raises:
-            CannotRun: A part ended, or the web server does not answer.
+            CannotRun: A part ended, or the web server did not answer in time.
             ImproperlyConfigured, EmbeddedServerError: The embedded server cannot be used, or does not start.
         """
         with contextlib.ExitStack() as stack:
@@ -173,19 +180,13 @@ class Site:
             self._start()
 
     def _start(self) -> None:
-        directory = os.path.abspath(sys.path[0])
-        environment = {
-            **os.environ,
-            # Where manage.py is, which may not be the current directory.
-            "PYTHONPATH": os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH")))),
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
         for part in self._parts:
             self._processes[part.name] = subprocess.Popen(  # noqa: S603 - our own programs
                 [sys.executable, *part.arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # Ctrl-C reaches this process alone, and it stops its children in order.
+                # Ctrl-C must reach only this process, which then stops its children in order.
                 start_new_session=True,
                 preexec_fn=children.end_with_parent(),
             )
@@ -201,7 +202,7 @@ class Site:
             if code is None:
                 continue
             if part.may_be_stopped and code in (0, -signal.SIGTERM):
-                # Somebody wants to see what happens without it.
+                # Somebody tries out what happens without it.
                 self._parts.remove(part)
                 del self._processes[part.name]
                 self._say(
@@ -210,7 +211,7 @@ class Site:
                     f"{_shortened(Path(sys.executable))} manage.py {part.name}"
                 )
             elif code > 0 and self._has_reloaded:
-                # The code is being edited: its next state may be a better one.
+                # The code is being edited, and may work after the next change.
                 del self._processes[part.name]
                 self._say(f"{part.name} ended with code {code}, see above: it starts again when a file changes")
             else:
@@ -222,7 +223,7 @@ class Site:
         while True:
             self._look_after_parts()
             try:
-                # It listens when it has loaded the application.
+                # The server listens once it has loaded the application.
                 socket.create_connection(self._address, timeout=POLL_SECONDS).close()
             except OSError as error:
                 if time.monotonic() > deadline:
@@ -232,6 +233,17 @@ class Site:
             else:
                 return
             time.sleep(POLL_SECONDS)
+
+
+def _project_path() -> list[str]:
+    """The directories of sys.path except Python's own: that of manage.py, and those that manage.py has added."""
+    python = sysconfig.get_path("stdlib")
+    directories = [Path(os.path.abspath(name)) for name in sys.path]
+    return [
+        str(path)
+        for path in directories
+        if not path.is_relative_to(python) and not {"site-packages", "dist-packages"} & set(path.parts)
+    ]
 
 
 def _shortened(path: Path) -> Path:

@@ -5,6 +5,7 @@ Owns what counts as source: Python, templates and compiled catalogs, of the proj
 what happens then (site).
 """
 
+import contextlib
 import os
 import sysconfig
 import time
@@ -20,18 +21,21 @@ SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".mo")
 # Elsewhere these are data.
 TEMPLATE_SUFFIXES = (".txt", ".xml", ".md")
 IGNORED_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages"})
-# Between two looks at all files.
+# Between two searches.
 INTERVAL_SECONDS = 0.5
 
 
 def source_directories() -> list[Path]:
     """BASE_DIR, or else the current directory, and each app outside of it that is not an installed package."""
-    found = [Path(getattr(settings, "BASE_DIR", None) or Path.cwd()).absolute()]
+    # Links are resolved, because the walk through a directory does not follow them.
+    found = [Path(getattr(settings, "BASE_DIR", None) or Path.cwd()).resolve()]
     installed = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
     for app in apps.get_app_configs():
-        path = Path(app.path).absolute()
-        if not any(path.is_relative_to(other) for other in (*installed, *found)):
-            found.append(path)
+        path = Path(app.path)
+        if any(path.is_relative_to(other) for other in installed):
+            continue
+        if not any(path.resolve().is_relative_to(other) for other in found):
+            found.append(path.resolve())
     return found
 
 
@@ -40,15 +44,15 @@ class SourceFiles:
     The source files in some directories.
 
     Args:
-        directories: Looked through with all that is in them, but for hidden directories, virtual environments,
-            STATIC_ROOT, MEDIA_ROOT, the setting VAR_DIR if there is one, and directories whose own .gitignore ignores
-            all of them, such as that of the embedded server.
+        directories: Searched with their subdirectories, except hidden directories, virtual environments, STATIC_ROOT,
+            MEDIA_ROOT, VAR_DIR (a setting that a project may have), and directories whose .gitignore is `*`, such as
+            that of the embedded server.
     """
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = directories
         self._ignored = {
-            os.path.abspath(path)
+            os.path.realpath(path)
             for name in ("STATIC_ROOT", "MEDIA_ROOT", "VAR_DIR")
             if (path := getattr(settings, name, None))
         }
@@ -56,7 +60,7 @@ class SourceFiles:
         self._looked_at = time.monotonic()
 
     def find_change(self) -> Path | None:
-        """A file that was written, made or removed since the last call. Looks twice a second at most."""
+        """A file that was written, created or removed since the last call. Searches twice a second at most."""
         if time.monotonic() - self._looked_at < INTERVAL_SECONDS:
             return None
         before, self._times = self._times, self._read()
@@ -65,7 +69,7 @@ class SourceFiles:
         return Path(min(changed)) if changed else None
 
     def forget_changes(self) -> None:
-        """What has changed until now is known."""
+        """Let the next `find_change` report only later changes."""
         self._times = self._read()
 
     def _read(self) -> dict[str, int]:
@@ -80,9 +84,11 @@ class SourceFiles:
                         if not self._is_ignored(entry):
                             yield from self._walk(entry.path)
                     elif _is_source(entry.path):
-                        yield entry.path, entry.stat().st_mtime_ns
+                        # A link to nowhere is no file. Emacs makes one beside each file that is being edited.
+                        with contextlib.suppress(OSError):
+                            yield entry.path, entry.stat().st_mtime_ns
         except OSError:
-            # Removed while it was looked at, or not ours to read.
+            # Removed meanwhile, or not readable.
             return
 
     def _is_ignored(self, entry: os.DirEntry[str]) -> bool:

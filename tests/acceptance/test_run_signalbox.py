@@ -225,6 +225,47 @@ def test_it_starts_again_when_the_code_changes(project: Path, stack: contextlib.
     running.wait_for("user 1: After all that")
 
 
+def test_a_project_with_an_odd_path_and_apps_in_a_directory_of_their_own(
+    project: Path, stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """It is started through a link, and its manage.py adds the directory of the apps to the path of Python."""
+    odd = project.rename(tmp_path / "C# & 100%41 sure?")
+    (tmp_path / "link").symlink_to(odd)
+    project = tmp_path / "link"
+    (project / "apps/shop").mkdir(parents=True)
+    (project / "apps/shop/__init__.py").touch()
+    (project / "apps/shop/notification_kinds.py").write_text("print('the shop is open', flush=True)\n")
+    with (project / "mysite/settings.py").open("a") as settings:
+        settings.write('INSTALLED_APPS += ["shop"]\n')
+    command = project / "manage.py"
+    command.write_text(
+        command.read_text().replace(
+            "import sys\n", "import sys\nsys.path.insert(0, os.path.dirname(__file__) + '/apps')\n"
+        )
+    )
+    running = start(stack, project)
+    running.pid_of("run_bot_subscriber")
+    assert running.output().count("the shop is open") == 3, "this command, the web server and the bot"
+    assert running.page() == "the first page"
+    manage(project, "notify", "alice", "Your invoice is ready")
+    running.wait_for("user 1: Your invoice is ready")
+    write(project / "apps/shop/notification_kinds.py", "print('the shop is closed', flush=True)\n")
+    running.wait_for("notification_kinds.py has changed: starting again")
+    running.wait_for("the shop is closed")
+
+
+def test_files_of_the_embedded_server_that_are_removed_end_it_with_one_line(
+    project: Path, stack: contextlib.ExitStack
+) -> None:
+    """By `git clean`, for example."""
+    running = start(stack, project)
+    running.pid_of("the web server")
+    shutil.rmtree(project / "var")
+    assert running.process.wait(SECONDS) == 1
+    assert f"CommandError: {project}/var was removed" in running.output()
+    assert not [line for line in running.output().splitlines() if line.startswith("FileNotFoundError")]
+
+
 @pytest.mark.parametrize("name", ["the web server", "run_bot_subscriber"])
 def test_one_that_dies_stops_the_others(project: Path, stack: contextlib.ExitStack, name: str) -> None:
     """Exit code 1, and one line that says which and how."""
@@ -275,6 +316,20 @@ def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"CommandError: port {port} cannot be used (Address already in use): ")
     assert "--port " in done.stderr
+
+
+def test_a_host_that_is_not_this_machine_is_one_line(project: Path) -> None:
+    """192.0.2.1 is an address for examples."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "run_signalbox", "--host=192.0.2.1", f"--port={free_port()}"],
+        cwd=project,
+        env=_environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: the host 192.0.2.1 cannot be used (Cannot assign requested address): ")
 
 
 def test_the_tests_of_a_project_may_use_the_embedded_server(project: Path) -> None:

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 
 import notifications
 from realtime.development import source_files
@@ -65,6 +67,39 @@ def test_data_and_the_files_of_others_are_none(tmp_path: Path, settings: Any, na
     files = SourceFiles([tmp_path])
     write(tmp_path / name)
     assert files.find_change() is None
+
+
+def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:
+    """Emacs makes such a link beside each file that is being edited."""
+    write(tmp_path / "views.py")
+    files = SourceFiles([tmp_path])
+    for name in (".#views.py", "a.py", "z.py"):
+        (tmp_path / name).symlink_to("somebody@somewhere.123")
+    assert files.find_change() is None
+    write(tmp_path / "views.py", "more")
+    assert files.find_change() == tmp_path / "views.py"
+
+
+def test_a_project_behind_a_link_is_looked_through_once(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And so is an app that is a link to a directory beside the project."""
+    real, beside = tmp_path / "real", tmp_path / "beside"
+    write(real / "shop/views.py")
+    write(beside / "views.py")
+    (tmp_path / "link").symlink_to(real)
+    (real / "linked").symlink_to(beside)
+    settings.BASE_DIR = tmp_path / "link"
+    settings.VAR_DIR = tmp_path / "link/data"
+    linked = [SimpleNamespace(path=str(tmp_path / "link" / name)) for name in ("shop", "linked")]
+    monkeypatch.setattr(apps, "get_app_configs", lambda: linked)
+    found = source_directories()
+    assert found == [real, beside]
+    files = SourceFiles(found)
+    write(real / "data/some.py")
+    assert files.find_change() is None
+    write(beside / "views.py", "more")
+    assert files.find_change() == beside / "views.py"
 
 
 def test_apps_beside_the_project_are_watched_and_installed_packages_are_not(settings: Any, tmp_path: Path) -> None:
