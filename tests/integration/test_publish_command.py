@@ -23,17 +23,23 @@ from tests.support.redis_server import RedisServer
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
 
-def run(*arguments: str) -> str:
+def run(*arguments: str, stderr: io.StringIO | None = None) -> str:
     out = io.StringIO()
-    call_command("publish", *arguments, stdout=out)
+    call_command("publish", *arguments, stdout=out, stderr=stderr or io.StringIO())
     return out.getvalue()
 
 
 def test_the_command_publishes_once(kept: Callable[[str], list[Publication]], ear: Callable[[str], Ear]) -> None:
-    """And says where it stands and who heard it."""
-    assert run("news.42", '{"message": "hello"}') == "news.42: 1 published up to offset 1, heard by 0 processes\n"
+    """It prints the offset, and how many server processes received it. If none did, it says what to do."""
+    hint = io.StringIO()
+    said = run("news.42", '{"message": "hello"}', stderr=hint)
+    assert said == "news.42: 1 published up to offset 1, received by 0 server processes\n"
+    assert "Open a page that subscribes to it, then publish again." in hint.getvalue()
     ear("news.42")
-    assert run("news.42", '"zwölf"') == "news.42: 1 published up to offset 2, heard by 1 process\n"
+    hint = io.StringIO()
+    said = run("news.42", '"zwölf"', stderr=hint)
+    assert said == "news.42: 1 published up to offset 2, received by 1 server process\n"
+    assert hint.getvalue() == ""
     assert [json.loads(each.frame)["data"] for each in kept("news.42")] == [{"message": "hello"}, "zwölf"]
 
 
@@ -96,7 +102,7 @@ def test_the_command_says_that_redis_is_away(own_redis: RedisServer) -> None:
 
 
 def test_the_command_ends_with_a_status(redis_server: RedisServer) -> None:
-    """0 with a line on stdout, 1 with one on stderr."""
+    """0 with a line on stdout, and a hint if nobody received it; 1 with a line on stderr."""
     environment = {"REDIS_URL": redis_server.url, "PATH": "", "DATABASE_URL": "sqlite://:memory:"}
 
     def start(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -107,8 +113,9 @@ def test_the_command_ends_with_a_status(redis_server: RedisServer) -> None:
     with clients.publisher(redis_server.url) as client:
         for key in client.scan_iter(match="*{news.shell}*"):
             client.delete(key)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
     assert done.stdout.startswith("news.shell: 1 published up to offset ")
+    assert done.stderr.startswith("news.shell: no client is connected that subscribes to this topic. Open a page")
     refused = start("news.shell", "{")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("CommandError: this cannot be published")

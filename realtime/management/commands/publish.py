@@ -1,4 +1,4 @@
-"""`manage.py publish`: publishes on a topic from a shell, once or at a rate. Its options and output are stable."""
+"""`manage.py publish`: publishes on a topic from a shell, once or at a rate. Its options are stable."""
 
 import sys
 import time
@@ -44,8 +44,14 @@ class Command(EscapingCommand):
             raise CommandError(f"this cannot be published: {error}. In a shell, put JSON in single quotes.") from error
         with redis_errors():
             last = self._publish(topic, data, repeat=repeat, rate=rate)
-        heard_by = f"{last.receiver_count} process{'' if last.receiver_count == 1 else 'es'}"
-        self.stdout.write(f"{topic}: {repeat} published up to offset {last.position.offset}, heard by {heard_by}")
+        processes = f"{last.receiver_count} server process{'' if last.receiver_count == 1 else 'es'}"
+        self.stdout.write(f"{topic}: {repeat} published up to offset {last.position.offset}, received by {processes}")
+        if not last.receiver_count:
+            self.stderr.write(
+                f"{topic}: no client is connected that subscribes to this topic. Open a page that subscribes to it, "
+                "then publish again.",
+                self.style.WARNING,
+            )
 
     def _publish(self, topic: str, data: bytes, *, repeat: int, rate: float) -> Published:
         is_shown = (rate > 0 and repeat / rate >= _BAR_FROM_SECONDS) or None
