@@ -101,7 +101,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> It
         receiver.reply = Reply(status=201)
         project = new_project(tmp_path_factory.mktemp("push"), installed_python)
         for block in blocks_of(PAGE):
-            block.put_into(project.directory)
+            if not block.how.endswith("for the pager"):
+                block.put_into(project.directory)
         secrets = dict(re.findall(r"^(\w+)=(.+)$", project.run(make_secrets), re.MULTILINE))
         project.environment.update(secrets)
         configure(project, receiver)

@@ -1,4 +1,7 @@
-"""Webhooks and web push, set up as the page says, to a real receiver and to a stand-in for a push service."""
+"""
+Webhooks, web push and a transport of your own, set up as the page says: to a real receiver, and to a stand-in for a
+push service.
+"""
 
 import os
 import re
@@ -26,7 +29,12 @@ from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = "how-to/deliver-by-email-and-more.md"
-BLOCKS: dict[str, Block] = {block.path: block for block in blocks_of(PAGE) if "static files" not in block.how}
+BLOCKS: dict[str, Block] = {
+    block.path: block
+    for block in blocks_of(PAGE)
+    if "static files" not in block.how and not block.how.endswith("for the pager")
+}
+(PAGER_SETTINGS,) = [block for block in blocks_of(PAGE) if block.how.endswith("for the pager")]
 SAID = envelope(kind="order.shipped", message="On its way")
 
 
@@ -111,3 +119,23 @@ async def test_the_key_of_the_page_reaches_a_browser(
         (request,) = service.requests
     assert browser.read(request)["body"] == "On its way"
     assert request.headers["authorization"].endswith(f"k={secrets['VAPID_PUBLIC_KEY']}")
+
+
+async def test_the_pager_of_the_page_sends_and_is_limited_to_its_developer(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alice: User, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checks have nothing to say of its settings; without DELIVERY, they warn as the page says."""
+    BLOCKS["mysite/pager.py"].put_into(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    found: dict[str, Any] = {}
+    exec(PAGER_SETTINGS.text, found)  # noqa: S102 - our own page
+    settings.DEBUG, settings.NOTIFICATIONS = True, found["NOTIFICATIONS"]
+    assert run_checks(tags=["notifications"]) == []
+    transport = load_transport("pager")
+    (address,) = await sync_to_async(transport.addresses_of)(alice)
+    answer = await transport.send_in_time(message(alice, body="On its way"), address)
+    assert answer == "the provider's answer"
+    assert capsys.readouterr().out == f"pager of alice: On its way (key {KEY})\n"
+    settings.NOTIFICATIONS = {name: value for name, value in found["NOTIFICATIONS"].items() if name != "DELIVERY"}
+    (warning,) = run_checks(tags=["notifications"])
+    assert warning.id == "notifications.W004" and "delivery by pager reaches real people" in warning.msg
