@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until_sync
 pytestmark = pytest.mark.database_independent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ADDING = "how-to/add-to-your-project.md"
 SENDING = "how-to/send-from-another-program.md"
 PRODUCTION = "how-to/run-in-production.md"
 STREAMS = "topics/streams.md"
@@ -27,9 +28,10 @@ def shell(script: str, directory: Path, **environment: str) -> str:
     shutil.copy(ROOT / "manage.py", directory)
     programs = directory / "bin"
     programs.mkdir(exist_ok=True)
-    python = programs / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    for name in ("python", "python3.12"):
+        python = programs / name
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
     inherited = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
     done = subprocess.run(
         ["/bin/sh", "-euc", script],
@@ -47,6 +49,14 @@ def shell(script: str, directory: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr
+
+
+def test_the_first_lines_of_the_installation_make_a_virtual_environment(tmp_path: Path) -> None:
+    """After them, `python -m pip` is that of the new environment; the front page has the same lines."""
+    lines = commands_of(ADDING)["a virtual environment"]
+    assert "\n".join(lines) in (ROOT / "README.md").read_text()
+    said = shell("\n".join([*lines, "python -m pip --version"]), tmp_path)
+    assert f"from {tmp_path / '.venv'}" in said
 
 
 @pytest.mark.parametrize("scheme", ["unix", "redis"])
