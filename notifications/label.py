@@ -1,17 +1,22 @@
 """
 The names that depend on the label of this app in the project: permissions, URLs, and relations on users.
 
-Owns deriving these names from the label. Does not own the label: the AppConfig in INSTALLED_APPS sets it (apps).
-Migrations use this module too, so they work with every label.
+Owns deriving these names from the label, and the error if the app is not installed. Does not own the label: the
+AppConfig in INSTALLED_APPS sets it (apps). Migrations use this module too, so they work with every label.
 """
 
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 
 __all__ = ["LABEL", "admin_url_name", "on_user", "permission"]
 
 _config = apps.get_containing_app_config(__name__)
+if _config is None:
+    raise ImproperlyConfigured(
+        'The project imports notifications, which is not in INSTALLED_APPS: add "realtime" and "notifications" there.'
+    )
 # Also the namespace of the URLs, and the beginning of the names of tables.
-LABEL: str = _config.label if _config else "notifications"
+LABEL: str = _config.label
 _user_prefix: str = getattr(_config, "user_prefix", "")
 
 

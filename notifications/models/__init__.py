@@ -6,6 +6,8 @@ The tables: events (Event) and their notifications, one for each recipient (Noti
 Owns the tables and the queries of the inbox. Does not own writes (events, delivery, preferences, services) or Redis.
 """
 
+# First, because its error says what is missing in INSTALLED_APPS; that of a model does not.
+from notifications.label import LABEL as LABEL
 from notifications.models.deliveries import ANSWER_LIMIT, TRANSPORT_LIMIT, Delivery, Digest
 from notifications.models.events import COLLAPSE_KEY_LIMIT, Event, Scheduled
 from notifications.models.inbox import Notification

@@ -84,6 +84,84 @@ def test_another_relation_of_the_name_is_an_error_of_the_check(tmp_path: Path) -
     assert SIGNALBOX in said
 
 
+@pytest.mark.parametrize("installed", ["realtime", "channels"])
+@pytest.mark.parametrize("module", ["notifications.services", "notifications.urls", "notifications.models"])
+def test_a_project_that_forgets_the_app_is_told_where_to_add_it(module: str, installed: str, tmp_path: Path) -> None:
+    """Instead of Django's error about a model that the project has never heard of."""
+    program = f"import django; django.setup(); import {module}"
+    said = run("-c", program, installed=installed, directory=tmp_path)
+    assert said.splitlines()[-1] == (
+        "django.core.exceptions.ImproperlyConfigured: The project imports notifications, which is not in "
+        'INSTALLED_APPS: add "realtime" and "notifications" there.'
+    )
+
+
+def test_a_project_that_forgets_realtime_is_told_where_to_add_it(tmp_path: Path) -> None:
+    """By a check, as everything can be imported."""
+    said = run("-m", "django", "check", installed="notifications", directory=tmp_path)
+    assert "Traceback" not in said
+    assert "(notifications.E005) INSTALLED_APPS has notifications but not realtime" in said
+
+
+def hide(place: Path, kind: str) -> Path:
+    """Put another notifications beside manage.py. Returns what hides ours."""
+    if kind == "module":
+        (place / "notifications.py").touch()
+        return place / "notifications.py"
+    (place / "notifications").mkdir()
+    names = {"package": ["__init__"], "app": ["__init__", "apps", "models", "admin"], "folder": ["views"]}
+    for name in names[kind]:
+        (place / f"notifications/{name}.py").touch()
+    if kind == "app":
+        config = 'from django.apps import AppConfig\n\nclass Config(AppConfig):\n    name = "notifications"\n'
+        (place / "notifications/apps.py").write_text(config)
+    return place / "notifications"
+
+
+@pytest.mark.parametrize(
+    ("kind", "installed"),
+    [
+        ("package", "realtime notifications"),
+        ("package", "notifications realtime"),
+        ("package", "realtime"),
+        ("package", f"realtime {SIGNALBOX}"),
+        ("app", "realtime notifications"),
+        ("app", f"realtime {SIGNALBOX}"),
+        ("module", "realtime notifications"),
+        ("module", f"realtime {SIGNALBOX}"),
+    ],
+)
+@pytest.mark.parametrize("module", ["notifications.urls", "notifications.services"])
+def test_what_hides_the_app_is_named(kind: str, installed: str, module: str, tmp_path: Path) -> None:
+    """In the last line of the traceback, wherever the project imports the app first."""
+    other = hide(tmp_path, kind)
+    program = f"import django; django.setup(); import {module}"
+    said = run("-c", program, installed=installed, directory=tmp_path, place=tmp_path)
+    last = said.splitlines()[-1]
+    assert f"Python finds another notifications before Signalbox's: {other}. Rename that one" in last
+
+
+def test_a_folder_without_init_hides_nothing(tmp_path: Path) -> None:
+    """Python prefers a package."""
+    hide(tmp_path, "folder")
+    program = "import django; django.setup(); import notifications.services"
+    assert run("-c", program, installed="realtime notifications", directory=tmp_path, place=tmp_path) == ""
+
+
+@pytest.mark.parametrize("kind", ["app", "module"])
+def test_a_project_may_have_its_own_package_of_that_name(kind: str, tmp_path: Path) -> None:
+    """With realtime alone: Django and the project find in it what there is, and nothing else is an error."""
+    hide(tmp_path, kind)
+    installed = "realtime notifications" if kind == "app" else "realtime"
+    program = (
+        "import importlib.util, django; django.setup(); from django.core.management import call_command; "
+        "call_command('migrate', verbosity=0); import notifications; "
+        "print(notifications.__file__, hasattr(notifications, 'nothing'))"
+    )
+    said = run("-c", program, installed=installed, directory=tmp_path, place=tmp_path)
+    assert said.startswith(str(tmp_path)), said
+
+
 def test_a_folder_that_hides_the_app_is_a_warning(tmp_path: Path) -> None:
     """W010: Python finds the folder beside manage.py first."""
     (tmp_path / "notifications").mkdir()
