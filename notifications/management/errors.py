@@ -5,17 +5,14 @@ from collections.abc import Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections, router
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError, router
 
 from notifications import conf
 from notifications.models import Event
 from realtime import conf as realtime_conf
+from realtime.management import migrations
 
 __all__ = ["check_migrations", "setup_errors"]
-
-# The most migrations that the text names.
-_NAMED = 3
 
 
 @contextlib.contextmanager
@@ -46,14 +43,4 @@ def check_migrations() -> None:
     Raises:
         CommandError: Migrations of this app, or of apps that it depends on, are not applied.
     """
-    connection = connections[router.db_for_write(Event)]
-    try:
-        executor = MigrationExecutor(connection)
-        label = Event._meta.app_label
-        plan = executor.migration_plan([node for node in executor.loader.graph.leaf_nodes() if node[0] == label])
-    except DatabaseError:
-        return
-    if plan:
-        names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in plan[:_NAMED])
-        more = f" and {len(plan) - _NAMED} more" if len(plan) > _NAMED else ""
-        raise CommandError(f"the database lacks migrations ({names}{more}): run `manage.py migrate`, then this again")
+    migrations.check_migrations(Event._meta.app_label, router.db_for_write(Event))

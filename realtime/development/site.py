@@ -24,7 +24,8 @@ from django.core.management import get_commands
 from django.db import connections
 
 from realtime import conf
-from realtime.development.source_files import SourceFiles, source_directories
+from realtime.development.part import READY_VARIABLE
+from realtime.development.source_files import SourceFiles, source_directories, syntax_error
 from realtime.embedded import children
 from realtime.embedded.server import EmbeddedServer
 
@@ -33,6 +34,8 @@ __all__ = ["BOT", "CannotRun", "Part", "Site", "Stopped", "check_port", "parts_o
 WEB = "the web server"
 BOT = "run_bot_subscriber"
 READY_DEADLINE_SECONDS = 60.0
+# How long the site waits, once the web server answers, for the bot, which waits for Redis and the database.
+PATIENCE_SECONDS = 8.0
 POLL_SECONDS = 0.1
 # Everything has ended within 10 s of a request to stop: the children within this time, then the embedded server.
 STOP_DEADLINE_SECONDS = 6.0
@@ -44,18 +47,30 @@ class CannotRun(Exception):
 
 
 class Stopped(BaseException):
-    """The site was asked to stop: by Ctrl-C or SIGTERM, or because the terminal was closed."""
+    """
+    The site was asked to stop: by Ctrl-C or SIGTERM, or because the terminal was closed.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def stop_by_signals() -> None:
-    """Let the first signal that asks this process to end raise Stopped, and ignore later ones."""
+    """
+    Let the first signal that asks this process to end raise Stopped, and ignore later ones. While a site stops, a
+    second Ctrl-C kills its processes.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def raise_stopped(number: int, frame: object) -> NoReturn:
         # Stopping has a deadline, so it need not be interrupted.
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
-        raise Stopped
+        raise Stopped(number)
 
     for number in numbers:
         signal.signal(number, raise_stopped)
@@ -70,11 +85,13 @@ class Part:
         name: Its name in messages.
         arguments: The command line after `python`.
         may_be_stopped: Whether the others go on without it after somebody has ended it with SIGTERM.
+        reports_ready: Whether it calls `report_ready`. Otherwise it is ready when the web server answers.
     """
 
     name: str
     arguments: Sequence[str]
     may_be_stopped: bool = False
+    reports_ready: bool = False
 
 
 def parts_of_the_project(host: str, port: int) -> list[Part]:
@@ -86,7 +103,7 @@ def parts_of_the_project(host: str, port: int) -> list[Part]:
     options = [f"--host={host}", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}"]
     parts = [Part(name=WEB, arguments=["-m", "realtime.web", f"{module}:{name}", *options])]
     if BOT in get_commands():
-        parts.append(Part(name=BOT, arguments=["-m", "django", BOT], may_be_stopped=True))
+        parts.append(Part(name=BOT, arguments=["-m", "django", BOT], may_be_stopped=True, reports_ready=True))
     return parts
 
 
@@ -139,8 +156,14 @@ class Site:
         self._say = say
         self._server: EmbeddedServer | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Part → the pipe to which it reports that it is ready; removed when it has.
+        self._reports: dict[str, int] = {}
         self._files = SourceFiles(source_directories()) if reload else None
+        # Changed files that are not valid Python.
+        self._invalid: set[Path] = set()
         self._has_reloaded = False
+        # Whether the parts were started again and were not all ready since.
+        self._is_reloading = False
 
     def run(self, *, prepare: Callable[[], None], on_ready: Callable[[Mapping[str, int]], None]) -> NoReturn:
         """
@@ -148,7 +171,8 @@ class Site:
 
         Args:
             prepare: Called when the embedded server runs, before the parts start.
-            on_ready: Called when the web server answers, with the process ids of the parts by name.
+            on_ready: Called with the process ids of the parts by name, when all parts are ready; if only the web
+                server is, after PATIENCE_SECONDS.
 
         Raises:
             CannotRun: A part ended, or the web server did not answer in time.
@@ -161,39 +185,91 @@ class Site:
             prepare()
             connections.close_all()
             stack.callback(self._stop)
-            self._start()
-            self._wait_until_the_web_server_answers()
-            on_ready({name: process.pid for name, process in self._processes.items()})
-            while True:
-                self._watch()
-                time.sleep(POLL_SECONDS)
+            try:
+                self._start()
+                self._wait_until_ready()
+                on_ready(self._pids())
+                while True:
+                    self._watch()
+                    time.sleep(POLL_SECONDS)
+            except Stopped as stopped:
+                self._begin_to_stop(stopped.number)
+                raise
+
+    def _begin_to_stop(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            # There is no terminal any more to write to.
+            return
+        signal.signal(signal.SIGINT, lambda *_: self._kill())
+        if number == signal.SIGINT and sys.stdout.isatty():
+            # Behind the "^C" of the terminal.
+            sys.stdout.write("\n")
+        by_signal = "Ctrl-C: stopping; Ctrl-C again" if number == signal.SIGINT else "SIGTERM: stopping; Ctrl-C"
+        self._say(f"{by_signal} ends everything at once")
+
+    def _kill(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+
+    def _pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self._processes.items()}
 
     def _watch(self) -> None:
         self._look_after_parts()
         if self._server is not None:
             self._server.tend()
-        if self._files is not None and (path := self._files.find_change()):
-            self._say(f"{_shortened(path)} has changed: starting again")
-            self._stop()
-            self._files.forget_changes()
-            self._has_reloaded = True
-            self._start()
+        if self._is_reloading and self._is_ready():
+            self._is_reloading = False
+            names = ", ".join(f"{name} (process {pid})" for name, pid in self._pids().items())
+            self._say(f"running again with {names}")
+        if self._files is not None and (paths := self._files.find_changes()):
+            self._reload(self._files, paths)
+
+    def _reload(self, files: SourceFiles, paths: Sequence[Path]) -> None:
+        """Start everything again, unless a file cannot be parsed: then the old code runs until it can."""
+        errors = {path: error for path in {*paths, *self._invalid} if (error := syntax_error(path))}
+        self._invalid = set(errors)
+        if errors:
+            path = min(errors)
+            self._say(f"{_shortened(path)}, {errors[path]}. The site goes on with the code from before")
+            return
+        self._say(f"{_shortened(paths[0])} has changed: starting again")
+        self._stop()
+        files.forget_changes()
+        self._has_reloaded = self._is_reloading = True
+        self._start()
 
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
         for part in self._parts:
+            report = self._open_report(part.name) if part.reports_ready else None
             self._processes[part.name] = subprocess.Popen(  # noqa: S603 - our own programs
                 [sys.executable, *part.arguments],
-                env=environment,
+                env=environment if report is None else {**environment, READY_VARIABLE: str(report)},
+                pass_fds=() if report is None else (report,),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C must reach only this process, which then stops its children in order.
                 start_new_session=True,
                 preexec_fn=children.end_with_parent(),
             )
+            if report is not None:
+                os.close(report)
+
+    def _open_report(self, name: str) -> int:
+        """A new pipe for a part; returns the end to which the part writes."""
+        self._reports[name], report = os.pipe()
+        os.set_blocking(self._reports[name], False)
+        return report
+
+    def _close_report(self, name: str) -> None:
+        if name in self._reports:
+            os.close(self._reports.pop(name))
 
     def _stop(self) -> None:
         children.stop(self._processes.values(), deadline_seconds=STOP_DEADLINE_SECONDS)
         self._processes.clear()
+        for name in list(self._reports):
+            self._close_report(name)
 
     def _look_after_parts(self) -> None:
         for part in list(self._parts):
@@ -218,21 +294,43 @@ class Site:
                 how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
                 raise CannotRun(f"{part.name} ended {how}: see its output above; the others were stopped")
 
-    def _wait_until_the_web_server_answers(self) -> None:
-        deadline = time.monotonic() + READY_DEADLINE_SECONDS
+    def _wait_until_ready(self) -> None:
+        """Until all parts are ready; no longer than PATIENCE_SECONDS for those that are not when the web server is."""
+        began = time.monotonic()
+        answered_at: float | None = None
         while True:
             self._look_after_parts()
-            try:
-                # The server listens once it has loaded the application.
-                socket.create_connection(self._address, timeout=POLL_SECONDS).close()
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise CannotRun(
-                        f"the web server does not answer within {READY_DEADLINE_SECONDS:.0f} s ({error})"
-                    ) from error
-            else:
+            if answered_at is None and (error := self._connect()) is None:
+                answered_at = time.monotonic()
+            if answered_at is None:
+                if time.monotonic() > began + READY_DEADLINE_SECONDS:
+                    raise CannotRun(f"the web server does not answer within {READY_DEADLINE_SECONDS:.0f} s ({error})")
+            elif not self._unready():
+                return
+            elif time.monotonic() > answered_at + PATIENCE_SECONDS:
+                self._say(f"{', '.join(self._unready())} is not ready yet: notifications wait until it is")
                 return
             time.sleep(POLL_SECONDS)
+
+    def _connect(self) -> OSError | None:
+        """Why the web server does not answer; None if it does. It listens when it has loaded the application."""
+        try:
+            socket.create_connection(self._address, timeout=POLL_SECONDS).close()
+        except OSError as error:
+            return error
+        return None
+
+    def _unready(self) -> list[str]:
+        """The parts that have not reported yet that they are ready."""
+        for name, report in list(self._reports.items()):
+            with contextlib.suppress(BlockingIOError):
+                if os.read(report, 1):
+                    self._close_report(name)
+        return [name for name in self._reports if name in self._processes]
+
+    def _is_ready(self) -> bool:
+        is_complete = len(self._processes) == len(self._parts)
+        return is_complete and not self._unready() and self._connect() is None
 
 
 def _project_path() -> list[str]:

@@ -1,21 +1,23 @@
 """
 Which files of a project have changed, to reload its processes.
 
-Owns what counts as source: Python, templates and compiled catalogs, of the project and of apps beside it. Does not own
-what happens then (site).
+Owns what counts as source: Python, templates and compiled catalogs, of the project and of apps beside it; and whether
+Python can be parsed. Does not own what happens then (site).
 """
 
+import ast
 import contextlib
 import os
 import sysconfig
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from django.apps import apps
 from django.conf import settings
 
-__all__ = ["SourceFiles", "source_directories"]
+__all__ = ["SourceFiles", "source_directories", "syntax_error"]
 
 SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".mo")
 # Elsewhere these are data.
@@ -39,6 +41,21 @@ def source_directories() -> list[Path]:
     return found
 
 
+def syntax_error(path: Path) -> str | None:
+    """Where a Python file is not valid, and why; None if it is valid, not Python, or cannot be read."""
+    if path.suffix != ".py":
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(path.read_bytes(), path)
+    except (SyntaxError, ValueError) as error:
+        return f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+    except OSError:
+        # It was removed.
+        return None
+    return None
+
+
 class SourceFiles:
     """
     The source files in some directories.
@@ -59,17 +76,16 @@ class SourceFiles:
         self._times = self._read()
         self._looked_at = time.monotonic()
 
-    def find_change(self) -> Path | None:
-        """A file that was written, created or removed since the last call. Searches twice a second at most."""
+    def find_changes(self) -> list[Path]:
+        """The files that were written, created or removed since the last call. Searches twice a second at most."""
         if time.monotonic() - self._looked_at < INTERVAL_SECONDS:
-            return None
+            return []
         before, self._times = self._times, self._read()
         self._looked_at = time.monotonic()
-        changed = dict(before.items() ^ self._times.items())
-        return Path(min(changed)) if changed else None
+        return [Path(path) for path in sorted({path for path, _ in before.items() ^ self._times.items()})]
 
     def forget_changes(self) -> None:
-        """Let the next `find_change` report only later changes."""
+        """Let the next `find_changes` report only later changes."""
         self._times = self._read()
 
     def _read(self) -> dict[str, int]:

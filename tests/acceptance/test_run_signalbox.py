@@ -1,13 +1,16 @@
 """`manage.py run_signalbox`: a site in one terminal, started again when its code changes, and gone when it ends."""
 
 import contextlib
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -62,6 +65,32 @@ class Test(TestCase):
         with self.captureOnCommitCallbacks(execute=True):
             notify(User.objects.create_user("bob"), "Your invoice is ready")
         self.assertEqual(conf.sync_redis().xlen(conf.keys().stream(STREAM)), 1)
+"""
+
+
+# Prints the process id of its web server when that answers.
+STUBBORN_SITE = """
+import sys
+import django
+from realtime.development import site
+
+WEB = '''
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.BaseHTTPRequestHandler).serve_forever()
+'''
+django.setup()
+site.STOP_DEADLINE_SECONDS = 600
+site.stop_by_signals()
+port = int(sys.argv[1])
+parts = [site.Part(name="web", arguments=["-c", WEB, str(port)])]
+say = lambda text: print(text, flush=True)
+try:
+    site.Site(parts, host="127.0.0.1", port=port, reload=False, say=say).run(
+        prepare=lambda: None, on_ready=lambda pids: say(pids["web"])
+    )
+except site.Stopped:
+    pass
 """
 
 
@@ -180,6 +209,99 @@ def start(stack: contextlib.ExitStack, project: Path, *arguments: str, **environ
     return running
 
 
+def test_what_a_terminal_shows_from_start_to_ctrl_c(project: Path) -> None:
+    """First that the site runs, when it does, with its address; at last why it stops. Nothing of its processes."""
+    port = free_port()
+    terminal, other_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "run_signalbox", f"--port={port}"],
+        cwd=project,
+        env=_environment(),
+        **{"stdin": other_end, "stdout": other_end, "stderr": other_end, "start_new_session": True},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(other_end)
+    shown = b""
+    try:
+        # The end of the last line that a good start shows.
+        while b'"It works"\r\n' not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        # Linux raises an error when the last process that uses the terminal has ended.
+        with contextlib.suppress(OSError):
+            while some := os.read(terminal, 4096):
+                shown += some
+        assert process.wait(SECONDS) == 0, shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    address, *others = shown.decode().splitlines()
+    assert re.fullmatch(
+        rf"run_signalbox: the site is at http://127.0.0.1:{port}/ with the web server \(process \d+\), "
+        r"run_bot_subscriber \(process \d+\); Ctrl-C stops it",
+        address,
+    )
+    assert others == [
+        'To ring a bell, in a second terminal: python manage.py notify USERNAME "It works"',
+        "^C",
+        "run_signalbox: Ctrl-C: stopping; Ctrl-C again ends everything at once",
+        "run_signalbox: stopped",
+    ]
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(project: Path) -> None:
+    """Here a process ignores SIGTERM, and would be given ten minutes."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN_SITE, str(port)],
+        cwd=project,
+        env={**_environment(), "DJANGO_SETTINGS_MODULE": "mysite.settings"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            child = int(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            assert "Ctrl-C again ends everything at once" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_missing_tables_are_one_line(project: Path) -> None:
+    """Before anything starts."""
+    (project / "db.sqlite3").unlink()
+    done = subprocess.run(
+        [sys.executable, "manage.py", "run_signalbox", f"--port={free_port()}"],
+        cwd=project,
+        env=_environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("CommandError: the database lacks migrations (")
+    assert line.endswith("run `manage.py migrate`, then this again")
+
+
+def test_a_site_whose_bot_waits_for_redis_is_shown(project: Path, stack: contextlib.ExitStack) -> None:
+    """With what is missing before its address."""
+    settings = project / "mysite/settings.py"
+    settings.write_text(settings.read_text().replace("embedded://", "redis://127.0.0.1:1"))
+    running = start(stack, project)
+    running.pid_of("run_bot_subscriber")
+    unavailable, waits, *_ = running.output().splitlines()
+    assert unavailable.startswith("Redis is unavailable (")
+    assert waits == "run_signalbox: run_bot_subscriber is not ready yet: notifications wait until it is"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_command_starts_all_and_one_signal_ends_all(
     project: Path, stack: contextlib.ExitStack, number: signal.Signals
@@ -210,13 +332,16 @@ def test_it_starts_again_when_the_code_changes(project: Path, stack: contextlib.
     good = urls.read_text().replace("the first page", "the second page")
     write(urls, good)
     running.wait_for(r"run_signalbox: site/mysite/urls.py has changed: starting again")
-    wait_until_sync(lambda: running.page() == "the second page", seconds=SECONDS)
+    running.wait_for(
+        r"run_signalbox: running again with the web server \(process \d+\), run_bot_subscriber \(process \d+\)"
+    )
+    assert running.page() == "the second page"
     with pytest.raises(ProcessLookupError):
         os.kill(first_bot, 0)
 
     settings = project / "mysite/settings.py"
     text = settings.read_text()
-    write(settings, text + "\nthis is no Python\n")
+    write(settings, text + "\nno_such_name\n")
     for name in ("the web server", "run_bot_subscriber"):
         running.wait_for(f"{name} ended with code 1, see above: it starts again when a file changes")
     write(settings, text)
@@ -264,6 +389,27 @@ def test_files_of_the_embedded_server_that_are_removed_end_it_with_one_line(
     assert running.process.wait(SECONDS) == 1
     assert f"CommandError: {project}/var was removed" in running.output()
     assert not [line for line in running.output().splitlines() if line.startswith("FileNotFoundError")]
+
+
+def test_code_with_a_syntax_error_is_one_line(project: Path, stack: contextlib.ExitStack) -> None:
+    """The site goes on, also after a change of another file, until no file has an error."""
+    running = start(stack, project)
+    bot = running.pid_of("run_bot_subscriber")
+    # Django loads urls.py at the first request.
+    assert running.page() == "the first page"
+    urls, asgi = project / "mysite/urls.py", project / "mysite/asgi.py"
+    text = urls.read_text()
+    write(urls, text + "\nfirst = (\n")
+    line = r"site/mysite/urls.py, line \d+: '\(' was never closed. The site goes on with the code from before\n"
+    running.wait_for(f"run_signalbox: {line}$")
+    write(asgi, asgi.read_text() + "\n")
+    running.wait_for(f"(run_signalbox: {line}){{2}}$")
+    assert running.page() == "the first page"
+    os.kill(bot, 0)
+    write(urls, text.replace("the first page", "the second page"))
+    running.wait_for("running again")
+    assert running.page() == "the second page"
+    assert "Traceback" not in running.output()
 
 
 @pytest.mark.parametrize("name", ["the web server", "run_bot_subscriber"])

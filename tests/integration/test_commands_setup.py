@@ -10,9 +10,9 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
 
-from notifications.management import errors
 from notifications.management.errors import check_migrations
 from notifications.models import Event
+from realtime.management import migrations
 from tests.support.domain import make_users
 
 NOTIFY = ("notify", "user1", "Hello")
@@ -65,7 +65,7 @@ def test_of_a_database_that_is_away_nothing_is_said(monkeypatch: pytest.MonkeyPa
     """run_bot_subscriber goes on then, and waits for it."""
     away = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "nowhere" / "db.sqlite3")}}
     handler = ConnectionHandler(away)
-    monkeypatch.setattr(errors, "connections", handler)
+    monkeypatch.setattr(migrations, "connections", handler)
     with pytest.raises(OperationalError):
         handler["default"].ensure_connection()
     check_migrations()

@@ -33,15 +33,15 @@ def write(path: Path, text: str = "") -> None:
 def test_a_source_file_that_is_made_written_or_removed_is_a_change(tmp_path: Path, name: str) -> None:
     """Each is seen once."""
     files = SourceFiles([tmp_path])
-    assert files.find_change() is None
+    assert files.find_changes() == []
     path = tmp_path / name
     for change in (lambda: write(path), lambda: write(path, "more"), path.unlink):
         change()
-        assert files.find_change() == path
-        assert files.find_change() is None
+        assert files.find_changes() == [path]
+        assert files.find_changes() == []
     write(path)
     files.forget_changes()
-    assert files.find_change() is None
+    assert files.find_changes() == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_data_and_the_files_of_others_are_none(tmp_path: Path, settings: Any, na
     write(tmp_path / "env/pyvenv.cfg")
     files = SourceFiles([tmp_path])
     write(tmp_path / name)
-    assert files.find_change() is None
+    assert files.find_changes() == []
 
 
 def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:
     files = SourceFiles([tmp_path])
     for name in (".#views.py", "a.py", "z.py"):
         (tmp_path / name).symlink_to("somebody@somewhere.123")
-    assert files.find_change() is None
+    assert files.find_changes() == []
     write(tmp_path / "views.py", "more")
-    assert files.find_change() == tmp_path / "views.py"
+    assert files.find_changes() == [tmp_path / "views.py"]
 
 
 def test_a_project_behind_a_link_is_looked_through_once(
@@ -97,9 +97,9 @@ def test_a_project_behind_a_link_is_looked_through_once(
     assert found == [real, beside]
     files = SourceFiles(found)
     write(real / "data/some.py")
-    assert files.find_change() is None
+    assert files.find_changes() == []
     write(beside / "views.py", "more")
-    assert files.find_change() == beside / "views.py"
+    assert files.find_changes() == [beside / "views.py"]
 
 
 def test_apps_beside_the_project_are_watched_and_installed_packages_are_not(settings: Any, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from notifications.management.errors import check_migrations
 from notifications.transports import get_transports
 from notifications.workers.service import Subscriber
 from realtime.conf import join_embedded_server, keys, sync_redis
+from realtime.development.part import is_part, report_ready
 from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter, redis_errors
 from realtime.management.watchdog import LoopWatchdog
@@ -104,8 +105,9 @@ class Command(EscapingCommand):
             signal.signal(number, stop.on_signal)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(parts, concurrency, stop, self._say))
-        logger.info("stopped: all running work is finished")
-        self._say("stopped: all running work is finished")
+        if not is_part():
+            logger.info("stopped: all running work is finished")
+            self._say("stopped: all running work is finished")
 
     def _say(self, text: str) -> None:
         # In a project without LOGGING, only warnings are logged, and the command would seem to hang.
@@ -132,7 +134,8 @@ class _Stop:
         if self.is_asked:
             return
         self.is_asked = True
-        logger.info("%s: finishing running work", signal.Signals(number).name)
+        if not is_part():
+            logger.info("%s: finishing running work", signal.Signals(number).name)
         watchdog = threading.Timer(self.deadline_seconds + EXIT_SECONDS, _exit_hard)
         watchdog.daemon = True
         watchdog.start()
@@ -178,7 +181,10 @@ async def _run(parts: Any, concurrency: int | None, stop: _Stop, say: Callable[[
 
 async def _say_ready(subscriber: Subscriber, parts: Sequence[str], say: Callable[[str], None]) -> None:
     await subscriber.ready.wait()
-    say(f"{' and '.join(parts)} running; Ctrl-C or SIGTERM stops it")
+    if is_part():
+        report_ready()
+    else:
+        say(f"{' and '.join(parts)} running; Ctrl-C or SIGTERM stops it")
 
 
 def _deadline_seconds(parts: Sequence[str]) -> float:

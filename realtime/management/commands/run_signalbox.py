@@ -1,14 +1,19 @@
 """manage.py run_signalbox: web server, bot and embedded Redis in one terminal, for development."""
 
 import argparse
+import signal
 from collections.abc import Mapping
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import get_commands
 from django.core.management.base import CommandError, CommandParser
+from django.db import router
 
 from realtime.management.base import EscapingCommand
+from realtime.management.migrations import check_migrations
 from realtime.management.streams import HelpFormatter
 
 DEFAULT_PORT = 8000
@@ -21,13 +26,14 @@ Starts the whole site in this terminal, for development:
   run_bot_subscriber    publishes notifications to browsers and sends them by your transports
 
 With DEBUG on, the web server and the bot start again when a Python file, a template or a compiled
-catalog changes, under BASE_DIR or in an app that is not an installed package. If the new code does
-not start, they wait for the next change. After a change of REALTIME["REDIS_URL"] or of an installed
-package, stop this command and start it again.
+catalog changes, under BASE_DIR or in an app that is not an installed package. If Python cannot parse
+a file, the site goes on with the code from before. If the new code does not start, they wait for the
+next change. After a change of REALTIME["REDIS_URL"] or of an installed package, stop this command and
+start it again.
 
-Ctrl-C and SIGTERM stop everything. If one process dies, the others are stopped, and a line says which
-one died. To see what happens without the bot, stop it alone with `kill` and the number that is shown:
-notifications wait until it runs again.
+Ctrl-C and SIGTERM stop everything within seconds; a second Ctrl-C does it at once. If one process
+dies, the others are stopped, and a line says which one died. To see what happens without the bot,
+stop it alone with `kill` and the number that is shown: notifications wait until it runs again.
 
 In production, run each of these processes by itself: see "How do I run it in production?".
 """
@@ -62,15 +68,19 @@ class Command(EscapingCommand):
         except ImportError as error:
             raise CommandError(f"run_signalbox needs Linux or macOS: {error}") from error
 
-        self.check_migrations()
         site.stop_by_signals()
         try:
             site.check_port(host, port, other="--port ")
+            _check_tables(site.BOT)
+            # Of other apps: says what is missing, and goes on.
+            self.check_migrations()
             parts = site.parts_of_the_project(host, port)
             whole = site.Site(parts, host=host, port=port, reload=settings.DEBUG and not no_reload, say=self._say)
             whole.run(prepare=lambda: None, on_ready=lambda pids: self._say(_ready(host, port, pids)))
-        except site.Stopped:
-            self._say("stopped")
+        except site.Stopped as stopped:
+            # After SIGHUP there is no terminal any more.
+            if stopped.number != signal.SIGHUP:
+                self._say("stopped")
         except (site.CannotRun, EmbeddedServerError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
@@ -82,7 +92,17 @@ class Command(EscapingCommand):
 def _ready(host: str, port: int, pids: Mapping[str, int]) -> str:
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{name} (process {pid})" for name, pid in pids.items())
-    return f"the site is at http://{shown}:{port}/ with {names}; Ctrl-C stops it"
+    text = f"the site is at http://{shown}:{port}/ with {names}; Ctrl-C stops it"
+    if "notify" in get_commands():
+        text += '\nTo ring a bell, in a second terminal: python manage.py notify USERNAME "It works"'
+    return text
+
+
+def _check_tables(bot: str) -> None:
+    """The bot would end at once without its tables."""
+    app = next((app for app in apps.get_app_configs() if app.name == get_commands().get(bot)), None)
+    if app is not None:
+        check_migrations(app.label, router.db_for_write(next(app.get_models())))
 
 
 def _port(text: str) -> int:
