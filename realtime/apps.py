@@ -69,6 +69,10 @@ def _refuse(other: Path) -> None:
         sys.meta_path.append(_HiddenModules(problem))
 
 
+class _HiddenModule(ImproperlyConfigured, ModuleNotFoundError):
+    """Django and Python treat it as the error that it replaces; commands report it in one line."""
+
+
 class _HiddenModules:
     """The last finder of imports: the others did not find this module, as another package hides it."""
 
@@ -79,5 +83,5 @@ class _HiddenModules:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name in {f"{_NOTIFICATIONS}.{each}" for each in _IMPORTED}:
-            raise ModuleNotFoundError(f"No module named {name!r}: {self._problem}", name=name)
+            raise _HiddenModule(f"No module named {name!r}: {self._problem}", name=name)
         return None

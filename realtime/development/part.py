@@ -1,25 +1,57 @@
 """
-What a process of the project knows of the `run_signalbox` that started it.
+How a process of the project reports to the `run_signalbox` that started it that it is ready: through a pipe.
 
-Owns the environment variable by which they find each other. Does not own what either does with it (site, commands).
+Owns both ends of the pipe, and the environment variable that names it. Does not own what either process does (site,
+commands).
 """
 
 import contextlib
 import os
+from collections.abc import Iterator, Mapping
 
-__all__ = ["READY_VARIABLE", "is_part", "report_ready"]
+__all__ = ["Reports", "is_part", "report_ready"]
 
 # The number of the file descriptor to which the process writes once it is ready.
-READY_VARIABLE = "SIGNALBOX_READY_FD"
+VARIABLE = "SIGNALBOX_READY_FD"
 
 
 def is_part() -> bool:
-    """Whether `run_signalbox` started this process: it then says itself that the site runs, and that it stops."""
-    return READY_VARIABLE in os.environ
+    """Whether `run_signalbox` started this process. It then says itself that the site runs, and that it stops."""
+    return VARIABLE in os.environ
 
 
 def report_ready() -> None:
-    """Tell `run_signalbox`, if it started this process, that the process is ready."""
-    # It may be gone, or closed the pipe.
+    """Report to `run_signalbox` that this process is ready. Does nothing in other processes."""
+    # It may have ended.
     with contextlib.suppress(OSError, ValueError, KeyError):
-        os.write(int(os.environ[READY_VARIABLE]), b"ready\n")
+        os.write(int(os.environ[VARIABLE]), b"ready\n")
+
+
+class Reports:
+    """The pipes to the processes that have not reported yet, by names that the caller chooses."""
+
+    def __init__(self) -> None:
+        self._pipes: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def expect(self, name: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+        """For starting a process: the descriptor that it must inherit, and its environment in addition."""
+        self._pipes[name], other_end = os.pipe()
+        os.set_blocking(self._pipes[name], False)
+        try:
+            yield other_end, {VARIABLE: str(other_end)}
+        finally:
+            os.close(other_end)
+
+    def missing(self) -> set[str]:
+        """The names of those that have not reported, also of those that have ended."""
+        for name, pipe in list(self._pipes.items()):
+            with contextlib.suppress(BlockingIOError):
+                if os.read(pipe, 1):
+                    os.close(self._pipes.pop(name))
+        return set(self._pipes)
+
+    def close(self) -> None:
+        """Expect no report any more."""
+        while self._pipes:
+            os.close(self._pipes.popitem()[1])

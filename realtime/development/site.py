@@ -24,7 +24,7 @@ from django.core.management import get_commands
 from django.db import connections
 
 from realtime import conf
-from realtime.development.part import READY_VARIABLE
+from realtime.development.part import Reports
 from realtime.development.source_files import SourceFiles, source_directories, syntax_error
 from realtime.embedded import children
 from realtime.embedded.server import EmbeddedServer
@@ -156,8 +156,7 @@ class Site:
         self._say = say
         self._server: EmbeddedServer | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        # Part → the pipe to which it reports that it is ready; removed when it has.
-        self._reports: dict[str, int] = {}
+        self._reports = Reports()
         self._files = SourceFiles(source_directories()) if reload else None
         # Changed files that are not valid Python.
         self._invalid: set[Path] = set()
@@ -231,7 +230,7 @@ class Site:
         self._invalid = set(errors)
         if errors:
             path = min(errors)
-            self._say(f"{_shortened(path)}, {errors[path]}. The site goes on with the code from before")
+            self._say(f"{_shortened(path)}, {errors[path]}; the old code keeps running")
             return
         self._say(f"{_shortened(paths[0])} has changed: starting again")
         self._stop()
@@ -242,34 +241,16 @@ class Site:
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
         for part in self._parts:
-            report = self._open_report(part.name) if part.reports_ready else None
-            self._processes[part.name] = subprocess.Popen(  # noqa: S603 - our own programs
-                [sys.executable, *part.arguments],
-                env=environment if report is None else {**environment, READY_VARIABLE: str(report)},
-                pass_fds=() if report is None else (report,),
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C must reach only this process, which then stops its children in order.
-                start_new_session=True,
-                preexec_fn=children.end_with_parent(),
-            )
-            if report is not None:
-                os.close(report)
-
-    def _open_report(self, name: str) -> int:
-        """A new pipe for a part; returns the end to which the part writes."""
-        self._reports[name], report = os.pipe()
-        os.set_blocking(self._reports[name], False)
-        return report
-
-    def _close_report(self, name: str) -> None:
-        if name in self._reports:
-            os.close(self._reports.pop(name))
+            if part.reports_ready:
+                with self._reports.expect(part.name) as (pipe, more):
+                    self._processes[part.name] = _start_process(part, {**environment, **more}, inherited=(pipe,))
+            else:
+                self._processes[part.name] = _start_process(part, environment)
 
     def _stop(self) -> None:
         children.stop(self._processes.values(), deadline_seconds=STOP_DEADLINE_SECONDS)
         self._processes.clear()
-        for name in list(self._reports):
-            self._close_report(name)
+        self._reports.close()
 
     def _look_after_parts(self) -> None:
         for part in list(self._parts):
@@ -321,16 +302,26 @@ class Site:
         return None
 
     def _unready(self) -> list[str]:
-        """The parts that have not reported yet that they are ready."""
-        for name, report in list(self._reports.items()):
-            with contextlib.suppress(BlockingIOError):
-                if os.read(report, 1):
-                    self._close_report(name)
-        return [name for name in self._reports if name in self._processes]
+        """The parts that run and have not reported yet that they are ready."""
+        return sorted(self._reports.missing() & self._processes.keys())
 
     def _is_ready(self) -> bool:
         is_complete = len(self._processes) == len(self._parts)
         return is_complete and not self._unready() and self._connect() is None
+
+
+def _start_process(
+    part: Part, environment: Mapping[str, str], *, inherited: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own programs
+        [sys.executable, *part.arguments],
+        env=environment,
+        pass_fds=inherited,
+        stdin=subprocess.DEVNULL,
+        # Ctrl-C must reach only this process, which then stops its children in order.
+        start_new_session=True,
+        preexec_fn=children.end_with_parent(),
+    )
 
 
 def _project_path() -> list[str]:

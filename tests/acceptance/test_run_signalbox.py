@@ -243,7 +243,7 @@ def test_what_a_terminal_shows_from_start_to_ctrl_c(project: Path) -> None:
         address,
     )
     assert others == [
-        'To ring a bell, in a second terminal: python manage.py notify USERNAME "It works"',
+        'To send a notification, in a second terminal: python manage.py notify USERNAME "It works"',
         "^C",
         "run_signalbox: Ctrl-C: stopping; Ctrl-C again ends everything at once",
         "run_signalbox: stopped",
@@ -400,7 +400,7 @@ def test_code_with_a_syntax_error_is_one_line(project: Path, stack: contextlib.E
     urls, asgi = project / "mysite/urls.py", project / "mysite/asgi.py"
     text = urls.read_text()
     write(urls, text + "\nfirst = (\n")
-    line = r"site/mysite/urls.py, line \d+: '\(' was never closed. The site goes on with the code from before\n"
+    line = r"site/mysite/urls.py, line \d+: '\(' was never closed; the old code keeps running\n"
     running.wait_for(f"run_signalbox: {line}$")
     write(asgi, asgi.read_text() + "\n")
     running.wait_for(f"(run_signalbox: {line}){{2}}$")

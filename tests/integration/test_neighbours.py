@@ -141,6 +141,24 @@ def test_what_hides_the_app_is_named(kind: str, installed: str, module: str, tmp
     assert f"Python finds another notifications before Signalbox's: {other}. Rename that one" in last
 
 
+@pytest.mark.parametrize(
+    ("installed", "is_hidden", "text"),
+    [
+        ("realtime", False, "The project imports notifications, which is not in INSTALLED_APPS"),
+        ("realtime notifications", True, "No module named 'notifications.urls': Python finds another notifications"),
+    ],
+)
+def test_the_first_command_of_a_project_says_it_in_one_line(
+    installed: str, is_hidden: bool, text: str, tmp_path: Path
+) -> None:
+    """Without a traceback: the URLs are loaded by the system checks, which this command runs."""
+    if is_hidden:
+        hide(tmp_path, "app")
+    said = run("-m", "django", "run_signalbox", installed=installed, directory=tmp_path, place=tmp_path)
+    assert said.startswith(f"failed: CommandError: {text}")
+    assert len(said.splitlines()) == 1
+
+
 def test_a_folder_without_init_hides_nothing(tmp_path: Path) -> None:
     """Python prefers a package."""
     hide(tmp_path, "folder")

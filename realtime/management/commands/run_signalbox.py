@@ -27,9 +27,9 @@ Starts the whole site in this terminal, for development:
 
 With DEBUG on, the web server and the bot start again when a Python file, a template or a compiled
 catalog changes, under BASE_DIR or in an app that is not an installed package. If Python cannot parse
-a file, the site goes on with the code from before. If the new code does not start, they wait for the
-next change. After a change of REALTIME["REDIS_URL"] or of an installed package, stop this command and
-start it again.
+a file, the old code keeps running. If the new code does not start, they wait for the next change.
+After a change of REALTIME["REDIS_URL"] or of an installed package, stop this command and start it
+again.
 
 Ctrl-C and SIGTERM stop everything within seconds; a second Ctrl-C does it at once. If one process
 dies, the others are stopped, and a line says which one died. To see what happens without the bot,
@@ -94,7 +94,7 @@ def _ready(host: str, port: int, pids: Mapping[str, int]) -> str:
     names = ", ".join(f"{name} (process {pid})" for name, pid in pids.items())
     text = f"the site is at http://{shown}:{port}/ with {names}; Ctrl-C stops it"
     if "notify" in get_commands():
-        text += '\nTo ring a bell, in a second terminal: python manage.py notify USERNAME "It works"'
+        text += '\nTo send a notification, in a second terminal: python manage.py notify USERNAME "It works"'
     return text
 
 
