@@ -62,7 +62,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit report there")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/reference/versions.md")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.docs and (options.ends or options.cell is not None):
+        parser.error("--docs needs all cells: the table would say that the other versions were not run")
+    return options
 
 
 def _to_fetch(programs: Programs, cell: Cell) -> str:

@@ -46,6 +46,16 @@ def test_the_package_says_the_same() -> None:
         assert {each for each in named if each[0].isdigit() and "." in each} == set(versions)
 
 
+@pytest.mark.parametrize("part", [["--ends"], ["--cell", "3"]])
+def test_the_table_of_the_documentation_is_not_replaced_by_a_part_of_it(
+    capsys: pytest.CaptureFixture[str], part: list[str]
+) -> None:
+    """Before anything is run."""
+    with pytest.raises(SystemExit):
+        matrix.main(["--list", "--docs", *part])
+    assert "--docs needs all cells" in capsys.readouterr().err
+
+
 def test_listing_fetches_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
