@@ -20,7 +20,7 @@ from notifications.admin.history import users_matching
 from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
 from notifications.database import clock
 from realtime.streams.dead_letters import DeadLetter, find
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 
 __all__ = ["ACT_LIMIT", "PAGE_SIZE", "Page", "Query", "Row", "find_chosen", "is_letter_id", "read_page"]
 

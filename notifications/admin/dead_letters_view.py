@@ -23,7 +23,7 @@ from notifications.admin.records import begin_record
 from notifications.label import admin_url_name, permission
 from realtime.conf import keys, sync_redis
 from realtime.streams.dead_letters import DeadLetter, purge, replay
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from realtime.streams.status import GroupStatus, known_streams, read_status
 
 __all__ = ["dead_letters_view"]

@@ -34,7 +34,7 @@ from realtime.exceptions import StreamUnavailable
 from realtime.redis.connection_checks import answer_parsed
 from realtime.redis.outage import REDIS_ERRORS
 from realtime.streams import append
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from realtime.streams.status import finished_until
 
 __all__ = ["refill"]

@@ -22,7 +22,7 @@ from realtime.conf import keys, sync_redis
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.streams.dead_letters import DeadLetter, find
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from realtime.streams.status import StreamStatus, known_streams, read_status
 
 __all__ = ["DeadLettersCommand", "HelpFormatter", "StreamsCommand", "parse_age", "redis_errors"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import redis
 
-from realtime.streams.group import GroupKeys, stream_script
+from realtime.streams.group import stream_script
+from realtime.streams.keys import GroupKeys
 
 __all__ = ["DeadLetter", "find", "purge", "replay"]
 

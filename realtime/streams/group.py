@@ -1,5 +1,5 @@
 """
-One consumer of one consumer group: every Redis command of the stream worker, and the names of the group's keys.
+One consumer of one consumer group: every Redis command of the stream worker.
 
 Owns the commands, their scripts and replies, and creating the group again if it was deleted. Does not own when they are
 sent nor what follows an error (worker, attempts): exceptions of redis-py propagate.
@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
@@ -18,10 +17,10 @@ from redis.exceptions import ResponseError
 
 from realtime.redis import scripts
 from realtime.redis.connection_checks import answer_parsed
-from realtime.redis.keys import Keys
 from realtime.streams.entry import Entry, Parking, Reclaimed, Redelivery, TakeResult
+from realtime.streams.keys import GroupKeys
 
-__all__ = ["ConsumerGroup", "GroupKeys", "stream_script"]
+__all__ = ["ConsumerGroup", "stream_script"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +28,6 @@ logger = logging.getLogger(__name__)
 READ_GRACE_SECONDS = 3.0
 # Dead letters in one stream; beyond it, the oldest are removed. `entries-added` of XINFO STREAM counts all there were.
 DEAD_LETTERS_LIMIT = 100_000
-# Characters of an error's text that are stored with a dead letter.
-ERROR_LIMIT = 2000
 # Entries that one call reclaims from a dead consumer: one script must not block Redis for long.
 RECLAIM_LIMIT = 1000
 # Entries of one call: Lua passes at most 8000 values at once.
@@ -50,8 +47,6 @@ _NEEDS = {
     "find_dead": ("members",),
     "reclaim": ("members",),
 }
-# A stream's key has its prefix already.
-_KEYS = Keys()
 
 
 def stream_script(name: str, *, answer: type | tuple[type, ...]) -> scripts.Script:
@@ -79,66 +74,6 @@ _MISSING = ("NOGROUP", "no such key", "requires the key to exist")
 _CREATE = scripts.Script("create_groups", answer=int)
 _TRIM = scripts.Script("trim_stream", answer=int)
 _RENEW = scripts.Script("renew_lease", answer=int)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupKeys:
-    """
-    The Redis keys of one consumer group.
-
-    Args:
-        stream: The key of the stream.
-        group: The consumer group.
-    """
-
-    stream: str
-    group: str
-
-    @property
-    def dead_letters(self) -> str:
-        """The stream of the entries that the group has given up."""
-        return _KEYS.dead_letters(self.stream, self.group)
-
-    @property
-    def parked(self) -> str:
-        """The parked entries."""
-        return _KEYS.parked_entries(self.stream, self.group)
-
-    @property
-    def due(self) -> str:
-        """When each backlog is due whose key no worker holds."""
-        return _KEYS.due_backlogs(self.stream, self.group)
-
-    @property
-    def owners(self) -> str:
-        """The worker that holds each key."""
-        return _KEYS.key_owners(self.stream, self.group)
-
-    def worker_lease(self, consumer: str) -> str:
-        """The lease of one of the group's workers."""
-        return _KEYS.worker_lease(self.stream, self.group, consumer)
-
-    @property
-    def check(self) -> str:
-        """The worker that last checked the group for stuck keys."""
-        return _KEYS.group_check(self.stream, self.group)
-
-    @property
-    def made(self) -> str:
-        """When the group was last created."""
-        return _KEYS.group_made(self.stream, self.group)
-
-    @property
-    def for_scripts(self) -> list[str]:
-        """KEYS[1] to KEYS[6] of the scripts."""
-        return [
-            self.stream,
-            self.owners,
-            self.parked,
-            self.due,
-            _KEYS.backlog(self.stream, self.group, ""),
-            self.worker_lease(""),
-        ]
 
 
 class ConsumerGroup:
@@ -273,11 +208,14 @@ class ConsumerGroup:
         """
         Move an entry to the dead letters.
 
+        Args:
+            reason: "failed", "rejected" or "unfinished".
+            error: Stored as it is: printable text of bounded length.
+
         Returns:
             Whether a backlog got a due time by it; None if this consumer does not hold the entry any more.
         """
-        text = error[:ERROR_LIMIT].encode(errors="backslashreplace")
-        arguments = (entry.key, entry.id, entry.attempt, reason, text, DEAD_LETTERS_LIMIT)
+        arguments = (entry.key, entry.id, entry.attempt, reason, error, DEAD_LETTERS_LIMIT)
         came_due = await self._run("dead_letter", *arguments, keys=[self._dead_letter_key])
         return None if came_due is None else bool(came_due)
 

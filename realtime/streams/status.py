@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from realtime.redis.connection_checks import answer_parsed
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 
 __all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
 

@@ -21,8 +21,9 @@ from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.statistics import register, unregister
 from realtime.streams.attempts import LONGEST_WAIT_SECONDS, Attempts
 from realtime.streams.entry import Entry, Handler, Redelivery, WorkerStatistics
-from realtime.streams.group import ConsumerGroup, GroupKeys
+from realtime.streams.group import ConsumerGroup
 from realtime.streams.in_flight import InFlight
+from realtime.streams.keys import GroupKeys
 from realtime.streams.lease import WorkerLease
 from realtime.streams.maintenance import CHECKS_IN_A_LEASE, Maintenance
 from realtime.streams.wakeup import Wakeup

@@ -14,7 +14,7 @@ from django.test import Client
 from notifications.admin import dead_letters
 from realtime import conf
 from realtime.redis.keys import Keys
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.staff import make_staff, page
 

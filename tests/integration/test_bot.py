@@ -23,7 +23,7 @@ from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, StreamWorker
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from tests.support.domain import make_users
 from tests.support.redis_server import RedisServer
 from tests.support.streams import dead_letters, pending_count, working

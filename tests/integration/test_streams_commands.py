@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from realtime.exceptions import PermanentError
 from realtime.redis.keys import Keys
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from realtime.streams.status import finished_until
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, STREAM, Recorder, append, dead_letters, left_count, working

@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from realtime.redis.keys import Keys
-from realtime.streams.group import GroupKeys, stream_script
+from realtime.streams.group import stream_script
+from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.streams import (
     GROUP,

@@ -10,6 +10,7 @@ import redis
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.streams import StreamWorker, Unavailable, group
+from realtime.streams.keys import GroupKeys
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, STREAM, Recorder, append, consumers, pending_count, working
@@ -154,7 +155,7 @@ async def test_it_is_known_when_a_group_was_created_though_the_answer_was_lost(
             group.ConsumerGroup(
                 reader=client,
                 redis=client,
-                keys=group.GroupKeys(stream, name),
+                keys=GroupKeys(stream, name),
                 consumer="creator",
                 groups=(),
                 order_field="",

@@ -11,7 +11,8 @@ from msgspec import msgpack
 from realtime.redis.keys import Keys
 from realtime.streams import PermanentError, StreamWorker
 from realtime.streams.dead_letters import find, replay
-from realtime.streams.group import GroupKeys, stream_script
+from realtime.streams.group import stream_script
+from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, STREAM, Recorder, dead_letters, end_lease, fill_backlog, left_count, working
 from tests.support.waiting import wait_until

@@ -26,7 +26,7 @@ from realtime.broker.history import HistoryReader
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, StreamWorker, dead_letters
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from tests.support.fill_upgrade_state import GROUP, STREAM
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until, wait_until_sync

@@ -19,7 +19,8 @@ from realtime.redis.keys import Keys
 from realtime.streams import Entry, dead_letters, group
 from realtime.streams.attempts import LONGEST_WAIT_SECONDS
 from realtime.streams.entry import Parking, Redelivery
-from realtime.streams.group import ConsumerGroup, GroupKeys
+from realtime.streams.group import ConsumerGroup
+from realtime.streams.keys import GroupKeys
 from tests.support.streams import GROUP, STREAM
 
 __all__ = ["MAX_ATTEMPTS", "Model", "ModelWorker", "State", "scripts_with_a_clock"]

@@ -14,7 +14,7 @@ from realtime.redis import clients, scripts
 from realtime.redis.backoff import Backoff
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, Handler, StreamWorker
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 
 __all__ = [
     "Recorder",

@@ -32,7 +32,7 @@ from realtime import conf
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, parse_age
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 from realtime.streams.status import count_workers
 
 EXAMPLES = """

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from realtime.management.streams import DeadLettersCommand
 from realtime.streams.dead_letters import DeadLetter, purge
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 
 
 class Command(DeadLettersCommand):

@@ -6,7 +6,7 @@ import redis
 
 from realtime.management.streams import DeadLettersCommand
 from realtime.streams.dead_letters import DeadLetter, replay
-from realtime.streams.group import GroupKeys
+from realtime.streams.keys import GroupKeys
 
 
 class Command(DeadLettersCommand):
