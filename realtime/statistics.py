@@ -5,6 +5,7 @@ Owns the names and meanings of all counters, and the register of the parts that 
 each part does itself, nor where the numbers are sent. docs/reference/statistics.md lists them.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -183,6 +184,9 @@ class Source(Protocol):
 
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A child has only the thread that forked: a lock of another thread would stay locked in it.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 # The parts that are counting, with their names. Held weakly, so that a forgotten part drops out.
 _sources: dict[int, tuple[str, weakref.ref[Source]]] = {}
 # The totals of the parts that have ended, by name and type.

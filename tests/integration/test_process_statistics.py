@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
@@ -22,6 +25,32 @@ from tests.support.domain import make_users
 from tests.support.redis_server import RedisServer
 from tests.support.streams import GROUP, Recorder, append, working
 from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+FORK = """
+import os, threading
+from realtime.statistics import collect, register
+
+class Part:
+    begun, end = threading.Event(), threading.Event()
+
+    def statistics(self):
+        self.begun.set()
+        self.end.wait(0.3)
+        return {}
+
+part = Part()
+register(part, "parts")
+threading.Thread(target=collect).start()
+part.begun.wait()
+child = os.fork()
+if not child:
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(10)
+    os._exit(thread.is_alive())
+raise SystemExit(os.waitpid(child, 0)[1] != 0)
+"""
 
 
 def closed(statistics: ProcessStatistics, code: CloseCode) -> int:
@@ -187,6 +216,12 @@ def test_a_part_that_is_forgotten_drops_out() -> None:
     del first
     gc.collect()
     assert collect().others["test parts"] == {"seen": 2}
+
+
+def test_a_process_may_fork_while_a_thread_collects() -> None:
+    """As a web server with workers may. The child must not wait for a thread that it does not have."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
 def test_a_counter_at_zero_is_there() -> None:
