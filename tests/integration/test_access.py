@@ -339,7 +339,8 @@ async def test_clearsessions_ends_what_has_expired(connect: Connect, alice: User
 
 async def test_an_old_connection_comes_back(signalbox: Any, connect: Connect, alice: User) -> None:
     """At once, and with what it missed."""
-    signalbox.REALTIME = {**signalbox.REALTIME, "RECHECK_SECONDS": 0.1, "CONNECTION_AGE_SECONDS": 0.3}
+    young = signalbox.REALTIME
+    signalbox.REALTIME = {**young, "RECHECK_SECONDS": 0.1, "CONNECTION_AGE_SECONDS": 2.0}
     client = await connect(alice)
     position = await client.greeted()
     event = await client.closed()
@@ -347,6 +348,7 @@ async def test_an_old_connection_comes_back(signalbox: Any, connect: Connect, al
     assert not CloseCode.AGED.is_final
     assert float(event["reason"].removeprefix("retry_after=")) <= 1
     await tell(alice, "meanwhile")
+    signalbox.REALTIME = young
     again = await connect(alice, path=f"/ws/?offset={position['offset']}&epoch={position['epoch']}")
     assert (await again.greeted())["recovered"]
     assert (await again.object())["data"] == "meanwhile"

@@ -135,7 +135,7 @@ class TestSending:
         """However many wait: they do not wait for one timeout after another."""
         monkeypatch.setattr(queues, "MESSAGES_PER_ROUND_TRIP", 1)
         with RedisServer() as server:
-            publisher = clients.async_publisher(server.url, timeout_seconds=0.5, retries=0)
+            publisher = clients.async_publisher(server.url, timeout_seconds=3.0, retries=0)
             sender = queues.Sender(publisher)
             await sender.publish("before", b"1")
             server.pause()

@@ -116,7 +116,7 @@ async def test_a_deaf_connection_is_noticed_and_replaced(
     async with (
         Proxy(redis_server.url) as proxy,
         running_multiplexer(
-            proxy.url, publisher_url=redis_server.url, probe_after_seconds=0.05, probe_timeout_seconds=0.5
+            proxy.url, publisher_url=redis_server.url, probe_after_seconds=0.05, probe_timeout_seconds=3.0
         ) as multiplexer,
         multiplexer.subscribe(name("d")) as subscription,
     ):
@@ -150,6 +150,7 @@ async def test_redis_away_at_the_start_and_in_between(name: Callable[[str], str]
         async with running_multiplexer(server.url) as multiplexer:
             subscription = multiplexer.subscribe(name("r"))
             entering = asyncio.create_task(subscription.__aenter__())
+            await wait_until(lambda: multiplexer._failures)
             server.start()
             async with asyncio.timeout(10):
                 await entering

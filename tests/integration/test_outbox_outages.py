@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SOCKET_TIMEOUT_SECONDS = 1.0
+SOCKET_TIMEOUT_SECONDS = 3.0
 
 
 @pytest.fixture

@@ -42,21 +42,22 @@ async def test_a_request_that_is_never_finished_ends(
     application: Application, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """Even if a byte arrives now and then: the head must be complete in time."""
-    monkeypatch.setattr(requests_module, "HEAD_SECONDS", 0.3)
-    async with serving(application) as server, await RawClient.connect(server.port) as client:
+    monkeypatch.setattr(requests_module, "HEAD_SECONDS", 1.0)
+    async with serving(application) as server:
         started = time.monotonic()
-        await client.send(sent)
+        async with await RawClient.connect(server.port) as client:
+            await client.send(sent)
 
-        async def trickle() -> None:
-            while sent:
-                client.writer.write(b"x")
-                await asyncio.sleep(0.05)
+            async def trickle() -> None:
+                while sent:
+                    client.writer.write(b"x")
+                    await asyncio.sleep(0.05)
 
-        trickling = asyncio.create_task(trickle())
-        answer = await client.end()
-        trickling.cancel()
+            trickling = asyncio.create_task(trickle())
+            answer = await client.end()
+            trickling.cancel()
         assert answer.startswith(b"HTTP/1.1 408") if sent else answer == b""
-        assert 0.2 < time.monotonic() - started < 10.0
+        assert time.monotonic() - started > 0.9
         await wait_until(lambda: not server.server_state.connections)
 
 
@@ -97,7 +98,7 @@ async def test_a_body_that_never_comes_ends_its_request(monkeypatch: pytest.Monk
 
 async def test_a_long_body_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes at a rate that is worth the wait is waited for, and what the application does not read is not late."""
-    monkeypatch.setattr(requests_module, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(requests_module, "BODY_SECONDS", 2.0)
     monkeypatch.setattr(requests_module, "BODY_BYTES_PER_SECOND", 1_000)
     may_read = asyncio.Event()
 
@@ -115,11 +116,12 @@ async def test_a_long_body_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> N
         await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n")
         for _ in range(10):
             await client.send(b"x" * 1000)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
         assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         assert await client.reader.readexactly(6) == b"010000"
         client.writer.write(b"POST /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n" + b"x" * 999_999)
-        await asyncio.sleep(1)
+        # The timer looks three times, and finds each time that nothing is read.
+        await asyncio.sleep(3 * 2.0)
         may_read.set()
         assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         assert await client.reader.readexactly(6) == b"999999"

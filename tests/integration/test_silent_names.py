@@ -127,13 +127,13 @@ async def test_a_lookup_has_a_deadline_and_its_name_is_put_aside(
     name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Further requests are refused at once. However many there are, they block only one thread."""
-    monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.2)
+    monkeypatch.setattr(names, "LOOKUP_SECONDS", 1.0)
     resolver = Resolver()
     results = await asyncio.gather(
         *(resolver.resolve("one.silent.example", 80, user=user) for user in range(5)), return_exceptions=True
     )
     assert [type(result) for result in results] == [TimeoutError] * 5
-    assert name_server.asked == ["one.silent.example"]
+    await wait_until(lambda: name_server.asked == ["one.silent.example"])
     # The callers' time began with the lookup, the name server's when a thread asked it: a little later.
     (lookup,) = resolver._lookups.values()
     await wait_until(lambda: lookup.silent_seconds > names.LOOKUP_SECONDS)
@@ -148,7 +148,8 @@ async def test_a_lookup_has_a_deadline_and_its_name_is_put_aside(
 
 async def test_a_user_has_few_lookups_at_a_time(name_server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's next lookup waits for them, and fails after a time; another user's lookup is not affected."""
-    monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.5)
+    # Good names are answered in this time, also when the machine stands still for a moment.
+    monkeypatch.setattr(names, "LOOKUP_SECONDS", 3.0)
     resolver = Resolver()
     mine = [asyncio.create_task(resolver.resolve(f"{n}.silent.example", 80, user=1)) for n in range(USER_LIMIT)]
     await wait_until(lambda: len(name_server.asked) == USER_LIMIT)
@@ -166,7 +167,7 @@ async def test_who_waits_for_a_thread_is_not_put_aside(
 ) -> None:
     """Names that hang take all threads; a name that was not asked about yet has not been silent."""
     monkeypatch.setattr(names, "THREADS_LIMIT", 1)
-    monkeypatch.setattr(names, "LOOKUP_SECONDS", 0.3)
+    monkeypatch.setattr(names, "LOOKUP_SECONDS", 2.0)
     resolver = Resolver()
     for host, why in (("one.silent.example", "did not answer"), ("good.example", "good.example was not looked up")):
         with pytest.raises(TimeoutError, match=why):
@@ -204,10 +205,11 @@ async def test_a_receiver_that_never_answers_is_put_aside(server: HttpReceiver) 
 
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            await call(silent, 0.1)
-    count = len(server.requests)
+            await call(silent, 2.0)
+    # The last one may still be on its way through the server.
+    await wait_until(lambda: len(server.requests) == 3)
     with pytest.raises(PutAside, match="did not answer 3 times in a row: paused for 30 s"):
         await call(silent, 30)
-    assert len(server.requests) == count
+    assert len(server.requests) == 3
     await call(good, 30)
     gate.set()

@@ -1,11 +1,12 @@
 """
 A publisher as a process of its own: `python -m tests.support.topic_process URL TOPIC COUNT HISTORY_SIZE BATCH_SIZE`.
 
-Publishes the numbers from 1 to COUNT, as fast as it can, BATCH_SIZE a round trip. Once it is ready it waits for a line
-on stdin. Tests start one with `publishing`.
+For each line on stdin it publishes the next COUNT numbers, from 1 on, as fast as it can, BATCH_SIZE a round trip. It
+ends when stdin does. Tests start one with `publishing`.
 """
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,13 +15,12 @@ from contextlib import asynccontextmanager
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publish import PublishRequest
 from realtime.layer import RedisChannelLayer
-from tests.support.waiting import wait_until
 
 __all__ = ["Publisher", "publishing"]
 
 
 class Publisher:
-    """The process, which publishes from `start` on."""
+    """The process, which publishes so many numbers for each `start`."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -38,39 +38,39 @@ class Publisher:
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
 
-    @property
-    def is_done(self) -> bool:
-        return self._process.poll() is not None
+    def finish(self) -> None:
+        """Wait until it has published everything."""
+        self._process.communicate(timeout=30)
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 @asynccontextmanager
 async def publishing(
     url: str, topic: str, count: int, *, history_size: int, batch_size: int = 100
 ) -> AsyncIterator[Publisher]:
-    """A publisher that is ready; in the end it is waited for, so that it must have been started."""
+    """A publisher that is ready; what it was started for is published when the block ends."""
     publisher = Publisher(url, topic, str(count), str(history_size), str(batch_size))
     try:
         await asyncio.to_thread(publisher.wait_ready)
         yield publisher
-        await wait_until(lambda: publisher.is_done)
+        await asyncio.to_thread(publisher.finish)
     finally:
         publisher.end()
 
 
 def main(url: str, topic: str, count: str, history_size: str, batch_size: str) -> None:
-    """Publish, and end."""
+    """Publish until stdin ends."""
     layer = RedisChannelLayer([url])
     policy = HistoryPolicy(size=int(history_size))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.readline()
-    for start in range(1, int(count) + 1, int(batch_size)):
-        numbers = range(start, min(start + int(batch_size), int(count) + 1))
-        layer.publish_many_now([PublishRequest(topic, b"%d" % number, policy) for number in numbers])
+    numbers = itertools.count(1)
+    for _ in sys.stdin:
+        for batch in itertools.batched(itertools.islice(numbers, int(count)), int(batch_size)):
+            layer.publish_many_now([PublishRequest(topic, b"%d" % number, policy) for number in batch])
 
 
 if __name__ == "__main__":
