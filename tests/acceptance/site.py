@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,11 +23,13 @@ READY_DEADLINE_SECONDS = 60.0
 
 
 def free_port() -> int:
-    """A TCP port on the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on the loopback that nobody uses now, and that the system gives to nobody until it is used."""
+    while True:
+        # Below those that the system chooses for connections. Not `random`, which begins alike in each test run.
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Site:
