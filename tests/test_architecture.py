@@ -202,8 +202,8 @@ def test_no_package_uses_private_names_of_another(app: str) -> None:
     for path in modules(app):
         for module, name in imports(path):
             parts = module.split(".")
-            if parts[0] in LEVELS and name is not None and name.startswith("_"):
-                raise AssertionError(f"{path} imports {name} from {module}")
+            if parts[0] in LEVELS and name is not None:
+                assert not name.startswith("_"), f"{path} imports {name} from {module}"
 
 
 def test_notifications_use_only_public_names_of_the_transport() -> None:

@@ -59,7 +59,7 @@ def test_a_url_can_only_use_the_filters_of_the_list(permission: str, question: s
 )
 def test_filters_and_links_work(admin_client: Client, question: str) -> None:
     """Those of the lists, and those between our pages."""
-    page(admin_client, f"{ADMIN}/{question}")
+    assert 'id="changelist"' in page(admin_client, f"{ADMIN}/{question}")
 
 
 def test_a_filter_with_an_invalid_value_is_not_an_error(admin_client: Client) -> None:

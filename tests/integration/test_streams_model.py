@@ -43,6 +43,8 @@ class Schedule(RuleBasedStateMachine):
     url: str
     prefix: str
     numbers = itertools.count()
+    # How many schedules have ended as they should.
+    settled_count = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class Schedule(RuleBasedStateMachine):
         """At the end of every schedule there are no more faults, and every entry is finished."""
         try:
             self.model.settle()
+            type(self).settled_count += 1
         finally:
             self.model.close()
 
@@ -157,3 +160,4 @@ def test_nothing_stands_for_ever(redis_server: RedisServer, key_prefix: str, mon
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert machine.settled_count >= EXAMPLES

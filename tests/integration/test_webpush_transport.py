@@ -277,4 +277,5 @@ def test_a_contact_without_a_public_host_is_refused(subject: Any) -> None:
 @pytest.mark.parametrize("subject", ["mailto:ops@example.com", "https://www.example.com"])
 def test_a_mail_address_or_a_page_is_a_contact(subject: str) -> None:
     """According to RFC 8292."""
-    WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)
+    transport = WebPushTransport(name="push", private_key=PRIVATE_KEY, subject=subject)
+    assert transport._subject == subject

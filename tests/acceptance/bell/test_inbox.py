@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from tests.acceptance.bell.stage import COUNT, LIST, TOGGLE, Stage, wait_for_focus
+from tests.acceptance.bell.stage import COUNT, LIST, TOGGLE, Stage
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -64,7 +64,7 @@ async def test_the_focus_goes_to_the_next_item_when_one_is_read(stage: Stage, ma
     await page.locator(TOGGLE).click()
     await page.locator(f"{LIST}:nth-child({marked}) button").focus()
     await page.keyboard.press("Enter")
-    await wait_for_focus(page, f"{LIST}:nth-child({focused}) button")
+    await expect(page.locator(f"{LIST}:nth-child({focused}) button").first).to_be_focused()
 
 
 async def test_the_focus_stays_in_the_panel_when_all_are_read(stage: Stage) -> None:
