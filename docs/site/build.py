@@ -5,9 +5,11 @@ Owns what must hold: every warning is an error (a link or heading that does not 
 no page makes a browser fetch from another host. Does not own the text, nor the configuration of Sphinx (conf.py).
 """
 
+import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["foreign_requests", "main"]
@@ -20,16 +22,21 @@ FETCHED = re.compile(
 )
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Build the site and check it; 0, or 1 if something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m docs.site.build", description="Builds the documentation site.")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the directory of the site; default: %(default)s")
+    output: Path = parser.parse_args(words).output
+    # All pages each time: of those that it does not write again, Sphinx forgets the index entries of the search.
     build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky"]
-    places = [f"--conf-dir={ROOT / 'docs/site'}", f"--doctree-dir={OUTPUT}/.doctrees", str(ROOT / "docs"), str(OUTPUT)]
+    build += ["--fresh-env", "--write-all"]
+    places = [f"--conf-dir={ROOT / 'docs/site'}", f"--doctree-dir={output}/.doctrees", str(ROOT / "docs"), str(output)]
     if subprocess.run([*build, *places], check=False).returncode:  # noqa: S603 - our own program
         return 1
-    if found := foreign_requests(OUTPUT):
+    if found := foreign_requests(output):
         sys.stderr.write("".join(f"{path}: fetches {url}\n" for path, url in found))
         return 1
-    sys.stdout.write(f"the site is in {OUTPUT.relative_to(ROOT)}/: open {OUTPUT / 'index.html'}\n")
+    sys.stdout.write(f"the site is in {output}/: open {output / 'index.html'}\n")
     return 0
 
 

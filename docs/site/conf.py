@@ -6,7 +6,7 @@ Owns what Sphinx is told. Does not own the order of the pages (docs/index.rst).
 
 project = "Signalbox"
 copyright = "the Signalbox authors"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "docs.site.search_entries"]
 exclude_patterns = ["site"]
 # Headings have the ids that GitHub gives them, so that links to them can be checked.
 myst_heading_anchors = 4
