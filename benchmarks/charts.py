@@ -46,7 +46,7 @@ _CHARTS = (
     _Chart(
         "fanout",
         "deliveries_per_second",
-        "Fan-out, flat out: deliveries a second",
+        "Fan-out at full speed: deliveries a second",
         "one process, one topic, 1,000 sockets, 154-byte messages; more is better; logarithmic",
         _rate,
         is_logarithmic=True,

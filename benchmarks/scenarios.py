@@ -185,7 +185,7 @@ def _call(caller: callers.Caller, stage: Stage, sizes: Sizes) -> Figures:
 
 
 _ALL = (
-    Scenario(name="fanout", title="Fan-out, flat out: 1 topic, 1,000 sockets", run=_fanout),
+    Scenario(name="fanout", title="Fan-out at full speed: 1 topic, 1,000 sockets", run=_fanout),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
     Scenario(name="unicast", title="Unicast: 1,000 users, one message each in turn", run=_unicast),
     Scenario(name="idle", title="Idle connections", run=_idle, runs=1),

@@ -195,10 +195,10 @@ _OURS, _STOCK = "project.asgi:application", "benchmarks.stock.asgi:application"
 _ALL = (
     _signalbox(
         "signalbox",
-        "Signalbox, uvicorn, raw frames",
+        "Signalbox, realtime.web",
         _uvicorn(_OURS, http="realtime.server:HttpProtocol", ws="realtime.server:FrameProtocol"),
     ),
-    _signalbox("signalbox-asgi", "Signalbox, uvicorn, plain ASGI", _uvicorn(_OURS)),
+    _signalbox("signalbox-asgi", "Signalbox, plain uvicorn", _uvicorn(_OURS)),
     _signalbox("signalbox-daphne", "Signalbox, Daphne", _daphne(_OURS)),
     _peer("uwebsockets", "uWebSockets.js", "uws.js", "uwebsockets"),
     Server(

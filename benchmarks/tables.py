@@ -22,9 +22,9 @@ __all__ = [
     "QUICKEST_QUEUE",
     "STOCK",
     "Column",
+    "heads_and_rows",
     "markdown",
     "quote",
-    "rows",
     "terminal",
     "with_quote",
 ]
@@ -85,24 +85,24 @@ _LOST = Column("lost", "lost", _count)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "fanout": (
         Column("deliveries/s", "deliveries_per_second", _count),
-        Column("to uWebSockets.js", "deliveries_per_second", _times, FAST),
-        Column("to stock", "deliveries_per_second", _times, STOCK),
+        Column("ratio to uWebSockets.js", "deliveries_per_second", _times, FAST),
+        Column("ratio to Channels on uvicorn", "deliveries_per_second", _times, STOCK),
         _CPU,
         _LOST,
         Column("client's core", "client_core_used", "{:.0%}".format),
     ),
     "paced": (
         *_LATENCIES,
-        Column("p99 to uWebSockets.js", "p99_ms", _times, FAST),
+        Column("p99, ratio to uWebSockets.js", "p99_ms", _times, FAST),
         _CPU,
-        Column("CPU to uWebSockets.js", "server_cpu_us", _times, FAST),
+        Column("CPU, ratio to uWebSockets.js", "server_cpu_us", _times, FAST),
         _LOST,
-        Column("held", "fell_behind", lambda value: "no" if value else "yes"),
+        Column("kept pace", "fell_behind", lambda value: "no" if value else "yes"),
     ),
     "unicast": (
         _CPU,
-        Column("to uWebSockets.js", "server_cpu_us", _times, FAST),
-        Column("to stock", "server_cpu_us", _times, STOCK),
+        Column("ratio to uWebSockets.js", "server_cpu_us", _times, FAST),
+        Column("ratio to Channels on uvicorn", "server_cpu_us", _times, STOCK),
         Column("deliveries/s", "deliveries_per_second", _count),
         *_LATENCIES[:2],
         _LOST,
@@ -128,7 +128,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "worker": (
         Column("jobs/s", "jobs_per_second", _count),
-        Column("to huey", "jobs_per_second", _times, QUICKEST_QUEUE),
+        Column("ratio to huey", "jobs_per_second", _times, QUICKEST_QUEUE),
         Column("worker CPU a job", "worker_cpu_us", _micro),
         Column("Redis CPU a job", "redis_cpu_us", _micro),
         Column("worker's core", "worker_core_used", "{:.0%}".format),
@@ -157,14 +157,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("one after another, each", "in_turn_us", _micro),
         Column("CPU", "cpu_us", _micro),
         Column("all together, each", "together_us", _micro),
-        Column("one after another, to publish()", "in_turn_us", _times, "signalbox-publish"),
+        Column("one after another, ratio to publish()", "in_turn_us", _times, "signalbox-publish"),
     ),
 }
 
 
 # What docs/topics/performance.md quotes: a scenario and one of its figures.
 _QUOTED = (
-    ("fanout", Column("flat out, 1,000 sockets: deliveries/s", "deliveries_per_second", _count)),
+    ("fanout", Column("full speed, 1,000 sockets: deliveries/s", "deliveries_per_second", _count)),
     ("paced", Column("20 messages/s to 1,000 sockets: p99 ms", "p99_ms", _milli)),
     ("unicast", Column("1,000 users in turn: server CPU a message", "server_cpu_us", _micro)),
     ("idle", Column("idle connection, of 10,000", "kb_per_connection_10000", _kilobytes)),
@@ -175,23 +175,31 @@ _QUOTED_TABLES = ("worker", "deliver", "notify")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 
-def rows(scenario: str, runs: Sequence[Run]) -> list[list[str]]:
-    """The body of a scenario's table: a title and a cell for each column, contender by contender."""
+def heads_and_rows(scenario: str, runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """
+    The table of a scenario: the heads of its columns, and a row for each contender that was measured.
+
+    The first column has the titles of the contenders. A column in which no contender has a figure is left out.
+    """
     columns = COLUMNS[scenario]
-    return [
-        [contender.title, *(column.text(run.measured[scenario], name) for column in columns)]
-        for name, contender in SCENARIOS[scenario].contenders.items()
-        if (run := find(runs, scenario, name))
-    ]
+    return _without_empty_columns(
+        ["", *(column.title for column in columns)],
+        [
+            [contender.title, *(column.text(run.measured[scenario], name) for column in columns)]
+            for name, contender in SCENARIOS[scenario].contenders.items()
+            if (run := find(runs, scenario, name))
+        ],
+    )
 
 
 def terminal(scenario: str, runs: Sequence[Run]) -> Table:
     """For rich."""
+    (first, *heads), rows = heads_and_rows(scenario, runs)
     table = Table(title=SCENARIOS[scenario].title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    for column in COLUMNS[scenario]:
-        table.add_column(column.title, justify="right")
-    for row in rows(scenario, runs):
+    table.add_column(first, no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
         table.add_row(*row)
     return table
 
@@ -214,21 +222,21 @@ def markdown(runs: Sequence[Run]) -> str:
 
 def quote(runs: Sequence[Run]) -> str:
     """The main figure of each scenario, server by server: Markdown for the page on performance."""
-    titles = ["", *(column.title for _, column in _QUOTED)]
-    lines = [_line(titles), _line(["---", *["---:"] * len(_QUOTED)])]
+    rows = []
     for name, server in SERVERS.items():
         cells = [
             column.text(run.measured[scenario], name) if (run := find(runs, scenario, name)) else _NO_FIGURE
             for scenario, column in _QUOTED
         ]
         if set(cells) != {_NO_FIGURE}:
-            lines.append(_line([server.title, *cells]))
+            rows.append([server.title, *cells])
     tables = [
         f"\n{SCENARIOS[name].title}:\n\n{_table(name, runs)}"
         for name in _QUOTED_TABLES
         if any(run.measured.get(name) for run in runs)
     ]
-    return "\n".join(lines) + "\n" + "".join(tables)
+    heads, rows = _without_empty_columns(["", *(column.title for _, column in _QUOTED)], rows)
+    return _markdown_table(heads, rows) + "".join(tables)
 
 
 def with_quote(text: str, runs: Sequence[Run]) -> str:
@@ -239,9 +247,17 @@ def with_quote(text: str, runs: Sequence[Run]) -> str:
 
 
 def _table(scenario: str, runs: Sequence[Run]) -> str:
-    titles = ["", *(column.title for column in COLUMNS[scenario])]
-    lines = [_line(titles), _line(["---", *["---:"] * len(titles[1:])])]
-    return "\n".join([*lines, *(_line(row) for row in rows(scenario, runs))]) + "\n"
+    return _markdown_table(*heads_and_rows(scenario, runs))
+
+
+def _markdown_table(heads: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * len(heads[1:])]
+    return "\n".join(_line(cells) for cells in (heads, rule, *rows)) + "\n"
+
+
+def _without_empty_columns(heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    kept = [place for place in range(len(heads)) if any(row[place] != _NO_FIGURE for row in rows)]
+    return [heads[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def _line(cells: list[str]) -> str:

@@ -95,19 +95,19 @@ def _lost(measured: Measured) -> float:
 TARGETS = (
     Target("lost or doubled, anywhere", _lost, 0, is_floor=False),
     Target(
-        "flat-out fan-out, × uWebSockets.js",
+        "fan-out at full speed, × uWebSockets.js",
         _of("fanout", "deliveries_per_second", to="uwebsockets"),
         1.0,
         is_floor=True,
     ),
     Target(
-        "flat-out fan-out, × stock Channels on uvicorn",
+        "fan-out at full speed, × Channels on uvicorn",
         _of("fanout", "deliveries_per_second", to="channels-pubsub-uvicorn"),
         400,
         is_floor=True,
     ),
     Target(
-        "flat-out fan-out on Daphne, × stock Channels on Daphne",
+        "fan-out at full speed on Daphne, × Channels on Daphne",
         _of("fanout", "deliveries_per_second", "signalbox-daphne", to="channels-pubsub-daphne"),
         300,
         is_floor=True,
