@@ -1,4 +1,4 @@
-"""Functions that a project supplies: if one fails, that is logged, and no notification is lost."""
+"""Functions that a project supplies: if one fails, the failure is logged and no notification is lost."""
 
 import datetime
 import logging
@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox", "own_registry")]
 __all__ = ["own_registry"]
 KOLKATA = ZoneInfo("Asia/Kolkata")
-# What the hook under test does; the settings name `hook`, below.
+# What the hook under test does. The settings name `hook`, which calls it.
 _answer: Callable[[Any], Any] = lambda user: None  # noqa: E731 - replaced by each test
 
 
@@ -80,7 +80,7 @@ def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> py
 
 
 class NameOfPytz:
-    """Like a pytz zone: Python's arithmetic is wrong with it, but it has a name."""
+    """Like a pytz zone: it has a name, but Python's datetime arithmetic is wrong with it."""
 
     zone = "Asia/Kolkata"
 
@@ -91,7 +91,7 @@ GOOD_ZONES = {
     "a fixed offset": lambda user: datetime.timezone(datetime.timedelta(hours=5, minutes=30)),
     "one of pytz": lambda user: NameOfPytz(),
 }
-# And what the log says of it; nothing where it is no fault of the function's.
+# And what is logged; None if the function did not cause the failure.
 BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "it raises": (lambda user: raise_(AttributeError("no profile")), "no profile"),
     "a number": (lambda user: 5, "returned a int"),
@@ -107,7 +107,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 @pytest.mark.parametrize("given", GOOD_ZONES.values(), ids=GOOD_ZONES)
 def test_a_time_zone_may_be_given_in_many_ways(answer: Any, alice: User, given: Any) -> None:
-    """A name, or a time zone of Python's."""
+    """The hook may return a name or a tzinfo object."""
     answer("TIME_ZONE_OF", given)
     moment = datetime.datetime(2026, 7, 1, tzinfo=datetime.UTC)
     assert moment.astimezone(time_zone_of(alice)).utcoffset() == datetime.timedelta(hours=5, minutes=30)
@@ -118,7 +118,7 @@ def test_a_time_zone_may_be_given_in_many_ways(answer: Any, alice: User, given: 
 def test_a_function_that_fails_is_logged_and_its_default_used(
     answer: Any, alice: User, settings: Any, log: Any, key: str, given: Any, said: str
 ) -> None:
-    """A few times, with its traceback: it fails for each notification."""
+    """It fails for each notification, so it is logged only a few times, with its traceback."""
     settings.TIME_ZONE, settings.LANGUAGE_CODE = "Europe/Berlin", "de"
     answer(key, given)
     for _ in range(50):
@@ -140,7 +140,7 @@ FAILURES: dict[str, Callable[[Any], Any]] = {
 def test_a_digest_is_planned_all_the_same(
     answer: Any, redis_client: redis.Redis, keys: Keys, alice: User, settings: Any, given: Any
 ) -> None:
-    """At the hour of the project's zone. Where a query fails, PostgreSQL would end the transaction of all."""
+    """At the hour of the project's time zone. A failed query of the hook does not end the transaction on PostgreSQL."""
     settings.TIME_ZONE = "America/New_York"
     answer("TIME_ZONE_OF", given)
     declare(transports=("console",), digest={"console": "daily"})
@@ -154,7 +154,7 @@ def test_a_digest_is_planned_all_the_same(
 
 
 def test_a_database_that_is_away_is_no_fault_of_the_function(answer: Any, alice: User, log: Any) -> None:
-    """It is waited for: in another time zone the digest would go out at the wrong hour."""
+    """The bot waits for the database. With a default time zone, the digest would be sent at the wrong hour."""
     answer("TIME_ZONE_OF", lambda user: raise_(OperationalError("server closed the connection")))
     with pytest.raises(OperationalError):
         time_zone_of(alice)
@@ -167,7 +167,7 @@ def test_a_database_that_is_away_is_no_fault_of_the_function(answer: Any, alice:
 def test_a_kind_whose_functions_fail_is_delivered_by_default(
     redis_client: redis.Redis, keys: Keys, alice: User, log: Any
 ) -> None:
-    """`is_default` as if it had not been written; where `context` fails, what was given to notify()."""
+    """Without `is_default`, the default applies. Without `context`, the text given to notify() is sent."""
 
     def fail(*args: Any) -> Any:
         raise RuntimeError("a defect")
@@ -183,7 +183,7 @@ def test_a_kind_whose_functions_fail_is_delivered_by_default(
 
 @pytest.mark.parametrize("given", [None, "x", [], 5])
 def test_a_context_that_is_none_leaves_the_words_of_notify(alice: User, given: Any) -> None:
-    """Without the context, the templates would have gaps."""
+    """The templates are not used, because values would be missing in them."""
     declare(context=lambda *args: given)
     said = envelope(kind="build", message="From notify()")
     assert render(find_kind("build"), "email", said, alice).body == "From notify()"
@@ -203,14 +203,14 @@ def test_a_context_that_is_none_leaves_the_words_of_notify(alice: User, given: A
     ids=str,
 )
 def test_a_kind_with_attributes_of_a_wrong_type_is_refused(attributes: dict[str, Any]) -> None:
-    """When its app is loaded, and not by the bot for each of its notifications."""
+    """The error comes when the app is loaded, not from the bot for each notification."""
     with pytest.raises(ValueError, match=f"'build' has .*{next(iter(attributes))}"):
         type("Build", (Kind,), {"key": "build", "label": "Builds", **attributes})
     assert "build" not in kinds._kinds
 
 
 def test_names_may_be_given_as_a_list(alice: User) -> None:
-    """What is required and forbidden is a set by then."""
+    """Lists in `required` and `forbidden` are converted to sets."""
     declare(transports=["console"], required=["console"], forbidden=["email"])
     assert find_kind("build").required | find_kind("build").forbidden == {"console", "email"}
 
@@ -219,7 +219,7 @@ def test_names_may_be_given_as_a_list(alice: User) -> None:
 
 
 class Odd(Transport):
-    """A transport of a project's, which gives something else than it says."""
+    """A project's transport that returns a value of a wrong type."""
 
     addresses: Any = ()
 
@@ -242,7 +242,7 @@ class Odd(Transport):
 async def test_a_transport_that_gives_something_else_fails_alone(
     bot_on: Any, signalbox: Any, addresses: Any, state: str, answer: str
 ) -> None:
-    """Its attempt is recorded with what is wrong; the console's is made."""
+    """Its attempt is recorded with the error. The console's delivery is made."""
     signalbox.NOTIFICATIONS = {
         "TRANSPORTS": {
             "odd": {"BACKEND": f"{__name__}.Odd"},
@@ -272,7 +272,7 @@ async def _until_attempted(count: int) -> None:
 
 
 async def test_send_message_may_be_a_plain_function() -> None:
-    """It is called once, in a thread: its answer cannot be awaited, and would be a failed attempt after the call."""
+    """It is called once, in a thread, and its result is not awaited: that would fail after the message was sent."""
     called: list[Any] = []
     transport = ConsoleTransport(name="console", send_message=lambda user_id, text: called.append((user_id, text)))
     assert await transport.send_in_time(message(body="Hello"), Address(key="console")) == "called"
@@ -289,7 +289,7 @@ async def read_async(user_id: Any, ids: list[int]) -> None:
 
 
 async def test_on_read_may_be_async(connect: Connect, alice: User, signalbox: Any) -> None:
-    """It is awaited, and marks the notification as read."""
+    """The hook is awaited, and marks the notification as read."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": f"{__name__}.read_async"}
     event = await services.anotify(alice, "Hello")
     client = await connect(alice)
@@ -303,7 +303,7 @@ async def test_on_read_may_be_async(connect: Connect, alice: User, signalbox: An
 
 
 async def test_on_read_that_cannot_be_imported_keeps_nobody_out(connect: Connect, alice: User, signalbox: Any) -> None:
-    """A process that was started without its checks serves all the same, and refuses read marks."""
+    """A process that was started without checks still accepts connections. It refuses read marks."""
     signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": "shop.nowhere.read"}
     client = await connect(alice)
     await client.greeted()

@@ -21,7 +21,7 @@ from notifications.models import Event, Notification
 from notifications.services import mark_archived, mark_read, mark_seen, notify
 from tests.support.domain import make_users
 
-# What is a link in the server's pages and in the browser; items.test.js reads it too.
+# Which URLs become links, on the server's pages and in the browser; items.test.js reads this file too.
 LINKS = json.loads((Path(__file__).parents[1] / "support" / "links.json").read_text())
 pytestmark = pytest.mark.django_db
 
@@ -74,7 +74,7 @@ class TestBell:
         assert page.render(RequestContext(request, {"request": request})).strip() == ""
 
     def test_the_page_for_an_error_is_rendered_without_a_request(self, settings: Any) -> None:
-        """Django gives 500.html no request: it has no bell, and does not fail itself."""
+        """Django renders 500.html without a request. Such a page has no bell, and renders without an error."""
         pages = {
             "base.html": "{% load signalbox %}{% notification_bell %}{% block content %}{% endblock %}",
             "500.html": "{% extends 'base.html' %}{% block content %}We are sorry.{% endblock %}",
@@ -87,7 +87,7 @@ class TestBell:
 
     @pytest.mark.urls("tests.support.no_urls")
     def test_a_project_without_the_urls_of_the_inbox_is_told_what_to_add(self, alice: User) -> None:
-        """A signed-in user's page says so; a visitor's page has no bell anyway."""
+        """The error for a signed-in user says what to add. A visitor's page has no bell."""
         request = RequestFactory().get("/")
         request.user = alice
         page = Template("{% load signalbox %}{% notification_bell %}")
@@ -98,7 +98,7 @@ class TestBell:
     def test_a_project_may_have_no_page_to_sign_in(
         self, alice: User, browser: Client, settings: Any, login_url: str | None
     ) -> None:
-        """For example, because a proxy signs its users in. The bell then has no link to such a page."""
+        """For example, if a proxy signs its users in. The bell then has no link to sign in."""
         settings.LOGIN_URL = login_url
         ids = tell(alice, 1)
         page = browser.get(BELL)
@@ -106,7 +106,7 @@ class TestBell:
         assert b"sign-in-url" not in page.content
 
     def test_it_counts_all_unread_and_lists_the_newest(self, alice: User, browser: Client) -> None:
-        """The count is exact beyond what the list shows."""
+        """The count is exact even if there are more than the list shows."""
         ids = tell(alice, BELL_LIMIT + 3)
         page = browser.get(BELL).content
         assert shown_count(page) == BELL_LIMIT + 3
@@ -114,11 +114,11 @@ class TestBell:
 
     @pytest.mark.parametrize(("unread", "badge"), [(0, "0"), (99, "99"), (100, "99+"), (1234, "99+")])
     def test_the_badge_has_room_for_two_figures(self, unread: int, badge: str) -> None:
-        """Beyond, it says that there are more; the button's label says how many."""
+        """From 100 on it shows 99+; the button's label has the exact count."""
         assert Bell(unread=unread, unseen=0, notifications=[]).badge == badge
 
     def test_what_is_read_or_archived_counts_no_more(self, alice: User, browser: Client) -> None:
-        """Read ones stay in the list, archived ones leave it."""
+        """A read notification stays in the list; an archived one leaves it."""
         newest, middle, oldest = tell(alice, 3)
         mark_read(alice.pk, [newest])
         mark_archived(alice.pk, [middle])
@@ -127,20 +127,20 @@ class TestBell:
         assert shown_ids(page, "bell") == [newest, oldest]
 
     def test_only_ones_own_are_shown(self, browser: Client) -> None:
-        """What another user is told is neither listed nor counted."""
+        """Another user's notifications are neither listed nor counted."""
         tell(make_users(1, prefix="bob")[0], 2)
         page = browser.get(BELL).content
         assert (shown_count(page), shown_ids(page, "bell")) == (0, [])
 
     def test_it_costs_one_query_however_much_there_is(self, alice: User, browser: Client) -> None:
-        """Two for the session and the user, one for the bell."""
+        """Two queries for the session and the user, and one for the bell."""
         tell(alice, BELL_LIMIT + 1)
         with CaptureQueriesContext(connection) as queries:
             browser.get(BELL)
         assert len(queries) == 3
 
     def test_its_counts_and_its_list_are_of_one_moment(self, alice: User) -> None:
-        """Whatever is committed between any two queries is in all of them or in none: pages rely on it."""
+        """A change that is committed between two queries is in all of the results or in none. Pages rely on this."""
         tell(alice)
 
         def notify_after(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
@@ -158,7 +158,7 @@ class TestBell:
         assert read_bell(alice.pk).unread == 2
 
     def test_it_says_what_has_not_been_seen(self, alice: User, browser: Client) -> None:
-        """Unseen are those since the bell was last opened, of the unread."""
+        """A notification is unseen if it is unread and came after the bell was last opened."""
         ids = tell(alice, 3)
         mark_seen(alice.pk, ids[1:])
         page = browser.get(BELL).content.decode()
@@ -166,13 +166,13 @@ class TestBell:
         assert re.findall(r'data-signalbox-item-state="(\w+)"', page)[:3] == ["unseen", "seen", "seen"]
 
     def test_no_cache_keeps_it(self, browser: Client) -> None:
-        """Neither a proxy nor the browser may show an old bell."""
+        """No proxy or browser may show an outdated bell."""
         assert "no-store" in browser.get(BELL).headers["Cache-Control"]
 
 
 class TestInbox:
     def test_pages_hold_each_notification_once_while_new_ones_arrive(self, alice: User, browser: Client) -> None:
-        """A cursor by id is not shifted by what is put on top."""
+        """The cursor is an id, so new notifications at the top do not shift it."""
         expected = tell(alice, 2 * PAGE_LIMIT + 5)
         seen: list[int] = []
         address: str | None = INBOX
@@ -185,12 +185,12 @@ class TestInbox:
         assert seen == expected
 
     def test_a_full_last_page_has_no_next(self, alice: User, browser: Client) -> None:
-        """Exactly one page's worth is one page."""
+        """As many notifications as one page holds make exactly one page."""
         tell(alice, PAGE_LIMIT)
         assert b'rel="next"' not in browser.get(INBOX).content
 
     def test_it_can_leave_out_what_is_read(self, alice: User, browser: Client) -> None:
-        """The filter holds over pages."""
+        """The filter also applies to the following pages."""
         ids = tell(alice, PAGE_LIMIT + 5)
         mark_read(alice.pk, ids[:3])
         page = browser.get(INBOX, {"unread": "1"}).content
@@ -198,7 +198,7 @@ class TestInbox:
         assert f"?unread=1&amp;before={ids[PAGE_LIMIT + 2]}" in page.decode()
 
     def test_it_costs_the_same_queries_for_one_as_for_many(self, alice: User, browser: Client) -> None:
-        """No query per notification: session, user, one for the bell, one for the page."""
+        """Four queries in all: session, user, bell and page. None per notification."""
         for count in (1, PAGE_LIMIT):
             tell(alice, count)
             with CaptureQueriesContext(connection) as queries:
@@ -206,17 +206,17 @@ class TestInbox:
             assert len(queries) == 4
 
     def test_other_peoples_notifications_are_not_there(self, browser: Client) -> None:
-        """Also not by guessing a cursor."""
+        """They do not appear if somebody guesses a cursor either."""
         ids = tell(make_users(1, prefix="bob")[0], 3)
         assert shown_ids(browser.get(INBOX, {"before": ids[0]}).content, "inbox") == []
 
     @pytest.mark.parametrize("before", ["x", "-1", "1e3", "9" * 19, "٣", ""])
     def test_a_cursor_that_is_no_id_is_refused(self, browser: Client, before: str) -> None:
-        """With 400, and not with a crash of the database."""
+        """The answer is 400, not a database error."""
         assert browser.get(INBOX, {"before": before}).status_code == 400
 
     def test_it_works_in_a_project_without_a_base_template(self, alice: User, browser: Client, settings: Any) -> None:
-        """It brings a page of its own then."""
+        """The inbox then has its own page."""
         (engine,) = settings.TEMPLATES
         own = settings.BASE_DIR / "notifications" / "templates"
         settings.TEMPLATES = [{**engine, "APP_DIRS": False, "DIRS": [own]}]
@@ -228,7 +228,7 @@ class TestInbox:
 
 class TestForms:
     def test_reading_one_is_a_plain_form(self, alice: User, browser: Client) -> None:
-        """It leads back to the page that it was sent from."""
+        """The form redirects to the page from which it was sent."""
         first, second = tell(alice, 2)
         response = browser.post(READ, {"id": first, "next": "/orders/?page=2"})
         assert (response.status_code, response.headers["Location"]) == (302, "/orders/?page=2")
@@ -246,31 +246,31 @@ class TestForms:
         ],
     )
     def test_it_never_leads_to_another_site(self, browser: Client, next_page: str) -> None:
-        """What is no address of this site is replaced by the inbox."""
+        """If `next` is not an address of this site, the form redirects to the inbox."""
         assert browser.post(READ, {"id": 1, "next": next_page}).headers["Location"] == INBOX
 
     def test_a_script_gets_a_number_instead(self, alice: User, browser: Client) -> None:
-        """How many have changed."""
+        """The answer is the number of notifications that changed."""
         ids = tell(alice, 3)
         assert browser.post(READ, {"id": ids}, headers=JSON).json() == {"changed": 3}
         assert browser.post(READ, {"id": ids}, headers=JSON).json() == {"changed": 0}
 
     def test_all_means_all_that_the_page_showed(self, alice: User, browser: Client) -> None:
-        """What arrived after it was made stays unread."""
+        """Notifications that arrived after the page was rendered stay unread."""
         newer, shown, older = tell(alice, 3)
         browser.post(READ, {"up_to": shown})
         assert list(Notification.objects.unread(alice.pk).values_list("pk", flat=True)) == [newer]
         assert set(Notification.objects.exclude(read_at=None).values_list("pk", flat=True)) == {shown, older}
 
     def test_opening_the_bell_marks_seen_and_not_read(self, alice: User, browser: Client) -> None:
-        """The unread count is as before."""
+        """The unread count does not change."""
         newest, *_ = tell(alice, 3)
         assert browser.post(SEEN, {"up_to": newest}, headers=JSON).json() == {"changed": 3}
         page = browser.get(BELL).content.decode()
         assert 'data-signalbox-unread="3" data-signalbox-unseen="0"' in page
 
     def test_archiving_takes_it_out_of_the_inbox(self, alice: User, browser: Client) -> None:
-        """And out of the count."""
+        """An archived notification is not counted either."""
         newest, oldest = tell(alice, 2)
         browser.post(ARCHIVE, {"id": newest})
         page = browser.get(INBOX).content
@@ -279,7 +279,7 @@ class TestForms:
 
     @pytest.mark.parametrize("address", [SEEN, READ, ARCHIVE])
     def test_other_peoples_notifications_cannot_be_changed(self, browser: Client, address: str) -> None:
-        """Neither by id nor by up_to; the answer does not say that they exist."""
+        """They cannot be changed by id or by `up_to`, and the answer does not reveal that they exist."""
         bob = make_users(1, prefix="bob")[0]
         ids = tell(bob, 2)
         before = list(Notification.objects.filter(recipient=bob).values())
@@ -288,7 +288,7 @@ class TestForms:
         assert list(Notification.objects.filter(recipient=bob).values()) == before
 
     def test_very_many_are_marked_in_one_go(self, alice: User, browser: Client) -> None:
-        """More than one statement has room for."""
+        """There are more ids than one SQL statement can take."""
         events = Event.objects.bulk_create(Event(message="many") for _ in range(2500))
         Notification.objects.bulk_create(Notification(event=event, recipient=alice) for event in events)
         newest = Notification.objects.filter(recipient=alice).latest("id").pk
@@ -298,12 +298,12 @@ class TestForms:
         "fields", [{"id": "x"}, {"id": "1; DROP TABLE"}, {"id": "9" * 40}, {"up_to": ""}, {"id": ["1"] * 501}]
     )
     def test_what_is_no_id_is_refused(self, browser: Client, fields: dict[str, Any]) -> None:
-        """With 400; nothing is changed."""
+        """The answer is 400, and nothing changes."""
         assert browser.post(READ, fields).status_code == 400
 
     @pytest.mark.parametrize("address", [SEEN, READ, ARCHIVE])
     def test_they_need_post_and_a_token(self, alice: User, address: str) -> None:
-        """A link or a foreign page cannot mark anything."""
+        """A link or a page of another site cannot mark anything."""
         client = Client(enforce_csrf_checks=True)
         client.force_login(alice)
         assert client.get(address).status_code == 405
@@ -313,14 +313,14 @@ class TestForms:
         ("method", "address"), [("get", INBOX), ("get", BELL), ("post", SEEN), ("post", READ), ("post", ARCHIVE)]
     )
     def test_a_stranger_is_sent_to_the_login_page(self, method: str, address: str) -> None:
-        """Whatever they ask for."""
+        """This holds for every view and method."""
         response = getattr(Client(), method)(address, {"up_to": 1})
         assert (response.status_code, response.headers["Location"].split("?")[0]) == (302, "/login/")
 
 
 class TestSafety:
     def test_what_a_notification_says_is_text(self, alice: User, browser: Client) -> None:
-        """Markup in it is shown, not run."""
+        """Markup in a notification is shown as text."""
         notify(alice, "<script>alert(1)</script>", title='"><img src=x onerror=alert(2)>', url="/orders/?a=1&b=2")
         page = browser.get(INBOX).content.decode()
         assert "<script>alert" not in page
@@ -334,7 +334,7 @@ class TestSafety:
     def test_only_paths_and_web_addresses_are_links(
         self, alice: User, browser: Client, url: str, is_link: bool
     ) -> None:
-        """Also if such a row came into the database by another way than notify()."""
+        """This also holds for rows that were not created by notify()."""
         event = Event.objects.create(message="look", url=url)
         Notification.objects.create(event=event, recipient=alice)
         assert safe_href(url) == (url if is_link else "")
@@ -346,7 +346,7 @@ class TestSafety:
     def test_no_page_needs_what_the_content_security_policy_forbids(
         self, alice: User, browser: Client, address: str
     ) -> None:
-        """No inline script, style or handler, and nothing from another host."""
+        """The pages have no inline script, style or handler, and load nothing from another host."""
         tell(alice)
         client = Client() if address == "/login/" else browser
         page = client.get(address).content.decode()
@@ -358,7 +358,7 @@ class TestSafety:
     def test_each_script_and_style_sheet_has_the_nonce_of_its_page(
         self, browser: Client, settings: Any, address: str
     ) -> None:
-        """Where the policy asks for one."""
+        """Pages have a nonce if the policy requires one."""
         settings.SECURE_CSP = {"script-src": [CSP.NONCE, CSP.STRICT_DYNAMIC], "style-src": [CSP.NONCE]}
         response = browser.get(address)
         (nonce,) = set(re.findall(r"'nonce-([^']+)'", response.headers["Content-Security-Policy"]))
@@ -367,7 +367,7 @@ class TestSafety:
         assert [tag for tag in tags if f'nonce="{nonce}"' not in tag] == []
 
     def test_the_bell_takes_another_middlewares_nonce_or_none(self, alice: User) -> None:
-        """django-csp keeps it on the request; where there is no policy, the tags have no nonce."""
+        """django-csp stores the nonce on the request. Without a policy, the tags have no nonce."""
         request = RequestFactory().get("/")
         request.user = alice
         template = Template("{% load signalbox %}{% notification_bell %}")

@@ -1,4 +1,4 @@
-"""Who is meant: users, ids, both mixed, querysets; and what is refused."""
+"""Recipients: users, ids, a mix of both, querysets; and what is refused."""
 
 import uuid
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def _find(recipients: Any) -> list[Any]:
     ],
 )
 def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any], expected: str) -> None:
-    """Without duplicates, in the order given."""
+    """Duplicates are removed, and the order is kept."""
     alice, bob = make_users(2)
     Group.objects.create(name="staff").user_set.add(bob)
     names = {alice.pk: "a", bob.pk: "b"}
@@ -95,7 +95,7 @@ def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any]
     ],
 )
 def test_an_invalid_recipient_is_refused(recipients: Any) -> None:
-    """The error shows it. True is not the user 1, and a text is one id, not a list of digits."""
+    """The error shows the invalid value. True is not the user 1, and a text is one id, not a list of digits."""
     make_users()
     with pytest.raises(InvalidRecipient) as caught:
         _find(recipients)
@@ -104,7 +104,7 @@ def test_an_invalid_recipient_is_refused(recipients: Any) -> None:
 
 
 def test_users_of_another_model_in_a_queryset_are_refused() -> None:
-    """A group is not a user, even if it has the same id as one."""
+    """A group is not a user, even if a user has the same id."""
     make_users()
     Group.objects.create(name="staff")
     with pytest.raises(InvalidRecipient):
@@ -125,7 +125,7 @@ def test_users_of_another_model_in_a_queryset_are_refused() -> None:
     ],
 )
 def test_unknown_ids_are_named(missing: Any, text: str) -> None:
-    """The first few in the text, all of them in the error."""
+    """The text of the error has the first few ids; its attribute has all of them."""
     (alice,) = make_users()
     with pytest.raises(UnknownRecipients) as caught:
         _find([alice, *missing])
@@ -134,7 +134,7 @@ def test_unknown_ids_are_named(missing: Any, text: str) -> None:
 
 
 def test_a_deleted_user_is_unknown() -> None:
-    """Not an integrity error when the transaction commits."""
+    """It is refused at once, not by an integrity error at commit."""
     alice, bob = make_users(2)
     User.objects.filter(pk=bob.pk).delete()
     with pytest.raises(UnknownRecipients) as caught:
@@ -143,7 +143,7 @@ def test_a_deleted_user_is_unknown() -> None:
 
 
 def test_a_queryset_is_read_as_keys_in_one_query(django_assert_num_queries: Any) -> None:
-    """No user object is created, whatever the queryset would fetch."""
+    """No user object is created, whatever the queryset selects."""
     make_users(50)
     with django_assert_num_queries(1) as captured:
         assert len(_find(User.objects.all())) == 50
@@ -151,7 +151,7 @@ def test_a_queryset_is_read_as_keys_in_one_query(django_assert_num_queries: Any)
 
 
 def test_ids_are_looked_up_together(django_assert_num_queries: Any) -> None:
-    """Not one by one."""
+    """One query looks up all ids."""
     users = make_users(50)
     with django_assert_num_queries(1):
         assert len(_find(users)) == 50
