@@ -11,11 +11,11 @@ from tests.acceptance.deployed_site import SERVERS, DeployedSite
 from tests.acceptance.new_project import extras_of_the_page
 from tests.support.wheel import build_wheel, install, new_venv
 
-# Plain uvicorn says so where a client sends broken UTF-8.
+# Plain uvicorn logs this if a client sends invalid UTF-8.
 UVICORNS_OWN = "Invalid UTF-8 sequence received from client.\nTraceback (most recent call last):"
 
 
-# Every server with the first database, and every database with the first server: neither knows of the other.
+# Every server with the first database, and every database with the first server: the two are independent.
 @pytest.fixture(scope="session", params=list(SERVERS)[:1] if "DATABASE_URL" in os.environ else SERVERS)
 def running_site(request: pytest.FixtureRequest) -> Iterator[DeployedSite]:
     """Started once, since that takes seconds; tests make users of their own or count from where they find things."""
@@ -55,7 +55,7 @@ def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """With a test that fails comes the end of what each process has written."""
+    """If a test fails, its report has the last output of each process."""
     report = yield
     site = getattr(item, "funcargs", {}).get("running_site")
     if report.failed and site is not None:

@@ -49,7 +49,7 @@ class Listener:
 
     def __init__(self, site: DeployedSite, session: str, *, path: str = "/ws/") -> None:
         self._opening = opening(site, session, path=path, subprotocols=[SUBPROTOCOL])
-        # Objects of the last frame that were not asked for yet.
+        # Objects of the last frame that were not returned yet.
         self._objects: deque[Any] = deque()
 
     async def __aenter__(self) -> Self:
@@ -69,23 +69,23 @@ class Listener:
         await self.socket.close()
 
     async def object(self) -> Any:
-        """The next object that the server says."""
+        """The next object from the server."""
         while not self._objects:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 self._objects.extend(json.loads(line) for line in str(await self.socket.recv()).split("\n"))
         return self._objects.popleft()
 
     async def say(self, **said: Any) -> None:
-        """Say something."""
+        """Send an object."""
         await self.socket.send(json.dumps(said))
 
     async def answer(self, **said: Any) -> Any:
-        """Say something, and give the next object that the server says."""
+        """Send an object, and return the next one from the server."""
         await self.say(**said)
         return await self.object()
 
     async def closed(self) -> ConnectionClosed:
-        """Wait until the server has closed the connection, whatever else it says before."""
+        """Wait until the server has closed the connection; what it sends before that is ignored."""
         with pytest.raises(ConnectionClosed) as closed:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while True:
@@ -93,7 +93,7 @@ class Listener:
         return closed.value
 
     async def close_code(self) -> int | None:
-        """The code with which the server closes; None when it says none."""
+        """The code with which the server closes; None if it sends none."""
         closed = await self.closed()
         return closed.rcvd.code if closed.rcvd else None
 
@@ -150,7 +150,7 @@ class Follower:
             await self._task
 
     async def until(self, fact: Callable[[], object], *, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until `fact()` is true; fail at once with what it has to complain of."""
+        """Wait until `fact()` is true; fail at once if the follower has failed."""
         task = self._task
         assert task is not None
         await wait_until(lambda: task.done() or fact(), seconds=seconds)
@@ -186,7 +186,7 @@ class Follower:
                 if each.get("topic") == self._topic:
                     self._take(each)
             if leave_at is not None and len(self.heard) >= leave_at:
-                # As a phone does that loses its network.
+                # As a phone that loses its network.
                 socket.transport.abort()
                 return
 

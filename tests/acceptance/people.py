@@ -18,7 +18,7 @@ PASSWORDS = {"alice": "demo", "bob": "demo", "admin": "admin"}
 OPEN = "[data-signalbox-bell][data-signalbox-state=open]"
 COUNT = "[data-signalbox-bell] [data-signalbox-count]"
 
-# Tells of each notification that turns up in the bell of a page, with the moment, and of what the CSP stopped.
+# Reports each notification that appears in the bell of a page, with the time, and what the CSP blocked.
 WATCH = """
 document.addEventListener("securitypolicyviolation", (event) =>
   complain(`CSP ${event.violatedDirective}: ${event.blockedURI} at ${event.sourceFile}:${event.lineNumber}`));
@@ -90,16 +90,16 @@ class Person:
         return page
 
     async def reload(self) -> None:
-        """Load the page anew; the bell is connected when this returns."""
+        """Reload the page; the bell is connected when this returns."""
         await self.page.reload()
         await self.page.wait_for_selector(OPEN)
 
     async def user_id(self) -> int:
-        """Who the page says this is."""
+        """The user name that the page shows."""
         return int(await self.page.locator("[data-signalbox-bell]").get_attribute("data-signalbox-user") or "")
 
     async def count(self, page: Page | None = None) -> int:
-        """The number on the bell; 0 when there is none."""
+        """The number on the bell; 0 if there is none."""
         shown = (page or self.page).locator(COUNT)
         return int(await shown.inner_text()) if await shown.is_visible() else 0
 

@@ -88,11 +88,11 @@ class Site:
         self.process.wait()
 
     def output(self) -> str:
-        """What the site has written so far, to stdout and stderr."""
+        """The output of the site so far, stdout and stderr."""
         return self._log.read_text()
 
     def wait_until_ready(self) -> Self:
-        """Wait until it says where it is; fail with its output if it ends before."""
+        """Wait until it prints its address; fail with its output if it ends before."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.output()
@@ -126,7 +126,7 @@ class Site:
         variable, path = f"VAR_DIR={self.directory}".encode(), f":{self.directory}/".encode()
         found = {}
         for entry in Path("/proc").iterdir():
-            # A process may end while it is looked at; one that has ended and is not reaped has neither of the two.
+            # A process may end meanwhile; one that has ended and was not reaped has neither of the two.
             with contextlib.suppress(OSError):
                 if not entry.name.isdecimal():
                     continue

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
-# By the name of the user what happens to them.
+# What happens to each user, by name.
 CODES = {
     "leaver": CloseCode.SIGNED_OUT,
     "suspect": CloseCode.DEACTIVATED,
@@ -30,7 +30,7 @@ for name in {names}:
         client.force_login(user)
         print(name, client.cookies["sessionid"].value)
 """
-# A process of its own does it, as the page of another web server would.
+# Done in a separate process, as by a page of another web server.
 END = """
 import time
 from django.contrib.auth.models import User
@@ -83,7 +83,7 @@ class Ending:
 
 
 async def test_it_ends_in_every_web_process(site: DeployedSite) -> None:
-    """Soon, with the code of the cause; a logout leaves the user's other browser alone."""
+    """It is closed soon, with the code of the cause. A logout does not close the user's other browser."""
     number = time.monotonic_ns()
     words = await asyncio.to_thread(run, site, LOG_IN.format(names=tuple(CODES), number=number))
     sessions: dict[str, list[str]] = {name: [] for name in CODES}
@@ -105,7 +105,7 @@ async def test_it_ends_in_every_web_process(site: DeployedSite) -> None:
         }
         assert max(each.ended_at for each in all_of_them) - float(said[-1]) < DEADLINE_SECONDS
         assert not any(each.task.done() for each in staying)
-        # Who has no good session any more is not let in again; who was only disconnected is.
+        # A user without a valid session cannot connect again; a user who was only disconnected can.
         for name in ("leaver", "suspect", "renewer"):
             with pytest.raises(InvalidStatus, match="403"):
                 await Ending.open(other, sessions[name][0])

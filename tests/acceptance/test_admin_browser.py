@@ -41,7 +41,7 @@ PAGES_IN_BOTH_LOOKS = ("", "notifications/event/", "notifications/event/statisti
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """One browser; everybody at it has cookies and tabs of their own."""
+    """One browser; each person has separate cookies and tabs."""
     async with chromium() as browser:
         yield browser
 
@@ -53,7 +53,7 @@ async def admin(browser: Browser, site: DeployedSite) -> AsyncIterator[Person]:
 
 
 async def choose(page: Page, name: str) -> None:
-    """Type the beginning of a name among the recipients, and take what is found."""
+    """Type the beginning of a recipient's name, and choose the result."""
     await page.locator(".select2-selection").click()
     await page.keyboard.type(name[:-1])
     await page.locator(".select2-results__option", has_text=name).first.click()
@@ -63,7 +63,7 @@ async def choose(page: Page, name: str) -> None:
 async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
     browser: Browser, site: DeployedSite, admin: Person
 ) -> None:
-    """Recipients found by typing; an error first, which keeps what was chosen; then bob sees it, and alice does not."""
+    """Recipients are found by typing, and an error keeps those chosen. Then bob sees it, and alice does not."""
     async with at_browser(browser, site.url, "alice") as alice, at_browser(browser, site.url, "bob") as bob:
         page = admin.page
         await page.goto(f"{site.url}/admin/notifications/event/send/")
@@ -85,7 +85,7 @@ async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
 
 @pytest.mark.database_independent
 async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(site: DeployedSite, admin: Person) -> None:
-    """Nothing on the console, in either look; also where scripts build calendars, filters, frames and charts."""
+    """The console stays empty in both looks, also on pages whose scripts build calendars, filters and charts."""
     page, user_id = admin.page, await admin.user_id()
     for scheme, paths in (("light", PAGES), ("dark", PAGES_IN_BOTH_LOOKS)):
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a provider refused, in the admin in a real browser: seen, sent again by keyboard, and delivered."""
+"""A refused delivery in the admin, in a real browser: it is seen, sent again by keyboard, and delivered."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ async def open_failed(site: SiteWithWebhook, page: Page) -> None:
 
 
 async def check_sent(site: SiteWithWebhook, page: Page) -> None:
-    """The receiver has it again under the same id, and no delivery is failed any more."""
+    """The receiver gets it again under the same id, and no delivery is failed any more."""
     await wait_until(lambda: len(site.receiver.requests) == 2)
     assert len({request.headers["webhook-id"] for request in site.receiver.requests}) == 1
 
@@ -96,7 +96,7 @@ async def test_what_a_receiver_refused_is_sent_again_from_its_row(webhook_site: 
 
 
 async def test_a_dead_letter_of_an_earlier_release_is_replayed(webhook_site: SiteWithWebhook) -> None:
-    """A failed delivery made its entry a dead letter then. The page shows it in both looks."""
+    """In earlier releases, a failed delivery made its entry a dead letter. The page shows it in both looks."""
     site = webhook_site
     await refuse(site, "Your second parcel is here")
     async with chromium() as browser, at_browser(browser, site.url, "admin") as admin:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.mark.parametrize(("nonsense", "is_ping_answered"), [(b"$-1\r\n", False), (b":7\r\n", True)], ids=["nil", "7"])
 def test_nonsense_is_waited_for_as_an_outage_is(world: World, nonsense: bytes, is_ping_answered: bool) -> None:
-    """At the start and on present connections. It is logged, no process ends, and nothing is lost."""
+    """At the start and on existing connections. It is logged, no process ends, and nothing is lost."""
     with NonsenseServer(world.server.url, answer=nonsense, is_ping_answered=is_ping_answered) as server:
         world.use(server.url)
         with world.subscriber(is_awaited=False) as process:

@@ -105,7 +105,7 @@ class World:
 
 
 def _drain(stream: Any) -> None:
-    # A pipe that nobody reads would hold up the process.
+    # A pipe that is not read would block the process.
     with stream:
         stream.read()
 
@@ -149,7 +149,7 @@ def test_killed_before_the_call_it_is_sent_once(world: World) -> None:
 
 
 def test_killed_during_the_call_it_comes_again_under_the_same_id(world: World) -> None:
-    """Nobody knows what became of the first call: a receiver that keeps ids takes it once."""
+    """The result of the first call is unknown. A receiver that remembers ids processes it once."""
     gate = threading.Event()
     world.receiver.reply = Reply(gate=gate)
     with world.bot() as doomed:
@@ -164,7 +164,7 @@ def test_killed_during_the_call_it_comes_again_under_the_same_id(world: World) -
 
 
 def test_killed_between_the_answer_and_its_record_it_comes_again_under_the_same_id(world: World) -> None:
-    """The one moment in which a double cannot be excluded: the id is what tells the receiver."""
+    """At this one moment a second call cannot be excluded. The receiver recognises it by its id."""
     with world.bot(die="after") as doomed:
         world.manage("notify", "user1", "Hello")
         assert doomed.wait(SECONDS) == -9
@@ -178,7 +178,7 @@ def test_killed_between_the_answer_and_its_record_it_comes_again_under_the_same_
     "transport", [{"backend": "WebhookWithDeath"}, {"backend": "WebhookInThread", "timeout_seconds": 0.5}]
 )
 def test_told_to_stop_it_waits_for_the_answer(world: World, transport: dict[str, Any]) -> None:
-    """As long as the call may take, in a thread or not: one that is cut off would have to be made again."""
+    """It waits as long as the call may take, in a thread or not, because a call that was cut off would be repeated."""
     gate = threading.Event()
     world.receiver.reply = Reply(gate=gate)
     with world.bot(claim_seconds=30, **transport) as stopped:

@@ -1,4 +1,4 @@
-"""What people see in a real browser: from each of the four causes of a notification to the bell, and back."""
+"""What users see in a real browser, from each of the four sources of a notification to the bell and back."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 # From the cause to the page.
 PROMISED_SECONDS = 1.0
-# A bell whose server was away comes back after its backoff.
+# If the server was unavailable, the bell connects again after its backoff.
 RETURN_SECONDS = 30.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """One browser; everybody at it has cookies and tabs of their own."""
+    """One browser; each person has separate cookies and tabs."""
     async with chromium() as browser:
         yield browser
 
@@ -67,7 +67,7 @@ async def test_each_cause_reaches_the_right_bell_within_a_second(
     admin: Person,
     foreign_program: redis.Redis,
 ) -> None:
-    """A view, a signal through the admin, a command and a foreign program; alice sees them, bob sees his own only."""
+    """A view, a signal through the admin, a command and a foreign program. Alice sees hers; bob sees only his own."""
     count = await alice.count()
     hers, his = set(alice.seen), set(bob.seen)
     seconds = {}
@@ -96,7 +96,7 @@ async def test_each_cause_reaches_the_right_bell_within_a_second(
     sight = await alice.sees("From a foreign program")
     seconds["foreign"] = sight.seen_at - started
 
-    # Whatever had gone astray would have come before these two.
+    # A misdirected notification would have arrived before these two.
     tell(foreign_program, await bob.user_id(), "For bob")
     await bob.sees("For bob")
     tell(foreign_program, await alice.user_id(), "The end")
@@ -122,7 +122,7 @@ async def test_each_cause_reaches_the_right_bell_within_a_second(
 async def test_the_count_stays_right_as_notifications_are_read(
     alice: Person, bob: Person, foreign_program: redis.Redis
 ) -> None:
-    """Read by the form in the bell, one or all; the other tab follows at once, and a reload finds the same."""
+    """One or all are marked as read in the bell. The other tab follows at once, and a reload shows the same."""
     await alice.page.locator("[data-signalbox-toggle]").click()
     if await alice.count():
         # From earlier tests.
@@ -159,7 +159,7 @@ async def test_the_count_stays_right_as_notifications_are_read(
 async def test_a_bell_returns_after_the_web_server_was_away(
     site: DeployedSite, alice: Person, foreign_program: redis.Redis
 ) -> None:
-    """What was said meanwhile is there, once, without anybody touching the page."""
+    """Messages of the meantime appear once each, without any action on the page."""
     count = await alice.count()
     await asyncio.to_thread(site.stop, WEB)
     try:
@@ -178,7 +178,7 @@ async def test_a_bell_returns_after_the_web_server_was_away(
 async def test_what_is_done_while_the_web_server_is_away_is_done_when_it_is_back(
     site: DeployedSite, alice: Person, foreign_program: redis.Redis
 ) -> None:
-    """The page stays, with the text that is being written on it, and shows the problem."""
+    """The page stays, keeps the text that is being typed, and shows the problem."""
     tell(foreign_program, await alice.user_id(), "Read while nobody serves")
     await alice.sees("Read while nobody serves")
     page, notice = alice.page, alice.page.locator("[data-signalbox-toasts] [data-signalbox-notice]")
@@ -212,14 +212,14 @@ async def test_a_page_that_connects_for_nobody_is_told_why(browser: Browser, sit
         return [...heard, connection.state];
       }
     """)
-    # Daphne hands on the code alone, and the client says what it means.
+    # Daphne passes on only the code; the client explains it.
     reason = "nobody is signed in, or the account is inactive" if site.server == "daphne" else "sign in first"
     assert heard == [f"unauthorised: {reason}", "closed"]
     await page.close()
 
 
 async def test_who_is_not_logged_in_has_no_bell(browser: Browser, site: DeployedSite) -> None:
-    """The shop and the login page open no connection and complain of nothing."""
+    """The shop and the login page open no connection and log nothing on the console."""
     page = await browser.new_page()
     complaints: list[str] = []
     opened: list[str] = []

@@ -1,4 +1,4 @@
-"""`make run`: ready with one command, told apart from its failures, and nothing left of it however it ends."""
+"""`make run`: it starts with one command, reports failures clearly, and leaves nothing behind however it ends."""
 
 import contextlib
 import http.client
@@ -25,14 +25,14 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
     pytest.mark.skipif("DATABASE_URL" in os.environ, reason="its sites use SQLite: once is enough"),
 ]
-# What the front door promises for the end of everything.
+# How long everything may take to end.
 STOP_DEADLINE_SECONDS = 10.0
 MAKE = ("make", "--no-print-directory", "run")
 
 
 @pytest.fixture(scope="module")
 def used_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VAR_DIR in which a site has run before, as it was left."""
+    """A VAR_DIR in which a site has run before."""
     directory = tmp_path_factory.mktemp("used") / "var"
     with Site(directory).wait_until_ready() as site:
         with redis.Redis.from_url(embedded.url_for(directory)) as client:
@@ -44,7 +44,7 @@ def used_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path, used_directory: Path) -> Path:
-    """The VAR_DIR of a site for one test, which is thereby as quick as a second start."""
+    """A copy of such a VAR_DIR for one test, so that its start is as quick as a second one."""
     return Path(shutil.copytree(used_directory, tmp_path / "var"))
 
 
@@ -72,7 +72,7 @@ def left_processes(site: Site) -> dict[int, str]:
 
 
 def test_site_is_served_and_tells_how_to_use_it(tmp_path: Path) -> None:
-    """A fresh directory: the page answers, the static files are there, and the terminal says who can log in where."""
+    """In a fresh directory: pages and static files are served, and the terminal says who can sign in where."""
     directory = tmp_path / "var"
     with Site(directory).wait_until_ready() as site:
         assert status_of(site.url) == 200
@@ -125,14 +125,14 @@ def test_nothing_is_left_when_make_is_ended(directory: Path, number: signal.Sign
 
 
 def test_second_start_finds_what_the_first_left(directory: Path) -> None:
-    """Data in both engines outlives a stop; the demo users are not made again."""
+    """Data in both databases survives a stop; the demo users are not created again."""
     with Site(directory).wait_until_ready(), redis.Redis.from_url(embedded.url_for(directory)) as client:
         assert client.get("word") == b"kept"
         assert names_of_users(directory) == ["admin", "alice", "bob"]
 
 
 def test_two_sites_share_one_server(directory: Path) -> None:
-    """A second `make run` on another port joins the Valkey of the first, and keeps it when the first is gone."""
+    """A second `make run` on another port joins the Valkey of the first, and keeps it after the first has ended."""
     with Site(directory).wait_until_ready() as first, Site(directory).wait_until_ready() as second:
         valkey = first.process_of("valkey-server")
         first.process.terminate()
@@ -145,7 +145,7 @@ def test_two_sites_share_one_server(directory: Path) -> None:
 
 
 def test_taken_port_is_a_clear_error(directory: Path) -> None:
-    """One line that names the port and a way out, and nothing started."""
+    """One line names the port and says what to do; nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with Site(directory, port=port) as site:
@@ -165,7 +165,7 @@ def test_port_that_is_none_is_a_clear_error(directory: Path, port: str) -> None:
 
 
 def test_part_that_ends_is_named_and_ends_the_rest(directory: Path) -> None:
-    """run_bot_subscriber is killed: exit code 1, its name and how it ended, and nothing left."""
+    """run_bot_subscriber is killed: exit code 1, a line with its name and how it ended, and no process left."""
     with Site(directory).wait_until_ready() as site:
         os.kill(site.process_of("run_bot_subscriber"), signal.SIGKILL)
         assert site.process.wait(READY_DEADLINE_SECONDS) == 1
@@ -199,7 +199,7 @@ def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Pa
 
 
 def test_killed_valkey_comes_back_while_the_site_runs(directory: Path) -> None:
-    """SIGKILL of the embedded server, and of its guard, is mended; the site goes on."""
+    """The embedded server and its guard are restarted after SIGKILL, and the site continues."""
     with Site(directory).wait_until_ready() as site:
         for words in ("valkey-server", "realtime.embedded.guard"):
             with redis.Redis.from_url(f"unix://{directory}/valkey.sock") as client:
@@ -226,7 +226,7 @@ def test_given_redis_is_used_and_none_is_started(directory: Path, redis_server: 
 
 
 def test_no_demo_users_without_debug(tmp_path: Path) -> None:
-    """With DEBUG off the site is served, to its own host name and by HTTPS, and nobody can log in as anybody."""
+    """With DEBUG off the site is served on its own host name by HTTPS, without the demo users."""
     directory = tmp_path / "var"
     production = {"DEBUG": "0", "SECRET_KEY": "s" * 60, "ALLOWED_HOSTS": "127.0.0.1"}
     production["REDIS_URL"] = f"embedded://{directory}?without_debug=1"
@@ -254,7 +254,7 @@ def test_no_demo_users_without_debug(tmp_path: Path) -> None:
     ],
 )
 def test_setting_that_cannot_work_is_a_clear_error(directory: Path, variables: dict[str, str], words: str) -> None:
-    """What is wrong is said without a traceback, and nothing is left running."""
+    """The error is printed without a traceback, and no process is left."""
     with Site(directory, environment=variables) as site:
         assert site.process.wait(READY_DEADLINE_SECONDS) == 1
         assert site.output().startswith("Signalbox: ")

@@ -1,4 +1,4 @@
-"""`make run` with DATABASE_URL: the PostgreSQL that is given, and no SQLite beside it."""
+"""`make run` with DATABASE_URL uses that PostgreSQL, and no SQLite."""
 
 import os
 import uuid

@@ -47,7 +47,7 @@ BAD = http.HTTPStatus.BAD_REQUEST
 # On each of the two servers.
 SENDERS, PRESSES = 2, 10
 COUNT = "[data-signalbox-bell] [data-signalbox-count]"
-# As a person who presses the button again and again; answers with the statuses of what failed.
+# Presses the button again and again; returns the statuses of failed requests.
 PRESS = """
 async ([senders, presses]) => {
   const failures = [];
@@ -128,7 +128,7 @@ async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
 
 
 async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(processes: Processes) -> None:
-    """Many notify() at once from the view of both servers, beside a working bot: none fails, and every one rings."""
+    """Both servers call notify() many times at once while the bot works. None fails, and each one rings the bell."""
     complaints: list[str] = []
     async with chromium() as browser:
         context = await browser.new_context()
@@ -137,7 +137,7 @@ async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(pro
         development, production, inbox = [await context.new_page() for _ in range(3)]
         await development.goto(processes.urls[DEVELOPMENT])
         await sign_in(development)
-        # A cookie is good for all ports of a host.
+        # A cookie is valid for all ports of a host.
         for page, url in ((production, ""), (inbox, "notifications/")):
             await page.goto(processes.urls[PRODUCTION] + url)
             await page.wait_for_selector(OPEN)
@@ -160,7 +160,7 @@ async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(pro
 
 
 def test_the_settings_for_production_pass_the_check_of_a_deployment(project: Project) -> None:
-    """Without a warning; and the bell's static files are where the web server finds them."""
+    """There is no warning, and the web server finds the bell's static files."""
     for block in blocks_of(PRODUCTION_PAGE):
         block.put_into(project.directory)
     environment = {
@@ -177,7 +177,7 @@ def test_the_settings_for_production_pass_the_check_of_a_deployment(project: Pro
 
 
 def test_the_servers_limits_are_those_that_the_project_itself_runs_with() -> None:
-    """The command of the page has them all, and its table says why."""
+    """The command on the page has all of the limits, and its table explains them."""
     (line,) = commands_of(PRODUCTION_PAGE)["uvicorn"]
     words = shlex.split(line)[2:]
     options = dict(zip(words[::2], words[1::2], strict=True))

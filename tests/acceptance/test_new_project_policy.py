@@ -51,7 +51,7 @@ def url(project: Project) -> Iterator[str]:
 
 
 async def test_no_page_asks_for_what_the_documented_policies_forbid(project: Project, url: str) -> None:
-    """The bell rings, the inbox and the admin's pages work, and the console says nothing."""
+    """The bell rings, the inbox and the admin's pages work, and the console stays empty."""
     assert "security.W027" in project.run("python manage.py check")
     complaints: list[str] = []
 

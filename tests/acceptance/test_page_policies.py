@@ -54,14 +54,14 @@ def policy(values: dict[str, Any]) -> dict[str, str]:
 
 
 async def use_everything(site: DeployedSite, alice: Person, url: str) -> None:
-    """Order something, read, and look at each page with a bell; all of it is live."""
+    """Order something, read it, and open each page with a bell; all of them are live."""
     count = await alice.count()
     tab = await alice.new_page("/orders/")
     await tab.wait_for_selector(OPEN)
     await alice.page.locator("[data-place-order] button").first.click()
     await alice.has_count(count + 1)
     await alice.has_count(count + 1, tab)
-    # Read anew by the page's script, from the server's rendering.
+    # Fetched again by the page's script, as the server renders it.
     await expect(tab.locator("[data-order]").first).to_be_visible()
     text = f"Notified at {url}"
     await asyncio.to_thread(site.manage, "notify", "alice", text)
@@ -81,7 +81,7 @@ async def use_everything(site: DeployedSite, alice: Person, url: str) -> None:
 async def test_everything_works_under_a_strict_policy(
     page_site: DeployedSite, browser: Browser, values: dict[str, Any]
 ) -> None:
-    """No page violates its policy, and all tabs share one connection: a tab that does not would report it."""
+    """No page violates its policy, and all tabs share one connection. A tab that does not would report this."""
     with page_site.another_web("signalbox", **policy(values)) as url:
         async with at_browser(browser, url, "alice") as alice:
             response = await alice.page.reload()

@@ -1,4 +1,4 @@
-"""`manage.py run_bot_subscriber` as operators run it: real processes, real signals, a Redis that goes away."""
+"""`manage.py run_bot_subscriber` as operators run it: real processes, real signals, a Redis that stops."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ class World:
         }
 
     def use(self, url: str) -> None:
-        """Let what is started from now on reach Redis by another address."""
+        """Processes that are started from now on reach Redis by this address."""
         self._environment["REDIS_URL"] = url
 
     def manage(self, *arguments: str) -> str:
@@ -92,11 +92,11 @@ class World:
             process.popen.wait()
 
     def publish(self, message: str, user_id: int = 1) -> int:
-        """As a foreign program: PUBLISH, which answers how many listen."""
+        """PUBLISH as a foreign program; returns the number of subscribers."""
         return self.client.publish(KEYS.ingress_channel(), json.dumps({"user_id": user_id, "message": message}))
 
     def pending_count(self, *groups: str) -> int:
-        """StreamTask out and not acked, in these groups, by default in both."""
+        """The number of pending entries in these groups, by default in both."""
         found = self.client.xinfo_groups(STREAM)
         return sum(group["pending"] for group in found if not groups or group["name"].decode() in groups)
 
@@ -168,7 +168,7 @@ def world(database: Path, tmp_path: Path) -> Iterator[World]:
 
 
 def test_it_works_until_sigterm_and_leaves_nothing_behind(world: World) -> None:
-    """notify → a line on the standard output; exit code 0, nothing pending, no consumer and no lease left."""
+    """notify() makes a line on the standard output. At the end: exit code 0, nothing pending, no consumer, no lease."""
     with world.subscriber() as process:
         assert "relay and bot are running, consumer" in process.log
         world.manage("notify", "user1", "Your order is on its way!")
@@ -189,7 +189,7 @@ def test_it_works_until_sigterm_and_leaves_nothing_behind(world: World) -> None:
 
 
 def test_where_the_log_has_warnings_only_it_still_says_that_it_runs(world: World) -> None:
-    """As in a project without LOGGING: a line when it is ready, and one at the end; what is logged is not doubled."""
+    """Without LOGGING it prints a line when it is ready and one at the end. Log lines are not printed twice."""
     with world.subscriber(is_awaited=False, environment={"LOG_LEVEL": "WARNING"}) as process:
         process.wait_for_line("run_bot_subscriber: relay and bot running; Ctrl-C or SIGTERM stops it")
         assert process.stop() == 0
@@ -212,7 +212,7 @@ def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(wor
         assert process.stop(signal.SIGTERM, signal.SIGINT, signal.SIGTERM) == 0
         assert process.lines[-1].startswith("user 1: end")
         assert len([line for line in process.lines if "begin" in line]) * 2 == len(process.lines)
-        # The relay may have been handed an entry in the moment in which it stopped reading: it is the successor's.
+        # The relay may have read an entry just as it stopped; the next relay handles it.
         assert world.pending_count("bot") == 0
         assert "Traceback" not in process.log
     with world.subscriber() as successor:
@@ -221,7 +221,7 @@ def test_sigterm_finishes_what_is_in_hand_and_more_signals_do_not_break_that(wor
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(world: World) -> None:
-    """It cannot be ended: the process leaves without it, says so, and what it held is claimed by others."""
+    """Such a call cannot be stopped. The process logs this and exits, and other processes claim its entries."""
     with world.subscriber(SEND_MESSAGE="tests.support.transports.stuck") as process:
         process.wait_for("listening for requests")
         world.publish("one")
@@ -258,14 +258,14 @@ def test_an_event_loop_that_never_runs_again_ends_its_process(world: World) -> N
 
 
 def test_redis_killed_and_restarted_with_its_data_is_waited_for(world: World) -> None:
-    """It says so once, loses nothing, and goes on with everything: bot, relay, ingress."""
+    """It logs this once, loses nothing, and then bot, relay and ingress all continue."""
     with world.subscriber() as process:
         process.wait_for("listening for requests")
         world.publish("before")
         process.wait_for_line("user 1: before")
         world.server.kill()
         process.wait_for("Redis is unavailable")
-        # Redis being down never fails the caller: the sweep publishes it when Redis is back.
+        # If Redis is down, the caller does not fail: the sweep publishes it later.
         world.manage("notify", "user1", "meanwhile")
         world.server.start()
         process.wait_for_line("user 1: meanwhile")
@@ -285,7 +285,7 @@ def test_redis_killed_and_restarted_with_its_data_is_waited_for(world: World) ->
 
 
 def test_redis_not_there_at_the_start_is_waited_for(world: World) -> None:
-    """Nothing has to be started in an order; and it stops when told to, Redis or not."""
+    """The order of starting does not matter, and SIGTERM ends it with or without Redis."""
     world.server.kill()
     with world.subscriber(is_awaited=False) as process:
         process.wait_for("Redis is unavailable")
@@ -298,7 +298,7 @@ def test_redis_not_there_at_the_start_is_waited_for(world: World) -> None:
 
 
 def test_what_a_killed_process_held_is_done_by_the_other(world: World) -> None:
-    """SIGKILL with messages in hand and with the lease of ingress: both go to the one that lives."""
+    """After SIGKILL with entries in flight and the ingress lease, the other process takes over both."""
     with world.subscriber(SEND_MESSAGE="tests.support.transports.hang") as doomed:
         doomed.wait_for("listening for requests")
         for number in range(2):
@@ -318,7 +318,7 @@ def test_what_a_killed_process_held_is_done_by_the_other(world: World) -> None:
 
 
 def test_two_processes_share_the_work(world: World) -> None:
-    """Each message is printed by one of them, and one of them listens on the Redis channel."""
+    """Each message is printed by one of them, and one of them is subscribed to the Redis channel."""
     with world.subscriber() as first, world.subscriber() as second:
         wait_until_sync(lambda: "listening" in first.log + second.log, seconds=SECONDS)
         for number in range(30):
@@ -330,7 +330,7 @@ def test_two_processes_share_the_work(world: World) -> None:
 
 
 def test_the_parts_can_run_apart(world: World) -> None:
-    """A relay alone makes the bot's group too: what it trims is nothing that a later bot still needs."""
+    """A relay alone also creates the bot's group, so it does not trim entries that a later bot needs."""
     with world.subscriber("--only", "relay") as relay:
         assert "relay is running, consumer" in relay.log
         relay.wait_for("listening for requests")
@@ -357,7 +357,7 @@ def test_the_parts_can_run_apart(world: World) -> None:
     ],
 )
 def test_a_defect_ends_it_with_an_error(world: World, settings: dict[str, Any], said: str) -> None:
-    """A supervisor sees a code that is not 0; people see what is wrong."""
+    """The exit code is not 0, and the output says what is wrong."""
     with world.subscriber(is_awaited=False, **settings) as process:
         assert process.popen.wait(timeout=SECONDS) == 1
         assert said in process.log

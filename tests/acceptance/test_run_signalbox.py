@@ -1,4 +1,4 @@
-"""`manage.py run_signalbox`: a site in one terminal, started again when its code changes, and gone when it ends."""
+"""`manage.py run_signalbox`: a site in one terminal; it restarts if its code changes, and leaves no process behind."""
 
 import contextlib
 import fcntl
@@ -130,7 +130,7 @@ class Running:
         return match
 
     def page(self) -> str:
-        """The front page, or why there is none."""
+        """The front page, or the error instead of it."""
         try:
             with urllib.request.urlopen(self.url, timeout=10) as response:  # noqa: S310 - our own server
                 return str(response.read().decode())
@@ -170,7 +170,7 @@ def manage(directory: Path, *arguments: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Add to a file, in a later moment of the file system's clock."""
+    """Append to a file so that its modification time changes."""
     before = path.stat().st_mtime_ns
     path.write_text(text)
     os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
@@ -306,7 +306,7 @@ def test_a_site_whose_bot_waits_for_redis_is_shown(project: Path, stack: context
 def test_one_command_starts_all_and_one_signal_ends_all(
     project: Path, stack: contextlib.ExitStack, number: signal.Signals
 ) -> None:
-    """Pages are served, another process joins the embedded server, the bot delivers; then nothing is left."""
+    """Pages are served, another process joins the embedded server, and the bot delivers. Then no process is left."""
     running = start(stack, project)
     running.wait_for(f"run_signalbox: the site is at {running.url} with the web server .*Ctrl-C stops it")
     assert running.page() == "the first page"
@@ -324,7 +324,7 @@ def test_one_command_starts_all_and_one_signal_ends_all(
 
 
 def test_it_starts_again_when_the_code_changes(project: Path, stack: contextlib.ExitStack) -> None:
-    """The page is the new one. Code that cannot start is waited out, and the next change mends it."""
+    """The new page is served. After a change that cannot start, it waits for the next change."""
     running = start(stack, project)
     first_bot = running.pid_of("run_bot_subscriber")
     assert running.page() == "the first page"
@@ -414,7 +414,7 @@ def test_code_with_a_syntax_error_is_one_line(project: Path, stack: contextlib.E
 
 @pytest.mark.parametrize("name", ["the web server", "run_bot_subscriber"])
 def test_one_that_dies_stops_the_others(project: Path, stack: contextlib.ExitStack, name: str) -> None:
-    """Exit code 1, and one line that says which and how."""
+    """Exit code 1, and one line says which process ended and how."""
     running = start(stack, project)
     os.kill(running.pid_of(name), signal.SIGKILL)
     assert running.process.wait(SECONDS) == 1
@@ -423,13 +423,13 @@ def test_one_that_dies_stops_the_others(project: Path, stack: contextlib.ExitSta
 
 
 def test_without_reload_a_change_is_left_alone(project: Path, stack: contextlib.ExitStack) -> None:
-    """What is served is what was started; other commands see the change."""
+    """The pages stay as they were at the start; other commands see the change."""
     running = start(stack, project, "--no-reload")
     running.pid_of("the web server")
     assert running.page() == "the first page"
     urls = project / "mysite/urls.py"
     write(urls, urls.read_text().replace("the first page", "the second page"))
-    # A bot that is stopped on purpose is noticed by the same loop that would have noticed the change before.
+    # The loop that notices a stopped bot would have noticed the change before.
     os.kill(running.pid_of("run_bot_subscriber"), signal.SIGTERM)
     running.wait_for("run_bot_subscriber was stopped, and the site goes on without it")
     assert running.page() == "the first page"
@@ -437,7 +437,7 @@ def test_without_reload_a_change_is_left_alone(project: Path, stack: contextlib.
 
 
 def test_without_debug_the_embedded_server_is_refused(project: Path, stack: contextlib.ExitStack) -> None:
-    """By the system check, before anything starts."""
+    """A system check reports it before anything starts."""
     settings = project / "mysite/settings.py"
     settings.write_text(settings.read_text() + "\nDEBUG, ALLOWED_HOSTS = False, ['127.0.0.1']\n")
     running = start(stack, project)
@@ -448,7 +448,7 @@ def test_without_debug_the_embedded_server_is_refused(project: Path, stack: cont
 
 
 def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
-    """With a way out."""
+    """The error says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = subprocess.run(
@@ -486,7 +486,7 @@ def test_the_tests_of_a_project_may_use_the_embedded_server(project: Path) -> No
 
 
 def test_the_help_teaches(project: Path) -> None:
-    """What it starts, when it starts again, how it ends, and examples."""
+    """It describes what the command starts, when it restarts, how it ends, and has examples."""
     text = manage(project, "run_signalbox", "--help")
     for words in ("embedded://", "run_bot_subscriber", "when a Python file", "Ctrl-C", "--port 8001", "In production"):
         assert words in text

@@ -1,4 +1,4 @@
-"""Signing out in one tab: every tab of the browser says so and shows nothing; a SharedWorker and two web servers."""
+"""Signing out in one tab: every tab shows it and hides the data, with a SharedWorker and two web servers."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def open_tab(context: BrowserContext, url: str) -> Page:
 
 
 async def test_logging_out_in_one_tab_signs_the_others_out(site: DeployedSite) -> None:
-    """The user's other browser, on another web server, stays; the next user who signs in sees only their own data."""
+    """The user's other browser, on another web server, stays signed in. The next user sees only their own data."""
     said = await asyncio.to_thread(site.manage, "shell", "-v0", "-c", LOG_IN.format(number=time.monotonic_ns()))
     user_id, session, _, other_session, next_id, next_session = said.split()
     with site.another_web(site.server) as other_url:

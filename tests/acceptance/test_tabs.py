@@ -28,7 +28,7 @@ ITEMS = "[data-signalbox-list=bell] [data-notification-id] [data-signalbox-messa
 # Backoff, and after a resync the bell's own wait.
 RETURN_MS = 20_000
 
-# A user for each test, whom no other test has told anything.
+# Each test has its own user, who has no notifications of other tests.
 _user_numbers = itertools.count(40)
 
 # What a page hears of a topic, in order: offsets, and "resync".
@@ -44,7 +44,7 @@ async (topic) => {
 
 
 class Wire:
-    """A TCP proxy before the site, which knows a WebSocket when it sees one."""
+    """A TCP proxy in front of the site, which recognises WebSockets."""
 
     def __init__(self, port: int) -> None:
         self._target_port = port
@@ -76,11 +76,11 @@ class Wire:
 
     @property
     def open_count(self) -> int:
-        """WebSockets that are open."""
+        """The number of open WebSockets."""
         return len(self._open)
 
     async def asked(self, count: int) -> None:
-        """Wait until so many WebSockets have been asked for."""
+        """Wait until this many WebSockets have been requested."""
         await wait_until(lambda: len(self.targets) == count, seconds=RETURN_MS / 1000)
 
     def cut(self) -> None:
@@ -153,7 +153,7 @@ class Alice:
         return page
 
     async def tell(self, *messages: str) -> None:
-        """Have these notified to her by a foreign program."""
+        """Send her these notifications from a foreign program."""
         for message in messages:
             await self._redis.publish("notification", json.dumps({"user_id": self.user_id, "message": message}))
 
@@ -175,7 +175,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def alice(browser: Browser, site: DeployedSite) -> AsyncIterator[Alice]:
-    """Nothing on her pages may have failed when the test ends."""
+    """When the test ends, nothing may have failed on her pages."""
     user_id, session = list((await asyncio.to_thread(site.sessions, next(_user_numbers))).items())[-1]
     async with Wire(site.port) as wire, redis.asyncio.Redis.from_url(site.redis_url) as client:
         context = await browser.new_context()
@@ -187,7 +187,7 @@ async def alice(browser: Browser, site: DeployedSite) -> AsyncIterator[Alice]:
 
 
 async def heard(page: Page, *, up_to: Any) -> list[Any]:
-    """Wait until the page has heard `up_to`; returns all that it has heard till then, in order."""
+    """Wait until the page has received `up_to`; returns all that it has received, in order."""
     found: list[Any] = []
 
     async def is_there() -> bool:
@@ -225,7 +225,7 @@ async def test_tabs_share_one_connection_and_closing_one_loses_nothing(alice: Al
 
 
 async def test_a_connection_that_is_cut_comes_back_to_where_it_was(alice: Alice) -> None:
-    """What was said meanwhile comes from history: in each tab once, and no page has to be read anew."""
+    """Messages of the meantime come from history, once in each tab, and no page is fetched again."""
     first, second = await alice.open(), await alice.open()
     await alice.tell("before")
     for page in (first, second):
@@ -247,7 +247,7 @@ async def test_a_connection_that_is_cut_comes_back_to_where_it_was(alice: Alice)
 
 
 async def test_a_topic_is_heard_without_a_gap_over_cuts(alice: Alice) -> None:
-    """Both tabs hear every publication of a topic, in order, once, while the connection is cut under load."""
+    """Both tabs receive every publication of a topic once and in order, while the connection is cut under load."""
     pages = [await alice.open(), await alice.open()]
     topic = f"news.tabs-{alice.user_id}"
     for page in pages:
@@ -265,7 +265,7 @@ async def test_a_topic_is_heard_without_a_gap_over_cuts(alice: Alice) -> None:
 
 
 async def test_a_position_that_history_does_not_reach_is_told(alice: Alice) -> None:
-    """More was published meanwhile than is kept: one resync, then what is kept, and what comes next."""
+    """More was published meanwhile than the history holds: one resync, then the history, then new messages."""
     page = await alice.open()
     topic = f"news.gone-{alice.user_id}"
     await page.evaluate(HEAR, topic)
@@ -281,7 +281,7 @@ async def test_a_position_that_history_does_not_reach_is_told(alice: Alice) -> N
 
 
 async def test_a_refused_topic_is_told_and_harms_nothing(alice: Alice) -> None:
-    """Somebody else's topic, and one that nobody declares."""
+    """Another user's topic, and one that no app declares."""
     page = await alice.open()
     for topic, code in ((f"user.{alice.user_id + 1}", "forbidden"), ("fireworks.1", "unknown_topic")):
         refusal = await page.evaluate(
@@ -298,7 +298,7 @@ async def test_a_refused_topic_is_told_and_harms_nothing(alice: Alice) -> None:
 
 
 async def test_when_the_worker_is_killed_the_tabs_go_on_alone(alice: Alice, browser: Browser) -> None:
-    """Each with a connection of its own; what was said meanwhile is in each once."""
+    """Each has its own connection, and gets the messages of the meantime once."""
     first, second = await alice.open(), await alice.open()
     await alice.tell("before")
     for page in (first, second):
@@ -327,7 +327,7 @@ async def test_a_browser_without_shared_workers_has_a_connection_for_each_tab(al
 
 
 async def test_a_page_that_is_kept_for_the_back_button_comes_back_live(alice: Alice) -> None:
-    """The page that comes after it is live, and so is the kept one when it is back, with what it has missed."""
+    """The next page is live. The kept page, when shown again, is live too and has what it missed."""
     page = await alice.open()
     await page.evaluate("() => addEventListener('pageshow', (event) => (globalThis.isKept = event.persisted))")
     await alice.tell("one")

@@ -1,4 +1,4 @@
-"""A fallback, a digest and a collapse as a mailbox and a bell see them: a real relay and bot, a real mail server."""
+"""Fallback, digest and collapse key as a mailbox and a bell see them, with a real relay, bot and mail server."""
 
 import datetime
 import json
@@ -64,7 +64,7 @@ class Site:
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
     def bodies(self) -> list[str]:
-        """What each mail says."""
+        """The text of each mail."""
         texts = []
         for mail in self.mails.messages:
             body = mail.get_body(("plain",))
@@ -90,7 +90,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def relay_and_bot(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Its database is empty before each test; what Redis keeps of earlier ones is done with."""
+    """Its database is empty before each test, and all entries of earlier tests in Redis are finished."""
     with RedisServer() as server, mail_receiver() as mails:
         site = Site(tmp_path_factory.mktemp("site"), server, mails)
         try:
@@ -115,12 +115,12 @@ def alice(db: None) -> User:
 
 
 def wait_for(*expected: tuple[str, str]) -> None:
-    """Until the deliveries, in their order, have these states and answers."""
+    """Wait until the deliveries, in order, have these states and answers."""
     wait_until_sync(lambda: ends() == list(expected), seconds=SECONDS)
 
 
 def test_a_fallback_mails_what_is_unread_and_nothing_else(site: Site, alice: User) -> None:
-    """Of two mentions one is read within its fifteen minutes: one mail."""
+    """One of two mentions is read within its fifteen minutes, so one mail is sent."""
     services.notify(alice, "Read in time", kind="mentioned")
     services.notify(alice, "Left unread", kind="mentioned")
     wait_for(PENDING, PENDING)
@@ -143,7 +143,7 @@ def test_a_fallback_waits_for_its_time(site: Site, alice: User) -> None:
 
 
 def test_a_digest_mails_once_what_is_unread(site: Site, alice: User) -> None:
-    """Three comments, one of them read: one mail of two. However often it is handed out, and whatever comes next."""
+    """Three comments, one of them read: one mail with two. Redelivered entries and later comments do not change it."""
     for text in "abc":
         services.notify(alice, f"Comment {text}", kind="commented")
     wait_for(PENDING, PENDING, PENDING)
@@ -165,7 +165,7 @@ def test_a_digest_mails_once_what_is_unread(site: Site, alice: User) -> None:
 
 
 def test_a_newer_one_replaces_the_unread_older(site: Site, alice: User) -> None:
-    """The mailbox and the inbox have the newest, whether the bot knew of the older ones or not."""
+    """The mailbox and the inbox have the newest one, whether or not the bot had seen the older ones."""
     build = {"kind": "mentioned", "collapse_key": "build-7"}
     services.notify(alice, "Build 1", **build)
     wait_for(PENDING)

@@ -1,4 +1,4 @@
-"""What clients should not send, on real web servers: refused, and the service goes on for everybody else."""
+"""Invalid input from clients, on real web servers: it is refused, and other clients are not affected."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 PING = '{"type":"ping"}'
-# What is said → the error that answers it.
+# Input → the error that answers it.
 ANSWERED = {
     "hello": "bad_json",
     '{"type":"ping"': "bad_json",
@@ -43,7 +43,7 @@ ANSWERED = {
 
 @pytest.fixture
 async def witness(site: DeployedSite, sessions: dict[int, str]) -> AsyncIterator[Listener]:
-    """A connection of another user, which still hears its messages and is answered when the test is over."""
+    """A connection of another user, which still gets messages and answers when the test ends."""
     async with Listener(site, list(sessions.values())[1]) as listener:
         yield listener
         site.publish(f"user.{listener.user_id}", b'"still there"')
@@ -53,14 +53,14 @@ async def witness(site: DeployedSite, sessions: dict[int, str]) -> AsyncIterator
 
 @pytest.fixture
 def session(sessions: dict[int, str]) -> str:
-    """Of a user who means no good."""
+    """The connection of an attacker."""
     return next(iter(sessions.values()))
 
 
 async def test_malformed_is_answered_and_the_connection_stays(
     site: DeployedSite, session: str, witness: Listener
 ) -> None:
-    """Each by its error, in order; then it is served like any other."""
+    """Each input gets its error, in order. Then the client is served like any other."""
     async with Listener(site, session) as listener:
         for said, code in ANSWERED.items():
             await listener.socket.send(said)
@@ -73,7 +73,7 @@ async def test_malformed_is_answered_and_the_connection_stays(
         position = {"offset": listener.subscribed["offset"] + 7, "epoch": listener.subscribed["epoch"]}
         future = await listener.answer(type="subscribe", topic=own, **position)
         assert future == {**listener.subscribed, "recovered": False}
-        # Of the witness's topic it hears nothing.
+        # It gets nothing from the witness's topic.
         site.publish(f"user.{witness.user_id}", b'"not yours"')
         assert (await witness.object())["data"] == "not yours"
         site.publish(own, b'"yours"')
@@ -149,7 +149,7 @@ async def test_what_breaks_the_rules_ends_its_connection_only(
     send: Callable[[ClientConnection], Awaitable[None]],
     codes: set[int | None],
 ) -> None:
-    """By a code that says what was wrong; the same user is served when they come back."""
+    """The close code says what was wrong. The same user is served after connecting again."""
     async with Listener(site, session) as listener:
         with contextlib.suppress(ConnectionClosed):
             await send(listener.socket)
@@ -224,6 +224,6 @@ async def test_thousands_of_topic_names_leave_nothing_behind(
 async def test_a_position_that_is_none_is_passed_over(
     site: DeployedSite, session: str, witness: Listener, query: str
 ) -> None:
-    """The connection starts at the newest, and is told so."""
+    """The connection starts at the newest position, and the server says so."""
     async with Listener(site, session, path=f"/ws/?{query}") as listener:
         assert listener.subscribed["recovered"] is False

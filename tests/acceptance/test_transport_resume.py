@@ -1,4 +1,4 @@
-"""Coming back, on real web servers with a real Redis that dies: nothing is lost or doubled without being told."""
+"""Resuming, on real web servers with a real Redis that dies: nothing is lost or doubled without notice."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 FOLLOWERS = 6
 HISTORY_SIZE = 100
-# Prints what the user was told, as the database has it.
+# Prints the user's notifications from the database.
 INBOX = """
 from notifications.models import Notification
 for message in Notification.objects.filter(recipient_id={user}).values_list("event__message", flat=True):
@@ -27,7 +27,7 @@ for message in Notification.objects.filter(recipient_id={user}).values_list("eve
 async def test_clients_that_are_cut_again_and_again_hear_everything_once(
     site: DeployedSite, sessions: dict[int, str]
 ) -> None:
-    """While publications keep coming, at moments that a seed decides: in order, from the first to the last."""
+    """It reconnects at random times (from a seed) under constant publishing, and gets everything once and in order."""
     topic = "news.cuts"
     start = site.publish(topic, b"0")
     async with AsyncExitStack() as stack:
@@ -73,7 +73,7 @@ async def test_whatever_was_missed_can_be_sent(site: DeployedSite, sessions: dic
 async def test_who_was_away_for_longer_than_history_reaches_is_told(
     site: DeployedSite, sessions: dict[int, str]
 ) -> None:
-    """Missed as much as is kept: all of it comes. One more: `recovered` is false, one is lost, and the others come."""
+    """If it missed as much as the history holds, it gets all. With one more, `recovered` is false and one is lost."""
     user, session = next(iter(sessions.items()))
     topic = f"user.{user}"
     before = site.publish(topic, b'"last seen"')

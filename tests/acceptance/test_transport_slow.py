@@ -1,4 +1,4 @@
-"""A client that reads nothing, on real web servers: it holds up nobody, and comes back without a loss."""
+"""A client that reads nothing, on real web servers: it delays no other client, and resumes without loss."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ async def test_a_client_that_reads_nothing_is_closed_and_the_others_are_served_i
             while True:
                 got += [json.loads(line)["offset"] for line in str(await slow.recv()).split("\n")]
     if closed.value.rcvd is None:
-        # Cut, as it did not take its close frame in time: on Daphne that is a second at most, and Autobahn's.
+        # The connection is cut, because its close frame was not read in time; on Daphne, Autobahn does that.
         assert site.server == "daphne" or time.monotonic() - started > ABORT_AFTER_SECONDS
     else:
         assert closed.value.rcvd.code == CloseCode.SLOW

@@ -16,10 +16,10 @@ from tests.acceptance.listeners import Listener
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
-# Generous: this machine may be busy. `python -m benchmarks.witness` measures what it really is.
+# Generous, because this machine may be busy. `python -m benchmarks.witness` measures the real delay.
 WAIT_LIMIT_SECONDS = 3.0
 CUT_LIMIT_SECONDS = 10.0
-# More than the buffers of both ends hold, and much less than can be sent to somebody who reads.
+# More than the buffers of both ends hold, and much less than a client that reads could receive.
 UNREAD_LIMIT_BYTES = 32_000_000
 EMPTY_FRAMES = Frame(Opcode.TEXT, b"").serialize(mask=True) * 10_000
 
@@ -35,7 +35,7 @@ async def witness(site: DeployedSite, session: str) -> AsyncIterator[list[float]
                 asked_at = time.monotonic()
                 assert await listener.answer(type="ping") == {"type": "pong"}
                 waits.append(time.monotonic() - asked_at)
-                # A client may say twenty things a second.
+                # A client may send twenty messages a second.
                 await asyncio.sleep(0.06)
 
         asking = asyncio.create_task(ask())

@@ -34,7 +34,7 @@ POLICY = {
     "require-trusted-types-for": ["'script'"],
     "trusted-types": ["signalbox", "push"],
 }
-# What the push service would answer. The browser itself says before that what is wrong with the call.
+# The answer of the push service. The browser first checks the call itself.
 PUSH_SERVICE = """
 (() => {
   const given = SUBSCRIPTION;
@@ -51,7 +51,7 @@ PUSH_SERVICE = """
   PushManager.prototype.getSubscription = async () => subscription;
 })();
 """
-# No program can click on a notification: an event made by a script may not wait, nor open a window.
+# A program cannot click on a notification: an event from a script may neither wait nor open a window.
 CLICK = """
 async () => {
   const opened = [];
@@ -63,7 +63,7 @@ async () => {
   return opened;
 }
 """
-# Chromium drops a notification whose list is asked for while it is about to be shown.
+# Chromium drops a notification if the list is requested just before it is shown.
 WATCH = """
 () => {
   self.isShown = false;
@@ -144,7 +144,7 @@ class Subscriber:
         await self.is_told(f"Push is {name}.")
 
     async def is_told(self, words: str) -> None:
-        """Beside the buttons."""
+        """The text beside the buttons."""
         await expect(self.page.locator("[data-push] output")).to_contain_text(words, timeout=SECONDS * 1000)
 
     async def receive(self, payload: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class Subscriber:
         return await (await self._worker()).evaluate(SHOWN)
 
     async def click(self) -> Any:
-        """Click on the one that is shown; returns what that opened."""
+        """Click on the notification; returns the URLs that were opened."""
         return await (await self._worker()).evaluate(CLICK)
 
     async def _worker(self) -> Worker:
@@ -171,7 +171,7 @@ class Subscriber:
 
 
 async def registration(session: CDPSession) -> str:
-    """The id of the one registration that there is."""
+    """The id of the only registration."""
     ids: set[str] = set()
     session.on(
         "ServiceWorker.workerRegistrationUpdated",
@@ -207,7 +207,7 @@ async def subscriber(site: Site) -> AsyncIterator[Subscriber]:
 
 
 def browsers(site: Site) -> int:
-    """How many subscriptions the site keeps."""
+    """The number of subscriptions that the site has."""
     code = "from notifications.models import PushSubscription; print(PushSubscription.objects.count())"
     return int(site.project.run(f"python manage.py shell -v0 -c '{code}'"))
 

@@ -1,4 +1,4 @@
-"""The WebSocket end on real web servers, with a client that is no browser; the notifications come by the whole way."""
+"""The WebSocket on real web servers, with a client that is not a browser. Notifications pass the whole system."""
 
 import asyncio
 import json
@@ -21,20 +21,20 @@ from tests.acceptance.listeners import Listener, opening
 
 pytestmark = pytest.mark.acceptance
 
-# redis-py 8 cuts a connection that has been idle this long, unless told otherwise, and a health check may hide it once.
+# redis-py 8 by default cuts a connection that was idle for this long; a health check may hide it once.
 IDLE_SECONDS = 6.5
 
 
 @pytest.fixture
 def publisher(site: DeployedSite) -> Iterator[redis.Redis]:
-    """A foreign program: it knows the address of Redis and nothing else."""
+    """A foreign program: it knows only the address of Redis."""
     with redis.Redis.from_url(site.redis_url) as client:
         yield client
 
 
 @pytest.fixture
 async def listeners(site: DeployedSite, sessions: dict[int, str]) -> AsyncIterator[dict[int, Listener]]:
-    """An open connection of each user who is logged in."""
+    """An open connection for each user."""
     async with AsyncExitStack() as stack:
         yield {user: await stack.enter_async_context(Listener(site, key)) for user, key in sessions.items()}
 
@@ -44,7 +44,7 @@ def tell(publisher: redis.Redis, user_id: int, message: str) -> None:
 
 
 async def test_each_user_hears_what_is_meant_for_them(listeners: dict[int, Listener], publisher: redis.Redis) -> None:
-    """What each hears, in order, is what was said to them and nothing else; offsets have no gap."""
+    """Each user gets their own messages in order and nothing else; offsets have no gap."""
     for number in range(20):
         for user in listeners:
             tell(publisher, user, f"{number} for {user}")
@@ -92,7 +92,7 @@ async def test_what_was_missed_while_away_comes_on_return(
 
 
 async def test_news_are_heard_by_whoever_asks(site: DeployedSite, listeners: dict[int, Listener]) -> None:
-    """`manage.py publish` to a topic of the demo; the others hear nothing of it."""
+    """`manage.py publish` on a topic of the demo; other connections get nothing."""
     asking, *others = listeners.values()
     assert (await asking.answer(type="subscribe", topic="news.today"))["type"] == "subscribed"
     said = await asyncio.to_thread(site.manage, "publish", "news.today", '{"headline": "It works"}', "--repeat=3")
@@ -104,7 +104,7 @@ async def test_news_are_heard_by_whoever_asks(site: DeployedSite, listeners: dic
 
 
 async def test_read_marks_reach_the_inbox(site: DeployedSite, sessions: dict[int, str], publisher: redis.Redis) -> None:
-    """What a client says was read is read, on every page."""
+    """A notification that a client reports as read is read on every page."""
     user, session = next(iter(sessions.items()))
     async with Listener(site, session) as listener:
         tell(publisher, user, "to be read")
@@ -132,7 +132,7 @@ async def test_a_program_that_is_not_logged_in_is_not_let_in(site: DeployedSite)
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1.evil.example", "null"])
 async def test_a_foreign_page_is_refused(site: DeployedSite, sessions: dict[int, str], origin: str) -> None:
-    """With the victim's cookie and all: HTTP 403, and one line in the log that says which setting would allow it."""
+    """Even with the victim's cookie: HTTP 403, and one log line says which setting would allow it."""
     session = next(iter(sessions.values()))
     with pytest.raises(InvalidStatus) as refused:
         await opening(site, session, origin=origin)
@@ -156,7 +156,7 @@ async def test_a_path_that_leads_nowhere_is_refused(site: DeployedSite, sessions
 
 
 async def test_a_user_has_only_so_many_connections(site: DeployedSite, sessions: dict[int, str]) -> None:
-    """The thirty-third is told not to come back; the others stay."""
+    """The thirty-third is closed with a final code; the others stay open."""
     session = list(sessions.values())[1]
     async with AsyncExitStack() as stack:
         many = [await stack.enter_async_context(Listener(site, session)) for _ in range(32)]
@@ -184,7 +184,7 @@ async def test_a_silent_connection_lives_and_an_unfinished_handshake_does_not(
     started = time.monotonic()
     async with asyncio.timeout(HANDSHAKE_SECONDS + 5):
         answers = [await reader.read() for reader, _ in unfinished]
-    # Ours tells those who had begun.
+    # Our server notifies the clients that had begun.
     assert [answer.partition(b"\r\n")[0] for answer in answers] in (
         [b"", *[b"HTTP/1.1 408 Request Timeout"] * 2],
         [b""] * 3,
@@ -200,7 +200,7 @@ async def test_a_silent_connection_lives_and_an_unfinished_handshake_does_not(
 
 
 async def test_a_server_that_stops_sends_its_clients_away(site: DeployedSite, sessions: dict[int, str]) -> None:
-    """Ours says, at different times, when to come back: to each another time."""
+    """Our server tells each client a different time at which to connect again."""
     ends, spread_seconds = await _stop_with_two_hundred_connections(site, signal_count=1)
     if site.server == "signalbox":
         assert {code for code, _ in ends} == {CloseCode.RESTART}
@@ -208,7 +208,7 @@ async def test_a_server_that_stops_sends_its_clients_away(site: DeployedSite, se
         assert len(waits) > 100
         assert spread_seconds > DRAIN_SECONDS / 4
     else:
-        # uvicorn says "restart"; Daphne only closes the connection. Both mean: come back.
+        # uvicorn sends "restart"; Daphne only closes the connection. After both, a client connects again.
         assert {code for code, _ in ends} <= {1012, None}
     async with Listener(site, next(iter(sessions.values()))) as listener:
         assert await listener.answer(type="ping") == {"type": "pong"}
@@ -216,7 +216,7 @@ async def test_a_server_that_stops_sends_its_clients_away(site: DeployedSite, se
 
 @pytest.mark.parametrize("running_site", ["signalbox"], indirect=True)
 async def test_a_second_sigterm_changes_nothing(site: DeployedSite) -> None:
-    """An impatient supervisor gets no other end than a patient one: each client is told to come back."""
+    """A second SIGTERM changes nothing: each client is told to connect again."""
     ends, spread_seconds = await _stop_with_two_hundred_connections(site, signal_count=2)
     assert {code for code, _ in ends} == {CloseCode.RESTART}
     assert spread_seconds > DRAIN_SECONDS / 4

@@ -1,4 +1,4 @@
-"""The stage of the tests of the bell: the pages and the database are real, the server's end of the WebSocket is not."""
+"""Fixtures of the tests of the bell: pages and database are real, the server's end of the WebSocket is simulated."""
 
 import re
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.support.domain import make_users
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
-    """One for all of them: starting it takes longer than most of the tests."""
+    """One browser for all tests, because starting it takes longer than most of them."""
     async with chromium() as browser:
         yield browser
 
@@ -37,7 +37,7 @@ def cookie(alice: User, live_server: Any) -> Any:
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def stage(browser: Browser, live_server: Any, alice: User, cookie: Any) -> AsyncIterator[Stage]:
-    """No script on any page may have failed when the test ends."""
+    """When the test ends, no script may have failed on any page."""
     context = await browser.new_context()
     await context.add_cookies([cookie])
     stage = Stage(context, live_server.url, alice)

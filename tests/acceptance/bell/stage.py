@@ -49,13 +49,13 @@ class Stage:
         self.greet(socket, self.user.pk)
 
     def greet(self, socket: WebSocketRoute, user_id: int) -> None:
-        """What the server says first: hello, and that nothing can be said of what was before."""
+        """What the server sends first: `hello`, and that earlier messages cannot be recovered."""
         hello = {"type": "hello", "user_id": user_id, "ping_seconds": 25}
         live = {"type": "subscribed", "topic": f"user.{user_id}", "offset": 0, "epoch": "e1", "recovered": False}
         socket.send(f"{json.dumps(hello)}\n{json.dumps(live)}")
 
     async def commit(self, message: str, **fields: Any) -> dict[str, Any]:
-        """Write a notification for alice; returns what the relay would hand to her browsers."""
+        """Write a notification for alice; returns the message that the relay would publish to her browsers."""
         return await sync_to_async(self._commit)(message, **fields)
 
     def publish(self, *envelopes: Any, topic: str = "") -> None:

@@ -17,7 +17,7 @@ pytestmark = [
 
 
 async def test_the_inbox_is_clean(stage: Stage) -> None:
-    """With the panel closed, and open."""
+    """With the panel closed and with the panel open."""
     await stage.commit("message", title="Title", url="/orders/")
     page = await stage.open("/notifications/")
     assert await violations(page) == []
@@ -39,7 +39,7 @@ async def test_the_shop_is_clean(stage: Stage) -> None:
 
 
 async def test_each_button_names_its_item(stage: Stage) -> None:
-    """By title, or message; from the server and live."""
+    """An item is named by its title or message, whether it was rendered by the server or arrived live."""
     await stage.commit("<first> message")
     page = await stage.open("/notifications/")
     stage.publish(await stage.commit("message", title="Second"))

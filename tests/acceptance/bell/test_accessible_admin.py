@@ -1,4 +1,4 @@
-"""Axe finds no violations on the pages of the admin; charts and search fields can be seen and heard."""
+"""Axe finds no violations on the admin's pages; charts and search fields can be seen and read by screen readers."""
 
 import datetime
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ PAGES = (
     "notifications/preference/",
     "notifications/quiethours/",
     "notifications/pushsubscription/",
-    # Django's form of a user has faults of Django's own scripts, and none of ours.
+    # The violations in Django's form of a user come from Django's own scripts.
     "auth/user/",
     "auth/user/{user}/delete/",
     "demo/order/",
@@ -112,7 +112,7 @@ async def test_each_page_is_clean(admin: Page, alice: User) -> None:
 
 
 async def test_each_page_is_clean_on_a_dark_and_narrow_screen(admin: Page, alice: User) -> None:
-    """The colours are different, and the menu is folded."""
+    """The colours differ, and the menu is folded."""
     keys = await sync_to_async(_make_rows)(alice)
     await admin.emulate_media(color_scheme="dark")
     await admin.set_viewport_size({"width": 400, "height": 800})

@@ -24,12 +24,12 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT_PATH = "/static/libraries/{}.js"
-# htmx's own style sheet is an inline one, which the site's policy forbids; its requests show their state without.
+# The style sheet of htmx is inline, which the site's policy forbids, and is not needed here.
 HEAD = (
     '<meta name="htmx-config" content=\'{{"includeIndicatorStyles": false}}\'><script src="{}" defer></script></head>'
 )
 TOASTS = "[data-signalbox-toasts]"
-# Requests of the page's own scripts; a page that is loaded anew has none of these.
+# Requests of the page's own scripts; the count is gone after the browser has loaded a page.
 COUNT_REQUESTS = """
 () => {
   Object.assign(globalThis, { asked: 0, ended: 0 });
@@ -72,14 +72,14 @@ async def go(page: Page, link: str) -> None:
 
 
 async def is_there(page: Page, link: str, before: int) -> None:
-    """Wait until it is, and its bell has asked. Turbo may show a copy of the page first, whose bell asks too."""
+    """Wait until the page is shown and its bell has fetched. Turbo may first show a copy, whose bell fetches too."""
     await expect(page.locator(f".site-nav a[aria-current=page]:text-is('{link}')")).to_be_visible()
     await expect(page.locator("[data-signalbox-bell][data-signalbox-state=open]")).to_have_count(1)
     await wait_until(functools.partial(page.evaluate, IS_QUIET, before))
 
 
 async def test_the_new_pages_bell_is_live_on_the_same_connection(stage: Stage, page: Page) -> None:
-    """It counts, shows and opens like the first one, and announces each notification once."""
+    """The second bell works like the first one, and announces each notification once."""
     stage.publish(await stage.commit("on the first page"))
     await expect(page.locator(COUNT)).to_have_text("1")
     for number, link in enumerate(TOUR * 3, 2):
@@ -94,7 +94,7 @@ async def test_the_new_pages_bell_is_live_on_the_same_connection(stage: Stage, p
 
 
 async def test_a_form_of_the_bell_is_sent_once_and_the_page_stays(stage: Stage, page: Page) -> None:
-    """Neither library sends the form a second time, or replaces the page by the answer."""
+    """Neither library sends the form again or replaces the page with the answer."""
     for text in ("one", "two"):
         await stage.commit(text)
     await go(page, "My orders")
@@ -114,7 +114,7 @@ async def test_a_form_of_the_bell_is_sent_once_and_the_page_stays(stage: Stage, 
 
 
 async def test_the_back_button_brings_back_a_live_bell(stage: Stage, page: Page) -> None:
-    """Both libraries keep a copy of the page as it was, with the button, an open panel and what was said."""
+    """Both libraries keep a copy of the old page, with its button, open panel and announcements."""
     await stage.commit("before")
     await go(page, "My orders")
     await page.locator(TOGGLE).click()
@@ -137,7 +137,7 @@ async def test_the_back_button_brings_back_a_live_bell(stage: Stage, page: Page)
 
 
 async def test_a_page_without_a_bell_ends_the_connection(stage: Stage, page: Page) -> None:
-    """As after signing out, by a boosted form."""
+    """For example after a boosted form has signed the user out."""
     closed: list[Any] = []
     stage.sockets[0].on_close(lambda code, reason: closed.append(code))
     await page.locator("text=Sign out").click()
@@ -149,7 +149,7 @@ async def test_a_page_without_a_bell_ends_the_connection(stage: Stage, page: Pag
 
 
 async def test_nothing_is_left_of_a_bell_that_is_gone(stage: Stage, page: Page) -> None:
-    """However many pages there were, the browser holds as many listeners as after the first few."""
+    """The number of event listeners does not grow with the number of pages."""
     devtools = await stage.context.new_cdp_session(page)
 
     async def listeners() -> int:
@@ -161,7 +161,7 @@ async def test_nothing_is_left_of_a_bell_that_is_gone(stage: Stage, page: Page) 
     before = await listeners()
     for link in TOUR * 6:
         await go(page, link)
-    # A bell has about ten of its own; what a library keeps of its last pages may still be on its way out.
+    # A bell has about ten listeners. A library may not have released its last pages yet.
     await wait_until(functools.partial(is_at_most, listeners, before + 10))
     assert len(stage.sockets) == 1
 

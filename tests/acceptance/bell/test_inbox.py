@@ -18,7 +18,7 @@ READ_ALL = "[data-signalbox-inbox] [data-signalbox-action=read-all] button"
 
 
 async def test_a_large_count_fits_the_badge(stage: Stage) -> None:
-    """Live and from the server; the label says the exact count."""
+    """This holds for live updates and for the server's rendering; the label has the exact count."""
     for number in range(99):
         await stage.commit(f"message {number}")
     page = await stage.open()
@@ -31,7 +31,7 @@ async def test_a_large_count_fits_the_badge(stage: Stage) -> None:
 
 
 async def test_an_empty_inbox_offers_to_mark_all_once_something_comes(stage: Stage) -> None:
-    """The button marks what has come since the page was made."""
+    """The button also marks notifications that arrived after the page was rendered."""
     page = await stage.open(INBOX)
     await expect(page.locator(READ_ALL)).to_be_hidden()
     stage.publish(await stage.commit("first"))
@@ -41,7 +41,7 @@ async def test_an_empty_inbox_offers_to_mark_all_once_something_comes(stage: Sta
 
 
 async def test_it_is_readable_on_a_narrow_page(stage: Stage) -> None:
-    """The text has most of the width, and nothing leaves the page."""
+    """The text has most of the width, and nothing overflows the page."""
     await stage.commit("A message that is long enough to fill more than one line of a narrow page.", title="Title")
     page = await stage.open(INBOX)
     await page.set_viewport_size({"width": 360, "height": 640})
@@ -57,7 +57,7 @@ async def test_it_is_readable_on_a_narrow_page(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("marked", "focused"), [(2, 3), (3, 2)])
 async def test_the_focus_goes_to_the_next_item_when_one_is_read(stage: Stage, marked: int, focused: int) -> None:
-    """An item that leads nowhere has nothing left to focus; the last one gives it to the one before."""
+    """An item without anything to focus passes the focus to the next item, the last one to the one before."""
     for text in ("one", "two", "three"):
         await stage.commit(text)
     page = await stage.open()
@@ -68,7 +68,7 @@ async def test_the_focus_goes_to_the_next_item_when_one_is_read(stage: Stage, ma
 
 
 async def test_the_focus_stays_in_the_panel_when_all_are_read(stage: Stage) -> None:
-    """The button that had it is gone."""
+    """The button that had the focus no longer exists."""
     await stage.commit("one")
     page = await stage.open()
     await page.locator(TOGGLE).click()

@@ -22,10 +22,10 @@ pytestmark = [
 NOTICE = "[data-signalbox-notice]"
 READ_PATH = "**/notifications/read/"
 ITEMS = "[data-signalbox-list=inbox] [data-notification-id]"
-# Arabic letters have a direction; the "1" and the brackets have none.
+# Arabic letters have a writing direction; the "1" and the brackets do not.
 ARABIC = "(1) تم شحن طلبك"
 HEBREW = "שלום עולם"
-# All that the reader sees or hears of the bell, the inbox and the toasts: text, labels and tooltips.
+# All texts of the bell, the inbox and the toasts: visible text, labels and tooltips.
 WORDS = """() => {
   const found = [document.title];
   const roots = ["bell", "inbox", "toasts"].map((name) => `[data-signalbox-${name}]`).join();
@@ -42,9 +42,9 @@ DIRECTION = "(element) => getComputedStyle(element).direction"
 
 @pytest.fixture
 def language(request: pytest.FixtureRequest, settings: Any) -> str:
-    """Set before the page is made; the browser's own language is English."""
+    """The site's language, set before the page is rendered; the browser's language is English."""
     settings.LANGUAGE_CODE = request.param
-    # The inbox in a page of its own, which has no words of the demo's.
+    # The inbox as a page of its own, without texts of the demo.
     (engine,) = settings.TEMPLATES
     own = settings.BASE_DIR / "notifications" / "templates"
     settings.TEMPLATES = [{**engine, "APP_DIRS": False, "DIRS": [own]}]
@@ -57,7 +57,7 @@ def say(language: str, text: str) -> str:
 
 
 async def has_no_english(page: Page, language: str) -> None:
-    """No text of the code is shown that the language has another one for."""
+    """No English text is shown if the language has a translation of it."""
     words = "\n".join(await page.evaluate(WORDS))
     catalog = read_po(language)
     english = [message[0] for message, said in catalog.items() if message != ("",) and message[0] not in said]
@@ -71,7 +71,7 @@ async def has_no_english(page: Page, language: str) -> None:
 
 @pytest.mark.parametrize("language", ["de", "ar"], indirect=True)
 async def test_no_english_is_left(stage: Stage, language: str) -> None:
-    """From the server and by the scripts: counts, times, states, notices."""
+    """Counts, times, states and notices, from the server and from the scripts."""
     await stage.commit("1")
     page = await stage.open("/notifications/")
     await has_no_english(page, language)

@@ -1,4 +1,4 @@
-"""What rings the bell: repeated, reordered, overtaken and missed messages, each counted once."""
+"""Messages that arrive repeatedly, out of order or late, or are missed: each is counted once."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 async def test_a_message_rings(stage: Stage) -> None:
-    """Counted, on top of the list, and said in a toast that is read out."""
+    """It is counted, is first in the list, and appears in a toast that screen readers announce."""
     page = await stage.open()
     await expect(page.locator(COUNT)).to_be_hidden()
     stage.publish(await stage.commit("First"))
@@ -33,7 +33,7 @@ async def test_a_message_rings(stage: Stage) -> None:
 
 
 async def test_a_repeated_message_counts_once(stage: Stage) -> None:
-    """Also when it is no longer in the list, and when the page was rendered with it."""
+    """Even if it is no longer in the list, or the page was rendered with it."""
     old = await stage.commit("Old")
     page = await stage.open()
     stage.publish(old, *[await stage.commit(f"{number}") for number in range(11)])
@@ -46,7 +46,7 @@ async def test_a_repeated_message_counts_once(stage: Stage) -> None:
 
 
 async def test_a_newer_one_takes_the_place_of_what_it_replaces(stage: Stage) -> None:
-    """In the list and in the count, whether the page showed the older one or not."""
+    """In the list and in the count, whether or not the page showed the older one."""
     page = await stage.open()
     stage.publish(await stage.commit("Building", collapse_key="build-7"), await stage.commit("Other"))
     await expect(page.locator(COUNT)).to_have_text("2")
@@ -61,7 +61,7 @@ async def test_a_newer_one_takes_the_place_of_what_it_replaces(stage: Stage) -> 
 
 
 async def test_messages_out_of_order_are_put_in_order(stage: Stage) -> None:
-    """Two transactions may commit the other way round."""
+    """Two transactions may commit in the other order."""
     page = await stage.open()
     one, two, three = [await stage.commit(text) for text in ("one", "two", "three")]
     stage.publish(two)
@@ -71,7 +71,7 @@ async def test_messages_out_of_order_are_put_in_order(stage: Stage) -> None:
 
 
 async def test_a_burst_is_counted_exactly(stage: Stage) -> None:
-    """More than is remembered or shown; three toasts at most."""
+    """More notifications than the page remembers or shows; at most three toasts."""
     page = await stage.open()
     envelope = await stage.commit("first of many")
     burst = [{**envelope, "id": envelope["id"] + number, "message": f"{number}"} for number in range(1500)]
@@ -83,7 +83,7 @@ async def test_a_burst_is_counted_exactly(stage: Stage) -> None:
 
 
 async def test_a_message_that_overtakes_the_rendering_is_not_lost(stage: Stage) -> None:
-    """It comes while a rendering from before it is on its way, and stays when that arrives."""
+    """If it arrives while an older rendering is being fetched, it is still there after that rendering arrives."""
     page = await stage.open()
     arrived = asyncio.Event()
 
@@ -105,7 +105,7 @@ async def test_a_message_that_overtakes_the_rendering_is_not_lost(stage: Stage) 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["before the rendering", "after it"])
 async def test_a_message_between_the_two_lists_of_a_rendering_is_in_both(stage: Stage, is_late: bool) -> None:
-    """The server reads the inbox, then the bell; what is committed between the two is in the bell only."""
+    """The server reads the inbox before the bell. A notification committed in between is only in the bell."""
     await stage.commit("one")
     page = await stage.open("/notifications/")
     two: dict[str, Any] = {}
@@ -135,7 +135,7 @@ async def test_a_message_between_the_two_lists_of_a_rendering_is_in_both(stage: 
 
 
 async def test_what_was_missed_comes_after_the_next_hello(stage: Stage) -> None:
-    """The connection was lost; nothing is said twice."""
+    """After a lost connection, nothing is announced twice."""
     page = await stage.open()
     await stage.commit("Missed")
     await expect(page.locator(COUNT)).to_be_hidden()
@@ -145,7 +145,7 @@ async def test_what_was_missed_comes_after_the_next_hello(stage: Stage) -> None:
 
 
 async def test_messages_of_others_are_not_shown(stage: Stage) -> None:
-    """A page that is still open after somebody else has logged in shows nothing of theirs."""
+    """A page that is still open after another user has logged in shows nothing of that user."""
     page = await stage.open()
     mine = await stage.commit("Mine")
     stage.publish({**mine, "id": mine["id"] + 1, "message": "Not mine"}, topic=f"user.{stage.user.pk + 1}")
@@ -170,14 +170,14 @@ async def test_what_is_no_notification_is_not_shown(stage: Stage) -> None:
 
 
 async def test_a_page_of_a_former_user_is_not_live(stage: Stage) -> None:
-    """Somebody else has logged in meanwhile: the page says that it has to be loaded anew."""
+    """Another user has logged in meanwhile: the page asks to be reloaded."""
     page = await stage.open()
     stage.greet(stage.sockets[0], stage.user.pk + 1)
     await expect(page.locator("[data-signalbox-state=closed]")).to_be_attached()
 
 
 async def test_what_many_pages_missed_each_reads_at_its_own_moment(stage: Stage) -> None:
-    """And once, however often it was told within that time."""
+    """And only once, however many messages caused it in that time."""
     page = await stage.open()
     fetched: list[str] = []
     page.on("request", lambda request: fetched.append(request.url) if request.resource_type == "fetch" else None)
@@ -189,7 +189,7 @@ async def test_what_many_pages_missed_each_reads_at_its_own_moment(stage: Stage)
 
 
 async def test_what_a_message_says_is_text(stage: Stage) -> None:
-    """Markup is shown, and an address that would run a script is no link."""
+    """Markup is shown as text, and a script URL does not become a link."""
     page = await stage.open()
     envelope = await stage.commit("harmless")
     attack = "<img src=x onerror=document.body.remove()>"
@@ -208,7 +208,7 @@ async def test_what_a_message_says_is_text(stage: Stage) -> None:
     ],
 )
 async def test_a_final_refusal_is_said(stage: Stage, code: CloseCode, text: str) -> None:
-    """It does not knock again."""
+    """The client does not connect again."""
     page = await stage.open()
     await stage.sockets[0].close(code=code)
     await expect(page.locator("[data-signalbox-state=closed]")).to_be_attached()

@@ -19,7 +19,7 @@ pytestmark = [
 
 
 async def test_the_inbox_is_live_too(stage: Stage) -> None:
-    """What arrives is put on top of its first page."""
+    """New notifications are added at the top of the first page."""
     await stage.commit("one")
     page = await stage.open("/notifications/")
     stage.publish(await stage.commit("two"))
@@ -34,7 +34,7 @@ async def test_the_inbox_is_live_too(stage: Stage) -> None:
 async def test_the_inbox_is_live_in_a_project_without_a_page_of_its_own(
     stage: Stage, tmp_path: Path, settings: Any
 ) -> None:
-    """The page that we bring has the bell, whose panel fits on it."""
+    """The inbox's own page has the bell, and its panel fits on the page."""
     (tmp_path / "notifications").mkdir()
     (tmp_path / "notifications/base.html").write_text('{% extends "notifications/page.html" %}')
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
@@ -49,7 +49,7 @@ async def test_the_inbox_is_live_in_a_project_without_a_page_of_its_own(
 
 
 async def test_all_of_it_works_without_a_script(browser: Browser, stage: Stage, cookie: Any) -> None:
-    """The bell is a link, its forms are forms."""
+    """The bell is a link, and its forms work without scripts."""
     for text in ("one", "two", "three"):
         await stage.commit(text)
     context = await browser.new_context(java_script_enabled=False)
@@ -90,7 +90,7 @@ async def test_orders_follow_and_do_not_go_back(stage: Stage) -> None:
 
 
 async def test_no_page_is_wider_than_a_small_telephone(stage: Stage) -> None:
-    """From 360 pixels, with the panel open and long words in it."""
+    """At a width of 360 pixels, with the panel open and long words in it."""
     await stage.commit("w" * 300, title="t" * 200)
     await place_order(stage)
     page = await stage.open()

@@ -18,7 +18,7 @@ pytestmark = [
 
 
 async def test_the_keyboard_is_enough(stage: Stage) -> None:
-    """Enter opens, arrows walk, Escape closes and gives the focus back."""
+    """Enter opens the panel, arrow keys move in it, Escape closes it and returns the focus."""
     for text in ("one", "two"):
         await stage.commit(text, url="/orders/")
     page = await stage.open()
@@ -40,7 +40,7 @@ async def test_the_keyboard_is_enough(stage: Stage) -> None:
 
 
 async def test_it_closes_when_the_focus_or_a_click_goes_elsewhere(stage: Stage) -> None:
-    """And stays open for what happens in it."""
+    """A click inside the panel leaves it open."""
     page = await stage.open()
     await page.locator(TOGGLE).click()
     await page.locator(PANEL).click(position={"x": 20, "y": 20})
@@ -53,7 +53,7 @@ async def test_it_closes_when_the_focus_or_a_click_goes_elsewhere(stage: Stage) 
 
 
 async def test_opening_it_marks_seen_and_keeps_the_count(stage: Stage) -> None:
-    """Also what comes while it is open."""
+    """This includes notifications that arrive while it is open."""
     first = await stage.commit("first")
     page = await stage.open()
     root = page.locator("[data-signalbox-bell]")
@@ -70,7 +70,7 @@ async def test_opening_it_marks_seen_and_keeps_the_count(stage: Stage) -> None:
 
 
 async def test_marking_read_keeps_the_focus_near(stage: Stage) -> None:
-    """Whoever reads by keyboard does not start over at each item."""
+    """Keyboard users do not have to start over at each item."""
     for text in ("one", "two", "three"):
         await stage.commit(text)
     page = await stage.open()
@@ -84,7 +84,7 @@ async def test_marking_read_keeps_the_focus_near(stage: Stage) -> None:
 
 
 async def test_following_a_notification_reads_it(stage: Stage) -> None:
-    """The page it leads to counts one less."""
+    """The next page's count is lower by one."""
     await stage.commit("left")
     await stage.commit("followed", url="/orders/")
     page = await stage.open()
@@ -95,7 +95,7 @@ async def test_following_a_notification_reads_it(stage: Stage) -> None:
 
 
 async def test_a_page_that_is_there_before_the_notification_is_read_counts_it_soon(stage: Stage) -> None:
-    """The request of the page that was left takes longer than the next page, of which nobody tells it."""
+    """The request of the old page takes longer than loading the next page, which does not know of it."""
     await stage.commit("left")
     await stage.commit("followed", url="/orders/")
     page = await stage.open()
@@ -115,7 +115,7 @@ async def test_a_page_that_is_there_before_the_notification_is_read_counts_it_so
 
 
 async def test_other_tabs_follow(stage: Stage) -> None:
-    """What is read, put away or all read in one is so in each."""
+    """What is read or archived in one tab is so in each tab."""
     for text in ("one", "two", "three"):
         await stage.commit(text)
     first, second = await stage.open(), await stage.open("/notifications/")
@@ -123,7 +123,7 @@ async def test_other_tabs_follow(stage: Stage) -> None:
     await second.locator(archive).first.click()
     await expect(first.locator(COUNT)).to_have_text("2")
     await expect(first.locator(LIST)).to_have_count(2)
-    # A page in the background draws rarely, and nobody clicks there.
+    # A page in the background is rarely drawn, and gets no clicks.
     await first.bring_to_front()
     await first.locator(TOGGLE).click()
     await first.locator(f"{LIST} [data-signalbox-action=read] button").first.click()
@@ -137,7 +137,7 @@ async def test_other_tabs_follow(stage: Stage) -> None:
 
 
 async def test_mark_all_leaves_what_comes_a_moment_later(stage: Stage) -> None:
-    """It was not on the page when the button was pressed."""
+    """The notification was not on the page when the button was pressed."""
     await stage.commit("shown")
     page = await stage.open()
 

@@ -1,4 +1,4 @@
-"""Where the panel opens: at the bell, and inside the window, wherever the page has the bell."""
+"""The panel opens at the bell and inside the window, wherever the bell is on the page."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.usefixtures("signalbox"),
 ]
 
-# The styles of a header that holds nothing but the bell.
+# The styles of a header that contains only the bell.
 HEADERS: dict[str, dict[str, str]] = {
     "plain": {},
     "flex, bell first": {"display": "flex"},
@@ -43,7 +43,7 @@ PLACES = """([panel, toggle]) => {
 @pytest.mark.parametrize("direction", ["ltr", "rtl"])
 @pytest.mark.parametrize("header", HEADERS)
 async def test_the_panel_opens_at_the_bell_and_inside_the_window(stage: Stage, header: str, direction: str) -> None:
-    """On a small phone as on a large screen."""
+    """On a small phone and on a large screen."""
     for number in range(12):
         await stage.commit(f"A message that fills a line or two of the panel, number {number}.")
     page = await stage.open()
@@ -58,7 +58,7 @@ async def test_the_panel_opens_at_the_bell_and_inside_the_window(stage: Stage, h
 
 
 async def test_the_open_panel_follows_the_window(stage: Stage) -> None:
-    """When a phone is turned, or a window made smaller."""
+    """When a phone is turned, or a window becomes smaller."""
     await stage.commit("message")
     page = await stage.open()
     await page.evaluate(MOVE, ["ltr", HEADERS["flex, bell last"]])

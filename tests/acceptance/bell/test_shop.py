@@ -1,4 +1,4 @@
-"""Ordering in the demo shop, when the answer is lost or the session is over."""
+"""Ordering in the demo shop if the answer is lost or the session has ended."""
 
 import secrets
 
@@ -29,7 +29,7 @@ async def open_shop(stage: Stage) -> Page:
 
 
 async def test_an_order_whose_answer_is_lost_is_placed_once(stage: Stage) -> None:
-    """The page asks again by itself, with the same key; the next click is another order."""
+    """The page repeats the request with the same key. The next click is another order."""
     page = await open_shop(stage)
 
     async def lose(route: Route) -> None:
@@ -40,7 +40,7 @@ async def test_an_order_whose_answer_is_lost_is_placed_once(stage: Stage) -> Non
     await page.locator(BUTTON).click()
     await expect(page.locator(SAID)).to_have_text("The shop cannot be reached. Trying again…")
     assert await Order.objects.acount() == 1
-    # Whoever is in a hurry.
+    # As an impatient user does.
     await page.locator(BUTTON).click()
     await expect(page.locator(BUTTON)).to_have_text("Ordered", timeout=30_000)
     await expect(page.locator(SAID)).to_have_text("")
@@ -52,7 +52,7 @@ async def test_an_order_whose_answer_is_lost_is_placed_once(stage: Stage) -> Non
 
 
 async def test_an_order_is_placed_with_a_token_of_before_the_last_sign_in(stage: Stage) -> None:
-    """Which is renewed."""
+    """The token is renewed."""
     page = await open_shop(stage)
     token = {"name": "csrftoken", "value": secrets.token_hex(16), "url": stage.url}
     await stage.context.add_cookies([token])  # type: ignore[list-item]
@@ -62,7 +62,7 @@ async def test_an_order_is_placed_with_a_token_of_before_the_last_sign_in(stage:
 
 
 async def test_who_is_logged_out_is_told_and_orders_nothing(stage: Stage) -> None:
-    """And the page stays."""
+    """The page is not left."""
     page = await open_shop(stage)
     await stage.context.clear_cookies(name="sessionid")
     await page.locator(BUTTON).click()

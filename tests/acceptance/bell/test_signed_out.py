@@ -26,7 +26,7 @@ ITEMS = "[data-notification-id]"
 
 
 async def shows_nothing(page: Page, words: str) -> None:
-    """Neither in the bell, nor in the inbox, nor as a toast; and it does not say that there is nothing."""
+    """Nothing in the bell, the inbox or a toast; and no text that the inbox is empty."""
     await expect(page.locator(NOTICE)).to_contain_text(words)
     await expect(page.locator("[data-signalbox-status]")).to_contain_text(words)
     await expect(page.locator(ITEMS)).to_have_count(0)
@@ -47,7 +47,7 @@ async def shows_nothing(page: Page, words: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/", "/notifications/"])
 async def test_signed_out_is_said_and_nothing_is_shown(stage: Stage, code: CloseCode, words: str, path: str) -> None:
-    """What comes after it is not shown either."""
+    """Messages that arrive later are not shown either."""
     await stage.commit("a secret")
     page = await stage.open(path)
     heard = "globalThis.heard = 0; document.addEventListener('signalbox:signedout', () => (heard += 1))"
@@ -61,13 +61,13 @@ async def test_signed_out_is_said_and_nothing_is_shown(stage: Stage, code: Close
 
 
 async def test_who_signs_in_again_has_the_page_back(stage: Stage) -> None:
-    """In this tab's own time: when it is looked at."""
+    """The tab finds out when the user looks at it."""
     await stage.commit("one")
     page = await stage.open()
     await stage.sockets[0].close(code=CloseCode.SIGNED_OUT)
     await shows_nothing(page, "You are signed out.")
     await stage.commit("two")
-    # As the browser says it when the reader comes back to this tab.
+    # The event that the browser fires when the user returns to this tab.
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     await expect(page.locator(COUNT)).to_have_text("2")
     assert await texts(page.locator(LIST)) == ["two", "one"]
@@ -90,7 +90,7 @@ async def test_the_page_of_who_was_here_before_shows_nothing_of_either(stage: St
 
 
 async def test_who_is_signed_out_finds_the_way_to_sign_in_and_back(stage: Stage) -> None:
-    """To the page that they were on."""
+    """They return to the page that they were on."""
     page = await stage.open("/orders/?from=mail")
     await stage.sockets[0].close(code=CloseCode.SIGNED_OUT)
     await stage.context.clear_cookies()
@@ -99,7 +99,7 @@ async def test_who_is_signed_out_finds_the_way_to_sign_in_and_back(stage: Stage)
 
 
 async def test_whose_account_is_deactivated_is_not_asked_to_sign_in(stage: Stage) -> None:
-    """Also when the page finds later that nobody is signed in. When the account is active again, the page is back."""
+    """Even if the page later finds that nobody is signed in. When the account is active again, the page recovers."""
     page = await stage.open()
     await User.objects.filter(pk=stage.user.pk).aupdate(is_active=False)
     await stage.sockets[0].close(code=CloseCode.DEACTIVATED)

@@ -27,11 +27,11 @@ pytestmark = [
 NOTICE = "[data-signalbox-toasts][aria-live=polite] [data-signalbox-notice]"
 READ_PATH = "**/notifications/read/"
 HALF_WRITTEN = "Dear Sir or Madam, I"
-# Ten times as long as it takes: the waits between tries grow.
+# Ten times the usual duration: the waits between attempts grow.
 RETURN_MS = 30_000
 
 
-# Requests that the page makes, and how many are over.
+# Requests of the page, and how many have ended.
 COUNT_REQUESTS = """
 () => {
   Object.assign(globalThis, { asked: 0, ended: 0 });
@@ -70,7 +70,7 @@ async def unread_count(**of: Any) -> int:
     "status", [None, 502, 503, 200], ids=["no answer", "502", "503", "a page of the network's own"]
 )
 async def test_what_the_server_does_not_answer_is_sent_again(stage: Stage, status: int | None) -> None:
-    """The server restarts. The page says so until the action is done, and nothing that was typed is lost."""
+    """The server restarts. The page shows this until the action is done, and keeps what was typed."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     tries: list[str] = []
@@ -103,7 +103,7 @@ async def test_what_is_done_offline_is_done_when_the_network_is_back(stage: Stag
 
 
 async def test_a_token_of_before_the_last_sign_in_is_renewed(stage: Stage) -> None:
-    """The user has signed in again in another tab, which gives a new one."""
+    """The user has signed in again in another tab, which made a new token."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     cookie = {"name": "csrftoken", "value": secrets.token_hex(16), "url": stage.url}
@@ -128,7 +128,7 @@ async def test_who_was_signed_out_elsewhere_is_told(stage: Stage, settings: Any,
     assert await unread_count() == 1
     await has_stayed(stage, page)
     await stage.context.add_cookies([cookie])
-    # As the browser says it when the reader comes back to this tab.
+    # The event that the browser fires when the user returns to this tab.
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     await expect(page.locator(NOTICE)).to_have_count(0)
     await mark_all(page)
@@ -153,7 +153,7 @@ async def test_a_form_of_a_page_of_somebody_else_does_nothing(stage: Stage) -> N
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 async def test_what_the_server_refuses_is_told_once(stage: Stage, status: int) -> None:
-    """Its error page does not replace this page, and the request is not repeated."""
+    """The error page does not replace this page, and the request is not repeated."""
     await stage.commit("one")
     page = await open_with_a_form(stage)
     tries: list[str] = []
@@ -165,13 +165,13 @@ async def test_what_the_server_refuses_is_told_once(stage: Stage, status: int) -
     await page.route(READ_PATH, refuse)
     await mark_all(page)
     await expect(page.locator(NOTICE)).to_contain_text("The server refused this.")
-    # A refusal may mean an old token: then once more.
+    # A refusal may mean an old token, so it is tried once more.
     assert len(tries) == (2 if status == 403 else 1)
     await has_stayed(stage, page)
 
 
 async def test_a_refresh_that_fails_has_one_timer(stage: Stage) -> None:
-    """However many messages cause a refresh while the server is unavailable; and the waits grow."""
+    """This holds however many messages cause a refresh while the server is unavailable. The waits grow."""
     envelopes = [await stage.commit(f"{number}") for number in range(15)]
     page = await stage.open()
     await page.clock.install()
