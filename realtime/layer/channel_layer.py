@@ -278,11 +278,15 @@ class RedisChannelLayer(Configuration):
 
         def flush_and_close(loop: asyncio.AbstractEventLoop) -> None:
             loop.close = close  # type: ignore[method-assign]
-            if (layer := self._layers.pop(loop, None)) is not None:
-                loop.run_until_complete(layer.flush())
-                # The hub ends with its loop, and its totals stay in the sum.
-                unregister(layer.hub)
-            close()
+            layer = self._layers.pop(loop, None)
+            try:
+                if layer is not None:
+                    loop.run_until_complete(layer.flush())
+            finally:
+                if layer is not None:
+                    # The hub ends with its loop, and its totals stay in the sum.
+                    unregister(layer.hub)
+                close()
 
         loop.close = types.MethodType(flush_and_close, loop)  # type: ignore[method-assign]
 

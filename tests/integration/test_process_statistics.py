@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
 
 from realtime.layer import RedisChannelLayer
+from realtime.layer.event_loop import LoopLayer
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.keys import Keys
 from realtime.statistics import ProcessStatistics, Totals, collect, register, unregister
@@ -202,6 +204,26 @@ def test_the_totals_of_a_hub_outlive_its_event_loop(redis_server: RedisServer) -
         asyncio.run(close_a_slow_socket())
     gc.collect()
     assert collect().hub.slow_count == before + 2
+
+
+def test_an_event_loop_is_closed_even_if_its_connections_cannot_be(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error propagates, such as that of Ctrl-C. The totals stay in the sum."""
+    layer = RedisChannelLayer(hosts=[redis_server.url])
+    before = collect().hub.slow_count
+    monkeypatch.setattr(LoopLayer, "flush", AsyncMock(side_effect=KeyboardInterrupt))
+    loop = asyncio.new_event_loop()
+
+    async def close_a_slow_socket() -> None:
+        layer.hub.count_slow()
+
+    loop.run_until_complete(close_a_slow_socket())
+    with pytest.raises(KeyboardInterrupt):
+        loop.close()
+    assert loop.is_closed()
+    gc.collect()
+    assert collect().hub.slow_count == before + 1
 
 
 def test_a_part_that_is_forgotten_drops_out() -> None:
