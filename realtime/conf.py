@@ -172,14 +172,14 @@ def keys() -> Keys:
 
 # The embedded server --------------------------------------------------------------------------------------------------
 
-# Which this process holds, until it ends.
+# The servers that this process holds until it ends.
 _held: dict[Path, "EmbeddedServer"] = {}
 _holding = threading.Lock()
 
 
 def resolve(url: str) -> str:
     """
-    The URL for clients: of an embedded server its socket's, whether it runs or not; any other as it is.
+    The URL that clients use: for an embedded server that of its socket, even if it does not run; any other as it is.
 
     Raises:
         ImproperlyConfigured: The embedded server cannot be used here: DEBUG is off, or no directory is known.
@@ -199,7 +199,7 @@ def resolve(url: str) -> str:
 
 def embedded_server() -> "EmbeddedServer | None":
     """
-    The server that REALTIME["REDIS_URL"] asks to embed, not started yet; None if it names another.
+    The embedded server of REALTIME["REDIS_URL"], not started yet; None if the URL is that of another server.
 
     Raises:
         ImproperlyConfigured: As `get_settings`.
@@ -210,7 +210,7 @@ def embedded_server() -> "EmbeddedServer | None":
 
 
 def check_embedded_program() -> None:
-    """See whether there is a program to start; ImproperlyConfigured if not. Needs `resolve` to have succeeded."""
+    """Raise ImproperlyConfigured if there is no program to start. Call it after `resolve` has succeeded."""
     from realtime.embedded.server import EmbeddedServerError, binary
 
     try:
@@ -221,8 +221,8 @@ def check_embedded_program() -> None:
 
 def join_embedded_server() -> None:
     """
-    Start the embedded server or join the one that runs, if REALTIME asks for it; this process holds it until it ends.
-    May take a second the first time, and costs nothing afterwards. All that makes a client here calls it.
+    Start the embedded server of REALTIME, if it has one, or join the one that runs. This process then holds it until it
+    ends. The first call may take a second, and later ones cost nothing. Call it before a client is made.
 
     Raises:
         ImproperlyConfigured: The server does not start; says why.
@@ -239,13 +239,13 @@ def join_embedded_server() -> None:
             server.start()
         except EmbeddedServerError as error:
             raise ImproperlyConfigured(str(error)) from error
-        # Never closed here: a process that was forked from this one holds it too. The kernel ends that.
+        # Never closed here, because a process that was forked from this one holds it too. The kernel releases it.
         _held[server.directory] = server
 
 
 def _make_embedded_server(directory: Path) -> "EmbeddedServer":
     try:
-        # Not at the top: it needs a Unix, and most processes have no use for it.
+        # Not at the top: it needs Linux or macOS, and most processes do not use it.
         from realtime.embedded.server import EmbeddedServer, EmbeddedServerError
     except ImportError as error:
         raise ImproperlyConfigured(f"the embedded server needs Linux or macOS ({error}): set REDIS_URL") from error

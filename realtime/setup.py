@@ -1,5 +1,5 @@
 """
-What a project needs once to be served: its ASGI application.
+The ASGI application of a project.
 
 Owns how pages, WebSockets and static files come together in one application. Does not own which path leads to which
 consumer (routing) nor the server (web).
@@ -16,16 +16,16 @@ __all__ = ["asgi_application"]
 
 def asgi_application(websocket_urlpatterns: Iterable[URLPattern] = ()) -> Any:
     """
-    The whole site as an ASGI application: pages by Django, WebSockets by `realtime`, static files where DEBUG is on.
+    The whole site as an ASGI application: pages by Django, WebSockets by `realtime`, and static files if DEBUG is on.
 
     Call it in `asgi.py`, after DJANGO_SETTINGS_MODULE is set; it loads the apps.
 
     Args:
-        websocket_urlpatterns: Consumers of your own, beside that of the bell.
+        websocket_urlpatterns: Your own consumers, besides that of the bell.
     """
     http: Any = get_asgi_application()
 
-    # Only now the apps are loaded, which these need.
+    # These can be imported only after the apps are loaded.
     from channels.routing import ProtocolTypeRouter
     from django.apps import apps
     from django.conf import settings
@@ -43,9 +43,9 @@ def asgi_application(websocket_urlpatterns: Iterable[URLPattern] = ()) -> Any:
 
 class _JoinFirst:
     """
-    ASGI middleware that joins the embedded server before the first connection, in a thread: the event loop goes on.
+    ASGI middleware that joins the embedded server before the first connection, in a thread, so the event loop goes on.
 
-    Daphne knows no lifespan. Pages need nothing of the kind, as they publish from threads.
+    It is for servers without lifespan events, such as Daphne. Pages do not need it, because they publish from threads.
     """
 
     def __init__(self, application: Any) -> None:

@@ -1,8 +1,8 @@
 """
 `make matrix`: run the ring over the versions that this machine has or can fetch, each at least once.
 
-Prints each step on the way and a table at the end; the exit code is 1 if a cell failed. Versions that are not to be had
-are listed as not run.
+Prints each step when it ends, and then a table. The exit code is 1 if a cell failed. Versions that this machine neither
+has nor can fetch are listed as not run.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.matrix.programs import Programs, Unavailable
 from tests.matrix.versions import DATABASES, DJANGOS, PYTHONS, SERVERS, Cell, plan
 from tests.support.wheel import ROOT, build_wheel
 
-# Of what a failed step printed, this many lines are shown.
+# How many lines of the output of a failed step are shown.
 SHOWN_LINES = 40
 # This database needs no server.
 NO_SERVER = "SQLite"
@@ -78,7 +78,7 @@ def _to_fetch(programs: Programs, cell: Cell) -> str:
 def _plan(
     programs: Programs, find_server: Callable[[str], object], *, ends_only: bool
 ) -> tuple[list[Cell], dict[str, str]]:
-    """The cells, and the versions that are not to be had with the reason."""
+    """The cells, and for each version that is not run the reason."""
     not_run: dict[str, str] = {}
 
     def there(names: Sequence[str], find: Callable[[str], object], kind: str = "") -> list[str]:
@@ -88,7 +88,7 @@ def _plan(
         else:
             found = list(filter(is_there(find, kind), names))
         if not found:
-            sys.exit(f"None of these is to be had: {', '.join(kind + name for name in names)}")
+            sys.exit(f"None of these was found: {', '.join(kind + name for name in names)}")
         return found
 
     def is_there(find: Callable[[str], object], kind: str) -> Callable[[str], bool]:

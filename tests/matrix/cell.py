@@ -26,9 +26,9 @@ from tests.support.wheel import ROOT, environment
 
 __all__ = ["Result", "Step", "run"]
 
-# For one step on a loaded machine.
+# The limit for one step, also on a loaded machine.
 SECONDS = 300.0
-# What the tests need beside the package; versions as in the requirements files.
+# The packages that the tests need; their versions are those of the requirements files.
 TOOLS = (
     *("pytest", "pytest-django", "pytest-asyncio", "pytest-randomly", "pytest-timeout", "hypothesis"),
     "django-environ",
@@ -48,7 +48,7 @@ print(platform.python_version(), metadata.version("django"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of a cell; `failure` is what it printed, "" if it passed."""
+    """One step of a cell. `failure` is the output of a step that failed, else ""."""
 
     name: str
     seconds: float
@@ -59,22 +59,22 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What became of one cell."""
+    """The steps of one cell that were run."""
 
     cell: Cell
     steps: list[Step] = field(default_factory=list)
-    # The exact versions of Python and Django, "" if they could not be installed.
+    # The exact versions of Python and Django; "" if they could not be installed.
     python: str = ""
     django: str = ""
 
     @property
     def has_passed(self) -> bool:
-        """Whether every step has."""
+        """Whether every step has passed."""
         return not any(step.failure for step in self.steps)
 
     @property
     def seconds(self) -> float:
-        """Of all steps."""
+        """The time that all steps took."""
         return sum(step.seconds for step in self.steps)
 
 
@@ -83,7 +83,7 @@ class StepFailed(Exception):
 
 
 def run(cell: Cell, programs: Programs, wheel: Path, *, report: Callable[[Step], None]) -> Result:
-    """Run all steps of a cell, until one that the others need has failed; `report` is called after each."""
+    """Run the steps of a cell, up to a failed one that later steps need. `report` is called after each step."""
     result = Result(cell=cell)
     with tempfile.TemporaryDirectory(prefix="sb-cell-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
@@ -133,7 +133,7 @@ def _install(cell: Cell, base: Path, python: Path, wheel: Path) -> int:
 
 
 def _tools() -> list[str]:
-    """The requirements of what the tests need, as the requirements files have them."""
+    """The lines of the requirements files for TOOLS."""
     lines = [line for name in ("requirements.txt", "requirements-dev.txt") for line in (ROOT / name).open()]
     by_name = {re.split(r"[=\[;]", line)[0].lower(): line.strip() for line in lines}
     return [by_name[name] for name in TOOLS]
@@ -170,7 +170,7 @@ def _test(python: Path, directory: Path, variables: dict[str, str], path: str, *
 
 
 def _run(command: list[str | Path], directory: Path, variables: dict[str, str]) -> str:
-    """Run it in the copy of the tests, and end all of its processes if it takes too long. Returns what it printed."""
+    """Run a command in the copy of the tests and return its output. If it takes too long, end all its processes."""
     with _group(command, directory, environment(**variables)) as process:
         try:
             output, _ = process.communicate(timeout=SECONDS)

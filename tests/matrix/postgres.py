@@ -1,4 +1,4 @@
-"""A private PostgreSQL of any version, on the loopback, which is gone afterwards."""
+"""A private PostgreSQL of any version, on the loopback interface. Its data is deleted afterwards."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ from tests.acceptance.site import free_port
 __all__ = ["Postgres"]
 
 SECONDS = 60.0
-# Nothing in it is kept.
+# Fast rather than safe, because its data is deleted anyway.
 OPTIONS = ("listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "full_page_writes=off")
 
 
@@ -57,7 +57,7 @@ class Postgres:
         command = [self._programs / program, "-D", self._directory / "data", *arguments]
         log = self._directory / f"{program}.log"
         with log.open("ab") as output:
-            # A file and no pipe: the server inherits it, and would keep a pipe open.
+            # A file, because the server inherits it: a pipe would stay open.
             done = subprocess.run(
                 command, check=False, cwd=self._directory, stdout=output, stderr=output, timeout=SECONDS, **self._user
             )

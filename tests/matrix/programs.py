@@ -42,7 +42,7 @@ NOT_FOUND = "found neither on this machine nor as a package; MATRIX_SERVERS may 
 
 
 class Unavailable(Exception):
-    """A version is not to be had on this machine; the text says why."""
+    """This machine neither has a version nor can fetch it; the text says why."""
 
 
 @dataclass(slots=True, kw_only=True)

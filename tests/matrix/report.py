@@ -1,7 +1,7 @@
 """
-What a run of the matrix leaves: the table, the JSON, the JUnit report, and the table in the documentation.
+The results of a run of the matrix as a table, as JSON, as a JUnit report, and as the table in the documentation.
 
-Owns their form alone.
+Owns their format. Does not own the results (cell).
 """
 
 import json
@@ -47,13 +47,13 @@ def write_docs(results: Sequence[Result], not_run: Mapping[str, str]) -> None:
 
 
 def write_json(path: Path, results: Sequence[Result], not_run: Mapping[str, str]) -> None:
-    """All that is known of the run."""
+    """Write all results of the run."""
     cells = [{**asdict(result), "has_passed": result.has_passed} for result in results]
     path.write_text(json.dumps({"cells": cells, "not_run": dict(not_run)}, indent=2) + "\n")
 
 
 def write_junit(path: Path, results: Sequence[Result]) -> None:
-    """A test case for each step, and for each test of a step that ran tests."""
+    """Write a test case for each step, or for each test of a step that ran tests."""
     suites = ElementTree.Element("testsuites")
     for result in results:
         suite = ElementTree.SubElement(suites, "testsuite", name=str(result.cell))
