@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import socket
@@ -209,6 +210,12 @@ def start(stack: contextlib.ExitStack, project: Path, *arguments: str, **environ
     return running
 
 
+def read(terminal: int) -> bytes:
+    """What a terminal shows next."""
+    assert select.select([terminal], [], [], SECONDS)[0], "the command shows nothing more"
+    return os.read(terminal, 4096)
+
+
 def test_what_a_terminal_shows_from_start_to_ctrl_c(project: Path) -> None:
     """First that the site runs, when it does, with its address; at last why it stops. Nothing of its processes."""
     port = free_port()
@@ -225,11 +232,11 @@ def test_what_a_terminal_shows_from_start_to_ctrl_c(project: Path) -> None:
     try:
         # The end of the last line that a good start shows.
         while b'"It works"\r\n' not in shown:
-            shown += os.read(terminal, 4096)
+            shown += read(terminal)
         os.write(terminal, b"\x03")
         # Linux raises an error when the last process that uses the terminal has ended.
         with contextlib.suppress(OSError):
-            while some := os.read(terminal, 4096):
+            while some := read(terminal):
                 shown += some
         assert process.wait(SECONDS) == 0, shown
     finally:
