@@ -73,7 +73,7 @@ SERVERS = {
         *["--bind", HOST, "--port", "{port}", "--ping-interval", "2", "--ping-timeout", "2"],
     ],
 }
-# A web server that has cleaned up may end by the signal itself, so that its supervisor sees what ended it.
+# After cleaning up, a web server may end by the signal itself, so that its supervisor sees the cause.
 STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}}
 NOTIFY_AT_A_RATE = """
 import time
@@ -137,7 +137,7 @@ class DeployedSite:
                 self.stop(name)
 
     def manage(self, *arguments: str) -> str:
-        """Run a management command in a process of its own and return what it prints; fail with it if it fails."""
+        """Run a management command in a separate process and return its output; fail with the output if it fails."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
@@ -173,7 +173,7 @@ class DeployedSite:
             self.stop(name)
 
     def kill_redis(self) -> None:
-        """End Redis as a crash would; what it had taken is on disk."""
+        """End Redis as in a crash; the data that it had accepted is on disk."""
         self._redis.kill()
 
     def start_redis(self, *, with_data: bool = True) -> None:
@@ -194,7 +194,7 @@ class DeployedSite:
         self._start(NOTIFIER, "manage.py", "shell", "-v0", "-c", code)
 
     def wait_for_notifying(self) -> None:
-        """Wait until all of it was said; no call may have failed."""
+        """Wait until all calls were made; none may have failed."""
         assert self._processes.pop(NOTIFIER).wait(READY_SECONDS) == 0, self.logs()[NOTIFIER]
 
     def pid(self, name: str) -> int:

@@ -1,8 +1,8 @@
 """
-Clients that are no browsers: one connection object by object, and one that comes back as often as it has to.
+Clients other than browsers: one with a single connection, and one that connects again as often as needed.
 
-Owns what a client remembers of its topics and what it may complain of. Connections go straight to the site and not by a
-proxy of the environment.
+Owns what a client remembers of its topics, and which errors it reports. Connections go directly to the site, not
+through a proxy from the environment.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ class Listener:
     One connection of one user: `async with Listener(site, session) as listener`, past its hello.
 
     Attributes:
-        user_id: Whom the server takes it for.
+        user_id: Its user, as the server says.
         socket: The connection.
-        subscribed: What it was told of its own topic.
+        subscribed: The server's answer about its own topic.
     """
 
     user_id: Any
@@ -100,22 +100,22 @@ class Listener:
 
 class Follower:
     """
-    Hears one topic for as long as it is told to, over as many connections as that takes: `async with Follower(…)`.
+    Follows one topic over as many connections as needed: `async with Follower(…)`.
 
     Args:
-        since: Where it was on the topic before.
-        leave_after: How many messages it hears on a connection before it cuts it, connection by connection; without it,
-            it never leaves by itself.
+        since: Its earlier position on the topic.
+        leave_after: How many messages it receives on each connection before it cuts the connection. By default it never
+            cuts one.
 
     Attributes:
         heard: Epoch and offset of each message, in the order in which they came.
-        data: What they said.
-        told_count: How many times it was told that it may have missed something.
-        connection_count: How many connections it has had.
+        data: Their data.
+        told_count: How often the server said that messages may be missing.
+        connection_count: The number of its connections so far.
         position: Offset and epoch of the last object on the topic.
 
     Raises:
-        AssertionError: When it is left: there was a gap of which it was not told, or something came twice.
+        AssertionError: On exit, if there was an unannounced gap or a message came twice.
     """
 
     def __init__(

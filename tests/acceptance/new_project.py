@@ -1,7 +1,7 @@
 """
 A new project to which the apps were added as docs/how-to/add-to-your-project.md says, word for word.
 
-Owns how it is made and how processes are started on it, by a Python that has only what the page installs.
+Owns how the project is created, and how its processes are started by a Python that has only what the page installs.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ OPEN = "[data-signalbox-bell][data-signalbox-state=open]"
 
 
 class Process:
-    """One process, with what it writes."""
+    """One process and its output."""
 
     def __init__(self, log: Path, command: list[str], environment: Mapping[str, str]) -> None:
         self._log = log
@@ -88,7 +88,7 @@ class Process:
         wait_until_sync(fact, seconds=SECONDS)
 
     def stop(self) -> None:
-        """End it by SIGTERM, and what is left of its group by SIGKILL."""
+        """End it by SIGTERM, and the rest of its group by SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
             try:
@@ -114,7 +114,7 @@ class Project:
         self.environment = dict(environment)
 
     def run(self, line: str, *more: str) -> str:
-        """Run a command line of the page and return what it says; it must succeed."""
+        """Run a command line of the page, which must succeed, and return its output."""
         done = subprocess.run(
             self._command(line, *more),
             cwd=self.directory,
@@ -145,11 +145,11 @@ class Project:
 
 def new_project(directory: Path, python: Path, *, leave_out: Callable[[Block], bool] = lambda block: False) -> Project:
     """
-    Made by the page in an empty directory, up to its last command that is given once; with a superuser named alice.
+    A project that follows the page in an empty directory, up to its last one-time command; alice is a superuser.
 
     Args:
-        python: Of an environment into which the package was installed as the page says: see `installed_python`.
-        leave_out: Blocks that are not wanted, beside those that are for some projects only.
+        python: Of an environment that has the package, installed as the page says: see `installed_python`.
+        leave_out: Which blocks are left out, besides those for some projects only.
     """
     names = {"USERNAME": "alice", "EMAIL": "alice@example.com", "PASSWORD": PASSWORD}
     variables = {f"DJANGO_SUPERUSER_{name}": value for name, value in names.items()}

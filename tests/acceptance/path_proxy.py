@@ -1,5 +1,5 @@
 """
-A reverse proxy that serves a site under a path, and takes that path off before it hands a request on.
+A reverse proxy that serves a site under a path, and removes the path before it passes a request on.
 
 Owns what nginx does for `location /app/ { proxy_pass http://web/; }`. One request a connection, except WebSockets.
 """
@@ -21,7 +21,7 @@ class PathProxy:
     `async with PathProxy("/app", "http://127.0.0.1:8000") as proxy`.
 
     Attributes:
-        url: Where it listens; the site is at `url` + the path, and nothing is anywhere else.
+        url: Where it listens. The site is at `url` + the path, and there is nothing at other paths.
     """
 
     def __init__(self, path: str, target_url: str) -> None:

@@ -13,7 +13,7 @@ from tests.support.browser import chromium
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.asyncio(loop_scope="module"),
-    # What is shown here is no server's doing.
+    # These tests do not depend on the web server.
     pytest.mark.parametrize("running_site", ["signalbox"], indirect=True),
 ]
 

@@ -15,7 +15,7 @@ from tests.support.browser import chromium
 from tests.support.receivers import HttpReceiver, Reply, http_receiver
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-# What is particular to a database is shown without a browser.
+# Other tests cover the databases, without a browser.
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"

@@ -1,4 +1,4 @@
-"""The benchmark itself works: what it quotes comes from a real server, a real load client and nothing lost."""
+"""The benchmark itself works: its figures come from a real server and a real load client, and nothing is lost."""
 
 import dataclasses
 import json
@@ -141,7 +141,7 @@ def test_a_partial_run_prints_its_own_figures_and_keeps_nothing(tmp_path: Path) 
 
 
 def test_json_has_what_was_measured_and_what_the_run_was(tmp_path: Path) -> None:
-    """Nothing of what is kept is among it."""
+    """It has no figures of the kept run."""
     words = ("--scenario", "publish", "--server", "signalbox-apublish", "--server", "signalbox-publish")
     answer = json.loads(bench("--quick", "--json", *words, var=tmp_path).stdout)
     assert set(answer) == {"id", "at", "machine", "versions", "commit", "load", "measured"}

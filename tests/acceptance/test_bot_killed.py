@@ -1,5 +1,5 @@
 """
-A bot that is killed before, during and after the call of a provider: what a real receiver gets.
+What a real receiver gets if a bot is killed before, during or after the call of the provider.
 
 The provider is a webhook receiver; the processes are real, and end by SIGKILL.
 """
@@ -79,7 +79,7 @@ class World:
 
     @contextlib.contextmanager
     def bot(self, *, claim_seconds: float = 2, die: str = "", **transport: Any) -> Iterator[subprocess.Popen[bytes]]:
-        """Run one; a provider has half of the claim's time for its answer, unless said otherwise."""
+        """Run a bot; by default a provider has half of the claim's time to answer."""
         environment = {"DIE": die, "NOTIFICATIONS": self._notifications(claim_seconds=claim_seconds, **transport)}
         command = [sys.executable, "manage.py", "run_bot_subscriber"]
         process = subprocess.Popen(command, cwd=ROOT, env={**self._environment, **environment}, stderr=subprocess.PIPE)
@@ -196,9 +196,9 @@ def test_told_to_stop_it_waits_for_the_answer(world: World, transport: dict[str,
 
 def test_what_is_known_to_have_been_sent_is_not_sent_again(world: World) -> None:
     """
-    Though two bots are killed, and Redis hands everything out a second time.
+    Two bots are killed, and Redis delivers every entry a second time.
 
-    The claims are long: an answer that a busy machine gives too late would rightly be asked for again.
+    The claims are long, because the bot would rightly repeat a call if a busy machine answered too late.
     """
     for number in range(5):
         world.manage("notify", "user1", f"Hello {number}")

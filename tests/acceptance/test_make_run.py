@@ -65,7 +65,7 @@ def names_of_users(directory: Path) -> list[str]:
 
 
 def left_processes(site: Site) -> dict[int, str]:
-    """What is left of the site when it has had time to end."""
+    """The processes that are left after the site had time to end."""
     with contextlib.suppress(AssertionError):
         wait_until_sync(lambda: not site.processes(), seconds=STOP_DEADLINE_SECONDS)
     return site.processes()
@@ -174,7 +174,7 @@ def test_part_that_ends_is_named_and_ends_the_rest(directory: Path) -> None:
 
 
 def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Path) -> None:
-    """With the command that the terminal shows; the site goes on, and what was sent meanwhile arrives."""
+    """With the command that the terminal shows. The site continues, and notifications of the meantime arrive."""
     with Site(directory).wait_until_ready() as site:
         command = re.search(r"Stop the bot alone with `kill (\d+)`", site.output())
         assert command is not None

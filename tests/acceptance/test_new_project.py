@@ -75,13 +75,13 @@ class Processes:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> Project:
-    """Made by the page, up to its last command that is given once; with a superuser named alice."""
+    """A project that follows the page up to its last one-time command; alice is a superuser."""
     return new_project(tmp_path_factory.mktemp("new"), installed_python)
 
 
 @pytest.fixture(scope="module")
 def processes(project: Project) -> Iterator[Processes]:
-    """All that the page starts, ready: the bot has said so, as the page lets it, and pages are served."""
+    """All processes that the page starts. They are ready: the bot has logged so, and pages are served."""
     urls = {name: f"http://127.0.0.1:{free_port()}/" for name in (DEVELOPMENT, PRODUCTION)}
     port = {name: url.rpartition(":")[2].strip("/") for name, url in urls.items()}
     ((bot_line,), (development_line,), (production_line,)) = (COMMANDS[name] for name in (BOT, *urls))
@@ -97,7 +97,7 @@ def processes(project: Project) -> Iterator[Processes]:
 
 
 def is_extra(block: Block) -> bool:
-    """What follows "Try it out" on the page."""
+    """The part of the page after "Try it out"."""
     return any(words in block.how for words in ("runserver", "with SQLite", "LOGGING"))
 
 

@@ -88,7 +88,7 @@ def test_the_wheel_has_all_files_of_the_two_apps_and_no_others(wheel: Path) -> N
 
 
 def test_a_source_distribution_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    """`python -m build`, as whoever publishes it does."""
+    """`python -m build`, as for a release."""
     python = new_venv(tmp_path / "venv")
     install(python, None, "build")
     subprocess.run(
@@ -124,7 +124,7 @@ class Site:
         )
 
     def manage(self, *arguments: str) -> str:
-        """Run a command that must succeed, and return what it says."""
+        """Run a command that must succeed, and return its output."""
         done = self.run("manage.py", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

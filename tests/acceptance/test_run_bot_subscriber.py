@@ -80,7 +80,7 @@ class World:
         environment: Mapping[str, str] = MappingProxyType({"LOG_LEVEL": "INFO"}),
         **settings: Any,
     ) -> Iterator["Process"]:
-        """A running `run_bot_subscriber`, ready unless said otherwise; killed at the end."""
+        """A running `run_bot_subscriber`, by default ready; killed at the end."""
         environment = {**self._environment, "NOTIFICATIONS": json.dumps({**QUICK, **settings}), **environment}
         process = Process(self.directory, ["manage.py", "run_bot_subscriber", *options], environment)
         try:
@@ -102,7 +102,7 @@ class World:
 
 
 class Process:
-    """One process, with what it writes to its standard output and to its log."""
+    """One process, its standard output and its log."""
 
     count = 0
 
@@ -117,7 +117,7 @@ class Process:
 
     @property
     def lines(self) -> list[str]:
-        """What the bot has printed."""
+        """The output of the bot."""
         return self._out.read_text().splitlines()
 
     @property
@@ -364,7 +364,7 @@ def test_a_defect_ends_it_with_an_error(world: World, settings: dict[str, Any], 
 
 
 def test_help_teaches(world: World) -> None:
-    """What it does, its options, and what a foreign program publishes."""
+    """It describes the command, its options, and the messages of foreign programs."""
     text = world.manage("run_bot_subscriber", "--help")
     for words in ("relay", "bot", "--only {relay,bot}", "--concurrency N", "PUBLISH", "user_id", "SIGTERM"):
         assert words in text

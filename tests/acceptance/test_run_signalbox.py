@@ -299,7 +299,7 @@ def test_missing_tables_are_one_line(project: Path) -> None:
 
 
 def test_a_site_whose_bot_waits_for_redis_is_shown(project: Path, stack: contextlib.ExitStack) -> None:
-    """With what is missing before its address."""
+    """The line before its address says what is missing."""
     settings = project / "mysite/settings.py"
     settings.write_text(settings.read_text().replace("embedded://", "redis://127.0.0.1:1"))
     running = start(stack, project)
@@ -399,7 +399,7 @@ def test_files_of_the_embedded_server_that_are_removed_end_it_with_one_line(
 
 
 def test_code_with_a_syntax_error_is_one_line(project: Path, stack: contextlib.ExitStack) -> None:
-    """The site goes on, also after a change of another file, until no file has an error."""
+    """The site continues until no file has an error, even if another file changes meanwhile."""
     running = start(stack, project)
     bot = running.pid_of("run_bot_subscriber")
     # Django loads urls.py at the first request.

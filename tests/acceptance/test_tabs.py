@@ -1,6 +1,6 @@
 """
-One connection for all tabs of a user, and coming back without loss: real pages, a real server, a wire between that is
-cut.
+One connection for all tabs of a user, which resumes without loss: real pages, a real server, and a proxy that cuts the
+connection.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ RETURN_MS = 20_000
 # Each test has its own user, who has no notifications of other tests.
 _user_numbers = itertools.count(40)
 
-# What a page hears of a topic, in order: offsets, and "resync".
+# What a page receives from a topic, in order: offsets, and "resync".
 HEAR = """
 async (topic) => {
   const { connection } = await import("/static/notifications/bell.js");

@@ -129,7 +129,7 @@ async def _send_reserved_bits(socket: ClientConnection) -> None:
     ("send", "codes"),
     [
         (_send_a_megabyte, {1009, CloseCode.PROTOCOL_ERROR}),
-        # Closed before it is all there, whoever goes on sending may not get to read why.
+        # The server closes before all of it has arrived. A client that is still sending may not read the reason.
         (_send_a_megabyte_in_fragments, {1009, CloseCode.PROTOCOL_ERROR, None}),
         (_send_a_bit_too_much, {1009, CloseCode.PROTOCOL_ERROR}),
         (_send_binary, {CloseCode.PROTOCOL_ERROR}),

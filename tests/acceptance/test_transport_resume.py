@@ -55,7 +55,7 @@ async def test_clients_that_are_cut_again_and_again_hear_everything_once(
     ids=["thirty of 4 KB", "three of the largest size"],
 )
 async def test_whatever_was_missed_can_be_sent(site: DeployedSite, sessions: dict[int, str], data: list[bytes]) -> None:
-    """In frames that every server sends with the limits that are documented for it, in one go and one by one."""
+    """Every server sends the frames within its documented limits, all at once and one by one."""
     user, session = next(iter(sessions.items()))
     topic = f"user.{user}"
     before = site.publish(topic, b'"last seen"')
@@ -131,7 +131,7 @@ async def test_a_redis_that_dies_under_load_heals_by_itself(
             assert len(set(numbers)) == len(numbers)
             assert follower.connection_count == 1
     assert (site.pid(WEB), site.pid(BOT)) == processes
-    # Who comes back from before is told what has become of what it knew.
+    # A client that resumes from an earlier position is told whether it has missed something.
     async with Listener(
         site, sessions[users[0]], path=f"/ws/?offset={positions[0][0]}&epoch={positions[0][1]}"
     ) as listener:

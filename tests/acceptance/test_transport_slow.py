@@ -17,17 +17,17 @@ from tests.acceptance.listeners import Follower, opening
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 TOPIC = "news.heavy"
-# All of it is within history, and more than the kernel's buffer (4 MiB at most) and what is unsent (2 MiB on Daphne)
-# hold together.
+# All of it fits into the history. It is more than the kernel's buffer (4 MiB at most) and the unsent data (2 MiB on
+# Daphne) hold together.
 PUBLICATIONS = 99
 PUBLICATION_BYTES = 65_000
 BATCH = 11
-# For seven hundred kilobytes that nobody holds up, where two cores are busy with other things too.
+# For seven hundred kilobytes without a delay, on two cores that are busy with other work too.
 IN_TIME_SECONDS = 2.0
 
 
 async def _connect_without_reading(site: DeployedSite, session: str) -> ClientConnection:
-    """Subscribed to the topic; what comes after stays in the kernel, whose buffer is small, until it is asked for."""
+    """A subscribed connection. Later messages stay in the kernel's small buffer until they are read."""
     host, port = site.address.split(":")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -45,8 +45,8 @@ async def test_a_client_that_reads_nothing_is_closed_and_the_others_are_served_i
     site: DeployedSite, sessions: dict[int, str]
 ) -> None:
     """
-    It is told to come back (4000) when it reads at last, and has then missed nothing: what it got, and what history
-    has, follow on each other. What the process holds for it meanwhile is bounded.
+    When it reads at last, it is closed with 4000. It has then missed nothing: the history continues where its messages
+    end. The memory that the process holds for it meanwhile is bounded.
     """
     slow_session, fast_session = list(sessions.values())[:2]
     start = site.publish(TOPIC, b'"start"')

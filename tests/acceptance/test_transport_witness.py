@@ -64,7 +64,7 @@ def request(site: DeployedSite, *headers: str, path: str = "/ws/") -> bytes:
 
 def flood(site: DeployedSite, *steps: tuple[bytes, bytes]) -> tuple[int, float]:
     """
-    Say something and wait until something is in the answer, step by step; then send until the connection is cut.
+    Send each text and wait for its answer, step by step; then send until the connection is cut.
 
     Returns:
         How many bytes went out after the answer, and for how many seconds.

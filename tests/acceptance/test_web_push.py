@@ -238,7 +238,7 @@ async def test_a_notification_is_shown_by_a_browser_that_subscribed(site: Site) 
 
 
 async def test_a_click_opens_pages_of_the_site_and_https_alone(site: Site) -> None:
-    """Whatever the payload has; without a URL, the site's first page."""
+    """For every URL in the payload; without one, the site's front page opens."""
     opened: dict[str, list[str]] = {}
     async with subscriber(site) as alice:
         await alice.turn("on")
@@ -252,7 +252,7 @@ async def test_a_click_opens_pages_of_the_site_and_https_alone(site: Site) -> No
 
 
 async def test_what_is_no_subscription_is_refused_with_the_reason(site: Site) -> None:
-    """And shown to whoever pressed the button; visitors, and pages of other sites, change nothing."""
+    """The user who pressed the button sees the error. Visitors and pages of other sites change nothing."""
     before = browsers(site)
     good = Keys().subscription("https://push.example/1")
     async with subscriber(site) as alice:

@@ -60,7 +60,7 @@ async def test_each_user_hears_what_is_meant_for_them(listeners: dict[int, Liste
 async def test_every_connection_of_a_user_hears_it(
     site: DeployedSite, sessions: dict[int, str], publisher: redis.Redis
 ) -> None:
-    """Two tabs, one notification, the same id in both; after one tab is closed the other goes on."""
+    """Two tabs get one notification with the same id. After one tab is closed, the other continues."""
     user, session = next(iter(sessions.items()))
     async with Listener(site, session) as first, Listener(site, session) as second:
         tell(publisher, user, "to both")
@@ -173,9 +173,9 @@ async def test_a_silent_connection_lives_and_an_unfinished_handshake_does_not(
 ) -> None:
     """
     After a silence longer than redis-py 8 allows by default (channels_redis#422), the next notification arrives.
-    Meanwhile those who began to connect and never finished have been cut, whatever they had said.
+    Meanwhile, clients that began to connect and never finished were cut, whatever they had sent.
 
-    This test waits on purpose: the silence is what it is about.
+    This test waits on purpose, because it is about the silence.
     """
     host, port = site.address.split(":")
     unfinished = [await asyncio.open_connection(host, int(port)) for _ in range(3)]

@@ -206,7 +206,7 @@ class TestInbox:
             assert len(queries) == 4
 
     def test_other_peoples_notifications_are_not_there(self, browser: Client) -> None:
-        """They do not appear if somebody guesses a cursor either."""
+        """Guessing a cursor does not show them either."""
         ids = tell(make_users(1, prefix="bob")[0], 3)
         assert shown_ids(browser.get(INBOX, {"before": ids[0]}).content, "inbox") == []
 

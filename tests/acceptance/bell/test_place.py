@@ -70,7 +70,7 @@ async def test_the_open_panel_follows_the_window(stage: Stage) -> None:
 
 
 def _faults(places: dict[str, Any]) -> list[str]:
-    """What is wrong with the place of the panel, with all places."""
+    """Which conditions the panel's position breaks, with all positions."""
     panel, toggle = places["panel"], places["toggle"]
     gap = min(abs(panel["top"] - toggle["bottom"]), abs(toggle["top"] - panel["bottom"]))
     is_well = {

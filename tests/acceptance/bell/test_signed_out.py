@@ -124,7 +124,7 @@ async def test_whose_account_is_deactivated_is_not_asked_to_sign_in(stage: Stage
 async def test_there_is_no_link_where_nobody_knows_the_way(
     stage: Stage, settings: Any, login_url: str, href: str | None
 ) -> None:
-    """Nor one that is no address; another site is told the whole address of the page."""
+    """An invalid LOGIN_URL makes no link either. A login page on another site gets the full address of this page."""
     settings.LOGIN_URL = login_url
     page = await stage.open()
     await stage.sockets[0].close(code=CloseCode.SIGNED_OUT)

@@ -117,7 +117,7 @@ async def test_a_token_of_before_the_last_sign_in_is_renewed(stage: Stage) -> No
 
 @pytest.mark.parametrize("login_url", ["login", "https://accounts.example/sign-in/"])
 async def test_who_was_signed_out_elsewhere_is_told(stage: Stage, settings: Any, cookie: Any, login_url: str) -> None:
-    """No form seems to work, the page stays; when they are back, it goes on. The login page may be another site's."""
+    """The page says so and stays; after the next sign-in it continues. The login page may be on another site."""
     settings.LOGIN_URL = login_url
     await stage.commit("one")
     page = await open_with_a_form(stage)
