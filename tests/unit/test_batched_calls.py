@@ -81,20 +81,21 @@ async def test_one_by_one_they_wait_for_nothing_but_the_work() -> None:
     assert min(seconds) < 2.5
 
 
-async def test_calls_pause_if_other_writers_wait() -> None:
+async def test_calls_pause_if_other_writers_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a multiple of the last call's duration. Items that arrive meanwhile share the next call."""
+    monkeypatch.setattr(batched_calls, "PAUSE_LIMIT_SECONDS", 60.0)
     calls, begun = DatabaseCalls(is_contended=lambda: True), list[tuple[float, list[int]]]()
 
     def slow(numbers: Sequence[int]) -> list[int]:
         begun.append((time.monotonic(), list(numbers)))
-        time.sleep(0.005)
+        time.sleep(0.2)
         return list(numbers)
 
     await calls.run(slow, 1)
     ended = time.monotonic()
     await asyncio.gather(calls.run(slow, 2), calls.run(slow, 3))
     assert [numbers for _, numbers in begun] == [[1], [2, 3]]
-    assert begun[1][0] - begun[0][0] >= 0.005 * PAUSE_PER_CALL
+    assert begun[1][0] - begun[0][0] >= 0.2 * PAUSE_PER_CALL
     # Enough to be worth a visit is not kept waiting for room.
     await asyncio.gather(*(calls.run(slow, number) for number in range(ENOUGH)))
     assert len(begun) == 3

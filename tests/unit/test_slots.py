@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "WAIT_SECONDS", 0.02)
-    monkeypatch.setattr(slots, "SATURATED_SECONDS", 0.1)
+    monkeypatch.setattr(slots, "SATURATED_SECONDS", 1.0)
 
 
 async def test_each_transport_has_its_own_slots() -> None:
