@@ -84,11 +84,11 @@ class Stage:
         return self._redis.cpu_seconds()
 
     def _start_redis(self) -> None:
-        words = [str(embedded.binary()), "--port", "0", "--unixsocket", str(self.directory / "redis.sock")]
-        words += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+        socket = self.directory / "redis.sock"
+        words = embedded.command_line(embedded.binary(), socket=socket, directory=self.directory, append_only=False)
         self._redis = Process(words, core=machine.OTHER_CORE, log=self.directory / "redis.log")
         deadline = time.monotonic() + 10.0
-        while not embedded.ping(self.directory / "redis.sock").startswith(b"+PONG"):
+        while not embedded.ping(socket).startswith(b"+PONG"):
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"Redis does not start:\n{self._redis.log_text()}")
             time.sleep(0.01)

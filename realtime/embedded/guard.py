@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from realtime.embedded import children
-from realtime.embedded.server import Files, binary, is_in_place, ping
+from realtime.embedded.server import Files, binary, command_line, is_in_place, ping
 
 __all__ = ["main"]
 
@@ -95,9 +95,8 @@ def _is_unused(users: int) -> bool:
 def _start(files: Files, guard: int) -> subprocess.Popen[bytes]:
     if files.log.stat().st_size > LOG_LIMIT_BYTES:
         os.truncate(files.log, 0)
-    arguments = [str(binary()), "--port", "0", "--unixsocket", str(files.socket), "--unixsocketperm", "700"]
-    arguments += ["--dir", str(files.data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    arguments += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
+    arguments = command_line(binary(), socket=files.socket, directory=files.data, append_only=True)
+    arguments += ["--unixsocketperm", "700", "--appendfsync", "everysec", "--daemonize", "no"]
     # Only errors and the start, to keep the log short.
     arguments += ["--loglevel", "warning"]
     return subprocess.Popen(  # noqa: S603 - our own program

@@ -25,7 +25,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["EmbeddedServer", "EmbeddedServerError", "Files", "binary", "is_in_place", "ping", "url_for"]
+__all__ = [
+    "EmbeddedServer",
+    "EmbeddedServerError",
+    "Files",
+    "binary",
+    "command_line",
+    "is_in_place",
+    "ping",
+    "url_for",
+]
 
 # The path of a unix socket may have 103 bytes on macOS and 107 on Linux.
 SOCKET_PATH_LIMIT_BYTES = 100
@@ -65,6 +74,19 @@ def binary() -> Path:
                 "that runs"
             ) from error
         return Path(found)
+
+
+def command_line(program: str | Path, *, socket: Path, directory: Path, append_only: bool) -> list[str]:
+    """
+    What starts a server that listens on a unix socket only, and never removes data to make room.
+
+    Args:
+        directory: Where its files are.
+        append_only: Whether it keeps its data. How often it writes them to the disk is an option of its own.
+    """
+    words = [str(program), "--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
+    words += ["--save", "", "--appendonly", "yes" if append_only else "no", "--maxmemory-policy", "noeviction"]
+    return words
 
 
 def url_for(directory: Path) -> str:

@@ -5,18 +5,15 @@ Owns what nginx does for `location /app/ { proxy_pass http://web/; }`. One reque
 """
 
 import asyncio
-import contextlib
 import re
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from tests.acceptance.tcp_proxy import TcpProxy
 
 __all__ = ["PathProxy"]
 
-HEAD_LIMIT_BYTES = 65_536
 
-
-class PathProxy:
+class PathProxy(TcpProxy):
     """
     `async with PathProxy("/app", "http://127.0.0.1:8000") as proxy`.
 
@@ -25,35 +22,15 @@ class PathProxy:
     """
 
     def __init__(self, path: str, target_url: str) -> None:
+        super().__init__()
         self._path = path.encode()
         self._target = urlsplit(target_url)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
-        self.url = ""
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=HEAD_LIMIT_BYTES)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             await self._hand_on(reader, writer)
-        writer.transport.abort() if writer.transport.get_write_buffer_size() == 0 else writer.close()
+        finally:
+            writer.transport.abort() if writer.transport.get_write_buffer_size() == 0 else writer.close()
 
     async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -65,17 +42,7 @@ class PathProxy:
             rest = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"\r\nConnection: close", rest)
         far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
         far_writer.write(b" ".join([method, target.removeprefix(self._path), rest]))
-        ways = [asyncio.create_task(self._pump(*way)) for way in ((reader, far_writer), (far_reader, writer))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await self.copy_both_ways((reader, writer), (far_reader, far_writer))
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.wait(ways)
             far_writer.close()
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                sink.write(data)
-                await sink.drain()

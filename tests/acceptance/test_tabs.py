@@ -9,8 +9,7 @@ import functools
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,6 +17,7 @@ import redis.asyncio
 from playwright.async_api import Browser, BrowserContext, Error, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
+from tests.acceptance.tcp_proxy import TcpProxy
 from tests.support.browser import chromium
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -43,13 +43,12 @@ async (topic) => {
 """
 
 
-class Wire:
+class Wire(TcpProxy):
     """A TCP proxy in front of the site, which recognises WebSockets."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._target_port = port
-        self._server: asyncio.Server
-        self._tasks: set[asyncio.Task[None]] = set()
         # Both ends of each WebSocket that is open now.
         self._open: dict[int, list[asyncio.StreamWriter]] = {}
         # The request target of each WebSocket that was ever asked for.
@@ -57,22 +56,6 @@ class Wire:
         # While cleared, the requests for a WebSocket wait.
         self.lets_in = asyncio.Event()
         self.lets_in.set()
-        self.url = ""
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
 
     @property
     def open_count(self) -> int:
@@ -89,16 +72,10 @@ class Wire:
             for end in ends:
                 end.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
         try:
             await self._connect(reader, writer, ends)
-        except (OSError, asyncio.CancelledError):
-            pass
         finally:
             self._open.pop(id(writer), None)
             for end in ends:
@@ -116,19 +93,7 @@ class Wire:
         far_writer.write(first)
         if is_socket:
             self._open[id(writer)] = ends
-        ways = [asyncio.create_task(self._pump(*way)) for way in ((reader, far_writer), (far_reader, writer))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.wait(ways)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                sink.write(data)
-                await sink.drain()
+        await self.copy_both_ways((reader, writer), (far_reader, far_writer))
 
 
 class Alice:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvicorn
 import uvloop
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
@@ -16,6 +17,7 @@ from realtime.statistics import collect
 from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
 from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
+from tests.integration.serving import Application, serving
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -71,6 +73,22 @@ async def connect(signalbox: Any, sessions: dict[User, str]) -> AsyncIterator[Co
     await wait_until(lambda: collect().clients.open_count == 0)
     await nothing_is_left()
     await get_channel_layer().flush()
+
+
+# A web server ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def application() -> Application:
+    """It detaches each connection."""
+    return Application()
+
+
+@pytest.fixture
+async def server(application: Application) -> AsyncIterator[uvicorn.Server]:
+    """It serves the application, and pings nobody."""
+    async with serving(application) as server:
+        yield server
 
 
 # Publishing -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from realtime.statistics import SocketStatistics
 from realtime.websocket.connection import Socket
 from tests.support.waiting import wait_until
 
-__all__ = ["HELLO", "Application", "Connection", "RawClient", "frame", "serving", "statistics"]
+__all__ = ["HELLO", "Application", "Connection", "RawClient", "count_is", "frame", "serving", "statistics"]
 
 LIMIT_BYTES = 65_536
 # A whole text frame of a server.
@@ -70,6 +70,11 @@ class Application:
         self.connections.append(connection)
         connection.socket.start(connection)
         self.on_detached(connection)
+
+
+async def count_is(application: Application, count: int) -> None:
+    """Wait until the application has detached so many connections."""
+    await wait_until(lambda: len(application.connections) == count)
 
 
 @asynccontextmanager

@@ -23,11 +23,6 @@ EMPTY_FRAMES = frame(TEXT) * 10_900
 UNREAD_LIMIT_BYTES = 32_000_000
 
 
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
 async def flood(client: RawClient) -> int:
     """Send until the connection is cut; gives how many bytes went out."""
     sent_bytes = 0

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,26 +14,10 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.websocket import connection as sockets_module
 from realtime.websocket.connection import SocketStatistics
 from realtime.websocket.framing import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
-from tests.integration.serving import HELLO, LIMIT_BYTES, Application, RawClient, frame, serving, statistics
+from tests.integration.serving import HELLO, LIMIT_BYTES, Application, RawClient, count_is, frame, serving, statistics
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
-
-
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
-@pytest.fixture
-async def server(application: Application) -> AsyncIterator[Any]:
-    """One that pings nobody."""
-    async with serving(application) as server:
-        yield server
-
-
-async def count_is(application: Application, count: int) -> None:
-    await wait_until(lambda: len(application.connections) == count)
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------

@@ -14,11 +14,6 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
 
 
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
 async def status_of(client: RawClient) -> int:
     """The status of the answer. The answer must be complete, and the connection must end right after it."""
     head, _, body = (await client.end()).partition(b"\r\n\r\n")

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,26 +16,20 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.server import EXTENSION, FrameProtocol
 from realtime.websocket import connection as sockets_module
 from realtime.websocket.framing import CLOSE, TEXT
-from tests.integration.serving import HELLO, LIMIT_BYTES, REQUEST, Application, RawClient, frame, serving, statistics
+from tests.integration.serving import (
+    HELLO,
+    LIMIT_BYTES,
+    REQUEST,
+    Application,
+    RawClient,
+    count_is,
+    frame,
+    serving,
+    statistics,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
-
-
-@pytest.fixture
-def application() -> Application:
-    return Application()
-
-
-@pytest.fixture
-async def server(application: Application) -> AsyncIterator[Any]:
-    """One that pings nobody."""
-    async with serving(application) as server:
-        yield server
-
-
-async def count_is(application: Application, count: int) -> None:
-    await wait_until(lambda: len(application.connections) == count)
 
 
 # Messages -------------------------------------------------------------------------------------------------------------

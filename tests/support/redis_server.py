@@ -52,16 +52,13 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        arguments = [
-            os.environ.get("TEST_REDIS_SERVER") or str(embedded.binary()),
-            "--port",
-            "0",
-            "--unixsocket",
-            str(self._directory / "r.sock"),
-        ]
-        arguments += ["--dir", str(self._directory), "--save", "", "--maxmemory-policy", "noeviction"]
-        arguments += ["--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"]
-        arguments += self._options
+        arguments = embedded.command_line(
+            os.environ.get("TEST_REDIS_SERVER") or embedded.binary(),
+            socket=self._directory / "r.sock",
+            directory=self._directory,
+            append_only=self._append_only,
+        )
+        arguments += ["--appendfsync", "always", *self._options]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
