@@ -175,14 +175,9 @@ async def test_it_is_known_when_a_group_was_created_though_the_answer_was_lost(
 
 
 async def test_a_connection_that_has_gone_deaf_is_noticed(
-    redis_server: RedisServer,
-    redis_client: redis.Redis,
-    keys: Keys,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reader has no socket timeout, yet no read waits for longer than its block and a grace."""
-    monkeypatch.setattr(group, "READ_GRACE_SECONDS", 0.5)
     handler = Recorder()
     options = {**PATIENT, "block_seconds": 0.5, "publisher_url": redis_server.url}
     async with Proxy(redis_server.url) as proxy, working(proxy.url, keys, handler, **options) as worker:
