@@ -34,7 +34,7 @@ __all__ = ["BOT", "CannotRun", "Part", "Site", "Stopped", "check_port", "parts_o
 WEB = "the web server"
 BOT = "run_bot_subscriber"
 READY_DEADLINE_SECONDS = 60.0
-# How long the site waits, once the web server answers, for the bot, which waits for Redis and the database.
+# The bot is ready once it has Redis and the database. This is the longest wait for it after the web server answers.
 PATIENCE_SECONDS = 8.0
 POLL_SECONDS = 0.1
 # Everything has ended within 10 s of a request to stop: the children within this time, then the embedded server.
