@@ -19,7 +19,7 @@ from django.utils.module_loading import autodiscover_modules
 
 _NOTIFICATIONS = "notifications"
 _OURS = Path(__file__).resolve().parent.parent / _NOTIFICATIONS
-# What projects import of ours, or name in their settings. Django looks for other modules in any app.
+# The modules of ours that projects import or name in their settings. Not those that Django looks for in every app.
 _IMPORTED = ("apps", "exceptions", "health", "kinds", "preferences", "services", "signals", "transports", "urls")
 
 
@@ -54,7 +54,7 @@ def _find_other() -> Path | None:
 
 
 def _refuse(other: Path) -> None:
-    """Raise if INSTALLED_APPS can only mean ours; otherwise make imports of our modules say what hides them."""
+    """Raise if INSTALLED_APPS can only mean ours; otherwise, importing one of our modules says which path hides it."""
     problem = (
         f"Python finds another {_NOTIFICATIONS} before Signalbox's: {other}. Rename that one, or remove it; see "
         "docs/how-to/use-beside-another-notifications-app.md"

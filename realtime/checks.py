@@ -140,7 +140,7 @@ def check_channel_layer(*, app_configs: Sequence[AppConfig] | None, **kwargs: An
         return [_in_memory()]
     config = entry.get("CONFIG", {})
     is_ours = isinstance(layer, type) and issubclass(layer, RedisChannelLayer)
-    # Before E006, which says where DEBUG is off how to allow that server.
+    # This check comes first: if DEBUG is off, E006 would say how to allow that server, which would not help.
     if is_ours and (unstarted := _unstarted(config)):
         return unstarted
     if (is_ours or backend.startswith("channels_redis.")) and (refused := _refused(layer, config)):

@@ -144,7 +144,7 @@ def _explained(name: str, problem: str) -> str:
 @functools.cache
 def get_settings() -> RealtimeSettings:
     """
-    The checked settings of this process. `redis_url` is one that clients take: an embedded server's socket, if need be.
+    The checked settings of this process. `redis_url` is as `resolve` returns it.
 
     Raises:
         ImproperlyConfigured: Says which key is wrong, or why the embedded server cannot be used here.
@@ -179,7 +179,9 @@ _holding = threading.Lock()
 
 def resolve(url: str) -> str:
     """
-    The URL that clients use: for an embedded server that of its socket, even if it does not run; any other as it is.
+    The URL that clients use. For an embedded server, it is the URL of its socket, whether it runs or not.
+
+    Any other URL is returned as it is.
 
     Raises:
         ImproperlyConfigured: The embedded server cannot be used here: DEBUG is off, or no directory is known.

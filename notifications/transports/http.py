@@ -129,7 +129,8 @@ async def post(
 
 async def _post_to(addresses: Sequence[str], target: Target, content: bytes, headers: Mapping[str, str]) -> Answer:
     """POST to the first of the addresses that accepts a connection."""
-    all_headers = list({**target.headers, **headers, "content-length": str(len(content))}.items())
+    given = {name.lower(): value for name, value in headers.items()}
+    all_headers = list({**target.headers, **given, "content-length": str(len(content))}.items())
     # The certificate is checked against the name, although the connection goes to the address.
     extensions = {"sni_hostname": target.host}
     last: Exception | None = None

@@ -35,7 +35,7 @@ class Reports:
 
     @contextlib.contextmanager
     def expect(self, name: str) -> Iterator[tuple[int, Mapping[str, str]]]:
-        """For starting a process: the descriptor that it must inherit, and its environment in addition."""
+        """For starting a process: the descriptor that it must inherit, and the variables to add to its environment."""
         self._pipes[name], other_end = os.pipe()
         os.set_blocking(self._pipes[name], False)
         try:

@@ -331,7 +331,9 @@ def _project_path() -> list[str]:
     return [
         str(path)
         for path in directories
-        if not path.is_relative_to(python) and not {"site-packages", "dist-packages"} & set(path.parts)
+        if path.is_dir()
+        and not path.is_relative_to(python)
+        and not {"site-packages", "dist-packages"} & set(path.parts)
     ]
 
 

@@ -204,7 +204,7 @@ class EmbeddedServer:
         Hold the server and wait until it answers. Has no effect if this object holds it already.
 
         Raises:
-            EmbeddedServerError: It does not start; the text ends with the end of its log.
+            EmbeddedServerError: It does not start. The text has the last lines of its log.
         """
         if self._users is not None:
             return

@@ -101,8 +101,10 @@ def _ready(host: str, port: int, pids: Mapping[str, int]) -> str:
 def _check_tables(bot: str) -> None:
     """The bot would end at once without its tables."""
     app = next((app for app in apps.get_app_configs() if app.name == get_commands().get(bot)), None)
-    if app is not None:
-        check_migrations(app.label, router.db_for_write(next(app.get_models())))
+    # A project may have a command of this name in an app without tables.
+    model = next(app.get_models(), None) if app else None
+    if app and model:
+        check_migrations(app.label, router.db_for_write(model))
 
 
 def _port(text: str) -> int:
