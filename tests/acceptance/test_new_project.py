@@ -42,6 +42,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
+LIVE_PAGE = "how-to/show-live-data.md"
 PRODUCTION_PAGE = "how-to/run-in-production.md"
 BAD = http.HTTPStatus.BAD_REQUEST
 # On each of the two servers.
@@ -125,6 +126,35 @@ async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
         await wait_until(lambda: "user 1: From a second terminal" in site.log, seconds=SECONDS)
     assert "run_signalbox: stopped" in site.log
     assert not ping(tmp_path / "var/valkey.sock")
+
+
+async def test_the_page_on_live_data_shows_each_new_price_in_all_windows(
+    tmp_path: Path, installed_python: Path
+) -> None:
+    """Its files are added to the new project; one browser changes the price, then a shell does."""
+    project = new_project(tmp_path, installed_python, leave_out=is_extra)
+    for block in blocks_of(LIVE_PAGE):
+        block.put_into(project.directory)
+    (line,) = COMMANDS[TOGETHER]
+    port = free_port()
+    with project.running(line, "--port", str(port)) as site:
+        site.wait_until(lambda: f"the site is at http://127.0.0.1:{port}/" in site.log)
+        async with chromium() as browser:
+            context = await browser.new_context()
+            first, second = await context.new_page(), await context.new_page()
+            await first.goto(f"http://127.0.0.1:{port}/")
+            await sign_in(first)
+            for page in (first, second):
+                await page.goto(f"http://127.0.0.1:{port}/price/")
+                await expect(page.locator("#price")).to_have_text("1.00")
+            await first.fill("input[name=price]", "1.75")
+            await first.click("button:text('Change')")
+            for page in (first, second):
+                await expect(page.locator("#price")).to_have_text("1.75")
+            (publish,) = commands_of(LIVE_PAGE)["publish from a shell"]
+            assert "received by 1 server process" in project.run(publish)
+            for page in (first, second):
+                await expect(page.locator("#price")).to_have_text("2.50")
 
 
 async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(processes: Processes) -> None:

@@ -22,7 +22,8 @@ _BAR_FROM_SECONDS = 2.0
 class Command(EscapingCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
     help = (
-        "Publish JSON on a topic: its current subscribers get it at once, and nobody gets it later. "
+        "Publish JSON on a topic. Its current subscribers get it at once. A client that reconnects gets what it has "
+        "missed, if the topic's history still holds it; a client that subscribes later does not get it. "
         'Example: manage.py publish news.today \'{"headline": "It works"}\''
     )
 
