@@ -18,15 +18,18 @@ __all__ = ["check_migrations", "setup_errors"]
 @contextlib.contextmanager
 def setup_errors() -> Iterator[None]:
     """
-    Turns errors in the project's setup into one line. It reads REALTIME and NOTIFICATIONS first.
+    Turns errors in the project's setup into one line. First it reads REALTIME and NOTIFICATIONS, and starts or joins
+    the embedded server if REALTIME names it.
 
     Raises:
-        CommandError: A setting is wrong, or the database failed and lacks migrations.
+        CommandError: A setting is wrong, the embedded server does not start, or the database failed and lacks
+            migrations.
     """
     try:
         # Before anything is written: a wrong setting would make publishing fail, and that would look like an outage.
         realtime_conf.get_settings()
         conf.get_settings()
+        realtime_conf.join_embedded_server()
         yield
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from error

@@ -11,6 +11,7 @@ The defaults of redis-py 8, `socket_timeout=5` and ten retries, break blocking r
 - *readers* wait as long as it takes: no socket timeout, no retries. Their owner handles each error.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,7 @@ def check_host(host: Host) -> None:
     if url is not None:
         scheme, _, rest = url.rpartition("://")
         # A user and a password stay out of the log.
-        place = rest.rpartition("@")[2]
+        place = re.sub(r"^(rediss?|unix):/*", "", rest.rpartition("@")[2])
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError(
                 f"is not a Redis URL ({place!r}): write redis://{place or 'localhost:6379/0'}, rediss://… for TLS, "

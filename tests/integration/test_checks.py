@@ -53,6 +53,8 @@ def test_bad_settings_are_an_error(settings: Any, value: Any) -> None:
         ("localhost:6379", "write redis://localhost:6379, rediss://"),
         ("http://user:hush@cache.example/0", "write redis://cache.example/0,"),
         ("", "write redis://localhost:6379/0,"),
+        ("redis:/localhost:6379", "write redis://localhost:6379,"),
+        ("redis:cache.example/0", "write redis://cache.example/0,"),
         ("redis://cache:port", "the port is not a number"),
         ("redis://:hush#@cache:6379", "%23"),
         ("redis://:hush@cache?time_out=5", "unexpected keyword argument 'time_out'"),

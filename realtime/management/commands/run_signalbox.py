@@ -93,6 +93,8 @@ def _ready(host: str, port: int, pids: Mapping[str, int]) -> str:
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{name} (process {pid})" for name, pid in pids.items())
     text = f"the site is at http://{shown}:{port}/ with {names}; Ctrl-C stops it"
+    if not settings.DEBUG:
+        text += "\nDEBUG is off, so this server has no static files: pages are without style sheets and scripts"
     if "notify" in get_commands():
         text += '\nTo send a notification, in a second terminal: python manage.py notify USERNAME "It works"'
     return text
