@@ -15,6 +15,8 @@ globalThis.crypto ??= webcrypto;
 class FakeWebSocket {
   readyState = 0;
   sent = [];
+  /** What was sent as frames. */
+  texts = [];
   closedWith = null;
 
   constructor(url, protocols) {
@@ -23,6 +25,7 @@ class FakeWebSocket {
   }
 
   send(text) {
+    this.texts.push(text);
     this.sent.push(...text.split("\n").map((line) => JSON.parse(line)));
   }
 

@@ -1,10 +1,11 @@
 /**
  * The browser's client for `signalbox.v1`: one lasting connection, and the topics that a page subscribes to on it.
  *
- * Owns the listeners of a page, and closing the connection while the page is frozen. Does not own the protocol
- * (session.js), the socket (link.js), sharing between tabs (shared.js, worker.js) nor the meaning of messages. It
- * stores no messages.
- * No dependencies, no build step. docs/reference/client.md is the documentation for users.
+ * Owns which parts of a page get an event, and closing the connection while the page is frozen. Does not own what a
+ * subscription makes of it (subscription.js, live.js), the protocol (session.js), the socket (link.js), sharing between
+ * tabs (shared.js, worker.js) nor the meaning of messages.
+ * No dependencies, no build step. docs/reference/client.md is the documentation for users, client.d.ts declares all of
+ * it for TypeScript.
  *
  *     import { connect } from "/static/realtime/client.js";
  *     const connection = connect({ user: "42" });
@@ -12,13 +13,19 @@
  *     connection.on("resync", () => reloadTheInbox());
  *     const news = connection.subscribe("news.sport");
  *     news.on("message", ({ data }) => showNews(data));
+ *     const vehicles = connection.subscribe("vehicles.*", { filter: { bbox: [5.9, 45.8, 10.5, 47.8], zoom: 9 } });
+ *     vehicles.on("change", () => draw(vehicles.items.values()));
  */
 
 import { systemClock } from "./link.js";
+import { LiveSubscription } from "./live.js";
 import { Session } from "./session.js";
 import { canShare, SharedSession } from "./shared.js";
+import { Listeners, Subscription } from "./subscription.js";
 
 export { CLOSE_CODES } from "./link.js";
+export { LiveSubscription } from "./live.js";
+export { Subscription } from "./subscription.js";
 
 /**
  * @typedef {import("./link.js").State} State
@@ -50,101 +57,6 @@ export const connect = (options) => new Connection(options);
 /** Codes of errors after which the page must not show the user's data any more. */
 export const SIGNED_OUT = new Set(["unauthorised", "signed_out", "deactivated", "other_user"]);
 
-/** Listeners by event name. An error in one does not affect the others. */
-class Listeners {
-  #byName;
-  #report;
-
-  constructor(names, report) {
-    this.#byName = Object.fromEntries(names.map((name) => [name, new Set()]));
-    this.#report = report;
-  }
-
-  on(name, listener) {
-    const listeners = Object.hasOwn(this.#byName, name) ? this.#byName[name] : null;
-    if (!listeners) throw new TypeError(`no event "${name}": there are ${Object.keys(this.#byName).join(", ")}`);
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  }
-
-  /** @returns {boolean} Whether there is a listener. */
-  emit(name, detail) {
-    for (const listener of [...this.#byName[name]]) {
-      try {
-        listener(detail);
-      } catch (error) {
-        this.#report(error);
-      }
-    }
-    return this.#byName[name].size > 0;
-  }
-}
-
-/** The subscription of one part of a page to a topic. Created by `Connection.subscribe()`. */
-export class Subscription {
-  #listeners;
-  #session;
-  #leave;
-  #offset = null;
-  #isStarted = false;
-  #isEnded = false;
-
-  /** @private */
-  constructor({ topic, session, leave, report }) {
-    /** @type {string | null} */
-    this.topic = topic;
-    this.#session = session;
-    this.#leave = leave;
-    this.#listeners = new Listeners(["message", "resync", "error"], report);
-  }
-
-  /**
-   * Add a listener.
-   *
-   * - `message` (Publication): each later publication, once, in order of offset.
-   * - `resync` ({topic, lost?}): publications before this moment may have been missed; all later ones arrive. Reload
-   *   the state. It is always the first event. It is repeated only if the server could not resend everything that was
-   *   missed: what is still kept follows as messages, and `lost` is the number of missing publications, if known.
-   * - `error` ({code, detail, topic}): the server refuses the topic, or the user has lost the permission for it. The
-   *   client does not subscribe again. Passed to `options.report` if there is no listener.
-   *
-   * @param {"message" | "resync" | "error"} name
-   * @param {(detail: any) => void} listener Errors that it throws are reported and do not affect others.
-   * @returns {() => void} Removes the listener.
-   */
-  on(name, listener) {
-    return this.#listeners.on(name, listener);
-  }
-
-  /** End the subscription. Idempotent. */
-  unsubscribe() {
-    this.#leave(this);
-    this.#isEnded = true;
-  }
-
-  /**
-   * Tell the server that everything up to `offset` has been processed. Calls are combined into at most one frame per
-   * second, so it may be called for each message. Nothing is resent after a reconnect.
-   *
-   * @param {number} [offset] Default: the offset of the last message.
-   */
-  ack(offset = this.#offset) {
-    if (offset !== null) this.#session().ack(this.topic, offset);
-  }
-
-  /** @private Called by the connection with each event of the topic. */
-  take(name, detail) {
-    // Ended by an earlier listener of the same event.
-    if (this.#isEnded) return true;
-    if (name === "message") this.#offset = detail.offset ?? this.#offset;
-    if (name !== "subscribed") return this.#listeners.emit(name, detail);
-    if (detail.recovered && this.#isStarted) return true;
-    this.#isStarted = true;
-    const { lost } = detail;
-    return this.#listeners.emit("resync", { topic: this.topic, ...(lost !== undefined && { lost }) });
-  }
-}
-
 /** A page's connection to the server. Created by `connect()`. */
 export class Connection {
   #options;
@@ -155,6 +67,9 @@ export class Connection {
   #own;
   /** @type {Set<Subscription>} */
   #subscriptions = new Set();
+  /** Those with a filter, by the id of their view. @type {Map<string, LiveSubscription>} */
+  #views = new Map();
+  #lastView = 0;
   /** Topics whose publications are arriving now. */
   #live = new Set();
   /** @type {State} */
@@ -214,10 +129,16 @@ export class Connection {
   /**
    * Subscribe to a topic, across reconnects, until `unsubscribe()`.
    *
+   * With a filter, the page gets the present state of each key that the filter lets through, and then what changes. The
+   * topic may be a family, such as "vehicles.*".
+   *
    * @param {string} topic
-   * @returns {Subscription}
+   * @param {{filter?: object}} [options] `filter`: {bbox, zoom, tags}; {} lets everything through.
+   * @returns {Subscription | LiveSubscription} A LiveSubscription if there is a filter.
+   * @throws {TypeError} The filter is not an object.
    */
-  subscribe(topic) {
+  subscribe(topic, { filter } = {}) {
+    if (filter !== undefined) return this.#subscribeView(String(topic), filter);
     const subscription = this.#subscription(String(topic));
     this.#subscriptions.add(subscription);
     // The topic is live on this page already: begin after the caller has added its listeners.
@@ -259,6 +180,7 @@ export class Connection {
     const options = { ...this.#options, emit, onFail };
     this.#session = isShared ? new SharedSession(options) : new Session(options);
     for (const { topic } of this.#subscriptions) this.#session.join(topic);
+    for (const live of this.#views.values()) live.join();
     this.#session.reconnect();
   }
 
@@ -269,6 +191,15 @@ export class Connection {
       leave: (subscription) => this.#leave(subscription),
       report: this.#report,
     });
+  }
+
+  #subscribeView(topic, filter) {
+    const id = `v${++this.#lastView}`;
+    const leave = () => this.#views.delete(id) && this.#session.leaveView(id);
+    const live = new LiveSubscription({ id, topic, filter, session: () => this.#session, leave, report: this.#report });
+    this.#views.set(id, live);
+    live.join();
+    return live;
   }
 
   #leave(subscription) {
@@ -288,6 +219,7 @@ export class Connection {
       this.#own.topic = detail;
       return;
     }
+    if (detail.view !== undefined) return this.#takeOfView(name, detail);
     if (name === "subscribed") this.#live.add(detail.topic);
     if (name === "unsubscribed") {
       this.#live.delete(detail.topic);
@@ -299,6 +231,15 @@ export class Connection {
       isHandled = subscription.take(name, detail) || isHandled;
     }
     if (name === "error" && !isHandled && !this.#listeners.emit("error", detail)) this.#report(detail);
+  }
+
+  #takeOfView(name, { view, ...detail }) {
+    const live = this.#views.get(view);
+    // Left meanwhile.
+    if (!live || live.take(name, detail)) return;
+    const { code, detail: reason, topic } = detail;
+    const complaint = { code, detail: reason, topic };
+    if (!this.#listeners.emit("error", complaint)) this.#report(complaint);
   }
 
   #stateChanged(state) {

@@ -54,6 +54,8 @@ const HELLO_DEADLINE_MS = 15_000;
 /** The longest time from a ping to any frame from the server. */
 const PONG_DEADLINE_MS = 10_000;
 const DEFAULT_PING_MS = 25_000;
+/** The server accepts frames of 64 KiB; a character has up to three bytes in UTF-8. */
+const FRAME_CHARACTERS = 21_000;
 /** The longest wait that a server can ask for. */
 const RETRY_AFTER_LIMIT_MS = 300_000;
 /** Close codes for data that one side did not accept (RFC 6455, 7.4.1). A quick retry would hardly help. */
@@ -140,6 +142,7 @@ export class Link {
   #url;
   #onState;
   #onFrame;
+  #onFrameEnd;
   #onRefused;
   #WebSocket;
   #clock;
@@ -150,14 +153,16 @@ export class Link {
    * @param {() => string} options.url Returns the absolute URL for the next socket.
    * @param {(state: State) => void} options.onState Called with each new state.
    * @param {(frame: any) => void} options.onFrame Called with each object from the server, in order.
+   * @param {() => void} [options.onFrameEnd] Called after the last object of each WebSocket frame.
    * @param {(refusal: {code: string, detail: string}) => void} options.onRefused The server closed the connection for
    *   good; the state becomes `closed` right after.
    * @param {Environment} [options.environment]
    */
-  constructor({ url, onState, onFrame, onRefused, environment = {} }) {
+  constructor({ url, onState, onFrame, onFrameEnd = () => {}, onRefused, environment = {} }) {
     this.#url = url;
     this.#onState = onState;
     this.#onFrame = onFrame;
+    this.#onFrameEnd = onFrameEnd;
     this.#onRefused = onRefused;
     this.#WebSocket = environment.WebSocket ?? globalThis.WebSocket;
     this.#clock = environment.clock ?? systemClock;
@@ -203,12 +208,21 @@ export class Link {
   }
 
   /**
-   * @param {...object} frames Objects to send in one WebSocket frame.
+   * @param {...object} frames Objects to send, in one WebSocket frame if the server's limit allows that.
    * @returns {boolean} Whether they were sent; nothing is kept for later.
    */
   send(...frames) {
     if (this.#socket?.readyState !== 1) return false;
-    this.#socket.send(frames.map((frame) => JSON.stringify(frame)).join("\n"));
+    let text = "";
+    for (const frame of frames) {
+      const line = JSON.stringify(frame);
+      if (text && text.length + line.length >= FRAME_CHARACTERS) {
+        this.#socket.send(text);
+        text = "";
+      }
+      text += text ? `\n${line}` : line;
+    }
+    this.#socket.send(text);
     return true;
   }
 
@@ -255,6 +269,7 @@ export class Link {
       // A listener may have closed the connection: the rest of the frame is no longer wanted.
       if (socket !== this.#socket) return;
     }
+    this.#onFrameEnd();
   }
 
   #hello(frame) {

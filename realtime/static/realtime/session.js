@@ -1,15 +1,15 @@
 /**
  * The client's side of `signalbox.v1` on one connection: its subscriptions, and its position in each topic.
  *
- * Owns positions, resuming, gaps and repeats, and the rate of outgoing objects. Does not own the socket (link.js) nor
- * listeners (client.js). Runs in a page or in a worker: all events that it emits are plain data.
+ * Owns positions, resuming, gaps and repeats of plain subscriptions. Does not own filtered ones (views.js), the rate of
+ * outgoing objects (outbox.js), the socket (link.js) nor listeners (client.js). Runs in a page or in a worker: all
+ * events that it emits are plain data.
  */
 
 import { Link } from "./link.js";
+import { Outbox } from "./outbox.js";
+import { Views } from "./views.js";
 
-/** How many objects may be sent at once, and per second in the long run. The server's limits (REALTIME) are higher. */
-const SEND_BURST = 64;
-const SENDS_PER_SECOND = 16;
 /** How long acknowledgements are held back: the last one replaces the earlier ones. */
 const ACK_MS = 1_000;
 
@@ -25,7 +25,10 @@ const ACK_MS = 1_000;
  *   lost?}): the topic is live from now on; `recovered` if nothing was missed; `lost`, if known, is the number of lost
  *   publications. `unsubscribed` ({topic, code, detail}): the user has lost the permission for the topic.
  *   `message` ({topic, offset, data}). `error` ({code, detail, topic?}).
- * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "error"} name
+ *   Events of a view have its id as `view`: `subscribed` ({view, topic}): the first batch follows. `view` ({view, batch,
+ *   number, isComplete, lines}): the objects of one frame. `unsubscribed` ({view, topic, code, detail}): the server has
+ *   refused or ended it. `error` ({view, topic, code, detail}): something about it was refused, and it goes on.
+ * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "view" | "error"} name
  * @param {any} detail
  */
 
@@ -34,16 +37,14 @@ export class Session {
   #topics = new Map();
   /** The user's own topic, once the server has named it. @type {string | null} */
   #own = null;
-  /** Objects to be sent, by subject: a later one replaces an earlier one. At most two per topic. */
-  #outbox = new Map();
-  #allowance = SEND_BURST;
-  #allowanceAt;
-  #outboxTimer = null;
+  /** Acknowledgements that were not sent yet: topic → offset. */
+  #acks = new Map();
+  #outbox;
+  #views;
   #url;
   #user;
   #emit;
   #link;
-  #clock;
 
   /**
    * Closed until `reconnect()`.
@@ -58,12 +59,14 @@ export class Session {
     this.#url = new URL(url);
     this.#user = user;
     this.#emit = emit;
-    this.#clock = environment.clock;
-    this.#allowanceAt = this.#clock.now();
+    const { clock } = environment;
+    this.#outbox = new Outbox((...frames) => this.#link.send(...frames), clock);
+    this.#views = new Views({ outbox: this.#outbox, emit, clock });
     this.#link = new Link({
       url: () => this.#urlWithPosition(),
       onState: (state) => this.#stateChanged(state),
       onFrame: (frame) => this.#handle(frame),
+      onFrameEnd: () => this.#views.end(),
       onRefused: (refusal) => this.#emit("error", refusal),
       environment,
     });
@@ -103,7 +106,7 @@ export class Session {
   /** Unsubscribe. @param {string} topic Does nothing for the user's own topic. */
   leave(topic) {
     if (topic === this.#own || !this.#topics.delete(topic)) return;
-    this.#outbox.delete(`ack ${topic}`);
+    this.#dropAck(topic);
     if (this.state === "open") this.#post(`topic ${topic}`, { type: "unsubscribe", topic });
   }
 
@@ -111,9 +114,13 @@ export class Session {
   ack(topic, offset) {
     const known = this.#topics.get(topic);
     if (!known?.isLive || offset > known.offset) return;
-    const before = this.#outbox.get(`ack ${topic}`);
-    this.#outbox.set(`ack ${topic}`, { type: "ack", topic, offset: Math.max(offset, before?.offset ?? 0) });
-    this.#flushIn(ACK_MS);
+    this.#acks.set(topic, Math.max(offset, this.#acks.get(topic) ?? 0));
+    const make = () => {
+      const newest = this.#acks.get(topic);
+      this.#acks.delete(topic);
+      return { type: "ack", topic, offset: newest };
+    };
+    this.#outbox.hold(`ack ${topic}`, make, ACK_MS);
   }
 
   /** Report read notifications. @param {number[]} ids @returns {boolean} Whether it was sent. */
@@ -121,20 +128,39 @@ export class Session {
     return this.state === "open" && this.#link.send({ type: "read", ids });
   }
 
+  /** Subscribe with a filter, across reconnects, or change the filter. @param {{id, topic, filter}} view */
+  openView(view) {
+    this.#views.open(view);
+  }
+
+  /** @param {string} id */
+  leaveView(id) {
+    this.#views.leave(id);
+  }
+
+  /** The page's copy of the items is wrong: get all of them again. @param {string} id */
+  refreshView(id) {
+    this.#views.refresh(id);
+  }
+
   // From the server ---------------------------------------------------------------------------------------------------
 
   #handle(frame) {
+    if (this.#views.isReceiving && frame?.type !== "error") return this.#views.add(frame);
+    const isOfView = frame?.view !== undefined;
     switch (frame?.type) {
       case "hello":
         return this.#hello(frame);
       case "subscribed":
-        return this.#subscribed(frame);
+        return isOfView ? this.#views.subscribed(frame) : this.#subscribed(frame);
       case "unsubscribed":
-        return this.#unsubscribed(frame);
+        return isOfView ? this.#views.unsubscribed(frame) : this.#unsubscribed(frame);
       case "message":
         return this.#message(frame);
+      case "view":
+        return this.#views.begin(frame);
       case "error":
-        return this.#refused(frame);
+        return isOfView ? this.#views.refused(frame) : this.#refused(frame);
       // The link has handled a pong. Anything else is for a newer client.
     }
   }
@@ -153,6 +179,7 @@ export class Session {
     this.join(own);
     this.#emit("own", own);
     for (const topic of this.#topics.keys()) if (topic !== own) this.#subscribe(topic);
+    this.#views.connected();
   }
 
   #subscribed({ topic: name, offset, epoch, recovered, lost }) {
@@ -174,7 +201,7 @@ export class Session {
     topic.isLive = false;
     if (code === undefined) return;
     this.#topics.delete(name);
-    this.#outbox.delete(`topic ${name}`);
+    this.#outbox.drop(`topic ${name}`);
     this.#emit("unsubscribed", { topic: name, code, detail });
   }
 
@@ -213,10 +240,9 @@ export class Session {
   #stateChanged(state) {
     if (state !== "open") {
       for (const topic of this.#topics.values()) Object.assign(topic, { isLive: false, askedFrom: null });
+      this.#acks.clear();
       this.#outbox.clear();
-      this.#clearTimer();
-      // The next connection has its own allowance.
-      this.#allowance = SEND_BURST;
+      this.#views.lost();
     }
     this.#emit("state", state);
   }
@@ -240,36 +266,11 @@ export class Session {
   }
 
   #post(subject, frame) {
-    // At the end of the queue.
-    this.#outbox.delete(subject);
-    this.#outbox.set(subject, frame);
-    this.#flush();
+    this.#outbox.put(subject, () => frame);
   }
 
-  /** Send as much as the server's rate limit allows, and the rest a little later. */
-  #flush() {
-    this.#clearTimer();
-    const now = this.#clock.now();
-    const earned = ((now - this.#allowanceAt) / 1000) * SENDS_PER_SECOND;
-    this.#allowance = Math.min(SEND_BURST, this.#allowance + earned);
-    this.#allowanceAt = now;
-    const due = [...this.#outbox].slice(0, Math.floor(this.#allowance));
-    if (due.length > 0 && this.#link.send(...due.map(([, frame]) => frame))) {
-      this.#allowance -= due.length;
-      for (const [subject] of due) this.#outbox.delete(subject);
-    }
-    if (this.#outbox.size > 0) this.#flushIn(1000 / SENDS_PER_SECOND);
-  }
-
-  #flushIn(ms) {
-    this.#outboxTimer ??= this.#clock.setTimeout(() => {
-      this.#outboxTimer = null;
-      this.#flush();
-    }, ms);
-  }
-
-  #clearTimer() {
-    if (this.#outboxTimer !== null) this.#clock.clearTimeout(this.#outboxTimer);
-    this.#outboxTimer = null;
+  #dropAck(topic) {
+    this.#acks.delete(topic);
+    this.#outbox.drop(`ack ${topic}`);
   }
 }

@@ -11,7 +11,7 @@
 import { workerUrl } from "./trusted.js";
 
 /** Increased when the messages between tabs and worker change, so that pages of two releases use separate workers. */
-const VERSION = 2;
+const VERSION = 3;
 /** The longest time from starting the worker to its answer. */
 const ATTACH_DEADLINE_MS = 5_000;
 
@@ -33,6 +33,8 @@ export class SharedSession {
   #topics = new Set();
   /** Topics that were subscribed since this tab attached to the worker. */
   #begun = new Set();
+  /** Views by id, with their newest filter. @type {Map<string, {id: string, topic: string, filter: object}>} */
+  #views = new Map();
   /** @type {import("./link.js").State} */
   #state = "closed";
   /** @type {MessagePort | null} */
@@ -103,6 +105,20 @@ export class SharedSession {
     this.#post("leave", topic);
   }
 
+  openView(view) {
+    this.#views.set(view.id, view);
+    this.#post("openView", view);
+  }
+
+  leaveView(id) {
+    this.#views.delete(id);
+    this.#post("leaveView", id);
+  }
+
+  refreshView(id) {
+    this.#post("refreshView", id);
+  }
+
   ack(topic, offset) {
     this.#post("ack", topic, offset);
   }
@@ -146,7 +162,8 @@ export class SharedSession {
         locks.request(detail.lock, { mode: "shared", signal: attachment.signal }, ended).catch(() => {});
       };
       const topics = [...this.#topics];
-      port.postMessage({ call: "attach", args: [{ url: this.#url, user: this.#user, lock, topics }] });
+      const views = [...this.#views.values()];
+      port.postMessage({ call: "attach", args: [{ url: this.#url, user: this.#user, lock, topics, views }] });
     } catch (error) {
       // For example, the script is of another origin, or a Content Security Policy does not allow it.
       fail(String(error));
@@ -163,6 +180,10 @@ export class SharedSession {
 
   #take(name, detail) {
     if (name === "state") return this.#setState(detail);
+    if (detail?.view !== undefined) {
+      if (name === "unsubscribed") this.#views.delete(detail.view);
+      return this.#emit(name, detail);
+    }
     if (name === "subscribed") {
       // Even if the worker has missed nothing, this tab has missed everything before it attached.
       const isSame = detail.recovered && this.#begun.has(detail.topic);
