@@ -1,4 +1,4 @@
-/** Filtered subscriptions against a model of the server: whatever happens on the way, the page ends with the truth. */
+/** Filtered subscriptions against a model of the server: at rest, the page has the truth. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -34,7 +34,7 @@ function listen(live, named) {
       for (const key of keys) assert.ok(page.byChange.delete(`${topic} ${key}`), `${topic} ${key} was not there`);
     }
     for (const item of items) put(page.byChange, item);
-    assert.deepEqual(offsetsOf(page.byChange), offsetsOf(live.items), "the items are those that the events tell of");
+    assert.deepEqual(offsetsOf(page.byChange), offsetsOf(live.items), "the changes add up to the items");
   });
   live.on("message", (item) => put(page.byEach, item));
   live.on("left", ({ topic, keys }) => {
@@ -42,7 +42,7 @@ function listen(live, named) {
   });
   live.on("snapshot", ({ items }) => {
     for (const item of items) put(page.byEach, item);
-    assert.deepEqual(offsetsOf(page.byEach), offsetsOf(live.items), "a snapshot completes what was told");
+    assert.deepEqual(offsetsOf(page.byEach), offsetsOf(live.items), "after a snapshot, the other events add up to the items");
   });
   live.on("error", (error) => page.errors.push(error.code));
   return page;
@@ -87,7 +87,7 @@ function run(seed, { lag }) {
     tick: () => server.tick({ isSlow: () => random.chance(0.2), countLimit: lag ? random.below(3) : Infinity }),
     deliver: () => server.deliver(random.below(4)),
     refuse: () => {
-      // Only one at a time: it is not said which was refused.
+      // Only one at a time: the error does not name the filter.
       settle();
       live.setFilter({ bad: true });
       settle();
@@ -145,7 +145,7 @@ test("after random publications, pans, cuts, slow reads and new epochs, the item
   assert.equal(refreshes, 0, "positions are given only if the page has what the server then takes it to have");
 });
 
-test("so they are if the server after a reconnect knows less than the one before", () => {
+test("the items are the truth if the server after a reconnect lags behind the one before", () => {
   const { refreshes } = runAll({ lag: 3 });
   assert.ok(refreshes > 0);
 });

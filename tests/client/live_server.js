@@ -71,8 +71,8 @@ export class LiveServer {
   #named;
 
   /**
-   * `lag`: by how many publications of each topic the process is late at first. `named`: gets the epoch of each topic that
-   * the client was told.
+   * `lag`: by how many publications of each topic the process is late at first. `named`: gets the epochs of topics that the
+   * client has received.
    */
   constructor({ world, socket, random, lag = 0, named = new Map() }) {
     [this.#world, this.#socket, this.#random, this.#named] = [world, socket, random, named];

@@ -83,7 +83,7 @@ test("a lost connection resumes the views of all tabs, each from its own positio
   assert.deepEqual([first.heard, second.heard], [["a@3"], ["z@4", "-z"]]);
 });
 
-test("a tab whose copy is wrong has its own view asked for again", async () => {
+test("if the copy of a tab is wrong, only its own view is subscribed again", async () => {
   const { tabs, second } = await twoTabs();
   asked(tabs);
   await say(tabs, batch("v2", 1, "reset", { type: "same", topic: "vehicles.sbb", keys: ["y"] }));
@@ -92,7 +92,7 @@ test("a tab whose copy is wrong has its own view asked for again", async () => {
   assert.deepEqual(shown(second), ["y@5"]);
 });
 
-test("a tab that ends without a word, or unsubscribes, leaves its views and no others", async () => {
+test("when a tab ends without notice, or unsubscribes, its views end and no others", async () => {
   const { tabs, second } = await twoTabs();
   asked(tabs);
   tabs.locks.drop(tabs.locks.names[0]);
@@ -109,7 +109,7 @@ for (const [away, back] of [
   ["pagehide", "pageshow"],
   ["freeze", "resume"],
 ]) {
-  test(`a tab that is put away (${away}) leaves its views, and what it showed does not flash when it is back`, async () => {
+  test(`a tab that is put away (${away}) leaves its views, and does not redraw unchanged items when it is back`, async () => {
     const { tabs, first } = await twoTabs();
     asked(tabs);
     // In the middle of a snapshot of which the tab will not see the end.
@@ -127,7 +127,7 @@ for (const [away, back] of [
   });
 }
 
-test("a refusal is told to the tab that asked, and a new filter asks again", async () => {
+test("only the tab whose view is refused gets the error, and a new filter subscribes again", async () => {
   const { tabs, first, second } = await twoTabs();
   asked(tabs);
   await say(tabs, { type: "unsubscribed", topic: FAMILY, view: "v2", code: "forbidden", detail: "not yours" });
@@ -137,7 +137,7 @@ test("a refusal is told to the tab that asked, and a new filter asks again", asy
   assert.deepEqual(asked(tabs), [{ type: "subscribe", topic: FAMILY, view: "v3", number: 1, filter: WEST }]);
 });
 
-test("when the worker is lost, the tab asks for its view on a connection of its own", async () => {
+test("when the worker is lost, the tab subscribes its view on a connection of its own", async () => {
   const { tabs, first } = await twoTabs();
   tabs.locks.drop(tabs.locks.names[1]);
   await settled();

@@ -28,7 +28,7 @@ const part = ([header, ...lines]) => [{ ...header, complete: false }, ...lines];
 
 const NAMES = ["snapshot", "message", "left", "change", "error"];
 
-/** What a live subscription tells its listeners, in short. */
+/** The events of a live subscription, in short. */
 function hear(live) {
   const heard = [];
   const shown = ({ topic, key, offset }) => (topic === SBB ? "" : `${topic} `) + `${key}@${offset}`;
@@ -81,7 +81,7 @@ test("a filter makes the subscription a view, with an id and a number", () => {
   assert.deepEqual(browser.socket.takeSent(), [{ type: "subscribe", topic: FAMILY, view: "v2", number: 1, filter: {} }]);
 });
 
-test("one that is made before the connection is open is asked for when it is", () => {
+test("a view that is made before the connection is open is subscribed when it opens", () => {
   const browser = fakeBrowser();
   const live = connect(browser.options).subscribe(FAMILY, { filter: WEST });
   live.setFilter(EAST);
@@ -102,7 +102,7 @@ test("a filter is an object, and a later change of it is not sent", () => {
   assert.deepEqual(browser.socket.takeSent()[0].filter, { bbox: [1, 2, 3, 4] });
 });
 
-test("the first batch is a snapshot, and items are there when it is told", () => {
+test("the first batch is a snapshot, and the items are there before its event", () => {
   const { live, say } = opened();
   const seen = [];
   live.on("change", () => seen.push(live.items.size));
@@ -110,11 +110,11 @@ test("the first batch is a snapshot, and items are there when it is told", () =>
   const { items } = live;
   say(answered(), reset(1, position(16), item("a", 3)));
   assert.deepEqual(seen, [1, [[{ topic: SBB, key: "a", offset: 3, data: { at: 3 } }], true]]);
-  assert.equal(live.items, items, "it is the same Map for ever");
+  assert.equal(live.items, items, "it is always the same Map");
   assert.deepEqual([...items.keys()], [`${SBB} a`]);
 });
 
-test("a snapshot in parts is drawn as it comes, and told once", () => {
+test("a snapshot in parts is several changes, and one snapshot at the end", () => {
   const { heard, say } = opened();
   say(answered(), part(reset(1, position(16), item("a", 3))), part(reset(1, item("b", 4))), reset(1, item("c", 5)));
   assert.deepEqual(heard, ["change a@3", "change b@4", "change c@5", "reset a@3 b@4 c@5"]);
@@ -150,7 +150,7 @@ test("a new filter is sent, and its answer says what entered and what left", () 
   assert.deepEqual(keys(live), ["b@16", "z@18"]);
 });
 
-test("an answer that changes nothing is told, and draws nothing", () => {
+test("an answer that changes nothing is a snapshot without a change", () => {
   const { browser, heard, live, say } = shown();
   live.setFilter(EAST);
   browser.clock.pass(100);
@@ -198,7 +198,7 @@ test("a filter that is set before the server has answered is sent after the answ
   assert.deepEqual(browser.socket.takeSent().map(({ type, filter }) => [type, filter]), [["filter", EAST]]);
 });
 
-test("after a reconnect the view resumes, and what is the same is not told", () => {
+test("after a reconnect the view resumes, and unchanged items are not reported", () => {
   const stage = shown();
   stage.say(changes(1, item("b", 17)));
   stage.heard.length = 0;
@@ -210,7 +210,7 @@ test("after a reconnect the view resumes, and what is the same is not told", () 
   assert.deepEqual(stage.heard, ["left a", "change -a c@18", "reset c@18"]);
 });
 
-test("without positions an unchanged item is not told again either, and no key goes back", () => {
+test("without positions an unchanged item is not reported again either, and no key goes back in time", () => {
   const stage = shown();
   stage.say(answered(), reset(2, position(16), item("a", 3), item("b", 15)));
   assert.deepEqual(stage.heard, ["reset"]);
@@ -226,7 +226,7 @@ test("a batch that was cut counts for the items, but not for the positions", () 
   assert.deepEqual(stage.heard, ["message b@17", "change b@17", "reset"]);
 });
 
-test("what came of a snapshot before the cut is in the next one", () => {
+test("the part of a snapshot that arrived before a cut is in the event of the next one", () => {
   const stage = opened();
   stage.say(answered(), part(reset(1, position(16), item("a", 3), item("b", 4))));
   assert.equal("positions" in reconnected(stage)[0], false);
@@ -287,7 +287,7 @@ test("at most 512 topics are resumed, those that advanced last, and the frame st
   assert.ok(text.length < 65_536 && text.length > 30_000, String(text.length));
 });
 
-test("an item is confirmed that the page does not have: it asks for all, once, and ignores the rest", () => {
+test("if the server confirms an item that the page does not have, the view is subscribed again without positions", () => {
   const stage = shown();
   reconnected(stage);
   stage.say(answered(), part(reset(2, same("a", "b", "c"))), reset(2, same("d"), item("e", 17)));
@@ -301,20 +301,20 @@ test("an item is confirmed that the page does not have: it asks for all, once, a
   assert.deepEqual(stage.heard, ["change c@17", "reset c@17"]);
 });
 
-test("if that does not help, it is told, and not asked again", () => {
+test("if that does not help, there is an error, and no further request", () => {
   const stage = shown();
   stage.say(reset(1, same("c")), answered(), reset(2, same("c")), reset(2, same("d")));
   assert.deepEqual(stage.heard.filter((text) => text.startsWith("error")), ["error wrong_copy"]);
   assert.equal(stage.browser.socket.takeSent().filter(({ type }) => type === "subscribe").length, 1);
 });
 
-test("the confirmation of a state that the page has refused as outdated is one of what it does not have", () => {
+test("a confirmed item of which the page has refused an outdated state counts as one that it does not have", () => {
   const stage = shown();
   stage.say(reset(1, position(15), item("b", 15)), reset(1, same("b")));
   assert.equal(stage.browser.socket.takeSent().at(-1).type, "subscribe");
 });
 
-test("what the server refuses ends the subscription, and a new filter tries again", () => {
+test("a refused subscription ends, and a new filter subscribes again", () => {
   const { browser, heard, live, say } = opened();
   browser.socket.takeSent();
   say({ type: "error", code: "bad_filter", detail: "filter.zoom", topic: FAMILY, view: "v1" });
@@ -324,7 +324,7 @@ test("what the server refuses ends the subscription, and a new filter tries agai
   assert.deepEqual(browser.socket.takeSent(), [{ type: "subscribe", topic: FAMILY, view: "v1", number: 1, filter: EAST }]);
 });
 
-test("a refused filter leaves the one before, also for the next connection", () => {
+test("after a refused filter the one before stays in force, also on the next connection", () => {
   const stage = shown();
   stage.live.setFilter({ zoom: "far" });
   stage.browser.clock.pass(100);
@@ -334,7 +334,7 @@ test("a refused filter leaves the one before, also for the next connection", () 
   assert.deepEqual([asked.filter, asked.positions], [WEST, { [SBB]: [16, "e1"] }]);
 });
 
-test("when the server ends it, the items leave", () => {
+test("when the server ends the subscription, all items leave", () => {
   const { browser, heard, live, say } = shown();
   say({ type: "unsubscribed", topic: FAMILY, view: "v1", code: "forbidden", detail: "not yours" });
   assert.deepEqual(heard, ["left a b", "change -a -b", "error forbidden"]);
@@ -342,7 +342,7 @@ test("when the server ends it, the items leave", () => {
   assert.deepEqual(reconnected({ browser, connection: { reconnect: () => browser.clock.pass(1_000) } }), []);
 });
 
-test("an error that nobody listens to is the connection's", () => {
+test("an error without a listener is passed to the connection", () => {
   const browser = fakeBrowser();
   const connection = connect(browser.options);
   browser.socket.hello();
@@ -352,7 +352,7 @@ test("an error that nobody listens to is the connection's", () => {
   assert.deepEqual(browser.reported, [refusal]);
 });
 
-test("a server that does not know the view any more is asked for it again", () => {
+test("if the server no longer knows the view, it is subscribed again", () => {
   const stage = shown();
   stage.live.setFilter(EAST);
   stage.browser.clock.pass(100);
@@ -364,7 +364,7 @@ test("a server that does not know the view any more is asked for it again", () =
   assert.deepEqual(stage.heard, []);
 });
 
-test("unsubscribe ends it: nothing more is told, and it is not asked for again", () => {
+test("after unsubscribe() there are no events, and the view is not subscribed again", () => {
   const stage = shown();
   stage.live.on("message", () => stage.live.unsubscribe());
   stage.say(changes(1, item("a", 17), item("b", 18)));
@@ -377,7 +377,7 @@ test("unsubscribe ends it: nothing more is told, and it is not asked for again",
   assert.deepEqual(reconnected(stage), []);
 });
 
-test("one that is ended before it was asked for is not asked for", () => {
+test("a view that ends before it was subscribed is not subscribed", () => {
   const { browser, connection } = shown();
   for (let count = 0; count < 70; count += 1) connection.subscribe(FAMILY, { filter: {} }).unsubscribe();
   browser.clock.pass(20_000);
@@ -385,7 +385,7 @@ test("one that is ended before it was asked for is not asked for", () => {
   assert.equal(asked.filter(({ type }) => type === "subscribe").length, asked.length / 2);
 });
 
-test("a plain subscription to a topic of the family goes on beside it", () => {
+test("a plain subscription to a topic of the family is independent", () => {
   const { browser, connection, heard, say } = shown();
   const offsets = [];
   connection.subscribe(SBB).on("message", ({ offset }) => offsets.push(offset));
@@ -394,7 +394,7 @@ test("a plain subscription to a topic of the family goes on beside it", () => {
   assert.deepEqual([offsets, heard], [[17], ["message c@17", "change c@17"]]);
 });
 
-test("a frame that cannot be read in a view is told, and the lines around it count", () => {
+test("an object that cannot be read is an error, and the other objects of its frame are applied", () => {
   const { browser, connection, heard } = shown();
   const errors = [];
   connection.on("error", ({ code }) => errors.push(code));

@@ -18,6 +18,7 @@ PATHS = {
     "axe": "axe-core/axe.min.js",
     "htmx": "htmx.org/dist/htmx.min.js",
     "turbo": "@hotwired/turbo/dist/turbo.es2017-umd.js",
+    "typescript": "typescript/lib/tsc.js",
 }
 # What is installed, as npm itself notes it.
 NOTE = MODULES / ".package-lock.json"
@@ -30,7 +31,7 @@ class NoLibraries(RuntimeError):
 
 def library(name: str) -> Path:
     """
-    The file of "axe", "htmx" or "turbo".
+    The file of "axe", "htmx", "turbo" or "typescript".
 
     Raises:
         NoLibraries: It is not there, and cannot be got.
@@ -50,7 +51,8 @@ def get_libraries() -> None:
             subprocess.run([apt_get, "-qq", *way], check=False, stdin=subprocess.DEVNULL)
     if shutil.which("npm") is None:
         raise NoLibraries(
-            "the tests of pages need axe, htmx and Turbo from npm, and there is no npm: install Node.js with npm"
+            "the tests of pages need axe, htmx, Turbo and TypeScript from npm, and there is no npm: "
+            "install Node.js with npm"
         )
     done = subprocess.run(COMMAND, cwd=DIRECTORY, check=False, capture_output=True, text=True)
     if done.returncode:

@@ -23,9 +23,9 @@ export class LiveSubscription {
   #leave;
   #listeners;
   #store = new KeyedStore();
-  /** What the batches since the last `snapshot` event brought. @type {Map<string, import("./store.js").Item>} */
+  /** Items of snapshots that are not complete yet. @type {Map<string, import("./store.js").Item>} */
   #entered = new Map();
-  /** How far asking again has come after the server confirmed something that the page does not have. */
+  /** After the server confirmed an item that is not here: "asked" for all again, "repeated", then "given up". */
   #repair = "none";
   #filter;
   #isEnded = false;
@@ -42,7 +42,7 @@ export class LiveSubscription {
   }
 
   /**
-   * The present state, by `${topic} ${key}`. It is always the same Map; events are emitted after it was updated. While
+   * The present state, by `${topic} ${key}`. It is always the same Map, and is updated before events are emitted. While
    * the connection is lost, it keeps the last known state.
    *
    * @type {ReadonlyMap<string, import("./store.js").Item>}
@@ -59,14 +59,15 @@ export class LiveSubscription {
   /**
    * Add a listener.
    *
-   * - `change` ({items, left: [{topic, keys}]}): once for each frame that changed something. It is all that a page needs
-   *   which draws `items`: first remove what left, then draw the new and changed items.
-   * - `snapshot` ({items, isReset}): once for each answer: to the subscription and after a reconnect (`isReset`), and to
-   *   a new filter. `items` are those that are new or have changed.
+   * - `change` ({items, left: [{topic, keys}]}): once for each frame that changed something. First remove what left,
+   *   then draw the new and changed items. A page that draws the present state needs no other event.
+   * - `snapshot` ({items, isReset}): once for each answer of the server. `isReset`: to the subscription, or after a
+   *   reconnect; otherwise to a filter. `items` are those that are new or have changed.
    * - `message` (Item): a later publication.
-   * - `left` ({topic, keys}): moved out of the filter, was removed or fell silent, or the user may no longer receive it.
-   * - `error` ({code, detail, topic}): the server refuses the filter, the topic, or has ended the subscription. In the
-   *   last two cases the items leave; `setFilter()` subscribes again.
+   * - `left` ({topic, keys}): they no longer match the filter, were removed, were silent for too long, or the user may
+   *   no longer receive them.
+   * - `error` ({code, detail, topic}): the server refuses a new filter, and the last valid one stays in force. Or it
+   *   refuses or ends the subscription: then all items leave, and `setFilter()` subscribes again.
    *
    * @param {"snapshot" | "message" | "left" | "change" | "error"} name
    * @param {(detail: any) => void} listener Errors that it throws are reported and do not affect others.
@@ -93,7 +94,7 @@ export class LiveSubscription {
     this.#session().openView({ id: this.#id, topic: this.topic, filter: this.#filter });
   }
 
-  /** @private Called by the connection with each event of the view. @returns {boolean} Whether somebody has heard it. */
+  /** @private Called by the connection with each event. @returns {boolean} Whether there was a listener. */
   take(name, detail) {
     switch (name) {
       case "subscribed":
@@ -132,7 +133,7 @@ export class LiveSubscription {
     if (items.length > 0 || gone.length > 0) this.#emit("change", { items, left: gone });
   }
 
-  /** The server has confirmed an item that the page does not have: get everything again, but only once. */
+  /** The server has confirmed an item that is not here: get everything again, but only once. */
   #repairCopy() {
     if (this.#repair === "none") {
       this.#repair = "asked";

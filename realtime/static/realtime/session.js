@@ -25,8 +25,8 @@ const ACK_MS = 1_000;
  *   lost?}): the topic is live from now on; `recovered` if nothing was missed; `lost`, if known, is the number of lost
  *   publications. `unsubscribed` ({topic, code, detail}): the user has lost the permission for the topic.
  *   `message` ({topic, offset, data}). `error` ({code, detail, topic?}).
- *   Events of a view have its id as `view`: `subscribed` ({view, topic}): the first batch follows. `view` ({view, batch,
- *   number, isComplete, lines}): the objects of one frame. `unsubscribed` ({view, topic, code, detail}): the server has
+ *   Events of a view have its id as `view`. `subscribed` ({view, topic}): the first batch follows. `view` ({view,
+ *   batch, number, isComplete, lines}): the objects of one frame. `unsubscribed` ({view, topic, code, detail}): the server has
  *   refused or ended it. `error` ({view, topic, code, detail}): something about it was refused, and it goes on.
  * @param {"state" | "own" | "subscribed" | "unsubscribed" | "message" | "view" | "error"} name
  * @param {any} detail

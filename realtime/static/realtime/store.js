@@ -3,8 +3,8 @@
  *
  * Owns applying the objects of a view, and what they change. Does not own the view (views.js) nor listeners (live.js).
  *
- * A `reset` batch says all that there is, so what it does not mention has left. What it only confirms is no change: a
- * page that connects again draws nothing that it shows already.
+ * A `reset` batch mentions everything that the filter lets through, so items that it does not mention have left. Items
+ * that it only confirms have not changed. So a page that connects again does not redraw what it shows already.
  */
 
 /**
@@ -17,7 +17,7 @@
  * @typedef {object} Change
  * @property {Item[]} items New items, and items that have changed.
  * @property {Map<string, string[]>} left Topic → keys that left; this comes before `items`.
- * @property {boolean} isWrong Whether the server takes the page to have something that it does not have.
+ * @property {boolean} isWrong Whether the server has confirmed an item that is not here.
  */
 
 /** The name of an item in `items`. A topic has no space. */
@@ -29,16 +29,16 @@ const noChange = () => ({ items: new Map(), left: new Map(), isWrong: false });
 export class KeyedStore {
   /** By `${topic} ${key}`. @type {Map<string, Item>} */
   items = new Map();
-  /** The epoch of each item's offset, by the same name; undefined if the server has not said it. */
+  /** The epoch of each item's offset, by the same name; undefined if it is not known. */
   #epochOf = new Map();
   /** The present epoch of each topic. */
   #epochs = new Map();
-  /** Items of which the server sent an older state than this page has. */
+  /** Items of which the server has sent an older state than the one here, which was kept. */
   #isOutdated = new Set();
   /** The `reset` batch that is being received, and the items that it has mentioned. */
   #reset = null;
 
-  /** A new subscription begins: what has arrived of a batch before will not be continued. */
+  /** The server answers a new subscription: a batch that is not complete will not be continued. */
   begin() {
     this.#reset = null;
   }
@@ -50,7 +50,7 @@ export class KeyedStore {
    * @returns {Change}
    */
   apply({ batch, number, isComplete, lines }) {
-    // A filter that was sent meanwhile ends a batch early, and another begins.
+    // The server may abandon a batch when a new filter arrives. Then another one begins, with that filter's number.
     if (batch !== "reset") this.#reset = null;
     else if (this.#reset?.number !== number) this.#reset = { number, mentioned: new Set() };
     const change = noChange();
@@ -92,7 +92,7 @@ export class KeyedStore {
     const before = this.items.get(id);
     const epoch = this.#epochs.get(topic);
     const isComparable = before !== undefined && epoch !== undefined && this.#epochOf.get(id) === epoch;
-    // After a reconnect, the server that answers may not be as far yet as the one before.
+    // After a reconnect, another server may answer that does not have the newest publications yet.
     if (isComparable && offset < before.offset) return this.#isOutdated.add(id);
     this.#isOutdated.delete(id);
     if (isComparable && offset === before.offset) return;

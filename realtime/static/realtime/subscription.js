@@ -1,7 +1,7 @@
 /**
  * A page's subscription to a topic, and the listeners that every part of the client has.
  *
- * Owns what a subscription tells its listeners. Does not own positions and gaps (session.js), nor subscriptions with a
+ * Owns which events the listeners of a subscription get. Does not own positions and gaps (session.js), nor subscriptions with a
  * filter (live.js).
  */
 

@@ -5,9 +5,9 @@
  * (store.js), when the connection is open (session.js) nor the rate (outbox.js). Runs in a page or in a worker: all
  * events that it emits are plain data.
  *
- * A view is subscribed with its filter. The server answers with a `reset` batch, later filters with an `entered` batch
- * each. Positions advance only with complete batches. So after a lost connection the server knows what the page has,
- * unless a filter was not answered: then the view begins again without positions, and the page finds out what is new.
+ * The server answers a subscription with a `reset` batch, and a later filter with an `entered` batch. Positions advance
+ * only with complete batches. So after a lost connection, the newest filter and the positions define what the page has,
+ * unless that filter was not answered: then the view is subscribed without positions, and the server sends everything.
  */
 
 /** The shortest time between two filters of a view: the last one replaces the earlier ones. */
@@ -30,7 +30,8 @@ const POSITIONS_CHARACTERS = 40_000;
  * @property {object | null} answered The newest filter that was answered.
  * @property {boolean} isAsked Whether the server was asked for it on this connection.
  * @property {boolean} isLive Whether the server has answered that.
- * @property {boolean} isResumable Whether the page has all that the newest filter lets through, up to the positions.
+ * @property {boolean} isResumable Whether the page has everything that the newest filter lets through, up to the
+ *   positions.
  * @property {Map<string, Position>} positions After the last complete batch, by topic; the last to advance is last.
  * @property {Map<string, Position>} ahead After what has arrived of the current batch, if that differs.
  */
@@ -82,7 +83,7 @@ export class Views {
     if (view?.isAsked) this.#unsubscribe(view);
   }
 
-  /** The page does not have what the server takes it to have: subscribe again without positions. */
+  /** The server has confirmed an item that the page does not have: subscribe again without positions. */
   refresh(id) {
     const view = this.#views.get(id);
     if (!view) return;
@@ -176,7 +177,7 @@ export class Views {
     this.#emit("unsubscribed", { view: view.id, topic: view.topic, code, detail });
   }
 
-  /** The server keeps to the filter before, and so do we after a reconnect, unless there is a newer one. */
+  /** The filter before stays in force, also after a reconnect, unless there is a newer one. */
   #filterRefused(view, number) {
     const refused = view.unanswered.get(number);
     view.unanswered.delete(number);
@@ -185,7 +186,7 @@ export class Views {
     view.isResumable = view.unanswered.size === 0;
   }
 
-  /** A batch is complete: so far, the page has what the filter of this number lets through. */
+  /** A batch is complete: the page has everything that the filter of this number lets through. */
   #completed(view, number) {
     for (const [topic, position] of view.ahead) {
       view.positions.delete(topic);
@@ -218,7 +219,8 @@ export class Views {
       const { topic, id, filter } = view;
       const positions = view.isResumable ? positionsOf(view) : undefined;
       view.isAsked = true;
-      return { type: "subscribe", topic, view: id, number: this.#numbered(view), filter, ...(positions && { positions }) };
+      const number = this.#numbered(view);
+      return { type: "subscribe", topic, view: id, number, filter, ...(positions && { positions }) };
     });
   }
 
@@ -241,7 +243,7 @@ export class Views {
   }
 }
 
-/** Those of the topics that advanced last, as many as the server accepts; undefined if there are none. */
+/** The positions that advanced last, as many as the server accepts; undefined if there are none. */
 const positionsOf = (view) => {
   const positions = {};
   let [count, characters] = [0, 0];
