@@ -1,5 +1,7 @@
 """The errors that `realtime` raises on purpose. Owns no behaviour."""
 
+from collections.abc import Sequence
+
 __all__ = [
     "EntryRejected",
     "FrameRefused",
@@ -8,6 +10,7 @@ __all__ = [
     "PublicationTooLarge",
     "RealtimeError",
     "Retry",
+    "SnapshotFull",
     "StreamUnavailable",
     "SubscriberTooSlow",
     "SubscriptionClosed",
@@ -91,17 +94,35 @@ class PublicationTooLarge(RealtimeError):
 
 class PublicationRefused(RealtimeError):
     """
-    The topic's `check_data` refused the data.
+    The topic does not take this publication, or its `check_data` refused the data. Nothing was published.
 
     Attributes:
         topic: The topic.
-        reason: What is wrong with the data.
+        reason: What is wrong with it.
     """
 
     def __init__(self, topic: str, reason: str) -> None:
         self.topic = topic
         self.reason = reason
         super().__init__(f"this cannot be published on {topic}: {reason}")
+
+
+class SnapshotFull(RealtimeError):
+    """
+    A topic's snapshot has no room for another key, or for more bytes. These publications were not sent.
+
+    Attributes:
+        keys: (topic, key) of each.
+    """
+
+    def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
+        self.keys = list(keys)
+        topic, key = self.keys[0]
+        others = f" and {len(self.keys) - 1} more" if len(self.keys) > 1 else ""
+        super().__init__(
+            f"the snapshot of {topic} is full, so the key {key!r}{others} was not published: remove keys, let them "
+            "expire (absent_after_seconds), or raise key_limit or bytes_limit of the topic's Snapshot"
+        )
 
 
 class TopicUnknown(RealtimeError):

@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "Total",
     "Totals",
+    "ViewStatistics",
     "WorkerStatistics",
     "collect",
     "register",
@@ -90,6 +91,34 @@ class HubStatistics:
     healed_count: Total = 0
     # Members that were notified of a gap because the history did not have all that they had missed.
     unrecovered_count: Total = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewStatistics:
+    """The filtered subscriptions to topics with a snapshot."""
+
+    # Open views.
+    view_count: Now = 0
+    # Topics that are mirrored in this process.
+    feed_count: Now = 0
+    # Keys in these mirrors.
+    item_count: Now = 0
+    # Times that changes were applied and sent together.
+    tick_count: Total = 0
+    # Keys that changed, counted once for each tick.
+    change_count: Total = 0
+    # Batches sent to views.
+    batch_count: Total = 0
+    # The same changes, counted once for each view that they were sent to; without those of a snapshot.
+    delivery_count: Total = 0
+    # Bytes of these batches, those of snapshots included.
+    written_bytes: Total = 0
+    # Times that a view got nothing more for a while because its client read too slowly.
+    skipped_count: Total = 0
+    # Snapshots read from Redis, to begin a mirror or after a gap.
+    loaded_count: Total = 0
+    # Views closed because serving them failed.
+    failed_count: Total = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +194,7 @@ class ProcessStatistics:
     clients: ClientStatistics
     sockets: SocketStatistics
     hub: HubStatistics
+    views: ViewStatistics
     multiplexer: MultiplexerStatistics
     layer: LayerStatistics
     workers: Mapping[str, WorkerStatistics]
@@ -172,7 +202,13 @@ class ProcessStatistics:
 
 
 type Part = (
-    ClientStatistics | SocketStatistics | HubStatistics | MultiplexerStatistics | LayerStatistics | WorkerStatistics
+    ClientStatistics
+    | SocketStatistics
+    | HubStatistics
+    | ViewStatistics
+    | MultiplexerStatistics
+    | LayerStatistics
+    | WorkerStatistics
 )
 
 
@@ -236,6 +272,7 @@ def collect() -> ProcessStatistics:
         clients=sums.get(("", ClientStatistics), ClientStatistics(refused_counts={}, closed_counts={})),
         sockets=sums.get(("", SocketStatistics), SocketStatistics()),
         hub=sums.get(("", HubStatistics), HubStatistics()),
+        views=sums.get(("", ViewStatistics), ViewStatistics()),
         multiplexer=sums.get(("", MultiplexerStatistics), MultiplexerStatistics()),
         layer=sums.get(("", LayerStatistics), LayerStatistics()),
         workers={name: counted for (name, kind), counted in sums.items() if kind is WorkerStatistics},

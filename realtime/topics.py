@@ -21,13 +21,19 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.urls.converters import get_converters
 
 from realtime.broker.history import HistoryPolicy
+from realtime.broker.snapshot import Snapshot
 from realtime.conf import get_settings
+from realtime.live.places import Tiles
+from realtime.live.views import Family
 
 __all__ = [
+    "Snapshot",
+    "Tiles",
     "Topic",
     "TopicMatch",
     "UserTopic",
     "history_of",
+    "live_family",
     "may_subscribe",
     "may_subscribe_all",
     "resolve",
@@ -89,6 +95,9 @@ class Topic:
         history: What Redis keeps so that clients can resume; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
         is_rechecked: Whether `may_subscribe` is called again while a connection is subscribed. False saves these calls
             if no user can lose the permission.
+        snapshot: How much of the topic's state Redis keeps. With it, each publication has a key, and a client may
+            subscribe with a filter: it gets the newest publication of each key, and then the changes.
+        places: `Tiles()`, if publications have a place that filters can use.
         check_data: A static method that is called with the JSON of each publication, as bytes, before it is published.
             To refuse it, raise a ValueError whose text says what is wrong.
     """
@@ -96,6 +105,8 @@ class Topic:
     pattern: ClassVar[str]
     history: ClassVar[HistoryPolicy | None] = None
     is_rechecked: ClassVar[bool] = True
+    snapshot: ClassVar[Snapshot | None] = None
+    places: ClassVar[Tiles | None] = None
     check_data: ClassVar[Callable[[bytes], object] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -105,6 +116,8 @@ class Topic:
             return
         if any(family.pattern == cls.pattern for family in _families):
             raise ValueError(f"two topics have the pattern {cls.pattern!r}: the second would never be used")
+        if cls.places is not None and cls.snapshot is None:
+            raise ValueError(f"the topic {cls.pattern!r} has places, so it needs a snapshot: snapshot = Snapshot(…)")
         cls._regex, cls._converters = _compile(cls.pattern)
         _families.append(cls)
         _resolve.cache_clear()
@@ -118,6 +131,27 @@ class Topic:
         of the account, its groups or permissions, or after `realtime.access.permissions_changed()`.
         """
         return False
+
+    def may_follow(self, user: AbstractBaseUser) -> Any:
+        """
+        Whether `user` may subscribe to all topics of this family at once, with a filter.
+
+        Returns:
+            True for all of them, False for none; None, as by default, to ask `may_subscribe` for each topic that comes
+            into view. Sync or async, and called again, as `may_subscribe`.
+        """
+        return None
+
+    def filter_for(self, user: AbstractBaseUser) -> Any:
+        """
+        What `user` may see of the topics of this family, whatever its filter says.
+
+        Returns:
+            A mapping as a client's filter, with "bbox" and "tags"; None for everything. A client's filter can only
+            narrow it. Sync or async, and called again, as `may_subscribe`. It is not asked for subscriptions without a
+            filter: allow them only to users who may see everything.
+        """
+        return None
 
     _regex: ClassVar[re.Pattern[str]]
     _converters: ClassVar[dict[str, Any]]
@@ -252,3 +286,11 @@ def history_of(match: TopicMatch | None) -> HistoryPolicy:
         return match.family.history
     settings = get_settings()
     return HistoryPolicy(size=settings.history_size, age_seconds=settings.history_seconds)
+
+
+def live_family(family: type[Topic]) -> Family | None:
+    """What filtered subscriptions need of a family; None if it has no snapshot."""
+    if family.snapshot is None:
+        return None
+    history = history_of(TopicMatch(family=family, parameters={}))
+    return Family(name=_PARAMETER.sub("*", family.pattern), snapshot=family.snapshot, history=history)

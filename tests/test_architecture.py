@@ -37,6 +37,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"pubsub", "streams", "broker"},
         {"protocol"},
         {"hub"},
+        {"live"},
         # The edge: Django, Channels, uvicorn.
         {"conf", "extras"},
         {"layer"},

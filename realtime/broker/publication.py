@@ -13,13 +13,29 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-__all__ = ["MARK", "Crypter", "History", "Position", "Publication", "head_of", "new_epoch", "parse", "seal"]
+__all__ = [
+    "MARK",
+    "RELEVANCE_MARK",
+    "Crypter",
+    "History",
+    "Position",
+    "Publication",
+    "head_of",
+    "new_epoch",
+    "parse",
+    "seal",
+    "seal_line",
+    "split_relevance",
+]
 
 logger = logging.getLogger(__name__)
 
 # The first byte of every publication. MessagePack never uses it and Fernet tokens are text, so a publication cannot be
 # confused with a message from a stock sender in the same group.
 MARK: Final = b"\xc1"
+# The first byte of a line with the relevance, before the frame. JSON never begins with it, and neither does a token.
+RELEVANCE_MARK: Final = b"\x1e"
+_RELEVANCE: Final = RELEVANCE_MARK[0]
 
 
 class Position(NamedTuple):
@@ -41,10 +57,12 @@ class Publication(NamedTuple):
     Attributes:
         position: Its position in the topic.
         frame: The JSON object that a client gets, as bytes without a line break.
+        relevance: From `encode_relevance`; empty if the topic's family has no snapshot.
     """
 
     position: Position
     frame: bytes
+    relevance: bytes = b""
 
     def as_event(self) -> dict[str, Any]:
         """The message that stock consumers in the group get."""
@@ -119,20 +137,39 @@ def seal(before: bytes, after: bytes, crypter: Crypter | None) -> tuple[bytes, b
     return (before, after) if crypter is None else (b"", b"\n" + crypter.encrypt(before + b"\n" + after))
 
 
+def seal_line(relevance: bytes, crypter: Crypter | None) -> bytes:
+    """The line with the relevance, which stands before the frame; its line break included."""
+    return b"%b%b\n" % (RELEVANCE_MARK, relevance if crypter is None else crypter.encrypt(relevance))
+
+
+def split_relevance(rest: bytes) -> tuple[bytes, bytes]:
+    """What follows the offset of a payload: the relevance, still encrypted if it was, or nothing; and the frame."""
+    if not rest or rest[0] != _RELEVANCE:
+        return b"", rest
+    line, _, frame = rest[1:].partition(b"\n")
+    return line, frame
+
+
 def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
-    """Split a payload: MARK, epoch, ":", offset, line break, frame. None if it is not a publication."""
+    """
+    Split a payload: MARK, epoch, ":", offset, line break, frame. None if it is not a publication.
+
+    Between them there may be a line with the relevance.
+    """
     if not payload.startswith(MARK):
         return None
     head, _, frame = payload.partition(b"\n")
     epoch, _, offset = head[1:].rpartition(b":")
+    relevance, frame = split_relevance(frame)
     try:
         if crypter is not None:
+            relevance = crypter.decrypt(relevance) if relevance else b""
             number, _, token = frame.partition(b"\n")
             before, _, after = crypter.decrypt(token).partition(b"\n")
             frame = before + number + after
         if not frame:
             raise ValueError("it is truncated")
-        return Publication(Position(int(offset), epoch.decode()), frame)
+        return Publication(Position(int(offset), epoch.decode()), frame, relevance)
     except Exception:
         # Not ours, truncated, or encrypted with another key. The missing offset is then noticed as a gap.
         logger.warning("a publication cannot be read: %.100r", payload, exc_info=True)

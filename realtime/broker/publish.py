@@ -5,6 +5,7 @@ Owns that call and its limits. Does not own the Redis channel and host of a topi
 nor the public functions (publisher).
 """
 
+import enum
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,13 +15,17 @@ import redis
 import redis.asyncio
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import Crypter, Position, new_epoch, seal
+from realtime.broker.publication import Crypter, Position, new_epoch, seal, seal_line
+from realtime.broker.relevance import Relevance, encode_relevance
+from realtime.broker.snapshot import Snapshot
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
 
 __all__ = [
     "CALLS_PER_ROUND_TRIP",
     "PUBLICATIONS_PER_CALL",
+    "Keyed",
+    "Outcome",
     "PublishCall",
     "PublishRequest",
     "Published",
@@ -41,6 +46,15 @@ _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
 _PUBLISH: Final = scripts.Script("publish", answer=list)
+_PUBLISH_KEYED: Final = scripts.Script("publish_keyed", answer=list)
+
+
+class Outcome(enum.IntEnum):
+    """What a script returns instead of the number of receivers, if it did not publish."""
+
+    REPEATED = -1
+    FULL = -2
+    NOT_SILENT = -3
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +65,28 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         position: The offset of the publication, and the epoch of the counter.
         receiver_count: How many processes were subscribed to the topic.
         is_repeat: Whether it had been published before with the same idempotency key; then nothing was done.
+        is_full: Whether the topic's snapshot had no room for another key; then nothing was done.
     """
 
     position: Position
     receiver_count: int
     is_repeat: bool
+    is_full: bool = False
+
+
+class Keyed(NamedTuple):
+    """
+    What a publication of a topic with a snapshot has in addition.
+
+    Attributes:
+        relevance: What decides who is sent it; with the key.
+        policy: How much of the topic's state Redis keeps.
+        silent_ms: Publish only if the key has been silent for this long; 0 to publish always.
+    """
+
+    relevance: Relevance
+    policy: Snapshot
+    silent_ms: int = 0
 
 
 class PublishRequest(NamedTuple):
@@ -67,20 +98,22 @@ class PublishRequest(NamedTuple):
         data: JSON text, from `publisher.encode`.
         history: How much history Redis keeps of the topic.
         idempotency_key: With the same key, only the first publication within five minutes is sent.
+        keyed: For topics with a snapshot; None for all others.
     """
 
     topic: str
     data: bytes
     history: HistoryPolicy
     idempotency_key: str | None = None
+    keyed: Keyed | None = None
 
 
 class PublishCall:
     """
-    The keys and arguments of one call of `publish.lua`, for `publish_all`.
+    The keys and arguments of one call of `publish.lua` or `publish_keyed.lua`, for `publish_all`.
 
     Args:
-        items: At most PUBLICATIONS_PER_CALL, all on one host.
+        items: At most PUBLICATIONS_PER_CALL, all on one host; either all of them are keyed, or none.
         keys: The names of the layer's keys.
         channel_of: Topic → Redis channel.
         crypter: Encrypts the publications; None to send them in plain.
@@ -94,41 +127,70 @@ class PublishCall:
         channel_of: Callable[[str], str],
         crypter: Crypter | None = None,
     ) -> None:
-        names: list[str] = []
-        arguments: list[Any] = []
-        for topic, data, history, idempotency_key in items:
+        self.script = _PUBLISH if items[0].keyed is None else _PUBLISH_KEYED
+        self.names: list[str] = []
+        self.arguments: list[Any] = []
+        for item in items:
+            topic, data, history, idempotency_key, keyed = item
             position = keys.topic_position(topic)
             once, window_ms = position, 0
             if idempotency_key is not None:
                 once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
-            names += (position, keys.topic_history(topic), once)
-            before, after = seal(*_halves(topic, data), crypter)
-            arguments += (channel_of(topic), before, after, history.size, round(history.age_seconds * 1000), window_ms)
-        self.names = names
-        self.arguments = [*arguments, _POSITION_MS, new_epoch()]
+            channel, kept = channel_of(topic), (history.size, round(history.age_seconds * 1000), window_ms)
+            if keyed is None:
+                self.names += (position, keys.topic_history(topic), once)
+                self.arguments += (channel, *seal(*_halves(topic, data), crypter), *kept)
+                continue
+            key, policy = keyed.relevance.key, keyed.policy
+            line = seal_line(encode_relevance(keyed.relevance), crypter)
+            halves = seal(*_halves(topic, data, keyed.relevance), crypter)
+            self.names += (
+                position,
+                keys.topic_history(topic),
+                keys.topic_snapshot(topic),
+                keys.topic_seen(topic),
+                once,
+            )
+            self.arguments += (channel, line, *halves, key, int(keyed.relevance.is_removed), keyed.silent_ms, *kept)
+            self.arguments += (policy.key_limit, policy.bytes_limit, round(policy.kept_seconds * 1000))
+        self.arguments += (_POSITION_MS, new_epoch())
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
-    """Make the calls in order, in one round trip. Raises redis.RedisError or OSError if Redis did not answer."""
-    return _published(_PUBLISH.run_all(client, [(call.names, call.arguments) for call in calls]))
+    """
+    Make the calls in order, in one round trip. All of them are of the same script.
+
+    Raises:
+        redis.RedisError, OSError: Redis did not answer.
+    """
+    return _published(calls[0].script.run_all(client, [(call.names, call.arguments) for call in calls]))
 
 
 async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """The async twin of `publish_all`."""
-    return _published(await _PUBLISH.arun_all(client, [(call.names, call.arguments) for call in calls]))
+    return _published(await calls[0].script.arun_all(client, [(call.names, call.arguments) for call in calls]))
 
 
-def _halves(topic: str, data: bytes) -> tuple[bytes, bytes]:
+def _halves(topic: str, data: bytes, relevance: Relevance | None = None) -> tuple[bytes, bytes]:
     """The bytes of a frame before and after its offset."""
     # A frame is one line: line breaks between JSON tokens become spaces.
     if b"\n" in data or b"\r" in data:
         data = data.translate(_ONE_LINE)
-    return b'{"type":"message","topic":%b,"offset":' % _encode(topic), b',"data":%b}' % data
+    before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
+    if relevance is None:
+        return before, b',"data":%b}' % data
+    removed = b'"removed":true,' if relevance.is_removed else b""
+    return before, b',"key":%b,%b"data":%b}' % (_encode(relevance.key), removed, data)
 
 
 def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
     return [
-        Published(position=Position(offset, epoch.decode()), receiver_count=max(receivers, 0), is_repeat=receivers < 0)
+        Published(
+            position=Position(offset, epoch.decode()),
+            receiver_count=max(receivers, 0),
+            is_repeat=receivers == Outcome.REPEATED,
+            is_full=receivers == Outcome.FULL,
+        )
         for reply in replies
         for offset, epoch, receivers in itertools.batched(reply, 3)
     ]

@@ -88,6 +88,10 @@ class FrameWriter(Protocol):
     def write(self) -> Callable[[bytes], None]:
         """Writes whole frames to the socket without waiting; the transport buffers what it cannot send yet."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written the transport has not sent yet."""
+
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None:
         """Call `on_overflow` soon, on the event loop, when more than `limit_bytes` are unsent."""
 
@@ -96,9 +100,20 @@ class FrameWriter(Protocol):
 
 
 class Sink(ABC):
-    """One socket."""
+    """
+    One socket.
+
+    Attributes:
+        limit_bytes: How much may be unsent.
+    """
 
     __slots__ = ()
+    limit_bytes: int
+
+    @property
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """How much of what was written is not sent yet."""
 
     @property
     @abstractmethod
@@ -126,10 +141,10 @@ class RawSink(Sink):
             is gone, and does not check whether this sink is closed: leave the hub before closing the sink.
     """
 
-    __slots__ = ("_is_closed", "_on_overflow", "_writer", "write_bytes")
+    __slots__ = ("_is_closed", "_on_overflow", "_writer", "limit_bytes", "write_bytes")
 
     def __init__(self, writer: FrameWriter, *, limit_bytes: int, on_overflow: Callable[[], None]) -> None:
-        self._writer, self._on_overflow = writer, on_overflow
+        self._writer, self.limit_bytes, self._on_overflow = writer, limit_bytes, on_overflow
         self._is_closed = False
         self.write_bytes: Callable[[bytes], None] = writer.write
         writer.bound(limit_bytes, self._overflow)
@@ -137,6 +152,10 @@ class RawSink(Sink):
     @property
     def is_closed(self) -> bool:
         return self._is_closed
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._writer.unsent_bytes
 
     def write(self, frame: Frame) -> None:
         if self._is_closed:
@@ -178,12 +197,12 @@ class AsgiSink(Sink):
         "_held_bytes",
         "_is_closed",
         "_is_over_limit",
-        "_limit_bytes",
         "_loop",
         "_on_overflow",
         "_pending_close",
         "_send",
         "_task",
+        "limit_bytes",
     )
 
     def __init__(
@@ -193,7 +212,7 @@ class AsgiSink(Sink):
         limit_bytes: int,
         on_overflow: Callable[[], None],
     ) -> None:
-        self._send, self._limit_bytes, self._on_overflow = send, limit_bytes, on_overflow
+        self._send, self.limit_bytes, self._on_overflow = send, limit_bytes, on_overflow
         self._loop = asyncio.get_running_loop()
         self._is_closed = self._is_over_limit = False
         # Frames behind the one that waits to be sent, and their total size; created when first needed.
@@ -208,12 +227,16 @@ class AsgiSink(Sink):
     def is_closed(self) -> bool:
         return self._is_closed
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._held_bytes
+
     def write(self, frame: Frame) -> None:
         if self._is_closed or self._is_over_limit:
             return
         if self._task is None:
             self._start(frame)
-        elif self._held_bytes + len(frame.payload) <= self._limit_bytes:
+        elif self._held_bytes + len(frame.payload) <= self.limit_bytes:
             if self._held is None:
                 self._held = deque()
             self._held.append(frame)

@@ -14,7 +14,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from realtime.broker.publication import Crypter, History, Position, head_of, parse
+from realtime.broker.publication import RELEVANCE_MARK, Crypter, History, Position, head_of, parse, split_relevance
 from realtime.hub.members import Counters, Member, Members
 from realtime.hub.sinks import Frame, Sink, payloads_of
 from realtime.protocol import messages
@@ -246,14 +246,16 @@ class LiveTopic:
             # Nearly every payload is the next one, which is seen without parsing it.
             next_head = b"%b%d\n" % (head, offset + 1)
             if is_plain and payload.startswith(next_head):
-                frames.append(payload[len(next_head) :])
+                frame = payload[len(next_head) :]
+                # With a key, the frame follows after what decides who is sent it.
+                frames.append(frame if frame[:1] != RELEVANCE_MARK else split_relevance(frame)[1])
                 offset += 1
                 continue
             publication = parse(payload, self._crypter)
             if publication is None:
                 # A message for stock consumers in the group of the same name, or unreadable, which leaves a gap.
                 continue
-            (its_offset, its_epoch), frame = publication
+            (its_offset, its_epoch), frame, _ = publication
             if its_epoch == self.epoch and its_offset <= offset:
                 continue
             if its_epoch != self.epoch and its_offset == 1:

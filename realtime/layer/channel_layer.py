@@ -33,6 +33,7 @@ from realtime.broker.publish import (
 from realtime.hub.hub import Hub
 from realtime.layer.configuration import Configuration
 from realtime.layer.event_loop import LoopLayer
+from realtime.live.views import Views
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
 from realtime.statistics import unregister
@@ -214,6 +215,11 @@ class RedisChannelLayer(Configuration):
         """The hub of the running event loop."""
         return self._get_layer().hub
 
+    @property
+    def views(self) -> Views:
+        """The filtered subscriptions of the running event loop."""
+        return self._get_layer().views
+
     def _checked_channel(self, name: str) -> str:
         # Our own names begin with the prefix, which may contain characters that Channels does not allow.
         self.require_valid_channel_name(name.removeprefix(self.prefix) if isinstance(name, str) else name)
@@ -221,10 +227,11 @@ class RedisChannelLayer(Configuration):
 
     def _round_trips(self, items: Sequence[PublishRequest]) -> Iterator[tuple[int, Sequence[int], list[PublishCall]]]:
         """The round trips that publish `items`: a host, the indexes in `items`, and the calls that publish these."""
-        indexes_of: dict[int, list[int]] = {}
+        # By host, and by script. A topic has one of each, so its order is kept.
+        indexes_of: dict[tuple[int, bool], list[int]] = {}
         for index, request in enumerate(items):
-            indexes_of.setdefault(self.shard_of(request.topic), []).append(index)
-        for shard, indexes in indexes_of.items():
+            indexes_of.setdefault((self.shard_of(request.topic), request.keyed is None), []).append(index)
+        for (shard, _), indexes in indexes_of.items():
             for part in itertools.batched(indexes, PUBLICATIONS_PER_CALL * CALLS_PER_ROUND_TRIP):
                 requests = itertools.batched([items[index] for index in part], PUBLICATIONS_PER_CALL)
                 channel_of = self._group_starts[shard].__add__
@@ -284,8 +291,9 @@ class RedisChannelLayer(Configuration):
                     loop.run_until_complete(layer.flush())
             finally:
                 if layer is not None:
-                    # The hub ends with its loop, and its totals stay in the sum.
+                    # They end with their loop, and their totals stay in the sum.
                     unregister(layer.hub)
+                    unregister(layer.views)
                 close()
 
         loop.close = types.MethodType(flush_and_close, loop)  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
 """
-The channel layer on one event loop: the groups and channels of its consumers, its hub and its connections.
+The channel layer on one event loop: the groups and channels of its consumers, its hub, views and connections.
 
 Owns which consumer gets a message. Does not own the host of a name (configuration), the queues (queues), the connection
-(pubsub) nor sockets (hub).
+(pubsub), sockets (hub) nor what filtered subscriptions get (live).
 """
 
 import asyncio
@@ -15,11 +15,14 @@ import msgspec
 import redis.asyncio
 import redis.exceptions
 
-from realtime.broker.history import HistoryReader
+from realtime.broker.history import HistoryPolicy, HistoryReader
 from realtime.broker.publication import MARK, History, parse
+from realtime.broker.snapshot import Loaded, Snapshot, SnapshotReader
+from realtime.broker.sweep import sweep
 from realtime.hub.hub import Hub
 from realtime.layer.configuration import Configuration
 from realtime.layer.queues import Inbox, Sender
+from realtime.live.views import Views
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
@@ -44,6 +47,9 @@ class LoopLayer:
         self.groups: dict[str, dict[str, float]] = {}
         self.shards = [_Shard(number, self) for number in range(len(layer.hosts))]
         self.hub = Hub(self, crypter=layer.crypter)
+        self.views = Views(self, crypter=layer.crypter)
+        # Distinguishes this event loop from all others, where one of them is to do something.
+        self._id = uuid.uuid4().hex
         # Counts the turns of the event loop in which messages arrived.
         self._turn = 0
         # Whether `_end_turn` is scheduled.
@@ -63,6 +69,27 @@ class LoopLayer:
 
     async def read_history(self, topic: str, *, after: int | None) -> History:
         return await self.shard(topic).histories.read(topic, after=after)
+
+    # For the views ----------------------------------------------------------------------------------------------------
+
+    async def read_snapshot(self, topic: str, policy: Snapshot) -> Loaded:
+        return await self.shard(topic).snapshots.read(topic, policy)
+
+    async def sweep_snapshot(
+        self, topic: str, policy: Snapshot, *, history: HistoryPolicy, lease_seconds: float
+    ) -> int:
+        layer = self._layer
+        return await sweep(
+            self.shard(topic).publisher,
+            topic,
+            policy,
+            history=history,
+            holder=self._id,
+            lease_seconds=lease_seconds,
+            keys=layer.keys,
+            channel_of=layer.redis_channel,
+            crypter=layer.crypter,
+        )
 
     # The methods of the channel layer ---------------------------------------------------------------------------------
 
@@ -119,6 +146,7 @@ class LoopLayer:
 
     async def flush(self) -> None:
         await self.hub.close()
+        await self.views.close()
         self.channels.clear()
         self.groups.clear()
         for shard in self.shards:
@@ -229,6 +257,7 @@ class _Shard:
         timeout_seconds = clients.CALLER_TIMEOUT_SECONDS
         self.publisher = clients.async_publisher(host, timeout_seconds=timeout_seconds, retries=0)
         self.histories = HistoryReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
+        self.snapshots = SnapshotReader(self.publisher, keys=layer.keys, crypter=layer.crypter)
         self._sender = Sender(self.publisher)
         # Created when the first subscription needs it: sync code that publishes has a new event loop for each call.
         self._reader: redis.asyncio.Redis | None = None
@@ -286,6 +315,7 @@ class _Shard:
         if multiplexer is not None:
             await multiplexer.stop()
         await self.histories.stop()
+        await self.snapshots.stop()
         await clients.close(self.publisher)
         if self._reader is not None:
             await clients.close(self._reader)

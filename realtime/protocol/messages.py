@@ -6,7 +6,7 @@ text that is inserted unchanged, never decoded. Does not own sockets (websocket,
 (close_codes).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,15 +25,21 @@ __all__ = [
     "ClientFrame",
     "Ping",
     "Read",
+    "SetFilter",
     "Subscribe",
     "Unsubscribe",
     "accept",
     "decode",
     "error",
     "hello",
+    "left",
+    "position",
+    "same",
     "sees_only_close_codes",
     "subscribed",
+    "subscribed_view",
     "unsubscribed",
+    "view_header",
 ]
 
 SUBPROTOCOL: Final = "signalbox.v1"
@@ -50,10 +56,15 @@ _NUMBER_LIMIT = 2**53 - 1
 _TOPIC_CHARACTERS = 255
 _EPOCH_CHARACTERS = 32
 _IDS_LIMIT = 1_000
+_POSITIONS_LIMIT = 512
 
 type _TopicName = Annotated[str, Meta(min_length=1, max_length=_TOPIC_CHARACTERS)]
 type _Offset = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
 type _Epoch = Annotated[str, Meta(max_length=_EPOCH_CHARACTERS)]
+# The client's name of a filtered subscription, unique on its connection.
+type _View = Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9_-]+$")]
+type _Number = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
+type _Positions = Annotated[dict[_TopicName, tuple[_Offset, _Epoch]], Meta(max_length=_POSITIONS_LIMIT)]
 type _Ids = Annotated[list[Annotated[int, Meta(ge=1, le=_NUMBER_LIMIT)]], Meta(max_length=_IDS_LIMIT)]
 
 
@@ -66,11 +77,20 @@ class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
 
 
 class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
-    """Subscribe to a topic: from now on, or after the publication with the given `offset` and `epoch`."""
+    """
+    Subscribe to a topic: from now on, or after the publication with the given `offset` and `epoch`.
+
+    With `view` and `filter`, it opens a view: a filtered subscription to the topic, or to a family. `number` is the
+    client's number of the filter. With `positions`, the client resumes: it has the state of each topic at its position.
+    """
 
     topic: _TopicName
     offset: _Offset | None = None
     epoch: _Epoch = ""
+    view: _View | None = None
+    number: _Number = 0
+    filter: msgspec.Raw | None = None
+    positions: _Positions | None = None
 
     def since(self) -> Position | None:
         """The position to resume from; None if the client gave none."""
@@ -78,9 +98,18 @@ class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
 
 
 class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
-    """Unsubscribe from a topic."""
+    """Unsubscribe from a topic, or close a view."""
 
     topic: _TopicName
+    view: _View | None = None
+
+
+class SetFilter(ClientFrame, frozen=True, kw_only=True, tag="filter"):
+    """Replace the filter of a view."""
+
+    view: _View
+    number: _Number = 0
+    filter: msgspec.Raw
 
 
 class Ack(ClientFrame, frozen=True, kw_only=True, tag="ack"):
@@ -96,10 +125,10 @@ class Read(ClientFrame, frozen=True, kw_only=True, tag="read"):
     ids: _Ids
 
 
-type AnyFrame = Ping | Subscribe | Unsubscribe | Ack | Read
+type AnyFrame = Ping | Subscribe | SetFilter | Unsubscribe | Ack | Read
 
 _encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[AnyFrame] = msgspec.json.Decoder(Ping | Subscribe | Unsubscribe | Ack | Read)
+_decoder: msgspec.json.Decoder[AnyFrame] = msgspec.json.Decoder(Ping | Subscribe | SetFilter | Unsubscribe | Ack | Read)
 
 
 def accept(scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,19 +203,57 @@ def subscribed(topic: str, position: Position, *, recovered: bool, lost_count: i
     return _encode(body if lost_count is None else {**body, "lost": lost_count})
 
 
-def unsubscribed(topic: str, *, code: str | None = None, detail: str = "") -> bytes:
+def subscribed_view(topic: str, view: str) -> bytes:
+    """The view is open; its first batch follows."""
+    return _encode({"type": "subscribed", "topic": topic, "view": view})
+
+
+def view_header(view: str, number: int, batch: str, is_complete: bool) -> bytes:
+    """
+    The first object of a frame that belongs to a view; all later ones in the frame belong to the view too.
+
+    Args:
+        number: The newest filter that was applied.
+        batch: "reset": what is named neither in a message nor in `same` has left. "entered": the answer to a filter.
+            "changes": what has changed since.
+        is_complete: Whether no more frames of this batch follow.
+    """
+    return _encode({"type": "view", "view": view, "number": number, "batch": batch, "complete": is_complete})
+
+
+def left(topic: str, keys: Sequence[str]) -> bytes:
+    """The view does not let these keys through any more, or they were removed."""
+    return _encode({"type": "left", "topic": topic, "keys": keys})
+
+
+def same(topic: str, keys: Sequence[str]) -> bytes:
+    """What the client has of these keys is still right."""
+    return _encode({"type": "same", "topic": topic, "keys": keys})
+
+
+def position(topic: str, position: Position) -> bytes:
+    """The epoch of a topic of the view; offsets of another epoch cannot be compared with those that follow."""
+    return _encode({"type": "position", "topic": topic, "offset": position.offset, "epoch": position.epoch})
+
+
+def unsubscribed(topic: str, *, view: str | None = None, code: str | None = None, detail: str = "") -> bytes:
     """
     The client is not subscribed to `topic` any more.
 
     Args:
+        view: The view that was closed; None for a subscription without a filter.
         code: Why the server ended the subscription, one of the codes of `error`; None if the client asked for it.
         detail: The same for people.
     """
     body = {"type": "unsubscribed", "topic": topic}
+    if view is not None:
+        body["view"] = view
     return _encode(body if code is None else {**body, "code": code, "detail": detail})
 
 
-def error(*, code: str, detail: str, topic: str | None = None) -> bytes:
+def error(*, code: str, detail: str, topic: str | None = None, view: str | None = None) -> bytes:
     """An object from the client was refused; the connection stays open."""
     body = {"type": "error", "code": code, "detail": detail}
+    if view is not None:
+        body["view"] = view
     return _encode(body if topic is None else {**body, "topic": topic[:_TOPIC_CHARACTERS]})

@@ -78,6 +78,18 @@ class Keys:
         """The newest publications of `topic`, newest first. Expires."""
         return f"{self.prefix}signalbox:{{{topic}}}:history"
 
+    def topic_snapshot(self, topic: str) -> str:
+        """A hash: the newest publication of each key of `topic`. Expires."""
+        return f"{self.prefix}signalbox:{{{topic}}}:snapshot"
+
+    def topic_seen(self, topic: str) -> str:
+        """A sorted set: when each key of `topic` was last published, in milliseconds. Expires."""
+        return f"{self.prefix}signalbox:{{{topic}}}:seen"
+
+    def topic_sweep(self, topic: str) -> str:
+        """The lease of the process that removes the silent keys of `topic`: its id. Expires."""
+        return f"{self.prefix}signalbox:{{{topic}}}:sweep"
+
     def topic_idempotency(self, topic: str, key: str) -> str:
         """The position of the publication with the idempotency key `key`. Expires."""
         return f"{self.prefix}signalbox:{{{topic}}}:once:{key}"

@@ -166,6 +166,11 @@ class Socket(asyncio.Protocol):
         """Writes whole frames at once and never waits."""
         return self._transport.write
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written the transport has not sent yet."""
+        return self._transport.get_write_buffer_size()
+
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None:
         """Call `on_overflow`, soon, when more than `limit_bytes` are unsent."""
         self._on_overflow = on_overflow

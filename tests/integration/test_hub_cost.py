@@ -52,6 +52,10 @@ class Pair:
     def write(self) -> Any:
         return self.transport.write
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
+
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...

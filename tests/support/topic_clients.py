@@ -70,6 +70,9 @@ class Client:
 class ClientSink(Sink):
     """Plain: gets frames."""
 
+    limit_bytes = 1_048_576
+    unsent_bytes = 0
+
     def __init__(self, client: Client) -> None:
         self.client = client
         self.is_shut = False
@@ -101,6 +104,8 @@ class ClientWriter(FrameWriter):
                 size, start = int.from_bytes(wire[2:10]), 10
             self.client.take(wire[start : start + size])
             wire = wire[start + size :]
+
+    unsent_bytes = 0
 
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None: ...
 

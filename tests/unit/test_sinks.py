@@ -48,13 +48,17 @@ class Writer(FrameWriter):
     def __init__(self, error: Exception | None = None) -> None:
         self.written: list[bytes | int] = []
         self.error = error
-        self.limit_bytes = 0
+        self.limit_bytes = self.unsent = 0
         self.overflow: Callable[[], None] = lambda: None
 
     def write(self, wire: bytes) -> None:  # type: ignore[override]
         if self.error is not None:
             raise self.error
         self.written.append(wire)
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self.unsent
 
     def bound(self, limit_bytes: int, on_overflow: Callable[[], None]) -> None:
         self.limit_bytes, self.overflow = limit_bytes, on_overflow

@@ -1,0 +1,195 @@
+"""
+The snapshot that Redis keeps of a topic: the newest publication of each key.
+
+Owns reading it, and how much is kept. Does not own writing it (publish), removing what is silent (sweep), nor which
+topics have one (topics).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis.asyncio
+
+from realtime.broker.publication import Crypter, Position, Publication, parse
+from realtime.exceptions import SubscriptionClosed
+from realtime.redis.keys import Keys
+
+__all__ = ["Loaded", "Snapshot", "SnapshotReader"]
+
+# Topics in one round trip of a reader, and keys that it asks of each at a time.
+TOPICS_PER_READING: Final = 32
+KEYS_PER_READING: Final = 2_000
+# The topics of a family whose keys never fall silent are kept as long as their positions.
+FOREVER_SECONDS: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """
+    How much of a topic's state Redis keeps.
+
+    Attributes:
+        key_limit: How many keys a topic may have. One more is refused.
+        bytes_limit: How large their newest publications may be together.
+        absent_after_seconds: A key without a publication for this long is removed; None to keep it until it is removed,
+            or until the topic has had no publication for a day.
+        gather_seconds: The shortest time between two writes to a filtered subscription. Of the publications of a key
+            within this time, only the newest is sent.
+    """
+
+    key_limit: int = 50_000
+    bytes_limit: int = 64 << 20
+    absent_after_seconds: float | None = None
+    gather_seconds: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.key_limit < 1 or self.bytes_limit < 1:
+            raise ValueError(f"a snapshot has room for at least one key and one byte, not {self}")
+        if self.absent_after_seconds is not None and self.absent_after_seconds <= 0:
+            raise ValueError(f"a key is absent after more than 0 seconds, not {self}")
+        if self.gather_seconds < 0:
+            raise ValueError(f"changes are gathered for at least 0 seconds, not {self}")
+
+    @property
+    def kept_seconds(self) -> float:
+        """How long after the topic's last publication all of it is deleted."""
+        if self.absent_after_seconds is None:
+            return FOREVER_SECONDS
+        # Longer than its keys may be silent, so that whoever looks at them is notified of each that is removed.
+        return self.absent_after_seconds * 2 + 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """
+    A snapshot.
+
+    Attributes:
+        position: The position of the topic before the keys were read; its epoch is "" if it has none.
+        publications: The newest publication of each key; some may be newer than `position`.
+    """
+
+    position: Position
+    publications: Sequence[Publication]
+
+
+class SnapshotReader:
+    """
+    Reads snapshots on one Redis host. Requests of the same moment share round trips.
+
+    Guarantees:
+        Every publication up to `position` is in the result, unless a newer one of its key is, or the key was removed,
+        or has been silent for too long.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
+        self._client, self._keys, self._crypter = client, keys, crypter
+        # Topics that the next round trips read, with what their families keep.
+        self._wanted: dict[str, tuple[Snapshot, asyncio.Future[Loaded]]] = {}
+        self._begun: list[asyncio.Future[Loaded]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def read(self, topic: str, policy: Snapshot) -> Loaded:
+        """
+        The snapshot of a topic, read after this call.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer.
+            SubscriptionClosed: The reader was stopped meanwhile.
+        """
+        _, future = self._wanted.get(topic, (policy, None))
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._wanted[topic] = policy, future
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="snapshot reader")
+        # Others may be waiting for the same future.
+        return await asyncio.shield(future)
+
+    async def stop(self) -> None:
+        """Cancel the current reading. The reader can be used again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        for future in (*self._begun, *(future for _, future in self._wanted.values())):
+            if not future.done():
+                _fail(future, SubscriptionClosed())
+        self._wanted.clear()
+
+    async def _run(self) -> None:
+        while self._wanted:
+            # All requests of this tick go into the same round trips.
+            await asyncio.sleep(0)
+            batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
+            self._begun = [future for _, _, future in batch]
+            try:
+                snapshots = await self._read([(topic, policy) for topic, policy, _ in batch])
+            except Exception as error:
+                for future in self._begun:
+                    _fail(future, error)
+            else:
+                for future, snapshot in zip(self._begun, snapshots, strict=True):
+                    if not future.done():
+                        future.set_result(snapshot)
+        self._task = None
+
+    async def _read(self, topics: Sequence[tuple[str, Snapshot]]) -> list[Loaded]:
+        positions, payloads = await self._read_keys([topic for topic, _ in topics])
+        silent = await self._read_silent(topics)
+        snapshots = []
+        for topic, position in positions.items():
+            found = []
+            for key, payload in payloads[topic].items():
+                if key in silent[topic] or (publication := parse(payload, self._crypter)) is None:
+                    continue
+                found.append(publication)
+            snapshots.append(Loaded(position=position, publications=found))
+        return snapshots
+
+    async def _read_keys(self, topics: Sequence[str]) -> tuple[dict[str, Position], dict[str, dict[bytes, bytes]]]:
+        """Positions, and the payload of each key. A large hash is read in parts, while it may change."""
+        positions: dict[str, Position] = {}
+        payloads: dict[str, dict[bytes, bytes]] = {topic: {} for topic in topics}
+        cursors: dict[str, Any] = dict.fromkeys(topics, 0)
+        while cursors:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for topic in cursors:
+                    pipeline.hmget(self._keys.topic_position(topic), ["offset", "epoch"])
+                    pipeline.hscan(self._keys.topic_snapshot(topic), cursors[topic], count=KEYS_PER_READING)
+                answers = await pipeline.execute()
+            for topic, (offset, epoch), (cursor, part) in zip(tuple(cursors), answers[::2], answers[1::2], strict=True):
+                # That of the first part: what was published since then is in the other parts, or arrives later.
+                positions.setdefault(topic, Position(int(offset or 0), (epoch or b"").decode()))
+                payloads[topic] |= part
+                cursors[topic] = cursor
+                if not cursor:
+                    del cursors[topic]
+        return positions, payloads
+
+    async def _read_silent(self, topics: Sequence[tuple[str, Snapshot]]) -> dict[str, set[bytes]]:
+        """The keys that should have been removed, and will be as soon as anybody sweeps the topic."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for topic, policy in topics:
+                if policy.absent_after_seconds is not None:
+                    pipeline.zrange(self._keys.topic_seen(topic), 0, 0, withscores=True)
+            now, *oldest = await pipeline.execute()
+        now_ms = now[0] * 1000 + now[1] // 1000
+        silent: dict[str, set[bytes]] = {topic: set() for topic, _ in topics}
+        due = [(topic, policy) for topic, policy in topics if policy.absent_after_seconds is not None]
+        for (topic, policy), first in zip(due, oldest, strict=True):
+            last_ms = now_ms - policy.absent_after_seconds * 1000  # type: ignore[operator]
+            if first and first[0][1] <= last_ms:
+                found: Any = await self._client.zrangebyscore(self._keys.topic_seen(topic), "-inf", last_ms)
+                silent[topic] = set(found)
+        return silent
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Marks the exception as retrieved, because perhaps nobody waits.
+        future.exception()

@@ -1,0 +1,214 @@
+"""
+What changed in one tick, by tile: what each view is sent of it.
+
+Owns finding the changes of an area, and joining frames once for all views that get the same. Does not own the items
+(items) nor writing (view).
+
+Most of a view is whole tiles. All views with the same conditions are sent the same bytes of a whole tile, so these are
+joined once. Only in the tiles at the edge of a view is each change compared with it.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from realtime.live.filters import Selector
+from realtime.live.items import COLUMN, ROW, State, is_in, is_wide, tiles_of
+from realtime.live.places import Area, cell_bits, tile_bits
+
+__all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines"]
+
+# More than all bits of a coordinate.
+ANY_BITS: Final = 99
+
+
+class Change(NamedTuple):
+    """
+    A key has another state.
+
+    Attributes:
+        old: Its state in the tick before; None if it had none.
+        new: Its state now; None if it was removed.
+        moved_bits: How many of the lower bits of its coordinates have changed: it is still in the same square of a grid
+            whose squares have at least that many bits. ANY_BITS if something else has changed too.
+    """
+
+    old: State | None
+    new: State | None
+    moved_bits: int
+
+    @classmethod
+    def of(cls, old: State | None, new: State | None) -> "Change":
+        """The change from one state to another."""
+        if old is None or new is None or len(old.boxes) != 1 or len(new.boxes) != 1:
+            return cls(old, new, ANY_BITS)
+        before, after = old.relevance, new.relevance
+        if before.level != after.level or before.tags != after.tags:
+            return cls(old, new, ANY_BITS)
+        moved = (old.x0 ^ new.x0) | (old.y0 ^ new.y0) | (old.x1 ^ new.x1) | (old.y1 ^ new.y1)
+        return cls(old, new, moved.bit_length())
+
+
+class Lines(NamedTuple):
+    """
+    What a view is sent.
+
+    Attributes:
+        frames: Objects as JSON, or several joined by line breaks.
+        line_count: How many objects that are.
+        left: Topic → the keys that left.
+    """
+
+    frames: list[bytes]
+    line_count: int
+    left: dict[str, list[str]]
+
+
+class _Part(NamedTuple):
+    """The changes of one tile that some conditions let through."""
+
+    states: list[State]
+    joined: bytes
+
+
+class _Tile:
+    """The changes of one tile."""
+
+    __slots__ = ("departed", "parts", "several", "single")
+
+    def __init__(self) -> None:
+        # New states that touch this tile alone, and those that touch others too.
+        self.single: list[State] = []
+        self.several: list[State] = []
+        # Changes whose old state was here, and which may have taken it out of a view.
+        self.departed: list[Change] = []
+        # `single`, as far as the conditions let it through.
+        self.parts: dict[Selector, _Part] = {}
+
+    def part(self, selector: Selector) -> _Part:
+        part = self.parts.get(selector)
+        if part is None:
+            matches = selector.matches
+            states = [state for state in self.single if matches(state.topic, state.relevance)]
+            part = self.parts[selector] = _Part(states, b"\n".join([state.frame for state in states]))
+        return part
+
+
+class LevelChanges:
+    """
+    The changes of one tick for the views of one level.
+
+    Args:
+        level: The zoom of the tiles.
+        changes: All changes of the tick; each key once.
+
+    Attributes:
+        tiles: Changed tiles, by key.
+        wide: Changes of states without a place, or that touch more tiles than are worth listing: for every view.
+    """
+
+    def __init__(self, level: int, changes: Iterable[Change]) -> None:
+        self.tiles: dict[int, _Tile] = {}
+        self.wide: list[Change] = []
+        self._bits = bits = tile_bits(level)
+        smallest_bits = cell_bits(level)
+        tiles = self.tiles
+        for change in changes:
+            old, new, moved_bits = change
+            if new is not None and new.is_point and (old is None or old.is_point):
+                key = new.y0 >> bits << ROW | new.x0 >> bits
+                tile = tiles.get(key)
+                if tile is None:
+                    tile = tiles[key] = _Tile()
+                tile.single.append(new)
+                # Views end between cells: what is still in its cell has left none of them.
+                if old is None or moved_bits <= smallest_bits:
+                    continue
+                key = old.y0 >> bits << ROW | old.x0 >> bits
+                tile = tiles.get(key)
+                if tile is None:
+                    tile = tiles[key] = _Tile()
+                tile.departed.append(change)
+            else:
+                self._add(change)
+
+    def lines(self, area: Area, selector: Selector, keys: Iterable[int]) -> Lines:
+        """
+        What a view is sent.
+
+        Args:
+            area, selector: What it lets through.
+            keys: The changed tiles that the area touches, each once.
+        """
+        frames: list[bytes] = []
+        count = 0
+        bits, tiles = self._bits, self.tiles
+        departed: list[Change] = []
+        several: list[State] = []
+        for key in keys:
+            tile = tiles[key]
+            departed += tile.departed
+            several += tile.several
+            if not tile.single:
+                continue
+            states, joined = tile.parts.get(selector) or tile.part(selector)
+            left, top = (key & COLUMN) << bits, key >> ROW << bits
+            right, bottom = left + (1 << bits) - 1, top + (1 << bits) - 1
+            for x0, y0, x1, y1 in area.rectangles:
+                if x0 <= left and right <= x1 and y0 <= top and bottom <= y1:
+                    if states:
+                        frames.append(joined)
+                        count += len(states)
+                    break
+            else:
+                for x0, y0, x1, y1 in area.rectangles:
+                    if x0 <= right and left <= x1 and y0 <= bottom and top <= y1:
+                        inside = [
+                            state.frame
+                            for state in states
+                            if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0
+                        ]
+                        frames += inside
+                        count += len(inside)
+        if several:
+            matches = selector.matches
+            # Found once in each tile that it touches.
+            for state in dict.fromkeys(several):
+                if is_in(state, area) and matches(state.topic, state.relevance):
+                    frames.append(state.frame)
+                    count += 1
+        for change in self.wide:
+            if change.new is not None and _is_seen(change.new, area, selector):
+                frames.append(change.new.frame)
+                count += 1
+        left_keys: dict[str, list[str]] = {}
+        if departed or self.wide:
+            for old, new, _ in dict.fromkeys((*departed, *self.wide)):
+                if old is not None and _is_seen(old, area, selector) and not (new and _is_seen(new, area, selector)):
+                    left_keys.setdefault(old.topic, []).append(old.relevance.key)
+                    count += 1
+        return Lines(frames, count, left_keys)
+
+    def _add(self, change: Change) -> None:
+        old, new, _ = change
+        bits = self._bits
+        if (old is not None and is_wide(old, bits)) or (new is not None and is_wide(new, bits)):
+            self.wide.append(change)
+            return
+        if new is not None:
+            keys = tiles_of(new, bits)
+            for key in keys:
+                tile = self._tile(key)
+                (tile.single if len(keys) == 1 else tile.several).append(new)
+        if old is not None:
+            for key in tiles_of(old, bits):
+                self._tile(key).departed.append(change)
+
+    def _tile(self, key: int) -> _Tile:
+        tile = self.tiles.get(key)
+        if tile is None:
+            tile = self.tiles[key] = _Tile()
+        return tile
+
+
+def _is_seen(state: State, area: Area, selector: Selector) -> bool:
+    return is_in(state, area) and selector.matches(state.topic, state.relevance)

@@ -1,0 +1,194 @@
+"""
+One topic with state in this process: a mirror of its snapshot in Redis.
+
+Owns that the mirror is complete: subscribing, reading the snapshot, and reading it again when a publication may be
+missing. Does not own what is done with the states (scene) nor when a topic is needed (views).
+
+How nothing is missed: the Redis channel is subscribed to first, and the snapshot is read afterwards. Publications that
+arrive meanwhile wait. The keys of a large snapshot are read at different moments, which does not matter: each has the
+offset of its publication, and a waiting publication that is older than its key is ignored.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publication import Crypter, Position, Publication, head_of, parse, split_relevance
+from realtime.broker.relevance import decode_relevance
+from realtime.broker.snapshot import Loaded, Snapshot
+from realtime.live.items import State
+from realtime.live.scene import Counters, Scene
+from realtime.pubsub.subscriptions import Attachment
+from realtime.redis.outage import Outage
+from realtime.untrusted.text import LimitedLog
+
+__all__ = ["Feed", "FeedSource"]
+
+logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
+
+# What waits for a snapshot at most. What is dropped is in the snapshot that is read then.
+HELD_LIMIT_BYTES = 4_194_304
+
+
+class FeedSource(Protocol):
+    """The source of publications and snapshots: the channel layer."""
+
+    def attach_topic(
+        self, topic: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        """Subscribe to the topic's Redis channel."""
+
+    async def read_snapshot(self, topic: str, policy: Snapshot) -> Loaded:
+        """The newest publication of each key."""
+
+    async def sweep_snapshot(
+        self, topic: str, policy: Snapshot, *, history: HistoryPolicy, lease_seconds: float
+    ) -> int:
+        """Remove the keys that are silent for too long, unless another process does that; see `broker.sweep`."""
+
+
+class Feed:
+    """
+    Begins at once, and ends with `stop`.
+
+    Args:
+        name: The topic.
+        policy, history: What its family keeps.
+        source: The channel layer.
+        scene: Gets all states.
+        crypter: Decrypts publications; None if they are not encrypted.
+        outage: Of the snapshots; logs when Redis is unavailable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Snapshot,
+        history: HistoryPolicy,
+        *,
+        source: FeedSource,
+        scene: Scene,
+        crypter: Crypter | None,
+        outage: Outage,
+        counters: Counters,
+    ) -> None:
+        self.name, self.policy, self.history = name, policy, history
+        self._source, self._scene, self._crypter, self._outage = source, scene, crypter, outage
+        self._counters = counters
+        # The position of the last publication that was taken; the epoch is "" while there is none.
+        self._offset, self._epoch = 0, ""
+        # Payloads that wait for the snapshot; None while it is complete.
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+        # Increased when a publication may be missing: a snapshot that was being read then does not count.
+        self._gap_count = 0
+        # Done once the first snapshot was read; cancelled if the feed ends before.
+        self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attachment = source.attach_topic(name, on_payloads=self._take, on_gap=self._mark_gap)
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._load(), name=f"load {name}")
+
+    def stop(self) -> None:
+        """Unsubscribe. Idempotent."""
+        self._attachment.detach()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if not self.loaded.done():
+            self.loaded.cancel()
+
+    def _take(self, payloads: list[bytes]) -> None:
+        if self._held is None:
+            self._follow(payloads)
+            return
+        self._held += payloads
+        self._held_bytes += sum(map(len, payloads))
+        if self._held_bytes > HELD_LIMIT_BYTES:
+            self._mark_gap()
+
+    def _mark_gap(self) -> None:
+        """Publications may be missing: read the snapshot again. What waits now is in it."""
+        self._gap_count += 1
+        self._held, self._held_bytes = [], 0
+        if self._task is None:
+            self._task = asyncio.create_task(self._load(), name=f"load {self.name}")
+
+    async def _load(self) -> None:
+        observer, failures = self._outage.observer(), 0
+        while True:
+            try:
+                await self._attachment.ready()
+                gap_count = self._gap_count
+                loaded = await self._source.read_snapshot(self.name, self.policy)
+            except Exception as error:
+                # Whatever the error is, the views wait: what they have missed is not known yet.
+                await observer.wait(error, failures)
+                failures += 1
+                continue
+            if self._gap_count == gap_count:
+                break
+        observer.worked()
+        self._task = None
+        self._counters.loaded_count += 1
+        self._begin(loaded)
+        if not self.loaded.done():
+            self.loaded.set_result(None)
+
+    def _begin(self, loaded: Loaded) -> None:
+        states: dict[str, State] = {}
+        for publication in loaded.publications:
+            # A key that was published in another epoch meanwhile: its publication waits, and leads to another reading.
+            if publication.position.epoch == loaded.position.epoch:
+                state = self._state(publication)
+                if state is not None:
+                    states[state.relevance.key] = state
+        self._offset, self._epoch = loaded.position
+        self._scene.reload(self.name, loaded.position, states)
+        held, self._held, self._held_bytes = self._held, None, 0
+        if held:
+            self._follow(held)
+
+    def _follow(self, payloads: list[bytes]) -> None:
+        """Pass on the publications that follow the position; at a gap, have the snapshot read again."""
+        states: list[State] = []
+        offset, head = self._offset, head_of(self._epoch)
+        is_plain = self._crypter is None
+        for payload in payloads:
+            # Nearly every payload is the next one, which is seen without parsing it.
+            next_head = b"%b%d\n" % (head, offset + 1)
+            if is_plain and payload.startswith(next_head):
+                line, frame = split_relevance(payload[len(next_head) :])
+                publication = Publication(Position(offset + 1, self._epoch), frame, line)
+            else:
+                parsed = parse(payload, self._crypter)
+                if parsed is None:
+                    continue
+                publication = parsed
+                (its_offset, its_epoch), *_ = publication
+                if its_epoch == self._epoch and its_offset <= offset:
+                    continue
+                if its_epoch != self._epoch or its_offset != offset + 1:
+                    self._offset = offset
+                    self._scene.take(states)
+                    self._mark_gap()
+                    return
+            offset += 1
+            state = self._state(publication)
+            if state is not None:
+                states.append(state)
+        self._offset = offset
+        if states:
+            self._scene.take(states)
+
+    def _state(self, publication: Publication) -> State | None:
+        """None if it has no key: another program published it, or the family had no snapshot then."""
+        if not publication.relevance:
+            return None
+        try:
+            relevance = decode_relevance(publication.relevance)
+            return State(self.name, publication.position.offset, publication.frame, relevance)
+        except ValueError as error:
+            _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
+            return None

@@ -1,0 +1,258 @@
+"""
+The filter of a subscription: the part of the world, the zoom, and conditions on tags.
+
+Owns its form, its limits, and deciding what matches. Does not own the conditions on tags (conditions), the area of a
+view (places), nor finding what is in it (scene).
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
+from weakref import WeakValueDictionary
+
+from realtime.live.conditions import NUMBER_LIMIT, Conditions, Place, Predicate, canonical, compile_tags, refused
+
+__all__ = ["Filter", "Selector", "canonical", "compile_tags"]
+
+# A map that was dragged around the world several times gives such longitudes.
+_LONGITUDE_LIMIT: Final = 1e6
+_FIELDS: Final = ("bbox", "zoom", "tags")
+
+type Box = tuple[int, int, int, int]
+
+
+class Relevant(Protocol):
+    """What decides whether a publication matches: see `realtime.broker.relevance.Relevance`."""
+
+    @property
+    def place(self) -> tuple[int, ...] | None: ...
+    @property
+    def tags(self) -> Mapping[str, Any]: ...
+    @property
+    def level(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """
+    What a subscription is sent; each part that is None lets everything through.
+
+    Attributes:
+        bbox: West, south, east, north in degrees. If west is greater than east, it crosses longitude 180.
+        zoom: The zoom of the map: publications with a level up to it are sent.
+        tags: Conditions on tags, all of which must hold: `{"mode": ["rail", "tram"], "speed": {"gte": 10}}`.
+
+    Raises:
+        FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.
+    """
+
+    bbox: tuple[float, float, float, float] | None = None
+    zoom: float | None = None
+    tags: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, ("filter",))
+
+    @classmethod
+    def of(cls, given: "Filter | Mapping[str, Any] | None", where: Place = ("filter",)) -> "Filter":
+        """
+        The filter that a client sent, or that a project's `filter_for` returned.
+
+        Args:
+            given: The JSON object, decoded; None lets everything through.
+            where: Its place in errors.
+
+        Raises:
+            FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.
+        """
+        if given is None:
+            return cls()
+        if isinstance(given, Filter):
+            return given
+        if not isinstance(given, Mapping):
+            raise refused(where, "a filter is an object such as {'bbox': [5.9, 45.8, 10.5, 47.8], 'zoom': 9}")
+        for name in given:
+            if name not in _FIELDS:
+                raise refused((*where, name), "no such field: a filter has bbox, zoom and tags")
+        self = cls.__new__(cls)
+        for name in _FIELDS:
+            object.__setattr__(self, name, given.get(name))
+        _check(self, where)
+        return self
+
+
+def _check(given: Filter, where: Place) -> None:
+    """Check the fields, and bring them into one form."""
+    if given.bbox is not None:
+        object.__setattr__(given, "bbox", _checked_bbox(given.bbox, (*where, "bbox")))
+    if given.zoom is not None:
+        # Some maps go below 0; level 0 is shown there too.
+        object.__setattr__(given, "zoom", max(0.0, _number(given.zoom, (*where, "zoom"))))
+    if given.tags is not None:
+        object.__setattr__(given, "tags", Conditions.of(given.tags, (*where, "tags")))
+
+
+def _checked_bbox(given: object, where: Place) -> tuple[float, float, float, float]:
+    if not isinstance(given, list | tuple) or len(given) != 4:
+        raise refused(where, "it takes four numbers: [west, south, east, north], in degrees")
+    west, south, east, north = (_number(each, (*where, index)) for index, each in enumerate(given))
+    for index, longitude in ((0, west), (2, east)):
+        if abs(longitude) > _LONGITUDE_LIMIT:
+            raise refused((*where, index), "a longitude is from -180 to 180 degrees")
+    for index, latitude in ((1, south), (3, north)):
+        if abs(latitude) > 90:
+            raise refused((*where, index), "a latitude is from -90 to 90 degrees; the order is longitude, latitude")
+    if south > north:
+        raise refused(where, "the second number is north of the fourth: the order is west, south, east, north")
+    return west, south, east, north
+
+
+def _number(given: object, where: Place) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise refused(where, "it takes a number")
+    if (isinstance(given, int) and abs(given) > NUMBER_LIMIT) or not math.isfinite(given):
+        raise refused(where, f"it takes a finite number, within ±{NUMBER_LIMIT}")
+    return float(given)
+
+
+class Selector:
+    """
+    Decides which publications a view lets through, apart from its area. Made by `Selector.of`.
+
+    Selectors of equal conditions are one object, so that what was found for one view serves others.
+
+    Attributes:
+        max_level: The highest level of detail; None for all.
+        limits: The boxes of the server's filter, in world units; None if it has none.
+        topics: The topics; None for all of the family.
+        matches: Called as matches(topic, relevance): whether a publication is let through. A publication without a
+            place is in all boxes.
+        everything: Lets everything through.
+    """
+
+    __slots__ = ("__weakref__", "limits", "matches", "max_level", "topics")
+
+    everything: ClassVar["Selector"]
+    _known: ClassVar[WeakValueDictionary[Any, "Selector"]] = WeakValueDictionary()
+
+    matches: Callable[[str, Relevant], bool]
+
+    def __init__(
+        self,
+        predicates: tuple[Predicate, ...],
+        *,
+        max_level: int | None,
+        limits: tuple[Box, ...] | None,
+        topics: frozenset[str] | None,
+    ) -> None:
+        self.max_level, self.limits, self.topics = max_level, limits, topics
+        self.matches = _compiled(predicates, max_level, limits, topics)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        max_level: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        server_tags: Mapping[str, Any] | None = None,
+        limits: Collection[Box] | None = None,
+        topics: Collection[str] | None = None,
+    ) -> "Selector":
+        """
+        The selector of these conditions, all of which must hold.
+
+        Args:
+            max_level: The highest level of detail; None for all.
+            tags: The client's conditions on tags.
+            server_tags: Those of the server's filter.
+            limits: The boxes of the server's filter, in world units; x0 > x1 crosses longitude 180. None for the world.
+            topics: The topics; None for all of the family.
+
+        Raises:
+            FrameRefused: The conditions on tags are not valid.
+        """
+        # Sorted by their text, without doubles: which of both sides set a condition makes no difference.
+        conditions = {
+            each.canonical: each
+            for each in (Conditions.of(given) for given in (tags, server_tags) if given is not None)
+            if each.canonical != _ALWAYS
+        }
+        boxes = None if limits is None else tuple(sorted(set(limits)))
+        names = None if topics is None else frozenset(topics)
+        identity = (max_level, tuple(sorted(conditions)), boxes, names)
+        selector = cls._known.get(identity)
+        if selector is None:
+            predicates = tuple(filter(None, (conditions[text].compile() for text in identity[1])))
+            made = cls(predicates, max_level=max_level, limits=boxes, topics=names)
+            selector = cls._known.setdefault(identity, made)
+        return selector
+
+
+_ALWAYS: Final = canonical({})
+
+
+def _compiled(
+    predicates: tuple[Predicate, ...],
+    max_level: int | None,
+    limits: tuple[Box, ...] | None,
+    topics: frozenset[str] | None,
+) -> Callable[[str, Relevant], bool]:
+    """The fewest steps for the conditions that there are: it is called for each change and selector."""
+    if limits is not None or topics is not None or len(predicates) > 1:
+        return _compiled_any(predicates, max_level, limits, topics)
+    if predicates:
+        predicate = predicates[0]
+        if max_level is None:
+            return lambda topic, relevance: predicate(relevance.tags)
+        return lambda topic, relevance: relevance.level <= max_level and predicate(relevance.tags)
+    if max_level is None:
+        return lambda topic, relevance: True
+    return lambda topic, relevance: relevance.level <= max_level
+
+
+def _compiled_any(
+    predicates: tuple[Predicate, ...],
+    max_level: int | None,
+    limits: tuple[Box, ...] | None,
+    topics: frozenset[str] | None,
+) -> Callable[[str, Relevant], bool]:
+    boxes = None if limits is None else tuple(part for box in limits for part in _parts(box))
+
+    def matches(topic: str, relevance: Relevant) -> bool:
+        if max_level is not None and relevance.level > max_level:
+            return False
+        if topics is not None and topic not in topics:
+            return False
+        for predicate in predicates:
+            if not predicate(relevance.tags):
+                return False
+        place = relevance.place
+        return boxes is None or place is None or _is_in(place, boxes)
+
+    return matches
+
+
+def _is_in(place: tuple[int, ...], boxes: tuple[Box, ...]) -> bool:
+    """Whether a point or a box touches one of the boxes, none of which crosses longitude 180."""
+    if len(place) == 2:
+        x, y = place
+        return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
+    west, north, east, south = place
+    for x0, y0, x1, y1 in boxes:
+        touches = west <= x1 and east >= x0 if west <= east else west <= x1 or east >= x0
+        if touches and north <= y1 and south >= y0:
+            return True
+    return False
+
+
+def _parts(box: Box) -> tuple[Box, ...]:
+    """A box as one that does not cross longitude 180, or as two."""
+    x0, y0, x1, y1 = box
+    return (box,) if x0 <= x1 else ((x0, y0, _LARGEST, y1), (0, y0, x1, y1))
+
+
+# The last column of the world.
+_LARGEST: Final = (1 << 30) - 1
+
+Selector.everything = Selector.of()

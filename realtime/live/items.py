@@ -1,0 +1,208 @@
+"""
+The newest publication of each key in this process, and finding those of an area.
+
+Owns the items of a scene and their index by tile. Does not own when they change (scene) nor who is sent them (view).
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from realtime.broker.relevance import Relevance
+from realtime.live.places import Area, Box, rectangles, tile_bits
+
+__all__ = ["COLUMN", "ROW", "Item", "State", "TileIndex", "is_in", "is_wide", "tiles_in", "tiles_of"]
+
+# The key of a tile is its row, shifted by ROW, and its column.
+ROW: Final = 32
+COLUMN: Final = (1 << ROW) - 1
+# An item that touches more tiles than this is compared with every view.
+WIDE_TILES: Final = 32
+
+
+class State:
+    """
+    One publication of a key. Never changed.
+
+    Attributes:
+        topic: The name of its topic.
+        offset: Its offset in the topic.
+        frame: The JSON object that a client gets.
+        relevance: The key, place, tags and level.
+        boxes: Its place as rectangles: one, two if it crosses longitude 180, none if it has no place.
+        x0, y0, x1, y1: The first of `boxes`; 0 if there is none.
+        is_point: Whether its place is a single point.
+    """
+
+    __slots__ = ("boxes", "frame", "is_point", "offset", "relevance", "topic", "x0", "x1", "y0", "y1")
+
+    def __init__(self, topic: str, offset: int, frame: bytes, relevance: Relevance) -> None:
+        self.topic, self.offset, self.frame, self.relevance = topic, offset, frame, relevance
+        place = relevance.place
+        self.is_point = place is not None and len(place) == 2
+        self.boxes: tuple[Box, ...] = () if place is None else rectangles(place)
+        self.x0, self.y0, self.x1, self.y1 = self.boxes[0] if self.boxes else (0, 0, 0, 0)
+
+
+class Item:
+    """
+    A key of a topic.
+
+    Args:
+        topic, key: Which one.
+
+    Attributes:
+        state: Its newest publication; None once it is removed.
+        tick: The number of the tick in which `state` was applied.
+    """
+
+    __slots__ = ("key", "state", "tick", "topic")
+
+    def __init__(self, topic: str, key: str) -> None:
+        self.topic, self.key = topic, key
+        self.state: State | None = None
+        self.tick = 0
+
+
+def is_in(state: State, area: Area) -> bool:
+    """Whether its place is in the area. What has no place is in every area."""
+    boxes = state.boxes
+    if len(boxes) == 1:
+        for x0, y0, x1, y1 in area.rectangles:
+            if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0:
+                return True
+        return False
+    return not boxes or any(
+        box[0] <= x1 and box[2] >= x0 and box[1] <= y1 and box[3] >= y0
+        for box in boxes
+        for x0, y0, x1, y1 in area.rectangles
+    )
+
+
+def tiles_of(state: State, bits: int) -> tuple[int, ...]:
+    """The keys of the tiles that its place touches, each once; none if it has no place."""
+    if len(state.boxes) == 1:
+        x0, y0 = state.x0 >> bits, state.y0 >> bits
+        if x0 == state.x1 >> bits and y0 == state.y1 >> bits:
+            return (y0 << ROW | x0,)
+    return tuple(
+        {
+            y << ROW | x: None
+            for x0, y0, x1, y1 in state.boxes
+            for y in range(y0 >> bits, (y1 >> bits) + 1)
+            for x in range(x0 >> bits, (x1 >> bits) + 1)
+        }
+    )
+
+
+def is_wide(state: State, bits: int) -> bool:
+    """Whether it has no place, or touches more than WIDE_TILES tiles."""
+    count = 0
+    for x0, y0, x1, y1 in state.boxes:
+        count += ((x1 >> bits) - (x0 >> bits) + 1) * ((y1 >> bits) - (y0 >> bits) + 1)
+    return not 0 < count <= WIDE_TILES
+
+
+def tiles_in(area: Area) -> frozenset[int]:
+    """The keys of the tiles of its level that an area touches; a few dozen, because its level fits its size."""
+    bits = tile_bits(area.level)
+    return frozenset(
+        y << ROW | x
+        for x0, y0, x1, y1 in area.rectangles
+        for y in range(y0 >> bits, (y1 >> bits) + 1)
+        for x in range(x0 >> bits, (x1 >> bits) + 1)
+    )
+
+
+class TileIndex:
+    """
+    The items of a scene by the tiles of one level.
+
+    Args:
+        level: The zoom of the tiles.
+
+    Attributes:
+        bits: By how many bits a coordinate is shifted to get its tile.
+    """
+
+    def __init__(self, level: int) -> None:
+        self.level, self.bits = level, tile_bits(level)
+        # Items by tile; an item that touches several tiles is in each. A tile is present only while it has an item.
+        self._tiles: dict[int, set[Item]] = {}
+        # Items that touch more tiles than are worth listing, and items without a place.
+        self._wide: set[Item] = set()
+
+    def is_in_one_tile(self, state: State) -> bool:
+        """Whether its place is within a single tile."""
+        bits = self.bits
+        return len(state.boxes) == 1 and state.x0 >> bits == state.x1 >> bits and state.y0 >> bits == state.y1 >> bits
+
+    def replace(self, item: Item, old: State | None, new: State | None) -> None:
+        """An item has another state; None for one that it had not, or has not any more."""
+        if old is not None:
+            self._remove(item, old)
+        if new is not None:
+            self._add(item, new)
+
+    def items_in(self, area: Area, *, without: Area | None = None) -> Iterator[Item]:
+        """
+        The items whose place is in the area, each once.
+
+        Args:
+            without: Leave out what lies in this area. As far as it saves time: the caller checks each item again.
+        """
+        # Each once: only an item that touches several tiles can be found several times.
+        found: set[Item] = set()
+        for item in self._wide:
+            if is_in(item.state, area):  # type: ignore[arg-type]
+                yield item
+        for items, is_inside in self._tiles_in(area, without):
+            for item in items:
+                state: State = item.state  # type: ignore[assignment]
+                if self.is_in_one_tile(state):
+                    if is_inside or is_in(state, area):
+                        yield item
+                elif item not in found and is_in(state, area):
+                    found.add(item)
+                    yield item
+
+    def _tiles_in(self, area: Area, without: Area | None) -> Iterator[tuple[set[Item], bool]]:
+        """The items of each tile that the area touches, and whether all of the tile is in the area."""
+        bits, tiles = self.bits, self._tiles
+        skipped = () if without is None else without.rectangles
+        for x0, y0, x1, y1 in area.rectangles:
+            columns = range(x0 >> bits, (x1 >> bits) + 1)
+            rows = range(y0 >> bits, (y1 >> bits) + 1)
+            keys: Iterator[tuple[int, int]]
+            if len(columns) * len(rows) > len(tiles):
+                keys = ((key & COLUMN, key >> ROW) for key in list(tiles))
+            else:
+                keys = ((x, y) for y in rows for x in columns)
+            for x, y in keys:
+                if x not in columns or y not in rows or (items := tiles.get(y << ROW | x)) is None:
+                    continue
+                left, top = x << bits, y << bits
+                right, bottom = left + (1 << bits) - 1, top + (1 << bits) - 1
+                if any(a <= left and b <= top and c >= right and d >= bottom for a, b, c, d in skipped):
+                    # An item that touches other tiles as well is found there.
+                    continue
+                yield items, x0 <= left and y0 <= top and x1 >= right and y1 >= bottom
+
+    def _add(self, item: Item, state: State) -> None:
+        if is_wide(state, self.bits):
+            self._wide.add(item)
+            return
+        for key in tiles_of(state, self.bits):
+            tile = self._tiles.get(key)
+            if tile is None:
+                tile = self._tiles[key] = set()
+            tile.add(item)
+
+    def _remove(self, item: Item, state: State) -> None:
+        if is_wide(state, self.bits):
+            self._wide.discard(item)
+            return
+        for key in tiles_of(state, self.bits):
+            tile = self._tiles[key]
+            tile.discard(item)
+            if not tile:
+                del self._tiles[key]

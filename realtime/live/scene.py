@@ -1,0 +1,488 @@
+"""
+The topics of one family in this process, and their views: what changes, and when it is sent.
+
+Owns the items of all feeds of a family, and the ticks. Does not own reading Redis (feed), finding what lies in an area
+(items, changes) nor writing (view).
+
+Changes are gathered. In each tick they are applied to the items, and then every view is brought to this state with one
+write: it gets the changes that it lets through, and what follows from a new filter of its client. What arrives during a
+tick waits for the next one, so that all of a tick sees one state, although it makes way for others in between.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from realtime.broker.publication import Position
+from realtime.live.changes import Change, LevelChanges
+from realtime.live.items import Item, State, TileIndex, is_in, tiles_in
+from realtime.live.places import Area
+from realtime.live.view import Lens, View, left_lines, same_lines
+from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
+
+__all__ = ["Counters", "Scene"]
+
+logger = logging.getLogger(__name__)
+
+# A tick makes way for others after this time.
+_SLICE_SECONDS: Final = 0.004
+# Indexes of levels that no view uses are kept up to this number, because users zoom in and out.
+_INDEXES_KEPT: Final = 6
+# So many keys at most wait to be named in one object.
+_SAME_AT_A_TIME: Final = 500
+
+
+class Counters:
+    """What the scenes of an event loop count; see `ViewStatistics`."""
+
+    __slots__ = (
+        "batch_count",
+        "change_count",
+        "delivery_count",
+        "failed_count",
+        "item_count",
+        "loaded_count",
+        "skipped_count",
+        "tick_count",
+        "view_count",
+        "written_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.view_count = self.item_count = self.tick_count = self.change_count = self.batch_count = 0
+        self.delivery_count = self.written_bytes = self.skipped_count = self.loaded_count = self.failed_count = 0
+
+
+class _Reload:
+    """All keys of a topic, as read from Redis; or none, if the topic is forgotten."""
+
+    __slots__ = ("is_forgotten", "position", "states", "topic")
+
+    def __init__(self, topic: str, position: Position, states: dict[str, State], *, is_forgotten: bool) -> None:
+        self.topic, self.position, self.states, self.is_forgotten = topic, position, states, is_forgotten
+
+
+class Scene:
+    """
+    Belongs to one event loop.
+
+    Args:
+        name: Of the family, for the log.
+        gather_seconds: The shortest time between two ticks. The first change after a pause does not wait.
+        counters: The counters of the event loop.
+
+    Guarantees:
+        After each tick, every view whose client reads fast enough has exactly the items that its lens lets through, in
+        their newest state. A client never gets an older state of a key after a newer one.
+    """
+
+    def __init__(self, name: str, *, gather_seconds: float, counters: Counters) -> None:
+        self.name, self._gather_seconds, self._counters = name, gather_seconds, counters
+        # Topic → key → item.
+        self._items: dict[str, dict[str, Item]] = {}
+        # Topic → its position when it was loaded, for its epoch.
+        self._positions: dict[str, Position] = {}
+        # Level → index; one for each level that a view has used.
+        self._indexes: dict[int, TileIndex] = {}
+        self._views: dict[View, None] = {}
+        # Level → tile → the views that touch it with what they have.
+        self._watchers: dict[int, dict[int, dict[View, None]]] = {}
+        # What the next tick applies, in order: states of publications, and whole topics.
+        self._incoming: deque[State | _Reload] = deque()
+        # Views with another lens, or that have joined, and those whose clients read slowly.
+        self._renewed: dict[View, asyncio.Future[None] | None] = {}
+        self._slow: dict[View, None] = {}
+        self._tick = 0
+        self._next_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self.is_stopped = False
+
+    # From feeds -------------------------------------------------------------------------------------------------------
+
+    def take(self, states: Sequence[State]) -> None:
+        """Publications of one topic, in their order."""
+        self._incoming += states
+        self._wake()
+
+    def reload(self, topic: str, position: Position, states: dict[str, State]) -> None:
+        """All keys of a topic as they are in Redis: what is not among them is gone."""
+        self._incoming.append(_Reload(topic, position, states, is_forgotten=False))
+        self._wake()
+
+    def forget(self, topic: str) -> None:
+        """No view needs the topic any more."""
+        self._incoming.append(_Reload(topic, Position(0, ""), {}, is_forgotten=True))
+        self._wake()
+
+    # From views -------------------------------------------------------------------------------------------------------
+
+    def join(self, view: View) -> asyncio.Future[None]:
+        """Add a view. Its first batch is written in the next tick; the future is done then."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._views[view] = None
+        self._counters.view_count += 1
+        self._renewed[view] = future
+        self._wake()
+        return future
+
+    def renew(self, view: View) -> None:
+        """The view has another `wanted`."""
+        if view not in self._renewed:
+            self._renewed[view] = None
+        self._wake()
+
+    def leave(self, view: View) -> None:
+        """Nothing is written for the view after this. Idempotent."""
+        view.is_over = True
+        if view in self._views:
+            del self._views[view]
+            self._counters.view_count -= 1
+        self._slow.pop(view, None)
+        self._watch(view, None)
+        future = self._renewed.pop(view, None)
+        if future is not None and not future.done():
+            future.cancel()
+
+    async def stop(self) -> None:
+        """End the ticks. The scene is not used after this."""
+        self.is_stopped = True
+        for view in tuple(self._views):
+            self.leave(view)
+        self._counters.item_count -= sum(map(len, self._items.values()))
+        self._items.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # Ticks ------------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"ticks of {self.name}")
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._incoming or self._renewed or self._slow:
+            # What arrives at the same moment goes into the same tick.
+            await asyncio.sleep(max(self._next_at - loop.time(), 0))
+            self._next_at = loop.time() + self._gather_seconds
+            try:
+                await self._run_tick()
+            except Exception:
+                logger.exception("a tick of %s failed", self.name)
+        self._task = None
+
+    async def _run_tick(self) -> None:
+        pause = _Pause()
+        self._tick += 1
+        self._counters.tick_count += 1
+        renewed, self._renewed = self._renewed, {}
+        changes, restarted = await self._apply(pause)
+        await self._send_changes(changes, restarted, pause)
+        for view, future in renewed.items():
+            if not view.is_over:
+                self._guard(view, self._renew)
+            if future is not None and not future.done():
+                future.set_result(None)
+            await pause.make_way()
+        for view in tuple(self._slow):
+            self._guard(view, self._catch_up)
+            await pause.make_way()
+
+    async def _apply(self, pause: "_Pause") -> tuple[list[Change], list[str]]:
+        """Apply what has arrived. Returns the changes, each key once, and the topics that have a new epoch."""
+        incoming, self._incoming = self._incoming, deque()
+        changed: dict[Item, State | None] = {}
+        restarted: dict[str, None] = {}
+        while incoming:
+            arrived = incoming.popleft()
+            if isinstance(arrived, State):
+                self._apply_state(arrived, changed)
+            else:
+                self._apply_reload(arrived, changed, restarted)
+            if not len(incoming) % 100:
+                await pause.make_way()
+        self._counters.change_count += len(changed)
+        changes: list[Change] = []
+        for item, old in changed.items():
+            new = item.state
+            if new is None:
+                self._remove(item)
+            if old is new:
+                continue
+            item.tick = self._tick
+            change = Change.of(old, new)
+            changes.append(change)
+            moved_bits = change.moved_bits
+            for index in self._indexes.values():
+                if moved_bits > index.bits:
+                    index.replace(item, old, new)
+            if not len(changes) % 200:
+                await pause.make_way()
+        return changes, list(restarted)
+
+    def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
+        items = self._items.get(state.topic)
+        if items is None:
+            # Its feed was given up.
+            return
+        item = items.get(state.relevance.key)
+        if item is None:
+            if state.relevance.is_removed:
+                return
+            item = self._add(items, state.topic, state.relevance.key)
+        elif item.state is not None and item.state.offset >= state.offset:
+            # The snapshot that was read later had it already.
+            return
+        if item not in changed:
+            changed[item] = item.state
+        item.state = None if state.relevance.is_removed else state
+
+    def _apply_reload(self, loaded: _Reload, changed: dict[Item, State | None], restarted: dict[str, None]) -> None:
+        topic = loaded.topic
+        items = self._items.setdefault(topic, {})
+        before = self._positions.get(topic)
+        is_same_epoch = before is not None and before.epoch == loaded.position.epoch
+        if before is not None and not is_same_epoch and not loaded.is_forgotten:
+            restarted[topic] = None
+        for key, item in items.items():
+            if key not in loaded.states and item.state is not None:
+                changed.setdefault(item, item.state)
+                item.state = None
+        for key, state in loaded.states.items():
+            item = items.get(key) or self._add(items, topic, key)
+            if item.state is not None and is_same_epoch and item.state.offset >= state.offset:
+                continue
+            changed.setdefault(item, item.state)
+            item.state = state
+        self._positions[topic] = loaded.position
+        if loaded.is_forgotten:
+            self._counters.item_count -= len(items)
+            del self._items[topic], self._positions[topic]
+
+    def _add(self, items: dict[str, Item], topic: str, key: str) -> Item:
+        self._counters.item_count += 1
+        item = items[key] = Item(topic, key)
+        return item
+
+    def _remove(self, item: Item) -> None:
+        items = self._items.get(item.topic)
+        # There is none, or another one, if the topic was forgotten.
+        if items is not None and items.get(item.key) is item:
+            del items[item.key]
+            self._counters.item_count -= 1
+
+    async def _send_changes(self, changes: list[Change], restarted: Iterable[str], pause: "_Pause") -> None:
+        if not changes and not restarted:
+            return
+        for view in self._slow:
+            if not view.is_behind:
+                view.is_behind = True
+                self._counters.skipped_count += 1
+        for level, watchers in tuple(self._watchers.items()):
+            by_tile = LevelChanges(level, changes)
+            await pause.make_way()
+            # View → the changed tiles that it touches.
+            touched: dict[View, list[int]] = {}
+            for key in by_tile.tiles:
+                for view in watchers.get(key, ()):
+                    keys = touched.get(view)
+                    if keys is None:
+                        touched[view] = [key]
+                    else:
+                        keys.append(key)
+            if by_tile.wide or restarted:
+                for watching in tuple(watchers.values()):
+                    for view in watching:
+                        touched.setdefault(view, [])
+            for view, keys in touched.items():
+                if view.is_over or view in self._slow:
+                    continue
+                if not view.has_room:
+                    view.is_behind, view.tick = True, self._tick - 1
+                    self._counters.skipped_count += 1
+                    self._slow[view] = None
+                    continue
+                self._guard(view, self._send_to, by_tile, keys, restarted)
+                await pause.make_way()
+
+    def _send_to(self, view: View, by_tile: LevelChanges, keys: list[int], restarted: Iterable[str]) -> None:
+        lens: Lens = view.has  # type: ignore[assignment]
+        lines = by_tile.lines(lens.area, lens.selector, keys)
+        if not lines.line_count and not restarted:
+            return
+        topics = lens.selector.topics
+        positions = self._position_lines(topic for topic in restarted if topics is None or topic in topics)
+        self._counters.written_bytes += view.write_changes(lines, positions)
+        self._counters.delivery_count += lines.line_count
+        self._counters.batch_count += 1
+
+    def _renew(self, view: View) -> None:
+        """Bring a view to the lens that is wanted of it."""
+        if view.is_writing and view.wanted.number == view.writing_number:
+            # The client could not tell a batch that begins again from its next part, so the new one follows later.
+            view.is_behind = True
+            return
+        if view.has is None or view.is_writing or view.is_behind:
+            self._reset(view)
+            return
+        old, new = view.has, view.wanted
+        if old == new:
+            return
+        entered, left = self._difference(old, new)
+        if not entered and not left and old.number == new.number:
+            view.has = new
+            self._watch(view, new.area)
+            return
+
+        def lines() -> Iterator[bytes]:
+            for topic, keys in left.items():
+                yield from left_lines(topic, keys)
+            yield from self._position_lines(dict.fromkeys(item.state.topic for item in entered if item.state))
+            yield from (item.state.frame for item in entered if item.state is not None and _is_seen(item.state, new))
+
+        self._begin(view, "entered", new, lines())
+
+    def _difference(self, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
+        """The items that only the new lens lets through, and the keys of those that only the old one did."""
+        is_alike = old.selector is new.selector
+        entered = [
+            item
+            for item in self._index(new.area.level).items_in(new.area, without=old.area if is_alike else None)
+            if (state := item.state) and _is_seen(state, new) and not _is_seen(state, old)
+        ]
+        left: dict[str, list[str]] = {}
+        for item in self._index(old.area.level).items_in(old.area, without=new.area if is_alike else None):
+            if (state := item.state) and _is_seen(state, old) and not _is_seen(state, new):
+                left.setdefault(state.topic, []).append(state.relevance.key)
+        return entered, left
+
+    def _reset(self, view: View) -> None:
+        """Send a view all that it is to have, except what its client has already."""
+        # A batch that was written in part leaves the client with something between two states: it gets everything.
+        has, positions = (None, None) if view.is_writing else (view.has, view.positions)
+        new, tick, known = view.wanted, view.tick, self._positions
+
+        def is_same(item: Item, state: State) -> bool:
+            if has is not None:
+                return item.tick <= tick and _is_seen(state, has)
+            at = positions.get(state.topic) if positions else None
+            return at is not None and at.epoch == known[state.topic].epoch and state.offset <= at.offset
+
+        items = list(self._index(new.area.level).items_in(new.area))
+        is_first = view.has is None and not view.is_writing
+        preface = messages.subscribed_view(view.name, view.view_id) if is_first else None
+        self._begin(view, "reset", new, self._reset_lines(items, new, is_same), preface=preface)
+
+    def _reset_lines(self, items: list[Item], lens: Lens, is_same: Callable[[Item, State], bool]) -> Iterator[bytes]:
+        same: dict[str, list[str]] = {}
+        positions: set[str] = set()
+        for item in items:
+            state = item.state
+            if state is None or not _is_seen(state, lens) or state.topic not in self._positions:
+                continue
+            topic = state.topic
+            if topic not in positions:
+                positions.add(topic)
+                yield from self._position_lines([topic])
+            if not is_same(item, state):
+                yield state.frame
+                continue
+            keys = same.setdefault(topic, [])
+            keys.append(state.relevance.key)
+            if len(keys) == _SAME_AT_A_TIME:
+                yield from same_lines(topic, same.pop(topic))
+        for topic, keys in same.items():
+            yield from same_lines(topic, keys)
+
+    def _begin(
+        self, view: View, batch: str, lens: Lens, lines: Iterable[bytes], *, preface: bytes | None = None
+    ) -> None:
+        view.is_behind = False
+        self._counters.batch_count += 1
+        self._counters.written_bytes += view.begin(batch, lens, lines, tick=self._tick, preface=preface)
+        if view.is_writing:
+            self._slow[view] = None
+        else:
+            self._watch(view, lens.area)
+
+    def _catch_up(self, view: View) -> None:
+        """Go on with a view whose client reads slowly."""
+        self._counters.written_bytes += view.go_on()
+        if view.is_writing:
+            return
+        self._watch(view, view.has.area)  # type: ignore[union-attr]
+        if not view.is_behind:
+            del self._slow[view]
+        elif view.has_room:
+            del self._slow[view]
+            self._reset(view)
+
+    def _watch(self, view: View, area: Area | None) -> None:
+        """From now on, the view is sent what changes in this area; None for nothing."""
+        if area == view.watched:
+            return
+        before, view.watched = view.watched, area
+        old = frozenset() if before is None else tiles_in(before)
+        new = frozenset() if area is None else tiles_in(area)
+        if before is not None:
+            watchers = self._watchers[before.level]
+            for key in old if area is None or area.level != before.level else old - new:
+                del watchers[key][view]
+                if not watchers[key]:
+                    del watchers[key]
+            if not watchers:
+                del self._watchers[before.level]
+        if area is not None:
+            watchers = self._watchers.setdefault(area.level, {})
+            for key in new:
+                watchers.setdefault(key, {})[view] = None
+
+    def _guard(self, view: View, act: Callable[..., None], *arguments: object) -> None:
+        try:
+            act(view, *arguments)
+        except Exception:
+            # Only this view failed. What its client has is not known any more, so the connection is closed.
+            self._counters.failed_count += 1
+            logger.exception("a view of %s could not be served", self.name)
+            self.leave(view)
+            view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+
+    def _position_lines(self, topics: Iterable[str]) -> list[bytes]:
+        return [messages.position(topic, self._positions[topic]) for topic in topics if topic in self._positions]
+
+    def _index(self, level: int) -> TileIndex:
+        index = self._indexes.get(level)
+        if index is not None:
+            return index
+        if len(self._indexes) >= _INDEXES_KEPT:
+            used = {lens.area.level for view in self._views for lens in (view.has, view.wanted) if lens is not None}
+            for unused in self._indexes.keys() - used:
+                del self._indexes[unused]
+        index = self._indexes[level] = TileIndex(level)
+        for items in self._items.values():
+            for item in items.values():
+                index.replace(item, None, item.state)
+        return index
+
+
+class _Pause:
+    """Makes way for others when a slice of time is used up."""
+
+    __slots__ = ("_loop", "_until")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + _SLICE_SECONDS
+
+    async def make_way(self) -> None:
+        if self._loop.time() >= self._until:
+            await asyncio.sleep(0)
+            self._until = self._loop.time() + _SLICE_SECONDS
+
+
+def _is_seen(state: State, lens: Lens) -> bool:
+    return is_in(state, lens.area) and lens.selector.matches(state.topic, state.relevance)

@@ -1,0 +1,203 @@
+"""
+One filtered subscription: what its client has, and writing to it.
+
+Owns the batches of a view, and that a slow client gets fewer of them, not more than it can read. Does not own what
+matches (items, changes) nor when a tick is (scene).
+
+A batch that may be large is written in parts, as the socket sends them. What changes meanwhile is not written; the
+client gets it in a "reset" batch as soon as it has read the rest. The state of a key is taken when it is written, so a
+slow client costs no memory and gets nothing outdated.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from realtime.broker.publication import Position
+from realtime.hub.sinks import FRAME_BYTES, Frame, Sink
+from realtime.live.changes import Lines
+from realtime.live.filters import Selector
+from realtime.live.places import Area
+from realtime.protocol import messages
+
+__all__ = ["Lens", "View"]
+
+# Keys in one "left" or "same" object.
+_KEYS_PER_LINE = 500
+
+
+class Lens(NamedTuple):
+    """
+    What a view lets through.
+
+    Attributes:
+        area: The part of the world.
+        selector: The other conditions.
+        number: The client's number of the filter.
+    """
+
+    area: Area
+    selector: Selector
+    number: int
+
+
+class View:
+    """
+    A filtered subscription of one client. Created by `Views.join`, ended by `Views.leave`.
+
+    Args:
+        view_id: The client's name of it.
+        name: The topic, or the family, for which it was opened.
+        sink: The socket.
+        lens: What it lets through.
+        positions: The client's position in each topic that it resumes; None for a client that has nothing.
+
+    Attributes:
+        wanted: What it is to let through from the next tick on.
+        has: What it let through in the last complete batch; None before the first.
+        watched: The area of which it is sent the changes; the scene keeps it.
+        tick: The tick of the scene up to which a client that reads slowly has everything.
+        is_behind: Whether there were changes that were not written, because the client reads slowly.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_headers",
+        "_lens",
+        "_lines",
+        "_tick",
+        "has",
+        "is_behind",
+        "is_over",
+        "name",
+        "positions",
+        "sink",
+        "tick",
+        "topics",
+        "view_id",
+        "wanted",
+        "watched",
+    )
+
+    def __init__(
+        self, *, view_id: str, name: str, sink: Sink, lens: Lens, positions: Mapping[str, Position] | None
+    ) -> None:
+        self.view_id, self.name, self.sink = view_id, name, sink
+        self.wanted = lens
+        self.positions = positions
+        # The topics whose feeds it needs; `Views` keeps them.
+        self.topics: frozenset[str] = frozenset()
+        self.has: Lens | None = None
+        self.watched: Area | None = None
+        self.tick = 0
+        self.is_behind = self.is_over = False
+        # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
+        self._lines: Iterator[bytes] | None = None
+        self._batch, self._lens, self._tick = "", lens, 0
+        # The beginnings of its frames, by batch and completeness; of one number.
+        self._headers: dict[tuple[str, bool], bytes] = {}
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a part of a batch was not written yet."""
+        return self._lines is not None
+
+    @property
+    def writing_number(self) -> int:
+        """The number of the filter of the last batch."""
+        return self._lens.number
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the socket has sent enough of what was written to it before."""
+        return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
+
+    def begin(self, batch: str, lens: Lens, lines: Iterable[bytes], *, tick: int, preface: bytes | None = None) -> int:
+        """
+        Write a batch, in parts; a batch that was not finished is dropped.
+
+        Args:
+            batch: "reset" or "entered".
+            lens: What the client has after it.
+            lines: The objects; taken when they are written.
+            tick: The tick of the scene after which the client lacks nothing then.
+            preface: An object to write first, in a frame of its own.
+
+        Returns:
+            How many bytes were written.
+        """
+        if lens.number != self._lens.number:
+            self._headers.clear()
+        self._batch, self._lens, self._tick = batch, lens, tick
+        self._lines = iter(lines)
+        if preface is not None:
+            self.sink.write(Frame(preface))
+        return self.go_on()
+
+    def go_on(self) -> int:
+        """Write more of the batch, as far as the socket has room. Returns how many bytes were written."""
+        written_bytes = 0
+        while self._lines is not None and self.has_room:
+            part: list[bytes] = [b""]
+            part_bytes = 0
+            is_complete = True
+            for line in self._lines:
+                part.append(line)
+                part_bytes += len(line) + 1
+                if part_bytes >= FRAME_BYTES - _HEADER_BYTES:
+                    is_complete = False
+                    break
+            part[0] = self._header(self._batch, is_complete)
+            payload = b"\n".join(part)
+            self.sink.write(Frame(payload))
+            written_bytes += len(payload)
+            if is_complete:
+                self._lines = None
+                self.has, self.tick = self._lens, self._tick
+                self.positions = None
+        return written_bytes
+
+    def write_changes(self, lines: Lines, position_lines: Iterable[bytes] = ()) -> int:
+        """Write what changed in one tick. Returns how many bytes were written."""
+        head = [self._header("changes", True), *position_lines]
+        head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
+        payload = b"\n".join([*head, *lines.frames])
+        if len(payload) <= FRAME_BYTES:
+            self.sink.write(Frame(payload))
+            return len(payload)
+        return self._write_large(payload.split(b"\n")[1:])
+
+    def _write_large(self, lines: list[bytes]) -> int:
+        """Write changes that need several frames."""
+        parts: list[list[bytes]] = [[]]
+        part_bytes = 0
+        for line in lines:
+            if part_bytes + len(line) > FRAME_BYTES - _HEADER_BYTES and parts[-1]:
+                parts.append([])
+                part_bytes = 0
+            parts[-1].append(line)
+            part_bytes += len(line) + 1
+        for number, part in enumerate(parts, 1):
+            payload = b"\n".join([self._header("changes", number == len(parts)), *part])
+            self.sink.write(Frame(payload))
+        return sum(map(len, lines))
+
+    def _header(self, batch: str, is_complete: bool) -> bytes:
+        header = self._headers.get((batch, is_complete))
+        if header is None:
+            header = messages.view_header(self.view_id, self._lens.number, batch, is_complete)
+            self._headers[batch, is_complete] = header
+        return header
+
+
+# More than any header has.
+_HEADER_BYTES = 200
+
+
+def left_lines(topic: str, keys: list[str]) -> list[bytes]:
+    """The objects for keys that left, as many as the limit of keys in one needs."""
+    return [messages.left(topic, keys[at : at + _KEYS_PER_LINE]) for at in range(0, len(keys), _KEYS_PER_LINE)]
+
+
+def same_lines(topic: str, keys: list[str]) -> list[bytes]:
+    """The objects for keys of which the client has the newest state."""
+    return [messages.same(topic, keys[at : at + _KEYS_PER_LINE]) for at in range(0, len(keys), _KEYS_PER_LINE)]

@@ -1,0 +1,242 @@
+"""Filtered subscriptions on a real Redis: complete, whatever is lost, restarted or silent."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.broker.history import HistoryPolicy
+from realtime.broker.publication import Position
+from realtime.broker.publish import Keyed, Published, PublishRequest
+from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.broker.snapshot import Snapshot
+from realtime.layer import RedisChannelLayer
+from realtime.live.filters import Selector
+from realtime.live.items import State, is_in
+from realtime.live.places import area_of, point
+from realtime.live.view import Lens, View
+from realtime.live.views import Family, Views
+from tests.support.redis_server import RedisServer
+from tests.support.view_clients import Viewer
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]), pytest.mark.database_independent]
+
+SBB, DB = "vehicles.sbb", "vehicles.db"
+EVERYTHING = Selector.of()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def layer(server: RedisServer) -> AsyncIterator[RedisChannelLayer]:
+    layer = RedisChannelLayer([server.url])
+    yield layer
+    assert layer.views.statistics().failed_count == 0
+    await layer.flush()
+
+
+@pytest.fixture
+async def views(layer: RedisChannelLayer) -> Views:
+    return layer.views
+
+
+def family(**policy: Any) -> Family:
+    return Family(name="vehicles.*", snapshot=Snapshot(gather_seconds=0, **policy), history=HistoryPolicy(size=0))
+
+
+FAMILY = family()
+
+
+def vehicle(topic: str, key: str, longitude: float, *, family: Family = FAMILY, **more: Any) -> PublishRequest:
+    """A vehicle on the equator."""
+    relevance = Relevance(key, None if more.get("is_removed") else point(longitude, 0), **more)
+    return PublishRequest(topic, b'{"x":1}', family.history, keyed=Keyed(relevance, family.snapshot))
+
+
+async def publish(layer: RedisChannelLayer, *requests: PublishRequest) -> list[Published]:
+    return await layer.publish_many(requests)
+
+
+def lens_at(longitude: float, number: int = 1) -> Lens:
+    """A view of one degree around a point on the equator."""
+    return Lens(area_of([longitude - 0.5, -0.5, longitude + 0.5, 0.5]), EVERYTHING, number)
+
+
+async def join(
+    views: Views, lens: Lens, *topics: str, family: Family = FAMILY, viewer: Viewer | None = None, **more: Any
+) -> tuple[Viewer, View]:
+    viewer = viewer or Viewer()
+    async with asyncio.timeout(20):
+        view = await views.join(
+            "vehicles.*", family, viewer, view_id="v1", lens=lens, topics=topics or (SBB, DB), **more
+        )
+    return viewer, view
+
+
+async def test_a_view_begins_with_what_is_there_and_goes_on_with_what_changes(
+    layer: RedisChannelLayer, views: Views
+) -> None:
+    """The snapshot comes first and at once; then changes, removals, and what moves in and out."""
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(SBB, "far", 90), vehicle(DB, "ice", 0.1))
+    viewer, _ = await join(views, lens_at(0))
+    assert viewer.items == {(SBB, "tram"): 1, (DB, "ice"): 1}
+    assert viewer.batches == ["reset"]
+
+    await publish(layer, vehicle(SBB, "tram", 0.2), vehicle(SBB, "far", 0.3), vehicle(DB, "ice", 50))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 3, (SBB, "far"): 4})
+    await publish(layer, vehicle(SBB, "tram", 0, is_removed=True))
+    await wait_until(lambda: viewer.items == {(SBB, "far"): 4})
+    assert set(viewer.batches[1:]) == {"changes"}
+
+
+async def test_panning_is_answered_without_redis(layer: RedisChannelLayer, views: Views, client: redis.Redis) -> None:
+    """What enters and what leaves comes from this process: Redis sees no command of it."""
+    await publish(layer, vehicle(SBB, "here", 0), vehicle(SBB, "there", 50))
+    viewer, view = await join(views, lens_at(0))
+    before = client.info("commandstats")
+    views.update(view, FAMILY, lens=lens_at(50, 2), topics=(SBB, DB))
+    await wait_until(lambda: viewer.items == {(SBB, "there"): 2})
+    assert viewer.batches == ["reset", "entered"]
+    assert viewer.numbers[-1] == 2
+    after = client.info("commandstats")
+    assert {name: counted["calls"] for name, counted in after.items() if name != "cmdstat_info"} == {
+        name: counted["calls"] for name, counted in before.items() if name != "cmdstat_info"
+    }
+
+
+async def test_one_redis_subscription_for_all_views_and_none_afterwards(
+    views: Views, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many views look at a topic: the process subscribes once, and unsubscribes a while after the last."""
+    monkeypatch.setattr("realtime.live.views.LINGER_SECONDS", 0)
+    joined = await asyncio.gather(*(join(views, lens_at(number)) for number in range(50)))
+    channels = [name for name in client.pubsub_channels() if b"vehicles" in name]
+    assert sorted(count for _, count in client.pubsub_numsub(*channels)) == [1, 1]
+    assert views.statistics().view_count == 50
+    for _, view in joined:
+        views.leave(view)
+        views.leave(view)
+    await wait_until(lambda: not [name for name in client.pubsub_channels() if b"vehicles" in name])
+    await wait_until(lambda: views.statistics().item_count == 0)
+    assert (views.statistics().view_count, views.statistics().feed_count) == (0, 0)
+
+
+async def test_a_topic_that_comes_into_view_later(layer: RedisChannelLayer, views: Views) -> None:
+    """Its keys enter as soon as it is loaded; those of a topic that the view may not have any more have left."""
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(DB, "ice", 0))
+    only_sbb = lens_at(0)._replace(selector=Selector.of(topics=frozenset({SBB})))
+    viewer, view = await join(views, only_sbb, SBB)
+    assert viewer.items == {(SBB, "tram"): 1}
+    views.update(view, FAMILY, lens=lens_at(0), topics=(SBB, DB))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 1, (DB, "ice"): 1})
+    views.update(view, FAMILY, lens=only_sbb, topics=(SBB,))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 1})
+
+
+async def test_a_lost_connection_leaves_no_hole(
+    layer: RedisChannelLayer, views: Views, client: redis.Redis, server: RedisServer
+) -> None:
+    """While the connections are killed again and again, views end up with exactly what Redis has."""
+    dice = random.Random(1)  # noqa: S311 - a schedule that can be repeated
+    viewer, _ = await join(views, lens_at(0))
+    for _ in range(10):
+        await publish(
+            layer, *(vehicle(dice.choice((SBB, DB)), f"k{dice.randrange(60)}", dice.choice((0, 50))) for _ in range(40))
+        )
+        client.client_kill_filter(_type="pubsub")
+        await publish(
+            layer, *(vehicle(dice.choice((SBB, DB)), f"k{dice.randrange(60)}", dice.choice((0, 50))) for _ in range(40))
+        )
+        expected = await seen(layer, lens_at(0))
+        await wait_until(lambda: viewer.items == expected)  # noqa: B023 - awaited at once
+
+
+async def seen(layer: RedisChannelLayer, lens: Lens, family: Family = FAMILY) -> dict[tuple[str, str], int]:
+    """Brute force over the snapshots in Redis."""
+    found = {}
+    for topic in (SBB, DB):
+        loaded = await layer._get_layer().read_snapshot(topic, family.snapshot)
+        for publication in loaded.publications:
+            relevance = decode_relevance(publication.relevance)
+            state = State(topic, publication.position.offset, publication.frame, relevance)
+            if is_in(state, lens.area) and lens.selector.matches(topic, relevance):
+                found[topic, relevance.key] = state.offset
+    return found
+
+
+async def test_redis_comes_back_empty(layer: RedisChannelLayer, views: Views, server: RedisServer) -> None:
+    """What Redis has lost has left, and what is published again is there; offsets begin again."""
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(SBB, "tram", 0), vehicle(SBB, "bus", 0))
+    viewer, _ = await join(views, lens_at(0))
+    assert viewer.items == {(SBB, "tram"): 2, (SBB, "bus"): 3}
+    server.kill()
+    server.start()
+    await wait_until(lambda: not viewer.items)
+    await publish(layer, vehicle(SBB, "tram", 0))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 1})
+    assert SBB in viewer.restarted
+
+
+async def test_a_key_that_falls_silent_has_left(layer: RedisChannelLayer, views: Views) -> None:
+    """It is removed by whoever looks at the topic, and everybody is notified; one that is published again stays."""
+    short = family(absent_after_seconds=0.5)
+    await publish(layer, vehicle(SBB, "gone", 0, family=short), vehicle(SBB, "here", 0, family=short))
+    viewer, _ = await join(views, lens_at(0), family=short)
+
+    async def keep() -> None:
+        while True:
+            await publish(layer, vehicle(SBB, "here", 0, family=short))
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(keep())
+    await wait_until(lambda: (SBB, "gone") not in viewer.items)
+    assert (SBB, "here") in viewer.items
+    task.cancel()
+    await wait_until(lambda: not viewer.items)
+
+
+async def test_what_is_silent_is_not_shown_to_a_newcomer(layer: RedisChannelLayer, views: Views) -> None:
+    """Also if nobody has removed it yet, because nobody was looking."""
+    short = family(absent_after_seconds=0.2)
+    await publish(layer, vehicle(SBB, "gone", 0, family=short))
+    await asyncio.sleep(0.3)
+    viewer, _ = await join(views, lens_at(0), family=short)
+    assert not viewer.items
+
+
+async def test_a_client_resumes(layer: RedisChannelLayer, views: Views) -> None:
+    """With its positions it is sent only what it lacks."""
+    await publish(layer, vehicle(SBB, "still", 0), vehicle(SBB, "moves", 0), vehicle(SBB, "goes", 0))
+    viewer, view = await join(views, lens_at(0))
+    position = Position(3, viewer.epochs[SBB])
+    views.leave(view)
+    await publish(layer, vehicle(SBB, "moves", 0.1), vehicle(SBB, "goes", 0, is_removed=True))
+    viewer.is_started = False
+    await join(views, lens_at(0), viewer=viewer, positions={SBB: position})
+    assert viewer.items == {(SBB, "still"): 1, (SBB, "moves"): 4}
+    assert viewer.same == {"still"}
+
+
+async def test_many_topics_are_loaded_together(layer: RedisChannelLayer, views: Views, client: redis.Redis) -> None:
+    """A family of 500 topics is there after few round trips."""
+    topics = [f"vehicles.f{number}" for number in range(500)]
+    await publish(layer, *(vehicle(topic, "k", 0) for topic in topics))
+    before = client.info("stats")["total_commands_processed"]
+    viewer, _ = await join(views, lens_at(0), *topics)
+    assert viewer.items == {(topic, "k"): 1 for topic in topics}
+    # Subscribing, position, keys and silence of each, and a few more.
+    assert client.info("stats")["total_commands_processed"] - before < 4 * len(topics)

@@ -1,0 +1,290 @@
+"""A scene against brute force: every view has exactly what its lens lets through, whatever happens."""
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from realtime.broker.publication import Position
+from realtime.broker.relevance import Relevance
+from realtime.hub.sinks import Frame
+from realtime.live.filters import Selector
+from realtime.live.items import State, is_in
+from realtime.live.places import area_of, box, level_limit, point
+from realtime.live.scene import Counters, Scene
+from realtime.live.view import Lens, View
+from tests.support.view_clients import Viewer
+from tests.support.waiting import wait_until
+
+MODES = ("rail", "tram", "bus")
+FEEDS = ("vehicles.a", "vehicles.b", "vehicles.c")
+
+
+class World:
+    """The truth: what a snapshot in Redis would have."""
+
+    def __init__(self, scene: Scene, random_: random.Random) -> None:
+        self.scene, self.random = scene, random_
+        self.offsets = dict.fromkeys(FEEDS, 0)
+        self.epochs = dict.fromkeys(FEEDS, "e0")
+        self.states: dict[str, dict[str, State]] = {feed: {} for feed in FEEDS}
+        # Publications that are taken in the next step.
+        self.waiting: list[State] = []
+        for feed in FEEDS:
+            scene.reload(feed, Position(0, "e0"), {})
+
+    def place(self) -> tuple[int, ...] | None:
+        dice = self.random.random()
+        longitude, latitude = self.random.uniform(-180, 180), self.random.uniform(-90, 90)
+        if dice < 0.5:
+            # Many of them near each other, and near longitude 180.
+            longitude, latitude = 180 + self.random.uniform(-2, 2), 10 + self.random.uniform(-2, 2)
+        if dice < 0.8:
+            return point(longitude, latitude)
+        if dice < 0.83:
+            return None
+        width, height = self.random.choice([(0.01, 0.01), (1, 2), (90, 30), (359, 10)])
+        return (
+            box(longitude, max(latitude - height, -90), longitude - 360 + width, latitude)
+            if longitude > 180
+            else box(longitude, max(latitude - height, -90), min(longitude + width, 360), latitude)
+        )
+
+    def publish(self, feed: str, key: str) -> State:
+        self.offsets[feed] += 1
+        offset = self.offsets[feed]
+        is_removed = self.random.random() < 0.1
+        relevance = Relevance(
+            key,
+            None if is_removed else self.place(),
+            {"mode": self.random.choice(MODES)},
+            self.random.choice([0, 0, 5, 12]),
+            is_removed,
+        )
+        frame = json.dumps({"type": "message", "topic": feed, "offset": offset, "key": key}).encode()
+        state = State(feed, offset, frame, relevance)
+        if is_removed:
+            self.states[feed].pop(key, None)
+        else:
+            self.states[feed][key] = state
+        return state
+
+    def step(self) -> None:
+        self.scene.take(self.waiting)
+        self.waiting = []
+        feed = self.random.choice(FEEDS)
+        dice = self.random.random()
+        if dice < 0.02:
+            # Redis has lost everything.
+            self.epochs[feed] = f"e{self.random.random()}"
+            self.offsets[feed] = 0
+            self.states[feed] = {}
+            self.reload(feed)
+        elif dice < 0.06:
+            # Some publications were missed.
+            for _ in range(5):
+                self.publish(feed, f"k{self.random.randrange(80)}")
+            self.reload(feed)
+        elif dice < 0.1:
+            # Publications that arrived while the snapshot was read, which has some of them already.
+            at = self.offsets[feed]
+            states = [self.publish(feed, f"k{self.random.randrange(80)}") for _ in range(5)]
+            self.scene.reload(feed, Position(at, self.epochs[feed]), dict(self.states[feed]))
+            self.waiting = states
+        elif dice < 0.11:
+            self.scene.forget(feed)
+            self.reload(feed)
+        else:
+            self.scene.take(
+                [self.publish(feed, f"k{self.random.randrange(80)}") for _ in range(self.random.randrange(1, 6))]
+            )
+
+    def reload(self, feed: str) -> None:
+        self.scene.reload(feed, Position(self.offsets[feed], self.epochs[feed]), dict(self.states[feed]))
+
+    def lens(self, number: int) -> Lens:
+        zoom = self.random.uniform(0, 18)
+        bbox: Sequence[float] | None = None
+        if self.random.random() < 0.9:
+            width, height = self.random.choice([(0.5, 0.4), (3, 2), (40, 20), (360, 170)])
+            west, south = 180 + self.random.uniform(-3, 3), self.random.uniform(5, 12)
+            if self.random.random() < 0.3:
+                west, south = self.random.uniform(-540, 540), self.random.uniform(-90, 80)
+            bbox = [west, max(south - height / 2, -90), west + width, min(south + height / 2, 90)]
+        tags = self.random.choice([None, None, {"mode": "tram"}, {"mode": ["rail", "bus"]}])
+        topics = self.random.choice([None, None, frozenset(FEEDS[:2])])
+        selector = Selector.of(max_level=level_limit(bbox, zoom), tags=tags, topics=topics)
+        return Lens(area_of(bbox), selector, number)
+
+    def seen(self, lens: Lens) -> dict[tuple[str, str], int]:
+        return {
+            (feed, key): state.offset
+            for feed, states in self.states.items()
+            for key, state in states.items()
+            if is_in(state, lens.area) and lens.selector.matches(feed, state.relevance)
+        }
+
+
+async def rest(scene: Scene) -> None:
+    """Wait until the scene has nothing to do."""
+    while scene._task is not None:
+        await asyncio.wait([scene._task])
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is published, lost, reloaded, panned, or read slowly: at rest each view is what brute force finds."""
+    # Small frames, so that batches are written in parts.
+    monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
+    dice = random.Random(seed)  # noqa: S311 - a schedule that can be repeated
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    world = World(scene, dice)
+    viewers: list[tuple[Viewer, View]] = []
+    for step in range(300):
+        world.step()
+        if step < 12:
+            viewer = Viewer()
+            view = View(view_id=f"v{step}", name="vehicles.*", sink=viewer, lens=world.lens(1), positions=None)
+            scene.join(view)
+            viewers.append((viewer, view))
+        viewer, view = dice.choice(viewers)
+        action = dice.random()
+        if action < 0.3:
+            # The same number: the topics that it may be sent are others, or there are more of them.
+            view.wanted = world.lens(view.wanted.number + dice.choice([0, 1, 1]))
+            scene.renew(view)
+        elif action < 0.4:
+            viewer.is_stuck = True
+        elif action < 0.6:
+            viewer.is_stuck, viewer.unsent = False, 0
+        for _ in range(dice.randrange(4)):
+            await asyncio.sleep(0)
+        if not step % 50:
+            for each, _ in viewers:
+                each.is_stuck, each.unsent = False, 0
+            world.scene.take(world.waiting)
+            world.waiting = []
+            await rest(scene)
+            for each, its_view in viewers:
+                assert not each.closed
+                assert each.is_complete
+                assert each.items == world.seen(its_view.wanted)
+                assert each.numbers[-1] == its_view.wanted.number
+    await scene.stop()
+
+
+def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> State:
+    """A publication of a tram on vehicles.a."""
+    frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
+    return State(FEEDS[0], offset, frame, Relevance(key, point(longitude, latitude), {"mode": "tram"}))
+
+
+def lens_at(longitude: float, number: int) -> Lens:
+    """A view of one degree around a point on the equator."""
+    return Lens(area_of([longitude - 0.5, -0.5, longitude + 0.5, 0.5]), Selector.of(), number)
+
+
+async def joined(scene: Scene, lens: Lens) -> tuple[Viewer, View]:
+    """A viewer with its first batch."""
+    viewer = Viewer()
+    view = View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None)
+    await scene.join(view)
+    return viewer, view
+
+
+async def test_a_batch_that_was_cut_leaves_nothing_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was told in part what left is sent everything when it looks back, not told to keep it."""
+    monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    here = {f"here{number}": vehicle(f"here{number}", number, 0) for number in range(1, 5)}
+    there = {f"there{number}": vehicle(f"there{number}", number, 50) for number in range(5, 15)}
+    scene.reload(FEEDS[0], Position(14, "e0"), here | there)
+    viewer, view = await joined(scene, lens_at(0, 1))
+    await rest(scene)
+    assert {key for _, key in viewer.items} == here.keys()
+
+    viewer.is_stuck = True
+    view.wanted = lens_at(50, 2)
+    scene.renew(view)
+    await wait_until(lambda: not viewer.is_complete)
+    assert not {key for _, key in viewer.items} & here.keys()
+    view.wanted = lens_at(0, 3)
+    scene.renew(view)
+    await asyncio.sleep(0.01)
+    viewer.is_stuck, viewer.unsent = False, 0
+    await rest(scene)
+    assert {key for _, key in viewer.items} == here.keys()
+    assert viewer.batches[-1] == "reset"
+    await scene.stop()
+
+
+async def test_a_late_publication_does_not_replace_a_newer_snapshot() -> None:
+    """A snapshot may have a publication that is still on its way: its older ones are ignored when they arrive."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(3, "e0"), {"k": vehicle("k", 5, 0)})
+    viewer, _ = await joined(scene, lens_at(0, 1))
+    scene.take([vehicle("k", 4, 0)])
+    await rest(scene)
+    assert viewer.items == {(FEEDS[0], "k"): 5}
+    scene.take([vehicle("k", 6, 0)])
+    await rest(scene)
+    assert viewer.items == {(FEEDS[0], "k"): 6}
+    await scene.stop()
+
+
+async def test_a_client_that_reads_slowly_is_not_sent_what_it_cannot_read() -> None:
+    """It gets the newest state once it reads again, and not all that happened; others are not affected."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(2, "e0"), {"k": vehicle("k", 1, 0), "still": vehicle("still", 2, 0)})
+    slow, _ = await joined(scene, lens_at(0, 1))
+    quick, _ = await joined(scene, lens_at(0, 1))
+    slow.unsent = 900
+    for offset in range(3, 103):
+        scene.take([vehicle("k", offset, 0)])
+        await asyncio.sleep(0)
+        await wait_until(lambda: quick.items.get((FEEDS[0], "k"), 0) >= offset)  # noqa: B023 - awaited at once
+    assert slow.items[FEEDS[0], "k"] == 1
+    assert counters.skipped_count == 1
+    slow.unsent = 0
+    await rest(scene)
+    assert slow.items == quick.items == {(FEEDS[0], "k"): 102, (FEEDS[0], "still"): 2}
+    assert slow.batches == ["reset", "reset"]
+    await scene.stop()
+
+
+async def test_a_view_that_fails_is_closed_alone() -> None:
+    """The error is logged and counted, the connection is told to come back, and the others get everything."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    bad, _ = await joined(scene, lens_at(0, 1))
+    good, _ = await joined(scene, lens_at(0, 1))
+
+    def refuse(frame: Frame) -> None:
+        raise OSError("gone")
+
+    bad.write = refuse  # type: ignore[method-assign]
+    scene.take([vehicle("k", 1, 0)])
+    await rest(scene)
+    assert bad.closed
+    assert good.items == {(FEEDS[0], "k"): 1}
+    assert (counters.failed_count, counters.view_count) == (1, 1)
+    await scene.stop()
+
+
+async def test_a_view_resumes_with_its_positions() -> None:
+    """What is not newer than its position is named, not sent; of a topic in another epoch everything is sent."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(7, "e0"), {"old": vehicle("old", 3, 0), "new": vehicle("new", 7, 0)})
+    for epoch, kept in (("e0", {"old"}), ("e1", set())):
+        viewer = Viewer()
+        viewer.items = {(FEEDS[0], "old"): 3, (FEEDS[0], "gone"): 2}
+        positions = {FEEDS[0]: Position(5, epoch)}
+        view = View(view_id="v", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=positions)
+        await scene.join(view)
+        assert viewer.items == {(FEEDS[0], "old"): 3, (FEEDS[0], "new"): 7}
+        assert viewer.same == kept
+    await scene.stop()
