@@ -8,29 +8,20 @@ view (places), nor finding what is in it (scene).
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
+import msgspec
+
+from realtime.broker.relevance import Relevance
 from realtime.live.conditions import NUMBER_LIMIT, Conditions, Place, Predicate, canonical, compile_tags, refused
+from realtime.live.places import Box, boxes_of, rectangles
 
 __all__ = ["Filter", "Selector", "canonical", "compile_tags"]
 
-# A map that was dragged around the world several times gives such longitudes.
-_LONGITUDE_LIMIT: Final = 1e6
 _FIELDS: Final = ("bbox", "zoom", "tags")
 
-type Box = tuple[int, int, int, int]
-
-
-class Relevant(Protocol):
-    """What decides whether a publication matches: see `realtime.broker.relevance.Relevance`."""
-
-    @property
-    def place(self) -> tuple[int, ...] | None: ...
-    @property
-    def tags(self) -> Mapping[str, Any]: ...
-    @property
-    def level(self) -> int: ...
+_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +46,31 @@ class Filter:
         _check(self, ("filter",))
 
     @classmethod
-    def of(cls, given: "Filter | Mapping[str, Any] | None", where: Place = ("filter",)) -> "Filter":
+    def decode(cls, text: bytes | msgspec.Raw) -> "Filter":
         """
-        The filter that a client sent, or that a project's `filter_for` returned.
+        The filter that a client sent.
 
         Args:
-            given: The JSON object, decoded; None lets everything through.
+            text: Its JSON object.
+
+        Raises:
+            FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.
+        """
+        try:
+            given = _decode(text)
+        except (ValueError, RecursionError) as problem:
+            raise refused(("filter",), str(problem)) from None
+        if given is None:
+            raise refused(("filter",), "null is not a filter; one that lets everything through is {}")
+        return cls.of(given)
+
+    @classmethod
+    def of(cls, given: "Filter | Mapping[str, Any] | None", where: Place = ("filter",)) -> "Filter":
+        """
+        The filter that a project's `filter_for` returned.
+
+        Args:
+            given: A filter, or a mapping with its fields; None lets everything through.
             where: Its place in errors.
 
         Raises:
@@ -97,14 +107,10 @@ def _checked_bbox(given: object, where: Place) -> tuple[float, float, float, flo
     if not isinstance(given, list | tuple) or len(given) != 4:
         raise refused(where, "it takes four numbers: [west, south, east, north], in degrees")
     west, south, east, north = (_number(each, (*where, index)) for index, each in enumerate(given))
-    for index, longitude in ((0, west), (2, east)):
-        if abs(longitude) > _LONGITUDE_LIMIT:
-            raise refused((*where, index), "a longitude is from -180 to 180 degrees")
-    for index, latitude in ((1, south), (3, north)):
-        if abs(latitude) > 90:
-            raise refused((*where, index), "a latitude is from -90 to 90 degrees; the order is longitude, latitude")
-    if south > north:
-        raise refused(where, "the second number is north of the fourth: the order is west, south, east, north")
+    try:
+        boxes_of((west, south, east, north))
+    except ValueError as problem:
+        raise refused(where, str(problem)) from None
     return west, south, east, north
 
 
@@ -136,7 +142,7 @@ class Selector:
     everything: ClassVar["Selector"]
     _known: ClassVar[WeakValueDictionary[Any, "Selector"]] = WeakValueDictionary()
 
-    matches: Callable[[str, Relevant], bool]
+    matches: Callable[[str, Relevance], bool]
 
     def __init__(
         self,
@@ -197,7 +203,7 @@ def _compiled(
     max_level: int | None,
     limits: tuple[Box, ...] | None,
     topics: frozenset[str] | None,
-) -> Callable[[str, Relevant], bool]:
+) -> Callable[[str, Relevance], bool]:
     """The fewest steps for the conditions that there are: it is called for each change and selector."""
     if limits is not None or topics is not None or len(predicates) > 1:
         return _compiled_any(predicates, max_level, limits, topics)
@@ -216,10 +222,10 @@ def _compiled_any(
     max_level: int | None,
     limits: tuple[Box, ...] | None,
     topics: frozenset[str] | None,
-) -> Callable[[str, Relevant], bool]:
-    boxes = None if limits is None else tuple(part for box in limits for part in _parts(box))
+) -> Callable[[str, Relevance], bool]:
+    boxes = None if limits is None else tuple(part for box in limits for part in rectangles(box))
 
-    def matches(topic: str, relevance: Relevant) -> bool:
+    def matches(topic: str, relevance: Relevance) -> bool:
         if max_level is not None and relevance.level > max_level:
             return False
         if topics is not None and topic not in topics:
@@ -245,14 +251,5 @@ def _is_in(place: tuple[int, ...], boxes: tuple[Box, ...]) -> bool:
             return True
     return False
 
-
-def _parts(box: Box) -> tuple[Box, ...]:
-    """A box as one that does not cross longitude 180, or as two."""
-    x0, y0, x1, y1 = box
-    return (box,) if x0 <= x1 else ((x0, y0, _LARGEST, y1), (0, y0, x1, y1))
-
-
-# The last column of the world.
-_LARGEST: Final = (1 << 30) - 1
 
 Selector.everything = Selector.of()

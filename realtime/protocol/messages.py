@@ -62,7 +62,7 @@ type _TopicName = Annotated[str, Meta(min_length=1, max_length=_TOPIC_CHARACTERS
 type _Offset = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
 type _Epoch = Annotated[str, Meta(max_length=_EPOCH_CHARACTERS)]
 # The client's name of a filtered subscription, unique on its connection.
-type _View = Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9_-]+$")]
+type _View = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_-]+\Z")]
 type _Number = Annotated[int, Meta(ge=0, le=_NUMBER_LIMIT)]
 type _Positions = Annotated[dict[_TopicName, tuple[_Offset, _Epoch]], Meta(max_length=_POSITIONS_LIMIT)]
 type _Ids = Annotated[list[Annotated[int, Meta(ge=1, le=_NUMBER_LIMIT)]], Meta(max_length=_IDS_LIMIT)]
@@ -89,12 +89,27 @@ class Subscribe(ClientFrame, frozen=True, kw_only=True, tag="subscribe"):
     epoch: _Epoch = ""
     view: _View | None = None
     number: _Number = 0
-    filter: msgspec.Raw | None = None
+    # JSON that is decoded later, so that its errors can name the view; empty if there is none.
+    filter: msgspec.Raw = msgspec.Raw()
     positions: _Positions | None = None
+
+    def __post_init__(self) -> None:
+        if (self.view is not None) != bool(self.filter):
+            raise ValueError("`view` and `filter` come together; a filter that lets everything through is {}")
+        if self.view is None and self.positions is not None:
+            raise ValueError("`positions` are for a view; without one, resume with `offset` and `epoch`")
+        if self.view is not None and self.offset is not None:
+            raise ValueError("`offset` is for a subscription without a view; resume a view with `positions`")
 
     def since(self) -> Position | None:
         """The position to resume from; None if the client gave none."""
         return None if self.offset is None else Position(self.offset, self.epoch)
+
+    def positions_by_topic(self) -> dict[str, Position] | None:
+        """The positions to resume a view from; None if the client gave none."""
+        if self.positions is None:
+            return None
+        return {topic: Position(*position) for topic, position in self.positions.items()}
 
 
 class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -105,10 +120,10 @@ class Unsubscribe(ClientFrame, frozen=True, kw_only=True, tag="unsubscribe"):
 
 
 class SetFilter(ClientFrame, frozen=True, kw_only=True, tag="filter"):
-    """Replace the filter of a view."""
+    """Replace the filter of a view. `number` grows with each filter of the view; the answer has it."""
 
     view: _View
-    number: _Number = 0
+    number: _Number
     filter: msgspec.Raw
 
 
@@ -251,9 +266,23 @@ def unsubscribed(topic: str, *, view: str | None = None, code: str | None = None
     return _encode(body if code is None else {**body, "code": code, "detail": detail})
 
 
-def error(*, code: str, detail: str, topic: str | None = None, view: str | None = None) -> bytes:
-    """An object from the client was refused; the connection stays open."""
-    body = {"type": "error", "code": code, "detail": detail}
+def error(
+    *, code: str, detail: str, topic: str | None = None, view: str | None = None, number: int | None = None
+) -> bytes:
+    """
+    An object from the client was refused; the connection stays open.
+
+    Args:
+        code: Why, for programs.
+        detail: Why, for people.
+        topic, view: Which subscription it is about, if it is about one.
+        number: Which filter was refused.
+    """
+    body: dict[str, object] = {"type": "error", "code": code, "detail": detail}
+    if topic is not None:
+        body["topic"] = topic[:_TOPIC_CHARACTERS]
     if view is not None:
         body["view"] = view
-    return _encode(body if topic is None else {**body, "topic": topic[:_TOPIC_CHARACTERS]})
+    if number is not None:
+        body["number"] = number
+    return _encode(body)

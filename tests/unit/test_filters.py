@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,19 +9,15 @@ from django.db.models import TextChoices
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.broker.relevance import WORLD, Relevance
 from realtime.exceptions import FrameRefused
 from realtime.live.filters import Filter, Selector, canonical, compile_tags
 
 TRAM = {"mode": "tram", "speed": 12, "line": "7", "is_late": True}
 
 
-@dataclass(frozen=True)
-class Item:
-    """What a selector looks at."""
-
-    place: tuple[int, ...] | None = None
-    tags: Mapping[str, Any] = field(default_factory=dict)
-    level: int = 0
+def item(place: tuple[int, ...] | None = None, tags: Mapping[str, Any] | None = None, level: int = 0) -> Relevance:
+    return Relevance(key="tram-7", place=place, tags=dict(tags or {}), level=level)
 
 
 def matches(conditions: Mapping[str, Any], tags: Mapping[str, Any]) -> bool:
@@ -160,8 +155,8 @@ def test_a_refusal_says_where_and_what_to_do(tags: Any, where: str, problem: str
         ({"bbox": [float("nan"), 2, 3, 4]}, "filter.bbox[0]: "),
         ({"bbox": [float("inf"), 2, 3, 4]}, "filter.bbox[0]: "),
         ({"bbox": [10**400, 2, 3, 4]}, "filter.bbox[0]: "),
-        ({"bbox": [1e7, 2, 3, 4]}, "filter.bbox[0]: "),
-        ({"bbox": [46.9, 7.4, 47, 91]}, "filter.bbox[3]: "),
+        ({"bbox": [1e7, 2, 3, 4]}, "filter.bbox: "),
+        ({"bbox": [46.9, 7.4, 47, 91]}, "filter.bbox: "),
         ({"bbox": [7, 48, 8, 47]}, "filter.bbox: "),
         ({"zoom": "9"}, "filter.zoom: "),
         ({"zoom": True}, "filter.zoom: "),
@@ -341,13 +336,11 @@ def test_conditions_of_one_text_match_the_same(one: Any, other: Any, publication
 
 # Selectors ------------------------------------------------------------------------------------------------------------
 
-WORLD = 1 << 30
-
 
 def test_a_selector_of_nothing_lets_everything_through() -> None:
     """It is one object."""
     assert Selector.of() is Selector.of(tags={}) is Selector.everything
-    assert Selector.everything.matches("any", Item(level=24))
+    assert Selector.everything.matches("any", item(level=24))
 
 
 def test_all_conditions_of_a_selector_must_hold() -> None:
@@ -355,12 +348,12 @@ def test_all_conditions_of_a_selector_must_hold() -> None:
     selector = Selector.of(
         max_level=10, tags={"mode": "tram"}, server_tags={"line": "7"}, limits=[(0, 0, 9, 9)], topics=["a"]
     )
-    assert selector.matches("a", Item((5, 5), TRAM, 10))
-    assert not selector.matches("b", Item((5, 5), TRAM, 10))
-    assert not selector.matches("a", Item((5, 5), TRAM, 11))
-    assert not selector.matches("a", Item((10, 5), TRAM, 10))
-    assert not selector.matches("a", Item((5, 5), TRAM | {"mode": "bus"}, 10))
-    assert not selector.matches("a", Item((5, 5), TRAM | {"line": "8"}, 10))
+    assert selector.matches("a", item((5, 5), TRAM, 10))
+    assert not selector.matches("b", item((5, 5), TRAM, 10))
+    assert not selector.matches("a", item((5, 5), TRAM, 11))
+    assert not selector.matches("a", item((10, 5), TRAM, 10))
+    assert not selector.matches("a", item((5, 5), TRAM | {"mode": "bus"}, 10))
+    assert not selector.matches("a", item((5, 5), TRAM | {"line": "8"}, 10))
 
 
 @pytest.mark.parametrize("first", [{"tags": {"mode": "tram"}}, {"max_level": 3}, {"max_level": 3, "tags": {"a": 1}}])
@@ -375,19 +368,19 @@ def test_who_set_a_condition_makes_no_difference() -> None:
     tram, bus = {"mode": "tram"}, {"mode": "bus"}
     assert Selector.of(tags=tram) is Selector.of(server_tags=tram) is Selector.of(tags=tram, server_tags=tram)
     assert Selector.of(tags=tram, server_tags=bus) is Selector.of(tags=bus, server_tags=tram)
-    assert not Selector.of(tags=tram, server_tags=bus).matches("a", Item(tags=TRAM))
+    assert not Selector.of(tags=tram, server_tags=bus).matches("a", item(tags=TRAM))
 
 
 def test_a_client_can_only_narrow_the_servers_filter() -> None:
     """Whatever it sends, nothing else gets through."""
     for tags in ({}, {"mode": "bus"}, {"$or": [{}, {"mode": "bus"}]}, {"$not": {"mode": "tram"}}):
-        assert not Selector.of(tags=tags, server_tags={"mode": "tram"}).matches("a", Item(tags={"mode": "bus"}))
+        assert not Selector.of(tags=tags, server_tags={"mode": "tram"}).matches("a", item(tags={"mode": "bus"}))
 
 
 def test_no_topic_and_no_box_let_nothing_through() -> None:
     """An empty set is not the same as none."""
-    assert not Selector.of(topics=[]).matches("a", Item())
-    assert not Selector.of(limits=[]).matches("a", Item((5, 5)))
+    assert not Selector.of(topics=[]).matches("a", item())
+    assert not Selector.of(limits=[]).matches("a", item((5, 5)))
 
 
 EDGES = st.sampled_from([0, 1, 2, 3, 4, WORLD - 3, WORLD - 2, WORLD - 1])
@@ -408,7 +401,7 @@ def test_the_boxes_of_the_server_are_exact(
     place: tuple[int, ...] | None, boxes: list[tuple[int, int, int, int]]
 ) -> None:
     """A point or a box is let through if it has a column and a row in common with one of them."""
-    is_match = Selector.of(limits=boxes).matches("a", Item(place))
+    is_match = Selector.of(limits=boxes).matches("a", item(place))
     if place is None:
         assert is_match
         return

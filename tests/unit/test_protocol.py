@@ -50,6 +50,7 @@ def test_every_frame_of_a_client_is_understood() -> None:
             messages.Subscribe(topic="news.today", offset=16, epoch="m1f9"),
         ),
         ('{"type":"unsubscribe","topic":"news.today"}', messages.Unsubscribe(topic="news.today")),
+        ('{"type":"unsubscribe","topic":"v.*","view":"v-1_A"}', messages.Unsubscribe(topic="v.*", view="v-1_A")),
         ('{"type":"ack","topic":"user.42","offset":0}', messages.Ack(topic="user.42", offset=0)),
         ('{"type":"read","ids":[1,9007199254740991]}', messages.Read(ids=[1, 2**53 - 1])),
     ):
@@ -57,6 +58,62 @@ def test_every_frame_of_a_client_is_understood() -> None:
         assert messages.decode(line.encode()) == frame
     assert messages.Subscribe(topic="a").since() is None
     assert messages.Subscribe(topic="a", offset=0).since() == Position(0, "")
+
+
+def test_a_view_is_opened_with_a_filter() -> None:
+    """The filter is not decoded with the frame, so that its errors can name the view."""
+    frame = messages.decode('{"type":"subscribe","topic":"v.*","view":"v1","number":3,"filter":{"zoom":9}}')
+    assert isinstance(frame, messages.Subscribe)
+    assert (frame.topic, frame.view, frame.number, frame.positions_by_topic()) == ("v.*", "v1", 3, None)
+    assert json.loads(bytes(frame.filter)) == {"zoom": 9}
+    frame = messages.decode(
+        '{"type":"subscribe","topic":"v.*","view":"v1","filter":{},"positions":{"v.a":[812,"m1f9"],"v.b":[0,""]}}'
+    )
+    assert isinstance(frame, messages.Subscribe)
+    assert frame.positions_by_topic() == {"v.a": Position(812, "m1f9"), "v.b": Position(0, "")}
+
+
+def test_a_filter_is_replaced_in_place() -> None:
+    """The frame names the view and the number of the filter."""
+    frame = messages.decode('{"type":"filter","view":"v1","number":2,"filter":{}}')
+    assert isinstance(frame, messages.SetFilter)
+    assert (frame.view, frame.number, bytes(frame.filter)) == ("v1", 2, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (
+            messages.view_header("v1", 2, "reset", False),
+            {"type": "view", "view": "v1", "number": 2, "batch": "reset", "complete": False},
+        ),
+        (messages.subscribed_view("v.*", "v1"), {"type": "subscribed", "topic": "v.*", "view": "v1"}),
+        (messages.left("v.a", ["tram-7", 'a"b']), {"type": "left", "topic": "v.a", "keys": ["tram-7", 'a"b']}),
+        (messages.same("v.a", ["bus-3"]), {"type": "same", "topic": "v.a", "keys": ["bus-3"]}),
+        (
+            messages.position("v.a", Position(812, "m1f9")),
+            {"type": "position", "topic": "v.a", "offset": 812, "epoch": "m1f9"},
+        ),
+        (messages.unsubscribed("v.*", view="v1"), {"type": "unsubscribed", "topic": "v.*", "view": "v1"}),
+        (
+            messages.unsubscribed("v.*", view="v1", code="forbidden", detail="no"),
+            {"type": "unsubscribed", "topic": "v.*", "view": "v1", "code": "forbidden", "detail": "no"},
+        ),
+        (
+            messages.error(code="bad_filter", detail="filter: no", topic="v.*", view="v1", number=2),
+            {"type": "error", "code": "bad_filter", "detail": "filter: no", "topic": "v.*", "view": "v1", "number": 2},
+        ),
+        (
+            messages.error(code="unknown_view", detail="no", view="v1"),
+            {"type": "error", "code": "unknown_view", "detail": "no", "view": "v1"},
+        ),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else None,
+)
+def test_the_objects_of_a_view(frame: bytes, expected: dict[str, object]) -> None:
+    """Each is one line of JSON with exactly the documented fields."""
+    assert b"\n" not in frame
+    assert json.loads(frame) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,6 +129,10 @@ def test_every_frame_of_a_client_is_understood() -> None:
         b'{"type":"\xff"}',
         b'{"type":"ping","x":' + b"[" * 60_000,
         b'{"type":"ping","x":' + b'{"a":' * 10_000,
+        b'{"type":"filter","view":"v1","number":1,"filter":{"a":NaN}}',
+        b'{"type":"filter","view":"v1","number":1,"filter":{"a":"\\ud800"}}',
+        b'{"type":"filter","view":"v1","number":1,"filter":{"$not":' + b'{"$not":' * 7_000,
+        b'{"type":"filter","view":"v1","number":1,"filter":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     ],
     ids=lambda line: repr(line[:24]),
 )
@@ -107,7 +168,37 @@ def test_what_is_not_json_is_refused(line: bytes) -> None:
         b'{"type":"subscribe","topic":"a","offset":"1"}',
         b'{"type":"subscribe","topic":"a","offset":true}',
         b'{"type":"subscribe","topic":"a","epoch":"' + b"x" * 33 + b'"}',
+        b'{"type":"subscribe","topic":"a","view":"v1"}',
+        b'{"type":"subscribe","topic":"a","filter":{}}',
+        b'{"type":"subscribe","topic":"a","positions":{}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"offset":1}',
+        b'{"type":"subscribe","topic":"a","view":"","filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":"v 1","filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":"v1\\n","filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":"\xc3\xbc","filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":1,"filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":"' + b"x" * 33 + b'","filter":{}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"number":-1}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"number":1.5}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"number":9007199254740992}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":[]}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"a":1}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"a":[1]}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"a":[1,"e",2]}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"a":["e",1]}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"a":[-1,"e"]}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{"":[1,"e"]}}',
+        b'{"type":"subscribe","topic":"a","view":"v1","filter":{},"positions":{'
+        + b",".join(b'"%d":[1,"e"]' % number for number in range(513))
+        + b"}}",
+        b'{"type":"filter","filter":{}}',
+        b'{"type":"filter","view":"v1","number":1}',
+        b'{"type":"filter","view":"v1","filter":{}}',
+        b'{"type":"filter","view":null,"number":1,"filter":{}}',
+        b'{"type":"filter","view":"v1","number":"1","filter":{}}',
+        b'{"type":"filter","view":"v1","number":true,"filter":{}}',
         b'{"type":"unsubscribe","topic":["a"]}',
+        b'{"type":"unsubscribe","topic":"a","view":"a.b"}',
         b'{"type":"ack","topic":"a"}',
         b'{"type":"ack","topic":"a","offset":null}',
         b'{"type":"read","ids":7}',
