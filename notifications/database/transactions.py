@@ -39,9 +39,11 @@ def write_transaction(database: str) -> Iterator[None]:
         The same holds inside a transaction of the caller that has already written, or has not read yet. If it has only
         read, it may still fail: the `transaction_mode` in the database's OPTIONS helps (notifications.W001).
     """
+    connection = connections[database]
+    # Opening a connection may take longer than WAITED_SECONDS.
+    connection.ensure_connection()
     asked_at = time.monotonic()
     with transaction.atomic(using=database):
-        connection = connections[database]
         if connection.vendor == "sqlite":
             mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or ""
             if mode.upper() not in LOCKING_MODES:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from django.db import OperationalError, connection, transaction
+from django.db.backends.signals import connection_created
 from django.utils import timezone
 
 from notifications import services
@@ -149,6 +150,28 @@ def test_it_is_known_that_writers_wait_for_each_other(
     writer.join()
     monkeypatch.setattr(transactions, "CONTENDED_SECONDS", 0.0)
     assert not is_contended("default")
+
+
+def test_opening_a_connection_does_not_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take as long, but the bot need not leave room for anybody."""
+    monkeypatch.setattr(transactions, "_waited_at", {})
+    monkeypatch.setattr(transactions, "WAITED_SECONDS", 0.5)
+    opened: list[object] = []
+
+    def open_slowly(**signal: object) -> None:
+        opened.append(signal["connection"])
+        time.sleep(0.6)
+
+    def begin() -> bool:
+        connection.close()
+        return begin_alone()
+
+    connection_created.connect(open_slowly)
+    try:
+        assert any(begin() for _ in range(3))
+    finally:
+        connection_created.disconnect(open_slowly)
+    assert opened
 
 
 def begin_alone() -> bool:

@@ -152,6 +152,9 @@ async def working(
     finally:
         await worker.stop()
         await running
+        # A bot has a thread with a database connection.
+        if (close := getattr(handler, "close", None)) is not None:
+            close()
         await reader.aclose()
         await publisher.aclose()
 
