@@ -200,7 +200,9 @@ def _request(item: Item, idempotency_key: str | None = None) -> PublishRequest:
         relevance = _relevance(item, family)
     except (TypeError, ValueError) as error:
         raise PublicationRefused(topic, str(error)) from error
-    return PublishRequest(topic, raw, history_of(match), idempotency_key, Keyed(relevance, family.snapshot))
+    return PublishRequest(
+        topic, raw, history_of(match), idempotency_key, Keyed(relevance, family.snapshot, family.family_name)
+    )
 
 
 def _relevance(item: Item, family: type[Topic]) -> Relevance:

@@ -23,6 +23,7 @@ from django.urls.converters import get_converters
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.snapshot import Snapshot
 from realtime.conf import get_settings
+from realtime.live.filters import Filter
 from realtime.live.places import Tiles
 from realtime.live.views import Family
 
@@ -32,11 +33,14 @@ __all__ = [
     "Topic",
     "TopicMatch",
     "UserTopic",
+    "filter_for",
     "history_of",
     "live_family",
+    "may_follow",
     "may_subscribe",
     "may_subscribe_all",
     "resolve",
+    "resolve_family",
     "user_topic",
 ]
 
@@ -95,6 +99,7 @@ class Topic:
         history: What Redis keeps so that clients can resume; REALTIME's HISTORY_SIZE and HISTORY_SECONDS by default.
         is_rechecked: Whether `may_subscribe` is called again while a connection is subscribed. False saves these calls
             if no user can lose the permission.
+        family_name: The name of the family, made from `pattern`: "vehicles.*".
         snapshot: How much of the topic's state Redis keeps. With it, each publication has a key, and a client may
             subscribe with a filter: it gets the newest publication of each key, and then the changes.
         places: `Tiles()`, if publications have a place that filters can use.
@@ -103,6 +108,7 @@ class Topic:
     """
 
     pattern: ClassVar[str]
+    family_name: ClassVar[str]
     history: ClassVar[HistoryPolicy | None] = None
     is_rechecked: ClassVar[bool] = True
     snapshot: ClassVar[Snapshot | None] = None
@@ -119,6 +125,7 @@ class Topic:
         if cls.places is not None and cls.snapshot is None:
             raise ValueError(f"the topic {cls.pattern!r} has places, so it needs a snapshot: snapshot = Snapshot(…)")
         cls._regex, cls._converters = _compile(cls.pattern)
+        cls.family_name = _PARAMETER.sub("*", cls.pattern)
         _families.append(cls)
         _resolve.cache_clear()
 
@@ -210,6 +217,13 @@ def _resolve(name: str) -> TopicMatch | None:
     return None
 
 
+def resolve_family(name: str) -> type[Topic] | None:
+    """The family with this name, such as "vehicles.*"; None if there is none, or its pattern has no parameter."""
+    if "*" not in name:
+        return None
+    return next((family for family in _families if family.family_name == name), None)
+
+
 class UserTopic(Topic):
     """The topic of one user: `user.42`. Each connection is subscribed to its own user's topic automatically."""
 
@@ -223,13 +237,34 @@ class UserTopic(Topic):
 
 async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     """Ask the family's permission hook, off the event loop if it is sync; raises what the hook raises."""
-    hook = match.family().may_subscribe
+    return bool(await _call(match.family().may_subscribe, user, **match.parameters))
+
+
+async def may_follow(family: type[Topic], user: AbstractBaseUser) -> bool | None:
+    """Whether the user may subscribe to all topics of a family; None if each must be asked. As `may_subscribe`."""
+    answer = await _call(family().may_follow, user)
+    return None if answer is None else bool(answer)
+
+
+async def filter_for(family: type[Topic], user: AbstractBaseUser) -> Filter | None:
+    """
+    What the user may see of a family; None for everything. As `may_subscribe`.
+
+    Raises:
+        FrameRefused: It is not a filter.
+    """
+    answer = await _call(family().filter_for, user)
+    return None if answer is None else Filter.of(answer, (f"{family.__name__}.filter_for",))
+
+
+async def _call(hook: Callable[..., Any], *arguments: Any, **parameters: Any) -> Any:
+    """Call a hook of a project, in a thread if it is sync."""
     if iscoroutinefunction(hook):
-        return bool(await hook(user, **match.parameters))
+        return await hook(*arguments, **parameters)
     # Not one thread for all: a slow hook of one family must not delay the connections of the others.
-    answer = await database_sync_to_async(hook, thread_sensitive=False)(user, **match.parameters)
+    answer = await database_sync_to_async(hook, thread_sensitive=False)(*arguments, **parameters)
     # A sync function that wraps an async one returns a coroutine, which would count as true.
-    return bool(await answer if isawaitable(answer) else answer)
+    return await answer if isawaitable(answer) else answer
 
 
 async def may_subscribe_all(questions: Sequence[tuple[TopicMatch, AbstractBaseUser]]) -> list[bool | Exception]:
@@ -293,4 +328,4 @@ def live_family(family: type[Topic]) -> Family | None:
     if family.snapshot is None:
         return None
     history = history_of(TopicMatch(family=family, parameters={}))
-    return Family(name=_PARAMETER.sub("*", family.pattern), snapshot=family.snapshot, history=history)
+    return Family(name=family.family_name, snapshot=family.snapshot, history=history)

@@ -81,11 +81,13 @@ class Keyed(NamedTuple):
     Attributes:
         relevance: What decides who is sent it; with the key.
         policy: How much of the topic's state Redis keeps.
+        family: The name of the topic's family, for which its extent is registered; "" for none.
         silent_ms: Publish only if the key has been silent for this long; 0 to publish always.
     """
 
     relevance: Relevance
     policy: Snapshot
+    family: str = ""
     silent_ms: int = 0
 
 

@@ -66,12 +66,8 @@ async def sweep(
         found = await _FIND.arun(client, names, [holder, round(lease_seconds * 1000), silent_ms, _KEYS_AT_A_TIME])
         if not found:
             break
-        requests = [
-            PublishRequest(
-                topic, b"null", history, keyed=Keyed(Relevance(key.decode(), is_removed=True), policy, silent_ms)
-            )
-            for key in found
-        ]
+        removals = [Keyed(Relevance(key.decode(), is_removed=True), policy, silent_ms=silent_ms) for key in found]
+        requests = [PublishRequest(topic, b"null", history, keyed=removal) for removal in removals]
         call = PublishCall(requests, keys=keys, channel_of=channel_of, crypter=crypter)
         published = await publish_all_async(client, [call])
         removed_count += sum(each.position.offset > 0 for each in published)

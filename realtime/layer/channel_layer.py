@@ -13,6 +13,7 @@ import asyncio
 import functools
 import itertools
 import types
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ import redis
 from channels.exceptions import ChannelFull, MessageTooLarge
 
 from realtime import conf
+from realtime.broker.extents import ANNOUNCEMENT, Extents
 from realtime.broker.publish import (
     CALLS_PER_ROUND_TRIP,
     PUBLICATIONS_PER_CALL,
@@ -36,6 +38,7 @@ from realtime.layer.event_loop import LoopLayer
 from realtime.live.views import Views
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
+from realtime.redis.outage import REDIS_ERRORS
 from realtime.statistics import unregister
 
 __all__ = ["RedisChannelLayer"]
@@ -160,17 +163,41 @@ class RedisChannelLayer(Configuration):
     def publish_many_now(self, items: Sequence[PublishRequest]) -> list[Published]:
         """Publish many from sync code, in few round trips; the order within each topic is kept."""
         results: dict[int, Published] = {}
+        for family, topics in self._extents.due(items).items():
+            try:
+                with self._sync_publishers[self.shard_of_family(family)].pipeline(transaction=False) as pipeline:
+                    self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
+                    pipeline.execute()
+            except REDIS_ERRORS as error:
+                self._extents.failed(topics, error)
+            else:
+                self._extents.registered(topics)
         for shard, indexes, calls in self._round_trips(items):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
-        return [results[index] for index in range(len(items))]
+        return self._noted(items, results)
 
     async def publish_many(self, items: Sequence[PublishRequest]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         results: dict[int, Published] = {}
+        shards = self._get_layer().shards
+        for family, topics in self._extents.due(items).items():
+            try:
+                async with shards[self.shard_of_family(family)].publisher.pipeline(transaction=False) as pipeline:
+                    self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
+                    await pipeline.execute()
+            except REDIS_ERRORS as error:
+                self._extents.failed(topics, error)
+            else:
+                self._extents.registered(topics)
         for shard, indexes, calls in self._round_trips(items):
-            publisher = self._get_layer().shards[shard].publisher
-            results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
-        return [results[index] for index in range(len(items))]
+            results |= zip(indexes, await publish_all_async(shards[shard].publisher, calls), strict=True)
+        return self._noted(items, results)
+
+    def _noted(self, items: Sequence[PublishRequest], results: Mapping[int, Published]) -> list[Published]:
+        """The results in the order of the items."""
+        published = [results[index] for index in range(len(items))]
+        self._extents.published(items, published)
+        return published
 
     # Between the processes of the site --------------------------------------------------------------------------------
 
@@ -243,6 +270,14 @@ class RedisChannelLayer(Configuration):
                         for each in requests
                     ],
                 )
+
+    def shard_of_family(self, family: str) -> int:
+        """The host that has what the publishers of a family register."""
+        return self.shard_of(f"{ANNOUNCEMENT}{family}")
+
+    @functools.cached_property
+    def _extents(self) -> Extents:
+        return Extents(uuid.uuid4().hex[:12], keys=self.keys)
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:

@@ -91,6 +91,15 @@ class LoopLayer:
             crypter=layer.crypter,
         )
 
+    async def read_extents(self, family: str) -> Mapping[bytes, bytes]:
+        publisher = self.shards[self._layer.shard_of_family(family)].publisher
+        fields: Mapping[bytes, bytes] = await publisher.hgetall(self._layer.keys.family_extents(family))
+        return fields
+
+    async def remove_extents(self, family: str, fields: Sequence[bytes]) -> None:
+        publisher = self.shards[self._layer.shard_of_family(family)].publisher
+        await publisher.hdel(self._layer.keys.family_extents(family), *fields)
+
     # The methods of the channel layer ---------------------------------------------------------------------------------
 
     async def new_channel(self, prefix: str) -> str:

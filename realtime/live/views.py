@@ -9,13 +9,14 @@ import asyncio
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Crypter, Position
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SubscriptionClosed
 from realtime.hub.sinks import Sink
+from realtime.live.families import FamilyMap, FamilySource
 from realtime.live.feed import Feed, FeedSource
 from realtime.live.scene import Counters, Scene
 from realtime.live.view import Lens, View
@@ -47,6 +48,10 @@ class Family:
     history: HistoryPolicy
 
 
+class LiveSource(FeedSource, FamilySource, Protocol):
+    """The channel layer."""
+
+
 class Views:
     """
     The filtered subscriptions of one event loop.
@@ -62,7 +67,7 @@ class Views:
         does not let through any more. Each process subscribes to a topic's Redis channel once, for all of its views.
     """
 
-    def __init__(self, source: FeedSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
+    def __init__(self, source: LiveSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
         self._source, self._crypter = source, crypter
         self._outage = Outage("Redis for the snapshots of topics", backoff=backoff)
         self._scenes: dict[str, Scene] = {}
@@ -73,6 +78,8 @@ class Views:
         # Topics that no view needs, and when their feeds end.
         self._ending: dict[str, asyncio.TimerHandle] = {}
         self._scene_of_view: dict[View, Scene] = {}
+        # Family → which topics it has, and where; of those that a view has asked for.
+        self._maps: dict[str, FamilyMap] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._counters = Counters()
         register(self)
@@ -137,6 +144,20 @@ class Views:
             view.wanted = lens
             self._scene_of_view[view].renew(view)
 
+    async def family_map(self, family: Family) -> FamilyMap:
+        """Which topics of a family publish where. Waits until that is known; while Redis is unavailable too."""
+        family_map = self._maps.get(family.name)
+        if family_map is None:
+            family_map = self._maps[family.name] = FamilyMap(family.name, source=self._source, outage=self._outage)
+        try:
+            # Others may be waiting for the same future.
+            await asyncio.shield(family_map.loaded)
+        except asyncio.CancelledError:
+            if family_map.loaded.cancelled():
+                raise SubscriptionClosed from None
+            raise
+        return family_map
+
     def leave(self, view: View) -> None:
         """Close a view: nothing is written for it after this. Idempotent."""
         scene = self._scene_of_view.pop(view, None)
@@ -155,6 +176,9 @@ class Views:
         self._ending.clear()
         for topic in tuple(self._feeds):
             self._end(topic)
+        for family_map in self._maps.values():
+            family_map.stop()
+        self._maps.clear()
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()

@@ -94,6 +94,10 @@ class Keys:
         """The position of the publication with the idempotency key `key`. Expires."""
         return f"{self.prefix}signalbox:{{{topic}}}:once:{key}"
 
+    def family_extents(self, family: str) -> str:
+        """A hash: which process publishes on which topics of `family`, and in which part of the world. Expires."""
+        return f"{self.prefix}signalbox:{{{family}}}:extents"
+
     def lease(self, name: str) -> str:
         """The id of the holder of the lease `name`. Expires."""
         return f"{self.prefix}signalbox:lease:{name}"

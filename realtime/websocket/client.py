@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from realtime import topics
 from realtime.broker.publication import Position
@@ -26,6 +26,7 @@ from realtime.untrusted.rate_limit import TokenBucket
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket.counters import counters
 from realtime.websocket.roster import Roster
+from realtime.websocket.views import ClientViews
 
 __all__ = ["MALFORMED_LIMIT", "Client"]
 
@@ -44,10 +45,18 @@ MALFORMED_PER_SECOND = 0.1
 AGE_SPREAD = 0.25
 # Sent if the server is at fault. Source: RFC 6455, section 7.4.1.
 INTERNAL_ERROR = 1011
-_TAKES_TIME = (messages.Subscribe, messages.Read)
 
 # Shared by all connections of the process, so that an outage is logged once.
 _redis_observer = Outage("Redis for the topics of clients").observer()
+
+
+class _RefreshView(NamedTuple):
+    """Not from the client: a view's topics or permissions have changed."""
+
+    view_id: str
+
+
+_TAKES_TIME = (messages.Subscribe, messages.SetFilter, messages.Read, _RefreshView)
 
 
 class Client:
@@ -71,6 +80,7 @@ class Client:
         "_roster",
         "_sink",
         "_tokens",
+        "_views",
         "_waiting",
         "_worker",
         "acked",
@@ -99,6 +109,8 @@ class Client:
         self._sink: Sink
         # Topic → membership.
         self.memberships: dict[str, Membership] = {}
+        # Its filtered subscriptions; None before the first.
+        self._views: ClientViews | None = None
         # Topic → the offset that the client acknowledged last; None before the first ack.
         self.acked: dict[str, int] | None = None
         # Cached permissions: topic → whether the user may subscribe, oldest first; None before the first.
@@ -140,6 +152,8 @@ class Client:
         for membership in self.memberships.values():
             self._roster.hub.leave(membership)
         self.memberships.clear()
+        if self._views is not None:
+            self._views.close_all()
 
     def close_slow(self) -> None:
         """More than the limit is unsent: close the connection."""
@@ -196,18 +210,49 @@ class Client:
         """Replace the user by the one that was just read, and forget the cached permissions."""
         self.user, self._permitted = user, None
 
+    @property
+    def is_rechecked(self) -> bool:
+        """Whether the user can lose the permission for something that it is subscribed to."""
+        return (self._views is not None and self._views.is_rechecked) or bool(self.rechecked_topics())
+
     def rechecked_topics(self) -> list[str]:
         """The topics that it is subscribed to and for which the permission can be lost."""
         # Most connections are subscribed to their user's own topic alone.
-        if self.memberships.keys() == {topics.user_topic(self.user.pk)}:
+        if self._views is None and self.memberships.keys() == {topics.user_topic(self.user.pk)}:
             return []
-        return [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
+        plain = [name for name in self.memberships if (match := topics.resolve(name)) and match.family.is_rechecked]
+        return plain if self._views is None else list(dict.fromkeys((*plain, *self._views.rechecked_topics())))
 
     def revoke(self, topic: str, code: str, detail: str) -> None:
         """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
+        was_shown = self._views is not None and self._views.revoke(topic, code, detail)
         if self._forget(topic):
-            counters.revoked_count += 1
-            self._write(messages.unsubscribed(topic, code=code, detail=detail))
+            self.write(messages.unsubscribed(topic, code=code, detail=detail))
+        elif not was_shown:
+            return
+        counters.revoked_count += 1
+
+    async def recheck_views(self) -> None:
+        """Ask again what the user may see in its views."""
+        if self._views is not None:
+            await self._views.recheck()
+
+    # From its views ---------------------------------------------------------------------------------------------------
+
+    def write(self, payload: bytes) -> None:
+        """Write one object to the client."""
+        if not self._is_over:
+            self._sink.write(Frame(payload))
+
+    def refresh_view(self, view_id: str) -> None:
+        """What a view may show has changed: see to it after what the client has sent before."""
+        if self._is_over:
+            return
+        frame = _RefreshView(view_id)
+        if self._waiting is None:
+            self._start_worker(partial(self._answer, frame))
+        elif frame not in self._waiting:
+            self._waiting.append(frame)
 
     # Work that takes time ---------------------------------------------------------------------------------------------
 
@@ -255,15 +300,19 @@ class Client:
 
     async def _answer(self, frame: Any) -> None:
         match frame:
-            case messages.Subscribe():
+            case messages.Subscribe(view=None):
                 await self._subscribe(frame)
+            case messages.Subscribe():
+                await self._open_view(frame)
+            case messages.SetFilter() | _RefreshView():
+                await self._change_view(frame)
             case messages.Read(ids=ids):
                 await self._read(ids)
 
     async def _subscribe(self, frame: messages.Subscribe) -> None:
         topic = frame.topic
         limit = self._limits.topics_per_connection
-        if topic not in self.memberships and len(self.memberships) >= limit:
+        if topic not in self.memberships and self._topic_count >= limit:
             self._refuse("too_many_topics", f"a connection has at most {limit} topics: unsubscribe from one", topic)
             return
         if not await self._is_permitted(topic):
@@ -272,6 +321,43 @@ class Client:
             # Subscribed already: start again from the offset given now.
             self._roster.hub.leave(known)
         await self._join(topic, frame.since())
+
+    @property
+    def _topic_count(self) -> int:
+        return len(self.memberships) + (0 if self._views is None else len(self._views))
+
+    async def _open_view(self, frame: messages.Subscribe) -> None:
+        views = self._views = self._views or ClientViews(self, views=self._roster.views, sink=self._sink)
+        limit = self._limits.topics_per_connection
+        if frame.view not in views and self._topic_count >= limit:
+            detail = f"a connection has at most {limit} topics and views: unsubscribe from one"
+            self._refuse("too_many_topics", detail, frame.topic, frame.view)
+            return
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_SECONDS + topics.PERMISSION_TIMEOUT_SECONDS):
+                await views.open(frame)
+        except FrameRefused as refused:
+            self._refuse(refused.code, refused.detail, frame.topic, frame.view)
+        except (*REDIS_ERRORS, SubscriptionClosed) as error:
+            _redis_observer.failed(error)
+            self._end(CloseCode.UNAVAILABLE, "come back soon")
+        else:
+            _redis_observer.worked()
+
+    async def _change_view(self, frame: messages.SetFilter | _RefreshView) -> None:
+        if isinstance(frame, _RefreshView):
+            if self._views is not None:
+                await self._views.refresh(frame.view_id)
+            return
+        if any(isinstance(later, messages.SetFilter) and later.view == frame.view for later in self._waiting or ()):
+            # The newest filter counts; its answer is the answer to this one too.
+            return
+        try:
+            if self._views is None:
+                raise FrameRefused(code="unknown_view", detail=f"there is no view {frame.view!r}")
+            await self._views.change(frame)
+        except FrameRefused as refused:
+            self._refuse(refused.code, refused.detail, view=frame.view)
 
     async def _is_permitted(self, topic: str) -> bool:
         """Whether the user may subscribe to the topic. If not, the client gets an error."""
@@ -316,12 +402,16 @@ class Client:
     def _take(self, frame: Any) -> None:
         match frame:
             case messages.Ping():
-                self._write(messages.PONG)
+                self.write(messages.PONG)
             case messages.Ack(topic=topic, offset=offset):
                 self._ack(topic, offset)
-            case messages.Unsubscribe(topic=topic):
+            case messages.Unsubscribe(topic=topic, view=None):
                 self._forget(topic)
-                self._write(messages.unsubscribed(topic))
+                self.write(messages.unsubscribed(topic))
+            case messages.Unsubscribe(topic=topic, view=str(view)):
+                if self._views is not None:
+                    self._views.close(view)
+                self.write(messages.unsubscribed(topic, view=view))
             case _:
                 self._start_worker(partial(self._answer, frame))
 
@@ -348,9 +438,9 @@ class Client:
 
     # Limits -----------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, code: str, detail: str, topic: str | None = None) -> None:
+    def _refuse(self, code: str, detail: str, topic: str | None = None, view: str | None = None) -> None:
         counters.refused[code] += 1
-        self._write(messages.error(code=code, detail=detail, topic=topic))
+        self.write(messages.error(code=code, detail=detail, topic=topic, view=view))
 
     def _end(self, code: int, reason: str) -> None:
         if self._is_over:
@@ -358,7 +448,3 @@ class Client:
         counters.closed[code] += 1
         self.close()
         self._sink.close(code, reason)
-
-    def _write(self, payload: bytes) -> None:
-        if not self._is_over:
-            self._sink.write(Frame(payload))

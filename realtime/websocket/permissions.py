@@ -30,11 +30,18 @@ class TopicSubscriber(Protocol):
     # The user, as last read from the database.
     user: Any
 
+    @property
+    def is_rechecked(self) -> bool:
+        """Whether the user can lose the permission for something that it is subscribed to."""
+
     def rechecked_topics(self) -> list[str]:
         """The topics that it is subscribed to and for which the permission can be lost."""
 
     def revoke(self, topic: str, code: str, detail: str) -> None:
         """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
+
+    async def recheck_views(self) -> None:
+        """Ask again what the user may see in its filtered subscriptions."""
 
 
 class PermissionRecheck:
@@ -85,6 +92,9 @@ class PermissionRecheck:
         for (user_id, topic), answer in zip(questions, answers, strict=True):
             if answer is not True:
                 self._handle_loss(user_id, topic, answer)
+        for user_id in user_ids:
+            for subscriber in tuple(self._subscribers_of(user_id)):
+                await subscriber.recheck_views()
 
     def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may no longer receive the topic"

@@ -23,6 +23,7 @@ from realtime import access
 from realtime.access import Cause, Order
 from realtime.hub.hub import Hub
 from realtime.layer import RedisChannelLayer
+from realtime.live.views import Views
 from realtime.protocol.close_codes import CloseCode
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
@@ -89,6 +90,7 @@ class Roster:
 
     def __init__(self, layer: RedisChannelLayer, *, recheck_seconds: float) -> None:
         self.hub: Hub = layer.hub
+        self.views: Views = layer.views
         self._layer, self._recheck_seconds = layer, recheck_seconds
         self._now = asyncio.get_running_loop().time
         # Slot → primary key of a user → open connections, at least one. The hash of the key decides the slot.
@@ -181,7 +183,7 @@ class Roster:
     def _handle_order(self, order: Order, user_id: Any) -> None:
         if user_id is None:
             if order.cause is Cause.PERMISSIONS:
-                self._check_soon(each for each in self._connections() if each.rechecked_topics())
+                self._check_soon(each for each in self._connections() if each.is_rechecked)
             return
         self._remember(user_id)
         for connection in self._of_user(user_id):
@@ -201,7 +203,7 @@ class Roster:
             case Cause.SAVED:
                 if not _has_hash(connection.user, among=order.valid):
                     connection.end(CloseCode.PASSWORD_CHANGED, _retry_after(RENEWAL_SECONDS))
-                elif connection.rechecked_topics():
+                elif connection.is_rechecked:
                     self._check_soon([connection])
             case Cause.PERMISSIONS:
                 self._check_soon([connection])
@@ -282,7 +284,7 @@ class Roster:
                 connection.end(CloseCode.DEACTIVATED, "the account is not active")
             else:
                 connection.refresh(user)
-                if connection.rechecked_topics():
+                if connection.is_rechecked:
                     self._permissions.add(user.pk)
 
 

@@ -48,7 +48,15 @@ class Viewer(Sink):
     def write(self, frame: Frame) -> None:
         if self.is_stuck:
             self.unsent += len(frame.payload)
-        lines = [json.loads(line) for line in frame.payload.split(b"\n")]
+        self.take([json.loads(line) for line in frame.payload.split(b"\n")])
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys that it has, of all topics."""
+        return {key for _, key in self.items}
+
+    def take(self, lines: list[dict[str, Any]]) -> None:
+        """Take the objects of one frame."""
         assert len(lines) == len({str(line) for line in lines}), "something is there twice"
         head, *rest = lines
         if head["type"] == "subscribed":

@@ -1,0 +1,180 @@
+"""
+Which topics a family has, and in which part of the world each of them publishes.
+
+Owns registering that by the processes that publish, and the form in which Redis keeps it. Does not own who looks where
+(live.families) nor the publications (publish).
+
+Each process registers the extent of what it publishes on a topic, in tiles of one zoom, and announces it on a Redis
+channel of the family. It writes again only when the extent grows, once in a period, and when Redis has lost the topic.
+An extent that is not registered again is ignored after a while.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from realtime.broker.publish import Published, PublishRequest
+from realtime.broker.relevance import WORLD
+from realtime.redis.keys import Keys
+
+__all__ = ["ANNOUNCEMENT", "EVERYWHERE", "EXTENT_BITS", "Extent", "Extents", "decode_extent"]
+
+logger = logging.getLogger(__name__)
+
+# Extents are in tiles of zoom 8: a few steps of a vehicle rarely change them.
+_ZOOM: Final = 8
+# By how many bits a coordinate is shifted to get its tile.
+EXTENT_BITS: Final = WORLD.bit_length() - 1 - _ZOOM
+_LAST: Final = (1 << _ZOOM) - 1
+# How often an extent is registered again, at least.
+PERIOD_SECONDS: Final = 600.0
+# The beginning of the channel of a family, before its name.
+ANNOUNCEMENT: Final = "__extents."
+
+
+class Extent(NamedTuple):
+    """
+    Where one process publishes on one topic.
+
+    Attributes:
+        x0, y0, x1, y1: The tiles; all are inside.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    def has(self, other: "Extent") -> bool:
+        """Whether all of the other is in this one."""
+        return self.x0 <= other.x0 and self.y0 <= other.y0 and self.x1 >= other.x1 and self.y1 >= other.y1
+
+    def joined(self, other: "Extent") -> "Extent":
+        """The smallest extent that has both."""
+        return Extent(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
+
+EVERYWHERE: Final = Extent(0, 0, _LAST, _LAST)
+
+
+def extent_of(place: Sequence[int] | None) -> Extent:
+    """The tiles that a place touches. What has no place is everywhere."""
+    if place is None:
+        return EVERYWHERE
+    bits = EXTENT_BITS
+    if len(place) == 2:
+        x, y = place[0] >> bits, place[1] >> bits
+        return Extent(x, y, x, y)
+    x0, y0, x1, y1 = (each >> bits for each in place)
+    return Extent(x0, y0, x1, y1) if place[0] <= place[2] else Extent(0, y0, _LAST, y1)
+
+
+def decode_extent(field: bytes, value: bytes) -> tuple[str, str, Extent, float]:
+    """
+    One registration, as it is in the hash: topic, process, extent, and until when it counts, by `time.time`.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    topic, process = field.decode().split(" ")
+    *numbers, until_ms = map(int, value.split())
+    return topic, process, Extent(*numbers), until_ms / 1000
+
+
+class _Known:
+    """What this process has registered of one topic."""
+
+    __slots__ = ("before", "epoch", "extent", "now", "renew_at")
+
+    def __init__(self, extent: Extent) -> None:
+        # Of this period and of the one before: what was published longer ago has fallen silent.
+        self.now, self.before = extent, extent
+        # Both together.
+        self.extent = extent
+        self.renew_at = 0.0
+        # Of the last publication.
+        self.epoch = ""
+
+
+class Extents:
+    """
+    What one process registers. May be used from several threads: at worst, something is registered twice.
+
+    Args:
+        process: An id of this process.
+        keys: The names of the layer's keys.
+    """
+
+    def __init__(self, process: str, *, keys: Keys) -> None:
+        self._process, self._keys = process, keys
+        self._known: dict[str, _Known] = {}
+        self.failed_count = 0
+
+    def due(self, items: Iterable[PublishRequest]) -> dict[str, dict[str, PublishRequest]]:
+        """Family → topic → a publication, of those that must be registered before these are published."""
+        now = time.monotonic()
+        due: dict[str, dict[str, PublishRequest]] = {}
+        for item in items:
+            keyed = item.keyed
+            if keyed is None or keyed.relevance.is_removed or not keyed.family:
+                continue
+            extent = extent_of(keyed.relevance.place)
+            known = self._known.get(item.topic)
+            if known is not None and now < known.renew_at and known.extent.has(extent):
+                continue
+            if known is None:
+                known = self._known[item.topic] = _Known(extent)
+            elif now >= known.renew_at:
+                known.before, known.now = known.now, extent
+            known.now = known.now.joined(extent)
+            known.extent = known.now.joined(known.before)
+            due.setdefault(keyed.family, {})[item.topic] = item
+        return due
+
+    def add_to(self, pipeline: Any, family: str, topics: dict[str, PublishRequest], channel: str) -> None:
+        """Add the commands that register these topics of one family, and announce them on its Redis channel."""
+        key = self._keys.family_extents(family)
+        fields: dict[str, str] = {}
+        longest_ms = 0
+        for topic, item in topics.items():
+            lifetime_ms = round(_period_seconds(item) * 3000)
+            longest_ms = max(longest_ms, lifetime_ms)
+            until_ms = round(time.time() * 1000) + lifetime_ms
+            fields[f"{topic} {self._process}"] = " ".join(map(str, (*self._known[topic].extent, until_ms)))
+        pipeline.hset(key, mapping=fields)
+        pipeline.pexpire(key, longest_ms)
+        lines = [f"{field}\n{value}" for field, value in fields.items()]
+        pipeline.publish(channel, "\n".join(lines))
+
+    def registered(self, topics: dict[str, PublishRequest]) -> None:
+        """Redis has them: they are registered again after a period."""
+        now = time.monotonic()
+        for topic, item in topics.items():
+            known = self._known.get(topic)
+            if known is not None:
+                known.renew_at = now + _period_seconds(item)
+
+    def failed(self, topics: Iterable[str], error: Exception) -> None:
+        """Redis did not accept them: the next publication tries again."""
+        self.failed_count += 1
+        for topic in topics:
+            self._known.pop(topic, None)
+        logger.warning("where topics publish could not be registered (%s): trying again", error)
+
+    def published(self, items: Iterable[PublishRequest], results: Iterable[Published]) -> None:
+        """Register a topic again that Redis has lost meanwhile: it has another epoch."""
+        for item, result in zip(items, results, strict=True):
+            epoch = result.position.epoch
+            if item.keyed is None or not epoch:
+                continue
+            known = self._known.get(item.topic)
+            if known is not None and known.epoch != epoch:
+                if known.epoch:
+                    known.renew_at = 0.0
+                known.epoch = epoch
+
+
+def _period_seconds(item: PublishRequest) -> float:
+    assert item.keyed is not None  # noqa: S101 - only those are registered
+    return max(PERIOD_SECONDS, item.keyed.policy.kept_seconds)

@@ -1,0 +1,178 @@
+"""
+Which topics of a family publish in a part of the world, as far as this process knows.
+
+Owns following what publishers register, for each family that somebody here looks at. Does not own registering it
+(broker.extents) nor who may see what (websocket).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from realtime.broker.extents import ANNOUNCEMENT, EXTENT_BITS, Extent, decode_extent
+from realtime.live.places import Box
+from realtime.pubsub.subscriptions import Attachment
+from realtime.redis.outage import Outage
+
+__all__ = ["FamilyMap", "FamilySource"]
+
+logger = logging.getLogger(__name__)
+
+# Answers of `topics_in` that are remembered until something changes.
+_ANSWERS_LIMIT: Final = 4_096
+# How often registrations that have expired are looked for.
+_EXPIRY_SECONDS: Final = 60.0
+
+
+class FamilySource(Protocol):
+    """The source of registrations: the channel layer."""
+
+    def attach_topic(
+        self, topic: str, *, on_payloads: Callable[[list[bytes]], None], on_gap: Callable[[], None]
+    ) -> Attachment:
+        """Subscribe to a Redis channel."""
+
+    async def read_extents(self, family: str) -> Mapping[bytes, bytes]:
+        """All registrations of a family."""
+
+    async def remove_extents(self, family: str, fields: Sequence[bytes]) -> None:
+        """Remove registrations that have expired."""
+
+
+class FamilyMap:
+    """
+    The topics of one family. Begins at once, and ends with `stop`.
+
+    Args:
+        name: `vehicles.*`.
+        source: The channel layer.
+        outage: Of the registrations; logs when Redis is unavailable.
+    """
+
+    def __init__(self, name: str, *, source: FamilySource, outage: Outage) -> None:
+        self.name = name
+        self._source, self._outage = source, outage
+        # Registrations: (topic, process) → extent, and until when it counts.
+        self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
+        # The extent of each topic, of all its processes.
+        self._extents: dict[str, Extent] = {}
+        self._answers: dict[tuple[Extent, ...], tuple[str, ...]] = {}
+        self._listeners: dict[Callable[[], None], None] = {}
+        self._gap_count = 0
+        # Payloads that arrive while the registrations are read.
+        self._held: list[bytes] | None = []
+        self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attachment = source.attach_topic(f"{ANNOUNCEMENT}{name}", on_payloads=self._take, on_gap=self._mark_gap)
+        self._tasks = [
+            asyncio.create_task(self._load(), name=f"load {name}"),
+            asyncio.create_task(self._expire(), name=f"expire {name}"),
+        ]
+
+    def topics_in(self, rectangles: Sequence[Box]) -> tuple[str, ...]:
+        """The topics whose extent touches one of the rectangles, in world units, which do not cross longitude 180."""
+        bits = EXTENT_BITS
+        areas = tuple(Extent(x0 >> bits, y0 >> bits, x1 >> bits, y1 >> bits) for x0, y0, x1, y1 in rectangles)
+        found = self._answers.get(areas)
+        if found is None:
+            if len(self._answers) >= _ANSWERS_LIMIT:
+                self._answers.clear()
+            found = self._answers[areas] = tuple(
+                topic
+                for topic, extent in self._extents.items()
+                if any(
+                    extent.x0 <= x1 and extent.x1 >= x0 and extent.y0 <= y1 and extent.y1 >= y0
+                    for x0, y0, x1, y1 in areas
+                )
+            )
+        return found
+
+    def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` when the extents have changed. Returns what ends that."""
+        self._listeners[listener] = None
+        return lambda: self._listeners.pop(listener, None)
+
+    def stop(self) -> None:
+        """Unsubscribe. Idempotent."""
+        self._attachment.detach()
+        for task in self._tasks:
+            task.cancel()
+        if not self.loaded.done():
+            self.loaded.cancel()
+
+    def _take(self, payloads: list[bytes]) -> None:
+        if self._held is not None:
+            self._held += payloads
+            return
+        for payload in payloads:
+            lines = payload.split(b"\n")
+            for field, value in zip(lines[::2], lines[1::2], strict=False):
+                self._add(field, value)
+        self._changed()
+
+    def _add(self, field: bytes, value: bytes) -> None:
+        try:
+            topic, process, extent, until = decode_extent(field, value)
+        except ValueError:
+            logger.warning("a registration of %s cannot be read: %.100r", self.name, field)
+            return
+        if until > time.time():
+            self._known[topic, process] = extent, until
+
+    def _changed(self) -> None:
+        """The registrations may have changed: notify those who look at the family if the extents have."""
+        extents: dict[str, Extent] = {}
+        for (topic, _), (extent, _) in self._known.items():
+            before = extents.get(topic)
+            extents[topic] = extent if before is None else before.joined(extent)
+        if extents != self._extents:
+            self._extents = extents
+            self._answers.clear()
+            for listener in tuple(self._listeners):
+                listener()
+
+    def _mark_gap(self) -> None:
+        self._gap_count += 1
+        if self._held is None:
+            self._held = []
+            self._tasks[0] = asyncio.create_task(self._load(), name=f"load {self.name}")
+
+    async def _load(self) -> None:
+        observer, failures = self._outage.observer(), 0
+        while True:
+            try:
+                await self._attachment.ready()
+                gap_count = self._gap_count
+                fields = await self._source.read_extents(self.name)
+            except Exception as error:
+                await observer.wait(error, failures)
+                failures += 1
+                continue
+            if self._gap_count == gap_count:
+                break
+        observer.worked()
+        self._known.clear()
+        for field, value in fields.items():
+            self._add(field, value)
+        held, self._held = self._held or [], None
+        self._take(held)
+        if not self.loaded.done():
+            self.loaded.set_result(None)
+
+    async def _expire(self) -> None:
+        observer = self._outage.observer()
+        while True:
+            await asyncio.sleep(_EXPIRY_SECONDS)
+            expired = [key for key, (_, until) in self._known.items() if until <= time.time()]
+            for key in expired:
+                del self._known[key]
+            if expired:
+                self._changed()
+                try:
+                    await self._source.remove_extents(self.name, [" ".join(key).encode() for key in expired])
+                except Exception as error:
+                    # They expire with their hash, and are ignored until then.
+                    observer.failed(error)
+                else:
+                    observer.worked()

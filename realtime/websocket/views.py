@@ -1,0 +1,311 @@
+"""
+The filtered subscriptions of one connection: opening, changing and closing them, and who may see what.
+
+Owns the permissions and the filters of each view. Does not own what a view is sent (live), nor the connection's limits,
+its other subscriptions and its errors (client).
+
+A view shows the topics for which the user has the permission, and of them what both the site's filter for the user and
+the client's filter let through. So the client's filter can only narrow what the site allows.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from realtime import topics
+from realtime.broker.publication import Position
+from realtime.exceptions import FrameRefused
+from realtime.hub.sinks import Sink
+from realtime.live.filters import Filter, Selector
+from realtime.live.places import Area, area_of, boxes_of, level_limit
+from realtime.live.view import Lens, View
+from realtime.live.views import Family, Views
+from realtime.protocol import messages
+from realtime.topics import Topic, TopicMatch
+from realtime.untrusted.text import LimitedLog
+from realtime.websocket.authentication import DATABASE_UNAVAILABLE
+
+__all__ = ["ClientViews", "ViewOwner"]
+
+# For the project's functions that any client can cause to be called.
+_log = LimitedLog(logging.getLogger(__name__))
+
+
+class ViewOwner(Protocol):
+    """The connection; implemented by `client.Client`."""
+
+    user: Any
+
+    def write(self, line: bytes) -> None:
+        """Write one object to the client."""
+
+    def refresh_view(self, view_id: str) -> None:
+        """Call `ClientViews.refresh` soon, in order with what the client sends."""
+
+
+class _Opened:
+    """A view of this connection."""
+
+    __slots__ = ("family", "filter", "kind", "match", "name", "number", "permitted", "site", "stop", "view")
+
+    def __init__(self, name: str, kind: type[Topic], family: Family, match: TopicMatch | None, filter_: Filter) -> None:
+        # The topic, or the family; its class, and what `Views` needs of it.
+        self.name, self.kind, self.family = name, kind, family
+        # The topic; None for a family.
+        self.match = match
+        # The client's filter and its number, and what the site lets the user see; None for everything.
+        self.filter, self.number = filter_, 0
+        self.site: Filter | None = None
+        # Topic → whether the user may subscribe to it; None if the user may see the whole family.
+        self.permitted: dict[str, bool] | None = {}
+        # Ends the notifications that the family's topics have changed.
+        self.stop: Callable[[], object] = lambda: None
+        # None until it is open.
+        self.view: View | None = None
+
+    def lens(self, shown: Sequence[str]) -> Lens:
+        """What is to be let through of these topics."""
+        site, wanted = self.site, self.filter
+        level = level_limit(wanted.bbox, wanted.zoom)
+        if site is not None and site.zoom is not None:
+            most = level_limit(site.bbox, site.zoom)
+            level = most if level is None or most is None else min(level, most)
+        selector = Selector.of(
+            max_level=level,
+            tags=wanted.tags,
+            server_tags=None if site is None else site.tags,
+            limits=None if site is None or site.bbox is None else boxes_of(site.bbox),
+            topics=None if self.permitted is None else shown,
+        )
+        return Lens(self.area, selector, self.number)
+
+    @property
+    def area(self) -> Area:
+        return area_of(self.filter.bbox)
+
+
+class ClientViews:
+    """
+    The views of one connection.
+
+    Args:
+        owner: The connection.
+        views: Those of the event loop.
+        sink: The socket.
+    """
+
+    __slots__ = ("_opened", "_owner", "_sink", "_views")
+
+    def __init__(self, owner: ViewOwner, *, views: Views, sink: Sink) -> None:
+        self._owner, self._views, self._sink = owner, views, sink
+        self._opened: dict[str, _Opened] = {}
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def __contains__(self, view_id: object) -> bool:
+        return view_id in self._opened
+
+    async def open(self, frame: messages.Subscribe) -> None:
+        """
+        Open a view, or open it again with another topic, filter or position.
+
+        Raises:
+            FrameRefused: The filter is not valid, no such topic has a snapshot, or the user may not see it.
+            TimeoutError, SubscriptionClosed, or an error of Redis: It could not be opened now.
+        """
+        assert frame.view is not None  # noqa: S101 - the caller's condition
+        self.close(frame.view)
+        opened = self._found(frame.topic, _filter(frame.filter))
+        opened.number = frame.number
+        await self._ask_permission(opened)
+        shown = await self._shown(opened)
+        positions = {name: Position(*at) for name, at in (frame.positions or {}).items()}
+        opened.view = await self._views.join(
+            frame.topic,
+            opened.family,
+            self._sink,
+            view_id=frame.view,
+            lens=opened.lens(shown),
+            topics=shown,
+            positions=positions,
+        )
+        self._opened[frame.view] = opened
+        if opened.match is None:
+            family_map = await self._views.family_map(opened.family)
+            opened.stop = family_map.on_change(lambda: self._owner.refresh_view(frame.view))  # type: ignore[arg-type]
+            # They may have changed meanwhile.
+            await self._show(opened)
+
+    async def change(self, frame: messages.SetFilter) -> None:
+        """
+        Replace the filter of a view. The client is sent what entered and what left.
+
+        Raises:
+            FrameRefused: There is no such view, or the filter is not valid; the old one stays.
+        """
+        opened = self._opened.get(frame.view)
+        if opened is None:
+            raise FrameRefused(code="unknown_view", detail=f"there is no view {frame.view!r}: subscribe with it first")
+        opened.filter, opened.number = _filter(frame.filter), frame.number
+        await self._show(opened)
+
+    async def refresh(self, view_id: str) -> None:
+        """The topics of a view's family, or the permissions for them, may have changed."""
+        opened = self._opened.get(view_id)
+        if opened is not None:
+            await self._show(opened)
+
+    def close(self, view_id: str) -> bool:
+        """Close a view: nothing more is written for it. Returns whether it was open."""
+        opened = self._opened.pop(view_id, None)
+        if opened is None:
+            return False
+        opened.stop()
+        if opened.view is not None:
+            self._views.leave(opened.view)
+        return True
+
+    def close_all(self) -> None:
+        """The connection has ended. Idempotent."""
+        for view_id in tuple(self._opened):
+            self.close(view_id)
+
+    # Permissions ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_rechecked(self) -> bool:
+        """Whether the user can lose the permission for something that a view shows."""
+        return any(opened.kind.is_rechecked for opened in self._opened.values())
+
+    def rechecked_topics(self) -> list[str]:
+        """The topics that views show because the user has the permission for each, which can be lost."""
+        return [
+            name
+            for opened in self._opened.values()
+            if opened.kind.is_rechecked and opened.permitted is not None
+            for name, is_permitted in opened.permitted.items()
+            if is_permitted
+        ]
+
+    def revoke(self, topic: str, code: str, detail: str) -> bool:
+        """The user may not see a topic any more: what a view has of it leaves. Returns whether a view showed it."""
+        was_shown = False
+        for view_id, opened in tuple(self._opened.items()):
+            if opened.permitted is None or not opened.permitted.get(topic):
+                continue
+            was_shown = True
+            if opened.match is not None:
+                self._end(view_id, code, detail)
+                continue
+            opened.permitted[topic] = False
+            if opened.view is not None:
+                # At once: the topics in view are those of before, less this one.
+                shown = [name for name in opened.view.topics if opened.permitted.get(name)]
+                self._views.update(opened.view, opened.family, lens=opened.lens(shown), topics=shown)
+        return was_shown
+
+    async def recheck(self) -> None:
+        """Ask again whether the user may follow the families of its views, and what the site lets it see of them."""
+        for view_id, opened in tuple(self._opened.items()):
+            if not opened.kind.is_rechecked:
+                continue
+            try:
+                await self._ask_permission(opened, is_again=True)
+            except FrameRefused as refused:
+                if view_id in self._opened and self._opened[view_id] is opened:
+                    self._end(view_id, refused.code, refused.detail)
+                continue
+            if self._opened.get(view_id) is opened:
+                self._owner.refresh_view(view_id)
+
+    def _end(self, view_id: str, code: str, detail: str) -> None:
+        name = self._opened[view_id].name
+        self.close(view_id)
+        self._owner.write(messages.unsubscribed(name, view=view_id, code=code, detail=detail))
+
+    def _found(self, name: str, filter_: Filter) -> _Opened:
+        match = topics.resolve(name)
+        kind = topics.resolve_family(name) if match is None else match.family
+        if kind is None:
+            raise FrameRefused(code="unknown_topic", detail="no app of this site declares such a topic or family")
+        family = topics.live_family(kind)
+        if family is None:
+            raise FrameRefused(code="not_filterable", detail="the topic has no snapshot: subscribe without a filter")
+        return _Opened(name, kind, family, match, filter_)
+
+    async def _ask_permission(self, opened: _Opened, *, is_again: bool = False) -> None:
+        """
+        Find out what the user may see of the topic or the family, and what the site's filter is.
+
+        Raises:
+            FrameRefused: Nothing of it, or it could not be found out. When asked again, the old answer stays if the
+                database is unavailable, because that says nothing about the user.
+        """
+        user = self._owner.user
+        try:
+            async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
+                if opened.match is None:
+                    follows = await topics.may_follow(opened.kind, user)
+                    if follows is False:
+                        raise _forbidden()
+                    if follows:
+                        opened.permitted = None
+                    else:
+                        # What was refused is asked again.
+                        opened.permitted = {name: True for name, may in (opened.permitted or {}).items() if may}
+                elif not is_again:
+                    # Later, the recheck of the topics asks for it.
+                    if not await topics.may_subscribe(opened.match, user):
+                        raise _forbidden()
+                    opened.permitted = {opened.name: True}
+                opened.site = await topics.filter_for(opened.kind, user)
+        except Exception as error:
+            if isinstance(error, FrameRefused) and error.code == "forbidden":
+                raise
+            if is_again and isinstance(error, (*DATABASE_UNAVAILABLE, TimeoutError)):
+                return
+            text = "the check what user %s may see of %s failed"
+            _log.exception(f"may_follow {opened.kind.pattern}", error, text, user.pk, opened.name)
+            detail = "it could not be checked what this user may see of the topic"
+            raise FrameRefused(code="failed", detail=detail) from error
+
+    async def _shown(self, opened: _Opened) -> list[str]:
+        """The topics that the view needs: those in its area that the user may see."""
+        if opened.match is not None:
+            return [opened.name]
+        family_map = await self._views.family_map(opened.family)
+        names = list(family_map.topics_in(opened.area.rectangles))
+        if opened.permitted is None:
+            return names
+        permitted = opened.permitted
+        # Only what is in view is remembered: a client that moves about must not fill the memory.
+        for gone in permitted.keys() - set(names):
+            del permitted[gone]
+        matches = {name: topics.resolve(name) for name in names if name not in permitted}
+        asked = {name: match for name, match in matches.items() if match is not None}
+        answers = await topics.may_subscribe_all([(match, self._owner.user) for match in asked.values()])
+        for name, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Exception):
+                text = "the check whether user %s may receive %s failed"
+                _log.exception(f"may_subscribe {opened.kind.pattern}", answer, text, self._owner.user.pk, name)
+                # Not remembered: it is asked again when the view changes.
+                continue
+            permitted[name] = answer
+        return [name for name in names if permitted.get(name)]
+
+    async def _show(self, opened: _Opened) -> None:
+        shown = await self._shown(opened)
+        if opened.view is not None and not opened.view.is_over:
+            self._views.update(opened.view, opened.family, lens=opened.lens(shown), topics=shown)
+
+
+def _forbidden() -> FrameRefused:
+    return FrameRefused(code="forbidden", detail="this user may not receive the topic")
+
+
+def _filter(raw: msgspec.Raw) -> Filter:
+    return Filter.of(msgspec.json.decode(raw))
