@@ -1,7 +1,9 @@
 """Filters of live topics: their grammar, their limits, and what they let through."""
 
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -332,6 +334,26 @@ def test_conditions_of_one_text_match_the_same(one: Any, other: Any, publication
     if canonical(one) == canonical(other):
         for tags in publications:
             assert naive(one, tags) == naive(other, tags)
+
+
+def section(page: str, heading: str) -> str:
+    text = (Path(__file__).resolve().parents[2] / "docs" / page).read_text()
+    return text.partition(f"{heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_documented_conditions_are_those_that_there_are() -> None:
+    """docs/reference/protocol.md names each operator, and its examples are valid filters."""
+    text = section("reference/protocol.md", "### Filters")
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert Filter.of(json.loads(example)) != Filter()
+    rows = "".join(line for line in text.splitlines(keepends=True) if line.startswith("| `{"))
+    for condition in re.findall(r"`(\{.+?\})`", rows):
+        compile_tags(json.loads(condition.replace("{ … }", '{"a": 1}').replace("[ … ]", "[]")))
+    with pytest.raises(FrameRefused) as refused:
+        compile_tags({"mode": {"unknown": 1}})
+    operators = refused.value.detail.rpartition("use ")[2].replace(" or ", ", ").split(", ")
+    for operator in operators:
+        assert f'{{"{operator}":' in rows or f"`{operator}`" in rows, operator
 
 
 # Selectors ------------------------------------------------------------------------------------------------------------
