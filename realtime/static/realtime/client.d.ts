@@ -66,10 +66,10 @@ export interface TagConditions {
   ne?: TagValue;
   in?: readonly TagValue[];
   nin?: readonly TagValue[];
-  /** Whether the tag is there. */
-  ex?: boolean;
-  /** Whether the tag is missing. */
-  nex?: boolean;
+  /** The tag is present. */
+  ex?: true;
+  /** The tag is absent. */
+  nex?: true;
   /** Starts with, ends with, contains. */
   sw?: string;
   ew?: string;
@@ -91,10 +91,10 @@ export interface TagFilter {
 /** What a subscription lets through; {} is everything. */
 export interface Filter {
   /** West, south, east and north, in degrees. */
-  bbox?: readonly [west: number, south: number, east: number, north: number];
+  bbox?: readonly [west: number, south: number, east: number, north: number] | null;
   /** Items of a higher level are left out. */
-  zoom?: number;
-  tags?: TagFilter;
+  zoom?: number | null;
+  tags?: TagFilter | null;
 }
 
 export interface SubscriptionEvents<Data = any> {
