@@ -364,6 +364,28 @@ test("if the server no longer knows the view, it is subscribed again", () => {
   assert.deepEqual(stage.heard, []);
 });
 
+test("an error about a filter of an earlier subscription is ignored", () => {
+  const stage = shown();
+  stage.live.setFilter(EAST);
+  stage.browser.clock.pass(100);
+  stage.say(part(reset(1, same("x"))));
+  const late = { type: "error", topic: FAMILY, view: "v1", detail: "late" };
+  stage.say({ ...late, code: "bad_filter", number: 2 }, { ...late, code: "unknown_view" });
+  stage.say({ type: "unsubscribed", topic: FAMILY, view: "v1" }, answered(), reset(3, item("z", 20)));
+  assert.deepEqual([stage.heard, keys(stage.live)], [["left a b", "change -a -b z@20", "reset z@20"], ["z@20"]]);
+});
+
+test("the number of an error says which of several filters was refused", () => {
+  const stage = shown();
+  for (const filter of [{ zoom: "far" }, EAST]) {
+    stage.live.setFilter(filter);
+    stage.browser.clock.pass(100);
+  }
+  stage.say({ type: "error", code: "bad_filter", detail: "", topic: FAMILY, view: "v1", number: 2 }, entered(3));
+  const [asked] = reconnected(stage);
+  assert.deepEqual([asked.filter, asked.positions], [EAST, { [SBB]: [16, "e1"] }]);
+});
+
 test("after unsubscribe() there are no events, and the view is not subscribed again", () => {
   const stage = shown();
   stage.live.on("message", () => stage.live.unsubscribe());

@@ -29,6 +29,7 @@ const POSITIONS_CHARACTERS = 40_000;
  * @property {Map<number, object>} unanswered Filters by number.
  * @property {object | null} answered The newest filter that was answered.
  * @property {boolean} isAsked Whether the server was asked for it on this connection.
+ * @property {number} askedNumber The number of the filter with which it was asked for.
  * @property {boolean} isLive Whether the server has answered that.
  * @property {boolean} isResumable Whether the page has everything that the newest filter lets through, up to the
  *   positions.
@@ -69,7 +70,7 @@ export class Views {
     }
     const view = {
       ...{ id, topic, filter, isUnsent: true, number: 0, sentAt: -Infinity, unanswered: new Map(), answered: null },
-      ...{ isAsked: false, isLive: false, isResumable: false, positions: new Map(), ahead: new Map() },
+      ...{ isAsked: false, askedNumber: 0, isLive: false, isResumable: false, positions: new Map(), ahead: new Map() },
     };
     this.#views.set(id, view);
     if (this.#isOpen) this.#subscribe(view);
@@ -163,10 +164,10 @@ export class Views {
   /** The server has refused something about a view. */
   refused({ view: id, code, detail, number }) {
     const view = this.#views.get(id);
-    // We have left it meanwhile.
-    if (!view) return;
+    // We have left it meanwhile, or this is about a filter that was sent before the last subscription.
+    if (!view || (number !== undefined && number < view.askedNumber)) return;
+    if (code === "unknown_view") return view.isLive ? this.refresh(id) : undefined;
     if (!view.isLive) return this.#ended(view, { code, detail });
-    if (code === "unknown_view") return this.refresh(id);
     if (code === "bad_filter") this.#filterRefused(view, number ?? view.number);
     this.#emit("error", { view: id, topic: view.topic, code, detail });
   }
@@ -218,8 +219,8 @@ export class Views {
     this.#outbox.put(`view ${view.id}`, () => {
       const { topic, id, filter } = view;
       const positions = view.isResumable ? positionsOf(view) : undefined;
-      view.isAsked = true;
       const number = this.#numbered(view);
+      Object.assign(view, { isAsked: true, askedNumber: number });
       return { type: "subscribe", topic, view: id, number, filter, ...(positions && { positions }) };
     });
   }
