@@ -1,0 +1,1 @@
+"""An app with topics that have a snapshot and places, for sites under test."""
