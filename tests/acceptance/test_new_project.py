@@ -43,6 +43,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 LIVE_PAGE = "how-to/show-live-data.md"
+MAP_PAGE = "how-to/show-a-live-map.md"
 PRODUCTION_PAGE = "how-to/run-in-production.md"
 BAD = http.HTTPStatus.BAD_REQUEST
 # On each of the two servers.
@@ -155,6 +156,56 @@ async def test_the_page_on_live_data_shows_each_new_price_in_all_windows(
             assert "received by 1 server process" in project.run(publish)
             for page in (first, second):
                 await expect(page.locator("#price")).to_have_text("2.50")
+
+
+async def test_the_page_on_a_live_map_shows_what_moves_on_it(tmp_path: Path, installed_python: Path) -> None:
+    """Its files are added to the new project, and its command drives; the map is zoomed, filtered and moved."""
+    project = new_project(tmp_path, installed_python, leave_out=is_extra)
+    for block in blocks_of(MAP_PAGE):
+        block.put_into(project.directory)
+    (line,), (drive,) = COMMANDS[TOGETHER], commands_of(MAP_PAGE)["the vehicles"]
+    port = free_port()
+    complaints: list[str] = []
+    with project.running(line, "--port", str(port)) as site:
+        site.wait_until(lambda: f"the site is at http://127.0.0.1:{port}/" in site.log)
+        async with chromium() as browser:
+            page = await browser.new_page()
+            page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+            await page.goto(f"http://127.0.0.1:{port}/")
+            await sign_in(page)
+            complaints.clear()
+            with project.running(drive):
+                await page.goto(f"http://127.0.0.1:{port}/map/")
+                dots, count = page.locator("#map path"), page.locator("#count")
+
+                async def shows(number: int) -> None:
+                    await expect(dots).to_have_count(number, timeout=SECONDS * 1000)
+                    await expect(count).to_have_text(str(number))
+
+                await shows(60)
+                place = await dots.first.get_attribute("d")
+                await expect(dots.first).not_to_have_attribute("d", str(place), timeout=SECONDS * 1000)
+                await page.click("text=Zoom out")
+                await shows(20)
+                await page.click("text=Zoom in")
+                await shows(60)
+                await page.check("#trains")
+                await shows(20)
+                await page.uncheck("#trains")
+                await shows(60)
+                # The map shows Bern alone, then nothing, and then Bern again.
+                for _ in range(2):
+                    await page.click("text=Zoom in")
+                await shows(30)
+                for _ in range(8):
+                    await page.click("text=North")
+                await shows(0)
+                for _ in range(8):
+                    await page.click("text=South")
+                await shows(30)
+            # Its vehicles fall silent.
+            await shows(0)
+    assert complaints == []
 
 
 async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(processes: Processes) -> None:
