@@ -337,7 +337,7 @@ class Client:
             async with asyncio.timeout(JOIN_TIMEOUT_SECONDS + topics.PERMISSION_TIMEOUT_SECONDS):
                 await views.open(frame)
         except FrameRefused as refused:
-            self._refuse(refused.code, refused.detail, frame.topic, frame.view)
+            self._refuse(refused.code, refused.detail, frame.topic, frame.view, frame.number)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:
             _redis_observer.failed(error)
             self._end(CloseCode.UNAVAILABLE, "come back soon")
@@ -349,15 +349,12 @@ class Client:
             if self._views is not None:
                 await self._views.refresh(frame.view_id)
             return
-        if any(isinstance(later, messages.SetFilter) and later.view == frame.view for later in self._waiting or ()):
-            # The newest filter counts; its answer is the answer to this one too.
-            return
         try:
             if self._views is None:
                 raise FrameRefused(code="unknown_view", detail=f"there is no view {frame.view!r}")
             await self._views.change(frame)
         except FrameRefused as refused:
-            self._refuse(refused.code, refused.detail, view=frame.view)
+            self._refuse(refused.code, refused.detail, view=frame.view, number=frame.number)
 
     async def _is_permitted(self, topic: str) -> bool:
         """Whether the user may subscribe to the topic. If not, the client gets an error."""
@@ -438,9 +435,11 @@ class Client:
 
     # Limits -----------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, code: str, detail: str, topic: str | None = None, view: str | None = None) -> None:
+    def _refuse(
+        self, code: str, detail: str, topic: str | None = None, view: str | None = None, number: int | None = None
+    ) -> None:
         counters.refused[code] += 1
-        self.write(messages.error(code=code, detail=detail, topic=topic, view=view))
+        self.write(messages.error(code=code, detail=detail, topic=topic, view=view, number=number))
 
     def _end(self, code: int, reason: str) -> None:
         if self._is_over:

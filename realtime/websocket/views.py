@@ -13,10 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from realtime import topics
-from realtime.broker.publication import Position
 from realtime.exceptions import FrameRefused
 from realtime.hub.sinks import Sink
 from realtime.live.filters import Filter, Selector
@@ -119,11 +116,10 @@ class ClientViews:
         """
         assert frame.view is not None  # noqa: S101 - the caller's condition
         self.close(frame.view)
-        opened = self._found(frame.topic, _filter(frame.filter))
+        opened = self._found(frame.topic, Filter.decode(frame.filter))
         opened.number = frame.number
         await self._ask_permission(opened)
         shown = await self._shown(opened)
-        positions = {name: Position(*at) for name, at in (frame.positions or {}).items()}
         opened.view = await self._views.join(
             frame.topic,
             opened.family,
@@ -131,7 +127,7 @@ class ClientViews:
             view_id=frame.view,
             lens=opened.lens(shown),
             topics=shown,
-            positions=positions,
+            positions=frame.positions_by_topic(),
         )
         self._opened[frame.view] = opened
         if opened.match is None:
@@ -150,7 +146,7 @@ class ClientViews:
         opened = self._opened.get(frame.view)
         if opened is None:
             raise FrameRefused(code="unknown_view", detail=f"there is no view {frame.view!r}: subscribe with it first")
-        opened.filter, opened.number = _filter(frame.filter), frame.number
+        opened.filter, opened.number = Filter.decode(frame.filter), frame.number
         await self._show(opened)
 
     async def refresh(self, view_id: str) -> None:
@@ -305,7 +301,3 @@ class ClientViews:
 
 def _forbidden() -> FrameRefused:
     return FrameRefused(code="forbidden", detail="this user may not receive the topic")
-
-
-def _filter(raw: msgspec.Raw) -> Filter:
-    return Filter.of(msgspec.json.decode(raw))

@@ -274,11 +274,38 @@ async def test_a_bad_filter_leaves_the_view_as_it_was(view_client: ViewClient) -
     await vehicle("test.trams.bern", "tram")
     viewer = await view_client.opened("test.trams.bern")
     answer = await view_client.answer(type="filter", view="v1", number=2, filter={"bbox": [1]})
-    assert (answer["code"], answer["view"]) == ("bad_filter", "v1")
+    assert (answer["code"], answer["view"], answer["number"]) == ("bad_filter", "v1", 2)
     answer = await view_client.answer(type="filter", view="v2", number=2, filter={})
     assert (answer["code"], answer["view"]) == ("unknown_view", "v2")
     await vehicle("test.trams.bern", "tram")
     await wait_until(lambda: viewer.items == {("test.trams.bern", "tram"): 2})
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '"x"', '{"zoom":1e400}', '{"tags":{"a":1' + "0" * 9_000 + "}}"])
+async def test_a_filter_that_is_no_filter_is_refused(view_client: ViewClient, text: str) -> None:
+    """The connection stays open, and a view is not opened with it."""
+    frame = f'{{"type":"subscribe","topic":"test.trams.bern","view":"v1","number":1,"filter":{text}}}'
+    await view_client.client.send_to(text_data=frame)
+    await wait_until(lambda: view_client.others)
+    answer = view_client.others[0]
+    assert (answer["code"], answer["view"], answer["number"]) == ("bad_filter", "v1", 1)
+    view_client.others.clear()
+    await view_client.opened("test.trams.bern")
+
+
+async def test_a_bad_filter_does_not_take_back_the_one_before_it(view_client: ViewClient) -> None:
+    """Though both arrive together, the good one is answered and stays in force."""
+    await vehicle("test.trams.bern", "tram", tags={"mode": "tram"})
+    await vehicle("test.trams.bern", "bus", tags={"mode": "bus"})
+    viewer = await view_client.opened("test.trams.bern")
+    frames = [
+        {"type": "filter", "view": "v1", "number": 2, "filter": {"tags": {"mode": "tram"}}},
+        {"type": "filter", "view": "v1", "number": 3, "filter": {"tags": {"mode": None}}},
+    ]
+    await view_client.client.send_to(text_data="\n".join(map(json.dumps, frames)))
+    await wait_until(lambda: viewer.keys == {"tram"})
+    assert viewer.numbers[-1] == 2
+    assert [(body["code"], body["number"]) for body in view_client.others] == [("bad_filter", 3)]
 
 
 async def test_views_count_as_topics(view_client: ViewClient, signalbox: Any) -> None:
