@@ -39,7 +39,7 @@ class Change(NamedTuple):
     @classmethod
     def of(cls, old: State | None, new: State | None) -> "Change":
         """The change from one state to another."""
-        if old is None or new is None or len(old.boxes) != 1 or len(new.boxes) != 1:
+        if old is None or new is None or not (old.is_box and new.is_box):
             return cls(old, new, ANY_BITS)
         before, after = old.relevance, new.relevance
         if before.level != after.level or before.tags != after.tags:

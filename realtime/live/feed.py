@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import Crypter, Position, Publication, head_of, parse, split_relevance
+from realtime.broker.publication import RELEVANCE_MARK, Crypter, Publication, head_of, parse
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
 from realtime.live.items import State
@@ -153,27 +153,30 @@ class Feed:
     def _follow(self, payloads: list[bytes]) -> None:
         """Pass on the publications that follow the position; at a gap, have the snapshot read again."""
         states: list[State] = []
-        offset, head = self._offset, head_of(self._epoch)
+        name, offset, head = self.name, self._offset, head_of(self._epoch)
         is_plain = self._crypter is None
         for payload in payloads:
             # Nearly every payload is the next one, which is seen without parsing it.
-            next_head = b"%b%d\n" % (head, offset + 1)
-            if is_plain and payload.startswith(next_head):
-                line, frame = split_relevance(payload[len(next_head) :])
-                publication = Publication(Position(offset + 1, self._epoch), frame, line)
-            else:
-                parsed = parse(payload, self._crypter)
-                if parsed is None:
-                    continue
-                publication = parsed
-                (its_offset, its_epoch), *_ = publication
-                if its_epoch == self._epoch and its_offset <= offset:
-                    continue
-                if its_epoch != self._epoch or its_offset != offset + 1:
-                    self._offset = offset
-                    self._scene.take(states)
-                    self._mark_gap()
-                    return
+            next_head = b"%b%d\n%b" % (head, offset + 1, RELEVANCE_MARK)
+            start = len(next_head)
+            if is_plain and payload.startswith(next_head) and (end := payload.find(b"\n", start)) > 0:
+                try:
+                    states.append(State(name, offset + 1, payload[end + 1 :], decode_relevance(payload[start:end])))
+                except ValueError as error:
+                    self._skip(error)
+                offset += 1
+                continue
+            publication = parse(payload, self._crypter)
+            if publication is None:
+                continue
+            (its_offset, its_epoch), *_ = publication
+            if its_epoch == self._epoch and its_offset <= offset:
+                continue
+            if its_epoch != self._epoch or its_offset != offset + 1:
+                self._offset = offset
+                self._scene.take(states)
+                self._mark_gap()
+                return
             offset += 1
             state = self._state(publication)
             if state is not None:
@@ -190,5 +193,9 @@ class Feed:
             relevance = decode_relevance(publication.relevance)
             return State(self.name, publication.position.offset, publication.frame, relevance)
         except ValueError as error:
-            _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
+            self._skip(error)
             return None
+
+    def _skip(self, error: ValueError) -> None:
+        """A publication of another program, which cannot be placed."""
+        _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)

@@ -28,19 +28,30 @@ class State:
         offset: Its offset in the topic.
         frame: The JSON object that a client gets.
         relevance: The key, place, tags and level.
-        boxes: Its place as rectangles: one, two if it crosses longitude 180, none if it has no place.
-        x0, y0, x1, y1: The first of `boxes`; 0 if there is none.
         is_point: Whether its place is a single point.
+        is_box: Whether its place is a single rectangle, or a point.
+        x0, y0, x1, y1: Its place, if `is_box`.
     """
 
-    __slots__ = ("boxes", "frame", "is_point", "offset", "relevance", "topic", "x0", "x1", "y0", "y1")
+    __slots__ = ("frame", "is_box", "is_point", "offset", "relevance", "topic", "x0", "x1", "y0", "y1")
 
     def __init__(self, topic: str, offset: int, frame: bytes, relevance: Relevance) -> None:
         self.topic, self.offset, self.frame, self.relevance = topic, offset, frame, relevance
         place = relevance.place
-        self.is_point = place is not None and len(place) == 2
-        self.boxes: tuple[Box, ...] = () if place is None else rectangles(place)
-        self.x0, self.y0, self.x1, self.y1 = self.boxes[0] if self.boxes else (0, 0, 0, 0)
+        if place is not None and len(place) == 2:
+            # Nearly every state, so it is the quickest to make.
+            self.is_point = self.is_box = True
+            self.x0, self.y0 = self.x1, self.y1 = place
+            return
+        self.is_point = False
+        # Raises ValueError for a place of another form.
+        self.x0, self.y0, self.x1, self.y1 = (0, 0, 0, 0) if place is None else place
+        self.is_box = place is not None and self.x0 <= self.x1
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Its place as rectangles: one, two if it crosses longitude 180, none if it has no place."""
+        return () if self.relevance.place is None else rectangles(self.relevance.place)
 
 
 class Item:
@@ -65,12 +76,12 @@ class Item:
 
 def is_in(state: State, area: Area) -> bool:
     """Whether its place is in the area. What has no place is in every area."""
-    boxes = state.boxes
-    if len(boxes) == 1:
+    if state.is_box:
         for x0, y0, x1, y1 in area.rectangles:
             if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0:
                 return True
         return False
+    boxes = state.boxes
     return not boxes or any(
         box[0] <= x1 and box[2] >= x0 and box[1] <= y1 and box[3] >= y0
         for box in boxes
@@ -80,7 +91,7 @@ def is_in(state: State, area: Area) -> bool:
 
 def tiles_of(state: State, bits: int) -> tuple[int, ...]:
     """The keys of the tiles that its place touches, each once; none if it has no place."""
-    if len(state.boxes) == 1:
+    if state.is_box:
         x0, y0 = state.x0 >> bits, state.y0 >> bits
         if x0 == state.x1 >> bits and y0 == state.y1 >> bits:
             return (y0 << ROW | x0,)
@@ -131,11 +142,6 @@ class TileIndex:
         # Items that touch more tiles than are worth listing, and items without a place.
         self._wide: set[Item] = set()
 
-    def is_in_one_tile(self, state: State) -> bool:
-        """Whether its place is within a single tile."""
-        bits = self.bits
-        return len(state.boxes) == 1 and state.x0 >> bits == state.x1 >> bits and state.y0 >> bits == state.y1 >> bits
-
     def replace(self, item: Item, old: State | None, new: State | None) -> None:
         """An item has another state; None for one that it had not, or has not any more."""
         if old is not None:
@@ -155,18 +161,22 @@ class TileIndex:
         for item in self._wide:
             if is_in(item.state, area):  # type: ignore[arg-type]
                 yield item
-        for items, is_inside in self._tiles_in(area, without):
+        for items, rectangle in self._tiles_in(area, without):
             for item in items:
                 state: State = item.state  # type: ignore[assignment]
-                if self.is_in_one_tile(state):
-                    if is_inside or is_in(state, area):
+                if state.is_point:
+                    if rectangle is None:
                         yield item
+                    else:
+                        x0, y0, x1, y1 = rectangle
+                        if x0 <= state.x0 <= x1 and y0 <= state.y0 <= y1:
+                            yield item
                 elif item not in found and is_in(state, area):
                     found.add(item)
                     yield item
 
-    def _tiles_in(self, area: Area, without: Area | None) -> Iterator[tuple[set[Item], bool]]:
-        """The items of each tile that the area touches, and whether all of the tile is in the area."""
+    def _tiles_in(self, area: Area, without: Area | None) -> Iterator[tuple[set[Item], Box | None]]:
+        """The items of each tile that the area touches, and a rectangle of the area; None if it has the whole tile."""
         bits, tiles = self.bits, self._tiles
         skipped = () if without is None else without.rectangles
         for x0, y0, x1, y1 in area.rectangles:
@@ -185,7 +195,8 @@ class TileIndex:
                 if any(a <= left and b <= top and c >= right and d >= bottom for a, b, c, d in skipped):
                     # An item that touches other tiles as well is found there.
                     continue
-                yield items, x0 <= left and y0 <= top and x1 >= right and y1 >= bottom
+                is_inside = x0 <= left and y0 <= top and x1 >= right and y1 >= bottom
+                yield items, None if is_inside else (x0, y0, x1, y1)
 
     def _add(self, item: Item, state: State) -> None:
         if is_wide(state, self.bits):

@@ -338,27 +338,40 @@ class Scene:
             self._watch(view, new.area)
             return
 
-        def lines() -> Iterator[bytes]:
-            for topic, keys in left.items():
-                yield from left_lines(topic, keys)
-            yield from self._position_lines(dict.fromkeys(item.state.topic for item in entered if item.state))
-            yield from (item.state.frame for item in entered if item.state is not None and _is_seen(item.state, new))
-
-        self._begin(view, "entered", new, lines())
+        self._begin(view, "entered", new, self._entered_lines(entered, left, new, self._tick))
 
     def _difference(self, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
         """The items that only the new lens lets through, and the keys of those that only the old one did."""
         is_alike = old.selector is new.selector
-        entered = [
-            item
-            for item in self._index(new.area.level).items_in(new.area, without=old.area if is_alike else None)
-            if (state := item.state) and _is_seen(state, new) and not _is_seen(state, old)
-        ]
+        matches_new, matches_old = new.selector.matches, old.selector.matches
+        entered: list[Item] = []
+        # What the index finds is in the area already.
+        for item in self._index(new.area.level).items_in(new.area, without=old.area if is_alike else None):
+            state: State = item.state  # type: ignore[assignment]
+            if not matches_new(item.topic, state.relevance):
+                continue
+            if is_in(state, old.area) and (is_alike or matches_old(item.topic, state.relevance)):
+                continue
+            entered.append(item)
         left: dict[str, list[str]] = {}
         for item in self._index(old.area.level).items_in(old.area, without=new.area if is_alike else None):
-            if (state := item.state) and _is_seen(state, old) and not _is_seen(state, new):
-                left.setdefault(state.topic, []).append(state.relevance.key)
+            state = item.state  # type: ignore[assignment]
+            if not matches_old(item.topic, state.relevance):
+                continue
+            if is_in(state, new.area) and (is_alike or matches_new(item.topic, state.relevance)):
+                continue
+            left.setdefault(item.topic, []).append(item.key)
         return entered, left
+
+    def _entered_lines(self, entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int) -> Iterator[bytes]:
+        for topic, keys in left.items():
+            yield from left_lines(topic, keys)
+        yield from self._position_lines(dict.fromkeys(item.topic for item in entered))
+        for item in entered:
+            state = item.state
+            # It may have changed since the batch began.
+            if state is not None and (item.tick <= tick or _is_seen(state, lens)):
+                yield state.frame
 
     def _reset(self, view: View) -> None:
         """Send a view all that it is to have, except what its client has already."""
@@ -375,14 +388,20 @@ class Scene:
         items = list(self._index(new.area.level).items_in(new.area))
         is_first = view.has is None and not view.is_writing
         preface = messages.subscribed_view(view.name, view.view_id) if is_first else None
-        self._begin(view, "reset", new, self._reset_lines(items, new, is_same), preface=preface)
+        self._begin(view, "reset", new, self._reset_lines(items, new, is_same, self._tick), preface=preface)
 
-    def _reset_lines(self, items: list[Item], lens: Lens, is_same: Callable[[Item, State], bool]) -> Iterator[bytes]:
+    def _reset_lines(
+        self, items: list[Item], lens: Lens, is_same: Callable[[Item, State], bool], tick: int
+    ) -> Iterator[bytes]:
+        matches, area = lens.selector.matches, lens.area
         same: dict[str, list[str]] = {}
         positions: set[str] = set()
         for item in items:
             state = item.state
-            if state is None or not _is_seen(state, lens) or state.topic not in self._positions:
+            if state is None or not matches(item.topic, state.relevance) or item.topic not in self._positions:
+                continue
+            # It may have moved since the batch began.
+            if item.tick > tick and not is_in(state, area):
                 continue
             topic = state.topic
             if topic not in positions:
