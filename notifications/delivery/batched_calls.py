@@ -11,11 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from channels.db import DatabaseSyncToAsync
-from django.db import connections
-
 from notifications.database.errors import DATABASE_UNAVAILABLE
-from notifications.database.threads import Threads
+from notifications.database.threads import DatabaseThread
 from realtime.redis.batcher import Batcher
 
 __all__ = ["BATCH_LIMIT", "DatabaseCalls"]
@@ -32,10 +29,6 @@ ENOUGH = 10
 # Turns of the event loop before a call, so that requests that follow from the answers of the last call are included.
 # Otherwise two groups of callers would alternate instead of sharing one call.
 GATHER_TURNS = 5
-# A connection serves calls for this long, or until there was no call for IDLE_SECONDS: the database may be restarted
-# meanwhile.
-KEEP_SECONDS = 60
-IDLE_SECONDS = 5.0
 
 # Takes a list of items and returns the answer to each, in order. An answer that is an exception is raised.
 type Batched[Item, Answer] = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
@@ -48,8 +41,7 @@ class DatabaseCalls:
     A statement for a hundred rows costs little more than one for a single row, and so does a transaction. An item is
     handled at once if no call is running and the last one was small. Items that arrive during a call are handled
     together in the next one; the callers limit their number. Calls run in a separate thread, so that other users of the
-    database do not wait. The thread keeps its connection between calls, because opening one costs as much as a small
-    call.
+    database do not wait.
 
     Args:
         is_contended: Whether other writers wait for the database, so that there must be pauses between the calls.
@@ -67,9 +59,7 @@ class DatabaseCalls:
         )
         # Set when ENOUGH items wait.
         self._is_enough = asyncio.Event()
-        # Closes the connection, unless there is another call before.
-        self._idle: asyncio.TimerHandle | None = None
-        self._thread = Threads(1, name="database calls")
+        self._thread = DatabaseThread(name="database calls")
 
     async def run[Item, Answer](self, function: Batched[Item, Answer], item: Item) -> Answer:
         """
@@ -86,8 +76,6 @@ class DatabaseCalls:
 
     def close(self) -> None:
         """End the thread and its database connection after the current call. Idempotent."""
-        self._cancel_idle()
-        self._thread.executor.submit(connections.close_all)
         self._thread.close()
 
     async def _call(self, asked: Sequence[tuple[Batched[Any, Any], Any]]) -> list[Any]:
@@ -99,29 +87,17 @@ class DatabaseCalls:
         for place, (function, _) in enumerate(asked):
             places.setdefault(function, []).append(place)
         calls = [(function, [asked[place][1] for place in found]) for function, found in places.items()]
-        call_all = DatabaseSyncToAsync(_call_all, thread_sensitive=False, executor=self._thread.executor)
-        self._cancel_idle()
         began_at = time.monotonic()
         try:
-            results = await call_all(calls)
+            results = await self._thread.call(_call_all, calls)
         finally:
             now = time.monotonic()
             self._pause_until = now + min(PAUSE_LIMIT_SECONDS, PAUSE_PER_CALL * (now - began_at))
-            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_idle)
         answers: list[Any] = [None] * len(asked)
         for found, result in zip(places.values(), results, strict=True):
             for place, answer in zip(found, result, strict=True):
                 answers[place] = answer
         return answers
-
-    def _close_idle(self) -> None:
-        self._idle = None
-        self._thread.executor.submit(connections.close_all)
-
-    def _cancel_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
 
     async def _gather(self) -> None:
         pause_seconds = self._pause_until - time.monotonic()
@@ -134,7 +110,6 @@ class DatabaseCalls:
 
 
 def _call_all(calls: Sequence[tuple[Batched[Any, Any], list[Any]]]) -> list[list[Any]]:
-    _keep_connections()
     return [
         [
             answer
@@ -143,18 +118,6 @@ def _call_all(calls: Sequence[tuple[Batched[Any, Any], list[Any]]]) -> list[list
         ]
         for function, items in calls
     ]
-
-
-def _keep_connections() -> None:
-    """
-    Let connections of this thread serve several calls, unless the project says for how long.
-
-    With Django's default, they would be closed after each call, as at the end of a request.
-    """
-    for connection in connections.all():
-        if connection.settings_dict["CONN_MAX_AGE"] == 0:
-            # The dictionary is shared with other threads.
-            connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": KEEP_SECONDS}
 
 
 def _call(function: Batched[Any, Any], items: list[Any]) -> Sequence[Any]:

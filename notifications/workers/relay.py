@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
@@ -17,6 +16,7 @@ from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
+from notifications.database.threads import DatabaseThread
 from realtime.broker.publish import PublishRequest
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
@@ -54,6 +54,11 @@ class Relay:
             raise ImproperlyConfigured("CHANNEL_LAYERS has no 'default': the relay needs a channel layer")
         # Ids of entries that were sent but are not recorded as relayed, oldest first.
         self._sent: dict[bytes, None] = {}
+        self._database = DatabaseThread(name="relay")
+
+    def close(self) -> None:
+        """End the relay's thread. Idempotent."""
+        self._database.close()
 
     async def __call__(self, entries: Sequence[Entry]) -> None:
         """
@@ -75,7 +80,7 @@ class Relay:
         else:
             await self._send(by_user)
         with outages(*DATABASE_UNAVAILABLE):
-            await database_sync_to_async(services.mark_relayed)([each.notification_id for _, each in read])
+            await self._database.call(services.mark_relayed, [each.notification_id for _, each in read])
         for entry, _ in read:
             self._sent.pop(entry.id, None)
 

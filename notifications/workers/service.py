@@ -28,7 +28,7 @@ from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
-from realtime.streams import Handler, StreamWorker
+from realtime.streams import StreamWorker
 
 __all__ = ["Subscriber"]
 
@@ -59,8 +59,8 @@ class Subscriber:
         self._bot_concurrency = bot_concurrency
         self._redis_outage, self._database_outage = Outage("Redis"), Outage("the database")
         self._workers: dict[Part, StreamWorker] = {}
-        # The bot, if this process runs that part.
-        self._bot: Bot | None = None
+        # The handlers of the parts, which have threads.
+        self._handlers: list[Relay | Bot] = []
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
 
@@ -79,8 +79,8 @@ class Subscriber:
                 self._workers[part] = self._make_worker(part, readers[part], redis)
             await self._run_parts(redis, url)
         finally:
-            if self._bot is not None:
-                self._bot.close()
+            for handler in self._handlers:
+                handler.close()
             for client in (redis, *readers.values()):
                 await client.aclose()
 
@@ -91,15 +91,16 @@ class Subscriber:
             self._stopping.set()
 
     def _make_worker(self, part: Part, reader: Any, redis: Any) -> StreamWorker:
-        handler: Handler
+        handler: Relay | Bot
         on_stop: Callable[[], None] | None = None
         if part == "relay":
             # Several batches at a time, so that the others do not wait while the database records one as relayed. The
             # worker keeps the entries of each user in order all the same.
             handler, batch_size, concurrency = Relay(), self._settings.relay_batch_size, RELAY_CONCURRENCY
         else:
-            bot = self._bot = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
-            handler, batch_size, concurrency, on_stop = bot, 1, bot.entries_limit, bot.stop
+            bot = handler = Bot(concurrency=self._bot_concurrency, database_outage=self._database_outage)
+            batch_size, concurrency, on_stop = 1, bot.entries_limit, bot.stop
+        self._handlers.append(handler)
         return StreamWorker(
             reader,
             keys().stream(conf.STREAM),

@@ -1,22 +1,22 @@
-"""The bot's thread keeps its database connection between calls, but no broken one, and none while it is idle."""
+"""A database thread keeps its connection between calls, but no broken one, and none while it is idle."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 from django.db import OperationalError, connection
 
-from notifications.delivery import batched_calls
-from notifications.delivery.batched_calls import DatabaseCalls
+from notifications.database import threads
+from notifications.database.threads import DatabaseThread
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-async def calls() -> AsyncIterator[DatabaseCalls]:
-    calls = DatabaseCalls()
-    yield calls
-    calls.close()
+async def thread() -> AsyncIterator[DatabaseThread]:
+    thread = DatabaseThread(name="test")
+    yield thread
+    thread.close()
 
 
 class Asking:
@@ -25,45 +25,44 @@ class Asking:
     def __init__(self) -> None:
         self.used: list[object] = []
 
-    def __call__(self, numbers: Sequence[int]) -> list[int]:
+    def __call__(self, number: int) -> int:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         self.used.append(connection.connection)
-        return list(numbers)
+        return number
 
 
-def breaking(numbers: Sequence[int]) -> list[int]:
+def breaking() -> None:
     """The server ends the connection during the call."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-    return list(numbers)
 
 
-async def test_calls_share_a_connection(calls: DatabaseCalls) -> None:
+async def test_calls_share_a_connection(thread: DatabaseThread) -> None:
     """Also where Django would close it at the end of each request, which is its default."""
     assert connection.settings_dict["CONN_MAX_AGE"] == 0
     asking = Asking()
     for number in range(3):
-        assert await calls.run(asking, number) == number
+        assert await thread.call(asking, number) == number
     assert len({id(each) for each in asking.used}) == 1
 
 
 @pytest.mark.postgres
-async def test_a_broken_connection_is_replaced(calls: DatabaseCalls) -> None:
+async def test_a_broken_connection_is_replaced(thread: DatabaseThread) -> None:
     """The call during which it broke fails, and the next one works."""
     asking = Asking()
-    await calls.run(asking, 1)
+    await thread.call(asking, 1)
     with pytest.raises(OperationalError):
-        await calls.run(breaking, 2)
-    assert await calls.run(asking, 3) == 3
+        await thread.call(breaking)
+    assert await thread.call(asking, 3) == 3
     first, second = asking.used
     assert first is not second
 
 
-async def test_an_idle_thread_has_no_connection(calls: DatabaseCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_thread_has_no_connection(thread: DatabaseThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """So the next call works, even if the database was restarted meanwhile."""
-    monkeypatch.setattr(batched_calls, "IDLE_SECONDS", 0.01)
-    await calls.run(Asking(), 1)
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
+    await thread.call(Asking(), 1)
     # Not by a call, because the thread is not idle then.
-    look = calls._thread.executor.submit
+    look = thread._threads.executor.submit
     await wait_until(lambda: look(lambda: connection.connection is None).result())

@@ -1,8 +1,10 @@
 """The relay: from the stream to the recipient's group on any channel layer, in order, and recorded."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from channels_redis.core import RedisChannelLayer as CoreChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
+from django.db.backends.signals import connection_created
 
 from notifications import services
 from notifications.models import Event, Notification
@@ -46,6 +49,13 @@ async def layer(request: pytest.FixtureRequest, redis_server: RedisServer, keys:
     await layer.flush()
     if request.param == "core":
         await layer.close_pools()
+
+
+@pytest.fixture
+def relay_on() -> Iterator[Callable[[Any], Relay]]:
+    """Makes relays on these channel layers; they are closed at the end."""
+    with contextlib.ExitStack() as ends:
+        yield lambda layer: ends.enter_context(contextlib.closing(Relay(layer)))
 
 
 async def listen(layer: Any, user_id: int) -> str:
@@ -164,10 +174,12 @@ class FlakyLayer(InMemoryChannelLayer):
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), ConnectionRefusedError(), TimeoutError()])
-async def test_an_unavailable_channel_layer_is_an_outage_and_nothing_is_sent_twice(error: Exception) -> None:
+async def test_an_unavailable_channel_layer_is_an_outage_and_nothing_is_sent_twice(
+    error: Exception, relay_on: Callable[[Any], Relay]
+) -> None:
     """The worker calls again. Entries that were sent before are left out."""
     layer = FlakyLayer()
-    relay = Relay(layer)
+    relay = relay_on(layer)
     entries = entries_for(1, 2, 3, 2)
     layer.failing["user.2"] = error
     for _ in range(2):
@@ -179,10 +191,12 @@ async def test_an_unavailable_channel_layer_is_an_outage_and_nothing_is_sent_twi
     assert layer.sent == ["user.1", "user.3", "user.2", "user.2"]
 
 
-async def test_an_unavailable_database_is_an_outage_and_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_database_is_an_outage_and_nothing_is_sent_twice(
+    monkeypatch: pytest.MonkeyPatch, relay_on: Callable[[Any], Relay]
+) -> None:
     """Only the record is tried again. An entry that is appended again later is sent again."""
     layer = FlakyLayer()
-    relay = Relay(layer)
+    relay = relay_on(layer)
 
     def fail(ids: list[int]) -> int:
         raise OperationalError("database is locked")
@@ -199,20 +213,39 @@ async def test_an_unavailable_database_is_an_outage_and_nothing_is_sent_twice(mo
     assert layer.sent == ["user.1", "user.2"] * 2
 
 
-async def test_a_defect_of_the_layer_counts_as_a_failed_attempt() -> None:
+async def test_batches_share_a_database_connection(relay_on: Callable[[Any], Relay]) -> None:
+    """Opening one for each batch would take longer than the record itself."""
+    opened: list[str] = []
+
+    def note(**signal: object) -> None:
+        opened.append(threading.current_thread().name)
+
+    relay = relay_on(FlakyLayer())
+    connection_created.connect(note)
+    try:
+        for _ in range(3):
+            await relay(entries_for(1))
+    finally:
+        connection_created.disconnect(note)
+    assert opened == ["relay_0"]
+
+
+async def test_a_defect_of_the_layer_counts_as_a_failed_attempt(relay_on: Callable[[Any], Relay]) -> None:
     """Not as an outage: the entry must not be tried for ever, even if another one meets an outage at the same time."""
     layer = FlakyLayer()
     layer.failing = {"user.1": redis.ConnectionError("gone"), "user.2": ValueError("too large for this layer")}
     with pytest.raises(ValueError, match="too large"):
-        await Relay(layer)(entries_for(1, 2, 3))
+        await relay_on(layer)(entries_for(1, 2, 3))
 
 
-async def test_a_layer_that_never_answers_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_layer_that_never_answers_is_an_outage(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, relay_on: Callable[[Any], Relay]
+) -> None:
     """channels_redis has no timeout of its own: a paused Redis would hold the relay for ever."""
     monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.2)
     with RedisServer() as server:
         layer = CoreChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
-        relay = Relay(layer)
+        relay = relay_on(layer)
         await layer.group_add("user.1", await layer.new_channel())
         server.pause()
         with pytest.raises(Unavailable):
@@ -229,10 +262,12 @@ async def ours(redis_server: RedisServer, keys: Keys) -> AsyncIterator[RedisChan
     await layer.flush()
 
 
-async def test_through_our_layer_each_has_its_offset_and_is_kept(ours: RedisChannelLayer) -> None:
+async def test_through_our_layer_each_has_its_offset_and_is_kept(
+    ours: RedisChannelLayer, relay_on: Callable[[Any], Relay]
+) -> None:
     """In order for each user, in one round trip for all, and in the history of the user's topic."""
     channel = await listen(ours, 1)
-    await Relay(ours)(entries_for(1, 2, 1, 1))
+    await relay_on(ours)(entries_for(1, 2, 1, 1))
     heard = [await hear(ours, channel) for _ in range(3)]
     assert [(each["topic"], each["offset"]) for each in heard] == [("user.1", 1), ("user.1", 2), ("user.1", 3)]
     assert [json.loads(each["data"])["id"] for each in heard] == [1, 3, 4]
@@ -240,23 +275,27 @@ async def test_through_our_layer_each_has_its_offset_and_is_kept(ours: RedisChan
     assert (history.position.offset, len(history.frames)) == (3, 3)
 
 
-async def test_a_relay_that_died_after_publishing_publishes_nothing_twice(ours: RedisChannelLayer) -> None:
+async def test_a_relay_that_died_after_publishing_publishes_nothing_twice(
+    ours: RedisChannelLayer, relay_on: Callable[[Any], Relay]
+) -> None:
     """The relay that takes over publishes its entries under the same keys, which Redis remembers for five minutes."""
     channel = await listen(ours, 1)
-    await Relay(ours)(entries_for(1, 1))
+    await relay_on(ours)(entries_for(1, 1))
     # Another process: it remembers nothing.
-    await Relay(ours)(entries_for(1, 1, 1))
+    await relay_on(ours)(entries_for(1, 1, 1))
     heard = [json.loads((await hear(ours, channel))["data"])["id"] for _ in range(3)]
     assert heard == [1, 2, 3]
     assert (await ours._get_layer().read_history("user.1", after=0)).position.offset == 3
 
 
-async def test_our_layer_without_redis_is_an_outage(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_our_layer_without_redis_is_an_outage(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, relay_on: Callable[[Any], Relay]
+) -> None:
     """Killed or paused. When it is available again, everything is sent."""
     monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.5)
     with RedisServer(append_only=True) as server:
         layer = RedisChannelLayer(hosts=[server.url], prefix=f"{keys.prefix}asgi")
-        relay = Relay(layer)
+        relay = relay_on(layer)
         await relay(entries_for(1))
         for lose, bring_back in ((server.kill, server.start), (server.pause, server.resume)):
             lose()
