@@ -105,6 +105,7 @@ def _welcome(port: int, pids: Mapping[str, int]) -> str:
             3. From a second terminal: .venv/bin/python manage.py notify alice "Your parcel is here"
             4. Stop the bot alone with `kill {pids[BOT]}`, send another one, and start the bot again:
                .venv/bin/python manage.py run_bot_subscriber
+            5. Open {url}map/ as alice and start the simulation: 20,000 vehicles move on the map.
 
     """)
 

@@ -1,16 +1,36 @@
-"""The topics of the demo: news for all users who are signed in."""
+"""The topics of the demo: news, and the vehicles of the map, for all users who are signed in."""
 
 from typing import Any
 
-from realtime.topics import Topic
+from realtime.broker.history import HistoryPolicy
+from realtime.topics import Snapshot, Tiles, Topic
 
-__all__ = ["News"]
+__all__ = ["News", "Vehicles"]
 
 
 class News(Topic):
     """`news.today`, `news.sport`, …: published with `manage.py publish news.today '{"headline": "…"}'`."""
 
     pattern = "news.<slug:name>"
+
+    async def may_subscribe(self, user: Any, **parameters: Any) -> bool:
+        """Users who are signed in may subscribe."""
+        return bool(user.is_authenticated)
+
+
+class Vehicles(Topic):
+    """`vehicles.bern`, `vehicles.zurich`, …: the vehicles of one city, moved by `manage.py simulate_vehicles`."""
+
+    pattern = "vehicles.<slug:feed>"
+    # A vehicle that nobody has published for two minutes leaves the map.
+    snapshot = Snapshot(absent_after_seconds=120)
+    places = Tiles()
+    # A map resumes from the snapshot, and needs no positions that are old.
+    history = HistoryPolicy(size=0)
+
+    async def may_follow(self, user: Any) -> bool:
+        """Users who are signed in see all cities, so nobody is asked for each of them."""
+        return bool(user.is_authenticated)
 
     async def may_subscribe(self, user: Any, **parameters: Any) -> bool:
         """Users who are signed in may subscribe."""
