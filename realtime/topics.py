@@ -37,6 +37,7 @@ __all__ = [
     "history_of",
     "live_family",
     "may_follow",
+    "may_receive",
     "may_subscribe",
     "may_subscribe_all",
     "resolve",
@@ -155,8 +156,8 @@ class Topic:
 
         Returns:
             A mapping as a client's filter, with "bbox" and "tags"; None for everything. A client's filter can only
-            narrow it. Sync or async, and called again, as `may_subscribe`. It is not asked for subscriptions without a
-            filter: allow them only to users who may see everything.
+            narrow it. Sync or async, and called again, as `may_subscribe`. Only a user for whom it returns None may
+            subscribe without a filter.
         """
         return None
 
@@ -240,8 +241,15 @@ async def may_subscribe(match: TopicMatch, user: AbstractBaseUser) -> bool:
     return bool(await _call(match.family().may_subscribe, user, **match.parameters))
 
 
+async def may_receive(match: TopicMatch, user: AbstractBaseUser) -> bool:
+    """Whether the user may subscribe to the topic without a filter, and so get all of it. As `may_subscribe`."""
+    return await may_subscribe(match, user) and await filter_for(match.family, user) is None
+
+
 async def may_follow(family: type[Topic], user: AbstractBaseUser) -> bool | None:
     """Whether the user may subscribe to all topics of a family; None if each must be asked. As `may_subscribe`."""
+    if family.may_follow is Topic.may_follow:
+        return None
     answer = await _call(family().may_follow, user)
     return None if answer is None else bool(answer)
 
@@ -253,6 +261,8 @@ async def filter_for(family: type[Topic], user: AbstractBaseUser) -> Filter | No
     Raises:
         FrameRefused: It is not a filter.
     """
+    if family.filter_for is Topic.filter_for:
+        return None
     answer = await _call(family().filter_for, user)
     return None if answer is None else Filter.of(answer, (f"{family.__name__}.filter_for",))
 

@@ -24,6 +24,7 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.untrusted.rate_limit import TokenBucket
 from realtime.untrusted.text import LimitedLog
+from realtime.websocket.authentication import DATABASE_UNAVAILABLE
 from realtime.websocket.counters import counters
 from realtime.websocket.roster import Roster
 from realtime.websocket.views import ClientViews
@@ -232,10 +233,29 @@ class Client:
             return
         counters.revoked_count += 1
 
-    async def recheck_views(self) -> None:
-        """Ask again what the user may see in its views."""
+    async def recheck_filters(self) -> None:
+        """Ask again what the user may see in its views, and whether it may see all of its other topics."""
         if self._views is not None:
             await self._views.recheck()
+        for topic in tuple(self.memberships):
+            match = topics.resolve(topic)
+            if match is None or not match.family.is_rechecked:
+                continue
+            code, detail = "forbidden", "this user may no longer receive the topic without a filter"
+            try:
+                async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
+                    if await topics.filter_for(match.family, self.user) is None:
+                        continue
+            except (*DATABASE_UNAVAILABLE, TimeoutError):
+                # This says nothing about the user; the next round asks again.
+                continue
+            except Exception as error:
+                text = "the check whether user %s may still receive all of %s failed: unsubscribed"
+                _log.exception(f"filter_for {match.family.pattern}", error, text, self.user.pk, topic)
+                code, detail = "failed", "the check whether this user may receive the topic failed"
+            if self._forget(topic):
+                counters.revoked_count += 1
+                self.write(messages.unsubscribed(topic, code=code, detail=detail))
 
     # From its views ---------------------------------------------------------------------------------------------------
 
@@ -366,7 +386,7 @@ class Client:
         if topic not in permitted:
             try:
                 async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
-                    permitted[topic] = await topics.may_subscribe(match, self.user)
+                    permitted[topic] = await topics.may_receive(match, self.user)
             except Exception as error:
                 _log.exception(
                     f"may_subscribe {match.family.pattern}",
@@ -380,7 +400,7 @@ class Client:
             if len(permitted) > self._limits.topics_per_connection:
                 del permitted[next(iter(permitted))]
         if not permitted[topic]:
-            self._refuse("forbidden", "this user may not receive the topic", topic)
+            self._refuse("forbidden", "this user may not receive the topic, or only with a filter", topic)
             return False
         return True
 

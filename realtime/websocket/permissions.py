@@ -40,8 +40,8 @@ class TopicSubscriber(Protocol):
     def revoke(self, topic: str, code: str, detail: str) -> None:
         """Unsubscribe from a topic and tell the client why, with an error code. Does nothing if not subscribed."""
 
-    async def recheck_views(self) -> None:
-        """Ask again what the user may see in its filtered subscriptions."""
+    async def recheck_filters(self) -> None:
+        """Ask again what the user may see of the topics that it is subscribed to."""
 
 
 class PermissionRecheck:
@@ -94,7 +94,7 @@ class PermissionRecheck:
                 self._handle_loss(user_id, topic, answer)
         for user_id in user_ids:
             for subscriber in tuple(self._subscribers_of(user_id)):
-                await subscriber.recheck_views()
+                await subscriber.recheck_filters()
 
     def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may no longer receive the topic"

@@ -244,6 +244,27 @@ async def test_a_client_can_only_narrow_what_the_site_allows(
         await wait_until(lambda: viewer.keys == {"tram"})
 
 
+async def test_a_user_who_may_see_a_part_cannot_do_without_a_filter(view_client: ViewClient, alice: User) -> None:
+    """A subscription without a filter gets all of a topic; it ends when the site hides something of it."""
+    subscribe = {"type": "subscribe", "topic": "test.trams.bern"}
+    answer = await view_client.answer(**subscribe)
+    assert (answer["type"], answer["code"]) == ("error", "forbidden")
+    view_client.others.clear()
+    await vehicle("test.trams.bern", "hidden", tags={"secret": True})
+    viewer = await view_client.opened("test.trams.bern")
+    await in_thread(join_group)(alice, "staff")
+    await in_thread(access.permissions_changed)(alice.pk)
+    await wait_until(lambda: viewer.keys == {"hidden"})
+    assert (await view_client.answer(**subscribe))["type"] == "subscribed"
+    count = len(view_client.others)
+    await in_thread(alice.groups.clear)()
+    await in_thread(access.permissions_changed)(alice.pk)
+    await wait_until(lambda: len(view_client.others) > count)
+    ended = view_client.others[count]
+    assert (ended["type"], ended["code"], ended.get("view")) == ("unsubscribed", "forbidden", None)
+    assert await view_client.answer(type="ping") == {"type": "pong"}
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
