@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Answers of `topics_in` that are remembered until something changes.
 _ANSWERS_LIMIT: Final = 4_096
+# Publishers that start together register many topics: those who look are notified once.
+_NOTICE_SECONDS: Final = 0.1
 # How often registrations that have expired are looked for.
 _EXPIRY_SECONDS: Final = 60.0
 
@@ -58,8 +60,10 @@ class FamilyMap:
         self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
         # The extent of each topic, of all its processes.
         self._extents: dict[str, Extent] = {}
-        self._answers: dict[tuple[Extent, ...], tuple[str, ...]] = {}
+        self._answers: dict[tuple[Extent, ...], frozenset[str]] = {}
         self._listeners: dict[Callable[[], None], None] = {}
+        # When they are called; None if nothing has changed.
+        self._notice: asyncio.TimerHandle | None = None
         self._gap_count = 0
         # Payloads that arrive while the registrations are read.
         self._held: list[bytes] | None = []
@@ -70,15 +74,19 @@ class FamilyMap:
             asyncio.create_task(self._expire(), name=f"expire {name}"),
         ]
 
-    def topics_in(self, rectangles: Sequence[Box]) -> tuple[str, ...]:
-        """The topics whose extent touches one of the rectangles, in world units, which do not cross longitude 180."""
+    def topics_in(self, rectangles: Sequence[Box]) -> frozenset[str]:
+        """
+        The topics whose extent touches one of the rectangles, in world units, which do not cross longitude 180.
+
+        Until something changes, the same object is returned for the same tiles.
+        """
         bits = EXTENT_BITS
         areas = tuple(Extent(x0 >> bits, y0 >> bits, x1 >> bits, y1 >> bits) for x0, y0, x1, y1 in rectangles)
         found = self._answers.get(areas)
         if found is None:
             if len(self._answers) >= _ANSWERS_LIMIT:
                 self._answers.clear()
-            found = self._answers[areas] = tuple(
+            found = self._answers[areas] = frozenset(
                 topic
                 for topic, extent in self._extents.items()
                 if any(
@@ -89,13 +97,15 @@ class FamilyMap:
         return found
 
     def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` when the extents have changed. Returns what ends that."""
+        """Call `listener` soon after the extents have changed, once for many changes. Returns what ends that."""
         self._listeners[listener] = None
         return lambda: self._listeners.pop(listener, None)
 
     def stop(self) -> None:
         """Unsubscribe. Idempotent."""
         self._attachment.detach()
+        if self._notice is not None:
+            self._notice.cancel()
         for task in self._tasks:
             task.cancel()
         if not self.loaded.done():
@@ -129,8 +139,13 @@ class FamilyMap:
         if extents != self._extents:
             self._extents = extents
             self._answers.clear()
-            for listener in tuple(self._listeners):
-                listener()
+            if self._notice is None:
+                self._notice = asyncio.get_running_loop().call_later(_NOTICE_SECONDS, self._notify)
+
+    def _notify(self) -> None:
+        self._notice = None
+        for listener in tuple(self._listeners):
+            listener()
 
     def _mark_gap(self) -> None:
         self._gap_count += 1

@@ -213,7 +213,10 @@ class Views:
 
     def _need(self, view: View, topics: frozenset[str], family: Family) -> None:
         """The view needs these topics, and no others any more."""
-        before, view.topics = view.topics, topics
+        before = view.topics
+        if topics is before:
+            return
+        view.topics = topics
         for topic in topics - before:
             self._need_counts[topic] = self._need_counts.get(topic, 0) + 1
             if topic in self._feeds:

@@ -10,7 +10,7 @@ the client's filter let through. So the client's filter can only narrow what the
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from realtime import topics
@@ -46,7 +46,7 @@ class ViewOwner(Protocol):
 class _Opened:
     """A view of this connection."""
 
-    __slots__ = ("family", "filter", "kind", "match", "name", "number", "permitted", "site", "stop", "view")
+    __slots__ = ("family", "filter", "in_view", "kind", "match", "name", "number", "permitted", "site", "stop", "view")
 
     def __init__(self, name: str, kind: type[Topic], family: Family, match: TopicMatch | None, filter_: Filter) -> None:
         # The topic, or the family; its class, and what `Views` needs of it.
@@ -58,12 +58,14 @@ class _Opened:
         self.site: Filter | None = None
         # Topic → whether the user may subscribe to it; None if the user may see the whole family.
         self.permitted: dict[str, bool] | None = {}
+        # Its topics in view, whether or not the user may see them.
+        self.in_view: frozenset[str] = frozenset()
         # Ends the notifications that the family's topics have changed.
         self.stop: Callable[[], object] = lambda: None
         # None until it is open.
         self.view: View | None = None
 
-    def lens(self, shown: Sequence[str]) -> Lens:
+    def lens(self, shown: Collection[str]) -> Lens:
         """What is to be let through of these topics."""
         site, wanted = self.site, self.filter
         level = level_limit(wanted.bbox, wanted.zoom)
@@ -132,7 +134,14 @@ class ClientViews:
         self._opened[frame.view] = opened
         if opened.match is None:
             family_map = await self._views.family_map(opened.family)
-            opened.stop = family_map.on_change(lambda: self._owner.refresh_view(frame.view))  # type: ignore[arg-type]
+            view_id = frame.view
+
+            def changed() -> None:
+                # Most views are not affected: only the others cost a task.
+                if family_map.topics_in(opened.area.rectangles) != opened.in_view:
+                    self._owner.refresh_view(view_id)
+
+            opened.stop = family_map.on_change(changed)
             # They may have changed meanwhile.
             await self._show(opened)
 
@@ -269,17 +278,17 @@ class ClientViews:
             detail = "it could not be checked what this user may see of the topic"
             raise FrameRefused(code="failed", detail=detail) from error
 
-    async def _shown(self, opened: _Opened) -> list[str]:
+    async def _shown(self, opened: _Opened) -> Collection[str]:
         """The topics that the view needs: those in its area that the user may see."""
         if opened.match is not None:
             return [opened.name]
         family_map = await self._views.family_map(opened.family)
-        names = list(family_map.topics_in(opened.area.rectangles))
+        names = opened.in_view = family_map.topics_in(opened.area.rectangles)
         if opened.permitted is None:
             return names
         permitted = opened.permitted
         # Only what is in view is remembered: a client that moves about must not fill the memory.
-        for gone in permitted.keys() - set(names):
+        for gone in permitted.keys() - names:
             del permitted[gone]
         matches = {name: topics.resolve(name) for name in names if name not in permitted}
         asked = {name: match for name, match in matches.items() if match is not None}
