@@ -15,7 +15,7 @@ import itertools
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import redis
@@ -32,6 +32,7 @@ from realtime.broker.publish import (
     publish_all,
     publish_all_async,
 )
+from realtime.broker.sweep import Sweep
 from realtime.hub.hub import Hub
 from realtime.layer.configuration import Configuration
 from realtime.layer.event_loop import LoopLayer
@@ -42,6 +43,9 @@ from realtime.redis.outage import REDIS_ERRORS
 from realtime.statistics import unregister
 
 __all__ = ["RedisChannelLayer"]
+
+# How long nobody else removes the silent keys of a full snapshot, once a publisher has done so.
+FULL_LEASE_SECONDS = 1.0
 
 
 class RedisChannelLayer(Configuration):
@@ -161,7 +165,48 @@ class RedisChannelLayer(Configuration):
         return (await self.publish_many([request]))[0]
 
     def publish_many_now(self, items: Sequence[PublishRequest]) -> list[Published]:
-        """Publish many from sync code, in few round trips; the order within each topic is kept."""
+        """
+        Publish many from sync code, in few round trips; the order within each topic is kept.
+
+        A publication for which a snapshot has no room is tried again once the silent keys were removed: while nobody
+        looks at a topic, nobody else removes them.
+        """
+        published = self._publish_now(items)
+        full = _refused_as_full(items, published) if any(each.is_full for each in published) else ()
+        for index in _one_a_topic(items, full):
+            self._sweep_of(items[index]).run(self._sync_publishers[self.shard_of(items[index].topic)])
+        if full:
+            again = self._publish_now([items[index] for index in full])
+            for index, each in zip(full, again, strict=True):
+                published[index] = each
+        return published
+
+    async def publish_many(self, items: Sequence[PublishRequest]) -> list[Published]:
+        """The async twin of `publish_many_now`."""
+        published = await self._publish(items)
+        full = _refused_as_full(items, published) if any(each.is_full for each in published) else ()
+        for index in _one_a_topic(items, full):
+            await self._sweep_of(items[index]).arun(self._get_layer().shard(items[index].topic).publisher)
+        if full:
+            again = await self._publish([items[index] for index in full])
+            for index, each in zip(full, again, strict=True):
+                published[index] = each
+        return published
+
+    def _sweep_of(self, request: PublishRequest) -> Sweep:
+        assert request.keyed is not None  # noqa: S101 - the caller's condition
+        return Sweep(
+            request.topic,
+            request.keyed.policy,
+            history=request.history,
+            holder=self._publisher_id,
+            lease_seconds=FULL_LEASE_SECONDS,
+            keys=self.keys,
+            channel_of=self.redis_channel,
+            crypter=self.crypter,
+        )
+
+    def _publish_now(self, items: Sequence[PublishRequest]) -> list[Published]:
         results: dict[int, Published] = {}
         for family, topics in self._extents.due(items).items():
             try:
@@ -176,8 +221,7 @@ class RedisChannelLayer(Configuration):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
         return self._noted(items, results)
 
-    async def publish_many(self, items: Sequence[PublishRequest]) -> list[Published]:
-        """The async twin of `publish_many_now`."""
+    async def _publish(self, items: Sequence[PublishRequest]) -> list[Published]:
         results: dict[int, Published] = {}
         shards = self._get_layer().shards
         for family, topics in self._extents.due(items).items():
@@ -276,8 +320,12 @@ class RedisChannelLayer(Configuration):
         return self.shard_of(f"{ANNOUNCEMENT}{family}")
 
     @functools.cached_property
+    def _publisher_id(self) -> str:
+        return uuid.uuid4().hex[:12]
+
+    @functools.cached_property
     def _extents(self) -> Extents:
-        return Extents(uuid.uuid4().hex[:12], keys=self.keys)
+        return Extents(self._publisher_id, keys=self.keys)
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:
@@ -338,3 +386,27 @@ def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(message, dict):
         raise TypeError(f'a message is a dict with a "type", not {type(message).__name__}')
     return message
+
+
+def _refused_as_full(items: Sequence[PublishRequest], published: Sequence[Published]) -> list[int]:
+    """
+    The indexes of those that a snapshot had no room for, though keys of it may be silent for too long.
+
+    Without those whose key a later item has changed already: a removed key must not come back.
+    """
+    found: list[int] = []
+    changed: set[tuple[str, str]] = set()
+    for index in range(len(items) - 1, -1, -1):
+        keyed = items[index].keyed
+        if keyed is None or keyed.policy.absent_after_seconds is None:
+            continue
+        name = (items[index].topic, keyed.relevance.key)
+        if not published[index].is_full:
+            changed.add(name)
+        elif name not in changed:
+            found.append(index)
+    return found[::-1]
+
+
+def _one_a_topic(items: Sequence[PublishRequest], indexes: Iterable[int]) -> Iterable[int]:
+    return {items[index].topic: index for index in indexes}.values()

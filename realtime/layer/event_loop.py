@@ -18,7 +18,7 @@ import redis.exceptions
 from realtime.broker.history import HistoryPolicy, HistoryReader
 from realtime.broker.publication import MARK, History, parse
 from realtime.broker.snapshot import Loaded, Snapshot, SnapshotReader
-from realtime.broker.sweep import sweep
+from realtime.broker.sweep import Sweep
 from realtime.hub.hub import Hub
 from realtime.layer.configuration import Configuration
 from realtime.layer.queues import Inbox, Sender
@@ -79,8 +79,7 @@ class LoopLayer:
         self, topic: str, policy: Snapshot, *, history: HistoryPolicy, lease_seconds: float
     ) -> int:
         layer = self._layer
-        return await sweep(
-            self.shard(topic).publisher,
+        sweep = Sweep(
             topic,
             policy,
             history=history,
@@ -90,6 +89,7 @@ class LoopLayer:
             channel_of=layer.redis_channel,
             crypter=layer.crypter,
         )
+        return await sweep.arun(self.shard(topic).publisher)
 
     async def read_extents(self, family: str) -> Mapping[bytes, bytes]:
         publisher = self.shards[self._layer.shard_of_family(family)].publisher
