@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks import callers, deliverers, keeping, machine, results, tables, targets
 from benchmarks.contenders import Contender
 from benchmarks.load_client import build
+from benchmarks.map.servers import MAP_SERVERS
 from benchmarks.processes import BenchmarkError
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, Figures, Scenario, Sizes
 from benchmarks.servers import SERVERS
@@ -29,6 +30,7 @@ __all__ = ["main", "measure"]
 QUIET_LOAD = 1.0
 CONTENDERS: dict[str, Contender] = {
     **SERVERS,
+    **MAP_SERVERS,
     **WORKERS,
     **deliverers.DELIVERERS,
     **callers.NOTIFIERS,
@@ -140,7 +142,7 @@ def _present(scenarios: Sequence[Scenario], names: Collection[str], console: Con
 
 
 def _users(scenario: Scenario, sizes: Sizes) -> int:
-    sockets = {"idle": max(sizes.idle), "storm": sizes.storm}
+    sockets = {"idle": max(sizes.idle), "storm": sizes.storm, "map": sizes.map.viewers}
     return sockets.get(scenario.name, sizes.connections) if scenario.needs_load_client else 1
 
 

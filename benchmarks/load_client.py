@@ -151,6 +151,11 @@ class LoadClient:
         self._say(f"report {expected}")
         return self._hear()
 
+    def ask(self, words: str) -> dict[str, Any]:
+        """Give a command of load/main.c; its answer."""
+        self._say(words)
+        return self._hear()
+
     def drain(self) -> None:
         """Let stalled connections read for 2 s."""
         self._say("drain")

@@ -31,7 +31,7 @@ class Publishing:
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", module, server.publisher, stage.redis_url, str(port)],
             cwd=ROOT,
-            env=stage.process_environment(),
+            env={**stage.process_environment(), **server.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -49,8 +49,12 @@ class Publishing:
 
     def run(self, way: str, load: LoadClient, topics: Sequence[str], **job: Any) -> dict[str, Any]:
         """Do a job; what it says of it."""
+        return self.tell(way, progress=str(load.progress_path), topics=list(topics), **job)
+
+    def tell(self, way: str, **job: Any) -> dict[str, Any]:
+        """Do a job that needs neither topics nor the load client's progress."""
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 - pipes
-        words = {"way": way, "progress": str(load.progress_path), "topics": list(topics), **job}
+        words = {"way": way, **job}
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

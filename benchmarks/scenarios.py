@@ -13,6 +13,8 @@ from typing import Any
 from benchmarks import callers, deliverers, machine, workers
 from benchmarks.contenders import Contender
 from benchmarks.load_client import LoadClient
+from benchmarks.map import measuring as maps
+from benchmarks.map.servers import MAP_SERVERS, MapServer
 from benchmarks.processes import Process, free_port
 from benchmarks.rig import Figures, Publishing, Rig, connect, measure, rig
 from benchmarks.servers import SERVERS, TOPIC, Server
@@ -39,12 +41,21 @@ class Sizes:
     work_seconds: float
     # Calls of what is quick; what is not is called less often.
     calls: int
+    map: maps.MapSizes
     # Of a storm: how many clients are on their way in at a time; each that is in is followed by another.
     in_flight: int = 256
 
 
-FULL = Sizes(connections=1_000, seconds=5.0, idle=(5_000, 10_000), storm=2_000, work_seconds=5.0, calls=400)
-QUICK = Sizes(connections=20, seconds=1.0, idle=(100,), storm=100, work_seconds=0.1, calls=4)
+FULL = Sizes(
+    connections=1_000,
+    seconds=5.0,
+    idle=(5_000, 10_000),
+    storm=2_000,
+    work_seconds=5.0,
+    calls=400,
+    map=maps.FULL_MAP,
+)
+QUICK = Sizes(connections=20, seconds=1.0, idle=(100,), storm=100, work_seconds=0.1, calls=4, map=maps.QUICK_MAP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +80,7 @@ class Scenario:
     @property
     def needs_load_client(self) -> bool:
         """Whether somebody connects."""
-        return self.contenders is SERVERS
+        return self.contenders is SERVERS or self.contenders is MAP_SERVERS
 
 
 def _fanout(server: Server, stage: Stage, sizes: Sizes) -> Figures:
@@ -184,6 +195,10 @@ def _call(caller: callers.Caller, stage: Stage, sizes: Sizes) -> Figures:
     return callers.measure(caller, stage, calls=sizes.calls)
 
 
+def _map(server: MapServer, stage: Stage, sizes: Sizes) -> Figures:
+    return maps.measure(server, stage, sizes.map)
+
+
 _ALL = (
     Scenario(name="fanout", title="Fan-out at full speed: 1 topic, 1,000 sockets", run=_fanout),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
@@ -192,6 +207,12 @@ _ALL = (
     Scenario(name="storm", title="Connect storm: 2,000 sessions at once", run=_storm),
     Scenario(name="end-to-end", title="notify() to socket, 50 a second", run=_end_to_end, ours_only=True),
     Scenario(name="slow", title="5 sockets that do not read beside 50 that do", run=_slow),
+    Scenario(
+        name="map",
+        title="A map: 20,000 vehicles a second, 1,000 viewers who move it",
+        run=_map,
+        contenders=MAP_SERVERS,
+    ),
     Scenario(name="worker", title="One worker process, jobs that do nothing", run=_work, contenders=workers.WORKERS),
     Scenario(
         name="deliver",

@@ -16,7 +16,7 @@ from benchmarks import machine
 from benchmarks.processes import ROOT, Process
 from benchmarks.stage import Stage
 
-__all__ = ["SERVERS", "TOPIC", "Server"]
+__all__ = ["SERVERS", "TOPIC", "Server", "needs_node", "node", "uvicorn"]
 
 # What everybody hears in the scenarios with one topic. A connection without it hears its user's own.
 TOPIC = "news.benchmark"
@@ -72,9 +72,10 @@ class Server:
         return process
 
 
-def _uvicorn(
+def uvicorn(
     application: str, *, http: str = "httptools", ws: str = "websockets-sansio"
 ) -> Callable[[Stage, int], Sequence[str]]:
+    """The command of an application on uvicorn."""
     return lambda stage, port: [*_UVICORN, "--port", str(port), "--http", http, "--ws", ws, application]
 
 
@@ -86,11 +87,14 @@ def _daphne(application: str) -> Callable[[Stage, int], Sequence[str]]:
     ]
 
 
-def _node(script: str) -> Callable[[Stage, int], Sequence[str]]:
-    return lambda stage, port: ["node", str(PEERS / script), str(port), stage.redis_url, str(stage.cookies)]
+def node(script: str, *words: str) -> Callable[[Stage, int], Sequence[str]]:
+    """The command of a peer on Node.js."""
+    return lambda stage, port: ["node", str(PEERS / script), str(port), stage.redis_url, str(stage.cookies), *words]
 
 
-def _needs_node(package: str) -> Callable[[], str | None]:
+def needs_node(package: str) -> Callable[[], str | None]:
+    """Why a peer that needs this package cannot be run here."""
+
     def missing() -> str | None:
         if shutil.which("node") is None:
             return "needs Node.js"
@@ -185,9 +189,9 @@ def _peer(name: str, title: str, script: str, package: str) -> Server:
         name=name,
         title=title,
         publisher="plain",
-        command=_node(script),
+        command=node(script),
         arguments=_plain_arguments("/ws"),
-        missing=_needs_node(package),
+        missing=needs_node(package),
     )
 
 
@@ -196,9 +200,9 @@ _ALL = (
     _signalbox(
         "signalbox",
         "Signalbox, realtime.web",
-        _uvicorn(_OURS, http="realtime.server:HttpProtocol", ws="realtime.server:FrameProtocol"),
+        uvicorn(_OURS, http="realtime.server:HttpProtocol", ws="realtime.server:FrameProtocol"),
     ),
-    _signalbox("signalbox-asgi", "Signalbox, plain uvicorn", _uvicorn(_OURS)),
+    _signalbox("signalbox-asgi", "Signalbox, plain uvicorn", uvicorn(_OURS)),
     _signalbox("signalbox-daphne", "Signalbox, Daphne", _daphne(_OURS)),
     _peer("uwebsockets", "uWebSockets.js", "uws.js", "uwebsockets"),
     Server(
@@ -214,13 +218,13 @@ _ALL = (
         name="socketio",
         title="Socket.IO, Redis adapter",
         publisher="socketio",
-        command=_node("socketio.js"),
+        command=node("socketio.js"),
         arguments=_socketio_arguments,
-        missing=_needs_node("socket.io"),
+        missing=needs_node("socket.io"),
     ),
-    _stock("pubsub", "uvicorn", _uvicorn(_STOCK)),
+    _stock("pubsub", "uvicorn", uvicorn(_STOCK)),
     _stock("pubsub", "daphne", _daphne(_STOCK)),
-    _stock("core", "uvicorn", _uvicorn(_STOCK)),
+    _stock("core", "uvicorn", uvicorn(_STOCK)),
     _stock("core", "daphne", _daphne(_STOCK)),
 )
 # By name, in the order of the tables.

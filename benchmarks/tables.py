@@ -19,6 +19,7 @@ from benchmarks.servers import SERVERS
 __all__ = [
     "COLUMNS",
     "FAST",
+    "FAST_MAP",
     "QUICKEST_QUEUE",
     "STOCK",
     "Column",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 FAST, STOCK, QUICKEST_QUEUE = "uwebsockets", "channels-pubsub-uvicorn", "huey"
+FAST_MAP = "uwebsockets-map"
 _NO_FIGURE = "–"
 
 
@@ -126,6 +128,20 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("of the 5, closed", "stalled_closed", _count),
         _LOST,
     ),
+    "map": (
+        Column("viewers", "viewers", _count),
+        Column("server CPU a delivered change", "server_cpu_us", _micro),
+        Column("ratio to uWebSockets.js", "server_cpu_us", _times, FAST_MAP),
+        Column("server CPU a publication", "cpu_us_per_publication", _micro),
+        Column("bytes, ratio to an exact crop", "bytes_to_crop", "{:.2f} ×".format),
+        Column("p50 ms", "p50_ms", _milli),
+        Column("p99 ms", "p99_ms", _milli),
+        Column("move answered, p99 ms", "answer_p99_ms", _milli),
+        Column("first snapshot, p99 ms", "snapshot_p99_ms", _milli),
+        Column("replaced by newer", "skipped_share", "{:.1%}".format),
+        _LOST,
+        Column("server's core", "server_core_used", "{:.0%}".format),
+    ),
     "worker": (
         Column("jobs/s", "jobs_per_second", _count),
         Column("ratio to huey", "jobs_per_second", _times, QUICKEST_QUEUE),
@@ -171,7 +187,7 @@ _QUOTED = (
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
 # Further down, each a table of its own.
-_QUOTED_TABLES = ("worker", "deliver", "notify")
+_QUOTED_TABLES = ("map", "worker", "deliver", "notify")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 

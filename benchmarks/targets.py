@@ -79,6 +79,12 @@ def _best_queue(measured: Measured) -> float:
     return float(max(ours) / max(others))
 
 
+def _map_gain(measured: Measured) -> float:
+    return _figure(measured, "map", "futures-map", "server_cpu_us") / _figure(
+        measured, "map", "signalbox-map", "server_cpu_us"
+    )
+
+
 def _lost(measured: Measured) -> float:
     """Messages that any of ours lost or doubled, anywhere."""
     ours = [
@@ -122,6 +128,14 @@ TARGETS = (
         1.5,
         is_floor=False,
     ),
+    Target(
+        "map, CPU a delivered change × uWebSockets.js",
+        _of("map", "server_cpu_us", "signalbox-map", to="uwebsockets-map"),
+        1.2,
+        is_floor=False,
+    ),
+    Target("map, CPU a delivered change, times less than with a future a pattern", _map_gain, 20, is_floor=True),
+    Target("map, bytes × an exact crop", _of("map", "bytes_to_crop", "signalbox-map"), 1.5, is_floor=False),
     Target("idle connection, KB", _of("idle", "kb_per_connection_10000"), 22, is_floor=False),
     Target("10,000 connections in one process, failed", _of("idle", "failed_10000"), 0, is_floor=False),
     Target("notify() to socket at 50/s, p99 ms", _of("end-to-end", "p99_ms"), 15, is_floor=False),

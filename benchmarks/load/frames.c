@@ -62,7 +62,9 @@ static void take_message(struct connection *c, const char *p, const char *end) {
 }
 
 static void take_line(struct connection *c, const char *line, size_t size) {
-    if (c->state == READY) {
+    if (options.views) {
+        if (map_line(c, line, size)) return;
+    } else if (c->state == READY) {
         const char *key = find_key(line, size);
         if (key) {
             take_message(c, key, line + size);
@@ -79,7 +81,9 @@ static void take_line(struct connection *c, const char *line, size_t size) {
         c->has_joined = true;
         connection_send(c, 1, options.join, strlen(options.join));
     }
-    if (memmem(line, size, options.ready, strlen(options.ready))) connection_ready(c);
+    if (!memmem(line, size, options.ready, strlen(options.ready))) return;
+    if (options.views) map_open(c);
+    else connection_ready(c);
 }
 
 bool line_append(struct connection *c, const char *data, size_t size) {
@@ -178,6 +182,7 @@ bool frames_feed(struct connection *c, const char *data, size_t size) {
         data += part;
         if (is_end) c->in_frame = false;
         if (!goes_on) return false;
+        if (is_end && c->is_final && options.views && c->opcode < 8) map_frame_end(c);
         if (!is_end) break;
     }
     return true;

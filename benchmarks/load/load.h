@@ -2,7 +2,8 @@
  * The load client: thousands of WebSockets in one thread, so cheap that the server is what is measured.
  *
  * main.c owns the options, the event loop and the talk with the benchmark; connection.c one connection from connect()
- * to its end; frames.c what comes on it; histogram.c the counting of latencies. Loopback only, no TLS, no compression.
+ * to its end; frames.c what comes on it; map.c viewers of a map, instead of plain messages; histogram.c the counting of
+ * latencies. Loopback only, no TLS, no compression.
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -21,8 +22,12 @@
 
 enum state { IDLE, CONNECTING, HANDSHAKE, JOINING, READY, CLOSED };
 
+/* Vehicles are where they were so many seconds ago: PERIOD of benchmarks/map/world.py. */
+#define MAP_PERIOD 120
+
 struct connection {
     int fd;
+    uint32_t index;
     enum state state;
     bool stalled;              /* reads nothing once it is ready */
     uint8_t head[14];          /* a frame's header, as far as it has come */
@@ -43,8 +48,9 @@ struct histogram {
 
 struct options {
     const char *host, *path, *cookies, *join, *ready, *subprotocol, *progress, *source;
+    const char *views;         /* the directory with the files of a map; NULL for plain messages */
     int port, connections, in_flight, stalled, receive_buffer;
-    bool engine_io;
+    bool engine_io, drops_outside;
 };
 
 /* What is shared with the publishing process, in a mapped file: it waits for `delivered`. */
@@ -80,5 +86,16 @@ void connection_send(struct connection *c, uint8_t opcode, const char *data, siz
 /* frames.c; false when the connection is at its end */
 bool frames_feed(struct connection *c, const char *data, size_t size);
 bool line_append(struct connection *c, const char *data, size_t size);
+
+/* map.c */
+void map_init(struct connection *connections);
+void map_open(struct connection *c);
+bool map_line(struct connection *c, const char *line, size_t size);
+void map_frame_end(struct connection *c);
+int map_timeout_ms(void);
+void map_move(void);
+void map_reset(bool goes);
+void map_report(uint32_t first, uint32_t last);
+void map_verify(uint32_t last);
 
 #endif

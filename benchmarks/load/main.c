@@ -5,6 +5,9 @@
  *   reset              begin a run: counters to zero
  *   report EXPECTED    what the run has counted, with what is missing of EXPECTED messages a connection
  *   drain              read what stalled connections were sent, to see which have been closed
+ *   go                 begin a run with a map: as reset, and viewers begin to move
+ *   map FIRST LAST     what the run with a map has counted, against the truth of these seconds
+ *   verify LAST        at rest: what each viewer of a map has, against the truth of this second
  *   quit               close everything
  */
 #define _GNU_SOURCE
@@ -94,7 +97,7 @@ static void finish_connecting(void) {
     fflush(stdout);
 }
 
-static void reset(void) {
+static void reset(bool goes) {
     uint64_t closed = totals.closed_count, stalled = totals.stalled_closed_count;
     memset(&totals, 0, sizeof totals);
     totals.closed_count = closed;
@@ -103,6 +106,7 @@ static void reset(void) {
     progress->delivered = 0;
     getrusage(RUSAGE_SELF, &usage_before);
     run_began_us = clock_us();
+    if (options.views) map_reset(goes);
     printf("{}\n");
     fflush(stdout);
 }
@@ -162,10 +166,17 @@ static void drain(void) {
 }
 
 static void command(const char *line) {
+    uint32_t first, last;
     if (strncmp(line, "connect", 7) == 0) {
         is_connecting = true;
     } else if (strncmp(line, "reset", 5) == 0) {
-        reset();
+        reset(false);
+    } else if (strncmp(line, "go", 2) == 0) {
+        reset(true);
+    } else if (sscanf(line, "map %u %u", &first, &last) == 2) {
+        map_report(first, last);
+    } else if (sscanf(line, "verify %u", &last) == 1) {
+        map_verify(last);
     } else if (strncmp(line, "report ", 7) == 0) {
         report(strtoull(line + 7, NULL, 10));
     } else if (strncmp(line, "drain", 5) == 0) {
@@ -180,7 +191,7 @@ static void run(void) {
     struct epoll_event input = {.events = EPOLLIN, .data.u32 = STDIN_INDEX};
     epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &input);
     while (true) {
-        int count = epoll_wait(epoll, events, EVENTS, -1);
+        int count = epoll_wait(epoll, events, EVENTS, options.views ? map_timeout_ms() : -1);
         for (int at = 0; at < count; at++) {
             uint32_t index = events[at].data.u32;
             if (index == STDIN_INDEX) {
@@ -191,6 +202,7 @@ static void run(void) {
                 connection_event(&connections[index], epoll, index, events[at].events);
             }
         }
+        if (options.views) map_move();
         if (is_connecting) open_some();
         finish_connecting();
     }
@@ -201,7 +213,7 @@ static void read_options(int count, char **words) {
         {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"path", 1, 0, 'u'}, {"connections", 1, 0, 'n'},
         {"cookies", 1, 0, 'c'}, {"join", 1, 0, 'j'}, {"ready", 1, 0, 'r'}, {"subprotocol", 1, 0, 's'},
         {"progress", 1, 0, 'g'}, {"source", 1, 0, 'a'}, {"in-flight", 1, 0, 'f'}, {"stalled", 1, 0, 't'},
-        {"engine-io", 0, 0, 'e'}, {0, 0, 0, 0}};
+        {"engine-io", 0, 0, 'e'}, {"views", 1, 0, 'v'}, {"drops-outside", 0, 0, 'd'}, {0, 0, 0, 0}};
     int letter;
     while ((letter = getopt_long(count, words, "", known, NULL)) != -1) {
         switch (letter) {
@@ -218,6 +230,8 @@ static void read_options(int count, char **words) {
         case 'f': options.in_flight = atoi(optarg); break;
         case 't': options.stalled = atoi(optarg); break;
         case 'e': options.engine_io = true; break;
+        case 'v': options.views = optarg; break;
+        case 'd': options.drops_outside = true; break;
         default: exit(2);
         }
     }
@@ -243,6 +257,8 @@ int main(int count, char **words) {
     connections = calloc((size_t)options.connections, sizeof *connections);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!connections || epoll < 0) die("memory or epoll");
+    for (int index = 0; index < options.connections; index++) connections[index].index = (uint32_t)index;
+    if (options.views) map_init(connections);
     run();
     return 0;
 }

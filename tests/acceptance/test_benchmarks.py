@@ -14,6 +14,8 @@ from benchmarks import charts, keeping, results, tables, targets
 from benchmarks.callers import NOTIFIERS, PUBLISHERS
 from benchmarks.deliverers import DELIVERERS
 from benchmarks.load_client import compiler
+from benchmarks.map.servers import MAP_SERVERS
+from benchmarks.map.world import PERIOD, World
 from benchmarks.queues.ledger import Ledger
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
@@ -82,6 +84,36 @@ def test_a_quick_run_of_messages_to_one_user_each_loses_none(tmp_path: Path) -> 
     figures = quick_run(tmp_path, "--scenario", "unicast", "--server", "signalbox")["unicast"]["signalbox"]
     assert figures["delivered"] == figures["published"] > 0
     assert (figures["lost"], figures["doubled"]) == (0, 0)
+
+
+@needs_load_client
+def test_a_quick_run_of_a_map_ends_with_the_truth_on_each_screen(tmp_path: Path) -> None:
+    """Viewers move while vehicles do: in the end each has what is in its box, the newest, and nothing far outside."""
+    names = [word for name in ("signalbox-map", "futures-map") for word in ("--server", name)]
+    measured = quick_run(tmp_path, "--scenario", "map", *names)["map"]
+    for name in ("signalbox-map", "futures-map"):
+        figures = measured[name]
+        assert (figures["lost"], figures["doubled"], figures["closed"]) == (0, 0, 0), name
+        assert figures["viewers"] == 20
+        assert figures["published"] == 3 * 400
+        assert figures["raw"] >= figures["needed"] > 0
+        assert figures["held"] >= figures["seen"] > 0
+
+
+def test_a_world_is_made_by_its_seed_alone() -> None:
+    """The same vehicles and viewers each time; fewer viewers are the first of many; vehicles drive there and back."""
+    one, other = (World(seed=3, feeds=10, vehicles=200, seen=(1, 100)) for _ in range(2))
+    assert one.places == other.places and one.feeds == other.feeds
+    assert sorted(vehicle for feed in one.feeds for vehicle in feed) == list(range(200))
+    assert World(seed=4, feeds=10, vehicles=200).places != one.places
+    moves = one.moves(viewers=20, seconds=5, every_seconds=1)
+    fewer = other.moves(viewers=5, seconds=5, every_seconds=1)
+    assert fewer == [move for move in moves if move.viewer < 5]
+    assert [move.viewer for move in moves[:20]] == list(range(20))
+    for vehicle in (0, 199):
+        way = [one.place(vehicle, second) for second in range(PERIOD + 1)]
+        assert way == way[::-1]
+        assert len(set(way)) == PERIOD // 2 + 1
 
 
 @needs_load_client
@@ -262,7 +294,8 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     assert set(tables.COLUMNS) == set(SCENARIOS)
     assert {tables.FAST, tables.STOCK} <= set(SERVERS)
     assert tables.QUICKEST_QUEUE in WORKERS
-    names = [name for each in (SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS) for name in each]
+    assert tables.FAST_MAP in MAP_SERVERS
+    names = [name for each in (SERVERS, MAP_SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS) for name in each]
     assert len(names) == len(set(names)), "a name says who it is"
 
 

@@ -1,0 +1,107 @@
+"""
+The servers of a map that are compared, each with what a viewer says to it.
+
+Owns the list. Does not own how a server is started (benchmarks.servers) nor what it is sent (publishers).
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.map.dialects import DIALECTS, TILE_LEVELS, Dialect
+from benchmarks.servers import Server, needs_node, node, uvicorn
+
+__all__ = ["FEEDS_LIMIT", "MAP_SERVERS", "MapServer"]
+
+# The Node server subscribes to the channels of so many feeds; those that do not exist cost nothing.
+FEEDS_LIMIT = 500
+_LEVELS = ",".join(map(str, TILE_LEVELS))
+_OURS = {"http": "realtime.server:HttpProtocol", "ws": "realtime.server:FrameProtocol"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapServer:
+    """
+    Attributes:
+        server: How it is started and published to.
+        dialect: What its viewers say, and what they may be sent.
+        viewers_limit: More cannot be served by it in time; None if it can serve all.
+    """
+
+    server: Server
+    dialect: Dialect
+    viewers_limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """For --server, and in the results."""
+        return self.server.name
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.server.title
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the project's own."""
+        return self.server.is_ours
+
+    def missing(self) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return self.server.missing()
+
+
+_ALL = (
+    MapServer(
+        server=Server(
+            name="signalbox-map",
+            title="Signalbox, realtime.web",
+            publisher="map-signalbox",
+            command=uvicorn("project.asgi:application", **_OURS),
+            arguments=lambda topic: [
+                *("--path", "/ws/", "--subprotocol", "signalbox.v1", "--ready", '"type":"subscribed"')
+            ],
+            environment={"DJANGO_SETTINGS_MODULE": "benchmarks.map.settings"},
+            is_ours=True,
+        ),
+        dialect=DIALECTS["signalbox"],
+    ),
+    MapServer(
+        server=Server(
+            name="uwebsockets-map",
+            title="uWebSockets.js, a topic a tile",
+            publisher="map-tiles",
+            command=node("map_uws.js", _LEVELS, str(FEEDS_LIMIT)),
+            arguments=lambda topic: ["--path", "/ws", "--ready", "ready"],
+            missing=needs_node("uwebsockets"),
+        ),
+        dialect=DIALECTS["tiles"],
+    ),
+    MapServer(
+        server=Server(
+            name="socketio-map",
+            title="Socket.IO, a room a tile, Redis adapter",
+            publisher="map-socketio",
+            command=node("map_socketio.js", _LEVELS),
+            arguments=lambda topic: [
+                *("--path", "/socket.io/?EIO=4&transport=websocket", "--engine-io"),
+                *("--join", "40", "--ready", '42["ready"]'),
+            ],
+            missing=needs_node("socket.io"),
+        ),
+        dialect=DIALECTS["socketio"],
+        viewers_limit=100,
+    ),
+    MapServer(
+        server=Server(
+            name="futures-map",
+            title="a future a pattern, filters in Python",
+            publisher="map-keys",
+            command=uvicorn("benchmarks.map.futures:application", **_OURS),
+            arguments=lambda topic: ["--path", "/ws/", "--ready", "ready"],
+        ),
+        dialect=DIALECTS["exact"],
+        viewers_limit=40,
+    ),
+)
+# By name, in the order of the tables.
+MAP_SERVERS: dict[str, MapServer] = {each.name: each for each in _ALL}
