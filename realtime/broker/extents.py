@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from realtime.broker.publication import Crypter
 from realtime.broker.publish import Published, PublishRequest
 from realtime.broker.relevance import WORLD
 from realtime.redis.keys import Keys
@@ -70,15 +71,15 @@ def extent_of(place: Sequence[int] | None) -> Extent:
     return Extent(x0, y0, x1, y1) if place[0] <= place[2] else Extent(0, y0, _LAST, y1)
 
 
-def decode_extent(field: bytes, value: bytes) -> tuple[str, str, Extent, float]:
+def decode_extent(field: bytes, value: bytes, crypter: Crypter | None = None) -> tuple[str, str, Extent, float]:
     """
     One registration, as it is in the hash: topic, process, extent, and until when it counts, by `time.time`.
 
     Raises:
-        ValueError: It has another form.
+        Exception: It has another form, or was encrypted with another key.
     """
     topic, process = field.decode().split(" ")
-    *numbers, until_ms = map(int, value.split())
+    *numbers, until_ms = map(int, (value if crypter is None else crypter.decrypt(value)).split())
     return topic, process, Extent(*numbers), until_ms / 1000
 
 
@@ -104,10 +105,11 @@ class Extents:
     Args:
         process: An id of this process.
         keys: The names of the layer's keys.
+        crypter: Encrypts the extents; None to register them in plain.
     """
 
-    def __init__(self, process: str, *, keys: Keys) -> None:
-        self._process, self._keys = process, keys
+    def __init__(self, process: str, *, keys: Keys, crypter: Crypter | None = None) -> None:
+        self._process, self._keys, self._crypter = process, keys, crypter
         self._known: dict[str, _Known] = {}
         self.failed_count = 0
 
@@ -135,17 +137,18 @@ class Extents:
     def add_to(self, pipeline: Any, family: str, topics: dict[str, PublishRequest], channel: str) -> None:
         """Add the commands that register these topics of one family, and announce them on its Redis channel."""
         key = self._keys.family_extents(family)
-        fields: dict[str, str] = {}
+        fields: dict[bytes, bytes] = {}
         longest_ms = 0
         for topic, item in topics.items():
             lifetime_ms = round(_period_seconds(item) * 3000)
             longest_ms = max(longest_ms, lifetime_ms)
             until_ms = round(time.time() * 1000) + lifetime_ms
-            fields[f"{topic} {self._process}"] = " ".join(map(str, (*self._known[topic].extent, until_ms)))
+            value = " ".join(map(str, (*self._known[topic].extent, until_ms))).encode()
+            field = f"{topic} {self._process}".encode()
+            fields[field] = value if self._crypter is None else self._crypter.encrypt(value)
         pipeline.hset(key, mapping=fields)
         pipeline.pexpire(key, longest_ms)
-        lines = [f"{field}\n{value}" for field, value in fields.items()]
-        pipeline.publish(channel, "\n".join(lines))
+        pipeline.publish(channel, b"\n".join(b"%b\n%b" % each for each in fields.items()))
 
     def registered(self, topics: dict[str, PublishRequest]) -> None:
         """Redis has them: they are registered again after a period."""

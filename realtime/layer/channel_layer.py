@@ -325,7 +325,7 @@ class RedisChannelLayer(Configuration):
 
     @functools.cached_property
     def _extents(self) -> Extents:
-        return Extents(self._publisher_id, keys=self.keys)
+        return Extents(self._publisher_id, keys=self.keys, crypter=self.crypter)
 
     @functools.cached_property
     def _sync_publishers(self) -> list[redis.Redis]:

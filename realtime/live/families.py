@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from realtime.broker.extents import ANNOUNCEMENT, EXTENT_BITS, Extent, decode_extent
+from realtime.broker.publication import Crypter
 from realtime.live.places import Box
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
+from realtime.untrusted.text import LimitedLog
 
 __all__ = ["FamilyMap", "FamilySource"]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 # Answers of `topics_in` that are remembered until something changes.
 _ANSWERS_LIMIT: Final = 4_096
@@ -50,11 +53,12 @@ class FamilyMap:
     Args:
         name: `vehicles.*`.
         source: The channel layer.
+        crypter: Decrypts the registrations; None if they are not encrypted.
         outage: Of the registrations; logs when Redis is unavailable.
     """
 
-    def __init__(self, name: str, *, source: FamilySource, outage: Outage) -> None:
-        self.name = name
+    def __init__(self, name: str, *, source: FamilySource, crypter: Crypter | None, outage: Outage) -> None:
+        self.name, self._crypter = name, crypter
         self._source, self._outage = source, outage
         # Registrations: (topic, process) → extent, and until when it counts.
         self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
@@ -123,9 +127,10 @@ class FamilyMap:
 
     def _add(self, field: bytes, value: bytes) -> None:
         try:
-            topic, process, extent, until = decode_extent(field, value)
-        except ValueError:
-            logger.warning("a registration of %s cannot be read: %.100r", self.name, field)
+            topic, process, extent, until = decode_extent(field, value, self._crypter)
+        except Exception as error:
+            # Not ours, or encrypted with another key.
+            _log.exception(f"registration {self.name}", error, "a registration of %s cannot be read", self.name)
             return
         if until > time.time():
             self._known[topic, process] = extent, until

@@ -148,7 +148,9 @@ class Views:
         """Which topics of a family publish where. Waits until that is known; while Redis is unavailable too."""
         family_map = self._maps.get(family.name)
         if family_map is None:
-            family_map = self._maps[family.name] = FamilyMap(family.name, source=self._source, outage=self._outage)
+            family_map = self._maps[family.name] = FamilyMap(
+                family.name, source=self._source, crypter=self._crypter, outage=self._outage
+            )
         try:
             # Others may be waiting for the same future.
             await asyncio.shield(family_map.loaded)

@@ -13,35 +13,35 @@ for i = 0, #KEYS / 5 - 1 do
   local position, history, snapshot, seen, once = unpack(KEYS, 5 * i + 1, 5 * i + 5)
   local channel, line, before, after, key, removed, silent, size, age, window, most_keys, most_bytes, kept =
     unpack(ARGV, 13 * i + 1, 13 * i + 13)
-  local epoch, bytes = unpack(call('HMGET', position, 'epoch', 'bytes'))
+  local last, epoch, bytes = unpack(call('HMGET', position, 'offset', 'epoch', 'bytes'))
   local had, count = call('HSTRLEN', snapshot, key), call('HLEN', snapshot)
-  local growth = #line + #before + #after - had
+  if not epoch then had, count = 0, 0 end
+  bytes = (count > 0 and tonumber(bytes) or 0) - had
+  local next_number = string.format('%.0f', (tonumber(last) or 0) + 1)
+  local payload = '\193' .. (epoch or ARGV[#ARGV]) .. ':' .. next_number .. '\n' .. line .. before .. next_number .. after
   local receivers, number, its_epoch = -1, string.match(window ~= '0' and call('GET', once) or '', '^(%d+):(.*)$')
-  bytes = count > 0 and tonumber(bytes) or 0
   if number then
     epoch = its_epoch
   elseif silent ~= '0' and tonumber(call('ZSCORE', seen, key) or now) > now - silent then
     receivers = -3
-  elseif removed == '0' and epoch and (had == 0 and count >= tonumber(most_keys)
-      or growth > 0 and bytes + growth > tonumber(most_bytes)) then
+  elseif removed == '0' and (had == 0 and count >= tonumber(most_keys)
+      or #payload > had and bytes + #payload > tonumber(most_bytes)) then
     receivers = -2
   else
-    number = string.format('%.0f', call('HINCRBY', position, 'offset', 1))
+    number = next_number
     if not epoch then
-      epoch, bytes, had = ARGV[#ARGV], 0, 0
-      call('HSET', position, 'epoch', epoch)
+      epoch = ARGV[#ARGV]
       call('DEL', history, snapshot, seen)
     end
+    bytes = bytes + (removed == '1' and 0 or #payload)
+    call('HSET', position, 'offset', number, 'epoch', epoch, 'bytes', bytes)
     call('PEXPIRE', position, math.max(ARGV[#ARGV - 1], age, kept))
-    local payload = '\193' .. epoch .. ':' .. number .. '\n' .. line .. before .. number .. after
     if removed == '1' then
       call('HDEL', snapshot, key)
       call('ZREM', seen, key)
-      call('HSET', position, 'bytes', bytes - had)
     else
       call('HSET', snapshot, key, payload)
       call('ZADD', seen, now, key)
-      call('HSET', position, 'bytes', bytes - had + #payload)
     end
     call('PEXPIRE', snapshot, kept)
     call('PEXPIRE', seen, kept)
