@@ -1,7 +1,7 @@
 """
 How a process of the project reports to the `run_signalbox` that started it that it is ready: through a pipe.
 
-Owns both ends of the pipe, and the environment variable that names it. Does not own what either process does (site,
+Owns both ends of the pipe, and the environment variables of the process. Does not own what either process does (site,
 commands).
 """
 
@@ -9,15 +9,22 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-__all__ = ["Reports", "is_part", "report_ready"]
+__all__ = ["CHECKED", "Reports", "is_checked", "is_part", "report_ready"]
 
 # The number of the file descriptor to which the process writes once it is ready.
 VARIABLE = "SIGNALBOX_READY_FD"
+# Set for a process if the one that started it has just run the system checks.
+CHECKED = "SIGNALBOX_CHECKED"
 
 
 def is_part() -> bool:
     """Whether `run_signalbox` started this process. It then says itself that the site runs, and that it stops."""
     return VARIABLE in os.environ
+
+
+def is_checked() -> bool:
+    """Whether `run_signalbox` has just run the system checks, so that this process would only repeat their output."""
+    return CHECKED in os.environ
 
 
 def report_ready() -> None:

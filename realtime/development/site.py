@@ -24,7 +24,7 @@ from django.core.management import get_commands
 from django.db import connections
 
 from realtime import conf
-from realtime.development.part import Reports
+from realtime.development.part import CHECKED, Reports
 from realtime.development.source_files import SourceFiles, source_directories, syntax_error
 from realtime.embedded import children
 from realtime.embedded.server import EmbeddedServer
@@ -141,6 +141,7 @@ class Site:
     Args:
         host, port: Where the web server listens.
         reload: Whether the parts are started again when a source file changes.
+        is_checked: Whether the system checks were run. The parts run them only when the code has changed.
         say: Writes a line to the terminal.
 
     Guarantees:
@@ -149,9 +150,17 @@ class Site:
     """
 
     def __init__(
-        self, parts: Sequence[Part], *, host: str, port: int, reload: bool, say: Callable[[str], None]
+        self,
+        parts: Sequence[Part],
+        *,
+        host: str,
+        port: int,
+        reload: bool,
+        say: Callable[[str], None],
+        is_checked: bool = False,
     ) -> None:
         self._parts = list(parts)
+        self._is_checked = is_checked
         self._address = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104 - asked there
         self._say = say
         self._server: EmbeddedServer | None = None
@@ -236,10 +245,13 @@ class Site:
         self._stop()
         files.forget_changes()
         self._has_reloaded = self._is_reloading = True
+        self._is_checked = False
         self._start()
 
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
+        if self._is_checked:
+            environment[CHECKED] = "1"
         for part in self._parts:
             if part.reports_ready:
                 with self._reports.expect(part.name) as (pipe, more):

@@ -43,6 +43,13 @@ from realtime.setup import asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 application = asgi_application()
 """
+# The system checks warn of it: W003.
+EMAIL = """
+NOTIFICATIONS = {
+    "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.email.EmailTransport"}},
+    "DEFAULT_TRANSPORTS": ["email"],
+}
+"""
 URLS = """
 from django.http import HttpResponse
 
@@ -158,7 +165,14 @@ def _environment() -> dict[str, str]:
 
 
 def manage(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    done = attempt_to_manage(directory, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def attempt_to_manage(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that may fail."""
+    return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=directory,
         env=_environment(),
@@ -166,8 +180,6 @@ def manage(directory: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def write(path: Path, text: str) -> None:
@@ -284,14 +296,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(project: Path) -> None:
 def test_missing_tables_are_one_line(project: Path) -> None:
     """Before anything starts."""
     (project / "db.sqlite3").unlink()
-    done = subprocess.run(
-        [sys.executable, "manage.py", "run_signalbox", f"--port={free_port()}"],
-        cwd=project,
-        env=_environment(),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = attempt_to_manage(project, "run_signalbox", f"--port={free_port()}")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("CommandError: the database lacks migrations (")
@@ -443,6 +448,19 @@ def test_without_reload_a_change_is_left_alone(project: Path, stack: contextlib.
     assert "has changed" not in running.output()
 
 
+def test_a_warning_is_shown_once_until_the_code_changes(project: Path, stack: contextlib.ExitStack) -> None:
+    """The command and the bot would both show it. Changed code is checked by the bot."""
+    settings = project / "mysite/settings.py"
+    settings.write_text(settings.read_text() + EMAIL)
+    running = start(stack, project)
+    running.pid_of("run_bot_subscriber")
+    assert running.output().count("(notifications.W003)") == 1
+    urls = project / "mysite/urls.py"
+    write(urls, urls.read_text() + "\n# changed\n")
+    running.wait_for("running again with the web server")
+    assert running.output().count("(notifications.W003)") == 2
+
+
 def test_without_debug_the_embedded_server_is_refused(project: Path, stack: contextlib.ExitStack) -> None:
     """A system check reports it before anything starts."""
     settings = project / "mysite/settings.py"
@@ -458,14 +476,7 @@ def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
     """The error says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "manage.py", "run_signalbox", "--port", str(port)],
-            cwd=project,
-            env=_environment(),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = attempt_to_manage(project, "run_signalbox", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr.startswith(f"CommandError: port {port} cannot be used (Address already in use): ")
     assert "--port " in done.stderr
@@ -473,14 +484,7 @@ def test_a_port_that_cannot_be_had_is_one_line(project: Path) -> None:
 
 def test_a_host_that_is_not_this_machine_is_one_line(project: Path) -> None:
     """192.0.2.1 is an address for examples."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", "run_signalbox", "--host=192.0.2.1", f"--port={free_port()}"],
-        cwd=project,
-        env=_environment(),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = attempt_to_manage(project, "run_signalbox", "--host=192.0.2.1", f"--port={free_port()}")
     assert done.returncode == 1
     assert done.stderr.startswith("CommandError: the host 192.0.2.1 cannot be used (Cannot assign requested address): ")
 

@@ -27,7 +27,7 @@ from notifications.management.errors import check_migrations
 from notifications.transports import get_transports
 from notifications.workers.service import Subscriber
 from realtime.conf import join_embedded_server, keys, sync_redis
-from realtime.development.part import is_part, report_ready
+from realtime.development.part import is_checked, is_part, report_ready
 from realtime.management.base import EscapingCommand
 from realtime.management.streams import HelpFormatter, redis_errors
 from realtime.management.watchdog import LoopWatchdog
@@ -90,6 +90,9 @@ class Command(EscapingCommand):
             metavar="N",
             help='the most messages sent at a time on each transport; by default NOTIFICATIONS["BOT_CONCURRENCY"]',
         )
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        return super().execute(*args, **{**options, "skip_checks": options.get("skip_checks") or is_checked()})
 
     def handle(self, *args: Any, only: Any, concurrency: int | None, **options: Any) -> None:
         parts = (only,) if only else PARTS

@@ -75,7 +75,9 @@ class Command(EscapingCommand):
             # Of other apps: says what is missing, and goes on.
             self.check_migrations()
             parts = site.parts_of_the_project(host, port)
-            whole = site.Site(parts, host=host, port=port, reload=settings.DEBUG and not no_reload, say=self._say)
+            reload = settings.DEBUG and not no_reload
+            # Django has run the checks before this method.
+            whole = site.Site(parts, host=host, port=port, reload=reload, say=self._say, is_checked=True)
             whole.run(prepare=lambda: None, on_ready=lambda pids: self._say(_ready(host, port, pids)))
         except site.Stopped as stopped:
             # After SIGHUP there is no terminal any more.
