@@ -83,18 +83,19 @@ class Simulation:
             SnapshotFull, PublicationRefused: The topic does not accept the vehicles.
         """
         began = time.monotonic()
-        for number in itertools.count():
-            for index, batch in enumerate(self._batches):
-                due = began + (number + index / len(self._batches)) * self._step_seconds
-                if (wait := due - time.monotonic()) > 0:
-                    time.sleep(wait)
-                elif -wait > self._step_seconds:
-                    # It cannot keep the pace: from now on, without trying to catch up.
-                    self.totals.late_count += 1
-                    began -= wait
-                if has_ended() or (seconds is not None and time.monotonic() - began >= seconds):
-                    return
-                self._publish_batch(batch)
+        pause = self._step_seconds / len(self._batches)
+        due = began
+        for batch in itertools.cycle(self._batches):
+            if (wait := due - time.monotonic()) > 0:
+                time.sleep(wait)
+            elif -wait > self._step_seconds:
+                # It cannot keep the pace: it goes on from now, without trying to catch up.
+                self.totals.late_count += 1
+                due -= wait
+            if has_ended() or (seconds is not None and time.monotonic() - began >= seconds):
+                return
+            self._publish_batch(batch)
+            due += pause
 
     def _publish_batch(self, batch: Sequence[tuple[str, Vehicle]]) -> None:
         now = time.time()

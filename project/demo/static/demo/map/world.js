@@ -59,19 +59,23 @@ function lineOf(arc, units) {
 function ringOf(ring, lines) {
   const points = [];
   let shift = 0;
+  const follow = (x) => {
+    const step = x + shift - (points.at(-2) ?? x);
+    if (Math.abs(step) > 0.5) shift -= Math.sign(step);
+  };
   for (const arc of ring) {
     const line = lines[arc < 0 ? ~arc : arc];
     // The last point of an arc is the first of the next.
     for (let index = 0; index < line.length - 2; index += 2) {
       const at = arc < 0 ? line.length - 2 - index : index;
-      const last = points.at(-2) ?? line[at];
-      if (line[at] + shift - last > 0.5) shift -= 1;
-      else if (line[at] + shift - last < -0.5) shift += 1;
+      follow(line[at]);
       points.push(line[at] + shift, line[at + 1]);
     }
   }
+  const [x, y] = points;
+  follow(x);
   // It goes around a pole, the southern one: what is beyond its coast is land.
-  if (shift !== 0) points.push(points[0] + shift, points[1], points[0] + shift, 2, points[0], 2);
+  if (shift !== 0) points.push(x + shift, y, x + shift, 2, x, 2);
   return Float64Array.from(points);
 }
 
