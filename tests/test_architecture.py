@@ -293,6 +293,16 @@ def test_every_close_code_is_documented() -> None:
     assert documented == {int(code): code.name for code in CloseCode}
 
 
+def test_every_error_of_the_protocol_is_documented() -> None:
+    """docs/reference/protocol.md has exactly the codes that the server sends."""
+    section = (DOCS / "reference" / "protocol.md").read_text().partition("\n## Errors\n")[2].partition("\n## ")[0]
+    used = re.compile(r'(?:FrameRefused\(code=|_refuse\(\s*|code, detail = |code=)"(\w+)"')
+    sources = [*(ROOT / "realtime" / "protocol").glob("*.py"), *(ROOT / "realtime" / "live").glob("*.py")]
+    sources += (ROOT / "realtime" / "websocket").glob("*.py")
+    codes = {code for path in sources for code in used.findall(path.read_text())}
+    assert set(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)) == codes
+
+
 def test_every_state_of_a_delivery_is_documented() -> None:
     """docs/topics/delivery-guarantees.md has a row for each, under the name that the admin shows."""
     section = (DOCS / "topics" / "delivery-guarantees.md").read_text().partition("## The states of a delivery")[2]
