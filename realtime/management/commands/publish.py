@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+import msgspec
 from django.core.management.base import CommandError, CommandParser
 
 from realtime.broker.publish import Published
@@ -11,7 +12,7 @@ from realtime.exceptions import RealtimeError
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import redis_errors
-from realtime.publisher import encode, publish_many
+from realtime.publisher import Item, encode, publish_many
 
 # The most publications in one round trip.
 _BATCH_SIZE = 500
@@ -29,22 +30,38 @@ class Command(EscapingCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("topic", help="a topic that an app declares, e.g. news.today or user.42")
-        parser.add_argument("data", metavar="JSON", help="the data to publish, at most 64 KiB")
+        parser.add_argument("data", metavar="JSON", nargs="?", help="the data to publish, at most 64 KiB")
         parser.add_argument("--repeat", type=int, default=1, metavar="N", help="publish it N times (default: 1)")
         parser.add_argument(
             "--rate", type=float, default=0.0, metavar="R", help="at most R a second (default: no limit)"
         )
+        keyed = parser.add_argument_group("on topics with a snapshot")
+        keyed.add_argument("--key", help="what this is the newest state of")
+        keyed.add_argument("--at", type=float, nargs=2, metavar=("LONGITUDE", "LATITUDE"), help="its place, in degrees")
+        keyed.add_argument(
+            "--bounds",
+            type=float,
+            nargs=4,
+            metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+            help="its place, if not a point",
+        )
+        keyed.add_argument(
+            "--tag",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="what filters can compare: a text, a number, true or false; repeat it for more tags",
+        )
+        keyed.add_argument("--level", type=int, default=0, metavar="Z", help="the lowest zoom at which it is shown")
+        keyed.add_argument("--removed", action="store_true", help="the key is gone; leave out JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         topic, repeat, rate = options["topic"], options["repeat"], options["rate"]
         if repeat < 1 or not 0 <= rate < float("inf"):
             raise CommandError("--repeat must be at least 1, --rate at least 0 (no limit)")
-        try:
-            data = encode(options["data"].encode())
-        except (ValueError, RealtimeError) as error:
-            raise CommandError(f"this cannot be published: {error}. In a shell, put JSON in single quotes.") from error
+        item = _item(topic, options)
         with redis_errors():
-            last = self._publish(topic, data, repeat=repeat, rate=rate)
+            last = self._publish(item, repeat=repeat, rate=rate)
         processes = f"{last.receiver_count} server process{'' if last.receiver_count == 1 else 'es'}"
         self.stdout.write(f"{topic}: {repeat} published up to offset {last.position.offset}, received by {processes}")
         if not last.receiver_count:
@@ -54,7 +71,7 @@ class Command(EscapingCommand):
                 self.style.WARNING,
             )
 
-    def _publish(self, topic: str, data: bytes, *, repeat: int, rate: float) -> Published:
+    def _publish(self, item: Item, *, repeat: int, rate: float) -> Published:
         is_shown = (rate > 0 and repeat / rate >= _BAR_FROM_SECONDS) or None
         began = time.monotonic()
         done = 0
@@ -67,10 +84,42 @@ class Command(EscapingCommand):
                     time.sleep(max(0.0, began + done / rate - time.monotonic()))
                     continue
                 try:
-                    last = publish_many([(topic, data)] * count)[-1]
+                    last = publish_many([item] * count)[-1]
                 except RealtimeError as error:
                     raise CommandError(f"{error} (published before that: {done})") from error
                 done += count
                 advance("published", count)
                 if done == repeat:
                     return last
+
+
+def _item(topic: str, options: dict[str, Any]) -> Item:
+    """What the arguments say. What the topic does not accept is refused when it is published."""
+    data, at, bounds = options["data"], options["at"], options["bounds"]
+    if (data is None) != options["removed"]:
+        raise CommandError("pass JSON, the data to publish; leave it out only with --removed")
+    try:
+        raw = None if data is None else encode(data.encode())
+    except (ValueError, RealtimeError) as error:
+        raise CommandError(f"this cannot be published: {error}. In a shell, put JSON in single quotes.") from error
+    return Item(
+        topic,
+        raw,
+        key=options["key"],
+        at=tuple(at) if at else None,
+        bounds=tuple(bounds) if bounds else None,
+        tags=dict(map(_tag, options["tag"])),
+        level=options["level"],
+        removed=options["removed"],
+    )
+
+
+def _tag(argument: str) -> tuple[str, str | float | bool]:
+    name, separator, text = argument.partition("=")
+    if not name or not separator:
+        raise CommandError(f"--tag is NAME=VALUE, not {argument!r}")
+    try:
+        # A number, true, false, or a text in quotation marks.
+        return name, msgspec.json.decode(text, type=str | int | float | bool)
+    except msgspec.MsgspecError:
+        return name, text
