@@ -132,30 +132,47 @@ class PublishCall:
         self.script = _PUBLISH if items[0].keyed is None else _PUBLISH_KEYED
         self.names: list[str] = []
         self.arguments: list[Any] = []
+        topic, place = None, None
         for item in items:
-            topic, data, history, idempotency_key, keyed = item
-            position = keys.topic_position(topic)
-            once, window_ms = position, 0
-            if idempotency_key is not None:
-                once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
-            channel, kept = channel_of(topic), (history.size, round(history.age_seconds * 1000), window_ms)
+            if item.topic != topic:
+                # Publications of one topic mostly follow each other, and have most of this in common.
+                topic = item.topic
+                place = _Place(item, keys, channel_of(topic))
+            assert place is not None  # noqa: S101 - since the first item
+            once, window_ms = place.position, b"0"
+            if item.idempotency_key is not None:
+                once, window_ms = keys.topic_idempotency(item.topic, item.idempotency_key), b"%d" % _IDEMPOTENCY_MS
+            before, after = seal(place.before, _after(item), crypter)
+            keyed = item.keyed
             if keyed is None:
-                self.names += (position, keys.topic_history(topic), once)
-                self.arguments += (channel, *seal(*_halves(topic, data), crypter), *kept)
+                self.names += (place.position, place.history, once)
+                self.arguments += (place.channel, before, after, *place.kept, window_ms)
                 continue
-            key, policy = keyed.relevance.key, keyed.policy
-            line = seal_line(encode_relevance(keyed.relevance), crypter)
-            halves = seal(*_halves(topic, data, keyed.relevance), crypter)
-            self.names += (
-                position,
-                keys.topic_history(topic),
-                keys.topic_snapshot(topic),
-                keys.topic_seen(topic),
-                once,
-            )
-            self.arguments += (channel, line, *halves, key, int(keyed.relevance.is_removed), keyed.silent_ms, *kept)
-            self.arguments += (policy.key_limit, policy.bytes_limit, round(policy.kept_seconds * 1000))
+            relevance = keyed.relevance
+            self.names += (place.position, place.history, place.snapshot, place.seen, once)
+            self.arguments += (place.channel, seal_line(encode_relevance(relevance), crypter), before, after)
+            self.arguments += (relevance.key, b"1" if relevance.is_removed else b"0", b"%d" % keyed.silent_ms)
+            self.arguments += (*place.kept, window_ms, *place.limits)
         self.arguments += (_POSITION_MS, new_epoch())
+
+
+class _Place:
+    """What publications of one topic have in common: names, and arguments of the scripts."""
+
+    __slots__ = ("before", "channel", "history", "kept", "limits", "position", "seen", "snapshot")
+
+    def __init__(self, item: PublishRequest, keys: Keys, channel: str) -> None:
+        topic, policy = item.topic, item.history
+        self.channel = channel
+        self.position, self.history = keys.topic_position(topic), keys.topic_history(topic)
+        self.snapshot, self.seen = keys.topic_snapshot(topic), keys.topic_seen(topic)
+        self.before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
+        self.kept = (b"%d" % policy.size, b"%d" % round(policy.age_seconds * 1000))
+        self.limits: tuple[bytes, ...] = ()
+        if item.keyed is not None:
+            limits = item.keyed.policy
+            numbers = (limits.key_limit, limits.bytes_limit, round(limits.kept_seconds * 1000))
+            self.limits = tuple(b"%d" % number for number in numbers)
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
@@ -173,16 +190,16 @@ async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[Publish
     return _published(await calls[0].script.arun_all(client, [(call.names, call.arguments) for call in calls]))
 
 
-def _halves(topic: str, data: bytes, relevance: Relevance | None = None) -> tuple[bytes, bytes]:
-    """The bytes of a frame before and after its offset."""
+def _after(item: PublishRequest) -> bytes:
+    """The bytes of a frame after its offset."""
+    data = item.data
     # A frame is one line: line breaks between JSON tokens become spaces.
     if b"\n" in data or b"\r" in data:
         data = data.translate(_ONE_LINE)
-    before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
-    if relevance is None:
-        return before, b',"data":%b}' % data
-    removed = b'"removed":true,' if relevance.is_removed else b""
-    return before, b',"key":%b,%b"data":%b}' % (_encode(relevance.key), removed, data)
+    if item.keyed is None:
+        return b',"data":%b}' % data
+    removed = b'"removed":true,' if item.keyed.relevance.is_removed else b""
+    return b',"key":%b,%b"data":%b}' % (_encode(item.keyed.relevance.key), removed, data)
 
 
 def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:

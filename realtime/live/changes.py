@@ -11,6 +11,8 @@ joined once. Only in the tiles at the edge of a view is each change compared wit
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from realtime.live.filters import Selector
 from realtime.live.items import COLUMN, ROW, State, is_in, is_wide, tiles_of
 from realtime.live.places import Area, cell_bits, tile_bits
@@ -21,7 +23,7 @@ __all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines"]
 ANY_BITS: Final = 99
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
     A key has another state.
 
@@ -87,8 +89,10 @@ class _Tile:
     def part(self, selector: Selector) -> _Part:
         part = self.parts.get(selector)
         if part is None:
-            matches = selector.matches
-            states = [state for state in self.single if matches(state.topic, state.relevance)]
+            states = self.single
+            if selector is not Selector.everything:
+                matches = selector.matches
+                states = [state for state in states if matches(state.topic, state.relevance)]
             part = self.parts[selector] = _Part(states, b"\n".join([state.frame for state in states]))
         return part
 
@@ -113,7 +117,7 @@ class LevelChanges:
         smallest_bits = cell_bits(level)
         tiles = self.tiles
         for change in changes:
-            old, new, moved_bits = change
+            old, new = change.old, change.new
             if new is not None and new.is_point and (old is None or old.is_point):
                 key = new.y0 >> bits << ROW | new.x0 >> bits
                 tile = tiles.get(key)
@@ -121,7 +125,7 @@ class LevelChanges:
                     tile = tiles[key] = _Tile()
                 tile.single.append(new)
                 # Views end between cells: what is still in its cell has left none of them.
-                if old is None or moved_bits <= smallest_bits:
+                if old is None or change.moved_bits <= smallest_bits:
                     continue
                 key = old.y0 >> bits << ROW | old.x0 >> bits
                 tile = tiles.get(key)
@@ -182,14 +186,15 @@ class LevelChanges:
                 count += 1
         left_keys: dict[str, list[str]] = {}
         if departed or self.wide:
-            for old, new, _ in dict.fromkeys((*departed, *self.wide)):
+            for change in dict.fromkeys((*departed, *self.wide)):
+                old, new = change.old, change.new
                 if old is not None and _is_seen(old, area, selector) and not (new and _is_seen(new, area, selector)):
                     left_keys.setdefault(old.topic, []).append(old.relevance.key)
                     count += 1
         return Lines(frames, count, left_keys)
 
     def _add(self, change: Change) -> None:
-        old, new, _ = change
+        old, new = change.old, change.new
         bits = self._bits
         if (old is not None and is_wide(old, bits)) or (new is not None and is_wide(new, bits)):
             self.wide.append(change)

@@ -18,7 +18,7 @@ from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import RELEVANCE_MARK, Crypter, Publication, head_of, parse
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
-from realtime.live.items import State
+from realtime.live.items import State, state_of
 from realtime.live.scene import Counters, Scene
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
@@ -161,7 +161,7 @@ class Feed:
             start = len(next_head)
             if is_plain and payload.startswith(next_head) and (end := payload.find(b"\n", start)) > 0:
                 try:
-                    states.append(State(name, offset + 1, payload[end + 1 :], decode_relevance(payload[start:end])))
+                    states.append(state_of(name, offset + 1, payload[end + 1 :], decode_relevance(payload[start:end])))
                 except ValueError as error:
                     self._skip(error)
                 offset += 1
@@ -191,7 +191,7 @@ class Feed:
             return None
         try:
             relevance = decode_relevance(publication.relevance)
-            return State(self.name, publication.position.offset, publication.frame, relevance)
+            return state_of(self.name, publication.position.offset, publication.frame, relevance)
         except ValueError as error:
             self._skip(error)
             return None

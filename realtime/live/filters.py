@@ -137,7 +137,7 @@ class Selector:
         everything: Lets everything through.
     """
 
-    __slots__ = ("__weakref__", "limits", "matches", "max_level", "topics")
+    __slots__ = ("__weakref__", "_without_level", "limits", "matches", "max_level", "topics")
 
     everything: ClassVar["Selector"]
     _known: ClassVar[WeakValueDictionary[Any, "Selector"]] = WeakValueDictionary()
@@ -153,7 +153,14 @@ class Selector:
         topics: frozenset[str] | None,
     ) -> None:
         self.max_level, self.limits, self.topics = max_level, limits, topics
+        self._without_level: Selector | None = None
         self.matches = _compiled(predicates, max_level, limits, topics)
+
+    def for_levels_up_to(self, level: int) -> "Selector":
+        """A selector that decides the same up to this level, and that more views share."""
+        if self._without_level is None or self.max_level is None or self.max_level < level:
+            return self
+        return self._without_level
 
     @classmethod
     def of(
@@ -191,6 +198,8 @@ class Selector:
         if selector is None:
             predicates = tuple(filter(None, (conditions[text].compile() for text in identity[1])))
             made = cls(predicates, max_level=max_level, limits=boxes, topics=names)
+            if max_level is not None:
+                made._without_level = cls.of(tags=tags, server_tags=server_tags, limits=limits, topics=topics)
             selector = cls._known.setdefault(identity, made)
         return selector
 

@@ -7,10 +7,12 @@ Owns the items of a scene and their index by tile. Does not own when they change
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from realtime.broker.relevance import Relevance
 from realtime.live.places import Area, Box, rectangles, tile_bits
 
-__all__ = ["COLUMN", "ROW", "Item", "State", "TileIndex", "is_in", "is_wide", "tiles_in", "tiles_of"]
+__all__ = ["COLUMN", "ROW", "Item", "State", "TileIndex", "is_in", "is_wide", "state_of", "tiles_in", "tiles_of"]
 
 # The key of a tile is its row, shifted by ROW, and its column.
 ROW: Final = 32
@@ -19,9 +21,9 @@ COLUMN: Final = (1 << ROW) - 1
 WIDE_TILES: Final = 32
 
 
-class State:
+class State(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
-    One publication of a key. Never changed.
+    One publication of a key. Made by `state_of`.
 
     Attributes:
         topic: The name of its topic.
@@ -33,25 +35,38 @@ class State:
         x0, y0, x1, y1: Its place, if `is_box`.
     """
 
-    __slots__ = ("frame", "is_box", "is_point", "offset", "relevance", "topic", "x0", "x1", "y0", "y1")
-
-    def __init__(self, topic: str, offset: int, frame: bytes, relevance: Relevance) -> None:
-        self.topic, self.offset, self.frame, self.relevance = topic, offset, frame, relevance
-        place = relevance.place
-        if place is not None and len(place) == 2:
-            # Nearly every state, so it is the quickest to make.
-            self.is_point = self.is_box = True
-            self.x0, self.y0 = self.x1, self.y1 = place
-            return
-        self.is_point = False
-        # Raises ValueError for a place of another form.
-        self.x0, self.y0, self.x1, self.y1 = (0, 0, 0, 0) if place is None else place
-        self.is_box = place is not None and self.x0 <= self.x1
+    topic: str
+    offset: int
+    frame: bytes
+    relevance: Relevance
+    is_point: bool
+    is_box: bool
+    x0: int
+    y0: int
+    x1: int
+    y1: int
 
     @property
     def boxes(self) -> tuple[Box, ...]:
         """Its place as rectangles: one, two if it crosses longitude 180, none if it has no place."""
         return () if self.relevance.place is None else rectangles(self.relevance.place)
+
+
+def state_of(topic: str, offset: int, frame: bytes, relevance: Relevance) -> State:
+    """
+    The state that a publication brings.
+
+    Raises:
+        ValueError: Its place has neither two numbers nor four.
+    """
+    place = relevance.place
+    if place is None:
+        return State(topic, offset, frame, relevance, False, False, 0, 0, 0, 0)
+    if len(place) == 2:
+        x, y = place
+        return State(topic, offset, frame, relevance, True, True, x, y, x, y)
+    x0, y0, x1, y1 = place
+    return State(topic, offset, frame, relevance, False, x0 <= x1, x0, y0, x1, y1)
 
 
 class Item:

@@ -17,6 +17,7 @@ from typing import Final
 
 from realtime.broker.publication import Position
 from realtime.live.changes import Change, LevelChanges
+from realtime.live.filters import Selector
 from realtime.live.items import Item, State, TileIndex, is_in, tiles_in
 from realtime.live.places import Area
 from realtime.live.view import Lens, View, left_lines, same_lines
@@ -95,6 +96,8 @@ class Scene:
         # Views with another lens, or that have joined, and those whose clients read slowly.
         self._renewed: dict[View, asyncio.Future[None] | None] = {}
         self._slow: dict[View, None] = {}
+        # The highest level of all states that there have been.
+        self._highest_level = 0
         self._tick = 0
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -237,6 +240,8 @@ class Scene:
         elif item.state is not None and item.state.offset >= state.offset:
             # The snapshot that was read later had it already.
             return
+        if state.relevance.level > self._highest_level:
+            self._highest_level = state.relevance.level
         if item not in changed:
             changed[item] = item.state
         item.state = None if state.relevance.is_removed else state
@@ -258,6 +263,7 @@ class Scene:
                 continue
             changed.setdefault(item, item.state)
             item.state = state
+            self._highest_level = max(self._highest_level, state.relevance.level)
         self._positions[topic] = loaded.position
         if loaded.is_forgotten:
             self._counters.item_count -= len(items)
@@ -311,7 +317,7 @@ class Scene:
 
     def _send_to(self, view: View, by_tile: LevelChanges, keys: list[int], restarted: Iterable[str]) -> None:
         lens: Lens = view.has  # type: ignore[assignment]
-        lines = by_tile.lines(lens.area, lens.selector, keys)
+        lines = by_tile.lines(lens.area, self._selector(lens), keys)
         if not lines.line_count and not restarted:
             return
         topics = lens.selector.topics
@@ -342,8 +348,9 @@ class Scene:
 
     def _difference(self, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
         """The items that only the new lens lets through, and the keys of those that only the old one did."""
-        is_alike = old.selector is new.selector
-        matches_new, matches_old = new.selector.matches, old.selector.matches
+        old_selector, new_selector = self._selector(old), self._selector(new)
+        is_alike = old_selector is new_selector
+        matches_new, matches_old = new_selector.matches, old_selector.matches
         entered: list[Item] = []
         # What the index finds is in the area already.
         for item in self._index(new.area.level).items_in(new.area, without=old.area if is_alike else None):
@@ -393,7 +400,7 @@ class Scene:
     def _reset_lines(
         self, items: list[Item], lens: Lens, is_same: Callable[[Item, State], bool], tick: int
     ) -> Iterator[bytes]:
-        matches, area = lens.selector.matches, lens.area
+        matches, area = self._selector(lens).matches, lens.area
         same: dict[str, list[str]] = {}
         positions: set[str] = set()
         for item in items:
@@ -469,6 +476,10 @@ class Scene:
             logger.exception("a view of %s could not be served", self.name)
             self.leave(view)
             view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+
+    def _selector(self, lens: Lens) -> Selector:
+        """The selector of a lens, without a condition that all states fulfil."""
+        return lens.selector.for_levels_up_to(self._highest_level)
 
     def _position_lines(self, topics: Iterable[str]) -> list[bytes]:
         return [messages.position(topic, self._positions[topic]) for topic in topics if topic in self._positions]

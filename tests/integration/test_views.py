@@ -15,7 +15,7 @@ from realtime.broker.relevance import Relevance, decode_relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.layer import RedisChannelLayer
 from realtime.live.filters import Selector
-from realtime.live.items import State, is_in
+from realtime.live.items import is_in, state_of
 from realtime.live.places import area_of, point
 from realtime.live.view import Lens, View
 from realtime.live.views import Family, Views
@@ -172,7 +172,7 @@ async def seen(layer: RedisChannelLayer, lens: Lens, family: Family = FAMILY) ->
         loaded = await layer._get_layer().read_snapshot(topic, family.snapshot)
         for publication in loaded.publications:
             relevance = decode_relevance(publication.relevance)
-            state = State(topic, publication.position.offset, publication.frame, relevance)
+            state = state_of(topic, publication.position.offset, publication.frame, relevance)
             if is_in(state, lens.area) and lens.selector.matches(topic, relevance):
                 found[topic, relevance.key] = state.offset
     return found

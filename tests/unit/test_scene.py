@@ -11,7 +11,7 @@ from realtime.broker.publication import Position
 from realtime.broker.relevance import Relevance
 from realtime.hub.sinks import Frame
 from realtime.live.filters import Selector
-from realtime.live.items import State, is_in
+from realtime.live.items import State, is_in, state_of
 from realtime.live.places import area_of, box, level_limit, point
 from realtime.live.scene import Counters, Scene
 from realtime.live.view import Lens, View
@@ -64,7 +64,7 @@ class World:
             is_removed,
         )
         frame = json.dumps({"type": "message", "topic": feed, "offset": offset, "key": key}).encode()
-        state = State(feed, offset, frame, relevance)
+        state = state_of(feed, offset, frame, relevance)
         if is_removed:
             self.states[feed].pop(key, None)
         else:
@@ -178,7 +178,7 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
 def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> State:
     """A publication of a tram on vehicles.a."""
     frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
-    return State(FEEDS[0], offset, frame, Relevance(key, point(longitude, latitude), {"mode": "tram"}))
+    return state_of(FEEDS[0], offset, frame, Relevance(key, point(longitude, latitude), {"mode": "tram"}))
 
 
 def lens_at(longitude: float, number: int) -> Lens:

@@ -2,56 +2,59 @@
 -- KEYS of each: position, a hash {offset, epoch, bytes of the snapshot}; history, a list, newest first; snapshot, a hash
 --   key → publication; seen, a sorted set of its keys by time in ms; idempotency key (or any)
 -- ARGV of each: Redis channel; line before the frame; frame before its offset, frame after it; key; 1 if it is removed;
---   ms (0: publish always; else only if the key has been silent for so long); history size (0: none), history age in ms;
---   idempotency window in ms (0: none); most keys, most bytes, age in ms of the snapshot. After all of them: position age
---   in ms, an epoch for new counters
--- Returns offset, epoch, receivers of each. Instead of receivers: -1 if it was published before with the same idempotency
---   key, -2 if the snapshot is full, -3 if the key was not silent. Nothing was published then.
-local call, published, time = redis.call, {}, redis.call('TIME')
+--   ms for which the key must be silent (0: none); history size, history age in ms, idempotency window in ms, as there;
+--   most keys, most bytes, age in ms of the snapshot. After all of them: position age in ms, an epoch for new counters
+-- Returns offset, epoch, receivers of each; receivers is -1 if it was published before with the same idempotency key, -2
+--   if the snapshot is full, -3 if the key was not silent. Nothing was published then.
+local call, published, time, i = redis.call, {}, redis.call('TIME'), 0
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 0, #KEYS / 5 - 1 do
-  local position, history, snapshot, seen, once = unpack(KEYS, 5 * i + 1, 5 * i + 5)
-  local channel, line, before, after, key, removed, silent, size, age, window, most_keys, most_bytes, kept =
-    unpack(ARGV, 13 * i + 1, 13 * i + 13)
-  local last, epoch, bytes = unpack(call('HMGET', position, 'offset', 'epoch', 'bytes'))
-  local had, count = call('HSTRLEN', snapshot, key), call('HLEN', snapshot)
-  if not epoch then had, count = 0, 0 end
-  bytes = (count > 0 and tonumber(bytes) or 0) - had
-  local next_number = string.format('%.0f', (tonumber(last) or 0) + 1)
-  local payload = '\193' .. (epoch or ARGV[#ARGV]) .. ':' .. next_number .. '\n' .. line .. before .. next_number .. after
-  local receivers, number, its_epoch = -1, string.match(window ~= '0' and call('GET', once) or '', '^(%d+):(.*)$')
-  if number then
-    epoch = its_epoch
-  elseif silent ~= '0' and tonumber(call('ZSCORE', seen, key) or now) > now - silent then
-    receivers = -3
-  elseif removed == '0' and (had == 0 and count >= tonumber(most_keys)
-      or #payload > had and bytes + #payload > tonumber(most_bytes)) then
-    receivers = -2
-  else
-    number = next_number
-    if not epoch then
-      epoch = ARGV[#ARGV]
-      call('DEL', history, snapshot, seen)
+while KEYS[5 * i + 1] do
+  -- Publications of one topic that follow each other have most commands in common.
+  local position, history, snapshot, seen = unpack(KEYS, 5 * i + 1, 5 * i + 4)
+  local offset, epoch, bytes = unpack(call('HMGET', position, 'offset', 'epoch', 'bytes'))
+  if not epoch then
+    offset, epoch = 0, ARGV[#ARGV]
+    call('DEL', history, snapshot, seen)
+  end
+  local count, sizes, accepted, first = call('HLEN', snapshot), {}, {}, i
+  bytes = count > 0 and tonumber(bytes) or 0
+  while KEYS[5 * i + 1] == position do
+    local _, line, before, after, key, removed, silent, _, _, window, most_keys, most_bytes =
+      unpack(ARGV, 13 * i + 1, 13 * i + 12)
+    local number = string.format('%.0f', offset + #accepted + 1)
+    local payload = '\193' .. epoch .. ':' .. number .. '\n' .. line .. before .. number .. after
+    local had, size = sizes[key] or call('HSTRLEN', snapshot, key), removed == '1' and 0 or #payload
+    local repeated, its_epoch = string.match(window ~= '0' and call('GET', KEYS[5 * i + 5]) or '', '^(%d+):(.*)$')
+    if repeated then
+      published[3 * i + 1], published[3 * i + 2], published[3 * i + 3] = tonumber(repeated), its_epoch, -1
+    elseif silent ~= '0' and tonumber(call('ZSCORE', seen, key) or now) > now - silent then
+      published[3 * i + 1], published[3 * i + 2], published[3 * i + 3] = 0, '', -3
+    elseif size > had and (had == 0 and count >= tonumber(most_keys) or bytes + size - had > tonumber(most_bytes)) then
+      published[3 * i + 1], published[3 * i + 2], published[3 * i + 3] = 0, '', -2
+    else
+      accepted[#accepted + 1], sizes[key], bytes = {i, payload, number}, size, bytes + size - had
+      count = count + (size > 0 and 1 or 0) - (had > 0 and 1 or 0)
     end
-    bytes = bytes + (removed == '1' and 0 or #payload)
-    call('HSET', position, 'offset', number, 'epoch', epoch, 'bytes', bytes)
-    call('PEXPIRE', position, math.max(ARGV[#ARGV - 1], age, kept))
-    if removed == '1' then
+    i = i + 1
+  end
+  -- Before the first is published: an offset is never given twice, whatever fails in between.
+  call('HSET', position, 'offset', string.format('%.0f', offset + #accepted), 'epoch', epoch, 'bytes', bytes)
+  local size, age, window, _, _, kept = unpack(ARGV, 13 * first + 8, 13 * first + 13)
+  call('PEXPIRE', position, math.max(ARGV[#ARGV - 1], age, kept))
+  for _, each in ipairs(accepted) do
+    local at, payload, number, channel, key = each[1], each[2], each[3], ARGV[13 * each[1] + 1], ARGV[13 * each[1] + 5]
+    if ARGV[13 * at + 6] == '1' then
       call('HDEL', snapshot, key)
       call('ZREM', seen, key)
     else
       call('HSET', snapshot, key, payload)
       call('ZADD', seen, now, key)
     end
-    call('PEXPIRE', snapshot, kept)
-    call('PEXPIRE', seen, kept)
-    if size ~= '0' then
-      if call('LPUSH', history, payload) > tonumber(size) then call('LTRIM', history, 0, size - 1) end
-      call('PEXPIRE', history, age)
-    end
-    if window ~= '0' then call('SET', once, number .. ':' .. epoch, 'PX', window) end
-    receivers = call('PUBLISH', channel, payload)
+    if size ~= '0' and call('LPUSH', history, payload) > tonumber(size) then call('LTRIM', history, 0, size - 1) end
+    if window ~= '0' then call('SET', KEYS[5 * at + 5], number .. ':' .. epoch, 'PX', window) end
+    published[3 * at + 1], published[3 * at + 2] = tonumber(number), epoch
+    published[3 * at + 3] = call('PUBLISH', channel, payload)
   end
-  published[3 * i + 1], published[3 * i + 2], published[3 * i + 3] = tonumber(number or 0), epoch or '', receivers
+  for key, ms in pairs({[snapshot] = kept, [seen] = kept, [history] = age}) do call('PEXPIRE', key, ms) end
 end
 return published
