@@ -9,17 +9,22 @@ channel of the family. It writes again only when the extent grows, once in a per
 An extent that is not registered again is ignored after a while.
 """
 
+import itertools
 import logging
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+import redis.asyncio
 
 from realtime.broker.publication import Crypter
 from realtime.broker.publish import Published, PublishRequest
 from realtime.broker.relevance import WORLD
+from realtime.redis import scripts
 from realtime.redis.keys import Keys
 
-__all__ = ["ANNOUNCEMENT", "EVERYWHERE", "EXTENT_BITS", "Extent", "Extents", "decode_extent"]
+__all__ = ["ANNOUNCEMENT", "EVERYWHERE", "EXTENT_BITS", "Extent", "Extents", "decode_extent", "remove_extents"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,10 @@ _LAST: Final = (1 << _ZOOM) - 1
 PERIOD_SECONDS: Final = 600.0
 # The beginning of the channel of a family, before its name.
 ANNOUNCEMENT: Final = "__extents."
+# In one call of the script, which blocks Redis.
+_REMOVED_AT_A_TIME: Final = 200
+
+_REMOVE: Final = scripts.Script("remove_fields", answer=int)
 
 
 class Extent(NamedTuple):
@@ -83,17 +92,25 @@ def decode_extent(field: bytes, value: bytes, crypter: Crypter | None = None) ->
     return topic, process, Extent(*numbers), until_ms / 1000
 
 
+async def remove_extents(client: redis.asyncio.Redis, key: str, fields: Mapping[bytes, bytes]) -> None:
+    """Remove these registrations from the hash `key`, except those that have another value meanwhile."""
+    for part in itertools.batched(fields.items(), _REMOVED_AT_A_TIME):
+        await _REMOVE.arun(client, [key], itertools.chain.from_iterable(part))
+
+
 class _Known:
     """What this process has registered of one topic."""
 
-    __slots__ = ("before", "epoch", "extent", "now", "renew_at")
+    __slots__ = ("before", "epoch", "extent", "is_registered", "now", "renew_at")
 
-    def __init__(self, extent: Extent) -> None:
+    def __init__(self, extent: Extent, renew_at: float) -> None:
         # Of this period and of the one before: what was published longer ago has fallen silent.
         self.now, self.before = extent, extent
         # Both together.
         self.extent = extent
-        self.renew_at = 0.0
+        # When a new period begins, by the monotonic clock, and whether Redis has `extent`.
+        self.renew_at = renew_at
+        self.is_registered = False
         # Of the last publication.
         self.epoch = ""
 
@@ -103,7 +120,7 @@ class Extents:
     What one process registers. May be used from several threads: at worst, something is registered twice.
 
     Args:
-        process: An id of this process.
+        process: An id of this process and those that it forks.
         keys: The names of the layer's keys.
         crypter: Encrypts the extents; None to register them in plain.
     """
@@ -123,20 +140,26 @@ class Extents:
                 continue
             extent = extent_of(keyed.relevance.place)
             known = self._known.get(item.topic)
-            if known is not None and now < known.renew_at and known.extent.has(extent):
+            if known is not None and known.is_registered and now < known.renew_at and known.extent.has(extent):
                 continue
             if known is None:
-                known = self._known[item.topic] = _Known(extent)
+                known = self._known[item.topic] = _Known(extent, now + _period_seconds(item))
             elif now >= known.renew_at:
-                known.before, known.now = known.now, extent
+                known.renew_at = now + _period_seconds(item)
+                # Keys that may be silent for ever stay where they were published.
+                if keyed.policy.absent_after_seconds is not None:
+                    known.before, known.now = known.now, extent
             known.now = known.now.joined(extent)
             known.extent = known.now.joined(known.before)
+            known.is_registered = False
             due.setdefault(keyed.family, {})[item.topic] = item
         return due
 
     def add_to(self, pipeline: Any, family: str, topics: dict[str, PublishRequest], channel: str) -> None:
         """Add the commands that register these topics of one family, and announce them on its Redis channel."""
         key = self._keys.family_extents(family)
+        # A process that was forked publishes somewhere else than its parent.
+        process = f"{self._process}-{os.getpid():x}"
         fields: dict[bytes, bytes] = {}
         longest_ms = 0
         for topic, item in topics.items():
@@ -144,29 +167,25 @@ class Extents:
             longest_ms = max(longest_ms, lifetime_ms)
             until_ms = round(time.time() * 1000) + lifetime_ms
             value = " ".join(map(str, (*self._known[topic].extent, until_ms))).encode()
-            field = f"{topic} {self._process}".encode()
+            field = f"{topic} {process}".encode()
             fields[field] = value if self._crypter is None else self._crypter.encrypt(value)
         pipeline.hset(key, mapping=fields)
         pipeline.pexpire(key, longest_ms)
         pipeline.publish(channel, b"\n".join(b"%b\n%b" % each for each in fields.items()))
 
-    def registered(self, topics: dict[str, PublishRequest]) -> None:
-        """Redis has them: they are registered again after a period."""
-        now = time.monotonic()
-        for topic, item in topics.items():
-            known = self._known.get(topic)
-            if known is not None:
-                known.renew_at = now + _period_seconds(item)
+    def registered(self, topics: Iterable[str]) -> None:
+        """Redis has them: they are registered again when they grow, or after a period."""
+        for topic in topics:
+            self._known[topic].is_registered = True
 
-    def failed(self, topics: Iterable[str], error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Redis did not accept them: the next publication tries again."""
         self.failed_count += 1
-        for topic in topics:
-            self._known.pop(topic, None)
         logger.warning("where topics publish could not be registered (%s): trying again", error)
 
-    def published(self, items: Iterable[PublishRequest], results: Iterable[Published]) -> None:
-        """Register a topic again that Redis has lost meanwhile: it has another epoch."""
+    def published(self, items: Iterable[PublishRequest], results: Iterable[Published]) -> bool:
+        """Returns whether topics must be registered again: Redis had lost them, so they have another epoch."""
+        is_lost = False
         for item, result in zip(items, results, strict=True):
             epoch = result.position.epoch
             if item.keyed is None or not epoch:
@@ -174,8 +193,10 @@ class Extents:
             known = self._known.get(item.topic)
             if known is not None and known.epoch != epoch:
                 if known.epoch:
-                    known.renew_at = 0.0
+                    known.is_registered = False
+                    is_lost = True
                 known.epoch = epoch
+        return is_lost
 
 
 def _period_seconds(item: PublishRequest) -> float:

@@ -207,41 +207,50 @@ class RedisChannelLayer(Configuration):
         )
 
     def _publish_now(self, items: Sequence[PublishRequest]) -> list[Published]:
+        self._register_now(items)
         results: dict[int, Published] = {}
+        for shard, indexes, calls in self._round_trips(items):
+            results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
+        published = [results[index] for index in range(len(items))]
+        if self._extents.published(items, published):
+            self._register_now(items)
+        return published
+
+    async def _publish(self, items: Sequence[PublishRequest]) -> list[Published]:
+        await self._register(items)
+        results: dict[int, Published] = {}
+        for shard, indexes, calls in self._round_trips(items):
+            publisher = self._get_layer().shards[shard].publisher
+            results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
+        published = [results[index] for index in range(len(items))]
+        if self._extents.published(items, published):
+            await self._register(items)
+        return published
+
+    def _register_now(self, items: Sequence[PublishRequest]) -> None:
+        """Register where the items are published, as far as it is not known. Never raises an error of Redis."""
         for family, topics in self._extents.due(items).items():
             try:
                 with self._sync_publishers[self.shard_of_family(family)].pipeline(transaction=False) as pipeline:
                     self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
                     pipeline.execute()
             except REDIS_ERRORS as error:
-                self._extents.failed(topics, error)
+                self._extents.failed(error)
             else:
                 self._extents.registered(topics)
-        for shard, indexes, calls in self._round_trips(items):
-            results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
-        return self._noted(items, results)
 
-    async def _publish(self, items: Sequence[PublishRequest]) -> list[Published]:
-        results: dict[int, Published] = {}
-        shards = self._get_layer().shards
+    async def _register(self, items: Sequence[PublishRequest]) -> None:
+        """The async twin of `_register_now`."""
         for family, topics in self._extents.due(items).items():
+            publisher = self._get_layer().shards[self.shard_of_family(family)].publisher
             try:
-                async with shards[self.shard_of_family(family)].publisher.pipeline(transaction=False) as pipeline:
+                async with publisher.pipeline(transaction=False) as pipeline:
                     self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
                     await pipeline.execute()
             except REDIS_ERRORS as error:
-                self._extents.failed(topics, error)
+                self._extents.failed(error)
             else:
                 self._extents.registered(topics)
-        for shard, indexes, calls in self._round_trips(items):
-            results |= zip(indexes, await publish_all_async(shards[shard].publisher, calls), strict=True)
-        return self._noted(items, results)
-
-    def _noted(self, items: Sequence[PublishRequest], results: Mapping[int, Published]) -> list[Published]:
-        """The results in the order of the items."""
-        published = [results[index] for index in range(len(items))]
-        self._extents.published(items, published)
-        return published
 
     # Between the processes of the site --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import msgspec
 import redis.asyncio
 import redis.exceptions
 
+from realtime.broker.extents import remove_extents
 from realtime.broker.history import HistoryPolicy, HistoryReader
 from realtime.broker.publication import MARK, History, parse
 from realtime.broker.snapshot import Loaded, Snapshot, SnapshotReader
@@ -96,9 +97,9 @@ class LoopLayer:
         fields: Mapping[bytes, bytes] = await publisher.hgetall(self._layer.keys.family_extents(family))
         return fields
 
-    async def remove_extents(self, family: str, fields: Sequence[bytes]) -> None:
+    async def remove_extents(self, family: str, fields: Mapping[bytes, bytes]) -> None:
         publisher = self.shards[self._layer.shard_of_family(family)].publisher
-        await publisher.hdel(self._layer.keys.family_extents(family), *fields)
+        await remove_extents(publisher, self._layer.keys.family_extents(family), fields)
 
     # The methods of the channel layer ---------------------------------------------------------------------------------
 

@@ -42,8 +42,8 @@ class FamilySource(Protocol):
     async def read_extents(self, family: str) -> Mapping[bytes, bytes]:
         """All registrations of a family."""
 
-    async def remove_extents(self, family: str, fields: Sequence[bytes]) -> None:
-        """Remove registrations that have expired."""
+    async def remove_extents(self, family: str, fields: Mapping[bytes, bytes]) -> None:
+        """Remove registrations, unless they have another value meanwhile."""
 
 
 class FamilyMap:
@@ -69,6 +69,8 @@ class FamilyMap:
         # When they are called; None if nothing has changed.
         self._notice: asyncio.TimerHandle | None = None
         self._gap_count = 0
+        # Whether Redis had registrations that have expired.
+        self._has_expired = False
         # Payloads that arrive while the registrations are read.
         self._held: list[bytes] | None = []
         self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,6 +136,8 @@ class FamilyMap:
             return
         if until > time.time():
             self._known[topic, process] = extent, until
+        else:
+            self._has_expired = True
 
     def _changed(self) -> None:
         """The registrations may have changed: notify those who look at the family if the extents have."""
@@ -189,10 +193,26 @@ class FamilyMap:
                 del self._known[key]
             if expired:
                 self._changed()
+            if expired or self._has_expired:
                 try:
-                    await self._source.remove_extents(self.name, [" ".join(key).encode() for key in expired])
+                    await self._remove_expired()
                 except Exception as error:
-                    # They expire with their hash, and are ignored until then.
+                    # They are ignored until then.
                     observer.failed(error)
                 else:
                     observer.worked()
+
+    async def _remove_expired(self) -> None:
+        """Nobody else does: the hash does not expire while one topic of the family is published."""
+        self._has_expired = False
+        fields = await self._source.read_extents(self.name)
+        expired = {field: value for field, value in fields.items() if self._is_expired(field, value)}
+        if expired:
+            await self._source.remove_extents(self.name, expired)
+
+    def _is_expired(self, field: bytes, value: bytes) -> bool:
+        try:
+            return decode_extent(field, value, self._crypter)[-1] <= time.time()
+        except Exception:
+            # Perhaps of another release: it stays.
+            return False
