@@ -38,6 +38,14 @@ ANSWERED = {
     '{"type":"subscribe","topic":"news.*"}': "unknown_topic",
     '{"type":"subscribe","topic":"news.\\u0000"}': "unknown_topic",
     '{"type":"ack","topic":"news.today","offset":1}': "not_subscribed",
+    '{"type":"subscribe","topic":"news.today","view":"v1"}': "bad_frame",
+    '{"type":"subscribe","topic":"news.today","view":"v1","filter":{}}': "not_filterable",
+    '{"type":"subscribe","topic":"news.today","view":"v1","filter":{"zoom":1e400}}': "bad_filter",
+    '{"type":"subscribe","topic":"news.today","view":"v1","filter":{"tags":'
+    + '{"$not":' * 500
+    + "1"
+    + "}" * 502: "bad_filter",
+    '{"type":"filter","view":"v1","number":1,"filter":{}}': "unknown_view",
 }
 
 
