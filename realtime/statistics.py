@@ -147,12 +147,16 @@ class MultiplexerStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStatistics:
-    """The channel layer's messages for consumers of Channels."""
+    """The channel layer: messages for consumers of Channels, and publications on topics with a snapshot."""
 
     # Messages dropped because a consumer's queue was full.
     dropped_count: Total = 0
     # Messages that could not be decoded.
     unreadable_count: Total = 0
+    # Publications refused because the snapshot of their topic was full.
+    full_count: Total = 0
+    # Keys removed from snapshots because they had been silent for too long. Each is counted by the process that did it.
+    silent_count: Total = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

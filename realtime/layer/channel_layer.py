@@ -172,25 +172,34 @@ class RedisChannelLayer(Configuration):
         looks at a topic, nobody else removes them.
         """
         published = self._publish_now(items)
-        full = _refused_as_full(items, published) if any(each.is_full for each in published) else ()
+        if not any(each.is_full for each in published):
+            return published
+        full = _refused_as_full(items, published)
         for index in _one_a_topic(items, full):
-            self._sweep_of(items[index]).run(self._sync_publishers[self.shard_of(items[index].topic)])
+            publisher = self._sync_publishers[self.shard_of(items[index].topic)]
+            self.silent_count += self._sweep_of(items[index]).run(publisher)
         if full:
             again = self._publish_now([items[index] for index in full])
             for index, each in zip(full, again, strict=True):
                 published[index] = each
+        self.full_count += sum(each.is_full for each in published)
         return published
 
     async def publish_many(self, items: Sequence[PublishRequest]) -> list[Published]:
         """The async twin of `publish_many_now`."""
         published = await self._publish(items)
-        full = _refused_as_full(items, published) if any(each.is_full for each in published) else ()
+        if not any(each.is_full for each in published):
+            return published
+        full = _refused_as_full(items, published)
         for index in _one_a_topic(items, full):
-            await self._sweep_of(items[index]).arun(self._get_layer().shard(items[index].topic).publisher)
+            publisher = self._get_layer().shard(items[index].topic).publisher
+            removed_count = await self._sweep_of(items[index]).arun(publisher)
+            self.silent_count += removed_count
         if full:
             again = await self._publish([items[index] for index in full])
             for index, each in zip(full, again, strict=True):
                 published[index] = each
+        self.full_count += sum(each.is_full for each in published)
         return published
 
     def _sweep_of(self, request: PublishRequest) -> Sweep:

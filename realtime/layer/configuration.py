@@ -79,7 +79,7 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
         )
         self.crypter: Crypter | None = self._serializer.crypter
         # See LayerStatistics.
-        self.dropped_count = self.unreadable_count = 0
+        self.dropped_count = self.unreadable_count = self.full_count = self.silent_count = 0
         register(self)
 
     # Names and hosts --------------------------------------------------------------------------------------------------
@@ -108,7 +108,12 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
 
     def statistics(self) -> LayerStatistics:
         """The counters of this layer now, over all its event loops."""
-        return LayerStatistics(dropped_count=self.dropped_count, unreadable_count=self.unreadable_count)
+        return LayerStatistics(
+            dropped_count=self.dropped_count,
+            unreadable_count=self.unreadable_count,
+            full_count=self.full_count,
+            silent_count=self.silent_count,
+        )
 
     # Messages ---------------------------------------------------------------------------------------------------------
 

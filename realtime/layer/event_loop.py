@@ -90,7 +90,9 @@ class LoopLayer:
             channel_of=layer.redis_channel,
             crypter=layer.crypter,
         )
-        return await sweep.arun(self.shard(topic).publisher)
+        removed_count = await sweep.arun(self.shard(topic).publisher)
+        layer.silent_count += removed_count
+        return removed_count
 
     async def read_extents(self, family: str) -> Mapping[bytes, bytes]:
         publisher = self.shards[self._layer.shard_of_family(family)].publisher

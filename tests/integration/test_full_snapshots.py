@@ -57,6 +57,8 @@ def test_silent_keys_make_room(redis_client: redis.Redis) -> None:
     async_to_sync(apublish)(BOATS, 1, key="e")
     assert publish_many([Item(BOATS, 1, key="f"), Item(BOATS, 1, key="d")])[0].position.offset == 10
     assert keys_of(redis_client, BOATS) == {"d", "e", "f"}
+    counted = get_channel_layer().statistics()
+    assert (counted.full_count, counted.silent_count) == (1, 3)
 
 
 def test_many_at_once_make_room_once(redis_client: redis.Redis) -> None:
