@@ -132,6 +132,11 @@ REALTIME = {
 }
 NOTIFICATIONS: dict[str, object] = {"BASE_URL": env.str("BASE_URL", default="")}
 
+# The demo -----------------------------------------------------------------------------------------------------------
+
+# How many vehicles the switch of the live map moves.
+DEMO_VEHICLES = env.int("DEMO_VEHICLES", default=20_000)
+
 # People -------------------------------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-us"

@@ -25,6 +25,7 @@ __all__ = ["show_map", "simulation"]
 NAMES = {"rail": "Trains", "ferry": "Ferries", "metro": "Metros", "tram": "Trams", "bus": "Buses"}
 # From afar a real bus hardly moves; the page says so.
 TIME_LAPSE = 10
+VEHICLES_A_FEED = 40
 
 
 @require_safe
@@ -68,7 +69,9 @@ def simulation(request: HttpRequest) -> HttpResponse:
 
 def _act(switch: Switch, action: str) -> None:
     if action == "start":
-        switch.start("--time-lapse", str(TIME_LAPSE))
+        count = settings.DEMO_VEHICLES
+        feed_count = min(len(load_cities()), max(1, count // VEHICLES_A_FEED))
+        switch.start(f"--vehicles={count}", f"--feeds={feed_count}", f"--time-lapse={TIME_LAPSE}")
     elif action == "stop":
         switch.stop()
     else:

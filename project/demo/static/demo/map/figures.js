@@ -143,6 +143,7 @@ export class Figures {
   }
 
   #summarise(counts, total) {
+    if (!this.#isAnswered) return;
     const parts = Object.entries(counts).filter(([, count]) => count > 0);
     const list = parts.map(([mode, count]) => `${numbers.format(count)} ${nameOf(mode, count)}`).join(", ");
     const text = total > 0 ? `In view: ${list}.` : "No vehicles in view.";

@@ -76,7 +76,7 @@ export class Switch {
     if (isLate) this.#say("It has not started: see the terminal of make run.");
     else if (simulation?.is_stopping) this.#say("Stopping…");
     else if (isRunning) this.#say(aboutOf(simulation));
-    else if (!isBusy) this.#say("Off. It needs about half a processor.");
+    else if (!isBusy) this.#say("Off.");
   }
 
   #say(text) {
