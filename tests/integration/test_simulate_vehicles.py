@@ -171,6 +171,20 @@ def test_the_switch_stops_a_simulation_that_runs_anywhere() -> None:
     assert switch.state() is None
 
 
+def test_a_lease_that_expired_is_taken_again_unless_another_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop was asleep for longer than the lease."""
+    monkeypatch.setattr("project.demo.vehicles.switch.RENEW_SECONDS", 0.0)
+    switch = Switch.of_the_project()
+    with hold_lease(ABOUT, is_watched_only=False) as lease:
+        conf.sync_redis().delete(switch.lease_key)
+        assert not lease.is_lost()
+        assert switch.state() == {**ABOUT, "is_stopping": False}
+        conf.sync_redis().delete(switch.lease_key)
+        with hold_lease(ABOUT, is_watched_only=False):
+            assert lease.is_lost()
+            assert lease.lost_by == "stopped"
+
+
 def test_a_simulation_of_the_page_ends_when_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """And when the web process that started it has ended."""
     monkeypatch.setattr("project.demo.vehicles.switch.RENEW_SECONDS", 0.0)

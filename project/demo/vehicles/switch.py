@@ -115,16 +115,17 @@ class Lease:
         return self.lost_by is not None
 
     def _renew(self) -> None:
-        pipeline = conf.sync_redis().pipeline(transaction=False)
-        pipeline.get(self._switch.lease_key)
-        pipeline.exists(self._switch.watched_key)
-        held, is_watched = pipeline.execute()
-        if held is None or held.decode() != self._value:
+        client, key = conf.sync_redis(), self._switch.lease_key
+        held, is_watched = client.mget(key, self._switch.watched_key)
+        if held is None:
+            # It has expired, while this machine was asleep.
+            held = self._value.encode() if client.set(key, self._value, nx=True, ex=LEASE_SECONDS) else b""
+        if held.decode() != self._value:
             self.lost_by = "stopped"
         elif self._parent_pid is not None and not is_watched:
             self.lost_by = "unwatched"
         else:
-            conf.sync_redis().expire(self._switch.lease_key, LEASE_SECONDS)
+            client.expire(key, LEASE_SECONDS)
 
 
 @contextlib.contextmanager
