@@ -1,24 +1,29 @@
 """Two tabs with a map each on one connection: whatever they do, each has what brute force finds for its filter."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Error, Page
 
 from realtime.live.places import area_of, level_limit, point
 from tests.acceptance.deployed_site import ROOT, WEB, DeployedSite
 from tests.support.browser import chromium
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.database_independent,
+    pytest.mark.timeout(300),
+]
 
 # A killed server has started again, and clients have waited for their backoff.
 RETURN_SECONDS = 40.0
@@ -84,26 +89,12 @@ class Vehicles:
     async def rest(self) -> Truth:
         """Stop them. Returns where they are."""
         self._input.write(b"rest\n")
+        return await self.truth()
+
+    async def truth(self) -> Truth:
+        """What it prints next."""
         truth: Truth = json.loads(await self._output.readline())
         return truth
-
-
-@asynccontextmanager
-async def moving_vehicles(site: LiveSite) -> AsyncIterator[Vehicles]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.vehicle_process"),
-        **{"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "limit": 1 << 20},
-        cwd=ROOT,
-        env=site.environment(),
-    )
-    assert process.stdin
-    try:
-        vehicles = Vehicles(process)
-        vehicles.go()
-        yield vehicles
-    finally:
-        process.stdin.close()
-        await process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +105,28 @@ def live_site() -> Iterator[LiveSite]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def vehicles(live_site: LiveSite) -> AsyncIterator[Vehicles]:
+    """One process for all tests: it knows all that was ever published."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.support.vehicle_process"),
+        **{"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "limit": 1 << 20},
+        cwd=ROOT,
+        env=live_site.environment(),
+    )
+    assert process.stdin
+    try:
+        vehicles = Vehicles(process)
+        assert await vehicles.truth()
+        yield vehicles
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
+    """With the back/forward cache, which Playwright leaves out."""
+    async with chromium(ignore_default_args=["--disable-back-forward-cache"]) as browser:
         yield browser
 
 
@@ -199,40 +210,103 @@ async def open_tab(context: BrowserContext, site: LiveSite, given: dict[str, Any
     return tab
 
 
-async def test_two_maps_on_one_connection_survive_a_killed_server(live_site: LiveSite, context: BrowserContext) -> None:
+async def test_two_maps_on_one_connection_survive_a_killed_server(
+    live_site: LiveSite, context: BrowserContext, vehicles: Vehicles
+) -> None:
     """They pan while vehicles move and the server is killed. At rest, another kill changes nothing on the pages."""
-    async with moving_vehicles(live_site) as vehicles:
-        tabs = [
-            await open_tab(context, live_site, {"bbox": [6, 45.5, 9, 47], "zoom": 8}),
-            await open_tab(
-                context, live_site, {"bbox": [7, 46, 10, 47], "zoom": 10, "tags": {"mode": ["rail", "bus"]}}
-            ),
-        ]
-        for tab in tabs:
-            await tab.pan(True)
-        for tab in tabs:
-            await tab.reach("answers", 20)
-        await asyncio.to_thread(live_site.kill_web)
-        for tab in tabs:
-            await tab.reach("resets", 2)
-            await tab.reach("answers", await tab.get("map.answers") + 10)
-            await tab.pan(False)
-        truth = await vehicles.rest()
-        for tab in tabs:
-            await tab.shows(truth)
+    vehicles.go()
+    tabs = [
+        await open_tab(context, live_site, {"bbox": [6, 45.5, 9, 47], "zoom": 8}),
+        await open_tab(context, live_site, {"bbox": [7, 46, 10, 47], "zoom": 10, "tags": {"mode": ["rail", "bus"]}}),
+    ]
+    for tab in tabs:
+        await tab.pan(True)
+    for tab in tabs:
+        await tab.reach("answers", 20)
+    await asyncio.to_thread(live_site.kill_web)
+    for tab in tabs:
+        await tab.reach("resets", 2)
+        await tab.reach("answers", await tab.get("map.answers") + 10)
+        await tab.pan(False)
+    truth = await vehicles.rest()
+    for tab in tabs:
+        await tab.shows(truth)
 
-        changes = [await tab.get("map.changes") for tab in tabs]
-        resets = [await tab.get("map.resets") for tab in tabs]
-        await asyncio.to_thread(live_site.kill_web)
-        for tab, count in zip(tabs, resets, strict=True):
-            await tab.reach("resets", count + 1)
-            await tab.shows(truth)
-        assert [await tab.get("map.changes") for tab in tabs] == changes
+    changes = [await tab.get("map.changes") for tab in tabs]
+    resets = [await tab.get("map.resets") for tab in tabs]
+    await asyncio.to_thread(live_site.kill_web)
+    for tab, count in zip(tabs, resets, strict=True):
+        await tab.reach("resets", count + 1)
+        await tab.shows(truth)
+    assert [await tab.get("map.changes") for tab in tabs] == changes
 
-        vehicles.go()
-        for tab, count in zip(tabs, changes, strict=True):
-            await tab.reach("changes", count + 5)
-        truth = await vehicles.rest()
-        for tab in tabs:
-            await tab.shows(truth)
-            assert (await tab.get("map.errors"), tab.complaints, tab.sockets) == ([], [], [])
+    vehicles.go()
+    for tab, count in zip(tabs, changes, strict=True):
+        await tab.reach("changes", count + 5)
+    truth = await vehicles.rest()
+    for tab in tabs:
+        await tab.shows(truth)
+        assert (await tab.get("map.errors"), tab.complaints, tab.sockets) == ([], [], [])
+
+
+async def test_a_map_that_is_kept_for_the_back_button_is_right_when_it_comes_back(
+    live_site: LiveSite, context: BrowserContext, vehicles: Vehicles
+) -> None:
+    """It has no view while it is kept. Then it gets what has changed, and removes what has left."""
+    given = {"bbox": [6, 45.5, 10, 47.5], "zoom": 9}
+    vehicles.go()
+    kept = await open_tab(context, live_site, given)
+    other = await open_tab(context, live_site, given)
+    await kept.page.evaluate("() => addEventListener('pageshow', (event) => (globalThis.isKept = event.persisted))")
+    before = await kept.get("map.changes")
+    await kept.page.goto(f"{live_site.url}/orders/")
+    await other.reach("changes", await other.get("map.changes") + 5)
+    truth = await vehicles.rest()
+    # Playwright's go_back() waits for a page to load.
+    devtools = await context.new_cdp_session(kept.page)
+    entry = (await devtools.send("Page.getNavigationHistory"))["entries"][-2]
+    await devtools.send("Page.navigateToHistoryEntry", {"entryId": entry["id"]})
+
+    async def is_back() -> bool:
+        # Until it is, the page that was there before may be asked, and be gone before it answers.
+        with contextlib.suppress(Error):
+            return bool(await kept.get("globalThis.isKept"))
+        return False
+
+    await wait_until(is_back, seconds=RETURN_SECONDS)
+    await kept.reach("resets", 2)
+    assert await kept.get("map.changes") > before
+    for tab in (kept, other):
+        await tab.shows(truth)
+        assert (await tab.get("map.errors"), tab.complaints) == ([], [])
+
+
+async def test_maps_go_on_alone_when_the_worker_is_killed(
+    live_site: LiveSite, context: BrowserContext, browser: Browser, vehicles: Vehicles
+) -> None:
+    """Each tab subscribes its own view again, on a connection of its own, and redraws nothing that is still right."""
+    vehicles.go()
+    tabs = [
+        await open_tab(context, live_site, {"bbox": [6, 45.5, 9, 47], "zoom": 8}),
+        await open_tab(context, live_site, {"bbox": [7, 46, 10, 47], "zoom": 10}),
+    ]
+    truth = await vehicles.rest()
+    for tab in tabs:
+        await tab.shows(truth)
+    changes = [await tab.get("map.changes") for tab in tabs]
+    devtools = await browser.new_browser_cdp_session()
+    targets = (await devtools.send("Target.getTargets", {}))["targetInfos"]
+    (worker,) = [target for target in targets if target["type"] == "shared_worker"]
+    await devtools.send("Target.closeTarget", {"targetId": worker["targetId"]})
+    for tab in tabs:
+        await tab.reach("resets", 2)
+        await tab.shows(truth)
+        assert len(tab.sockets) == 1
+        assert [error["code"] for error in await tab.get("map.errors")] == ["not_shared"]
+    assert [await tab.get("map.changes") for tab in tabs] == changes
+    vehicles.go()
+    for tab, count in zip(tabs, changes, strict=True):
+        await tab.reach("changes", count + 5)
+    truth = await vehicles.rest()
+    for tab in tabs:
+        await tab.shows(truth)

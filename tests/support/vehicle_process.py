@@ -1,14 +1,17 @@
 """
 Publishes vehicles that move, in a process of its own: `python -m tests.support.vehicle_process`.
 
-Owns where each vehicle is. It reads commands: after "go" they move; after "rest" they stand still, and it prints the
-truth, {"<topic> <key>": [offset, longitude, latitude, level, mode]}, in one line.
+Owns where each vehicle is. It publishes all of them, and prints the truth in one line: {"<topic> <key>": [offset,
+longitude, latitude, level, mode]}. Then it reads commands: after "go" some of them move, again and again; after "rest"
+they stand still, and it prints the truth.
 """
 
 import json
+import os
 import random
 import select
 import sys
+from collections.abc import Iterable
 
 import django
 
@@ -32,10 +35,9 @@ def main() -> None:
     west, south, east, north = WORLD
     truth: dict[tuple[str, str], tuple[int, float, float, int, str]] = {}
 
-    def move() -> None:
+    def move(names: Iterable[tuple[str, str]], *, removed_share: float) -> None:
         items = []
-        for _ in range(MOVES_AT_A_TIME):
-            topic, key = f"vehicles.{dice.choice(FEEDS)}", str(dice.randrange(KEYS_PER_FEED))
+        for topic, key in names:
             _, x, y, level, mode = truth.get((topic, key)) or (
                 *(0, dice.uniform(west, east), dice.uniform(south, north)),
                 *(dice.choice((0, 7, 9)), dice.choice(("rail", "tram", "bus"))),
@@ -44,7 +46,7 @@ def main() -> None:
                 min(max(x + dice.gauss(0, 0.2), west), east),
                 min(max(y + dice.gauss(0, 0.1), south), north),
             )
-            is_removed = dice.random() < 0.05
+            is_removed = dice.random() < removed_share
             items.append(
                 Item(topic, None if is_removed else {"at": at}, key, at, None, {"mode": mode}, level, is_removed)
             )
@@ -55,18 +57,26 @@ def main() -> None:
                 mode = str(item.tags["mode"])
                 truth[item.topic, item.key] = (published.position.offset, *item.at, item.level, mode)
 
+    def say_truth() -> None:
+        sys.stdout.write(f"{json.dumps({' '.join(name): state for name, state in truth.items()})}\n")
+        sys.stdout.flush()
+
+    names = [(f"vehicles.{feed}", str(key)) for feed in FEEDS for key in range(KEYS_PER_FEED)]
+    move(names, removed_share=0)
+    say_truth()
     is_moving = False
     while True:
         if select.select([sys.stdin], [], [], INTERVAL_SECONDS if is_moving else None)[0]:
-            command = sys.stdin.readline().strip()
-            if not command:
+            # Not by lines: a second one would wait in a buffer that `select` does not know of.
+            commands = os.read(sys.stdin.fileno(), 1024).split()
+            if not commands:
                 return
-            is_moving = command == "go"
-            if not is_moving:
-                sys.stdout.write(f"{json.dumps({' '.join(name): state for name, state in truth.items()})}\n")
-                sys.stdout.flush()
+            for command in commands:
+                is_moving = command == b"go"
+                if not is_moving:
+                    say_truth()
         if is_moving:
-            move()
+            move(dice.sample(names, MOVES_AT_A_TIME), removed_share=0.05)
 
 
 if __name__ == "__main__":
