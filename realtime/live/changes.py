@@ -70,12 +70,14 @@ class _Part(NamedTuple):
 
     states: list[State]
     joined: bytes
+    # Short steps across an edge of the boxes of the conditions.
+    stepped_out: list[Change]
 
 
 class _Tile:
     """The changes of one tile."""
 
-    __slots__ = ("departed", "parts", "several", "single")
+    __slots__ = ("departed", "parts", "several", "single", "stayed")
 
     def __init__(self) -> None:
         # New states that touch this tile alone, and those that touch others too.
@@ -83,17 +85,21 @@ class _Tile:
         self.several: list[State] = []
         # Changes whose old state was here, and which may have taken it out of a view.
         self.departed: list[Change] = []
+        # Changes that stayed in one cell. Only the boxes of a selector, which are exact, may end between their places.
+        self.stayed: list[Change] = []
         # `single`, as far as the conditions let it through.
         self.parts: dict[Selector, _Part] = {}
 
     def part(self, selector: Selector) -> _Part:
         part = self.parts.get(selector)
         if part is None:
-            states = self.single
+            states, matches = self.single, selector.matches
+            stepped_out: list[Change] = []
             if selector is not Selector.everything:
-                matches = selector.matches
                 states = [state for state in states if matches(state.topic, state.relevance)]
-            part = self.parts[selector] = _Part(states, b"\n".join([state.frame for state in states]))
+            if selector.limits is not None:
+                stepped_out = [each for each in self.stayed if not matches(each.new.topic, each.new.relevance)]  # type: ignore[union-attr]
+            part = self.parts[selector] = _Part(states, b"\n".join([state.frame for state in states]), stepped_out)
         return part
 
 
@@ -125,7 +131,10 @@ class LevelChanges:
                     tile = tiles[key] = _Tile()
                 tile.single.append(new)
                 # Views end between cells: what is still in its cell has left none of them.
-                if old is None or change.moved_bits <= smallest_bits:
+                if old is None:
+                    continue
+                if change.moved_bits <= smallest_bits:
+                    tile.stayed.append(change)
                     continue
                 key = old.y0 >> bits << ROW | old.x0 >> bits
                 tile = tiles.get(key)
@@ -154,7 +163,9 @@ class LevelChanges:
             several += tile.several
             if not tile.single:
                 continue
-            states, joined = tile.parts.get(selector) or tile.part(selector)
+            states, joined, stepped_out = tile.parts.get(selector) or tile.part(selector)
+            if stepped_out:
+                departed += stepped_out
             left, top = (key & COLUMN) << bits, key >> ROW << bits
             right, bottom = left + (1 << bits) - 1, top + (1 << bits) - 1
             for x0, y0, x1, y1 in area.rectangles:

@@ -115,7 +115,8 @@ class World:
             bbox = [west, max(south - height / 2, -90), west + width, min(south + height / 2, 90)]
         tags = self.random.choice([None, None, {"mode": "tram"}, {"mode": ["rail", "bus"]}])
         topics = self.random.choice([None, None, frozenset(FEEDS[:2])])
-        selector = Selector.of(max_level=level_limit(bbox, zoom), tags=tags, topics=topics)
+        limits = self.random.choice([None, None, [box(179.1, 9.3, -179.1, 10.7)]])
+        selector = Selector.of(max_level=level_limit(bbox, zoom), tags=tags, topics=topics, limits=limits)
         return Lens(area_of(bbox), selector, number)
 
     def seen(self, lens: Lens) -> dict[tuple[str, str], int]:
@@ -252,6 +253,21 @@ async def test_a_client_that_reads_slowly_is_not_sent_what_it_cannot_read() -> N
     await rest(scene)
     assert slow.items == quick.items == {(FEEDS[0], "k"): 102, (FEEDS[0], "still"): 2}
     assert slow.batches == ["reset", "reset"]
+    await scene.stop()
+
+
+async def test_what_leaves_the_limits_of_the_site_leaves_the_view() -> None:
+    """The site's box is exact: a short step across its edge counts, also within a cell of the view's grid."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    selector = Selector.of(limits=[box(-10, -10, 3.3, 10)])
+    viewer, _ = await joined(scene, Lens(area_of([-180, -80, 180, 80]), selector, 1))
+    scene.take([vehicle("a", 1, 3.299), vehicle("b", 2, 3.299)])
+    await rest(scene)
+    assert viewer.items == {(FEEDS[0], "a"): 1, (FEEDS[0], "b"): 2}
+    scene.take([vehicle("a", 3, 3.301), vehicle("b", 4, 3.298)])
+    await rest(scene)
+    assert viewer.items == {(FEEDS[0], "b"): 4}
     await scene.stop()
 
 
