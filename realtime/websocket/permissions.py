@@ -92,9 +92,10 @@ class PermissionRecheck:
         for (user_id, topic), answer in zip(questions, answers, strict=True):
             if answer is not True:
                 self._handle_loss(user_id, topic, answer)
-        for user_id in user_ids:
-            for subscriber in tuple(self._subscribers_of(user_id)):
-                await subscriber.recheck_filters()
+        # Several at a time: a slow hook of one user must not hold up the others.
+        subscribers = [each for user_id in user_ids for each in self._subscribers_of(user_id) if each.is_rechecked]
+        for group in itertools.batched(subscribers, topics.PERMISSIONS_AT_A_TIME):
+            await asyncio.gather(*(each.recheck_filters() for each in group))
 
     def _handle_loss(self, user_id: Any, topic: str, answer: bool | Exception) -> None:
         code, detail = "forbidden", "this user may no longer receive the topic"

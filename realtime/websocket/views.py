@@ -11,7 +11,7 @@ the client's filter let through. So the client's filter can only narrow what the
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from realtime import topics
 from realtime.exceptions import FrameRefused
@@ -27,6 +27,9 @@ from realtime.websocket.authentication import DATABASE_UNAVAILABLE
 
 __all__ = ["ClientViews", "ViewOwner"]
 
+# How many permissions for topics one connection remembers until they are asked again.
+_ANSWERS_LIMIT: Final = 4_096
+
 # For the project's functions that any client can cause to be called.
 _log = LimitedLog(logging.getLogger(__name__))
 
@@ -41,6 +44,13 @@ class ViewOwner(Protocol):
 
     def refresh_view(self, view_id: str) -> None:
         """Call `ClientViews.refresh` soon, in order with what the client sends."""
+
+
+class _Allowed(NamedTuple):
+    """What the user may see of a family: whether all topics of it, and the site's filter; None for everything."""
+
+    is_all: bool
+    site: Filter | None
 
 
 class _Opened:
@@ -64,6 +74,13 @@ class _Opened:
         self.stop: Callable[[], object] = lambda: None
         # None until it is open.
         self.view: View | None = None
+
+    def allow(self, allowed: _Allowed, known: Collection[str] = ()) -> None:
+        """What the user may see is this now; the permissions for the topics that are not known are asked again."""
+        if self.match is None:
+            before = self.permitted or {}
+            self.permitted = None if allowed.is_all else {name: True for name in known if before.get(name)}
+        self.site = allowed.site
 
     def lens(self, shown: Collection[str]) -> Lens:
         """What is to be let through of these topics."""
@@ -96,11 +113,19 @@ class ClientViews:
         sink: The socket.
     """
 
-    __slots__ = ("_opened", "_owner", "_sink", "_views")
+    __slots__ = ("_answers", "_opened", "_opening", "_owner", "_recheck_count", "_rechecked", "_sink", "_views")
 
     def __init__(self, owner: ViewOwner, *, views: Views, sink: Sink) -> None:
         self._owner, self._views, self._sink = owner, views, sink
         self._opened: dict[str, _Opened] = {}
+        # The one that is being opened, and how often the permissions were asked again: meanwhile, they may be.
+        self._opening: _Opened | None = None
+        self._recheck_count = 0
+        # Topic → whether the user may subscribe to it, of all views since the permissions were asked again. A client
+        # that moves about causes no more questions than there are topics.
+        self._answers: dict[str, bool] = {}
+        # The topics for which the permission was asked again last.
+        self._rechecked: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self._opened)
@@ -118,32 +143,50 @@ class ClientViews:
         """
         assert frame.view is not None  # noqa: S101 - the caller's condition
         self.close(frame.view)
-        opened = self._found(frame.topic, Filter.decode(frame.filter))
+        opened = self._opening = self._found(frame.topic, Filter.decode(frame.filter))
         opened.number = frame.number
-        await self._ask_permission(opened)
-        shown = await self._shown(opened)
-        opened.view = await self._views.join(
-            frame.topic,
-            opened.family,
-            self._sink,
-            view_id=frame.view,
-            lens=opened.lens(shown),
-            topics=shown,
-            positions=frame.positions_by_topic(),
-        )
-        self._opened[frame.view] = opened
-        if opened.match is None:
-            family_map = await self._views.family_map(opened.family)
-            view_id = frame.view
+        recheck_count = self._recheck_count
+        try:
+            opened.allow(await self._ask(opened))
+            shown = await self._shown(opened)
+            opened.view = await self._views.join(
+                frame.topic,
+                opened.family,
+                self._sink,
+                view_id=frame.view,
+                lens=opened.lens(shown),
+                topics=shown,
+                positions=frame.positions_by_topic(),
+            )
+            self._opened[frame.view] = opened
+        finally:
+            self._opening = None
+        if recheck_count != self._recheck_count:
+            await self._ask_anew(frame.view, opened)
+        if opened.match is None and self._opened.get(frame.view) is opened:
+            await self._follow(frame.view, opened)
 
-            def changed() -> None:
-                # Most views are not affected: only the others cost a task.
-                if family_map.topics_in(opened.area.rectangles) != opened.in_view:
-                    self._owner.refresh_view(view_id)
-
-            opened.stop = family_map.on_change(changed)
-            # They may have changed meanwhile.
+    async def _ask_anew(self, view_id: str, opened: _Opened) -> None:
+        """The permissions were asked again while the view was being opened."""
+        try:
+            opened.allow(await self._ask(opened))
+        except FrameRefused as refused:
+            self._end(view_id, refused.code, refused.detail)
+        else:
             await self._show(opened)
+
+    async def _follow(self, view_id: str, opened: _Opened) -> None:
+        """From now on, follow which topics a view's family has."""
+        family_map = await self._views.family_map(opened.family)
+
+        def changed() -> None:
+            # Most views are not affected: only the others cost a task.
+            if family_map.topics_in(opened.area.rectangles) != opened.in_view:
+                self._owner.refresh_view(view_id)
+
+        opened.stop = family_map.on_change(changed)
+        # They may have changed meanwhile.
+        await self._show(opened)
 
     async def change(self, frame: messages.SetFilter) -> None:
         """
@@ -184,21 +227,26 @@ class ClientViews:
     @property
     def is_rechecked(self) -> bool:
         """Whether the user can lose the permission for something that a view shows."""
+        if self._opening is not None and self._opening.kind.is_rechecked:
+            return True
         return any(opened.kind.is_rechecked for opened in self._opened.values())
 
     def rechecked_topics(self) -> list[str]:
-        """The topics that views show because the user has the permission for each, which can be lost."""
-        return [
+        """The topics that views show because the user has the permission for each, which can be lost: ask again now."""
+        names = [
             name
             for opened in self._opened.values()
             if opened.kind.is_rechecked and opened.permitted is not None
             for name, is_permitted in opened.permitted.items()
             if is_permitted
         ]
+        self._rechecked = frozenset(names)
+        return names
 
     def revoke(self, topic: str, code: str, detail: str) -> bool:
         """The user may not see a topic any more: what a view has of it leaves. Returns whether a view showed it."""
         was_shown = False
+        self._answers[topic] = False
         for view_id, opened in tuple(self._opened.items()):
             if opened.permitted is None or not opened.permitted.get(topic):
                 continue
@@ -215,22 +263,35 @@ class ClientViews:
 
     async def recheck(self) -> None:
         """Ask again whether the user may follow the families of its views, and what the site lets it see of them."""
-        for view_id, opened in tuple(self._opened.items()):
-            if not opened.kind.is_rechecked:
-                continue
+        self._recheck_count += 1
+        self._answers = {}
+        # One question for all views of a family.
+        groups: dict[tuple[type[Topic], bool], dict[str, _Opened]] = {}
+        for view_id, opened in self._opened.items():
+            if opened.kind.is_rechecked:
+                groups.setdefault((opened.kind, opened.match is None), {})[view_id] = opened
+        for group in groups.values():
             try:
-                await self._ask_permission(opened, is_again=True)
-            except FrameRefused as refused:
-                if view_id in self._opened and self._opened[view_id] is opened:
-                    self._end(view_id, refused.code, refused.detail)
+                allowed = await self._ask(next(iter(group.values())), is_again=True)
+            except (*DATABASE_UNAVAILABLE, TimeoutError):
+                # This says nothing about the user: the old answer stays, and the next round asks again.
                 continue
-            if self._opened.get(view_id) is opened:
-                self._owner.refresh_view(view_id)
+            except FrameRefused as refused:
+                for view_id, opened in group.items():
+                    if self._opened.get(view_id) is opened:
+                        self._end(view_id, refused.code, refused.detail)
+                continue
+            for view_id, opened in group.items():
+                if self._opened.get(view_id) is opened:
+                    opened.allow(allowed, self._rechecked)
+                    self._owner.refresh_view(view_id)
 
     def _end(self, view_id: str, code: str, detail: str) -> None:
-        name = self._opened[view_id].name
+        opened = self._opened.get(view_id)
+        if opened is None:
+            return
         self.close(view_id)
-        self._owner.write(messages.unsubscribed(name, view=view_id, code=code, detail=detail))
+        self._owner.write(messages.unsubscribed(opened.name, view=view_id, code=code, detail=detail))
 
     def _found(self, name: str, filter_: Filter) -> _Opened:
         match = topics.resolve(name)
@@ -242,41 +303,35 @@ class ClientViews:
             raise FrameRefused(code="not_filterable", detail="the topic has no snapshot: subscribe without a filter")
         return _Opened(name, kind, family, match, filter_)
 
-    async def _ask_permission(self, opened: _Opened, *, is_again: bool = False) -> None:
+    async def _ask(self, opened: _Opened, *, is_again: bool = False) -> _Allowed:
         """
-        Find out what the user may see of the topic or the family, and what the site's filter is.
+        Find out what the user may see of the topic or the family.
 
         Raises:
-            FrameRefused: Nothing of it, or it could not be found out. When asked again, the old answer stays if the
-                database is unavailable, because that says nothing about the user.
+            FrameRefused: Nothing of it, or it could not be found out.
+            TimeoutError, or an error of the database: It could not be found out when asked again.
         """
         user = self._owner.user
+        follows: bool | None = None
         try:
             async with asyncio.timeout(topics.PERMISSION_TIMEOUT_SECONDS):
                 if opened.match is None:
                     follows = await topics.may_follow(opened.kind, user)
-                    if follows is False:
-                        raise _forbidden()
-                    if follows:
-                        opened.permitted = None
-                    else:
-                        # What was refused is asked again.
-                        opened.permitted = {name: True for name, may in (opened.permitted or {}).items() if may}
                 elif not is_again:
                     # Later, the recheck of the topics asks for it.
-                    if not await topics.may_subscribe(opened.match, user):
-                        raise _forbidden()
-                    opened.permitted = {opened.name: True}
-                opened.site = await topics.filter_for(opened.kind, user)
+                    follows = await topics.may_subscribe(opened.match, user)
+                    opened.permitted = {opened.name: follows}
+                site = None if follows is False else await topics.filter_for(opened.kind, user)
         except Exception as error:
-            if isinstance(error, FrameRefused) and error.code == "forbidden":
-                raise
             if is_again and isinstance(error, (*DATABASE_UNAVAILABLE, TimeoutError)):
-                return
+                raise
             text = "the check what user %s may see of %s failed"
             _log.exception(f"may_follow {opened.kind.pattern}", error, text, user.pk, opened.name)
             detail = "it could not be checked what this user may see of the topic"
             raise FrameRefused(code="failed", detail=detail) from error
+        if follows is False:
+            raise FrameRefused(code="forbidden", detail="this user may not receive the topic")
+        return _Allowed(bool(follows), site)
 
     async def _shown(self, opened: _Opened) -> Collection[str]:
         """The topics that the view needs: those in its area that the user may see."""
@@ -287,26 +342,32 @@ class ClientViews:
         if opened.permitted is None:
             return names
         permitted = opened.permitted
-        # Only what is in view is remembered: a client that moves about must not fill the memory.
+        # Only what is in view is asked again: a client that moves about must not fill the memory.
         for gone in permitted.keys() - names:
             del permitted[gone]
-        matches = {name: topics.resolve(name) for name in names if name not in permitted}
+        # They may be replaced meanwhile: an old answer must not come into the new ones.
+        answers = self._answers
+        await self._ask_topics(opened.kind, [name for name in names if name not in permitted], answers)
+        permitted.update((name, answers[name]) for name in names if name not in permitted and name in answers)
+        return [name for name in names if permitted.get(name)]
+
+    async def _ask_topics(self, kind: type[Topic], names: Collection[str], answers: dict[str, bool]) -> None:
+        """Add whether the user may subscribe to these topics, as far as it is not among the answers."""
+        matches = {name: topics.resolve(name) for name in names if name not in answers}
         asked = {name: match for name, match in matches.items() if match is not None}
-        answers = await topics.may_subscribe_all([(match, self._owner.user) for match in asked.values()])
-        for name, answer in zip(asked, answers, strict=True):
+        found = await topics.may_subscribe_all([(match, self._owner.user) for match in asked.values()])
+        if len(answers) + len(found) > _ANSWERS_LIMIT:
+            for other in answers.keys() - names:
+                del answers[other]
+        for name, answer in zip(asked, found, strict=True):
             if isinstance(answer, Exception):
                 text = "the check whether user %s may receive %s failed"
-                _log.exception(f"may_subscribe {opened.kind.pattern}", answer, text, self._owner.user.pk, name)
+                _log.exception(f"may_subscribe {kind.pattern}", answer, text, self._owner.user.pk, name)
                 # Not remembered: it is asked again when the view changes.
                 continue
-            permitted[name] = answer
-        return [name for name in names if permitted.get(name)]
+            answers[name] = answer
 
     async def _show(self, opened: _Opened) -> None:
         shown = await self._shown(opened)
         if opened.view is not None and not opened.view.is_over:
             self._views.update(opened.view, opened.family, lens=opened.lens(shown), topics=shown)
-
-
-def _forbidden() -> FrameRefused:
-    return FrameRefused(code="forbidden", detail="this user may not receive the topic")

@@ -23,9 +23,25 @@ BERN = [7.3, 46.8, 7.6, 47.1]
 TOKYO = [139.5, 35.5, 140.0, 36.0]
 
 
+class Asked:
+    """What the hooks of the families below were asked."""
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+        self.filters = self.chat_filters = 0
+        # What the hooks of ferries wait for, and whether one of them waits.
+        self.may_answer = asyncio.Event()
+        self.is_waiting = False
+
+
 @pytest.fixture(autouse=True)
-def families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vehicles that members of a feed's group may see, and trams that everybody may see as far as the site says."""
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """
+    Vehicles that members of a feed's group may see, and trams that everybody may see as far as the site says.
+
+    Ferries are as vehicles, but to open a view takes long.
+    """
+    asked = Asked()
     monkeypatch.setattr(topics, "_families", list(topics._families))
     topics._resolve.cache_clear()
 
@@ -35,7 +51,15 @@ def families(monkeypatch: pytest.MonkeyPatch) -> None:
         places = Tiles()
 
         def may_subscribe(self, user: Any, **parameters: Any) -> bool:
+            asked.topics.append(parameters["feed"])
             return bool(user.groups.filter(name=parameters["feed"]).exists())
+
+    class Ferries(Vehicles):
+        pattern = "test.ferries.<slug:feed>"
+
+        async def filter_for(self, user: Any) -> None:
+            asked.is_waiting = True
+            await asked.may_answer.wait()
 
     class Trams(Topic):
         pattern = "test.trams.<slug:feed>"
@@ -49,6 +73,7 @@ def families(monkeypatch: pytest.MonkeyPatch) -> None:
             return bool(user.first_name != "nobody")
 
         def filter_for(self, user: Any) -> Any:
+            asked.filters += 1
             # In the database: sync.
             if user.groups.filter(name="staff").exists():
                 return None
@@ -59,6 +84,11 @@ def families(monkeypatch: pytest.MonkeyPatch) -> None:
 
         async def may_subscribe(self, user: Any, **parameters: Any) -> bool:
             return True
+
+        async def filter_for(self, user: Any) -> None:
+            asked.chat_filters += 1
+
+    return asked
 
 
 class ViewClient:
@@ -200,6 +230,71 @@ async def test_a_lost_permission_closes_the_view_of_a_topic(view_client: ViewCli
     await vehicle("test.vehicles.sbb", "secret")
     assert (await view_client.answer(type="ping")) == {"type": "pong"}
     assert not viewer.items
+
+
+async def test_a_client_that_moves_about_asks_for_each_topic_once(
+    view_client: ViewClient, alice: User, asked: Asked
+) -> None:
+    """However many views it opens and however it pans: the hooks may be slow."""
+    await in_thread(join_group)(alice, "sbb")
+    for feed in ("sbb", "bls", "rbs"):
+        await vehicle(f"test.vehicles.{feed}", feed)
+    viewers = [await view_client.opened("test.vehicles.*", f"v{number}", bbox=BERN) for number in range(3)]
+    for number in range(2, 12):
+        await view_client.send(type="filter", view="v0", number=number, filter={"bbox": (BERN, TOKYO)[number % 2]})
+    await view_client.send(type="filter", view="v0", number=12, filter={"bbox": BERN})
+    await wait_until(lambda: viewers[0].numbers[-1] == 12)
+    assert viewers[0].keys == {"sbb"}
+    # Once, and again if the connection was checked meanwhile.
+    assert all(asked.topics.count(feed) <= 2 for feed in ("sbb", "bls", "rbs"))
+
+    asked.topics.clear()
+    await in_thread(join_group)(alice, "rbs")
+    await in_thread(access.permissions_changed)(alice.pk)
+    await wait_until(lambda: all(viewer.keys == {"sbb", "rbs"} for viewer in viewers))
+    assert all(asked.topics.count(feed) <= 2 for feed in ("sbb", "bls", "rbs"))
+
+
+async def test_many_views_of_a_family_ask_for_the_filter_of_the_site_once(
+    view_client: ViewClient, alice: User, asked: Asked
+) -> None:
+    """When the permissions are checked again."""
+    await vehicle("test.trams.bern", "tram")
+    await vehicle("test.trams.bern", "hidden", tags={"secret": True})
+    viewers = [await view_client.opened("test.trams.*", f"v{number}") for number in range(10)]
+    before = asked.filters
+    await in_thread(join_group)(alice, "staff")
+    await in_thread(access.permissions_changed)(alice.pk)
+    await wait_until(lambda: all(viewer.keys == {"tram", "hidden"} for viewer in viewers))
+    # And again if the connection was checked meanwhile anyway.
+    assert asked.filters <= before + 2
+
+
+@pytest.mark.parametrize("topic", ["test.ferries.sbb", "test.ferries.*"])
+async def test_a_permission_that_is_lost_while_a_view_is_opened(
+    view_client: ViewClient, alice: User, asked: Asked, topic: str
+) -> None:
+    """It was there when it was asked for, but the view shows nothing more in the end."""
+    await in_thread(join_group)(alice, "sbb")
+    await vehicle("test.ferries.sbb", "ferry")
+    assert (await view_client.answer(type="subscribe", topic="test.chat"))["type"] == "subscribed"
+    await view_client.send(type="subscribe", topic=topic, view="v1", number=1, filter={})
+    await wait_until(lambda: asked.is_waiting)
+    # Of a family, the topics are asked for afterwards.
+    assert asked.topics == ([] if "*" in topic else ["sbb"])
+    before = asked.chat_filters
+    await in_thread(alice.groups.clear)()
+    await in_thread(access.permissions_changed)(alice.pk)
+    await wait_until(lambda: asked.chat_filters > before)
+    asked.may_answer.set()
+    if "*" in topic:
+        await wait_until(lambda: "v1" in view_client.viewers and view_client.viewers["v1"].batches)
+    else:
+        await wait_until(lambda: len(view_client.others) > 1)
+        assert [view_client.others[1][name] for name in ("type", "view", "code")] == ["unsubscribed", "v1", "forbidden"]
+    await vehicle("test.ferries.sbb", "secret")
+    assert (await view_client.answer(type="ping")) == {"type": "pong"}
+    assert "secret" not in view_client.viewers["v1"].keys
 
 
 async def test_a_lost_family_closes_its_view(view_client: ViewClient, alice: User) -> None:
