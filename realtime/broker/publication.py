@@ -65,20 +65,25 @@ class Publication(NamedTuple):
     relevance: bytes = b""
 
     def as_event(self) -> dict[str, Any]:
-        """The message that stock consumers in the group get."""
+        """The message that stock consumers in the group get; with "key" and "removed" if it has a key."""
         message = _decode(self.frame)
-        return {
+        event = {
             "type": "realtime.message",
             "topic": message.topic,
             "offset": message.offset,
             "data": bytes(message.data).decode(),
         }
+        if message.key is not None:
+            event |= {"key": message.key, "removed": message.removed}
+        return event
 
 
 class _Message(msgspec.Struct):
     topic: str
     offset: int
     data: msgspec.Raw
+    key: str | None = None
+    removed: bool = False
 
 
 _decode = msgspec.json.Decoder(_Message).decode

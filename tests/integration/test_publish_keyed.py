@@ -151,16 +151,14 @@ def test_what_travels_beside_the_payload(ear: Callable[[str], Ear], redis_client
 
 @pytest.mark.django_db(transaction=True)
 async def test_consumers_of_channels_get_messages_as_before() -> None:
-    """`realtime.message` with the data as JSON text; also of what has a key."""
+    """`realtime.message` with the data as JSON text; the key, and whether it was removed."""
     channel = await layer().new_channel()
     await layer().group_add(TRAMS, channel)
     await apublish(TRAMS, {"a": 1}, key="tram", at=(7.44, 46.95))
-    assert await layer().receive(channel) == {
-        "type": "realtime.message",
-        "topic": TRAMS,
-        "offset": 1,
-        "data": '{"a":1}',
-    }
+    await apublish(TRAMS, None, key="tram", removed=True)
+    about = {"type": "realtime.message", "topic": TRAMS, "key": "tram"}
+    assert await layer().receive(channel) == about | {"offset": 1, "data": '{"a":1}', "removed": False}
+    assert await layer().receive(channel) == about | {"offset": 2, "data": "null", "removed": True}
     await layer().flush()
 
 

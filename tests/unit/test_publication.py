@@ -8,7 +8,18 @@ import pytest
 from channels_redis.serializers import registry
 from cryptography.fernet import Fernet, MultiFernet
 
-from realtime.broker.publication import MARK, History, Position, Publication, head_of, parse, seal
+from realtime.broker.publication import (
+    MARK,
+    History,
+    Position,
+    Publication,
+    head_of,
+    parse,
+    seal,
+    seal_line,
+    split_relevance,
+)
+from realtime.broker.relevance import Relevance, decode_relevance, encode_relevance
 
 
 def payload_of(offset: int, epoch: str, before: bytes, after: bytes) -> bytes:
@@ -38,6 +49,32 @@ def test_an_encrypted_payload_gives_the_same_frame_and_shows_nothing() -> None:
     assert parse(payload, key) == Publication(Position(17, "m1f9"), FRAME)
     assert b"headline" not in payload
     assert b"news" not in payload
+
+
+RELEVANCE = encode_relevance(Relevance("tram\u20287", (1, 2), {"line": 7, "text": "\u001e a\nb"}, 12))
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_the_relevance_stands_beside_the_frame(is_encrypted: bool) -> None:
+    """It is one line, whatever is in it; the frame is untouched."""
+    key = crypter() if is_encrypted else None
+    before, after = seal(BEFORE, AFTER, key)
+    line = seal_line(RELEVANCE, key)
+    payload = head_of("m1f9") + b"17\n" + line + before + b"17" + after
+    assert line.count(b"\n") == 1
+    assert (b"tram" in payload) is not is_encrypted
+    publication = parse(payload, key)
+    assert publication == Publication(Position(17, "m1f9"), FRAME, RELEVANCE)
+    assert decode_relevance(publication.relevance).tags == {"line": 7, "text": "\u001e a\nb"}
+
+
+def test_the_relevance_is_split_off_without_reading_the_frame() -> None:
+    """What follows a payload's offset; also if it is cut short."""
+    assert split_relevance(seal_line(RELEVANCE, None) + FRAME) == (RELEVANCE, FRAME)
+    for rest in (FRAME, b"", b'"\x1e\n"'):
+        assert split_relevance(rest) == (b"", rest)
+    assert split_relevance(b"\x1ecut sh") == (b"cut sh", b"")
+    assert parse(head_of("m1f9") + b"17\n\x1ecut sh") is None
 
 
 def test_stock_consumers_get_an_event() -> None:
