@@ -6,7 +6,8 @@ Owns registering that by the processes that publish, and the form in which Redis
 
 Each process registers the extent of what it publishes on a topic, in tiles of one zoom, and announces it on a Redis
 channel of the family. It writes again only when the extent grows, once in a period, and when Redis has lost the topic.
-An extent that is not registered again is ignored after a while.
+An extent that is not registered again is ignored after a while. Where keys stay until they are removed, a publisher may
+have ended long before its keys: there each process registers the extents of those before it too.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import redis
 import redis.asyncio
 
 from realtime.broker.publication import Crypter
@@ -35,6 +37,8 @@ EXTENT_BITS: Final = WORLD.bit_length() - 1 - _ZOOM
 _LAST: Final = (1 << _ZOOM) - 1
 # How often an extent is registered again, at least.
 PERIOD_SECONDS: Final = 600.0
+# After a failure, publications are not delayed by another attempt for this long.
+RETRY_SECONDS = 5.0
 # The beginning of the channel of a family, before its name.
 ANNOUNCEMENT: Final = "__extents."
 # In one call of the script, which blocks Redis.
@@ -101,7 +105,7 @@ async def remove_extents(client: redis.asyncio.Redis, key: str, fields: Mapping[
 class _Known:
     """What this process has registered of one topic."""
 
-    __slots__ = ("before", "epoch", "extent", "is_registered", "now", "renew_at")
+    __slots__ = ("before", "epoch", "extent", "is_registered", "must_read", "now", "renew_at")
 
     def __init__(self, extent: Extent, renew_at: float) -> None:
         # Of this period and of the one before: what was published longer ago has fallen silent.
@@ -111,13 +115,15 @@ class _Known:
         # When a new period begins, by the monotonic clock, and whether Redis has `extent`.
         self.renew_at = renew_at
         self.is_registered = False
+        # Whether other processes may have published here what stays.
+        self.must_read = False
         # Of the last publication.
         self.epoch = ""
 
 
 class Extents:
     """
-    What one process registers. May be used from several threads: at worst, something is registered twice.
+    What one process registers. May be used from several threads and event loops.
 
     Args:
         process: An id of this process and those that it forks.
@@ -128,6 +134,8 @@ class Extents:
     def __init__(self, process: str, *, keys: Keys, crypter: Crypter | None = None) -> None:
         self._process, self._keys, self._crypter = process, keys, crypter
         self._known: dict[str, _Known] = {}
+        # Families that are not tried again before this time.
+        self._retry_at: dict[str, float] = {}
         self.failed_count = 0
 
     def due(self, items: Iterable[PublishRequest]) -> dict[str, dict[str, PublishRequest]]:
@@ -144,20 +152,70 @@ class Extents:
                 continue
             if known is None:
                 known = self._known[item.topic] = _Known(extent, now + _period_seconds(item))
+                known.must_read = keyed.policy.absent_after_seconds is None
             elif now >= known.renew_at:
                 known.renew_at = now + _period_seconds(item)
                 # Keys that may be silent for ever stay where they were published.
-                if keyed.policy.absent_after_seconds is not None:
+                if keyed.policy.absent_after_seconds is None:
+                    known.must_read = True
+                else:
                     known.before, known.now = known.now, extent
             known.now = known.now.joined(extent)
             known.extent = known.now.joined(known.before)
             known.is_registered = False
-            due.setdefault(keyed.family, {})[item.topic] = item
+            if now >= self._retry_at.get(keyed.family, 0.0):
+                due.setdefault(keyed.family, {})[item.topic] = item
         return due
 
-    def add_to(self, pipeline: Any, family: str, topics: dict[str, PublishRequest], channel: str) -> None:
-        """Add the commands that register these topics of one family, and announce them on its Redis channel."""
+    def register(self, client: redis.Redis, family: str, topics: Mapping[str, PublishRequest], channel: str) -> None:
+        """
+        Register these topics of one family, and announce them on its Redis channel.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not accept it. Call `failed`.
+        """
         key = self._keys.family_extents(family)
+        while topics:
+            if self._must_read(topics):
+                self._join(client.hgetall(key), topics)
+            with client.pipeline(transaction=False) as pipeline:
+                extents = self._add_to(pipeline, key, topics, channel)
+                pipeline.execute()
+            topics = self._changed_since(extents, topics)
+
+    async def aregister(
+        self, client: redis.asyncio.Redis, family: str, topics: Mapping[str, PublishRequest], channel: str
+    ) -> None:
+        """The async twin of `register`."""
+        key = self._keys.family_extents(family)
+        while topics:
+            if self._must_read(topics):
+                found: Any = await client.hgetall(key)
+                self._join(found, topics)
+            async with client.pipeline(transaction=False) as pipeline:
+                extents = self._add_to(pipeline, key, topics, channel)
+                await pipeline.execute()
+            topics = self._changed_since(extents, topics)
+
+    def _must_read(self, topics: Iterable[str]) -> bool:
+        return any(self._known[topic].must_read for topic in topics)
+
+    def _join(self, fields: Mapping[Any, Any], topics: Iterable[str]) -> None:
+        """Where keys stay until they are removed, make the extents of all processes ours."""
+        for field, value in fields.items():
+            try:
+                topic, _, extent, until = decode_extent(field, value, self._crypter)
+            except Exception:  # noqa: S112 - readers log it
+                continue
+            if topic in topics and until > time.time() and (known := self._known[topic]).must_read:
+                known.before = known.before.joined(extent)
+                known.extent = known.now.joined(known.before)
+        for topic in topics:
+            self._known[topic].must_read = False
+
+    def _add_to(self, pipeline: Any, key: str, topics: Mapping[str, PublishRequest], channel: str) -> dict[str, Extent]:
+        """Add the commands that register and announce; gives the extents in them."""
+        extents = {topic: self._known[topic].extent for topic in topics}
         # A process that was forked publishes somewhere else than its parent.
         process = f"{self._process}-{os.getpid():x}"
         fields: dict[bytes, bytes] = {}
@@ -166,22 +224,36 @@ class Extents:
             lifetime_ms = round(_period_seconds(item) * 3000)
             longest_ms = max(longest_ms, lifetime_ms)
             until_ms = round(time.time() * 1000) + lifetime_ms
-            value = " ".join(map(str, (*self._known[topic].extent, until_ms))).encode()
+            value = " ".join(map(str, (*extents[topic], until_ms))).encode()
             field = f"{topic} {process}".encode()
             fields[field] = value if self._crypter is None else self._crypter.encrypt(value)
         pipeline.hset(key, mapping=fields)
         pipeline.pexpire(key, longest_ms)
         pipeline.publish(channel, b"\n".join(b"%b\n%b" % each for each in fields.items()))
+        return extents
 
-    def registered(self, topics: Iterable[str]) -> None:
-        """Redis has them: they are registered again when they grow, or after a period."""
-        for topic in topics:
-            self._known[topic].is_registered = True
+    def _changed_since(
+        self, extents: Mapping[str, Extent], topics: Mapping[str, PublishRequest]
+    ) -> dict[str, PublishRequest]:
+        """
+        Redis has these extents. Returns the topics that must be registered again at once.
 
-    def failed(self, error: Exception) -> None:
-        """Redis did not accept them: the next publication tries again."""
+        Another thread may have added to one meanwhile, and Redis may have got the older extent later.
+        """
+        again: dict[str, PublishRequest] = {}
+        for topic, extent in extents.items():
+            known = self._known[topic]
+            if known.extent == extent:
+                known.is_registered = True
+            else:
+                again[topic] = topics[topic]
+        return again
+
+    def failed(self, family: str, error: Exception) -> None:
+        """Redis did not accept them: a publication tries again after a while."""
         self.failed_count += 1
-        logger.warning("where topics publish could not be registered (%s): trying again", error)
+        self._retry_at[family] = time.monotonic() + RETRY_SECONDS
+        logger.warning("where topics of %s publish could not be registered (%s): trying again", family, error)
 
     def published(self, items: Iterable[PublishRequest], results: Iterable[Published]) -> bool:
         """Returns whether topics must be registered again: Redis had lost them, so they have another epoch."""

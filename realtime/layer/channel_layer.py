@@ -10,6 +10,7 @@ Why not `channels_redis.pubsub`: it polls, holds one lock across round trips, ha
 """
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import types
@@ -222,7 +223,8 @@ class RedisChannelLayer(Configuration):
             results |= zip(indexes, publish_all(self._sync_publishers[shard], calls), strict=True)
         published = [results[index] for index in range(len(items))]
         if self._extents.published(items, published):
-            self._register_now(items)
+            with contextlib.suppress(*REDIS_ERRORS):
+                self._register_now(items)
         return published
 
     async def _publish(self, items: Sequence[PublishRequest]) -> list[Published]:
@@ -233,33 +235,43 @@ class RedisChannelLayer(Configuration):
             results |= zip(indexes, await publish_all_async(publisher, calls), strict=True)
         published = [results[index] for index in range(len(items))]
         if self._extents.published(items, published):
-            await self._register(items)
+            with contextlib.suppress(*REDIS_ERRORS):
+                await self._register(items)
         return published
 
     def _register_now(self, items: Sequence[PublishRequest]) -> None:
-        """Register where the items are published, as far as it is not known. Never raises an error of Redis."""
+        """
+        Register where the items are published, as far as it is not known.
+
+        Raises:
+            redis.RedisError, OSError: A host did not answer on which the items would be published: they would fail too.
+        """
         for family, topics in self._extents.due(items).items():
+            shard = self.shard_of_family(family)
+            channel = self.redis_channel(f"{ANNOUNCEMENT}{family}")
             try:
-                with self._sync_publishers[self.shard_of_family(family)].pipeline(transaction=False) as pipeline:
-                    self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
-                    pipeline.execute()
+                self._extents.register(self._sync_publishers[shard], family, topics, channel)
             except REDIS_ERRORS as error:
-                self._extents.failed(error)
-            else:
-                self._extents.registered(topics)
+                self._extents.failed(family, error)
+                if self._is_unreachable(shard, topics, error):
+                    raise
 
     async def _register(self, items: Sequence[PublishRequest]) -> None:
         """The async twin of `_register_now`."""
         for family, topics in self._extents.due(items).items():
-            publisher = self._get_layer().shards[self.shard_of_family(family)].publisher
+            shard = self.shard_of_family(family)
+            channel = self.redis_channel(f"{ANNOUNCEMENT}{family}")
             try:
-                async with publisher.pipeline(transaction=False) as pipeline:
-                    self._extents.add_to(pipeline, family, topics, self.redis_channel(f"{ANNOUNCEMENT}{family}"))
-                    await pipeline.execute()
+                await self._extents.aregister(self._get_layer().shards[shard].publisher, family, topics, channel)
             except REDIS_ERRORS as error:
-                self._extents.failed(error)
-            else:
-                self._extents.registered(topics)
+                self._extents.failed(family, error)
+                if self._is_unreachable(shard, topics, error):
+                    raise
+
+    def _is_unreachable(self, shard: int, topics: Iterable[str], error: Exception) -> bool:
+        """Whether the host that did not answer is that of one of these topics."""
+        is_lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
+        return is_lost and any(self.shard_of(topic) == shard for topic in topics)
 
     # Between the processes of the site --------------------------------------------------------------------------------
 

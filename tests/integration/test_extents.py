@@ -161,8 +161,10 @@ async def test_redis_is_wiped(layer: RedisChannelLayer, client: redis.Redis) -> 
     await publisher.flush()
 
 
-async def test_a_lost_registration_does_not_fail_the_publication(layer: RedisChannelLayer, client: redis.Redis) -> None:
-    """The next publication tries again, and what was published before is not forgotten."""
+async def test_a_lost_registration_does_not_fail_the_publication(
+    layer: RedisChannelLayer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publication tries again after a while, and what was published before is not forgotten."""
     publisher = RedisChannelLayer(layer.hosts)
     await publisher.publish(vehicle(SBB, 10))
     key = hash_of(client)
@@ -171,11 +173,58 @@ async def test_a_lost_registration_does_not_fail_the_publication(layer: RedisCha
     for _ in range(3):
         await publisher.publish(vehicle(SBB, 20))
         await asyncio.to_thread(publisher.publish_now, vehicle(SBB, 20))
+    assert publisher._extents.failed_count == 1, "not each publication is delayed by an attempt"
+    monkeypatch.setattr(publisher._extents, "_retry_at", {})
     client.delete(key)
     await publisher.publish(vehicle(SBB, 20))
     ((_, extent),) = registered(client).items()
     assert extent[::2] == (10, 20)
     await publisher.flush()
+
+
+async def test_publications_fail_once_while_redis_is_unavailable(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not wait for the registration first, and then for themselves; nor each for another attempt."""
+    publisher = RedisChannelLayer([server.url])
+    server.kill()
+    with monkeypatch.context() as patch:
+        patch.delattr("realtime.layer.channel_layer.publish_all_async")
+        with pytest.raises(redis.ConnectionError):
+            await publisher.publish(vehicle(SBB, 10))
+    for _ in range(3):
+        with pytest.raises(redis.ConnectionError):
+            await publisher.publish(vehicle(SBB, 10))
+    assert publisher._extents.failed_count == 1
+    await publisher.flush()
+
+
+async def test_threads_that_register_at_the_same_time(layer: RedisChannelLayer, client: redis.Redis) -> None:
+    """The last one to reach Redis does not overwrite what another has added."""
+    await asyncio.gather(
+        *(asyncio.to_thread(layer.publish_now, vehicle(SBB, 100 + number)) for number in range(20)),
+        *(layer.publish(vehicle(SBB, 100 - number)) for number in range(20)),
+    )
+    ((_, extent),) = registered(client).items()
+    assert extent[::2] == (81, 119)
+
+
+async def test_where_keys_stay_the_extents_of_ended_publishers_stay(
+    client: redis.Redis, layer: RedisChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new publisher makes them its own; also those that others have added later."""
+    forever = Snapshot(absent_after_seconds=None)
+    first, second = RedisChannelLayer(layer.hosts), RedisChannelLayer(layer.hosts)
+    first.publish_now(vehicle(SBB, 10, policy=forever))
+    await layer.publish(vehicle(SBB, 20, policy=forever))
+    second.publish_now(vehicle(SBB, 30, policy=forever))
+    assert sorted(extent[::2] for extent in registered(client).values()) == [(10, 10), (10, 20), (10, 30)]
+    # The next publication begins a new period.
+    layer._extents._known[SBB].renew_at = 0
+    await layer.publish(vehicle(SBB, 20, policy=forever))
+    assert sorted(extent[::2] for extent in registered(client).values()) == [(10, 10), (10, 30), (10, 30)]
+    await second.flush()
+    await first.flush()
 
 
 async def test_a_lost_connection_leaves_no_hole(
