@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 # The first byte of every publication. MessagePack never uses it and Fernet tokens are text, so a publication cannot be
 # confused with a message from a stock sender in the same group.
 MARK: Final = b"\xc1"
+# The first bytes of a message with several publications: for each its length, a line break, and its payload.
+BATCH_MARK: Final = MARK + MARK
 # The first byte of a line with the relevance, before the frame. JSON never begins with it, and neither does a token.
 RELEVANCE_MARK: Final = b"\x1e"
 _RELEVANCE: Final = RELEVANCE_MARK[0]
@@ -153,6 +155,17 @@ def split_relevance(rest: bytes) -> tuple[bytes, bytes]:
         return b"", rest
     line, _, frame = rest[1:].partition(b"\n")
     return line, frame
+
+
+def split_batch(message: bytes) -> list[bytes]:
+    """The payloads of a message that begins with BATCH_MARK."""
+    payloads: list[bytes] = []
+    at = len(BATCH_MARK)
+    while (end := message.find(b"\n", at)) > 0:
+        start = end + 1
+        at = start + int(message[at:end])
+        payloads.append(message[start:at])
+    return payloads
 
 
 def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:

@@ -42,7 +42,7 @@ class Snapshot:
     key_limit: int = 50_000
     bytes_limit: int = 64 << 20
     absent_after_seconds: float | None = None
-    gather_seconds: float = 0.05
+    gather_seconds: float = 0.1
 
     def __post_init__(self) -> None:
         if self.key_limit < 1 or self.bytes_limit < 1:

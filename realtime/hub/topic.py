@@ -14,7 +14,17 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from realtime.broker.publication import RELEVANCE_MARK, Crypter, History, Position, head_of, parse, split_relevance
+from realtime.broker.publication import (
+    BATCH_MARK,
+    RELEVANCE_MARK,
+    Crypter,
+    History,
+    Position,
+    head_of,
+    parse,
+    split_batch,
+    split_relevance,
+)
 from realtime.hub.members import Counters, Member, Members
 from realtime.hub.sinks import Frame, Sink, payloads_of
 from realtime.protocol import messages
@@ -250,6 +260,14 @@ class LiveTopic:
                 # With a key, the frame follows after what decides who is sent it.
                 frames.append(frame if frame[:1] != RELEVANCE_MARK else split_relevance(frame)[1])
                 offset += 1
+                continue
+            if payload.startswith(BATCH_MARK):
+                self._send(frames, offset)
+                self._follow(split_batch(payload))
+                if self._held is not None:
+                    # It has a gap: the remaining payloads are in the history that is read now.
+                    return
+                frames, head, offset = [], self._head, self.offset
                 continue
             publication = parse(payload, self._crypter)
             if publication is None:

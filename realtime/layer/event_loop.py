@@ -6,6 +6,7 @@ Owns which consumer gets a message. Does not own the host of a name (configurati
 """
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import redis.exceptions
 
 from realtime.broker.extents import remove_extents
 from realtime.broker.history import HistoryPolicy, HistoryReader
-from realtime.broker.publication import MARK, History, parse
+from realtime.broker.publication import BATCH_MARK, MARK, History, parse, split_batch
 from realtime.broker.snapshot import Loaded, Snapshot, SnapshotReader
 from realtime.broker.sweep import Sweep
 from realtime.hub.hub import Hub
@@ -202,6 +203,9 @@ class LoopLayer:
         if not self._turn_ends:
             self._turn_ends = True
             asyncio.get_running_loop().call_soon(self._end_turn)
+        if any(payload.startswith(BATCH_MARK) for payload in payloads):
+            parts = [split_batch(payload) if payload.startswith(BATCH_MARK) else [payload] for payload in payloads]
+            payloads = list(itertools.chain.from_iterable(parts))
         messages = [each for payload in payloads if (each := self._open(payload)) is not None]
         if name in self.channels:
             self._put(name, messages)

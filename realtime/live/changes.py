@@ -157,33 +157,34 @@ class LevelChanges:
         bits, tiles = self._bits, self.tiles
         departed: list[Change] = []
         several: list[State] = []
+        last = (1 << bits) - 1
         for key in keys:
             tile = tiles[key]
-            departed += tile.departed
-            several += tile.several
+            if tile.departed:
+                departed += tile.departed
+            if tile.several:
+                several += tile.several
             if not tile.single:
                 continue
             states, joined, stepped_out = tile.parts.get(selector) or tile.part(selector)
             if stepped_out:
                 departed += stepped_out
             left, top = (key & COLUMN) << bits, key >> ROW << bits
-            right, bottom = left + (1 << bits) - 1, top + (1 << bits) - 1
+            right, bottom = left + last, top + last
             for x0, y0, x1, y1 in area.rectangles:
                 if x0 <= left and right <= x1 and y0 <= top and bottom <= y1:
                     if states:
                         frames.append(joined)
                         count += len(states)
                     break
-            else:
-                for x0, y0, x1, y1 in area.rectangles:
-                    if x0 <= right and left <= x1 and y0 <= bottom and top <= y1:
-                        inside = [
-                            state.frame
-                            for state in states
-                            if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0
-                        ]
-                        frames += inside
-                        count += len(inside)
+                if x0 <= right and left <= x1 and y0 <= bottom and top <= y1:
+                    inside = [
+                        state.frame
+                        for state in states
+                        if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0
+                    ]
+                    frames += inside
+                    count += len(inside)
         if several:
             matches = selector.matches
             # Found once in each tile that it touches.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import RELEVANCE_MARK, Crypter, Publication, head_of, parse
+from realtime.broker.publication import BATCH_MARK, RELEVANCE_MARK, Crypter, Publication, head_of, parse, split_batch
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
 from realtime.live.items import State, state_of
@@ -155,7 +155,7 @@ class Feed:
         states: list[State] = []
         name, offset, head = self.name, self._offset, head_of(self._epoch)
         is_plain = self._crypter is None
-        for payload in payloads:
+        for payload in _split(payloads):
             # Nearly every payload is the next one, which is seen without parsing it.
             next_head = b"%b%d\n%b" % (head, offset + 1, RELEVANCE_MARK)
             start = len(next_head)
@@ -199,3 +199,14 @@ class Feed:
     def _skip(self, error: ValueError) -> None:
         """A publication of another program, which cannot be placed."""
         _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
+
+
+def _split(messages: list[bytes]) -> list[bytes]:
+    """The payloads of messages, some of which have several."""
+    payloads: list[bytes] = []
+    for message in messages:
+        if message.startswith(BATCH_MARK):
+            payloads += split_batch(message)
+        else:
+            payloads.append(message)
+    return payloads

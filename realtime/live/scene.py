@@ -284,6 +284,7 @@ class Scene:
     async def _send_changes(self, changes: list[Change], restarted: Iterable[str], pause: "_Pause") -> None:
         if not changes and not restarted:
             return
+        sent_count = 0
         for view in self._slow:
             if not view.is_behind:
                 view.is_behind = True
@@ -313,15 +314,19 @@ class Scene:
                     self._slow[view] = None
                     continue
                 self._guard(view, self._send_to, by_tile, keys, restarted)
-                await pause.make_way()
+                sent_count += 1
+                if not sent_count % 8:
+                    await pause.make_way()
 
     def _send_to(self, view: View, by_tile: LevelChanges, keys: list[int], restarted: Iterable[str]) -> None:
         lens: Lens = view.has  # type: ignore[assignment]
         lines = by_tile.lines(lens.area, self._selector(lens), keys)
         if not lines.line_count and not restarted:
             return
-        topics = lens.selector.topics
-        positions = self._position_lines(topic for topic in restarted if topics is None or topic in topics)
+        positions: list[bytes] = []
+        if restarted:
+            topics = lens.selector.topics
+            positions = self._position_lines(topic for topic in restarted if topics is None or topic in topics)
         self._counters.written_bytes += view.write_changes(lines, positions)
         self._counters.delivery_count += lines.line_count
         self._counters.batch_count += 1
@@ -349,26 +354,33 @@ class Scene:
     def _difference(self, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
         """The items that only the new lens lets through, and the keys of those that only the old one did."""
         old_selector, new_selector = self._selector(old), self._selector(new)
-        is_alike = old_selector is new_selector
-        matches_new, matches_old = new_selector.matches, old_selector.matches
-        entered: list[Item] = []
-        # What the index finds is in the area already.
-        for item in self._index(new.area.level).items_in(new.area, without=old.area if is_alike else None):
-            state: State = item.state  # type: ignore[assignment]
-            if not matches_new(item.topic, state.relevance):
-                continue
-            if is_in(state, old.area) and (is_alike or matches_old(item.topic, state.relevance)):
-                continue
-            entered.append(item)
+        entered = self._only_in(new, old, new_selector, old_selector)
         left: dict[str, list[str]] = {}
-        for item in self._index(old.area.level).items_in(old.area, without=new.area if is_alike else None):
-            state = item.state  # type: ignore[assignment]
-            if not matches_old(item.topic, state.relevance):
-                continue
-            if is_in(state, new.area) and (is_alike or matches_new(item.topic, state.relevance)):
-                continue
+        for item in self._only_in(old, new, old_selector, new_selector):
             left.setdefault(item.topic, []).append(item.key)
         return entered, left
+
+    def _only_in(self, here: Lens, there: Lens, selector: Selector, other: Selector) -> list[Item]:
+        """The items that the lens `here` lets through with its selector, and `there` does not with the other one."""
+        is_alike = selector is other
+        index = self._index(here.area.level)
+        matches, matches_there = selector.matches, other.matches
+        if is_alike:
+            found = index.points_that_enter(here.area, there.area)
+            if found is not None:
+                if selector is Selector.everything:
+                    return found
+                return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
+        only: list[Item] = []
+        # What the index finds is in the area already.
+        for item in index.items_in(here.area, without=there.area if is_alike else None):
+            state: State = item.state  # type: ignore[assignment]
+            if not matches(item.topic, state.relevance):
+                continue
+            if is_in(state, there.area) and (is_alike or matches_there(item.topic, state.relevance)):
+                continue
+            only.append(item)
+        return only
 
     def _entered_lines(self, entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int) -> Iterator[bytes]:
         for topic, keys in left.items():

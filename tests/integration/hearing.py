@@ -5,7 +5,7 @@ from typing import Any
 import redis
 from channels.layers import get_channel_layer
 
-from realtime.broker.publication import Publication, parse
+from realtime.broker.publication import BATCH_MARK, Publication, parse, split_batch
 
 __all__ = ["Ear", "layer"]
 
@@ -23,8 +23,13 @@ class Ear:
         assert self._pubsub.get_message(timeout=5)["type"] == "subscribe"
 
     def hear(self, count: int = 1) -> list[Publication]:
-        messages = [self._pubsub.get_message(timeout=5) for _ in range(count)]
-        publications = [parse(message["data"]) for message in messages]
+        """The next publications; a message may have several."""
+        payloads: list[bytes] = []
+        while len(payloads) < count:
+            data = self._pubsub.get_message(timeout=5)["data"]
+            payloads += split_batch(data) if data.startswith(BATCH_MARK) else [data]
+        assert len(payloads) == count, "more came than were asked for"
+        publications = [parse(payload) for payload in payloads]
         assert None not in publications
         return publications  # type: ignore[return-value]
 
