@@ -18,6 +18,8 @@ const JUMP = 0.005;
 const VISIBLE_PX = 0.3;
 const SLOWEST_FRAME_MS = 500;
 const TURNS = 24;
+/** A dot whose middle is outside may still be seen. */
+const MARGIN_PX = 20;
 /** From this zoom on, the dots show where they go. */
 const ARROWS_FROM_ZOOM = 10;
 const LABELS_LIMIT = 40;
@@ -75,7 +77,7 @@ export class VehicleLayer extends BlanketOverlay {
       this.dots.set(id, { item, mode, x, y, dx: 0, dy: 0, since: now });
       return;
     }
-    const done = this.isCalm ? 1 : Math.min(1, (now - dot.since) / GLIDE_MS);
+    const done = this.#progress(dot, now);
     const [fromX, fromY] = [dot.x + dot.dx * done, dot.y + dot.dy * done];
     const isJump = this.isCalm || Math.abs(x - fromX) + Math.abs(y - fromY) > JUMP;
     dot.item = item;
@@ -111,8 +113,9 @@ export class VehicleLayer extends BlanketOverlay {
     const now = performance.now();
     let [found, least] = [null, withinPx];
     for (const dot of this.dots.values()) {
-      for (const place of this.#places(dot, now)) {
-        const distance = Math.hypot(place.x - x, place.y - y);
+      const dotY = this.#yOf(dot, now);
+      for (let dotX = this.#firstXOf(dot, now); dotX < this.width + MARGIN_PX; dotX += this.scale) {
+        const distance = Math.hypot(dotX - x, dotY - y);
         if (distance < least) [found, least] = [dot, distance];
       }
     }
@@ -163,13 +166,14 @@ export class VehicleLayer extends BlanketOverlay {
     this.#drawLabels(zoom);
     let fastest = 0;
     for (const dot of this.dots.values()) {
-      const age = now - dot.since;
-      if (age < GLIDE_MS) fastest = Math.max(fastest, Math.abs(dot.dx) + Math.abs(dot.dy));
+      if (now - dot.since < GLIDE_MS) fastest = Math.max(fastest, Math.abs(dot.dx) + Math.abs(dot.dy));
+      const y = this.#yOf(dot, now);
+      if (y < -MARGIN_PX || y > this.height + MARGIN_PX) continue;
       const { bearing, speed } = dot.item.data;
       const hasArrow = zoom >= ARROWS_FROM_ZOOM && speed > 0;
       const sprite = this.#sprite(dot.mode, size, hasArrow ? Math.round((bearing / 360) * TURNS) % TURNS : -1);
       const half = sprite.width / 2;
-      for (const { x, y } of this.#places(dot, now)) {
+      for (let x = this.#firstXOf(dot, now); x < this.width + MARGIN_PX; x += this.scale) {
         context.drawImage(sprite, Math.round(x * ratio - half), Math.round(y * ratio - half));
       }
     }
@@ -196,14 +200,19 @@ export class VehicleLayer extends BlanketOverlay {
     this.height = y;
   }
 
-  /** Where a dot is on the canvas: from afar the world is there more than once. */
-  *#places(dot, now) {
-    const done = this.isCalm ? 1 : Math.min(1, (now - dot.since) / GLIDE_MS);
-    const y = (dot.y + dot.dy * done) * this.scale - this.top;
-    if (y < -20 || y > this.height + 20) return;
-    let x = (dot.x + dot.dx * done) * this.scale - this.left;
-    x -= Math.floor((x + 20) / this.scale) * this.scale;
-    for (; x < this.width + 20; x += this.scale) yield { x, y };
+  #yOf(dot, now) {
+    return (dot.y + dot.dy * this.#progress(dot, now)) * this.scale - this.top;
+  }
+
+  /** The first place from the left: from afar the world is on the canvas more than once, each `scale` further. */
+  #firstXOf(dot, now) {
+    const x = (dot.x + dot.dx * this.#progress(dot, now)) * this.scale - this.left;
+    return x - Math.floor((x + MARGIN_PX) / this.scale) * this.scale;
+  }
+
+  /** How much of its way a dot has gone. */
+  #progress(dot, now) {
+    return this.isCalm ? 1 : Math.min(1, (now - dot.since) / GLIDE_MS);
   }
 
   #drawLabels(zoom) {
