@@ -274,9 +274,9 @@ async def test_a_phone_has_no_horizontal_scroll(live_site: LiveSite, browser: Br
 async def test_a_vehicle_says_where_it_goes(live_site: LiveSite, context: BrowserContext) -> None:
     """A click on its dot shows its line, its key and its delay."""
     visitor = Visitor(await context.new_page())
-    await visitor.open(live_site.url, GERMANY)
+    await visitor.open(live_site.url)
     with live_site.resting() as truth:
-        await visitor.shows(truth)
+        assert await visitor.shows(truth)
         place = await visitor.page.evaluate(
             """() => {
               const { map, vehicles } = liveMap;
@@ -288,6 +288,7 @@ async def test_a_vehicle_says_where_it_goes(live_site: LiveSite, context: Browse
               }
             }"""
         )
+        assert place
         await visitor.page.locator("[data-map]").click(position=place)
         await expect(visitor.page.locator("[data-card]")).to_contain_text("vehicles.")
         await expect(visitor.page.locator("[data-card] strong")).to_contain_text(" to ")
