@@ -157,6 +157,8 @@ class LayerStatistics:
     full_count: Total = 0
     # Keys removed from snapshots because they had been silent for too long. Each is counted by the process that did it.
     silent_count: Total = 0
+    # Times that Redis did not accept where the topics of a family publish. It is tried again.
+    unregistered_count: Total = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,6 @@ class Extents:
         self._known: dict[str, _Known] = {}
         # Families that are not tried again before this time.
         self._retry_at: dict[str, float] = {}
-        self.failed_count = 0
 
     def due(self, items: Iterable[PublishRequest]) -> dict[str, dict[str, PublishRequest]]:
         """Family → topic → a publication, of those that must be registered before these are published."""
@@ -251,7 +250,6 @@ class Extents:
 
     def failed(self, family: str, error: Exception) -> None:
         """Redis did not accept them: a publication tries again after a while."""
-        self.failed_count += 1
         self._retry_at[family] = time.monotonic() + RETRY_SECONDS
         logger.warning("where topics of %s publish could not be registered (%s): trying again", family, error)
 

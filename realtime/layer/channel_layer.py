@@ -253,6 +253,7 @@ class RedisChannelLayer(Configuration):
                 self._extents.register(self._sync_publishers[shard], family, topics, channel)
             except REDIS_ERRORS as error:
                 self._extents.failed(family, error)
+                self.unregistered_count += 1
                 if self._is_unreachable(shard, topics, error):
                     raise
 
@@ -265,6 +266,7 @@ class RedisChannelLayer(Configuration):
                 await self._extents.aregister(self._get_layer().shards[shard].publisher, family, topics, channel)
             except REDIS_ERRORS as error:
                 self._extents.failed(family, error)
+                self.unregistered_count += 1
                 if self._is_unreachable(shard, topics, error):
                     raise
 

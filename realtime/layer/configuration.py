@@ -80,6 +80,7 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
         self.crypter: Crypter | None = self._serializer.crypter
         # See LayerStatistics.
         self.dropped_count = self.unreadable_count = self.full_count = self.silent_count = 0
+        self.unregistered_count = 0
         register(self)
 
     # Names and hosts --------------------------------------------------------------------------------------------------
@@ -113,6 +114,7 @@ class Configuration(BaseChannelLayer):  # type: ignore[misc]
             unreadable_count=self.unreadable_count,
             full_count=self.full_count,
             silent_count=self.silent_count,
+            unregistered_count=self.unregistered_count,
         )
 
     # Messages ---------------------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ async def test_a_lost_registration_does_not_fail_the_publication(
     for _ in range(3):
         await publisher.publish(vehicle(SBB, 20))
         await asyncio.to_thread(publisher.publish_now, vehicle(SBB, 20))
-    assert publisher._extents.failed_count == 1, "not each publication is delayed by an attempt"
+    assert publisher.statistics().unregistered_count == 1, "not each publication is delayed by an attempt"
     monkeypatch.setattr(publisher._extents, "_retry_at", {})
     client.delete(key)
     await publisher.publish(vehicle(SBB, 20))
@@ -195,7 +195,7 @@ async def test_publications_fail_once_while_redis_is_unavailable(
     for _ in range(3):
         with pytest.raises(redis.ConnectionError):
             await publisher.publish(vehicle(SBB, 10))
-    assert publisher._extents.failed_count == 1
+    assert publisher.statistics().unregistered_count == 1
     await publisher.flush()
 
 
