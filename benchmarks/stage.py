@@ -83,6 +83,12 @@ class Stage:
         assert self._redis is not None  # noqa: S101 - the stage is open
         return self._redis.cpu_seconds()
 
+    def restart_redis(self) -> None:
+        """End it and start it again, without what it had."""
+        assert self._redis is not None  # noqa: S101 - the stage is open
+        self._redis.__exit__(None, None, None)
+        self._start_redis()
+
     def _start_redis(self) -> None:
         socket = self.directory / "redis.sock"
         words = embedded.command_line(embedded.binary(), socket=socket, directory=self.directory, append_only=False)

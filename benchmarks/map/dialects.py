@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.map.world import WORLD, Box, Move, degrees
 
-__all__ = ["DIALECTS", "TILE_LEVELS", "Dialect", "tiles_of"]
+__all__ = ["DIALECTS", "TILE_LEVELS", "Dialect", "bbox_of", "tiles_of"]
 
 # The levels of the peers' tiles, and by how much they are finer than the zoom of the map.
 _FINER = 1
@@ -53,14 +53,15 @@ def _socketio_frame(move: Move) -> str:
     return f'42["view",[{_tiles_words(move).replace(" ", ",")}]]'
 
 
-def _bbox(move: Move) -> tuple[float, ...]:
+def bbox_of(move: Move) -> tuple[float, ...]:
+    """West, south, east and north of a view, in degrees."""
     x0, y0, x1, y1 = move.box
     (west, north), (east, south) = degrees(x0, y0), degrees(x1, y1)
     return tuple(round(each, 8) for each in (west, south, east, north))
 
 
 def _signalbox_frame(move: Move) -> str:
-    west, south, east, north = _bbox(move)
+    west, south, east, north = bbox_of(move)
     kind = '"filter"' if move.at_ms else '"subscribe","topic":"map.*"'
     box = f'"bbox":[{west},{south},{east},{north}],"zoom":{move.zoom}'
     return f'{{"type":{kind},"view":"map","number":#,"filter":{{{box}}}}}'
@@ -69,7 +70,7 @@ def _signalbox_frame(move: Move) -> str:
 def _signalbox_area(move: Move) -> Box:
     from realtime.live.places import area_of
 
-    (area,) = area_of(_bbox(move)).rectangles
+    (area,) = area_of(bbox_of(move)).rectangles
     return area
 
 

@@ -37,6 +37,7 @@ class Update(NamedTuple):
         y: Where it is now.
         before: Where it was in the second before; None in the first.
         payload: Its data.
+        is_gone: Whether it is removed, and has no place and no data.
     """
 
     vehicle: int
@@ -44,6 +45,7 @@ class Update(NamedTuple):
     y: int
     before: tuple[int, int] | None
     payload: bytes
+    is_gone: bool = False
 
 
 class Prepared(NamedTuple):
@@ -142,7 +144,9 @@ class SignalboxPublisher(_RedisPublisher):
     def _items(self, feed: int, updates: Sequence[Update]) -> list[Any]:
         topic, item = f"map.f{feed}", self._publisher.Item
         return [
-            item(topic, each.payload, key=str(VEHICLE_BASE + each.vehicle), at=degrees(each.x, each.y))
+            item(topic, key=str(VEHICLE_BASE + each.vehicle), removed=True)
+            if each.is_gone
+            else item(topic, each.payload, key=str(VEHICLE_BASE + each.vehicle), at=degrees(each.x, each.y))
             for each in updates
         ]
 

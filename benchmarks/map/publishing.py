@@ -5,6 +5,7 @@ Owns when which feed is sent:
 
 - *open*: read the files of the map.
 - *rounds*: so many seconds of all feeds, one after another and without a pause.
+- *try*: the same in real time; some vehicles are removed for some seconds, and what Redis does not take is left out.
 - *prepare*: make what the next so many seconds of *run* will send, as far as it is known before.
 - *run*: so many seconds in real time, each feed once a second, at a moment of its own.
 
@@ -28,8 +29,9 @@ from benchmarks.map.files import Times
 from benchmarks.map.payloads import NEVER, payload
 from benchmarks.map.publishers import PUBLISHERS, Prepared, Publisher, Update, make
 from benchmarks.map.world import PERIOD
+from realtime.exceptions import RealtimeError
 
-__all__ = ["Feeds", "main"]
+__all__ = ["Feeds", "is_gone", "main"]
 
 SLOTS = 50
 
@@ -49,11 +51,16 @@ def main() -> None:
             feeds, answer = Feeds(publisher, Path(job["directory"])), {}
         else:
             assert feeds is not None  # noqa: S101 - opened first
-            ways = {"rounds": feeds.rounds, "prepare": feeds.prepare, "run": feeds.run}
+            ways = {"rounds": feeds.rounds, "try": feeds.attempt, "prepare": feeds.prepare, "run": feeds.run}
             answer = ways[job["way"]](job["seconds"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     os._exit(0)
+
+
+def is_gone(vehicle: int, second: int) -> bool:
+    """Whether a vehicle is removed in a second of *try*: a tenth of them, each for five seconds."""
+    return hash((vehicle, second // 5)) % 10 == 0
 
 
 class Feeds:
@@ -90,6 +97,23 @@ class Feeds:
                 self.publish(feed)
             self.second += 1
         return self._answer(first, late_seconds=0.0)
+
+    def attempt(self, seconds: int) -> dict[str, Any]:
+        """Publish each feed once a second, as far as Redis takes it."""
+        first, begin, failed = self.second, time.monotonic(), 0
+        for number in range(seconds):
+            for slot, feeds in enumerate(self._slots):
+                time.sleep(max(begin + number + slot / SLOTS - time.monotonic(), 0.0))
+                for feed in feeds:
+                    updates = self._updates(feed, self.second, time.monotonic_ns() // 1000)
+                    try:
+                        self._publisher.publish(
+                            feed, [each._replace(is_gone=is_gone(each.vehicle, self.second)) for each in updates]
+                        )
+                    except RealtimeError:
+                        failed += 1
+            self.second += 1
+        return self._answer(first, late_seconds=0.0) | {"failed": failed}
 
     def prepare(self, seconds: int) -> dict[str, Any]:
         """Make what `run` will send."""
