@@ -103,7 +103,8 @@ def publish(
         One round trip on a pooled connection of the process; no event loop.
     """
     layer = _layer()
-    request = _request(Item(topic, data, key, at, bounds, tags, level, removed), idempotency_key)
+    item = Item(topic, data, key, at, bounds, tags, level, removed)
+    request = _request(topic, data, item=item, idempotency_key=idempotency_key)
     try:
         return _accepted([request], [layer.publish_now(request)])[0]
     except REDIS_ERRORS as error:
@@ -124,7 +125,8 @@ async def apublish(
 ) -> Published:
     """The async twin of `publish`."""
     layer = _layer()
-    request = _request(Item(topic, data, key, at, bounds, tags, level, removed), idempotency_key)
+    item = Item(topic, data, key, at, bounds, tags, level, removed)
+    request = _request(topic, data, item=item, idempotency_key=idempotency_key)
     try:
         return _accepted([request], [await layer.publish(request)])[0]
     except REDIS_ERRORS as error:
@@ -140,7 +142,7 @@ def publish_many(items: Iterable[Item | tuple[str, Any]]) -> list[Published]:
         may have been published. SnapshotFull comes after all others were published.
     """
     layer = _layer()
-    requests = [_request(item if isinstance(item, Item) else Item(*item)) for item in items]
+    requests = _requests(items)
     try:
         return _accepted(requests, layer.publish_many_now(requests))
     except REDIS_ERRORS as error:
@@ -150,7 +152,7 @@ def publish_many(items: Iterable[Item | tuple[str, Any]]) -> list[Published]:
 async def apublish_many(items: Iterable[Item | tuple[str, Any]]) -> list[Published]:
     """The async twin of `publish_many`."""
     layer = _layer()
-    requests = [_request(item if isinstance(item, Item) else Item(*item)) for item in items]
+    requests = _requests(items)
     try:
         return _accepted(requests, await layer.publish_many(requests))
     except REDIS_ERRORS as error:
@@ -178,26 +180,33 @@ def encode(data: object) -> bytes:
     return raw
 
 
-def _request(item: Item, idempotency_key: str | None = None) -> PublishRequest:
-    topic = item.topic
+def _requests(items: Iterable[Item | tuple[str, Any]]) -> list[PublishRequest]:
+    # Pairs do not become items, which would make them a tenth slower.
+    return [_request(item.topic, item.data, item=item) if isinstance(item, Item) else _request(*item) for item in items]
+
+
+def _request(topic: str, data: Any, *, item: Item | None = None, idempotency_key: str | None = None) -> PublishRequest:
+    """What is sent to the layer; `item` is None for a pair of topic and data."""
     match = resolve(topic)
     if match is None:
         raise TopicUnknown(topic)
     family = match.family
-    raw = encode(item.data)
-    if family.check_data is not None and not item.removed:
+    raw = encode(data)
+    if family.check_data is not None and not (item is not None and item.removed):
         try:
             family.check_data(raw)
         except ValueError as error:
             raise PublicationRefused(topic, str(error)) from error
     if family.snapshot is None:
-        if item.key is not None or item.removed or item.at or item.bounds or item.tags or item.level:
+        if item is not None and (
+            item.key is not None or item.removed or item.at or item.bounds or item.tags or item.level
+        ):
             raise PublicationRefused(
                 topic, "only a topic with a snapshot has keys, places and tags: declare snapshot = Snapshot(…)"
             )
         return PublishRequest(topic, raw, history_of(match), idempotency_key)
     try:
-        relevance = _relevance(item, family)
+        relevance = _relevance(item or Item(topic, data), family)
     except (TypeError, ValueError) as error:
         raise PublicationRefused(topic, str(error)) from error
     return PublishRequest(

@@ -134,7 +134,7 @@ class SignalboxPublisher(_RedisPublisher):
 
     def prepare(self, feed: int, updates: Sequence[Update]) -> Prepared:
         # The same calls of the script as publish_many makes.
-        requests = [self._publisher._request(item) for item in self._items(feed, updates)]
+        requests = [self._publisher._request(item.topic, item.data, item=item) for item in self._items(feed, updates)]
         calls = [call for _, _, calls in self._layer._round_trips(requests) for call in calls]
         commands = [
             (b"EVALSHA", _sha(call.script.text), len(call.names), *call.names, *call.arguments) for call in calls

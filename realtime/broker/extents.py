@@ -257,8 +257,7 @@ class Extents:
         """Returns whether topics must be registered again: Redis had lost them, so they have another epoch."""
         is_lost = False
         for item, result in zip(items, results, strict=True):
-            epoch = result.position.epoch
-            if item.keyed is None or not epoch:
+            if item.keyed is None or not (epoch := result.position.epoch):
                 continue
             known = self._known.get(item.topic)
             if known is not None and known.epoch != epoch:

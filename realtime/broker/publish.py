@@ -129,50 +129,71 @@ class PublishCall:
         channel_of: Callable[[str], str],
         crypter: Crypter | None = None,
     ) -> None:
-        self.script = _PUBLISH if items[0].keyed is None else _PUBLISH_KEYED
         self.names: list[str] = []
         self.arguments: list[Any] = []
+        if items[0].keyed is None:
+            self.script = _PUBLISH
+            self._add(items, keys, channel_of, crypter)
+        else:
+            self.script = _PUBLISH_KEYED
+            self._add_keyed(items, keys, channel_of, crypter)
+        self.arguments += (_POSITION_MS, new_epoch())
+
+    def _add(
+        self,
+        items: Sequence[PublishRequest],
+        keys: Keys,
+        channel_of: Callable[[str], str],
+        crypter: Crypter | None,
+    ) -> None:
+        for topic, data, history, idempotency_key, _ in items:
+            position = keys.topic_position(topic)
+            once, window_ms = position, 0
+            if idempotency_key is not None:
+                once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
+            self.names += (position, keys.topic_history(topic), once)
+            before, after = seal(_before(topic), b',"data":%b}' % _one_line(data), crypter)
+            kept = (history.size, round(history.age_seconds * 1000))
+            self.arguments += (channel_of(topic), before, after, *kept, window_ms)
+
+    def _add_keyed(
+        self,
+        items: Sequence[PublishRequest],
+        keys: Keys,
+        channel_of: Callable[[str], str],
+        crypter: Crypter | None,
+    ) -> None:
         topic, place = None, None
         for item in items:
-            if item.topic != topic:
+            keyed = item.keyed
+            assert keyed is not None  # noqa: S101 - the condition of this method
+            if item.topic != topic or place is None:
                 # Publications of one topic mostly follow each other, and have most of this in common.
                 topic = item.topic
-                place = _Place(item, keys, channel_of(topic))
-            assert place is not None  # noqa: S101 - since the first item
+                place = _Place(topic, item.history, keyed.policy, keys, channel_of(topic))
             once, window_ms = place.position, b"0"
             if item.idempotency_key is not None:
                 once, window_ms = keys.topic_idempotency(item.topic, item.idempotency_key), b"%d" % _IDEMPOTENCY_MS
-            before, after = seal(place.before, _after(item), crypter)
-            keyed = item.keyed
-            if keyed is None:
-                self.names += (place.position, place.history, once)
-                self.arguments += (place.channel, before, after, *place.kept, window_ms)
-                continue
+            before, after = seal(place.before, _after(keyed.relevance, item.data), crypter)
             relevance = keyed.relevance
             self.names += (place.position, place.history, place.snapshot, place.seen, once)
             self.arguments += (place.channel, seal_line(encode_relevance(relevance), crypter), before, after)
             self.arguments += (relevance.key, b"1" if relevance.is_removed else b"0", b"%d" % keyed.silent_ms)
             self.arguments += (*place.kept, window_ms, *place.limits)
-        self.arguments += (_POSITION_MS, new_epoch())
 
 
 class _Place:
-    """What publications of one topic have in common: names, and arguments of the scripts."""
+    """What keyed publications of one topic have in common: names, and arguments of the scripts."""
 
     __slots__ = ("before", "channel", "history", "kept", "limits", "position", "seen", "snapshot")
 
-    def __init__(self, item: PublishRequest, keys: Keys, channel: str) -> None:
-        topic, policy = item.topic, item.history
-        self.channel = channel
+    def __init__(self, topic: str, history: HistoryPolicy, policy: Snapshot, keys: Keys, channel: str) -> None:
+        self.channel, self.before = channel, _before(topic)
         self.position, self.history = keys.topic_position(topic), keys.topic_history(topic)
         self.snapshot, self.seen = keys.topic_snapshot(topic), keys.topic_seen(topic)
-        self.before = b'{"type":"message","topic":%b,"offset":' % _encode(topic)
-        self.kept = (b"%d" % policy.size, b"%d" % round(policy.age_seconds * 1000))
-        self.limits: tuple[bytes, ...] = ()
-        if item.keyed is not None:
-            limits = item.keyed.policy
-            numbers = (limits.key_limit, limits.bytes_limit, round(limits.kept_seconds * 1000))
-            self.limits = tuple(b"%d" % number for number in numbers)
+        self.kept = (b"%d" % history.size, b"%d" % round(history.age_seconds * 1000))
+        numbers = (policy.key_limit, policy.bytes_limit, round(policy.kept_seconds * 1000))
+        self.limits = tuple(b"%d" % number for number in numbers)
 
 
 def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Published]:
@@ -190,23 +211,29 @@ async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[Publish
     return _published(await calls[0].script.arun_all(client, [(call.names, call.arguments) for call in calls]))
 
 
-def _after(item: PublishRequest) -> bytes:
-    """The bytes of a frame after its offset."""
-    data = item.data
-    # A frame is one line: line breaks between JSON tokens become spaces.
-    if b"\n" in data or b"\r" in data:
-        data = data.translate(_ONE_LINE)
-    if item.keyed is None:
-        return b',"data":%b}' % data
-    removed = b'"removed":true,' if item.keyed.relevance.is_removed else b""
-    return b',"key":%b,%b"data":%b}' % (_encode(item.keyed.relevance.key), removed, data)
+def _before(topic: str) -> bytes:
+    """The bytes of a frame before its offset."""
+    return b'{"type":"message","topic":%b,"offset":' % _encode(topic)
+
+
+def _after(relevance: Relevance, data: bytes) -> bytes:
+    """The bytes of a frame with a key after its offset."""
+    removed = b'"removed":true,' if relevance.is_removed else b""
+    return b',"key":%b,%b"data":%b}' % (_encode(relevance.key), removed, _one_line(data))
+
+
+def _one_line(data: bytes) -> bytes:
+    """A frame is one line: line breaks between JSON tokens become spaces."""
+    return data.translate(_ONE_LINE) if b"\n" in data or b"\r" in data else data
 
 
 def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
     return [
-        Published(
+        Published(position=Position(offset, epoch.decode()), receiver_count=receivers, is_repeat=False)
+        if receivers >= 0
+        else Published(
             position=Position(offset, epoch.decode()),
-            receiver_count=max(receivers, 0),
+            receiver_count=0,
             is_repeat=receivers == Outcome.REPEATED,
             is_full=receivers == Outcome.FULL,
         )

@@ -100,6 +100,24 @@ def test_a_quick_run_of_a_map_ends_with_the_truth_on_each_screen(tmp_path: Path)
         assert figures["held"] >= figures["seen"] > 0
 
 
+def test_every_viewer_has_the_truth_while_everything_fails(tmp_path: Path) -> None:
+    """Connections are cut, server and Redis end and come back: at each rest each viewer has exactly what it must."""
+    words = ("--minutes", "0.33", "--viewers", "20", "--feeds", "20", "--vehicles", "600")
+    environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
+    soak = subprocess.run(
+        [sys.executable, "-m", "benchmarks.map.soak", *words],
+        cwd=ROOT,
+        env=environment | {"VAR_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert soak.returncode == 0, soak.stdout + soak.stderr
+    assert "every viewer had the truth at each rest" in soak.stdout
+    assert " 0 rests" not in f" {soak.stdout}" and " 0 cuts" not in soak.stdout, "nothing happened"
+
+
 def test_a_world_is_made_by_its_seed_alone() -> None:
     """The same vehicles and viewers each time; fewer viewers are the first of many; vehicles drive there and back."""
     one, other = (World(seed=3, feeds=10, vehicles=200, seen=(1, 100)) for _ in range(2))
