@@ -250,15 +250,17 @@ class LiveTopic:
     def _follow(self, payloads: Sequence[bytes]) -> None:
         """Send the publications that follow the topic's position; at a gap, stop and have the history read."""
         frames: list[bytes] = []
-        head, offset = self._head, self.offset
+        head, offset, mark = self._head, self.offset, RELEVANCE_MARK[0]
         is_plain = self._crypter is None
         for payload in payloads:
             # Nearly every payload is the next one, which is seen without parsing it.
             next_head = b"%b%d\n" % (head, offset + 1)
             if is_plain and payload.startswith(next_head):
                 frame = payload[len(next_head) :]
-                # With a key, the frame follows after what decides who is sent it.
-                frames.append(frame if frame[:1] != RELEVANCE_MARK else split_relevance(frame)[1])
+                if frame and frame[0] == mark:
+                    # With a key, what decides who is sent it comes before the frame.
+                    frame = split_relevance(frame)[1]
+                frames.append(frame)
                 offset += 1
                 continue
             if payload.startswith(BATCH_MARK):

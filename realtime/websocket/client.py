@@ -347,15 +347,16 @@ class Client:
         return len(self.memberships) + (0 if self._views is None else len(self._views))
 
     async def _open_view(self, frame: messages.Subscribe) -> None:
-        views = self._views = self._views or ClientViews(self, views=self._roster.views, sink=self._sink)
+        views = self._views = self._views or ClientViews(
+            self, views=self._roster.views, sink=self._sink, join_timeout_seconds=JOIN_TIMEOUT_SECONDS
+        )
         limit = self._limits.topics_per_connection
         if frame.view not in views and self._topic_count >= limit:
             detail = f"a connection has at most {limit} topics and views: unsubscribe from one"
             self._refuse("too_many_topics", detail, frame.topic, frame.view)
             return
         try:
-            async with asyncio.timeout(JOIN_TIMEOUT_SECONDS + topics.PERMISSION_TIMEOUT_SECONDS):
-                await views.open(frame)
+            await views.open(frame)
         except FrameRefused as refused:
             self._refuse(refused.code, refused.detail, frame.topic, frame.view, frame.number)
         except (*REDIS_ERRORS, SubscriptionClosed) as error:

@@ -111,12 +111,24 @@ class ClientViews:
         owner: The connection.
         views: Those of the event loop.
         sink: The socket.
+        join_timeout_seconds: If Redis takes longer than this, it counts as unavailable.
     """
 
-    __slots__ = ("_answers", "_opened", "_opening", "_owner", "_recheck_count", "_rechecked", "_sink", "_views")
+    __slots__ = (
+        "_answers",
+        "_join_timeout_seconds",
+        "_opened",
+        "_opening",
+        "_owner",
+        "_recheck_count",
+        "_rechecked",
+        "_sink",
+        "_views",
+    )
 
-    def __init__(self, owner: ViewOwner, *, views: Views, sink: Sink) -> None:
+    def __init__(self, owner: ViewOwner, *, views: Views, sink: Sink, join_timeout_seconds: float) -> None:
         self._owner, self._views, self._sink = owner, views, sink
+        self._join_timeout_seconds = join_timeout_seconds
         self._opened: dict[str, _Opened] = {}
         # The one that is being opened, and how often the permissions were asked again: meanwhile, they may be.
         self._opening: _Opened | None = None
@@ -148,16 +160,21 @@ class ClientViews:
         recheck_count = self._recheck_count
         try:
             opened.allow(await self._ask(opened))
+            if opened.match is None:
+                # Redis is given its time here and below, so that slow hooks of the project do not look like an outage.
+                async with asyncio.timeout(self._join_timeout_seconds):
+                    await self._views.family_map(opened.family)
             shown = await self._shown(opened)
-            opened.view = await self._views.join(
-                frame.topic,
-                opened.family,
-                self._sink,
-                view_id=frame.view,
-                lens=opened.lens(shown),
-                topics=shown,
-                positions=frame.positions_by_topic(),
-            )
+            async with asyncio.timeout(self._join_timeout_seconds):
+                opened.view = await self._views.join(
+                    frame.topic,
+                    opened.family,
+                    self._sink,
+                    view_id=frame.view,
+                    lens=opened.lens(shown),
+                    topics=shown,
+                    positions=frame.positions_by_topic(),
+                )
             self._opened[frame.view] = opened
         finally:
             self._opening = None
