@@ -309,9 +309,7 @@ class Scene:
                 if view.is_over or view in self._slow:
                     continue
                 if not view.has_room:
-                    view.is_behind, view.tick = True, self._tick - 1
-                    self._counters.skipped_count += 1
-                    self._slow[view] = None
+                    self._skip(view)
                     continue
                 self._guard(view, self._send_to, by_tile, keys, restarted)
                 sent_count += 1
@@ -327,9 +325,19 @@ class Scene:
         if restarted:
             topics = lens.selector.topics
             positions = self._position_lines(topic for topic in restarted if topics is None or topic in topics)
-        self._counters.written_bytes += view.write_changes(lines, positions)
+        written_bytes = view.write_changes(lines, positions)
+        if not written_bytes:
+            self._skip(view)
+            return
+        self._counters.written_bytes += written_bytes
         self._counters.delivery_count += lines.line_count
         self._counters.batch_count += 1
+
+    def _skip(self, view: View) -> None:
+        """The view does not get this change: a "reset" batch follows, in parts, as its socket has room."""
+        view.is_behind, view.tick = True, self._tick - 1
+        self._counters.skipped_count += 1
+        self._slow[view] = None
 
     def _renew(self, view: View) -> None:
         """Bring a view to the lens that is wanted of it."""

@@ -157,10 +157,18 @@ class View:
         return written_bytes
 
     def write_changes(self, lines: Lines, position_lines: Iterable[bytes] = ()) -> int:
-        """Write what changed in one tick. Returns how many bytes were written."""
+        """
+        Write what changed in one tick.
+
+        Returns:
+            How many bytes were written. 0 if the changes are too large to be written at once, as after an outage: a
+            socket with more than its limit would be closed, however fast its client reads.
+        """
         head = [self._header("changes", True), *position_lines]
         head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
         payload = b"\n".join([*head, *lines.frames])
+        if len(payload) > self.sink.limit_bytes // 2:
+            return 0
         if len(payload) <= FRAME_BYTES:
             self.sink.write(Frame(payload))
             return len(payload)

@@ -256,6 +256,22 @@ async def test_a_client_that_reads_slowly_is_not_sent_what_it_cannot_read() -> N
     await scene.stop()
 
 
+async def test_changes_that_are_too_large_for_one_write_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage much changes at once. A client that reads fast enough is not closed for what waits for it."""
+    monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    viewer, _ = await joined(scene, lens_at(3, 1))
+    viewer.is_stuck = True
+    scene.take([vehicle(f"k{number}", number, 3) for number in range(1, 51)])
+    await wait_until(lambda: viewer.unsent > 0)
+    assert viewer.unsent <= viewer.limit_bytes
+    viewer.is_stuck, viewer.unsent = False, 0
+    await rest(scene)
+    assert viewer.items == {(FEEDS[0], f"k{number}"): number for number in range(1, 51)}
+    await scene.stop()
+
+
 async def test_what_leaves_the_limits_of_the_site_leaves_the_view() -> None:
     """The site's box is exact: a short step across its edge counts, also within a cell of the view's grid."""
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
