@@ -1,13 +1,13 @@
 """
 Which topics a family has, and in which part of the world each of them publishes.
 
-Owns registering that by the processes that publish, and the form in which Redis keeps it. Does not own who looks where
-(live.families) nor the publications (publish).
+Owns how publishing processes register this, and the form in which Redis keeps it. Does not own finding the topics of an
+area (live.families) nor the publications (publish).
 
 Each process registers the extent of what it publishes on a topic, in tiles of one zoom, and announces it on a Redis
 channel of the family. It writes again only when the extent grows, once in a period, and when Redis has lost the topic.
-An extent that is not registered again is ignored after a while. Where keys stay until they are removed, a publisher may
-have ended long before its keys: there each process registers the extents of those before it too.
+An extent that is not registered again is ignored after a while. Keys that stay until they are removed may outlive their
+publisher, so in such families each process also registers the extents of earlier processes.
 """
 
 import itertools
@@ -108,14 +108,14 @@ class _Known:
     __slots__ = ("before", "epoch", "extent", "is_registered", "must_read", "now", "renew_at")
 
     def __init__(self, extent: Extent, renew_at: float) -> None:
-        # Of this period and of the one before: what was published longer ago has fallen silent.
+        # The extents of this period and of the one before. Keys published longer ago have fallen silent.
         self.now, self.before = extent, extent
         # Both together.
         self.extent = extent
         # When a new period begins, by the monotonic clock, and whether Redis has `extent`.
         self.renew_at = renew_at
         self.is_registered = False
-        # Whether other processes may have published here what stays.
+        # Whether the extents of earlier processes must be read first, because their keys may still be here.
         self.must_read = False
         # Of the last publication.
         self.epoch = ""
@@ -200,7 +200,7 @@ class Extents:
         return any(self._known[topic].must_read for topic in topics)
 
     def _join(self, fields: Mapping[Any, Any], topics: Iterable[str]) -> None:
-        """Where keys stay until they are removed, make the extents of all processes ours."""
+        """Add the extents of all processes to ours, for topics whose keys stay until they are removed."""
         for field, value in fields.items():
             try:
                 topic, _, extent, until = decode_extent(field, value, self._crypter)
@@ -213,9 +213,9 @@ class Extents:
             self._known[topic].must_read = False
 
     def _add_to(self, pipeline: Any, key: str, topics: Mapping[str, PublishRequest], channel: str) -> dict[str, Extent]:
-        """Add the commands that register and announce; gives the extents in them."""
+        """Add the commands that register and announce. Returns the extents in them."""
         extents = {topic: self._known[topic].extent for topic in topics}
-        # A process that was forked publishes somewhere else than its parent.
+        # A forked process registers under its own id: it publishes in other places than its parent.
         process = f"{self._process}-{os.getpid():x}"
         fields: dict[bytes, bytes] = {}
         longest_ms = 0

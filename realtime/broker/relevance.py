@@ -1,5 +1,5 @@
 """
-What decides who is sent a publication of a topic with a snapshot: its key, place, tags and level.
+The part of a publication with a key that decides which views are sent it: key, place, tags and level.
 
 Owns the form in which these travel beside the frame. Does not own what they mean (live) nor the frame (publication).
 """

@@ -57,7 +57,7 @@ class Snapshot:
         """How long after the topic's last publication all of it is deleted."""
         if self.absent_after_seconds is None:
             return FOREVER_SECONDS
-        # Longer than its keys may be silent, so that whoever looks at them is notified of each that is removed.
+        # Longer than its keys may be silent, so that viewers are notified of each removal.
         return self.absent_after_seconds * 2 + 60
 
 
@@ -161,7 +161,7 @@ class SnapshotReader:
                     pipeline.hscan(self._keys.topic_snapshot(topic), cursors[topic], count=KEYS_PER_READING)
                 answers = await pipeline.execute()
             for topic, (offset, epoch), (cursor, part) in zip(tuple(cursors), answers[::2], answers[1::2], strict=True):
-                # That of the first part: what was published since then is in the other parts, or arrives later.
+                # The position of the first part: later publications are in the other parts, or arrive later.
                 positions.setdefault(topic, Position(int(offset or 0), (epoch or b"").decode()))
                 payloads[topic] |= part
                 cursors[topic] = cursor
@@ -170,7 +170,7 @@ class SnapshotReader:
         return positions, payloads
 
     async def _read_silent(self, topics: Sequence[tuple[str, Snapshot]]) -> dict[str, set[bytes]]:
-        """The keys that should have been removed, and will be as soon as anybody sweeps the topic."""
+        """The keys that have been silent for too long, but that no process has removed yet."""
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.time()
             for topic, policy in topics:
@@ -191,5 +191,5 @@ class SnapshotReader:
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        # Marks the exception as retrieved, because perhaps nobody waits.
+        # Marks the exception as retrieved, because no task may be waiting.
         future.exception()

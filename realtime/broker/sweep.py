@@ -37,7 +37,7 @@ class Sweep:
         policy: Has `absent_after_seconds`.
         history: How much history of the topic Redis keeps.
         holder: The id of this process. It gets the topic's lease, unless another one has it.
-        lease_seconds: How long no other process does this, unless this one does it again.
+        lease_seconds: How long the lease keeps other processes from sweeping the topic; each run renews it.
 
     Guarantees:
         A key that is published again meanwhile is not removed.
@@ -64,7 +64,7 @@ class Sweep:
 
     async def arun(self, client: redis.asyncio.Redis) -> int:
         """
-        Do it.
+        Find the silent keys and publish their removal.
 
         Returns:
             How many were removed; 0 if another process has the lease.

@@ -1,8 +1,8 @@
 """
-What changed in one tick, by tile: what each view is sent of it.
+The changes of one tick, grouped by tile, and the part of them that each view is sent.
 
-Owns finding the changes of an area, and joining frames once for all views that get the same. Does not own the items
-(items) nor writing (view).
+Owns finding the changes of an area, and joining frames once for all views that are sent the same ones. Does not
+own the items (items) nor writing (view).
 
 Most of a view is whole tiles. All views with the same conditions are sent the same bytes of a whole tile, so these are
 joined once. Only in the tiles at the edge of a view is each change compared with it.
@@ -19,19 +19,20 @@ from realtime.live.places import Area, cell_bits, tile_bits
 
 __all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines"]
 
-# More than all bits of a coordinate.
+# Greater than the number of bits of a coordinate.
 ANY_BITS: Final = 99
 
 
 class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
-    A key has another state.
+    How one key changed in a tick.
 
     Attributes:
         old: Its state in the tick before; None if it had none.
         new: Its state now; None if it was removed.
-        moved_bits: How many of the lower bits of its coordinates have changed: it is still in the same square of a grid
-            whose squares have at least that many bits. ANY_BITS if something else has changed too.
+        moved_bits: The number of low bits of its coordinates that have changed. The key is still in the same square of
+            every grid whose squares have at least this many bits. ANY_BITS if the key is new or removed, its
+            tags or level have changed, or its place is not one rectangle.
     """
 
     old: State | None
@@ -52,11 +53,11 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 class Lines(NamedTuple):
     """
-    What a view is sent.
+    The objects that a view is sent for one tick.
 
     Attributes:
         frames: Objects as JSON, or several joined by line breaks.
-        line_count: How many objects that are.
+        line_count: The number of objects in `frames`, plus the number of keys in `left`.
         left: Topic → the keys that left.
     """
 
@@ -66,11 +67,11 @@ class Lines(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The changes of one tile that some conditions let through."""
+    """The changes of one tile that a selector lets through."""
 
     states: list[State]
     joined: bytes
-    # Short steps across an edge of the boxes of the conditions.
+    # Changes within one cell that ended outside the selector's boxes.
     stepped_out: list[Change]
 
 
@@ -85,9 +86,9 @@ class _Tile:
         self.several: list[State] = []
         # Changes whose old state was here, and which may have taken it out of a view.
         self.departed: list[Change] = []
-        # Changes that stayed in one cell. Only the boxes of a selector, which are exact, may end between their places.
+        # Changes within one cell. These can leave a view only across an edge of the selector's boxes, which are exact.
         self.stayed: list[Change] = []
-        # `single`, as far as the conditions let it through.
+        # Selector → the states of `single` that it lets through.
         self.parts: dict[Selector, _Part] = {}
 
     def part(self, selector: Selector) -> _Part:
@@ -113,7 +114,7 @@ class LevelChanges:
 
     Attributes:
         tiles: Changed tiles, by key.
-        wide: Changes of states without a place, or that touch more tiles than are worth listing: for every view.
+        wide: Changes of states that have no place or touch too many tiles to list; they are compared with every view.
     """
 
     def __init__(self, level: int, changes: Iterable[Change]) -> None:
@@ -130,7 +131,7 @@ class LevelChanges:
                 if tile is None:
                     tile = tiles[key] = _Tile()
                 tile.single.append(new)
-                # Views end between cells: what is still in its cell has left none of them.
+                # The edges of views lie between cells, so a key that is still in its cell has left no view.
                 if old is None:
                     continue
                 if change.moved_bits <= smallest_bits:
@@ -146,10 +147,10 @@ class LevelChanges:
 
     def lines(self, area: Area, selector: Selector, keys: Iterable[int]) -> Lines:
         """
-        What a view is sent.
+        The objects that one view is sent.
 
         Args:
-            area, selector: What it lets through.
+            area, selector: The lens of the view.
             keys: The changed tiles that the area touches, each once.
         """
         frames: list[bytes] = []

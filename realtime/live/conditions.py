@@ -56,10 +56,10 @@ _encode = msgspec.json.Encoder().encode
 
 class Conditions(Mapping[str, Any]):
     """
-    Conditions that were checked; a mapping like the one that they were made of.
+    Checked conditions; also a mapping, with the content that they were made from.
 
     Args:
-        given: What a client or a project wrote.
+        given: The conditions as a client or a project wrote them.
         where: Its place in errors.
 
     Attributes:
@@ -78,11 +78,11 @@ class Conditions(Mapping[str, Any]):
 
     @classmethod
     def of(cls, given: Mapping[str, Any], where: Place = ("filter", "tags")) -> "Conditions":
-        """As the constructor; what was checked already is returned as it is."""
+        """Like the constructor, but returns checked conditions unchanged."""
         return given if isinstance(given, cls) else cls(given, where)
 
     def compile(self) -> Predicate | None:
-        """The function that tells of the tags of a publication whether they match; None if all do."""
+        """A function that returns whether the tags of a publication match; None if all tags do."""
         return None if self._node is True else _compiled(self._node)
 
     def __getitem__(self, name: str) -> Any:
@@ -100,7 +100,7 @@ class Conditions(Mapping[str, Any]):
 
 def compile_tags(tags: Mapping[str, Any]) -> Predicate | None:
     """
-    The function that tells of the tags of a publication whether they match; None if all do.
+    A function that returns whether the tags of a publication match; None if all tags do.
 
     Raises:
         FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.

@@ -103,7 +103,7 @@ class FamilyMap:
         return found
 
     def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` soon after the extents have changed, once for many changes. Returns what ends that."""
+        """Call `listener` soon after the extents change, once for many changes. Returns a function that ends this."""
         self._listeners[listener] = None
         return lambda: self._listeners.pop(listener, None)
 
@@ -197,13 +197,13 @@ class FamilyMap:
                 try:
                     await self._remove_expired()
                 except Exception as error:
-                    # They are ignored until then.
+                    # Readers ignore expired registrations until they are removed.
                     observer.failed(error)
                 else:
                     observer.worked()
 
     async def _remove_expired(self) -> None:
-        """Nobody else does: the hash does not expire while one topic of the family is published."""
+        """Remove expired registrations: the hash itself does not expire while any topic of the family is published."""
         self._has_expired = False
         fields = await self._source.read_extents(self.name)
         expired = {field: value for field, value in fields.items() if self._is_expired(field, value)}
@@ -214,5 +214,5 @@ class FamilyMap:
         try:
             return decode_extent(field, value, self._crypter)[-1] <= time.time()
         except Exception:
-            # Perhaps of another release: it stays.
+            # Another release may have written it, so it stays.
             return False

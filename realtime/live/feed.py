@@ -29,7 +29,7 @@ __all__ = ["Feed", "FeedSource"]
 logger = logging.getLogger(__name__)
 _log = LimitedLog(logger)
 
-# What waits for a snapshot at most. What is dropped is in the snapshot that is read then.
+# The most bytes that wait for a snapshot. Beyond it they are dropped, and the snapshot is read again.
 HELD_LIMIT_BYTES = 4_194_304
 
 
@@ -47,7 +47,7 @@ class FeedSource(Protocol):
     async def sweep_snapshot(
         self, topic: str, policy: Snapshot, *, history: HistoryPolicy, lease_seconds: float
     ) -> int:
-        """Remove the keys that are silent for too long, unless another process does that; see `broker.sweep`."""
+        """Remove keys that have been silent for too long, unless another process does that; see `broker.sweep`."""
 
 
 class Feed:
@@ -83,7 +83,7 @@ class Feed:
         # Payloads that wait for the snapshot; None while it is complete.
         self._held: list[bytes] | None = []
         self._held_bytes = 0
-        # Increased when a publication may be missing: a snapshot that was being read then does not count.
+        # Increased when a publication may be missing: a snapshot that is being read then is discarded.
         self._gap_count = 0
         # Done once the first snapshot was read; cancelled if the feed ends before.
         self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,7 +123,7 @@ class Feed:
                 gap_count = self._gap_count
                 loaded = await self._source.read_snapshot(self.name, self.policy)
             except Exception as error:
-                # Whatever the error is, the views wait: what they have missed is not known yet.
+                # The views wait after any error, because it is unknown what they have missed.
                 await observer.wait(error, failures)
                 failures += 1
                 continue
@@ -139,7 +139,7 @@ class Feed:
     def _begin(self, loaded: Loaded) -> None:
         states: dict[str, State] = {}
         for publication in loaded.publications:
-            # A key that was published in another epoch meanwhile: its publication waits, and leads to another reading.
+            # Skips keys of another epoch: their publications wait in `_held`, and cause the snapshot to be read again.
             if publication.position.epoch == loaded.position.epoch:
                 state = self._state(publication)
                 if state is not None:
@@ -156,7 +156,7 @@ class Feed:
         name, offset, head = self.name, self._offset, head_of(self._epoch)
         is_plain = self._crypter is None
         for payload in _split(payloads):
-            # Nearly every payload is the next one, which is seen without parsing it.
+            # Nearly every payload has the next offset, which can be checked without parsing it.
             next_head = b"%b%d\n%b" % (head, offset + 1, RELEVANCE_MARK)
             start = len(next_head)
             if is_plain and payload.startswith(next_head) and (end := payload.find(b"\n", start)) > 0:

@@ -126,7 +126,7 @@ class Selector:
     """
     Decides which publications a view lets through, apart from its area. Made by `Selector.of`.
 
-    Selectors of equal conditions are one object, so that what was found for one view serves others.
+    Equal conditions have the same selector object, so that results for one view can be used for others.
 
     Attributes:
         max_level: The highest level of detail; None for all.
@@ -157,7 +157,7 @@ class Selector:
         self.matches = _compiled(predicates, max_level, limits, topics)
 
     def for_levels_up_to(self, level: int) -> "Selector":
-        """A selector that decides the same up to this level, and that more views share."""
+        """A selector that decides the same for all levels up to this one, and that more views can share."""
         if self._without_level is None or self.max_level is None or self.max_level < level:
             return self
         return self._without_level
@@ -185,7 +185,7 @@ class Selector:
         Raises:
             FrameRefused: The conditions on tags are not valid.
         """
-        # Sorted by their text, without doubles: which of both sides set a condition makes no difference.
+        # Sorted and without duplicates: whether the client or the server set a condition makes no difference.
         conditions = {
             each.canonical: each
             for each in (Conditions.of(given) for given in (tags, server_tags) if given is not None)
@@ -213,7 +213,7 @@ def _compiled(
     limits: tuple[Box, ...] | None,
     topics: frozenset[str] | None,
 ) -> Callable[[str, Relevance], bool]:
-    """The fewest steps for the conditions that there are: it is called for each change and selector."""
+    """A function with as few steps as possible, because it is called for each change and selector."""
     if limits is not None or topics is not None or len(predicates) > 1:
         return _compiled_any(predicates, max_level, limits, topics)
     if predicates:

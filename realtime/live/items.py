@@ -90,7 +90,7 @@ class Item:
 
 
 def is_in(state: State, area: Area) -> bool:
-    """Whether its place is in the area. What has no place is in every area."""
+    """Whether its place is in the area. A state without a place is in every area."""
     if state.is_box:
         for x0, y0, x1, y1 in area.rectangles:
             if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0:

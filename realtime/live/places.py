@@ -19,11 +19,11 @@ __all__ = ["WORLD", "Area", "Box", "Tiles", "area_of", "box", "boxes_of", "level
 # x0, y0, x1, y1; all are inside. In a place, x0 > x1 means that it crosses longitude 180.
 type Box = tuple[int, int, int, int]
 
-# Beyond it, Web Mercator has no place: what is nearer to a pole is moved here.
+# Web Mercator ends at this latitude: places nearer to a pole are moved to it.
 LATITUDE_LIMIT: Final = 85.0511287798066
 # Publishers that give more than this have probably mixed something up.
 _LONGITUDE_LIMIT: Final = 360.0
-# A map that was dragged around the world several times gives more, and it is the same place.
+# A map that was dragged around the world several times gives larger ones, for the same places.
 _DRAGGED_LIMIT: Final = 1e6
 # A view spans at most this many tiles of its level, so that a tick looks at few of them.
 _TILES_ACROSS: Final = 8
@@ -173,7 +173,7 @@ def _level(size: int) -> int:
 
 
 def _unwrapped(west: float, south: float, east: float, north: float) -> Box:
-    """West is in the world; east is not west of it, and may be in the next one."""
+    """In world units: x0 is in the world; x1 is at least x0 and may be beyond the right edge of the world."""
     for degrees in (west, east):
         if not -_DRAGGED_LIMIT <= degrees <= _DRAGGED_LIMIT:
             raise ValueError(f"a longitude is between -180 and 180 degrees, not {degrees}")

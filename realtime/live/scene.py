@@ -5,8 +5,8 @@ Owns the items of all feeds of a family, and the ticks. Does not own reading Red
 (items, changes) nor writing (view).
 
 Changes are gathered. In each tick they are applied to the items, and then every view is brought to this state with one
-write: it gets the changes that it lets through, and what follows from a new filter of its client. What arrives during a
-tick waits for the next one, so that all of a tick sees one state, although it makes way for others in between.
+write: it gets the changes that it lets through, and the difference that a new filter of its client makes. Publications
+that arrive during a tick wait for the next one. So a whole tick sees one state, although it yields to other tasks.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ __all__ = ["Counters", "Scene"]
 
 logger = logging.getLogger(__name__)
 
-# A tick makes way for others after this time.
+# A tick yields to other tasks after this time.
 _SLICE_SECONDS: Final = 0.004
 # Indexes of levels that no view uses are kept up to this number, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
-# So many keys at most wait to be named in one object.
+# The largest number of keys that wait to be named in one object.
 _SAME_AT_A_TIME: Final = 500
 
 
@@ -89,7 +89,7 @@ class Scene:
         # Level → index; one for each level that a view has used.
         self._indexes: dict[int, TileIndex] = {}
         self._views: dict[View, None] = {}
-        # Level → tile → the views that touch it with what they have.
+        # Level → tile → the views whose watched area touches it.
         self._watchers: dict[int, dict[int, dict[View, None]]] = {}
         # What the next tick applies, in order: states of publications, and whole topics.
         self._incoming: deque[State | _Reload] = deque()
@@ -230,7 +230,7 @@ class Scene:
     def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
         items = self._items.get(state.topic)
         if items is None:
-            # Its feed was given up.
+            # Its feed has ended.
             return
         item = items.get(state.relevance.key)
         if item is None:
@@ -238,7 +238,7 @@ class Scene:
                 return
             item = self._add(items, state.topic, state.relevance.key)
         elif item.state is not None and item.state.offset >= state.offset:
-            # The snapshot that was read later had it already.
+            # A snapshot that was read later contains it already.
             return
         if state.relevance.level > self._highest_level:
             self._highest_level = state.relevance.level
@@ -340,9 +340,9 @@ class Scene:
         self._slow[view] = None
 
     def _renew(self, view: View) -> None:
-        """Bring a view to the lens that is wanted of it."""
+        """Bring a view to its `wanted` lens."""
         if view.is_writing and view.wanted.number == view.writing_number:
-            # The client could not tell a batch that begins again from its next part, so the new one follows later.
+            # The client takes a second batch with this number for the next part of the first, so it is sent later.
             view.is_behind = True
             return
         if view.has is None or view.is_writing or view.is_behind:
@@ -491,14 +491,14 @@ class Scene:
         try:
             act(view, *arguments)
         except Exception:
-            # Only this view failed. What its client has is not known any more, so the connection is closed.
+            # Only this view failed. It is unknown what its client has now, so the connection is closed.
             self._counters.failed_count += 1
             logger.exception("a view of %s could not be served", self.name)
             self.leave(view)
             view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
 
     def _selector(self, lens: Lens) -> Selector:
-        """The selector of a lens, without a condition that all states fulfil."""
+        """The selector of a lens, without its level if no state is above it: more views share that selector."""
         return lens.selector.for_levels_up_to(self._highest_level)
 
     def _position_lines(self, topics: Iterable[str]) -> list[bytes]:
@@ -520,7 +520,7 @@ class Scene:
 
 
 class _Pause:
-    """Makes way for others when a slice of time is used up."""
+    """Yields to other tasks when a slice of time is used up."""
 
     __slots__ = ("_loop", "_until")
 

@@ -52,9 +52,9 @@ class View:
         positions: The client's position in each topic that it resumes; None for a client that has nothing.
 
     Attributes:
-        wanted: What it is to let through from the next tick on.
-        has: What it let through in the last complete batch; None before the first.
-        watched: The area of which it is sent the changes; the scene keeps it.
+        wanted: The lens from the next tick on.
+        has: The lens of the last complete batch; None before the first.
+        watched: The area whose changes it is sent; set by the scene.
         tick: The tick of the scene up to which a client that reads slowly has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -84,7 +84,7 @@ class View:
         self.view_id, self.name, self.sink = view_id, name, sink
         self.wanted = lens
         self.positions = positions
-        # The topics whose feeds it needs; `Views` keeps them.
+        # The topics whose feeds it needs; set by `Views`.
         self.topics: frozenset[str] = frozenset()
         self.has: Lens | None = None
         self.watched: Area | None = None
@@ -93,7 +93,7 @@ class View:
         # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
         self._lines: Iterator[bytes] | None = None
         self._batch, self._lens, self._tick = "", lens, 0
-        # The beginnings of its frames, by batch and completeness; of one number.
+        # The headers of its frames, by batch and completeness, for one filter number.
         self._headers: dict[tuple[str, bool], bytes] = {}
 
     @property
@@ -119,7 +119,7 @@ class View:
             batch: "reset" or "entered".
             lens: What the client has after it.
             lines: The objects; taken when they are written.
-            tick: The tick of the scene after which the client lacks nothing then.
+            tick: The tick of the scene up to which the client then has everything.
             preface: An object to write first, in a frame of its own.
 
         Returns:
@@ -197,12 +197,12 @@ class View:
         return header
 
 
-# More than any header has.
+# Greater than the length of any header.
 _HEADER_BYTES = 200
 
 
 def left_lines(topic: str, keys: list[str]) -> list[bytes]:
-    """The objects for keys that left, as many as the limit of keys in one needs."""
+    """The objects that name the keys that left; each names a limited number of keys."""
     return [messages.left(topic, keys[at : at + _KEYS_PER_LINE]) for at in range(0, len(keys), _KEYS_PER_LINE)]
 
 

@@ -28,7 +28,7 @@ __all__ = ["Family", "View", "Views"]
 
 # A topic that no view needs any more is mirrored for this long: users move a map back and forth.
 LINGER_SECONDS: Final = 30.0
-# How often keys are looked for that are silent for too long, as a part of that time, and its bounds.
+# How often a topic is swept within its `absent_after_seconds`, and the bounds of the time between two sweeps.
 _SWEEPS_PER_LIFETIME: Final = 10
 _SWEEP_SECONDS: Final = (1.0, 30.0)
 
@@ -36,7 +36,7 @@ _SWEEP_SECONDS: Final = (1.0, 30.0)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """
-    What `Views` needs of a family of topics; `topics.live_family` makes it.
+    The facts about a family of topics that `Views` needs; `topics.live_family` makes it.
 
     Attributes:
         name: `vehicles.*`.
@@ -63,8 +63,8 @@ class Views:
 
     Guarantees:
         A view gets the newest state of each key that it lets through, and then every later one, unless a still later
-        one replaces it within the family's `gather_seconds` or while the client reads slowly. It is told which keys it
-        does not let through any more. Each process subscribes to a topic's Redis channel once, for all of its views.
+        one replaces it within the family's `gather_seconds` or while the client reads slowly. It is notified of each
+        key that it no longer lets through. Each process subscribes to a topic's Redis channel once for all its views.
     """
 
     def __init__(self, source: LiveSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
@@ -134,8 +134,8 @@ class Views:
         """
         Change what a view lets through, and the topics that it needs.
 
-        The client gets what entered and what left in the next tick. What is in a topic that was not mirrored here
-        follows when it is.
+        The client gets what entered and what left in the next tick. Items of a topic that this process does not mirror
+        yet follow when its snapshot is loaded.
         """
         if view.is_over:
             return
@@ -145,7 +145,7 @@ class Views:
             self._scene_of_view[view].renew(view)
 
     async def family_map(self, family: Family) -> FamilyMap:
-        """Which topics of a family publish where. Waits until that is known; while Redis is unavailable too."""
+        """The topics of a family and their extents. Waits until they are loaded, also while Redis is unavailable."""
         family_map = self._maps.get(family.name)
         if family_map is None:
             family_map = self._maps[family.name] = FamilyMap(
@@ -214,7 +214,7 @@ class Views:
         return scene
 
     def _need(self, view: View, topics: frozenset[str], family: Family) -> None:
-        """The view needs these topics, and no others any more."""
+        """Replace the topics that the view needs."""
         before = view.topics
         if topics is before:
             return
@@ -257,7 +257,7 @@ class Views:
         self._scene_of.pop(topic).forget(topic)
 
     async def _sweep(self) -> None:
-        """Have keys removed that are silent for too long: whoever mirrors a topic looks after it."""
+        """Remove keys that have been silent for too long, in the topics that this process mirrors."""
         loop = asyncio.get_running_loop()
         due: dict[Feed, float] = {}
         observer = self._outage.observer()
@@ -275,7 +275,7 @@ class Views:
                     continue
                 due[feed] = loop.time() + interval
                 try:
-                    # A process that has died is followed by another one after its lease.
+                    # If this process dies, another one takes over when the lease ends.
                     await self._source.sweep_snapshot(
                         feed.name, feed.policy, history=feed.history, lease_seconds=interval * 2
                     )

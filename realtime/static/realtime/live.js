@@ -25,7 +25,7 @@ export class LiveSubscription {
   #store = new KeyedStore();
   /** Items of snapshots that are not complete yet. @type {Map<string, import("./store.js").Item>} */
   #entered = new Map();
-  /** After the server confirmed an item that is not here: "asked" for all again, "repeated", then "given up". */
+  /** After the server confirmed an item that is not here: "asked" for everything, "repeated" by it, "given up". */
   #repair = "none";
   #filter;
   #isEnded = false;
@@ -149,7 +149,7 @@ export class LiveSubscription {
     return this.#emit("error", { code, detail, topic });
   }
 
-  /** Nothing more after `unsubscribe()`, which an earlier listener may have called. */
+  /** Emits nothing after `unsubscribe()`, which an earlier listener may have called. */
   #emit(name, detail) {
     return this.#isEnded || this.#listeners.emit(name, detail);
   }

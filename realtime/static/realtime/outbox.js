@@ -1,7 +1,7 @@
 /**
- * What a client has to send: at most one object of each subject, and no more in a second than the server allows.
+ * The objects that wait to be sent: at most one of each subject, and no more per second than the server allows.
  *
- * Owns the order, the rate and what a later object replaces. Does not own the objects (session.js, views.js) nor the
+ * Owns their order, their rate and which object a later one replaces. Does not own the objects (session.js, views.js) nor the
  * socket (link.js).
  */
 

@@ -1,7 +1,7 @@
 /**
  * The present state of a filtered subscription: the newest publication of each key that its filter lets through.
  *
- * Owns applying the objects of a view, and what they change. Does not own the view (views.js) nor listeners (live.js).
+ * Owns applying the objects of a view, and reporting what they change. Does not own the view (views.js) nor listeners (live.js).
  *
  * A `reset` batch mentions everything that the filter lets through, so items that it does not mention have left. Items
  * that it only confirms have not changed. So a page that connects again does not redraw what it shows already.
@@ -23,7 +23,7 @@
 /** The name of an item in `items`. A topic has no space. */
 const idOf = (topic, key) => `${topic} ${key}`;
 
-/** While it is collected, items are by name. */
+/** An empty change; its items are by name until it is returned. */
 const noChange = () => ({ items: new Map(), left: new Map(), isWrong: false });
 
 export class KeyedStore {
