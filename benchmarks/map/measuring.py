@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
 from benchmarks.load_client import LoadClient
 from benchmarks.map import files
 from benchmarks.map.servers import FEEDS_LIMIT, MapServer
@@ -56,6 +58,9 @@ def measure(of: MapServer, stage: Stage, sizes: MapSizes) -> Figures:
     if sizes.feeds > FEEDS_LIMIT:
         raise BenchmarkError(f"at most {FEEDS_LIMIT} feeds")
     viewers = min(sizes.viewers, of.viewers_limit or sizes.viewers)
+    with redis.Redis.from_url(stage.redis_url) as client:
+        # No run finds the vehicles of another.
+        client.flushall()
     port, (world, moves) = free_port(), _world(sizes)
     directory = stage.directory / f"map-{port}"
     files.write(
