@@ -79,8 +79,9 @@ def publish(
     Args:
         topic: A name that an app's `topics.py` declares.
         data: Anything that can be encoded as JSON, at most 64 KiB; `bytes` must be JSON text and are sent unchanged.
-        key: On a topic with a `snapshot`, what this is the newest state of: the next publication with this key
-            replaces it. Required there, and refused elsewhere, as all of the following. At most 200 characters.
+        key: Names what the publication is about, such as a vehicle: the next publication with this key replaces this
+            one. Required on a topic with a `snapshot`. Other topics refuse it, and also `at`, `bounds`, `tags`, `level`
+            and `removed`. At most 200 characters.
         at: Its place, (longitude, latitude) in degrees.
         bounds: Its place, if it is larger than a point: (west, south, east, north). West is greater than east if it
             crosses longitude 180. Without a place it is in every view.
@@ -93,14 +94,15 @@ def publish(
         The position of the publication in its topic.
 
     Raises:
-        TopicUnknown: No app declares the topic. Nobody could be subscribed to a misspelt name.
+        TopicUnknown: No app declares the topic, so no client can be subscribed to it.
         PublicationRefused: The topic does not take this; the error says why.
         PublicationTooLarge, TypeError, ValueError: `data` is over the limit, or not JSON.
-        SnapshotFull: The topic's snapshot has no room for another key.
+        SnapshotFull: The topic's snapshot has no room for another key, or for a larger publication of a known one.
         Unavailable: Redis did not accept it within two seconds. Whether it was published is unknown; it is not retried.
 
     Guarantees:
-        One round trip on a pooled connection of the process; no event loop.
+        One round trip on a pooled connection of the process; no event loop. On a topic with a snapshot there are more
+        when a key appears outside the topic's extent, and when the snapshot is full.
     """
     layer = _layer()
     item = Item(topic, data, key, at, bounds, tags, level, removed)
@@ -186,7 +188,7 @@ def _requests(items: Iterable[Item | tuple[str, Any]]) -> list[PublishRequest]:
 
 
 def _request(topic: str, data: Any, *, item: Item | None = None, idempotency_key: str | None = None) -> PublishRequest:
-    """What is sent to the layer; `item` is None for a pair of topic and data."""
+    """The request to the layer; `item` is None for a pair of topic and data."""
     match = resolve(topic)
     if match is None:
         raise TopicUnknown(topic)
@@ -258,7 +260,7 @@ def _tags(tags: Mapping[str, Tag] | None) -> dict[str, Tag]:
 
 
 def _accepted(requests: Sequence[PublishRequest], published: list[Published]) -> list[Published]:
-    """What was published; raises SnapshotFull if some was not."""
+    """The results; raises SnapshotFull if a snapshot refused some of the publications."""
     refused = [
         (request.topic, request.keyed.relevance.key)
         for request, answer in zip(requests, published, strict=True)

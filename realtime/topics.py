@@ -132,7 +132,7 @@ class Topic:
 
     def may_subscribe(self, user: AbstractBaseUser, **parameters: Any) -> Any:
         """
-        Whether `user` may subscribe to the topic with these parameters. By default nobody may.
+        Whether `user` may subscribe to the topic with these parameters. By default no user may.
 
         Sync or async. A sync one runs in a thread and may use the ORM. It is called when a connection subscribes. While
         the connection is subscribed, it is called again every REALTIME["RECHECK_SECONDS"], and at once after a change
@@ -152,7 +152,7 @@ class Topic:
 
     def filter_for(self, user: AbstractBaseUser) -> Any:
         """
-        What `user` may see of the topics of this family, whatever its filter says.
+        The site's filter for `user` in this family. It applies in addition to the client's filter.
 
         Returns:
             A mapping as a client's filter, with "bbox" and "tags"; None for everything. A client's filter can only
@@ -256,7 +256,7 @@ async def may_follow(family: type[Topic], user: AbstractBaseUser) -> bool | None
 
 async def filter_for(family: type[Topic], user: AbstractBaseUser) -> Filter | None:
     """
-    What the user may see of a family; None for everything. As `may_subscribe`.
+    The site's filter for the user in a family; None for everything. As `may_subscribe`.
 
     Raises:
         FrameRefused: It is not a filter.
@@ -326,7 +326,7 @@ def _ask_in_turn(questions: Iterable[tuple[TopicMatch, AbstractBaseUser]]) -> li
 
 
 def history_of(match: TopicMatch | None) -> HistoryPolicy:
-    """What Redis keeps of a topic; None for a topic that no app declares."""
+    """How much history Redis keeps of a topic. `match` is None for a topic that no app declares."""
     if match is not None and match.family.history is not None:
         return match.family.history
     settings = get_settings()
@@ -334,7 +334,7 @@ def history_of(match: TopicMatch | None) -> HistoryPolicy:
 
 
 def live_family(family: type[Topic]) -> Family | None:
-    """What filtered subscriptions need of a family; None if it has no snapshot."""
+    """The facts about a family that filtered subscriptions need; None if it has no snapshot."""
     if family.snapshot is None:
         return None
     history = history_of(TopicMatch(family=family, parameters={}))

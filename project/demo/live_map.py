@@ -50,7 +50,7 @@ def simulation(request: HttpRequest) -> HttpResponse:
     The switch: POST with `action`, "start" or "stop"; GET says what is running. With DEBUG only, because a simulation
     costs half a processor.
 
-    Each GET also says that somebody looks at the map.
+    Each GET also records that a page shows the map: see `Switch.watch`.
     """
     if not settings.DEBUG:
         raise Http404("the switch exists only in development: use manage.py simulate_vehicles")
@@ -79,7 +79,7 @@ def _act(switch: Switch, action: str) -> None:
 
 
 def _state() -> dict[str, Any] | None:
-    """The page is shown without Redis too."""
+    """The state of the switch; also None if Redis is unavailable, so that the page can be shown."""
     try:
         return Switch.of_the_project().state()
     except REDIS_ERRORS:

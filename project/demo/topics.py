@@ -22,14 +22,14 @@ class Vehicles(Topic):
     """`vehicles.bern`, `vehicles.zurich`, …: the vehicles of one city, moved by `manage.py simulate_vehicles`."""
 
     pattern = "vehicles.<slug:feed>"
-    # A vehicle that nobody has published for two minutes leaves the map.
+    # A vehicle that was not published for two minutes leaves the map.
     snapshot = Snapshot(absent_after_seconds=120)
     places = Tiles()
-    # A map resumes from the snapshot, and needs no positions that are old.
+    # A map resumes from the snapshot, and needs no history.
     history = HistoryPolicy(size=0)
 
     async def may_follow(self, user: Any) -> bool:
-        """Users who are signed in see all cities, so nobody is asked for each of them."""
+        """Users who are signed in see all cities: one answer, instead of one for each city in view."""
         return bool(user.is_authenticated)
 
     async def may_subscribe(self, user: Any, **parameters: Any) -> bool:

@@ -1,7 +1,7 @@
 """
 One message on a topic as it is sent through Redis: its position (epoch and offset), and its frame, ready for a socket.
 
-Owns this format. `publish.lua` writes it; everything else only splits it. The frame is built once, where the offset is
+Owns this format. Only `publish.lua` and `publish_keyed.lua` write it. The frame is built once, where the offset is
 assigned: no process between the publisher and the browser decodes or encodes it again.
 """
 
@@ -150,7 +150,7 @@ def seal_line(relevance: bytes, crypter: Crypter | None) -> bytes:
 
 
 def split_relevance(rest: bytes) -> tuple[bytes, bytes]:
-    """What follows the offset of a payload: the relevance, still encrypted if it was, or nothing; and the frame."""
+    """Split the part of a payload after its offset into the relevance, which may be empty, and the frame."""
     if not rest or rest[0] != _RELEVANCE:
         return b"", rest
     line, _, frame = rest[1:].partition(b"\n")
@@ -172,7 +172,7 @@ def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
     """
     Split a payload: MARK, epoch, ":", offset, line break, frame. None if it is not a publication.
 
-    Between them there may be a line with the relevance.
+    A line with the relevance may stand before the frame.
     """
     if not payload.startswith(MARK):
         return None

@@ -50,7 +50,7 @@ _PUBLISH_KEYED: Final = scripts.Script("publish_keyed", answer=list)
 
 
 class Outcome(enum.IntEnum):
-    """What a script returns instead of the number of receivers, if it did not publish."""
+    """A script returns one of these instead of the number of receivers if it did not publish."""
 
     REPEATED = -1
     FULL = -2
@@ -65,7 +65,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         position: The offset of the publication, and the epoch of the counter.
         receiver_count: How many processes were subscribed to the topic.
         is_repeat: Whether it had been published before with the same idempotency key; then nothing was done.
-        is_full: Whether the topic's snapshot had no room for another key; then nothing was done.
+        is_full: Whether the topic's snapshot had no room for the publication; then nothing was done.
     """
 
     position: Position
@@ -76,10 +76,10 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 class Keyed(NamedTuple):
     """
-    What a publication of a topic with a snapshot has in addition.
+    The additional parts of a publication on a topic with a snapshot.
 
     Attributes:
-        relevance: What decides who is sent it; with the key.
+        relevance: Its key, place, tags and level, which decide which views are sent it.
         policy: How much of the topic's state Redis keeps.
         family: The name of the topic's family, for which its extent is registered; "" for none.
         silent_ms: Publish only if the key has been silent for this long; 0 to publish always.
@@ -163,27 +163,27 @@ class PublishCall:
         channel_of: Callable[[str], str],
         crypter: Crypter | None,
     ) -> None:
-        topic, place = None, None
+        topic, shared = None, None
         for item in items:
             keyed = item.keyed
             assert keyed is not None  # noqa: S101 - the condition of this method
-            if item.topic != topic or place is None:
+            if item.topic != topic or shared is None:
                 # Publications of one topic mostly follow each other, and have most of this in common.
                 topic = item.topic
-                place = _Place(topic, item.history, keyed.policy, keys, channel_of(topic))
-            once, window_ms = place.position, b"0"
+                shared = _TopicArguments(topic, item.history, keyed.policy, keys, channel_of(topic))
+            once, window_ms = shared.position, b"0"
             if item.idempotency_key is not None:
                 once, window_ms = keys.topic_idempotency(item.topic, item.idempotency_key), b"%d" % _IDEMPOTENCY_MS
-            before, after = seal(place.before, _after(keyed.relevance, item.data), crypter)
+            before, after = seal(shared.before, _after(keyed.relevance, item.data), crypter)
             relevance = keyed.relevance
-            self.names += (place.position, place.history, place.snapshot, place.seen, once)
-            self.arguments += (place.channel, seal_line(encode_relevance(relevance), crypter), before, after)
+            self.names += (shared.position, shared.history, shared.snapshot, shared.seen, once)
+            self.arguments += (shared.channel, seal_line(encode_relevance(relevance), crypter), before, after)
             self.arguments += (relevance.key, b"1" if relevance.is_removed else b"0", b"%d" % keyed.silent_ms)
-            self.arguments += (*place.kept, window_ms, *place.limits)
+            self.arguments += (*shared.kept, window_ms, *shared.limits)
 
 
-class _Place:
-    """What keyed publications of one topic have in common: names, and arguments of the scripts."""
+class _TopicArguments:
+    """The Redis keys and script arguments that keyed publications of one topic have in common."""
 
     __slots__ = ("before", "channel", "history", "kept", "limits", "position", "seen", "snapshot")
 

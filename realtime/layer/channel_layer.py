@@ -45,7 +45,7 @@ from realtime.statistics import unregister
 
 __all__ = ["RedisChannelLayer"]
 
-# How long nobody else removes the silent keys of a full snapshot, once a publisher has done so.
+# After a publisher has removed the silent keys of a full snapshot, no other process does so for this long.
 FULL_LEASE_SECONDS = 1.0
 
 
@@ -169,8 +169,8 @@ class RedisChannelLayer(Configuration):
         """
         Publish many from sync code, in few round trips; the order within each topic is kept.
 
-        A publication for which a snapshot has no room is tried again once the silent keys were removed: while nobody
-        looks at a topic, nobody else removes them.
+        If a snapshot has no room for a publication, the silent keys are removed and it is tried again. While a topic
+        has no viewers, no other process removes them.
         """
         published = self._publish_now(items)
         if not any(each.is_full for each in published):

@@ -234,7 +234,7 @@ class Client:
         counters.revoked_count += 1
 
     async def recheck_filters(self) -> None:
-        """Ask again what the user may see in its views, and whether it may see all of its other topics."""
+        """Ask again for the site's filters: for all views, and for subscriptions without a filter, which need None."""
         if self._views is not None:
             await self._views.recheck()
         for topic in tuple(self.memberships):
@@ -265,7 +265,7 @@ class Client:
             self._sink.write(Frame(payload))
 
     def refresh_view(self, view_id: str) -> None:
-        """What a view may show has changed: see to it after what the client has sent before."""
+        """Refresh a view whose topics or permissions have changed, after the frames that the client has sent before."""
         if self._is_over:
             return
         frame = _RefreshView(view_id)

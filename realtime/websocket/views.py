@@ -1,11 +1,11 @@
 """
-The filtered subscriptions of one connection: opening, changing and closing them, and who may see what.
+The filtered subscriptions of one connection: opening, changing and closing them, and their permissions.
 
 Owns the permissions and the filters of each view. Does not own what a view is sent (live), nor the connection's limits,
 its other subscriptions and its errors (client).
 
-A view shows the topics for which the user has the permission, and of them what both the site's filter for the user and
-the client's filter let through. So the client's filter can only narrow what the site allows.
+A view shows only topics for which the user has the permission. A publication is sent if both the site's filter for the
+user and the client's filter let it through. So the client's filter can only narrow what the site allows.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class ViewOwner(Protocol):
 
 
 class _Allowed(NamedTuple):
-    """What the user may see of a family: whether all topics of it, and the site's filter; None for everything."""
+    """The user's access to a family: whether all of its topics are permitted, and the site's filter, if any."""
 
     is_all: bool
     site: Filter | None
@@ -76,14 +76,14 @@ class _Opened:
         self.view: View | None = None
 
     def allow(self, allowed: _Allowed, known: Collection[str] = ()) -> None:
-        """What the user may see is this now; the permissions for the topics that are not known are asked again."""
+        """Replace the user's access. The permission for each topic that is not in `known` is asked again."""
         if self.match is None:
             before = self.permitted or {}
             self.permitted = None if allowed.is_all else {name: True for name in known if before.get(name)}
         self.site = allowed.site
 
     def lens(self, shown: Collection[str]) -> Lens:
-        """What is to be let through of these topics."""
+        """The lens of the view if it shows these topics."""
         site, wanted = self.site, self.filter
         level = level_limit(wanted.bbox, wanted.zoom)
         if site is not None and site.zoom is not None:
@@ -130,11 +130,11 @@ class ClientViews:
         self._owner, self._views, self._sink = owner, views, sink
         self._join_timeout_seconds = join_timeout_seconds
         self._opened: dict[str, _Opened] = {}
-        # The one that is being opened, and how often the permissions were asked again: meanwhile, they may be.
+        # The view that is being opened, and the number of rechecks: one may happen while a view is opened.
         self._opening: _Opened | None = None
         self._recheck_count = 0
-        # Topic → whether the user may subscribe to it, of all views since the permissions were asked again. A client
-        # that moves about causes no more questions than there are topics.
+        # Topic → whether the user may subscribe to it; the answers for all views since the last recheck. So a client
+        # that moves its map causes at most one question for each topic.
         self._answers: dict[str, bool] = {}
         # The topics for which the permission was asked again last.
         self._rechecked: frozenset[str] = frozenset()
@@ -193,7 +193,7 @@ class ClientViews:
             await self._show(opened)
 
     async def _follow(self, view_id: str, opened: _Opened) -> None:
-        """From now on, follow which topics a view's family has."""
+        """From now on, update a view when the topics in its area change."""
         family_map = await self._views.family_map(opened.family)
 
         def changed() -> None:
@@ -249,7 +249,7 @@ class ClientViews:
         return any(opened.kind.is_rechecked for opened in self._opened.values())
 
     def rechecked_topics(self) -> list[str]:
-        """The topics that views show because the user has the permission for each, which can be lost: ask again now."""
+        """The topics that views show by a permission that can be lost. The caller asks again for each of them."""
         names = [
             name
             for opened in self._opened.values()
@@ -261,7 +261,7 @@ class ClientViews:
         return names
 
     def revoke(self, topic: str, code: str, detail: str) -> bool:
-        """The user may not see a topic any more: what a view has of it leaves. Returns whether a view showed it."""
+        """The user has lost the permission for a topic: views lose its items or end. Returns whether one showed it."""
         was_shown = False
         self._answers[topic] = False
         for view_id, opened in tuple(self._opened.items()):
@@ -279,7 +279,7 @@ class ClientViews:
         return was_shown
 
     async def recheck(self) -> None:
-        """Ask again whether the user may follow the families of its views, and what the site lets it see of them."""
+        """Call `may_follow` and `filter_for` again for the families of all views."""
         self._recheck_count += 1
         self._answers = {}
         # One question for all views of a family.
@@ -325,8 +325,8 @@ class ClientViews:
         Find out what the user may see of the topic or the family.
 
         Raises:
-            FrameRefused: Nothing of it, or it could not be found out.
-            TimeoutError, or an error of the database: It could not be found out when asked again.
+            FrameRefused: The user may see nothing of it, or the check failed.
+            TimeoutError, or an error of the database: The check failed, and `is_again` is true.
         """
         user = self._owner.user
         follows: bool | None = None
@@ -335,7 +335,7 @@ class ClientViews:
                 if opened.match is None:
                     follows = await topics.may_follow(opened.kind, user)
                 elif not is_again:
-                    # Later, the recheck of the topics asks for it.
+                    # Later, the recheck of single topics asks for it.
                     follows = await topics.may_subscribe(opened.match, user)
                     opened.permitted = {opened.name: follows}
                 site = None if follows is False else await topics.filter_for(opened.kind, user)
@@ -359,17 +359,17 @@ class ClientViews:
         if opened.permitted is None:
             return names
         permitted = opened.permitted
-        # Only what is in view is asked again: a client that moves about must not fill the memory.
+        # Topics that are out of view are forgotten, so that a client that moves its map does not fill the memory.
         for gone in permitted.keys() - names:
             del permitted[gone]
-        # They may be replaced meanwhile: an old answer must not come into the new ones.
+        # A recheck may replace `_answers` meanwhile: old answers must not be added to the new ones.
         answers = self._answers
         await self._ask_topics(opened.kind, [name for name in names if name not in permitted], answers)
         permitted.update((name, answers[name]) for name in names if name not in permitted and name in answers)
         return [name for name in names if permitted.get(name)]
 
     async def _ask_topics(self, kind: type[Topic], names: Collection[str], answers: dict[str, bool]) -> None:
-        """Add whether the user may subscribe to these topics, as far as it is not among the answers."""
+        """Ask for the permissions that are not among the answers, and add them."""
         matches = {name: topics.resolve(name) for name in names if name not in answers}
         asked = {name: match for name, match in matches.items() if match is not None}
         found = await topics.may_subscribe_all([(match, self._owner.user) for match in asked.values()])

@@ -10,7 +10,7 @@ EARTH_RADIUS_KM = 6371.0
 
 
 def distance_km(a: Point, b: Point) -> float:
-    """Along the great circle."""
+    """The distance along the great circle."""
     (lon_a, lat_a), (lon_b, lat_b) = ((math.radians(lon), math.radians(lat)) for lon, lat in (a, b))
     half = math.sin((lat_b - lat_a) / 2) ** 2
     half += math.cos(lat_a) * math.cos(lat_b) * math.sin((lon_b - lon_a) / 2) ** 2
@@ -26,7 +26,7 @@ def bearing_of(a: Point, b: Point) -> float:
 
 
 def moved(point: Point, bearing: float, km: float) -> Point:
-    """The point that is so far from `point` in this direction."""
+    """The point at this distance from `point` in this direction."""
     lon, lat, angle = math.radians(point[0]), math.radians(point[1]), math.radians(bearing)
     arc = km / EARTH_RADIUS_KM
     new_lat = math.asin(math.sin(lat) * math.cos(arc) + math.cos(lat) * math.sin(arc) * math.cos(angle))

@@ -210,7 +210,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """All feeds. `vehicle_count` is what was asked for."""
+    """All feeds, and the number of their vehicles."""
 
     feeds: Sequence[Feed]
 
@@ -221,7 +221,7 @@ class Network:
 
 @cache
 def load_cities() -> list[dict[str, Any]]:
-    """As `cities.choose_cities` made them, largest first."""
+    """The cities in cities.json, in the order of `cities.choose_cities`."""
     cities: list[dict[str, Any]] = json.loads(CITIES.read_text(encoding="utf-8"))
     return cities
 
@@ -231,7 +231,7 @@ def build_network(feed_count: int, vehicle_count: int) -> Network:
     Make the lines of the first `feed_count` cities, and put `vehicle_count` vehicles on them.
 
     Raises:
-        ValueError: There are not so many cities.
+        ValueError: There are fewer cities than `feed_count`, or it is less than 1.
     """
     cities = load_cities()
     if not 1 <= feed_count <= len(cities):
@@ -391,14 +391,14 @@ def _open_angle(city: dict[str, Any], angle: float) -> float:
 
 
 def _reach(city: dict[str, Any], angle: float) -> float:
-    """The land between two known directions: as far as in the worse of them."""
+    """The reach of the land in a direction: the smaller one of the two known directions beside it."""
     reach = city["reach"]
     place = angle % 360 / 360 * len(reach)
     return float(min(reach[int(place) % len(reach)], reach[(int(place) + 1) % len(reach)])) or 1.0
 
 
 def _place(city: dict[str, Any], angle: float, km: float) -> Point:
-    """Flat: a city is small."""
+    """Calculated as if the earth were flat, because a city is small."""
     turned = math.radians(angle)
     lat = city["lat"] + km * math.cos(turned) / KM_PER_DEGREE
     return city["lon"] + km * math.sin(turned) / (KM_PER_DEGREE * math.cos(math.radians(city["lat"]))), lat

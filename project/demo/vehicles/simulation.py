@@ -35,7 +35,7 @@ class Totals:
 
     Attributes:
         published_count: Positions that were published.
-        unchanged_count: Positions that were not, because the vehicle stands still.
+        unchanged_count: Positions that were not published, because the vehicle stands still.
         late_count: Batches that began more than a step too late.
         failed_count: Batches that Redis did not accept.
         removed_count: Vehicles that were removed at the end.
@@ -55,7 +55,7 @@ class Simulation:
     Args:
         rate: Positions a second of each vehicle.
         time_lapse: How many seconds of the timetable pass in one second.
-        publish: `publish_many`, or what a test puts in its place.
+        publish: `publish_many`, or a function that a test passes instead.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Simulation:
         return _item(topic, vehicle, {**state, "at": int(now * 1000)})
 
     def remove(self) -> None:
-        """Take all vehicles off the map that were published."""
+        """Remove all published vehicles from the map."""
         gone = (
             Item(topic, None, key=vehicle.key, removed=True)
             for batch in self._batches
@@ -149,7 +149,7 @@ def _item(topic: str, vehicle: Vehicle, state: dict[str, Any]) -> Item:
 
 
 def _batches(feeds: Iterable[Feed]) -> Iterator[list[tuple[str, Vehicle]]]:
-    """Whole feeds in each, and about the same number of vehicles."""
+    """Batches of whole feeds, each with about the same number of vehicles."""
     feeds = list(feeds)
     size = max(1, sum(len(feed.vehicles) for feed in feeds) // BATCHES_A_STEP)
     batch: list[tuple[str, Vehicle]] = []

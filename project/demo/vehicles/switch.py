@@ -3,7 +3,7 @@ The switch of the simulation: at most one runs at a time, and it can be stopped 
 
 Owns the lease in Redis, and starting the command as a child of a web process. Does not own the simulation.
 
-The child ends by itself when it is stopped, when its web process has ended, or when nobody has looked at the map for
+The child ends by itself when it is stopped, when its web process has ended, or when no page has shown the map for
 WATCHED_SECONDS.
 """
 
@@ -45,17 +45,17 @@ class Switch:
 
     @classmethod
     def of_the_project(cls) -> "Switch":
-        """With this project's prefix."""
+        """The switch whose keys have this project's prefix."""
         prefix = f"{conf.keys().prefix}demo:{{simulation}}"
         return cls(lease_key=f"{prefix}:lease", watched_key=f"{prefix}:watched")
 
     def state(self) -> dict[str, Any] | None:
-        """What the running simulation says of itself, with `is_stopping`; None if none runs."""
+        """The running simulation's `about`, with `is_stopping`; None if none is running."""
         held = self._held()
         return None if held is None else {**held["about"], "is_stopping": held["is_stopping"]}
 
     def watch(self) -> None:
-        """Somebody looks at the map."""
+        """Record that a page shows the map."""
         conf.sync_redis().set(self.watched_key, 1, ex=WATCHED_SECONDS)
 
     def start(self, *arguments: str) -> None:
@@ -94,7 +94,7 @@ class Lease:
     The right to move the vehicles, held by one process.
 
     Args:
-        is_watched_only: Whether to give up when nobody looks at the map, and with the parent process.
+        is_watched_only: Whether to give it up when no page shows the map, or when the parent process has ended.
     """
 
     def __init__(self, switch: Switch, value: str, *, is_watched_only: bool) -> None:
@@ -105,7 +105,7 @@ class Lease:
         self.lost_by: str | None = None
 
     def is_lost(self) -> bool:
-        """Cheap enough to be asked many times a second: it talks to Redis once a second."""
+        """May be called many times a second: it calls Redis once a second."""
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             self.lost_by = "parent"
         elif self.lost_by is None and time.monotonic() - self._renewed_at >= RENEW_SECONDS:
