@@ -236,12 +236,18 @@ def _place(item: Item, family: type[Topic]) -> tuple[int, ...] | None:
         raise ValueError("the topic has no places: declare places = Tiles()")
     if item.at is not None and item.bounds is not None:
         raise ValueError("it has a point or bounds, not both: pass at= or bounds=")
-    return family.places.point(*item.at) if item.at is not None else family.places.box(*item.bounds)  # type: ignore[misc]
+    try:
+        return family.places.point(*item.at) if item.at is not None else family.places.box(*item.bounds)  # type: ignore[misc]
+    except TypeError:
+        form = "at= is (longitude, latitude)" if item.at is not None else "bounds= is (west, south, east, north)"
+        raise ValueError(f"{form}, numbers in degrees, not {item.at or item.bounds!r:.100}") from None
 
 
 def _tags(tags: Mapping[str, Tag] | None) -> dict[str, Tag]:
     if not tags:
         return {}
+    if not isinstance(tags, Mapping):
+        raise ValueError(f"tags= is a mapping of names to values, not {tags!r:.100}")
     if len(tags) > TAGS_LIMIT:
         raise ValueError(f"there are {len(tags)} tags, the limit is {TAGS_LIMIT}")
     for name, value in tags.items():

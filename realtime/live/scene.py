@@ -351,6 +351,9 @@ class Scene:
         old, new = view.has, view.wanted
         if old == new:
             return
+        if not view.has_room:
+            self._skip(view)
+            return
         entered, left = self._difference(old, new)
         if not entered and not left and old.number == new.number:
             view.has = new
@@ -412,14 +415,13 @@ class Scene:
             at = positions.get(state.topic) if positions else None
             return at is not None and at.epoch == known[state.topic].epoch and state.offset <= at.offset
 
-        items = list(self._index(new.area.level).items_in(new.area))
         is_first = view.has is None and not view.is_writing
         preface = messages.subscribed_view(view.name, view.view_id) if is_first else None
-        self._begin(view, "reset", new, self._reset_lines(items, new, is_same, self._tick), preface=preface)
+        self._begin(view, "reset", new, self._reset_lines(new, is_same, self._tick), preface=preface)
 
-    def _reset_lines(
-        self, items: list[Item], lens: Lens, is_same: Callable[[Item, State], bool], tick: int
-    ) -> Iterator[bytes]:
+    def _reset_lines(self, lens: Lens, is_same: Callable[[Item, State], bool], tick: int) -> Iterator[bytes]:
+        # Only now: views of a client that does not read must not keep a list of everything each.
+        items = list(self._index(lens.area.level).items_in(lens.area))
         matches, area = self._selector(lens).matches, lens.area
         same: dict[str, list[str]] = {}
         positions: set[str] = set()

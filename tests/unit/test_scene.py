@@ -11,7 +11,7 @@ from realtime.broker.publication import Position
 from realtime.broker.relevance import Relevance
 from realtime.hub.sinks import Frame
 from realtime.live.filters import Selector
-from realtime.live.items import State, is_in, state_of
+from realtime.live.items import State, TileIndex, is_in, state_of
 from realtime.live.places import area_of, box, level_limit, point
 from realtime.live.scene import Counters, Scene
 from realtime.live.view import Lens, View
@@ -269,6 +269,29 @@ async def test_changes_that_are_too_large_for_one_write_come_in_parts(monkeypatc
     viewer.is_stuck, viewer.unsent = False, 0
     await rest(scene)
     assert viewer.items == {(FEEDS[0], f"k{number}"): number for number in range(1, 51)}
+    await scene.stop()
+
+
+async def test_views_of_a_client_that_does_not_read_keep_no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a batch has is found when its first part can be sent: a client may open many views, and read none."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    scene.take([vehicle("a", 1, 3), vehicle("b", 2, 4)])
+    viewer, view = await joined(scene, lens_at(3, 1))
+    found: list[object] = []
+    items_in = TileIndex.items_in
+    monkeypatch.setattr(TileIndex, "items_in", lambda *given, **rest: found.append(given) or items_in(*given, **rest))
+    viewer.unsent = viewer.limit_bytes
+    late = Viewer()
+    late.unsent = late.limit_bytes
+    scene.join(View(view_id="v2", name="vehicles.*", sink=late, lens=lens_at(3, 1), positions=None))
+    view.wanted = lens_at(4, 2)
+    scene.renew(view)
+    await wait_until(lambda: late.is_started)
+    assert not found
+    viewer.unsent = late.unsent = 0
+    await rest(scene)
+    assert (viewer.keys, late.keys) == ({"b"}, {"a"})
     await scene.stop()
 
 
