@@ -93,12 +93,12 @@ class FamilyMap:
             if len(self._answers) >= _ANSWERS_LIMIT:
                 self._answers.clear()
             found = self._answers[areas] = frozenset(
-                topic
-                for topic, extent in self._extents.items()
-                if any(
-                    extent.x0 <= x1 and extent.x1 >= x0 and extent.y0 <= y1 and extent.y1 >= y0
+                [
+                    topic
+                    for topic, (left, top, right, bottom) in self._extents.items()
                     for x0, y0, x1, y1 in areas
-                )
+                    if left <= x1 and right >= x0 and top <= y1 and bottom >= y0
+                ]
             )
         return found
 

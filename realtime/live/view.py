@@ -164,30 +164,32 @@ class View:
             How many bytes were written. 0 if the changes are too large to be written at once, as after an outage: a
             socket with more than its limit would be closed, however fast its client reads.
         """
-        head = [self._header("changes", True), *position_lines]
+        head = list(position_lines)
         head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
-        payload = b"\n".join([*head, *lines.frames])
-        if len(payload) > self.sink.limit_bytes // 2:
+        frames = [*head, *lines.frames] if head else lines.frames
+        size_bytes = sum(map(len, frames)) + len(frames) + _HEADER_BYTES
+        if size_bytes > self.sink.limit_bytes // 2:
             return 0
-        if len(payload) <= FRAME_BYTES:
-            self.sink.write(Frame(payload))
-            return len(payload)
-        return self._write_large(payload.split(b"\n")[1:])
+        if size_bytes <= FRAME_BYTES:
+            self.sink.write(Frame(b"\n".join([self._header("changes", True), *frames])))
+        else:
+            self._write_large(frames)
+        return size_bytes
 
-    def _write_large(self, lines: list[bytes]) -> int:
+    def _write_large(self, frames: Iterable[bytes]) -> None:
         """Write changes that need several frames."""
         parts: list[list[bytes]] = [[]]
-        part_bytes = 0
-        for line in lines:
-            if part_bytes + len(line) > FRAME_BYTES - _HEADER_BYTES and parts[-1]:
-                parts.append([])
-                part_bytes = 0
-            parts[-1].append(line)
-            part_bytes += len(line) + 1
+        part_bytes, limit_bytes = 0, FRAME_BYTES - _HEADER_BYTES
+        for frame in frames:
+            # The joined changes of a tile are taken apart only if they are larger than a frame may be.
+            for each in frame.split(b"\n") if len(frame) > limit_bytes else (frame,):
+                if part_bytes + len(each) > limit_bytes and parts[-1]:
+                    parts.append([])
+                    part_bytes = 0
+                parts[-1].append(each)
+                part_bytes += len(each) + 1
         for number, part in enumerate(parts, 1):
-            payload = b"\n".join([self._header("changes", number == len(parts)), *part])
-            self.sink.write(Frame(payload))
-        return sum(map(len, lines))
+            self.sink.write(Frame(b"\n".join([self._header("changes", number == len(parts)), *part])))
 
     def _header(self, batch: str, is_complete: bool) -> bytes:
         header = self._headers.get((batch, is_complete))
