@@ -23,7 +23,7 @@ from realtime.redis.outage import REDIS_ERRORS
 __all__ = ["show_map", "simulation"]
 
 NAMES = {"rail": "Trains", "ferry": "Ferries", "metro": "Metros", "tram": "Trams", "bus": "Buses"}
-# From afar a real bus hardly moves; the page says so.
+# At its real speed, a bus hardly moves on the map of a whole city.
 TIME_LAPSE = 10
 VEHICLES_A_FEED = 40
 

@@ -4,7 +4,7 @@ Which topics a family has, and in which part of the world each of them publishes
 Owns how publishing processes register this, and the form in which Redis keeps it. Does not own finding the topics of an
 area (live.families) nor the publications (publish).
 
-Each process registers the extent of what it publishes on a topic, in tiles of one zoom, and announces it on a Redis
+Each process registers the extent of its publications on a topic, in tiles of one zoom, and announces it on a Redis
 channel of the family. It writes again only when the extent grows, once in a period, and when Redis has lost the topic.
 An extent that is not registered again is ignored after a while. Keys that stay until they are removed may outlive their
 publisher, so in such families each process also registers the extents of earlier processes.
@@ -73,7 +73,7 @@ EVERYWHERE: Final = Extent(0, 0, _LAST, _LAST)
 
 
 def extent_of(place: Sequence[int] | None) -> Extent:
-    """The tiles that a place touches. What has no place is everywhere."""
+    """The tiles that a place touches. A publication without a place is everywhere."""
     if place is None:
         return EVERYWHERE
     bits = EXTENT_BITS
@@ -249,7 +249,7 @@ class Extents:
         return again
 
     def failed(self, family: str, error: Exception) -> None:
-        """Redis did not accept them: a publication tries again after a while."""
+        """Redis did not accept the registrations: a publication after RETRY_SECONDS tries again."""
         self._retry_at[family] = time.monotonic() + RETRY_SECONDS
         logger.warning("where topics of %s publish could not be registered (%s): trying again", family, error)
 

@@ -1,8 +1,8 @@
 """
 The snapshot that Redis keeps of a topic: the newest publication of each key.
 
-Owns reading it, and how much is kept. Does not own writing it (publish), removing what is silent (sweep), nor which
-topics have one (topics).
+Owns reading it, and its limits. Does not own writing it (publish), removing silent keys (sweep), nor which topics have
+one (topics).
 """
 
 import asyncio

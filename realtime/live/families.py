@@ -1,8 +1,8 @@
 """
 Which topics of a family publish in a part of the world, as far as this process knows.
 
-Owns following what publishers register, for each family that somebody here looks at. Does not own registering it
-(broker.extents) nor who may see what (websocket).
+Owns following the registrations of publishers, for each family that has a view in this process. Does not own
+registering (broker.extents) nor permissions (websocket).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _log = LimitedLog(logger)
 
 # Answers of `topics_in` that are remembered until something changes.
 _ANSWERS_LIMIT: Final = 4_096
-# Publishers that start together register many topics: those who look are notified once.
+# Publishers that start together register many topics: listeners are notified once.
 _NOTICE_SECONDS: Final = 0.1
 # How often registrations that have expired are looked for.
 _EXPIRY_SECONDS: Final = 60.0
@@ -60,9 +60,9 @@ class FamilyMap:
     def __init__(self, name: str, *, source: FamilySource, crypter: Crypter | None, outage: Outage) -> None:
         self.name, self._crypter = name, crypter
         self._source, self._outage = source, outage
-        # Registrations: (topic, process) → extent, and until when it counts.
+        # Registrations: (topic, process) → extent, and the time at which it expires.
         self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
-        # The extent of each topic, of all its processes.
+        # Topic → the extent of all its processes together.
         self._extents: dict[str, Extent] = {}
         self._answers: dict[tuple[Extent, ...], frozenset[str]] = {}
         self._listeners: dict[Callable[[], None], None] = {}
@@ -131,7 +131,7 @@ class FamilyMap:
         try:
             topic, process, extent, until = decode_extent(field, value, self._crypter)
         except Exception as error:
-            # Not ours, or encrypted with another key.
+            # It has another format, or was encrypted with another key.
             _log.exception(f"registration {self.name}", error, "a registration of %s cannot be read", self.name)
             return
         if until > time.time():
@@ -140,7 +140,7 @@ class FamilyMap:
             self._has_expired = True
 
     def _changed(self) -> None:
-        """The registrations may have changed: notify those who look at the family if the extents have."""
+        """The registrations may have changed: notify the listeners if the extents have."""
         extents: dict[str, Extent] = {}
         for (topic, _), (extent, _) in self._known.items():
             before = extents.get(topic)

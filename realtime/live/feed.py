@@ -2,7 +2,7 @@
 One topic with state in this process: a mirror of its snapshot in Redis.
 
 Owns that the mirror is complete: subscribing, reading the snapshot, and reading it again when a publication may be
-missing. Does not own what is done with the states (scene) nor when a topic is needed (views).
+missing. Does not own the use of the states (scene) nor when a topic is needed (views).
 
 How nothing is missed: the Redis channel is subscribed to first, and the snapshot is read afterwards. Publications that
 arrive meanwhile wait. The keys of a large snapshot are read at different moments, which does not matter: each has the
@@ -197,7 +197,7 @@ class Feed:
             return None
 
     def _skip(self, error: ValueError) -> None:
-        """A publication of another program, which cannot be placed."""
+        """Log a publication of another program whose place cannot be read."""
         _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
 
 

@@ -2,7 +2,7 @@
 The filter of a subscription: the part of the world, the zoom, and conditions on tags.
 
 Owns its form, its limits, and deciding what matches. Does not own the conditions on tags (conditions), the area of a
-view (places), nor finding what is in it (scene).
+view (places), nor finding the items in it (scene).
 """
 
 import math
@@ -27,7 +27,7 @@ _decode = msgspec.json.Decoder().decode
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """
-    What a subscription is sent; each part that is None lets everything through.
+    The publications that a subscription is sent. A part that is None lets everything through.
 
     Attributes:
         bbox: West, south, east, north in degrees. If west is greater than east, it crosses longitude 180.

@@ -158,7 +158,7 @@ class TileIndex:
         self._wide: set[Item] = set()
 
     def replace(self, item: Item, old: State | None, new: State | None) -> None:
-        """An item has another state; None for one that it had not, or has not any more."""
+        """Move an item from its old state to its new one. `old` is None for a new item, `new` for a removed one."""
         if old is not None:
             self._remove(item, old)
         if new is not None:

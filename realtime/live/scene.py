@@ -1,5 +1,5 @@
 """
-The topics of one family in this process, and their views: what changes, and when it is sent.
+The topics of one family in this process, and their views: applying changes, and when they are sent.
 
 Owns the items of all feeds of a family, and the ticks. Does not own reading Redis (feed), finding what lies in an area
 (items, changes) nor writing (view).
@@ -93,7 +93,7 @@ class Scene:
         self._watchers: dict[int, dict[int, dict[View, None]]] = {}
         # What the next tick applies, in order: states of publications, and whole topics.
         self._incoming: deque[State | _Reload] = deque()
-        # Views with another lens, or that have joined, and those whose clients read slowly.
+        # Views that have joined or have a new `wanted` lens, and views whose clients read slowly.
         self._renewed: dict[View, asyncio.Future[None] | None] = {}
         self._slow: dict[View, None] = {}
         # The highest level of all states that there have been.
@@ -111,12 +111,12 @@ class Scene:
         self._wake()
 
     def reload(self, topic: str, position: Position, states: dict[str, State]) -> None:
-        """All keys of a topic as they are in Redis: what is not among them is gone."""
+        """All keys of a topic as they are in Redis. Other keys of the topic have been removed."""
         self._incoming.append(_Reload(topic, position, states, is_forgotten=False))
         self._wake()
 
     def forget(self, topic: str) -> None:
-        """No view needs the topic any more."""
+        """No view needs the topic now: remove its items."""
         self._incoming.append(_Reload(topic, Position(0, ""), {}, is_forgotten=True))
         self._wake()
 
@@ -132,7 +132,7 @@ class Scene:
         return future
 
     def renew(self, view: View) -> None:
-        """The view has another `wanted`."""
+        """The view has a new `wanted` lens, which applies from the next tick on."""
         if view not in self._renewed:
             self._renewed[view] = None
         self._wake()
@@ -276,7 +276,7 @@ class Scene:
 
     def _remove(self, item: Item) -> None:
         items = self._items.get(item.topic)
-        # There is none, or another one, if the topic was forgotten.
+        # If the topic was forgotten meanwhile, it has no item of this key, or another one.
         if items is not None and items.get(item.key) is item:
             del items[item.key]
             self._counters.item_count -= 1
@@ -383,7 +383,7 @@ class Scene:
                     return found
                 return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
         only: list[Item] = []
-        # What the index finds is in the area already.
+        # The index finds only items in the area.
         for item in index.items_in(here.area, without=there.area if is_alike else None):
             state: State = item.state  # type: ignore[assignment]
             if not matches(item.topic, state.relevance):
@@ -404,8 +404,8 @@ class Scene:
                 yield state.frame
 
     def _reset(self, view: View) -> None:
-        """Send a view all that it is to have, except what its client has already."""
-        # A batch that was written in part leaves the client with something between two states: it gets everything.
+        """Send a view everything that its lens lets through. Items that the client has already are only named."""
+        # After a batch that was written in part, it is unknown what the client has, so it gets everything.
         has, positions = (None, None) if view.is_writing else (view.has, view.positions)
         new, tick, known = view.wanted, view.tick, self._positions
 
@@ -458,7 +458,7 @@ class Scene:
             self._watch(view, lens.area)
 
     def _catch_up(self, view: View) -> None:
-        """Go on with a view whose client reads slowly."""
+        """Continue with a view whose client reads slowly."""
         self._counters.written_bytes += view.go_on()
         if view.is_writing:
             return

@@ -27,7 +27,7 @@ _KEYS_PER_LINE = 500
 
 class Lens(NamedTuple):
     """
-    What a view lets through.
+    The filter of a view, ready for use: its area and its other conditions.
 
     Attributes:
         area: The part of the world.
@@ -48,8 +48,8 @@ class View:
         view_id: The client's name of it.
         name: The topic, or the family, for which it was opened.
         sink: The socket.
-        lens: What it lets through.
-        positions: The client's position in each topic that it resumes; None for a client that has nothing.
+        lens: Its filter.
+        positions: The client's position in each topic that it resumes; None if it resumes nothing.
 
     Attributes:
         wanted: The lens from the next tick on.
@@ -98,7 +98,7 @@ class View:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a part of a batch was not written yet."""
+        """Whether a part of the current batch is not written yet."""
         return self._lines is not None
 
     @property
@@ -108,7 +108,7 @@ class View:
 
     @property
     def has_room(self) -> bool:
-        """Whether the socket has sent enough of what was written to it before."""
+        """Whether at most a quarter of the socket's unsent limit is waiting."""
         return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
 
     def begin(self, batch: str, lens: Lens, lines: Iterable[bytes], *, tick: int, preface: bytes | None = None) -> int:
@@ -117,7 +117,7 @@ class View:
 
         Args:
             batch: "reset" or "entered".
-            lens: What the client has after it.
+            lens: The lens of the view once the batch is complete.
             lines: The objects; taken when they are written.
             tick: The tick of the scene up to which the client then has everything.
             preface: An object to write first, in a frame of its own.

@@ -26,7 +26,7 @@ from realtime.statistics import ViewStatistics, register
 
 __all__ = ["Family", "View", "Views"]
 
-# A topic that no view needs any more is mirrored for this long: users move a map back and forth.
+# A topic is mirrored for this long after its last view has left it: users move a map back and forth.
 LINGER_SECONDS: Final = 30.0
 # How often a topic is swept within its `absent_after_seconds`, and the bounds of the time between two sweeps.
 _SWEEPS_PER_LIFETIME: Final = 10

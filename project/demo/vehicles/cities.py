@@ -1,5 +1,5 @@
 """
-The cities of the demo's map, with what is land and water around them; only for `fetch`.
+The cities of the demo's map, and the land and water around them; only for `fetch`.
 
 Owns which cities there are, and where their railways and ferries can go. Does not own the lines (lines).
 """

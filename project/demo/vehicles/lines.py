@@ -143,7 +143,7 @@ class Line:
 
     def at(self, seconds: float) -> tuple[float, float, int, int, str]:
         """
-        What a vehicle does at this time of the timetable.
+        The place and movement of a vehicle at this time of the timetable.
 
         Returns:
             Longitude, latitude, bearing in degrees, speed in km/h, and where it goes.
@@ -180,7 +180,7 @@ class Vehicle:
 
     def state(self, seconds: float) -> dict[str, Any]:
         """
-        What a map shows of it at this time.
+        The state of the vehicle that a map shows at this time.
 
         Guarantees:
             It never goes faster than its line allows: the delay changes by less than one second in ten.

@@ -1,5 +1,5 @@
 """
-Moving the vehicles: what is published, and when.
+Moves the vehicles: which positions are published, and when.
 
 Owns the pace, which vehicles have changed, and removing them at the end. Does not own where they are (lines), the
 command line (simulate_vehicles) nor who may run it (switch).
@@ -31,7 +31,7 @@ REMOVALS_AT_A_TIME = 500
 @dataclass(slots=True, kw_only=True)
 class Totals:
     """
-    What a simulation has done so far.
+    The counters of a simulation.
 
     Attributes:
         published_count: Positions that were published.
@@ -50,7 +50,7 @@ class Totals:
 
 class Simulation:
     """
-    Publishes where all vehicles of a network are, at a rate.
+    Publishes the positions of all vehicles of a network, at a fixed rate.
 
     Args:
         rate: Positions a second of each vehicle.

@@ -1,10 +1,11 @@
 /**
  * The present state of a filtered subscription: the newest publication of each key that its filter lets through.
  *
- * Owns applying the objects of a view, and reporting what they change. Does not own the view (views.js) nor listeners (live.js).
+ * Owns applying the objects of a view, and reporting what they change. Does not own the view (views.js) nor listeners
+ * (live.js).
  *
  * A `reset` batch mentions everything that the filter lets through, so items that it does not mention have left. Items
- * that it only confirms have not changed. So a page that connects again does not redraw what it shows already.
+ * that it only confirms have not changed. So a page that connects again need not redraw them.
  */
 
 /**

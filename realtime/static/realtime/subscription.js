@@ -1,8 +1,8 @@
 /**
  * A page's subscription to a topic, and the listeners that every part of the client has.
  *
- * Owns which events the listeners of a subscription get. Does not own positions and gaps (session.js), nor subscriptions with a
- * filter (live.js).
+ * Owns which events the listeners of a subscription get. Does not own positions and gaps (session.js), nor
+ * subscriptions with a filter (live.js).
  */
 
 /** Listeners by event name. An error in one does not affect the others. */

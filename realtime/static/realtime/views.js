@@ -24,17 +24,17 @@ const POSITIONS_CHARACTERS = 40_000;
  * @property {string} topic A topic or a family.
  * @property {object} filter The newest.
  * @property {boolean} isUnsent Whether the newest filter was not sent yet.
- * @property {number} number That of the last filter that was sent.
- * @property {number} sentAt When that was.
+ * @property {number} number The number of the last filter that was sent.
+ * @property {number} sentAt When it was sent.
  * @property {Map<number, object>} unanswered Filters by number.
  * @property {object | null} answered The newest filter that was answered.
  * @property {boolean} isAsked Whether the server was asked for it on this connection.
  * @property {number} askedNumber The number of the filter with which it was asked for.
- * @property {boolean} isLive Whether the server has answered that.
+ * @property {boolean} isLive Whether the server has answered that request.
  * @property {boolean} isResumable Whether the page has everything that the newest filter lets through, up to the
  *   positions.
  * @property {Map<string, Position>} positions After the last complete batch, by topic; the last to advance is last.
- * @property {Map<string, Position>} ahead After what has arrived of the current batch, if that differs.
+ * @property {Map<string, Position>} ahead Positions that the unfinished batch has advanced so far.
  */
 
 export class Views {
@@ -178,7 +178,7 @@ export class Views {
     this.#emit("unsubscribed", { view: view.id, topic: view.topic, code, detail });
   }
 
-  /** The filter before stays in force, also after a reconnect, unless there is a newer one. */
+  /** The previous filter stays in force, also after a reconnect, unless there is a newer one. */
   #filterRefused(view, number) {
     const refused = view.unanswered.get(number);
     view.unanswered.delete(number);

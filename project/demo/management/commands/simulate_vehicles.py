@@ -59,7 +59,7 @@ class Command(EscapingCommand):
             "--time-lapse", type=float, default=1.0, metavar="X", help="let time pass X times as fast (default: 1)"
         )
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
-        # By the switch of the page: end with the web process, and when nobody looks.
+        # Used by the switch of the page: ends with the web process, and when no page shows the map.
         parser.add_argument("--started-by-page", action="store_true", help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:

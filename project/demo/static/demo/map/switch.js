@@ -1,7 +1,7 @@
 /**
  * The switch of the simulation, which exists only in development.
  *
- * Owns the button and what it says. While the page is visible it also tells the server that somebody looks at the map:
+ * Owns the button and what it says. While the page is visible it also tells the server that the map is being watched:
  * otherwise the simulation ends after some minutes.
  */
 
