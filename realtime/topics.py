@@ -338,4 +338,9 @@ def live_family(family: type[Topic]) -> Family | None:
     if family.snapshot is None:
         return None
     history = history_of(TopicMatch(family=family, parameters={}))
-    return Family(name=family.family_name, snapshot=family.snapshot, history=history)
+
+    def is_member(topic: str) -> bool:
+        match = resolve(topic)
+        return match is not None and match.family is family
+
+    return Family(name=family.family_name, snapshot=family.snapshot, history=history, is_member=is_member)

@@ -57,8 +57,16 @@ class FamilyMap:
         outage: Of the registrations; logs when Redis is unavailable.
     """
 
-    def __init__(self, name: str, *, source: FamilySource, crypter: Crypter | None, outage: Outage) -> None:
-        self.name, self._crypter = name, crypter
+    def __init__(
+        self,
+        name: str,
+        *,
+        is_member: Callable[[str], bool],
+        source: FamilySource,
+        crypter: Crypter | None,
+        outage: Outage,
+    ) -> None:
+        self.name, self._is_member, self._crypter = name, is_member, crypter
         self._source, self._outage = source, outage
         # Registrations: (topic, process) → extent, and the time at which it expires.
         self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
@@ -134,7 +142,10 @@ class FamilyMap:
             # It has another format, or was encrypted with another key.
             _log.exception(f"registration {self.name}", error, "a registration of %s cannot be read", self.name)
             return
-        if until > time.time():
+        if not self._is_member(topic):
+            # A forged registration must not open a topic of another family to users who may follow this one.
+            _log.warning(f"registration {self.name}", "%s is registered for %s: ignored", topic, self.name)
+        elif until > time.time():
             self._known[topic, process] = extent, until
         else:
             self._has_expired = True

@@ -7,7 +7,7 @@ Owns which topics are mirrored in this process, and for how long. Does not own a
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -41,11 +41,13 @@ class Family:
     Attributes:
         name: `vehicles.*`.
         snapshot, history: What Redis keeps of each topic.
+        is_member: Whether a topic belongs to the family.
     """
 
     name: str
     snapshot: Snapshot
     history: HistoryPolicy
+    is_member: Callable[[str], bool] = lambda topic: True
 
 
 class LiveSource(FeedSource, FamilySource, Protocol):
@@ -149,7 +151,11 @@ class Views:
         family_map = self._maps.get(family.name)
         if family_map is None:
             family_map = self._maps[family.name] = FamilyMap(
-                family.name, source=self._source, crypter=self._crypter, outage=self._outage
+                family.name,
+                is_member=family.is_member,
+                source=self._source,
+                crypter=self._crypter,
+                outage=self._outage,
             )
         try:
             # Others may be waiting for the same future.

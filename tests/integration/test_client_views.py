@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+import redis
 from channels.db import database_sync_to_async as in_thread
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import Group, User
@@ -469,3 +470,15 @@ async def test_a_full_snapshot_refuses_another_key(view_client: ViewClient, alic
     await apublish("test.vehicles.sbb", None, key="k0", removed=True)
     await vehicle("test.vehicles.sbb", "k5")
     await wait_until(lambda: viewer.keys == {"k1", "k2", "k3", "k4", "k5"})
+
+
+async def test_a_topic_of_another_family_is_not_followed(view_client: ViewClient, redis_client: redis.Redis) -> None:
+    """Even if something registers it in Redis: `may_follow` of one family opens no topic of another."""
+    await vehicle("test.trams.bern", "tram")
+    await vehicle("test.vehicles.sbb", "secret")
+    keys = get_channel_layer().keys
+    for field, extent in redis_client.hgetall(keys.family_extents("test.vehicles.*")).items():
+        redis_client.hset(keys.family_extents("test.trams.*"), field, extent)
+    viewer = await view_client.opened("test.trams.*")
+    assert viewer.keys == {"tram"}
+    assert get_channel_layer().views.statistics().feed_count == 1
