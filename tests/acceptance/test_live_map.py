@@ -74,7 +74,8 @@ class LiveSite(DeployedSite):
 
     def __exit__(self, *error: Any) -> None:
         self.simulation.send_signal(signal.SIGCONT)
-        self.simulation.send_signal(signal.SIGINT)
+        # Not SIGINT: a shell without job control lets its background processes ignore that.
+        self.simulation.terminate()
         code = self.simulation.wait(30)
         left = len(self.truth())
         super().__exit__(*error)
