@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from realtime.protocol.close_codes import CloseCode
 from realtime.protocol.closing import send_close
 
-__all__ = ["AsgiSink", "Frame", "FrameWriter", "RawSink", "Sink", "payloads_of", "wire_of"]
+__all__ = ["AsgiSink", "Frame", "FrameWriter", "LinesFrame", "RawSink", "Sink", "payloads_of", "wire_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,45 @@ class Frame:
         return self._wire
 
 
+class LinesFrame(Frame):
+    """
+    A frame of several objects, which are copied once: into the form that the sink needs.
+
+    Args:
+        lines: JSON objects, or several joined by line breaks; at least one.
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+        self._event = self._wire = None
+
+    @property
+    def payload(self) -> bytes:  # type: ignore[override]
+        """UTF-8 text."""
+        return b"\n".join(self._lines)
+
+    @property
+    def wire(self) -> bytes:
+        if self._wire is None:
+            first, *rest = self._lines
+            size = sum(map(len, self._lines)) + len(rest)
+            self._wire = b"\n".join([_wire_head(size) + first, *rest])
+        return self._wire
+
+
 def wire_of(payload: bytes) -> bytes:
     """Encode UTF-8 text as one unmasked, final text frame. Source: RFC 6455, section 5.2."""
-    size = len(payload)
+    return _wire_head(len(payload)) + payload
+
+
+def _wire_head(size: int) -> bytes:
     if size < 126:
-        return b"\x81%c%b" % (size, payload)
+        return b"\x81%c" % size
     if size < 65_536:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+        return b"\x81\x7e%b" % size.to_bytes(2)
+    return b"\x81\x7f%b" % size.to_bytes(8)
 
 
 def payloads_of(lines: Sequence[bytes]) -> Sequence[bytes]:

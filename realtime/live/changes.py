@@ -17,7 +17,7 @@ from realtime.live.filters import Selector
 from realtime.live.items import COLUMN, ROW, State, is_in, is_wide, tiles_of
 from realtime.live.places import Area, cell_bits, tile_bits
 
-__all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines"]
+__all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines", "by_level"]
 
 # Greater than the number of bits of a coordinate.
 ANY_BITS: Final = 99
@@ -106,44 +106,20 @@ class _Tile:
 
 class LevelChanges:
     """
-    The changes of one tick for the views of one level.
+    The changes of one tick for the views of one level. Made by `by_level`.
 
     Args:
         level: The zoom of the tiles.
-        changes: All changes of the tick; each key once.
 
     Attributes:
         tiles: Changed tiles, by key.
         wide: Changes of states that have no place or touch too many tiles to list; they are compared with every view.
     """
 
-    def __init__(self, level: int, changes: Iterable[Change]) -> None:
+    def __init__(self, level: int) -> None:
         self.tiles: dict[int, _Tile] = {}
         self.wide: list[Change] = []
-        self._bits = bits = tile_bits(level)
-        smallest_bits = cell_bits(level)
-        tiles = self.tiles
-        for change in changes:
-            old, new = change.old, change.new
-            if new is not None and new.is_point and (old is None or old.is_point):
-                key = new.y0 >> bits << ROW | new.x0 >> bits
-                tile = tiles.get(key)
-                if tile is None:
-                    tile = tiles[key] = _Tile()
-                tile.single.append(new)
-                # The edges of views lie between cells, so a key that is still in its cell has left no view.
-                if old is None:
-                    continue
-                if change.moved_bits <= smallest_bits:
-                    tile.stayed.append(change)
-                    continue
-                key = old.y0 >> bits << ROW | old.x0 >> bits
-                tile = tiles.get(key)
-                if tile is None:
-                    tile = tiles[key] = _Tile()
-                tile.departed.append(change)
-            else:
-                self._add(change)
+        self.bits, self.cell_bits = tile_bits(level), cell_bits(level)
 
     def lines(self, area: Area, selector: Selector, keys: Iterable[int]) -> Lines:
         """
@@ -155,7 +131,7 @@ class LevelChanges:
         """
         frames: list[bytes] = []
         count = 0
-        bits, tiles = self._bits, self.tiles
+        bits, tiles = self.bits, self.tiles
         departed: list[Change] = []
         several: list[State] = []
         last = (1 << bits) - 1
@@ -206,9 +182,10 @@ class LevelChanges:
                     count += 1
         return Lines(frames, count, left_keys)
 
-    def _add(self, change: Change) -> None:
+    def add(self, change: Change) -> None:
+        """Add a change of something that is not a single point before and after."""
         old, new = change.old, change.new
-        bits = self._bits
+        bits = self.bits
         if (old is not None and is_wide(old, bits)) or (new is not None and is_wide(new, bits)):
             self.wide.append(change)
             return
@@ -226,6 +203,46 @@ class LevelChanges:
         if tile is None:
             tile = self.tiles[key] = _Tile()
         return tile
+
+
+def by_level(levels: Iterable[int], changes: Iterable[Change], *, has_limits: bool) -> dict[int, LevelChanges]:
+    """
+    The changes of one tick for each level.
+
+    Args:
+        levels: Those that views have.
+        changes: All changes of the tick; each key once.
+        has_limits: Whether a view has a selector with boxes. Only these can be left within a cell.
+    """
+    found = {level: LevelChanges(level) for level in levels}
+    # One loop for all levels, because reading a change costs as much as finding its tile.
+    grids = [(each.bits, each.cell_bits, each.tiles) for each in found.values()]
+    for change in changes:
+        old, new, moved_bits = change.old, change.new, change.moved_bits
+        if new is None or not new.is_point or (old is not None and not old.is_point):
+            for each in found.values():
+                each.add(change)
+            continue
+        x, y = new.x0, new.y0
+        for bits, smallest_bits, tiles in grids:
+            key = y >> bits << ROW | x >> bits
+            tile = tiles.get(key)
+            if tile is None:
+                tile = tiles[key] = _Tile()
+            tile.single.append(new)
+            # The edges of views lie between cells, so a key that is still in its cell has left no view.
+            if old is None:
+                continue
+            if moved_bits <= smallest_bits:
+                if has_limits:
+                    tile.stayed.append(change)
+                continue
+            key = old.y0 >> bits << ROW | old.x0 >> bits
+            tile = tiles.get(key)
+            if tile is None:
+                tile = tiles[key] = _Tile()
+            tile.departed.append(change)
+    return found
 
 
 def _is_seen(state: State, area: Area, selector: Selector) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
-from realtime.live.changes import Change, LevelChanges
+from realtime.live.changes import Change, LevelChanges, by_level
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State, TileIndex, is_in, tiles_in
 from realtime.live.places import Area
@@ -34,6 +34,8 @@ _SLICE_SECONDS: Final = 0.004
 _INDEXES_KEPT: Final = 6
 # The largest number of keys that wait to be named in one object.
 _SAME_AT_A_TIME: Final = 500
+# Up to this many items that enter a view are collected before they are written.
+_ENTERED_AT_ONCE: Final = 500
 
 
 class Counters:
@@ -289,9 +291,11 @@ class Scene:
             if not view.is_behind:
                 view.is_behind = True
                 self._counters.skipped_count += 1
-        for level, watchers in tuple(self._watchers.items()):
-            by_tile = LevelChanges(level, changes)
-            await pause.make_way()
+        has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
+        levels = by_level(self._watchers, changes, has_limits=has_limits)
+        await pause.make_way()
+        for level, by_tile in levels.items():
+            watchers = self._watchers.get(level, {})
             # View → the changed tiles that it touches.
             touched: dict[View, list[int]] = {}
             for key in by_tile.tiles:
@@ -360,7 +364,10 @@ class Scene:
             self._watch(view, new.area)
             return
 
-        self._begin(view, "entered", new, self._entered_lines(entered, left, new, self._tick))
+        lines: Iterable[bytes] = self._entered_lines(entered, left, new, self._tick)
+        if len(entered) <= _ENTERED_AT_ONCE and view.has_room:
+            lines = list(lines)
+        self._begin(view, "entered", new, lines)
 
     def _difference(self, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
         """The items that only the new lens lets through, and the keys of those that only the old one did."""
@@ -474,8 +481,8 @@ class Scene:
         if area == view.watched:
             return
         before, view.watched = view.watched, area
-        old = frozenset() if before is None else tiles_in(before)
-        new = frozenset() if area is None else tiles_in(area)
+        old, new = view.watched_tiles, frozenset() if area is None else tiles_in(area)
+        view.watched_tiles = new
         if before is not None:
             watchers = self._watchers[before.level]
             for key in old if area is None or area.level != before.level else old - new:

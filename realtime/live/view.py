@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from realtime.broker.publication import Position
-from realtime.hub.sinks import FRAME_BYTES, Frame, Sink
+from realtime.hub.sinks import FRAME_BYTES, Frame, LinesFrame, Sink
 from realtime.live.changes import Lines
 from realtime.live.filters import Selector
 from realtime.live.places import Area
@@ -54,7 +54,7 @@ class View:
     Attributes:
         wanted: The lens from the next tick on.
         has: The lens of the last complete batch; None before the first.
-        watched: The area whose changes it is sent; set by the scene.
+        watched, watched_tiles: The area whose changes it is sent, and the tiles that it touches; set by the scene.
         tick: The tick of the scene up to which a client that reads slowly has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -76,6 +76,7 @@ class View:
         "view_id",
         "wanted",
         "watched",
+        "watched_tiles",
     )
 
     def __init__(
@@ -88,6 +89,7 @@ class View:
         self.topics: frozenset[str] = frozenset()
         self.has: Lens | None = None
         self.watched: Area | None = None
+        self.watched_tiles: frozenset[int] = frozenset()
         self.tick = 0
         self.is_behind = self.is_over = False
         # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
@@ -128,10 +130,23 @@ class View:
         if lens.number != self._lens.number:
             self._headers.clear()
         self._batch, self._lens, self._tick = batch, lens, tick
-        self._lines = iter(lines)
         if preface is not None:
             self.sink.write(Frame(preface))
+        if isinstance(lines, list) and self.has_room:
+            size_bytes = sum(map(len, lines)) + len(lines) + _HEADER_BYTES
+            if size_bytes <= FRAME_BYTES:
+                # Nearly every batch: one frame, made at once.
+                self.sink.write(LinesFrame([self._header(batch, True), *lines]))
+                self._complete()
+                return size_bytes
+        self._lines = iter(lines)
         return self.go_on()
+
+    def _complete(self) -> None:
+        """The batch was written."""
+        self._lines = None
+        self.has, self.tick = self._lens, self._tick
+        self.positions = None
 
     def go_on(self) -> int:
         """Write more of the batch, as far as the socket has room. Returns how many bytes were written."""
@@ -151,9 +166,7 @@ class View:
             self.sink.write(Frame(payload))
             written_bytes += len(payload)
             if is_complete:
-                self._lines = None
-                self.has, self.tick = self._lens, self._tick
-                self.positions = None
+                self._complete()
         return written_bytes
 
     def write_changes(self, lines: Lines, position_lines: Iterable[bytes] = ()) -> int:
@@ -171,7 +184,7 @@ class View:
         if size_bytes > self.sink.limit_bytes // 2:
             return 0
         if size_bytes <= FRAME_BYTES:
-            self.sink.write(Frame(b"\n".join([self._header("changes", True), *frames])))
+            self.sink.write(LinesFrame([self._header("changes", True), *frames]))
         else:
             self._write_large(frames)
         return size_bytes
@@ -189,7 +202,7 @@ class View:
                 parts[-1].append(each)
                 part_bytes += len(each) + 1
         for number, part in enumerate(parts, 1):
-            self.sink.write(Frame(b"\n".join([self._header("changes", number == len(parts)), *part])))
+            self.sink.write(LinesFrame([self._header("changes", number == len(parts)), *part]))
 
     def _header(self, batch: str, is_complete: bool) -> bytes:
         header = self._headers.get((batch, is_complete))
