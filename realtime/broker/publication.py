@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 
 __all__ = [
+    "BATCH_MARK",
     "MARK",
     "RELEVANCE_MARK",
     "Crypter",
@@ -25,6 +26,7 @@ __all__ = [
     "parse",
     "seal",
     "seal_line",
+    "split_batch",
     "split_relevance",
 ]
 

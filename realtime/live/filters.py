@@ -130,7 +130,7 @@ class Selector:
 
     Attributes:
         max_level: The highest level of detail; None for all.
-        limits: The boxes of the server's filter, in world units; None if it has none.
+        limits: The boxes of the site's filter, in world units; None if it has none.
         topics: The topics; None for all of the family.
         matches: Called as matches(topic, relevance): whether a publication is let through. A publication without a
             place is in all boxes.
@@ -168,7 +168,7 @@ class Selector:
         *,
         max_level: int | None = None,
         tags: Mapping[str, Any] | None = None,
-        server_tags: Mapping[str, Any] | None = None,
+        site_tags: Mapping[str, Any] | None = None,
         limits: Collection[Box] | None = None,
         topics: Collection[str] | None = None,
     ) -> "Selector":
@@ -178,17 +178,17 @@ class Selector:
         Args:
             max_level: The highest level of detail; None for all.
             tags: The client's conditions on tags.
-            server_tags: Those of the server's filter.
-            limits: The boxes of the server's filter, in world units; x0 > x1 crosses longitude 180. None for the world.
+            site_tags: Those of the site's filter.
+            limits: The boxes of the site's filter, in world units; x0 > x1 crosses longitude 180. None for the world.
             topics: The topics; None for all of the family.
 
         Raises:
             FrameRefused: The conditions on tags are not valid.
         """
-        # Sorted and without duplicates: whether the client or the server set a condition makes no difference.
+        # Sorted and without duplicates: whether the client or the site set a condition makes no difference.
         conditions = {
             each.canonical: each
-            for each in (Conditions.of(given) for given in (tags, server_tags) if given is not None)
+            for each in (Conditions.of(given) for given in (tags, site_tags) if given is not None)
             if each.canonical != _ALWAYS
         }
         boxes = None if limits is None else tuple(sorted(set(limits)))
@@ -199,7 +199,7 @@ class Selector:
             predicates = tuple(filter(None, (conditions[text].compile() for text in identity[1])))
             made = cls(predicates, max_level=max_level, limits=boxes, topics=names)
             if max_level is not None:
-                made._without_level = cls.of(tags=tags, server_tags=server_tags, limits=limits, topics=topics)
+                made._without_level = cls.of(tags=tags, site_tags=site_tags, limits=limits, topics=topics)
             selector = cls._known.setdefault(identity, made)
         return selector
 

@@ -92,7 +92,7 @@ class _Opened:
         selector = Selector.of(
             max_level=level,
             tags=wanted.tags,
-            server_tags=None if site is None else site.tags,
+            site_tags=None if site is None else site.tags,
             limits=None if site is None or site.bbox is None else boxes_of(site.bbox),
             topics=None if self.permitted is None else shown,
         )

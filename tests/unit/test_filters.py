@@ -368,7 +368,7 @@ def test_a_selector_of_nothing_lets_everything_through() -> None:
 def test_all_conditions_of_a_selector_must_hold() -> None:
     """The client's and the server's, the level, the topic, and the boxes."""
     selector = Selector.of(
-        max_level=10, tags={"mode": "tram"}, server_tags={"line": "7"}, limits=[(0, 0, 9, 9)], topics=["a"]
+        max_level=10, tags={"mode": "tram"}, site_tags={"line": "7"}, limits=[(0, 0, 9, 9)], topics=["a"]
     )
     assert selector.matches("a", item((5, 5), TRAM, 10))
     assert not selector.matches("b", item((5, 5), TRAM, 10))
@@ -386,17 +386,17 @@ def test_equal_selectors_are_one_object(first: dict[str, Any]) -> None:
 
 
 def test_who_set_a_condition_makes_no_difference() -> None:
-    """A server's filter and a client's filter of the same tags are one condition."""
+    """A site's filter and a client's filter of the same tags are one condition."""
     tram, bus = {"mode": "tram"}, {"mode": "bus"}
-    assert Selector.of(tags=tram) is Selector.of(server_tags=tram) is Selector.of(tags=tram, server_tags=tram)
-    assert Selector.of(tags=tram, server_tags=bus) is Selector.of(tags=bus, server_tags=tram)
-    assert not Selector.of(tags=tram, server_tags=bus).matches("a", item(tags=TRAM))
+    assert Selector.of(tags=tram) is Selector.of(site_tags=tram) is Selector.of(tags=tram, site_tags=tram)
+    assert Selector.of(tags=tram, site_tags=bus) is Selector.of(tags=bus, site_tags=tram)
+    assert not Selector.of(tags=tram, site_tags=bus).matches("a", item(tags=TRAM))
 
 
 def test_a_client_can_only_narrow_the_servers_filter() -> None:
     """Whatever it sends, nothing else gets through."""
     for tags in ({}, {"mode": "bus"}, {"$or": [{}, {"mode": "bus"}]}, {"$not": {"mode": "tram"}}):
-        assert not Selector.of(tags=tags, server_tags={"mode": "tram"}).matches("a", item(tags={"mode": "bus"}))
+        assert not Selector.of(tags=tags, site_tags={"mode": "tram"}).matches("a", item(tags={"mode": "bus"}))
 
 
 def test_no_topic_and_no_box_let_nothing_through() -> None:
