@@ -21,6 +21,8 @@ __all__ = ["Loaded", "Snapshot", "SnapshotReader"]
 # Topics in one round trip of a reader, and keys that it asks of each at a time.
 TOPICS_PER_READING: Final = 32
 KEYS_PER_READING: Final = 2_000
+# Other tasks of the event loop run after this many keys.
+_PARSED_AT_A_TIME: Final = 500
 # The topics of a family whose keys never fall silent are kept as long as their positions.
 FOREVER_SECONDS: Final = 86_400.0
 
@@ -142,10 +144,11 @@ class SnapshotReader:
         snapshots = []
         for topic, position in positions.items():
             found = []
-            for key, payload in payloads[topic].items():
-                if key in silent[topic] or (publication := parse(payload, self._crypter)) is None:
-                    continue
-                found.append(publication)
+            for number, (key, payload) in enumerate(payloads[topic].items(), 1):
+                if key not in silent[topic] and (publication := parse(payload, self._crypter)) is not None:
+                    found.append(publication)
+                if not number % _PARSED_AT_A_TIME:
+                    await asyncio.sleep(0)
             snapshots.append(Loaded(position=position, publications=found))
         return snapshots
 

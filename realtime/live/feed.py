@@ -15,7 +15,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import BATCH_MARK, RELEVANCE_MARK, Crypter, Publication, head_of, parse, split_batch
+from realtime.broker.publication import (
+    BATCH_MARK,
+    RELEVANCE_MARK,
+    Crypter,
+    Position,
+    Publication,
+    head_of,
+    parse,
+    split_batch,
+)
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
 from realtime.live.items import State, state_of
@@ -31,6 +40,8 @@ _log = LimitedLog(logger)
 
 # The most bytes that wait for a snapshot. Beyond it they are dropped, and the snapshot is read again.
 HELD_LIMIT_BYTES = 4_194_304
+# Other tasks of the event loop run after this many keys of a large snapshot.
+_STATES_AT_A_TIME = 500
 
 
 class FeedSource(Protocol):
@@ -127,25 +138,31 @@ class Feed:
                 await observer.wait(error, failures)
                 failures += 1
                 continue
+            states = await self._states(loaded)
             if self._gap_count == gap_count:
                 break
         observer.worked()
         self._task = None
         self._counters.loaded_count += 1
-        self._begin(loaded)
+        self._begin(loaded.position, states)
         if not self.loaded.done():
             self.loaded.set_result(None)
 
-    def _begin(self, loaded: Loaded) -> None:
+    async def _states(self, loaded: Loaded) -> dict[str, State]:
         states: dict[str, State] = {}
-        for publication in loaded.publications:
+        for number, publication in enumerate(loaded.publications, 1):
             # Skips keys of another epoch: their publications wait in `_held`, and cause the snapshot to be read again.
             if publication.position.epoch == loaded.position.epoch:
                 state = self._state(publication)
                 if state is not None:
                     states[state.relevance.key] = state
-        self._offset, self._epoch = loaded.position
-        self._scene.reload(self.name, loaded.position, states)
+            if not number % _STATES_AT_A_TIME:
+                await asyncio.sleep(0)
+        return states
+
+    def _begin(self, position: Position, states: dict[str, State]) -> None:
+        self._offset, self._epoch = position
+        self._scene.reload(self.name, position, states)
         held, self._held, self._held_bytes = self._held, None, 0
         if held:
             self._follow(held)

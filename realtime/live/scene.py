@@ -189,6 +189,7 @@ class Scene:
         await self._send_changes(changes, restarted, pause)
         for view, future in renewed.items():
             if not view.is_over:
+                await self._prepare_index(view.wanted.area.level, pause)
                 self._guard(view, self._renew)
             if future is not None and not future.done():
                 future.set_result(None)
@@ -513,19 +514,31 @@ class Scene:
     def _position_lines(self, topics: Iterable[str]) -> list[bytes]:
         return [messages.position(topic, self._positions[topic]) for topic in topics if topic in self._positions]
 
+    async def _prepare_index(self, level: int, pause: "_Pause") -> None:
+        """Make the index of a level, if there is none."""
+        if level not in self._indexes:
+            for _ in self._made_index(level):
+                await pause.make_way()
+
     def _index(self, level: int) -> TileIndex:
-        index = self._indexes.get(level)
-        if index is not None:
-            return index
+        if level not in self._indexes:
+            for _ in self._made_index(level):
+                pass
+        return self._indexes[level]
+
+    def _made_index(self, level: int) -> Iterator[None]:
+        """Make an index, in steps."""
         if len(self._indexes) >= _INDEXES_KEPT:
             used = {lens.area.level for view in self._views for lens in (view.has, view.wanted) if lens is not None}
             for unused in self._indexes.keys() - used:
                 del self._indexes[unused]
-        index = self._indexes[level] = TileIndex(level)
+        index = TileIndex(level)
         for items in self._items.values():
-            for item in items.values():
+            for number, item in enumerate(items.values(), 1):
                 index.replace(item, None, item.state)
-        return index
+                if not number % 200:
+                    yield
+        self._indexes[level] = index
 
 
 class _Pause:
