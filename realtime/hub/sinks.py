@@ -58,26 +58,26 @@ class LinesFrame(Frame):
     A frame of several objects, which are copied once: into the form that the sink needs.
 
     Args:
-        lines: JSON objects, or several joined by line breaks; at least one.
+        first: A JSON object.
+        rest: More JSON objects, or several joined by line breaks.
+        size_bytes: The size of all, each of `rest` after a line break.
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_first", "_rest", "_size_bytes")
 
-    def __init__(self, lines: list[bytes]) -> None:
-        self._lines = lines
+    def __init__(self, first: bytes, rest: list[bytes], size_bytes: int) -> None:
+        self._first, self._rest, self._size_bytes = first, rest, size_bytes
         self._event = self._wire = None
 
     @property
     def payload(self) -> bytes:  # type: ignore[override]
         """UTF-8 text."""
-        return b"\n".join(self._lines)
+        return b"\n".join([self._first, *self._rest])
 
     @property
     def wire(self) -> bytes:
         if self._wire is None:
-            first, *rest = self._lines
-            size = sum(map(len, self._lines)) + len(rest)
-            self._wire = b"\n".join([_wire_head(size) + first, *rest])
+            self._wire = b"\n".join([_wire_head(self._size_bytes) + self._first, *self._rest])
         return self._wire
 
 

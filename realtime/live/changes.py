@@ -8,13 +8,14 @@ Most of a view is whole tiles. All views with the same conditions are sent the s
 joined once. Only in the tiles at the edge of a view is each change compared with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 
 from realtime.live.filters import Selector
-from realtime.live.items import COLUMN, ROW, State, is_in, is_wide, tiles_of
+from realtime.live.items import COLUMN, ROW, State, Tiling, is_in, is_wide, tiles_of
 from realtime.live.places import Area, cell_bits, tile_bits
 
 __all__ = ["ANY_BITS", "Change", "LevelChanges", "Lines", "by_level"]
@@ -31,8 +32,8 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
         old: Its state in the tick before; None if it had none.
         new: Its state now; None if it was removed.
         moved_bits: The number of low bits of its coordinates that have changed. The key is still in the same square of
-            every grid whose squares have at least this many bits. ANY_BITS if the key is new or removed, its
-            tags or level have changed, or its place is not one rectangle.
+            every grid whose squares have at least this many bits. ANY_BITS if the key is new or removed, its tags or
+            level have changed, it was a point before or now but not both, or its place is not one rectangle.
     """
 
     old: State | None
@@ -42,7 +43,7 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     @classmethod
     def of(cls, old: State | None, new: State | None) -> "Change":
         """The change from one state to another."""
-        if old is None or new is None or not (old.is_box and new.is_box):
+        if old is None or new is None or old.is_point != new.is_point or not (old.is_box and new.is_box):
             return cls(old, new, ANY_BITS)
         before, after = old.relevance, new.relevance
         if before.level != after.level or before.tags != after.tags:
@@ -66,42 +67,53 @@ class Lines(NamedTuple):
     left: dict[str, list[str]]
 
 
-class _Part(NamedTuple):
-    """The changes of one tile that a selector lets through."""
+class _ByTile[T](dict[int, T]):
+    """
+    A value for each tile, made when it is first needed.
 
-    states: list[State]
-    joined: bytes
-    # Changes within one cell that ended outside the selector's boxes.
-    stepped_out: list[Change]
+    Args:
+        make: Makes the value of a tile.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        self._make = make
+
+    def __missing__(self, key: int) -> T:
+        value = self[key] = self._make(key)
+        return value
 
 
-class _Tile:
-    """The changes of one tile."""
+class _Selected:
+    """
+    What a selector lets through, tile by tile.
 
-    __slots__ = ("departed", "parts", "several", "single", "stayed")
+    Args:
+        changes: The changes of the level.
+        selector: The conditions.
 
-    def __init__(self) -> None:
-        # New states that touch this tile alone, and those that touch others too.
-        self.single: list[State] = []
-        self.several: list[State] = []
-        # Changes whose old state was here, and which may have taken it out of a view.
-        self.departed: list[Change] = []
-        # Changes within one cell. These can leave a view only across an edge of the selector's boxes, which are exact.
-        self.stayed: list[Change] = []
-        # Selector → the states of `single` that it lets through.
-        self.parts: dict[Selector, _Part] = {}
+    Attributes:
+        states: The new states, of those whose place is a point.
+        joined: Their frames, joined.
+        stepped_out: Changes within one cell that ended outside the selector's boxes.
+    """
 
-    def part(self, selector: Selector) -> _Part:
-        part = self.parts.get(selector)
-        if part is None:
-            states, matches = self.single, selector.matches
-            stepped_out: list[Change] = []
-            if selector is not Selector.everything:
-                states = [state for state in states if matches(state.topic, state.relevance)]
-            if selector.limits is not None:
-                stepped_out = [each for each in self.stayed if not matches(each.new.topic, each.new.relevance)]  # type: ignore[union-attr]
-            part = self.parts[selector] = _Part(states, b"\n".join([state.frame for state in states]), stepped_out)
-        return part
+    __slots__ = ("joined", "states", "stepped_out")
+
+    def __init__(self, changes: "LevelChanges", selector: Selector) -> None:
+        points, stayed, matches = changes.points, changes.stayed, selector.matches
+
+        def selected(key: int) -> list[State]:
+            return [state for state in points[key] if matches(state.topic, state.relevance)]
+
+        def stepped_out(key: int) -> list[Change]:
+            return [each for each in stayed[key] if not matches(each.new.topic, each.new.relevance)]  # type: ignore[union-attr]
+
+        states = points if selector is Selector.everything else _ByTile(selected)
+        self.states: dict[int, list[State]] = states
+        self.joined = _ByTile(lambda key: b"\n".join([state.frame for state in states[key]]))
+        self.stepped_out = _ByTile(stepped_out)
 
 
 class LevelChanges:
@@ -112,75 +124,98 @@ class LevelChanges:
         level: The zoom of the tiles.
 
     Attributes:
-        tiles: Changed tiles, by key.
+        points: Tile → the new states there, of those whose place is a point.
+        shapes: Tile → the new states that touch it, of the others.
+        departed: Tile → the changes whose old state was there, and which may have taken it out of a view.
+        stayed: Tile → the changes within one cell, if asked for. These can leave a view only across an edge of the
+            selector's boxes, which are exact.
         wide: Changes of states that have no place or touch too many tiles to list; they are compared with every view.
     """
 
     def __init__(self, level: int) -> None:
-        self.tiles: dict[int, _Tile] = {}
+        self.level, self.bits, self.cell_bits = level, tile_bits(level), cell_bits(level)
+        self.points: dict[int, list[State]] = {}
+        self.shapes: dict[int, list[State]] = {}
+        self.departed: dict[int, list[Change]] = {}
+        self.stayed: dict[int, list[Change]] = {}
         self.wide: list[Change] = []
-        self.bits, self.cell_bits = tile_bits(level), cell_bits(level)
+        self._selected: dict[Selector, _Selected] = {}
 
-    def lines(self, area: Area, selector: Selector, keys: Iterable[int]) -> Lines:
+    @property
+    def tiles(self) -> set[int]:
+        """The changed tiles."""
+        return self.points.keys() | self.shapes.keys() | self.departed.keys()
+
+    def lines(self, area: Area, tiling: Tiling, selector: Selector) -> Lines:
         """
         The objects that one view is sent.
 
         Args:
             area, selector: The lens of the view.
-            keys: The changed tiles that the area touches, each once.
+            tiling: The tiles of the area.
         """
+        selected = self._selected.get(selector)
+        if selected is None:
+            selected = self._selected[selector] = _Selected(self, selector)
+        states_of, joined_of = selected.states, selected.joined
         frames: list[bytes] = []
         count = 0
-        bits, tiles = self.bits, self.tiles
+        for key in self.points.keys() & tiling.whole:
+            states = states_of[key]
+            if states:
+                frames.append(joined_of[key])
+                count += len(states)
+        for x0, y0, x1, y1 in area.rectangles:
+            for key in self.points.keys() & tiling.edge:
+                # One comparison after another, because Python is slower with x0 <= x <= x1.
+                inside = [
+                    state.frame
+                    for state in states_of[key]
+                    if state.x0 <= x1 and state.x0 >= x0 and state.y0 <= y1 and state.y0 >= y0
+                ]
+                frames += inside
+                count += len(inside)
+        if self.shapes or self.wide:
+            seen = [state.frame for state in self._shapes_in(tiling) if _is_seen(state, area, selector)]
+            frames += seen
+            count += len(seen)
         departed: list[Change] = []
-        several: list[State] = []
-        last = (1 << bits) - 1
-        for key in keys:
-            tile = tiles[key]
-            if tile.departed:
-                departed += tile.departed
-            if tile.several:
-                several += tile.several
-            if not tile.single:
-                continue
-            states, joined, stepped_out = tile.parts.get(selector) or tile.part(selector)
-            if stepped_out:
-                departed += stepped_out
-            left, top = (key & COLUMN) << bits, key >> ROW << bits
-            right, bottom = left + last, top + last
-            for x0, y0, x1, y1 in area.rectangles:
-                if x0 <= left and right <= x1 and y0 <= top and bottom <= y1:
-                    if states:
-                        frames.append(joined)
-                        count += len(states)
-                    break
-                if x0 <= right and left <= x1 and y0 <= bottom and top <= y1:
-                    inside = [
-                        state.frame
-                        for state in states
-                        if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0
-                    ]
-                    frames += inside
-                    count += len(inside)
-        if several:
-            matches = selector.matches
-            # Found once in each tile that it touches.
-            for state in dict.fromkeys(several):
-                if is_in(state, area) and matches(state.topic, state.relevance):
-                    frames.append(state.frame)
-                    count += 1
-        for change in self.wide:
-            if change.new is not None and _is_seen(change.new, area, selector):
-                frames.append(change.new.frame)
-                count += 1
-        left_keys: dict[str, list[str]] = {}
+        for key in self.departed.keys() & tiling.all:
+            departed += self.departed[key]
+        if selector.limits is not None:
+            for key in self.stayed.keys() & tiling.all:
+                departed += selected.stepped_out[key]
+        left: dict[str, list[str]] = {}
         if departed or self.wide:
             for change in dict.fromkeys((*departed, *self.wide)):
                 old, new = change.old, change.new
                 if old is not None and _is_seen(old, area, selector) and not (new and _is_seen(new, area, selector)):
-                    left_keys.setdefault(old.topic, []).append(old.relevance.key)
+                    left.setdefault(old.topic, []).append(old.relevance.key)
                     count += 1
-        return Lines(frames, count, left_keys)
+        return Lines(frames, count, left)
+
+    def _shapes_in(self, tiling: Tiling) -> Iterable[State]:
+        """The new states that are no points and may be in the area; each once."""
+        found = {state: None for key in self.shapes.keys() & tiling.all for state in self.shapes[key]}
+        return (*found, *(change.new for change in self.wide if change.new is not None))
+
+    def add_points(self, finer: "LevelChanges") -> None:
+        """Add all points of a finer level. This level has no point yet."""
+        points, up = self.points, self.bits - finer.bits
+        for key, states in finer.points.items():
+            key = key >> ROW + up << ROW | (key & COLUMN) >> up
+            known = points.get(key)
+            if known is None:
+                points[key] = states.copy()
+            else:
+                known += states
+
+    def add_departure(self, change: Change) -> None:
+        """Add where a point was that has moved, if it may have left a view thereby."""
+        old: State = change.old  # type: ignore[assignment]
+        # The edges of views lie between cells, so a key that is still in its cell has left no view.
+        left = self.departed if change.moved_bits > self.cell_bits else self.stayed
+        left.setdefault(old.y0 >> self.bits << ROW | old.x0 >> self.bits, []).append(change)
 
     def add(self, change: Change) -> None:
         """Add a change of something that is not a single point before and after."""
@@ -190,19 +225,11 @@ class LevelChanges:
             self.wide.append(change)
             return
         if new is not None:
-            keys = tiles_of(new, bits)
-            for key in keys:
-                tile = self._tile(key)
-                (tile.single if len(keys) == 1 else tile.several).append(new)
+            for key in tiles_of(new, bits):
+                (self.points if new.is_point else self.shapes).setdefault(key, []).append(new)
         if old is not None:
             for key in tiles_of(old, bits):
-                self._tile(key).departed.append(change)
-
-    def _tile(self, key: int) -> _Tile:
-        tile = self.tiles.get(key)
-        if tile is None:
-            tile = self.tiles[key] = _Tile()
-        return tile
+                self.departed.setdefault(key, []).append(change)
 
 
 def by_level(levels: Iterable[int], changes: Iterable[Change], *, has_limits: bool) -> dict[int, LevelChanges]:
@@ -214,35 +241,35 @@ def by_level(levels: Iterable[int], changes: Iterable[Change], *, has_limits: bo
         changes: All changes of the tick; each key once.
         has_limits: Whether a view has a selector with boxes. Only these can be left within a cell.
     """
-    found = {level: LevelChanges(level) for level in levels}
-    # One loop for all levels, because reading a change costs as much as finding its tile.
-    grids = [(each.bits, each.cell_bits, each.tiles) for each in found.values()]
+    # The finest first: its tiles are parts of those of the next.
+    found = [LevelChanges(level) for level in sorted(levels, reverse=True)]
+    if not found:
+        return {}
+    finest = found[0]
+    bits, points = finest.bits, finest.points
+    # A key that is still in its cell of the finest level is so in all levels.
+    smallest_bits = -1 if has_limits else finest.cell_bits
+    others: list[Change] = []
     for change in changes:
-        old, new, moved_bits = change.old, change.new, change.moved_bits
+        old, new = change.old, change.new
         if new is None or not new.is_point or (old is not None and not old.is_point):
-            for each in found.values():
-                each.add(change)
+            others.append(change)
             continue
-        x, y = new.x0, new.y0
-        for bits, smallest_bits, tiles in grids:
-            key = y >> bits << ROW | x >> bits
-            tile = tiles.get(key)
-            if tile is None:
-                tile = tiles[key] = _Tile()
-            tile.single.append(new)
-            # The edges of views lie between cells, so a key that is still in its cell has left no view.
-            if old is None:
-                continue
-            if moved_bits <= smallest_bits:
-                if has_limits:
-                    tile.stayed.append(change)
-                continue
-            key = old.y0 >> bits << ROW | old.x0 >> bits
-            tile = tiles.get(key)
-            if tile is None:
-                tile = tiles[key] = _Tile()
-            tile.departed.append(change)
-    return found
+        key = new.y0 >> bits << ROW | new.x0 >> bits
+        states = points.get(key)
+        if states is None:
+            points[key] = [new]
+        else:
+            states.append(new)
+        if old is not None and change.moved_bits > smallest_bits:
+            for each in found:
+                each.add_departure(change)
+    for finer, coarser in pairwise(found):
+        coarser.add_points(finer)
+    for change in others:
+        for each in found:
+            each.add(change)
+    return {each.level: each for each in found}
 
 
 def _is_seen(state: State, area: Area, selector: Selector) -> bool:

@@ -4,15 +4,27 @@ The newest publication of each key in this process, and finding those of an area
 Owns the items of a scene and their index by tile. Does not own when they change (scene) nor who is sent them (view).
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 import msgspec
 
 from realtime.broker.relevance import Relevance
 from realtime.live.places import Area, Box, rectangles, tile_bits
 
-__all__ = ["COLUMN", "ROW", "Item", "State", "TileIndex", "is_in", "is_wide", "state_of", "tiles_in", "tiles_of"]
+__all__ = [
+    "COLUMN",
+    "NO_TILES",
+    "ROW",
+    "Item",
+    "State",
+    "TileIndex",
+    "Tiling",
+    "is_in",
+    "is_wide",
+    "state_of",
+    "tiles_of",
+]
 
 # The key of a tile is its row, shifted by ROW, and its column.
 ROW: Final = 32
@@ -128,15 +140,37 @@ def is_wide(state: State, bits: int) -> bool:
     return not 0 < count <= WIDE_TILES
 
 
-def tiles_in(area: Area) -> frozenset[int]:
-    """The keys of the tiles of its level that an area touches; a few dozen, because its level fits its size."""
-    bits = tile_bits(area.level)
-    return frozenset(
-        y << ROW | x
-        for x0, y0, x1, y1 in area.rectangles
-        for y in range(y0 >> bits, (y1 >> bits) + 1)
-        for x in range(x0 >> bits, (x1 >> bits) + 1)
-    )
+class Tiling(NamedTuple):
+    """
+    The tiles of its level that an area touches; a few dozen, because its level fits its size.
+
+    Attributes:
+        whole: The keys of those that lie in the area as a whole.
+        edge: The keys of the others.
+        all: Both.
+    """
+
+    whole: frozenset[int]
+    edge: frozenset[int]
+    all: frozenset[int]
+
+    @classmethod
+    def of(cls, area: Area) -> "Tiling":
+        """The tiles of an area."""
+        bits = tile_bits(area.level)
+        last = (1 << bits) - 1
+        whole, touched = set(), set()
+        for x0, y0, x1, y1 in area.rectangles:
+            touched |= _keys(x0 >> bits, y0 >> bits, x1 >> bits, y1 >> bits)
+            whole |= _keys(x0 + last >> bits, y0 + last >> bits, (x1 + 1 >> bits) - 1, (y1 + 1 >> bits) - 1)
+        return cls(frozenset(whole), frozenset(touched - whole), frozenset(touched))
+
+
+NO_TILES: Final = Tiling(frozenset(), frozenset(), frozenset())
+
+
+def _keys(first_x: int, first_y: int, last_x: int, last_y: int) -> set[int]:
+    return {y << ROW | x for y in range(first_y, last_y + 1) for x in range(first_x, last_x + 1)}
 
 
 class TileIndex:
@@ -152,8 +186,9 @@ class TileIndex:
 
     def __init__(self, level: int) -> None:
         self.level, self.bits = level, tile_bits(level)
-        # Items by tile; an item that touches several tiles is in each. A tile is present only while it has an item.
-        self._tiles: dict[int, set[Item]] = {}
+        # Items by tile; a tile is present only while it has an item. Shapes are in each tile that they touch.
+        self._points: dict[int, set[Item]] = {}
+        self._shapes: dict[int, set[Item]] = {}
         # Items that touch more tiles than are worth listing, and items without a place.
         self._wide: set[Item] = set()
 
@@ -164,94 +199,97 @@ class TileIndex:
         if new is not None:
             self._add(item, new)
 
-    def items_in(self, area: Area, *, without: Area | None = None) -> Iterator[Item]:
+    def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """
         The items whose place is in the area, each once.
 
         Args:
-            without: Leave out what lies in this area. As far as it saves time: the caller checks each item again.
+            without: Leave out what is in this area.
         """
-        # Each once: only an item that touches several tiles can be found several times.
-        found: set[Item] = set()
-        for item in self._wide:
-            if is_in(item.state, area):  # type: ignore[arg-type]
-                yield item
-        for items, rectangle in self._tiles_in(area, without):
-            for item in items:
-                state: State = item.state  # type: ignore[assignment]
-                if state.is_point:
-                    if rectangle is None:
-                        yield item
-                    else:
-                        x0, y0, x1, y1 = rectangle
-                        if x0 <= state.x0 <= x1 and y0 <= state.y0 <= y1:
-                            yield item
-                elif item not in found and is_in(state, area):
-                    found.add(item)
-                    yield item
-
-    def points_that_enter(self, area: Area, old: Area) -> list[Item] | None:
-        """
-        The items of `area` that are not in `old`: the quick way for two areas of one rectangle each.
-
-        Returns:
-            None if it is not possible: an area has two rectangles, or an item of the tiles concerned is not a point.
-        """
-        if len(area.rectangles) != 1 or len(old.rectangles) != 1 or self._wide:
-            return None
+        boxes = area.rectangles if without is None else _difference(area.rectangles, without.rectangles)
         found: list[Item] = []
-        (x0, y0, x1, y1), (a0, b0, a1, b1) = area.rectangles[0], old.rectangles[0]
-        for items, _ in self._tiles_in(area, old):
+        for items, (x0, y0, x1, y1), is_whole in self._tiles_in(self._points, boxes):
+            if is_whole:
+                found += items
+                continue
             for item in items:
                 state: State = item.state  # type: ignore[assignment]
                 x, y = state.x0, state.y0
-                if x0 <= x <= x1 and y0 <= y <= y1 and not (a0 <= x <= a1 and b0 <= y <= b1):
-                    if not state.is_point:
-                        return None
+                # One comparison after another, because Python is slower with x0 <= x <= x1.
+                if x <= x1 and x >= x0 and y <= y1 and y >= y0:
                     found.append(item)
-                elif not state.is_point:
-                    return None
+        if self._shapes or self._wide:
+            shapes = {item: None for items, _, _ in self._tiles_in(self._shapes, boxes) for item in items}
+            for item in (*self._wide, *shapes):
+                state = item.state  # type: ignore[assignment]
+                if is_in(state, area) and (without is None or not is_in(state, without)):
+                    found.append(item)
         return found
 
-    def _tiles_in(self, area: Area, without: Area | None) -> Iterator[tuple[set[Item], Box | None]]:
-        """The items of each tile that the area touches, and a rectangle of the area; None if it has the whole tile."""
-        bits, tiles = self.bits, self._tiles
-        skipped = () if without is None else without.rectangles
-        for x0, y0, x1, y1 in area.rectangles:
-            columns = range(x0 >> bits, (x1 >> bits) + 1)
-            rows = range(y0 >> bits, (y1 >> bits) + 1)
-            keys: Iterator[tuple[int, int]]
+    def _tiles_in(self, tiles: dict[int, set[Item]], boxes: Iterable[Box]) -> Iterator[tuple[set[Item], Box, bool]]:
+        """The items of each tile that the boxes touch, the box, and whether it has the whole tile."""
+        bits = self.bits
+        if not tiles:
+            return
+        for box in boxes:
+            x0, y0, x1, y1 = box
+            columns, rows = range(x0 >> bits, (x1 >> bits) + 1), range(y0 >> bits, (y1 >> bits) + 1)
+            # The columns and rows that the box has whole.
+            inner_columns = range(x0 + (1 << bits) - 1 >> bits, x1 + 1 >> bits)
+            inner_rows = range(y0 + (1 << bits) - 1 >> bits, y1 + 1 >> bits)
             if len(columns) * len(rows) > len(tiles):
-                keys = ((key & COLUMN, key >> ROW) for key in list(tiles))
-            else:
-                keys = ((x, y) for y in rows for x in columns)
-            for x, y in keys:
-                if x not in columns or y not in rows or (items := tiles.get(y << ROW | x)) is None:
-                    continue
-                left, top = x << bits, y << bits
-                right, bottom = left + (1 << bits) - 1, top + (1 << bits) - 1
-                if any(a <= left and b <= top and c >= right and d >= bottom for a, b, c, d in skipped):
-                    # An item that touches other tiles as well is found there.
-                    continue
-                is_inside = x0 <= left and y0 <= top and x1 >= right and y1 >= bottom
-                yield items, None if is_inside else (x0, y0, x1, y1)
+                for key, items in tiles.items():
+                    x, y = key & COLUMN, key >> ROW
+                    if x in columns and y in rows:
+                        yield items, box, x in inner_columns and y in inner_rows
+                continue
+            for y in rows:
+                row, is_inner = y << ROW, y in inner_rows
+                for x in columns:
+                    items = tiles.get(row | x)  # type: ignore[assignment]
+                    if items is not None:
+                        yield items, box, is_inner and x in inner_columns
 
     def _add(self, item: Item, state: State) -> None:
         if is_wide(state, self.bits):
             self._wide.add(item)
             return
+        tiles = self._points if state.is_point else self._shapes
         for key in tiles_of(state, self.bits):
-            tile = self._tiles.get(key)
-            if tile is None:
-                tile = self._tiles[key] = set()
-            tile.add(item)
+            items = tiles.get(key)
+            if items is None:
+                items = tiles[key] = set()
+            items.add(item)
 
     def _remove(self, item: Item, state: State) -> None:
         if is_wide(state, self.bits):
             self._wide.discard(item)
             return
+        tiles = self._points if state.is_point else self._shapes
         for key in tiles_of(state, self.bits):
-            tile = self._tiles[key]
-            tile.discard(item)
-            if not tile:
-                del self._tiles[key]
+            items = tiles[key]
+            items.discard(item)
+            if not items:
+                del tiles[key]
+
+
+def _difference(boxes: Iterable[Box], others: Iterable[Box]) -> list[Box]:
+    """What of the boxes is in none of the others, as boxes that do not overlap, if the given ones do not."""
+    rest = list(boxes)
+    for a0, b0, a1, b1 in others:
+        before, rest = rest, []
+        for x0, y0, x1, y1 in before:
+            # What both have.
+            left, top, right, bottom = max(x0, a0), max(y0, b0), min(x1, a1), min(y1, b1)
+            if left > right or top > bottom:
+                rest.append((x0, y0, x1, y1))
+                continue
+            if y0 < top:
+                rest.append((x0, y0, x1, top - 1))
+            if bottom < y1:
+                rest.append((x0, bottom + 1, x1, y1))
+            if x0 < left:
+                rest.append((x0, top, left - 1, bottom))
+            if right < x1:
+                rest.append((right + 1, top, x1, bottom))
+    return rest

@@ -18,7 +18,7 @@ from typing import Final
 from realtime.broker.publication import Position
 from realtime.live.changes import Change, LevelChanges, by_level
 from realtime.live.filters import Selector
-from realtime.live.items import Item, State, TileIndex, is_in, tiles_in
+from realtime.live.items import NO_TILES, Item, State, TileIndex, Tiling, is_in
 from realtime.live.places import Area
 from realtime.live.view import Lens, View, left_lines, same_lines
 from realtime.protocol import messages
@@ -297,33 +297,26 @@ class Scene:
         await pause.make_way()
         for level, by_tile in levels.items():
             watchers = self._watchers.get(level, {})
-            # View → the changed tiles that it touches.
-            touched: dict[View, list[int]] = {}
-            for key in by_tile.tiles:
-                for view in watchers.get(key, ()):
-                    keys = touched.get(view)
-                    if keys is None:
-                        touched[view] = [key]
-                    else:
-                        keys.append(key)
+            touched: dict[View, None] = {}
+            for key in watchers.keys() & by_tile.tiles:
+                touched.update(watchers[key])
             if by_tile.wide or restarted:
-                for watching in tuple(watchers.values()):
-                    for view in watching:
-                        touched.setdefault(view, [])
-            for view, keys in touched.items():
+                for watching in watchers.values():
+                    touched.update(watching)
+            for view in touched:
                 if view.is_over or view in self._slow:
                     continue
                 if not view.has_room:
                     self._skip(view)
                     continue
-                self._guard(view, self._send_to, by_tile, keys, restarted)
+                self._guard(view, self._send_to, by_tile, restarted)
                 sent_count += 1
                 if not sent_count % 8:
                     await pause.make_way()
 
-    def _send_to(self, view: View, by_tile: LevelChanges, keys: list[int], restarted: Iterable[str]) -> None:
+    def _send_to(self, view: View, by_tile: LevelChanges, restarted: Iterable[str]) -> None:
         lens: Lens = view.has  # type: ignore[assignment]
-        lines = by_tile.lines(lens.area, self._selector(lens), keys)
+        lines = by_tile.lines(lens.area, view.tiling, self._selector(lens))
         if not lines.line_count and not restarted:
             return
         positions: list[bytes] = []
@@ -381,24 +374,20 @@ class Scene:
 
     def _only_in(self, here: Lens, there: Lens, selector: Selector, other: Selector) -> list[Item]:
         """The items that the lens `here` lets through with its selector, and `there` does not with the other one."""
-        is_alike = selector is other
-        index = self._index(here.area.level)
-        matches, matches_there = selector.matches, other.matches
-        if is_alike:
-            found = index.points_that_enter(here.area, there.area)
-            if found is not None:
-                if selector is Selector.everything:
-                    return found
-                return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
+        index, matches = self._index(here.area.level), selector.matches
+        if selector is other:
+            found = index.items_in(here.area, without=there.area)
+            if selector is Selector.everything:
+                return found
+            return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
+        matches_there = other.matches
         only: list[Item] = []
-        # The index finds only items in the area.
-        for item in index.items_in(here.area, without=there.area if is_alike else None):
+        for item in index.items_in(here.area):
             state: State = item.state  # type: ignore[assignment]
             if not matches(item.topic, state.relevance):
                 continue
-            if is_in(state, there.area) and (is_alike or matches_there(item.topic, state.relevance)):
-                continue
-            only.append(item)
+            if not (is_in(state, there.area) and matches_there(item.topic, state.relevance)):
+                only.append(item)
         return only
 
     def _entered_lines(self, entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int) -> Iterator[bytes]:
@@ -429,7 +418,7 @@ class Scene:
 
     def _reset_lines(self, lens: Lens, is_same: Callable[[Item, State], bool], tick: int) -> Iterator[bytes]:
         # Only now: views of a client that does not read must not keep a list of everything each.
-        items = list(self._index(lens.area.level).items_in(lens.area))
+        items = self._index(lens.area.level).items_in(lens.area)
         matches, area = self._selector(lens).matches, lens.area
         same: dict[str, list[str]] = {}
         positions: set[str] = set()
@@ -482,8 +471,9 @@ class Scene:
         if area == view.watched:
             return
         before, view.watched = view.watched, area
-        old, new = view.watched_tiles, frozenset() if area is None else tiles_in(area)
-        view.watched_tiles = new
+        old = view.tiling.all
+        view.tiling = NO_TILES if area is None else Tiling.of(area)
+        new = view.tiling.all
         if before is not None:
             watchers = self._watchers[before.level]
             for key in old if area is None or area.level != before.level else old - new:

@@ -9,13 +9,16 @@ client gets it in a "reset" batch as soon as it has read the rest. The state of 
 slow client costs no memory and gets nothing outdated.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from realtime.broker.publication import Position
 from realtime.hub.sinks import FRAME_BYTES, Frame, LinesFrame, Sink
 from realtime.live.changes import Lines
 from realtime.live.filters import Selector
+from realtime.live.items import NO_TILES
 from realtime.live.places import Area
 from realtime.protocol import messages
 
@@ -54,7 +57,7 @@ class View:
     Attributes:
         wanted: The lens from the next tick on.
         has: The lens of the last complete batch; None before the first.
-        watched, watched_tiles: The area whose changes it is sent, and the tiles that it touches; set by the scene.
+        watched, tiling: The area whose changes it is sent, and its tiles; set by the scene.
         tick: The tick of the scene up to which a client that reads slowly has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -72,11 +75,11 @@ class View:
         "positions",
         "sink",
         "tick",
+        "tiling",
         "topics",
         "view_id",
         "wanted",
         "watched",
-        "watched_tiles",
     )
 
     def __init__(
@@ -89,7 +92,7 @@ class View:
         self.topics: frozenset[str] = frozenset()
         self.has: Lens | None = None
         self.watched: Area | None = None
-        self.watched_tiles: frozenset[int] = frozenset()
+        self.tiling = NO_TILES
         self.tick = 0
         self.is_behind = self.is_over = False
         # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
@@ -133,10 +136,10 @@ class View:
         if preface is not None:
             self.sink.write(Frame(preface))
         if isinstance(lines, list) and self.has_room:
-            size_bytes = sum(map(len, lines)) + len(lines) + _HEADER_BYTES
-            if size_bytes <= FRAME_BYTES:
+            size_bytes = sum(map(len, lines)) + len(lines)
+            if size_bytes <= FRAME_BYTES - _HEADER_BYTES:
                 # Nearly every batch: one frame, made at once.
-                self.sink.write(LinesFrame([self._header(batch, True), *lines]))
+                self._write(batch, lines, size_bytes, is_complete=True)
                 self._complete()
                 return size_bytes
         self._lines = iter(lines)
@@ -180,29 +183,34 @@ class View:
         head = list(position_lines)
         head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
         frames = [*head, *lines.frames] if head else lines.frames
-        size_bytes = sum(map(len, frames)) + len(frames) + _HEADER_BYTES
+        size_bytes = sum(map(len, frames)) + len(frames)
         if size_bytes > self.sink.limit_bytes // 2:
             return 0
-        if size_bytes <= FRAME_BYTES:
-            self.sink.write(LinesFrame([self._header("changes", True), *frames]))
+        if size_bytes <= FRAME_BYTES - _HEADER_BYTES:
+            self._write("changes", frames, size_bytes, is_complete=True)
         else:
             self._write_large(frames)
         return size_bytes
 
-    def _write_large(self, frames: Iterable[bytes]) -> None:
+    def _write_large(self, frames: list[bytes]) -> None:
         """Write changes that need several frames."""
-        parts: list[list[bytes]] = [[]]
-        part_bytes, limit_bytes = 0, FRAME_BYTES - _HEADER_BYTES
-        for frame in frames:
-            # The joined changes of a tile are taken apart only if they are larger than a frame may be.
-            for each in frame.split(b"\n") if len(frame) > limit_bytes else (frame,):
-                if part_bytes + len(each) > limit_bytes and parts[-1]:
-                    parts.append([])
-                    part_bytes = 0
-                parts[-1].append(each)
-                part_bytes += len(each) + 1
-        for number, part in enumerate(parts, 1):
-            self.sink.write(LinesFrame([self._header("changes", number == len(parts)), *part]))
+        # The joined changes of a tile are taken apart only if they are larger than a frame may be.
+        if max(map(len, frames)) > _PART_BYTES:
+            frames = [
+                each for frame in frames for each in (frame.split(b"\n") if len(frame) > _PART_BYTES else (frame,))
+            ]
+        ends = list(accumulate(map(len, frames)))
+        start = written_bytes = 0
+        while start < len(frames):
+            end = max(bisect_right(ends, written_bytes + _PART_BYTES), start + 1)
+            size_bytes, written_bytes = ends[end - 1] - written_bytes + end - start, ends[end - 1]
+            self._write("changes", frames[start:end], size_bytes, is_complete=end == len(frames))
+            start = end
+
+    def _write(self, batch: str, lines: list[bytes], size_bytes: int, *, is_complete: bool) -> None:
+        """Write one frame. `size_bytes` is the size of the lines and of a line break before each."""
+        header = self._header(batch, is_complete)
+        self.sink.write(LinesFrame(header, lines, len(header) + size_bytes))
 
     def _header(self, batch: str, is_complete: bool) -> bytes:
         header = self._headers.get((batch, is_complete))
@@ -214,6 +222,8 @@ class View:
 
 # Greater than the length of any header.
 _HEADER_BYTES = 200
+# The most bytes of the objects of one frame, without line breaks: an object has more than 32 bytes.
+_PART_BYTES = FRAME_BYTES - _HEADER_BYTES - FRAME_BYTES // 32
 
 
 def left_lines(topic: str, keys: list[str]) -> list[bytes]:
