@@ -72,11 +72,18 @@ class Server:
         return process
 
 
-def uvicorn(
-    application: str, *, http: str = "httptools", ws: str = "websockets-sansio"
-) -> Callable[[Stage, int], Sequence[str]]:
+def uvicorn(application: str) -> Callable[[Stage, int], Sequence[str]]:
     """The command of an application on uvicorn."""
-    return lambda stage, port: [*_UVICORN, "--port", str(port), "--http", http, "--ws", ws, application]
+    return lambda stage, port: [
+        *(*_UVICORN, "--port", str(port), "--http", "httptools", "--ws", "websockets-sansio", application)
+    ]
+
+
+def realtime_web(application: str) -> Callable[[Stage, int], Sequence[str]]:
+    """The command of an application on our own runner."""
+    return lambda stage, port: [
+        *(sys.executable, "-m", "realtime.web", "--port", str(port), "--drain-seconds", "1", application)
+    ]
 
 
 def _daphne(application: str) -> Callable[[Stage, int], Sequence[str]]:
@@ -200,7 +207,7 @@ _ALL = (
     _signalbox(
         "signalbox",
         "Signalbox, realtime.web",
-        uvicorn(_OURS, http="realtime.server:HttpProtocol", ws="realtime.server:FrameProtocol"),
+        realtime_web(_OURS),
     ),
     _signalbox("signalbox-asgi", "Signalbox, plain uvicorn", uvicorn(_OURS)),
     _signalbox("signalbox-daphne", "Signalbox, Daphne", _daphne(_OURS)),

@@ -7,14 +7,13 @@ Owns the list. Does not own how a server is started (benchmarks.servers) nor wha
 from dataclasses import dataclass
 
 from benchmarks.map.dialects import DIALECTS, TILE_LEVELS, Dialect
-from benchmarks.servers import Server, needs_node, node, uvicorn
+from benchmarks.servers import Server, needs_node, node, realtime_web
 
 __all__ = ["FEEDS_LIMIT", "MAP_SERVERS", "MapServer"]
 
 # The Node server subscribes to the channels of so many feeds; those that do not exist cost nothing.
 FEEDS_LIMIT = 500
 _LEVELS = ",".join(map(str, TILE_LEVELS))
-_OURS = {"http": "realtime.server:HttpProtocol", "ws": "realtime.server:FrameProtocol"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ _ALL = (
             name="signalbox-map",
             title="Signalbox, realtime.web",
             publisher="map-signalbox",
-            command=uvicorn("project.asgi:application", **_OURS),
+            command=realtime_web("project.asgi:application"),
             arguments=lambda topic: [
                 *("--path", "/ws/", "--subprotocol", "signalbox.v1", "--ready", '"type":"subscribed"')
             ],
@@ -96,7 +95,7 @@ _ALL = (
             name="futures-map",
             title="a future a pattern, filters in Python",
             publisher="map-keys",
-            command=uvicorn("benchmarks.map.futures:application", **_OURS),
+            command=realtime_web("benchmarks.map.futures:application"),
             arguments=lambda topic: ["--path", "/ws/", "--ready", "ready"],
         ),
         dialect=DIALECTS["exact"],

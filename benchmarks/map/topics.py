@@ -11,7 +11,8 @@ class Vehicles(Topic):
     """`map.f0`, `map.f1`, …: a key a vehicle."""
 
     pattern = "map.<slug:feed>"
-    snapshot = Snapshot()
+    # A vehicle is published once a second: whether a change is shown a quarter of a second later makes no difference.
+    snapshot = Snapshot(gather_seconds=0.25)
     places = Tiles()
 
     def may_follow(self, user: Any) -> bool:

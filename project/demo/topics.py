@@ -23,7 +23,7 @@ class Vehicles(Topic):
 
     pattern = "vehicles.<slug:feed>"
     # A vehicle that was not published for two minutes leaves the map.
-    snapshot = Snapshot(absent_after_seconds=120)
+    snapshot = Snapshot(absent_after_seconds=120, gather_seconds=0.25)
     places = Tiles()
     # A map resumes from the snapshot, and needs no history.
     history = HistoryPolicy(size=0)

@@ -5,8 +5,9 @@ Owns the items of all feeds of a family, and the ticks. Does not own reading Red
 (items, changes) nor writing (view).
 
 Changes are gathered. In each tick they are applied to the items, and then every view is brought to this state with one
-write: it gets the changes that it lets through, and the difference that a new filter of its client makes. Publications
-that arrive during a tick wait for the next one. So a whole tick sees one state, although it yields to other tasks.
+write of the changes that it lets through. Publications that arrive during a tick wait for the next one. So a whole tick
+sees one state, although it yields to other tasks. Between ticks the state stays the same. A view that joins, or whose
+client has a new filter, is sent what it needs of this state at once, without waiting for the next tick.
 """
 
 import asyncio
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 # A tick yields to other tasks after this time.
 _SLICE_SECONDS: Final = 0.004
+# How long a topic that was loaded waits for others, at most.
+_RELOAD_SECONDS: Final = 0.02
+# How long a client that reads slowly waits for more, at most.
+_CATCH_UP_SECONDS: Final = 0.05
 # Indexes of levels that no view uses are kept up to this number, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
 # The largest number of keys that wait to be named in one object.
@@ -98,11 +103,15 @@ class Scene:
         # Views that have joined or have a new `wanted` lens, and views whose clients read slowly.
         self._renewed: dict[View, asyncio.Future[None] | None] = {}
         self._slow: dict[View, None] = {}
+        # How many `_Reload` wait for the next tick. Views wait with them, because they may need their items.
+        self._reload_count = 0
         # The highest level of all states that there have been.
         self._highest_level = 0
         self._tick = 0
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        # Set when a view is to be renewed.
+        self._is_woken = asyncio.Event()
         self.is_stopped = False
 
     # From feeds -------------------------------------------------------------------------------------------------------
@@ -114,29 +123,37 @@ class Scene:
 
     def reload(self, topic: str, position: Position, states: dict[str, State]) -> None:
         """All keys of a topic as they are in Redis. Other keys of the topic have been removed."""
-        self._incoming.append(_Reload(topic, position, states, is_forgotten=False))
-        self._wake()
+        self._reload(_Reload(topic, position, states, is_forgotten=False))
 
     def forget(self, topic: str) -> None:
         """No view needs the topic now: remove its items."""
-        self._incoming.append(_Reload(topic, Position(0, ""), {}, is_forgotten=True))
+        self._reload(_Reload(topic, Position(0, ""), {}, is_forgotten=True))
+
+    def _reload(self, loaded: _Reload) -> None:
+        self._incoming.append(loaded)
+        self._reload_count += 1
+        # Its views have nothing on the screen yet.
+        self._next_at = min(self._next_at, asyncio.get_running_loop().time() + _RELOAD_SECONDS)
+        self._is_woken.set()
         self._wake()
 
     # From views -------------------------------------------------------------------------------------------------------
 
     def join(self, view: View) -> asyncio.Future[None]:
-        """Add a view. Its first batch is written in the next tick; the future is done then."""
+        """Add a view. Its first batch is written soon; the future is done then."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._views[view] = None
         self._counters.view_count += 1
         self._renewed[view] = future
+        self._is_woken.set()
         self._wake()
         return future
 
     def renew(self, view: View) -> None:
-        """The view has a new `wanted` lens, which applies from the next tick on."""
+        """The view has a new `wanted` lens, which soon applies."""
         if view not in self._renewed:
             self._renewed[view] = None
+        self._is_woken.set()
         self._wake()
 
     def leave(self, view: View) -> None:
@@ -171,22 +188,45 @@ class Scene:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._incoming or self._renewed or self._slow:
-            # What arrives at the same moment goes into the same tick.
-            await asyncio.sleep(max(self._next_at - loop.time(), 0))
-            self._next_at = loop.time() + self._gather_seconds
+            # What arrives at the same moment is handled together.
+            await asyncio.sleep(0)
+            if loop.time() < self._next_at and (self._reload_count or not self._renewed):
+                await self._sleep(self._next_at - loop.time())
             try:
-                await self._run_tick()
+                if loop.time() >= self._next_at:
+                    self._next_at = loop.time() + self._gather_seconds
+                    await self._run_tick()
+                elif not self._reload_count:
+                    await self._serve_views(self._take_renewed(), _Pause())
             except Exception:
                 logger.exception("a tick of %s failed", self.name)
         self._task = None
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait for the next tick, or until there is something to do for a view."""
+        self._is_woken.clear()
+        if self._slow:
+            seconds = min(seconds, _CATCH_UP_SECONDS)
+        timer = asyncio.get_running_loop().call_later(seconds, self._is_woken.set)
+        await self._is_woken.wait()
+        timer.cancel()
 
     async def _run_tick(self) -> None:
         pause = _Pause()
         self._tick += 1
         self._counters.tick_count += 1
-        renewed, self._renewed = self._renewed, {}
+        # What these views need is applied in this tick. What others need may arrive during it.
+        renewed = self._take_renewed()
         changes, restarted = await self._apply(pause)
         await self._send_changes(changes, restarted, pause)
+        await self._serve_views(renewed, pause)
+
+    def _take_renewed(self) -> dict[View, asyncio.Future[None] | None]:
+        renewed, self._renewed = self._renewed, {}
+        return renewed
+
+    async def _serve_views(self, renewed: dict[View, asyncio.Future[None] | None], pause: "_Pause") -> None:
+        """Bring views to their new lenses, and continue with those whose clients read slowly."""
         for view, future in renewed.items():
             if not view.is_over:
                 await self._prepare_index(view.wanted.area.level, pause)
@@ -201,6 +241,7 @@ class Scene:
     async def _apply(self, pause: "_Pause") -> tuple[list[Change], list[str]]:
         """Apply what has arrived. Returns the changes, each key once, and the topics that have a new epoch."""
         incoming, self._incoming = self._incoming, deque()
+        self._reload_count = 0
         changed: dict[Item, State | None] = {}
         restarted: dict[str, None] = {}
         while incoming:

@@ -11,7 +11,7 @@ slow client costs no memory and gets nothing outdated.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import NamedTuple
 
 from realtime.broker.publication import Position
@@ -194,15 +194,17 @@ class View:
 
     def _write_large(self, frames: list[bytes]) -> None:
         """Write changes that need several frames."""
+        # Without line breaks, which are fewer than a thirty-second, because an object has more than 32 bytes.
+        limit_bytes = FRAME_BYTES - _HEADER_BYTES - FRAME_BYTES // 32
         # The joined changes of a tile are taken apart only if they are larger than a frame may be.
-        if max(map(len, frames)) > _PART_BYTES:
+        if max(map(len, frames)) > limit_bytes:
             frames = [
-                each for frame in frames for each in (frame.split(b"\n") if len(frame) > _PART_BYTES else (frame,))
+                each for frame in frames for each in (frame.split(b"\n") if len(frame) > limit_bytes else (frame,))
             ]
         ends = list(accumulate(map(len, frames)))
         start = written_bytes = 0
         while start < len(frames):
-            end = max(bisect_right(ends, written_bytes + _PART_BYTES), start + 1)
+            end = max(bisect_right(ends, written_bytes + limit_bytes), start + 1)
             size_bytes, written_bytes = ends[end - 1] - written_bytes + end - start, ends[end - 1]
             self._write("changes", frames[start:end], size_bytes, is_complete=end == len(frames))
             start = end
@@ -222,8 +224,6 @@ class View:
 
 # Greater than the length of any header.
 _HEADER_BYTES = 200
-# The most bytes of the objects of one frame, without line breaks: an object has more than 32 bytes.
-_PART_BYTES = FRAME_BYTES - _HEADER_BYTES - FRAME_BYTES // 32
 
 
 def left_lines(topic: str, keys: list[str]) -> list[bytes]:

@@ -140,7 +140,8 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
     # Small frames, so that batches are written in parts.
     monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
     dice = random.Random(seed)  # noqa: S311 - a schedule that can be repeated
-    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    # With a pause between ticks, some views are served in it.
+    scene = Scene("vehicles.*", gather_seconds=0.003 * (seed % 2), counters=Counters())
     world = World(scene, dice)
     viewers: list[tuple[Viewer, View]] = []
     for step in range(300):
@@ -193,6 +194,31 @@ async def joined(scene: Scene, lens: Lens) -> tuple[Viewer, View]:
     view = View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None)
     await scene.join(view)
     return viewer, view
+
+
+async def test_a_view_does_not_wait_for_the_next_tick() -> None:
+    """What its client asks for is sent at once. Only changes are gathered."""
+    scene = Scene("vehicles.*", gather_seconds=3_600, counters=Counters())
+    scene.reload(FEEDS[0], Position(2, "e0"), {"a": vehicle("a", 1, 0), "b": vehicle("b", 2, 50)})
+    viewer, view = await joined(scene, lens_at(0, 1))
+    scene.take([vehicle("late", 3, 50)])
+    view.wanted = lens_at(50, 2)
+    scene.renew(view)
+    await wait_until(lambda: viewer.numbers[-1] == 2)
+    other, _ = await joined(scene, lens_at(50, 1))
+    assert (viewer.keys, other.keys) == ({"b"}, {"b"})
+    await scene.stop()
+
+
+async def test_a_topic_that_was_loaded_does_not_wait_for_the_next_tick() -> None:
+    """A view that joins needs it."""
+    scene = Scene("vehicles.*", gather_seconds=3_600, counters=Counters())
+    scene.reload(FEEDS[0], Position(1, "e0"), {"a": vehicle("a", 1, 0)})
+    await joined(scene, lens_at(0, 1))
+    scene.reload(FEEDS[0], Position(2, "e0"), {"a": vehicle("a", 1, 0), "b": vehicle("b", 2, 0)})
+    viewer, _ = await joined(scene, lens_at(0, 1))
+    assert viewer.keys == {"a", "b"}
+    await scene.stop()
 
 
 async def test_a_batch_that_was_cut_leaves_nothing_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
