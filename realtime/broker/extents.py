@@ -12,6 +12,7 @@ publisher, so in such families each process also registers the extents of earlie
 
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,9 @@ _LAST: Final = (1 << _ZOOM) - 1
 PERIOD_SECONDS: Final = 600.0
 # After a failure, publications are not delayed by another attempt for this long.
 RETRY_SECONDS = 5.0
+# Registrations that were read for one topic are used for other topics for this long. A registration lasts for several
+# periods, so the next period finds what was added meanwhile.
+_READ_SECONDS: Final = 5.0
 # The beginning of the channel of a family, before its name.
 ANNOUNCEMENT: Final = "__extents."
 # In one call of the script, which blocks Redis.
@@ -105,7 +109,7 @@ async def remove_extents(client: redis.asyncio.Redis, key: str, fields: Mapping[
 class _Known:
     """What this process has registered of one topic."""
 
-    __slots__ = ("before", "epoch", "extent", "is_registered", "must_read", "now", "renew_at")
+    __slots__ = ("before", "epoch", "extent", "is_registered", "must_read", "now", "read_at", "renew_at")
 
     def __init__(self, extent: Extent, renew_at: float) -> None:
         # The extents of this period and of the one before. Keys published longer ago have fallen silent.
@@ -117,8 +121,19 @@ class _Known:
         self.is_registered = False
         # Whether the extents of earlier processes must be read first, because their keys may still be here.
         self.must_read = False
+        # When those that were added last were read, by the monotonic clock.
+        self.read_at = -math.inf
         # Of the last publication.
         self.epoch = ""
+
+
+class _Read(NamedTuple):
+    """All registrations of a family."""
+
+    # When they were asked for, by the monotonic clock.
+    at: float
+    # Topic → the extent of all its processes together.
+    extents: Mapping[str, Extent]
 
 
 class Extents:
@@ -134,6 +149,8 @@ class Extents:
     def __init__(self, process: str, *, keys: Keys, crypter: Crypter | None = None) -> None:
         self._process, self._keys, self._crypter = process, keys, crypter
         self._known: dict[str, _Known] = {}
+        # Family → what was read last. Reading costs O(topics of the family), so new topics share one result.
+        self._reads: dict[str, _Read] = {}
         # Families that are not tried again before this time.
         self._retry_at: dict[str, float] = {}
 
@@ -175,8 +192,10 @@ class Extents:
         """
         key = self._keys.family_extents(family)
         while topics:
-            if self._must_read(topics):
-                self._join(client.hgetall(key), topics)
+            if self._must_read(family, topics):
+                now = time.monotonic()
+                self._reads[family] = self._decoded(now, client.hgetall(key))
+            self._join(family, topics)
             with client.pipeline(transaction=False) as pipeline:
                 extents = self._add_to(pipeline, key, topics, channel)
                 pipeline.execute()
@@ -188,29 +207,51 @@ class Extents:
         """The async twin of `register`."""
         key = self._keys.family_extents(family)
         while topics:
-            if self._must_read(topics):
+            if self._must_read(family, topics):
+                now = time.monotonic()
                 found: Any = await client.hgetall(key)
-                self._join(found, topics)
+                self._reads[family] = self._decoded(now, found)
+            self._join(family, topics)
             async with client.pipeline(transaction=False) as pipeline:
                 extents = self._add_to(pipeline, key, topics, channel)
                 await pipeline.execute()
             topics = self._changed_since(extents, topics)
 
-    def _must_read(self, topics: Iterable[str]) -> bool:
-        return any(self._known[topic].must_read for topic in topics)
+    def _must_read(self, family: str, topics: Iterable[str]) -> bool:
+        """Whether one of the topics needs registrations that are newer than what was read last."""
+        waiting = [known for topic in topics if (known := self._known[topic]).must_read]
+        read = self._reads.get(family)
+        if not waiting or read is None:
+            return bool(waiting)
+        # In a new period, a topic needs what was added since it was read for the last one.
+        return time.monotonic() - read.at > _READ_SECONDS or any(known.read_at >= read.at for known in waiting)
 
-    def _join(self, fields: Mapping[Any, Any], topics: Iterable[str]) -> None:
-        """Add the extents of all processes to ours, for topics whose keys stay until they are removed."""
+    def _decoded(self, at: float, fields: Mapping[Any, Any]) -> _Read:
+        """What was read at this time."""
+        extents: dict[str, Extent] = {}
+        now = time.time()
         for field, value in fields.items():
             try:
                 topic, _, extent, until = decode_extent(field, value, self._crypter)
             except Exception:  # noqa: S112 - readers log it
                 continue
-            if topic in topics and until > time.time() and (known := self._known[topic]).must_read:
+            if until > now:
+                before = extents.get(topic)
+                extents[topic] = extent if before is None else before.joined(extent)
+        return _Read(at, extents)
+
+    def _join(self, family: str, topics: Iterable[str]) -> None:
+        """Add the extents of all processes to ours, for topics whose keys stay until they are removed."""
+        read = self._reads.get(family)
+        for topic in topics:
+            known = self._known[topic]
+            if read is None or not known.must_read:
+                continue
+            extent = read.extents.get(topic)
+            if extent is not None:
                 known.before = known.before.joined(extent)
                 known.extent = known.now.joined(known.before)
-        for topic in topics:
-            self._known[topic].must_read = False
+            known.must_read, known.read_at = False, read.at
 
     def _add_to(self, pipeline: Any, key: str, topics: Mapping[str, PublishRequest], channel: str) -> dict[str, Extent]:
         """Add the commands that register and announce. Returns the extents in them."""

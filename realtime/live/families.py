@@ -6,9 +6,10 @@ registering (broker.extents) nor permissions (websocket).
 """
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from realtime.broker.extents import ANNOUNCEMENT, EXTENT_BITS, Extent, decode_extent
@@ -68,8 +69,8 @@ class FamilyMap:
     ) -> None:
         self.name, self._is_member, self._crypter = name, is_member, crypter
         self._source, self._outage = source, outage
-        # Registrations: (topic, process) → extent, and the time at which it expires.
-        self._known: dict[tuple[str, str], tuple[Extent, float]] = {}
+        # Registrations: topic → process → extent, and the time at which it expires. No topic without a process.
+        self._known: dict[str, dict[str, tuple[Extent, float]]] = {}
         # Topic → the extent of all its processes together.
         self._extents: dict[str, Extent] = {}
         self._answers: dict[tuple[Extent, ...], frozenset[str]] = {}
@@ -129,38 +130,55 @@ class FamilyMap:
         if self._held is not None:
             self._held += payloads
             return
-        for payload in payloads:
-            lines = payload.split(b"\n")
-            for field, value in zip(lines[::2], lines[1::2], strict=False):
-                self._add(field, value)
-        self._changed()
+        self._changed(self._read(payloads))
 
-    def _add(self, field: bytes, value: bytes) -> None:
+    def _read(self, payloads: list[bytes]) -> set[str]:
+        """Add announced registrations. Returns their topics."""
+        lines = [payload.split(b"\n") for payload in payloads]
+        return self._add(pair for each in lines for pair in zip(each[::2], each[1::2], strict=False))
+
+    def _add(self, fields: Iterable[tuple[bytes, bytes]]) -> set[str]:
+        """Add registrations, as they are in Redis. Returns their topics."""
+        return {topic for field, value in fields if (topic := self._add_one(field, value)) is not None}
+
+    def _add_one(self, field: bytes, value: bytes) -> str | None:
         try:
             topic, process, extent, until = decode_extent(field, value, self._crypter)
         except Exception as error:
             # It has another format, or was encrypted with another key.
             _log.exception(f"registration {self.name}", error, "a registration of %s cannot be read", self.name)
-            return
+            return None
         if not self._is_member(topic):
             # A forged registration must not open a topic of another family to users who may follow this one.
             _log.warning(f"registration {self.name}", "%s is registered for %s: ignored", topic, self.name)
         elif until > time.time():
-            self._known[topic, process] = extent, until
+            self._known.setdefault(topic, {})[process] = extent, until
+            return topic
         else:
             self._has_expired = True
+        return None
 
-    def _changed(self) -> None:
-        """The registrations may have changed: notify the listeners if the extents have."""
-        extents: dict[str, Extent] = {}
-        for (topic, _), (extent, _) in self._known.items():
-            before = extents.get(topic)
-            extents[topic] = extent if before is None else before.joined(extent)
-        if extents != self._extents:
-            self._extents = extents
+    def _changed(self, topics: Iterable[str]) -> None:
+        """The registrations of these topics may have changed: notify the listeners if an extent has."""
+        has_changed = False
+        for topic in topics:
+            extent = self._joined(topic)
+            if extent == self._extents.get(topic):
+                continue
+            has_changed = True
+            if extent is None:
+                del self._extents[topic]
+            else:
+                self._extents[topic] = extent
+        if has_changed:
             self._answers.clear()
             if self._notice is None:
                 self._notice = asyncio.get_running_loop().call_later(_NOTICE_SECONDS, self._notify)
+
+    def _joined(self, topic: str) -> Extent | None:
+        """The extent of all processes of a topic together; None if no process has registered it."""
+        extents = [extent for extent, _ in self._known.get(topic, {}).values()]
+        return functools.reduce(Extent.joined, extents) if extents else None
 
     def _notify(self) -> None:
         self._notice = None
@@ -188,10 +206,8 @@ class FamilyMap:
                 break
         observer.worked()
         self._known.clear()
-        for field, value in fields.items():
-            self._add(field, value)
         held, self._held = self._held or [], None
-        self._take(held)
+        self._changed({*self._extents, *self._add(fields.items()), *self._read(held)})
         if not self.loaded.done():
             self.loaded.set_result(None)
 
@@ -199,11 +215,8 @@ class FamilyMap:
         observer = self._outage.observer()
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
-            expired = [key for key, (_, until) in self._known.items() if until <= time.time()]
-            for key in expired:
-                del self._known[key]
-            if expired:
-                self._changed()
+            expired = self._forget_expired()
+            self._changed(expired)
             if expired or self._has_expired:
                 try:
                     await self._remove_expired()
@@ -212,6 +225,22 @@ class FamilyMap:
                     observer.failed(error)
                 else:
                     observer.worked()
+
+    def _forget_expired(self) -> set[str]:
+        """Returns the topics that have lost a registration."""
+        now = time.time()
+        expired = [
+            (topic, process)
+            for topic, processes in self._known.items()
+            for process, (_, until) in processes.items()
+            if until <= now
+        ]
+        for topic, process in expired:
+            processes = self._known[topic]
+            del processes[process]
+            if not processes:
+                del self._known[topic]
+        return {topic for topic, _ in expired}
 
     async def _remove_expired(self) -> None:
         """Remove expired registrations: the hash itself does not expire while any topic of the family is published."""

@@ -227,6 +227,37 @@ async def test_where_keys_stay_the_extents_of_ended_publishers_stay(
     await first.flush()
 
 
+async def test_new_topics_share_what_was_read_of_ended_publishers(
+    client: redis.Redis, layer: RedisChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole family is read once for many topics, in each period, and not for each of them."""
+    monkeypatch.setattr("realtime.broker.extents._READ_SECONDS", 3_600)
+    forever = Snapshot(absent_after_seconds=None)
+    topics = [f"vehicles.{number}" for number in range(20)]
+
+    def read_count() -> int:
+        return client.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]  # type: ignore[no-any-return]
+
+    ended = RedisChannelLayer(layer.hosts)
+    await ended.publish_many([vehicle(topic, 10, policy=forever) for topic in topics])
+    before = read_count()
+    for topic in topics[:10]:
+        await layer.publish(vehicle(topic, 20, policy=forever))
+    for topic in topics[10:]:
+        await asyncio.to_thread(layer.publish_now, vehicle(topic, 20, policy=forever))
+    assert read_count() == before + 1
+    assert sorted(extent[::2] for extent in registered(client).values()) == [(10, 10)] * 20 + [(10, 20)] * 20
+    # A new period finds what has been added meanwhile.
+    await ended.publish_many([vehicle(topic, 30, policy=forever) for topic in topics])
+    before = read_count()
+    for topic in topics:
+        layer._extents._known[topic].renew_at = 0
+        await layer.publish(vehicle(topic, 20, policy=forever))
+    assert read_count() == before + 1
+    assert sorted(extent[::2] for extent in registered(client).values()) == [(10, 30)] * 40
+    await ended.flush()
+
+
 async def test_a_lost_connection_leaves_no_hole(
     layer: RedisChannelLayer, family_map: FamilyMap, client: redis.Redis
 ) -> None:
