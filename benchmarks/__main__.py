@@ -1,5 +1,5 @@
 """
-`python -m benchmarks`, or `make bench`: measure, compare, and keep the figures of a whole run.
+`python -m benchmarks`, or `make bench`: measure, compare, and keep the figures of whole scenarios.
 
 Owns the command line and the order of measuring: scenario by scenario, and in each the contenders in turn, again and
 again, so that what changes on the machine meanwhile affects all alike. Does not own what is kept (keeping).
@@ -148,16 +148,19 @@ def _users(scenario: Scenario, sizes: Sizes) -> int:
 
 def _keep(console: Console, run: results.Run, values: results.Values, failed: frozenset[tuple[str, str]]) -> None:
     console.print(f"each measurement of this run: {results.save_raw(run, values)}", soft_wrap=True)
-    if missing := keeping.left_out(run, failed):
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        console.print(
-            f"{results.DIRECTORY} stays as it is, because this run is not whole: not measured "
-            f"{keeping.FULL_RUNS} times: {missing[0]}{others}",
-            soft_wrap=True,
-        )
-        return
-    results.save([run])
-    keeping.write([run])
+    for scenario in run.measured:
+        if missing := keeping.left_out(run, scenario, failed):
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            console.print(
+                f"{scenario} stays in {results.DIRECTORY} as it is: not measured {keeping.FULL_RUNS} times: "
+                f"{missing[0]}{others}",
+                soft_wrap=True,
+            )
+    kept = results.load()
+    runs = keeping.with_run(kept, run, failed)
+    if runs != kept:
+        results.save(runs)
+        keeping.write(runs)
 
 
 def _show(console: Console, run: results.Run, *, with_targets: bool) -> None:

@@ -1,10 +1,13 @@
 """
-What is kept of a run: all of it, if it measured everything; else nothing.
+What is kept of a run: each scenario that it measured as a whole.
 
-Owns when a run is whole, and the files that are made from it: latest.json, latest.md, the charts, and the tables in the
-page on performance. Does not own their form (results, tables, charts).
+Owns when a scenario is whole, and the files that are made from what is kept: latest.json, latest.md, the charts, and
+the tables in the page on performance. Does not own their form (results, tables, charts).
+
+Figures of a scenario are compared with each other, so they are kept or replaced together. Scenarios are not.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +16,9 @@ from benchmarks.contenders import Contender
 from benchmarks.results import Run
 from benchmarks.scenarios import SCENARIOS, Scenario
 
-__all__ = ["FULL_RUNS", "contenders_of", "files", "left_out", "write"]
+__all__ = ["FULL_RUNS", "contenders_of", "files", "left_out", "with_run", "write"]
 
-# How often each contender is measured in a whole run, unless the scenario says less.
+# How often each contender is measured, unless the scenario says less.
 FULL_RUNS = 3
 _PAGE = Path(__file__).resolve().parent.parent / "docs" / "topics" / "performance.md"
 
@@ -25,22 +28,37 @@ def contenders_of(scenario: Scenario) -> list[Contender]:
     return [each for each in scenario.contenders.values() if each.is_ours or not scenario.ours_only]
 
 
-def left_out(run: Run, failed: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
+def left_out(run: Run, scenario: str, failed: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
     """
-    What keeps a run from being whole, each "scenario: contender"; [] for a whole run.
+    The titles of the contenders that a run has not measured often enough in a scenario; [] if the scenario is whole.
 
     Args:
         failed: Scenarios and contenders that were tried and failed. A peer may fail: not every server can hold 10,000
             connections.
     """
     missing = []
-    for name, scenario in SCENARIOS.items():
-        for contender in contenders_of(scenario):
-            figures = run.measured.get(name, {}).get(contender.name, {"runs": 0})
-            is_allowed = (name, contender.name) in failed and not contender.is_ours
-            if figures["runs"] < min(FULL_RUNS, scenario.runs) and not is_allowed:
-                missing.append(f"{name}: {contender.title}")
+    for contender in contenders_of(SCENARIOS[scenario]):
+        figures = run.measured.get(scenario, {}).get(contender.name, {"runs": 0})
+        is_allowed = (scenario, contender.name) in failed and not contender.is_ours
+        if figures["runs"] < min(FULL_RUNS, SCENARIOS[scenario].runs) and not is_allowed:
+            missing.append(contender.title)
     return missing
+
+
+def with_run(kept: Sequence[Run], run: Run, failed: frozenset[tuple[str, str]] = frozenset()) -> list[Run]:
+    """
+    What is kept after a run: its whole scenarios, and of the runs before it the others.
+
+    Args:
+        kept: What was kept before.
+        failed: As for `left_out`.
+    """
+    whole = {name: found for name, found in run.measured.items() if not left_out(run, name, failed)}
+    rest = [
+        dataclasses.replace(each, measured={name: found for name, found in each.measured.items() if name not in whole})
+        for each in kept
+    ]
+    return [each for each in (*rest, dataclasses.replace(run, measured=whole)) if each.measured]
 
 
 def files(runs: Sequence[Run]) -> dict[Path, str]:

@@ -1,5 +1,5 @@
 """
-Runs: what each measured, on which machine and of which code, and the file that keeps the last whole run.
+Runs: what each measured, on which machine and of which code, and the file that keeps the latest figures.
 
 Owns `results/latest.json`, and one file for each run in VAR_DIR/benchmarks, which git ignores. Does not own measuring,
 nor tables and charts.
@@ -105,7 +105,7 @@ def find(runs: Iterable[Run], scenario: str, contender: str) -> Run | None:
 
 
 def load(path: Path = LATEST) -> list[Run]:
-    """What is kept: one whole run, or several that together were kept before runs had names; [] if nothing is."""
+    """What is kept: of each scenario the last run that measured it as a whole; [] if nothing is."""
     if not path.exists():
         return []
     return [Run(**{**run, "measured": _unpacked(run["measured"])}) for run in json.loads(path.read_text())["runs"]]

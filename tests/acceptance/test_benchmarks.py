@@ -228,19 +228,35 @@ def whole_run() -> results.Run:
     return results.new_run(values, machine="a machine", versions={}, commit="abc", load=0.1)
 
 
-def test_a_run_is_whole_if_nothing_is_left_out() -> None:
+def test_a_scenario_is_whole_if_nothing_is_left_out() -> None:
     """One contender fewer, or one that was measured once: it is not. A peer may fail, ours may not."""
     run = whole_run()
-    assert keeping.left_out(run) == []
+    assert [keeping.left_out(run, name) for name in SCENARIOS] == [[]] * len(SCENARIOS)
     for name in ("huey", "signalbox-single"):
         run = whole_run()
         del run.measured["worker"][name]
-        assert keeping.left_out(run) == [f"worker: {WORKERS[name].title}"]
+        assert keeping.left_out(run, "worker") == [WORKERS[name].title]
+        assert keeping.left_out(run, "fanout") == []
         failed = frozenset({("worker", name)})
-        assert bool(keeping.left_out(run, failed)) == WORKERS[name].is_ours
+        assert bool(keeping.left_out(run, "worker", failed)) == WORKERS[name].is_ours
     run = whole_run()
     run.measured["fanout"]["signalbox"]["runs"] = 1
-    assert keeping.left_out(run) == [f"fanout: {SERVERS['signalbox'].title}"]
+    assert keeping.left_out(run, "fanout") == [SERVERS["signalbox"].title]
+
+
+def test_a_run_replaces_the_scenarios_that_it_measured_as_a_whole() -> None:
+    """Those of runs before it stay, and a scenario is never of two runs."""
+    old, new = dataclasses.replace(whole_run(), id="old"), dataclasses.replace(whole_run(), id="new")
+    new.measured["fanout"]["signalbox"]["runs"] = 1
+    for name in SCENARIOS.keys() - {"fanout", "map"}:
+        del new.measured[name]
+    runs = keeping.with_run([old], new)
+    assert [(run.id, set(run.measured)) for run in runs] == [("old", SCENARIOS.keys() - {"map"}), ("new", {"map"})]
+    last = dataclasses.replace(whole_run(), id="last")
+    assert keeping.with_run(runs, last) == [last]
+    del last.measured["map"]["signalbox-map"]
+    last = dataclasses.replace(last, measured={"map": last.measured["map"]})
+    assert keeping.with_run(runs, last) == runs
 
 
 def test_what_is_kept_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -179,8 +179,13 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
 
 def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> State:
     """A publication of a tram on vehicles.a."""
+    return at_place(key, offset, point(longitude, latitude))
+
+
+def at_place(key: str, offset: int, place: tuple[int, int]) -> State:
+    """The same, with its place in world units."""
     frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
-    return state_of(FEEDS[0], offset, frame, Relevance(key, point(longitude, latitude), {"mode": "tram"}))
+    return state_of(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram"}))
 
 
 def lens_at(longitude: float, number: int) -> Lens:
@@ -318,6 +323,32 @@ async def test_views_of_a_client_that_does_not_read_keep_no_lists(monkeypatch: p
     viewer.unsent = late.unsent = 0
     await rest(scene)
     assert (viewer.keys, late.keys) == ({"b"}, {"a"})
+    await scene.stop()
+
+
+@pytest.mark.parametrize("cells", range(4))
+async def test_the_smallest_step_across_the_edge_of_a_view_leaves_it(cells: int) -> None:
+    """Wherever the edge is in the grid of the tiles."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    lens = lens_at(3 + cells * 360 / (16 << lens_at(3, 1).area.level), 1)
+    viewer, _ = await joined(scene, lens)
+    ((x0, y0, x1, y1),) = lens.area.rectangles
+    x, y = (x0 + x1) // 2, (y0 + y1) // 2
+    steps = {
+        "west": ((x0, y), (x0 - 1, y)),
+        "east": ((x1, y), (x1 + 1, y)),
+        "north": ((x, y0), (x, y0 - 1)),
+        "south": ((x, y1), (x, y1 + 1)),
+    }
+    inside = [at_place(key, number, place) for number, (key, (place, _)) in enumerate(steps.items(), 1)]
+    outside = [at_place(key, number, place) for number, (key, (_, place)) in enumerate(steps.items(), 5)]
+    scene.take(inside)
+    await rest(scene)
+    assert viewer.keys == steps.keys()
+    scene.take(outside)
+    await rest(scene)
+    assert viewer.keys == set()
     await scene.stop()
 
 
