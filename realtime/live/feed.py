@@ -27,8 +27,9 @@ from realtime.broker.publication import (
 )
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
+from realtime.live.counters import Counters
 from realtime.live.items import State, state_of
-from realtime.live.scene import Counters, Scene
+from realtime.live.scene import Scene
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
 from realtime.untrusted.text import LimitedLog

@@ -16,9 +16,10 @@ from realtime.broker.publication import Crypter, Position
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SubscriptionClosed
 from realtime.hub.sinks import Sink
+from realtime.live.counters import Counters
 from realtime.live.families import FamilyMap, FamilySource
 from realtime.live.feed import Feed, FeedSource
-from realtime.live.scene import Counters, Scene
+from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
 from realtime.redis.backoff import Backoff
 from realtime.redis.outage import REDIS_ERRORS, Outage

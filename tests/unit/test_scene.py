@@ -10,10 +10,11 @@ import pytest
 from realtime.broker.publication import Position
 from realtime.broker.relevance import Relevance
 from realtime.hub.sinks import Frame
+from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import State, TileIndex, is_in, state_of
 from realtime.live.places import area_of, box, level_limit, point
-from realtime.live.scene import Counters, Scene
+from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until

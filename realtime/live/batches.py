@@ -1,0 +1,109 @@
+"""
+What a batch of a view has: everything that its lens lets through, or the difference that a new lens makes.
+
+Does not own when it is sent (scene), nor the changes of a tick (changes).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from realtime.live.filters import Selector
+from realtime.live.items import Item, State, is_in
+from realtime.live.mirror import Mirror
+from realtime.live.view import Lens, left_lines, same_lines
+
+__all__ = ["difference", "entered_lines", "is_seen", "reset_lines"]
+
+# The largest number of keys that wait to be named in one object.
+_SAME_AT_A_TIME: Final = 500
+
+
+def difference(mirror: Mirror, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
+    """The items that only the new lens lets through; and by topic, the keys of those that only the old one did."""
+    old_selector, new_selector = mirror.shared(old.selector), mirror.shared(new.selector)
+    entered = _only_in(mirror, new, old, new_selector, old_selector)
+    left: dict[str, list[str]] = {}
+    for item in _only_in(mirror, old, new, old_selector, new_selector):
+        left.setdefault(item.topic, []).append(item.key)
+    return entered, left
+
+
+def _only_in(mirror: Mirror, here: Lens, there: Lens, selector: Selector, other: Selector) -> list[Item]:
+    """The items that the lens `here` lets through with its selector, and `there` does not with the other one."""
+    matches = selector.matches
+    if selector is other:
+        found = mirror.items_in(here.area, without=there.area)
+        if selector is Selector.everything:
+            return found
+        return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
+    matches_there = other.matches
+    only: list[Item] = []
+    for item in mirror.items_in(here.area):
+        state: State = item.state  # type: ignore[assignment]
+        if not matches(item.topic, state.relevance):
+            continue
+        if not (is_in(state, there.area) and matches_there(item.topic, state.relevance)):
+            only.append(item)
+    return only
+
+
+def entered_lines(
+    mirror: Mirror, entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int
+) -> Iterator[bytes]:
+    """
+    The objects of an "entered" batch, made when they are written.
+
+    Args:
+        entered, left: As from `difference`.
+        lens: The new lens.
+        tick: The number of the tick in which they were found.
+    """
+    for topic, keys in left.items():
+        yield from left_lines(topic, keys)
+    yield from mirror.position_lines(dict.fromkeys(item.topic for item in entered))
+    for item in entered:
+        state = item.state
+        # It may have changed since the batch began.
+        if state is not None and (item.tick <= tick or is_seen(state, lens)):
+            yield state.frame
+
+
+def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], bool], tick: int) -> Iterator[bytes]:
+    """
+    The objects of a "reset" batch, made when they are written.
+
+    Args:
+        lens: The new lens.
+        is_same: Whether the client has this state of an item; it is only named then.
+        tick: The number of the present tick.
+    """
+    # Only now: views of a client that does not read must not keep a list of everything each.
+    items = mirror.items_in(lens.area)
+    matches, area = mirror.shared(lens.selector).matches, lens.area
+    same: dict[str, list[str]] = {}
+    positions: set[str] = set()
+    for item in items:
+        state = item.state
+        if state is None or not matches(item.topic, state.relevance) or mirror.epoch(item.topic) is None:
+            continue
+        # It may have moved since the batch began.
+        if item.tick > tick and not is_in(state, area):
+            continue
+        topic = state.topic
+        if topic not in positions:
+            positions.add(topic)
+            yield from mirror.position_lines([topic])
+        if not is_same(item, state):
+            yield state.frame
+            continue
+        keys = same.setdefault(topic, [])
+        keys.append(state.relevance.key)
+        if len(keys) == _SAME_AT_A_TIME:
+            yield from same_lines(topic, same.pop(topic))
+    for topic, keys in same.items():
+        yield from same_lines(topic, keys)
+
+
+def is_seen(state: State, lens: Lens) -> bool:
+    """Whether a lens lets a state through."""
+    return is_in(state, lens.area) and lens.selector.matches(state.topic, state.relevance)

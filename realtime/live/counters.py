@@ -1,0 +1,24 @@
+"""What the live topics of an event loop count."""
+
+__all__ = ["Counters"]
+
+
+class Counters:
+    """One for all families; see `ViewStatistics`."""
+
+    __slots__ = (
+        "batch_count",
+        "change_count",
+        "delivery_count",
+        "failed_count",
+        "item_count",
+        "loaded_count",
+        "skipped_count",
+        "tick_count",
+        "view_count",
+        "written_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.view_count = self.item_count = self.tick_count = self.change_count = self.batch_count = 0
+        self.delivery_count = self.written_bytes = self.skipped_count = self.loaded_count = self.failed_count = 0

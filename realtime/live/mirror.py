@@ -1,0 +1,198 @@
+"""
+All topics of one family in this process: their newest states, and an index of them for each level of views.
+
+Owns applying publications and snapshots, and what has changed thereby. Does not own reading Redis (feed), when they are
+applied, nor who is sent them (scene).
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from realtime.broker.publication import Position
+from realtime.live.changes import Change
+from realtime.live.counters import Counters
+from realtime.live.filters import Selector
+from realtime.live.items import Item, State, TileIndex
+from realtime.live.pause import Pause
+from realtime.live.places import Area
+from realtime.protocol import messages
+
+__all__ = ["Mirror", "Reload"]
+
+# Indexes of levels that no view uses are kept up to this number, because users zoom in and out.
+_INDEXES_KEPT: Final = 6
+
+
+class Reload:
+    """All keys of a topic, as read from Redis; or none, if the topic is forgotten."""
+
+    __slots__ = ("is_forgotten", "position", "states", "topic")
+
+    def __init__(self, topic: str, position: Position, states: dict[str, State], *, is_forgotten: bool = False) -> None:
+        self.topic, self.position, self.states, self.is_forgotten = topic, position, states, is_forgotten
+
+
+class Mirror:
+    """
+    Belongs to one event loop.
+
+    Args:
+        counters: The counters of the event loop.
+
+    Attributes:
+        highest_level: The highest level of detail of all states that there have been.
+
+    Guarantees:
+        A key never goes back to an older state. Its items change only in `apply`.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        # Topic → key → item.
+        self._items: dict[str, dict[str, Item]] = {}
+        # Topic → its position when it was loaded, for its epoch.
+        self._positions: dict[str, Position] = {}
+        # Level → index; one for each level that a view has used.
+        self._indexes: dict[int, TileIndex] = {}
+        self.highest_level = 0
+
+    def epoch(self, topic: str) -> str | None:
+        """The epoch of a topic; None if it is not loaded."""
+        position = self._positions.get(topic)
+        return None if position is None else position.epoch
+
+    def shared(self, selector: Selector) -> Selector:
+        """A selector without its level, if no state is above it: more views share that selector."""
+        return selector.for_levels_up_to(self.highest_level)
+
+    def position_lines(self, topics: Iterable[str]) -> list[bytes]:
+        """The objects that tell a client the epochs of these topics, as far as they are loaded."""
+        return [messages.position(topic, self._positions[topic]) for topic in topics if topic in self._positions]
+
+    def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
+        """The items whose place is in an area, and not in the other, each once."""
+        for _ in self._made_index(area.level, ()):
+            pass
+        return self._indexes[area.level].items_in(area, without=without)
+
+    async def prepare(self, level: int, used: Collection[int], pause: Pause) -> None:
+        """Make the index of a level, if there is none. If there are many, those of levels that are not used end."""
+        for _ in self._made_index(level, used):
+            await pause.make_way()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._counters.item_count -= sum(map(len, self._items.values()))
+        self._items.clear()
+
+    async def apply(
+        self, incoming: deque[State | Reload], *, tick: int, pause: Pause
+    ) -> tuple[list[Change], list[str]]:
+        """
+        Apply what has arrived.
+
+        Args:
+            incoming: States of publications, and whole topics, in their order. It is empty afterwards.
+            tick: The number that changed items get.
+
+        Returns:
+            The changes, each key once, and the topics that have a new epoch.
+        """
+        changed: dict[Item, State | None] = {}
+        restarted: dict[str, None] = {}
+        while incoming:
+            arrived = incoming.popleft()
+            if isinstance(arrived, State):
+                self._apply_state(arrived, changed)
+            else:
+                self._apply_reload(arrived, changed, restarted)
+            if not len(incoming) % 100:
+                await pause.make_way()
+        self._counters.change_count += len(changed)
+        changes: list[Change] = []
+        for item, old in changed.items():
+            new = item.state
+            if new is None:
+                self._remove(item)
+            if old is new:
+                continue
+            item.tick = tick
+            change = Change.of(old, new)
+            changes.append(change)
+            moved_bits = change.moved_bits
+            for index in self._indexes.values():
+                if moved_bits > index.bits:
+                    index.replace(item, old, new)
+            if not len(changes) % 200:
+                await pause.make_way()
+        return changes, list(restarted)
+
+    def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
+        items = self._items.get(state.topic)
+        if items is None:
+            # Its feed has ended.
+            return
+        item = items.get(state.relevance.key)
+        if item is None:
+            if state.relevance.is_removed:
+                return
+            item = self._add(items, state.topic, state.relevance.key)
+        elif item.state is not None and item.state.offset >= state.offset:
+            # A snapshot that was read later contains it already.
+            return
+        if state.relevance.level > self.highest_level:
+            self.highest_level = state.relevance.level
+        if item not in changed:
+            changed[item] = item.state
+        item.state = None if state.relevance.is_removed else state
+
+    def _apply_reload(self, loaded: Reload, changed: dict[Item, State | None], restarted: dict[str, None]) -> None:
+        topic = loaded.topic
+        items = self._items.setdefault(topic, {})
+        before = self._positions.get(topic)
+        is_same_epoch = before is not None and before.epoch == loaded.position.epoch
+        if before is not None and not is_same_epoch and not loaded.is_forgotten:
+            restarted[topic] = None
+        for key, item in items.items():
+            if key not in loaded.states and item.state is not None:
+                changed.setdefault(item, item.state)
+                item.state = None
+        for key, state in loaded.states.items():
+            item = items.get(key) or self._add(items, topic, key)
+            if item.state is not None and is_same_epoch and item.state.offset >= state.offset:
+                continue
+            changed.setdefault(item, item.state)
+            item.state = state
+            self.highest_level = max(self.highest_level, state.relevance.level)
+        self._positions[topic] = loaded.position
+        if loaded.is_forgotten:
+            self._counters.item_count -= len(items)
+            del self._items[topic], self._positions[topic]
+
+    def _add(self, items: dict[str, Item], topic: str, key: str) -> Item:
+        self._counters.item_count += 1
+        item = items[key] = Item(topic, key)
+        return item
+
+    def _remove(self, item: Item) -> None:
+        items = self._items.get(item.topic)
+        # If the topic was forgotten meanwhile, it has no item of this key, or another one.
+        if items is not None and items.get(item.key) is item:
+            del items[item.key]
+            self._counters.item_count -= 1
+
+    def _made_index(self, level: int, used: Collection[int]) -> Iterator[None]:
+        """Make an index, in steps, if there is none."""
+        if level in self._indexes:
+            return
+        if len(self._indexes) >= _INDEXES_KEPT:
+            for unused in self._indexes.keys() - used:
+                del self._indexes[unused]
+        index = TileIndex(level)
+        for items in self._items.values():
+            for number, item in enumerate(items.values(), 1):
+                index.replace(item, None, item.state)
+                if not number % 200:
+                    yield
+        self._indexes[level] = index
