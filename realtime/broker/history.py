@@ -5,17 +5,16 @@ Owns reading it, and how much is kept. Does not own writing it (publish), the Re
 nor which topics exist (topics).
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import redis.asyncio
 
 from realtime.broker.publication import Crypter, History, Position, new_epoch, parse
-from realtime.exceptions import SubscriptionClosed
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
+from realtime.redis.shared_reads import SharedReads
 
 __all__ = ["HistoryPolicy", "HistoryReader"]
 
@@ -60,11 +59,7 @@ class HistoryReader:
 
     def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
         self._client, self._keys, self._crypter = client, keys, crypter
-        # Requests for the next round trip: topic → the lowest offset asked for, and the future of the answer.
-        self._wanted: dict[str, tuple[int, asyncio.Future[History]]] = {}
-        # The futures of the round trip that is under way.
-        self._begun: list[asyncio.Future[History]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._reads = SharedReads(self._read, name="history reader", limit=TOPICS_PER_READING, merge=min)
 
     async def read(self, topic: str, *, after: int | None) -> History:
         """
@@ -77,42 +72,11 @@ class HistoryReader:
             redis.RedisError, OSError: Redis did not answer.
             SubscriptionClosed: The reader was stopped meanwhile.
         """
-        after = _END if after is None else after
-        lowest, future = self._wanted.get(topic, (after, None))
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-        self._wanted[topic] = (min(after, lowest), future)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="history reader")
-        # Others may be waiting for the same future.
-        return await asyncio.shield(future)
+        return await self._reads.ask(topic, _END if after is None else after)
 
     async def stop(self) -> None:
         """Cancel the current reading. The reader can be used again."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        for future in (*self._begun, *(future for _, future in self._wanted.values())):
-            if not future.done():
-                _fail(future, SubscriptionClosed())
-        self._wanted.clear()
-
-    async def _run(self) -> None:
-        while self._wanted:
-            # All requests of this tick go into the same round trip.
-            await asyncio.sleep(0)
-            batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
-            self._begun = [future for _, _, future in batch]
-            try:
-                histories = await self._read([(topic, after) for topic, after, _ in batch])
-            except Exception as error:
-                for future in self._begun:
-                    _fail(future, error)
-            else:
-                for future, history in zip(self._begun, histories, strict=True):
-                    future.set_result(history)
-        self._task = None
+        await self._reads.stop()
 
     async def _read(self, topics: Sequence[tuple[str, int]]) -> list[History]:
         names = [name(topic) for topic, _ in topics for name in (self._keys.topic_position, self._keys.topic_history)]
@@ -131,9 +95,3 @@ class HistoryReader:
             frames.append(publication.frame)
             expected = Position(expected.offset - 1, expected.epoch)
         return History(position=newest, frames=frames[::-1])
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    future.set_exception(error)
-    # Marks the exception as retrieved, because perhaps nobody waits.
-    future.exception()

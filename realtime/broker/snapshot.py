@@ -13,8 +13,8 @@ from typing import Any, Final
 import redis.asyncio
 
 from realtime.broker.publication import Crypter, Position, Publication, parse
-from realtime.exceptions import SubscriptionClosed
 from realtime.redis.keys import Keys
+from realtime.redis.shared_reads import SharedReads
 
 __all__ = ["Loaded", "Snapshot", "SnapshotReader"]
 
@@ -89,10 +89,7 @@ class SnapshotReader:
 
     def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
         self._client, self._keys, self._crypter = client, keys, crypter
-        # Topics that the next round trips read, with what their families keep.
-        self._wanted: dict[str, tuple[Snapshot, asyncio.Future[Loaded]]] = {}
-        self._begun: list[asyncio.Future[Loaded]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._reads = SharedReads(self._read, name="snapshot reader", limit=TOPICS_PER_READING)
 
     async def read(self, topic: str, policy: Snapshot) -> Loaded:
         """
@@ -102,42 +99,11 @@ class SnapshotReader:
             redis.RedisError, OSError: Redis did not answer.
             SubscriptionClosed: The reader was stopped meanwhile.
         """
-        _, future = self._wanted.get(topic, (policy, None))
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-            self._wanted[topic] = policy, future
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="snapshot reader")
-        # Others may be waiting for the same future.
-        return await asyncio.shield(future)
+        return await self._reads.ask(topic, policy)
 
     async def stop(self) -> None:
         """Cancel the current reading. The reader can be used again."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        for future in (*self._begun, *(future for _, future in self._wanted.values())):
-            if not future.done():
-                _fail(future, SubscriptionClosed())
-        self._wanted.clear()
-
-    async def _run(self) -> None:
-        while self._wanted:
-            # All requests of this tick go into the same round trips.
-            await asyncio.sleep(0)
-            batch = [(topic, *self._wanted.pop(topic)) for topic in tuple(self._wanted)[:TOPICS_PER_READING]]
-            self._begun = [future for _, _, future in batch]
-            try:
-                snapshots = await self._read([(topic, policy) for topic, policy, _ in batch])
-            except Exception as error:
-                for future in self._begun:
-                    _fail(future, error)
-            else:
-                for future, snapshot in zip(self._begun, snapshots, strict=True):
-                    if not future.done():
-                        future.set_result(snapshot)
-        self._task = None
+        await self._reads.stop()
 
     async def _read(self, topics: Sequence[tuple[str, Snapshot]]) -> list[Loaded]:
         positions, payloads = await self._read_keys([topic for topic, _ in topics])
@@ -190,10 +156,3 @@ class SnapshotReader:
                 found: Any = await self._client.zrangebyscore(self._keys.topic_seen(topic), "-inf", last_ms)
                 silent[topic] = set(found)
         return silent
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Marks the exception as retrieved, because no task may be waiting.
-        future.exception()
