@@ -72,7 +72,7 @@ class Mirror:
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """The items whose place is in an area, and not in the other, each once."""
-        for _ in self._made_index(area.level, ()):
+        for _ in self._made_index(area.level, self._indexes):
             pass
         return self._indexes[area.level].items_in(area, without=without)
 

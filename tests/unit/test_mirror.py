@@ -1,0 +1,46 @@
+"""Mirror: the newest states of a family, and their indexes."""
+
+from collections import deque
+
+import pytest
+
+from realtime.broker.publication import Position
+from realtime.live import mirror as mirror_module
+from realtime.live.counters import Counters
+from realtime.live.items import TileIndex
+from realtime.live.mirror import Mirror, Reload
+from realtime.live.pause import Pause
+from realtime.live.places import EVERYWHERE, Area
+
+
+async def test_only_indexes_that_no_view_uses_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only when another one is prepared: looking into an area never costs others their index."""
+    made: list[int] = []
+
+    def make(level: int) -> TileIndex:
+        made.append(level)
+        return TileIndex(level)
+
+    monkeypatch.setattr(mirror_module, "TileIndex", make)
+    mirror = Mirror(Counters())
+    levels = list(range(2, 2 + 2 * mirror_module._INDEXES_KEPT, 2))
+    for level in levels:
+        await mirror.prepare(level, (), Pause())
+    mirror.items_in(Area(level=0, rectangles=EVERYWHERE.rectangles))
+    assert made == [*levels, 0]
+    for level in levels:
+        mirror.items_in(Area(level=level, rectangles=EVERYWHERE.rectangles))
+    assert made == [*levels, 0], "all are still there"
+    await mirror.prepare(20, {4}, Pause())
+    mirror.items_in(Area(level=4, rectangles=EVERYWHERE.rectangles))
+    assert made == [*levels, 0, 20]
+    mirror.items_in(Area(level=2, rectangles=EVERYWHERE.rectangles))
+    assert made == [*levels, 0, 20, 2]
+
+
+async def test_a_topic_that_is_not_loaded_has_no_epoch() -> None:
+    """Nor is a client told of one."""
+    mirror = Mirror(Counters())
+    await mirror.apply(deque([Reload("a", Position(3, "e"), {})]), tick=1, pause=Pause())
+    assert (mirror.epoch("a"), mirror.epoch("b")) == ("e", None)
+    assert len(mirror.position_lines(["a", "b"])) == 1
