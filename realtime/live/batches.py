@@ -12,7 +12,7 @@ from realtime.live.items import Item, State, is_in
 from realtime.live.mirror import Mirror
 from realtime.live.view import Lens, left_lines, same_lines
 
-__all__ = ["difference", "entered_lines", "is_seen", "reset_lines"]
+__all__ = ["difference", "entered_lines", "entered_lines_now", "is_seen", "reset_lines"]
 
 # The largest number of keys that wait to be named in one object.
 _SAME_AT_A_TIME: Final = 500
@@ -58,14 +58,23 @@ def entered_lines(
         lens: The new lens.
         tick: The number of the tick in which they were found.
     """
-    for topic, keys in left.items():
-        yield from left_lines(topic, keys)
-    yield from mirror.position_lines(dict.fromkeys(item.topic for item in entered))
+    yield from _entered_head(mirror, entered, left)
     for item in entered:
         state = item.state
         # It may have changed since the batch began.
         if state is not None and (item.tick <= tick or is_seen(state, lens)):
             yield state.frame
+
+
+def entered_lines_now(mirror: Mirror, entered: list[Item], left: dict[str, list[str]]) -> list[bytes]:
+    """The same objects, all at once, in the tick in which they were found."""
+    return [*_entered_head(mirror, entered, left), *[item.state.frame for item in entered]]  # type: ignore[union-attr]
+
+
+def _entered_head(mirror: Mirror, entered: list[Item], left: dict[str, list[str]]) -> Iterator[bytes]:
+    for topic, keys in left.items():
+        yield from left_lines(topic, keys)
+    yield from mirror.position_lines({item.topic: None for item in entered})
 
 
 def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], bool], tick: int) -> Iterator[bytes]:

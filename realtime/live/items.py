@@ -4,22 +4,22 @@ The newest publication of each key in this process, and finding those of an area
 Owns the items of a scene and their index by tile. Does not own when they change (scene) nor who is sent them (view).
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import compress
+from typing import Final
 
 import msgspec
 
 from realtime.broker.relevance import Relevance
-from realtime.live.places import Area, Box, rectangles, tile_bits
+from realtime.live.places import CELLS_PER_TILE, Area, Box, cell_bits, rectangles, tile_bits
 
 __all__ = [
     "COLUMN",
-    "NO_TILES",
     "ROW",
     "Item",
     "State",
     "TileIndex",
-    "Tiling",
     "is_in",
     "is_wide",
     "state_of",
@@ -29,6 +29,9 @@ __all__ = [
 # The key of a tile is its row, shifted by ROW, and its column.
 ROW: Final = 32
 COLUMN: Final = (1 << ROW) - 1
+# The cells of one side of a tile: their number, as bits, and the last one.
+_SIDE_BITS: Final = CELLS_PER_TILE.bit_length() - 1
+_LAST: Final = CELLS_PER_TILE - 1
 # An item that touches more tiles than this is compared with every view.
 WIDE_TILES: Final = 32
 
@@ -47,16 +50,16 @@ class State(msgspec.Struct, frozen=True, eq=False, gc=False):
         x0, y0, x1, y1: Its place, if `is_box`.
     """
 
-    topic: str
-    offset: int
-    frame: bytes
-    relevance: Relevance
-    is_point: bool
-    is_box: bool
     x0: int
     y0: int
     x1: int
     y1: int
+    is_point: bool
+    is_box: bool
+    relevance: Relevance
+    frame: bytes
+    topic: str
+    offset: int
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -73,12 +76,12 @@ def state_of(topic: str, offset: int, frame: bytes, relevance: Relevance) -> Sta
     """
     place = relevance.place
     if place is None:
-        return State(topic, offset, frame, relevance, False, False, 0, 0, 0, 0)
+        return State(0, 0, 0, 0, False, False, relevance, frame, topic, offset)
     if len(place) == 2:
         x, y = place
-        return State(topic, offset, frame, relevance, True, True, x, y, x, y)
+        return State(x, y, x, y, True, True, relevance, frame, topic, offset)
     x0, y0, x1, y1 = place
-    return State(topic, offset, frame, relevance, False, x0 <= x1, x0, y0, x1, y1)
+    return State(x0, y0, x1, y1, False, x0 <= x1, relevance, frame, topic, offset)
 
 
 class Item:
@@ -140,60 +143,40 @@ def is_wide(state: State, bits: int) -> bool:
     return not 0 < count <= WIDE_TILES
 
 
-class Tiling(NamedTuple):
-    """
-    The tiles of its level that an area touches; a few dozen, because its level fits its size.
-
-    Attributes:
-        whole: The keys of those that lie in the area as a whole.
-        edge: The keys of the others.
-        all: Both.
-    """
-
-    whole: frozenset[int]
-    edge: frozenset[int]
-    all: frozenset[int]
-
-    @classmethod
-    def of(cls, area: Area) -> "Tiling":
-        """The tiles of an area."""
-        bits = tile_bits(area.level)
-        last = (1 << bits) - 1
-        whole, touched = set(), set()
-        for x0, y0, x1, y1 in area.rectangles:
-            touched |= _keys(x0 >> bits, y0 >> bits, x1 >> bits, y1 >> bits)
-            whole |= _keys(x0 + last >> bits, y0 + last >> bits, (x1 + 1 >> bits) - 1, (y1 + 1 >> bits) - 1)
-        return cls(frozenset(whole), frozenset(touched - whole), frozenset(touched))
-
-
-NO_TILES: Final = Tiling(frozenset(), frozenset(), frozenset())
-
-
-def _keys(first_x: int, first_y: int, last_x: int, last_y: int) -> set[int]:
-    return {y << ROW | x for y in range(first_y, last_y + 1) for x in range(first_x, last_x + 1)}
-
-
 class TileIndex:
     """
     The items of a scene by the tiles of one level.
+
+    A tile has 16 x 16 cells, numbered from 0 to 255. Areas consist of whole cells. So whether points are in an area is
+    one `bytes.translate` of their cells, without reading their coordinates. These are spread over the memory, so that
+    reading them takes longer than comparing them.
 
     Args:
         level: The zoom of the tiles.
 
     Attributes:
-        bits: By how many bits a coordinate is shifted to get its tile.
+        bits, cell_bits: By how many bits a coordinate is shifted to get its tile, and its cell.
     """
 
     def __init__(self, level: int) -> None:
-        self.level, self.bits = level, tile_bits(level)
-        # Items by tile; a tile is present only while it has an item. Shapes are in each tile that they touch.
-        self._points: dict[int, set[Item]] = {}
+        self.level, self.bits, self.cell_bits = level, tile_bits(level), cell_bits(level)
+        # Items by tile; a tile is present only while it has an item. A point has the number of its cell. Shapes are in
+        # each tile that they touch.
+        self._points: dict[int, dict[Item, int]] = {}
         self._shapes: dict[int, set[Item]] = {}
         # Items that touch more tiles than are worth listing, and items without a place.
         self._wide: set[Item] = set()
 
     def replace(self, item: Item, old: State | None, new: State | None) -> None:
         """Move an item from its old state to its new one. `old` is None for a new item, `new` for a removed one."""
+        if old is not None and new is not None and old.is_point and new.is_point:
+            x, y, bits = new.x0, new.y0, self.bits
+            if not (old.x0 ^ x | old.y0 ^ y) >> bits:
+                # Nearly all are still in the same tile.
+                bits = self.cell_bits
+                x, y = x >> bits, y >> bits
+                self._points[y >> _SIDE_BITS << ROW | x >> _SIDE_BITS][item] = (y & _LAST) << _SIDE_BITS | x & _LAST
+                return
         if old is not None:
             self._remove(item, old)
         if new is not None:
@@ -204,73 +187,108 @@ class TileIndex:
         The items whose place is in the area, each once.
 
         Args:
-            without: Leave out what is in this area.
+            area: Of this level.
+            without: Leave out what is in this area, which may be of another level.
         """
         boxes = area.rectangles if without is None else _difference(area.rectangles, without.rectangles)
+        # The edges of an area of a finer level may lie within cells of this one.
+        is_exact = without is None or without.level <= area.level
         found: list[Item] = []
-        for items, (x0, y0, x1, y1), is_whole in self._tiles_in(self._points, boxes):
-            if is_whole:
-                found += items
-                continue
-            for item in items:
-                state: State = item.state  # type: ignore[assignment]
-                x, y = state.x0, state.y0
-                # One comparison after another, because Python is slower with x0 <= x <= x1.
-                if x <= x1 and x >= x0 and y <= y1 and y >= y0:
-                    found.append(item)
+        for box in boxes:
+            found += self._points_at(box) if is_exact else self._points_in(box)
         if self._shapes or self._wide:
-            shapes = {item: None for items, _, _ in self._tiles_in(self._shapes, boxes) for item in items}
+            shapes = {item: None for key in self._shape_tiles(boxes) for item in self._shapes[key]}
             for item in (*self._wide, *shapes):
-                state = item.state  # type: ignore[assignment]
+                state: State = item.state  # type: ignore[assignment]
                 if is_in(state, area) and (without is None or not is_in(state, without)):
                     found.append(item)
         return found
 
-    def _tiles_in(self, tiles: dict[int, set[Item]], boxes: Iterable[Box]) -> Iterator[tuple[set[Item], Box, bool]]:
-        """The items of each tile that the boxes touch, the box, and whether it has the whole tile."""
+    def _points_in(self, box: Box) -> list[Item]:
+        """The points that a box has, which need not consist of whole cells."""
+        x0, y0, x1, y1 = box
+        found: list[Item] = []
+        for item in self._points_at(box):
+            state: State = item.state  # type: ignore[assignment]
+            # One comparison after another, because Python is slower with x0 <= x <= x1.
+            if state.x0 <= x1 and state.x0 >= x0 and state.y0 <= y1 and state.y0 >= y0:
+                found.append(item)
+        return found
+
+    def _points_at(self, box: Box) -> list[Item]:
+        """The points in the cells that a box touches."""
+        x0, y0, x1, y1 = box
+        bits, tiles = self.cell_bits, self._points
+        west, north, east, south = x0 >> bits, y0 >> bits, x1 >> bits, y1 >> bits
+        found: list[Item] = []
+        for y in range(north >> _SIDE_BITS, (south >> _SIDE_BITS) + 1):
+            first_row = y << _SIDE_BITS
+            top, bottom = max(north - first_row, 0), min(south - first_row, _LAST)
+            for x in range(west >> _SIDE_BITS, (east >> _SIDE_BITS) + 1):
+                items = tiles.get(y << ROW | x)
+                if items is None:
+                    continue
+                first = x << _SIDE_BITS
+                mask = _mask(max(west - first, 0), top, min(east - first, _LAST), bottom)
+                if mask is _WHOLE:
+                    found += items
+                else:
+                    found += compress(items, bytes(items.values()).translate(mask))
+        return found
+
+    def _shape_tiles(self, boxes: Iterable[Box]) -> Iterable[int]:
+        """The tiles with shapes that the boxes touch."""
         bits = self.bits
-        if not tiles:
-            return
-        for box in boxes:
-            x0, y0, x1, y1 = box
-            columns, rows = range(x0 >> bits, (x1 >> bits) + 1), range(y0 >> bits, (y1 >> bits) + 1)
-            # The columns and rows that the box has whole.
-            inner_columns = range(x0 + (1 << bits) - 1 >> bits, x1 + 1 >> bits)
-            inner_rows = range(y0 + (1 << bits) - 1 >> bits, y1 + 1 >> bits)
-            if len(columns) * len(rows) > len(tiles):
-                for key, items in tiles.items():
-                    x, y = key & COLUMN, key >> ROW
-                    if x in columns and y in rows:
-                        yield items, box, x in inner_columns and y in inner_rows
-                continue
-            for y in rows:
-                row, is_inner = y << ROW, y in inner_rows
-                for x in columns:
-                    items = tiles.get(row | x)  # type: ignore[assignment]
-                    if items is not None:
-                        yield items, box, is_inner and x in inner_columns
+        for x0, y0, x1, y1 in boxes:
+            for y in range(y0 >> bits, (y1 >> bits) + 1):
+                for x in range(x0 >> bits, (x1 >> bits) + 1):
+                    if y << ROW | x in self._shapes:
+                        yield y << ROW | x
 
     def _add(self, item: Item, state: State) -> None:
-        if is_wide(state, self.bits):
-            self._wide.add(item)
-            return
-        tiles = self._points if state.is_point else self._shapes
-        for key in tiles_of(state, self.bits):
-            items = tiles.get(key)
+        if state.is_point:
+            key, cell = self._tile_and_cell(state)
+            items = self._points.get(key)
             if items is None:
-                items = tiles[key] = set()
-            items.add(item)
+                items = self._points[key] = {}
+            items[item] = cell
+        elif is_wide(state, self.bits):
+            self._wide.add(item)
+        else:
+            for key in tiles_of(state, self.bits):
+                self._shapes.setdefault(key, set()).add(item)
 
     def _remove(self, item: Item, state: State) -> None:
-        if is_wide(state, self.bits):
-            self._wide.discard(item)
-            return
-        tiles = self._points if state.is_point else self._shapes
-        for key in tiles_of(state, self.bits):
-            items = tiles[key]
-            items.discard(item)
+        if state.is_point:
+            key, _ = self._tile_and_cell(state)
+            items = self._points[key]
+            del items[item]
             if not items:
-                del tiles[key]
+                del self._points[key]
+        elif is_wide(state, self.bits):
+            self._wide.discard(item)
+        else:
+            for key in tiles_of(state, self.bits):
+                shapes = self._shapes[key]
+                shapes.discard(item)
+                if not shapes:
+                    del self._shapes[key]
+
+    def _tile_and_cell(self, state: State) -> tuple[int, int]:
+        """The tile of a point, and the number of its cell there."""
+        x, y = state.x0 >> self.cell_bits, state.y0 >> self.cell_bits
+        return y >> _SIDE_BITS << ROW | x >> _SIDE_BITS, (y & _LAST) << _SIDE_BITS | x & _LAST
+
+
+@lru_cache(maxsize=4_096)
+def _mask(left: int, top: int, right: int, bottom: int) -> bytes:
+    """For each cell of a tile, 1 if it is between these columns and rows of cells, which are inside, and else 0."""
+    row = bytes(left) + b"\1" * (right - left + 1) + bytes(_LAST - right)
+    return (bytes(top * CELLS_PER_TILE) + row * (bottom - top + 1)).ljust(CELLS_PER_TILE**2, b"\0")
+
+
+# Of a whole tile.
+_WHOLE: Final = _mask(0, 0, _LAST, _LAST)
 
 
 def _difference(boxes: Iterable[Box], others: Iterable[Box]) -> list[Box]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from realtime.broker.publication import Position
-from realtime.live.changes import Change
+from realtime.live.changes import Change, Changes
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State, TileIndex
@@ -53,6 +53,7 @@ class Mirror:
         self._items: dict[str, dict[str, Item]] = {}
         # Topic → its position when it was loaded, for its epoch.
         self._positions: dict[str, Position] = {}
+        self._position_lines: dict[str, bytes] = {}
         # Level → index; one for each level that a view has used.
         self._indexes: dict[int, TileIndex] = {}
         self.highest_level = 0
@@ -68,7 +69,7 @@ class Mirror:
 
     def position_lines(self, topics: Iterable[str]) -> list[bytes]:
         """The objects that tell a client the epochs of these topics, as far as they are loaded."""
-        return [messages.position(topic, self._positions[topic]) for topic in topics if topic in self._positions]
+        return [self._position_lines[topic] for topic in topics if topic in self._position_lines]
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """The items whose place is in an area, and not in the other, each once."""
@@ -87,17 +88,18 @@ class Mirror:
         self._items.clear()
 
     async def apply(
-        self, incoming: deque[State | Reload], *, tick: int, pause: Pause
-    ) -> tuple[list[Change], list[str]]:
+        self, incoming: deque[State | Reload], *, tick: int, stay_bits: int, pause: Pause
+    ) -> tuple[Changes, list[str]]:
         """
         Apply what has arrived.
 
         Args:
             incoming: States of publications, and whole topics, in their order. It is empty afterwards.
             tick: The number that changed items get.
+            stay_bits: As from `changes.stay_bits`.
 
         Returns:
-            The changes, each key once, and the topics that have a new epoch.
+            The changes, and the topics that have a new epoch.
         """
         changed: dict[Item, State | None] = {}
         restarted: dict[str, None] = {}
@@ -110,23 +112,38 @@ class Mirror:
             if not len(incoming) % 100:
                 await pause.make_way()
         self._counters.change_count += len(changed)
-        changes: list[Change] = []
-        for item, old in changed.items():
+        stayed: list[State] = []
+        others: list[Change] = []
+        bits = min((stay_bits, *(index.cell_bits for index in self._indexes.values())))
+        # A point has stayed if its coordinates differ by less than this.
+        limit = 0 if bits < 0 else 1 << bits
+        for number, (item, old) in enumerate(changed.items(), 1):
             new = item.state
             if new is None:
                 self._remove(item)
             if old is new:
                 continue
             item.tick = tick
-            change = Change.of(old, new)
-            changes.append(change)
-            moved_bits = change.moved_bits
-            for index in self._indexes.values():
-                if moved_bits > index.bits:
-                    index.replace(item, old, new)
-            if not len(changes) % 200:
+            if not number % 200:
                 await pause.make_way()
-        return changes, list(restarted)
+            if (
+                old is not None
+                and new is not None
+                and old.is_point
+                and new.is_point
+                # Most of them: in few steps, and without an object for the change.
+                and (old.x0 ^ new.x0) | (old.y0 ^ new.y0) < limit
+                and old.relevance.level == new.relevance.level
+                and old.relevance.tags == new.relevance.tags
+            ):
+                stayed.append(new)
+                continue
+            change = Change.of(old, new)
+            others.append(change)
+            for index in self._indexes.values():
+                if change.moved_bits > index.cell_bits:
+                    index.replace(item, old, new)
+        return Changes(stayed, others), list(restarted)
 
     def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
         items = self._items.get(state.topic)
@@ -166,9 +183,10 @@ class Mirror:
             item.state = state
             self.highest_level = max(self.highest_level, state.relevance.level)
         self._positions[topic] = loaded.position
+        self._position_lines[topic] = messages.position(topic, loaded.position)
         if loaded.is_forgotten:
             self._counters.item_count -= len(items)
-            del self._items[topic], self._positions[topic]
+            del self._items[topic], self._positions[topic], self._position_lines[topic]
 
     def _add(self, items: dict[str, Item], topic: str, key: str) -> Item:
         self._counters.item_count += 1

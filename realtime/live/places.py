@@ -10,11 +10,24 @@ The world is a ring: x = 0 follows WORLD - 1. Source: EPSG:3857, and the tile sc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from realtime.broker.relevance import WORLD
 
-__all__ = ["WORLD", "Area", "Box", "Tiles", "area_of", "box", "boxes_of", "level_limit", "point", "rectangles"]
+__all__ = [
+    "CELLS_PER_TILE",
+    "WORLD",
+    "Area",
+    "Box",
+    "Tiles",
+    "area_of",
+    "box",
+    "boxes_of",
+    "level_limit",
+    "point",
+    "rectangles",
+]
 
 # x0, y0, x1, y1; all are inside. In a place, x0 > x1 means that it crosses longitude 180.
 type Box = tuple[int, int, int, int]
@@ -30,7 +43,8 @@ _TILES_ACROSS: Final = 8
 _FINEST_LEVEL: Final = 20
 # Only every second zoom is a level: fewer indexes for views of different zooms.
 _LEVEL_STEP: Final = 2
-_CELLS_PER_TILE: Final = 16
+# In each direction.
+CELLS_PER_TILE: Final = 16
 # No screen shows more than 4,096 pixels, which is this many times the 256 pixels of a tile.
 _SCREEN_TILES: Final = 16
 
@@ -130,7 +144,7 @@ def area_of(bbox: Sequence[float] | None) -> Area:
         return EVERYWHERE
     x0, y0, x1, y1 = _unwrapped(*bbox)
     level = _level(max(x1 - x0, y1 - y0) + 1)
-    cell = (WORLD >> level) // _CELLS_PER_TILE
+    cell = (WORLD >> level) // CELLS_PER_TILE
     return Area(
         level=level,
         rectangles=_split(
@@ -158,7 +172,7 @@ def level_limit(bbox: Sequence[float] | None, zoom: float | None) -> int | None:
 
 def cell_bits(level: int) -> int:
     """The number of bits by which a coordinate is shifted to get its cell at this level."""
-    return (WORLD.bit_length() - 1) - level - (_CELLS_PER_TILE.bit_length() - 1)
+    return (WORLD.bit_length() - 1) - level - (CELLS_PER_TILE.bit_length() - 1)
 
 
 def tile_bits(level: int) -> int:
@@ -172,6 +186,8 @@ def _level(size: int) -> int:
     return max(0, min(zoom - zoom % _LEVEL_STEP, _FINEST_LEVEL))
 
 
+# A new filter is checked, and its area and its level are found, one after the other.
+@lru_cache(maxsize=64)
 def _unwrapped(west: float, south: float, east: float, north: float) -> Box:
     """In world units: x0 is in the world; x1 is at least x0 and may be beyond the right edge of the world."""
     for degrees in (west, east):

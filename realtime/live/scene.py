@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
-from realtime.live.batches import difference, entered_lines, is_seen, reset_lines
-from realtime.live.changes import Change, LevelChanges, by_level
+from realtime.live.batches import difference, entered_lines, entered_lines_now, is_seen, reset_lines
+from realtime.live.changes import Changes, by_level, stay_bits
 from realtime.live.counters import Counters
-from realtime.live.items import NO_TILES, Item, State, Tiling
+from realtime.live.filters import Selector
+from realtime.live.items import Item, State
 from realtime.live.mirror import Mirror, Reload
+from realtime.live.parts import Part, Parts
 from realtime.live.pause import Pause
 from realtime.live.places import Area
 from realtime.live.view import Lens, View
+from realtime.live.watchers import NO_TILES, Tiling, Watchers
 from realtime.protocol import messages
 from realtime.protocol.close_codes import CloseCode
 
@@ -58,8 +61,8 @@ class Scene:
         self.name, self._gather_seconds, self._counters = name, gather_seconds, counters
         self._mirror = Mirror(counters)
         self._views: dict[View, None] = {}
-        # Level → tile → the views whose watched area touches it.
-        self._watchers: dict[int, dict[int, dict[View, None]]] = {}
+        # Level → the views of this level that are sent changes now. Those whose clients read slowly are not.
+        self._watchers: dict[int, Watchers[View]] = {}
         # What the next tick applies, in order: states of publications, and whole topics.
         self._incoming: deque[State | Reload] = deque()
         # Views that have joined or have a new `wanted` lens, and views whose clients read slowly.
@@ -158,7 +161,10 @@ class Scene:
                 elif not self._reload_count:
                     await self._serve_views(self._take_renewed(), Pause())
             except Exception:
-                logger.exception("a tick of %s failed", self.name)
+                # It is unknown what the clients have now.
+                logger.exception("a tick of %s failed: the connections of its views are closed", self.name)
+                for view in tuple(self._views):
+                    self._fail(view)
         self._task = None
 
     async def _sleep(self, seconds: float) -> None:
@@ -177,7 +183,9 @@ class Scene:
         # What these views need is applied in this tick. What others need may arrive during it.
         renewed = self._take_renewed()
         incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
-        changes, restarted = await self._mirror.apply(incoming, tick=self._tick, pause=pause)
+        has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
+        bits = stay_bits(self._watchers, has_limits=has_limits)
+        changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
         await self._send_changes(changes, restarted, pause)
         await self._serve_views(renewed, pause)
 
@@ -198,7 +206,7 @@ class Scene:
             self._guard(view, self._catch_up)
             await pause.make_way()
 
-    async def _send_changes(self, changes: list[Change], restarted: Iterable[str], pause: Pause) -> None:
+    async def _send_changes(self, changes: Changes, restarted: Iterable[str], pause: Pause) -> None:
         if not changes and not restarted:
             return
         sent_count = 0
@@ -206,36 +214,42 @@ class Scene:
             if not view.is_behind:
                 view.is_behind = True
                 self._counters.skipped_count += 1
-        has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
-        levels = by_level(self._watchers, changes, has_limits=has_limits)
+        levels = by_level(self._watchers, changes)
         await pause.make_way()
-        for level, by_tile in levels.items():
-            watchers = self._watchers.get(level, {})
-            touched: dict[View, None] = {}
-            for key in watchers.keys() & by_tile.tiles:
-                touched.update(watchers[key])
-            if by_tile.wide or restarted:
-                for watching in watchers.values():
-                    touched.update(watching)
-            for view in touched:
-                if view.is_over or view in self._slow:
+        for level, level_changes in levels.items():
+            watchers = self._watchers.get(level)
+            if watchers is None:
+                # Its views have left meanwhile.
+                continue
+            parts = Parts(level_changes, self._lens_of)
+            for _ in parts.collect(watchers):
+                await pause.make_way()
+            if restarted:
+                # They are told the new epoch, even if nothing else is sent to them.
+                for view in watchers.all():
+                    parts.add(view)
+            for view, part in parts.items():
+                if view.is_over:
                     continue
                 if not view.has_room:
                     self._skip(view)
                     continue
-                self._guard(view, self._send_to, by_tile, restarted)
+                self._guard(view, self._send_to, part, restarted)
                 sent_count += 1
                 if not sent_count % 8:
                     await pause.make_way()
 
-    def _send_to(self, view: View, by_tile: LevelChanges, restarted: Iterable[str]) -> None:
+    def _lens_of(self, view: View) -> tuple[Area, Selector]:
         lens: Lens = view.has  # type: ignore[assignment]
-        lines = by_tile.lines(lens.area, view.tiling, self._mirror.shared(lens.selector))
+        return lens.area, self._mirror.shared(lens.selector)
+
+    def _send_to(self, view: View, part: Part, restarted: Iterable[str]) -> None:
+        lines = part.lines()
         if not lines.line_count and not restarted:
             return
         positions: list[bytes] = []
         if restarted:
-            topics = lens.selector.topics
+            topics = view.has.selector.topics  # type: ignore[union-attr]
             positions = self._mirror.position_lines(topic for topic in restarted if topics is None or topic in topics)
         written_bytes = view.write_changes(lines, positions)
         if not written_bytes:
@@ -250,6 +264,7 @@ class Scene:
         view.is_behind, view.tick = True, self._tick - 1
         self._counters.skipped_count += 1
         self._slow[view] = None
+        self._watch(view, None)
 
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
@@ -271,10 +286,11 @@ class Scene:
             view.has = new
             self._watch(view, new.area)
             return
-
-        lines: Iterable[bytes] = entered_lines(self._mirror, entered, left, new, self._tick)
-        if len(entered) <= _ENTERED_AT_ONCE and view.has_room:
-            lines = list(lines)
+        lines: Iterable[bytes]
+        if len(entered) <= _ENTERED_AT_ONCE:
+            lines = entered_lines_now(self._mirror, entered, left)
+        else:
+            lines = entered_lines(self._mirror, entered, left, new, self._tick)
         self._begin(view, "entered", new, lines)
 
     def _reset(self, view: View) -> None:
@@ -301,6 +317,7 @@ class Scene:
         self._counters.written_bytes += view.begin(batch, lens, lines, tick=self._tick, preface=preface)
         if view.is_writing:
             self._slow[view] = None
+            self._watch(view, None)
         else:
             self._watch(view, lens.area)
 
@@ -309,40 +326,42 @@ class Scene:
         self._counters.written_bytes += view.go_on()
         if view.is_writing:
             return
-        self._watch(view, view.has.area)  # type: ignore[union-attr]
         if not view.is_behind:
             del self._slow[view]
+            self._watch(view, view.has.area)  # type: ignore[union-attr]
         elif view.has_room:
             del self._slow[view]
             self._reset(view)
 
     def _watch(self, view: View, area: Area | None) -> None:
         """From now on, the view is sent what changes in this area; None for nothing."""
-        if area == view.watched:
+        before, old = view.watched, view.tiling
+        if area == before:
             return
-        before, view.watched = view.watched, area
-        old = view.tiling.all
-        view.tiling = NO_TILES if area is None else Tiling.of(area)
-        new = view.tiling.all
+        view.watched = area
+        new = view.tiling = NO_TILES if area is None else Tiling.of(area)
+        if area is not None:
+            same = before is not None and before.level == area.level
+            watchers = self._watchers.setdefault(area.level, Watchers())
+            watchers.change(view, old if same else NO_TILES, new)
+            if same:
+                return
         if before is not None:
             watchers = self._watchers[before.level]
-            for key in old if area is None or area.level != before.level else old - new:
-                del watchers[key][view]
-                if not watchers[key]:
-                    del watchers[key]
+            watchers.change(view, old, NO_TILES)
             if not watchers:
                 del self._watchers[before.level]
-        if area is not None:
-            watchers = self._watchers.setdefault(area.level, {})
-            for key in new:
-                watchers.setdefault(key, {})[view] = None
 
     def _guard(self, view: View, act: Callable[..., None], *arguments: object) -> None:
         try:
             act(view, *arguments)
         except Exception:
-            # Only this view failed. It is unknown what its client has now, so the connection is closed.
-            self._counters.failed_count += 1
+            # Only this view failed. It is unknown what its client has now.
             logger.exception("a view of %s could not be served", self.name)
-            self.leave(view)
-            view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+            self._fail(view)
+
+    def _fail(self, view: View) -> None:
+        """Close the connection of a view; its client comes back and resumes."""
+        self._counters.failed_count += 1
+        self.leave(view)
+        view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")

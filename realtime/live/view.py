@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from realtime.broker.publication import Position
 from realtime.hub.sinks import FRAME_BYTES, Frame, LinesFrame, Sink
-from realtime.live.changes import Lines
 from realtime.live.filters import Selector
-from realtime.live.items import NO_TILES
+from realtime.live.parts import Lines
 from realtime.live.places import Area
+from realtime.live.watchers import NO_TILES
 from realtime.protocol import messages
 
 __all__ = ["Lens", "View"]

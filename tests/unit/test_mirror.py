@@ -10,7 +10,9 @@ from realtime.live.counters import Counters
 from realtime.live.items import TileIndex
 from realtime.live.mirror import Mirror, Reload
 from realtime.live.pause import Pause
-from realtime.live.places import EVERYWHERE, Area
+from realtime.live.places import Area, Box
+
+SOMEWHERE: tuple[Box, ...] = ((0, 0, 1023, 1023),)
 
 
 async def test_only_indexes_that_no_view_uses_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,21 +28,21 @@ async def test_only_indexes_that_no_view_uses_end(monkeypatch: pytest.MonkeyPatc
     levels = list(range(2, 2 + 2 * mirror_module._INDEXES_KEPT, 2))
     for level in levels:
         await mirror.prepare(level, (), Pause())
-    mirror.items_in(Area(level=0, rectangles=EVERYWHERE.rectangles))
+    mirror.items_in(Area(level=0, rectangles=SOMEWHERE))
     assert made == [*levels, 0]
     for level in levels:
-        mirror.items_in(Area(level=level, rectangles=EVERYWHERE.rectangles))
+        mirror.items_in(Area(level=level, rectangles=SOMEWHERE))
     assert made == [*levels, 0], "all are still there"
     await mirror.prepare(20, {4}, Pause())
-    mirror.items_in(Area(level=4, rectangles=EVERYWHERE.rectangles))
+    mirror.items_in(Area(level=4, rectangles=SOMEWHERE))
     assert made == [*levels, 0, 20]
-    mirror.items_in(Area(level=2, rectangles=EVERYWHERE.rectangles))
+    mirror.items_in(Area(level=2, rectangles=SOMEWHERE))
     assert made == [*levels, 0, 20, 2]
 
 
 async def test_a_topic_that_is_not_loaded_has_no_epoch() -> None:
     """Nor is a client told of one."""
     mirror = Mirror(Counters())
-    await mirror.apply(deque([Reload("a", Position(3, "e"), {})]), tick=1, pause=Pause())
+    await mirror.apply(deque([Reload("a", Position(3, "e"), {})]), tick=1, stay_bits=0, pause=Pause())
     assert (mirror.epoch("a"), mirror.epoch("b")) == ("e", None)
     assert len(mirror.position_lines(["a", "b"])) == 1

@@ -388,6 +388,23 @@ async def test_a_view_that_fails_is_closed_alone() -> None:
     await scene.stop()
 
 
+async def test_after_a_tick_that_failed_all_clients_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows what they have now. The items are right, so that they can resume."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    viewers = [(await joined(scene, lens_at(0, 1)))[0] for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr("realtime.live.scene.by_level", lambda *given: 1 / 0)
+        scene.take([vehicle("k", 1, 0)])
+        await rest(scene)
+    assert all(viewer.closed for viewer in viewers)
+    assert (counters.failed_count, counters.view_count) == (2, 0)
+    viewer, _ = await joined(scene, lens_at(0, 1))
+    assert viewer.items == {(FEEDS[0], "k"): 1}
+    await scene.stop()
+
+
 async def test_a_view_resumes_with_its_positions() -> None:
     """What is not newer than its position is named, not sent; of a topic in another epoch everything is sent."""
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
