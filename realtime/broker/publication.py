@@ -24,6 +24,7 @@ __all__ = [
     "head_of",
     "new_epoch",
     "parse",
+    "payload_bounds",
     "seal",
     "seal_line",
     "split_batch",
@@ -161,13 +162,20 @@ def split_relevance(rest: bytes) -> tuple[bytes, bytes]:
 
 def split_batch(message: bytes) -> list[bytes]:
     """The payloads of a message that begins with BATCH_MARK."""
-    payloads: list[bytes] = []
+    return [message[start:end] for start, end in payload_bounds(message)]
+
+
+def payload_bounds(message: bytes) -> list[tuple[int, int]]:
+    """Where each payload of a message begins and ends. Most messages have one payload."""
+    if not message.startswith(BATCH_MARK):
+        return [(0, len(message))]
+    bounds: list[tuple[int, int]] = []
     at = len(BATCH_MARK)
-    while (end := message.find(b"\n", at)) > 0:
-        start = end + 1
-        at = start + int(message[at:end])
-        payloads.append(message[start:at])
-    return payloads
+    while (line_end := message.find(b"\n", at)) > 0:
+        start = line_end + 1
+        at = start + int(message[at:line_end])
+        bounds.append((start, at))
+    return bounds
 
 
 def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:

@@ -101,15 +101,16 @@ class FamilyMap:
         if found is None:
             if len(self._answers) >= _ANSWERS_LIMIT:
                 self._answers.clear()
-            found = self._answers[areas] = frozenset(
-                [
-                    topic
-                    for topic, (left, top, right, bottom) in self._extents.items()
-                    for x0, y0, x1, y1 in areas
-                    if left <= x1 and right >= x0 and top <= y1 and bottom >= y0
-                ]
-            )
+            found = self._answers[areas] = frozenset(topic for area in areas for topic in self._topics_at(area))
         return found
+
+    def _topics_at(self, area: Extent) -> list[str]:
+        x0, y0, x1, y1 = area
+        return [
+            topic
+            for topic, (left, top, right, bottom) in self._extents.items()
+            if left <= x1 and right >= x0 and top <= y1 and bottom >= y0
+        ]
 
     def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` soon after the extents change, once for many changes. Returns a function that ends this."""

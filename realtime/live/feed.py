@@ -16,14 +16,13 @@ from typing import Protocol
 
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import (
-    BATCH_MARK,
     RELEVANCE_MARK,
     Crypter,
     Position,
     Publication,
     head_of,
     parse,
-    split_batch,
+    payload_bounds,
 )
 from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
@@ -168,23 +167,28 @@ class Feed:
         if held:
             self._follow(held)
 
-    def _follow(self, payloads: list[bytes]) -> None:
+    def _follow(self, messages: list[bytes]) -> None:
         """Pass on the publications that follow the position; at a gap, have the snapshot read again."""
         states: list[State] = []
         name, offset, head = self.name, self._offset, head_of(self._epoch)
         is_plain = self._crypter is None
-        for payload in _split(payloads):
+        for message, (start, end) in ((each, bounds) for each in messages for bounds in payload_bounds(each)):
             # Nearly every payload has the next offset, which can be checked without parsing it.
             next_head = b"%b%d\n%b" % (head, offset + 1, RELEVANCE_MARK)
-            start = len(next_head)
-            if is_plain and payload.startswith(next_head) and (end := payload.find(b"\n", start)) > 0:
+            line_start = start + len(next_head)
+            if (
+                is_plain
+                and message.startswith(next_head, start, end)
+                and (line_end := message.find(b"\n", line_start, end)) > 0
+            ):
                 try:
-                    states.append(state_of(name, offset + 1, payload[end + 1 :], decode_relevance(payload[start:end])))
+                    relevance = decode_relevance(message[line_start:line_end])
+                    states.append(state_of(name, offset + 1, message[line_end + 1 : end], relevance))
                 except ValueError as error:
                     self._skip(error)
                 offset += 1
                 continue
-            publication = parse(payload, self._crypter)
+            publication = parse(message[start:end], self._crypter)
             if publication is None:
                 continue
             (its_offset, its_epoch), *_ = publication
@@ -217,14 +221,3 @@ class Feed:
     def _skip(self, error: ValueError) -> None:
         """Log a publication of another program whose place cannot be read."""
         _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
-
-
-def _split(messages: list[bytes]) -> list[bytes]:
-    """The payloads of messages, some of which have several."""
-    payloads: list[bytes] = []
-    for message in messages:
-        if message.startswith(BATCH_MARK):
-            payloads += split_batch(message)
-        else:
-            payloads.append(message)
-    return payloads

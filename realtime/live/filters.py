@@ -106,7 +106,11 @@ def _check(given: Filter, where: Place) -> None:
 def _checked_bbox(given: object, where: Place) -> tuple[float, float, float, float]:
     if not isinstance(given, list | tuple) or len(given) != 4:
         raise refused(where, "it takes four numbers: [west, south, east, north], in degrees")
-    west, south, east, north = (_number(each, (*where, index)) for index, each in enumerate(given))
+    west, south, east, north = [
+        # Nearly all are such numbers.
+        each if type(each) is float and -NUMBER_LIMIT <= each <= NUMBER_LIMIT else _number(each, (*where, index))
+        for index, each in enumerate(given)
+    ]
     try:
         boxes_of((west, south, east, north))
     except ValueError as problem:

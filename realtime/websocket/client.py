@@ -278,7 +278,11 @@ class Client:
 
     def _start_worker(self, job: Callable[[], Awaitable[None]]) -> None:
         self._waiting = deque()
-        self._worker = asyncio.create_task(self._work(job), name="realtime client")
+        # Eager: it runs at once, up to its first wait. Most changes of a filter wait for nothing.
+        loop = asyncio.get_running_loop()
+        worker = asyncio.Task(self._work(job), loop=loop, name="realtime client", eager_start=True)
+        if not worker.done():
+            self._worker = worker
 
     async def _work(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run `job`, and then handle the objects that arrived meanwhile, in order."""

@@ -56,15 +56,34 @@ class _Allowed(NamedTuple):
 class _Opened:
     """A view of this connection."""
 
-    __slots__ = ("family", "filter", "in_view", "kind", "match", "name", "number", "permitted", "site", "stop", "view")
+    __slots__ = (
+        "area",
+        "family",
+        "filter",
+        "in_view",
+        "kind",
+        "level",
+        "match",
+        "name",
+        "number",
+        "permitted",
+        "site",
+        "stop",
+        "view",
+    )
 
-    def __init__(self, name: str, kind: type[Topic], family: Family, match: TopicMatch | None, filter_: Filter) -> None:
+    # The client's filter and its number, the area that it covers, and the highest level of detail; None for all.
+    filter: Filter
+    number: int
+    area: Area
+    level: int | None
+
+    def __init__(self, name: str, kind: type[Topic], family: Family, match: TopicMatch | None) -> None:
         # The topic, or the family; its class, and what `Views` needs of it.
         self.name, self.kind, self.family = name, kind, family
         # The topic; None for a family.
         self.match = match
-        # The client's filter and its number, and what the site lets the user see; None for everything.
-        self.filter, self.number = filter_, 0
+        # What the site lets the user see; None for everything.
         self.site: Filter | None = None
         # Topic → whether the user may subscribe to it; None if the user may see the whole family.
         self.permitted: dict[str, bool] | None = {}
@@ -75,6 +94,11 @@ class _Opened:
         # None until it is open.
         self.view: View | None = None
 
+    def narrow(self, filter_: Filter, number: int) -> None:
+        """Replace the client's filter."""
+        self.filter, self.number = filter_, number
+        self.area, self.level = area_of(filter_.bbox), level_limit(filter_.bbox, filter_.zoom)
+
     def allow(self, allowed: _Allowed, known: Collection[str] = ()) -> None:
         """Replace the user's access. The permission for each topic that is not in `known` is asked again."""
         if self.match is None:
@@ -84,23 +108,18 @@ class _Opened:
 
     def lens(self, shown: Collection[str]) -> Lens:
         """The lens of the view if it shows these topics."""
-        site, wanted = self.site, self.filter
-        level = level_limit(wanted.bbox, wanted.zoom)
+        site, level = self.site, self.level
         if site is not None and site.zoom is not None:
             most = level_limit(site.bbox, site.zoom)
             level = most if level is None or most is None else min(level, most)
         selector = Selector.of(
             max_level=level,
-            tags=wanted.tags,
+            tags=self.filter.tags,
             site_tags=None if site is None else site.tags,
             limits=None if site is None or site.bbox is None else boxes_of(site.bbox),
             topics=None if self.permitted is None else shown,
         )
         return Lens(self.area, selector, self.number)
-
-    @property
-    def area(self) -> Area:
-        return area_of(self.filter.bbox)
 
 
 class ClientViews:
@@ -155,8 +174,9 @@ class ClientViews:
         """
         assert frame.view is not None  # noqa: S101 - the caller's condition
         self.close(frame.view)
-        opened = self._opening = self._found(frame.topic, Filter.decode(frame.filter))
-        opened.number = frame.number
+        filter_ = Filter.decode(frame.filter)
+        opened = self._opening = self._found(frame.topic)
+        opened.narrow(filter_, frame.number)
         recheck_count = self._recheck_count
         try:
             opened.allow(await self._ask(opened))
@@ -215,7 +235,7 @@ class ClientViews:
         opened = self._opened.get(frame.view)
         if opened is None:
             raise FrameRefused(code="unknown_view", detail=f"there is no view {frame.view!r}: subscribe with it first")
-        opened.filter, opened.number = Filter.decode(frame.filter), frame.number
+        opened.narrow(Filter.decode(frame.filter), frame.number)
         await self._show(opened)
 
     async def refresh(self, view_id: str) -> None:
@@ -310,7 +330,7 @@ class ClientViews:
         self.close(view_id)
         self._owner.write(messages.unsubscribed(opened.name, view=view_id, code=code, detail=detail))
 
-    def _found(self, name: str, filter_: Filter) -> _Opened:
+    def _found(self, name: str) -> _Opened:
         match = topics.resolve(name)
         kind = topics.resolve_family(name) if match is None else match.family
         if kind is None:
@@ -318,7 +338,7 @@ class ClientViews:
         family = topics.live_family(kind)
         if family is None:
             raise FrameRefused(code="not_filterable", detail="the topic has no snapshot: subscribe without a filter")
-        return _Opened(name, kind, family, match, filter_)
+        return _Opened(name, kind, family, match)
 
     async def _ask(self, opened: _Opened, *, is_again: bool = False) -> _Allowed:
         """
