@@ -1,5 +1,6 @@
 """The feeds of the benchmark's vehicles, as an app of a project declares them."""
 
+import os
 from typing import Any
 
 from realtime.topics import Snapshot, Tiles, Topic
@@ -11,8 +12,7 @@ class Vehicles(Topic):
     """`map.f0`, `map.f1`, …: a key a vehicle."""
 
     pattern = "map.<slug:feed>"
-    # A vehicle is published once a second: whether a change is shown a quarter of a second later makes no difference.
-    snapshot = Snapshot(gather_seconds=0.25)
+    snapshot = Snapshot(gather_seconds=float(os.environ.get("MAP_GATHER_SECONDS", "0.5")))
     places = Tiles()
 
     def may_follow(self, user: Any) -> bool:

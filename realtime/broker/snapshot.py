@@ -39,7 +39,7 @@ class Snapshot:
             or until the topic has had no publication for a day.
         gather_seconds: The shortest time between two writes of changes to a filtered subscription, except while topics
             are loaded. Of the publications of a key within this time, only the newest is sent. A longer time saves CPU:
-            for data that comes once a second, a quarter of a second is enough.
+            for data that comes once a second, half a second is enough.
     """
 
     key_limit: int = 50_000
