@@ -71,6 +71,7 @@ class LevelChanges:
 
     Args:
         level: The zoom of the tiles.
+        has_limits: Whether a view has a selector with boxes. Only these boxes can be left within a cell.
 
     Attributes:
         points: Tile → the new states there, of those whose place is a point.
@@ -78,12 +79,13 @@ class LevelChanges:
         departed: Tile → the changes whose old state was there, and which may have taken it out of any view.
         moved: Tile → the changes of points within it from one cell to another. The edges of views lie between cells, so
             only views that have the tile in part can be left by these.
-        stayed: Tile → the changes of points within one cell, as far as they are not in `Changes.stayed`.
+        stayed: Tile → the changes of points within one cell; none without `has_limits`.
         wide: Changes of states that have no place or touch too many tiles to list; they are compared with every view.
     """
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, *, has_limits: bool) -> None:
         self.level, self.bits, self.cell_bits = level, tile_bits(level), cell_bits(level)
+        self._has_limits = has_limits
         self.points: dict[int, list[State]] = {}
         self.shapes: dict[int, list[State]] = {}
         self.departed: dict[int, list[Change]] = {}
@@ -109,8 +111,10 @@ class LevelChanges:
             left = self.departed
         elif change.moved_bits > self.cell_bits:
             left = self.moved
-        else:
+        elif self._has_limits:
             left = self.stayed
+        else:
+            return
         left.setdefault(old.y0 >> self.bits << ROW | old.x0 >> self.bits, []).append(change)
 
     def add(self, change: Change) -> None:
@@ -138,16 +142,17 @@ def stay_bits(levels: Iterable[int], *, has_limits: bool) -> int:
     return -1 if has_limits else min(map(cell_bits, levels), default=ANY_BITS)
 
 
-def by_level(levels: Iterable[int], changes: Changes) -> dict[int, LevelChanges]:
+def by_level(levels: Iterable[int], changes: Changes, *, has_limits: bool) -> dict[int, LevelChanges]:
     """
     The changes of one tick for each level.
 
     Args:
         levels: Those that views have.
         changes: All changes of the tick.
+        has_limits: Whether a view has a selector with boxes.
     """
     # The finest first: its tiles are parts of those of the next.
-    found = [LevelChanges(level) for level in sorted(levels, reverse=True)]
+    found = [LevelChanges(level, has_limits=has_limits) for level in sorted(levels, reverse=True)]
     if not found:
         return {}
     finest = found[0]

@@ -186,7 +186,7 @@ class Scene:
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
         bits = stay_bits(self._watchers, has_limits=has_limits)
         changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
-        await self._send_changes(changes, restarted, pause)
+        await self._send_changes(changes, restarted, pause, has_limits=has_limits)
         await self._serve_views(renewed, pause)
 
     def _take_renewed(self) -> dict[View, asyncio.Future[None] | None]:
@@ -206,7 +206,9 @@ class Scene:
             self._guard(view, self._catch_up)
             await pause.make_way()
 
-    async def _send_changes(self, changes: Changes, restarted: Iterable[str], pause: Pause) -> None:
+    async def _send_changes(
+        self, changes: Changes, restarted: Iterable[str], pause: Pause, *, has_limits: bool
+    ) -> None:
         if not changes and not restarted:
             return
         sent_count = 0
@@ -214,7 +216,7 @@ class Scene:
             if not view.is_behind:
                 view.is_behind = True
                 self._counters.skipped_count += 1
-        levels = by_level(self._watchers, changes)
+        levels = by_level(self._watchers, changes, has_limits=has_limits)
         await pause.make_way()
         for level, level_changes in levels.items():
             watchers = self._watchers.get(level)
