@@ -88,15 +88,15 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
     """
     # Only now: views of a client that does not read must not keep a list of everything each.
     items = mirror.items_in(lens.area)
-    matches, area = mirror.shared(lens.selector).matches, lens.area
+    matches = mirror.shared(lens.selector).matches
     same: dict[str, list[str]] = {}
     positions: set[str] = set()
     for item in items:
         state = item.state
         if state is None or not matches(item.topic, state.relevance) or mirror.epoch(item.topic) is None:
             continue
-        # It may have moved since the batch began.
-        if item.tick > tick and not is_in(state, area):
+        # It may have changed since the batch began, and then have a level for which `matches` does not look.
+        if item.tick > tick and not is_seen(state, lens):
             continue
         topic = state.topic
         if topic not in positions:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
+from realtime.exceptions import SubscriptionClosed
 from realtime.live.batches import difference, entered_lines, entered_lines_now, is_seen, reset_lines
 from realtime.live.changes import Changes, by_level, stay_bits
 from realtime.live.counters import Counters
@@ -66,8 +67,10 @@ class Scene:
         # What the next tick applies, in order: states of publications, and whole topics.
         self._incoming: deque[State | Reload] = deque()
         # Views that have joined or have a new `wanted` lens, and views whose clients read slowly.
-        self._renewed: dict[View, asyncio.Future[None] | None] = {}
+        self._renewed: dict[View, None] = {}
         self._slow: dict[View, None] = {}
+        # Views without a first batch, and the futures of `join`.
+        self._joining: dict[View, asyncio.Future[None]] = {}
         # How many `Reload` wait for the next tick. Views wait with them, because they may need their items.
         self._reload_count = 0
         self._tick = 0
@@ -75,7 +78,8 @@ class Scene:
         self._task: asyncio.Task[None] | None = None
         # Set when a view is to be renewed.
         self._is_woken = asyncio.Event()
-        self.is_stopped = False
+        # Whether there is nothing to do but to look again at slow views, after a while.
+        self._is_idle = False
 
     # From feeds -------------------------------------------------------------------------------------------------------
 
@@ -103,19 +107,23 @@ class Scene:
     # From views -------------------------------------------------------------------------------------------------------
 
     def join(self, view: View) -> asyncio.Future[None]:
-        """Add a view. Its first batch is written soon; the future is done then."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """
+        Add a view. Its first batch is written soon.
+
+        Returns:
+            Done when that batch was begun; fails with SubscriptionClosed if the view leaves before.
+        """
+        future = self._joining[view] = asyncio.get_running_loop().create_future()
         self._views[view] = None
         self._counters.view_count += 1
-        self._renewed[view] = future
+        self._renewed[view] = None
         self._is_woken.set()
         self._wake()
         return future
 
     def renew(self, view: View) -> None:
         """The view has a new `wanted` lens, which soon applies."""
-        if view not in self._renewed:
-            self._renewed[view] = None
+        self._renewed[view] = None
         self._is_woken.set()
         self._wake()
 
@@ -127,13 +135,15 @@ class Scene:
             self._counters.view_count -= 1
         self._slow.pop(view, None)
         self._watch(view, None)
-        future = self._renewed.pop(view, None)
+        self._renewed.pop(view, None)
+        future = self._joining.pop(view, None)
         if future is not None and not future.done():
-            future.cancel()
+            future.set_exception(SubscriptionClosed())
+            # Marks the exception as retrieved, because no task may be waiting.
+            future.exception()
 
     async def stop(self) -> None:
         """End the ticks. The scene is not used after this."""
-        self.is_stopped = True
         for view in tuple(self._views):
             self.leave(view)
         self._mirror.clear()
@@ -146,13 +156,19 @@ class Scene:
     def _wake(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"ticks of {self.name}")
+        elif self._is_idle:
+            self._is_woken.set()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._incoming or self._renewed or self._slow:
             # What arrives at the same moment is handled together.
             await asyncio.sleep(0)
-            if loop.time() < self._next_at and (self._reload_count or not self._renewed):
+            if not self._incoming and not self._renewed:
+                self._is_idle = True
+                await self._sleep(_CATCH_UP_SECONDS)
+                self._is_idle = False
+            elif loop.time() < self._next_at and (self._reload_count or not self._renewed):
                 await self._sleep(self._next_at - loop.time())
             try:
                 if loop.time() >= self._next_at:
@@ -161,7 +177,8 @@ class Scene:
                 elif not self._reload_count:
                     await self._serve_views(self._take_renewed(), Pause())
             except Exception:
-                # It is unknown what the clients have now.
+                # It is unknown what the clients have now, and whether the indexes are right.
+                self._mirror.drop_indexes()
                 logger.exception("a tick of %s failed: the connections of its views are closed", self.name)
                 for view in tuple(self._views):
                     self._fail(view)
@@ -185,25 +202,35 @@ class Scene:
         incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
         bits = stay_bits(self._watchers, has_limits=has_limits)
-        changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
+        try:
+            changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
+        except Exception:
+            # The next tick applies the rest.
+            self._incoming = incoming + self._incoming
+            self._reload_count = sum(isinstance(each, Reload) for each in self._incoming)
+            raise
         await self._send_changes(changes, restarted, pause, has_limits=has_limits)
         await self._serve_views(renewed, pause)
 
-    def _take_renewed(self) -> dict[View, asyncio.Future[None] | None]:
+    def _take_renewed(self) -> dict[View, None]:
         renewed, self._renewed = self._renewed, {}
         return renewed
 
-    async def _serve_views(self, renewed: dict[View, asyncio.Future[None] | None], pause: Pause) -> None:
+    async def _serve_views(self, renewed: Iterable[View], pause: Pause) -> None:
         """Bring views to their new lenses, and continue with those whose clients read slowly."""
-        for view, future in renewed.items():
+        # A view may leave whenever other tasks run.
+        for view in renewed:
             if not view.is_over:
                 await self._mirror.prepare(view.wanted.area.level, self._watchers, pause)
+            if not view.is_over:
                 self._guard(view, self._renew)
-            if future is not None and not future.done():
-                future.set_result(None)
+                future = self._joining.pop(view, None)
+                if future is not None and not future.done():
+                    future.set_result(None)
             await pause.make_way()
         for view in tuple(self._slow):
-            self._guard(view, self._catch_up)
+            if not view.is_over:
+                self._guard(view, self._catch_up)
             await pause.make_way()
 
     async def _send_changes(
@@ -247,12 +274,12 @@ class Scene:
 
     def _send_to(self, view: View, part: Part, restarted: Iterable[str]) -> None:
         lines = part.lines()
-        if not lines.line_count and not restarted:
-            return
         positions: list[bytes] = []
         if restarted:
             topics = view.has.selector.topics  # type: ignore[union-attr]
             positions = self._mirror.position_lines(topic for topic in restarted if topics is None or topic in topics)
+        if not lines.line_count and not positions:
+            return
         written_bytes = view.write_changes(lines, positions)
         if not written_bytes:
             self._skip(view)

@@ -111,7 +111,7 @@ class Views:
             positions: The client's position in each topic, if it resumes with the same filter.
 
         Raises:
-            SubscriptionClosed: The views were closed meanwhile.
+            SubscriptionClosed: The views were closed meanwhile, or the view failed.
 
         Guarantees:
             Waits while Redis is unavailable. If it is cancelled, nothing was written and nothing is left behind.
@@ -126,10 +126,8 @@ class Views:
                 if view.is_over:
                     raise SubscriptionClosed
             await scene.join(view)
-        except BaseException as error:
+        except BaseException:
             self.leave(view)
-            if isinstance(error, asyncio.CancelledError) and scene.is_stopped:
-                raise SubscriptionClosed from None
             raise
         return view
 

@@ -16,11 +16,11 @@ from realtime.live.items import State, TileIndex, is_in, state_of
 from realtime.live.places import area_of, box, level_limit, point
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
+from tests.support.scenes import FEEDS, at_place, joined, lens_at, rest, vehicle
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
 
 MODES = ("rail", "tram", "bus")
-FEEDS = ("vehicles.a", "vehicles.b", "vehicles.c")
 
 
 class World:
@@ -129,12 +129,6 @@ class World:
         }
 
 
-async def rest(scene: Scene) -> None:
-    """Wait until the scene has nothing to do."""
-    while scene._task is not None:
-        await asyncio.wait([scene._task])
-
-
 @pytest.mark.parametrize("seed", range(20))
 async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is published, lost, reloaded, panned, or read slowly: at rest each view is what brute force finds."""
@@ -176,30 +170,6 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
                 assert each.items == world.seen(its_view.wanted)
                 assert each.numbers[-1] == its_view.wanted.number
     await scene.stop()
-
-
-def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> State:
-    """A publication of a tram on vehicles.a."""
-    return at_place(key, offset, point(longitude, latitude))
-
-
-def at_place(key: str, offset: int, place: tuple[int, int]) -> State:
-    """The same, with its place in world units."""
-    frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
-    return state_of(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram"}))
-
-
-def lens_at(longitude: float, number: int) -> Lens:
-    """A view of one degree around a point on the equator."""
-    return Lens(area_of([longitude - 0.5, -0.5, longitude + 0.5, 0.5]), Selector.of(), number)
-
-
-async def joined(scene: Scene, lens: Lens) -> tuple[Viewer, View]:
-    """A viewer with its first batch."""
-    viewer = Viewer()
-    view = View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None)
-    await scene.join(view)
-    return viewer, view
 
 
 async def test_a_view_does_not_wait_for_the_next_tick() -> None:

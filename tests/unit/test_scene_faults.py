@@ -1,0 +1,229 @@
+"""A scene when something ends or fails in the middle: views that leave, ticks that raise, clients that read slowly."""
+
+import asyncio
+
+import pytest
+
+from realtime.broker.publication import Position
+from realtime.broker.relevance import Relevance
+from realtime.exceptions import SubscriptionClosed
+from realtime.live.counters import Counters
+from realtime.live.filters import Selector
+from realtime.live.items import TileIndex, state_of
+from realtime.live.places import point
+from realtime.live.scene import Scene
+from realtime.live.view import View
+from tests.support.scenes import FEEDS, joined, lens_at, rest, vehicle
+from tests.support.view_clients import Viewer
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def yielding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks let other tasks run wherever they can."""
+    monkeypatch.setattr("realtime.live.pause._SLICE_SECONDS", 0)
+
+
+@pytest.mark.parametrize("turns", range(10))
+@pytest.mark.usefixtures("yielding")
+async def test_nothing_is_left_of_a_view_that_leaves_while_it_joins(turns: int) -> None:
+    """Whenever that is, also while the index of its level is made: nothing is written to it, and it watches nothing."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(900, "e0"), {f"k{at}": vehicle(f"k{at}", at, 0) for at in range(1, 901)})
+    viewer = Viewer()
+    view = View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None)
+    joining = scene.join(view)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    is_joined = joining.done()
+    scene.leave(view)
+    written = viewer.is_started, list(viewer.batches)
+    async with asyncio.timeout(20):
+        if is_joined:
+            await joining
+        else:
+            with pytest.raises(SubscriptionClosed):
+                await joining
+        await rest(scene)
+    assert (viewer.is_started, viewer.batches) == written
+    assert not scene._watchers
+    assert not viewer.closed
+    await scene.stop()
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.usefixtures("yielding")
+async def test_a_slow_view_may_leave_while_others_catch_up(turns: int) -> None:
+    """Nothing more is written to it, and its connection, which has other subscriptions, stays open."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    views = [await joined(scene, lens_at(0, 1)) for _ in range(4)]
+    for viewer, _ in views:
+        viewer.unsent = viewer.limit_bytes
+    scene.take([vehicle("k", 1, 0)])
+    await wait_until(lambda: counters.skipped_count == 4)
+    for viewer, _ in views:
+        viewer.unsent = 0
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    *_, (viewer, view) = views
+    scene.leave(view)
+    written = list(viewer.batches)
+    await rest(scene)
+    assert viewer.batches == written
+    assert not viewer.closed
+    assert counters.failed_count == 0
+    assert all(each.keys == {"k"} for each, _ in views[:3])
+    await scene.stop()
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.usefixtures("yielding")
+async def test_views_that_join_while_the_scene_stops_do_not_wait_for_ever(turns: int) -> None:
+    """Whether or not a tick has begun with them."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(900, "e0"), {f"k{at}": vehicle(f"k{at}", at, 0) for at in range(1, 901)})
+    joining = scene.join(View(view_id="v1", name="vehicles.*", sink=Viewer(), lens=lens_at(0, 1), positions=None))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    is_joined = joining.done()
+    async with asyncio.timeout(20):
+        await scene.stop()
+        if not is_joined:
+            with pytest.raises(SubscriptionClosed):
+                await joining
+
+
+async def test_views_that_join_in_a_tick_that_fails_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connections are closed too."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    viewer = Viewer()
+    with monkeypatch.context() as patch:
+        patch.setattr("realtime.live.scene.by_level", lambda *given: 1 / 0)
+        scene.take([vehicle("k", 1, 0)])
+        joining = scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None))
+        async with asyncio.timeout(20):
+            with pytest.raises(SubscriptionClosed):
+                await joining
+    assert viewer.closed
+    await scene.stop()
+
+
+async def test_a_tick_that_fails_while_it_applies_changes_costs_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that come back find each key where it is, also those whose publications came after the failure."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(2, "e0"), {"a": vehicle("a", 1, 0), "b": vehicle("b", 2, 0)})
+    viewer, _ = await joined(scene, lens_at(0, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(TileIndex, "replace", lambda *given: 1 / 0)
+        scene.take([vehicle("a", 3, 50), vehicle("b", 4, 50)])
+        await rest(scene)
+    assert viewer.closed
+    with monkeypatch.context() as patch:
+        patch.setattr("realtime.live.mirror.Mirror._add", lambda *given: 1 / 0)
+        scene.take([vehicle("c", 5, 50), vehicle("a", 6, 50.1)])
+        await rest(scene)
+    here, _ = await joined(scene, lens_at(0, 1))
+    there, _ = await joined(scene, lens_at(50, 1))
+    assert (here.items, there.items) == ({}, {(FEEDS[0], "a"): 6, (FEEDS[0], "b"): 4})
+    scene.take([vehicle("a", 7, 0), vehicle("b", 8, 0)])
+    await rest(scene)
+    assert (here.items, there.items) == ({(FEEDS[0], "a"): 7, (FEEDS[0], "b"): 8}, {})
+    assert counters.failed_count == 1
+    await scene.stop()
+
+
+async def test_a_topic_that_begins_again_concerns_only_its_own_views() -> None:
+    """The others are sent nothing, however many topics the family has."""
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(1, "e0"), {"k": vehicle("k", 1, 0)})
+    scene.reload(FEEDS[1], Position(1, "e0"), {})
+    viewers = []
+    for topic in FEEDS[:2]:
+        lens = lens_at(0, 1)._replace(selector=Selector.of(topics=[topic]))
+        viewers.append((await joined(scene, lens))[0])
+    scene.reload(FEEDS[1], Position(1, "e1"), {})
+    await rest(scene)
+    assert [viewer.batches for viewer in viewers] == [["reset"], ["reset", "changes"]]
+    assert counters.skipped_count == 0
+    await scene.stop()
+
+
+async def test_a_client_that_reads_slowly_costs_no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a time to gather changes too. And others do not wait until it is looked at again."""
+    monkeypatch.setattr("realtime.live.scene._CATCH_UP_SECONDS", 3_600)
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    slow, _ = await joined(scene, lens_at(0, 1))
+    slow.unsent = slow.limit_bytes
+    scene.take([vehicle("k", 1, 0)])
+    await wait_until(lambda: counters.skipped_count == 1)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    tick_count = counters.tick_count
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert counters.tick_count == tick_count
+    quick, _ = await joined(scene, lens_at(0, 1))
+    assert quick.items == {(FEEDS[0], "k"): 1}
+    scene.take([vehicle("k", 2, 0)])
+    await wait_until(lambda: quick.items == {(FEEDS[0], "k"): 2})
+    await scene.stop()
+
+
+async def test_a_state_that_outgrows_a_view_is_not_sent_by_an_unfinished_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its level was below the view's when the batch began, and no state had a higher one then."""
+    monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(9, "e0"), {f"k{at}": vehicle(f"k{at}", at, 0) for at in range(1, 10)})
+    viewer = Viewer()
+    written: list[int] = []
+    take = viewer.take
+    monkeypatch.setattr(
+        viewer, "take", lambda lines: written.extend(line.get("offset", 0) for line in lines) or take(lines)
+    )
+    viewer.is_stuck = True
+    lens = lens_at(0, 1)._replace(selector=Selector.of(max_level=5))
+    await scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None))
+    assert not viewer.is_complete
+    last = vehicle("k9", 10, 0)
+    scene.take([state_of(FEEDS[0], 10, last.frame, Relevance("k9", point(0, 0), {"mode": "tram"}, 12))])
+    await wait_until(lambda: scene._mirror.highest_level == 12)
+    viewer.is_stuck, viewer.unsent = False, 0
+    await rest(scene)
+    assert viewer.keys == {f"k{at}" for at in range(1, 9)}
+    assert 10 not in written
+    await scene.stop()
+
+
+async def test_a_view_whose_client_has_read_all_is_sent_changes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch that was written in parts, and after one that replaced changes that it has missed."""
+    monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(9, "e0"), {f"k{at}": vehicle(f"k{at}", at, 0) for at in range(1, 10)})
+    viewer = Viewer()
+    viewer.is_stuck = True
+    await scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None))
+    assert not viewer.is_complete
+    viewer.is_stuck, viewer.unsent = False, 0
+    await rest(scene)
+    assert set(viewer.batches) == {"reset"}
+    scene.take([vehicle("k1", 10, 0)])
+    await rest(scene)
+    assert (viewer.batches[-1], viewer.items[FEEDS[0], "k1"]) == ("changes", 10)
+
+    viewer.unsent = viewer.limit_bytes
+    scene.take([vehicle("k1", 11, 0)])
+    await wait_until(lambda: not scene._watchers)
+    viewer.unsent = 0
+    await rest(scene)
+    assert (viewer.batches[-1], viewer.items[FEEDS[0], "k1"]) == ("reset", 11)
+    scene.take([vehicle("k1", 12, 0)])
+    await rest(scene)
+    assert (viewer.batches[-1], viewer.items[FEEDS[0], "k1"]) == ("changes", 12)
+    await scene.stop()
