@@ -1,10 +1,11 @@
 """
-What is kept of a run: each scenario that it measured as a whole.
+The figures that are kept: each scenario's, from the last run that measured the scenario completely.
 
-Owns when a scenario is whole, and the files that are made from what is kept: latest.json, latest.md, the charts, and
-the tables in the page on performance. Does not own their form (results, tables, charts).
+Owns when a scenario is complete, and which files are made from the kept figures: latest.md, the charts, and the tables
+in the page on performance. Does not own their form (tables, charts) nor latest.json (results).
 
-Figures of a scenario are compared with each other, so they are kept or replaced together. Scenarios are not.
+The figures of one scenario are compared with each other, so they are kept or replaced together. Each scenario is kept
+or replaced alone.
 """
 
 import dataclasses
@@ -18,19 +19,19 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 
 __all__ = ["FULL_RUNS", "contenders_of", "files", "left_out", "with_run", "write"]
 
-# How often each contender is measured, unless the scenario says less.
+# How often each contender is measured, unless the scenario asks for fewer runs.
 FULL_RUNS = 3
 _PAGE = Path(__file__).resolve().parent.parent / "docs" / "topics" / "performance.md"
 
 
 def contenders_of(scenario: Scenario) -> list[Contender]:
-    """Those that the scenario can measure."""
+    """The contenders that the scenario can measure."""
     return [each for each in scenario.contenders.values() if each.is_ours or not scenario.ours_only]
 
 
 def left_out(run: Run, scenario: str, failed: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
     """
-    The titles of the contenders that a run has not measured often enough in a scenario; [] if the scenario is whole.
+    The titles of the contenders that a run has not measured often enough in a scenario; [] if it is complete.
 
     Args:
         failed: Scenarios and contenders that were tried and failed. A peer may fail: not every server can hold 10,000
@@ -47,10 +48,10 @@ def left_out(run: Run, scenario: str, failed: frozenset[tuple[str, str]] = froze
 
 def with_run(kept: Sequence[Run], run: Run, failed: frozenset[tuple[str, str]] = frozenset()) -> list[Run]:
     """
-    What is kept after a run: its whole scenarios, and of the runs before it the others.
+    The runs to keep after a run: its complete scenarios, and the other scenarios of the runs before it.
 
     Args:
-        kept: What was kept before.
+        kept: The runs that were kept before.
         failed: As for `left_out`.
     """
     whole = {name: found for name, found in run.measured.items() if not left_out(run, name, failed)}
@@ -62,7 +63,7 @@ def with_run(kept: Sequence[Run], run: Run, failed: frozenset[tuple[str, str]] =
 
 
 def files(runs: Sequence[Run]) -> dict[Path, str]:
-    """The files that show these runs, and what is in them."""
+    """The files that show these runs, with their texts."""
     return {
         results.DIRECTORY / "latest.md": tables.markdown(runs),
         **{results.DIRECTORY / name: svg for name, svg in charts.draw_all(runs).items()},
@@ -71,7 +72,7 @@ def files(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def write(runs: Sequence[Run]) -> None:
-    """Write what shows these runs."""
+    """Write the files that show these runs."""
     for path, text in files(runs).items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

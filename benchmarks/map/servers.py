@@ -1,7 +1,7 @@
 """
-The servers of a map that are compared, each with what a viewer says to it.
+The map servers that are compared, each with the dialect of its viewers.
 
-Owns the list. Does not own how a server is started (benchmarks.servers) nor what it is sent (publishers).
+Owns the list. Does not own how a server is started (benchmarks.servers) nor what is published to it (publishers).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.servers import Server, needs_node, node, realtime_web
 
 __all__ = ["FEEDS_LIMIT", "MAP_SERVERS", "MapServer"]
 
-# The Node server subscribes to the channels of so many feeds; those that do not exist cost nothing.
+# The Node server subscribes to the channels of this many feeds; those that do not exist cost nothing.
 FEEDS_LIMIT = 500
 _LEVELS = ",".join(map(str, TILE_LEVELS))
 
@@ -19,10 +19,12 @@ _LEVELS = ",".join(map(str, TILE_LEVELS))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapServer:
     """
+    One server of a map.
+
     Attributes:
-        server: How it is started and published to.
+        server: How to start it and publish to it.
         dialect: What its viewers say, and what they may be sent.
-        viewers_limit: More cannot be served by it in time; None if it can serve all.
+        viewers_limit: The most viewers that it can serve in time; None if it can serve all.
     """
 
     server: Server
