@@ -79,17 +79,17 @@ class _Opened:
     level: int | None
 
     def __init__(self, name: str, kind: type[Topic], family: Family, match: TopicMatch | None) -> None:
-        # The topic, or the family; its class, and what `Views` needs of it.
+        # The name of the topic or of the family, its class, and the facts about the family that `Views` needs.
         self.name, self.kind, self.family = name, kind, family
         # The topic; None for a family.
         self.match = match
-        # What the site lets the user see; None for everything.
+        # The site's filter for the user; None lets everything through.
         self.site: Filter | None = None
         # Topic → whether the user may subscribe to it; None if the user may see the whole family.
         self.permitted: dict[str, bool] | None = {}
         # Its topics in view, whether or not the user may see them.
         self.in_view: frozenset[str] = frozenset()
-        # Ends the notifications that the family's topics have changed.
+        # Ends the calls that say that the family's topics have changed.
         self.stop: Callable[[], object] = lambda: None
         # None until it is open.
         self.view: View | None = None
@@ -107,7 +107,7 @@ class _Opened:
         self.site = allowed.site
 
     def lens(self, shown: Collection[str]) -> Lens:
-        """The lens of the view if it shows these topics."""
+        """The lens with which the view shows these topics."""
         site, level = self.site, self.level
         if site is not None and site.zoom is not None:
             most = level_limit(site.bbox, site.zoom)
@@ -155,7 +155,7 @@ class ClientViews:
         # Topic → whether the user may subscribe to it; the answers for all views since the last recheck. So a client
         # that moves its map causes at most one question for each topic.
         self._answers: dict[str, bool] = {}
-        # The topics for which the permission was asked again last.
+        # The topics that `rechecked_topics` returned last.
         self._rechecked: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -181,7 +181,7 @@ class ClientViews:
         try:
             opened.allow(await self._ask(opened))
             if opened.match is None:
-                # Redis is given its time here and below, so that slow hooks of the project do not look like an outage.
+                # Here and below, only Redis is timed, so that slow hooks of the project do not look like an outage.
                 async with asyncio.timeout(self._join_timeout_seconds):
                     await self._views.family_map(opened.family)
             shown = await self._shown(opened)
@@ -293,16 +293,16 @@ class ClientViews:
                 continue
             opened.permitted[topic] = False
             if opened.view is not None:
-                # At once: the topics in view are those of before, less this one.
+                # Without waiting: the same topics as before, less this one.
                 shown = [name for name in opened.view.topics if opened.permitted.get(name)]
                 self._views.update(opened.view, opened.family, lens=opened.lens(shown), topics=shown)
         return was_shown
 
     async def recheck(self) -> None:
-        """Call `may_follow` and `filter_for` again for the families of all views."""
+        """Call `may_follow` and `filter_for` again, once for all views of a family."""
         self._recheck_count += 1
         self._answers = {}
-        # One question for all views of a family.
+        # Views of a whole family also depend on `may_follow`, so they are asked about apart.
         groups: dict[tuple[type[Topic], bool], dict[str, _Opened]] = {}
         for view_id, opened in self._opened.items():
             if opened.kind.is_rechecked:
@@ -362,7 +362,7 @@ class ClientViews:
         except Exception as error:
             if is_again and isinstance(error, (*DATABASE_UNAVAILABLE, TimeoutError)):
                 raise
-            text = "the check what user %s may see of %s failed"
+            text = "checking what user %s may see of %s failed"
             _log.exception(f"may_follow {opened.kind.pattern}", error, text, user.pk, opened.name)
             detail = "it could not be checked what this user may see of the topic"
             raise FrameRefused(code="failed", detail=detail) from error
@@ -398,7 +398,7 @@ class ClientViews:
                 del answers[other]
         for name, answer in zip(asked, found, strict=True):
             if isinstance(answer, Exception):
-                text = "the check whether user %s may receive %s failed"
+                text = "checking whether user %s may receive %s failed"
                 _log.exception(f"may_subscribe {kind.pattern}", answer, text, self._owner.user.pk, name)
                 # Not remembered: it is asked again when the view changes.
                 continue
