@@ -1,7 +1,7 @@
 """
-SharedReads: tasks that want the same thing at the same time share one reading of it.
+SharedReads: tasks that need the same answer at the same time share one round trip to Redis.
 
-Owns who waits for what. Does not own what is read.
+Owns which task waits for which answer. Does not own what is read.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class SharedReads[Question, Answer]:
         read: Gets names and questions, each name once, and returns the answers in the same order.
         name: The name of the task.
         limit: The most names of one round trip.
-        merge: Makes one question of two for the same name. By default the first one counts.
+        merge: Makes one question of two for the same name. By default, the first one is asked.
 
     Guarantees:
         One round trip at a time. An answer was read after its request. A caller that is cancelled does not affect
@@ -49,7 +49,7 @@ class SharedReads[Question, Answer]:
 
         Raises:
             SubscriptionClosed: `stop` was called meanwhile.
-            What `read` raises.
+            Exception: Any that `read` raises.
         """
         wanted = self._wanted.get(name)
         if wanted is None:
@@ -63,7 +63,7 @@ class SharedReads[Question, Answer]:
         return await asyncio.shield(future)
 
     async def stop(self) -> None:
-        """Cancel the current round trip. It can be used again."""
+        """Cancel the current round trip; all callers get SubscriptionClosed. It can be used again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
