@@ -1,25 +1,22 @@
 """
-What a batch of a view has: everything that its lens lets through, or the difference that a new lens makes.
+The content of "reset" and "entered" batches: all that a view's lens lets through, or the difference to its last lens.
 
-Does not own when it is sent (scene), nor the changes of a tick (changes).
+Owns finding these items, and the objects that a client is sent for them. Does not own when a batch is sent (scene) nor
+"changes" batches (parts).
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State, is_in
 from realtime.live.mirror import Mirror
-from realtime.live.view import Lens, left_lines, same_lines
+from realtime.live.view import KEYS_PER_LINE, Lens, left_lines, same_lines
 
 __all__ = ["difference", "entered_lines", "entered_lines_now", "is_seen", "reset_lines"]
 
-# The largest number of keys that wait to be named in one object.
-_SAME_AT_A_TIME: Final = 500
-
 
 def difference(mirror: Mirror, old: Lens, new: Lens) -> tuple[list[Item], dict[str, list[str]]]:
-    """The items that only the new lens lets through; and by topic, the keys of those that only the old one did."""
+    """The items that only the new lens lets through; and by topic, the keys that only the old one lets through."""
     old_selector, new_selector = mirror.shared(old.selector), mirror.shared(new.selector)
     entered = _only_in(mirror, new, old, new_selector, old_selector)
     left: dict[str, list[str]] = {}
@@ -29,7 +26,7 @@ def difference(mirror: Mirror, old: Lens, new: Lens) -> tuple[list[Item], dict[s
 
 
 def _only_in(mirror: Mirror, here: Lens, there: Lens, selector: Selector, other: Selector) -> list[Item]:
-    """The items that the lens `here` lets through with its selector, and `there` does not with the other one."""
+    """The items that `here` lets through and `there` does not. Their selectors are given as the mirror shares them."""
     matches = selector.matches
     if selector is other:
         found = mirror.items_in(here.area, without=there.area)
@@ -56,7 +53,7 @@ def entered_lines(
     Args:
         entered, left: As from `difference`.
         lens: The new lens.
-        tick: The number of the tick in which they were found.
+        tick: The number of the tick after which they were found.
     """
     yield from _entered_head(mirror, entered, left)
     for item in entered:
@@ -67,7 +64,7 @@ def entered_lines(
 
 
 def entered_lines_now(mirror: Mirror, entered: list[Item], left: dict[str, list[str]]) -> list[bytes]:
-    """The same objects, all at once, in the tick in which they were found."""
+    """The same objects, all made at once. Nothing may have changed since the items were found."""
     return [*_entered_head(mirror, entered, left), *[item.state.frame for item in entered]]  # type: ignore[union-attr]
 
 
@@ -83,10 +80,10 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
 
     Args:
         lens: The new lens.
-        is_same: Whether the client has this state of an item; it is only named then.
-        tick: The number of the present tick.
+        is_same: Whether the client has this state of an item already. If so, only its key is sent.
+        tick: The number of the last tick when the batch began.
     """
-    # Only now: views of a client that does not read must not keep a list of everything each.
+    # Found when the first object is written: the views of a client that does not read hold no lists of items.
     items = mirror.items_in(lens.area)
     matches = mirror.shared(lens.selector).matches
     same: dict[str, list[str]] = {}
@@ -95,7 +92,7 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
         state = item.state
         if state is None or not matches(item.topic, state.relevance) or mirror.epoch(item.topic) is None:
             continue
-        # It may have changed since the batch began, and then have a level for which `matches` does not look.
+        # It has changed since the batch began. Its level may be one that `matches` does not check.
         if item.tick > tick and not is_seen(state, lens):
             continue
         topic = state.topic
@@ -107,7 +104,7 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
             continue
         keys = same.setdefault(topic, [])
         keys.append(state.relevance.key)
-        if len(keys) == _SAME_AT_A_TIME:
+        if len(keys) == KEYS_PER_LINE:
             yield from same_lines(topic, same.pop(topic))
     for topic, keys in same.items():
         yield from same_lines(topic, keys)

@@ -1,8 +1,8 @@
 """
 The changes of one tick, grouped by the tiles of each level.
 
-Owns what has changed, and which changes may take something out of a view. Does not own the items (items) nor what each
-view is sent of them (parts).
+Owns how a change is described, and which changes may take a key out of a view. Does not own the items (items) nor what
+each view is sent (parts).
 """
 
 from collections.abc import Iterable
@@ -27,9 +27,10 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     Attributes:
         old: Its state in the tick before; None if it had none.
         new: Its state now; None if it was removed.
-        moved_bits: The number of low bits of its coordinates that have changed. The key is still in the same square of
-            every grid whose squares have at least this many bits. ANY_BITS if the key is new or removed, its tags or
-            level have changed, it was a point before or now but not both, or its place is not one rectangle.
+        moved_bits: How many of the low bits of its coordinates may have changed; the higher ones are the same. So the
+            key is in the same square of every grid whose squares have sides of at least this many bits. It is ANY_BITS
+            if the key is new or removed, its tags or level have changed, only one of the two places is a point, or a
+            place is not a single rectangle.
     """
 
     old: State | None
@@ -53,8 +54,8 @@ class Changes(NamedTuple):
     All changes of one tick, each key once.
 
     Attributes:
-        stayed: The new states of points that are still in the same cell of every view, with the same tags and level:
-            nearly all. Nothing can have left a view by them.
+        stayed: The new states of points that stayed in the same cell of every view, with the same tags and level.
+            None of them can have left a view. Most changes are of this kind.
         others: All other changes.
     """
 
@@ -71,16 +72,17 @@ class LevelChanges:
 
     Args:
         level: The zoom of the tiles.
-        has_limits: Whether a view has a selector with boxes. Only these boxes can be left within a cell.
+        has_limits: Whether a view has limits. Only these can be left within a cell.
 
     Attributes:
-        points: Tile → the new states there, of those whose place is a point.
-        shapes: Tile → the new states that touch it, of the others.
-        departed: Tile → the changes whose old state was there, and which may have taken it out of any view.
-        moved: Tile → the changes of points within it from one cell to another. The edges of views lie between cells, so
-            only views that have the tile in part can be left by these.
-        stayed: Tile → the changes of points within one cell; none without `has_limits`.
-        wide: Changes of states that have no place or touch too many tiles to list; they are compared with every view.
+        points: Tile → the new states in it whose place is a point.
+        shapes: Tile → the new states that touch it and whose place is not a point.
+        departed: Tile → the changes of keys that were in it and may have left any view.
+        moved: Tile → the changes of points that moved within it, from one cell to another. The edges of areas lie
+            between cells, so these keys can only have left views that have the tile in part, or that have limits.
+        stayed: Tile → the changes of points that stayed in their cell; none without `has_limits`. These keys can only
+            have left views that have limits.
+        wide: Changes of states that have no place or touch too many tiles to list. They are compared with every view.
     """
 
     def __init__(self, level: int, *, has_limits: bool) -> None:
@@ -105,7 +107,7 @@ class LevelChanges:
                 known += states
 
     def add_departure(self, change: Change) -> None:
-        """Add where a point was that has moved."""
+        """Add a change of a point, by the tile that it was in."""
         old: State = change.old  # type: ignore[assignment]
         if change.moved_bits > self.bits:
             left = self.departed
@@ -118,7 +120,7 @@ class LevelChanges:
         left.setdefault(old.y0 >> self.bits << ROW | old.x0 >> self.bits, []).append(change)
 
     def add(self, change: Change) -> None:
-        """Add a change of something that is not a single point before and after."""
+        """Add a change of a key that is removed, or whose place is or was not a point."""
         old, new = change.old, change.new
         bits = self.bits
         if (old is not None and is_wide(old, bits)) or (new is not None and is_wide(new, bits)):
@@ -134,10 +136,11 @@ class LevelChanges:
 
 def stay_bits(levels: Iterable[int], *, has_limits: bool) -> int:
     """
-    The number of bits of the smallest cell of these levels; see `Changes.stayed`.
+    How many low bits of a point's coordinates may change if it is to count as `Changes.stayed`; -1 if no point may.
 
     Args:
-        has_limits: Whether a view has a selector with boxes. Only these can be left within a cell.
+        levels: Those that views have.
+        has_limits: Whether a view has a selector with limits. Only such a view can be left by a move within a cell.
     """
     return -1 if has_limits else min(map(cell_bits, levels), default=ANY_BITS)
 
@@ -149,9 +152,9 @@ def by_level(levels: Iterable[int], changes: Changes, *, has_limits: bool) -> di
     Args:
         levels: Those that views have.
         changes: All changes of the tick.
-        has_limits: Whether a view has a selector with boxes.
+        has_limits: Whether a view has limits.
     """
-    # The finest first: its tiles are parts of those of the next.
+    # The finest level comes first: each tile of the next level consists of tiles of this one.
     found = [LevelChanges(level, has_limits=has_limits) for level in sorted(levels, reverse=True)]
     if not found:
         return {}

@@ -1,4 +1,4 @@
-"""What the live topics of an event loop count."""
+"""The counters of the live topics of one event loop."""
 
 __all__ = ["Counters"]
 

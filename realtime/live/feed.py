@@ -1,8 +1,8 @@
 """
-One topic with state in this process: a mirror of its snapshot in Redis.
+A feed: keeps the copy of one topic in this process complete.
 
-Owns that the mirror is complete: subscribing, reading the snapshot, and reading it again when a publication may be
-missing. Does not own the use of the states (scene) nor when a topic is needed (views).
+Owns subscribing, reading the topic's snapshot, and reading it again when a publication may be missing. Does not own the
+copy (mirror), who gets its states (scene) nor when a topic is needed (views).
 
 How nothing is missed: the Redis channel is subscribed to first, and the snapshot is read afterwards. Publications that
 arrive meanwhile wait. The keys of a large snapshot are read at different moments, which does not matter: each has the
@@ -94,7 +94,7 @@ class Feed:
         # Payloads that wait for the snapshot; None while it is complete.
         self._held: list[bytes] | None = []
         self._held_bytes = 0
-        # Increased when a publication may be missing: a snapshot that is being read then is discarded.
+        # Increased when a publication may be missing: a snapshot whose reading has begun before is discarded.
         self._gap_count = 0
         # Done once the first snapshot was read; cancelled if the feed ends before.
         self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -120,7 +120,7 @@ class Feed:
             self._mark_gap()
 
     def _mark_gap(self) -> None:
-        """Publications may be missing: read the snapshot again. What waits now is in it."""
+        """Publications may be missing: read the snapshot again. It will contain those that wait now."""
         self._gap_count += 1
         self._held, self._held_bytes = [], 0
         if self._task is None:
@@ -219,5 +219,5 @@ class Feed:
             return None
 
     def _skip(self, error: ValueError) -> None:
-        """Log a publication of another program whose place cannot be read."""
+        """Log a publication whose relevance cannot be read: another program published it."""
         _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)

@@ -1,7 +1,7 @@
 """
-The newest publication of each key in this process, and finding those of an area.
+Items, which hold the newest publication of each key in this process, and the index that finds the items of an area.
 
-Owns the items of a scene and their index by tile. Does not own when they change (scene) nor who is sent them (view).
+Owns both. Does not own when they change (mirror) nor which views are sent them (parts, batches).
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ __all__ = [
 # The key of a tile is its row, shifted by ROW, and its column.
 ROW: Final = 32
 COLUMN: Final = (1 << ROW) - 1
-# The cells of one side of a tile: their number, as bits, and the last one.
+# A cell of a tile has a column and a row: the number of bits of either, and the last one.
 _SIDE_BITS: Final = CELLS_PER_TILE.bit_length() - 1
 _LAST: Final = CELLS_PER_TILE - 1
 # An item that touches more tiles than this is compared with every view.
@@ -38,7 +38,7 @@ WIDE_TILES: Final = 32
 
 class State(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
-    One publication of a key. Made by `state_of`.
+    The state of a key that a publication brought. Made by `state_of`.
 
     Attributes:
         topic: The name of its topic.
@@ -145,11 +145,11 @@ def is_wide(state: State, bits: int) -> bool:
 
 class TileIndex:
     """
-    The items of a scene by the tiles of one level.
+    The items of a family by the tiles of one level.
 
-    A tile has 16 x 16 cells, numbered from 0 to 255. Areas consist of whole cells. So whether points are in an area is
-    one `bytes.translate` of their cells, without reading their coordinates. These are spread over the memory, so that
-    reading them takes longer than comparing them.
+    A tile has 16 x 16 cells, numbered from 0 to 255. Areas consist of whole cells, so one `bytes.translate` of the
+    cells of a tile's points tells which of them are in an area. Their coordinates are spread over the memory: reading
+    them would take longer than comparing them.
 
     Args:
         level: The zoom of the tiles.
@@ -164,7 +164,7 @@ class TileIndex:
         # each tile that they touch.
         self._points: dict[int, dict[Item, int]] = {}
         self._shapes: dict[int, set[Item]] = {}
-        # Items that touch more tiles than are worth listing, and items without a place.
+        # Items that touch too many tiles to list, and items without a place.
         self._wide: set[Item] = set()
 
     def replace(self, item: Item, old: State | None, new: State | None) -> None:
@@ -172,7 +172,7 @@ class TileIndex:
         if old is not None and new is not None and old.is_point and new.is_point:
             x, y, bits = new.x0, new.y0, self.bits
             if not (old.x0 ^ x | old.y0 ^ y) >> bits:
-                # Nearly all are still in the same tile.
+                # Most points are still in the same tile.
                 bits = self.cell_bits
                 x, y = x >> bits, y >> bits
                 self._points[y >> _SIDE_BITS << ROW | x >> _SIDE_BITS][item] = (y & _LAST) << _SIDE_BITS | x & _LAST
@@ -205,7 +205,7 @@ class TileIndex:
         return found
 
     def _points_in(self, box: Box) -> list[Item]:
-        """The points that a box has, which need not consist of whole cells."""
+        """The points in a box whose edges may lie within cells."""
         x0, y0, x1, y1 = box
         found: list[Item] = []
         for item in self._points_at(box):
@@ -282,22 +282,22 @@ class TileIndex:
 
 @lru_cache(maxsize=4_096)
 def _mask(left: int, top: int, right: int, bottom: int) -> bytes:
-    """For each cell of a tile, 1 if it is between these columns and rows of cells, which are inside, and else 0."""
+    """For each cell of a tile: 1 from column `left` to `right` in the rows from `top` to `bottom`, 0 elsewhere."""
     row = bytes(left) + b"\1" * (right - left + 1) + bytes(_LAST - right)
     return (bytes(top * CELLS_PER_TILE) + row * (bottom - top + 1)).ljust(CELLS_PER_TILE**2, b"\0")
 
 
-# Of a whole tile.
+# The mask of a whole tile.
 _WHOLE: Final = _mask(0, 0, _LAST, _LAST)
 
 
 def _difference(boxes: Iterable[Box], others: Iterable[Box]) -> list[Box]:
-    """What of the boxes is in none of the others, as boxes that do not overlap, if the given ones do not."""
+    """The boxes without the areas of the others, as boxes. They do not overlap if the given boxes do not."""
     rest = list(boxes)
     for a0, b0, a1, b1 in others:
         before, rest = rest, []
         for x0, y0, x1, y1 in before:
-            # What both have.
+            # The overlap.
             left, top, right, bottom = max(x0, a0), max(y0, b0), min(x1, a1), min(y1, b1)
             if left > right or top > bottom:
                 rest.append((x0, y0, x1, y1))

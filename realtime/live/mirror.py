@@ -1,8 +1,8 @@
 """
-All topics of one family in this process: their newest states, and an index of them for each level of views.
+A mirror: this process's copy of the topics of one family, with an index of their keys for each level of views.
 
-Owns applying publications and snapshots, and what has changed thereby. Does not own reading Redis (feed), when they are
-applied, nor who is sent them (scene).
+Owns applying publications and snapshots, and finding what they changed. Does not own reading Redis (feed), nor when
+they are applied and which views are sent them (scene).
 """
 
 from collections import deque
@@ -20,12 +20,12 @@ from realtime.protocol import messages
 
 __all__ = ["Mirror", "Reload"]
 
-# Indexes of levels that no view uses are kept up to this number, because users zoom in and out.
+# With fewer indexes than this, those of levels that no view uses are kept too, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
 
 
 class Reload:
-    """All keys of a topic, as read from Redis; or none, if the topic is forgotten."""
+    """Replaces all keys of a topic: with those read from Redis, or with none if the topic is forgotten."""
 
     __slots__ = ("is_forgotten", "position", "states", "topic")
 
@@ -41,10 +41,10 @@ class Mirror:
         counters: The counters of the event loop.
 
     Attributes:
-        highest_level: The highest level of detail of all states that there have been.
+        highest_level: The highest level of detail that a state has ever had.
 
     Guarantees:
-        A key never goes back to an older state. Its items change only in `apply`.
+        Within an epoch, a key never goes back to an older state. Items change only in `apply`.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -64,21 +64,31 @@ class Mirror:
         return None if position is None else position.epoch
 
     def shared(self, selector: Selector) -> Selector:
-        """A selector without its level, if no state is above it: more views share that selector."""
+        """
+        A selector that decides the same for all present states, and that more views share.
+
+        It has no level if no state is above the selector's level.
+        """
         return selector.for_levels_up_to(self.highest_level)
 
     def position_lines(self, topics: Iterable[str]) -> list[bytes]:
-        """The objects that tell a client the epochs of these topics, as far as they are loaded."""
+        """The objects that tell a client the positions of those of these topics that are loaded."""
         return [self._position_lines[topic] for topic in topics if topic in self._position_lines]
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
-        """The items whose place is in an area, and not in the other, each once."""
+        """The items whose place is in an area, without those in the other one, each once."""
         for _ in self._made_index(area.level, self._indexes):
             pass
         return self._indexes[area.level].items_in(area, without=without)
 
     async def prepare(self, level: int, used: Collection[int], pause: Pause) -> None:
-        """Make the index of a level, if there is none. If there are many, those of levels that are not used end."""
+        """
+        Make the index of a level, in steps, unless it exists.
+
+        Args:
+            level: Which one.
+            used: The levels that views use. Other indexes may be removed.
+        """
         for _ in self._made_index(level, used):
             await pause.make_way()
 
@@ -100,7 +110,7 @@ class Mirror:
         Args:
             incoming: States of publications, and whole topics, in their order. It is empty afterwards.
             tick: The number that changed items get.
-            stay_bits: As from `changes.stay_bits`.
+            stay_bits: From `changes.stay_bits`, for all views.
 
         Returns:
             The changes, and the topics that have a new epoch.
@@ -119,7 +129,7 @@ class Mirror:
         stayed: list[State] = []
         others: list[Change] = []
         bits = min((stay_bits, *(index.cell_bits for index in self._indexes.values())))
-        # A point has stayed if its coordinates differ by less than this.
+        # A point is in the same cell of every grid if only lower bits of its coordinates have changed.
         limit = 0 if bits < 0 else 1 << bits
         for number, (item, old) in enumerate(changed.items(), 1):
             new = item.state
@@ -135,7 +145,7 @@ class Mirror:
                 and new is not None
                 and old.is_point
                 and new.is_point
-                # Most of them: in few steps, and without an object for the change.
+                # Most changes are of this kind, so they are found in few steps, and without an object for each.
                 and (old.x0 ^ new.x0) | (old.y0 ^ new.y0) < limit
                 and old.relevance.level == new.relevance.level
                 and old.relevance.tags == new.relevance.tags

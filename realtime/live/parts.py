@@ -1,12 +1,12 @@
 """
-What each view is sent of the changes of one tick.
+A part: those changes of one tick that one view is sent.
 
 Owns finding the changes that a view lets through, and joining frames once for all views that are sent the same ones.
 Does not own how the changes are grouped (changes) nor writing (view).
 
-It goes from tile to tile, not from view to view. Most of a view is whole tiles, and all views with the same conditions
-are sent the same bytes of a whole tile, so these are joined once. Only in the tiles at the edge of a view, each change
-is compared with it.
+The search goes from tile to tile, not from view to view. Most of a view is whole tiles, and all views with the same
+conditions are sent the same bytes of a whole tile, so these are joined once. Only in the tiles at the edge of a view
+are single changes compared with its area.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from realtime.live.watchers import Watchers
 
 __all__ = ["Lines", "Part", "Parts"]
 
-# Other tasks run after so many tiles.
+# Other tasks may run after this many tiles.
 _TILES_AT_A_TIME: Final = 50
 
 
@@ -59,16 +59,16 @@ class _ByTile[T](dict[int, T]):
 
 class _Selected:
     """
-    What a selector lets through, tile by tile.
+    The changes that a selector lets through, by tile.
 
     Args:
         changes: The changes of the level.
         selector: The conditions.
 
     Attributes:
-        states: The new states, of those whose place is a point.
-        joined: Their frames, joined.
-        stepped_out: Changes within one cell that ended outside the selector's boxes.
+        states: Tile → the new states whose place is a point.
+        joined: Tile → their frames, joined.
+        stepped_out: Tile → the changes within one cell whose new state the selector does not let through.
     """
 
     __slots__ = ("joined", "selector", "states", "stepped_out")
@@ -91,27 +91,28 @@ class _Selected:
 
 class Part:
     """
-    What one view is sent.
+    The changes of one tick for one view.
 
     Args:
         area: The area of its lens.
-        selected: What its selector lets through.
+        selected: The changes that its selector lets through.
     """
 
     __slots__ = ("area", "departed", "extra_count", "frames", "selected", "shapes")
 
     def __init__(self, area: Area, selected: _Selected) -> None:
         self.area, self.selected = area, selected
-        # The new states that are points: their frames, some of which are joined.
+        # The frames of new states that are points; some are several frames, joined.
         self.frames: list[bytes] = []
-        # How many objects they have more than there are frames.
+        # The number of objects in `frames`, less the number of its elements.
         self.extra_count = 0
-        # What may have left, and new states of others that may be seen; of several tiles, so some are here twice.
+        # Changes of keys that may have left, and other new states that may be seen. They come from several tiles, so
+        # the same one may be here twice.
         self.departed: list[Change] = []
         self.shapes: list[State] = []
 
     def lines(self) -> Lines:
-        """The objects. Called once."""
+        """The objects that the view is sent. Called once."""
         area, selector, frames = self.area, self.selected.selector, self.frames
         if self.shapes:
             frames += [state.frame for state in dict.fromkeys(self.shapes) if _is_seen(state, area, selector)]
@@ -121,7 +122,7 @@ class Part:
             for change in dict.fromkeys(self.departed):
                 old, new = change.old, change.new
                 if selector.limits is None and change.moved_bits < ANY_BITS and is_in(new, area):  # type: ignore[arg-type]
-                    # The selector lets through what it did before.
+                    # For the selector, nothing has changed: if it let the old state through, the key is still seen.
                     continue
                 if old is not None and _is_seen(old, area, selector) and not (new and _is_seen(new, area, selector)):
                     left.setdefault(old.topic, []).append(old.relevance.key)
@@ -131,11 +132,11 @@ class Part:
 
 class Parts[V](dict[V, Part]):
     """
-    View → what it is sent; of one level. Views that are sent nothing may be missing.
+    View → its part; for the views of one level. Views that are sent nothing may be missing.
 
     Args:
-        changes: The changes of the level.
-        lens_of: Called for a view: its area and its selector.
+        changes: The changes for the level.
+        lens_of: Returns the area and the selector of a view.
     """
 
     __slots__ = ("_changes", "_lens_of", "_selected")
@@ -145,7 +146,7 @@ class Parts[V](dict[V, Part]):
         self._selected: dict[Selector, _Selected] = {}
 
     def add(self, view: V) -> None:
-        """Add a view, even if it is sent nothing."""
+        """Add a view, although there may be nothing for it."""
         self[view]
 
     def __missing__(self, view: V) -> Part:
@@ -157,7 +158,7 @@ class Parts[V](dict[V, Part]):
         return part
 
     def collect(self, watchers: Watchers[V]) -> Iterator[None]:
-        """Find the parts, in steps. The watchers must not change within a step."""
+        """Find the parts, in steps. Views may leave the watchers between two steps."""
         for number, (key, states) in enumerate(self._changes.points.items(), 1):
             for view in watchers.whole.get(key, ()):
                 part = self[view]

@@ -1,4 +1,4 @@
-"""Long work on the event loop: it makes way for other tasks when its slice of time is used up."""
+"""For long work on the event loop: lets other tasks run each time a slice of time is used up."""
 
 import asyncio
 from typing import Final
@@ -9,7 +9,7 @@ _SLICE_SECONDS: Final = 0.004
 
 
 class Pause:
-    """One piece of work; begins with its creation."""
+    """For one piece of work. Its first slice begins when this is created."""
 
     __slots__ = ("_loop", "_until")
 

@@ -1,13 +1,13 @@
 """
 The views of one family in this process: what each is sent, and when.
 
-Owns the ticks, and which batch a view is sent. Does not own the items (mirror), what a batch has (batches, changes) nor
-writing it (view).
+Owns the ticks, and which batch a view is sent. Does not own the items (mirror), the content of a batch (batches, parts)
+nor writing it (view).
 
-Changes are gathered. In each tick they are applied to the items, and then every view is brought to this state with one
-write of the changes that it lets through. Publications that arrive during a tick wait for the next one. So a whole tick
-sees one state, although it yields to other tasks. Between ticks the state stays the same. A view that joins, or whose
-client has a new filter, is sent what it needs of this state at once, without waiting for the next tick.
+Changes are gathered, and applied to the items in ticks. In each tick, every view is then brought to the new state, with
+one write of the changes that it lets through. Publications that arrive during a tick wait for the next one. So a whole
+tick sees one state, although it yields to other tasks, and between ticks the state stays the same. A view that joins,
+or whose client has a new filter, does not wait for the next tick: it is served from the present state.
 """
 
 import asyncio
@@ -66,12 +66,12 @@ class Scene:
         self._watchers: dict[int, Watchers[View]] = {}
         # What the next tick applies, in order: states of publications, and whole topics.
         self._incoming: deque[State | Reload] = deque()
-        # Views that have joined or have a new `wanted` lens, and views whose clients read slowly.
+        # Views that have joined or have a new `wanted` lens; and views whose clients read slowly.
         self._renewed: dict[View, None] = {}
         self._slow: dict[View, None] = {}
         # Views without a first batch, and the futures of `join`.
         self._joining: dict[View, asyncio.Future[None]] = {}
-        # How many `Reload` wait for the next tick. Views wait with them, because they may need their items.
+        # How many reloads wait for the next tick. Views that join wait with them, because they may need the items.
         self._reload_count = 0
         self._tick = 0
         self._next_at = 0.0
@@ -99,7 +99,7 @@ class Scene:
     def _reload(self, loaded: Reload) -> None:
         self._incoming.append(loaded)
         self._reload_count += 1
-        # Its views have nothing on the screen yet.
+        # Views that wait for the topic show nothing of it yet.
         self._next_at = min(self._next_at, asyncio.get_running_loop().time() + _RELOAD_SECONDS)
         self._is_woken.set()
         self._wake()
@@ -197,7 +197,7 @@ class Scene:
         pause = Pause()
         self._tick += 1
         self._counters.tick_count += 1
-        # What these views need is applied in this tick. What others need may arrive during it.
+        # Only these are served in this tick: what views need that join later may not have been applied.
         renewed = self._take_renewed()
         incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
@@ -254,7 +254,7 @@ class Scene:
             for _ in parts.collect(watchers):
                 await pause.make_way()
             if restarted:
-                # They are told the new epoch, even if nothing else is sent to them.
+                # They are sent the new epoch, even if there are no changes for them.
                 for view in watchers.all():
                     parts.add(view)
             for view, part in parts.items():
@@ -289,7 +289,7 @@ class Scene:
         self._counters.batch_count += 1
 
     def _skip(self, view: View) -> None:
-        """The view does not get this change: a "reset" batch follows, in parts, as its socket has room."""
+        """Send a view nothing now: a "reset" batch follows when its socket has room."""
         view.is_behind, view.tick = True, self._tick - 1
         self._counters.skipped_count += 1
         self._slow[view] = None
@@ -298,7 +298,7 @@ class Scene:
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
         if view.is_writing and view.wanted.number == view.writing_number:
-            # The client takes a second batch with this number for the next part of the first, so it is sent later.
+            # The client would take a second batch with this number for more of the first one, so it is sent later.
             view.is_behind = True
             return
         if view.has is None or view.is_writing or view.is_behind:
@@ -323,8 +323,8 @@ class Scene:
         self._begin(view, "entered", new, lines)
 
     def _reset(self, view: View) -> None:
-        """Send a view everything that its lens lets through. Items that the client has already are only named."""
-        # After a batch that was written in part, it is unknown what the client has, so it gets everything.
+        """Send a view everything that its lens lets through. Of items that the client has already, only the keys."""
+        # If a batch was written only in part, it is unknown what the client has, so it gets everything.
         has, positions = (None, None) if view.is_writing else (view.has, view.positions)
         new, tick, epoch = view.wanted, view.tick, self._mirror.epoch
 
@@ -385,12 +385,12 @@ class Scene:
         try:
             act(view, *arguments)
         except Exception:
-            # Only this view failed. It is unknown what its client has now.
+            # Only this view is closed: it is unknown what its client has now.
             logger.exception("a view of %s could not be served", self.name)
             self._fail(view)
 
     def _fail(self, view: View) -> None:
-        """Close the connection of a view; its client comes back and resumes."""
+        """Close the connection of a view; its client connects again and resumes."""
         self._counters.failed_count += 1
         self.leave(view)
         view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")

@@ -1,8 +1,8 @@
 """
 One filtered subscription: what its client has, and writing to it.
 
-Owns the batches of a view, and that a slow client gets fewer of them, not more than it can read. Does not own what
-matches (items, changes) nor when a tick is (scene).
+Owns writing the batches of a view, no faster than its client reads. Does not own the content of a batch (batches,
+parts) nor when it is sent (scene).
 
 A batch that may be large is written in parts, as the socket sends them. What changes meanwhile is not written; the
 client gets it in a "reset" batch as soon as it has read the rest. The state of a key is taken when it is written, so a
@@ -12,7 +12,7 @@ slow client costs no memory and gets nothing outdated.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from realtime.broker.publication import Position
 from realtime.hub.sinks import FRAME_BYTES, Frame, LinesFrame, Sink
@@ -22,20 +22,20 @@ from realtime.live.places import Area
 from realtime.live.watchers import NO_TILES
 from realtime.protocol import messages
 
-__all__ = ["Lens", "View"]
+__all__ = ["KEYS_PER_LINE", "Lens", "View", "left_lines", "same_lines"]
 
-# Keys in one "left" or "same" object.
-_KEYS_PER_LINE = 500
+# The most keys of one "left" or "same" object.
+KEYS_PER_LINE: Final = 500
 
 
 class Lens(NamedTuple):
     """
-    The filter of a view, ready for use: its area and its other conditions.
+    What a view lets through: the filters of its client and of the site, as an area and other conditions.
 
     Attributes:
         area: The part of the world.
         selector: The other conditions.
-        number: The client's number of the filter.
+        number: The number that the client gave to its filter.
     """
 
     area: Area
@@ -55,9 +55,10 @@ class View:
         positions: The client's position in each topic that it resumes; None if it resumes nothing.
 
     Attributes:
-        wanted: The lens from the next tick on.
+        wanted: The newest lens, which the scene soon applies.
         has: The lens of the last complete batch; None before the first.
-        watched, tiling: The area whose changes it is sent, and its tiles; set by the scene.
+        watched, tiling: The area whose changes it is sent now, and its tiles; None and no tiles while its client reads
+            slowly. Set by the scene.
         tick: The tick of the scene up to which a client that reads slowly has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -228,9 +229,9 @@ _HEADER_BYTES = 200
 
 def left_lines(topic: str, keys: list[str]) -> list[bytes]:
     """The objects that name the keys that left; each names a limited number of keys."""
-    return [messages.left(topic, keys[at : at + _KEYS_PER_LINE]) for at in range(0, len(keys), _KEYS_PER_LINE)]
+    return [messages.left(topic, keys[at : at + KEYS_PER_LINE]) for at in range(0, len(keys), KEYS_PER_LINE)]
 
 
 def same_lines(topic: str, keys: list[str]) -> list[bytes]:
     """The objects for keys of which the client has the newest state."""
-    return [messages.same(topic, keys[at : at + _KEYS_PER_LINE]) for at in range(0, len(keys), _KEYS_PER_LINE)]
+    return [messages.same(topic, keys[at : at + KEYS_PER_LINE]) for at in range(0, len(keys), KEYS_PER_LINE)]

@@ -1,7 +1,7 @@
 """
 The filtered subscriptions of this process: joining, changing what they let through, and leaving.
 
-Owns which topics are mirrored in this process, and for how long. Does not own a mirror (feed), what views are sent
+Owns which topics are mirrored in this process, and for how long. Does not own mirroring (feed), what views are sent
 (scene, view), which topics a family has (families) nor who may receive them (websocket).
 """
 
@@ -135,8 +135,8 @@ class Views:
         """
         Change what a view lets through, and the topics that it needs.
 
-        The client gets what entered and what left in the next tick. Items of a topic that this process does not mirror
-        yet follow when its snapshot is loaded.
+        The client is soon sent what entered and what left. Items of a topic that this process does not mirror yet
+        follow when its snapshot is loaded.
         """
         if view.is_over:
             return

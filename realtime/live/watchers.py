@@ -1,7 +1,7 @@
 """
-The views of one level by the tiles that they watch.
+The views of one level, by the tiles that they watch: a view watches the tiles of its area, and is sent their changes.
 
-Owns which views are sent the changes of a tile. Does not own what they are sent of them (parts).
+Owns which views watch a tile. Does not own which of its changes they are sent (parts).
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ __all__ = ["NO_TILES", "Tiling", "Watchers"]
 
 class Tiling(NamedTuple):
     """
-    The tiles of its level that an area touches; a few dozen, because its level fits its size.
+    The tiles of its level that an area touches: at most about a hundred, because the level of an area fits its size.
 
     Attributes:
-        whole: The keys of those that lie in the area as a whole.
+        whole: The keys of the tiles that lie completely in the area.
         edge: The keys of the others.
     """
 
@@ -47,9 +47,11 @@ def _keys(first_x: int, first_y: int, last_x: int, last_y: int) -> set[int]:
 
 class Watchers[V]:
     """
+    Which views watch each tile.
+
     Attributes:
-        whole: Tile → the views that have it as a whole.
-        edge: Tile → the views that have it in part.
+        whole: Tile → the views whose area has all of it.
+        edge: Tile → the views whose area has some of it.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class Watchers[V]:
         return bool(self.whole or self.edge)
 
     def of(self, key: int) -> Iterable[V]:
-        """The views that have a tile."""
+        """The views that watch a tile."""
         return chain(self.whole.get(key, ()), self.edge.get(key, ()))
 
     def all(self) -> set[V]:
@@ -68,7 +70,7 @@ class Watchers[V]:
         return {view for views in chain(self.whole.values(), self.edge.values()) for view in views}
 
     def change(self, view: V, old: Tiling, new: Tiling) -> None:
-        """From now on, the view watches the tiles `new`, and no more the tiles `old`."""
+        """A view that has watched the tiles `old` watches the tiles `new` from now on."""
         for watchers, before, after in ((self.whole, old.whole, new.whole), (self.edge, old.edge, new.edge)):
             for key in before - after:
                 views = watchers[key]

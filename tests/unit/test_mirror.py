@@ -15,8 +15,8 @@ from realtime.live.places import Area, Box
 SOMEWHERE: tuple[Box, ...] = ((0, 0, 1023, 1023),)
 
 
-async def test_only_indexes_that_no_view_uses_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And only when another one is prepared: looking into an area never costs others their index."""
+async def test_only_indexes_that_no_view_uses_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only when another one is prepared: finding the items of an area removes no index."""
     made: list[int] = []
 
     def make(level: int) -> TileIndex:
@@ -41,7 +41,7 @@ async def test_only_indexes_that_no_view_uses_end(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_topic_that_is_not_loaded_has_no_epoch() -> None:
-    """Nor is a client told of one."""
+    """Clients are sent only the positions of topics that are loaded."""
     mirror = Mirror(Counters())
     await mirror.apply(deque([Reload("a", Position(3, "e"), {})]), tick=1, stay_bits=0, pause=Pause())
     assert (mirror.epoch("a"), mirror.epoch("b")) == ("e", None)

@@ -198,7 +198,7 @@ async def test_a_topic_that_was_loaded_does_not_wait_for_the_next_tick() -> None
 
 
 async def test_a_batch_that_was_cut_leaves_nothing_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that was told in part what left is sent everything when it looks back, not told to keep it."""
+    """A client that got only a part of what left is sent everything when it looks back; no key is only named."""
     monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
     here = {f"here{number}": vehicle(f"here{number}", number, 0) for number in range(1, 5)}
@@ -339,7 +339,7 @@ async def test_what_leaves_the_limits_of_the_site_leaves_the_view() -> None:
 
 
 async def test_a_view_that_fails_is_closed_alone() -> None:
-    """The error is logged and counted, the connection is told to come back, and the others get everything."""
+    """The error is logged and counted, its client is asked to connect again, and the others get everything."""
     counters = Counters()
     scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
     scene.reload(FEEDS[0], Position(0, "e0"), {})
@@ -359,7 +359,7 @@ async def test_a_view_that_fails_is_closed_alone() -> None:
 
 
 async def test_after_a_tick_that_failed_all_clients_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows what they have now. The items are right, so that they can resume."""
+    """It is unknown what they have now. The items are right, so that they can resume."""
     counters = Counters()
     scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
     scene.reload(FEEDS[0], Position(0, "e0"), {})

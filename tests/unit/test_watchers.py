@@ -1,4 +1,4 @@
-"""Watchers: the views of a level by the tiles that they have."""
+"""Watchers: the views of a level, by the tiles that they watch."""
 
 import random
 
@@ -29,8 +29,8 @@ def test_the_tiles_of_an_area_are_whole_or_at_its_edge() -> None:
             assert any(x0 <= x and x + last <= x1 and y0 <= y and y + last <= y1 for x0, y0, x1, y1 in area.rectangles)
 
 
-def test_a_view_is_where_its_last_tiles_are() -> None:
-    """Also a tile that it had as a whole and now has in part. Nothing is left of views that have gone."""
+def test_a_view_watches_its_newest_tiles() -> None:
+    """And no others. A tile that it had as a whole may now be one at its edge. In the end, nothing is left."""
     dice = random.Random(5)  # noqa: S311 - a schedule that can be repeated
     watchers: Watchers[str] = Watchers()
     now: dict[str, Tiling] = {}
