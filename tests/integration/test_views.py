@@ -13,6 +13,7 @@ from realtime.broker.publication import Position
 from realtime.broker.publish import Keyed, Published, PublishRequest
 from realtime.broker.relevance import Relevance, decode_relevance
 from realtime.broker.snapshot import Snapshot
+from realtime.exceptions import SubscriptionClosed
 from realtime.layer import RedisChannelLayer
 from realtime.live.filters import Selector
 from realtime.live.items import is_in, state_of
@@ -101,6 +102,17 @@ async def test_a_view_begins_with_what_is_there_and_goes_on_with_what_changes(
     await publish(layer, vehicle(SBB, "tram", 0, is_removed=True))
     await wait_until(lambda: viewer.items == {(SBB, "far"): 4})
     assert set(viewer.batches[1:]) == {"changes"}
+
+
+async def test_a_view_that_joins_while_all_are_closed_is_refused(layer: RedisChannelLayer, views: Views) -> None:
+    """Its task does not look cancelled: its client can be asked to come back."""
+    await publish(layer, vehicle(SBB, "tram", 0))
+    await join(views, lens_at(0))
+    joining = asyncio.create_task(join(views, lens_at(0)))
+    await asyncio.sleep(0)
+    await views.close()
+    with pytest.raises(SubscriptionClosed):
+        await joining
 
 
 async def test_panning_is_answered_without_redis(layer: RedisChannelLayer, views: Views, client: redis.Redis) -> None:
