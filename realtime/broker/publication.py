@@ -166,15 +166,29 @@ def split_batch(message: bytes) -> list[bytes]:
 
 
 def payload_bounds(message: bytes) -> list[tuple[int, int]]:
-    """Where each payload of a message begins and ends. Most messages have one payload."""
+    """
+    Where each payload of a message begins and ends. Most messages have one payload.
+
+    After a payload whose length is wrong, nothing more is read.
+    """
     if not message.startswith(BATCH_MARK):
         return [(0, len(message))]
     bounds: list[tuple[int, int]] = []
     at = len(BATCH_MARK)
-    while (line_end := message.find(b"\n", at)) > 0:
-        start = line_end + 1
-        at = start + int(message[at:line_end])
-        bounds.append((start, at))
+    try:
+        while (line_end := message.find(b"\n", at)) > 0:
+            start = line_end + 1
+            at = start + int(message[at:line_end])
+            if at < start:
+                raise ValueError("a length is negative")
+            bounds.append((start, at))
+        if at != len(message):
+            if at > len(message):
+                bounds.pop()
+            raise ValueError("it is truncated")
+    except ValueError:
+        # Not ours, or truncated. The missing offsets are then noticed as a gap.
+        logger.warning("a batch of publications cannot be read: %.100r", message, exc_info=True)
     return bounds
 
 

@@ -9,12 +9,13 @@ import pytest
 import redis
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import Position
+from realtime.broker.publication import BATCH_MARK, Position
 from realtime.broker.publish import Keyed, Published, PublishRequest
 from realtime.broker.relevance import Relevance, decode_relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SubscriptionClosed
 from realtime.layer import RedisChannelLayer
+from realtime.layer.event_loop import LoopLayer
 from realtime.live.filters import Selector
 from realtime.live.items import is_in, state_of
 from realtime.live.places import area_of, point
@@ -256,3 +257,25 @@ async def test_many_topics_are_loaded_together(layer: RedisChannelLayer, views: 
     assert viewer.items == {(topic, "k"): 1 for topic in topics}
     # Subscribing, position, keys and silence of each, and a few more.
     assert client.info("stats")["total_commands_processed"] - before < 4 * len(topics)
+
+
+async def test_a_batch_that_cannot_be_read_does_not_keep_views_closed(
+    layer: RedisChannelLayer, views: Views, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may publish anything, also while the snapshot is read and while views are open."""
+    await publish(layer, vehicle(SBB, "tram", 0))
+    read_snapshot = LoopLayer.read_snapshot
+
+    async def read_late(*given: Any) -> Any:
+        loaded = await read_snapshot(*given)
+        (channel,) = [name for name in client.pubsub_channels() if name.endswith(SBB.encode())]
+        client.publish(channel, BATCH_MARK + b"x\n")
+        await wait_until(lambda: views._feeds[SBB]._held)
+        return loaded
+
+    monkeypatch.setattr(LoopLayer, "read_snapshot", read_late)
+    viewer, _ = await join(views, lens_at(0), SBB)
+    (channel,) = [name for name in client.pubsub_channels() if name.endswith(SBB.encode())]
+    client.publish(channel, BATCH_MARK + b"-3\n")
+    await publish(layer, vehicle(SBB, "tram", 0.1))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 2})

@@ -9,14 +9,17 @@ from channels_redis.serializers import registry
 from cryptography.fernet import Fernet, MultiFernet
 
 from realtime.broker.publication import (
+    BATCH_MARK,
     MARK,
     History,
     Position,
     Publication,
     head_of,
     parse,
+    payload_bounds,
     seal,
     seal_line,
+    split_batch,
     split_relevance,
 )
 from realtime.broker.relevance import Relevance, decode_relevance, encode_relevance
@@ -151,3 +154,27 @@ def test_a_history_that_reaches_back_to_the_beginning_is_whole() -> None:
     """Who was there before the first publication gets all; also if there is none."""
     assert History(position=Position(2, "e"), frames=[b"1", b"2"]).since(Position(0, "e")) == [b"1", b"2"]
     assert History(position=Position(0, "e"), frames=[]).since(Position(0, "e")) == []
+
+
+def batch_of(*payloads: bytes) -> bytes:
+    """A message with several publications, as the Lua script makes it."""
+    return BATCH_MARK + b"".join(b"%d\n%b" % (len(payload), payload) for payload in payloads)
+
+
+def test_a_batch_is_cut_into_its_payloads() -> None:
+    """Line breaks in a payload make no difference, and a message of one payload is that payload."""
+    payloads = [payload_of(17, "m1f9", BEFORE, AFTER), b"\n\n", b"", payload_of(18, "m1f9", BEFORE, AFTER)]
+    assert split_batch(batch_of(*payloads)) == payloads
+    assert payload_bounds(payloads[0]) == [(0, len(payloads[0]))]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"x\n5", b"\n5", b"-3\n5", b"-1\n5", b"-1000\n5", b"9\nshort", b"9" * 5_000 + b"\n5", b"9", b"1\n53"],
+)
+def test_a_batch_that_is_not_as_it_was_made(rest: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """What comes before the wrong place is read; the rest is logged, and never read as a part of something else."""
+    good = payload_of(17, "m1f9", BEFORE, AFTER)
+    payloads = split_batch(batch_of(good) + rest)
+    assert payloads == ([good, b"5"] if rest == b"1\n53" else [good])
+    assert "a batch of publications cannot be read" in caplog.text
