@@ -96,7 +96,7 @@ class Feed:
         self._held_bytes = 0
         # Increased when a publication may be missing: a snapshot whose reading has begun before is discarded.
         self._gap_count = 0
-        # Done once the first snapshot was read; cancelled if the feed ends before.
+        # Done once the snapshot was read; cancelled if the feed ends before. Replaced by `reload`.
         self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._attachment = source.attach_topic(name, on_payloads=self._take, on_gap=self._mark_gap)
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._load(), name=f"load {name}")
@@ -109,6 +109,12 @@ class Feed:
             self._task = None
         if not self.loaded.done():
             self.loaded.cancel()
+
+    def reload(self) -> None:
+        """The scene has lost the states: read the snapshot again."""
+        if self.loaded.done():
+            self.loaded = asyncio.get_running_loop().create_future()
+        self._mark_gap()
 
     def _take(self, payloads: list[bytes]) -> None:
         if self._held is None:

@@ -92,10 +92,6 @@ class Mirror:
         for _ in self._made_index(level, used):
             await pause.make_way()
 
-    def drop_indexes(self) -> None:
-        """They may be wrong, because `apply` has failed: each is made again when it is needed."""
-        self._indexes.clear()
-
     def clear(self) -> None:
         """Remove all items; the mirror is not used after this."""
         self._counters.item_count -= sum(map(len, self._items.values()))

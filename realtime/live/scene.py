@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _RELOAD_SECONDS: Final = 0.02
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
+# The pause after a tick that failed: if it fails again, everything is read from Redis again.
+_FAILED_SECONDS: Final = 1.0
 # Up to this many items that enter a view are collected before they are written.
 _ENTERED_AT_ONCE: Final = 500
 
@@ -52,14 +54,18 @@ class Scene:
         name: Of the family, for the log.
         gather_seconds: The shortest time between two ticks. The first change after a pause does not wait.
         counters: The counters of the event loop.
+        on_lost: Called when changes could not be applied. It must have all topics reloaded, because their items are
+            forgotten.
 
     Guarantees:
         After each tick, every view whose client reads fast enough has exactly the items that its lens lets through, in
         their newest state. A client never gets an older state of a key after a newer one.
     """
 
-    def __init__(self, name: str, *, gather_seconds: float, counters: Counters) -> None:
-        self.name, self._gather_seconds, self._counters = name, gather_seconds, counters
+    def __init__(
+        self, name: str, *, gather_seconds: float, counters: Counters, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        self.name, self._gather_seconds, self._counters, self._on_lost = name, gather_seconds, counters, on_lost
         self._mirror = Mirror(counters)
         self._views: dict[View, None] = {}
         # Level → the views of this level that are sent changes now. Those whose clients read slowly are not.
@@ -177,11 +183,11 @@ class Scene:
                 elif not self._reload_count:
                     await self._serve_views(self._take_renewed(), Pause())
             except Exception:
-                # It is unknown what the clients have now, and whether the indexes are right.
-                self._mirror.drop_indexes()
+                # It is unknown what the clients have now.
                 logger.exception("a tick of %s failed: the connections of its views are closed", self.name)
                 for view in tuple(self._views):
                     self._fail(view)
+                await asyncio.sleep(_FAILED_SECONDS)
         self._task = None
 
     async def _sleep(self, seconds: float) -> None:
@@ -205,9 +211,10 @@ class Scene:
         try:
             changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
         except Exception:
-            # The next tick applies the rest.
-            self._incoming = incoming + self._incoming
-            self._reload_count = sum(isinstance(each, Reload) for each in self._incoming)
+            # The rest of the changes is lost, and items and indexes may differ.
+            self._mirror.clear()
+            self._mirror = Mirror(self._counters)
+            self._on_lost()
             raise
         await self._send_changes(changes, restarted, pause, has_limits=has_limits)
         await self._serve_views(renewed, pause)

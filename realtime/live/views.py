@@ -214,9 +214,18 @@ class Views:
         scene = self._scenes.get(family.name)
         if scene is None:
             scene = self._scenes[family.name] = Scene(
-                family.name, gather_seconds=family.snapshot.gather_seconds, counters=self._counters
+                family.name,
+                gather_seconds=family.snapshot.gather_seconds,
+                counters=self._counters,
+                on_lost=lambda: self._reload(family),
             )
         return scene
+
+    def _reload(self, family: Family) -> None:
+        scene = self._scenes.get(family.name)
+        for topic, its_scene in self._scene_of.items():
+            if its_scene is scene:
+                self._feeds[topic].reload()
 
     def _need(self, view: View, topics: frozenset[str], family: Family) -> None:
         """Replace the topics that the view needs."""

@@ -17,7 +17,7 @@ from realtime.exceptions import SubscriptionClosed
 from realtime.layer import RedisChannelLayer
 from realtime.layer.event_loop import LoopLayer
 from realtime.live.filters import Selector
-from realtime.live.items import is_in, state_of
+from realtime.live.items import TileIndex, is_in, state_of
 from realtime.live.places import area_of, point
 from realtime.live.view import Lens, View
 from realtime.live.views import Family, Views
@@ -268,14 +268,35 @@ async def test_a_batch_that_cannot_be_read_does_not_keep_views_closed(
 
     async def read_late(*given: Any) -> Any:
         loaded = await read_snapshot(*given)
-        (channel,) = [name for name in client.pubsub_channels() if name.endswith(SBB.encode())]
+        (channel,) = [name for name in client.pubsub_channels() if b"sbb" in name]
         client.publish(channel, BATCH_MARK + b"x\n")
         await wait_until(lambda: views._feeds[SBB]._held)
         return loaded
 
     monkeypatch.setattr(LoopLayer, "read_snapshot", read_late)
     viewer, _ = await join(views, lens_at(0), SBB)
-    (channel,) = [name for name in client.pubsub_channels() if name.endswith(SBB.encode())]
+    (channel,) = [name for name in client.pubsub_channels() if b"sbb" in name]
     client.publish(channel, BATCH_MARK + b"-3\n")
     await publish(layer, vehicle(SBB, "tram", 0.1))
     await wait_until(lambda: viewer.items == {(SBB, "tram"): 2})
+
+
+async def test_after_changes_that_could_not_be_applied_everything_is_read_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that come back get what Redis has, although the changes of the failed tick were lost."""
+    layer = RedisChannelLayer([server.url])
+    viewer, _ = await join(layer.views, lens_at(0))
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(DB, "ice", 0), vehicle(DB, "far", 50))
+    await wait_until(lambda: viewer.keys == {"tram", "ice"})
+    with monkeypatch.context() as patch:
+        patch.setattr(TileIndex, "replace", lambda *given: 1 / 0)
+        await publish(layer, vehicle(SBB, "tram", 50), vehicle(DB, "ice", 0.1), vehicle(DB, "far", 0))
+        await wait_until(lambda: viewer.closed)
+    viewer, _ = await join(layer.views, lens_at(0))
+    expected = await seen(layer, lens_at(0))
+    assert viewer.items == expected == {(DB, "ice"): 3, (DB, "far"): 4}
+    assert layer.views.statistics().item_count == 3
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(DB, "ice", 50))
+    await wait_until(lambda: viewer.items == {(DB, "far"): 4, (SBB, "tram"): 3})
+    await layer.flush()
