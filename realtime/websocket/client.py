@@ -283,6 +283,9 @@ class Client:
         worker = asyncio.Task(self._work(job), loop=loop, name="realtime client", eager_start=True)
         if not worker.done():
             self._worker = worker
+            if self._is_over:
+                # It was closed before `close` knew the worker.
+                worker.cancel()
 
     async def _work(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run `job`, and then handle the objects that arrived meanwhile, in order."""

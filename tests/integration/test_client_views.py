@@ -12,8 +12,10 @@ from django.contrib.auth.models import Group, User
 
 from realtime import access, topics
 from realtime.exceptions import PublicationRefused, SnapshotFull
+from realtime.protocol.close_codes import CloseCode
 from realtime.publisher import Item, apublish, apublish_many
 from realtime.topics import Snapshot, Tiles, Topic
+from realtime.websocket.consumer import _rosters
 from tests.integration.clients import Client, Connect
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
@@ -296,6 +298,22 @@ async def test_a_permission_that_is_lost_while_a_view_is_opened(
     await vehicle("test.ferries.sbb", "secret")
     assert (await view_client.answer(type="ping")) == {"type": "pong"}
     assert "secret" not in view_client.viewers["v1"].keys
+
+
+async def test_a_connection_that_a_hook_ends_leaves_no_view(
+    view_client: ViewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the hook is called before the worker of the connection waits for the first time."""
+    (connection,) = [each for roster in _rosters.values() for each in roster._connections()]
+
+    async def end(*given: Any) -> None:
+        connection.end(CloseCode.DISCONNECTED, "ended by the site's staff")
+
+    monkeypatch.setattr(topics, "filter_for", end)
+    await vehicle("test.trams.bern", "tram")
+    await view_client.send(type="subscribe", topic="test.trams.bern", view="v1", number=1, filter={})
+    await wait_until(lambda: connection.is_over and connection._worker is None)
+    assert get_channel_layer().views.statistics().view_count == 0
 
 
 async def test_a_lost_family_closes_its_view(view_client: ViewClient, alice: User) -> None:
