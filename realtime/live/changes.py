@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from realtime.broker.relevance import Tag
 from realtime.live.items import COLUMN, ROW, State, is_wide, tiles_of
 from realtime.live.places import cell_bits, tile_bits
 
-__all__ = ["ANY_BITS", "Change", "Changes", "LevelChanges", "by_level", "stay_bits"]
+__all__ = ["ANY_BITS", "Change", "Changes", "LevelChanges", "by_level", "has_same_tags", "stay_bits"]
 
 # Greater than the number of bits of a coordinate.
 ANY_BITS: Final = 99
@@ -43,10 +44,16 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
         if old is None or new is None or old.is_point != new.is_point or not (old.is_box and new.is_box):
             return cls(old, new, ANY_BITS)
         before, after = old.relevance, new.relevance
-        if before.level != after.level or before.tags != after.tags:
+        if before.level != after.level or not has_same_tags(before.tags, after.tags):
             return cls(old, new, ANY_BITS)
         moved = (old.x0 ^ new.x0) | (old.y0 ^ new.y0) | (old.x1 ^ new.x1) | (old.y1 ^ new.y1)
         return cls(old, new, moved.bit_length())
+
+
+def has_same_tags(old: dict[str, Tag], new: dict[str, Tag]) -> bool:
+    """Whether filters decide the same about two sets of tags."""
+    # To Python, true is equal to 1; to a filter it is not.
+    return old == new and (not new or [type(old[name]) for name in new] == [*map(type, new.values())])
 
 
 class Changes(NamedTuple):

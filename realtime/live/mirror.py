@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from realtime.broker.publication import Position
-from realtime.live.changes import Change, Changes
+from realtime.live.changes import Change, Changes, has_same_tags
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State, TileIndex
@@ -144,7 +144,7 @@ class Mirror:
                 # Most changes are of this kind, so they are found in few steps, and without an object for each.
                 and (old.x0 ^ new.x0) | (old.y0 ^ new.y0) < limit
                 and old.relevance.level == new.relevance.level
-                and old.relevance.tags == new.relevance.tags
+                and has_same_tags(old.relevance.tags, new.relevance.tags)
             ):
                 stayed.append(new)
                 continue

@@ -7,7 +7,7 @@ Owns these builders. Does not own the checks of a client (view_clients).
 import asyncio
 import json
 
-from realtime.broker.relevance import Relevance
+from realtime.broker.relevance import Relevance, Tag
 from realtime.live.filters import Selector
 from realtime.live.items import State, state_of
 from realtime.live.places import area_of, point
@@ -31,10 +31,10 @@ def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> Sta
     return at_place(key, offset, point(longitude, latitude))
 
 
-def at_place(key: str, offset: int, place: tuple[int, int]) -> State:
-    """The same, with its place in world units."""
+def at_place(key: str, offset: int, place: tuple[int, int], **tags: Tag) -> State:
+    """The same, with its place in world units, and with more tags."""
     frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
-    return state_of(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram"}))
+    return state_of(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram", **tags}))
 
 
 def lens_at(longitude: float, number: int) -> Lens:

@@ -9,7 +9,7 @@ from realtime.broker.publication import Position
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import State, is_in
-from realtime.live.places import WORLD, Box, area_of, boxes_of, cell_bits, tile_bits
+from realtime.live.places import WORLD, Box, area_of, boxes_of, cell_bits, point, tile_bits
 from realtime.live.scene import Scene
 from realtime.live.view import Lens
 from tests.support.scenes import FEEDS, at_place, joined, rest
@@ -120,4 +120,19 @@ async def test_an_index_that_no_view_uses_now_stays_right() -> None:
     assert viewer.items == {(FEEDS[0], "k"): 2}
     late, _ = await joined(scene, lens)
     assert late.keys == set()
+    await scene.stop()
+
+
+async def test_a_tag_that_only_python_takes_for_the_same_leaves_the_view() -> None:
+    """To Python true is 1, to a filter it is not; also for a key that stays where it is."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(0, "e0"), {})
+    viewer, _ = await joined(scene, Lens(area_of(BBOXES[1]), Selector.of(tags={"late": True}), 1))
+    place = point(3, 0)
+    scene.take([at_place("a", 1, place, late=True), at_place("b", 2, place, late=True)])
+    await rest(scene)
+    assert viewer.keys == {"a", "b"}
+    scene.take([at_place("a", 3, place, late=1), at_place("b", 4, place, late=True)])
+    await rest(scene)
+    assert viewer.keys == {"b"}
     await scene.stop()
