@@ -99,6 +99,10 @@ class Process:
         """It and its children."""
         return machine.processes_of(self._process.pid)
 
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def cpu_seconds(self) -> float:
         """What it and its children have used so far."""
         return machine.cpu_seconds(self.pids())

@@ -18,7 +18,7 @@ from typing import Any
 from playwright.async_api import Browser, async_playwright
 from playwright.sync_api import sync_playwright
 
-__all__ = ["chromium", "chromium_path"]
+__all__ = ["NoBrowser", "chromium", "chromium_path"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_PROGRAM = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")

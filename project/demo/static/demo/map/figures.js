@@ -68,8 +68,12 @@ export class Figures {
   drawn() {
     if (this.#isMeasured || !this.#isAnswered || this.#live.items.size === 0) return;
     this.#isMeasured = true;
-    const { duration } = performance.measure("vehicles:first-picture", "vehicles:subscribe");
-    this.#show("first", `${numbers.format(this.#live.items.size)} in ${Math.round(duration)} ms`);
+    const count = this.#live.items.size;
+    const { duration } = performance.measure("vehicles:first-picture", {
+      start: "vehicles:subscribe",
+      detail: { count },
+    });
+    this.#show("first", `${numbers.format(count)} in ${Math.round(duration)} ms`);
   }
 
   /** The map has another view, or the legend another choice. */
