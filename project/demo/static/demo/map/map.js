@@ -31,19 +31,14 @@ class CountingSocket extends WebSocket {
   }
 }
 
+const figures = new Figures(root, () => received.bytes);
+// Before the world is loaded, so that the connection is open when the map knows what it shows.
+const connection = join();
 const world = await loadWorld(root.dataset.worldUrl);
 const map = createMap();
 const colours = coloursOf(root);
 const coast = new WorldLayer(world, colours).addTo(map);
-const figures = new Figures(root, () => received.bytes);
 const vehicles = new VehicleLayer(world.cities, colours, () => figures.drawn()).addTo(map);
-const connection = connect({
-  url: root.dataset.websocketUrl,
-  user: root.dataset.user,
-  // A connection of this tab's own, so that its bytes can be counted.
-  SharedWorker: null,
-  WebSocket: CountingSocket,
-});
 const live = subscribe();
 watchLegend();
 watchMap();
@@ -53,6 +48,19 @@ const form = root.querySelector("[data-switch]");
 if (form) new Switch(form, root.dataset.simulationUrl).start();
 // For tests, and to look around in the console.
 globalThis.liveMap = { map, live, connection, vehicles };
+
+function join() {
+  const connection = connect({
+    url: root.dataset.websocketUrl,
+    user: root.dataset.user,
+    // A connection of this tab's own, so that its bytes can be counted.
+    SharedWorker: null,
+    WebSocket: CountingSocket,
+  });
+  connection.on("error", ({ detail }) => figures.say(detail));
+  connection.on("signedout", () => location.reload());
+  return connection;
+}
 
 function createMap() {
   const start = startOf(location.hash) ?? START;
@@ -88,8 +96,6 @@ function subscribe() {
   });
   live.on("snapshot", () => figures.answered());
   live.on("error", ({ detail }) => figures.say(detail));
-  connection.on("error", ({ detail }) => figures.say(detail));
-  connection.on("signedout", () => location.reload());
   return live;
 }
 
