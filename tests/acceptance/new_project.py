@@ -39,6 +39,7 @@ __all__ = [
     "is_serving",
     "new_project",
     "sign_in",
+    "tell_me",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -190,4 +191,12 @@ async def sign_in(page: Page) -> None:
     await page.fill("[name=username]", "alice")
     await page.fill("[name=password]", PASSWORD)
     await page.press("[name=password]", "Enter")
+    await page.wait_for_selector(OPEN)
+
+
+async def tell_me(page: Page) -> None:
+    """Notify oneself with the form of the home page. Its answer is a new page; the bell of that is connected then."""
+    # Until the answer arrives, the old page may show the notification already, and lose whatever is done to it.
+    async with page.expect_navigation():
+        await page.click("button:text('Tell me')")
     await page.wait_for_selector(OPEN)

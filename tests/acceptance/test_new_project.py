@@ -34,6 +34,7 @@ from tests.acceptance.new_project import (
     is_serving,
     new_project,
     sign_in,
+    tell_me,
 )
 from tests.acceptance.site import free_port
 from tests.support.browser import chromium
@@ -119,7 +120,7 @@ async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
             page = await browser.new_page()
             await page.goto(f"http://127.0.0.1:{port}/")
             await sign_in(page)
-            await page.click("button:text('Tell me')")
+            await tell_me(page)
             await expect(page.locator(COUNT)).to_have_text("1")
         await wait_until(lambda: "user 1: Your invoice is ready" in site.log, seconds=SECONDS)
         # Another process joins the server that runs, by the same setting.
@@ -223,7 +224,7 @@ async def test_a_new_project_has_a_bell_that_rings_and_an_inbox_that_is_live(pro
             await page.goto(processes.urls[PRODUCTION] + url)
             await page.wait_for_selector(OPEN)
 
-        await development.click("button:text('Tell me')")
+        await tell_me(development)
         for page in (development, production, inbox):
             await expect(page.locator(COUNT)).to_have_text("1")
         newest = inbox.locator("[data-signalbox-list=inbox] [data-signalbox-message]").first

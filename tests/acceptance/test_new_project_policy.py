@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from playwright.async_api import ConsoleMessage, expect
 
-from tests.acceptance.new_project import BOT, COMMANDS, PRODUCTION, Project, is_serving, new_project, sign_in
+from tests.acceptance.new_project import (
+    BOT,
+    COMMANDS,
+    PRODUCTION,
+    Project,
+    is_serving,
+    new_project,
+    sign_in,
+    tell_me,
+)
 from tests.acceptance.site import free_port
 from tests.support.browser import chromium
 from tests.support.howto import blocks_of
@@ -71,7 +80,7 @@ async def test_no_page_asks_for_what_the_documented_policies_forbid(project: Pro
             response = await inbox.goto(path)
             assert response is not None and policy in response.headers["content-security-policy"], path
         await inbox.goto("notifications/")
-        await page.click("button:text('Tell me')")
+        await tell_me(page)
         for each in (page, inbox):
             await expect(each.locator("[data-signalbox-count]")).to_have_text("1", timeout=60_000)
         await page.locator("[data-signalbox-toggle]").click()
