@@ -20,7 +20,7 @@ from benchmarks.processes import BenchmarkError, Process, free_port
 from benchmarks.stage import Stage
 from project.demo.vehicles.lines import MODES, load_cities
 from realtime.broker.publication import parse
-from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.live.items import State, state_of
 from realtime.live.places import area_of, level_limit
 
 __all__ = ["OPENING", "DemoSite", "Place", "in_view", "place_with"]
@@ -36,7 +36,7 @@ _CLOSE = 0.9
 # A vehicle: its topic and its key.
 type Name = tuple[str, str]
 # The newest publication of each vehicle.
-type Truth = Mapping[Name, Relevance]
+type Truth = Mapping[Name, State]
 
 
 class Place(NamedTuple):
@@ -112,8 +112,8 @@ class DemoSite:
                     publication = parse(payload)
                     if publication is None:
                         raise BenchmarkError(f"{topic} has a publication that cannot be read: {payload[:100]!r}")
-                    relevance = decode_relevance(publication.relevance)
-                    found[topic, relevance.key] = relevance
+                    state = state_of(topic, publication.position.offset, publication.frame, publication.relevance)
+                    found[topic, state.key] = state
         return found
 
     def _start_server(self) -> None:
@@ -156,8 +156,8 @@ def in_view(truth: Truth, asked: Mapping[str, Any]) -> set[Name]:
     return {
         name
         for name, each in truth.items()
-        if (limit is None or each.level <= limit) and each.tags["mode"] in modes and each.place is not None
-        if any(x0 <= each.place[0] <= x1 and y0 <= each.place[1] <= y1 for x0, y0, x1, y1 in rectangles)
+        if (limit is None or each.level <= limit) and each.tags["mode"] in modes
+        if any(x0 <= each.x0 <= x1 and y0 <= each.y0 <= y1 for x0, y0, x1, y1 in rectangles)
     }
 
 

@@ -4,17 +4,24 @@ The part of a publication with a key that decides which views are sent it: key, 
 Owns the form in which these travel beside the frame. Does not own what they mean (live) nor the frame (publication).
 """
 
-from typing import Final
+from functools import lru_cache
+from typing import Annotated, Final
 
 import msgspec
 
-__all__ = ["WORLD", "Relevance", "Tag", "decode_relevance", "encode_relevance"]
+__all__ = ["WORLD", "Decoded", "Relevance", "Tag", "Tags", "decode_relevance", "encode_relevance", "tags_of"]
 
 # The side of the world in units of a place: see realtime.live.places.
 WORLD: Final = 1 << 30
+# Tags of at most this many bytes, as JSON, are shared. So are the last ones, by so many different texts.
+_SHARED_TAGS_BYTES: Final = 256
+_SHARED_TAGS_COUNT: Final = 4_096
 
 # The value of a tag.
 type Tag = str | int | float | bool
+# What filters compare. Publications share them: they are never changed.
+type Tags = dict[str, Tag]
+type _Coordinate = Annotated[int, msgspec.Meta(ge=0, lt=WORLD)]
 
 
 class Relevance(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -32,11 +39,54 @@ class Relevance(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     key: str
     place: tuple[int, ...] | None = None
-    tags: dict[str, Tag] = {}
+    tags: Tags = {}
     level: int = 0
     is_removed: bool = False
 
 
 encode_relevance = msgspec.json.Encoder().encode
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The place of a `Decoded`; `x1` and `y1` are None if it is a point."""
+
+    x0: _Coordinate
+    y0: _Coordinate
+    x1: _Coordinate | None = None
+    y1: _Coordinate | None = None
+
+
+class Decoded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """
+    A `Relevance` as it is received.
+
+    It has no object that the garbage collector counts. Otherwise, thousands of publications a second would cause it to
+    run many times.
+
+    Attributes:
+        tags: For `tags_of`.
+    """
+
+    key: str
+    place: _Place | None = None
+    tags: msgspec.Raw = msgspec.Raw(b"{}")
+    level: int = 0
+    is_removed: bool = False
+
+
 # Raises msgspec.ValidationError or DecodeError, which are ValueErrors.
-decode_relevance = msgspec.json.Decoder(Relevance).decode
+decode_relevance = msgspec.json.Decoder(Decoded).decode
+_decode_tags = msgspec.json.Decoder(Tags).decode
+_shared_tags = lru_cache(_SHARED_TAGS_COUNT)(_decode_tags)
+
+
+def tags_of(decoded: Decoded) -> Tags:
+    """
+    The tags of a publication. Equal ones are the same object in most cases.
+
+    Raises:
+        ValueError: They are no tags.
+    """
+    text = bytes(decoded.tags)
+    tags: Tags = _shared_tags(text) if len(text) <= _SHARED_TAGS_BYTES else _decode_tags(text)
+    return tags

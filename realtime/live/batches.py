@@ -32,14 +32,14 @@ def _only_in(mirror: Mirror, here: Lens, there: Lens, selector: Selector, other:
         found = mirror.items_in(here.area, without=there.area)
         if selector is Selector.everything:
             return found
-        return [item for item in found if matches(item.topic, item.state.relevance)]  # type: ignore[union-attr]
+        return [item for item in found if matches(item.state)]  # type: ignore[arg-type]
     matches_there = other.matches
     only: list[Item] = []
     for item in mirror.items_in(here.area):
         state: State = item.state  # type: ignore[assignment]
-        if not matches(item.topic, state.relevance):
+        if not matches(state):
             continue
-        if not (is_in(state, there.area) and matches_there(item.topic, state.relevance)):
+        if not (is_in(state, there.area) and matches_there(state)):
             only.append(item)
     return only
 
@@ -90,7 +90,7 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
     positions: set[str] = set()
     for item in items:
         state = item.state
-        if state is None or not matches(item.topic, state.relevance) or mirror.epoch(item.topic) is None:
+        if state is None or not matches(state) or mirror.epoch(item.topic) is None:
             continue
         # It has changed since the batch began. Its level may be one that `matches` does not check.
         if item.tick > tick and not is_seen(state, lens):
@@ -103,7 +103,7 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
             yield state.frame
             continue
         keys = same.setdefault(topic, [])
-        keys.append(state.relevance.key)
+        keys.append(state.key)
         if len(keys) == KEYS_PER_LINE:
             yield from same_lines(topic, same.pop(topic))
     for topic, keys in same.items():
@@ -112,4 +112,4 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
 
 def is_seen(state: State, lens: Lens) -> bool:
     """Whether a lens lets a state through."""
-    return is_in(state, lens.area) and lens.selector.matches(state.topic, state.relevance)
+    return is_in(state, lens.area) and lens.selector.matches(state)

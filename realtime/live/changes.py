@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from realtime.broker.relevance import Tag
+from realtime.broker.relevance import Tags
 from realtime.live.items import COLUMN, ROW, State, is_wide, tiles_of
 from realtime.live.places import cell_bits, tile_bits
 
@@ -43,17 +43,16 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
         """The change from one state to another."""
         if old is None or new is None or old.is_point != new.is_point or not (old.is_box and new.is_box):
             return cls(old, new, ANY_BITS)
-        before, after = old.relevance, new.relevance
-        if before.level != after.level or not has_same_tags(before.tags, after.tags):
+        if old.level != new.level or not has_same_tags(old.tags, new.tags):
             return cls(old, new, ANY_BITS)
         moved = (old.x0 ^ new.x0) | (old.y0 ^ new.y0) | (old.x1 ^ new.x1) | (old.y1 ^ new.y1)
         return cls(old, new, moved.bit_length())
 
 
-def has_same_tags(old: dict[str, Tag], new: dict[str, Tag]) -> bool:
+def has_same_tags(old: Tags, new: Tags) -> bool:
     """Whether filters decide the same about two sets of tags."""
     # To Python, true is equal to 1; to a filter it is not.
-    return old == new and (not new or [type(old[name]) for name in new] == [*map(type, new.values())])
+    return old is new or (old == new and [type(old[name]) for name in new] == [*map(type, new.values())])
 
 
 class Changes(NamedTuple):

@@ -24,7 +24,6 @@ from realtime.broker.publication import (
     parse,
     payload_bounds,
 )
-from realtime.broker.relevance import decode_relevance
 from realtime.broker.snapshot import Loaded, Snapshot
 from realtime.live.counters import Counters
 from realtime.live.items import State, state_of
@@ -161,7 +160,7 @@ class Feed:
             if publication.position.epoch == loaded.position.epoch:
                 state = self._state(publication)
                 if state is not None:
-                    states[state.relevance.key] = state
+                    states[state.key] = state
             if not number % _STATES_AT_A_TIME:
                 await asyncio.sleep(0)
         return states
@@ -188,8 +187,7 @@ class Feed:
                 and (line_end := message.find(b"\n", line_start, end)) > 0
             ):
                 try:
-                    relevance = decode_relevance(message[line_start:line_end])
-                    states.append(state_of(name, offset + 1, message[line_end + 1 : end], relevance))
+                    states.append(state_of(name, offset + 1, message[line_end + 1 : end], message[line_start:line_end]))
                 except ValueError as error:
                     self._skip(error)
                 offset += 1
@@ -218,8 +216,7 @@ class Feed:
         if not publication.relevance:
             return None
         try:
-            relevance = decode_relevance(publication.relevance)
-            return state_of(self.name, publication.position.offset, publication.frame, relevance)
+            return state_of(self.name, publication.position.offset, publication.frame, publication.relevance)
         except ValueError as error:
             self._skip(error)
             return None

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from realtime.broker.relevance import Relevance
 from realtime.live.conditions import NUMBER_LIMIT, Conditions, Place, Predicate, canonical, compile_tags, refused
+from realtime.live.items import State, touches
 from realtime.live.places import Box, boxes_of, rectangles
 
 __all__ = ["Filter", "Selector", "canonical", "compile_tags"]
@@ -136,8 +136,7 @@ class Selector:
         max_level: The highest level of detail; None for all.
         limits: The boxes of the site's filter, in world units; None if it has none.
         topics: The topics; None for all of the family.
-        matches: Called as matches(topic, relevance): whether a publication is let through. A publication without a
-            place is in all boxes.
+        matches: Called as matches(state): whether it is let through. A state without a place is in all boxes.
         everything: Lets everything through.
     """
 
@@ -146,7 +145,7 @@ class Selector:
     everything: ClassVar["Selector"]
     _known: ClassVar[WeakValueDictionary[Any, "Selector"]] = WeakValueDictionary()
 
-    matches: Callable[[str, Relevance], bool]
+    matches: Callable[[State], bool]
 
     def __init__(
         self,
@@ -216,18 +215,18 @@ def _compiled(
     max_level: int | None,
     limits: tuple[Box, ...] | None,
     topics: frozenset[str] | None,
-) -> Callable[[str, Relevance], bool]:
+) -> Callable[[State], bool]:
     """A function with as few steps as possible, because it is called for each change and selector."""
     if limits is not None or topics is not None or len(predicates) > 1:
         return _compiled_any(predicates, max_level, limits, topics)
     if predicates:
         predicate = predicates[0]
         if max_level is None:
-            return lambda topic, relevance: predicate(relevance.tags)
-        return lambda topic, relevance: relevance.level <= max_level and predicate(relevance.tags)
+            return lambda state: predicate(state.tags)
+        return lambda state: state.level <= max_level and predicate(state.tags)
     if max_level is None:
-        return lambda topic, relevance: True
-    return lambda topic, relevance: relevance.level <= max_level
+        return lambda state: True
+    return lambda state: state.level <= max_level
 
 
 def _compiled_any(
@@ -235,34 +234,20 @@ def _compiled_any(
     max_level: int | None,
     limits: tuple[Box, ...] | None,
     topics: frozenset[str] | None,
-) -> Callable[[str, Relevance], bool]:
+) -> Callable[[State], bool]:
     boxes = None if limits is None else tuple(part for box in limits for part in rectangles(box))
 
-    def matches(topic: str, relevance: Relevance) -> bool:
-        if max_level is not None and relevance.level > max_level:
+    def matches(state: State) -> bool:
+        if max_level is not None and state.level > max_level:
             return False
-        if topics is not None and topic not in topics:
+        if topics is not None and state.topic not in topics:
             return False
         for predicate in predicates:
-            if not predicate(relevance.tags):
+            if not predicate(state.tags):
                 return False
-        place = relevance.place
-        return boxes is None or place is None or _is_in(place, boxes)
+        return boxes is None or touches(state, boxes)
 
     return matches
-
-
-def _is_in(place: tuple[int, ...], boxes: tuple[Box, ...]) -> bool:
-    """Whether a point or a box touches one of the boxes, none of which crosses longitude 180."""
-    if len(place) == 2:
-        x, y = place
-        return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
-    west, north, east, south = place
-    for x0, y0, x1, y1 in boxes:
-        touches = west <= x1 and east >= x0 if west <= east else west <= x1 or east >= x0
-        if touches and north <= y1 and south >= y0:
-            return True
-    return False
 
 
 Selector.everything = Selector.of()

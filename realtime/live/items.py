@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from realtime.broker.relevance import Relevance
+from realtime.broker.relevance import Tags, decode_relevance, tags_of
 from realtime.live.places import CELLS_PER_TILE, Area, Box, cell_bits, rectangles, tile_bits
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "is_wide",
     "state_of",
     "tiles_of",
+    "touches",
 ]
 
 # The key of a tile is its row, shifted by ROW, and its column.
@@ -41,13 +42,15 @@ class State(msgspec.Struct, frozen=True, eq=False, gc=False):
     The state of a key that a publication brought. Made by `state_of`.
 
     Attributes:
-        topic: The name of its topic.
+        topic, key: Which one.
         offset: Its offset in the topic.
         frame: The JSON object that a client gets.
-        relevance: The key, place, tags and level.
+        tags: What filters compare.
+        level: The lowest zoom at which it is shown.
+        is_removed: Whether the key is gone.
         is_point: Whether its place is a single point.
         is_box: Whether its place is a single rectangle, or a point.
-        x0, y0, x1, y1: Its place, if `is_box`.
+        x0, y0, x1, y1: Its place. With x0 > x1 it crosses longitude 180. All are 0 if it has none.
     """
 
     x0: int
@@ -56,32 +59,42 @@ class State(msgspec.Struct, frozen=True, eq=False, gc=False):
     y1: int
     is_point: bool
     is_box: bool
-    relevance: Relevance
+    level: int
+    tags: Tags
+    key: str
     frame: bytes
     topic: str
     offset: int
+    is_removed: bool
 
     @property
     def boxes(self) -> tuple[Box, ...]:
         """Its place as rectangles: one, two if it crosses longitude 180, none if it has no place."""
-        return () if self.relevance.place is None else rectangles(self.relevance.place)
+        if self.is_box or self.x0 > self.x1:
+            return rectangles((self.x0, self.y0, self.x1, self.y1))
+        return ()
 
 
-def state_of(topic: str, offset: int, frame: bytes, relevance: Relevance) -> State:
+def state_of(topic: str, offset: int, frame: bytes, relevance: bytes) -> State:
     """
     The state that a publication brings.
 
+    Args:
+        relevance: As from `encode_relevance`.
+
     Raises:
-        ValueError: Its place has neither two numbers nor four.
+        ValueError: The relevance cannot be read.
     """
-    place = relevance.place
+    decoded = decode_relevance(relevance)
+    place, level, tags, key = decoded.place, decoded.level, tags_of(decoded), decoded.key
     if place is None:
-        return State(0, 0, 0, 0, False, False, relevance, frame, topic, offset)
-    if len(place) == 2:
-        x, y = place
-        return State(x, y, x, y, True, True, relevance, frame, topic, offset)
-    x0, y0, x1, y1 = place
-    return State(x0, y0, x1, y1, False, x0 <= x1, relevance, frame, topic, offset)
+        return State(0, 0, 0, 0, False, False, level, tags, key, frame, topic, offset, decoded.is_removed)
+    x0, y0, x1, y1 = place.x0, place.y0, place.x1, place.y1
+    if x1 is None:
+        return State(x0, y0, x0, y0, True, True, level, tags, key, frame, topic, offset, decoded.is_removed)
+    if y1 is None:
+        raise ValueError("a place has two numbers or four")
+    return State(x0, y0, x1, y1, False, x0 <= x1, level, tags, key, frame, topic, offset, decoded.is_removed)
 
 
 class Item:
@@ -106,16 +119,20 @@ class Item:
 
 def is_in(state: State, area: Area) -> bool:
     """Whether its place is in the area. A state without a place is in every area."""
+    return touches(state, area.rectangles)
+
+
+def touches(state: State, boxes: Iterable[Box]) -> bool:
+    """Whether its place touches one of the boxes, none of which crosses longitude 180. No place touches all boxes."""
     if state.is_box:
-        for x0, y0, x1, y1 in area.rectangles:
-            if state.x0 <= x1 and state.x1 >= x0 and state.y0 <= y1 and state.y1 >= y0:
+        x0, y0, x1, y1 = state.x0, state.y0, state.x1, state.y1
+        for west, north, east, south in boxes:  # noqa: SIM110 - any() is slower
+            if x0 <= east and x1 >= west and y0 <= south and y1 >= north:
                 return True
         return False
-    boxes = state.boxes
-    return not boxes or any(
-        box[0] <= x1 and box[2] >= x0 and box[1] <= y1 and box[3] >= y0
-        for box in boxes
-        for x0, y0, x1, y1 in area.rectangles
+    own = state.boxes
+    return not own or any(
+        box[0] <= x1 and box[2] >= x0 and box[1] <= y1 and box[3] >= y0 for x0, y0, x1, y1 in boxes for box in own
     )
 
 

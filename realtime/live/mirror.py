@@ -143,8 +143,8 @@ class Mirror:
                 and new.is_point
                 # Most changes are of this kind, so they are found in few steps, and without an object for each.
                 and (old.x0 ^ new.x0) | (old.y0 ^ new.y0) < limit
-                and old.relevance.level == new.relevance.level
-                and has_same_tags(old.relevance.tags, new.relevance.tags)
+                and old.level == new.level
+                and has_same_tags(old.tags, new.tags)
             ):
                 stayed.append(new)
                 continue
@@ -160,19 +160,19 @@ class Mirror:
         if items is None:
             # Its feed has ended.
             return
-        item = items.get(state.relevance.key)
+        item = items.get(state.key)
         if item is None:
-            if state.relevance.is_removed:
+            if state.is_removed:
                 return
-            item = self._add(items, state.topic, state.relevance.key)
+            item = self._add(items, state.topic, state.key)
         elif item.state is not None and item.state.offset >= state.offset:
             # A snapshot that was read later contains it already.
             return
-        if state.relevance.level > self.highest_level:
-            self.highest_level = state.relevance.level
+        if state.level > self.highest_level:
+            self.highest_level = state.level
         if item not in changed:
             changed[item] = item.state
-        item.state = None if state.relevance.is_removed else state
+        item.state = None if state.is_removed else state
 
     def _apply_reload(self, loaded: Reload, changed: dict[Item, State | None], restarted: dict[str, None]) -> None:
         topic = loaded.topic
@@ -191,7 +191,7 @@ class Mirror:
                 continue
             changed.setdefault(item, item.state)
             item.state = state
-            self.highest_level = max(self.highest_level, state.relevance.level)
+            self.highest_level = max(self.highest_level, state.level)
         self._positions[topic] = loaded.position
         self._position_lines[topic] = messages.position(topic, loaded.position)
         if loaded.is_forgotten:

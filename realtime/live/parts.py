@@ -78,10 +78,10 @@ class _Selected:
         points, stayed, matches = changes.points, changes.stayed, selector.matches
 
         def selected(key: int) -> list[State]:
-            return [state for state in points[key] if matches(state.topic, state.relevance)]
+            return [state for state in points[key] if matches(state)]
 
         def stepped_out(key: int) -> list[Change]:
-            return [each for each in stayed[key] if not matches(each.new.topic, each.new.relevance)]  # type: ignore[union-attr]
+            return [each for each in stayed[key] if not matches(each.new)]  # type: ignore[arg-type]
 
         states = points if selector is Selector.everything else _ByTile(selected)
         self.states: dict[int, list[State]] = states
@@ -125,7 +125,7 @@ class Part:
                     # For the selector, nothing has changed: if it let the old state through, the key is still seen.
                     continue
                 if old is not None and _is_seen(old, area, selector) and not (new and _is_seen(new, area, selector)):
-                    left.setdefault(old.topic, []).append(old.relevance.key)
+                    left.setdefault(old.topic, []).append(old.key)
                     count += 1
         return Lines(frames, count, left)
 
@@ -211,4 +211,4 @@ class Parts[V](dict[V, Part]):
 
 
 def _is_seen(state: State, area: Area, selector: Selector) -> bool:
-    return is_in(state, area) and selector.matches(state.topic, state.relevance)
+    return is_in(state, area) and selector.matches(state)

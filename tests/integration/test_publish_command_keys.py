@@ -10,9 +10,9 @@ import redis
 from django.core.management import CommandError, call_command
 
 from realtime import topics
-from realtime.broker.relevance import decode_relevance
 from realtime.topics import Snapshot, Tiles, Topic
 from tests.integration.hearing import Ear, layer
+from tests.support.relevances import decode_relevance
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 

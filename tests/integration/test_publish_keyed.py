@@ -13,13 +13,14 @@ from realtime import topics
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import parse
 from realtime.broker.publish import Keyed, Published, PublishRequest
-from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SnapshotFull, Unavailable
 from realtime.publisher import Item, apublish, apublish_many, publish, publish_many
 from realtime.topics import Tiles, Topic
 from tests.integration.clients import Client, Connect
 from tests.integration.hearing import Ear, layer
+from tests.support.relevances import decode_relevance
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]

@@ -18,11 +18,11 @@ from project.demo.vehicles.simulation import Simulation
 from project.demo.vehicles.switch import AlreadyRunning, Switch, hold_lease
 from realtime import conf
 from realtime.broker.publication import Publication
-from realtime.broker.relevance import decode_relevance
 from realtime.exceptions import Unavailable
 from realtime.live.places import point
 from realtime.publisher import Item
 from realtime.topics import resolve
+from tests.support.relevances import decode_relevance
 from tests.support.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]

@@ -13,13 +13,14 @@ import redis.asyncio
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
 from realtime.broker.publish import Keyed, PublishRequest
-from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Loaded, Snapshot, SnapshotReader
 from realtime.exceptions import SubscriptionClosed
 from realtime.layer import RedisChannelLayer
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from tests.support.redis_server import RedisServer
+from tests.support.relevances import decode_relevance
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent

@@ -14,7 +14,7 @@ import redis
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import BATCH_MARK, parse, split_batch
 from realtime.broker.publish import Keyed, PublishCall, PublishRequest
-from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.broker.sweep import Sweep
 from realtime.layer import RedisChannelLayer
@@ -23,6 +23,7 @@ from realtime.live.places import area_of
 from realtime.live.view import Lens
 from realtime.live.views import Family
 from tests.support.redis_server import RedisServer
+from tests.support.relevances import decode_relevance
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
 

@@ -11,7 +11,7 @@ import redis
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import BATCH_MARK, Position
 from realtime.broker.publish import Keyed, Published, PublishRequest
-from realtime.broker.relevance import Relevance, decode_relevance
+from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SubscriptionClosed
 from realtime.layer import RedisChannelLayer
@@ -184,10 +184,9 @@ async def seen(layer: RedisChannelLayer, lens: Lens, family: Family = FAMILY) ->
     for topic in (SBB, DB):
         loaded = await layer._get_layer().read_snapshot(topic, family.snapshot)
         for publication in loaded.publications:
-            relevance = decode_relevance(publication.relevance)
-            state = state_of(topic, publication.position.offset, publication.frame, relevance)
-            if is_in(state, lens.area) and lens.selector.matches(topic, relevance):
-                found[topic, relevance.key] = state.offset
+            state = state_of(topic, publication.position.offset, publication.frame, publication.relevance)
+            if is_in(state, lens.area) and lens.selector.matches(state):
+                found[topic, state.key] = state.offset
     return found
 
 

@@ -9,10 +9,11 @@ import json
 
 from realtime.broker.relevance import Relevance, Tag
 from realtime.live.filters import Selector
-from realtime.live.items import State, state_of
+from realtime.live.items import State
 from realtime.live.places import area_of, point
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
+from tests.support.relevances import state_with
 from tests.support.view_clients import Viewer
 
 __all__ = ["FEEDS", "at_place", "joined", "lens_at", "rest", "vehicle"]
@@ -34,7 +35,7 @@ def vehicle(key: str, offset: int, longitude: float, latitude: float = 0) -> Sta
 def at_place(key: str, offset: int, place: tuple[int, int], **tags: Tag) -> State:
     """The same, with its place in world units, and with more tags."""
     frame = json.dumps({"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * 100}).encode()
-    return state_of(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram", **tags}))
+    return state_with(FEEDS[0], offset, frame, Relevance(key, place, {"mode": "tram", **tags}))
 
 
 def lens_at(longitude: float, number: int) -> Lens:

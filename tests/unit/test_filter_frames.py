@@ -13,8 +13,10 @@ from realtime.exceptions import FrameRefused
 from realtime.live.filters import Filter, Selector
 from realtime.live.places import area_of, level_limit
 from realtime.protocol import messages
+from tests.support.relevances import state_with
 
-TRAM = Relevance(key="tram-7", place=(5, 5), tags={"mode": "tram", "speed": 12, "is_late": True}, level=3)
+TAGS = {"mode": "tram", "speed": 12, "is_late": True}
+TRAM = state_with("vehicles.sbb", 1, b"{}", Relevance(key="tram-7", place=(5, 5), tags=TAGS, level=3))
 # A reason of the protocol; all others are mistakes of the server.
 CODES = {"bad_json", "bad_frame", "bad_filter"}
 
@@ -32,7 +34,7 @@ def answer(line: bytes) -> str | bool:
         return refused.code
     area_of(chosen.bbox)
     selector = Selector.of(max_level=level_limit(chosen.bbox, chosen.zoom), tags=chosen.tags)
-    return selector.matches("vehicles.sbb", TRAM)
+    return selector.matches(TRAM)
 
 
 def frame_of(text: str) -> bytes:
@@ -133,10 +135,10 @@ COSTLY = {
 def test_the_costliest_filters_are_cheap(name: str) -> None:
     """Read and evaluated within a time that a busy machine keeps too: no step is repeated for each of another."""
     tags = COSTLY[name]
-    value = Relevance(key="k", tags={"mode": "x" * 200})
+    value = state_with("a", 1, b"{}", Relevance(key="k", tags={"mode": "x" * 200}))
     used = time.thread_time()
     for _ in range(10):
         predicate = Selector.of(tags=Filter(tags=tags).tags).matches
         for _ in range(100):
-            predicate("vehicles.sbb", value)
+            predicate(value)
     assert time.thread_time() - used < 2.0

@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from realtime.broker.relevance import WORLD, Relevance
 from realtime.exceptions import FrameRefused
 from realtime.live.filters import Filter, Selector, canonical, compile_tags
+from realtime.live.items import State
+from tests.support.relevances import state_with
 
 TRAM = {"mode": "tram", "speed": 12, "line": "7", "is_late": True}
 
 
-def item(place: tuple[int, ...] | None = None, tags: Mapping[str, Any] | None = None, level: int = 0) -> Relevance:
-    return Relevance(key="tram-7", place=place, tags=dict(tags or {}), level=level)
+def item(
+    place: tuple[int, ...] | None = None, tags: Mapping[str, Any] | None = None, level: int = 0, topic: str = "a"
+) -> State:
+    relevance = Relevance(key="tram-7", place=place, tags=dict(tags or {}), level=level)
+    return state_with(topic, 1, b"{}", relevance)
 
 
 def matches(conditions: Mapping[str, Any], tags: Mapping[str, Any]) -> bool:
@@ -362,7 +367,7 @@ def test_the_documented_conditions_are_those_that_there_are() -> None:
 def test_a_selector_of_nothing_lets_everything_through() -> None:
     """It is one object."""
     assert Selector.of() is Selector.of(tags={}) is Selector.everything
-    assert Selector.everything.matches("any", item(level=24))
+    assert Selector.everything.matches(item(level=24))
 
 
 def test_all_conditions_of_a_selector_must_hold() -> None:
@@ -370,12 +375,12 @@ def test_all_conditions_of_a_selector_must_hold() -> None:
     selector = Selector.of(
         max_level=10, tags={"mode": "tram"}, site_tags={"line": "7"}, limits=[(0, 0, 9, 9)], topics=["a"]
     )
-    assert selector.matches("a", item((5, 5), TRAM, 10))
-    assert not selector.matches("b", item((5, 5), TRAM, 10))
-    assert not selector.matches("a", item((5, 5), TRAM, 11))
-    assert not selector.matches("a", item((10, 5), TRAM, 10))
-    assert not selector.matches("a", item((5, 5), TRAM | {"mode": "bus"}, 10))
-    assert not selector.matches("a", item((5, 5), TRAM | {"line": "8"}, 10))
+    assert selector.matches(item((5, 5), TRAM, 10))
+    assert not selector.matches(item((5, 5), TRAM, 10, "b"))
+    assert not selector.matches(item((5, 5), TRAM, 11))
+    assert not selector.matches(item((10, 5), TRAM, 10))
+    assert not selector.matches(item((5, 5), TRAM | {"mode": "bus"}, 10))
+    assert not selector.matches(item((5, 5), TRAM | {"line": "8"}, 10))
 
 
 @pytest.mark.parametrize("first", [{"tags": {"mode": "tram"}}, {"max_level": 3}, {"max_level": 3, "tags": {"a": 1}}])
@@ -390,19 +395,19 @@ def test_who_set_a_condition_makes_no_difference() -> None:
     tram, bus = {"mode": "tram"}, {"mode": "bus"}
     assert Selector.of(tags=tram) is Selector.of(site_tags=tram) is Selector.of(tags=tram, site_tags=tram)
     assert Selector.of(tags=tram, site_tags=bus) is Selector.of(tags=bus, site_tags=tram)
-    assert not Selector.of(tags=tram, site_tags=bus).matches("a", item(tags=TRAM))
+    assert not Selector.of(tags=tram, site_tags=bus).matches(item(tags=TRAM))
 
 
 def test_a_client_can_only_narrow_the_servers_filter() -> None:
     """Whatever it sends, nothing else gets through."""
     for tags in ({}, {"mode": "bus"}, {"$or": [{}, {"mode": "bus"}]}, {"$not": {"mode": "tram"}}):
-        assert not Selector.of(tags=tags, site_tags={"mode": "tram"}).matches("a", item(tags={"mode": "bus"}))
+        assert not Selector.of(tags=tags, site_tags={"mode": "tram"}).matches(item(tags={"mode": "bus"}))
 
 
 def test_no_topic_and_no_box_let_nothing_through() -> None:
     """An empty set is not the same as none."""
-    assert not Selector.of(topics=[]).matches("a", item())
-    assert not Selector.of(limits=[]).matches("a", item((5, 5)))
+    assert not Selector.of(topics=[]).matches(item())
+    assert not Selector.of(limits=[]).matches(item((5, 5)))
 
 
 EDGES = st.sampled_from([0, 1, 2, 3, 4, WORLD - 3, WORLD - 2, WORLD - 1])
@@ -423,7 +428,7 @@ def test_the_boxes_of_the_server_are_exact(
     place: tuple[int, ...] | None, boxes: list[tuple[int, int, int, int]]
 ) -> None:
     """A point or a box is let through if it has a column and a row in common with one of them."""
-    is_match = Selector.of(limits=boxes).matches("a", item(place))
+    is_match = Selector.of(limits=boxes).matches(item(place))
     if place is None:
         assert is_match
         return

@@ -22,7 +22,8 @@ from realtime.broker.publication import (
     split_batch,
     split_relevance,
 )
-from realtime.broker.relevance import Relevance, decode_relevance, encode_relevance
+from realtime.broker.relevance import Relevance, encode_relevance
+from tests.support.relevances import decode_relevance
 
 
 def payload_of(offset: int, epoch: str, before: bytes, after: bytes) -> bytes:

@@ -12,10 +12,11 @@ from realtime.broker.relevance import Relevance
 from realtime.hub.sinks import Frame
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
-from realtime.live.items import State, TileIndex, is_in, state_of
+from realtime.live.items import State, TileIndex, is_in
 from realtime.live.places import area_of, box, level_limit, point
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
+from tests.support.relevances import state_with
 from tests.support.scenes import FEEDS, at_place, joined, lens_at, rest, vehicle
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
@@ -65,7 +66,7 @@ class World:
             is_removed,
         )
         frame = json.dumps({"type": "message", "topic": feed, "offset": offset, "key": key}).encode()
-        state = state_of(feed, offset, frame, relevance)
+        state = state_with(feed, offset, frame, relevance)
         if is_removed:
             self.states[feed].pop(key, None)
         else:
@@ -125,7 +126,7 @@ class World:
             (feed, key): state.offset
             for feed, states in self.states.items()
             for key, state in states.items()
-            if is_in(state, lens.area) and lens.selector.matches(feed, state.relevance)
+            if is_in(state, lens.area) and lens.selector.matches(state)
         }
 
 

@@ -9,10 +9,10 @@ from realtime.broker.relevance import Relevance
 from realtime.exceptions import SubscriptionClosed
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
-from realtime.live.items import state_of
 from realtime.live.places import point
 from realtime.live.scene import Scene
 from realtime.live.view import View
+from tests.support.relevances import state_with
 from tests.support.scenes import FEEDS, joined, lens_at, rest, vehicle
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
@@ -194,7 +194,7 @@ async def test_a_state_that_outgrows_a_view_is_not_sent_by_an_unfinished_batch(m
     await scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None))
     assert not viewer.is_complete
     last = vehicle("k9", 10, 0)
-    scene.take([state_of(FEEDS[0], 10, last.frame, Relevance("k9", point(0, 0), {"mode": "tram"}, 12))])
+    scene.take([state_with(FEEDS[0], 10, last.frame, Relevance("k9", point(0, 0), {"mode": "tram"}, 12))])
     await wait_until(lambda: scene._mirror.highest_level == 12)
     viewer.is_stuck, viewer.unsent = False, 0
     await rest(scene)

@@ -34,7 +34,7 @@ def seen(states: dict[str, State], lens: Lens) -> dict[tuple[str, str], int]:
     return {
         (FEEDS[0], key): state.offset
         for key, state in states.items()
-        if is_in(state, lens.area) and lens.selector.matches(FEEDS[0], state.relevance)
+        if is_in(state, lens.area) and lens.selector.matches(state)
     }
 
 
