@@ -17,7 +17,7 @@ from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.broker.publish import Keyed, Published, PublishRequest
-from realtime.broker.relevance import Relevance, Tag
+from realtime.broker.relevance import LEVEL_LIMIT, Relevance, Tag
 from realtime.exceptions import PublicationRefused, PublicationTooLarge, SnapshotFull, TopicUnknown, Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS
@@ -33,7 +33,6 @@ KEY_CHARACTERS = 200
 TAGS_LIMIT = 16
 TAG_NAME_CHARACTERS = 64
 TAG_CHARACTERS = 200
-LEVEL_LIMIT = 24
 # Integers that JSON readers represent exactly.
 _NUMBER_LIMIT = 2**53
 

@@ -79,8 +79,8 @@ def main() -> None:
 
 
 def _ignore_what_was_imported() -> None:
-    """It lives as long as the process: the garbage collector never looks at it again."""
-    # It runs as often as it does by default. Less often costs memory: connections leave garbage when they are accepted.
+    """Exclude what was imported from garbage collection, because it lives as long as the process."""
+    # The collector runs as often as by default. Less often costs memory: connections that are accepted leave garbage.
     gc.collect()
     gc.freeze()
 

@@ -1,5 +1,5 @@
 """
-The part of a publication with a key that decides which views are sent it: key, place, tags and level.
+What decides which views are sent a publication that has a key: the key, place, tags and level.
 
 Owns the form in which these travel beside the frame. Does not own what they mean (live) nor the frame (publication).
 """
@@ -9,11 +9,23 @@ from typing import Annotated, Final
 
 import msgspec
 
-__all__ = ["WORLD", "Decoded", "Relevance", "Tag", "Tags", "decode_relevance", "encode_relevance", "tags_of"]
+__all__ = [
+    "LEVEL_LIMIT",
+    "WORLD",
+    "Decoded",
+    "Relevance",
+    "Tag",
+    "Tags",
+    "decode_relevance",
+    "encode_relevance",
+    "tags_of",
+]
 
 # The side of the world in units of a place: see realtime.live.places.
 WORLD: Final = 1 << 30
-# Tags of at most this many bytes, as JSON, are shared. So are the last ones, by so many different texts.
+# The highest level: no web map has a higher zoom.
+LEVEL_LIMIT: Final = 24
+# Tags whose JSON has at most this many bytes are shared: the last ones, up to this number of different texts.
 _SHARED_TAGS_BYTES: Final = 256
 _SHARED_TAGS_COUNT: Final = 4_096
 
@@ -60,8 +72,8 @@ class Decoded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
     A `Relevance` as it is received.
 
-    It has no object that the garbage collector counts. Otherwise, thousands of publications a second would cause it to
-    run many times.
+    Decoding makes no object that the garbage collector counts. Otherwise, thousands of publications a second would
+    start the collector many times.
 
     Attributes:
         tags: For `tags_of`.
@@ -70,11 +82,11 @@ class Decoded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     place: _Place | None = None
     tags: msgspec.Raw = msgspec.Raw(b"{}")
-    level: int = 0
+    level: Annotated[int, msgspec.Meta(ge=0, le=LEVEL_LIMIT)] = 0
     is_removed: bool = False
 
 
-# Raises msgspec.ValidationError or DecodeError, which are ValueErrors.
+# Raises msgspec.ValidationError or DecodeError, which are ValueErrors; and RecursionError.
 decode_relevance = msgspec.json.Decoder(Decoded).decode
 _decode_tags = msgspec.json.Decoder(Tags).decode
 _shared_tags = lru_cache(_SHARED_TAGS_COUNT)(_decode_tags)
@@ -82,10 +94,10 @@ _shared_tags = lru_cache(_SHARED_TAGS_COUNT)(_decode_tags)
 
 def tags_of(decoded: Decoded) -> Tags:
     """
-    The tags of a publication. Equal ones are the same object in most cases.
+    The tags of a publication. Tags with the same JSON are mostly the same object.
 
     Raises:
-        ValueError: They are no tags.
+        ValueError: The JSON is not an object of tags.
     """
     text = bytes(decoded.tags)
     tags: Tags = _shared_tags(text) if len(text) <= _SHARED_TAGS_BYTES else _decode_tags(text)

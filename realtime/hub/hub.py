@@ -152,19 +152,20 @@ class Hub:
             self._heal_tasks[topic] = asyncio.create_task(self._run_heal(topic), name=f"heal {topic.name}")
 
     async def _run_heal(self, topic: LiveTopic) -> None:
-        observer, failures = self._outage.observer(), 0
-        while True:
-            gap_count = topic.gap_count
-            try:
-                history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
-            except Exception as error:
-                # Whatever the error is, the members wait: what they have missed is not known yet.
-                await observer.wait(error, failures)
-                failures += 1
-                continue
-            if topic.gap_count == gap_count:
-                break
-        observer.worked()
+        with self._outage.observer() as observer:
+            failures = 0
+            while True:
+                gap_count = topic.gap_count
+                try:
+                    history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
+                except Exception as error:
+                    # Whatever the error is, the members wait: what they have missed is not known yet.
+                    await observer.wait(error, failures)
+                    failures += 1
+                    continue
+                observer.worked()
+                if topic.gap_count == gap_count:
+                    break
         self._counters.healed_count += 1
         # The publications held meanwhile may have a gap too, which starts the next healing.
         del self._heal_tasks[topic]

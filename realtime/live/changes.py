@@ -78,7 +78,7 @@ class LevelChanges:
 
     Args:
         level: The zoom of the tiles.
-        has_limits: Whether a view has limits. Only these can be left within a cell.
+        has_limits: Whether any view has limits. Only from such a view can a key disappear while it stays in its cell.
 
     Attributes:
         points: Tile → the new states in it whose place is a point.

@@ -193,19 +193,20 @@ class FamilyMap:
             self._tasks[0] = asyncio.create_task(self._load(), name=f"load {self.name}")
 
     async def _load(self) -> None:
-        observer, failures = self._outage.observer(), 0
-        while True:
-            try:
-                await self._attachment.ready()
-                gap_count = self._gap_count
-                fields = await self._source.read_extents(self.name)
-            except Exception as error:
-                await observer.wait(error, failures)
-                failures += 1
-                continue
-            if self._gap_count == gap_count:
-                break
-        observer.worked()
+        with self._outage.observer() as observer:
+            failures = 0
+            while True:
+                try:
+                    await self._attachment.ready()
+                    gap_count = self._gap_count
+                    fields = await self._source.read_extents(self.name)
+                except Exception as error:
+                    await observer.wait(error, failures)
+                    failures += 1
+                    continue
+                observer.worked()
+                if self._gap_count == gap_count:
+                    break
         self._known.clear()
         held, self._held = self._held or [], None
         self._changed({*self._extents, *self._add(fields.items()), *self._read(held)})
@@ -213,19 +214,19 @@ class FamilyMap:
             self.loaded.set_result(None)
 
     async def _expire(self) -> None:
-        observer = self._outage.observer()
-        while True:
-            await asyncio.sleep(_EXPIRY_SECONDS)
-            expired = self._forget_expired()
-            self._changed(expired)
-            if expired or self._has_expired:
-                try:
-                    await self._remove_expired()
-                except Exception as error:
-                    # Readers ignore expired registrations until they are removed.
-                    observer.failed(error)
-                else:
-                    observer.worked()
+        with self._outage.observer() as observer:
+            while True:
+                await asyncio.sleep(_EXPIRY_SECONDS)
+                expired = self._forget_expired()
+                self._changed(expired)
+                if expired or self._has_expired:
+                    try:
+                        await self._remove_expired()
+                    except Exception as error:
+                        # Readers ignore expired registrations until they are removed.
+                        observer.failed(error)
+                    else:
+                        observer.worked()
 
     def _forget_expired(self) -> set[str]:
         """Returns the topics that have lost a registration."""

@@ -93,7 +93,7 @@ class Feed:
         # Payloads that wait for the snapshot; None while it is complete.
         self._held: list[bytes] | None = []
         self._held_bytes = 0
-        # Increased when a publication may be missing: a snapshot whose reading has begun before is discarded.
+        # Increased when a publication may be missing. A snapshot is discarded if this changed while it was read.
         self._gap_count = 0
         # Done once the snapshot was read; cancelled if the feed ends before. Replaced by `reload`.
         self.loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -125,28 +125,29 @@ class Feed:
             self._mark_gap()
 
     def _mark_gap(self) -> None:
-        """Publications may be missing: read the snapshot again. It will contain those that wait now."""
+        """Publications may be missing: read the snapshot again, which contains those that are held now."""
         self._gap_count += 1
         self._held, self._held_bytes = [], 0
         if self._task is None:
             self._task = asyncio.create_task(self._load(), name=f"load {self.name}")
 
     async def _load(self) -> None:
-        observer, failures = self._outage.observer(), 0
-        while True:
-            try:
-                await self._attachment.ready()
-                gap_count = self._gap_count
-                loaded = await self._source.read_snapshot(self.name, self.policy)
-            except Exception as error:
-                # The views wait after any error, because it is unknown what they have missed.
-                await observer.wait(error, failures)
-                failures += 1
-                continue
-            states = await self._states(loaded)
-            if self._gap_count == gap_count:
-                break
-        observer.worked()
+        with self._outage.observer() as observer:
+            failures = 0
+            while True:
+                try:
+                    await self._attachment.ready()
+                    gap_count = self._gap_count
+                    loaded = await self._source.read_snapshot(self.name, self.policy)
+                    states = await self._states(loaded)
+                except Exception as error:
+                    # The views wait after any error, because it is unknown what they have missed.
+                    await observer.wait(error, failures)
+                    failures += 1
+                    continue
+                observer.worked()
+                if self._gap_count == gap_count:
+                    break
         self._task = None
         self._counters.loaded_count += 1
         self._begin(loaded.position, states)
@@ -222,5 +223,6 @@ class Feed:
             return None
 
     def _skip(self, error: ValueError) -> None:
-        """Log a publication whose relevance cannot be read: another program published it."""
-        _log.exception(f"relevance {self.name}", error, "a publication on %s cannot be placed", self.name)
+        """Log a publication that cannot be read: another program published it."""
+        text = "a publication on %s is skipped: its relevance or its frame cannot be read"
+        _log.exception(f"relevance {self.name}", error, text, self.name)

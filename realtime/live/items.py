@@ -83,17 +83,25 @@ def state_of(topic: str, offset: int, frame: bytes, relevance: bytes) -> State:
         relevance: As from `encode_relevance`.
 
     Raises:
-        ValueError: The relevance cannot be read.
+        ValueError: The relevance cannot be read, or the frame is not one line of text.
     """
-    decoded = decode_relevance(relevance)
-    place, level, tags, key = decoded.place, decoded.level, tags_of(decoded), decoded.key
+    if not frame or b"\n" in frame or not (frame.isascii() or frame.decode()):
+        raise ValueError("a frame is one line of text")
+    try:
+        decoded = decode_relevance(relevance)
+        tags = tags_of(decoded)
+    except RecursionError as error:
+        raise ValueError("the relevance is nested too deeply") from error
+    place, level, key = decoded.place, decoded.level, decoded.key
     if place is None:
         return State(0, 0, 0, 0, False, False, level, tags, key, frame, topic, offset, decoded.is_removed)
     x0, y0, x1, y1 = place.x0, place.y0, place.x1, place.y1
-    if x1 is None:
+    if x1 is None or y1 is None:
+        if x1 is not y1:
+            raise ValueError("a place has two numbers or four")
         return State(x0, y0, x0, y0, True, True, level, tags, key, frame, topic, offset, decoded.is_removed)
-    if y1 is None:
-        raise ValueError("a place has two numbers or four")
+    if y1 < y0:
+        raise ValueError("a place begins in the north")
     return State(x0, y0, x1, y1, False, x0 <= x1, level, tags, key, frame, topic, offset, decoded.is_removed)
 
 
@@ -123,7 +131,11 @@ def is_in(state: State, area: Area) -> bool:
 
 
 def touches(state: State, boxes: Iterable[Box]) -> bool:
-    """Whether its place touches one of the boxes, none of which crosses longitude 180. No place touches all boxes."""
+    """
+    Whether its place touches one of the boxes, none of which crosses longitude 180.
+
+    A state without a place touches every box.
+    """
     if state.is_box:
         x0, y0, x1, y1 = state.x0, state.y0, state.x1, state.y1
         for west, north, east, south in boxes:  # noqa: SIM110 - any() is slower
@@ -165,8 +177,8 @@ class TileIndex:
     The items of a family by the tiles of one level.
 
     A tile has 16 x 16 cells, numbered from 0 to 255. Areas consist of whole cells, so one `bytes.translate` of the
-    cells of a tile's points tells which of them are in an area. Their coordinates are spread over the memory: reading
-    them would take longer than comparing them.
+    cells of a tile's points tells which of them are in an area. So the points' coordinates, which are scattered in the
+    memory, are not read.
 
     Args:
         level: The zoom of the tiles.

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _RELOAD_SECONDS: Final = 0.02
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
-# The pause after a tick that failed: if it fails again, everything is read from Redis again.
+# The pause after a tick that failed. All snapshots may be read again then, so failures must not follow each other fast.
 _FAILED_SECONDS: Final = 1.0
 # Up to this many items that enter a view are collected before they are written.
 _ENTERED_AT_ONCE: Final = 500
@@ -84,7 +84,7 @@ class Scene:
         self._task: asyncio.Task[None] | None = None
         # Set when a view is to be renewed.
         self._is_woken = asyncio.Event()
-        # Whether there is nothing to do but to look again at slow views, after a while.
+        # Whether the only work is to check the slow views again later.
         self._is_idle = False
 
     # From feeds -------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Scene:
         pause = Pause()
         self._tick += 1
         self._counters.tick_count += 1
-        # Only these are served in this tick: what views need that join later may not have been applied.
+        # Only these are served in this tick: a view that joins during it may need items that are not applied yet.
         renewed = self._take_renewed()
         incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
@@ -305,7 +305,7 @@ class Scene:
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
         if view.is_writing and view.wanted.number == view.writing_number:
-            # The client would take a second batch with this number for more of the first one, so it is sent later.
+            # The client could not tell a second batch with this number from the rest of the first one. So it waits.
             view.is_behind = True
             return
         if view.has is None or view.is_writing or view.is_behind:

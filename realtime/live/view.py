@@ -24,8 +24,9 @@ from realtime.protocol import messages
 
 __all__ = ["KEYS_PER_LINE", "Lens", "View", "left_lines", "same_lines"]
 
-# The most keys of one "left" or "same" object.
-KEYS_PER_LINE: Final = 500
+# The most keys of one "left" or "same" object. With the longest keys, of 200 characters with 4 bytes each, the object
+# is not larger than FRAME_BYTES.
+KEYS_PER_LINE: Final = 80
 
 
 class Lens(NamedTuple):

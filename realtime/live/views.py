@@ -6,6 +6,7 @@ Owns which topics are mirrored in this process, and for how long. Does not own m
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from realtime.live.feed import Feed, FeedSource
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
 from realtime.redis.backoff import Backoff
-from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.redis.outage import REDIS_ERRORS, Observer, Outage
 from realtime.statistics import ViewStatistics, register
+from realtime.untrusted.text import LimitedLog
 
 __all__ = ["Family", "View", "Views"]
+
+_log = LimitedLog(logging.getLogger(__name__))
 
 # A topic is mirrored for this long after its last view has left it: users move a map back and forth.
 LINGER_SECONDS: Final = 30.0
@@ -81,7 +85,7 @@ class Views:
         # Topics that no view needs, and when their feeds end.
         self._ending: dict[str, asyncio.TimerHandle] = {}
         self._scene_of_view: dict[View, Scene] = {}
-        # Family → which topics it has, and where; of those that a view has asked for.
+        # Family → its topics and their extents. Only families that a view has asked for.
         self._maps: dict[str, FamilyMap] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._counters = Counters()
@@ -274,28 +278,34 @@ class Views:
         """Remove keys that have been silent for too long, in the topics that this process mirrors."""
         loop = asyncio.get_running_loop()
         due: dict[Feed, float] = {}
-        observer = self._outage.observer()
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS[0])
-            for feed in tuple(self._feeds.values()):
-                lifetime = feed.policy.absent_after_seconds
-                if lifetime is None or not feed.loaded.done():
-                    continue
-                least, most = _SWEEP_SECONDS
-                interval = min(max(lifetime / _SWEEPS_PER_LIFETIME, least), most)
-                # Random at first, so that the topics of a family are not looked at together.
-                at = due.setdefault(feed, loop.time() + random.uniform(0, interval))  # noqa: S311 - spreads load
-                if loop.time() < at:
-                    continue
-                due[feed] = loop.time() + interval
-                try:
-                    # If this process dies, another one takes over when the lease ends.
-                    await self._source.sweep_snapshot(
-                        feed.name, feed.policy, history=feed.history, lease_seconds=interval * 2
-                    )
-                except REDIS_ERRORS as error:
-                    observer.failed(error)
-                else:
-                    observer.worked()
-            for feed in due.keys() - set(self._feeds.values()):
-                del due[feed]
+        with self._outage.observer() as observer:
+            while True:
+                await asyncio.sleep(_SWEEP_SECONDS[0])
+                for feed in tuple(self._feeds.values()):
+                    lifetime = feed.policy.absent_after_seconds
+                    if lifetime is None or not feed.loaded.done():
+                        continue
+                    least, most = _SWEEP_SECONDS
+                    interval = min(max(lifetime / _SWEEPS_PER_LIFETIME, least), most)
+                    # Random at first, so that the topics of a family are not looked at together.
+                    at = due.setdefault(feed, loop.time() + random.uniform(0, interval))  # noqa: S311 - spreads load
+                    if loop.time() < at:
+                        continue
+                    due[feed] = loop.time() + interval
+                    await self._sweep_topic(feed, interval, observer)
+                for feed in due.keys() - set(self._feeds.values()):
+                    del due[feed]
+
+    async def _sweep_topic(self, feed: Feed, interval_seconds: float, observer: Observer) -> None:
+        try:
+            # If this process dies, another one takes over when the lease ends.
+            await self._source.sweep_snapshot(
+                feed.name, feed.policy, history=feed.history, lease_seconds=interval_seconds * 2
+            )
+        except REDIS_ERRORS as error:
+            observer.failed(error)
+        except Exception as error:
+            # Other topics are swept all the same.
+            _log.exception("sweep", error, "the silent keys of %s could not be removed", feed.name)
+        else:
+            observer.worked()

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -66,11 +66,8 @@ class Outage:
 
     async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """As `Observer.until_done`, with an observer for this call alone."""
-        observer = self.observer()
-        try:
+        with self.observer() as observer:
             return await observer.until_done(command, *arguments)
-        finally:
-            observer.leave()
 
     def _fail(self, observer: "Observer", error: BaseException, asked_at: float | None) -> None:
         is_refusal = isinstance(error, redis.ResponseError)
@@ -119,10 +116,20 @@ class Outage:
 
 
 class Observer:
-    """One user of a resource, which reports each failure and each success; made by `Outage.observer`."""
+    """
+    One user of a resource, which reports each failure and each success; made by `Outage.observer`.
+
+    A user that may be cancelled uses it in a `with` statement, so that it leaves.
+    """
 
     def __init__(self, outage: Outage) -> None:
         self._outage = outage
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
     def failed(self, error: BaseException, *, asked_at: float | None = None) -> None:
         """

@@ -21,6 +21,7 @@ from realtime.live.items import TileIndex, is_in, state_of
 from realtime.live.places import area_of, point
 from realtime.live.view import Lens, View
 from realtime.live.views import Family, Views
+from realtime.redis.keys import Keys
 from tests.support.redis_server import RedisServer
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
@@ -299,3 +300,79 @@ async def test_after_changes_that_could_not_be_applied_everything_is_read_again(
     await publish(layer, vehicle(SBB, "tram", 0), vehicle(DB, "ice", 50))
     await wait_until(lambda: viewer.items == {(DB, "far"): 4, (SBB, "tram"): 3})
     await layer.flush()
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+# Relevance and frame; most places are where the views look.
+UNREADABLE = {
+    "nested tags": (b'["k",null,%b]' % DEEP, b"{}"),
+    "a nested field of a later release": (b'["k",null,{},0,false,%b]' % DEEP, b"{}"),
+    "tags that are a list": (b'["k",null,[1]]', b"{}"),
+    "three numbers": (b'["k",[5,5,7]]', b"{}"),
+    "five numbers": (b'["k",[0,0,1073741823,1073741823,9]]', b"{}"),
+    "a place without its third number": (b'["k",[536870912,536870912,null,7]]', b"{}"),
+    "a place that ends north of its beginning": (b'["k",[0,900000000,1073741823,0]]', b"{}"),
+    "outside of the world": (b'["k",[0,0,1073741824,1073741823]]', b"{}"),
+    "a level that no map has": (b'["k",null,{},25]', b"{}"),
+    "no frame": (b'["k"]', b""),
+    "a frame of two lines": (b'["k"]', b'{}\n{"type":"unsubscribed"}'),
+    "a frame that is no text": (b'["k"]', b'{"\xff":1}'),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+async def test_a_publication_that_cannot_be_read_costs_no_other(
+    layer: RedisChannelLayer, views: Views, client: redis.Redis, server: RedisServer, what: str
+) -> None:
+    """Another program may publish anything: open views and new ones get all that can be read."""
+    await publish(layer, vehicle(SBB, "tram", 0))
+    viewer, _ = await join(views, lens_at(0), SBB)
+    (channel,) = [name for name in client.pubsub_channels() if b"sbb" in name]
+    keys = Keys()
+    epoch = client.hget(keys.topic_position(SBB), "epoch")
+    payload = b"\xc1%b:2\n\x1e%b\n%b" % (epoch, *UNREADABLE[what])
+    client.publish(channel, payload)
+    client.hset(keys.topic_position(SBB), "offset", 2)
+    client.hset(keys.topic_snapshot(SBB), "k", payload)
+    await publish(layer, vehicle(SBB, "tram", 0.1), vehicle(SBB, "bus", 0.2))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 3, (SBB, "bus"): 4})
+    newcomers = RedisChannelLayer([server.url])
+    viewer, _ = await join(newcomers.views, lens_at(0), SBB)
+    assert viewer.items == {(SBB, "tram"): 3, (SBB, "bus"): 4}
+    await newcomers.flush()
+
+
+async def test_a_topic_that_is_given_up_while_it_cannot_be_read_does_not_keep_the_outage_on(
+    layer: RedisChannelLayer, views: Views, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next outage is logged, and those who wait are woken when it ends."""
+    monkeypatch.setattr("realtime.live.views.LINGER_SECONDS", 0)
+    client.set(Keys().topic_snapshot(SBB), "not a hash")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await views.join("vehicles.*", FAMILY, Viewer(), view_id="v1", lens=lens_at(0), topics=(SBB,))
+    assert views._outage.is_on
+    await wait_until(lambda: not views.statistics().feed_count)
+    await publish(layer, vehicle(DB, "ice", 0))
+    viewer, _ = await join(views, lens_at(0), DB)
+    assert viewer.items == {(DB, "ice"): 1}
+    assert not views._outage.is_on
+
+
+async def test_the_longest_keys_fit_into_frames_that_every_server_sends(layer: RedisChannelLayer, views: Views) -> None:
+    """Daphne refuses frames of 128 KiB."""
+    names = [f"{number:04}" + "\U0001f68b" * 196 for number in range(300)]
+    await publish(layer, *(vehicle(SBB, name, 0) for name in names))
+    viewer = Viewer()
+    viewer.limit_bytes = 10_000_000
+    sizes: list[int] = []
+    write = viewer.write
+    viewer.write = lambda frame: (sizes.append(len(frame.payload)), write(frame))[1]  # type: ignore[method-assign]
+    _, view = await join(views, lens_at(0), SBB, viewer=viewer)
+    views.update(view, FAMILY, lens=lens_at(50, 2), topics=(SBB,))
+    await wait_until(lambda: not viewer.items)
+    views.update(view, FAMILY, lens=lens_at(0, 3), topics=(SBB,))
+    await wait_until(lambda: len(viewer.items) == len(names))
+    await publish(layer, *(vehicle(SBB, name, 50) for name in names))
+    await wait_until(lambda: not viewer.items)
+    assert 65_536 < max(sizes) < 131_072
