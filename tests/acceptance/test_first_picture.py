@@ -12,6 +12,7 @@ from benchmarks.map.demo import OPENING, Place, in_view, place_with
 from project.demo.vehicles.lines import load_cities
 from realtime.broker.relevance import Relevance
 from realtime.live.places import point
+from tests.support.relevances import state_with
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -50,7 +51,7 @@ def test_vehicles_in_a_view_are_counted_as_the_server_does() -> None:
     assert (round(east - west, 3), south < city["lat"] < north) == (0.879, True)
     near, far = (point(longitude, city["lat"]) for longitude in (west - 0.001, west - 0.2))
     truth = {
-        ("vehicles.a", name): Relevance(name, place, {"mode": mode}, level)
+        ("vehicles.a", name): state_with("vehicles.a", 1, b"{}", Relevance(name, place, {"mode": mode}, level))
         for name, place, mode, level in (
             ("in", here, "bus", 11),
             ("near", near, "rail", 0),

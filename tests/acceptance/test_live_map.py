@@ -16,13 +16,13 @@ import redis
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from realtime.broker.publication import parse
-from realtime.broker.relevance import decode_relevance
 from realtime.live.places import area_of, level_limit
 from tests.acceptance.bell.axe import violations
 from tests.acceptance.deployed_site import ROOT, DeployedSite
 from tests.acceptance.site import Site
 from tests.acceptance.test_page_policies import STRICT, log_in, policy
 from tests.support.browser import chromium
+from tests.support.relevances import decode_relevance
 from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module"), pytest.mark.database_independent]
