@@ -11,6 +11,7 @@ __all__ = [
     "RealtimeError",
     "Retry",
     "SnapshotFull",
+    "StreamFull",
     "StreamUnavailable",
     "SubscriberTooSlow",
     "SubscriptionClosed",
@@ -146,6 +147,10 @@ class Unavailable(RealtimeError):
 
 class StreamUnavailable(Unavailable):
     """Redis did not confirm that the entries were appended. Appending them again with the same guard is safe."""
+
+
+class StreamFull(StreamUnavailable):
+    """The stream has as many entries as it may have: its workers are too slow, or there are none."""
 
 
 class Retry(RealtimeError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import redis
 import redis.asyncio
 
-from realtime.exceptions import StreamUnavailable
+from realtime.exceptions import StreamFull, StreamUnavailable
 from realtime.redis import scripts
 from realtime.redis.outage import REDIS_ERRORS
 
@@ -27,6 +27,7 @@ def append_entries(
     entries: Iterable[Mapping[str, bytes]],
     *,
     guard_seconds: float,
+    length_limit: int = 0,
 ) -> bool:
     """
     Append entries to a stream, all or none, once.
@@ -37,23 +38,26 @@ def append_entries(
         guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
         entries: Field → value for each entry, in their order; at most 1000 fields each.
         guard_seconds: How long a repeated call with this guard appends nothing; at least one.
+        length_limit: Append nothing if the stream has this many entries already; 0 for no limit.
 
     Returns:
         Whether they were appended now; False if an earlier call with this guard did it.
 
     Raises:
         StreamUnavailable: Redis did not accept them, or its reply was lost. Calling again is safe.
+        StreamFull: The stream has reached its limit.
         ValueError: An entry has no field, or too many.
 
     Guarantees:
         Calls with the same guard append once while the guard lives, also concurrently and after a lost reply.
         No event loop and no new connection: one round trip on a pooled one.
     """
-    arguments = _pack(entries, guard_seconds)
+    arguments = _pack(entries, guard_seconds, length_limit)
     try:
-        return bool(_APPEND.run(redis, [stream_key, guard_key], arguments))
+        answer = _APPEND.run(redis, [stream_key, guard_key], arguments)
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
+    return _is_new(answer, stream_key, length_limit)
 
 
 async def aappend_entries(
@@ -63,17 +67,19 @@ async def aappend_entries(
     entries: Iterable[Mapping[str, bytes]],
     *,
     guard_seconds: float,
+    length_limit: int = 0,
 ) -> bool:
     """The async twin of `append_entries`; takes a client from `realtime.redis.clients.async_publisher`."""
-    arguments = _pack(entries, guard_seconds)
+    arguments = _pack(entries, guard_seconds, length_limit)
     try:
-        return bool(await _APPEND.arun(redis, [stream_key, guard_key], arguments))
+        answer = await _APPEND.arun(redis, [stream_key, guard_key], arguments)
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
+    return _is_new(answer, stream_key, length_limit)
 
 
-def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float) -> list[str | bytes | int]:
-    arguments: list[str | bytes | int] = [max(1, round(guard_seconds))]
+def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float, length_limit: int) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = [max(1, round(guard_seconds)), length_limit]
     for entry in entries:
         if not 0 < len(entry) <= ENTRY_FIELDS_LIMIT:
             raise ValueError(f"an entry has {len(entry)} fields: give it 1 to {ENTRY_FIELDS_LIMIT}")
@@ -82,6 +88,12 @@ def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float) -> list[
             # The client packs bytes four times as fast as text.
             arguments += (field.encode(), value)
     return arguments
+
+
+def _is_new(answer: int, stream_key: str, length_limit: int) -> bool:
+    if answer < 0:
+        raise StreamFull(f"the stream {stream_key} has {length_limit} entries, which is its limit: is it being read?")
+    return bool(answer)
 
 
 def _unavailable(stream_key: str, error: Exception) -> StreamUnavailable:

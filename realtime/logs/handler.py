@@ -1,0 +1,119 @@
+"""
+The `logging` handler.
+
+Owns its options and which records it takes. Does not own their form (record) nor sending them (sender).
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+
+from realtime.conf import get_settings, join_embedded_server, keys
+from realtime.logs.record import RECORD_FIELD, encode_record
+from realtime.logs.sender import Sender, SenderLimits
+from realtime.logs.spill import Spill
+from realtime.redis import clients
+from realtime.redis.keys import Keys
+from realtime.statistics import register
+from realtime.streams.append import append_entries
+
+__all__ = ["DEFAULT_STREAM", "RedisStreamHandler"]
+
+DEFAULT_STREAM = "logs"
+# The longest wait for an answer of Redis: meanwhile records are queued.
+TIMEOUT_SECONDS = 2.0
+# An attempt that is repeated within this time appends nothing.
+GUARD_SECONDS = 300.0
+
+
+class RedisStreamHandler(logging.Handler):
+    """
+    Appends log records to a Redis Stream. `LOGGING` alone configures it::
+
+        "handlers": {"pipeline": {"class": "realtime.logs.RedisStreamHandler", "spill_directory": BASE_DIR / "var/logs"}}
+
+    Args:
+        stream: The name of the stream.
+        queued_only: Take only records with `extra={"queue": …}`.
+        spill_directory: Where records are kept on the disk while Redis does not take them. Without it they wait in
+            memory, and are dropped when that is full.
+        spill_limit_bytes: The most bytes of these files.
+        stream_limit: The most entries of the stream. While it has more, because no sink reads it, Redis counts as
+            unavailable. 0 for no limit.
+        limits: How many records may wait in memory, and for how long they are gathered.
+        redis_url, key_prefix: By default as in REALTIME.
+
+    Guarantees:
+        Logging costs the program some microseconds: it never waits for Redis or the disk, and never gets an error of
+        theirs. The records of a process arrive in their order. Each arrives once, unless an outage lasts longer than
+        five minutes: then some may arrive twice. A process that is killed loses at most those of the last moment.
+    """
+
+    def __init__(
+        self,
+        level: int | str = logging.NOTSET,
+        *,
+        stream: str = DEFAULT_STREAM,
+        queued_only: bool = False,
+        spill_directory: str | Path | None = None,
+        spill_limit_bytes: int = 256 << 20,
+        stream_limit: int = 1_000_000,
+        limits: SenderLimits | None = None,
+        redis_url: str | None = None,
+        key_prefix: str | None = None,
+    ) -> None:
+        super().__init__(level)
+        self._stream, self._stream_limit, self._queued_only = stream, stream_limit, queued_only
+        self._redis_url, self._key_prefix = redis_url, key_prefix
+        spill = None if spill_directory is None else Spill(Path(spill_directory), limit_bytes=spill_limit_bytes)
+        self._sender = Sender(
+            self._append, spill=spill, limits=limits or SenderLimits(), name=f"{type(self).__name__} ({stream})"
+        )
+        register(self._sender, f"log handler {stream}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record."""
+        if (self._queued_only and not hasattr(record, "queue")) or threading.get_ident() == self._sender.thread_ident:
+            return
+        try:
+            self._sender.put(encode_record(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self, seconds: float = 3.0) -> None:
+        """Wait until the records that were logged before are on the stream or on the disk, at most this long."""
+        self._sender.flush(seconds=seconds)
+
+    def close(self) -> None:
+        """Called by `logging` when the process ends."""
+        self._sender.close()
+        super().close()
+
+    def _append(self, guard: str, records: Sequence[bytes]) -> None:
+        """Runs in the thread of the sender. The settings are read here: LOGGING is used before they are complete."""
+        names = self._keys
+        append_entries(
+            self._client,
+            names.stream(self._stream),
+            names.stream_guard(self._stream, guard),
+            [{RECORD_FIELD: record} for record in records],
+            guard_seconds=GUARD_SECONDS,
+            length_limit=self._stream_limit,
+        )
+
+    @functools.cached_property
+    def _client(self) -> redis.Redis:
+        if self._redis_url is None:
+            join_embedded_server()
+        # No retries of its own: the sender has another batch to care for meanwhile.
+        return clients.publisher(
+            self._redis_url or get_settings().redis_url, timeout_seconds=TIMEOUT_SECONDS, retries=0
+        )
+
+    @functools.cached_property
+    def _keys(self) -> Keys:
+        return keys() if self._key_prefix is None else Keys(prefix=self._key_prefix)

@@ -1,0 +1,175 @@
+"""
+A log record on the stream: one JSON object.
+
+Owns its form, and how a record of `logging`, or a message that another program published, becomes one. Does not own
+sending it (sender).
+"""
+
+import logging
+from collections.abc import Mapping, Set
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["RECORD_FIELD", "LogRecord", "decode_record", "encode_record", "read_published"]
+
+# The one field of an entry of the stream.
+RECORD_FIELD: Final = "record"
+# Values that are nested deeper than this, or that refer to themselves, become text.
+_DEPTH_LIMIT: Final = 16
+_INTEGER_LIMIT: Final = 2**63
+
+# What `logging` itself stores on a record. Everything else came with `extra=…`.
+_OWN_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_OWN_COUNT: Final = len(vars(logging.makeLogRecord({})))
+
+
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A log record.
+
+    Attributes:
+        level: "INFO".
+        timestamp: When it was logged, in UTC.
+        logger: The name of its logger.
+        message: The text, with its arguments.
+        queue: From `extra={"queue": …}`: the route of the record.
+        task: From `extra={"task": …}`: any JSON value. A text that is itself JSON is decoded.
+        extra: Everything else that was given with `extra`.
+        exception: The traceback, if there is one.
+    """
+
+    level: str
+    timestamp: datetime
+    logger: str
+    message: str
+    queue: str = ""
+    task: Any = None
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    exception: str = ""
+
+
+def encode_record(record: logging.LogRecord) -> bytes:
+    """
+    The JSON of a record of `logging`.
+
+    Guarantees:
+        It never raises. A value that JSON does not have becomes its text. Later changes of the values have no effect.
+    """
+    attributes, extra = vars(record), dict[str, Any]()
+    # Most records have no extra, so the names need not be compared.
+    if len(attributes) > _OWN_COUNT:
+        extra = {name: value for name, value in attributes.items() if name not in _OWN_ATTRIBUTES}
+    queue = extra.pop("queue", "")
+    task = extra.pop("task", None)
+    made = LogRecord(
+        level=record.levelname,
+        timestamp=datetime.fromtimestamp(record.created, UTC),
+        logger=record.name,
+        message=_message(record),
+        queue=queue if isinstance(queue, str) else _text(queue),
+        task=_decoded(task) if isinstance(task, str) else task,
+        extra=extra,
+        exception=_exception(record) if record.exc_info or record.exc_text else "",
+    )
+    try:
+        return _encode(made)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # A key that is no text, a lone surrogate, a very large integer, a cycle: all rare.
+        return _encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
+
+
+def decode_record(body: bytes) -> LogRecord:
+    """
+    The record in an entry.
+
+    Raises:
+        ValueError: It is not one; says what is wrong.
+    """
+    return _decode(body)
+
+
+def read_published(body: bytes) -> LogRecord:
+    """
+    The record in a message that another program published: a JSON object with `message`, and as far as it has them
+    `level`, `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue` and `task`.
+
+    Raises:
+        ValueError: It is not one; says what is wrong.
+    """
+    found = _decode_published(body)
+    return LogRecord(
+        level=found.level,
+        timestamp=found.timestamp or datetime.now(UTC),
+        logger=found.logger or found.name,
+        message=found.message,
+        queue=found.queue,
+        task=_decoded(found.task) if isinstance(found.task, str) else found.task,
+        extra=found.extra,
+        exception=found.exception,
+    )
+
+
+class _Published(msgspec.Struct, frozen=True):
+    message: str
+    level: str = "INFO"
+    timestamp: datetime | None = None
+    logger: str = ""
+    name: str = ""
+    queue: str = ""
+    task: Any = None
+    extra: dict[str, Any] = {}
+    exception: str = ""
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:
+        return f"{_text(record.msg)} (the arguments {_text(record.args)} do not fit: {_text(error)})"
+
+
+def _exception(record: logging.LogRecord) -> str:
+    if record.exc_text:
+        return record.exc_text
+    try:
+        return _formatter.formatException(record.exc_info)  # type: ignore[arg-type]
+    except Exception as error:
+        return f"the traceback cannot be formatted: {_text(error)}"
+
+
+def _decoded(task: str) -> Any:
+    """The value of a task that is a JSON text; other texts unchanged."""
+    try:
+        return msgspec.json.decode(task)
+    except (ValueError, RecursionError):
+        return task
+
+
+def _text(value: object) -> str:
+    try:
+        text = str(value)
+    except Exception:
+        text = f"<{type(value).__name__} without a text>"
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value with texts in place of all that JSON does not have."""
+    if value is None or isinstance(value, bool | float | datetime):
+        return value
+    if isinstance(value, int):
+        return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else str(value)
+    if depth < _DEPTH_LIMIT:
+        if isinstance(value, Mapping):
+            return {_text(key): _plain(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, list | tuple | Set):
+            return [_plain(each, depth + 1) for each in value]
+    return _text(value)
+
+
+_formatter = logging.Formatter()
+_encode = msgspec.json.Encoder(enc_hook=_text).encode
+_decode = msgspec.json.Decoder(LogRecord).decode
+_decode_published = msgspec.json.Decoder(_Published, strict=False).decode

@@ -1,0 +1,94 @@
+"""
+Spill files: records that Redis did not take, on the local disk until it takes them.
+
+Owns the directory, its limit, and the form of the files. Does not own when records are spilled or sent (sender).
+
+Each file is one batch, with one JSON object on a line. It is written under a temporary name, synced and renamed, so a
+file is complete or absent. Its name begins with the time, and is also the guard of the batch: any process may send the
+files of another one, also at the same time, and each is appended once.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+__all__ = ["Spill", "SpillFull"]
+
+_SUFFIX = ".ndjson"
+# The temporary file of a process that died while it wrote.
+_STALE_SECONDS = 3600.0
+
+
+class SpillFull(Exception):
+    """The directory has as many bytes as it may have."""
+
+
+class Spill:
+    """
+    Args:
+        directory: Made when it is first needed. Several processes may share it.
+        limit_bytes: The most bytes of all files together.
+    """
+
+    def __init__(self, directory: Path, *, limit_bytes: int) -> None:
+        self._directory, self._limit_bytes = directory, limit_bytes
+
+    def write(self, guard: str, records: Sequence[bytes]) -> None:
+        """
+        Keep a batch.
+
+        Args:
+            guard: The name of the batch; files are sent in the order of their names.
+            records: JSON without line breaks.
+
+        Raises:
+            SpillFull, OSError: It is not kept.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        body = b"\n".join((*records, b""))
+        if self._used_bytes() + len(body) > self._limit_bytes:
+            raise SpillFull(f"{self._directory} has {self._limit_bytes} bytes, which is its limit")
+        path = self._directory / f"{guard}{_SUFFIX}"
+        temporary = path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def read_all(self) -> Iterator[tuple[str, list[bytes]]]:
+        """The batches, oldest first: guard and records. Those of which another process disposes meanwhile are left out."""
+        for path in sorted(self._files(_SUFFIX)):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.stem, path.read_bytes().splitlines()
+
+    def remove(self, guard: str) -> None:
+        """Redis has the batch."""
+        (self._directory / f"{guard}{_SUFFIX}").unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what processes left that died while they wrote a file."""
+        last = time.time() - _STALE_SECONDS
+        for path in self._files(".tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < last:
+                    path.unlink()
+
+    def _used_bytes(self) -> int:
+        used = 0
+        for path in self._files(_SUFFIX):
+            with contextlib.suppress(FileNotFoundError):
+                used += path.stat().st_size
+        return used
+
+    def _files(self, suffix: str) -> Iterable[Path]:
+        try:
+            return [path for path in self._directory.iterdir() if path.suffix == suffix]
+        except FileNotFoundError:
+            return []
