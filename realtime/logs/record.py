@@ -8,6 +8,7 @@ sending it (sender).
 import logging
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -20,9 +21,10 @@ RECORD_FIELD: Final = "record"
 _DEPTH_LIMIT: Final = 16
 _INTEGER_LIMIT: Final = 2**63
 
-# What `logging` itself stores on a record. Everything else came with `extra=…`.
-_OWN_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+# How many attributes `logging` itself stores on a record, before those of `extra=…`.
 _OWN_COUNT: Final = len(vars(logging.makeLogRecord({})))
+# What a formatter stores on it later.
+_FORMATTED: Final = ("message", "asctime")
 
 
 class LogRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,12 +59,10 @@ def encode_record(record: logging.LogRecord) -> bytes:
     Guarantees:
         It never raises. A value that JSON does not have becomes its text. Later changes of the values have no effect.
     """
-    attributes, extra = vars(record), dict[str, Any]()
-    # Most records have no extra, so the names need not be compared.
-    if len(attributes) > _OWN_COUNT:
-        extra = {name: value for name, value in attributes.items() if name not in _OWN_ATTRIBUTES}
-    queue = extra.pop("queue", "")
-    task = extra.pop("task", None)
+    extra = dict(islice(vars(record).items(), _OWN_COUNT, None))
+    for name in _FORMATTED:
+        extra.pop(name, None)
+    queue, task = extra.pop("queue", ""), extra.pop("task", None)
     made = LogRecord(
         level=record.levelname,
         timestamp=datetime.fromtimestamp(record.created, UTC),
