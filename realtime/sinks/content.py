@@ -86,9 +86,14 @@ class ContentSink(Sink):
         keys: dict[str, list[LogRecord]] = {}
         for _, record in selected:
             keys.setdefault(self._checked_key(record), []).append(record)
-        async with asyncio.TaskGroup() as tasks:
-            for key, records in keys.items():
-                tasks.create_task(self._handle_key(key, records, storage, executor))
+        results = await asyncio.gather(
+            *(self._handle_key(key, records, storage, executor) for key, records in keys.items()),
+            return_exceptions=True,
+        )
+        # All have ended. The worker tries the batch again entry by entry, which does no harm where it was done.
+        for result in results:
+            if result is not None:
+                raise result
 
     async def _handle_key(self, key: str, records: Sequence[LogRecord], storage: Storage, executor: Executor) -> None:
         loop = asyncio.get_running_loop()
