@@ -99,7 +99,7 @@ class Mirror:
 
     async def apply(
         self, incoming: deque[State | Reload], *, tick: int, stay_bits: int, pause: Pause
-    ) -> tuple[Changes, list[str]]:
+    ) -> tuple[Changes, frozenset[str], frozenset[str]]:
         """
         Apply what has arrived.
 
@@ -109,16 +109,17 @@ class Mirror:
             stay_bits: From `changes.stay_bits`, for all views.
 
         Returns:
-            The changes, and the topics that have a new epoch.
+            The changes, the topics that were not loaded before, and those that have a new epoch.
         """
         changed: dict[Item, State | None] = {}
-        restarted: dict[str, None] = {}
+        loaded: set[str] = set()
+        restarted: set[str] = set()
         while incoming:
             arrived = incoming.popleft()
             if isinstance(arrived, State):
                 self._apply_state(arrived, changed)
             else:
-                self._apply_reload(arrived, changed, restarted)
+                self._apply_reload(arrived, changed, loaded, restarted)
             if not len(incoming) % 100:
                 await pause.make_way()
         self._counters.change_count += len(changed)
@@ -153,7 +154,7 @@ class Mirror:
             for index in self._indexes.values():
                 if change.moved_bits > index.cell_bits:
                     index.replace(item, old, new)
-        return Changes(stayed, others), list(restarted)
+        return Changes(stayed, others), frozenset(loaded), frozenset(restarted)
 
     def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
         items = self._items.get(state.topic)
@@ -174,27 +175,29 @@ class Mirror:
             changed[item] = item.state
         item.state = None if state.is_removed else state
 
-    def _apply_reload(self, loaded: Reload, changed: dict[Item, State | None], restarted: dict[str, None]) -> None:
-        topic = loaded.topic
+    def _apply_reload(
+        self, reload: Reload, changed: dict[Item, State | None], loaded: set[str], restarted: set[str]
+    ) -> None:
+        topic = reload.topic
         items = self._items.setdefault(topic, {})
         before = self._positions.get(topic)
-        is_same_epoch = before is not None and before.epoch == loaded.position.epoch
-        if before is not None and not is_same_epoch and not loaded.is_forgotten:
-            restarted[topic] = None
+        is_same_epoch = before is not None and before.epoch == reload.position.epoch
+        if not is_same_epoch and not reload.is_forgotten:
+            (loaded if before is None else restarted).add(topic)
         for key, item in items.items():
-            if key not in loaded.states and item.state is not None:
+            if key not in reload.states and item.state is not None:
                 changed.setdefault(item, item.state)
                 item.state = None
-        for key, state in loaded.states.items():
+        for key, state in reload.states.items():
             item = items.get(key) or self._add(items, topic, key)
             if item.state is not None and is_same_epoch and item.state.offset >= state.offset:
                 continue
             changed.setdefault(item, item.state)
             item.state = state
             self.highest_level = max(self.highest_level, state.level)
-        self._positions[topic] = loaded.position
-        self._position_lines[topic] = messages.position(topic, loaded.position)
-        if loaded.is_forgotten:
+        self._positions[topic] = reload.position
+        self._position_lines[topic] = messages.position(topic, reload.position)
+        if reload.is_forgotten:
             self._counters.item_count -= len(items)
             del self._items[topic], self._positions[topic], self._position_lines[topic]
 

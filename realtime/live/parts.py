@@ -18,7 +18,7 @@ from realtime.live.items import State, is_in
 from realtime.live.places import Area
 from realtime.live.watchers import Watchers
 
-__all__ = ["Lines", "Part", "Parts"]
+__all__ = ["NO_LINES", "Lines", "Part", "Parts"]
 
 # Other tasks may run after this many tiles.
 _TILES_AT_A_TIME: Final = 50
@@ -37,6 +37,9 @@ class Lines(NamedTuple):
     frames: list[bytes]
     line_count: int
     left: dict[str, list[str]]
+
+
+NO_LINES: Final = Lines([], 0, {})
 
 
 class _ByTile[T](dict[int, T]):

@@ -24,7 +24,7 @@ from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State
 from realtime.live.mirror import Mirror, Reload
-from realtime.live.parts import Part, Parts
+from realtime.live.parts import NO_LINES, Part, Parts
 from realtime.live.pause import Pause
 from realtime.live.places import Area
 from realtime.live.view import Lens, View
@@ -209,14 +209,17 @@ class Scene:
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
         bits = stay_bits(self._watchers, has_limits=has_limits)
         try:
-            changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
+            changes, loaded, restarted = await self._mirror.apply(
+                incoming, tick=self._tick, stay_bits=bits, pause=pause
+            )
         except Exception:
             # The rest of the changes is lost, and items and indexes may differ.
             self._mirror.clear()
             self._mirror = Mirror(self._counters)
             self._on_lost()
             raise
-        await self._send_changes(changes, restarted, pause, has_limits=has_limits)
+        untold = await self._find_untold(loaded, restarted, pause)
+        await self._send_changes(changes, untold, pause, has_limits=has_limits)
         await self._serve_views(renewed, pause)
 
     def _take_renewed(self) -> dict[View, None]:
@@ -240,16 +243,32 @@ class Scene:
                 self._guard(view, self._catch_up)
             await pause.make_way()
 
-    async def _send_changes(
-        self, changes: Changes, restarted: Iterable[str], pause: Pause, *, has_limits: bool
-    ) -> None:
-        if not changes and not restarted:
+    async def _find_untold(self, loaded: frozenset[str], restarted: frozenset[str], pause: Pause) -> list[View]:
+        """The views whose clients must be told the position of topics that were loaded, or that have a new epoch."""
+        found: list[View] = []
+        begun = loaded | restarted
+        if not begun:
+            return found
+        for number, view in enumerate(tuple(self._views), 1):
+            # A view may also have items of topics that only other views need.
+            untold = begun & view.topics | (view.has or view.wanted).among(restarted)
+            if untold:
+                view.untold |= untold
+                found.append(view)
+            if not number % 200:
+                await pause.make_way()
+        return found
+
+    async def _send_changes(self, changes: Changes, untold: list[View], pause: Pause, *, has_limits: bool) -> None:
+        """Send views what changed. The `untold` ones are also sent positions, even if nothing changed for them."""
+        if not changes and not untold:
             return
         sent_count = 0
-        for view in self._slow:
-            if not view.is_behind:
-                view.is_behind = True
-                self._counters.skipped_count += 1
+        if changes:
+            for view in self._slow:
+                if not view.is_behind:
+                    view.is_behind = True
+                    self._counters.skipped_count += 1
         levels = by_level(self._watchers, changes, has_limits=has_limits)
         await pause.make_way()
         for level, level_changes in levels.items():
@@ -260,9 +279,8 @@ class Scene:
             parts = Parts(level_changes, self._lens_of)
             for _ in parts.collect(watchers):
                 await pause.make_way()
-            if restarted:
-                # They are sent the new epoch, even if there are no changes for them.
-                for view in watchers.all():
+            for view in untold:
+                if view.watched is not None and view.watched.level == level:
                     parts.add(view)
             for view, part in parts.items():
                 if view.is_over:
@@ -270,7 +288,7 @@ class Scene:
                 if not view.has_room:
                     self._skip(view)
                     continue
-                self._guard(view, self._send_to, part, restarted)
+                self._guard(view, self._send_to, part)
                 sent_count += 1
                 if not sent_count % 8:
                     await pause.make_way()
@@ -279,12 +297,11 @@ class Scene:
         lens: Lens = view.has  # type: ignore[assignment]
         return lens.area, self._mirror.shared(lens.selector)
 
-    def _send_to(self, view: View, part: Part, restarted: Iterable[str]) -> None:
-        lines = part.lines()
-        positions: list[bytes] = []
-        if restarted:
-            topics = view.has.selector.topics  # type: ignore[union-attr]
-            positions = self._mirror.position_lines(topic for topic in restarted if topics is None or topic in topics)
+    def _send_to(self, view: View, part: Part | None) -> None:
+        """Send a view its changes, if any, after the positions that its client does not know."""
+        has: Lens = view.has  # type: ignore[assignment]
+        lines = NO_LINES if part is None else part.lines()
+        positions = self._mirror.position_lines(view.tell(has)) if view.untold else []
         if not lines.line_count and not positions:
             return
         written_bytes = view.write_changes(lines, positions)
@@ -304,29 +321,33 @@ class Scene:
 
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
-        if view.is_writing and view.wanted.number == view.writing_number:
+        if view.is_writing and view.wanted.number == view.lens.number:
             # The client could not tell a second batch with this number from the rest of the first one. So it waits.
-            view.is_behind = True
+            view.is_behind = view.is_behind or view.wanted != view.lens
             return
         if view.has is None or view.is_writing or view.is_behind:
             self._reset(view)
             return
         old, new = view.has, view.wanted
-        if old == new:
-            return
         if not view.has_room:
-            self._skip(view)
+            if old != new:
+                self._skip(view)
+            return
+        if old == new:
+            self._send_to(view, None)
             return
         entered, left = difference(self._mirror, old, new)
         if not entered and not left and old.number == new.number:
             view.has = new
             self._watch(view, new.area)
+            self._send_to(view, None)
             return
+        positions = self._mirror.position_lines({*view.tell(new), *[item.topic for item in entered]})
         lines: Iterable[bytes]
         if len(entered) <= _ENTERED_AT_ONCE:
-            lines = entered_lines_now(self._mirror, entered, left)
+            lines = entered_lines_now(positions, entered, left)
         else:
-            lines = entered_lines(self._mirror, entered, left, new, self._tick)
+            lines = entered_lines(positions, entered, left, new, self._tick)
         self._begin(view, "entered", new, lines)
 
     def _reset(self, view: View) -> None:
@@ -343,7 +364,9 @@ class Scene:
 
         is_first = view.has is None and not view.is_writing
         preface = messages.subscribed_view(view.name, view.view_id) if is_first else None
-        self._begin(view, "reset", new, reset_lines(self._mirror, new, is_same, self._tick), preface=preface)
+        view.tell(new)
+        lines = reset_lines(self._mirror, new, is_same, tick=self._tick, topics=new.among(view.topics))
+        self._begin(view, "reset", new, lines, preface=preface)
 
     def _begin(
         self, view: View, batch: str, lens: Lens, lines: Iterable[bytes], *, preface: bytes | None = None

@@ -43,6 +43,10 @@ class Lens(NamedTuple):
     selector: Selector
     number: int
 
+    def among(self, topics: frozenset[str]) -> frozenset[str]:
+        """Those of these topics that it lets through."""
+        return topics if self.selector.topics is None else topics & self.selector.topics
+
 
 class View:
     """
@@ -60,6 +64,8 @@ class View:
         has: The lens of the last complete batch; None before the first.
         watched, tiling: The area whose changes it is sent now, and its tiles; None and no tiles while its client reads
             slowly. Set by the scene.
+        topics: The topics whose feeds it needs. Set by `Views`.
+        untold: Topics of which its client may not know the position. Those that are not loaded need not be here.
         tick: The tick of the scene up to which a client that reads slowly has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -79,6 +85,7 @@ class View:
         "tick",
         "tiling",
         "topics",
+        "untold",
         "view_id",
         "wanted",
         "watched",
@@ -90,8 +97,8 @@ class View:
         self.view_id, self.name, self.sink = view_id, name, sink
         self.wanted = lens
         self.positions = positions
-        # The topics whose feeds it needs; set by `Views`.
         self.topics: frozenset[str] = frozenset()
+        self.untold: frozenset[str] = frozenset()
         self.has: Lens | None = None
         self.watched: Area | None = None
         self.tiling = NO_TILES
@@ -109,14 +116,20 @@ class View:
         return self._lines is not None
 
     @property
-    def writing_number(self) -> int:
-        """The number of the filter of the last batch."""
-        return self._lens.number
+    def lens(self) -> Lens:
+        """The lens of the last batch, which may be written only in part."""
+        return self._lens
 
     @property
     def has_room(self) -> bool:
         """Whether at most a quarter of the socket's unsent limit is waiting."""
         return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
+
+    def tell(self, lens: Lens) -> frozenset[str]:
+        """The topics to name in a batch after which the client has everything of this lens; they are untold no more."""
+        told = lens.among(self.untold)
+        self.untold -= told
+        return told
 
     def begin(self, batch: str, lens: Lens, lines: Iterable[bytes], *, tick: int, preface: bytes | None = None) -> int:
         """

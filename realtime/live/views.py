@@ -145,7 +145,7 @@ class Views:
         if view.is_over:
             return
         self._need(view, frozenset(topics), family)
-        if lens != view.wanted:
+        if lens != view.wanted or view.untold:
             view.wanted = lens
             self._scene_of_view[view].renew(view)
 
@@ -237,6 +237,7 @@ class Views:
         if topics is before:
             return
         view.topics = topics
+        view.untold = view.untold - (before - topics) | (topics - before)
         for topic in topics - before:
             self._need_counts[topic] = self._need_counts.get(topic, 0) + 1
             if topic in self._feeds:

@@ -184,6 +184,30 @@ async def test_a_family_follows_the_view(view_client: ViewClient) -> None:
     await wait_until(lambda: viewer.keys == {"tram"})
 
 
+async def test_a_client_resumes_topics_that_began_after_its_view(
+    view_client: ViewClient, connect: Connect, alice: User
+) -> None:
+    """On another connection it is sent only what has changed since, also of a topic that the view began without."""
+    await vehicle("test.trams.bern", "old")
+    viewer = await view_client.opened("test.trams.*", bbox=BERN, zoom=12)
+    await vehicle("test.trams.thun", "new", (7.5, 46.9))
+    await wait_until(lambda: viewer.keys == {"old", "new"})
+    assert viewer.positions.keys() == {"test.trams.bern", "test.trams.thun"}
+    await view_client.send(type="unsubscribe", topic="test.trams.*", view="v1")
+    await wait_until(lambda: bool(view_client.others))
+
+    client = await connect(alice)
+    await client.greeted()
+    again = ViewClient(client)
+    again.viewers["v1"], viewer.is_started, count = viewer, False, viewer.message_count
+    body = {"type": "subscribe", "topic": "test.trams.*", "view": "v1", "number": 2}
+    await again.send(**body, filter={"bbox": BERN, "zoom": 12}, positions=viewer.positions)
+    await wait_until(lambda: again._is_reading() and viewer.numbers[-1] == 2)
+    assert (viewer.same, viewer.message_count) == ({"old", "new"}, count)
+    again.task.cancel()
+    await asyncio.wait([again.task])
+
+
 async def test_a_topic_is_subscribed_to_only_while_it_is_in_view(
     view_client: ViewClient, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
         if step < 12:
             viewer = Viewer()
             view = View(view_id=f"v{step}", name="vehicles.*", sink=viewer, lens=world.lens(1), positions=None)
+            view.topics = view.untold = frozenset(FEEDS)
             scene.join(view)
             viewers.append((viewer, view))
         viewer, view = dice.choice(viewers)
@@ -170,6 +171,7 @@ async def test_every_view_equals_brute_force(seed: int, monkeypatch: pytest.Monk
                 assert each.is_complete
                 assert each.items == world.seen(its_view.wanted)
                 assert each.numbers[-1] == its_view.wanted.number
+                assert all(each.epochs[feed] == world.epochs[feed] for feed, _ in each.items)
     await scene.stop()
 
 
