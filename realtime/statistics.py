@@ -115,6 +115,9 @@ class ViewStatistics:
     written_bytes: Total = 0
     # Times that a view got nothing more for a while because its client read too slowly.
     skipped_count: Total = 0
+    # Publications dropped because newer ones replaced them while they waited for a slow process. Nothing is lost: only
+    # the newest of each key is sent. A snapshot that was read again counts as one.
+    thinned_count: Total = 0
     # Snapshots read from Redis, to begin a mirror or after a gap.
     loaded_count: Total = 0
     # Views closed because serving them failed.

@@ -14,6 +14,7 @@ class Counters:
         "item_count",
         "loaded_count",
         "skipped_count",
+        "thinned_count",
         "tick_count",
         "view_count",
         "written_bytes",
@@ -22,3 +23,4 @@ class Counters:
     def __init__(self) -> None:
         self.view_count = self.item_count = self.tick_count = self.change_count = self.batch_count = 0
         self.delivery_count = self.written_bytes = self.skipped_count = self.loaded_count = self.failed_count = 0
+        self.thinned_count = 0

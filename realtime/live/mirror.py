@@ -5,8 +5,8 @@ Owns applying publications and snapshots, and finding what they changed. Does no
 they are applied and which views are sent them (scene).
 """
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
@@ -18,7 +18,7 @@ from realtime.live.pause import Pause
 from realtime.live.places import Area
 from realtime.protocol import messages
 
-__all__ = ["Mirror", "Reload"]
+__all__ = ["Mirror", "Reload", "thinned"]
 
 # With fewer indexes than this, those of levels that no view uses are kept too, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
@@ -31,6 +31,34 @@ class Reload:
 
     def __init__(self, topic: str, position: Position, states: dict[str, State], *, is_forgotten: bool = False) -> None:
         self.topic, self.position, self.states, self.is_forgotten = topic, position, states, is_forgotten
+
+
+def thinned(incoming: Sequence[State | Reload]) -> deque[State | Reload]:
+    """
+    What has arrived, without what later arrivals replace. Applying it has the same result as applying all.
+
+    Args:
+        incoming: As for `Mirror.apply`. The states of a topic are in the order of their offsets.
+
+    Returns:
+        Of each topic the newest reload and the states that follow it, of each key only the newest; in their order.
+    """
+    kept: deque[State | Reload] = deque()
+    reloaded: set[str] = set()
+    # Topic → keys.
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for arrived in reversed(incoming):
+        if arrived.topic in reloaded:
+            continue
+        if isinstance(arrived, Reload):
+            reloaded.add(arrived.topic)
+        else:
+            keys = seen[arrived.topic]
+            if arrived.key in keys:
+                continue
+            keys.add(arrived.key)
+        kept.appendleft(arrived)
+    return kept
 
 
 class Mirror:

@@ -23,7 +23,7 @@ from realtime.live.changes import Changes, by_level, stay_bits
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State
-from realtime.live.mirror import Mirror, Reload
+from realtime.live.mirror import Mirror, Reload, thinned
 from realtime.live.parts import NO_LINES, Part, Parts
 from realtime.live.pause import Pause
 from realtime.live.places import Area
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # How long a topic that was loaded waits for others, at most.
 _RELOAD_SECONDS: Final = 0.02
+# If more publications wait for the next tick, or more keys of reloads, what later ones replace is dropped. This is done
+# again only when twice as many wait as were left, so its cost for each publication has a bound.
+_WAITING_LIMIT: Final = 20_000
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
 # The pause after a tick that failed. All snapshots may be read again then, so failures must not follow each other fast.
@@ -70,15 +73,17 @@ class Scene:
         self._views: dict[View, None] = {}
         # Level → the views of this level that are sent changes now. Those whose clients read slowly are not.
         self._watchers: dict[int, Watchers[View]] = {}
-        # What the next tick applies, in order: states of publications, and whole topics.
+        # What the next tick applies, in order: states of publications, and whole topics. Beyond a limit it is thinned.
         self._incoming: deque[State | Reload] = deque()
+        self._waiting_limit = _WAITING_LIMIT
         # Views that have joined or have a new `wanted` lens; and views whose clients read slowly.
         self._renewed: dict[View, None] = {}
         self._slow: dict[View, None] = {}
         # Views without a first batch, and the futures of `join`.
         self._joining: dict[View, asyncio.Future[None]] = {}
-        # How many reloads wait for the next tick. Views that join wait with them, because they may need the items.
-        self._reload_count = 0
+        # The reloads that wait for the next tick, counted together with their keys. Views that join wait with them,
+        # because they may need the items.
+        self._reload_size = 0
         self._tick = 0
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -92,6 +97,8 @@ class Scene:
     def take(self, states: Sequence[State]) -> None:
         """Publications of one topic, in their order."""
         self._incoming += states
+        if len(self._incoming) > self._waiting_limit:
+            self._thin()
         self._wake()
 
     def reload(self, topic: str, position: Position, states: dict[str, State]) -> None:
@@ -104,11 +111,21 @@ class Scene:
 
     def _reload(self, loaded: Reload) -> None:
         self._incoming.append(loaded)
-        self._reload_count += 1
+        self._reload_size += 1 + len(loaded.states)
+        if self._reload_size > self._waiting_limit:
+            self._thin()
         # Views that wait for the topic show nothing of it yet.
         self._next_at = min(self._next_at, asyncio.get_running_loop().time() + _RELOAD_SECONDS)
         self._is_woken.set()
         self._wake()
+
+    def _thin(self) -> None:
+        """A tick takes long: of what waits for the next one, keep only the newest."""
+        count = len(self._incoming)
+        self._incoming = thinned(self._incoming)
+        self._counters.thinned_count += count - len(self._incoming)
+        self._reload_size = sum(1 + len(each.states) for each in self._incoming if isinstance(each, Reload))
+        self._waiting_limit = max(_WAITING_LIMIT, 2 * max(len(self._incoming), self._reload_size))
 
     # From views -------------------------------------------------------------------------------------------------------
 
@@ -174,13 +191,13 @@ class Scene:
                 self._is_idle = True
                 await self._sleep(_CATCH_UP_SECONDS)
                 self._is_idle = False
-            elif loop.time() < self._next_at and (self._reload_count or not self._renewed):
+            elif loop.time() < self._next_at and (self._reload_size or not self._renewed):
                 await self._sleep(self._next_at - loop.time())
             try:
                 if loop.time() >= self._next_at:
                     self._next_at = loop.time() + self._gather_seconds
                     await self._run_tick()
-                elif not self._reload_count:
+                elif not self._reload_size:
                     await self._serve_views(self._take_renewed(), Pause())
             except Exception:
                 # It is unknown what the clients have now.
@@ -205,7 +222,8 @@ class Scene:
         self._counters.tick_count += 1
         # Only these are served in this tick: a view that joins during it may need items that are not applied yet.
         renewed = self._take_renewed()
-        incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
+        incoming, self._incoming, self._reload_size = self._incoming, deque(), 0
+        self._waiting_limit = _WAITING_LIMIT
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
         bits = stay_bits(self._watchers, has_limits=has_limits)
         try:

@@ -210,6 +210,7 @@ class Views:
             delivery_count=counters.delivery_count,
             written_bytes=counters.written_bytes,
             skipped_count=counters.skipped_count,
+            thinned_count=counters.thinned_count,
             loaded_count=counters.loaded_count,
             failed_count=counters.failed_count,
         )
