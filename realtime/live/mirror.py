@@ -6,7 +6,7 @@ they are applied and which views are sent them (scene).
 """
 
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
@@ -105,17 +105,17 @@ class Mirror:
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """The items whose place is in an area, without those in the other one, each once."""
-        for _ in self._made_index(area.level, self._indexes):
+        for _ in self._made_index(area.level, self._indexes.keys):
             pass
         return self._indexes[area.level].items_in(area, without=without)
 
-    async def prepare(self, level: int, used: Collection[int], pause: Pause) -> None:
+    async def prepare(self, level: int, used: Callable[[], Collection[int]], pause: Pause) -> None:
         """
         Make the index of a level, in steps, unless it exists.
 
         Args:
             level: Which one.
-            used: The levels that views use. Other indexes may be removed.
+            used: Returns the levels that views use. Other indexes may be removed.
         """
         for _ in self._made_index(level, used):
             await pause.make_way()
@@ -241,12 +241,12 @@ class Mirror:
             del items[item.key]
             self._counters.item_count -= 1
 
-    def _made_index(self, level: int, used: Collection[int]) -> Iterator[None]:
+    def _made_index(self, level: int, used: Callable[[], Collection[int]]) -> Iterator[None]:
         """Make an index, in steps, if there is none."""
         if level in self._indexes:
             return
         if len(self._indexes) >= _INDEXES_KEPT:
-            for unused in self._indexes.keys() - used:
+            for unused in self._indexes.keys() - used():
                 del self._indexes[unused]
         index = TileIndex(level)
         for items in self._items.values():

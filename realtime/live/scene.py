@@ -249,7 +249,7 @@ class Scene:
         # A view may leave whenever other tasks run.
         for view in renewed:
             if not view.is_over:
-                await self._mirror.prepare(view.wanted.area.level, self._watchers, pause)
+                await self._mirror.prepare(view.wanted.area.level, self._levels, pause)
             if not view.is_over:
                 self._guard(view, self._renew)
                 future = self._joining.pop(view, None)
@@ -260,6 +260,11 @@ class Scene:
             if not view.is_over:
                 self._guard(view, self._catch_up)
             await pause.make_way()
+
+    def _levels(self) -> set[int]:
+        """The levels that views use; those whose clients read slowly will use theirs again."""
+        slow = [level for view in self._slow for level in (view.lens.area.level, view.wanted.area.level)]
+        return {*self._watchers, *slow}
 
     async def _find_untold(self, loaded: frozenset[str], restarted: frozenset[str], pause: Pause) -> list[View]:
         """The views whose clients must be told the position of topics that were loaded, or that have a new epoch."""

@@ -27,13 +27,13 @@ async def test_only_indexes_that_no_view_uses_are_removed(monkeypatch: pytest.Mo
     mirror = Mirror(Counters())
     levels = list(range(2, 2 + 2 * mirror_module._INDEXES_KEPT, 2))
     for level in levels:
-        await mirror.prepare(level, (), Pause())
+        await mirror.prepare(level, list, Pause())
     mirror.items_in(Area(level=0, rectangles=SOMEWHERE))
     assert made == [*levels, 0]
     for level in levels:
         mirror.items_in(Area(level=level, rectangles=SOMEWHERE))
     assert made == [*levels, 0], "all are still there"
-    await mirror.prepare(20, {4}, Pause())
+    await mirror.prepare(20, lambda: {4}, Pause())
     mirror.items_in(Area(level=4, rectangles=SOMEWHERE))
     assert made == [*levels, 0, 20]
     mirror.items_in(Area(level=2, rectangles=SOMEWHERE))

@@ -9,9 +9,11 @@ from realtime.broker.relevance import Relevance
 from realtime.exceptions import SubscriptionClosed
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
-from realtime.live.places import point
+from realtime.live.items import TileIndex
+from realtime.live.mirror import _INDEXES_KEPT
+from realtime.live.places import area_of, point
 from realtime.live.scene import Scene
-from realtime.live.view import View
+from realtime.live.view import Lens, View
 from tests.support.relevances import state_with
 from tests.support.scenes import FEEDS, joined, lens_at, rest, vehicle
 from tests.support.view_clients import Viewer
@@ -175,6 +177,36 @@ async def test_a_client_that_reads_slowly_costs_no_ticks(monkeypatch: pytest.Mon
         await asyncio.sleep(0)
     scene.take([vehicle("k", 2, 0)])
     await wait_until(lambda: quick.items == {(FEEDS[0], "k"): 2})
+    await scene.stop()
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["first batch not begun", "changes skipped"])
+async def test_the_index_of_a_slow_view_stays(is_begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its client reads again, its index would be made in one step, which stops all others for that long."""
+    made: list[int] = []
+    monkeypatch.setattr("realtime.live.mirror.TileIndex", lambda level: made.append(level) or TileIndex(level))
+    monkeypatch.setattr("realtime.live.scene._CATCH_UP_SECONDS", 0.001)
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {"k": vehicle("k", 1, 0)})
+    if is_begun:
+        slow, _ = await joined(scene, lens_at(0, 1))
+        slow.unsent = slow.limit_bytes
+        scene.take([vehicle("k", 2, 0)])
+        await wait_until(lambda: not scene._watchers)
+    else:
+        slow = Viewer()
+        slow.unsent = slow.limit_bytes
+        await scene.join(View(view_id="v1", name="vehicles.*", sink=slow, lens=lens_at(0, 1), positions=None))
+    for width in (0.01, 0.1, 0.5, 4, 20, 60, 300):
+        area = area_of([-width / 2, -width / 4, width / 2, width / 4])
+        _, view = await joined(scene, Lens(area, Selector.of(), 1))
+        scene.leave(view)
+    assert len(set(made)) > _INDEXES_KEPT
+    slow.unsent = 0
+    await rest(scene)
+    assert slow.keys == {"k"}
+    assert made.count(lens_at(0, 1).area.level) == 1, "it is still there"
     await scene.stop()
 
 
