@@ -446,4 +446,4 @@ class Scene:
         """Close the connection of a view; its client connects again and resumes."""
         self._counters.failed_count += 1
         self.leave(view)
-        view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+        view.end(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")

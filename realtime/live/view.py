@@ -10,7 +10,7 @@ slow client costs no memory and gets nothing outdated.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from realtime.live.parts import Lines
 from realtime.live.places import Area
 from realtime.live.watchers import NO_TILES
 from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
 
 __all__ = ["KEYS_PER_LINE", "Lens", "View", "left_lines", "same_lines"]
 
@@ -58,6 +59,7 @@ class View:
         sink: The socket.
         lens: Its filter.
         positions: The client's position in each topic that it resumes; None if it resumes nothing.
+        end: Closes its connection, with a close code and a reason; None closes only the socket.
 
     Attributes:
         wanted: The newest lens, which the scene soon applies.
@@ -76,6 +78,7 @@ class View:
         "_lens",
         "_lines",
         "_tick",
+        "end",
         "has",
         "is_behind",
         "is_over",
@@ -92,11 +95,19 @@ class View:
     )
 
     def __init__(
-        self, *, view_id: str, name: str, sink: Sink, lens: Lens, positions: Mapping[str, Position] | None
+        self,
+        *,
+        view_id: str,
+        name: str,
+        sink: Sink,
+        lens: Lens,
+        positions: Mapping[str, Position] | None,
+        end: Callable[[CloseCode, str], None] | None = None,
     ) -> None:
         self.view_id, self.name, self.sink = view_id, name, sink
         self.wanted = lens
         self.positions = positions
+        self.end: Callable[[CloseCode, str], None] = end or sink.close
         self.topics: frozenset[str] = frozenset()
         self.untold: frozenset[str] = frozenset()
         self.has: Lens | None = None

@@ -22,6 +22,7 @@ from realtime.live.families import FamilyMap, FamilySource
 from realtime.live.feed import Feed, FeedSource
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
+from realtime.protocol.close_codes import CloseCode
 from realtime.redis.backoff import Backoff
 from realtime.redis.outage import REDIS_ERRORS, Observer, Outage
 from realtime.statistics import ViewStatistics, register
@@ -101,6 +102,7 @@ class Views:
         lens: Lens,
         topics: Collection[str],
         positions: Mapping[str, Position] | None = None,
+        end: Callable[[CloseCode, str], None] | None = None,
     ) -> View:
         """
         Open a view.
@@ -113,6 +115,7 @@ class Views:
             lens: What it lets through.
             topics: The topics that it needs; the permission for each was checked.
             positions: The client's position in each topic, if it resumes with the same filter.
+            end: Closes the connection if the view fails; None closes only the socket.
 
         Raises:
             SubscriptionClosed: The views were closed meanwhile, or the view failed.
@@ -121,7 +124,7 @@ class Views:
             Waits while Redis is unavailable. If it is cancelled, nothing was written and nothing is left behind.
         """
         scene = self._scene(family)
-        view = View(view_id=view_id, name=name, sink=sink, lens=lens, positions=positions)
+        view = View(view_id=view_id, name=name, sink=sink, lens=lens, positions=positions, end=end)
         self._scene_of_view[view] = scene
         try:
             self._need(view, frozenset(topics), family)

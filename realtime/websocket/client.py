@@ -204,7 +204,7 @@ class Client:
         return self._is_over
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close it, because its session or account is no longer valid, or staff asked for it. Idempotent."""
+        """Close it: its session or account is no longer valid, staff asked for it, or a view failed. Idempotent."""
         self._end(code, reason)
 
     def refresh(self, user: Any) -> None:

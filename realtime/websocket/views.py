@@ -21,6 +21,7 @@ from realtime.live.places import Area, area_of, boxes_of, level_limit
 from realtime.live.view import Lens, View
 from realtime.live.views import Family, Views
 from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
 from realtime.topics import Topic, TopicMatch
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket.authentication import DATABASE_UNAVAILABLE
@@ -41,6 +42,9 @@ class ViewOwner(Protocol):
 
     def write(self, line: bytes) -> None:
         """Write one object to the client."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close the connection, after it has left all topics. Idempotent."""
 
     def refresh_view(self, view_id: str) -> None:
         """Call `ClientViews.refresh` soon, in order with what the client sends."""
@@ -194,6 +198,7 @@ class ClientViews:
                     lens=opened.lens(shown),
                     topics=shown,
                     positions=frame.positions_by_topic(),
+                    end=self._owner.end,
                 )
             self._opened[frame.view] = opened
         finally:

@@ -12,8 +12,10 @@ from django.contrib.auth.models import Group, User
 
 from realtime import access, topics
 from realtime.exceptions import PublicationRefused, SnapshotFull
+from realtime.live.view import View
 from realtime.protocol.close_codes import CloseCode
 from realtime.publisher import Item, apublish, apublish_many
+from realtime.statistics import collect
 from realtime.topics import Snapshot, Tiles, Topic
 from realtime.websocket.consumer import _rosters
 from tests.integration.clients import Client, Connect
@@ -338,6 +340,25 @@ async def test_a_connection_that_a_hook_ends_leaves_no_view(
     await view_client.send(type="subscribe", topic="test.trams.bern", view="v1", number=1, filter={})
     await wait_until(lambda: connection.is_over and connection._worker is None)
     assert get_channel_layer().views.statistics().view_count == 0
+
+
+async def test_a_connection_whose_view_fails_leaves_all_its_topics(
+    view_client: ViewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: no frame may follow the close frame, although the client has not answered it yet."""
+    await view_client.opened("test.trams.bern")
+    assert (await view_client.answer(type="subscribe", topic="test.chat"))["type"] == "subscribed"
+    (connection,) = [each for roster in _rosters.values() for each in roster._connections()]
+    layer = get_channel_layer()
+    before = collect().clients.closed_counts.get(CloseCode.WRITE_FAILED, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "write_changes", lambda *given: 1 / 0)
+        await vehicle("test.trams.bern", "tram")
+        await wait_until(lambda: connection._sink.is_closed)
+    assert connection.is_over
+    assert layer.hub.statistics().membership_count == 0
+    assert layer.views.statistics().view_count == 0
+    assert collect().clients.closed_counts[CloseCode.WRITE_FAILED] == before + 1
 
 
 async def test_a_lost_family_closes_its_view(view_client: ViewClient, alice: User) -> None:
