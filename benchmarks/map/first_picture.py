@@ -28,7 +28,7 @@ __all__ = ["main"]
 BAR_MS = 300
 _SCREEN = {"width": 1280, "height": 800}
 _PICTURE_MS = 30_000
-# Seldom, so that asking does not disturb the page; and not in each frame, because asking for frames makes them.
+# Not more often, so that polling does not disturb the page. Polling once per frame would make the page draw.
 _ASK_MS = 100
 _PICTURE = """() => {
   const [measure] = performance.getEntriesByName("vehicles:first-picture");
@@ -43,14 +43,14 @@ _SIZE = "() => [liveMap.map.getSize().x, liveMap.map.getSize().y]"
 _STATE = "() => document.querySelector('[data-live-map]')?.innerText ?? document.title"
 EPILOG = """
 A cold visit is the first to a server process that has just been started and has no vehicle in its memory. A warm visit
-is to a process of which another page shows the same vehicles. Each visit has a new browser profile, so the browser's
-cache is empty, and the vehicles move meanwhile. The vehicles in the first picture are compared with those that Redis
-has in the view before the visit and after it. Those that it has both times must be in the picture. Those that it has
-neither time must not be.
+is to a process that already serves the same vehicles to another page. Each visit has a new browser profile, so the
+browser's cache is empty, and the vehicles move meanwhile. The vehicles in the first picture are compared with those
+that Redis has in the view before the visit and after it. Those that it has both times must be in the picture. Those
+that it has neither time must not be.
 
-The time begins with the subscription and ends when the page has drawn; what the screen needs after that is not in it.
-The page connects while it loads its map, so a connection that is not open by then is in the time. "Whole page" is the
-median time from the beginning of the navigation to the same picture.
+The time begins with the subscription and ends when the page has drawn. It does not include what the screen needs after
+that. The page connects while it loads its map. If the connection is not open by then, the rest of the handshake is
+included. "Whole page" is the median time from the beginning of the navigation to the same picture.
 
 The exit code is 1 if a visit showed no vehicles or others than Redis has, if the page reported an error, or if the
 browser failed. The times do not change it. The command uses the loopback only, has its own Redis and database, and
@@ -68,8 +68,8 @@ class _Visit:
     """
     Attributes:
         ms: From the subscription to the first picture.
-        page_ms: The same from the beginning of the navigation.
-        shown: How many vehicles were in it.
+        page_ms: From the beginning of the navigation to the same picture.
+        shown: The number of vehicles in it.
     """
 
     ms: float
@@ -91,14 +91,14 @@ class _Visits:
         self.place = OPENING
 
     async def find_place(self, shown: int) -> None:
-        """Go to where about so many vehicles are on the screen."""
+        """Go to a place where about this many vehicles are on the screen."""
         async with self._page() as page:
             await _picture(page)
             width, height = await page.evaluate(_SIZE)
         self.place = await asyncio.to_thread(place_with, shown, self._site.truth(), (width, height))
 
     async def cold(self, count: int) -> list[_Visit]:
-        """Each is the first of a server process."""
+        """Visits, each the first to a server process."""
         visits = []
         for _ in range(count):
             await asyncio.to_thread(self._site.restart_server)
@@ -106,7 +106,7 @@ class _Visits:
         return visits
 
     async def warm(self, count: int) -> list[_Visit]:
-        """Another page shows the same all the time."""
+        """Visits while another page shows the same place."""
         await asyncio.to_thread(self._site.restart_server)
         async with self._page() as other:
             await _picture(other)
