@@ -28,7 +28,7 @@ __all__ = ["OPENING", "DemoSite", "Place", "in_view", "place_with"]
 _SIMULATION_SECONDS = 60.0
 _TILE_PIXELS = 256
 _LATITUDE_LIMIT = 85.0
-# The largest cities are the middle of the views that are tried, at these zooms.
+# The views that are tried: around each of the largest cities, at these zooms.
 _CITIES, _ZOOMS = 60, range(3, 14)
 # The view with which the page opens is taken if the ratio of its vehicles to those wanted is this close to 1.
 _CLOSE = 0.9

@@ -34,7 +34,7 @@ liveMap = { live: { filter: %s } };
 
 @asynccontextmanager
 async def site_with(script: str, *truths: Truth) -> AsyncIterator[Any]:
-    """A site whose every page is this script; without one, it does not answer. Redis has each of the truths in turn."""
+    """A site whose pages run this script; if it is empty, the site does not answer. Each truth is returned once."""
     reply = f"<!doctype html><script>{script}</script>".encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(reply)
     ended = asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_page_that_does_not_load_is_a_failed_run(monkeypatch: pytest.Mon
 
 
 def test_vehicles_in_a_view_are_counted_as_the_server_does() -> None:
-    """Inside and in the ring of cells around it, of a level and a mode that the page asks for; a place has the most."""
+    """They are in the view or in the ring of cells around it, and have a level and a mode that the page asks for."""
     city = load_cities()[0]
     here = point(city["lon"], city["lat"])
     asked = Place(11, city["lat"], city["lon"]).filter((1280, 640))
