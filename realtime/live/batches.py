@@ -52,7 +52,7 @@ def entered_lines(
 
     Args:
         head: The objects that name positions.
-        entered, left: As from `difference`.
+        entered, left: The result of `difference`.
         lens: The new lens.
         tick: The number of the tick after which they were found.
     """
@@ -66,7 +66,7 @@ def entered_lines(
 
 
 def entered_lines_now(head: list[bytes], entered: list[Item], left: dict[str, list[str]]) -> list[bytes]:
-    """The same objects, all made at once. Nothing may have changed since the items were found."""
+    """The same objects, all made at once. Valid only while nothing has changed since the items were found."""
     return [*_left_lines(left), *head, *[item.state.frame for item in entered]]  # type: ignore[union-attr]
 
 
@@ -89,7 +89,7 @@ def reset_lines(
     """
     positions = {topic for topic in topics if mirror.epoch(topic) is not None}
     yield from mirror.position_lines(positions)
-    # Found when the first object is written: the views of a client that does not read hold no lists of items.
+    # Looked up when the first object is written, so that a view whose client does not read holds no list of items.
     items = mirror.items_in(lens.area)
     matches = mirror.shared(lens.selector).matches
     same: dict[str, list[str]] = {}
@@ -97,7 +97,7 @@ def reset_lines(
         state = item.state
         if state is None or not matches(state) or mirror.epoch(item.topic) is None:
             continue
-        # It has changed since the batch began. Its level may be one that `matches` does not check.
+        # The item has changed since the batch began. `matches` may not check its new level, so the lens decides.
         if item.tick > tick and not is_seen(state, lens):
             continue
         topic = state.topic

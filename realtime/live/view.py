@@ -68,7 +68,7 @@ class View:
             slowly. Set by the scene.
         topics: The topics whose feeds it needs. Set by `Views`.
         untold: Topics of which its client may not know the position. Those that are not loaded need not be here.
-        tick: The tick of the scene up to which a client that reads slowly has everything.
+        tick: If the client reads slowly, the last tick of the scene of which it has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
 
@@ -115,8 +115,9 @@ class View:
         self.tiling = NO_TILES
         self.tick = 0
         self.is_behind = self.is_over = False
-        # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
+        # The rest of the batch that is being written; None if there is none.
         self._lines: Iterator[bytes] | None = None
+        # The kind, the lens and the tick of the last batch, which may still be being written.
         self._batch, self._lens, self._tick = "", lens, 0
         # The headers of its frames, by batch and completeness, for one filter number.
         self._headers: dict[tuple[str, bool], bytes] = {}
@@ -133,7 +134,7 @@ class View:
 
     @property
     def has_room(self) -> bool:
-        """Whether at most a quarter of the socket's unsent limit is waiting."""
+        """Whether the unsent data of the socket is at most a quarter of its limit."""
         return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
 
     def tell(self, lens: Lens) -> frozenset[str]:
@@ -144,13 +145,13 @@ class View:
 
     def begin(self, batch: str, lens: Lens, lines: Iterable[bytes], *, tick: int, preface: bytes | None = None) -> int:
         """
-        Write a batch, in parts; a batch that was not finished is dropped.
+        Write a batch, in parts. The rest of an earlier batch is dropped.
 
         Args:
             batch: "reset" or "entered".
             lens: The lens of the view once the batch is complete.
-            lines: The objects; taken when they are written.
-            tick: The tick of the scene up to which the client then has everything.
+            lines: The objects. Each is taken from it only when it is written.
+            tick: The last tick of the scene of which the client then has everything.
             preface: An object to write first, in a frame of its own.
 
         Returns:
@@ -203,8 +204,8 @@ class View:
         Write what changed in one tick.
 
         Returns:
-            How many bytes were written. 0 if the changes are too large to be written at once, as after an outage: a
-            socket with more than its limit would be closed, however fast its client reads.
+            How many bytes were written. 0 if the changes are too large to be written at once, as they may be after an
+            outage: a socket with more unsent data than its limit is closed, however fast its client reads.
         """
         head = list(position_lines)
         head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
@@ -220,7 +221,7 @@ class View:
 
     def _write_large(self, frames: list[bytes]) -> None:
         """Write changes that need several frames."""
-        # Without line breaks, which are fewer than a thirty-second, because an object has more than 32 bytes.
+        # Leaves room for the line breaks, less than 1/32 of a frame: each object has more than 32 bytes.
         limit_bytes = FRAME_BYTES - _HEADER_BYTES - FRAME_BYTES // 32
         # The joined changes of a tile are taken apart only if they are larger than a frame may be.
         if max(map(len, frames)) > limit_bytes:

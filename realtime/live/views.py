@@ -32,7 +32,7 @@ __all__ = ["Family", "View", "Views"]
 
 _log = LimitedLog(logging.getLogger(__name__))
 
-# A topic is mirrored for this long after its last view has left it: users move a map back and forth.
+# A topic is mirrored for this long after its last view has left it, because users move a map back and forth.
 LINGER_SECONDS: Final = 30.0
 # How often a topic is swept within its `absent_after_seconds`, and the bounds of the time between two sweeps.
 _SWEEPS_PER_LIFETIME: Final = 10
@@ -42,7 +42,7 @@ _SWEEP_SECONDS: Final = (1.0, 30.0)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """
-    The facts about a family of topics that `Views` needs; `topics.live_family` makes it.
+    The facts about a family of topics that `Views` needs. Made by `topics.live_family`.
 
     Attributes:
         name: `vehicles.*`.
@@ -70,9 +70,10 @@ class Views:
         backoff: The waits between attempts to read a snapshot while Redis is unavailable.
 
     Guarantees:
-        A view gets the newest state of each key that it lets through, and then every later one, unless a still later
-        one replaces it within the family's `gather_seconds` or while the client reads slowly. It is notified of each
-        key that it no longer lets through. Each process subscribes to a topic's Redis channel once for all its views.
+        A view gets the newest state of each key that it lets through, and then each later state. A state may be
+        left out if a later one replaces it within the family's `gather_seconds`, or while the client reads slowly. The
+        view is notified of each key that it no longer lets through. Each process subscribes to a topic's Redis channel
+        once for all its views.
     """
 
     def __init__(self, source: LiveSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
@@ -110,7 +111,7 @@ class Views:
         Args:
             name: The topic, or the name of the family, that the client has subscribed to.
             family: The topic's family.
-            sink: The socket. It gets a "subscribed" object, a "reset" batch, and later ones.
+            sink: The socket. It gets a "subscribed" object, a "reset" batch, and later batches.
             view_id: The client's name of the view.
             lens: What it lets through.
             topics: The topics that it needs; the permission for each was checked.
@@ -164,7 +165,7 @@ class Views:
                 outage=self._outage,
             )
         try:
-            # Others may be waiting for the same future.
+            # Shielded, because others may be waiting for the same future.
             await asyncio.shield(family_map.loaded)
         except asyncio.CancelledError:
             if family_map.loaded.cancelled():
@@ -181,7 +182,7 @@ class Views:
                 self._release(topic)
 
     async def close(self) -> None:
-        """Close all views; sockets stay open. It can be used again."""
+        """Close all views; their sockets stay open. Views can be opened again after this."""
         scenes, self._scenes = self._scenes, {}
         for view in tuple(self._scene_of_view):
             self.leave(view)
@@ -292,7 +293,7 @@ class Views:
                         continue
                     least, most = _SWEEP_SECONDS
                     interval = min(max(lifetime / _SWEEPS_PER_LIFETIME, least), most)
-                    # Random at first, so that the topics of a family are not looked at together.
+                    # Random at first, so that the topics of a family are not swept together.
                     at = due.setdefault(feed, loop.time() + random.uniform(0, interval))  # noqa: S311 - spreads load
                     if loop.time() < at:
                         continue

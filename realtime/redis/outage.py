@@ -153,7 +153,7 @@ class Observer:
         self._outage._work(self, asked_at)
 
     def leave(self) -> None:
-        """This user does not retry any more: the outage ends without its success."""
+        """This user does not retry any more, so the outage may end without its success."""
         self._outage._leave(self)
 
     async def wait(self, error: BaseException, attempt: int, *, asked_at: float | None = None) -> None:

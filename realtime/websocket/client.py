@@ -284,7 +284,7 @@ class Client:
         if not worker.done():
             self._worker = worker
             if self._is_over:
-                # It was closed before `close` knew the worker.
+                # `close` was called before `_worker` was set, so it could not cancel the worker.
                 worker.cancel()
 
     async def _work(self, job: Callable[[], Awaitable[None]]) -> None:

@@ -174,7 +174,7 @@ def test_a_batch_is_cut_into_its_payloads() -> None:
     [b"x\n5", b"\n5", b"-3\n5", b"-1\n5", b"-1000\n5", b"9\nshort", b"9" * 5_000 + b"\n5", b"9", b"1\n53"],
 )
 def test_a_batch_that_is_not_as_it_was_made(rest: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """What comes before the wrong place is read; the rest is logged, and never read as a part of something else."""
+    """The payloads before the wrong place are read. The rest is logged, and is not read as payloads."""
     good = payload_of(17, "m1f9", BEFORE, AFTER)
     payloads = split_batch(batch_of(good) + rest)
     assert payloads == ([good, b"5"] if rest == b"1\n53" else [good])

@@ -204,7 +204,7 @@ async def test_a_topic_that_was_loaded_does_not_wait_for_the_next_tick() -> None
 
 
 async def test_a_batch_that_was_cut_leaves_nothing_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that got only a part of what left is sent everything when it looks back; no key is only named."""
+    """A client that got a part of what left, and moves its map back, is sent every item, not only the names of keys."""
     monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
     here = {f"here{number}": vehicle(f"here{number}", number, 0) for number in range(1, 5)}
@@ -365,7 +365,7 @@ async def test_a_view_that_fails_is_closed_alone() -> None:
 
 
 async def test_after_a_tick_that_failed_all_clients_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is unknown what they have now. The items are right, so that they can resume."""
+    """What they have now is unknown, so their connections are closed. The items are right, so they can resume."""
     counters = Counters()
     scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
     scene.reload(FEEDS[0], Position(0, "e0"), {})

@@ -56,7 +56,7 @@ async def test_nothing_is_left_of_a_view_that_leaves_while_it_joins(turns: int) 
 @pytest.mark.parametrize("turns", range(14))
 @pytest.mark.usefixtures("yielding")
 async def test_a_view_may_leave_while_changes_are_sent(turns: int) -> None:
-    """Whether or not it has been sent them by then: nothing more is written to it. The others get everything."""
+    """Nothing is written to it after it has left, whether it was sent the changes before. The others get everything."""
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
     scene.reload(FEEDS[0], Position(0, "e0"), {})
     views = [await joined(scene, lens_at(0, 1)) for _ in range(30)]
@@ -64,7 +64,7 @@ async def test_a_view_may_leave_while_changes_are_sent(turns: int) -> None:
     scene.take([vehicle("k", 1, 0)])
     for _ in range(turns):
         await asyncio.sleep(0)
-    # In the order of joining, one that is sent them early, and one of the last.
+    # Views are sent the changes in the order in which they joined: one leaves that is early, and one of the last.
     leaving = views[5], views[25]
     for _, view in leaving:
         scene.leave(view)
