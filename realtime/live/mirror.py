@@ -147,7 +147,8 @@ class Mirror:
             if isinstance(arrived, State):
                 self._apply_state(arrived, changed)
             else:
-                self._apply_reload(arrived, changed, loaded, restarted)
+                for _ in self._apply_reload(arrived, changed, loaded, restarted):
+                    await pause.make_way()
             if not len(incoming) % 100:
                 await pause.make_way()
         self._counters.change_count += len(changed)
@@ -205,18 +206,23 @@ class Mirror:
 
     def _apply_reload(
         self, reload: Reload, changed: dict[Item, State | None], loaded: set[str], restarted: set[str]
-    ) -> None:
+    ) -> Iterator[None]:
+        """In steps, because a topic may have very many keys."""
         topic = reload.topic
         items = self._items.setdefault(topic, {})
         before = self._positions.get(topic)
         is_same_epoch = before is not None and before.epoch == reload.position.epoch
         if not is_same_epoch and not reload.is_forgotten:
             (loaded if before is None else restarted).add(topic)
-        for key, item in items.items():
+        for number, (key, item) in enumerate(items.items(), 1):
             if key not in reload.states and item.state is not None:
                 changed.setdefault(item, item.state)
                 item.state = None
-        for key, state in reload.states.items():
+            if not number % 200:
+                yield
+        for number, (key, state) in enumerate(reload.states.items(), 1):
+            if not number % 200:
+                yield
             item = items.get(key) or self._add(items, topic, key)
             if item.state is not None and is_same_epoch and item.state.offset >= state.offset:
                 continue

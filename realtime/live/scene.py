@@ -446,4 +446,8 @@ class Scene:
         """Close the connection of a view; its client connects again and resumes."""
         self._counters.failed_count += 1
         self.leave(view)
-        view.end(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+        try:
+            view.end(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+        except Exception:
+            # Other views are still to be served.
+            logger.exception("a connection of %s could not be closed", self.name)

@@ -11,7 +11,7 @@ slow client costs no memory and gets nothing outdated.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Final, NamedTuple
 
 from realtime.broker.publication import Position
@@ -77,6 +77,7 @@ class View:
         "_headers",
         "_lens",
         "_lines",
+        "_next_line",
         "_tick",
         "end",
         "has",
@@ -117,6 +118,8 @@ class View:
         self.is_behind = self.is_over = False
         # The rest of the batch that is being written; None if there is none.
         self._lines: Iterator[bytes] | None = None
+        # An object taken from it that did not fit into the last frame, or nothing.
+        self._next_line: tuple[bytes, ...] = ()
         # The kind, the lens and the tick of the last batch, which may still be being written.
         self._batch, self._lens, self._tick = "", lens, 0
         # The headers of its frames, by batch and completeness, for one filter number.
@@ -169,7 +172,7 @@ class View:
                 self._write(batch, lines, size_bytes, is_complete=True)
                 self._complete()
                 return size_bytes
-        self._lines = iter(lines)
+        self._lines, self._next_line = iter(lines), ()
         return self.go_on()
 
     def _complete(self) -> None:
@@ -184,13 +187,14 @@ class View:
         while self._lines is not None and self.has_room:
             part: list[bytes] = [b""]
             part_bytes = 0
-            is_complete = True
-            for line in self._lines:
-                part.append(line)
+            lines, self._next_line = chain(self._next_line, self._lines), ()
+            for line in lines:
                 part_bytes += len(line) + 1
-                if part_bytes >= FRAME_BYTES - _HEADER_BYTES:
-                    is_complete = False
+                if part_bytes > FRAME_BYTES - _HEADER_BYTES and len(part) > 1:
+                    self._next_line = (line,)
                     break
+                part.append(line)
+            is_complete = not self._next_line
             part[0] = self._header(self._batch, is_complete)
             payload = b"\n".join(part)
             self.sink.write(Frame(payload))

@@ -1,15 +1,17 @@
 """A scene when something ends or fails in the middle: views that leave, ticks that raise, clients that read slowly."""
 
 import asyncio
+import json
 
 import pytest
 
 from realtime.broker.publication import Position
 from realtime.broker.relevance import Relevance
 from realtime.exceptions import SubscriptionClosed
+from realtime.hub.sinks import FRAME_BYTES
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
-from realtime.live.items import TileIndex
+from realtime.live.items import State, TileIndex
 from realtime.live.mirror import _INDEXES_KEPT
 from realtime.live.places import area_of, point
 from realtime.live.scene import Scene
@@ -260,4 +262,50 @@ async def test_a_view_whose_client_has_read_all_is_sent_changes_again(monkeypatc
     scene.take([vehicle("k1", 12, 0)])
     await rest(scene)
     assert (viewer.batches[-1], viewer.items[FEEDS[0], "k1"]) == ("changes", 12)
+    await scene.stop()
+
+
+async def test_no_frame_of_several_objects_is_larger_than_a_frame_may_be() -> None:
+    """Daphne refuses frames that are much larger, and a page would be sent them again when it comes back."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    sizes = (40_000, FRAME_BYTES - 400, FRAME_BYTES, 30_000, 200)
+    states = {str(at): large(str(at), at, size) for at, size in enumerate(sizes, 1)}
+    scene.reload(FEEDS[0], Position(len(sizes), "e"), states)
+    viewer = Viewer()
+    viewer.limit_bytes = 10_000_000
+    frames: list[bytes] = []
+    write = viewer.write
+    viewer.write = lambda frame: (frames.append(frame.payload), write(frame))[1]  # type: ignore[method-assign]
+    await scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None))
+    await rest(scene)
+    await scene.stop()
+    assert viewer.keys == states.keys()
+    for frame in frames:
+        # Beside the header.
+        assert len(frame) <= FRAME_BYTES or frame.count(b"\n") == 1, [len(line) for line in frame.split(b"\n")]
+
+
+def large(key: str, offset: int, size: int) -> State:
+    """A tram whose data has this many bytes."""
+    message = {"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * size}
+    return state_with(FEEDS[0], offset, json.dumps(message).encode(), Relevance(key, point(0, 0), {"mode": "tram"}))
+
+
+async def test_a_connection_that_cannot_be_closed_is_no_matter_for_the_others() -> None:
+    """Their connections stay open, and they are served."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(1, "e"), {"k": vehicle("k", 1, 0)})
+    broken = [await joined(scene, lens_at(0, 1)) for _ in range(2)]
+    healthy, _ = await joined(scene, lens_at(0, 1))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError("broken")
+
+    for viewer, view in broken:
+        viewer.write = view.end = refuse  # type: ignore[method-assign,assignment]
+    scene.take([vehicle("k", 2, 0)])
+    await rest(scene)
+    assert len(scene._views) == 1
+    assert not healthy.closed
+    assert healthy.items == {(FEEDS[0], "k"): 2}
     await scene.stop()
