@@ -20,7 +20,7 @@ from realtime.protocol import messages
 
 __all__ = ["Mirror", "Reload", "thinned"]
 
-# With fewer indexes than this, those of levels that no view uses are kept too, because users zoom in and out.
+# Indexes that no view uses are kept up to this number, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
 
 
@@ -79,7 +79,7 @@ class Mirror:
         self._counters = counters
         # Topic → key → item.
         self._items: dict[str, dict[str, Item]] = {}
-        # Topic → its position when it was loaded, for its epoch.
+        # Topic → its position when it was loaded. Only its epoch stays current.
         self._positions: dict[str, Position] = {}
         self._position_lines: dict[str, bytes] = {}
         # Level → index; one for each level that a view has used.
@@ -100,7 +100,7 @@ class Mirror:
         return selector.for_levels_up_to(self.highest_level)
 
     def position_lines(self, topics: Iterable[str]) -> list[bytes]:
-        """The objects that tell a client the positions of those of these topics that are loaded."""
+        """For each of these topics that is loaded, the object that tells a client its position."""
         return [self._position_lines[topic] for topic in topics if topic in self._position_lines]
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
@@ -155,7 +155,7 @@ class Mirror:
         stayed: list[State] = []
         others: list[Change] = []
         bits = min((stay_bits, *(index.cell_bits for index in self._indexes.values())))
-        # A point is in the same cell of every grid if only lower bits of its coordinates have changed.
+        # A point is in the same cell of every grid if only bits lower than this of its coordinates have changed.
         limit = 0 if bits < 0 else 1 << bits
         for number, (item, old) in enumerate(changed.items(), 1):
             new = item.state

@@ -36,16 +36,16 @@ __all__ = ["Scene"]
 
 logger = logging.getLogger(__name__)
 
-# How long a topic that was loaded waits for others, at most.
+# A loaded topic waits at most this long for others, so that they share a tick.
 _RELOAD_SECONDS: Final = 0.02
 # If more publications wait for the next tick, or more keys of reloads, what later ones replace is dropped. This is done
 # again only when twice as many wait as were left, so its cost for each publication has a bound.
 _WAITING_LIMIT: Final = 20_000
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
-# The pause after a tick that failed. All snapshots may be read again then, so failures must not follow each other fast.
+# The pause after a tick that failed. All snapshots may be read again then, so failures must not repeat fast.
 _FAILED_SECONDS: Final = 1.0
-# Up to this many items that enter a view are collected before they are written.
+# Up to this many items that enter a view are written at once. More are written in parts.
 _ENTERED_AT_ONCE: Final = 500
 
 
@@ -345,7 +345,7 @@ class Scene:
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
         if view.is_writing and view.wanted.number == view.lens.number:
-            # The client could not tell a second batch with this number from the rest of the first one. So it waits.
+            # The view waits: its client could not tell a second batch with this number from the rest of the first one.
             view.is_behind = view.is_behind or view.wanted != view.lens
             return
         if view.has is None or view.is_writing or view.is_behind:
