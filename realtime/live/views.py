@@ -159,6 +159,7 @@ class Views:
                 source=self._source,
                 crypter=self._crypter,
                 outage=self._outage,
+                counters=self._counters,
             )
         try:
             # Others may be waiting for the same future.
@@ -211,6 +212,7 @@ class Views:
             written_bytes=counters.written_bytes,
             skipped_count=counters.skipped_count,
             loaded_count=counters.loaded_count,
+            reread_count=counters.reread_count,
             failed_count=counters.failed_count,
         )
 

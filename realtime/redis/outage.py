@@ -41,7 +41,8 @@ class Outage:
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
         self._what = what
-        self._backoff = backoff or Backoff()
+        # How long its users wait between attempts.
+        self.backoff = backoff or Backoff()
         # When the present outage began, on the monotonic clock; None if there is none.
         self._since: float | None = None
         # When it last worked.
@@ -108,7 +109,7 @@ class Outage:
 
     async def _sleep(self, attempt: int) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff.delay_seconds(attempt)):
+            async with asyncio.timeout(self.backoff.delay_seconds(attempt)):
                 await self._wakeup.wait()
 
     def _leave(self, observer: "Observer") -> None:

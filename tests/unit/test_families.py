@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+import redis
 
 from realtime.broker.extents import EXTENT_BITS, Extent
+from realtime.live.counters import Counters
 from realtime.live.families import FamilyMap
+from realtime.redis.backoff import Backoff
 from realtime.redis.outage import Outage
 from tests.support.waiting import wait_until
 
@@ -66,7 +69,8 @@ async def family_map(source: Source) -> AsyncIterator[FamilyMap]:
         is_member=lambda topic: topic.startswith("vehicles."),
         source=source,
         crypter=None,
-        outage=Outage("Redis"),
+        outage=Outage("Redis", backoff=Backoff(base_seconds=0, cap_seconds=0)),
+        counters=Counters(),
     )
     await family_map.loaded
     yield family_map
@@ -105,6 +109,33 @@ async def test_answers_stay_while_no_extent_changes(source: Source, family_map: 
     assert family_map.topics_in([WORLD_BOX]) is before == {"vehicles.a"}
     source.on_payloads([b"\n".join(registration("vehicles.b", "1", Extent(7, 7, 7, 7), now + 90))])
     assert family_map.topics_in([WORLD_BOX]) == {"vehicles.a", "vehicles.b"}
+
+
+async def test_announcements_do_not_pile_up_while_registrations_cannot_be_read(
+    source: Source, family_map: FamilyMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that came before a reading are in Redis. What is missed during a reading is read, and counted."""
+    until = time.time() + 60
+    announced = [registration(f"vehicles.{n}", "a", Extent(1, 1, 1, 1), until) for n in range(20)]
+    held: list[int] = []
+    read = source.read_extents
+
+    async def read_or_fail(family: str) -> Mapping[bytes, bytes]:
+        held.append(len(family_map._held or ()))
+        source.fields.update([announced[len(held)]])
+        source.on_payloads([b"\n".join(announced[len(held)])])
+        if len(held) < 10:
+            raise redis.ConnectionError
+        if len(held) == 10:
+            source.on_gap()
+        return await read(family)
+
+    monkeypatch.setattr(source, "read_extents", read_or_fail)
+    source.on_gap()
+    await wait_until(lambda: family_map._held is None)
+    assert held == [0] * 11
+    assert family_map._counters.reread_count == 1
+    assert family_map.topics_in([WORLD_BOX]) == {f"vehicles.{n}" for n in range(1, 12)}
 
 
 class Model:
