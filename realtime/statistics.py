@@ -89,6 +89,8 @@ class HubStatistics:
     failed_count: Total = 0
     # Times that a topic was brought up to date from its history after a gap.
     healed_count: Total = 0
+    # Histories that were read again for this because publications were missed meanwhile.
+    reread_count: Total = 0
     # Members that were notified of a gap because the history did not have all that they had missed.
     unrecovered_count: Total = 0
 
@@ -120,6 +122,8 @@ class ViewStatistics:
     thinned_count: Total = 0
     # Snapshots read from Redis, to begin a mirror or after a gap.
     loaded_count: Total = 0
+    # Snapshots, and registrations of a family's topics, that were read again: publications were missed meanwhile.
+    reread_count: Total = 0
     # Views closed because serving them failed.
     failed_count: Total = 0
 

@@ -163,6 +163,7 @@ class Views:
                 source=self._source,
                 crypter=self._crypter,
                 outage=self._outage,
+                counters=self._counters,
             )
         try:
             # Shielded, because others may be waiting for the same future.
@@ -216,6 +217,7 @@ class Views:
             skipped_count=counters.skipped_count,
             thinned_count=counters.thinned_count,
             loaded_count=counters.loaded_count,
+            reread_count=counters.reread_count,
             failed_count=counters.failed_count,
         )
 
