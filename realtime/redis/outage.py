@@ -34,9 +34,9 @@ class Outage:
 
     Guarantees:
         An outage begins with the first failure that any observer reports. It ends with the first success after which
-        every observer that has failed has succeeded or left. The log has one line for the beginning and one for the end, however many observers fail,
-        and one for each new refusal in between. The first success in an outage wakes all observers that wait, so that
-        nobody sleeps while the resource is available.
+        every observer that has failed has succeeded or left. The log has one line for the beginning and one for the
+        end, however many observers fail, and one for each new refusal in between. The first success in an outage wakes
+        all observers that wait, so that nobody sleeps while the resource is available.
     """
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
