@@ -100,7 +100,7 @@ class Process:
         return machine.processes_of(self._process.pid)
 
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def cpu_seconds(self) -> float:

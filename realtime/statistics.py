@@ -89,6 +89,8 @@ class HubStatistics:
     failed_count: Total = 0
     # Times that a topic was brought up to date from its history after a gap.
     healed_count: Total = 0
+    # Histories that were read again for this because publications were missed meanwhile.
+    reread_count: Total = 0
     # Members that were notified of a gap because the history did not have all that they had missed.
     unrecovered_count: Total = 0
 
@@ -115,8 +117,13 @@ class ViewStatistics:
     written_bytes: Total = 0
     # Times that a view got nothing more for a while because its client read too slowly.
     skipped_count: Total = 0
+    # Publications dropped because newer ones replaced them while they waited for a slow process. Nothing is lost: only
+    # the newest of each key is sent. A snapshot that was read again counts as one.
+    thinned_count: Total = 0
     # Snapshots read from Redis, to begin a mirror or after a gap.
     loaded_count: Total = 0
+    # Snapshots, and registrations of a family's topics, that were read again: publications were missed meanwhile.
+    reread_count: Total = 0
     # Views closed because serving them failed.
     failed_count: Total = 0
 

@@ -28,9 +28,9 @@ __all__ = ["OPENING", "DemoSite", "Place", "in_view", "place_with"]
 _SIMULATION_SECONDS = 60.0
 _TILE_PIXELS = 256
 _LATITUDE_LIMIT = 85.0
-# The largest cities are the middle of the views that are tried, at these zooms.
+# The views that are tried: around each of the largest cities, at these zooms.
 _CITIES, _ZOOMS = 60, range(3, 14)
-# The view with which the page opens is taken if it has this part of what is wanted, or as much more.
+# The view with which the page opens is taken if the ratio of its vehicles to those wanted is this close to 1.
 _CLOSE = 0.9
 
 # A vehicle: its topic and its key.
@@ -74,7 +74,7 @@ class DemoSite:
 
     Args:
         stage: With at least one user.
-        feeds, vehicles: How many.
+        feeds, vehicles: The number of each.
     """
 
     def __init__(self, stage: Stage, *, feeds: int, vehicles: int) -> None:
@@ -98,12 +98,12 @@ class DemoSite:
         self._processes.close()
 
     def restart_server(self) -> None:
-        """A new process that has no topic in its memory. It accepts connections when this returns."""
+        """Start a new process, which has no topic in its memory. It accepts connections when this returns."""
         self._stop_server()
         self._start_server()
 
     def truth(self) -> Truth:
-        """What Redis has."""
+        """The newest publication of each vehicle in Redis."""
         found = {}
         with redis.Redis.from_url(self._stage.redis_url) as client:
             for key in _snapshots(client):
@@ -163,9 +163,9 @@ def in_view(truth: Truth, asked: Mapping[str, Any]) -> set[Name]:
 
 def place_with(count: int, truth: Truth, size: tuple[float, float]) -> Place:
     """
-    Where a map of this size, in pixels, has about so many vehicles.
+    A place where a map of this size, in pixels, has about this many vehicles.
 
-    It is the place at which the page opens if that has about as many, else the best of the largest cities.
+    If the place at which the page opens has about as many, it is that one, otherwise the best of the largest cities.
     """
     found = len(in_view(truth, OPENING.filter(size)))
     if count * _CLOSE <= found <= count / _CLOSE:

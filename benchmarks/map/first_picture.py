@@ -28,14 +28,14 @@ __all__ = ["main"]
 BAR_MS = 300
 _SCREEN = {"width": 1280, "height": 800}
 _PICTURE_MS = 30_000
-# Seldom, so that asking does not disturb the page; and not in each frame, because asking for frames makes them.
+# Not more often, so that polling does not disturb the page. Polling once per frame would make the page draw.
 _ASK_MS = 100
 _PICTURE = """() => {
   const [measure] = performance.getEntriesByName("vehicles:first-picture");
   return measure && {
     ms: measure.duration,
     pageMs: measure.startTime + measure.duration,
-    count: measure.detail.count,
+    names: measure.detail.names,
     filter: liveMap.live.filter,
   };
 }"""
@@ -43,16 +43,18 @@ _SIZE = "() => [liveMap.map.getSize().x, liveMap.map.getSize().y]"
 _STATE = "() => document.querySelector('[data-live-map]')?.innerText ?? document.title"
 EPILOG = """
 A cold visit is the first to a server process that has just been started and has no vehicle in its memory. A warm visit
-is to a process of which another page shows the same vehicles. Each visit has a new browser profile, so the browser's
-cache is empty, and the vehicles move meanwhile. The number of vehicles in the first picture is compared with Redis,
-before and after the visit.
+is to a process that already serves the same vehicles to another page. Each visit has a new browser profile, so the
+browser's cache is empty, and the vehicles move meanwhile. The vehicles in the first picture are compared with those
+that Redis has in the view before the visit and after it. Those that it has both times must be in the picture. Those
+that it has neither time must not be.
 
-The time begins with the subscription and ends when the page has drawn; what the screen needs after that is not in it.
-The page connects while it loads its map, so a connection that is not open by then is in the time. "Whole page" is the
-median time from the beginning of the navigation to the same picture.
+The time begins with the subscription and ends when the page has drawn. It does not include what the screen needs after
+that. The page connects while it loads its map. If the connection is not open by then, the rest of the handshake is
+included. "Whole page" is the median time from the beginning of the navigation to the same picture.
 
-The exit code is 1 if a visit showed no vehicles or others than Redis has, whatever its time. The command uses the
-loopback only, has its own Redis and database, and removes them.
+The exit code is 1 if a visit showed no vehicles or others than Redis has, if the page reported an error, or if the
+browser failed. The times do not change it. The command uses the loopback only, has its own Redis and database, and
+removes them.
 
 examples:
   python -m benchmarks.map.first_picture
@@ -66,8 +68,8 @@ class _Visit:
     """
     Attributes:
         ms: From the subscription to the first picture.
-        page_ms: The same from the beginning of the navigation.
-        shown: How many vehicles were in it.
+        page_ms: From the beginning of the navigation to the same picture.
+        shown: The number of vehicles in it.
     """
 
     ms: float
@@ -89,14 +91,14 @@ class _Visits:
         self.place = OPENING
 
     async def find_place(self, shown: int) -> None:
-        """Go to where about so many vehicles are on the screen."""
+        """Go to a place where about this many vehicles are on the screen."""
         async with self._page() as page:
             await _picture(page)
             width, height = await page.evaluate(_SIZE)
         self.place = await asyncio.to_thread(place_with, shown, self._site.truth(), (width, height))
 
     async def cold(self, count: int) -> list[_Visit]:
-        """Each is the first of a server process."""
+        """Visits, each the first to a server process."""
         visits = []
         for _ in range(count):
             await asyncio.to_thread(self._site.restart_server)
@@ -104,7 +106,7 @@ class _Visits:
         return visits
 
     async def warm(self, count: int) -> list[_Visit]:
-        """Another page shows the same all the time."""
+        """Visits while another page shows the same place."""
         await asyncio.to_thread(self._site.restart_server)
         async with self._page() as other:
             await _picture(other)
@@ -115,19 +117,27 @@ class _Visits:
         async with self._page() as page:
             found = await _picture(page)
             after = await asyncio.to_thread(self._site.truth)
-        visit = _Visit(ms=found["ms"], page_ms=found["pageMs"], shown=found["count"])
-        # What moved in or out meanwhile may be in the picture or not.
-        then, now = in_view(before, found["filter"]), in_view(after, found["filter"])
-        if not visit.shown or not len(then & now) <= visit.shown <= len(then | now):
+        shown = set(found["names"])
+        # A vehicle that moved in or out meanwhile may be in the picture or not.
+        then, now = ({" ".join(name) for name in in_view(truth, found["filter"])} for truth in (before, after))
+        missing, wrong = (then & now) - shown, shown - then - now
+        if not shown or missing or wrong:
             raise BenchmarkError(
-                f"a visit to {self.place} showed {visit.shown} vehicles; Redis had {len(then)} there before it and "
-                f"{len(now)} after it, {len(then & now)} of them the same"
+                f"a visit to {self.place} showed {len(shown)} vehicles, without {_some(missing)} that Redis had there "
+                f"before and after it, and with {_some(wrong)} that Redis did not have there"
             )
-        return visit
+        return _Visit(ms=found["ms"], page_ms=found["pageMs"], shown=len(shown))
 
     @asynccontextmanager
     async def _page(self) -> "AsyncIterator[Page]":
-        """A page of a new profile that shows the map, and must not complain."""
+        """
+        A page of a new profile that opens the map.
+
+        Raises:
+            BenchmarkError: The page reported an error.
+        """
+        from playwright.async_api import Error as BrowserError
+
         complaints: list[str] = []
         context = await self._browser.new_context(viewport=_SCREEN)  # type: ignore[arg-type]
         try:
@@ -137,14 +147,18 @@ class _Visits:
             page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
             await page.goto(f"{self._site.url}/map/#{self.place}", wait_until="commit", timeout=_PICTURE_MS)
             yield page
+        except (BenchmarkError, BrowserError) as error:
+            if complaints:
+                raise BenchmarkError(f"{error}\nthe page reports: {complaints[:3]}") from error
+            raise
         finally:
             await context.close()
         if complaints:
-            raise BenchmarkError(f"the page complains: {complaints[:3]}")
+            raise BenchmarkError(f"the page reports: {complaints[:3]}")
 
 
 async def _picture(page: "Page") -> dict[str, Any]:
-    """Wait for the first picture; its time, its number of vehicles and the page's filter."""
+    """Wait for the first picture. Returns its times, the names of its vehicles, and the page's filter."""
     from playwright.async_api import TimeoutError as TooLate
 
     try:
@@ -155,13 +169,23 @@ async def _picture(page: "Page") -> dict[str, Any]:
     return found
 
 
+def _some(names: set[str]) -> str:
+    """The number of these vehicles, and a few of their names."""
+    return f"{len(names)} ({', '.join(sorted(names)[:3])})" if names else "0"
+
+
 async def _measure(site: DemoSite, session: str, *, visits: int, shown: int) -> tuple[Place, dict[str, list[_Visit]]]:
+    from playwright.async_api import Error as BrowserError
+
     from tests.support.browser import chromium
 
-    async with chromium() as browser:
-        pages = _Visits(browser, site, session)
-        await pages.find_place(shown)
-        return pages.place, {"cold": await pages.cold(visits), "warm": await pages.warm(visits)}
+    try:
+        async with chromium() as browser:
+            pages = _Visits(browser, site, session)
+            await pages.find_place(shown)
+            return pages.place, {"cold": await pages.cold(visits), "warm": await pages.warm(visits)}
+    except BrowserError as error:
+        raise BenchmarkError(f"the browser failed: {error}") from error
 
 
 def _figures(visits: Sequence[_Visit]) -> dict[str, Any]:
@@ -246,7 +270,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure what the command line asks for; 1 if a visit showed what it should not."""
+    """Measure what the command line asks for. Returns 1 if a visit or the browser failed."""
     options = _options(words)
     try:
         run = _run(options)

@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from realtime.untrusted.text import LimitedLog
+
 __all__ = [
     "BATCH_MARK",
     "MARK",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 # The first byte of every publication. MessagePack never uses it and Fernet tokens are text, so a publication cannot be
 # confused with a message from a stock sender in the same group.
@@ -186,9 +189,9 @@ def payload_bounds(message: bytes) -> list[tuple[int, int]]:
             if at > len(message):
                 bounds.pop()
             raise ValueError("it is truncated")
-    except ValueError:
+    except ValueError as error:
         # Not ours, or truncated. The missing offsets are then noticed as a gap.
-        logger.warning("a batch of publications cannot be read: %.100r", message, exc_info=True)
+        _log.warning("batch", "a batch of publications cannot be read: %r", message[:100], error=error)
     return bounds
 
 
@@ -212,7 +215,7 @@ def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
         if not frame:
             raise ValueError("it is truncated")
         return Publication(Position(int(offset), epoch.decode()), frame, relevance)
-    except Exception:
+    except Exception as error:
         # Not ours, truncated, or encrypted with another key. The missing offset is then noticed as a gap.
-        logger.warning("a publication cannot be read: %.100r", payload, exc_info=True)
+        _log.warning("publication", "a publication cannot be read: %r", payload[:100], error=error)
         return None

@@ -1,5 +1,5 @@
 """
-What decides which views are sent a publication that has a key: the key, place, tags and level.
+The relevance of a publication: its key, place, tags and level, which decide to which views it is sent.
 
 Owns the form in which these travel beside the frame. Does not own what they mean (live) nor the frame (publication).
 """
@@ -25,13 +25,13 @@ __all__ = [
 WORLD: Final = 1 << 30
 # The highest level: no web map has a higher zoom.
 LEVEL_LIMIT: Final = 24
-# Tags whose JSON has at most this many bytes are shared: the last ones, up to this number of different texts.
+# Tags are shared if their JSON has at most this many bytes. This many different ones are remembered.
 _SHARED_TAGS_BYTES: Final = 256
 _SHARED_TAGS_COUNT: Final = 4_096
 
 # The value of a tag.
 type Tag = str | int | float | bool
-# What filters compare. Publications share them: they are never changed.
+# What filters compare. Never changed, because publications share them.
 type Tags = dict[str, Tag]
 type _Coordinate = Annotated[int, msgspec.Meta(ge=0, lt=WORLD)]
 
@@ -76,7 +76,7 @@ class Decoded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start the collector many times.
 
     Attributes:
-        tags: For `tags_of`.
+        tags: Their JSON; `tags_of` decodes it.
     """
 
     key: str
@@ -94,7 +94,7 @@ _shared_tags = lru_cache(_SHARED_TAGS_COUNT)(_decode_tags)
 
 def tags_of(decoded: Decoded) -> Tags:
     """
-    The tags of a publication. Tags with the same JSON are mostly the same object.
+    The tags of a publication. Tags with the same JSON are usually the same object.
 
     Raises:
         ValueError: The JSON is not an object of tags.

@@ -6,10 +6,11 @@ one (topics).
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import redis
 import redis.asyncio
 
 from realtime.broker.publication import Crypter, Position, Publication, parse
@@ -25,6 +26,7 @@ KEYS_PER_READING: Final = 2_000
 _PARSED_AT_A_TIME: Final = 500
 # The topics of a family whose keys never fall silent are kept as long as their positions.
 FOREVER_SECONDS: Final = 86_400.0
+_NOWHERE: Final = Position(0, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class SnapshotReader:
 
     Guarantees:
         Every publication up to `position` is in the result, unless a newer one of its key is, or the key was removed,
-        or has been silent for too long.
+        or has been silent for too long. A topic that cannot be read affects no other topic of its round trips.
     """
 
     def __init__(self, client: redis.asyncio.Redis, *, keys: Keys, crypter: Crypter | None) -> None:
@@ -96,7 +98,8 @@ class SnapshotReader:
         The snapshot of a topic, read after this call.
 
         Raises:
-            redis.RedisError, OSError: Redis did not answer.
+            redis.RedisError, OSError: Redis did not answer, or refused to read this topic.
+            ValueError: The topic's position cannot be read: another program wrote it.
             SubscriptionClosed: The reader was stopped meanwhile.
         """
         return await self._reads.ask(topic, policy)
@@ -105,54 +108,82 @@ class SnapshotReader:
         """Cancel the current reading. The reader can be used again."""
         await self._reads.stop()
 
-    async def _read(self, topics: Sequence[tuple[str, Snapshot]]) -> list[Loaded]:
-        positions, payloads = await self._read_keys([topic for topic, _ in topics])
-        silent = await self._read_silent(topics)
-        snapshots = []
-        for topic, position in positions.items():
-            found = []
-            for number, (key, payload) in enumerate(payloads[topic].items(), 1):
-                if key not in silent[topic] and (publication := parse(payload, self._crypter)) is not None:
-                    found.append(publication)
-                if not number % _PARSED_AT_A_TIME:
-                    await asyncio.sleep(0)
-            snapshots.append(Loaded(position=position, publications=found))
-        return snapshots
+    async def _read(self, topics: Sequence[tuple[str, Snapshot]]) -> list[Loaded | Exception]:
+        readings = [_Reading(topic=topic, policy=policy) for topic, policy in topics]
+        await self._read_keys(readings)
+        await self._find_silent([each for each in readings if each.error is None])
+        return [each.error or await self._loaded(each) for each in readings]
 
-    async def _read_keys(self, topics: Sequence[str]) -> tuple[dict[str, Position], dict[str, dict[bytes, bytes]]]:
+    async def _loaded(self, reading: "_Reading") -> Loaded:
+        found = []
+        for number, (key, payload) in enumerate(reading.payloads.items(), 1):
+            if key not in reading.silent and (publication := parse(payload, self._crypter)) is not None:
+                found.append(publication)
+            if not number % _PARSED_AT_A_TIME:
+                await asyncio.sleep(0)
+        return Loaded(position=reading.position, publications=found)
+
+    async def _read_keys(self, readings: Sequence["_Reading"]) -> None:
         """Positions, and the payload of each key. A large hash is read in parts, while it may change."""
-        positions: dict[str, Position] = {}
-        payloads: dict[str, dict[bytes, bytes]] = {topic: {} for topic in topics}
-        cursors: dict[str, Any] = dict.fromkeys(topics, 0)
-        while cursors:
+        while readings:
             async with self._client.pipeline(transaction=False) as pipeline:
-                for topic in cursors:
-                    pipeline.hmget(self._keys.topic_position(topic), ["offset", "epoch"])
-                    pipeline.hscan(self._keys.topic_snapshot(topic), cursors[topic], count=KEYS_PER_READING)
-                answers = await pipeline.execute()
-            for topic, (offset, epoch), (cursor, part) in zip(tuple(cursors), answers[::2], answers[1::2], strict=True):
-                # The position of the first part: later publications are in the other parts, or arrive later.
-                positions.setdefault(topic, Position(int(offset or 0), (epoch or b"").decode()))
-                payloads[topic] |= part
-                cursors[topic] = cursor
-                if not cursor:
-                    del cursors[topic]
-        return positions, payloads
+                for each in readings:
+                    pipeline.hmget(self._keys.topic_position(each.topic), ["offset", "epoch"])
+                    pipeline.hscan(self._keys.topic_snapshot(each.topic), each.cursor, count=KEYS_PER_READING)
+                answers = await pipeline.execute(raise_on_error=False)
+            for each, position, part in zip(readings, answers[::2], answers[1::2], strict=True):
+                each.take(position, part)
+            readings = [each for each in readings if each.cursor and each.error is None]
 
-    async def _read_silent(self, topics: Sequence[tuple[str, Snapshot]]) -> dict[str, set[bytes]]:
+    async def _find_silent(self, readings: Sequence["_Reading"]) -> None:
         """The keys that have been silent for too long, but that no process has removed yet."""
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            for topic, policy in topics:
-                if policy.absent_after_seconds is not None:
-                    pipeline.zrange(self._keys.topic_seen(topic), 0, 0, withscores=True)
-            now, *oldest = await pipeline.execute()
+            limited = [each for each in readings if each.policy.absent_after_seconds is not None]
+            for each in limited:
+                pipeline.zrange(self._keys.topic_seen(each.topic), 0, 0, withscores=True)
+            now, *oldest = await pipeline.execute(raise_on_error=False)
+        if isinstance(now, Exception):
+            raise now
         now_ms = now[0] * 1000 + now[1] // 1000
-        silent: dict[str, set[bytes]] = {topic: set() for topic, _ in topics}
-        due = [(topic, policy) for topic, policy in topics if policy.absent_after_seconds is not None]
-        for (topic, policy), first in zip(due, oldest, strict=True):
-            last_ms = now_ms - policy.absent_after_seconds * 1000  # type: ignore[operator]
-            if first and first[0][1] <= last_ms:
-                found: Any = await self._client.zrangebyscore(self._keys.topic_seen(topic), "-inf", last_ms)
-                silent[topic] = set(found)
-        return silent
+        for each, first in zip(limited, oldest, strict=True):
+            last_ms = now_ms - each.policy.absent_after_seconds * 1000  # type: ignore[operator]
+            if isinstance(first, Exception):
+                each.error = first
+            elif first and first[0][1] <= last_ms:
+                try:
+                    found: Any = await self._client.zrangebyscore(self._keys.topic_seen(each.topic), "-inf", last_ms)
+                except redis.ResponseError as error:
+                    each.error = error
+                else:
+                    each.silent = set(found)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """What was read of one topic so far."""
+
+    topic: str
+    policy: Snapshot
+    # The position at the first part of the keys: later publications are in the other parts, or arrive later.
+    position: Position = _NOWHERE
+    # Where the next part of the keys begins; 0 before the first one and after the last one.
+    cursor: int = 0
+    payloads: dict[bytes, bytes] = field(default_factory=dict)
+    silent: Set[bytes] = frozenset()
+    # Why it cannot be read: for example, a key of another type has its name.
+    error: Exception | None = None
+
+    def take(self, position: Any, part: Any) -> None:
+        """Take the answers of one round trip: the present position and a part of the keys, or errors."""
+        try:
+            for answer in (position, part):
+                if isinstance(answer, Exception):
+                    raise answer
+            offset, epoch = position
+            if not self.cursor:
+                self.position = Position(int(offset or 0), (epoch or b"").decode())
+            self.cursor, payloads = part
+            self.payloads |= payloads
+        except (redis.ResponseError, ValueError) as error:
+            self.error = error

@@ -16,6 +16,7 @@ from realtime.hub.sinks import Sink
 from realtime.hub.topic import LiveTopic, Membership
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.backoff import Backoff
+from realtime.redis.gaps import read_without_gap
 from realtime.redis.outage import Outage
 from realtime.statistics import HubStatistics, register
 
@@ -152,20 +153,13 @@ class Hub:
             self._heal_tasks[topic] = asyncio.create_task(self._run_heal(topic), name=f"heal {topic.name}")
 
     async def _run_heal(self, topic: LiveTopic) -> None:
-        with self._outage.observer() as observer:
-            failures = 0
-            while True:
-                gap_count = topic.gap_count
-                try:
-                    history = await self._read_history(topic.name, Position(topic.offset, topic.epoch))
-                except Exception as error:
-                    # Whatever the error is, the members wait: what they have missed is not known yet.
-                    await observer.wait(error, failures)
-                    failures += 1
-                    continue
-                observer.worked()
-                if topic.gap_count == gap_count:
-                    break
+        history = await read_without_gap(
+            lambda: self._read_history(topic.name, Position(topic.offset, topic.epoch)),
+            what=f"the history of {topic.name}",
+            gap_count=lambda: topic.gap_count,
+            on_repeat=self._counters.count_reread,
+            outage=self._outage,
+        )
         self._counters.healed_count += 1
         # The publications held meanwhile may have a gap too, which starts the next healing.
         del self._heal_tasks[topic]

@@ -27,6 +27,7 @@ class Counters:
         "healed_count",
         "membership_count",
         "publication_count",
+        "reread_count",
         "slow_count",
         "unrecovered_count",
     )
@@ -34,6 +35,11 @@ class Counters:
     def __init__(self) -> None:
         self.publication_count = self.delivery_count = self.frame_count = 0
         self.slow_count = self.failed_count = self.healed_count = self.unrecovered_count = self.membership_count = 0
+        self.reread_count = 0
+
+    def count_reread(self) -> None:
+        """A history is read again."""
+        self.reread_count += 1
 
 
 class Member:

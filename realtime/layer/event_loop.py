@@ -28,10 +28,12 @@ from realtime.live.views import Views
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis import clients
+from realtime.untrusted.text import LimitedLog
 
 __all__ = ["LoopLayer"]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 # If Redis has not confirmed a subscription by then, the consumer's call fails. Otherwise it could wait for ever.
 SUBSCRIBE_TIMEOUT_SECONDS = 5.0
@@ -133,10 +135,10 @@ class LoopLayer:
             inbox.reader_count -= 1
             try:
                 return self._layer.deserialize(payload)
-            except Exception:
+            except Exception as error:
                 # Encrypted with another key, or not from a channel layer at all. The consumer continues.
                 self._layer.unreadable_count += 1
-                logger.warning("a message for %s cannot be read: %.100r", channel, payload, exc_info=True)
+                _log.warning("message", "a message for %s cannot be read: %r", channel, payload[:100], error=error)
 
     async def group_add(self, group: str, channel: str) -> None:
         inbox = self.channels.get(channel)
@@ -235,9 +237,9 @@ class LoopLayer:
         try:
             if publication is not None:
                 return publication.as_event()
-        except msgspec.MsgspecError:
+        except msgspec.MsgspecError as error:
             # Other messages of the same read must not be lost.
-            logger.warning("a publication is not JSON: %.100r", payload, exc_info=True)
+            _log.warning("not JSON", "a publication is not JSON: %r", payload[:100], error=error)
         self._layer.unreadable_count += 1
         return None
 

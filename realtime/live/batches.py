@@ -5,7 +5,7 @@ Owns finding these items, and the objects that a client is sent for them. Does n
 "changes" batches (parts).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State, is_in
@@ -45,17 +45,19 @@ def _only_in(mirror: Mirror, here: Lens, there: Lens, selector: Selector, other:
 
 
 def entered_lines(
-    mirror: Mirror, entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int
+    head: list[bytes], entered: list[Item], left: dict[str, list[str]], lens: Lens, tick: int
 ) -> Iterator[bytes]:
     """
     The objects of an "entered" batch, made when they are written.
 
     Args:
-        entered, left: As from `difference`.
+        head: The objects that name positions.
+        entered, left: The result of `difference`.
         lens: The new lens.
         tick: The number of the tick after which they were found.
     """
-    yield from _entered_head(mirror, entered, left)
+    yield from _left_lines(left)
+    yield from head
     for item in entered:
         state = item.state
         # It may have changed since the batch began.
@@ -63,18 +65,19 @@ def entered_lines(
             yield state.frame
 
 
-def entered_lines_now(mirror: Mirror, entered: list[Item], left: dict[str, list[str]]) -> list[bytes]:
-    """The same objects, all made at once. Nothing may have changed since the items were found."""
-    return [*_entered_head(mirror, entered, left), *[item.state.frame for item in entered]]  # type: ignore[union-attr]
+def entered_lines_now(head: list[bytes], entered: list[Item], left: dict[str, list[str]]) -> list[bytes]:
+    """The same objects, all made at once. Valid only while nothing has changed since the items were found."""
+    return [*_left_lines(left), *head, *[item.state.frame for item in entered]]  # type: ignore[union-attr]
 
 
-def _entered_head(mirror: Mirror, entered: list[Item], left: dict[str, list[str]]) -> Iterator[bytes]:
+def _left_lines(left: dict[str, list[str]]) -> Iterator[bytes]:
     for topic, keys in left.items():
         yield from left_lines(topic, keys)
-    yield from mirror.position_lines({item.topic: None for item in entered})
 
 
-def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], bool], tick: int) -> Iterator[bytes]:
+def reset_lines(
+    mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], bool], *, tick: int, topics: Iterable[str]
+) -> Iterator[bytes]:
     """
     The objects of a "reset" batch, made when they are written.
 
@@ -82,17 +85,19 @@ def reset_lines(mirror: Mirror, lens: Lens, is_same: Callable[[Item, State], boo
         lens: The new lens.
         is_same: Whether the client has this state of an item already. If so, only its key is sent.
         tick: The number of the last tick when the batch began.
+        topics: Those whose positions are named first, although the batch may have no item of them.
     """
-    # Found when the first object is written: the views of a client that does not read hold no lists of items.
+    positions = {topic for topic in topics if mirror.epoch(topic) is not None}
+    yield from mirror.position_lines(positions)
+    # Looked up when the first object is written, so that a view whose client does not read holds no list of items.
     items = mirror.items_in(lens.area)
     matches = mirror.shared(lens.selector).matches
     same: dict[str, list[str]] = {}
-    positions: set[str] = set()
     for item in items:
         state = item.state
         if state is None or not matches(state) or mirror.epoch(item.topic) is None:
             continue
-        # It has changed since the batch began. Its level may be one that `matches` does not check.
+        # The item has changed since the batch began. `matches` may not check its new level, so the lens decides.
         if item.tick > tick and not is_seen(state, lens):
             continue
         topic = state.topic

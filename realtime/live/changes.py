@@ -28,10 +28,10 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     Attributes:
         old: Its state in the tick before; None if it had none.
         new: Its state now; None if it was removed.
-        moved_bits: How many of the low bits of its coordinates may have changed; the higher ones are the same. So the
-            key is in the same square of every grid whose squares have sides of at least this many bits. It is ANY_BITS
-            if the key is new or removed, its tags or level have changed, only one of the two places is a point, or a
-            place is not a single rectangle.
+        moved_bits: At most this many of the lowest bits of its coordinates have changed. So if the squares of a grid
+            have sides of at least 2**moved_bits units, the key is still in the same square. It is ANY_BITS if the key
+            is new or removed, its tags or level have changed, only one of the two places is a point, or a place is not
+            a single rectangle.
     """
 
     old: State | None
@@ -51,7 +51,7 @@ class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 def has_same_tags(old: Tags, new: Tags) -> bool:
     """Whether filters decide the same about two sets of tags."""
-    # To Python, true is equal to 1; to a filter it is not.
+    # In Python, True equals 1; in a filter it does not.
     return old is new or (old == new and [type(old[name]) for name in new] == [*map(type, new.values())])
 
 
@@ -78,14 +78,14 @@ class LevelChanges:
 
     Args:
         level: The zoom of the tiles.
-        has_limits: Whether any view has limits. Only from such a view can a key disappear while it stays in its cell.
+        has_limits: Whether any view has limits. Only such a view can lose a key that stays in its cell.
 
     Attributes:
         points: Tile → the new states in it whose place is a point.
         shapes: Tile → the new states that touch it and whose place is not a point.
         departed: Tile → the changes of keys that were in it and may have left any view.
         moved: Tile → the changes of points that moved within it, from one cell to another. The edges of areas lie
-            between cells, so these keys can only have left views that have the tile in part, or that have limits.
+            between cells, so these keys can only have left views that cover part of the tile, or that have limits.
         stayed: Tile → the changes of points that stayed in their cell; none without `has_limits`. These keys can only
             have left views that have limits.
         wide: Changes of states that have no place or touch too many tiles to list. They are compared with every view.
@@ -142,11 +142,11 @@ class LevelChanges:
 
 def stay_bits(levels: Iterable[int], *, has_limits: bool) -> int:
     """
-    How many low bits of a point's coordinates may change if it is to count as `Changes.stayed`; -1 if no point may.
+    A point counts as `Changes.stayed` if at most this many of the lowest bits of its coordinates change; -1 for never.
 
     Args:
-        levels: Those that views have.
-        has_limits: Whether a view has a selector with limits. Only such a view can be left by a move within a cell.
+        levels: The levels of the views.
+        has_limits: Whether a view has a selector with limits. A point that moves within a cell can leave such a view.
     """
     return -1 if has_limits else min(map(cell_bits, levels), default=ANY_BITS)
 
@@ -156,7 +156,7 @@ def by_level(levels: Iterable[int], changes: Changes, *, has_limits: bool) -> di
     The changes of one tick for each level.
 
     Args:
-        levels: Those that views have.
+        levels: The levels of the views.
         changes: All changes of the tick.
         has_limits: Whether a view has limits.
     """

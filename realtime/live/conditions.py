@@ -19,7 +19,7 @@ from realtime.untrusted.text import printable
 
 __all__ = ["NUMBER_LIMIT", "Conditions", "Predicate", "canonical", "compile_tags", "refused"]
 
-# Mappings within `$and`, `$or` and `$not`, the outermost included.
+# How many mappings may be nested by `$and`, `$or` and `$not`. The outermost one counts too.
 DEPTH_LIMIT: Final = 6
 # Operators in one filter, `$and`, `$or` and `$not` included.
 CONDITIONS_LIMIT: Final = 64
@@ -60,10 +60,10 @@ class Conditions(Mapping[str, Any]):
 
     Args:
         given: The conditions as a client or a project wrote them.
-        where: Its place in errors.
+        where: The path to them in the filter, for errors.
 
     Attributes:
-        canonical: The normal form as text; conditions that differ only in how they are written have the same.
+        canonical: The normal form as text. Conditions that differ only in how they are written have the same one.
 
     Raises:
         FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.
@@ -109,7 +109,7 @@ def compile_tags(tags: Mapping[str, Any]) -> Predicate | None:
 
 
 def canonical(tags: Mapping[str, Any]) -> bytes:
-    """The normal form of conditions as text: the same for conditions that differ only in how they are written."""
+    """The normal form of conditions as text. Conditions that differ only in how they are written have the same one."""
     return Conditions.of(tags).canonical
 
 
@@ -223,7 +223,7 @@ def _values(given: object, where: Place) -> tuple[_Value, ...]:
         raise refused(where, f"it takes a list, not {_kind(given)}")
     if len(given) > VALUES_LIMIT:
         raise refused(where, f"at most {VALUES_LIMIT} values in a list, not {len(given)}")
-    # By their text: in a set, true and 1 would be one value.
+    # Keyed by their text, because in a set True and 1 would be one value.
     values = {_encode(value): value for value in (_value(each, (*where, index)) for index, each in enumerate(given))}
     return tuple(value for _, value in sorted(values.items()))
 
@@ -247,7 +247,7 @@ def _encodable(text: str, where: Place) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise refused(where, "it is not valid Unicode: half of a surrogate pair is missing") from None
-    # Of a subclass, such as Django's TextChoices, the text.
+    # A subclass, such as Django's TextChoices, becomes plain text.
     return str.__str__(text)
 
 
@@ -276,7 +276,7 @@ def _kind(value: object) -> str:
 
 
 def _both(nodes: Iterable[_Node]) -> _Node:
-    """All of them: without those that always match, without doubles, in the order of their text."""
+    """The conjunction of these nodes, without those that always match and without duplicates, sorted by their text."""
     parts: dict[bytes, _Node] = {}
     for node in nodes:
         for part in node[1] if isinstance(node, tuple) and node[0] == "and" else (node,):
@@ -290,7 +290,7 @@ def _both(nodes: Iterable[_Node]) -> _Node:
 
 
 def _negated(node: _Node) -> _Node:
-    """The opposite. Of "and" it is "or" of the opposites."""
+    """The negation. An "and" becomes an "or" of the negations, and an "or" becomes an "and"."""
     if isinstance(node, bool):
         return not node
     kind, *rest = node
@@ -340,7 +340,7 @@ def _compiled_pair(kind: str, first: Predicate, second: Predicate) -> Predicate:
 
 
 def _compiled_in(tag: str, values: tuple[_Value, ...]) -> Predicate:
-    """One of the values. To Python, true is 1: so the types are compared where there are others than text."""
+    """Whether the tag has one of the values. In Python, True equals 1, so booleans are looked up apart."""
     if all(isinstance(value, str) for value in values):
         if len(values) == 1:
             only = values[0]

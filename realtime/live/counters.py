@@ -13,7 +13,9 @@ class Counters:
         "failed_count",
         "item_count",
         "loaded_count",
+        "reread_count",
         "skipped_count",
+        "thinned_count",
         "tick_count",
         "view_count",
         "written_bytes",
@@ -21,4 +23,9 @@ class Counters:
 
     def __init__(self) -> None:
         self.view_count = self.item_count = self.tick_count = self.change_count = self.batch_count = 0
-        self.delivery_count = self.written_bytes = self.skipped_count = self.loaded_count = self.failed_count = 0
+        self.delivery_count = self.written_bytes = self.skipped_count = self.failed_count = 0
+        self.loaded_count = self.reread_count = self.thinned_count = 0
+
+    def count_reread(self) -> None:
+        """A snapshot, or the registrations of a family, is read again."""
+        self.reread_count += 1

@@ -14,9 +14,11 @@ from typing import Final, Protocol
 
 from realtime.broker.extents import ANNOUNCEMENT, EXTENT_BITS, Extent, decode_extent
 from realtime.broker.publication import Crypter
+from realtime.live.counters import Counters
 from realtime.live.places import Box
 from realtime.pubsub.subscriptions import Attachment
-from realtime.redis.outage import Outage
+from realtime.redis.gaps import read_without_gap
+from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.untrusted.text import LimitedLog
 
 __all__ = ["FamilyMap", "FamilySource"]
@@ -24,7 +26,7 @@ __all__ = ["FamilyMap", "FamilySource"]
 logger = logging.getLogger(__name__)
 _log = LimitedLog(logger)
 
-# Answers of `topics_in` that are remembered until something changes.
+# How many answers of `topics_in` are cached until something changes.
 _ANSWERS_LIMIT: Final = 4_096
 # Publishers that start together register many topics: listeners are notified once.
 _NOTICE_SECONDS: Final = 0.1
@@ -44,7 +46,7 @@ class FamilySource(Protocol):
         """All registrations of a family."""
 
     async def remove_extents(self, family: str, fields: Mapping[bytes, bytes]) -> None:
-        """Remove registrations, unless they have another value meanwhile."""
+        """Remove registrations, except those whose value has changed meanwhile."""
 
 
 class FamilyMap:
@@ -66,10 +68,11 @@ class FamilyMap:
         source: FamilySource,
         crypter: Crypter | None,
         outage: Outage,
+        counters: Counters,
     ) -> None:
         self.name, self._is_member, self._crypter = name, is_member, crypter
-        self._source, self._outage = source, outage
-        # Registrations: topic → process → extent, and the time at which it expires. No topic without a process.
+        self._source, self._outage, self._counters = source, outage, counters
+        # Topic → process → its extent, and when that expires. A topic is present only while it has a process.
         self._known: dict[str, dict[str, tuple[Extent, float]]] = {}
         # Topic → the extent of all its processes together.
         self._extents: dict[str, Extent] = {}
@@ -78,7 +81,7 @@ class FamilyMap:
         # When they are called; None if nothing has changed.
         self._notice: asyncio.TimerHandle | None = None
         self._gap_count = 0
-        # Whether Redis had registrations that have expired.
+        # Whether Redis may have registrations that have expired.
         self._has_expired = False
         # Payloads that arrive while the registrations are read.
         self._held: list[bytes] | None = []
@@ -193,25 +196,24 @@ class FamilyMap:
             self._tasks[0] = asyncio.create_task(self._load(), name=f"load {self.name}")
 
     async def _load(self) -> None:
-        with self._outage.observer() as observer:
-            failures = 0
-            while True:
-                try:
-                    await self._attachment.ready()
-                    gap_count = self._gap_count
-                    fields = await self._source.read_extents(self.name)
-                except Exception as error:
-                    await observer.wait(error, failures)
-                    failures += 1
-                    continue
-                observer.worked()
-                if self._gap_count == gap_count:
-                    break
+        fields = await read_without_gap(
+            self._read_all,
+            what=f"the registrations of {self.name}",
+            gap_count=lambda: self._gap_count,
+            on_repeat=self._counters.count_reread,
+            outage=self._outage,
+            ready=self._attachment.ready,
+        )
         self._known.clear()
         held, self._held = self._held or [], None
         self._changed({*self._extents, *self._add(fields.items()), *self._read(held)})
         if not self.loaded.done():
             self.loaded.set_result(None)
+
+    async def _read_all(self) -> Mapping[bytes, bytes]:
+        # What was held until now is in Redis.
+        self._held = []
+        return await self._source.read_extents(self.name)
 
     async def _expire(self) -> None:
         with self._outage.observer() as observer:
@@ -222,14 +224,19 @@ class FamilyMap:
                 if expired or self._has_expired:
                     try:
                         await self._remove_expired()
-                    except Exception as error:
+                    except REDIS_ERRORS as error:
                         # Readers ignore expired registrations until they are removed.
+                        self._has_expired = True
                         observer.failed(error)
+                    except Exception as error:
+                        self._has_expired = True
+                        text = "the expired registrations of %s could not be removed"
+                        _log.exception("expire", error, text, self.name)
                     else:
                         observer.worked()
 
     def _forget_expired(self) -> set[str]:
-        """Returns the topics that have lost a registration."""
+        """Forget expired registrations. Returns the topics that have lost one."""
         now = time.time()
         expired = [
             (topic, process)

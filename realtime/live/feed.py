@@ -4,7 +4,7 @@ A feed: keeps the copy of one topic in this process complete.
 Owns subscribing, reading the topic's snapshot, and reading it again when a publication may be missing. Does not own the
 copy (mirror), who gets its states (scene) nor when a topic is needed (views).
 
-How nothing is missed: the Redis channel is subscribed to first, and the snapshot is read afterwards. Publications that
+To miss nothing, it first subscribes to the Redis channel, and then reads the snapshot. Publications that
 arrive meanwhile wait. The keys of a large snapshot are read at different moments, which does not matter: each has the
 offset of its publication, and a waiting publication that is older than its key is ignored.
 """
@@ -29,6 +29,7 @@ from realtime.live.counters import Counters
 from realtime.live.items import State, state_of
 from realtime.live.scene import Scene
 from realtime.pubsub.subscriptions import Attachment
+from realtime.redis.gaps import read_without_gap
 from realtime.redis.outage import Outage
 from realtime.untrusted.text import LimitedLog
 
@@ -66,7 +67,7 @@ class Feed:
 
     Args:
         name: The topic.
-        policy, history: What its family keeps.
+        policy, history: What Redis keeps of each topic of its family.
         source: The channel layer.
         scene: Gets all states.
         crypter: Decrypts publications; None if they are not encrypted.
@@ -125,36 +126,31 @@ class Feed:
             self._mark_gap()
 
     def _mark_gap(self) -> None:
-        """Publications may be missing: read the snapshot again, which contains those that are held now."""
+        """Publications may be missing: read the snapshot again. It contains those that are held now."""
         self._gap_count += 1
         self._held, self._held_bytes = [], 0
         if self._task is None:
             self._task = asyncio.create_task(self._load(), name=f"load {self.name}")
 
     async def _load(self) -> None:
-        with self._outage.observer() as observer:
-            failures = 0
-            while True:
-                try:
-                    await self._attachment.ready()
-                    gap_count = self._gap_count
-                    loaded = await self._source.read_snapshot(self.name, self.policy)
-                    states = await self._states(loaded)
-                except Exception as error:
-                    # The views wait after any error, because it is unknown what they have missed.
-                    await observer.wait(error, failures)
-                    failures += 1
-                    continue
-                observer.worked()
-                if self._gap_count == gap_count:
-                    break
+        position, states = await read_without_gap(
+            self._read,
+            what=f"the snapshot of {self.name}",
+            gap_count=lambda: self._gap_count,
+            on_repeat=self._counters.count_reread,
+            outage=self._outage,
+            ready=self._attachment.ready,
+        )
         self._task = None
         self._counters.loaded_count += 1
-        self._begin(loaded.position, states)
+        self._begin(position, states)
         if not self.loaded.done():
             self.loaded.set_result(None)
 
-    async def _states(self, loaded: Loaded) -> dict[str, State]:
+    async def _read(self) -> tuple[Position, dict[str, State]]:
+        # What was held until now is in the snapshot.
+        self._held, self._held_bytes = [], 0
+        loaded = await self._source.read_snapshot(self.name, self.policy)
         states: dict[str, State] = {}
         for number, publication in enumerate(loaded.publications, 1):
             # Skips keys of another epoch: their publications wait in `_held`, and cause the snapshot to be read again.
@@ -164,7 +160,7 @@ class Feed:
                     states[state.key] = state
             if not number % _STATES_AT_A_TIME:
                 await asyncio.sleep(0)
-        return states
+        return loaded.position, states
 
     def _begin(self, position: Position, states: dict[str, State]) -> None:
         self._offset, self._epoch = position

@@ -71,7 +71,7 @@ class Filter:
 
         Args:
             given: A filter, or a mapping with its fields; None lets everything through.
-            where: Its place in errors.
+            where: The path to it, for errors.
 
         Raises:
             FrameRefused: `code` is "bad_filter"; `detail` says where and what to do.
@@ -107,7 +107,7 @@ def _checked_bbox(given: object, where: Place) -> tuple[float, float, float, flo
     if not isinstance(given, list | tuple) or len(given) != 4:
         raise refused(where, "it takes four numbers: [west, south, east, north], in degrees")
     west, south, east, north = [
-        # Nearly all are such numbers.
+        # Nearly all numbers pass the first check.
         each if type(each) is float and -NUMBER_LIMIT <= each <= NUMBER_LIMIT else _number(each, (*where, index))
         for index, each in enumerate(given)
     ]
@@ -137,7 +137,7 @@ class Selector:
         limits: The boxes of the site's filter, in world units; None if it has none.
         topics: The topics; None for all of the family.
         matches: Called as matches(state): whether it is let through. A state without a place is in all boxes.
-        everything: Lets everything through.
+        everything: The selector that lets everything through.
     """
 
     __slots__ = ("__weakref__", "_without_level", "limits", "matches", "max_level", "topics")

@@ -30,7 +30,7 @@ __all__ = [
 # The key of a tile is its row, shifted by ROW, and its column.
 ROW: Final = 32
 COLUMN: Final = (1 << ROW) - 1
-# A cell of a tile has a column and a row: the number of bits of either, and the last one.
+# Of the column of a cell in its tile, and of its row: the number of bits, and the greatest value.
 _SIDE_BITS: Final = CELLS_PER_TILE.bit_length() - 1
 _LAST: Final = CELLS_PER_TILE - 1
 # An item that touches more tiles than this is compared with every view.
@@ -39,10 +39,10 @@ WIDE_TILES: Final = 32
 
 class State(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
-    The state of a key that a publication brought. Made by `state_of`.
+    The state that a publication gives to a key. Made by `state_of`.
 
     Attributes:
-        topic, key: Which one.
+        topic, key: The topic, and the name of the key.
         offset: Its offset in the topic.
         frame: The JSON object that a client gets.
         tags: What filters compare.
@@ -80,7 +80,7 @@ def state_of(topic: str, offset: int, frame: bytes, relevance: bytes) -> State:
     The state that a publication brings.
 
     Args:
-        relevance: As from `encode_relevance`.
+        relevance: As `encode_relevance` makes it.
 
     Raises:
         ValueError: The relevance cannot be read, or the frame is not one line of text.
@@ -110,7 +110,7 @@ class Item:
     A key of a topic.
 
     Args:
-        topic, key: Which one.
+        topic, key: The topic, and the name of the key.
 
     Attributes:
         state: Its newest publication; None once it is removed.
@@ -176,9 +176,9 @@ class TileIndex:
     """
     The items of a family by the tiles of one level.
 
-    A tile has 16 x 16 cells, numbered from 0 to 255. Areas consist of whole cells, so one `bytes.translate` of the
-    cells of a tile's points tells which of them are in an area. So the points' coordinates, which are scattered in the
-    memory, are not read.
+    A tile has 16 x 16 cells, numbered from 0 to 255. An area consists of whole cells. So one `bytes.translate` of the
+    cell numbers of a tile's points tells which of these points are in an area. Their coordinates, which are scattered
+    in memory, are not read.
 
     Args:
         level: The zoom of the tiles.
@@ -189,8 +189,8 @@ class TileIndex:
 
     def __init__(self, level: int) -> None:
         self.level, self.bits, self.cell_bits = level, tile_bits(level), cell_bits(level)
-        # Items by tile; a tile is present only while it has an item. A point has the number of its cell. Shapes are in
-        # each tile that they touch.
+        # Items by tile; a tile is present only while it has an item. Each point comes with the number of its cell. A
+        # shape is in each tile that it touches.
         self._points: dict[int, dict[Item, int]] = {}
         self._shapes: dict[int, set[Item]] = {}
         # Items that touch too many tiles to list, and items without a place.

@@ -5,8 +5,8 @@ Owns applying publications and snapshots, and finding what they changed. Does no
 they are applied and which views are sent them (scene).
 """
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from realtime.broker.publication import Position
@@ -18,9 +18,9 @@ from realtime.live.pause import Pause
 from realtime.live.places import Area
 from realtime.protocol import messages
 
-__all__ = ["Mirror", "Reload"]
+__all__ = ["Mirror", "Reload", "thinned"]
 
-# With fewer indexes than this, those of levels that no view uses are kept too, because users zoom in and out.
+# Indexes that no view uses are kept up to this number, because users zoom in and out.
 _INDEXES_KEPT: Final = 6
 
 
@@ -31,6 +31,34 @@ class Reload:
 
     def __init__(self, topic: str, position: Position, states: dict[str, State], *, is_forgotten: bool = False) -> None:
         self.topic, self.position, self.states, self.is_forgotten = topic, position, states, is_forgotten
+
+
+def thinned(incoming: Sequence[State | Reload]) -> deque[State | Reload]:
+    """
+    What has arrived, without what later arrivals replace. Applying it has the same result as applying all.
+
+    Args:
+        incoming: As for `Mirror.apply`. The states of a topic are in the order of their offsets.
+
+    Returns:
+        Of each topic the newest reload and the states that follow it, of each key only the newest; in their order.
+    """
+    kept: deque[State | Reload] = deque()
+    reloaded: set[str] = set()
+    # Topic → keys.
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for arrived in reversed(incoming):
+        if arrived.topic in reloaded:
+            continue
+        if isinstance(arrived, Reload):
+            reloaded.add(arrived.topic)
+        else:
+            keys = seen[arrived.topic]
+            if arrived.key in keys:
+                continue
+            keys.add(arrived.key)
+        kept.appendleft(arrived)
+    return kept
 
 
 class Mirror:
@@ -51,7 +79,7 @@ class Mirror:
         self._counters = counters
         # Topic → key → item.
         self._items: dict[str, dict[str, Item]] = {}
-        # Topic → its position when it was loaded, for its epoch.
+        # Topic → its position when it was loaded. Only its epoch stays current.
         self._positions: dict[str, Position] = {}
         self._position_lines: dict[str, bytes] = {}
         # Level → index; one for each level that a view has used.
@@ -72,22 +100,22 @@ class Mirror:
         return selector.for_levels_up_to(self.highest_level)
 
     def position_lines(self, topics: Iterable[str]) -> list[bytes]:
-        """The objects that tell a client the positions of those of these topics that are loaded."""
+        """For each of these topics that is loaded, the object that tells a client its position."""
         return [self._position_lines[topic] for topic in topics if topic in self._position_lines]
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """The items whose place is in an area, without those in the other one, each once."""
-        for _ in self._made_index(area.level, self._indexes):
+        for _ in self._made_index(area.level, self._indexes.keys):
             pass
         return self._indexes[area.level].items_in(area, without=without)
 
-    async def prepare(self, level: int, used: Collection[int], pause: Pause) -> None:
+    async def prepare(self, level: int, used: Callable[[], Collection[int]], pause: Pause) -> None:
         """
         Make the index of a level, in steps, unless it exists.
 
         Args:
             level: Which one.
-            used: The levels that views use. Other indexes may be removed.
+            used: Returns the levels that views use. Other indexes may be removed.
         """
         for _ in self._made_index(level, used):
             await pause.make_way()
@@ -99,7 +127,7 @@ class Mirror:
 
     async def apply(
         self, incoming: deque[State | Reload], *, tick: int, stay_bits: int, pause: Pause
-    ) -> tuple[Changes, list[str]]:
+    ) -> tuple[Changes, frozenset[str], frozenset[str]]:
         """
         Apply what has arrived.
 
@@ -109,23 +137,25 @@ class Mirror:
             stay_bits: From `changes.stay_bits`, for all views.
 
         Returns:
-            The changes, and the topics that have a new epoch.
+            The changes, the topics that were not loaded before, and those that have a new epoch.
         """
         changed: dict[Item, State | None] = {}
-        restarted: dict[str, None] = {}
+        loaded: set[str] = set()
+        restarted: set[str] = set()
         while incoming:
             arrived = incoming.popleft()
             if isinstance(arrived, State):
                 self._apply_state(arrived, changed)
             else:
-                self._apply_reload(arrived, changed, restarted)
+                for _ in self._apply_reload(arrived, changed, loaded, restarted):
+                    await pause.make_way()
             if not len(incoming) % 100:
                 await pause.make_way()
         self._counters.change_count += len(changed)
         stayed: list[State] = []
         others: list[Change] = []
         bits = min((stay_bits, *(index.cell_bits for index in self._indexes.values())))
-        # A point is in the same cell of every grid if only lower bits of its coordinates have changed.
+        # A point is in the same cell of every grid if only bits lower than this of its coordinates have changed.
         limit = 0 if bits < 0 else 1 << bits
         for number, (item, old) in enumerate(changed.items(), 1):
             new = item.state
@@ -153,7 +183,7 @@ class Mirror:
             for index in self._indexes.values():
                 if change.moved_bits > index.cell_bits:
                     index.replace(item, old, new)
-        return Changes(stayed, others), list(restarted)
+        return Changes(stayed, others), frozenset(loaded), frozenset(restarted)
 
     def _apply_state(self, state: State, changed: dict[Item, State | None]) -> None:
         items = self._items.get(state.topic)
@@ -174,27 +204,34 @@ class Mirror:
             changed[item] = item.state
         item.state = None if state.is_removed else state
 
-    def _apply_reload(self, loaded: Reload, changed: dict[Item, State | None], restarted: dict[str, None]) -> None:
-        topic = loaded.topic
+    def _apply_reload(
+        self, reload: Reload, changed: dict[Item, State | None], loaded: set[str], restarted: set[str]
+    ) -> Iterator[None]:
+        """In steps, because a topic may have very many keys."""
+        topic = reload.topic
         items = self._items.setdefault(topic, {})
         before = self._positions.get(topic)
-        is_same_epoch = before is not None and before.epoch == loaded.position.epoch
-        if before is not None and not is_same_epoch and not loaded.is_forgotten:
-            restarted[topic] = None
-        for key, item in items.items():
-            if key not in loaded.states and item.state is not None:
+        is_same_epoch = before is not None and before.epoch == reload.position.epoch
+        if not is_same_epoch and not reload.is_forgotten:
+            (loaded if before is None else restarted).add(topic)
+        for number, (key, item) in enumerate(items.items(), 1):
+            if key not in reload.states and item.state is not None:
                 changed.setdefault(item, item.state)
                 item.state = None
-        for key, state in loaded.states.items():
+            if not number % 200:
+                yield
+        for number, (key, state) in enumerate(reload.states.items(), 1):
+            if not number % 200:
+                yield
             item = items.get(key) or self._add(items, topic, key)
             if item.state is not None and is_same_epoch and item.state.offset >= state.offset:
                 continue
             changed.setdefault(item, item.state)
             item.state = state
             self.highest_level = max(self.highest_level, state.level)
-        self._positions[topic] = loaded.position
-        self._position_lines[topic] = messages.position(topic, loaded.position)
-        if loaded.is_forgotten:
+        self._positions[topic] = reload.position
+        self._position_lines[topic] = messages.position(topic, reload.position)
+        if reload.is_forgotten:
             self._counters.item_count -= len(items)
             del self._items[topic], self._positions[topic], self._position_lines[topic]
 
@@ -210,12 +247,12 @@ class Mirror:
             del items[item.key]
             self._counters.item_count -= 1
 
-    def _made_index(self, level: int, used: Collection[int]) -> Iterator[None]:
+    def _made_index(self, level: int, used: Callable[[], Collection[int]]) -> Iterator[None]:
         """Make an index, in steps, if there is none."""
         if level in self._indexes:
             return
         if len(self._indexes) >= _INDEXES_KEPT:
-            for unused in self._indexes.keys() - used:
+            for unused in self._indexes.keys() - used():
                 del self._indexes[unused]
         index = TileIndex(level)
         for items in self._items.values():

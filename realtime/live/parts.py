@@ -4,9 +4,9 @@ A part: those changes of one tick that one view is sent.
 Owns finding the changes that a view lets through, and joining frames once for all views that are sent the same ones.
 Does not own how the changes are grouped (changes) nor writing (view).
 
-The search goes from tile to tile, not from view to view. Most of a view is whole tiles, and all views with the same
-conditions are sent the same bytes of a whole tile, so these are joined once. Only in the tiles at the edge of a view
-are single changes compared with its area.
+The search goes from tile to tile, not from view to view. Most of a view consists of whole tiles. For a whole tile, all
+views with the same conditions are sent the same bytes, which are joined once. Only in the tiles at the edge of a view,
+single changes are compared with its area.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from realtime.live.items import State, is_in
 from realtime.live.places import Area
 from realtime.live.watchers import Watchers
 
-__all__ = ["Lines", "Part", "Parts"]
+__all__ = ["NO_LINES", "Lines", "Part", "Parts"]
 
 # Other tasks may run after this many tiles.
 _TILES_AT_A_TIME: Final = 50
@@ -37,6 +37,9 @@ class Lines(NamedTuple):
     frames: list[bytes]
     line_count: int
     left: dict[str, list[str]]
+
+
+NO_LINES: Final = Lines([], 0, {})
 
 
 class _ByTile[T](dict[int, T]):
@@ -104,7 +107,7 @@ class Part:
         self.area, self.selected = area, selected
         # The frames of new states that are points; some are several frames, joined.
         self.frames: list[bytes] = []
-        # The number of objects in `frames`, less the number of its elements.
+        # How many more objects than elements `frames` has.
         self.extra_count = 0
         # Changes of keys that may have left, and other new states that may be seen. They come from several tiles, so
         # the same one may be here twice.

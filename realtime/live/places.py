@@ -29,23 +29,23 @@ __all__ = [
     "rectangles",
 ]
 
-# x0, y0, x1, y1; all are inside. In a place, x0 > x1 means that it crosses longitude 180.
+# x0, y0, x1, y1, the edges included. In a place, x0 > x1 means that it crosses longitude 180.
 type Box = tuple[int, int, int, int]
 
 # Web Mercator ends at this latitude: places nearer to a pole are moved to it.
 LATITUDE_LIMIT: Final = 85.0511287798066
-# Publishers that give more than this have probably mixed something up.
+# A longitude beyond this is probably a mistake of the publisher.
 _LONGITUDE_LIMIT: Final = 360.0
-# A map that was dragged around the world several times gives larger ones, for the same places.
+# A map that was dragged around the world several times sends larger longitudes, for the same places.
 _DRAGGED_LIMIT: Final = 1e6
 # A view spans at most this many tiles of its level, so that a tick looks at few of them.
 _TILES_ACROSS: Final = 8
 _FINEST_LEVEL: Final = 20
-# Only every second zoom is a level: fewer indexes for views of different zooms.
+# Only every second zoom is a level, so that views of different zooms share indexes.
 _LEVEL_STEP: Final = 2
-# In each direction.
+# Along each side of a tile.
 CELLS_PER_TILE: Final = 16
-# No screen shows more than 4,096 pixels, which is this many times the 256 pixels of a tile.
+# The longest side of a screen, 4,096 pixels, in tiles of 256 pixels.
 _SCREEN_TILES: Final = 16
 
 _EVERYWHERE: Final[Box] = (0, 0, WORLD - 1, WORLD - 1)
@@ -103,7 +103,7 @@ def box(west: float, south: float, east: float, north: float) -> Box:
     The place of everything between these degrees. If `west` is greater than `east`, it crosses longitude 180.
 
     Raises:
-        ValueError: It is not on the earth, or south is north of north.
+        ValueError: It is not on the earth, or `south` is greater than `north`.
     """
     for longitude in (west, east):
         _check_longitude(longitude)
@@ -160,8 +160,8 @@ def level_limit(bbox: Sequence[float] | None, zoom: float | None) -> int | None:
     """
     The highest level of detail that a view is sent; None for all.
 
-    The zoom counts only as far as a screen can show the bbox at that zoom: a client that asks for the whole world in
-    the detail of a street gets the whole world.
+    If no screen can show the bbox at this zoom, the highest zoom counts at which one can. So a client that asks for
+    the whole world in the detail of a street gets the detail of the whole world.
     """
     if bbox is None:
         return None if zoom is None else math.floor(zoom)
@@ -186,7 +186,7 @@ def _level(size: int) -> int:
     return max(0, min(zoom - zoom % _LEVEL_STEP, _FINEST_LEVEL))
 
 
-# A new filter is checked, and its area and its level are found, one after the other.
+# Cached, because it is called several times for each new filter: to check it, and to find its area and its level.
 @lru_cache(maxsize=64)
 def _unwrapped(west: float, south: float, east: float, north: float) -> Box:
     """In world units: x0 is in the world; x1 is at least x0 and may be beyond the right edge of the world."""

@@ -23,8 +23,8 @@ from realtime.live.changes import Changes, by_level, stay_bits
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
 from realtime.live.items import Item, State
-from realtime.live.mirror import Mirror, Reload
-from realtime.live.parts import Part, Parts
+from realtime.live.mirror import Mirror, Reload, thinned
+from realtime.live.parts import NO_LINES, Part, Parts
 from realtime.live.pause import Pause
 from realtime.live.places import Area
 from realtime.live.view import Lens, View
@@ -36,13 +36,16 @@ __all__ = ["Scene"]
 
 logger = logging.getLogger(__name__)
 
-# How long a topic that was loaded waits for others, at most.
+# A loaded topic waits at most this long for others, so that they share a tick.
 _RELOAD_SECONDS: Final = 0.02
+# If more publications wait for the next tick, or more keys of reloads, what later ones replace is dropped. This is done
+# again only when twice as many wait as were left, so its cost for each publication has a bound.
+_WAITING_LIMIT: Final = 20_000
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
-# The pause after a tick that failed. All snapshots may be read again then, so failures must not follow each other fast.
+# The pause after a tick that failed. All snapshots may be read again then, so failures must not repeat fast.
 _FAILED_SECONDS: Final = 1.0
-# Up to this many items that enter a view are collected before they are written.
+# Up to this many items that enter a view are written at once. More are written in parts.
 _ENTERED_AT_ONCE: Final = 500
 
 
@@ -70,15 +73,17 @@ class Scene:
         self._views: dict[View, None] = {}
         # Level → the views of this level that are sent changes now. Those whose clients read slowly are not.
         self._watchers: dict[int, Watchers[View]] = {}
-        # What the next tick applies, in order: states of publications, and whole topics.
+        # What the next tick applies, in order: states of publications, and whole topics. Beyond a limit it is thinned.
         self._incoming: deque[State | Reload] = deque()
+        self._waiting_limit = _WAITING_LIMIT
         # Views that have joined or have a new `wanted` lens; and views whose clients read slowly.
         self._renewed: dict[View, None] = {}
         self._slow: dict[View, None] = {}
         # Views without a first batch, and the futures of `join`.
         self._joining: dict[View, asyncio.Future[None]] = {}
-        # How many reloads wait for the next tick. Views that join wait with them, because they may need the items.
-        self._reload_count = 0
+        # The reloads that wait for the next tick, counted together with their keys. Views that join wait with them,
+        # because they may need the items.
+        self._reload_size = 0
         self._tick = 0
         self._next_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -92,6 +97,8 @@ class Scene:
     def take(self, states: Sequence[State]) -> None:
         """Publications of one topic, in their order."""
         self._incoming += states
+        if len(self._incoming) > self._waiting_limit:
+            self._thin()
         self._wake()
 
     def reload(self, topic: str, position: Position, states: dict[str, State]) -> None:
@@ -104,11 +111,21 @@ class Scene:
 
     def _reload(self, loaded: Reload) -> None:
         self._incoming.append(loaded)
-        self._reload_count += 1
+        self._reload_size += 1 + len(loaded.states)
+        if self._reload_size > self._waiting_limit:
+            self._thin()
         # Views that wait for the topic show nothing of it yet.
         self._next_at = min(self._next_at, asyncio.get_running_loop().time() + _RELOAD_SECONDS)
         self._is_woken.set()
         self._wake()
+
+    def _thin(self) -> None:
+        """A tick takes long: of what waits for the next one, keep only the newest."""
+        count = len(self._incoming)
+        self._incoming = thinned(self._incoming)
+        self._counters.thinned_count += count - len(self._incoming)
+        self._reload_size = sum(1 + len(each.states) for each in self._incoming if isinstance(each, Reload))
+        self._waiting_limit = max(_WAITING_LIMIT, 2 * max(len(self._incoming), self._reload_size))
 
     # From views -------------------------------------------------------------------------------------------------------
 
@@ -174,13 +191,13 @@ class Scene:
                 self._is_idle = True
                 await self._sleep(_CATCH_UP_SECONDS)
                 self._is_idle = False
-            elif loop.time() < self._next_at and (self._reload_count or not self._renewed):
+            elif loop.time() < self._next_at and (self._reload_size or not self._renewed):
                 await self._sleep(self._next_at - loop.time())
             try:
                 if loop.time() >= self._next_at:
                     self._next_at = loop.time() + self._gather_seconds
                     await self._run_tick()
-                elif not self._reload_count:
+                elif not self._reload_size:
                     await self._serve_views(self._take_renewed(), Pause())
             except Exception:
                 # It is unknown what the clients have now.
@@ -205,18 +222,22 @@ class Scene:
         self._counters.tick_count += 1
         # Only these are served in this tick: a view that joins during it may need items that are not applied yet.
         renewed = self._take_renewed()
-        incoming, self._incoming, self._reload_count = self._incoming, deque(), 0
+        incoming, self._incoming, self._reload_size = self._incoming, deque(), 0
+        self._waiting_limit = _WAITING_LIMIT
         has_limits = any(view.has is not None and view.has.selector.limits is not None for view in self._views)
         bits = stay_bits(self._watchers, has_limits=has_limits)
         try:
-            changes, restarted = await self._mirror.apply(incoming, tick=self._tick, stay_bits=bits, pause=pause)
+            changes, loaded, restarted = await self._mirror.apply(
+                incoming, tick=self._tick, stay_bits=bits, pause=pause
+            )
         except Exception:
             # The rest of the changes is lost, and items and indexes may differ.
             self._mirror.clear()
             self._mirror = Mirror(self._counters)
             self._on_lost()
             raise
-        await self._send_changes(changes, restarted, pause, has_limits=has_limits)
+        untold = await self._find_untold(loaded, restarted, pause)
+        await self._send_changes(changes, untold, pause, has_limits=has_limits)
         await self._serve_views(renewed, pause)
 
     def _take_renewed(self) -> dict[View, None]:
@@ -228,7 +249,7 @@ class Scene:
         # A view may leave whenever other tasks run.
         for view in renewed:
             if not view.is_over:
-                await self._mirror.prepare(view.wanted.area.level, self._watchers, pause)
+                await self._mirror.prepare(view.wanted.area.level, self._levels, pause)
             if not view.is_over:
                 self._guard(view, self._renew)
                 future = self._joining.pop(view, None)
@@ -240,16 +261,37 @@ class Scene:
                 self._guard(view, self._catch_up)
             await pause.make_way()
 
-    async def _send_changes(
-        self, changes: Changes, restarted: Iterable[str], pause: Pause, *, has_limits: bool
-    ) -> None:
-        if not changes and not restarted:
+    def _levels(self) -> set[int]:
+        """The levels that views use; those whose clients read slowly will use theirs again."""
+        slow = [level for view in self._slow for level in (view.lens.area.level, view.wanted.area.level)]
+        return {*self._watchers, *slow}
+
+    async def _find_untold(self, loaded: frozenset[str], restarted: frozenset[str], pause: Pause) -> list[View]:
+        """The views whose clients must be told the position of topics that were loaded, or that have a new epoch."""
+        found: list[View] = []
+        begun = loaded | restarted
+        if not begun:
+            return found
+        for number, view in enumerate(tuple(self._views), 1):
+            # A view may also have items of topics that only other views need.
+            untold = begun & view.topics | (view.has or view.wanted).among(restarted)
+            if untold:
+                view.untold |= untold
+                found.append(view)
+            if not number % 200:
+                await pause.make_way()
+        return found
+
+    async def _send_changes(self, changes: Changes, untold: list[View], pause: Pause, *, has_limits: bool) -> None:
+        """Send views what changed. The `untold` ones are also sent positions, even if nothing changed for them."""
+        if not changes and not untold:
             return
         sent_count = 0
-        for view in self._slow:
-            if not view.is_behind:
-                view.is_behind = True
-                self._counters.skipped_count += 1
+        if changes:
+            for view in self._slow:
+                if not view.is_behind:
+                    view.is_behind = True
+                    self._counters.skipped_count += 1
         levels = by_level(self._watchers, changes, has_limits=has_limits)
         await pause.make_way()
         for level, level_changes in levels.items():
@@ -260,9 +302,8 @@ class Scene:
             parts = Parts(level_changes, self._lens_of)
             for _ in parts.collect(watchers):
                 await pause.make_way()
-            if restarted:
-                # They are sent the new epoch, even if there are no changes for them.
-                for view in watchers.all():
+            for view in untold:
+                if view.watched is not None and view.watched.level == level:
                     parts.add(view)
             for view, part in parts.items():
                 if view.is_over:
@@ -270,7 +311,7 @@ class Scene:
                 if not view.has_room:
                     self._skip(view)
                     continue
-                self._guard(view, self._send_to, part, restarted)
+                self._guard(view, self._send_to, part)
                 sent_count += 1
                 if not sent_count % 8:
                     await pause.make_way()
@@ -279,12 +320,11 @@ class Scene:
         lens: Lens = view.has  # type: ignore[assignment]
         return lens.area, self._mirror.shared(lens.selector)
 
-    def _send_to(self, view: View, part: Part, restarted: Iterable[str]) -> None:
-        lines = part.lines()
-        positions: list[bytes] = []
-        if restarted:
-            topics = view.has.selector.topics  # type: ignore[union-attr]
-            positions = self._mirror.position_lines(topic for topic in restarted if topics is None or topic in topics)
+    def _send_to(self, view: View, part: Part | None) -> None:
+        """Send a view its changes, if any, after the positions that its client does not know."""
+        has: Lens = view.has  # type: ignore[assignment]
+        lines = NO_LINES if part is None else part.lines()
+        positions = self._mirror.position_lines(view.tell(has)) if view.untold else []
         if not lines.line_count and not positions:
             return
         written_bytes = view.write_changes(lines, positions)
@@ -304,29 +344,33 @@ class Scene:
 
     def _renew(self, view: View) -> None:
         """Bring a view to its `wanted` lens."""
-        if view.is_writing and view.wanted.number == view.writing_number:
-            # The client could not tell a second batch with this number from the rest of the first one. So it waits.
-            view.is_behind = True
+        if view.is_writing and view.wanted.number == view.lens.number:
+            # The view waits: its client could not tell a second batch with this number from the rest of the first one.
+            view.is_behind = view.is_behind or view.wanted != view.lens
             return
         if view.has is None or view.is_writing or view.is_behind:
             self._reset(view)
             return
         old, new = view.has, view.wanted
-        if old == new:
-            return
         if not view.has_room:
-            self._skip(view)
+            if old != new:
+                self._skip(view)
+            return
+        if old == new:
+            self._send_to(view, None)
             return
         entered, left = difference(self._mirror, old, new)
         if not entered and not left and old.number == new.number:
             view.has = new
             self._watch(view, new.area)
+            self._send_to(view, None)
             return
+        positions = self._mirror.position_lines({*view.tell(new), *[item.topic for item in entered]})
         lines: Iterable[bytes]
         if len(entered) <= _ENTERED_AT_ONCE:
-            lines = entered_lines_now(self._mirror, entered, left)
+            lines = entered_lines_now(positions, entered, left)
         else:
-            lines = entered_lines(self._mirror, entered, left, new, self._tick)
+            lines = entered_lines(positions, entered, left, new, self._tick)
         self._begin(view, "entered", new, lines)
 
     def _reset(self, view: View) -> None:
@@ -343,7 +387,9 @@ class Scene:
 
         is_first = view.has is None and not view.is_writing
         preface = messages.subscribed_view(view.name, view.view_id) if is_first else None
-        self._begin(view, "reset", new, reset_lines(self._mirror, new, is_same, self._tick), preface=preface)
+        view.tell(new)
+        lines = reset_lines(self._mirror, new, is_same, tick=self._tick, topics=new.among(view.topics))
+        self._begin(view, "reset", new, lines, preface=preface)
 
     def _begin(
         self, view: View, batch: str, lens: Lens, lines: Iterable[bytes], *, preface: bytes | None = None
@@ -400,4 +446,8 @@ class Scene:
         """Close the connection of a view; its client connects again and resumes."""
         self._counters.failed_count += 1
         self.leave(view)
-        view.sink.close(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+        try:
+            view.end(CloseCode.WRITE_FAILED, "a write failed: come back with the last positions")
+        except Exception:
+            # Other views are still to be served.
+            logger.exception("a connection of %s could not be closed", self.name)

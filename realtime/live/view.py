@@ -10,8 +10,8 @@ slow client costs no memory and gets nothing outdated.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate, chain
 from typing import Final, NamedTuple
 
 from realtime.broker.publication import Position
@@ -21,6 +21,7 @@ from realtime.live.parts import Lines
 from realtime.live.places import Area
 from realtime.live.watchers import NO_TILES
 from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
 
 __all__ = ["KEYS_PER_LINE", "Lens", "View", "left_lines", "same_lines"]
 
@@ -43,6 +44,10 @@ class Lens(NamedTuple):
     selector: Selector
     number: int
 
+    def among(self, topics: frozenset[str]) -> frozenset[str]:
+        """Those of these topics that it lets through."""
+        return topics if self.selector.topics is None else topics & self.selector.topics
+
 
 class View:
     """
@@ -54,13 +59,16 @@ class View:
         sink: The socket.
         lens: Its filter.
         positions: The client's position in each topic that it resumes; None if it resumes nothing.
+        end: Closes its connection, with a close code and a reason; None closes only the socket.
 
     Attributes:
         wanted: The newest lens, which the scene soon applies.
         has: The lens of the last complete batch; None before the first.
         watched, tiling: The area whose changes it is sent now, and its tiles; None and no tiles while its client reads
             slowly. Set by the scene.
-        tick: The tick of the scene up to which a client that reads slowly has everything.
+        topics: The topics whose feeds it needs. Set by `Views`.
+        untold: Topics of which its client may not know the position. Those that are not loaded need not be here.
+        tick: If the client reads slowly, the last tick of the scene of which it has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
 
@@ -69,7 +77,9 @@ class View:
         "_headers",
         "_lens",
         "_lines",
+        "_next_line",
         "_tick",
+        "end",
         "has",
         "is_behind",
         "is_over",
@@ -79,26 +89,38 @@ class View:
         "tick",
         "tiling",
         "topics",
+        "untold",
         "view_id",
         "wanted",
         "watched",
     )
 
     def __init__(
-        self, *, view_id: str, name: str, sink: Sink, lens: Lens, positions: Mapping[str, Position] | None
+        self,
+        *,
+        view_id: str,
+        name: str,
+        sink: Sink,
+        lens: Lens,
+        positions: Mapping[str, Position] | None,
+        end: Callable[[CloseCode, str], None] | None = None,
     ) -> None:
         self.view_id, self.name, self.sink = view_id, name, sink
         self.wanted = lens
         self.positions = positions
-        # The topics whose feeds it needs; set by `Views`.
+        self.end: Callable[[CloseCode, str], None] = end or sink.close
         self.topics: frozenset[str] = frozenset()
+        self.untold: frozenset[str] = frozenset()
         self.has: Lens | None = None
         self.watched: Area | None = None
         self.tiling = NO_TILES
         self.tick = 0
         self.is_behind = self.is_over = False
-        # The rest of the batch that is being written; None if there is none. Its kind, lens and tick.
+        # The rest of the batch that is being written; None if there is none.
         self._lines: Iterator[bytes] | None = None
+        # An object taken from it that did not fit into the last frame, or nothing.
+        self._next_line: tuple[bytes, ...] = ()
+        # The kind, the lens and the tick of the last batch, which may still be being written.
         self._batch, self._lens, self._tick = "", lens, 0
         # The headers of its frames, by batch and completeness, for one filter number.
         self._headers: dict[tuple[str, bool], bytes] = {}
@@ -109,24 +131,30 @@ class View:
         return self._lines is not None
 
     @property
-    def writing_number(self) -> int:
-        """The number of the filter of the last batch."""
-        return self._lens.number
+    def lens(self) -> Lens:
+        """The lens of the last batch, which may be written only in part."""
+        return self._lens
 
     @property
     def has_room(self) -> bool:
-        """Whether at most a quarter of the socket's unsent limit is waiting."""
+        """Whether the unsent data of the socket is at most a quarter of its limit."""
         return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
+
+    def tell(self, lens: Lens) -> frozenset[str]:
+        """The topics to name in a batch after which the client has everything of this lens; they are untold no more."""
+        told = lens.among(self.untold)
+        self.untold -= told
+        return told
 
     def begin(self, batch: str, lens: Lens, lines: Iterable[bytes], *, tick: int, preface: bytes | None = None) -> int:
         """
-        Write a batch, in parts; a batch that was not finished is dropped.
+        Write a batch, in parts. The rest of an earlier batch is dropped.
 
         Args:
             batch: "reset" or "entered".
             lens: The lens of the view once the batch is complete.
-            lines: The objects; taken when they are written.
-            tick: The tick of the scene up to which the client then has everything.
+            lines: The objects. Each is taken from it only when it is written.
+            tick: The last tick of the scene of which the client then has everything.
             preface: An object to write first, in a frame of its own.
 
         Returns:
@@ -144,7 +172,7 @@ class View:
                 self._write(batch, lines, size_bytes, is_complete=True)
                 self._complete()
                 return size_bytes
-        self._lines = iter(lines)
+        self._lines, self._next_line = iter(lines), ()
         return self.go_on()
 
     def _complete(self) -> None:
@@ -159,13 +187,14 @@ class View:
         while self._lines is not None and self.has_room:
             part: list[bytes] = [b""]
             part_bytes = 0
-            is_complete = True
-            for line in self._lines:
-                part.append(line)
+            lines, self._next_line = chain(self._next_line, self._lines), ()
+            for line in lines:
                 part_bytes += len(line) + 1
-                if part_bytes >= FRAME_BYTES - _HEADER_BYTES:
-                    is_complete = False
+                if part_bytes > FRAME_BYTES - _HEADER_BYTES and len(part) > 1:
+                    self._next_line = (line,)
                     break
+                part.append(line)
+            is_complete = not self._next_line
             part[0] = self._header(self._batch, is_complete)
             payload = b"\n".join(part)
             self.sink.write(Frame(payload))
@@ -179,8 +208,8 @@ class View:
         Write what changed in one tick.
 
         Returns:
-            How many bytes were written. 0 if the changes are too large to be written at once, as after an outage: a
-            socket with more than its limit would be closed, however fast its client reads.
+            How many bytes were written. 0 if the changes are too large to be written at once, as they may be after an
+            outage: a socket with more unsent data than its limit is closed, however fast its client reads.
         """
         head = list(position_lines)
         head += [line for topic, keys in lines.left.items() for line in left_lines(topic, keys)]
@@ -196,7 +225,7 @@ class View:
 
     def _write_large(self, frames: list[bytes]) -> None:
         """Write changes that need several frames."""
-        # Without line breaks, which are fewer than a thirty-second, because an object has more than 32 bytes.
+        # Leaves room for the line breaks, less than 1/32 of a frame: each object has more than 32 bytes.
         limit_bytes = FRAME_BYTES - _HEADER_BYTES - FRAME_BYTES // 32
         # The joined changes of a tile are taken apart only if they are larger than a frame may be.
         if max(map(len, frames)) > limit_bytes:

@@ -22,6 +22,7 @@ from realtime.live.families import FamilyMap, FamilySource
 from realtime.live.feed import Feed, FeedSource
 from realtime.live.scene import Scene
 from realtime.live.view import Lens, View
+from realtime.protocol.close_codes import CloseCode
 from realtime.redis.backoff import Backoff
 from realtime.redis.outage import REDIS_ERRORS, Observer, Outage
 from realtime.statistics import ViewStatistics, register
@@ -31,7 +32,7 @@ __all__ = ["Family", "View", "Views"]
 
 _log = LimitedLog(logging.getLogger(__name__))
 
-# A topic is mirrored for this long after its last view has left it: users move a map back and forth.
+# A topic is mirrored for this long after its last view has left it, because users move a map back and forth.
 LINGER_SECONDS: Final = 30.0
 # How often a topic is swept within its `absent_after_seconds`, and the bounds of the time between two sweeps.
 _SWEEPS_PER_LIFETIME: Final = 10
@@ -41,7 +42,7 @@ _SWEEP_SECONDS: Final = (1.0, 30.0)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """
-    The facts about a family of topics that `Views` needs; `topics.live_family` makes it.
+    The facts about a family of topics that `Views` needs. Made by `topics.live_family`.
 
     Attributes:
         name: `vehicles.*`.
@@ -69,9 +70,10 @@ class Views:
         backoff: The waits between attempts to read a snapshot while Redis is unavailable.
 
     Guarantees:
-        A view gets the newest state of each key that it lets through, and then every later one, unless a still later
-        one replaces it within the family's `gather_seconds` or while the client reads slowly. It is notified of each
-        key that it no longer lets through. Each process subscribes to a topic's Redis channel once for all its views.
+        A view gets the newest state of each key that it lets through, and then each later state. A state may be
+        left out if a later one replaces it within the family's `gather_seconds`, or while the client reads slowly. The
+        view is notified of each key that it no longer lets through. Each process subscribes to a topic's Redis channel
+        once for all its views.
     """
 
     def __init__(self, source: LiveSource, *, crypter: Crypter | None = None, backoff: Backoff | None = None) -> None:
@@ -101,6 +103,7 @@ class Views:
         lens: Lens,
         topics: Collection[str],
         positions: Mapping[str, Position] | None = None,
+        end: Callable[[CloseCode, str], None] | None = None,
     ) -> View:
         """
         Open a view.
@@ -108,11 +111,12 @@ class Views:
         Args:
             name: The topic, or the name of the family, that the client has subscribed to.
             family: The topic's family.
-            sink: The socket. It gets a "subscribed" object, a "reset" batch, and later ones.
+            sink: The socket. It gets a "subscribed" object, a "reset" batch, and later batches.
             view_id: The client's name of the view.
             lens: What it lets through.
             topics: The topics that it needs; the permission for each was checked.
             positions: The client's position in each topic, if it resumes with the same filter.
+            end: Closes the connection if the view fails; None closes only the socket.
 
         Raises:
             SubscriptionClosed: The views were closed meanwhile, or the view failed.
@@ -121,7 +125,7 @@ class Views:
             Waits while Redis is unavailable. If it is cancelled, nothing was written and nothing is left behind.
         """
         scene = self._scene(family)
-        view = View(view_id=view_id, name=name, sink=sink, lens=lens, positions=positions)
+        view = View(view_id=view_id, name=name, sink=sink, lens=lens, positions=positions, end=end)
         self._scene_of_view[view] = scene
         try:
             self._need(view, frozenset(topics), family)
@@ -145,7 +149,7 @@ class Views:
         if view.is_over:
             return
         self._need(view, frozenset(topics), family)
-        if lens != view.wanted:
+        if lens != view.wanted or view.untold:
             view.wanted = lens
             self._scene_of_view[view].renew(view)
 
@@ -159,9 +163,10 @@ class Views:
                 source=self._source,
                 crypter=self._crypter,
                 outage=self._outage,
+                counters=self._counters,
             )
         try:
-            # Others may be waiting for the same future.
+            # Shielded, because others may be waiting for the same future.
             await asyncio.shield(family_map.loaded)
         except asyncio.CancelledError:
             if family_map.loaded.cancelled():
@@ -178,7 +183,7 @@ class Views:
                 self._release(topic)
 
     async def close(self) -> None:
-        """Close all views; sockets stay open. It can be used again."""
+        """Close all views; their sockets stay open. Views can be opened again after this."""
         scenes, self._scenes = self._scenes, {}
         for view in tuple(self._scene_of_view):
             self.leave(view)
@@ -210,7 +215,9 @@ class Views:
             delivery_count=counters.delivery_count,
             written_bytes=counters.written_bytes,
             skipped_count=counters.skipped_count,
+            thinned_count=counters.thinned_count,
             loaded_count=counters.loaded_count,
+            reread_count=counters.reread_count,
             failed_count=counters.failed_count,
         )
 
@@ -237,6 +244,7 @@ class Views:
         if topics is before:
             return
         view.topics = topics
+        view.untold = view.untold - (before - topics) | (topics - before)
         for topic in topics - before:
             self._need_counts[topic] = self._need_counts.get(topic, 0) + 1
             if topic in self._feeds:
@@ -287,7 +295,7 @@ class Views:
                         continue
                     least, most = _SWEEP_SECONDS
                     interval = min(max(lifetime / _SWEEPS_PER_LIFETIME, least), most)
-                    # Random at first, so that the topics of a family are not looked at together.
+                    # Random at first, so that the topics of a family are not swept together.
                     at = due.setdefault(feed, loop.time() + random.uniform(0, interval))  # noqa: S311 - spreads load
                     if loop.time() < at:
                         continue

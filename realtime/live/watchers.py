@@ -20,7 +20,7 @@ class Tiling(NamedTuple):
 
     Attributes:
         whole: The keys of the tiles that lie completely in the area.
-        edge: The keys of the others.
+        edge: The keys of the tiles that lie partly in it.
     """
 
     whole: frozenset[int]

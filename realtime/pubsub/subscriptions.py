@@ -16,10 +16,12 @@ from typing import Self
 import msgspec
 
 from realtime.exceptions import SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
+from realtime.untrusted.text import LimitedLog
 
 __all__ = ["Attachment", "Listener", "ListenerCounters", "Message", "Subscription"]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -273,16 +275,16 @@ class Attachment(Listener):
         if payloads:
             try:
                 self._on_payloads(payloads)
-            except Exception:
-                self._failed()
+            except Exception as error:
+                self._failed(error)
 
     def _notify_gap(self) -> None:
         self._flush()
         try:
             self._on_gap()
-        except Exception:
-            self._failed()
+        except Exception as error:
+            self._failed(error)
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         self._counters.failed_count += 1
-        logger.exception("a callback of a subscription failed; the subscription continues")
+        _log.exception("callback", error, "a callback of a subscription failed; the subscription continues")

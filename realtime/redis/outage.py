@@ -33,15 +33,16 @@ class Outage:
         backoff: How long its users wait between attempts.
 
     Guarantees:
-        An outage begins with the first failure that any observer reports. It ends when every observer that has failed
-        has succeeded or left. The log has one line for the beginning and one for the end, however many observers fail,
-        and one for each new refusal in between. The first success in an outage wakes all observers that wait, so that
-        nobody sleeps while the resource is available.
+        An outage begins with the first failure that any observer reports. It ends with the first success after which
+        every observer that has failed has succeeded or left. The log has one line for the beginning and one for the
+        end, however many observers fail, and one for each new refusal in between. The first success in an outage wakes
+        all observers that wait, so that nobody sleeps while the resource is available.
     """
 
     def __init__(self, what: str, *, backoff: Backoff | None = None) -> None:
         self._what = what
-        self._backoff = backoff or Backoff()
+        # How long its users wait between attempts.
+        self.backoff = backoff or Backoff()
         # When the present outage began, on the monotonic clock; None if there is none.
         self._since: float | None = None
         # When it last worked.
@@ -108,7 +109,7 @@ class Outage:
 
     async def _sleep(self, attempt: int) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff.delay_seconds(attempt)):
+            async with asyncio.timeout(self.backoff.delay_seconds(attempt)):
                 await self._wakeup.wait()
 
     def _leave(self, observer: "Observer") -> None:
@@ -153,7 +154,7 @@ class Observer:
         self._outage._work(self, asked_at)
 
     def leave(self) -> None:
-        """This user does not retry any more: the outage ends without its success."""
+        """This user does not retry any more, so the outage may end without its success."""
         self._outage._leave(self)
 
     async def wait(self, error: BaseException, attempt: int, *, asked_at: float | None = None) -> None:

@@ -18,7 +18,8 @@ class SharedReads[Question, Answer]:
     The first request starts a round trip. Requests that arrive during a round trip share the next one.
 
     Args:
-        read: Gets names and questions, each name once, and returns the answers in the same order.
+        read: Gets names and questions, each name once, and returns the answers in the same order. An answer that is an
+            exception is raised to those who asked for its name.
         name: The name of the task.
         limit: The most names of one round trip.
         merge: Makes one question of two for the same name. By default, the first one is asked.
@@ -30,7 +31,7 @@ class SharedReads[Question, Answer]:
 
     def __init__(
         self,
-        read: Callable[[list[tuple[str, Question]]], Awaitable[Sequence[Answer]]],
+        read: Callable[[list[tuple[str, Question]]], Awaitable[Sequence[Answer | Exception]]],
         *,
         name: str,
         limit: int,
@@ -49,7 +50,7 @@ class SharedReads[Question, Answer]:
 
         Raises:
             SubscriptionClosed: `stop` was called meanwhile.
-            Exception: Any that `read` raises.
+            Exception: Any that `read` raises, or returns for this name.
         """
         wanted = self._wanted.get(name)
         if wanted is None:
@@ -85,7 +86,9 @@ class SharedReads[Question, Answer]:
                     _fail(future, error)
             else:
                 for future, answer in zip(self._begun, answers, strict=True):
-                    if not future.done():
+                    if isinstance(answer, Exception):
+                        _fail(future, answer)
+                    elif not future.done():
                         future.set_result(answer)
         self._task = None
 

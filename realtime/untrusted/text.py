@@ -56,12 +56,17 @@ class LimitedLog:
         self._logger = logger
         self._buckets: dict[str, TokenBucket] = {}
 
-    def warning(self, reason: str, message: str, *arguments: object) -> None:
-        """Log a warning with the number of lines suppressed before it, or suppress it and count it."""
-        self._log(logging.WARNING, reason, message, arguments)
+    def warning(self, reason: str, message: str, *arguments: object, error: BaseException | None = None) -> None:
+        """
+        Log a warning with the number of lines suppressed before it, or suppress it and count it.
+
+        Args:
+            error: Its traceback is logged too.
+        """
+        self._log(logging.WARNING, reason, message, arguments, error)
 
     def _log(
-        self, level: int, reason: str, message: str, arguments: tuple[object, ...], error: BaseException | None = None
+        self, level: int, reason: str, message: str, arguments: tuple[object, ...], error: BaseException | None
     ) -> None:
         bucket = self._buckets.get(reason)
         if bucket is None:

@@ -204,7 +204,7 @@ class Client:
         return self._is_over
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """Close it, because its session or account is no longer valid, or staff asked for it. Idempotent."""
+        """Close it: its session or account is no longer valid, staff asked for it, or a view failed. Idempotent."""
         self._end(code, reason)
 
     def refresh(self, user: Any) -> None:
@@ -284,7 +284,7 @@ class Client:
         if not worker.done():
             self._worker = worker
             if self._is_over:
-                # It was closed before `close` knew the worker.
+                # `close` was called before `_worker` was set, so it could not cancel the worker.
                 worker.cancel()
 
     async def _work(self, job: Callable[[], Awaitable[None]]) -> None:

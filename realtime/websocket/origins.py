@@ -20,11 +20,13 @@ from django.http.request import split_domain_port, validate_host
 
 from realtime.conf import get_settings
 from realtime.protocol.close_codes import CloseCode
+from realtime.untrusted.text import LimitedLog
 from realtime.websocket.counters import counters
 
 __all__ = ["Origin", "OriginCheck", "is_allowed"]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 _SHOWN_CHARACTERS = 200
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
@@ -107,7 +109,7 @@ class OriginCheck:
             await self.application(scope, receive, send)
             return
         counters.closed[CloseCode.FORBIDDEN_ORIGIN] += 1
-        logger.warning("WebSocket refused: %s", problem)
+        _log.warning("refused", "WebSocket refused: %s", problem)
         await receive()
         await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN_ORIGIN})
 

@@ -101,12 +101,8 @@ class PermissionRecheck:
         code, detail = "forbidden", "this user may no longer receive the topic"
         if isinstance(answer, (*DATABASE_UNAVAILABLE, TimeoutError)):
             # This says nothing about the user: the subscription stays, and the next round checks again.
-            logger.warning(
-                "could not check whether user %s may still receive %s; the next round checks again",
-                user_id,
-                topic,
-                exc_info=answer,
-            )
+            text = "could not check whether user %s may still receive %s; the next round checks again"
+            _log.warning("unavailable", text, user_id, topic, error=answer)
             return
         if isinstance(answer, Exception):
             # For example, the row that the hook reads was deleted: the permission counts as lost.

@@ -27,12 +27,14 @@ from realtime.live.views import Views
 from realtime.protocol.close_codes import CloseCode
 from realtime.pubsub.subscriptions import Attachment
 from realtime.redis.outage import Outage
+from realtime.untrusted.text import LimitedLog
 from realtime.websocket import authentication
 from realtime.websocket.permissions import PermissionRecheck, TopicSubscriber
 
 __all__ = ["Connection", "Roster"]
 
 logger = logging.getLogger(__name__)
+_log = LimitedLog(logger)
 
 # Users, or urgent connections, that are looked up together: with two queries for Django's own session and auth
 # backends.
@@ -176,7 +178,7 @@ class Roster:
                 user_id = None if order.user is None else get_user_model()._meta.pk.to_python(order.user)
             except Exception as error:
                 # It may come from another release, another key or another program: its content is not logged.
-                logger.warning("an order to end connections cannot be read: %s", type(error).__name__)
+                _log.warning("order", "an order to end connections cannot be read: %s", type(error).__name__)
                 continue
             self._handle_order(order, user_id)
 

@@ -21,16 +21,17 @@ from realtime.live.places import Area, area_of, boxes_of, level_limit
 from realtime.live.view import Lens, View
 from realtime.live.views import Family, Views
 from realtime.protocol import messages
+from realtime.protocol.close_codes import CloseCode
 from realtime.topics import Topic, TopicMatch
 from realtime.untrusted.text import LimitedLog
 from realtime.websocket.authentication import DATABASE_UNAVAILABLE
 
 __all__ = ["ClientViews", "ViewOwner"]
 
-# How many permissions for topics one connection remembers until they are asked again.
+# One connection remembers the permissions for this many topics.
 _ANSWERS_LIMIT: Final = 4_096
 
-# For the project's functions that any client can cause to be called.
+# For the errors of the project's functions, which any client can cause to be called.
 _log = LimitedLog(logging.getLogger(__name__))
 
 
@@ -41,6 +42,9 @@ class ViewOwner(Protocol):
 
     def write(self, line: bytes) -> None:
         """Write one object to the client."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Close the connection, after it has left all topics. Idempotent."""
 
     def refresh_view(self, view_id: str) -> None:
         """Call `ClientViews.refresh` soon, in order with what the client sends."""
@@ -89,7 +93,7 @@ class _Opened:
         self.permitted: dict[str, bool] | None = {}
         # Its topics in view, whether or not the user may see them.
         self.in_view: frozenset[str] = frozenset()
-        # Ends the calls that say that the family's topics have changed.
+        # Unsubscribes the view from the changes of the family's topics.
         self.stop: Callable[[], object] = lambda: None
         # None until it is open.
         self.view: View | None = None
@@ -194,6 +198,7 @@ class ClientViews:
                     lens=opened.lens(shown),
                     topics=shown,
                     positions=frame.positions_by_topic(),
+                    end=self._owner.end,
                 )
             self._opened[frame.view] = opened
         finally:
@@ -302,7 +307,7 @@ class ClientViews:
         """Call `may_follow` and `filter_for` again, once for all views of a family."""
         self._recheck_count += 1
         self._answers = {}
-        # Views of a whole family also depend on `may_follow`, so they are asked about apart.
+        # Views of a whole family also depend on `may_follow`, so they are groups of their own.
         groups: dict[tuple[type[Topic], bool], dict[str, _Opened]] = {}
         for view_id, opened in self._opened.items():
             if opened.kind.is_rechecked:

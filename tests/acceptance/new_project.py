@@ -195,8 +195,8 @@ async def sign_in(page: Page) -> None:
 
 
 async def tell_me(page: Page) -> None:
-    """Notify oneself with the form of the home page. Its answer is a new page; the bell of that is connected then."""
-    # Until the answer arrives, the old page may show the notification already, and lose whatever is done to it.
+    """Send the home page's form, which notifies its user, and wait until the bell of the new page is connected."""
+    # The old page may already show the notification. What a test did there would be lost when the new page loads.
     async with page.expect_navigation():
         await page.click("button:text('Tell me')")
     await page.wait_for_selector(OPEN)

@@ -270,6 +270,15 @@ test("a topic whose epoch the server has not named is not resumed", () => {
   assert.deepEqual(reconnected(stage)[0].positions, { [SBB]: [16, "e1"] });
 });
 
+test("a topic that came into view later is resumed, wherever its position was in between its items", () => {
+  const stage = shown();
+  const [vbz, bls] = ["vehicles.vbz", "vehicles.bls"];
+  stage.say(changes(1, position(7, "e5", vbz), item("x", 5, vbz)));
+  stage.say(changes(1, item("x", 9, vbz), item("y", 6, bls)));
+  stage.say(changes(1, position(3, "e6", bls), position(7, "e5", vbz)));
+  assert.deepEqual(reconnected(stage)[0].positions, { [SBB]: [16, "e1"], [vbz]: [9, "e5"], [bls]: [6, "e6"] });
+});
+
 test("at most 512 topics are resumed, those that advanced last, and the frame stays within the server's limit", () => {
   const stage = shown();
   const name = (index) => `vehicles.${String(index).padStart(4, "0")}`;

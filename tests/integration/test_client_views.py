@@ -12,8 +12,10 @@ from django.contrib.auth.models import Group, User
 
 from realtime import access, topics
 from realtime.exceptions import PublicationRefused, SnapshotFull
+from realtime.live.view import View
 from realtime.protocol.close_codes import CloseCode
 from realtime.publisher import Item, apublish, apublish_many
+from realtime.statistics import collect
 from realtime.topics import Snapshot, Tiles, Topic
 from realtime.websocket.consumer import _rosters
 from tests.integration.clients import Client, Connect
@@ -184,6 +186,30 @@ async def test_a_family_follows_the_view(view_client: ViewClient) -> None:
     await wait_until(lambda: viewer.keys == {"tram"})
 
 
+async def test_a_client_resumes_topics_that_began_after_its_view(
+    view_client: ViewClient, connect: Connect, alice: User
+) -> None:
+    """On another connection it is sent only what has changed since, also of a topic that the view began without."""
+    await vehicle("test.trams.bern", "old")
+    viewer = await view_client.opened("test.trams.*", bbox=BERN, zoom=12)
+    await vehicle("test.trams.thun", "new", (7.5, 46.9))
+    await wait_until(lambda: viewer.keys == {"old", "new"})
+    assert viewer.positions.keys() == {"test.trams.bern", "test.trams.thun"}
+    await view_client.send(type="unsubscribe", topic="test.trams.*", view="v1")
+    await wait_until(lambda: bool(view_client.others))
+
+    client = await connect(alice)
+    await client.greeted()
+    again = ViewClient(client)
+    again.viewers["v1"], viewer.is_started, count = viewer, False, viewer.message_count
+    body = {"type": "subscribe", "topic": "test.trams.*", "view": "v1", "number": 2}
+    await again.send(**body, filter={"bbox": BERN, "zoom": 12}, positions=viewer.positions)
+    await wait_until(lambda: again._is_reading() and viewer.numbers[-1] == 2)
+    assert (viewer.same, viewer.message_count) == ({"old", "new"}, count)
+    again.task.cancel()
+    await asyncio.wait([again.task])
+
+
 async def test_a_topic_is_subscribed_to_only_while_it_is_in_view(
     view_client: ViewClient, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +340,25 @@ async def test_a_connection_that_a_hook_ends_leaves_no_view(
     await view_client.send(type="subscribe", topic="test.trams.bern", view="v1", number=1, filter={})
     await wait_until(lambda: connection.is_over and connection._worker is None)
     assert get_channel_layer().views.statistics().view_count == 0
+
+
+async def test_a_connection_whose_view_fails_leaves_all_its_topics(
+    view_client: ViewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: no frame may follow the close frame, although the client has not answered it yet."""
+    await view_client.opened("test.trams.bern")
+    assert (await view_client.answer(type="subscribe", topic="test.chat"))["type"] == "subscribed"
+    (connection,) = [each for roster in _rosters.values() for each in roster._connections()]
+    layer = get_channel_layer()
+    before = collect().clients.closed_counts.get(CloseCode.WRITE_FAILED, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "write_changes", lambda *given: 1 / 0)
+        await vehicle("test.trams.bern", "tram")
+        await wait_until(lambda: connection._sink.is_closed)
+    assert connection.is_over
+    assert layer.hub.statistics().membership_count == 0
+    assert layer.views.statistics().view_count == 0
+    assert collect().clients.closed_counts[CloseCode.WRITE_FAILED] == before + 1
 
 
 async def test_a_lost_family_closes_its_view(view_client: ViewClient, alice: User) -> None:

@@ -181,6 +181,20 @@ async def test_a_message_that_nobody_can_read_is_counted_and_skipped(
     assert layer.unreadable_count == 4
 
 
+@pytest.mark.parametrize("payload", [b"\xff{%d", b"\xc1m1:%d\n{", b"\xc1m1:%d", b"\xc1\xc1x%d\n"])
+async def test_a_flood_of_messages_that_nobody_can_read_does_not_fill_the_log(
+    layer: RedisChannelLayer, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, payload: bytes
+) -> None:
+    """A few lines of bounded length for each reason."""
+    channel = await layer.new_channel()
+    for number in range(50):
+        redis_client.publish(channel, payload % number + b"y" * 10_000)
+    redis_client.publish(channel, msgpack.packb({"type": "good"}))
+    assert await received(layer, channel) == [{"type": "good"}]
+    assert len(caplog.records) <= 5
+    assert all(len(record.getMessage()) < 500 for record in caplog.records)
+
+
 # Capacity -------------------------------------------------------------------------------------------------------------
 
 

@@ -176,6 +176,29 @@ async def test_a_key_of_another_type_is_an_error(reader: SnapshotReader, client:
     assert not (await reader.read(TOPIC, KEPT)).publications
 
 
+async def test_a_topic_that_cannot_be_read_fails_alone(
+    reader: SnapshotReader, layer: RedisChannelLayer, client: redis.Redis
+) -> None:
+    """Other topics of the same round trips are read: those before it, those after it, and those with silent keys."""
+    minute = Snapshot(absent_after_seconds=60)
+    names = [f"trams.t{number}" for number in range(9)]
+    layer.publish_many_now([request(key, topic=name, policy=minute) for name in names for key in ("here", "silent")])
+    for name in names:
+        client.zincrby(Keys().topic_seen(name), -61_000, "silent")
+    bad = {Keys().topic_snapshot(names[1]), Keys().topic_position(names[3]), Keys().topic_seen(names[5])}
+    for key in bad:
+        client.set(key, "text")
+    client.hset(Keys().topic_position(names[7]), "offset", "no number")
+    answers = await asyncio.gather(*(reader.read(name, minute) for name in names), return_exceptions=True)
+    for answer in (answers[1], answers[3], answers[5]):
+        assert isinstance(answer, redis.ResponseError)
+        assert "WRONGTYPE" in str(answer)
+    assert isinstance(answers[7], ValueError)
+    for answer in answers[::2]:
+        assert isinstance(answer, Loaded)
+        assert keys_of(answer) == {"here": 1}
+
+
 async def test_redis_is_unavailable() -> None:
     """Each reader gets an error, and the next reading works."""
     with RedisServer() as server:

@@ -248,6 +248,27 @@ async def test_a_client_resumes(layer: RedisChannelLayer, views: Views) -> None:
     assert viewer.same == {"still"}
 
 
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["not loaded", "loaded for another view"])
+async def test_a_client_resumes_topics_that_came_into_view_later(
+    layer: RedisChannelLayer, views: Views, is_loaded: bool
+) -> None:
+    """It was sent their positions, so it is not sent their items again."""
+    await publish(layer, vehicle(SBB, "tram", 0), vehicle(DB, "ice", 50))
+    if is_loaded:
+        await join(views, lens_at(50), DB)
+    viewer, view = await join(views, lens_at(0), SBB)
+    assert viewer.epochs.keys() == {SBB}
+    views.update(view, FAMILY, lens=lens_at(0), topics=(SBB, DB))
+    await wait_until(lambda: viewer.epochs.keys() == {SBB, DB})
+    await publish(layer, vehicle(DB, "ice", 0), vehicle(DB, "ic", 0), vehicle(SBB, "bus", 0))
+    await wait_until(lambda: viewer.keys == {"tram", "bus", "ice", "ic"})
+    views.leave(view)
+    viewer.is_started, count = False, viewer.message_count
+    await join(views, lens_at(0), viewer=viewer, positions=viewer.positions)
+    assert viewer.same == {"tram", "bus", "ice", "ic"}
+    assert viewer.message_count == count
+
+
 async def test_many_topics_are_loaded_together(layer: RedisChannelLayer, views: Views, client: redis.Redis) -> None:
     """A family of 500 topics is there after few round trips."""
     topics = [f"vehicles.f{number}" for number in range(500)]

@@ -233,7 +233,8 @@ class Schedule:
         """Let everything that is under way come to its end."""
         for name in TOPICS:
             self.redis.subscribe(name)
-        while self.joining or self.redis.asked or self.redis.read or any(self._inbound()):
+        # A healing waits before it asks again.
+        while self.joining or self.hub._heal_tasks or self.redis.asked or self.redis.read or any(self._inbound()):
             for name in TOPICS:
                 self.redis.subscribe(name)
                 self.redis.deliver(name, 10)

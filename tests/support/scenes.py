@@ -43,9 +43,10 @@ def lens_at(longitude: float, number: int) -> Lens:
     return Lens(area_of([longitude - 0.5, -0.5, longitude + 0.5, 0.5]), Selector.of(), number)
 
 
-async def joined(scene: Scene, lens: Lens) -> tuple[Viewer, View]:
-    """A viewer with its first batch."""
+async def joined(scene: Scene, lens: Lens, *topics: str) -> tuple[Viewer, View]:
+    """A viewer with its first batch, whose view needs these topics."""
     viewer = Viewer()
     view = View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens, positions=None)
+    view.topics = frozenset(topics)
     await scene.join(view)
     return viewer, view

@@ -7,6 +7,7 @@ Nothing may be there twice, go back in time, leave that never was there, or be k
 import json
 from typing import Any
 
+from realtime.broker.publication import Position
 from realtime.hub.sinks import Frame, Sink
 
 __all__ = ["Viewer"]
@@ -21,11 +22,15 @@ class Viewer(Sink):
         # Whether nothing of what is written is sent.
         self.is_stuck = False
         self.items: dict[tuple[str, str], int] = {}
+        # Topic → its epoch, and the highest offset that it was sent.
         self.epochs: dict[str, str] = {}
-        # Topics whose offsets have begun again.
+        self.offsets: dict[str, int] = {}
+        # Topics of the positions that it was sent, in order, and those whose offsets have begun again.
+        self.named: list[str] = []
         self.restarted: set[str] = set()
         # Keys that it was told to keep.
         self.same: set[str] = set()
+        self.message_count = 0
         self.numbers: list[int] = []
         self.batches: list[str] = []
         self.closed = ""
@@ -55,6 +60,14 @@ class Viewer(Sink):
         """The keys that it has, of all topics."""
         return {key for _, key in self.items}
 
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Where it resumes, if no batch was cut."""
+        return {topic: Position(self.offsets[topic], epoch) for topic, epoch in self.epochs.items()}
+
+    def _advance(self, line: dict[str, Any]) -> None:
+        self.offsets[line["topic"]] = max(line["offset"], self.offsets.get(line["topic"], 0))
+
     def take(self, lines: list[dict[str, Any]]) -> None:
         """Take the objects of one frame."""
         assert len(lines) == len({str(line) for line in lines}), "something is there twice"
@@ -79,9 +92,12 @@ class Viewer(Sink):
     def _take(self, line: dict[str, Any], batch: str) -> None:
         topic = line["topic"]
         if line["type"] == "position":
-            if batch == "changes":
+            if self.epochs.get(topic, line["epoch"]) != line["epoch"]:
                 # Offsets begin again.
                 self.restarted.add(topic)
+                self.offsets[topic] = 0
+            self.named.append(topic)
+            self._advance(line)
             self.epochs[topic] = line["epoch"]
             return
         names = [(topic, key) for key in line.get("keys", [line.get("key")])]
@@ -89,6 +105,8 @@ class Viewer(Sink):
             is_older = line["offset"] < self.items.get(names[0], -1)
             assert not is_older or batch == "reset" or topic in self.restarted, "a key went back in time"
             self.items[names[0]] = line["offset"]
+            self.message_count += 1
+            self._advance(line)
         elif line["type"] == "left":
             for name in names:
                 assert name in self.items, "it never had that key"

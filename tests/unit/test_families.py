@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+import redis
 
 from realtime.broker.extents import EXTENT_BITS, Extent
+from realtime.live import families
+from realtime.live.counters import Counters
 from realtime.live.families import FamilyMap
+from realtime.redis.backoff import Backoff
 from realtime.redis.outage import Outage
 from tests.support.waiting import wait_until
 
@@ -66,7 +70,8 @@ async def family_map(source: Source) -> AsyncIterator[FamilyMap]:
         is_member=lambda topic: topic.startswith("vehicles."),
         source=source,
         crypter=None,
-        outage=Outage("Redis"),
+        outage=Outage("Redis", backoff=Backoff(base_seconds=0, cap_seconds=0)),
+        counters=Counters(),
     )
     await family_map.loaded
     yield family_map
@@ -105,6 +110,33 @@ async def test_answers_stay_while_no_extent_changes(source: Source, family_map: 
     assert family_map.topics_in([WORLD_BOX]) is before == {"vehicles.a"}
     source.on_payloads([b"\n".join(registration("vehicles.b", "1", Extent(7, 7, 7, 7), now + 90))])
     assert family_map.topics_in([WORLD_BOX]) == {"vehicles.a", "vehicles.b"}
+
+
+async def test_announcements_do_not_pile_up_while_registrations_cannot_be_read(
+    source: Source, family_map: FamilyMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that came before a reading are in Redis. What is missed during a reading is read, and counted."""
+    until = time.time() + 60
+    announced = [registration(f"vehicles.{n}", "a", Extent(1, 1, 1, 1), until) for n in range(20)]
+    held: list[int] = []
+    read = source.read_extents
+
+    async def read_or_fail(family: str) -> Mapping[bytes, bytes]:
+        held.append(len(family_map._held or ()))
+        source.fields.update([announced[len(held)]])
+        source.on_payloads([b"\n".join(announced[len(held)])])
+        if len(held) < 10:
+            raise redis.ConnectionError
+        if len(held) == 10:
+            source.on_gap()
+        return await read(family)
+
+    monkeypatch.setattr(source, "read_extents", read_or_fail)
+    source.on_gap()
+    await wait_until(lambda: family_map._held is None)
+    assert held == [0] * 11
+    assert family_map._counters.reread_count == 1
+    assert family_map.topics_in([WORLD_BOX]) == {f"vehicles.{n}" for n in range(1, 12)}
 
 
 class Model:
@@ -179,3 +211,46 @@ async def test_the_map_equals_a_model_that_walks_all_registrations(
     now += 1_000
     family_map._changed(family_map._forget_expired())
     assert not family_map._known and not family_map._extents, "no topic keeps memory after its last registration"
+
+
+async def test_what_was_announced_before_a_gap_does_not_replace_what_was_read_after_it(
+    source: Source, family_map: FamilyMap
+) -> None:
+    """The extent of a topic would be too small until its next registration."""
+    later = time.time() + 3600
+    field, old = registration("vehicles.a", "p", Extent(1, 1, 1, 1), later)
+    _, new = registration("vehicles.a", "p", Extent(1, 1, 200, 200), later)
+    source.answers.clear()
+    source.on_gap()
+    await wait_until(lambda: family_map._held is not None)
+    source.on_payloads([field + b"\n" + old])
+    source.on_gap()
+    source.fields[field] = new
+    source.answers.set()
+    await wait_until(lambda: family_map._held is None)
+    assert family_map._extents == {"vehicles.a": Extent(1, 1, 200, 200)}
+
+
+async def test_expired_registrations_that_could_not_be_removed_are_removed_later(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the outage ends with that."""
+    monkeypatch.setattr(families, "_EXPIRY_SECONDS", 0.02)
+    outage = Outage("Redis")
+    field, value = registration("vehicles.a", "p", Extent(1, 1, 1, 1), time.time() - 1)
+    source.fields[field] = value
+    read, failures = source.read_extents, [redis.ConnectionError("gone")]
+    family_map = FamilyMap(
+        "vehicles.*", is_member=bool, source=source, crypter=None, outage=outage, counters=Counters()
+    )
+    await family_map.loaded
+
+    async def fail_once(name: str) -> Mapping[bytes, bytes]:
+        if failures:
+            raise failures.pop()
+        return await read(name)
+
+    source.read_extents = fail_once  # type: ignore[method-assign]
+    await wait_until(lambda: not failures)
+    await wait_until(lambda: not source.fields and not outage.is_on)
+    family_map.stop()

@@ -1,8 +1,13 @@
 """Which pages may open a WebSocket."""
 
+import logging
+from typing import Any
+
 import pytest
 
-from realtime.websocket.origins import Origin, is_allowed
+from realtime.untrusted.text import LimitedLog
+from realtime.websocket import origins
+from realtime.websocket.origins import Origin, OriginCheck, is_allowed
 
 HOSTS = ["shop.example", ".wide.example", "127.0.0.1", "[::1]", "*"]
 ORIGINS = ["https://partner.example", "capacitor://localhost", "http://dev.example:3000"]
@@ -112,3 +117,25 @@ def test_an_origin_is_normalised() -> None:
     """Lower case, without a trailing dot, with its port filled in."""
     assert Origin.parse("HTTPS://Shop.Example.") == Origin(scheme="https", host="shop.example", port="443")
     assert Origin.parse("app://x") == Origin(scheme="app", host="x", port="")
+
+
+async def test_refused_connections_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can cause them: each is closed, and a few are logged."""
+    log = LimitedLog(logging.getLogger(origins.__name__))
+    monkeypatch.setattr(origins, "_log", log)
+    sent: list[Any] = []
+
+    async def receive() -> None:
+        pass
+
+    async def send(event: Any) -> None:
+        sent.append(event["type"])
+
+    headers = [(b"host", b"localhost"), (b"origin", b"https://evil.example")]
+    for _ in range(50):
+        await OriginCheck(None)({"type": "websocket", "headers": headers}, receive, send)
+    assert sent == ["websocket.close"] * 50
+    assert 1 <= len(caplog.records) <= 5
+    assert log.left_out == {"refused": 50 - len(caplog.records)}

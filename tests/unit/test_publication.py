@@ -1,6 +1,7 @@
 """The form of a publication on Redis: cut apart as it was made, and never taken for something else."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -8,6 +9,7 @@ import pytest
 from channels_redis.serializers import registry
 from cryptography.fernet import Fernet, MultiFernet
 
+from realtime.broker import publication as module
 from realtime.broker.publication import (
     BATCH_MARK,
     MARK,
@@ -23,7 +25,16 @@ from realtime.broker.publication import (
     split_relevance,
 )
 from realtime.broker.relevance import Relevance, encode_relevance
+from realtime.untrusted.text import LimitedLog
 from tests.support.relevances import decode_relevance
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> LimitedLog:
+    """No line is left out because of an earlier test."""
+    log = LimitedLog(logging.getLogger(module.__name__))
+    monkeypatch.setattr(module, "_log", log)
+    return log
 
 
 def payload_of(offset: int, epoch: str, before: bytes, after: bytes) -> bytes:
@@ -174,8 +185,20 @@ def test_a_batch_is_cut_into_its_payloads() -> None:
     [b"x\n5", b"\n5", b"-3\n5", b"-1\n5", b"-1000\n5", b"9\nshort", b"9" * 5_000 + b"\n5", b"9", b"1\n53"],
 )
 def test_a_batch_that_is_not_as_it_was_made(rest: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """What comes before the wrong place is read; the rest is logged, and never read as a part of something else."""
+    """The payloads before the wrong place are read. The rest is logged, and is not read as payloads."""
     good = payload_of(17, "m1f9", BEFORE, AFTER)
     payloads = split_batch(batch_of(good) + rest)
     assert payloads == ([good, b"5"] if rest == b"1\n53" else [good])
     assert "a batch of publications cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(("read", "before"), [(parse, MARK), (payload_bounds, BATCH_MARK)])
+def test_a_flood_of_what_cannot_be_read_does_not_fill_the_log(
+    read: Callable[[bytes], Any], before: bytes, log: LimitedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A few lines of bounded length; the others are counted."""
+    for number in range(1_000):
+        read(before + b"%d:x\n" % number + b"y" * 10_000)
+    assert 1 <= len(caplog.records) <= 5
+    assert sum(log.left_out.values()) == 1_000 - len(caplog.records)
+    assert all(record.exc_info and len(record.getMessage()) < 300 for record in caplog.records)

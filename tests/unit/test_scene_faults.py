@@ -1,17 +1,21 @@
 """A scene when something ends or fails in the middle: views that leave, ticks that raise, clients that read slowly."""
 
 import asyncio
+import json
 
 import pytest
 
 from realtime.broker.publication import Position
 from realtime.broker.relevance import Relevance
 from realtime.exceptions import SubscriptionClosed
+from realtime.hub.sinks import FRAME_BYTES
 from realtime.live.counters import Counters
 from realtime.live.filters import Selector
-from realtime.live.places import point
+from realtime.live.items import State, TileIndex
+from realtime.live.mirror import _INDEXES_KEPT
+from realtime.live.places import area_of, point
 from realtime.live.scene import Scene
-from realtime.live.view import View
+from realtime.live.view import Lens, View
 from tests.support.relevances import state_with
 from tests.support.scenes import FEEDS, joined, lens_at, rest, vehicle
 from tests.support.view_clients import Viewer
@@ -54,7 +58,7 @@ async def test_nothing_is_left_of_a_view_that_leaves_while_it_joins(turns: int) 
 @pytest.mark.parametrize("turns", range(14))
 @pytest.mark.usefixtures("yielding")
 async def test_a_view_may_leave_while_changes_are_sent(turns: int) -> None:
-    """Whether or not it has been sent them by then: nothing more is written to it. The others get everything."""
+    """Nothing is written to it after it has left, whether it was sent the changes before. The others get everything."""
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
     scene.reload(FEEDS[0], Position(0, "e0"), {})
     views = [await joined(scene, lens_at(0, 1)) for _ in range(30)]
@@ -62,7 +66,7 @@ async def test_a_view_may_leave_while_changes_are_sent(turns: int) -> None:
     scene.take([vehicle("k", 1, 0)])
     for _ in range(turns):
         await asyncio.sleep(0)
-    # In the order of joining, one that is sent them early, and one of the last.
+    # Views are sent the changes in the order in which they joined: one leaves that is early, and one of the last.
     leaving = views[5], views[25]
     for _, view in leaving:
         scene.leave(view)
@@ -178,6 +182,36 @@ async def test_a_client_that_reads_slowly_costs_no_ticks(monkeypatch: pytest.Mon
     await scene.stop()
 
 
+@pytest.mark.parametrize("is_begun", [False, True], ids=["first batch not begun", "changes skipped"])
+async def test_the_index_of_a_slow_view_stays(is_begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its client reads again, its index would be made in one step, which stops all others for that long."""
+    made: list[int] = []
+    monkeypatch.setattr("realtime.live.mirror.TileIndex", lambda level: made.append(level) or TileIndex(level))
+    monkeypatch.setattr("realtime.live.scene._CATCH_UP_SECONDS", 0.001)
+    counters = Counters()
+    scene = Scene("vehicles.*", gather_seconds=0, counters=counters)
+    scene.reload(FEEDS[0], Position(0, "e0"), {"k": vehicle("k", 1, 0)})
+    if is_begun:
+        slow, _ = await joined(scene, lens_at(0, 1))
+        slow.unsent = slow.limit_bytes
+        scene.take([vehicle("k", 2, 0)])
+        await wait_until(lambda: not scene._watchers)
+    else:
+        slow = Viewer()
+        slow.unsent = slow.limit_bytes
+        await scene.join(View(view_id="v1", name="vehicles.*", sink=slow, lens=lens_at(0, 1), positions=None))
+    for width in (0.01, 0.1, 0.5, 4, 20, 60, 300):
+        area = area_of([-width / 2, -width / 4, width / 2, width / 4])
+        _, view = await joined(scene, Lens(area, Selector.of(), 1))
+        scene.leave(view)
+    assert len(set(made)) > _INDEXES_KEPT
+    slow.unsent = 0
+    await rest(scene)
+    assert slow.keys == {"k"}
+    assert made.count(lens_at(0, 1).area.level) == 1, "it is still there"
+    await scene.stop()
+
+
 async def test_a_state_that_outgrows_a_view_is_not_sent_by_an_unfinished_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its level was below the view's when the batch began, and no state had a higher one then."""
     monkeypatch.setattr("realtime.live.view.FRAME_BYTES", 500)
@@ -228,4 +262,50 @@ async def test_a_view_whose_client_has_read_all_is_sent_changes_again(monkeypatc
     scene.take([vehicle("k1", 12, 0)])
     await rest(scene)
     assert (viewer.batches[-1], viewer.items[FEEDS[0], "k1"]) == ("changes", 12)
+    await scene.stop()
+
+
+async def test_no_frame_of_several_objects_is_larger_than_a_frame_may_be() -> None:
+    """Daphne refuses frames that are much larger, and a page would be sent them again when it comes back."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    sizes = (40_000, FRAME_BYTES - 400, FRAME_BYTES, 30_000, 200)
+    states = {str(at): large(str(at), at, size) for at, size in enumerate(sizes, 1)}
+    scene.reload(FEEDS[0], Position(len(sizes), "e"), states)
+    viewer = Viewer()
+    viewer.limit_bytes = 10_000_000
+    frames: list[bytes] = []
+    write = viewer.write
+    viewer.write = lambda frame: (frames.append(frame.payload), write(frame))[1]  # type: ignore[method-assign]
+    await scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None))
+    await rest(scene)
+    await scene.stop()
+    assert viewer.keys == states.keys()
+    for frame in frames:
+        # Beside the header.
+        assert len(frame) <= FRAME_BYTES or frame.count(b"\n") == 1, [len(line) for line in frame.split(b"\n")]
+
+
+def large(key: str, offset: int, size: int) -> State:
+    """A tram whose data has this many bytes."""
+    message = {"type": "message", "topic": FEEDS[0], "offset": offset, "key": key, "data": "x" * size}
+    return state_with(FEEDS[0], offset, json.dumps(message).encode(), Relevance(key, point(0, 0), {"mode": "tram"}))
+
+
+async def test_a_connection_that_cannot_be_closed_is_no_matter_for_the_others() -> None:
+    """Their connections stay open, and they are served."""
+    scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
+    scene.reload(FEEDS[0], Position(1, "e"), {"k": vehicle("k", 1, 0)})
+    broken = [await joined(scene, lens_at(0, 1)) for _ in range(2)]
+    healthy, _ = await joined(scene, lens_at(0, 1))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError("broken")
+
+    for viewer, view in broken:
+        viewer.write = view.end = refuse  # type: ignore[method-assign,assignment]
+    scene.take([vehicle("k", 2, 0)])
+    await rest(scene)
+    assert len(scene._views) == 1
+    assert not healthy.closed
+    assert healthy.items == {(FEEDS[0], "k"): 2}
     await scene.stop()

@@ -124,7 +124,7 @@ async def test_an_index_that_no_view_uses_now_stays_right() -> None:
 
 
 async def test_a_tag_that_only_python_takes_for_the_same_leaves_the_view() -> None:
-    """To Python true is 1, to a filter it is not; also for a key that stays where it is."""
+    """In Python, True equals 1; in a filter it does not. The key leaves even if it stays where it is."""
     scene = Scene("vehicles.*", gather_seconds=0, counters=Counters())
     scene.reload(FEEDS[0], Position(0, "e0"), {})
     viewer, _ = await joined(scene, Lens(area_of(BBOXES[1]), Selector.of(tags={"late": True}), 1))

@@ -64,6 +64,20 @@ async def test_an_error_goes_to_those_of_its_round_trip_only() -> None:
     assert await reads.ask("a", 1) == (1, 2)
 
 
+async def test_an_answer_that_is_an_error_goes_to_its_name_only() -> None:
+    """The other names of the round trip get their answers."""
+    error = ValueError("of b")
+
+    async def read(questions: list[tuple[str, int]]) -> list[int | Exception]:
+        return [error if name == "b" else question for name, question in questions]
+
+    reads = SharedReads[int, int](read, name="reads", limit=10)
+    asking = [asyncio.create_task(reads.ask(name, 7)) for name in "abbc"]
+    await asyncio.wait(asking)
+    assert [each.exception() for each in asking] == [None, error, error, None]
+    assert [asking[0].result(), asking[3].result()] == [7, 7]
+
+
 async def test_a_caller_that_is_cancelled_takes_nothing_from_others() -> None:
     """They wait for the same future."""
     source = Source()

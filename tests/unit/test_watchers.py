@@ -30,7 +30,7 @@ def test_the_tiles_of_an_area_are_whole_or_at_its_edge() -> None:
 
 
 def test_a_view_watches_its_newest_tiles() -> None:
-    """And no others. A tile that it had as a whole may now be one at its edge. In the end, nothing is left."""
+    """And no others. A tile that was whole may now be at the edge of the view. At the end, nothing is left."""
     dice = random.Random(5)  # noqa: S311 - a schedule that can be repeated
     watchers: Watchers[str] = Watchers()
     now: dict[str, Tiling] = {}

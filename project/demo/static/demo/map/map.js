@@ -21,7 +21,7 @@ const root = document.querySelector("[data-live-map]");
 const legend = root.querySelector("[data-legend]");
 const received = { bytes: 0 };
 
-/** Counts what arrives, for the figures; a page needs nothing of this. */
+/** Counts what arrives, for the figures. An ordinary page does not need it. */
 class CountingSocket extends WebSocket {
   constructor(...options) {
     super(...options);
