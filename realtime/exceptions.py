@@ -1,8 +1,9 @@
 """The errors that `realtime` raises on purpose. Owns no behaviour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "EntriesFailed",
     "EntryRejected",
     "FrameRefused",
     "PermanentError",
@@ -179,6 +180,20 @@ class PermanentError(RealtimeError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class EntriesFailed(RealtimeError):
+    """
+    Some entries of a batch failed; a stream handler raises it when all others are done.
+
+    Attributes:
+        errors: The id of each failed entry → its error, which is treated as if the handler had raised it for this entry
+            alone.
+    """
+
+    def __init__(self, errors: Mapping[bytes, Exception]) -> None:
+        self.errors = errors
+        super().__init__(f"{len(errors)} entries failed")
 
 
 class EntryRejected(PermanentError):

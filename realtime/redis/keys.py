@@ -66,6 +66,13 @@ class Keys:
         """When `group` was last created, in milliseconds: earlier entries may have been lost. Permanent."""
         return f"{{{self.prefix}{name}}}:made:{group}"
 
+    def written_files(self, name: str, group: str) -> str:
+        """
+        A hash: the files that workers of `group` have begun to write → the ids in them. Permanent; empty when all is
+        done.
+        """
+        return f"{{{self.prefix}{name}}}:files:{group}"
+
     def streams(self) -> str:
         """A set of the keys of all streams that have had a worker. Permanent."""
         return f"{self.prefix}signalbox:streams"

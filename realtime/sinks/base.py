@@ -1,5 +1,5 @@
 """
-What a sink declares, and the registry of sinks.
+What a sink declares, the registry of sinks, and what a worker gives to a sink's handler.
 
 Owns the base class, and finding each app's sinks. Does not own what the kinds of sinks do (content, rolling) nor their
 workers (service).
@@ -9,17 +9,21 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+import redis.asyncio
 from asgiref.sync import iscoroutinefunction
 
-from realtime.exceptions import PermanentError
+from realtime.exceptions import EntryRejected, Unavailable
 from realtime.logs.handler import DEFAULT_STREAM
 from realtime.logs.record import RECORD_FIELD, LogRecord, decode_record
+from realtime.redis.outage import Outage
+from realtime.sinks.storage import Storage
 from realtime.streams.entry import Entry
 
-__all__ = ["Sink", "all_sinks"]
+__all__ = ["Sink", "SinkHandler", "Workplace", "all_sinks", "body_of", "called", "record_of", "stored"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _RECORD = RECORD_FIELD.encode()
@@ -28,20 +32,57 @@ _RECORD = RECORD_FIELD.encode()
 _sinks: list[type["Sink"]] = []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """
+    What a handler works with.
+
+    Attributes:
+        storage: Where it writes.
+        executor: Threads for everything that blocks.
+        redis: A client for short commands.
+        redis_outage: The state of Redis, shared by all its users in the process.
+        files_key: `Keys.written_files` of the group.
+        consumer: The name of the worker.
+    """
+
+    storage: Storage
+    executor: Executor
+    redis: redis.asyncio.Redis
+    redis_outage: Outage
+    files_key: str
+    consumer: str
+
+
+class SinkHandler(Protocol):
+    """The handler of one worker; its methods are the callbacks of `StreamWorker`."""
+
+    async def handle(self, entries: Sequence[Entry]) -> None:
+        """Do the work of these entries."""
+
+    def on_stop(self) -> None:
+        """Come to an end soon."""
+
+    def on_acked(self, entries: Sequence[Entry]) -> None:
+        """These entries will not come again."""
+
+    async def close(self) -> None:
+        """The worker has ended. What is not done by then is left to others."""
+
+
 class Sink:
     """
     The base of all sinks: subclass `ContentSink` or `NdjsonSink` in an app's `sinks.py`.
 
     Attributes:
         url: Where its files go: a directory or a URL of fsspec. A class without one is a common base, and no sink.
-        name: Its consumer group, and its name on the command line; by default the name of the class. The entries that
-            it has not finished are stored under this name, so it stays when the class is renamed.
+        name: Its consumer group, and its name on the command line; by default the name of the class. Redis stores under
+            this name which records are done, so it should stay when the class is renamed.
         stream: The stream that it reads.
         queues: Only records with one of these queues; empty for all records.
         storage_options: For fsspec: endpoints and secrets.
         batch_size: The most records that are selected together.
-        concurrency: The most batches at a time, in each worker.
-        max_attempts: After so many failed attempts a record is a dead letter.
+        max_attempts: After so many failed attempts, a record is a dead letter.
         lease_seconds: After this time, others take the records of a worker that died.
     """
 
@@ -51,7 +92,6 @@ class Sink:
     queues: ClassVar[Sequence[str]] = ()
     storage_options: ClassVar[Mapping[str, Any]] = {}
     batch_size: ClassVar[int] = 100
-    concurrency: ClassVar[int] = 4
     max_attempts: ClassVar[int] = 5
     lease_seconds: ClassVar[float] = 30.0
 
@@ -76,16 +116,14 @@ class Sink:
 
     # For the worker ---------------------------------------------------------------------------------------------------
 
-    def selected(self, entries: Sequence[Entry]) -> list[tuple[Entry, LogRecord]]:
-        """
-        The entries that the sink is for, with their records.
+    @property
+    def concurrency(self) -> int:
+        """The most batches that a worker handles at a time."""
+        raise NotImplementedError
 
-        Raises:
-            PermanentError: An entry has no record.
-        """
-        queues, select = frozenset(self.queues), self.select
-        found = [(entry, _record_of(entry)) for entry in entries]
-        return [pair for pair in found if (not queues or pair[1].queue in queues) and select(pair[1])]
+    def make_handler(self, workplace: Workplace) -> SinkHandler:
+        """The handler of one worker."""
+        raise NotImplementedError
 
 
 def all_sinks() -> Sequence[type[Sink]]:
@@ -93,13 +131,30 @@ def all_sinks() -> Sequence[type[Sink]]:
     return tuple(_sinks)
 
 
-def _record_of(entry: Entry) -> LogRecord:
+def body_of(entry: Entry) -> bytes:
+    """
+    The record of an entry, as JSON.
+
+    Raises:
+        EntryRejected: It has none.
+    """
     try:
-        return decode_record(entry.fields[_RECORD])
+        return entry.fields[_RECORD]
     except KeyError:
-        raise PermanentError(f"the entry has no field {RECORD_FIELD!r}") from None
+        raise EntryRejected(f"the entry has no field {RECORD_FIELD!r}") from None
+
+
+def record_of(entry: Entry) -> LogRecord:
+    """
+    The record of an entry.
+
+    Raises:
+        EntryRejected: It has none.
+    """
+    try:
+        return decode_record(body_of(entry))
     except ValueError as error:
-        raise PermanentError(f"the field {RECORD_FIELD!r} is not a log record: {error}") from error
+        raise EntryRejected(f"the field {RECORD_FIELD!r} is not a log record: {error}") from error
 
 
 async def called(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
@@ -107,3 +162,16 @@ async def called(function: Callable[..., Any], *arguments: Any, executor: Execut
     if iscoroutinefunction(function):
         return await function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+
+async def stored(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
+    """
+    The result of a method of a storage.
+
+    Raises:
+        Unavailable: The storage failed, in whatever way: each backend of fsspec has errors of its own.
+    """
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    except Exception as error:
+        raise Unavailable(f"the storage failed: {type(error).__name__}: {error}") from error

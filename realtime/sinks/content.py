@@ -8,15 +8,13 @@ import asyncio
 import gzip
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from typing import Any, ClassVar
 
 import msgspec
 
-from realtime.exceptions import PermanentError
+from realtime.exceptions import EntriesFailed, EntryRejected, Unavailable
 from realtime.logs.record import LogRecord
-from realtime.sinks.base import Sink, called
-from realtime.sinks.storage import Storage
+from realtime.sinks.base import Sink, SinkHandler, Workplace, called, record_of, stored
 from realtime.streams.entry import Entry
 
 __all__ = ["ContentSink"]
@@ -79,46 +77,94 @@ class ContentSink(Sink):
 
     # For the worker ---------------------------------------------------------------------------------------------------
 
-    async def handle(self, entries: Sequence[Entry], *, storage: Storage, executor: Executor) -> None:
-        """Do all steps for these entries. Those of one key one after another."""
+    @property
+    def concurrency(self) -> int:
+        """Each batch may have some records whose files are written at the same time."""
+        return 4
+
+    def make_handler(self, workplace: Workplace) -> SinkHandler:
+        """The handler of one worker."""
+        return _ContentHandler(self, workplace)
+
+
+class _ContentHandler:
+    """Does the steps for each selected record; records of one key one after another."""
+
+    def __init__(self, sink: ContentSink, workplace: Workplace) -> None:
+        self._sink, self._storage, self._executor = sink, workplace.storage, workplace.executor
+
+    async def handle(self, entries: Sequence[Entry]) -> None:
         loop = asyncio.get_running_loop()
-        selected = await loop.run_in_executor(executor, self.selected, entries)
-        keys: dict[str, list[LogRecord]] = {}
-        for _, record in selected:
-            keys.setdefault(self._checked_key(record), []).append(record)
-        results = await asyncio.gather(
-            *(self._handle_key(key, records, storage, executor) for key, records in keys.items()),
-            return_exceptions=True,
-        )
-        # All have ended. The worker tries the batch again entry by entry, which does no harm where it was done.
-        for result in results:
-            if result is not None:
+        keys, errors = await loop.run_in_executor(self._executor, self._select, entries)
+        tasks = (self._handle_key(key, found) for key, found in keys.items())
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException):
                 raise result
+            errors |= result
+        if errors:
+            raise EntriesFailed(errors)
 
-    async def _handle_key(self, key: str, records: Sequence[LogRecord], storage: Storage, executor: Executor) -> None:
-        loop = asyncio.get_running_loop()
-        paths = {kind: f"{kind}/{key}{self.suffix}" for kind in self.kinds}
-        for record in records:
-            exist = [await loop.run_in_executor(executor, storage.exists, path) for path in paths.values()]
-            if not all(exist):
-                fetched = await called(self.fetch, record, executor=executor)
-                contents = await called(self.transform, record, fetched, executor=executor)
-                if contents.keys() != paths.keys():
-                    raise ValueError(f"{self.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
-                for kind, path in paths.items():
-                    await loop.run_in_executor(executor, self._create, storage, path, contents[kind])
-            await called(self.clean_up, record, executor=executor)
+    def on_stop(self) -> None:
+        """What runs is finished."""
 
-    def _create(self, storage: Storage, path: str, content: Any) -> None:
-        body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        # Without a time, so that the same content makes the same file.
-        storage.create(path, gzip.compress(body, mtime=0) if path.endswith(".gz") else body)
+    def on_acked(self, entries: Sequence[Entry]) -> None:
+        """Files tell what is done."""
 
-    def _checked_key(self, record: LogRecord) -> str:
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+    def _select(
+        self, entries: Sequence[Entry]
+    ) -> tuple[dict[str, list[tuple[bytes, LogRecord]]], dict[bytes, Exception]]:
+        """The selected records by key, each with the id of its entry; and the errors."""
+        queues = frozenset(self._sink.queues)
+        keys: dict[str, list[tuple[bytes, LogRecord]]] = {}
+        errors: dict[bytes, Exception] = {}
+        for entry in entries:
+            try:
+                record = record_of(entry)
+                if (not queues or record.queue in queues) and self._sink.select(record):
+                    keys.setdefault(self._key(record), []).append((entry.id, record))
+            except Exception as error:
+                errors[entry.id] = error
+        return keys, errors
+
+    def _key(self, record: LogRecord) -> str:
         try:
-            key = self.key(record)
+            key = self._sink.key(record)
         except (KeyError, TypeError, AttributeError) as error:
-            raise PermanentError(f"the record has no key: {type(error).__name__}: {error}") from error
+            raise EntryRejected(f"the record has no key: {type(error).__name__}: {error}") from error
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise PermanentError(f"{key!r} cannot be the name of a file: use letters, digits, '.', '_' and '-'")
+            raise EntryRejected(f"{key!r} cannot be the name of a file: use letters, digits, '.', '_' and '-'")
         return key
+
+    async def _handle_key(self, key: str, found: Sequence[tuple[bytes, LogRecord]]) -> dict[bytes, Exception]:
+        errors: dict[bytes, Exception] = {}
+        for id, record in found:
+            try:
+                await self._handle_record(key, record)
+            except Unavailable:
+                # Of no record's making: all of the batch is tried again, until it works.
+                raise
+            except Exception as error:
+                errors[id] = error
+        return errors
+
+    async def _handle_record(self, key: str, record: LogRecord) -> None:
+        sink, executor = self._sink, self._executor
+        paths = {kind: f"{kind}/{key}{sink.suffix}" for kind in sink.kinds}
+        if not await stored(self._storage.exist, list(paths.values()), executor=executor):
+            fetched = await called(sink.fetch, record, executor=executor)
+            contents = await called(sink.transform, record, fetched, executor=executor)
+            if contents.keys() != paths.keys():
+                raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
+            for kind, path in paths.items():
+                body = await called(_encoded, contents[kind], path, executor=executor)
+                await stored(self._storage.create, path, body, executor=executor)
+        await called(sink.clean_up, record, executor=executor)
+
+
+def _encoded(content: Any, path: str) -> bytes:
+    body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    # Without a time, so that the same content makes the same file.
+    return gzip.compress(body, mtime=0) if path.endswith(".gz") else body

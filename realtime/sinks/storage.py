@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -38,8 +38,8 @@ class Storage(Protocol):
             OSError: There is none. Calling again is safe. Backends of fsspec may have other errors.
         """
 
-    def exists(self, path: str) -> bool:
-        """Whether there is a file; it is complete then."""
+    def exist(self, paths: Sequence[str]) -> bool:
+        """Whether there are all of these files; they are complete then."""
 
     def tidy(self) -> None:
         """Remove what processes left that died while they wrote."""
@@ -73,8 +73,8 @@ class LocalStorage:
             _sync_directory(final.parent)
         return True
 
-    def exists(self, path: str) -> bool:
-        return (self._root / path).exists()
+    def exist(self, paths: Sequence[str]) -> bool:
+        return all((self._root / path).exists() for path in paths)
 
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
@@ -114,9 +114,9 @@ class FsspecStorage:
             self._files.pipe_file(full, body)
         return True
 
-    def exists(self, path: str) -> bool:
+    def exist(self, paths: Sequence[str]) -> bool:
         self._files.invalidate_cache()
-        return bool(self._files.exists(self._full(path)))
+        return all(self._files.exists(self._full(path)) for path in paths)
 
     def tidy(self) -> None:
         """Object stores keep nothing incomplete."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from realtime.exceptions import PermanentError, Retry, Unavailable
+from realtime.exceptions import EntriesFailed, PermanentError, Retry, Unavailable
 from realtime.redis.backoff import Backoff
 from realtime.redis.batcher import Batcher
 from realtime.redis.outage import Observer, Outage
@@ -51,7 +51,7 @@ class Attempts:
         lease: Whether attempts may begin.
         wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
-        batch_size, concurrency, max_attempts, backoff, on_stop: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff, on_stop, on_acked: As in StreamWorker.
 
     Attributes:
         handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
@@ -71,6 +71,7 @@ class Attempts:
         max_attempts: int,
         backoff: Backoff,
         on_stop: Callable[[], None] | None,
+        on_acked: Callable[[Sequence[Entry]], None] | None,
     ) -> None:
         self.handled_count = 0
         self.retried_count = 0
@@ -87,7 +88,7 @@ class Attempts:
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._backoff = backoff
-        self._on_stop = on_stop
+        self._on_stop, self._on_acked = on_stop, on_acked
         # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
         self._given_back: list[Entry] = []
         # One slot for each concurrent call of the handler.
@@ -240,17 +241,20 @@ class Attempts:
 
     async def _try_one_by_one(self, batch: list[Entry], error: Exception) -> None:
         """A batch failed: call the handler with each of its entries, those of one key in order."""
+        known = error.errors if isinstance(error, EntriesFailed) else None
         if len(batch) == 1:
-            await self._fail(batch[0], error, [])
+            await self._fail(batch[0], known.get(batch[0].id, error) if known else error, [])
             return
-        rest = batch
+        if known is not None:
+            self._finish([entry for entry in batch if entry.id not in known])
+        rest = batch if known is None else [entry for entry in batch if entry.id in known]
         while rest:
             entry, *rest = rest
             if self._in_flight.has_lost(entry.id):
                 self._remove([entry.id])
             elif self._stopping.is_set():
                 self._given_back.append(entry)
-            elif (own_error := await self._try([entry])) is not None:
+            elif (own_error := known[entry.id] if known else await self._try([entry])) is not None:
                 followers = [each for each in rest if each.key == entry.key]
                 if await self._fail(entry, own_error, followers):
                     rest = [each for each in rest if each.key != entry.key]
@@ -322,6 +326,8 @@ class Attempts:
         came_due = await self._outage.until_done(self._group.finish, entries)
         self.handled_count += len(entries)
         self._remove([entry.id for entry in entries], is_acked=True)
+        if self._on_acked is not None:
+            self._on_acked(entries)
         if came_due:
             self._wakeup.wake()
 
