@@ -39,8 +39,8 @@ class RealtimeConfig(AppConfig):
         from realtime.websocket.django_signals import connect_receivers
 
         connect_receivers()
-        # As the admin finds admin.py: each app declares its topics in topics.py.
-        autodiscover_modules("topics")
+        # As the admin finds admin.py: each app declares its topics in topics.py, and its sinks in sinks.py.
+        autodiscover_modules("topics", "sinks")
 
 
 def _find_other() -> Path | None:

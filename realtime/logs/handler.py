@@ -34,7 +34,9 @@ class RedisStreamHandler(logging.Handler):
     """
     Appends log records to a Redis Stream. `LOGGING` alone configures it::
 
-        "handlers": {"pipeline": {"class": "realtime.logs.RedisStreamHandler", "spill_directory": BASE_DIR / "var/logs"}}
+        "handlers": {
+            "pipeline": {"class": "realtime.logs.RedisStreamHandler", "spill_directory": BASE_DIR / "var/logs"},
+        },
 
     Args:
         stream: The name of the stream.

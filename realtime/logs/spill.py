@@ -63,7 +63,7 @@ class Spill:
             raise
 
     def read_all(self) -> Iterator[tuple[str, list[bytes]]]:
-        """The batches, oldest first: guard and records. Those of which another process disposes meanwhile are left out."""
+        """The batches, oldest first: guard and records; without those that another process removes meanwhile."""
         for path in sorted(self._files(_SUFFIX)):
             with contextlib.suppress(FileNotFoundError):
                 yield path.stem, path.read_bytes().splitlines()
