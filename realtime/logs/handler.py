@@ -21,9 +21,11 @@ from realtime.redis.keys import Keys
 from realtime.statistics import register
 from realtime.streams.append import append_entries
 
-__all__ = ["DEFAULT_STREAM", "RedisStreamHandler"]
+__all__ = ["DEFAULT_STREAM", "STREAM_LIMIT", "RedisStreamHandler"]
 
 DEFAULT_STREAM = "logs"
+# The most entries of a stream, by default.
+STREAM_LIMIT = 1_000_000
 # The longest wait for an answer of Redis: meanwhile records are queued.
 TIMEOUT_SECONDS = 2.0
 # An attempt that is repeated within this time appends nothing.
@@ -63,7 +65,7 @@ class RedisStreamHandler(logging.Handler):
         queued_only: bool = False,
         spill_directory: str | Path | None = None,
         spill_limit_bytes: int = 256 << 20,
-        stream_limit: int = 1_000_000,
+        stream_limit: int = STREAM_LIMIT,
         limits: SenderLimits | None = None,
         redis_url: str | None = None,
         key_prefix: str | None = None,

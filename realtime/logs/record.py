@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["RECORD_FIELD", "LogRecord", "decode_record", "encode_record", "read_published"]
+__all__ = ["RECORD_FIELD", "LogRecord", "decode_record", "encode", "encode_record", "read_published"]
 
 # The one field of an entry of the stream.
 RECORD_FIELD: Final = "record"
@@ -74,10 +74,10 @@ def encode_record(record: logging.LogRecord) -> bytes:
         exception=_exception(record) if record.exc_info or record.exc_text else "",
     )
     try:
-        return _encode(made)
+        return encode(made)
     except (TypeError, ValueError, OverflowError, RecursionError):
         # A key that is no text, a lone surrogate, a very large integer, a cycle: all rare.
-        return _encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
+        return encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
 
 
 def decode_record(body: bytes) -> LogRecord:
@@ -93,12 +93,13 @@ def decode_record(body: bytes) -> LogRecord:
 def read_published(body: bytes) -> LogRecord:
     """
     The record in a message that another program published: a JSON object with `message`, and as far as it has them
-    `level`, `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue` and `task`.
+    `level`, `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue` and `task`. The object may be
+    inside of a JSON text.
 
     Raises:
         ValueError: It is not one; says what is wrong.
     """
-    found = _decode_published(body)
+    found = _decode_published(msgspec.json.decode(body, type=str) if body.lstrip().startswith(b'"') else body)
     return LogRecord(
         level=found.level,
         timestamp=found.timestamp or datetime.now(UTC),
@@ -170,6 +171,6 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 _formatter = logging.Formatter()
-_encode = msgspec.json.Encoder(enc_hook=_text).encode
+encode = msgspec.json.Encoder(enc_hook=_text).encode
 _decode = msgspec.json.Decoder(LogRecord).decode
 _decode_published = msgspec.json.Decoder(_Published, strict=False).decode

@@ -5,14 +5,20 @@ Owns which workers run, and what they share. Does not own signals (the command) 
 """
 
 import asyncio
+import functools
 import os
 import secrets
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from realtime.conf import get_settings, keys
+from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT
+from realtime.logs.intake import Intake
+from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
+from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.sinks.base import Sink, SinkHandler, Workplace, all_sinks
 from realtime.sinks.storage import storage_of
@@ -28,16 +34,18 @@ class SinkService:
     """
     Args:
         sinks: Those to run.
+        channels: Redis channels from which log records are taken into the stream `logs`; one of all processes does it.
 
     Guarantees:
         Outages of Redis and of the storages do not end `run()`.
     """
 
-    def __init__(self, sinks: Sequence[type[Sink]]) -> None:
+    def __init__(self, sinks: Sequence[type[Sink]], *, channels: Sequence[str] = ()) -> None:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         # Set when all workers have started to read.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
+        self._channels = channels
         self._redis_outage = Outage("Redis")
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
@@ -71,7 +79,7 @@ class SinkService:
                 handler = sink.make_handler(workplace)
                 handlers.append(handler)
                 workers.append(self._make_worker(sink, handler, reader, redis))
-            await self._run_workers(workers)
+            await self._run_workers(workers, redis, url)
         finally:
             for handler in handlers:
                 await handler.close()
@@ -106,16 +114,39 @@ class SinkService:
             on_acked=handler.on_acked,
         )
 
-    async def _run_workers(self, workers: Sequence[StreamWorker]) -> None:
+    async def _run_workers(self, workers: Sequence[StreamWorker], redis: Any, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:
+            if self._channels:
+                lease = Lease(redis, keys().lease("log intake"), holder=self.consumer, outage=self._redis_outage)
+                work = functools.partial(self._run_intake, redis, url)
+                intake = tasks.create_task(lease.run_while_held(work), name="intake lease")
             for worker, sink in zip(workers, self._sinks, strict=True):
                 tasks.create_task(worker.run(), name=f"sink {sink.name}")
             ready = tasks.create_task(self._set_ready(workers), name="ready")
             await self._stopping.wait()
             ready.cancel()
+            if self._channels:
+                intake.cancel()
             await asyncio.gather(*(worker.stop(deadline_seconds=self._deadline_seconds) for worker in workers))
 
     async def _set_ready(self, workers: Sequence[StreamWorker]) -> None:
         for worker in workers:
             await worker.wait_ready()
         self.ready.set()
+
+    async def _run_intake(self, redis: Any, url: str) -> None:
+        """Take in records from channels, which only the holder of the lease does."""
+        reader = clients.async_reader(url)
+        intake = Intake(
+            redis,
+            names=keys(),
+            stream=DEFAULT_STREAM,
+            stream_limit=STREAM_LIMIT,
+            channels=self._channels,
+            outage=self._redis_outage,
+        )
+        try:
+            async with Multiplexer(reader, publisher=redis, probe_channel=keys().probe_channel()) as multiplexer:
+                await intake.run(multiplexer)
+        finally:
+            await reader.aclose()

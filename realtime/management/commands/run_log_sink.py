@@ -44,16 +44,24 @@ class Command(ServiceCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("sinks", nargs="*", metavar="sink", help="the names of sinks; by default all of all apps")
+        parser.add_argument(
+            "--listen",
+            action="append",
+            default=[],
+            dest="channels",
+            metavar="CHANNEL",
+            help="also take in log records that programs PUBLISH on this Redis channel; may be given several times",
+        )
         parser.add_argument("--list", action="store_true", dest="is_list", help="list the sinks, and end")
 
-    def handle(self, *args: Any, sinks: Sequence[str], is_list: bool, **options: Any) -> None:
+    def handle(self, *args: Any, sinks: Sequence[str], channels: Sequence[str], is_list: bool, **options: Any) -> None:
         chosen = _chosen(sinks)
         if is_list:
             for sink in chosen:
                 self.stdout.write(f"{sink.name}: stream {sink.stream} to {sink.url}")
             return
         self.run_service(
-            lambda: SinkService(chosen),
+            lambda: SinkService(chosen, channels=channels),
             running=" and ".join(sink.name for sink in chosen),
             deadline_seconds=DEADLINE_SECONDS,
             lease_seconds=max(sink.lease_seconds for sink in chosen),

@@ -1,0 +1,135 @@
+"""
+Intake: takes log records that programs publish on Redis channels, and appends them to the stream.
+
+Owns checking, appending, refusing and counting them. Does not own the form of a record (record), the subscription
+(pubsub.multiplexer), nor which process listens (redis.lease).
+
+Redis pub/sub delivers at most once: a record that is published while no process listens is lost, and PUBLISH returns 0.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import redis.asyncio
+
+from realtime.exceptions import StreamUnavailable, SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
+from realtime.logs.record import RECORD_FIELD, encode, read_published
+from realtime.pubsub.multiplexer import Multiplexer
+from realtime.redis.keys import Keys
+from realtime.redis.outage import Outage
+from realtime.statistics import register
+from realtime.streams.append import aappend_entries
+from realtime.untrusted.text import LimitedLog, printable
+
+__all__ = ["Intake"]
+
+logger = logging.getLogger(__name__)
+
+RECORD_LIMIT_BYTES = 1 << 20
+# The most records of a channel that wait while Redis is slow or the stream is full. The oldest are dropped, and counted.
+HIGH_WATER_MARK = 16_384
+# The most records that are appended in one call.
+BATCH_RECORDS = 500
+GUARD_SECONDS = 300.0
+EXCERPT_LIMIT = 200
+
+
+class Intake:
+    """
+    Args:
+        redis: A client for short commands (`clients.async_publisher`).
+        names: The names of keys and channels.
+        stream: The stream to append to.
+        stream_limit: The most entries of the stream.
+        channels: The Redis channels to listen on. Their name is the queue of records that have none.
+        outage: The state of Redis, shared by all its users in the process.
+    """
+
+    def __init__(
+        self,
+        redis: redis.asyncio.Redis,
+        *,
+        names: Keys,
+        stream: str,
+        stream_limit: int,
+        channels: Sequence[str],
+        outage: Outage,
+    ) -> None:
+        self._redis, self._names, self._stream, self._stream_limit = redis, names, stream, stream_limit
+        self._channels, self._outage = channels, outage
+        # accepted, refused, dropped.
+        self._counts: Counter[str] = Counter()
+        self._log = LimitedLog(logger)
+        register(self, "log intake")
+
+    def statistics(self) -> dict[str, int]:
+        """What became of the records, for `realtime.statistics`."""
+        return dict(self._counts)
+
+    async def run(self, multiplexer: Multiplexer) -> None:
+        """Listen until the multiplexer stops or this is cancelled. No record ends it."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for channel in self._channels:
+                    tasks.create_task(self._listen(multiplexer, channel), name=f"intake of {channel}")
+        finally:
+            self._log.flush()
+
+    async def _listen(self, multiplexer: Multiplexer, channel: str) -> None:
+        name = self._names.channel(channel)
+        async with multiplexer.subscribe(name, high_water_mark=HIGH_WATER_MARK) as subscription:
+            logger.info("listening for log records on the Redis channel %s", name)
+            bodies: list[bytes] = []
+            is_closed = False
+            while not is_closed:
+                try:
+                    while not bodies or (subscription.held_count and len(bodies) < BATCH_RECORDS):
+                        bodies.append((await subscription.receive()).data)
+                except SubscriptionClosed:
+                    is_closed = True
+                except SubscriberTooSlow as error:
+                    self._counts["dropped"] += error.dropped_count
+                    self._log.warning("dropped", "log records on %s were lost: %s", name, error)
+                except SubscriptionGap:
+                    self._log.warning("gap", "the subscription to %s was interrupted: records may be lost", name)
+                await self._append([record for body in bodies if (record := self._read(body, channel)) is not None])
+                bodies.clear()
+
+    def _read(self, body: bytes, channel: str) -> bytes | None:
+        """The record as it is appended; None if it is refused."""
+        try:
+            if len(body) > RECORD_LIMIT_BYTES:
+                raise ValueError(f"it has {len(body)} bytes, the limit is {RECORD_LIMIT_BYTES}")
+            record = read_published(body)
+            return encode(record if record.queue else msgspec.structs.replace(record, queue=channel))
+        except (ValueError, RecursionError) as error:
+            self._counts["refused"] += 1
+            reason, excerpt = printable(str(error), limit=EXCERPT_LIMIT), printable(body, limit=EXCERPT_LIMIT)
+            self._log.warning("refused", "refused a log record on %s (%s): %s", channel, reason, excerpt)
+            return None
+
+    async def _append(self, records: Sequence[bytes]) -> None:
+        if not records:
+            return
+        guard, failures = secrets.token_hex(8), 0
+        with self._outage.observer() as observer:
+            while True:
+                try:
+                    await aappend_entries(
+                        self._redis,
+                        self._names.stream(self._stream),
+                        self._names.stream_guard(self._stream, guard),
+                        [{RECORD_FIELD: record} for record in records],
+                        guard_seconds=GUARD_SECONDS,
+                        length_limit=self._stream_limit,
+                    )
+                    break
+                except StreamUnavailable as error:
+                    await observer.wait(error, failures)
+                    failures += 1
+            observer.worked()
+        self._counts["accepted"] += len(records)
