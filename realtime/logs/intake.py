@@ -30,7 +30,8 @@ __all__ = ["Intake"]
 logger = logging.getLogger(__name__)
 
 RECORD_LIMIT_BYTES = 1 << 20
-# The most records of a channel that wait while Redis is slow or the stream is full. The oldest are dropped, and counted.
+# The most records of a channel that wait while Redis is slow or the stream is full. If there are more, the oldest are
+# dropped and counted.
 HIGH_WATER_MARK = 16_384
 # The most records that are appended in one call.
 BATCH_RECORDS = 500
