@@ -194,12 +194,25 @@ UNFOLD = {
     ],
 }
 
+# Where the demo's sinks write: a directory or a URL, such as s3://bucket/games.
+GAMES_URL = env.str("GAMES_URL", default=str(VAR_DIR / "games"))
+# After this time, other workers take the records of one that died.
+GAMES_LEASE_SECONDS = env.float("GAMES_LEASE_SECONDS", default=30.0)
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        # Appends records to the Redis Stream that manage.py run_log_sink reads.
+        "pipeline": {"class": "realtime.logs.RedisStreamHandler", "spill_directory": VAR_DIR / "spilled-logs"},
+    },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # Without Django's own handlers, which would say everything a second time.
-    "loggers": {"django": {"handlers": []}},
+    "loggers": {
+        # Without Django's own handlers, which would say everything a second time.
+        "django": {"handlers": []},
+        # The demo's games: thousands of records, which nobody reads on a console.
+        "project.demo.games": {"handlers": ["pipeline"], "level": "INFO", "propagate": False},
+    },
 }

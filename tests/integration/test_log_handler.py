@@ -295,7 +295,8 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     # Forking beside the thread of the handler is what a test is about.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM + program, server.url, keys.prefix, str(directory)]
+    options = ["-W", "ignore::DeprecationWarning", "-c", PROGRAM + program]
+    command = [sys.executable, *options, server.url, keys.prefix, str(directory)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -1,0 +1,74 @@
+"""
+Plays a game: applies the rules, stores the state, and logs what happens.
+
+Owns the log records of the games. Everything that the pipeline knows of a game, it knows from these and from Redis.
+"""
+
+import logging
+import random
+import secrets
+from collections.abc import Callable
+
+from project.demo.games.combat import Attack, Death, Event, Game, MatchBegun, RoundBegun, Timeout
+from project.demo.games.store import finish_game, save_damage
+
+__all__ = ["CLEANING", "QUEUE", "play"]
+
+logger = logging.getLogger(__name__)
+
+# Where the records are routed, and the message with which a game asks to be written into files.
+QUEUE = "demo.games"
+CLEANING = "Cleaning Game Records"
+
+
+def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None) -> str:
+    """
+    Play one game, and ask for its files.
+
+    Args:
+        players: How many heroes take part.
+        seed: The same seed is the same game.
+        pause: Called before each round.
+
+    Returns:
+        The token of the game.
+    """
+    token, user_token = secrets.token_hex(16), secrets.token_hex(16)
+    game = Game.with_players(players, random.Random(seed))  # noqa: S311 - a game
+    for event in game.play():
+        if isinstance(event, RoundBegun):
+            save_damage(token, {hero.name: hero.damage for hero in game.heroes})
+            pause()
+        message, *arguments = _sentence(event)
+        logger.info(message, *arguments, extra={"queue": QUEUE, "task": {"game_token": token}})
+    ranks = [hero.name for hero in (*game.living, *reversed(game.dead))]
+    save_damage(token, {hero.name: hero.damage for hero in game.heroes})
+    finish_game(
+        token,
+        {
+            "players": players,
+            "seed": seed,
+            "rounds": game.round_count,
+            "timeouts": game.timeout_count,
+            "winner": ranks[0],
+        },
+        ranks,
+    )
+    logger.info("%s has won", ranks[0], extra={"queue": QUEUE, "task": {"game_token": token}})
+    logger.info(CLEANING, extra={"queue": QUEUE, "task": {"game_token": token, "user_token": user_token}})
+    return token
+
+
+def _sentence(event: Event) -> tuple[object, ...]:
+    """A format and its arguments."""
+    match event:
+        case RoundBegun():
+            return "Round %d: %d heroes are left", event.number, event.hero_count
+        case MatchBegun():
+            return "%s meets %s", event.one.name, event.other.name
+        case Attack():
+            return "%s attacks %s: %d points", event.attacker.name, event.defender.name, event.damage
+        case Death():
+            return "%s dies, defeated by %s, and is number %d", event.hero.name, event.winner.name, event.rank
+        case Timeout():
+            return "%s and %s part: time is over", event.one.name, event.other.name
