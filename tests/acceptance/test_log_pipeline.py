@@ -118,7 +118,7 @@ def assert_complete(pipeline: Pipeline, tokens: list[str]) -> None:
     meta, podium = pipeline.files("meta"), pipeline.files("podium")
     assert sorted(meta) == sorted(podium) == sorted(tokens)
     for token, about in meta.items():
-        game = Game.with_players(about["players"], random.Random(about["seed"]))
+        game = Game.with_players(about["players"], random.Random(about["seed"]))  # noqa: S311 - a game
         for _ in game.play():
             pass
         ranks = [hero.name for hero in (*game.living, *reversed(game.dead))]
@@ -137,7 +137,7 @@ def test_each_game_becomes_one_file_of_each_kind(pipeline: Pipeline) -> None:
     """And every record is in the archive once. SIGTERM ends a worker when its files are written."""
     with pipeline.worker() as worker:
         result = pipeline.simulate("--games", "6", "--players", "5", "--pause", "0", "--seed", "1")
-        wait_until_sync(lambda: len(pipeline.files("podium")) == 6, SECONDS)
+        wait_until_sync(lambda: len(pipeline.files("podium")) == 6, seconds=SECONDS)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(SECONDS) == 0
     assert pipeline.is_finished()
@@ -152,7 +152,7 @@ def test_each_game_becomes_one_file_of_each_kind(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_game_is_lost_or_doubled_when_workers_are_killed(pipeline: Pipeline, seed: int) -> None:
     """Four workers, one of which is killed again and again at a random moment, and another one started."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311 - the test is the same each time
     workers = [pipeline.start("run_log_sink") for _ in range(WORKERS)]
     players = pipeline.start("simulate_games", "--json", f"--games={GAMES}", f"--seed={seed}", "--pause=0.2")
     kill_count = 0
@@ -165,7 +165,7 @@ def test_no_game_is_lost_or_doubled_when_workers_are_killed(pipeline: Pipeline, 
             kill_count += 1
             workers.append(pipeline.start("run_log_sink"))
         assert players.returncode == 0
-        wait_until_sync(pipeline.is_finished, SECONDS)
+        wait_until_sync(pipeline.is_finished, seconds=SECONDS)
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
