@@ -1,0 +1,140 @@
+"""Where sinks write: a file appears once, complete and durable."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.sinks.storage import FsspecStorage, LocalStorage, Storage, storage_of
+
+
+@pytest.fixture(params=["a directory", "fsspec"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Each kind, empty."""
+    if request.param == "a directory":
+        return storage_of(tmp_path / "files")
+    return storage_of(f"memory://{tmp_path.name}-{id(request)}")
+
+
+def read(storage: Storage, path: str) -> bytes:
+    if isinstance(storage, LocalStorage):
+        return (storage._root / path).read_bytes()
+    assert isinstance(storage, FsspecStorage)
+    body: bytes = storage._files.cat_file(storage._full(path))
+    return body
+
+
+def test_a_file_is_created_once(storage: Storage) -> None:
+    """The first one stays."""
+    assert not storage.exist(["podium/a.json"])
+    assert storage.create("podium/a.json", b"first") is True
+    assert storage.create("podium/a.json", b"second") is False
+    assert read(storage, "podium/a.json") == b"first"
+    assert storage.exist(["podium/a.json"])
+    assert not storage.exist(["podium/a.json", "podium/b.json"])
+
+
+def test_of_many_writers_one_creates_the_file(tmp_path: Path) -> None:
+    """It is never seen in part."""
+    storage = storage_of(tmp_path)
+    bodies = [bytes([letter]) * 100_000 for letter in b"abcdefgh"]
+    created: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda body=body: created.append(storage.create("x/y", body))) for body in bodies
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(created) == [False] * 7 + [True]
+    assert read(storage, "x/y") in bodies
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["y"], "no temporary file is left"
+
+
+def test_a_file_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is its directory afterwards: a power cut leaves a whole file or none."""
+    done: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def noting_fsync(number: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{number}")).name
+        done.append(f"sync {'file' if name.endswith('.tmp') else name}")
+        fsync(number)
+
+    def noting_link(source: Any, target: Any) -> None:
+        done.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "link", noting_link)
+    (tmp_path / "top").mkdir()
+    storage_of(tmp_path / "top").create("kind/a.gz", b"x")
+    assert done == ["sync top", "sync file", "link", "sync kind"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error propagates, and the next call creates the file."""
+    storage = storage_of(tmp_path)
+    fsync = os.fsync
+
+    def full(number: int) -> None:
+        if os.readlink(f"/proc/self/fd/{number}").endswith(".tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.create("a", b"x")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert storage.create("a", b"x")
+
+
+def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
+    """A young one may be another worker's, who is writing it."""
+    storage = storage_of(tmp_path)
+    storage.create("kind/a", b"x")
+    for name, age_seconds in ((".a.1.tmp", 4_000), (".a.2.tmp", 10)):
+        path = tmp_path / "kind" / name
+        path.touch()
+        then = path.stat().st_mtime - age_seconds
+        os.utime(path, (then, then))
+    storage.tidy()
+    assert sorted(path.name for path in (tmp_path / "kind").iterdir()) == [".a.2.tmp", "a"]
+
+
+@pytest.mark.parametrize("url", ["{}", "file://{}", "local://{}"])
+def test_directories_are_paths_or_urls(tmp_path: Path, url: str) -> None:
+    """Of a file: a percent sign in a URL escapes."""
+    storage = storage_of(url.format(f"{tmp_path}/the%20files" if "://" in url else f"{tmp_path}/the files"))
+    storage.create("a", b"x")
+    assert (tmp_path / "the files/a").read_bytes() == b"x"
+
+
+class OldFiles:
+    """A file system of fsspec that cannot create exclusively."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def makedirs(self, path: str, exist_ok: bool) -> None:
+        raise NotImplementedError
+
+    def pipe_file(self, path: str, value: bytes) -> None:
+        self.files[path] = value
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+
+def test_a_file_system_that_cannot_create_exclusively_is_asked_first() -> None:
+    """So an existing file stays there, too."""
+    storage = storage_of("memory://old")
+    assert isinstance(storage, FsspecStorage)
+    storage._files = OldFiles()
+    assert storage.create("a", b"first")
+    assert not storage.create("a", b"second")
+    assert [*storage._files.files.values()] == [b"first"]
