@@ -40,6 +40,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"live"},
         # The edge: Django, Channels, uvicorn.
         {"conf", "extras"},
+        {"logs"},
+        {"sinks"},
         {"layer"},
         {"topics", "access"},
         {"publisher"},
