@@ -34,6 +34,8 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "realtime.topics": None,
     "realtime.access": None,
     "realtime.streams": None,
+    "realtime.logs": None,
+    "realtime.sinks": None,
     "realtime.layer": None,
     "realtime.statistics": ("collect", "register", "unregister", "ProcessStatistics", "Source"),
     "realtime.routing": None,

@@ -48,7 +48,9 @@ class RedisStreamHandler(logging.Handler):
         spill_limit_bytes: The most bytes of these files.
         stream_limit: The most entries of the stream. While it has more, because no sink reads it, Redis counts as
             unavailable. 0 for no limit.
-        limits: How many records may wait in memory, and for how long they are gathered.
+        queue_records, queue_bytes: How much may wait in memory. More is dropped, and counted.
+        gather_seconds: How long records are gathered before they are sent together.
+        exit_seconds: How long the end of the process waits until they are sent.
         redis_url, key_prefix: By default as in REALTIME.
 
     Guarantees:
@@ -66,7 +68,10 @@ class RedisStreamHandler(logging.Handler):
         spill_directory: str | Path | None = None,
         spill_limit_bytes: int = 256 << 20,
         stream_limit: int = STREAM_LIMIT,
-        limits: SenderLimits | None = None,
+        queue_records: int = 50_000,
+        queue_bytes: int = 32 << 20,
+        gather_seconds: float = 0.05,
+        exit_seconds: float = 3.0,
         redis_url: str | None = None,
         key_prefix: str | None = None,
     ) -> None:
@@ -74,9 +79,10 @@ class RedisStreamHandler(logging.Handler):
         self._stream, self._stream_limit, self._queued_only = stream, stream_limit, queued_only
         self._redis_url, self._key_prefix = redis_url, key_prefix
         spill = None if spill_directory is None else Spill(Path(spill_directory), limit_bytes=spill_limit_bytes)
-        self._sender = Sender(
-            self._append, spill=spill, limits=limits or SenderLimits(), name=f"{type(self).__name__} ({stream})"
+        limits = SenderLimits(
+            records=queue_records, bytes=queue_bytes, gather_seconds=gather_seconds, exit_seconds=exit_seconds
         )
+        self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
         register(self._sender, f"log handler {stream}")
 
     def emit(self, record: logging.LogRecord) -> None:

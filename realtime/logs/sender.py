@@ -43,10 +43,10 @@ class SenderLimits:
         exit_seconds: How long the end of the process waits for records to be sent.
     """
 
-    records: int = 50_000
-    bytes: int = 32 << 20
-    gather_seconds: float = 0.05
-    exit_seconds: float = 3.0
+    records: int
+    bytes: int
+    gather_seconds: float
+    exit_seconds: float
 
 
 class Sender:

@@ -136,7 +136,9 @@ class _ContentHandler:
         except (KeyError, TypeError, AttributeError) as error:
             raise EntryRejected(f"the record has no key: {type(error).__name__}: {error}") from error
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise EntryRejected(f"{printable(repr(key), limit=100)} cannot be the name of a file: use letters, digits, '.', '_' and '-'")
+            raise EntryRejected(
+                f"{printable(repr(key), limit=100)} cannot be the name of a file: use letters, digits, '.', '_' and '-'"
+            )
         return key
 
     async def _handle_key(self, key: str, found: Sequence[tuple[bytes, LogRecord]]) -> dict[bytes, Exception]:

@@ -16,7 +16,6 @@ import redis
 
 from realtime.logs import RedisStreamHandler
 from realtime.logs.record import LogRecord, decode_record
-from realtime.logs.sender import SenderLimits
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.statistics import collect
@@ -204,7 +203,7 @@ def test_what_has_no_room_is_dropped_counted_and_told(
     """The oldest stay. Logging neither waits nor raises."""
     with RedisServer() as server:
         server.kill()
-        handler = make_handler(redis_url=server.url, limits=SenderLimits(records=100, bytes=1 << 20, exit_seconds=0.1))
+        handler = make_handler(redis_url=server.url, queue_records=100, exit_seconds=0.1)
         logger.info("0")
         # The first batch is in the thread's hand from now on.
         wait_until_sync(lambda: handler._sender._failures > 0)
@@ -267,7 +266,7 @@ def test_the_disk_has_a_limit_too(
             redis_url=server.url,
             spill_directory=tmp_path,
             spill_limit_bytes=1_000,
-            limits=SenderLimits(exit_seconds=0.1),
+            exit_seconds=0.1,
         )
         for number in range(50):
             logger.info("%d", number)
@@ -281,9 +280,9 @@ def test_the_disk_has_a_limit_too(
 PROGRAM = """
 import logging, os, signal, sys
 from realtime.logs import RedisStreamHandler
-from realtime.logs.sender import SenderLimits
-url, prefix, directory = sys.argv[1:4]
-handler = RedisStreamHandler(redis_url=url, key_prefix=prefix, spill_directory=directory or None)
+url, prefix, directory, seconds = sys.argv[1:]
+options = {"redis_url": url, "key_prefix": prefix, "spill_directory": directory or None}
+handler = RedisStreamHandler(**options, exit_seconds=float(seconds))
 logger = logging.getLogger("program")
 logger.setLevel("INFO")
 logger.addHandler(handler)
@@ -291,12 +290,12 @@ logger.addHandler(handler)
 
 
 def run(
-    server: RedisServer, keys: Keys, program: str, directory: Path | str = ""
+    server: RedisServer, keys: Keys, program: str, directory: Path | str = "", exit_seconds: float = 3
 ) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     # Forking beside the thread of the handler is what a test is about.
     options = ["-W", "ignore::DeprecationWarning", "-c", PROGRAM + program]
-    command = [sys.executable, *options, server.url, keys.prefix, str(directory)]
+    command = [sys.executable, *options, server.url, keys.prefix, str(directory), str(exit_seconds)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -329,7 +328,7 @@ def test_a_process_without_a_directory_says_what_it_loses(keys: Keys) -> None:
     """After the time for the exit."""
     with RedisServer() as server:
         server.kill()
-        done = run(server, keys, "handler._sender._limits = SenderLimits(exit_seconds=0.3); logger.info('lost')")
+        done = run(server, keys, "logger.info('lost')", exit_seconds=0.3)
     assert done.returncode == 0
     assert "1 records are lost: Redis did not take them in time" in done.stderr
 
