@@ -74,7 +74,7 @@ class NdjsonSink(Sink):
     def make_handler(self, workplace: Workplace) -> SinkHandler:
         """The handler of one worker."""
         if self.format == "parquet":
-            with extra("logs"):
+            with extra("parquet"):
                 import pyarrow  # noqa: F401
         return _RollingHandler(self, workplace)
 
@@ -222,7 +222,7 @@ def _encoded(lines: Sequence[bytes], format: Format) -> bytes:
 
 
 def _parquet(lines: Sequence[bytes]) -> bytes:
-    with extra("logs"):
+    with extra("parquet"):
         import pyarrow
         import pyarrow.parquet
     rows = [msgspec.json.decode(line) for line in lines]
