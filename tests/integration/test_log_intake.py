@@ -1,0 +1,105 @@
+"""Log records that programs publish on Redis channels, as the seed of this pipeline did, come to the stream."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.logs.record import LogRecord, decode_record
+from realtime.redis.keys import Keys
+from realtime.sinks.service import SinkService
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
+
+
+@pytest.fixture(autouse=True)
+def _no_stream_left(redis_client: redis.Redis, keys: Keys) -> Iterator[None]:
+    yield
+    redis_client.delete(keys.stream("logs"))
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    client: redis.Redis, keys: Keys, *channels: str, count: int = 1
+) -> AsyncIterator[list[SinkService]]:
+    """Services without sinks that take in records; one of them listens."""
+    services = [SinkService([], channels=channels) for _ in range(count)]
+    tasks = [asyncio.create_task(service.run()) for service in services]
+    names = [keys.channel(channel) for channel in channels]
+    await wait_until(lambda: all(number for _, number in client.pubsub_numsub(*names)))
+    try:
+        yield services
+    finally:
+        for service in services:
+            service.stop()
+        await asyncio.gather(*tasks)
+
+
+def records(client: redis.Redis, keys: Keys) -> list[LogRecord]:
+    found: Any = client.xrange(keys.stream("logs"))
+    return [decode_record(fields[b"record"]) for _, fields in found]
+
+
+async def test_published_records_come_to_the_stream_in_their_order(redis_client: redis.Redis, keys: Keys) -> None:
+    """Each channel is the queue of records that have none."""
+    async with listening(redis_client, keys, "lib.server.lobby", "lib.server.kitchen"):
+        for number in range(50):
+            body = {"message": f"{number}", "name": "game", "task": json.dumps({"game_token": f"g{number}"})}
+            redis_client.publish(keys.channel("lib.server.lobby"), json.dumps(body))
+        redis_client.publish(keys.channel("lib.server.kitchen"), '{"message": "soup", "queue": "meals"}')
+        await wait_until(lambda: len(records(redis_client, keys)) == 51)
+    found = records(redis_client, keys)
+    lobby = [record for record in found if record.queue == "lib.server.lobby"]
+    assert [record.message for record in lobby] == [str(number) for number in range(50)]
+    assert lobby[7].task == {"game_token": "g7"}
+    assert [record.message for record in found if record.queue == "meals"] == ["soup"]
+
+
+async def test_one_of_all_processes_listens(redis_client: redis.Redis, keys: Keys) -> None:
+    """So no record comes twice; another one takes over from a process that stops."""
+    async with listening(redis_client, keys, "lobby", count=3) as services:
+        assert redis_client.publish(keys.channel("lobby"), '{"message": "one"}') == 1
+        await wait_until(lambda: len(records(redis_client, keys)) == 1)
+        services[0].stop()
+        services[1].stop()
+        await wait_until(lambda: redis_client.publish(keys.channel("lobby"), '{"message": "two"}') == 1)
+        await wait_until(lambda: records(redis_client, keys)[-1].message == "two")
+
+
+@pytest.mark.parametrize(
+    "body", [b"hello", b"\xff\xfe", b"{}", b"[" * 100_000, b'{"message": "' + b"x" * (1 << 20) + b'"}', b""], ids=len
+)
+async def test_other_publications_are_refused(
+    redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    """They are logged, at a limited rate; later records are taken in."""
+    async with listening(redis_client, keys, "lobby"):
+        for _ in range(30):
+            redis_client.publish(keys.channel("lobby"), body)
+        redis_client.publish(keys.channel("lobby"), '{"message": "after"}')
+        await wait_until(lambda: len(records(redis_client, keys)) == 1)
+    assert [record.message for record in records(redis_client, keys)] == ["after"]
+    refused = [record.getMessage() for record in caplog.records if "refused a log record" in record.getMessage()]
+    assert 1 <= len(refused) <= 6
+    assert all(len(text) < 600 for text in refused)
+
+
+async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) -> None:
+    """A stream that is full takes none."""
+    with RedisServer() as server:
+        settings.REALTIME = {**settings.REALTIME, "REDIS_URL": server.url}
+        with redis.Redis.from_url(server.url) as client:
+            async with listening(client, keys, "lobby"):
+                # Of another type, so that XADD is refused.
+                client.set(keys.stream("logs"), "in the way")
+                client.publish(keys.channel("lobby"), '{"message": "one"}')
+                await asyncio.sleep(0)
+                client.publish(keys.channel("lobby"), '{"message": "two"}')
+                client.delete(keys.stream("logs"))
+                await wait_until(lambda: [record.message for record in records(client, keys)] == ["one", "two"])
