@@ -3,6 +3,7 @@
 import inspect
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from realtime import conf
 from realtime.redis import clients
 from realtime.redis.keys import Keys
+from realtime.untrusted.text import LimitedLog
 from tests.support.redis_server import RedisServer
 
 # The same examples in each run, so that a failure is a change's and can be repeated. And a machine that stands still
@@ -64,6 +66,15 @@ def redis_server() -> Iterator[RedisServer]:
     """The run's own Redis; tests that kill or pause one start another: `with RedisServer() as server`."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log_limits() -> None:
+    """Lines that were logged in earlier tests suppress none of this one."""
+    for name, module in tuple(sys.modules.items()):
+        if name.startswith(("realtime.", "notifications.")) and isinstance(log := vars(module).get("_log"), LimitedLog):
+            log._buckets.clear()
+            log.left_out.clear()
 
 
 @pytest.fixture

@@ -24,8 +24,6 @@ from realtime.publisher import apublish
 from realtime.redis.outage import Outage
 from realtime.statistics import collect
 from realtime.topics import Topic
-from realtime.untrusted.text import LimitedLog
-from realtime.websocket import client as realtime_sessions
 from realtime.websocket import client as sessions_module
 from realtime.websocket.client import MALFORMED_LIMIT
 from tests.integration.clients import Client, Connect, tell
@@ -325,11 +323,8 @@ async def test_what_cannot_be_recorded_is_an_error_and_the_connection_stays(
     alice: User,
     signalbox: Any,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The site does not accept read marks, or its database is unavailable."""
-    # Other tests may have made it log as much as it does.
-    monkeypatch.setattr(realtime_sessions, "_log", LimitedLog(realtime_sessions.logger))
     for path, code in (("", "unsupported"), ("tests.integration.test_clients.cannot_read", "failed")):
         signalbox.REALTIME = {**signalbox.REALTIME, "ON_READ": path}
         client = await connect(alice)

@@ -1,7 +1,6 @@
 """Functions that a project supplies: if one fails, the failure is logged and no notification is lost."""
 
 import datetime
-import logging
 from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +13,6 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 from notifications import kinds, services
-from notifications.content import hooks
 from notifications.database.clock import moment_of
 from notifications.delivery.bot import Bot
 from notifications.kinds import Kind, find_kind, language_of, render, time_zone_of
@@ -22,7 +20,6 @@ from notifications.models import Delivery, Digest, Notification
 from notifications.transports import Address, Message, Transport
 from notifications.transports.console import ConsoleTransport
 from realtime.redis.keys import Keys
-from realtime.untrusted.text import LimitedLog
 from tests.integration.clients import Connect
 from tests.support.domain import make_users
 from tests.support.messages import envelope, message
@@ -72,13 +69,6 @@ def bot_on(redis_server: RedisServer, keys: Keys) -> Any:
     return run
 
 
-@pytest.fixture(autouse=True)
-def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Captures what is logged about hooks, with the rate limit reset."""
-    monkeypatch.setattr(hooks, "_log", LimitedLog(logging.getLogger(hooks.__name__)))
-    return caplog
-
-
 class NameOfPytz:
     """Like a pytz zone: it has a name, but Python's datetime arithmetic is wrong with it."""
 
@@ -116,7 +106,7 @@ def test_a_time_zone_may_be_given_in_many_ways(answer: Any, alice: User, given: 
 @pytest.mark.parametrize(("given", "said"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
 @pytest.mark.parametrize("key", ["TIME_ZONE_OF", "LANGUAGE_OF"])
 def test_a_function_that_fails_is_logged_and_its_default_used(
-    answer: Any, alice: User, settings: Any, log: Any, key: str, given: Any, said: str
+    answer: Any, alice: User, settings: Any, caplog: pytest.LogCaptureFixture, key: str, given: Any, said: str
 ) -> None:
     """It fails for each notification, so it is logged only a few times, with its traceback."""
     settings.TIME_ZONE, settings.LANGUAGE_CODE = "Europe/Berlin", "de"
@@ -124,8 +114,8 @@ def test_a_function_that_fails_is_logged_and_its_default_used(
     for _ in range(50):
         assert str(time_zone_of(alice)) == "Europe/Berlin"
         assert language_of(alice) == "de"
-    assert (0 if not said else 1) <= len(log.records) <= (5 if said else 0)
-    for record in log.records:
+    assert (0 if not said else 1) <= len(caplog.records) <= (5 if said else 0)
+    for record in caplog.records:
         assert key in record.getMessage()
         assert said in str(record.exc_info[1])
 
@@ -153,19 +143,21 @@ def test_a_digest_is_planned_all_the_same(
     assert ends_at.astimezone(ZoneInfo("America/New_York")).hour == 8
 
 
-def test_a_database_that_is_away_is_no_fault_of_the_function(answer: Any, alice: User, log: Any) -> None:
+def test_a_database_that_is_away_is_no_fault_of_the_function(
+    answer: Any, alice: User, caplog: pytest.LogCaptureFixture
+) -> None:
     """The bot waits for the database. With a default time zone, the digest would be sent at the wrong hour."""
     answer("TIME_ZONE_OF", lambda user: raise_(OperationalError("server closed the connection")))
     with pytest.raises(OperationalError):
         time_zone_of(alice)
-    assert log.records == []
+    assert caplog.records == []
 
 
 # Kinds ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_kind_whose_functions_fail_is_delivered_by_default(
-    redis_client: redis.Redis, keys: Keys, alice: User, log: Any
+    redis_client: redis.Redis, keys: Keys, alice: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without `is_default`, the default applies. Without `context`, the text given to notify() is sent."""
 
@@ -178,7 +170,7 @@ def test_a_kind_whose_functions_fail_is_delivered_by_default(
     (claim,) = begun(notification)
     assert claim.transport == "console"
     assert render(find_kind("build"), "console", notification.envelope, alice).body == "From notify()"
-    assert {record.getMessage().split(" of ")[0] for record in log.records} == {"is_default()", "context()"}
+    assert {record.getMessage().split(" of ")[0] for record in caplog.records} == {"is_default()", "context()"}
 
 
 @pytest.mark.parametrize("given", [None, "x", [], 5])
