@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import callers, deliverers, machine, workers
 from benchmarks.contenders import Contender
 from benchmarks.load_client import LoadClient
+from benchmarks.logs import handlers, writers
 from benchmarks.map import measuring as maps
 from benchmarks.map.servers import MAP_SERVERS, MapServer
 from benchmarks.processes import Process, free_port
@@ -199,6 +200,14 @@ def _map(server: MapServer, stage: Stage, sizes: Sizes) -> Figures:
     return maps.measure(server, stage, sizes.map)
 
 
+def _log(handler: handlers.LogHandler, stage: Stage, sizes: Sizes) -> Figures:
+    return handlers.measure(handler, stage, calls=sizes.calls)
+
+
+def _write(writer: writers.Writer, stage: Stage, sizes: Sizes) -> Figures:
+    return writers.measure(writer, stage, seconds=sizes.work_seconds)
+
+
 _ALL = (
     Scenario(name="fanout", title="Fan-out at full speed: 1 topic, 1,000 sockets", run=_fanout),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
@@ -222,5 +231,12 @@ _ALL = (
     ),
     Scenario(name="notify", title="notify() to 1, 100 and 10,000 people", run=_call, contenders=callers.NOTIFIERS),
     Scenario(name="publish", title="100 messages on a topic", run=_call, contenders=callers.PUBLISHERS),
+    Scenario(name="log", title="A program that logs to Redis", run=_log, contenders=handlers.HANDLERS),
+    Scenario(
+        name="sink",
+        title="One worker process that writes log records into files",
+        run=_write,
+        contenders=writers.WRITERS,
+    ),
 )
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -175,6 +175,22 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("all together, each", "together_us", _micro),
         Column("one after another, ratio to publish()", "in_turn_us", _times, "signalbox-publish"),
     ),
+    "log": (
+        Column("handler, a record", "handle_us", _micro),
+        Column("whole call", "call_us", _micro),
+        Column("whole call in a burst", "burst_call_us", _micro),
+        Column("records/s until they are in Redis", "records_per_second", _count),
+        Column("program's CPU a record", "cpu_us", _micro),
+        _LOST,
+    ),
+    "sink": (
+        Column("records/s", "records_per_second", _count),
+        Column("worker CPU a record", "worker_cpu_us", _micro),
+        Column("Redis CPU a record", "redis_cpu_us", _micro),
+        Column("worker's core", "worker_core_used", "{:.0%}".format),
+        _LOST,
+        Column("doubled", "doubled", _count),
+    ),
 }
 
 
@@ -187,7 +203,7 @@ _QUOTED = (
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
 # Further down, each a table of its own.
-_QUOTED_TABLES = ("map", "worker", "deliver", "notify")
+_QUOTED_TABLES = ("map", "worker", "deliver", "notify", "log", "sink")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 

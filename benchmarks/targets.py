@@ -150,6 +150,13 @@ TARGETS = (
         is_floor=True,
     ),
     Target("no-op worker, × the best library", _best_queue, 20, is_floor=True),
+    Target("log handler, µs a record at the call", _of("log", "handle_us", "signalbox-handler"), 10, is_floor=False),
+    Target(
+        "log sink, records a second in one worker",
+        _of("sink", "records_per_second", "signalbox-sink"),
+        20_000,
+        is_floor=True,
+    ),
     Target("notify() to 10,000 on SQLite, ms", _of("notify", "ms_10000", "signalbox-sqlite"), 1_000, is_floor=False),
     Target(
         "notify() to 10,000 on PostgreSQL, ms", _of("notify", "ms_10000", "signalbox-postgresql"), 1_000, is_floor=False
