@@ -93,35 +93,46 @@ def decode_record(body: bytes) -> LogRecord:
 def read_published(body: bytes) -> LogRecord:
     """
     The record in a message that another program published: a JSON object with `message`, and as far as it has them
-    `level`, `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue` and `task`. The object may be
-    inside of a JSON text.
+    `level` (a name or a number), `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue`, `task`,
+    `extra` and `exception`. Everything else goes to `extra`. The object may be inside of a JSON text.
 
     Raises:
         ValueError: It is not one; says what is wrong.
     """
-    found = _decode_published(msgspec.json.decode(body, type=str) if body.lstrip().startswith(b'"') else body)
+    if body.lstrip().startswith(b'"'):
+        body = msgspec.json.decode(body, type=str).encode()
+    fields = msgspec.json.decode(body, type=dict[str, Any])
+    message = fields.pop("message", None)
+    if not isinstance(message, str):
+        raise ValueError("it has no text `message`")
+    level, logger, task = fields.pop("level", "INFO"), fields.pop("logger", None), fields.pop("task", None)
+    if logger is None:
+        logger = fields.pop("name", "")
+    timestamp = _published_time(fields)
+    queue, exception, extra = fields.pop("queue", ""), fields.pop("exception", ""), fields.pop("extra", {})
     return LogRecord(
-        level=found.level,
-        timestamp=found.timestamp or datetime.now(UTC),
-        logger=found.logger or found.name,
-        message=found.message,
-        queue=found.queue,
-        task=_decoded(found.task) if isinstance(found.task, str) else found.task,
-        extra=found.extra,
-        exception=found.exception,
+        level=logging.getLevelName(level) if isinstance(level, int) else _text(level),
+        timestamp=timestamp,
+        logger=_text(logger),
+        message=message,
+        queue=_text(queue),
+        task=_decoded(task) if isinstance(task, str) else task,
+        extra={**(extra if isinstance(extra, dict) else {"extra": extra}), **fields},
+        exception=_text(exception),
     )
 
 
-class _Published(msgspec.Struct, frozen=True):
-    message: str
-    level: str = "INFO"
-    timestamp: datetime | None = None
-    logger: str = ""
-    name: str = ""
-    queue: str = ""
-    task: Any = None
-    extra: dict[str, Any] = {}
-    exception: str = ""
+def _published_time(fields: dict[str, Any]) -> datetime:
+    """Taken from the fields; now if there is none. One that cannot be read stays in them."""
+    try:
+        value = fields["timestamp"]
+        # As `logging` formats it: with a comma before the milliseconds.
+        found = datetime.fromisoformat(value.replace(",", ".")) if isinstance(value, str) else None
+        moment = datetime.fromtimestamp(float(value), UTC) if found is None else found
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return datetime.now(UTC)
+    del fields["timestamp"]
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -173,4 +184,3 @@ def _plain(value: Any, depth: int = 0) -> Any:
 _formatter = logging.Formatter()
 encode = msgspec.json.Encoder(enc_hook=_text).encode
 _decode = msgspec.json.Decoder(LogRecord).decode
-_decode_published = msgspec.json.Decoder(_Published, strict=False).decode

@@ -175,7 +175,7 @@ class _RollingHandler:
         loop = asyncio.get_running_loop()
         body = await loop.run_in_executor(self._executor, _encoded, file.lines, self._sink.format)
         path = _path_of(body, self._sink.format)
-        await self._redis_outage.until_done(self._written.begin, path, file.ids)
+        await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         failures = 0
         with self._storage_outage.observer() as observer:
             # Always the same file: whether an attempt that failed has created it, does not matter.

@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -47,18 +47,18 @@ class Storage(Protocol):
 
 class LocalStorage:
     """
-    A directory. A file is written under a temporary name beside its own, synced, and then linked to its name, which
-    fails if that exists. Then the directory is synced.
+    A directory. A file is written in its folder `.tmp`, synced, and then linked to its name, which fails if that
+    exists. Then the folder of the file is synced.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._temporary = root, root / ".tmp"
 
     def create(self, path: str, body: bytes) -> bool:
         final = self._root / path
         _make_directory(final.parent)
-        # The name begins with a dot, so that no pattern such as *.gz finds it.
-        temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+        _make_directory(self._temporary)
+        temporary = self._temporary / secrets.token_hex(8)
         try:
             with temporary.open("xb") as file:
                 file.write(body)
@@ -78,13 +78,12 @@ class LocalStorage:
 
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
-        for path in self._temporary_files():
+        if not self._temporary.is_dir():
+            return
+        for path in self._temporary.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < last:
                     path.unlink()
-
-    def _temporary_files(self) -> Iterator[Path]:
-        yield from self._root.rglob(".*.tmp")
 
 
 class FsspecStorage:

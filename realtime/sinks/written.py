@@ -31,31 +31,34 @@ class WrittenFiles:
     def __init__(self, redis: redis.asyncio.Redis, *, key: str, consumer: str) -> None:
         self._redis: Any = redis
         self._key, self._consumer = key, consumer
-        # Field → the ids of its entries that are not acked, and the reverse; files of this worker. A field is the name
-        # of the worker, the time, and the path.
+        # File → the ids of its entries that are not acked, and the reverse; files of this worker. A file is a field of
+        # the hash: the name of the worker, the time, and the path.
         self._own: dict[bytes, set[bytes]] = {}
-        self._field_of: dict[bytes, bytes] = {}
+        self._file_of: dict[bytes, bytes] = {}
         # Field → path and ids; files of other workers. What a field says never changes.
         self._others: dict[bytes, tuple[str, frozenset[bytes]]] = {}
 
-    async def begin(self, path: str, ids: Sequence[bytes]) -> None:
-        """Before a file is created. Raises redis.RedisError, OSError."""
-        field = f"{self._consumer} {time.time():.0f} {path}".encode()
-        await self._redis.hset(self._key, field, zlib.compress(b" ".join(ids), 1))
-        self._own[field] = set(ids)
-        self._field_of.update(dict.fromkeys(ids, field))
+    def new(self, path: str) -> bytes:
+        """A file that does not exist yet, for `begin`."""
+        return f"{self._consumer} {time.time():.0f} {path}".encode()
+
+    async def begin(self, file: bytes, ids: Sequence[bytes]) -> None:
+        """Before it is created. May be called again. Raises redis.RedisError, OSError."""
+        await self._redis.hset(self._key, file, zlib.compress(b" ".join(ids), 1))
+        self._own[file] = set(ids)
+        self._file_of.update(dict.fromkeys(ids, file))
 
     def acked(self, ids: Iterable[bytes]) -> list[bytes]:
         """These entries are acked. Returns the files of which all are, for `forget`."""
         finished: list[bytes] = []
         for id in ids:
-            field = self._field_of.pop(id, None)
-            if field is not None:
-                left = self._own[field]
+            file = self._file_of.pop(id, None)
+            if file is not None:
+                left = self._own[file]
                 left.discard(id)
                 if not left:
-                    del self._own[field]
-                    finished.append(field)
+                    del self._own[file]
+                    finished.append(file)
         return finished
 
     async def forget(self, files: Sequence[bytes]) -> None:

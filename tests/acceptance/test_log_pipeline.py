@@ -99,7 +99,7 @@ class Pipeline:
         """How often each record is in the archive, by game and message."""
         lines = [
             json.loads(line)
-            for path in (self.directory / "games/log").glob("*/*")
+            for path in (self.directory / "games/log").glob("*/*.gz")
             for line in gzip.decompress(path.read_bytes()).splitlines()
         ]
         return Counter((line["task"]["game_token"], line["timestamp"] + line["message"]) for line in lines)
@@ -128,7 +128,7 @@ def assert_complete(pipeline: Pipeline, tokens: list[str]) -> None:
         }
         assert (about["rounds"], about["winner"]) == (game.round_count, ranks[0])
     assert not [*pipeline.client.scan_iter("demo:*")], "the games are deleted in Redis"
-    assert not [*pipeline.directory.glob("games/**/.*")], "no temporary file is left"
+    assert not [*pipeline.directory.glob("games/*/.tmp/*")], "no temporary file is left"
     for name in SINKS:
         assert not pipeline.client.exists(GroupKeys(KEYS.stream("logs"), name).dead_letters)
 

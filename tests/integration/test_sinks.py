@@ -338,7 +338,7 @@ async def test_a_worker_that_died_while_it_wrote_doubles_nothing_and_loses_nothi
     ids = add(redis_client, keys, "a", "b", "c")
     key = keys.written_files("logs", "Archive")
     written = WrittenFiles(async_redis_client, key=key, consumer="dead")
-    await written.begin("2026-01-02/of the dead.ndjson.gz", ids[:2])
+    await written.begin(written.new("2026-01-02/of the dead.ndjson.gz"), ids[:2])
     if is_there:
         body = b"".join(b'{"message": "%b"}\n' % name for name in (b"a", b"b"))
         LocalStorage(tmp_path).create("2026-01-02/of the dead.ndjson.gz", gzip.compress(body))

@@ -142,9 +142,11 @@ PUBLISHED = {"level": "WARNING", "timestamp": "2023-11-14T22:13:20Z", "name": "l
         json.dumps({**PUBLISHED, "task": {"game_token": "g"}}),
         json.dumps({**PUBLISHED, "task": '{"game_token": "g"}'}),
         json.dumps(json.dumps({**PUBLISHED, "task": '{"game_token": "g"}'})),
-        json.dumps({**PUBLISHED, "timestamp": 1_700_000_000, "task": {"game_token": "g"}, "unknown": 1}),
+        json.dumps({**PUBLISHED, "timestamp": 1_700_000_000, "task": {"game_token": "g"}}),
+        json.dumps({**PUBLISHED, "timestamp": "2023-11-14 22:13:20,000", "task": {"game_token": "g"}}),
+        json.dumps({**PUBLISHED, "timestamp": "2023-11-14T23:13:20+01:00", "level": 30, "task": {"game_token": "g"}}),
     ],
-    ids=["an object", "a task that is a text", "an object in a text", "a time in seconds"],
+    ids=["an object", "a task that is a text", "an object in a text", "seconds", "a time of logging", "numbers"],
 )
 def test_other_programs_may_publish_records(body: str) -> None:
     """As the seed of this pipeline did: JSON, in parts within JSON."""
@@ -161,7 +163,15 @@ def test_a_published_record_needs_only_a_message() -> None:
     assert record.timestamp.tzinfo is not None
 
 
-@pytest.mark.parametrize("body", [b"", b"hello", b'"hello"', b"{}", b'{"message": 1, "level": []}'])
+def test_what_is_not_known_of_a_published_record_is_extra() -> None:
+    """Nothing is lost, also of a time that cannot be read."""
+    body = {"message": "m", "timestamp": "yesterday", "points": 3, "extra": {"round": 2}, "level": None}
+    record = read_published(json.dumps(body).encode())
+    assert record.extra == {"round": 2, "timestamp": "yesterday", "points": 3}
+    assert record.level == "None"
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b'"hello"', b"{}", b'{"message": 1, "level": []}', b"[1]"])
 def test_other_publications_are_refused(body: bytes) -> None:
     """A ValueError says what is wrong."""
     with pytest.raises(ValueError, match=r".+"):
