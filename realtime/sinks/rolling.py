@@ -46,7 +46,7 @@ class NdjsonSink(Sink):
         format: "ndjson.gz", "ndjson", or "parquet", which needs pyarrow.
 
     Guarantees:
-        Each selected record is in one file, also if a worker dies at any moment. The exception is a worker that was
+        The lines of a file are in the order of the stream. Each selected record is in one file, also if a worker dies at any moment. The exception is a worker that was
         held up for longer than its lease just while it created a file: then some records may be in two.
     """
 
@@ -173,7 +173,7 @@ class _RollingHandler:
 
     async def _write(self, file: _File) -> None:
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(self._executor, _encoded, file.lines, self._sink.format)
+        body = await loop.run_in_executor(self._executor, _content, file, self._sink.format)
         path = _path_of(body, self._sink.format)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         failures = 0
@@ -213,12 +213,20 @@ def _path_of(body: bytes, format: Format) -> str:
     return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:16]}.{format}"
 
 
-def _encoded(lines: Sequence[bytes], format: Format) -> bytes:
-    """Runs in a thread: the content of a file."""
+def _content(file: _File, format: Format) -> bytes:
+    """Runs in a thread: the content of a file, in the order of the stream."""
+    by_id = {id: line for id, line in zip(file.ids, file.lines, strict=True)}
+    lines = [by_id[id] for id in sorted(by_id, key=_number_of)]
     if format == "parquet":
         return _parquet(lines)
     body = b"\n".join((*lines, b""))
     return gzip.compress(body, GZIP_LEVEL, mtime=0) if format == "ndjson.gz" else body
+
+
+def _number_of(id: bytes) -> tuple[int, int]:
+    """Ids are not ordered as texts."""
+    milliseconds, _, number = id.partition(b"-")
+    return int(milliseconds), int(number)
 
 
 def _parquet(lines: Sequence[bytes]) -> bytes:
