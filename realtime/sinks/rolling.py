@@ -46,8 +46,9 @@ class NdjsonSink(Sink):
         format: "ndjson.gz", "ndjson", or "parquet", which needs pyarrow.
 
     Guarantees:
-        The lines of a file are in the order of the stream. Each selected record is in one file, also if a worker dies at any moment. The exception is a worker that was
-        held up for longer than its lease just while it created a file: then some records may be in two.
+        The lines of a file are in the order of the stream. Each selected record is in one file, also if a worker dies
+        at any moment. The exception is a worker that was held up for longer than its lease just while it created a
+        file: then some records may be in two.
     """
 
     batch_size: ClassVar[int] = 500
@@ -215,7 +216,8 @@ def _path_of(body: bytes, format: Format) -> str:
 
 def _content(file: _File, format: Format) -> bytes:
     """Runs in a thread: the content of a file, in the order of the stream."""
-    by_id = {id: line for id, line in zip(file.ids, file.lines, strict=True)}
+    # An entry that was lost and came again may be in it twice.
+    by_id = dict(zip(file.ids, file.lines, strict=True))
     lines = [by_id[id] for id in sorted(by_id, key=_number_of)]
     if format == "parquet":
         return _parquet(lines)

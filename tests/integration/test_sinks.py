@@ -287,6 +287,15 @@ async def assert_no_files_noted(client: redis.Redis, keys: Keys) -> None:
     await wait_until(lambda: not client.exists(keys.written_files("logs", "Archive")))
 
 
+async def test_lines_are_in_the_order_of_the_stream(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
+    """Although batches are selected at the same time."""
+    names = [str(number) for number in range(2_000)]
+    add(redis_client, keys, *names)
+    async with running(archive(tmp_path, roll_records=2_000, batch_size=100)):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert lines(tmp_path) == [names]
+
+
 async def test_no_record_is_acked_before_its_file_is_durable(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path
 ) -> None:
@@ -297,7 +306,7 @@ async def test_no_record_is_acked_before_its_file_is_durable(
         await service.ready.wait()
         await wait_until(lambda: redis_client.xpending(keys.stream("logs"), "Archive")["pending"] == 2)
         assert not files(tmp_path)
-    assert lines(tmp_path) == [["a", "b"]]
+    assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b"]
     assert is_finished(redis_client, keys, "Archive")
 
 
