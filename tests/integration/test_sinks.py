@@ -299,7 +299,7 @@ async def test_lines_are_in_the_order_of_the_stream(redis_client: redis.Redis, k
 async def test_no_record_is_acked_before_its_file_is_durable(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path
 ) -> None:
-    """It would be lost with the process. When the service stops, it writes what it has, and leaves the rest to others."""
+    """It would be lost with the process. A service that stops writes what it has, and leaves the rest to others."""
     Archive = archive(tmp_path)
     add(redis_client, keys, "a", "b")
     async with running(Archive) as service:
