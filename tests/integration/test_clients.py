@@ -205,8 +205,15 @@ async def test_another_users_topic_is_forbidden(client: Client, alice: User, bob
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_permission_may_ask_the_database_and_is_asked_once(client: Client, alice: User, kind: str) -> None:
-    """With the ORM, in a thread or awaited; the answer is cached for the connection."""
+async def test_a_permission_may_ask_the_database_and_is_asked_once(
+    signalbox: Any, connect: Connect, alice: User, bob: User, kind: str
+) -> None:
+    """With the ORM, in a thread or awaited; the answer is cached for the connection, until it is checked again."""
+    signalbox.REALTIME = {**signalbox.REALTIME, "RECHECK_SECONDS": 3600.0}
+    # The first connection of a process is checked again at once: it was opened before orders could be received.
+    await (await connect(bob)).greeted()
+    client = await connect(alice)
+    await client.greeted()
     asked: list[tuple[str, bool]] = []
 
     class ByGroup(Topic):
