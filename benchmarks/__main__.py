@@ -15,26 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import callers, deliverers, keeping, machine, results, tables, targets
+from benchmarks import keeping, machine, results, tables, targets
 from benchmarks.contenders import Contender
 from benchmarks.load_client import build
-from benchmarks.map.servers import MAP_SERVERS
 from benchmarks.processes import BenchmarkError
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, Figures, Scenario, Sizes
-from benchmarks.servers import SERVERS
 from benchmarks.stage import Stage
-from benchmarks.workers import WORKERS
 
 __all__ = ["main", "measure"]
 
 QUIET_LOAD = 1.0
 CONTENDERS: dict[str, Contender] = {
-    **SERVERS,
-    **MAP_SERVERS,
-    **WORKERS,
-    **deliverers.DELIVERERS,
-    **callers.NOTIFIERS,
-    **callers.PUBLISHERS,
+    name: contender for scenario in SCENARIOS.values() for name, contender in scenario.contenders.items()
 }
 
 
