@@ -49,6 +49,7 @@ ICONS = {
     "PushSubscription": "install_desktop",
     "User": "person",
     "Group": "group",
+    "LogPipeline": "conveyor_belt",
     "Order": "receipt_long",
     "Product": "inventory_2",
 }

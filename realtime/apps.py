@@ -25,6 +25,7 @@ _IMPORTED = ("apps", "exceptions", "health", "kinds", "preferences", "services",
 
 class RealtimeConfig(AppConfig):
     name = "realtime"
+    default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "Realtime transport"
 
     def __init__(self, app_name: str, app_module: Any) -> None:

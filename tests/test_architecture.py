@@ -39,7 +39,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"hub"},
         {"live"},
         # The edge: Django, Channels, uvicorn.
-        {"conf", "extras"},
+        {"conf", "extras", "models"},
         {"logs"},
         {"sinks"},
         {"layer"},

@@ -37,6 +37,9 @@ class GroupStatus:
     standing: int
     # Dead letters.
     dead: int
+    # Finished since the group was created, or lost with a purged dead letter; None if the server does not know, as for
+    # `lag`.
+    finished: int | None
     # Consumers in Redis, including dead ones whose entries were not reclaimed yet.
     consumers: int
     # Workers that are alive: consumers that hold their lease. With 0, the group's work is not done.
@@ -61,6 +64,8 @@ class StreamStatus:
 
     key: str
     length: int
+    # Entries that were ever appended; None before Redis 7.
+    added: int | None
     groups: tuple[GroupStatus, ...]
 
 
@@ -123,7 +128,7 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     Raises:
         redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
-    _, groups = _length_and_groups(client, keys.stream)
+    _, groups = _stream_and_groups(client, keys.stream)
     return _read_groups(client, [(keys, groups.get(keys.group))])[0].oldest_at
 
 
@@ -143,22 +148,23 @@ class _Read:
     oldest_at: float | None
 
 
-def _length_and_groups(client: redis.Redis, stream_key: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    """The length of a stream, and the reply of XINFO GROUPS for each group, by its name."""
+def _stream_and_groups(client: redis.Redis, stream_key: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The reply of XINFO STREAM, and that of XINFO GROUPS for each group, by its name."""
     pipeline = client.pipeline(transaction=False)
-    pipeline.xlen(stream_key)
+    pipeline.xinfo_stream(stream_key)
     pipeline.xinfo_groups(stream_key)
-    length, groups = pipeline.execute(raise_on_error=False)
-    if isinstance(groups, ResponseError) and "no such key" in str(groups):
-        groups = []
-    for reply in (length, groups):
+    stream, groups = pipeline.execute(raise_on_error=False)
+    if isinstance(stream, ResponseError) and "no such key" in str(stream):
+        return {"length": 0, "entries-added": 0}, {}
+    for reply in (stream, groups):
         if isinstance(reply, Exception):
             raise reply
-    return length, {group["name"].decode(): group for group in groups}
+    return stream, {group["name"].decode(): group for group in groups}
 
 
 def _read_stream(client: redis.Redis, key: str, expected: Iterable[str]) -> StreamStatus:
-    length, groups = _length_and_groups(client, key)
+    stream, groups = _stream_and_groups(client, key)
+    length = stream["length"]
     names = sorted({*groups, *expected})
     asked = [(GroupKeys(key, name), groups.get(name)) for name in names]
     found = _read_groups(client, asked)
@@ -169,7 +175,7 @@ def _read_stream(client: redis.Redis, key: str, expected: Iterable[str]) -> Stre
     ]
     alive = _existing(client, leases)
     statuses = [_status(keys, group, read, alive, length) for (keys, group), read in zip(asked, found, strict=True)]
-    return StreamStatus(key=key, length=length, groups=tuple(statuses))
+    return StreamStatus(key=key, length=length, added=stream.get("entries-added"), groups=tuple(statuses))
 
 
 def _status(keys: GroupKeys, group: dict[str, Any] | None, read: _Read, alive: set[str], length: int) -> GroupStatus:
@@ -183,10 +189,20 @@ def _status(keys: GroupKeys, group: dict[str, Any] | None, read: _Read, alive: s
         delayed=read.delayed,
         standing=sum(not is_alive(holder) for key, holder in read.holders.items() if key not in read.due_keys),
         dead=read.dead,
+        finished=_finished(group, read),
         consumers=len(read.consumers),
         workers=sum(is_alive(consumer) for consumer in read.consumers),
         oldest_seconds=None if read.oldest_at is None else max(0.0, read.now - read.oldest_at),
     )
+
+
+def _finished(group: dict[str, Any] | None, read: _Read) -> int | None:
+    if group is None:
+        return 0
+    read_count: int | None = group.get("entries-read")
+    if read_count is None:
+        return None
+    return max(0, read_count - read.pending - read.delayed - read.dead)
 
 
 def _existing(client: redis.Redis, names: Sequence[str]) -> set[str]:

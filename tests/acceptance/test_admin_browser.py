@@ -1,5 +1,6 @@
 """The admin in a real browser: its pages load only what the policy allows, and what is sent there reaches a bell."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -29,6 +30,7 @@ PAGES = (
     "notifications/digest/",
     "notifications/scheduled/",
     "notifications/destination/",
+    "realtime/logpipeline/",
     "auth/user/",
     "auth/user/add/",
     "auth/group/add/",
@@ -36,7 +38,10 @@ PAGES = (
     "demo/order/add/",
     "password_change/",
 )
-PAGES_IN_BOTH_LOOKS = ("", "notifications/event/", "notifications/event/statistics/", "notifications/delivery/")
+PAGES_IN_BOTH_LOOKS = (
+    *("", "notifications/event/", "notifications/event/statistics/", "notifications/delivery/"),
+    "realtime/logpipeline/",
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -112,4 +117,33 @@ async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(site: Deplo
         await shown.get_by_text("Show as a table").press("Enter")
         await expect(shown.locator("details tbody tr").first).to_be_visible()
         await expect(shown.locator("details tbody tr")).to_have_count(24)
+    assert admin.complaints == []
+
+
+@pytest.mark.database_independent
+async def test_the_log_pipeline_is_seen_at_work(site: DeployedSite, admin: Person) -> None:
+    """The page follows the records without a reload, draws their rate, and stands still while it is paused."""
+    page = admin.page
+    await page.goto(f"{site.url}/admin/realtime/logpipeline/")
+    await expect(page.get_by_text("No worker of Games is running.")).to_be_visible()
+    site.manage("simulate_games", "--games=1", "--players=2", "--seed=1", "--pause=0")
+    latest = page.locator("#rt-latest")
+    await expect(latest.get_by_text("Cleaning Game Records")).to_be_visible()
+    chart = page.get_by_role("img", name="Records a second")
+    await expect(chart).to_be_visible()
+    # In two and more points: something was appended between two questions.
+    await expect(page.locator("#rt-line-added")).to_have_attribute("points", re.compile(r"\S+ \S+"))
+
+    pause = page.get_by_role("button", name="Pause")
+    await pause.focus()
+    await page.keyboard.press("Enter")
+    await expect(pause).to_have_attribute("aria-pressed", "true")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    shown = await page.locator("#rt-at").text_content()
+    # More than the two seconds after which it would ask again.
+    await page.evaluate("new Promise((resolve) => setTimeout(resolve, 2500))")
+    assert asked == []
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#rt-at")).not_to_have_text(str(shown))
     assert admin.complaints == []

@@ -54,7 +54,7 @@ def test_the_action_needs_a_permission(signalbox: Any, alice: User) -> None:
 def test_errors_are_shown(signalbox: Any, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many users at a time, and an outage of Redis."""
     staff = make_staff("view_user", "change_user")
-    monkeypatch.setattr("realtime.admin.USERS_LIMIT", 1)
+    monkeypatch.setattr("realtime.admin.users.USERS_LIMIT", 1)
     assert "at most 1 users can be disconnected" in press(staff, *User.objects.all())
     monkeypatch.undo()
     layers = {"BACKEND": "realtime.layer.RedisChannelLayer", "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}

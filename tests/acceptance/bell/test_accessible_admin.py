@@ -47,6 +47,7 @@ PAGES = (
     # The violations in Django's form of a user come from Django's own scripts.
     "auth/user/",
     "auth/user/{user}/delete/",
+    "realtime/logpipeline/",
     "demo/order/",
     "demo/order/add/",
     "demo/order/{order}/change/",
@@ -57,6 +58,7 @@ PAGES_IN_BOTH_LOOKS = (
     "notifications/event/send/",
     "notifications/event/statistics/",
     "notifications/delivery/",
+    "realtime/logpipeline/",
     "demo/order/",
 )
 
