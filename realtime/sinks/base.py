@@ -17,8 +17,8 @@ import redis.asyncio
 from asgiref.sync import iscoroutinefunction
 
 from realtime.exceptions import EntryRejected, Unavailable
-from realtime.logs.handler import DEFAULT_STREAM
-from realtime.logs.record import RECORD_FIELD, LogRecord, decode_record
+from realtime.logs.record import LogRecord, decode_record
+from realtime.logs.stream import DEFAULT_STREAM, RECORD_FIELD
 from realtime.redis.outage import Outage
 from realtime.sinks.storage import Storage
 from realtime.streams.entry import Entry

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from realtime.conf import get_settings, keys
-from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.logs.intake import Intake
+from realtime.logs.stream import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
 from realtime.redis.lease import Lease
