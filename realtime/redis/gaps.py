@@ -32,7 +32,7 @@ async def read_without_gap[T](
     ready: Callable[[], Awaitable[None]] = _no_wait,
 ) -> T:
     """
-    Read a state during which no change was missed. After a gap or an error, wait with the backoff of `outage`, and retry.
+    Read a state while no change is missed. After a gap or an error, wait with the backoff of `outage`, and retry.
 
     Args:
         read: Reads the state.

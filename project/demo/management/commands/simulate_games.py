@@ -88,9 +88,7 @@ def _play_all(
     tokens: list[str] = []
     with ThreadPoolExecutor(GAMES_AT_A_TIME) as threads:
         games = [
-            threads.submit(
-                play, players=players, seed=seeds.getrandbits(32), pause=lambda: time.sleep(pause_seconds)
-            )
+            threads.submit(play, players=players, seed=seeds.getrandbits(32), pause=lambda: time.sleep(pause_seconds))
             for _ in range(count)
         ]
         try:
