@@ -93,7 +93,7 @@ class ContentSink(Sink):
 
     @property
     def concurrency(self) -> int:
-        """A few batches: the files of different keys in one batch are written at the same time already."""
+        """The most batches at a time: a few, because the keys of one batch are handled at the same time anyhow."""
         return 4
 
     def make_handler(self, resources: SinkResources) -> SinkHandler:

@@ -71,7 +71,7 @@ class NdjsonSink(Sink):
 
     @property
     def concurrency(self) -> int:
-        """Enough batches for a whole file, and for the next one while the first is written."""
+        """The most batches at a time: enough for a whole file, and for the next one while the first is written."""
         return 2 * math.ceil(self.roll_records / self.batch_size)
 
     def make_handler(self, resources: SinkResources) -> SinkHandler:
