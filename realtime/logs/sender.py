@@ -168,8 +168,9 @@ class Sender:
         if thread is None:
             self._report_refused()
             return
+        deadline = time.monotonic() + self._limits.exit_seconds
         self.flush(seconds=self._limits.exit_seconds)
-        thread.join(self._limits.exit_seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
         if self.waiting_count:
             self._reports.write("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
 
