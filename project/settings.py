@@ -196,7 +196,7 @@ UNFOLD = {
 
 # Where the demo's sinks write: a directory or a URL, such as s3://bucket/games.
 GAMES_URL = env.str("GAMES_URL", default=str(VAR_DIR / "games"))
-# After this time, other workers take the records of one that died.
+# When a worker of these sinks dies, others take over its records after this time.
 GAMES_LEASE_SECONDS = env.float("GAMES_LEASE_SECONDS", default=30.0)
 
 LOGGING = {
@@ -205,14 +205,14 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
-        # Appends records to the Redis Stream that manage.py run_log_sink reads.
+        # Appends records to the Redis Stream `logs`, which manage.py run_log_sink reads.
         "pipeline": {"class": "realtime.logs.RedisStreamHandler", "spill_directory": VAR_DIR / "spilled-logs"},
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         # Without Django's own handlers, which would say everything a second time.
         "django": {"handlers": []},
-        # The demo's games: thousands of records, which nobody reads on a console.
+        # The demo's games: thousands of records, too many for the console.
         "project.demo.games": {"handlers": ["pipeline"], "level": "INFO", "propagate": False},
     },
 }

@@ -151,7 +151,7 @@ class StreamUnavailable(Unavailable):
 
 
 class StreamFull(StreamUnavailable):
-    """The stream has as many entries as it may have: its workers are too slow, or there are none."""
+    """The stream has reached its limit, because its workers are too slow or none run. Nothing was appended."""
 
 
 class Retry(RealtimeError):
@@ -184,11 +184,11 @@ class PermanentError(RealtimeError):
 
 class EntriesFailed(RealtimeError):
     """
-    Some entries of a batch failed; a stream handler raises it when all others are done.
+    Some entries of a batch failed. A stream handler raises it when all others are done.
 
     Attributes:
-        errors: The id of each failed entry → its error, which is treated as if the handler had raised it for this entry
-            alone.
+        errors: The id of each failed entry → its error. `PermanentError` and `Retry` have their usual meaning. Any
+            other error, also `Unavailable`, counts as a failed attempt of this entry.
     """
 
     def __init__(self, errors: Mapping[bytes, Exception]) -> None:

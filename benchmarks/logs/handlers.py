@@ -1,7 +1,8 @@
 """
-The handlers that are compared: ours, and the ways that others have to bring log records to Redis.
+The handlers that are compared: ours, and other ways to send log records to Redis.
 
-Owns the list and how one is measured. Does not own the calls (logging_program), which run in a process of their own.
+Owns the list, and starting one measurement. Does not own the measured calls (logging_program), which run in a process
+of their own.
 """
 
 import sys
@@ -15,15 +16,19 @@ from benchmarks.stage import Stage
 
 __all__ = ["HANDLERS", "LogHandler", "measure"]
 
+# Log calls for each of `Sizes.calls`: those that are timed in blocks, and those of the burst, which has at most BURST.
+CALLS_FACTOR, BURST_FACTOR = 50, 125
 BURST = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogHandler:
     """
+    One way to send log records to Redis.
+
     Attributes:
         name, title, is_ours: As in Contender.
-        way: What benchmarks.logs.logging_program does.
+        way: The argument WAY of benchmarks.logs.logging_program.
     """
 
     name: str
@@ -32,16 +37,16 @@ class LogHandler:
     is_ours: bool = False
 
     def missing(self) -> str | None:
-        """All can be run everywhere."""
+        """None: nothing has to be installed for any of them."""
         return None
 
 
 def measure(handler: LogHandler, stage: Stage, *, calls: int) -> dict[str, float]:
-    """Let a program log: some records one after another, and many as fast as it can."""
+    """Let a program log in blocks, each sent before the next one, and then in one burst."""
     with redis.Redis.from_url(stage.redis_url) as client:
         client.flushall()
         words = [sys.executable, "-m", "benchmarks.logs.logging_program", handler.way]
-        command = [*words, stage.redis_url, str(calls * 50), str(min(BURST, calls * 125))]
+        command = [*words, stage.redis_url, str(calls * CALLS_FACTOR), str(min(BURST, calls * BURST_FACTOR))]
         figures = answer_of(command, core=machine.SERVER_CORE, environment=stage.environment)
         client.flushall()
     return figures

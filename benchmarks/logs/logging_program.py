@@ -1,7 +1,8 @@
 """
-`python -m benchmarks.logs.logging_program WAY URL CALLS BURST`: log, and print what it took as JSON.
+`python -m benchmarks.logs.logging_program WAY URL CALLS BURST`: log to Redis, and print the figures as JSON.
 
-Owns the handlers of the other ways, each as its documentation has it, and the measurements.
+Owns the measurements, and the handlers that are not ours, each set up as its documentation says. Does not own the
+records (payloads).
 """
 
 import gc
@@ -22,12 +23,12 @@ from realtime.logs import RedisStreamHandler
 __all__ = ["main"]
 
 STREAM = "logs"
-# Calls that are timed together. After each block, what it logged is sent, so that no queue grows.
+# The calls that are timed together. The next block begins when their records are sent, so that no queue grows.
 BLOCK = 50
 
 
-class _InCall(logging.Handler):
-    """Sends each record in the call, with a pooled client."""
+class _SendInCall(logging.Handler):
+    """Sends each record in the logging call, with a pooled client."""
 
     def __init__(self, client: redis.Redis, command: str) -> None:
         super().__init__()
@@ -56,17 +57,30 @@ def main() -> None:
     """Do what the command line says."""
     way, url, calls, burst = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     client = redis.Redis.from_url(url)
-    handler, finish, sent_count = _made(way, url, client)
+    handler, finish, sent_count = _make_handler(way, url, client)
     logger = logging.getLogger("benchmark")
     logger.propagate = False
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    # The first ones open connections and load scripts.
+    # The first records open connections and load scripts.
     _log(logger, BLOCK)
     finish()
+    figures = _measure_blocks(logger, handler, finish, max(1, calls // BLOCK))
+    before = sent_count()
+    figures |= _measure_burst(logger, finish, burst)
+    if way != "nothing":
+        missing = burst - (sent_count() - before)
+        figures |= {"lost": max(0, missing), "doubled": max(0, -missing)}
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _measure_blocks(
+    logger: logging.Logger, handler: logging.Handler, finish: Callable[[], object], count: int
+) -> dict[str, float]:
+    """The time of a whole logging call, and of the handler alone: medians of blocks."""
     call_times, handle_times = [], []
     record = logger.makeRecord("benchmark", logging.INFO, __file__, 1, MESSAGE, arguments(1), None, extra=extra(1))
-    for _ in range(max(1, calls // BLOCK)):
+    for _ in range(count):
         gc.collect()
         call_times.append(_log(logger, BLOCK))
         finish()
@@ -75,37 +89,39 @@ def main() -> None:
             handler.handle(record)
         handle_times.append(time.perf_counter() - begin)
         finish()
-    before = sent_count()
-    wall, cpu = time.perf_counter(), time.process_time()
-    for at in range(0, burst, BLOCK):
-        _log(logger, min(BLOCK, burst - at))
-    called = time.perf_counter() - wall
-    finish()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    figures = {
+    return {
         "call_us": statistics.median(call_times) / BLOCK * 1e6,
         "handle_us": statistics.median(handle_times) / BLOCK * 1e6,
-        "burst_call_us": called / burst * 1e6,
-        "records_per_second": burst / wall,
-        "cpu_us": cpu / burst * 1e6,
     }
-    if way != "nothing":
-        figures |= {"lost": burst - (sent_count() - before), "doubled": 0}
-    sys.stdout.write(json.dumps(figures) + "\n")
-    # The listener's thread.
-    logging.shutdown()
+
+
+def _measure_burst(logger: logging.Logger, finish: Callable[[], object], count: int) -> dict[str, float]:
+    """Log without a pause. The rate and the CPU time include sending all records."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for at in range(0, count, BLOCK):
+        _log(logger, min(BLOCK, count - at))
+    calls = time.perf_counter() - wall
+    finish()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "burst_call_us": calls / count * 1e6,
+        "records_per_second": count / wall,
+        "cpu_us": cpu / count * 1e6,
+    }
 
 
 def _log(logger: logging.Logger, count: int) -> float:
-    """Log some records; returns the seconds."""
+    """Log this many records; returns how many seconds it took."""
     begin = time.perf_counter()
     for number in range(count):
         logger.info(MESSAGE, *arguments(number), extra=extra(number))
     return time.perf_counter() - begin
 
 
-def _made(way: str, url: str, client: redis.Redis) -> tuple[logging.Handler, Callable[[], object], Callable[[], int]]:
-    """A handler, what waits until its records are sent, and how many were."""
+def _make_handler(
+    way: str, url: str, client: redis.Redis
+) -> tuple[logging.Handler, Callable[[], object], Callable[[], int]]:
+    """A handler, a function that waits until its records are sent, and a function that counts the sent ones."""
 
     def on_stream() -> int:
         length: int = client.xlen(STREAM)  # type: ignore[assignment]
@@ -115,11 +131,11 @@ def _made(way: str, url: str, client: redis.Redis) -> tuple[logging.Handler, Cal
         ours = RedisStreamHandler(redis_url=url, key_prefix="", queue_records=1_000_000, queue_bytes=1 << 30)
         return ours, lambda: ours.flush(60), on_stream
     if way == "listener":
-        waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        target = _InCall(client, "xadd")
-        listener = logging.handlers.QueueListener(waiting, target)
+        records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        target = _SendInCall(client, "xadd")
+        listener = logging.handlers.QueueListener(records, target)
         listener.start()
-        queue_handler = logging.handlers.QueueHandler(waiting)
+        queue_handler = logging.handlers.QueueHandler(records)
         put_count = 0
 
         def count(record: logging.LogRecord) -> bool:
@@ -136,7 +152,7 @@ def _made(way: str, url: str, client: redis.Redis) -> tuple[logging.Handler, Cal
         return queue_handler, wait, on_stream
     if way == "nothing":
         return logging.NullHandler(), lambda: None, lambda: 0
-    in_call = _InCall(client, way)
+    in_call = _SendInCall(client, way)
     return in_call, lambda: None, lambda: in_call.sent_count
 
 

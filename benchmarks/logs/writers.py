@@ -1,8 +1,8 @@
 """
-The workers that are compared: they read log records from a stream, and write them into compressed files.
+The workers that are compared: each reads log records from a stream, and writes them into compressed files.
 
-Owns the list and how one is measured. Does not own the programs (writing_program). All records are on the stream
-before a worker starts.
+Owns the list and how one is measured. Does not own the programs (writing_program). All records are on the stream before
+a worker starts.
 """
 
 import gzip
@@ -24,9 +24,9 @@ from benchmarks.stage import Stage
 __all__ = ["WRITERS", "Writer", "measure"]
 
 STREAM, GROUP = "logs", "Archive"
-# Records of one pipeline when the stream is filled.
+# The records that are put on the stream in one pipeline.
 FILLED_AT_ONCE = 1_000
-# A worker that has acked nothing for so long has lost what is left.
+# If a worker reads or acks nothing for this time, the run fails.
 STUCK_SECONDS = 30.0
 POLL_SECONDS = 0.005
 
@@ -34,10 +34,12 @@ POLL_SECONDS = 0.005
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """
+    One worker process that writes log records into files.
+
     Attributes:
         name, title, is_ours: As in Contender.
-        way: What benchmarks.logs.writing_program does.
-        pace: About how many records a second it writes: so many are made for each second of a run.
+        way: The argument WAY of benchmarks.logs.writing_program.
+        pace: About how many records it writes in a second. For each second of a run, this many are put on the stream.
     """
 
     name: str
@@ -47,12 +49,16 @@ class Writer:
     is_ours: bool = False
 
     def missing(self) -> str | None:
-        """All can be run everywhere."""
+        """None: nothing has to be installed for any of them."""
         return None
 
 
 def measure(writer: Writer, stage: Stage, *, seconds: float) -> dict[str, float]:
-    """Let it write about so many seconds of records; each is to be in one file."""
+    """
+    Let a worker write records for about this many seconds.
+
+    A record that is in no file is lost; a record that is in files twice is doubled.
+    """
     count = max(1_000, round(writer.pace * seconds))
     with redis.Redis.from_url(stage.redis_url) as client, tempfile.TemporaryDirectory(dir=stage.directory) as directory:
         client.flushall()
@@ -97,7 +103,12 @@ def _group(client: redis.Redis) -> dict[str, Any]:
 
 
 def _wait_for_first(client: redis.Redis, process: Process, stage: Stage) -> tuple[float, float, float]:
-    """Wait until it reads: its start is not measured."""
+    """
+    Wait until the worker reads, so that its start is not measured.
+
+    Returns:
+        The present time, and the CPU seconds that the worker and Redis have used so far.
+    """
     deadline = time.monotonic() + STUCK_SECONDS
     while not _group(client)["entries-read"]:
         if time.monotonic() > deadline:
@@ -107,6 +118,7 @@ def _wait_for_first(client: redis.Redis, process: Process, stage: Stage) -> tupl
 
 
 def _wait_for_all(client: redis.Redis, process: Process) -> float:
+    """Wait until all records are acked. Returns the time, by the monotonic clock."""
     state, changed_at = None, time.monotonic()
     while True:
         group = _group(client)
@@ -121,6 +133,7 @@ def _wait_for_all(client: redis.Redis, process: Process) -> float:
 
 
 def _numbers(path: Path) -> list[int]:
+    """The numbers of the records in a file."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     return [int(decode(line)["task"]["game_token"]) for line in gzip.decompress(path.read_bytes()).splitlines()]
 

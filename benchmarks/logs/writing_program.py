@@ -1,7 +1,7 @@
 """
-`python -m benchmarks.logs.writing_program WAY URL DIRECTORY`: write the records of the stream until it is ended.
+`python -m benchmarks.logs.writing_program WAY URL DIRECTORY`: write the records of a stream until it is ended.
 
-Owns the sinks, and the loop that one writes with redis-py if nothing has to be taken over from a worker that died.
+Owns the sinks that are measured, and a plain loop with redis-py, which takes over nothing from a worker that died.
 """
 
 import gzip
@@ -50,7 +50,7 @@ def _sink(directory: str, *, selects: bool) -> None:
 
 
 def _plain(url: str, directory: Path) -> None:
-    """Collects a file, makes it durable, and acks its entries."""
+    """Collect records for a file, make the file durable, and ack its entries; again and again."""
     directory.mkdir(parents=True, exist_ok=True)
     client = redis.Redis.from_url(url)
     while True:

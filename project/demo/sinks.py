@@ -1,4 +1,8 @@
-"""What becomes of the demo's log records: two files a game, and an archive of all of them."""
+"""
+The demo's sinks: two files for each game, and an archive of all records of the games.
+
+Owns the content of these files. Does not own the records (games.play) nor the state of a game (games.store).
+"""
 
 from typing import Any
 

@@ -35,13 +35,13 @@ class Reload:
 
 def thinned(incoming: Sequence[State | Reload]) -> deque[State | Reload]:
     """
-    What has arrived, without what later arrivals replace. Applying it has the same result as applying all.
+    Drop what later arrivals replace. Applying the rest has the same result as applying all.
 
     Args:
         incoming: As for `Mirror.apply`. The states of a topic are in the order of their offsets.
 
     Returns:
-        Of each topic the newest reload and the states that follow it, of each key only the newest; in their order.
+        For each topic its newest reload, and the newest state of each key that follows it. Their order is kept.
     """
     kept: deque[State | Reload] = deque()
     reloaded: set[str] = set()
@@ -105,7 +105,7 @@ class Mirror:
 
     def items_in(self, area: Area, *, without: Area | None = None) -> list[Item]:
         """The items whose place is in an area, without those in the other one, each once."""
-        for _ in self._made_index(area.level, self._indexes.keys):
+        for _ in self._make_index(area.level, self._indexes.keys):
             pass
         return self._indexes[area.level].items_in(area, without=without)
 
@@ -117,7 +117,7 @@ class Mirror:
             level: Which one.
             used: Returns the levels that views use. Other indexes may be removed.
         """
-        for _ in self._made_index(level, used):
+        for _ in self._make_index(level, used):
             await pause.make_way()
 
     def clear(self) -> None:
@@ -247,7 +247,7 @@ class Mirror:
             del items[item.key]
             self._counters.item_count -= 1
 
-    def _made_index(self, level: int, used: Callable[[], Collection[int]]) -> Iterator[None]:
+    def _make_index(self, level: int, used: Callable[[], Collection[int]]) -> Iterator[None]:
         """Make an index, in steps, if there is none."""
         if level in self._indexes:
             return

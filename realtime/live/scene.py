@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 # A loaded topic waits at most this long for others, so that they share a tick.
 _RELOAD_SECONDS: Final = 0.02
-# If more publications wait for the next tick, or more keys of reloads, what later ones replace is dropped. This is done
-# again only when twice as many wait as were left, so its cost for each publication has a bound.
+# If more publications, or more keys of reloads, wait for the next tick, those that later ones replace are dropped. This
+# is repeated only when twice as many wait as were kept, so its cost for each publication is limited.
 _WAITING_LIMIT: Final = 20_000
 # How long a client that reads slowly waits for more, at most.
 _CATCH_UP_SECONDS: Final = 0.05
@@ -120,7 +120,7 @@ class Scene:
         self._wake()
 
     def _thin(self) -> None:
-        """A tick takes long: of what waits for the next one, keep only the newest."""
+        """A tick takes long: drop what waits for the next one and is replaced by something newer."""
         count = len(self._incoming)
         self._incoming = thinned(self._incoming)
         self._counters.thinned_count += count - len(self._incoming)
@@ -262,7 +262,7 @@ class Scene:
             await pause.make_way()
 
     def _levels(self) -> set[int]:
-        """The levels that views use; those whose clients read slowly will use theirs again."""
+        """The levels that views use. Views whose clients read slowly count too: they will use their levels again."""
         slow = [level for view in self._slow for level in (view.lens.area.level, view.wanted.area.level)]
         return {*self._watchers, *slow}
 

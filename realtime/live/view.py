@@ -67,7 +67,7 @@ class View:
         watched, tiling: The area whose changes it is sent now, and its tiles; None and no tiles while its client reads
             slowly. Set by the scene.
         topics: The topics whose feeds it needs. Set by `Views`.
-        untold: Topics of which its client may not know the position. Those that are not loaded need not be here.
+        untold: Topics whose positions its client may not know. Topics that are not loaded may be missing here.
         tick: If the client reads slowly, the last tick of the scene of which it has everything.
         is_behind: Whether there were changes that were not written, because the client reads slowly.
     """
@@ -141,7 +141,7 @@ class View:
         return self.sink.unsent_bytes <= self.sink.limit_bytes // 4
 
     def tell(self, lens: Lens) -> frozenset[str]:
-        """The topics to name in a batch after which the client has everything of this lens; they are untold no more."""
+        """Take the untold topics that a lens lets through, to tell their positions to the client in the next batch."""
         told = lens.among(self.untold)
         self.untold -= told
         return told

@@ -1,7 +1,7 @@
 """
-Log records as a pipeline: a `logging` handler that appends records to a Redis Stream.
+Log records on a Redis Stream: a `logging` handler appends them, for sinks to read.
 
-Owns the handler, and the form of a record on the stream. Does not own what becomes of the records (sinks).
+Owns the handler, the intake of published records, and the form of a record. Does not own what reads them (sinks).
 """
 
 from realtime.logs.handler import RedisStreamHandler

@@ -1,7 +1,7 @@
 """
 The `logging` handler.
 
-Owns its options and which records it takes. Does not own their form (record) nor sending them (sender).
+Owns its options, and which records it sends. Does not own their form (record) nor when they are sent (sender).
 """
 
 import functools
@@ -13,23 +13,19 @@ from pathlib import Path
 import redis
 
 from realtime.conf import get_settings, join_embedded_server, keys
-from realtime.logs.record import RECORD_FIELD, encode_record
+from realtime.logs.record import encode_record
 from realtime.logs.sender import Sender, SenderLimits
 from realtime.logs.spill import Spill
+from realtime.logs.stream import DEFAULT_STREAM, GUARD_SECONDS, RECORD_FIELD, STREAM_LIMIT
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.statistics import register
 from realtime.streams.append import append_entries
 
-__all__ = ["DEFAULT_STREAM", "STREAM_LIMIT", "RedisStreamHandler"]
+__all__ = ["RedisStreamHandler"]
 
-DEFAULT_STREAM = "logs"
-# The most entries of a stream, by default.
-STREAM_LIMIT = 1_000_000
-# The longest wait for an answer of Redis: meanwhile records are queued.
+# How long the sender waits for an answer of Redis. New records are queued meanwhile.
 TIMEOUT_SECONDS = 2.0
-# An attempt that is repeated within this time appends nothing.
-GUARD_SECONDS = 300.0
 
 
 class RedisStreamHandler(logging.Handler):
@@ -41,22 +37,24 @@ class RedisStreamHandler(logging.Handler):
         },
 
     Args:
+        level: The lowest level of the records that are sent.
         stream: The name of the stream.
-        queued_only: Take only records with `extra={"queue": …}`.
-        spill_directory: Where records are kept on the disk while Redis does not take them. Without it they wait in
-            memory, and are dropped when that is full.
-        spill_limit_bytes: The most bytes of these files.
-        stream_limit: The most entries of the stream. While it has more, because no sink reads it, Redis counts as
-            unavailable. 0 for no limit.
-        queue_records, queue_bytes: How much may wait in memory. More is dropped, and counted.
+        queued_only: Send only records with `extra={"queue": …}`.
+        spill_directory: Where records are written while Redis does not take them. Without it, they wait in memory.
+        spill_limit_bytes: The most bytes of these files, of all processes together.
+        stream_limit: The most entries of the stream. While it has that many, because sinks are too slow or do not run,
+            records are spilled or wait, as if Redis were unavailable. 0 for no limit.
+        queue_records, queue_bytes: The most that may wait in memory. Further records are dropped and counted.
         gather_seconds: How long records are gathered before they are sent together.
-        exit_seconds: How long the end of the process waits until they are sent.
-        redis_url, key_prefix: By default as in REALTIME.
+        exit_seconds: The longest time that the end of the process waits until they are sent or spilled.
+        redis_url, key_prefix: By default those of the setting REALTIME.
 
     Guarantees:
-        Logging costs the program some microseconds: it never waits for Redis or the disk, and never gets an error of
-        theirs. The records of a process arrive in their order. Each arrives once, unless an outage lasts longer than
-        five minutes: then some may arrive twice. A process that is killed loses at most those of the last moment.
+        A logging call takes some microseconds. It never waits for Redis or the disk, and never raises one of their
+        errors. The records of a process arrive in the order of the calls. A record that was not dropped arrives once;
+        if an outage lasts longer than five minutes, it may arrive twice. A process that is killed loses the records
+        that are in its memory: those of the last moment, or, without `spill_directory`, those since Redis became
+        unavailable.
     """
 
     def __init__(
@@ -80,13 +78,16 @@ class RedisStreamHandler(logging.Handler):
         self._redis_url, self._key_prefix = redis_url, key_prefix
         spill = None if spill_directory is None else Spill(Path(spill_directory), limit_bytes=spill_limit_bytes)
         limits = SenderLimits(
-            records=queue_records, bytes=queue_bytes, gather_seconds=gather_seconds, exit_seconds=exit_seconds
+            queue_records=queue_records,
+            queue_bytes=queue_bytes,
+            gather_seconds=gather_seconds,
+            exit_seconds=exit_seconds,
         )
         self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
         register(self._sender, f"log handler {stream}")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record."""
+        """Queue a record. Called by `logging`, by one thread at a time; it never raises."""
         if (self._queued_only and not hasattr(record, "queue")) or threading.get_ident() == self._sender.thread_ident:
             return
         try:
@@ -95,16 +96,20 @@ class RedisStreamHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self, seconds: float = 3.0) -> None:
-        """Wait until the records that were logged before are on the stream or on the disk, at most this long."""
+        """Wait until all records logged so far are on the stream or in spill files, at most this many seconds."""
         self._sender.flush(seconds=seconds)
 
     def close(self) -> None:
-        """Called by `logging` when the process ends."""
+        """Send or spill what is queued, within `exit_seconds`. Called by `logging` when the process ends."""
         self._sender.close()
         super().close()
 
     def _append(self, guard: str, records: Sequence[bytes]) -> None:
-        """Runs in the thread of the sender. The settings are read here: LOGGING is used before they are complete."""
+        """
+        Append a batch, in the thread of the sender.
+
+        The settings are first read here: when Django makes the handler from LOGGING, they are not complete yet.
+        """
         names = self._keys
         append_entries(
             self._client,
@@ -119,7 +124,7 @@ class RedisStreamHandler(logging.Handler):
     def _client(self) -> redis.Redis:
         if self._redis_url is None:
             join_embedded_server()
-        # No retries of its own: the sender has another batch to care for meanwhile.
+        # The client does not retry: the sender does, and spills records in between.
         return clients.publisher(
             self._redis_url or get_settings().redis_url, timeout_seconds=TIMEOUT_SECONDS, retries=0
         )

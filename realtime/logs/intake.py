@@ -1,13 +1,14 @@
 """
-Intake: takes log records that programs publish on Redis channels, and appends them to the stream.
+Appends log records that programs publish on Redis channels to the stream.
 
-Owns checking, appending, refusing and counting them. Does not own the form of a record (record), the subscription
-(pubsub.multiplexer), nor which process listens (redis.lease).
+Owns checking, refusing, appending and counting them. Does not own the form of a record (record), the subscription
+(pubsub.multiplexer) nor which process listens (redis.lease).
 
 Redis pub/sub delivers at most once: a record that is published while no process listens is lost, and PUBLISH returns 0.
 """
 
 import asyncio
+import functools
 import logging
 import secrets
 from collections import Counter
@@ -17,7 +18,8 @@ import msgspec
 import redis.asyncio
 
 from realtime.exceptions import StreamUnavailable, SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
-from realtime.logs.record import RECORD_FIELD, encode, read_published
+from realtime.logs.record import encode, read_published
+from realtime.logs.stream import GUARD_SECONDS, RECORD_FIELD
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
@@ -29,25 +31,32 @@ __all__ = ["Intake"]
 
 logger = logging.getLogger(__name__)
 
+# A larger record is refused.
 RECORD_LIMIT_BYTES = 1 << 20
-# The most records of a channel that wait while Redis is slow or the stream is full. If there are more, the oldest are
+# The most records of a channel that wait while Redis is slow or the stream is full. If more arrive, the oldest are
 # dropped and counted.
 HIGH_WATER_MARK = 16_384
 # The most records that are appended in one call.
 BATCH_RECORDS = 500
-GUARD_SECONDS = 300.0
+# The most characters of a refused record, and of the reason, in the log.
 EXCERPT_LIMIT = 200
 
 
 class Intake:
     """
+    Listens on channels, and appends what it receives.
+
     Args:
         redis: A client for short commands (`clients.async_publisher`).
         names: The names of keys and channels.
         stream: The stream to append to.
-        stream_limit: The most entries of the stream.
-        channels: The Redis channels to listen on. Their name is the queue of records that have none.
+        stream_limit: The most entries of the stream; while it has that many, records wait.
+        channels: The Redis channels to listen on. A record without a `queue` gets the name of its channel as queue.
         outage: The state of Redis, shared by all its users in the process.
+
+    Guarantees:
+        The records of a channel are appended in their order, each at most once. A record that is received but not
+        appended was refused or dropped, which is counted and logged, or was waiting when `run` ended.
     """
 
     def __init__(
@@ -62,17 +71,21 @@ class Intake:
     ) -> None:
         self._redis, self._names, self._stream, self._stream_limit = redis, names, stream, stream_limit
         self._channels, self._outage = channels, outage
-        # accepted, refused, dropped.
+        # What became of the records: how many were "accepted", "refused" and "dropped".
         self._counts: Counter[str] = Counter()
         self._log = LimitedLog(logger)
         register(self, "log intake")
 
     def statistics(self) -> dict[str, int]:
-        """What became of the records, for `realtime.statistics`."""
+        """
+        What became of the records, for `realtime.statistics`.
+
+        "accepted" are on the stream, "refused" are no log records, "dropped" were more than could wait.
+        """
         return dict(self._counts)
 
     async def run(self, multiplexer: Multiplexer) -> None:
-        """Listen until the multiplexer stops or this is cancelled. No record ends it."""
+        """Listen until the multiplexer stops or this is cancelled. A malformed record is refused and ends nothing."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in self._channels:
@@ -101,7 +114,7 @@ class Intake:
                 bodies.clear()
 
     def _read(self, body: bytes, channel: str) -> bytes | None:
-        """The record as it is appended; None if it is refused."""
+        """Check a record, and return its JSON for the stream; None if it is refused."""
         try:
             if len(body) > RECORD_LIMIT_BYTES:
                 raise ValueError(f"it has {len(body)} bytes, the limit is {RECORD_LIMIT_BYTES}")
@@ -116,21 +129,15 @@ class Intake:
     async def _append(self, records: Sequence[bytes]) -> None:
         if not records:
             return
-        guard, failures = secrets.token_hex(8), 0
-        with self._outage.observer() as observer:
-            while True:
-                try:
-                    await aappend_entries(
-                        self._redis,
-                        self._names.stream(self._stream),
-                        self._names.stream_guard(self._stream, guard),
-                        [{RECORD_FIELD: record} for record in records],
-                        guard_seconds=GUARD_SECONDS,
-                        length_limit=self._stream_limit,
-                    )
-                    break
-                except StreamUnavailable as error:
-                    await observer.wait(error, failures)
-                    failures += 1
-            observer.worked()
+        # Each attempt has the same guard, so the batch is appended once.
+        append = functools.partial(
+            aappend_entries,
+            self._redis,
+            self._names.stream(self._stream),
+            self._names.stream_guard(self._stream, secrets.token_hex(8)),
+            [{RECORD_FIELD: record} for record in records],
+            guard_seconds=GUARD_SECONDS,
+            length_limit=self._stream_limit,
+        )
+        await self._outage.until_done(append, errors=(StreamUnavailable,))
         self._counts["accepted"] += len(records)

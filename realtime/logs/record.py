@@ -1,8 +1,8 @@
 """
-A log record on the stream: one JSON object.
+A log record as JSON.
 
-Owns its form, and how a record of `logging`, or a message that another program published, becomes one. Does not own
-sending it (sender).
+Owns its form, and how it is made from a record of `logging` or from a message that another program published. Does not
+own sending it (sender) nor the entry that contains it (stream).
 """
 
 import logging
@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["RECORD_FIELD", "LogRecord", "decode_record", "encode", "encode_record", "read_published"]
+__all__ = ["LogRecord", "decode_record", "encode", "encode_record", "read_published"]
 
-# The one field of an entry of the stream.
-RECORD_FIELD: Final = "record"
-# Values that are nested deeper than this, or that refer to themselves, become text.
+# If a value must be made plain, what is nested deeper than this becomes text. This also ends cycles.
 _DEPTH_LIMIT: Final = 16
+# Integers from this on, and below its negative, become text.
 _INTEGER_LIMIT: Final = 2**63
 
-# How many attributes `logging` itself stores on a record, before those of `extra=…`.
+# How many attributes `logging` itself sets on a record. It sets them first, so all later ones come from `extra=…` or
+# from a formatter.
 _OWN_COUNT: Final = len(vars(logging.makeLogRecord({})))
-# What a formatter stores on it later.
+# The attributes that a formatter sets.
 _FORMATTED: Final = ("message", "asctime")
 
 
@@ -32,14 +32,14 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     A log record.
 
     Attributes:
-        level: "INFO".
+        level: The name of its level: "INFO".
         timestamp: When it was logged, in UTC.
         logger: The name of its logger.
-        message: The text, with its arguments.
-        queue: From `extra={"queue": …}`: the route of the record.
-        task: From `extra={"task": …}`: any JSON value. A text that is itself JSON is decoded.
-        extra: Everything else that was given with `extra`.
-        exception: The traceback, if there is one.
+        message: The text, with the arguments filled in.
+        queue: From `extra={"queue": …}`: the name by which sinks choose records; "" if there is none.
+        task: From `extra={"task": …}`: any JSON value. A string that is itself JSON is decoded.
+        extra: All other values of `extra`, by name.
+        exception: The traceback; "" if there is none.
     """
 
     level: str
@@ -57,7 +57,8 @@ def encode_record(record: logging.LogRecord) -> bytes:
     The JSON of a record of `logging`.
 
     Guarantees:
-        It never raises. A value that JSON does not have becomes its text. Later changes of the values have no effect.
+        It never raises. A value of a type that JSON does not have becomes its `str()`. Later changes of the values have
+        no effect.
     """
     extra = dict(islice(vars(record).items(), _OWN_COUNT, None))
     for name in _FORMATTED:
@@ -76,28 +77,32 @@ def encode_record(record: logging.LogRecord) -> bytes:
     try:
         return encode(made)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        # A key that is no text, a lone surrogate, a very large integer, a cycle: all rare.
+        # Rare: a key that is not a string, a lone surrogate, a very large integer or a cycle.
         return encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
 
 
 def decode_record(body: bytes) -> LogRecord:
     """
-    The record in an entry.
+    The record in the JSON of an entry.
 
     Raises:
-        ValueError: It is not one; says what is wrong.
+        ValueError: The JSON is not a record; the message says what is wrong.
     """
     return _decode(body)
 
 
 def read_published(body: bytes) -> LogRecord:
     """
-    The record in a message that another program published: a JSON object with `message`, and as far as it has them
-    `level` (a name or a number), `timestamp` (ISO 8601, or seconds since 1970), `logger` or `name`, `queue`, `task`,
-    `extra` and `exception`. Everything else goes to `extra`. The object may be inside of a JSON text.
+    The record in a message that another program published.
+
+    Args:
+        body: A JSON object, or a JSON string that contains one. It has a `message`, and may have `level` (a name or a
+            number; by default "INFO"), `timestamp` (ISO 8601, or seconds since 1970; by default now), `logger` or
+            `name`, `queue`, `task`, `extra` and `exception`. All other fields are added to `extra`.
 
     Raises:
-        ValueError: It is not one; says what is wrong.
+        ValueError: The message is not a record; the error says what is wrong.
+        RecursionError: It is nested too deeply.
     """
     if body.lstrip().startswith(b'"'):
         body = msgspec.json.decode(body, type=str).encode()
@@ -123,12 +128,14 @@ def read_published(body: bytes) -> LogRecord:
 
 
 def _published_time(fields: dict[str, Any]) -> datetime:
-    """Taken from the fields; now if there is none. One that cannot be read stays in them."""
+    """Take `timestamp` out of the fields, and return it in UTC. If it is malformed, leave it there and return now."""
     try:
         value = fields["timestamp"]
-        # As `logging` formats it: with a comma before the milliseconds.
-        found = datetime.fromisoformat(value.replace(",", ".")) if isinstance(value, str) else None
-        moment = datetime.fromtimestamp(float(value), UTC) if found is None else found
+        if isinstance(value, str):
+            # A formatter of `logging` writes a comma before the milliseconds.
+            moment = datetime.fromisoformat(value.replace(",", "."))
+        else:
+            moment = datetime.fromtimestamp(float(value), UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return datetime.now(UTC)
     del fields["timestamp"]
@@ -152,7 +159,7 @@ def _exception(record: logging.LogRecord) -> str:
 
 
 def _decoded(task: str) -> Any:
-    """The value of a task that is a JSON text; other texts unchanged."""
+    """The JSON value in a task that is a string; the string itself if it is not JSON."""
     try:
         return msgspec.json.decode(task)
     except (ValueError, RecursionError):
@@ -168,7 +175,7 @@ def _text(value: object) -> str:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """The value with texts in place of all that JSON does not have."""
+    """A copy of a value in which everything that JSON does not have is replaced by text."""
     if value is None or isinstance(value, bool | float | datetime):
         return value
     if isinstance(value, int):
@@ -182,5 +189,6 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 _formatter = logging.Formatter()
+# The JSON of a LogRecord.
 encode = msgspec.json.Encoder(enc_hook=_text).encode
 _decode = msgspec.json.Decoder(LogRecord).decode

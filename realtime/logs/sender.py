@@ -1,8 +1,8 @@
 """
 Sends records to a Redis Stream from a thread of its own, in batches.
 
-Owns the queue between the program that logs and Redis, its limits, and what happens while Redis takes nothing. Does not
-own the form of a record (record), the files (spill) nor the client of Redis (handler).
+Owns the queue between the program and Redis, its limits, and what happens while Redis takes nothing. Does not own the
+form of a record (record), the files (spill) nor the client of Redis (handler).
 """
 
 import contextlib
@@ -21,90 +21,95 @@ from realtime.logs.spill import Spill, SpillFull
 
 __all__ = ["Sender", "SenderLimits"]
 
-# A batch is appended by one Lua script, during which Redis does nothing else.
+# The most of one batch. A Lua script appends it, and Redis does nothing else meanwhile.
 BATCH_RECORDS = 500
 BATCH_BYTES = 262_144
-# The waits between attempts while Redis takes nothing: at random up to twice as long after each, up to this.
+# The limit of the random wait after the first failed attempt. It doubles with each further one, up to the second value.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 5.0
 # How often records are spilled while Redis takes none.
 SPILL_SECONDS = 0.25
-# How often the thread looks for spill files of processes that have died.
+# How often the thread looks for spill files of other processes, which may have died.
 LOOK_SECONDS = 60.0
-# The shortest time between two complaints of one kind on the standard error.
-COMPLAINT_SECONDS = 10.0
+# The shortest time between two lines of one kind on the standard error.
+REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderLimits:
     """
+    The limits of a sender.
+
     Attributes:
-        records, bytes: How much may wait for the thread. More is dropped, and counted.
-        gather_seconds: How long records are gathered for one batch.
-        exit_seconds: How long the end of the process waits for records to be sent.
+        queue_records, queue_bytes, gather_seconds, exit_seconds: As in RedisStreamHandler.
     """
 
-    records: int
-    bytes: int
+    queue_records: int
+    queue_bytes: int
     gather_seconds: float
     exit_seconds: float
 
 
 class Sender:
     """
-    Begins its thread with the first record.
+    A queue of records, and the thread that sends them. The first record starts the thread.
 
     Args:
-        append: Appends a batch to the stream, once for each guard: `append(guard, records)`. Any error means that Redis
-            did not confirm it.
-        spill: Where batches go that Redis does not take. Without it they wait in the queue, until that is full.
-        name: For complaints.
+        append: Called as `append(guard, records)`; appends a batch to the stream, once for each guard. Any error means
+            that Redis did not confirm it.
+        spill: Where batches are written that Redis does not take. Without it, records wait in the queue.
+        limits: What may wait, and for how long.
+        name: Begins each line on the standard error.
 
     Guarantees:
-        `put` never waits and never raises. The records of one process arrive in their order. Each arrives once, unless
-        an outage lasts longer than the guard of its batch. A forked child has an empty queue and its own thread.
+        `put` never waits and never raises. The records of a process are appended in the order of the calls. Each is
+        appended once, unless an outage lasts longer than the guard of its batch: then perhaps twice. A forked child has
+        an empty queue and its own thread.
     """
 
     def __init__(
         self, append: Callable[[str, Sequence[bytes]], object], *, spill: Spill | None, limits: SenderLimits, name: str
     ) -> None:
         self._append, self._spill, self._limits, self._name = append, spill, limits, name
-        self._begin()
+        self._reset()
         if hasattr(os, "register_at_fork"):
-            begin = weakref.WeakMethod(self._begin)
-            os.register_at_fork(after_in_child=lambda: (found := begin()) and found())
+            # The interpreter keeps this function for ever, so the function must not keep the sender.
+            reset = weakref.WeakMethod(self._reset)
+            os.register_at_fork(after_in_child=lambda: (found := reset()) and found())
 
-    def _begin(self) -> None:
-        """Everything that a forked child does not share with its parent."""
+    def _reset(self) -> None:
+        """Set the state of a new process: a forked child has none of its parent's records, and no thread."""
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # Written by `put` alone: records and bytes that were queued, and records that had no room.
+        # Changed only by `put`: the records and bytes that were queued, and the records that had no room.
         self._queued_count = self._queued_bytes = self._refused_count = 0
-        # Written by the thread alone: what it has taken from the queue, and what became of it.
+        # Changed only by the thread: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
         self._sent_count = self._spilled_count = self._replayed_count = self._lost_count = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
-        # Set while somebody waits for all records to be sent.
+        # Set while `flush` waits: the thread then does not gather records.
         self._is_urgent = threading.Event()
+        # Notified after each step of the thread.
         self._progress = threading.Condition()
-        # Taken, and neither sent nor spilled.
+        # Records that are taken from the queue, and neither sent nor spilled.
         self._batch: _Batch | None = None
-        # Whether there may be spill files.
-        self._has_files, self._look_at = False, 0.0
-        # Attempts that failed in a row, and when the next one is due.
+        # Whether this process has spilled records that are not sent, and when to look for files of other processes.
+        self._has_spilled, self._next_look_at = False, 0.0
+        # The attempts that failed in a row, and when the next one is due.
         self._failures, self._retry_at = 0, 0.0
-        self._complaints = _Complaints(self._name)
+        self._reports = _Reports(self._name)
+        # How many refused records were reported on the standard error.
         self._reported_count = 0
 
     # For the program that logs ----------------------------------------------------------------------------------------
 
     @property
     def thread_ident(self) -> int | None:
-        """The thread that sends. Its own records must not be sent: each would cause another one."""
+        """The thread that sends. What it logs itself must not be sent: each record would cause another one."""
         return None if self._thread is None else self._thread.ident
 
     @property
     def waiting_count(self) -> int:
-        """Records that are queued, and neither sent nor spilled."""
+        """How many queued records are neither sent nor spilled."""
         return self._queued_count - self._sent_count - self._spilled_count - self._lost_count
 
     def statistics(self) -> dict[str, int]:
@@ -112,7 +117,7 @@ class Sender:
         What became of the records, for `realtime.statistics`.
 
         "queued" = "sent" + "spilled" + "lost" + those that wait. "refused" had no room in the queue, "lost" were in it
-        when the process ended. "replayed" were read from spill files and sent, those of other processes too.
+        when the process ended. "replayed" were read from spill files, also of other processes, and sent.
         """
         return {
             "queued": self._queued_count,
@@ -124,11 +129,11 @@ class Sender:
         }
 
     def put(self, record: bytes) -> None:
-        """Have a record sent soon. Must not be called by two threads at a time."""
+        """Queue a record; drop and count it if the queue is full. Called by one thread at a time."""
         if (
             self._is_closed
-            or self._queued_count - self._taken_count >= self._limits.records
-            or self._queued_bytes - self._taken_bytes + len(record) > self._limits.bytes
+            or self._queued_count - self._taken_count >= self._limits.queue_records
+            or self._queued_bytes - self._taken_bytes + len(record) > self._limits.queue_bytes
         ):
             self._refused_count += 1
             return
@@ -139,18 +144,23 @@ class Sender:
             self._start()
 
     def flush(self, *, seconds: float) -> bool:
-        """Wait until all records that were put are sent or spilled. Returns whether they are."""
+        """
+        Wait until all records that were queued before are sent or spilled, at most this many seconds.
+
+        Returns:
+            False if some are not.
+        """
         if self._thread is None or threading.get_ident() == self._thread.ident:
             return not self.waiting_count
         target = self._queued_count
         self._is_urgent.set()
-        # Wakes the thread if it waits for a record.
+        # Wake the thread if it waits for a record.
         self._queue.put(None)
         with self._progress:
             return self._progress.wait_for(lambda: self._queued_count - self.waiting_count >= target, seconds)
 
     def close(self) -> None:
-        """Send or spill what is queued, within the time for the exit, and end the thread. Idempotent."""
+        """Send or spill what is queued, within `exit_seconds`, and end the thread. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -158,10 +168,11 @@ class Sender:
         if thread is None:
             self._report_refused()
             return
+        deadline = time.monotonic() + self._limits.exit_seconds
         self.flush(seconds=self._limits.exit_seconds)
-        thread.join(self._limits.exit_seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
         if self.waiting_count:
-            self._complaints.say("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
+            self._reports.write("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log records to Redis", daemon=True)
@@ -179,7 +190,7 @@ class Sender:
                 self._wait()
                 self._step()
             except Exception as error:
-                # A defect. The records that it concerns stay, and are tried again.
+                # A defect of this module. The records wait and are tried again.
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
@@ -189,12 +200,12 @@ class Sender:
                     return
 
     def _wait(self) -> None:
-        """Wait for a record, and for more records of its batch; or for the next attempt."""
+        """Wait for a record and gather more for its batch. After a failed attempt, wait until the next one."""
         now = time.monotonic()
         if self._failures:
             time.sleep(min(max(0.0, self._retry_at - now), SPILL_SECONDS))
             return
-        timeout = None if self._spill is None else max(0.0, self._look_at - now)
+        timeout = None if self._spill is None else max(0.0, self._next_look_at - now)
         with contextlib.suppress(queue.Empty):
             self._take(self._queue.get(timeout=timeout))
         self._is_urgent.wait(self._limits.gather_seconds)
@@ -215,21 +226,21 @@ class Sender:
         return self._batch
 
     def _step(self) -> None:
-        """Send everything that is queued, or spill it."""
+        """Send everything that is queued. While Redis takes nothing, spill it."""
         if time.monotonic() >= self._retry_at:
             try:
                 self._send()
             except Exception as error:
                 self._fail(error)
             else:
-                self._work()
+                self._succeed()
         if self._failures and self._spill is not None:
             self._spill_queued(self._spill)
         self._report_refused()
 
     def _send(self) -> None:
-        if self._spill is not None and (self._has_files or time.monotonic() >= self._look_at):
-            # Before newer records of this process.
+        if self._spill is not None and (self._has_spilled or time.monotonic() >= self._next_look_at):
+            # Spilled records are older than queued ones.
             self._replay(self._spill)
         while (batch := self._next_batch()) is not None:
             self._append(batch.guard, batch.records)
@@ -243,41 +254,42 @@ class Sender:
             spill.remove(guard)
             self._replayed_count += len(records)
         spill.tidy()
-        self._has_files, self._look_at = False, time.monotonic() + LOOK_SECONDS
+        self._has_spilled, self._next_look_at = False, time.monotonic() + LOOK_SECONDS
 
     def _spill_queued(self, spill: Spill) -> None:
         while (batch := self._next_batch()) is not None:
             try:
                 spill.write(batch.guard, batch.records)
             except (SpillFull, OSError) as error:
-                self._complaints.say("spill", f"records cannot be spilled, and wait in memory: {error}")
+                self._reports.write("spill", f"records cannot be spilled, and wait in memory: {error}")
                 return
             self._spilled_count += len(batch.records)
-            self._has_files, self._batch = True, None
+            self._has_spilled, self._batch = True, None
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))
         self._retry_at = time.monotonic() + random.uniform(0, wait)  # noqa: S311 - jitter
         self._failures += 1
-        where = "are spilled to the disk" if self._spill is not None else "wait in memory"
         if self._failures == 1:
-            self._complaints.say("outage", f"{type(error).__name__}: {error}. Records {where} until Redis takes them")
+            where = "are spilled to the disk" if self._spill is not None else "wait in memory"
+            self._reports.write("outage", f"{type(error).__name__}: {error}. Records {where} until Redis takes them")
 
-    def _work(self) -> None:
+    def _succeed(self) -> None:
         if self._failures:
-            self._complaints.say("end", "Redis takes records again")
+            self._reports.write("end", "Redis takes records again")
         self._failures = 0
 
     def _report_refused(self) -> None:
-        if (count := self._refused_count - self._reported_count) and self._complaints.say(
-            "refused", f"{count} records were dropped: the queue is full"
-        ):
+        count = self._refused_count - self._reported_count
+        if count and self._reports.write("refused", f"{count} records were dropped: the queue is full"):
             self._reported_count += count
 
 
 class _Batch:
+    """Records that are sent or spilled together."""
+
     def __init__(self) -> None:
-        # Names of spill files sort by time.
+        # Also the name of a spill file. It begins with the time, because files are sent in the order of their names.
         self.guard = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.records: list[bytes] = []
         self._bytes = 0
@@ -291,19 +303,20 @@ class _Batch:
         return len(self.records) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES
 
 
-class _Complaints:
-    """Lines on the standard error, where `logging` itself complains of handlers."""
+class _Reports:
+    """Lines on the standard error, where `logging` too reports the errors of handlers."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._said_at: dict[str, float] = {}
+        # Kind → when its last line was written, by the monotonic clock.
+        self._written_at: dict[str, float] = {}
 
-    def say(self, kind: str, text: str) -> bool:
-        """Returns whether it was said: not if there was a line of this kind a moment ago."""
+    def write(self, kind: str, text: str) -> bool:
+        """Write a line unless the last one of its kind is newer than REPORT_SECONDS. Returns whether it was written."""
         now = time.monotonic()
-        if now - self._said_at.get(kind, -COMPLAINT_SECONDS) < COMPLAINT_SECONDS:
+        if now - self._written_at.get(kind, -REPORT_SECONDS) < REPORT_SECONDS:
             return False
-        self._said_at[kind] = now
+        self._written_at[kind] = now
         with contextlib.suppress(Exception):
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)  # noqa: T201
         return True

@@ -1,11 +1,11 @@
 """
-Spill files: records that Redis did not take, on the local disk until it takes them.
+Spill files: records on the local disk that wait until Redis takes them.
 
 Owns the directory, its limit, and the form of the files. Does not own when records are spilled or sent (sender).
 
-Each file is one batch, with one JSON object on a line. It is written under a temporary name, synced and renamed, so a
-file is complete or absent. Its name begins with the time, and is also the guard of the batch: any process may send the
-files of another one, also at the same time, and each is appended once.
+Each file is one batch, with one JSON object a line. It is written under a temporary name, synced and renamed, so a file
+is complete or absent. Its name begins with the time, and is also the guard of the batch. So several processes may send
+the same file at the same time: its batch is appended once.
 """
 
 import contextlib
@@ -17,19 +17,22 @@ from pathlib import Path
 __all__ = ["Spill", "SpillFull"]
 
 _SUFFIX = ".ndjson"
-# The temporary file of a process that died while it wrote.
+# The process that began to write a temporary file this old has died.
 _STALE_SECONDS = 3600.0
 
 
 class SpillFull(Exception):
-    """The directory has as many bytes as it may have."""
+    """The directory has no room for another batch."""
 
 
 class Spill:
     """
+    A directory of spill files.
+
     Args:
-        directory: Made when it is first needed. Several processes may share it.
-        limit_bytes: The most bytes of all files together.
+        directory: Created by the first `write`. Several processes may share it.
+        limit_bytes: The most bytes of all files together. Processes that write at the same time may exceed it by a
+            batch each.
     """
 
     def __init__(self, directory: Path, *, limit_bytes: int) -> None:
@@ -37,19 +40,19 @@ class Spill:
 
     def write(self, guard: str, records: Sequence[bytes]) -> None:
         """
-        Keep a batch.
+        Write a batch. When this returns, it is on the disk.
 
         Args:
-            guard: The name of the batch; files are sent in the order of their names.
+            guard: The name of the batch. Batches are read in the order of their names.
             records: JSON without line breaks.
 
         Raises:
-            SpillFull, OSError: It is not kept.
+            SpillFull, OSError: The batch was not written.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         body = b"\n".join((*records, b""))
         if self._used_bytes() + len(body) > self._limit_bytes:
-            raise SpillFull(f"{self._directory} has {self._limit_bytes} bytes, which is its limit")
+            raise SpillFull(f"{self._directory} has no room for {len(body)} bytes: its limit is {self._limit_bytes}")
         path = self._directory / f"{guard}{_SUFFIX}"
         temporary = path.with_suffix(".tmp")
         try:
@@ -63,17 +66,17 @@ class Spill:
             raise
 
     def read_all(self) -> Iterator[tuple[str, list[bytes]]]:
-        """The batches, oldest first: guard and records; without those that another process removes meanwhile."""
+        """Yield the guard and the records of each batch, oldest first. Batches removed meanwhile are left out."""
         for path in sorted(self._files(_SUFFIX)):
             with contextlib.suppress(FileNotFoundError):
                 yield path.stem, path.read_bytes().splitlines()
 
     def remove(self, guard: str) -> None:
-        """Redis has the batch."""
+        """Delete the file of a batch that is on the stream. Idempotent."""
         (self._directory / f"{guard}{_SUFFIX}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what processes left that died while they wrote a file."""
+        """Delete the temporary files of processes that died while they wrote."""
         last = time.time() - _STALE_SECONDS
         for path in self._files(".tmp"):
             with contextlib.suppress(FileNotFoundError):

@@ -70,8 +70,8 @@ class ServiceCommand(EscapingCommand):
         Run a service until a signal.
 
         Args:
-            make: Makes it. Called on the event loop.
-            running: What is running then: "relay and bot".
+            make: Makes the service. Called on the event loop.
+            running: What the service runs, for the line that says that it is ready: "relay and bot".
             deadline_seconds: After a signal, running work has this time to finish.
             lease_seconds: After this time, other workers take over the work of a process whose loop is blocked.
         """
@@ -85,7 +85,7 @@ class ServiceCommand(EscapingCommand):
                 self.stdout.flush()
 
         with redis_errors():
-            # Not on the event loop, where it would be done otherwise.
+            # This blocks. The first client would do it on the event loop.
             join_embedded_server()
         connections.close_all()
         stop = _Stop(deadline_seconds, logger)
@@ -109,7 +109,7 @@ class _Stop:
         self._stop: Callable[[], None] | None = None
 
     def attach(self, stop: Callable[[], None]) -> None:
-        """From now on, a signal calls `stop`. If there was one already, call it at once."""
+        """Let a signal call `stop`. If one has come already, call it now."""
         self._stop = stop
         if self.is_asked:
             stop()

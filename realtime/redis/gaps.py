@@ -1,7 +1,7 @@
 """
-Reads a state from Redis whose changes arrive on a subscription, again and again until no change was missed meanwhile.
+Reads a state from Redis while a subscription receives its changes. If changes were missed meanwhile, reads it again.
 
-Owns when it is read again, and what is logged then. Does not own what is read, nor the changes that wait for it.
+Owns when it is read again, and what is logged then. Does not own what is read, nor the changes that are held meanwhile.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 _log = LimitedLog(logger)
 
 
-async def _is_ready() -> None:
-    """The default of `ready`: the subscription is not waited for."""
+async def _no_wait() -> None:
+    """The default of `ready`."""
 
 
 async def read_without_gap[T](
@@ -29,20 +29,24 @@ async def read_without_gap[T](
     gap_count: Callable[[], int],
     on_repeat: Callable[[], None],
     outage: Outage,
-    ready: Callable[[], Awaitable[None]] = _is_ready,
+    ready: Callable[[], Awaitable[None]] = _no_wait,
 ) -> T:
     """
-    What `read` returned when the number of gaps was the same before and after it.
-
-    Otherwise, and after any error, it is read again after a wait, with the backoff of `outage`.
+    Read a state while no change is missed. After a gap or an error, wait with the backoff of `outage`, and retry.
 
     Args:
         read: Reads the state.
-        what: What is read, for the log.
-        gap_count: How often changes may have been missed until now.
-        on_repeat: Called each time that it is read again because changes were missed.
-        outage: Of what is read. Errors of Redis are reported to it; any other error is a defect, which is logged.
-        ready: Awaited before each reading: the subscription is live.
+        what: The state, for the log.
+        gap_count: Returns how often changes may have been missed until now.
+        on_repeat: Called each time that the state is read again because of a gap.
+        outage: The state of Redis. Errors of Redis are reported to it; any other error is a defect, which is logged.
+        ready: Awaited before each attempt; returns when the subscription is live. By default nothing is awaited.
+
+    Returns:
+        What `read` returned. `gap_count` was the same before and after it.
+
+    Guarantees:
+        No error ends it, except cancellation.
     """
     with outage.observer() as observer:
         attempt = 0
@@ -54,7 +58,7 @@ async def read_without_gap[T](
             except (*REDIS_ERRORS, SubscriptionClosed) as error:
                 await observer.wait(error, attempt)
             except Exception as error:
-                # Those who need the state wait after any error, because it is unknown what they have missed.
+                # Without the state, it is unknown which changes were missed. So a defect is retried, too.
                 _log.exception(type(error).__name__, error, "%s could not be read: trying again", what)
                 await asyncio.sleep(outage.backoff.delay_seconds(attempt))
             else:

@@ -68,8 +68,8 @@ class Keys:
 
     def written_files(self, name: str, group: str) -> str:
         """
-        A hash: the files that workers of `group` have begun to write → the ids in them. Permanent; empty when all is
-        done.
+        A hash: the files that workers of `group` have begun to write → the ids of their entries. Permanent, but empty
+        when all entries are acked.
         """
         return f"{{{self.prefix}{name}}}:files:{group}"
 

@@ -65,10 +65,12 @@ class Outage:
         """An observer for one user of the resource, who retries until it succeeds."""
         return Observer(self)
 
-    async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    async def until_done[T](
+        self, command: Callable[..., Awaitable[T]], *arguments: Any, errors: tuple[type[Exception], ...] = REDIS_ERRORS
+    ) -> T:
         """As `Observer.until_done`, with an observer for this call alone."""
         with self.observer() as observer:
-            return await observer.until_done(command, *arguments)
+            return await observer.until_done(command, *arguments, errors=errors)
 
     def _fail(self, observer: "Observer", error: BaseException, asked_at: float | None) -> None:
         is_refusal = isinstance(error, redis.ResponseError)
@@ -168,14 +170,22 @@ class Observer:
         self.failed(error, asked_at=asked_at)
         await self._outage._sleep(attempt)
 
-    async def until_done[T](self, command: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Retry a Redis command until it succeeds, and return its answer. The command must be safe to repeat."""
+    async def until_done[T](
+        self, command: Callable[..., Awaitable[T]], *arguments: Any, errors: tuple[type[Exception], ...] = REDIS_ERRORS
+    ) -> T:
+        """
+        Retry a command until it succeeds, and return its answer.
+
+        Args:
+            command: Must be safe to repeat.
+            errors: Those that mean that the resource is unavailable. Others are raised.
+        """
         failures = 0
         while True:
             asked_at = time.monotonic()
             try:
                 answer = await command(*arguments)
-            except REDIS_ERRORS as error:
+            except errors as error:
                 await self.wait(error, failures, asked_at=asked_at)
                 failures += 1
             else:

@@ -1,7 +1,7 @@
 """
 Sinks turn log records into files: declare `Sink` subclasses in an app's `sinks.py`, and run `manage.py run_log_sink`.
 
-Owns the sinks, their storage and their workers. Does not own the records (logs) nor the stream worker (streams).
+Owns the sinks, their storage and their service. Does not own the records (logs) nor the stream worker (streams).
 """
 
 from realtime.sinks.base import Sink, all_sinks

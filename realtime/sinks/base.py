@@ -1,8 +1,8 @@
 """
-What a sink declares, the registry of sinks, and what a worker gives to a sink's handler.
+What all sinks have in common: their declaration, their registry, and what a worker expects of them.
 
-Owns the base class, and finding each app's sinks. Does not own what the kinds of sinks do (content, rolling) nor their
-workers (service).
+Owns the base class, the registry, and reading the record of an entry. Does not own what each kind of sink does
+(content, rolling) nor the workers (service).
 """
 
 import asyncio
@@ -17,33 +17,43 @@ import redis.asyncio
 from asgiref.sync import iscoroutinefunction
 
 from realtime.exceptions import EntryRejected, Unavailable
-from realtime.logs.handler import DEFAULT_STREAM
-from realtime.logs.record import RECORD_FIELD, LogRecord, decode_record
+from realtime.logs.record import LogRecord, decode_record
+from realtime.logs.stream import DEFAULT_STREAM, RECORD_FIELD
 from realtime.redis.outage import Outage
 from realtime.sinks.storage import Storage
 from realtime.streams.entry import Entry
 
-__all__ = ["Sink", "SinkHandler", "Workplace", "all_sinks", "body_of", "called", "record_of", "stored"]
+__all__ = [
+    "Sink",
+    "SinkHandler",
+    "SinkResources",
+    "all_sinks",
+    "body_of",
+    "call_project",
+    "call_storage",
+    "is_selected",
+    "record_of",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _RECORD = RECORD_FIELD.encode()
 
-# In order of declaration.
+# All declared sinks, in order of declaration.
 _sinks: list[type["Sink"]] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workplace:
+class SinkResources:
     """
-    What a handler works with.
+    What the handler of a worker uses.
 
     Attributes:
         storage: Where it writes.
         executor: Threads for everything that blocks.
-        redis: A client for short commands.
+        redis: A client for short commands (`clients.async_publisher`).
         redis_outage: The state of Redis, shared by all its users in the process.
-        files_key: `Keys.written_files` of the group.
-        consumer: The name of the worker.
+        files_key: `Keys.written_files` of the sink's consumer group.
+        consumer: The name of the worker in that group.
     """
 
     storage: Storage
@@ -55,19 +65,28 @@ class Workplace:
 
 
 class SinkHandler(Protocol):
-    """The handler of one worker; its methods are the callbacks of `StreamWorker`."""
+    """The handler of one worker. All methods but `close` are the callbacks of `StreamWorker`."""
 
     async def handle(self, entries: Sequence[Entry]) -> None:
-        """Do the work of these entries."""
+        """
+        Write the selected records of these entries.
+
+        Raises:
+            Unavailable: The storage, or something that the project needs, is unavailable.
+            EntriesFailed: These entries failed; all others are done.
+
+        Guarantees:
+            When it returns, the files of all these records are durable.
+        """
 
     def on_stop(self) -> None:
-        """Come to an end soon."""
+        """Called when the worker stops: finish the running calls soon."""
 
     def on_acked(self, entries: Sequence[Entry]) -> None:
-        """These entries will not come again."""
+        """Called when Redis has confirmed the ack of entries: no worker gets them again."""
 
     async def close(self) -> None:
-        """The worker has ended. What is not done by then is left to others."""
+        """Called when the worker has ended: cancel what still runs."""
 
 
 class Sink:
@@ -75,15 +94,16 @@ class Sink:
     The base of all sinks: subclass `ContentSink` or `NdjsonSink` in an app's `sinks.py`.
 
     Attributes:
-        url: Where its files go: a directory or a URL of fsspec. A class without one is a common base, and no sink.
-        name: Its consumer group, and its name on the command line; by default the name of the class. Redis stores under
-            this name which records are done, so it should stay when the class is renamed.
+        url: Where its files go: a directory or a URL of fsspec. A class that sets none itself is not a sink, but a base
+            for others.
+        name: Its name on the command line, and its consumer group; by default the name of the class. Redis stores under
+            this name which records are done. If you rename the class, keep the name.
         stream: The stream that it reads.
-        queues: Only records with one of these queues; empty for all records.
-        storage_options: For fsspec: endpoints and secrets.
-        batch_size: The most records that are selected together.
-        max_attempts: After so many failed attempts, a record is a dead letter.
-        lease_seconds: After this time, others take the records of a worker that died.
+        queues: It gets only records with one of these queues; if empty, all records.
+        storage_options: Endpoints and secrets for fsspec.
+        batch_size: The most records that are read and selected together.
+        max_attempts: A record that fails this many times is a dead letter.
+        lease_seconds: When a worker dies, others take over its records after this time.
     """
 
     url: ClassVar[str | Path]
@@ -101,16 +121,19 @@ class Sink:
             return
         cls.name = cls.__dict__.get("name", cls.__name__)
         if not _NAME.fullmatch(cls.name):
-            raise ValueError(f"the name of a sink has 1 to 100 letters, digits, '.', '_' and '-', not {cls.name!r}")
+            raise ValueError(
+                f"a sink cannot have the name {cls.name!r}: use 1 to 100 letters, digits, '.', '_' and '-'"
+            )
         if any(other.name == cls.name and other.stream == cls.stream for other in _sinks):
             raise ValueError(f"two sinks of the stream {cls.stream} have the name {cls.name!r}: set `name` of one")
         _sinks.append(cls)
 
     def select(self, record: LogRecord) -> bool:
         """
-        Whether the sink is for this record. By default it is for all.
+        Whether the sink wants this record. By default it wants all.
 
-        Called for each record, in a thread; it must not have effects. Records that are not selected are done.
+        Called in a thread, for each record of the sink's `queues`. It must have no effects, because it may be called
+        several times for a record. Records that are not selected are acked.
         """
         return True
 
@@ -121,8 +144,13 @@ class Sink:
         """The most batches that a worker handles at a time."""
         raise NotImplementedError
 
-    def make_handler(self, workplace: Workplace) -> SinkHandler:
-        """The handler of one worker."""
+    def make_handler(self, resources: SinkResources) -> SinkHandler:
+        """
+        Make the handler of one worker.
+
+        Raises:
+            ExtraMissing: A library that the sink needs is not installed.
+        """
         raise NotImplementedError
 
 
@@ -133,10 +161,10 @@ def all_sinks() -> Sequence[type[Sink]]:
 
 def body_of(entry: Entry) -> bytes:
     """
-    The record of an entry, as JSON.
+    The JSON of an entry's record.
 
     Raises:
-        EntryRejected: It has none.
+        EntryRejected: The entry has no such field.
     """
     try:
         return entry.fields[_RECORD]
@@ -149,7 +177,7 @@ def record_of(entry: Entry) -> LogRecord:
     The record of an entry.
 
     Raises:
-        EntryRejected: It has none.
+        EntryRejected: The entry has no record, or a malformed one.
     """
     try:
         return decode_record(body_of(entry))
@@ -157,19 +185,24 @@ def record_of(entry: Entry) -> LogRecord:
         raise EntryRejected(f"the field {RECORD_FIELD!r} is not a log record: {error}") from error
 
 
-async def called(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
-    """The result of a function of the project: an async one runs on the event loop, another one in a thread."""
+def is_selected(sink: Sink, record: LogRecord) -> bool:
+    """Whether a record has one of the sink's queues, and its `select` returns True. Runs in a thread."""
+    return (not sink.queues or record.queue in sink.queues) and sink.select(record)
+
+
+async def call_project(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
+    """Call a function of the project: on the event loop if it is async, otherwise in a thread."""
     if iscoroutinefunction(function):
         return await function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
 
 
-async def stored(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
+async def call_storage(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
     """
-    The result of a method of a storage.
+    Call a method of a storage in a thread.
 
     Raises:
-        Unavailable: The storage failed, in whatever way: each backend of fsspec has errors of its own.
+        Unavailable: The method failed with any error, because each backend of fsspec has its own errors.
     """
     try:
         return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)

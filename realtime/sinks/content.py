@@ -1,5 +1,5 @@
 """
-A sink that writes one file a key: `podium/<game>.json.gz`.
+Sinks that write files named after a key: `podium/<game>.json.gz`.
 
 Owns the steps from a record to its files. Does not own how a file becomes durable (storage).
 """
@@ -14,19 +14,27 @@ import msgspec
 
 from realtime.exceptions import EntriesFailed, EntryRejected, Unavailable
 from realtime.logs.record import LogRecord
-from realtime.sinks.base import Sink, SinkHandler, Workplace, called, record_of, stored
+from realtime.sinks.base import (
+    Sink,
+    SinkHandler,
+    SinkResources,
+    call_project,
+    call_storage,
+    is_selected,
+    record_of,
+)
 from realtime.streams.entry import Entry
 from realtime.untrusted.text import printable
 
 __all__ = ["ContentSink"]
 
-# A part of a path, so no "/" and no dot at the beginning.
+# A key is part of a path, so it has no "/" and does not begin with a dot.
 _KEY = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,199}")
 
 
 class ContentSink(Sink):
     """
-    For a record that says that something is over: fetch what there is of it, write files, and clean up::
+    Writes files about each thing that a record reports as finished, and then removes its source::
 
         class Games(ContentSink):
             url = "s3://archive/games"
@@ -47,57 +55,62 @@ class ContentSink(Sink):
             def clean_up(self, record):
                 delete_game(self.key(record))
 
-    The methods are sync, and run in a thread, or async.
+    `fetch`, `transform` and `clean_up` may be async; otherwise they run in a thread, as `select` and `key` do.
 
     Attributes:
-        kinds: The files of each key: `<kind>/<key><suffix>`.
-        suffix: The end of their names. With ".gz" at its end they are compressed.
+        kinds: The files of each key: one for each kind, `<kind>/<key><suffix>`.
+        suffix: The end of their names. If it ends with ".gz", the files are compressed.
 
     Guarantees:
         Each file appears once, complete. `clean_up` is called when all files of the key are durable. If a worker dies,
-        another one continues: it fetches again only if a file is missing, and calls `clean_up` again in any case.
+        another one continues: it calls `fetch` and `transform` only if a file is missing, and always calls `clean_up`.
     """
 
     kinds: ClassVar[Sequence[str]]
     suffix: ClassVar[str] = ".json.gz"
 
     def key(self, record: LogRecord) -> str:
-        """The name of the record's files, without kind and suffix: letters, digits, ".", "_" and "-"."""
+        """
+        The name of the record's files, without kind and suffix: 1 to 200 letters, digits, ".", "_" and "-".
+
+        Records without a key become dead letters: those whose key has other characters or begins with a dot, and those
+        for which this raises KeyError, TypeError or AttributeError.
+        """
         raise NotImplementedError
 
     def fetch(self, record: LogRecord) -> Any:
-        """What the files are made of. None by default."""
+        """The data of the files. By default None."""
         return None
 
     def transform(self, record: LogRecord, fetched: Any) -> Mapping[str, Any]:
-        """The content of each kind: bytes, or a value for JSON."""
+        """The content for each of `kinds`: bytes, or a value that is written as JSON."""
         raise NotImplementedError
 
     def clean_up(self, record: LogRecord) -> Any:
-        """Remove the source. May be called several times. Nothing by default."""
+        """Remove the source of the data. It may be called several times for a key. By default it does nothing."""
 
     # For the worker ---------------------------------------------------------------------------------------------------
 
     @property
     def concurrency(self) -> int:
-        """Each batch may have some records whose files are written at the same time."""
+        """The most batches at a time: a few, because the keys of one batch are handled at the same time anyhow."""
         return 4
 
-    def make_handler(self, workplace: Workplace) -> SinkHandler:
-        """The handler of one worker."""
-        return _ContentHandler(self, workplace)
+    def make_handler(self, resources: SinkResources) -> SinkHandler:
+        """Make the handler of one worker."""
+        return _ContentHandler(self, resources)
 
 
 class _ContentHandler:
-    """Does the steps for each selected record; records of one key one after another."""
+    """Handles the selected records of a batch: those of one key in their order, different keys at the same time."""
 
-    def __init__(self, sink: ContentSink, workplace: Workplace) -> None:
-        self._sink, self._storage, self._executor = sink, workplace.storage, workplace.executor
+    def __init__(self, sink: ContentSink, resources: SinkResources) -> None:
+        self._sink, self._storage, self._executor = sink, resources.storage, resources.executor
 
     async def handle(self, entries: Sequence[Entry]) -> None:
         loop = asyncio.get_running_loop()
         keys, errors = await loop.run_in_executor(self._executor, self._select, entries)
-        tasks = (self._handle_key(key, found) for key, found in keys.items())
+        tasks = (self._handle_key(key, records) for key, records in keys.items())
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
@@ -106,25 +119,24 @@ class _ContentHandler:
             raise EntriesFailed(errors)
 
     def on_stop(self) -> None:
-        """What runs is finished."""
+        """Nothing to do: running calls take no longer than usual."""
 
     def on_acked(self, entries: Sequence[Entry]) -> None:
-        """Files tell what is done."""
+        """Nothing to do: the files themselves show which records are done."""
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to do: no task outlives `handle`."""
 
     def _select(
         self, entries: Sequence[Entry]
     ) -> tuple[dict[str, list[tuple[bytes, LogRecord]]], dict[bytes, Exception]]:
-        """The selected records by key, each with the id of its entry; and the errors."""
-        queues = frozenset(self._sink.queues)
+        """The selected records by key, each with the id of its entry; and the errors by id. Runs in a thread."""
         keys: dict[str, list[tuple[bytes, LogRecord]]] = {}
         errors: dict[bytes, Exception] = {}
         for entry in entries:
             try:
                 record = record_of(entry)
-                if (not queues or record.queue in queues) and self._sink.select(record):
+                if is_selected(self._sink, record):
                     keys.setdefault(self._key(record), []).append((entry.id, record))
             except Exception as error:
                 errors[entry.id] = error
@@ -141,33 +153,34 @@ class _ContentHandler:
             )
         return key
 
-    async def _handle_key(self, key: str, found: Sequence[tuple[bytes, LogRecord]]) -> dict[bytes, Exception]:
+    async def _handle_key(self, key: str, records: Sequence[tuple[bytes, LogRecord]]) -> dict[bytes, Exception]:
+        """Handle the records of one key; returns the errors by id."""
         errors: dict[bytes, Exception] = {}
-        for id, record in found:
+        for id, record in records:
             try:
                 await self._handle_record(key, record)
             except Unavailable:
-                # Of no record's making: all of the batch is tried again, until it works.
+                # The record is not at fault: the worker calls with the whole batch again until it works.
                 raise
             except Exception as error:
                 errors[id] = error
         return errors
 
     async def _handle_record(self, key: str, record: LogRecord) -> None:
-        sink, executor = self._sink, self._executor
+        sink, executor, loop = self._sink, self._executor, asyncio.get_running_loop()
         paths = {kind: f"{kind}/{key}{sink.suffix}" for kind in sink.kinds}
-        if not await stored(self._storage.exist, list(paths.values()), executor=executor):
-            fetched = await called(sink.fetch, record, executor=executor)
-            contents = await called(sink.transform, record, fetched, executor=executor)
+        if not await call_storage(self._storage.exist, list(paths.values()), executor=executor):
+            fetched = await call_project(sink.fetch, record, executor=executor)
+            contents = await call_project(sink.transform, record, fetched, executor=executor)
             if contents.keys() != paths.keys():
                 raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
             for kind, path in paths.items():
-                body = await called(_encoded, contents[kind], path, executor=executor)
-                await stored(self._storage.create, path, body, executor=executor)
-        await called(sink.clean_up, record, executor=executor)
+                body = await loop.run_in_executor(executor, _encode, contents[kind], path)
+                await call_storage(self._storage.create, path, body, executor=executor)
+        await call_project(sink.clean_up, record, executor=executor)
 
 
-def _encoded(content: Any, path: str) -> bytes:
+def _encode(content: Any, path: str) -> bytes:
     body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-    # Without a time, so that the same content makes the same file.
+    # No time in the header, so that the same content makes the same file.
     return gzip.compress(body, mtime=0) if path.endswith(".gz") else body

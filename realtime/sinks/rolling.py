@@ -1,15 +1,16 @@
 """
-A sink that writes records into files of many lines, a new file after some time or size.
+Sinks that write many records into each file, and begin a new file after some time or size.
 
-Owns when a file begins and ends, and that no record is in two. Does not own how a file becomes durable (storage).
+Owns when a file begins and ends, and that no record is in two files. Does not own how a file becomes durable (storage).
 """
 
 import asyncio
+import functools
 import gzip
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
@@ -19,14 +20,14 @@ from realtime.exceptions import EntriesFailed, Unavailable
 from realtime.extras import extra
 from realtime.logs.record import LogRecord
 from realtime.redis.outage import Outage
-from realtime.sinks.base import Sink, SinkHandler, Workplace, body_of, record_of, stored
+from realtime.sinks.base import Sink, SinkHandler, SinkResources, body_of, call_storage, is_selected, record_of
 from realtime.sinks.written import WrittenFiles
 from realtime.streams.entry import Entry
 
 __all__ = ["Format", "NdjsonSink"]
 
 type Format = Literal["ndjson.gz", "ndjson", "parquet"]
-# A fast level: logs compress well anyhow, and one worker has one core.
+# A fast level, because a worker process has one core; logs compress well with it too.
 GZIP_LEVEL = 3
 
 
@@ -38,17 +39,18 @@ class NdjsonSink(Sink):
             url = "s3://archive/logs"
             roll_seconds = 60
 
-    Records are acked when their file is durable, so until then a worker holds up to `roll_records` of them in memory.
+    Records are acked when their file is durable. Until then the worker holds them in memory, at most about twice
+    `roll_records`.
 
     Attributes:
-        roll_seconds, roll_records, roll_bytes: A file ends when it is that old, or has that many records, or bytes
-            before compression.
+        roll_seconds, roll_records, roll_bytes: A file ends when it is this old, has this many records, or this many
+            bytes before compression, whichever comes first.
         format: "ndjson.gz", "ndjson", or "parquet", which needs pyarrow.
 
     Guarantees:
-        The lines of a file are in the order of the stream. Each selected record is in one file, also if a worker dies
-        at any moment. The exception is a worker that was held up for longer than its lease just while it created a
-        file: then some records may be in two.
+        The lines of a file are in the order of the stream. Each selected record is in exactly one file, even if workers
+        die. There is one exception: if a worker stands still for longer than its lease while it creates a file, the
+        records of that file may also be in another one.
     """
 
     batch_size: ClassVar[int] = 500
@@ -59,9 +61,9 @@ class NdjsonSink(Sink):
 
     def transform(self, record: LogRecord) -> Any:
         """
-        The value of a line: anything that JSON has; for Parquet a mapping. By default the record itself.
+        The value of a line: anything that can be written as JSON; for Parquet a mapping. By default the record itself.
 
-        Called for each selected record, in a thread.
+        Called in a thread, for each selected record. It must have no effects, because it may be called several times.
         """
         return record
 
@@ -69,41 +71,51 @@ class NdjsonSink(Sink):
 
     @property
     def concurrency(self) -> int:
-        """Enough for a whole file, and the beginning of the next one while that is written."""
+        """The most batches at a time: enough for a whole file, and for the next one while the first is written."""
         return 2 * math.ceil(self.roll_records / self.batch_size)
 
-    def make_handler(self, workplace: Workplace) -> SinkHandler:
-        """The handler of one worker."""
+    def make_handler(self, resources: SinkResources) -> SinkHandler:
+        """Make the handler of one worker. Raises ExtraMissing if the format needs pyarrow and it is not installed."""
         if self.format == "parquet":
             with extra("parquet"):
                 import pyarrow  # noqa: F401
-        return _RollingHandler(self, workplace)
+        return _RollingHandler(self, resources)
 
 
 class _File:
-    """A file that is being collected."""
+    """
+    The records of a file that is not durable yet.
 
-    def __init__(self) -> None:
+    Attributes:
+        ids, lines: The ids of its entries, and a line for each, as they were added.
+        size_bytes: Of the lines, without line breaks.
+        durable: Done when the file is durable.
+        timer: Ends the file after `roll_seconds`.
+    """
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.ids: list[bytes] = []
         self.lines: list[bytes] = []
         self.size_bytes = 0
-        # Done when it is durable.
-        self.written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
+        self.durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer = timer
 
 
 class _RollingHandler:
-    def __init__(self, sink: NdjsonSink, workplace: Workplace) -> None:
-        self._sink, self._storage, self._executor = sink, workplace.storage, workplace.executor
-        self._written = WrittenFiles(workplace.redis, key=workplace.files_key, consumer=workplace.consumer)
-        self._redis_outage = workplace.redis_outage
+    """Collects the lines of many batches in one file. Each call of `handle` returns when its file is durable."""
+
+    def __init__(self, sink: NdjsonSink, resources: SinkResources) -> None:
+        self._sink, self._storage, self._executor = sink, resources.storage, resources.executor
+        self._written = WrittenFiles(resources.redis, key=resources.files_key, consumer=resources.consumer)
+        self._redis_outage = resources.redis_outage
         self._storage_outage = Outage(f"the storage of the sink {sink.name}")
-        # The file that is being collected.
+        # The file that lines are added to; None before its first line.
         self._file: _File | None = None
+        # Tasks that write a file, or that remove its ids from Redis when all are acked.
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
-        self._is_plain = type(sink).transform is NdjsonSink.transform
-        self._selects_all = type(sink).select is NdjsonSink.select and not sink.queues
+        # Whether a line is the record itself.
+        self._is_untransformed = type(sink).transform is NdjsonSink.transform
 
     async def handle(self, entries: Sequence[Entry]) -> None:
         written = await self._already_written(entries)
@@ -111,41 +123,49 @@ class _RollingHandler:
         loop = asyncio.get_running_loop()
         ids, lines, errors = await loop.run_in_executor(self._executor, self._make_lines, entries)
         if ids:
-            # Other handlers wait for the same file.
+            # Shielded, because other calls wait for the same file.
             await asyncio.shield(self._add(ids, lines))
         if errors:
             raise EntriesFailed(errors)
 
     def on_stop(self) -> None:
-        """Write what there is."""
+        """End the present file at once, and from now on write each batch into a file of its own."""
         self._is_stopping = True
         self._roll()
 
     def on_acked(self, entries: Sequence[Entry]) -> None:
+        """Remove the ids of a file from Redis when all of its entries are acked."""
         if finished := self._written.acked(entry.id for entry in entries):
-            self._start(self._forget(finished))
+            self._start(self._redis_outage.until_done(self._written.forget, finished))
+
+    async def close(self) -> None:
+        """Cancel what still runs. Entries of unfinished files are not acked, so other workers get them."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _already_written(self, entries: Sequence[Entry]) -> set[bytes]:
-        """Those entries that a worker has written that died before their ack."""
+        """The ids of entries that are in a file already, because its worker died before their acks."""
         found = await self._redis_outage.until_done(self._written.find, [entry.id for entry in entries])
         written: set[bytes] = set()
         for path, ids in found.items():
-            if await stored(self._storage.exist, [path], executor=self._executor):
+            if await call_storage(self._storage.exist, [path], executor=self._executor):
                 written |= ids
         return written
 
     def _make_lines(self, entries: Sequence[Entry]) -> tuple[list[bytes], list[bytes], dict[bytes, Exception]]:
-        """Runs in a thread: the ids and lines of the selected entries, and the errors of others."""
-        sink, queues = self._sink, frozenset(self._sink.queues)
+        """The ids and the lines of the selected entries, and the errors by id. Runs in a thread."""
+        sink = self._sink
         ids: list[bytes] = []
         lines: list[bytes] = []
         errors: dict[bytes, Exception] = {}
         for entry in entries:
             try:
                 record = record_of(entry)
-                if self._selects_all or ((not queues or record.queue in queues) and sink.select(record)):
-                    # A record as it is need not be encoded again.
-                    line = body_of(entry) if self._is_plain else _encode(sink.transform(record))
+                if is_selected(sink, record):
+                    # The entry has the JSON of the record, so it need not be encoded again.
+                    line = body_of(entry) if self._is_untransformed else _encode(sink.transform(record))
                     ids.append(entry.id)
                     lines.append(line)
             except Exception as error:
@@ -153,23 +173,23 @@ class _RollingHandler:
         return ids, lines, errors
 
     def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[None]":
+        """Add lines to the present file. Returns a future that is done when the file is durable."""
         file = self._file
         if file is None:
-            file = self._file = _File()
-            file.timer = asyncio.get_running_loop().call_later(self._sink.roll_seconds, self._roll)
+            timer = asyncio.get_running_loop().call_later(self._sink.roll_seconds, self._roll)
+            file = self._file = _File(timer)
         file.ids += ids
         file.lines += lines
         file.size_bytes += sum(map(len, lines))
         if self._is_stopping or len(file.ids) >= self._sink.roll_records or file.size_bytes >= self._sink.roll_bytes:
             self._roll()
-        return file.written
+        return file.durable
 
     def _roll(self) -> None:
-        """End the present file, and write it."""
+        """End the present file, and begin to write it."""
         file, self._file = self._file, None
         if file is not None:
-            if file.timer is not None:
-                file.timer.cancel()
+            file.timer.cancel()
             self._start(self._write(file))
 
     async def _write(self, file: _File) -> None:
@@ -177,29 +197,12 @@ class _RollingHandler:
         body = await loop.run_in_executor(self._executor, _content, file, self._sink.format)
         path = _path_of(body, self._sink.format)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
-        failures = 0
-        with self._storage_outage.observer() as observer:
-            # Always the same file: whether an attempt that failed has created it, does not matter.
-            while True:
-                try:
-                    await stored(self._storage.create, path, body, executor=self._executor)
-                    break
-                except Unavailable as error:
-                    await observer.wait(error, failures)
-                    failures += 1
-            observer.worked()
-        file.written.set_result(None)
+        # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
+        create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
+        await self._storage_outage.until_done(create, errors=(Unavailable,))
+        file.durable.set_result(None)
 
-    async def _forget(self, files: Sequence[bytes]) -> None:
-        await self._redis_outage.until_done(self._written.forget, files)
-
-    async def close(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"sink {self._sink.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -209,46 +212,46 @@ _encode = msgspec.json.encode
 
 
 def _path_of(body: bytes, format: Format) -> str:
-    """By time and content: files sort by time, and the same content at the same second has the same name."""
+    """A path that begins with the time, by which files sort, and ends with the hash of the content."""
     now = datetime.now(UTC)
     return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:16]}.{format}"
 
 
 def _content(file: _File, format: Format) -> bytes:
-    """Runs in a thread: the content of a file, in the order of the stream."""
-    # An entry that was lost and came again may be in it twice.
+    """The content of a file, in the order of the stream. Runs in a thread."""
+    # If the worker lost an entry to another worker and got it again, the entry was added twice.
     by_id = dict(zip(file.ids, file.lines, strict=True))
-    lines = [by_id[id] for id in sorted(by_id, key=_number_of)]
+    lines = [by_id[id] for id in sorted(by_id, key=_numbers_of)]
     if format == "parquet":
         return _parquet(lines)
     body = b"\n".join((*lines, b""))
     return gzip.compress(body, GZIP_LEVEL, mtime=0) if format == "ndjson.gz" else body
 
 
-def _number_of(id: bytes) -> tuple[int, int]:
-    """Ids are not ordered as texts."""
+def _numbers_of(id: bytes) -> tuple[int, int]:
+    """The time and the number in an id, by which ids sort; as text they do not."""
     milliseconds, _, number = id.partition(b"-")
     return int(milliseconds), int(number)
 
 
 def _parquet(lines: Sequence[bytes]) -> bytes:
+    """A Parquet file with a row for each line, and a column for each name. Nested values are JSON."""
     with extra("parquet"):
         import pyarrow
         import pyarrow.parquet
     rows = [msgspec.json.decode(line) for line in lines]
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        values = [_plain(row.get(name)) for row in rows]
+        values = [_cell(row.get(name)) for row in rows]
         try:
             columns[name] = pyarrow.array(values)
         except pyarrow.ArrowException:
-            # Values of more than one type.
+            # The column has values of more than one type.
             columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd")
     return file.getvalue()
 
 
-def _plain(value: Any) -> Any:
-    """A value of a column: what is nested becomes JSON."""
+def _cell(value: Any) -> Any:
     return _encode(value).decode() if isinstance(value, dict | list) else value

@@ -1,7 +1,8 @@
 """
 The service of `manage.py run_log_sink`: a worker for each sink, in one process.
 
-Owns which workers run, and what they share. Does not own signals (the command) nor the work of the sinks.
+Owns which workers run, and what they share. Does not own signals (management.service), the work of a sink (content,
+rolling) nor the intake of published records (logs.intake).
 """
 
 import asyncio
@@ -11,30 +12,34 @@ import secrets
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+
+import redis.asyncio
 
 from realtime.conf import get_settings, keys
-from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.logs.intake import Intake
+from realtime.logs.stream import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
-from realtime.sinks.base import Sink, SinkHandler, Workplace, all_sinks
+from realtime.sinks.base import Sink, SinkHandler, SinkResources, all_sinks
 from realtime.sinks.storage import storage_of
 from realtime.streams import StreamWorker
 
 __all__ = ["SinkService"]
 
-# Threads of each sink: for the project's functions, compression and the storage.
+# The threads of each sink, for the project's functions, compression and the storage.
 THREADS = 8
 
 
 class SinkService:
     """
+    Runs one worker for each sink, until it is stopped.
+
     Args:
-        sinks: Those to run.
-        channels: Redis channels from which log records are taken into the stream `logs`; one of all processes does it.
+        sinks: The sinks to run.
+        channels: Redis channels: log records that programs publish on them are appended to the stream `logs`. Only one
+            process at a time does this, the holder of a lease.
 
     Guarantees:
         Outages of Redis and of the storages do not end `run()`.
@@ -42,7 +47,7 @@ class SinkService:
 
     def __init__(self, sinks: Sequence[type[Sink]], *, channels: Sequence[str] = ()) -> None:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        # Set when all workers have started to read.
+        # Set when all workers read their streams.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
         self._channels = channels
@@ -52,14 +57,14 @@ class SinkService:
 
     async def run(self) -> None:
         """
-        Work until `stop()`; once.
+        Work until `stop()`. Can be called once.
 
         Raises:
-            ImproperlyConfigured: A sink needs a library that is not installed.
-            ExceptionGroup: A worker is defective.
+            ExtraMissing: A sink needs a library that is not installed.
+            ExceptionGroup: A worker or the intake failed because of a defect.
         """
         url = get_settings().redis_url
-        redis = clients.async_publisher(url)
+        client = clients.async_publisher(url)
         readers = [clients.async_reader(url) for _ in self._sinks]
         executors = [ThreadPoolExecutor(THREADS, f"sink {sink.name}") for sink in self._sinks]
         handlers: list[SinkHandler] = []
@@ -68,25 +73,25 @@ class SinkService:
             for sink, reader, executor in zip(self._sinks, readers, executors, strict=True):
                 storage = storage_of(sink.url, sink.storage_options)
                 await asyncio.get_running_loop().run_in_executor(executor, storage.tidy)
-                workplace = Workplace(
+                resources = SinkResources(
                     storage=storage,
                     executor=executor,
-                    redis=redis,
+                    redis=client,
                     redis_outage=self._redis_outage,
                     files_key=keys().written_files(sink.stream, sink.name),
                     consumer=self.consumer,
                 )
-                handler = sink.make_handler(workplace)
+                handler = sink.make_handler(resources)
                 handlers.append(handler)
-                workers.append(self._make_worker(sink, handler, reader, redis))
-            await self._run_workers(workers, redis, url)
+                workers.append(self._make_worker(sink, handler, reader, client))
+            await self._run_workers(workers, client, url)
         finally:
             for handler in handlers:
                 await handler.close()
             for executor in executors:
                 executor.shutdown(wait=False, cancel_futures=True)
-            for client in (redis, *readers):
-                await client.aclose()
+            for each in (client, *readers):
+                await each.aclose()
 
     def stop(self, *, deadline_seconds: float = 5.0) -> None:
         """End `run()`: finish and ack running work within the deadline, and leave the rest to others. Idempotent."""
@@ -94,15 +99,17 @@ class SinkService:
             self._deadline_seconds = deadline_seconds
             self._stopping.set()
 
-    def _make_worker(self, sink: Sink, handler: SinkHandler, reader: object, redis: object) -> StreamWorker:
+    def _make_worker(
+        self, sink: Sink, handler: SinkHandler, reader: redis.asyncio.Redis, client: redis.asyncio.Redis
+    ) -> StreamWorker:
         return StreamWorker(
-            reader,  # type: ignore[arg-type]
+            reader,
             keys().stream(sink.stream),
             sink.name,
             handler.handle,
-            redis=redis,  # type: ignore[arg-type]
+            redis=client,
             registry_key=keys().streams(),
-            # Trimming must wait for those that do not run in this process, too.
+            # All sinks of the stream, also those of other processes: trimming waits until each has finished an entry.
             groups=[other.name for other in all_sinks() if other.stream == sink.stream],
             batch_size=sink.batch_size,
             concurrency=sink.concurrency,
@@ -114,11 +121,11 @@ class SinkService:
             on_acked=handler.on_acked,
         )
 
-    async def _run_workers(self, workers: Sequence[StreamWorker], redis: Any, url: str) -> None:
+    async def _run_workers(self, workers: Sequence[StreamWorker], client: redis.asyncio.Redis, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:
             if self._channels:
-                lease = Lease(redis, keys().lease("log intake"), holder=self.consumer, outage=self._redis_outage)
-                work = functools.partial(self._run_intake, redis, url)
+                lease = Lease(client, keys().lease("log intake"), holder=self.consumer, outage=self._redis_outage)
+                work = functools.partial(self._run_intake, client, url)
                 intake = tasks.create_task(lease.run_while_held(work), name="intake lease")
             for worker, sink in zip(workers, self._sinks, strict=True):
                 tasks.create_task(worker.run(), name=f"sink {sink.name}")
@@ -134,11 +141,11 @@ class SinkService:
             await worker.wait_ready()
         self.ready.set()
 
-    async def _run_intake(self, redis: Any, url: str) -> None:
-        """Take in records from channels, which only the holder of the lease does."""
+    async def _run_intake(self, client: redis.asyncio.Redis, url: str) -> None:
+        """Append published records to the stream. Runs while this process holds the lease."""
         reader = clients.async_reader(url)
         intake = Intake(
-            redis,
+            client,
             names=keys(),
             stream=DEFAULT_STREAM,
             stream_limit=STREAM_LIMIT,
@@ -146,7 +153,7 @@ class SinkService:
             outage=self._redis_outage,
         )
         try:
-            async with Multiplexer(reader, publisher=redis, probe_channel=keys().probe_channel()) as multiplexer:
+            async with Multiplexer(reader, publisher=client, probe_channel=keys().probe_channel()) as multiplexer:
                 await intake.run(multiplexer)
         finally:
             await reader.aclose()

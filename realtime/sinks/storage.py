@@ -1,7 +1,7 @@
 """
-Where sinks write: a directory, or what fsspec has for a URL (S3, GCS, …).
+Where sinks write: a directory, or a file system of fsspec (S3, GCS, …).
 
-Owns that a file appears once, complete and durable. Does not own names and content (content, rolling).
+Owns that a file appears once, complete and durable. Does not own its path and content (content, rolling).
 """
 
 import contextlib
@@ -17,38 +17,41 @@ from realtime.extras import extra
 
 __all__ = ["FsspecStorage", "LocalStorage", "Storage", "storage_of"]
 
-# The temporary file of a process that died while it wrote.
+# The process that began to write a temporary file this old has died.
 _STALE_SECONDS = 3600.0
 
 
 class Storage(Protocol):
-    """A place for files. All methods may block, so they are called in threads."""
+    """A place for files. All methods may block and may be called by several threads at a time."""
 
     def create(self, path: str, body: bytes) -> bool:
         """
-        Write a file, unless there is one.
+        Write a file, unless it exists.
 
         Args:
-            path: Relative, with "/".
+            path: Relative to the storage, with "/".
+            body: The content.
 
         Returns:
-            Whether this call has created it. In both cases there is a complete and durable file now.
+            True if this call has created the file, False if it existed. In both cases it is complete and durable.
 
         Raises:
-            OSError: There is none. Calling again is safe. Backends of fsspec may have other errors.
+            OSError: The file may not exist. Calling again is safe. Backends of fsspec may raise other errors.
         """
 
     def exist(self, paths: Sequence[str]) -> bool:
-        """Whether there are all of these files; they are complete then."""
+        """Whether all of these files exist. A file that exists is complete."""
 
     def tidy(self) -> None:
-        """Remove what processes left that died while they wrote."""
+        """Delete the temporary files of processes that died while they wrote."""
 
 
 class LocalStorage:
     """
-    A directory. A file is written in its folder `.tmp`, synced, and then linked to its name, which fails if that
-    exists. Then the folder of the file is synced.
+    A directory.
+
+    A file is written in the folder `.tmp` and synced. Then it is linked to its path, which fails if that exists, and
+    the folder of the path is synced.
     """
 
     def __init__(self, root: Path) -> None:
@@ -88,10 +91,10 @@ class LocalStorage:
 
 class FsspecStorage:
     """
-    A file system of fsspec. Object stores make an object visible when it is complete.
+    A file system of fsspec. In an object store, an object is visible when it is complete.
 
-    Where the backend supports it, a file is created only if there is none, in one step. Elsewhere, two workers that
-    write the same file at the same time both write it; the content is the same.
+    If the backend supports it, one request creates a file unless it exists. With another backend, two workers may both
+    write a file at the same time, so the content of a path must not depend on the worker.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -108,6 +111,7 @@ class FsspecStorage:
         except FileExistsError:
             return False
         except (NotImplementedError, TypeError, ValueError):
+            # The backend does not support `mode="create"`.
             if self._files.exists(full):
                 return False
             self._files.pipe_file(full, body)
@@ -118,7 +122,7 @@ class FsspecStorage:
         return all(self._files.exists(self._full(path)) for path in paths)
 
     def tidy(self) -> None:
-        """Object stores keep nothing incomplete."""
+        """Nothing to do: object stores keep nothing incomplete."""
 
     def _full(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
@@ -129,7 +133,11 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
     The storage of a directory or URL: "/var/lib/games", "file:///var/lib/games", "s3://bucket/games".
 
     Args:
-        options: Passed on to fsspec; for secrets and endpoints, which do not belong in a URL.
+        url: A string without a scheme is a path.
+        options: For fsspec: endpoints, and secrets, which do not belong in a URL.
+
+    Raises:
+        ExtraMissing: The URL needs fsspec, which is not installed.
     """
     text = str(url)
     parts = urlsplit(text)
@@ -141,7 +149,7 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
 
 
 def _make_directory(directory: Path) -> None:
-    """With its parents, all of them durable."""
+    """Create a directory and its missing parents, and make all of them durable."""
     if directory.is_dir():
         return
     _make_directory(directory.parent)

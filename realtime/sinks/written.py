@@ -1,8 +1,10 @@
 """
-Which entries are in which file, from before a file is created until Redis has confirmed the acks of its entries.
+Remembers in Redis which entries each file has, from before the file is created until all of them are acked.
 
-Owns this hash in Redis. With it, entries that come again after a crash are not written twice: between the creation of a
-file and the acks of its entries, only this says that they are in it. Does not own the files (rolling, storage).
+If a worker dies between the two, others get these entries again. They find here that the entries are in a file, and do
+not write them twice.
+
+Owns this hash. Does not own the files (rolling, storage).
 """
 
 import time
@@ -14,7 +16,7 @@ import redis.asyncio
 
 __all__ = ["WrittenFiles"]
 
-# After so long, no entry of the file comes again: a worker that died is noticed within its lease.
+# Fields this old are removed. The entries of a dead worker are handled long before: its death is noticed after a lease.
 KEPT_SECONDS = 7 * 86_400.0
 
 
@@ -23,33 +25,45 @@ class WrittenFiles:
     The files of one consumer group.
 
     Args:
-        redis: A client for short commands.
-        key: `Keys.written_files`.
-        consumer: The worker that uses this object.
+        redis: A client for short commands (`clients.async_publisher`).
+        key: `Keys.written_files` of the group.
+        consumer: The name of the worker that uses this object.
+
+    A file is named by its field in the hash: the name of its worker, the time in seconds, and its path, with a space
+    between them. The value has the ids of its entries, compressed. It never changes.
     """
 
     def __init__(self, redis: redis.asyncio.Redis, *, key: str, consumer: str) -> None:
         self._redis: Any = redis
         self._key, self._consumer = key, consumer
-        # File → the ids of its entries that are not acked, and the reverse; files of this worker. A file is a field of
-        # the hash: the name of the worker, the time, and the path.
+        # Files of this worker: file → the ids of its entries that are not acked, and id → file.
         self._own: dict[bytes, set[bytes]] = {}
         self._file_of: dict[bytes, bytes] = {}
-        # Field → path and ids; files of other workers. What a field says never changes.
+        # Files of other workers: file → path and ids.
         self._others: dict[bytes, tuple[str, frozenset[bytes]]] = {}
 
     def new(self, path: str) -> bytes:
-        """A file that does not exist yet, for `begin`."""
+        """The field of a file that will be created now. Pass it to `begin`."""
         return f"{self._consumer} {time.time():.0f} {path}".encode()
 
     async def begin(self, file: bytes, ids: Sequence[bytes]) -> None:
-        """Before it is created. May be called again. Raises redis.RedisError, OSError."""
+        """
+        Remember the entries of a file. Await this before the file is created.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not confirm it. Calling again is safe.
+        """
         await self._redis.hset(self._key, file, zlib.compress(b" ".join(ids), 1))
         self._own[file] = set(ids)
         self._file_of.update(dict.fromkeys(ids, file))
 
     def acked(self, ids: Iterable[bytes]) -> list[bytes]:
-        """These entries are acked. Returns the files of which all are, for `forget`."""
+        """
+        Tell that entries are acked.
+
+        Returns:
+            The files whose entries are now all acked. Pass them to `forget`.
+        """
         finished: list[bytes] = []
         for id in ids:
             file = self._file_of.pop(id, None)
@@ -62,14 +76,27 @@ class WrittenFiles:
         return finished
 
     async def forget(self, files: Sequence[bytes]) -> None:
-        """All entries of these files are acked. Raises redis.RedisError, OSError."""
+        """
+        Remove files from the hash.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not confirm it. Calling again is safe.
+        """
         await self._redis.hdel(self._key, *files)
 
     async def find(self, ids: Collection[bytes]) -> Mapping[str, set[bytes]]:
         """
-        The files that other workers have begun to write, with those of these entries that are in them.
+        Find entries in the files of other workers. Files older than KEPT_SECONDS are removed from the hash.
 
-        Whether such a file exists is not known. Raises redis.RedisError, OSError.
+        Args:
+            ids: The entries to find.
+
+        Returns:
+            Path → those of the ids that are in this file. The file may not exist: its worker may have died before it
+            was created.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer.
         """
         fields = {field for field in await self._redis.hkeys(self._key) if field not in self._own}
         for field in self._others.keys() - fields:
@@ -82,8 +109,8 @@ class WrittenFiles:
         await self._remove_old(fields)
         found: dict[str, set[bytes]] = {}
         for path, written in self._others.values():
-            if among := written.intersection(ids):
-                found.setdefault(path, set()).update(among)
+            if common := written.intersection(ids):
+                found.setdefault(path, set()).update(common)
         return found
 
     async def _remove_old(self, fields: Collection[bytes]) -> None:

@@ -15,7 +15,7 @@ from realtime.redis.outage import REDIS_ERRORS
 
 __all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
 
-# Lua passes at most 8000 values in one call; an entry of ours has three fields.
+# Lua passes at most 8000 values in one call; an entry of ours has at most three fields.
 ENTRY_FIELDS_LIMIT = 1000
 _APPEND = scripts.Script("append_entries", answer=int)
 
@@ -38,7 +38,8 @@ def append_entries(
         guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
         entries: Field → value for each entry, in their order; at most 1000 fields each.
         guard_seconds: How long a repeated call with this guard appends nothing; at least one.
-        length_limit: Append nothing if the stream has this many entries already; 0 for no limit.
+        length_limit: If the stream has this many entries already, append nothing; 0 for no limit. Entries of one call
+            may exceed it.
 
     Returns:
         Whether they were appended now; False if an earlier call with this guard did it.
@@ -57,7 +58,7 @@ def append_entries(
         answer = _APPEND.run(redis, [stream_key, guard_key], arguments)
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
-    return _is_new(answer, stream_key, length_limit)
+    return _was_appended(answer, stream_key, length_limit)
 
 
 async def aappend_entries(
@@ -75,7 +76,7 @@ async def aappend_entries(
         answer = await _APPEND.arun(redis, [stream_key, guard_key], arguments)
     except REDIS_ERRORS as error:
         raise _unavailable(stream_key, error) from error
-    return _is_new(answer, stream_key, length_limit)
+    return _was_appended(answer, stream_key, length_limit)
 
 
 def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float, length_limit: int) -> list[str | bytes | int]:
@@ -90,7 +91,8 @@ def _pack(entries: Iterable[Mapping[str, bytes]], guard_seconds: float, length_l
     return arguments
 
 
-def _is_new(answer: int, stream_key: str, length_limit: int) -> bool:
+def _was_appended(answer: int, stream_key: str, length_limit: int) -> bool:
+    """Whether the script appended the entries; raises StreamFull if the limit forbade it."""
     if answer < 0:
         raise StreamFull(f"the stream {stream_key} has {length_limit} entries, which is its limit: is it being read?")
     return bool(answer)

@@ -240,14 +240,19 @@ class Attempts:
             self._ask_redis()
 
     async def _try_one_by_one(self, batch: list[Entry], error: Exception) -> None:
-        """A batch failed: call the handler with each of its entries, those of one key in order."""
+        """
+        A batch failed: find the error of each of its entries, those of one key in order.
+
+        `EntriesFailed` has them. After any other error, call the handler with one entry at a time.
+        """
         known = error.errors if isinstance(error, EntriesFailed) else None
         if len(batch) == 1:
             await self._fail(batch[0], known.get(batch[0].id, error) if known else error, [])
             return
+        rest = batch
         if known is not None:
             self._finish([entry for entry in batch if entry.id not in known])
-        rest = batch if known is None else [entry for entry in batch if entry.id in known]
+            rest = [entry for entry in batch if entry.id in known]
         while rest:
             entry, *rest = rest
             if self._in_flight.has_lost(entry.id):

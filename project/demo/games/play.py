@@ -1,7 +1,8 @@
 """
 Plays a game: applies the rules, stores the state, and logs what happens.
 
-Owns the log records of the games. Everything that the pipeline knows of a game, it knows from these and from Redis.
+Owns the log records of the games. The sinks know of a game only what these records and Redis contain. Does not own the
+rules (combat) nor the keys in Redis (store).
 """
 
 import logging
@@ -9,37 +10,38 @@ import random
 import secrets
 from collections.abc import Callable
 
-from project.demo.games.combat import Attack, Death, Event, Game, MatchBegun, RoundBegun, Timeout
+from project.demo.games.combat import Attack, Death, Event, Game, MatchStarted, RoundStarted, Timeout
 from project.demo.games.store import finish_game, save_damage
 
 __all__ = ["CLEANING", "QUEUE", "play"]
 
 logger = logging.getLogger(__name__)
 
-# Where the records are routed, and the message with which a game asks to be written into files.
+# The queue of all records.
 QUEUE = "demo.games"
+# The message that ends a game. A sink then writes the files of the game, and deletes it in Redis.
 CLEANING = "Cleaning Game Records"
 
 
 def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None) -> str:
     """
-    Play one game, and ask for its files.
+    Play one game. Its last log record makes a sink write its files.
 
     Args:
         players: How many heroes take part.
-        seed: The same seed is the same game.
-        pause: Called before each round.
+        seed: The same seed and number of players make the same game.
+        pause: Called in each round, before its matches.
 
     Returns:
-        The token of the game.
+        The token of the game, by which its records, its keys and its files are named.
     """
     token, user_token = secrets.token_hex(16), secrets.token_hex(16)
     game = Game.with_players(players, random.Random(seed))  # noqa: S311 - a game
     for event in game.play():
-        if isinstance(event, RoundBegun):
+        if isinstance(event, RoundStarted):
             save_damage(token, {hero.name: hero.damage for hero in game.heroes})
             pause()
-        message, *arguments = _sentence(event)
+        message, *arguments = _message(event)
         logger.info(message, *arguments, extra={"queue": QUEUE, "task": {"game_token": token}})
     ranks = [hero.name for hero in (*game.living, *reversed(game.dead))]
     save_damage(token, {hero.name: hero.damage for hero in game.heroes})
@@ -59,12 +61,12 @@ def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None)
     return token
 
 
-def _sentence(event: Event) -> tuple[object, ...]:
-    """A format and its arguments."""
+def _message(event: Event) -> tuple[object, ...]:
+    """The log message of an event: its format, and the arguments."""
     match event:
-        case RoundBegun():
+        case RoundStarted():
             return "Round %d: %d heroes are left", event.number, event.hero_count
-        case MatchBegun():
+        case MatchStarted():
             return "%s meets %s", event.one.name, event.other.name
         case Attack():
             return "%s attacks %s: %d points", event.attacker.name, event.defender.name, event.damage

@@ -1,8 +1,8 @@
 """
-The state of the games in Redis, until a sink has written it into files.
+The state of the games in Redis, which stays there until a sink has written it into files.
 
-Owns these keys: for each game a hash with what is known of it, and one with the damage that each hero has done. A game
-that nobody cleans up expires.
+Owns two keys for each game: a hash with its result, and a hash with the damage that each hero has done. They expire if
+no sink deletes them.
 """
 
 import json
@@ -14,6 +14,7 @@ from realtime.conf import keys, sync_redis
 
 __all__ = ["GameState", "delete_game", "finish_game", "load_game", "save_damage"]
 
+# The TTL of the keys, from the last write.
 LIFETIME_SECONDS = 86_400
 
 
@@ -23,9 +24,9 @@ class GameState:
     A game that is over.
 
     Attributes:
-        about: players, rounds, timeouts, seed, winner.
-        damage: Hero → damage.
-        ranks: The heroes, the winner first.
+        about: "players", "rounds" and "timeouts" (how many), "seed", and "winner" (a name).
+        damage: The name of a hero → the points of health that it has taken from others.
+        ranks: The names of the heroes, the winner first.
     """
 
     about: dict[str, Any]
@@ -34,7 +35,7 @@ class GameState:
 
 
 def save_damage(token: str, damage: dict[str, int]) -> None:
-    """After each round: what each hero has done until now."""
+    """Store the damage that each hero has done so far, by name."""
     if damage:
         with sync_redis().pipeline(transaction=False) as pipeline:
             pipeline.hset(_damage_key(token), mapping=damage)  # type: ignore[arg-type]
@@ -43,7 +44,7 @@ def save_damage(token: str, damage: dict[str, int]) -> None:
 
 
 def finish_game(token: str, about: dict[str, Any], ranks: Sequence[str]) -> None:
-    """At the end of the game."""
+    """Store the result of a game; see GameState."""
     with sync_redis().pipeline(transaction=True) as pipeline:
         pipeline.hset(_key(token), mapping={"about": json.dumps(about), "ranks": json.dumps(ranks)})
         pipeline.expire(_key(token), LIFETIME_SECONDS)
@@ -51,7 +52,7 @@ def finish_game(token: str, about: dict[str, Any], ranks: Sequence[str]) -> None
 
 
 def load_game(token: str) -> GameState | None:
-    """The state of a game that is over; None if it is not, or was deleted."""
+    """The state of a game; None if the game is not over, was deleted, or has expired."""
     with sync_redis().pipeline(transaction=True) as pipeline:
         pipeline.hgetall(_key(token))
         pipeline.hgetall(_damage_key(token))
@@ -66,7 +67,7 @@ def load_game(token: str) -> GameState | None:
 
 
 def delete_game(token: str) -> None:
-    """Remove all of it. Idempotent."""
+    """Delete both keys of a game. Idempotent."""
     sync_redis().delete(_key(token), _damage_key(token))
 
 

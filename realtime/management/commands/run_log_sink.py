@@ -1,7 +1,7 @@
 """
 `manage.py run_log_sink`: runs the workers of the sinks.
 
-Owns the command line. Does not own the workers (sinks.service), nor signals and the end of the process
+Owns the command line. Does not own the workers (sinks.service) nor signals and the end of the process
 (management.service).
 """
 
@@ -22,15 +22,15 @@ HELP = """\
 Turns log records on a Redis stream into files, until it gets SIGTERM or Ctrl-C.
 
 Each app declares its sinks in sinks.py. The command runs those that are named, or all. Run any number
-of these processes, on any number of machines: those of one sink share its records, and another one
-takes over the records of a process that died. A record is done when its file is durable.
+of these processes, on any number of machines: the processes of a sink share its records, and take over
+the records of a process that died. A record is done when its file is durable.
 """
 EPILOG = """\
 examples:
   manage.py run_log_sink                 all sinks
   manage.py run_log_sink Games Archive   only these
-  manage.py run_log_sink --list          which there are, and where they write
-  manage.py stream_status logs           how far they are
+  manage.py run_log_sink --list          shows all sinks, and where they write
+  manage.py stream_status logs           shows how many records wait for each sink
 
 Records that fail again and again are dead letters: see replay_dead_letters and purge_dead_letters.
 """
@@ -43,19 +43,19 @@ class Command(ServiceCommand):
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=HelpFormatter, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("sinks", nargs="*", metavar="sink", help="the names of sinks; by default all of all apps")
+        parser.add_argument("sinks", nargs="*", metavar="sink", help="the sinks to run; by default all of all apps")
         parser.add_argument(
             "--listen",
             action="append",
             default=[],
             dest="channels",
             metavar="CHANNEL",
-            help="also take in log records that programs PUBLISH on this Redis channel; may be given several times",
+            help="also read log records that programs PUBLISH on this Redis channel; may be given several times",
         )
         parser.add_argument("--list", action="store_true", dest="is_list", help="list the sinks, and end")
 
     def handle(self, *args: Any, sinks: Sequence[str], channels: Sequence[str], is_list: bool, **options: Any) -> None:
-        chosen = _chosen(sinks)
+        chosen = _choose(sinks)
         if is_list:
             for sink in chosen:
                 self.stdout.write(f"{sink.name}: stream {sink.stream} to {sink.url}")
@@ -68,7 +68,8 @@ class Command(ServiceCommand):
         )
 
 
-def _chosen(names: Sequence[str]) -> Sequence[type[Sink]]:
+def _choose(names: Sequence[str]) -> Sequence[type[Sink]]:
+    """The sinks with these names; all if there are none."""
     sinks = all_sinks()
     if not sinks:
         raise CommandError("no app has a sink: declare one in the sinks.py of an app")

@@ -1,4 +1,8 @@
-"""`manage.py simulate_games`: plays games of heroes, whose log records `run_log_sink` turns into files."""
+"""
+`manage.py simulate_games`: plays games of heroes. `run_log_sink` turns their log records into files.
+
+Owns the command line, and playing several games at a time. Does not own a game (games.play).
+"""
 
 import json
 import logging
@@ -6,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NoReturn
 
@@ -19,16 +24,15 @@ from realtime.management.streams import HelpFormatter, redis_errors
 EXAMPLES = """
 examples:
   manage.py simulate_games                            24 games of 10 heroes
-  manage.py simulate_games --games 4 --pause 1        slowly: to watch the pipeline at work
+  manage.py simulate_games --games 4 --pause 1        slowly, to watch the sinks at work
   manage.py simulate_games --seed 7 --json            the same games each time; one JSON object for programs
 
-Run this beside it, as often as you like: its workers share the games.
+Run this in one or more other terminals; the processes share the games:
 
   manage.py run_log_sink
 
-Each game is logged as it is played, by a logger whose handler is RedisStreamHandler. At its end, the record
-"Cleaning Game Records" lets a sink write two files, meta/<token>.json.gz and podium/<token>.json.gz, and then delete
-the game in Redis.
+The logger of the games has the handler RedisStreamHandler. The last record of each game is "Cleaning Game Records". A
+sink then writes two files, meta/<token>.json.gz and podium/<token>.json.gz, and deletes the game in Redis.
 """
 GAMES_AT_A_TIME = 8
 
@@ -36,7 +40,7 @@ GAMES_AT_A_TIME = 8
 class Command(EscapingCommand):
     """Shows a progress bar while it runs, and one sentence at the end."""
 
-    help = "Simulate games of superheroes, whose log records become files."
+    help = "Simulate games of superheroes. Their log records become files."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -54,32 +58,17 @@ class Command(EscapingCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _check(options)
         signal.signal(signal.SIGTERM, _interrupt)
-        seeds = random.Random(options["seed"])  # noqa: S311 - games
         began = time.monotonic()
-        tokens: list[str] = []
         stderr = options.get("stderr") or sys.stderr
-        with (
-            redis_errors(),
-            progress(stderr, "games", count=options["games"]) as advance,
-            ThreadPoolExecutor(GAMES_AT_A_TIME) as threads,
-        ):
-            games = [
-                threads.submit(
-                    play,
-                    players=options["players"],
-                    seed=seeds.getrandbits(32),
-                    pause=lambda: time.sleep(options["pause"]),
-                )
-                for _ in range(options["games"])
-            ]
-            try:
-                for game in as_completed(games):
-                    tokens.append(game.result())
-                    advance("games", 1)
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
-        # The handlers of this process have sent everything when it ends.
+        with redis_errors(), progress(stderr, "games", count=options["games"]) as advance:
+            tokens = _play_all(
+                options["games"],
+                players=options["players"],
+                pause_seconds=options["pause"],
+                seed=options["seed"],
+                on_end=lambda: advance("games", 1),
+            )
+        # All records are to be on the stream when the games are reported as played.
         for handler in logging.getLogger("project.demo.games").handlers:
             handler.flush()
         seconds = round(time.monotonic() - began, 1)
@@ -89,6 +78,27 @@ class Command(EscapingCommand):
             self.stdout.write(
                 f"{len(tokens)} games were played in {seconds} s: manage.py run_log_sink writes their files"
             )
+
+
+def _play_all(
+    count: int, *, players: int, pause_seconds: float, seed: int | None, on_end: Callable[[], object]
+) -> list[str]:
+    """Play games in threads; returns their tokens in the order of their ends. An error or a signal ends it."""
+    seeds = random.Random(seed)  # noqa: S311 - games
+    tokens: list[str] = []
+    with ThreadPoolExecutor(GAMES_AT_A_TIME) as threads:
+        games = [
+            threads.submit(play, players=players, seed=seeds.getrandbits(32), pause=lambda: time.sleep(pause_seconds))
+            for _ in range(count)
+        ]
+        try:
+            for game in as_completed(games):
+                tokens.append(game.result())
+                on_end()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return tokens
 
 
 def _check(options: dict[str, Any]) -> None:
