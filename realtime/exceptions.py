@@ -151,7 +151,10 @@ class StreamUnavailable(Unavailable):
 
 
 class StreamFull(StreamUnavailable):
-    """The stream has as many entries as it may have: its workers are too slow, or there are none."""
+    """
+    The stream has as many entries as it may have: its workers are too slow, or there are none. Nothing was appended,
+    and appending again with the same guard is safe.
+    """
 
 
 class Retry(RealtimeError):
@@ -188,7 +191,7 @@ class EntriesFailed(RealtimeError):
 
     Attributes:
         errors: The id of each failed entry → its error, which is treated as if the handler had raised it for this entry
-            alone.
+            alone. If an id is not in the batch, the whole batch has failed. If there are none, the batch is done.
     """
 
     def __init__(self, errors: Mapping[bytes, Exception]) -> None:
