@@ -151,7 +151,10 @@ class StreamUnavailable(Unavailable):
 
 
 class StreamFull(StreamUnavailable):
-    """The stream has reached its limit, because its workers are too slow or none run. Nothing was appended."""
+    """
+    The stream has reached its limit, because its workers are too slow or none run. Nothing was appended, and appending
+    again with the same guard is safe.
+    """
 
 
 class Retry(RealtimeError):
@@ -187,8 +190,8 @@ class EntriesFailed(RealtimeError):
     Some entries of a batch failed. A stream handler raises it when all others are done.
 
     Attributes:
-        errors: The id of each failed entry → its error. `PermanentError` and `Retry` have their usual meaning. Any
-            other error, also `Unavailable`, counts as a failed attempt of this entry.
+        errors: The id of each failed entry → its error, which is treated as if the handler had raised it for this entry
+            alone. If an id is not in the batch, the whole batch has failed. If there are none, the batch is done.
     """
 
     def __init__(self, errors: Mapping[bytes, Exception]) -> None:

@@ -34,6 +34,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "realtime.topics": None,
     "realtime.access": None,
     "realtime.streams": None,
+    "realtime.streams.append": ("append_entries", "aappend_entries"),
     "realtime.logs": None,
     "realtime.sinks": None,
     "realtime.layer": None,

@@ -194,8 +194,7 @@ class _RollingHandler:
 
     async def _write(self, file: _File) -> None:
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(self._executor, _content, file, self._sink.format)
-        path = _path_of(body, self._sink.format)
+        path, body = await loop.run_in_executor(self._executor, _finished, file, self._sink.format)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
@@ -211,14 +210,22 @@ class _RollingHandler:
 _encode = msgspec.json.encode
 
 
-def _path_of(body: bytes, format: Format) -> str:
-    """A path that begins with the time, by which files sort, and ends with the hash of the content."""
+def _finished(file: _File, format: Format) -> tuple[str, bytes]:
+    """
+    Runs in a thread: the path and the content of a file.
+
+    Files sort by time. Different entries make different paths, even if their lines are the same: otherwise the second
+    file of a second would count as written.
+    """
+    body = _content(file, format)
+    digest = hashlib.sha256(body)
+    digest.update(b" ".join(file.ids))
     now = datetime.now(UTC)
-    return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:16]}.{format}"
+    return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{digest.hexdigest()[:16]}.{format}", body
 
 
 def _content(file: _File, format: Format) -> bytes:
-    """The content of a file, in the order of the stream. Runs in a thread."""
+    """The content of a file, in the order of the stream."""
     # If the worker lost an entry to another worker and got it again, the entry was added twice.
     by_id = dict(zip(file.ids, file.lines, strict=True))
     lines = [by_id[id] for id in sorted(by_id, key=_numbers_of)]

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import redis
 
-from realtime.logs.record import RECORD_FIELD, LogRecord, decode_record, encode
+from realtime.logs.record import LogRecord, decode_record, encode
+from realtime.logs.stream import RECORD_FIELD
 from realtime.redis.keys import Keys
 from realtime.sinks.base import Sink, all_sinks
 from realtime.streams.status import GroupStatus, read_status

@@ -7,6 +7,7 @@ not write them twice.
 Owns this hash. Does not own the files (rolling, storage).
 """
 
+import logging
 import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,10 +15,18 @@ from typing import Any
 
 import redis.asyncio
 
+from realtime.untrusted.text import printable
+
 __all__ = ["WrittenFiles"]
+
+logger = logging.getLogger(__name__)
 
 # Fields this old are removed. The entries of a dead worker are handled long before: its death is noticed after a lease.
 KEPT_SECONDS = 7 * 86_400.0
+
+
+# When a file was begun, its path, and the ids of its entries.
+type _File = tuple[float, str, frozenset[bytes]]
 
 
 class WrittenFiles:
@@ -36,11 +45,12 @@ class WrittenFiles:
     def __init__(self, redis: redis.asyncio.Redis, *, key: str, consumer: str) -> None:
         self._redis: Any = redis
         self._key, self._consumer = key, consumer
-        # Files of this worker: file → the ids of its entries that are not acked, and id → file.
+        # The files of this worker → their entries that are not acked. A file is a field of the hash: the name of the
+        # worker, the time, and the path.
         self._own: dict[bytes, set[bytes]] = {}
-        self._file_of: dict[bytes, bytes] = {}
-        # Files of other workers: file → path and ids.
-        self._others: dict[bytes, tuple[str, frozenset[bytes]]] = {}
+        # The files of other workers → time, path and ids; None for a field that is no file. What a field says never
+        # changes.
+        self._others: dict[bytes, _File | None] = {}
 
     def new(self, path: str) -> bytes:
         """The field of a file that will be created now. Pass it to `begin`."""
@@ -55,7 +65,6 @@ class WrittenFiles:
         """
         await self._redis.hset(self._key, file, zlib.compress(b" ".join(ids), 1))
         self._own[file] = set(ids)
-        self._file_of.update(dict.fromkeys(ids, file))
 
     def acked(self, ids: Iterable[bytes]) -> list[bytes]:
         """
@@ -64,15 +73,13 @@ class WrittenFiles:
         Returns:
             The files whose entries are now all acked. Pass them to `forget`.
         """
-        finished: list[bytes] = []
-        for id in ids:
-            file = self._file_of.pop(id, None)
-            if file is not None:
-                left = self._own[file]
-                left.discard(id)
-                if not left:
-                    del self._own[file]
-                    finished.append(file)
+        ids = tuple(ids)
+        # An entry that was lost and came again may be in two files.
+        for left in self._own.values():
+            left.difference_update(ids)
+        finished = [file for file, left in self._own.items() if not left]
+        for file in finished:
+            del self._own[file]
         return finished
 
     async def forget(self, files: Sequence[bytes]) -> None:
@@ -99,21 +106,29 @@ class WrittenFiles:
             redis.RedisError, OSError: Redis did not answer.
         """
         fields = {field for field in await self._redis.hkeys(self._key) if field not in self._own}
-        for field in self._others.keys() - fields:
-            del self._others[field]
-        if unknown := [*(fields - self._others.keys())]:
+        # Not changed in place: other calls run at the same time, and may have an older list.
+        others = {field: self._others[field] for field in fields if field in self._others}
+        if unknown := [*(fields - others.keys())]:
             for field, packed in zip(unknown, await self._redis.hmget(self._key, unknown), strict=True):
                 if packed is not None:
-                    path = field.split(b" ", 2)[2].decode()
-                    self._others[field] = path, frozenset(zlib.decompress(packed).split(b" "))
-        await self._remove_old(fields)
+                    others[field] = _read(field, packed)
+        self._others = others
+        files = {field: file for field, file in others.items() if file is not None}
         found: dict[str, set[bytes]] = {}
-        for path, written in self._others.values():
-            if common := written.intersection(ids):
-                found.setdefault(path, set()).update(common)
+        for _, path, written in files.values():
+            if among := written.intersection(ids):
+                found.setdefault(path, set()).update(among)
+        last = time.time() - KEPT_SECONDS
+        if old := [field for field, (began_at, _, _) in files.items() if began_at < last]:
+            await self._redis.hdel(self._key, *old)
         return found
 
-    async def _remove_old(self, fields: Collection[bytes]) -> None:
-        last = time.time() - KEPT_SECONDS
-        if old := [field for field in fields if float(field.split(b" ", 2)[1]) < last]:
-            await self._redis.hdel(self._key, *old)
+
+def _read(field: bytes, packed: bytes) -> _File | None:
+    try:
+        _, began_at, path = field.split(b" ", 2)
+        return float(began_at), path.decode(), frozenset(zlib.decompress(packed).split(b" "))
+    except (ValueError, zlib.error):
+        text = printable(repr(field), limit=200)
+        logger.warning("%s in Redis is no file of a sink (did another program write it?): it is ignored", text)
+        return None

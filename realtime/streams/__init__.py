@@ -33,11 +33,12 @@ So two handlers never work on one key at a time, and no entry is handled before 
 is one exception: a handler that was held up for longer than the lease goes on although another worker has begun.
 """
 
-from realtime.exceptions import EntryRejected, PermanentError, Retry, Unavailable
+from realtime.exceptions import EntriesFailed, EntryRejected, PermanentError, Retry, Unavailable
 from realtime.streams.entry import Entry, Handler, WorkerStatistics
 from realtime.streams.worker import StreamWorker
 
 __all__ = [
+    "EntriesFailed",
     "Entry",
     "EntryRejected",
     "Handler",

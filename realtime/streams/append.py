@@ -38,15 +38,15 @@ def append_entries(
         guard_key: Names this batch. On a Redis Cluster it must have the stream's hash tag (`Keys.stream_guard`).
         entries: Field → value for each entry, in their order; at most 1000 fields each.
         guard_seconds: How long a repeated call with this guard appends nothing; at least one.
-        length_limit: If the stream has this many entries already, append nothing; 0 for no limit. Entries of one call
-            may exceed it.
+        length_limit: Append nothing if the stream has this many entries already; 0 for no limit. Below it, all are
+            appended, so one batch may exceed it. Entries count until a worker trims them, finished ones too.
 
     Returns:
         Whether they were appended now; False if an earlier call with this guard did it.
 
     Raises:
         StreamUnavailable: Redis did not accept them, or its reply was lost. Calling again is safe.
-        StreamFull: The stream has reached its limit.
+        StreamFull: The stream has reached its limit. Calling again is safe.
         ValueError: An entry has no field, or too many.
 
     Guarantees:

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +41,13 @@ TEXT_LIMIT = 2000
 RETRY_LIMIT_SECONDS = 7 * 86_400.0
 # The same with the spread: no entry is ever due later than this.
 LONGEST_WAIT_SECONDS = RETRY_LIMIT_SECONDS * (1 + SPREAD)
+
+
+class _Failure(NamedTuple):
+    """A call of the handler that failed, with the entries that it was called with."""
+
+    batch: Sequence[Entry]
+    error: Exception
 
 
 class Attempts:
@@ -201,8 +209,8 @@ class Attempts:
                         return
                     if batch := self._in_flight.next_batch(self._batch_size):
                         self._run()
-                        if (error := await self._try(batch)) is not None:
-                            await self._try_one_by_one(batch, error)
+                        if (failure := await self._try(batch)) is not None:
+                            await self._fail_batch(*failure)
                         self._in_flight.done(batch)
                         self._in_a_row_count += len(batch)
                 if self._in_a_row_count >= ENTRIES_IN_A_ROW:
@@ -232,40 +240,55 @@ class Attempts:
             await self._give_up(entry, "unfinished", "no attempt came to an end: its handler may end the process")
         elif await self._outage.until_done(self._group.begin_attempt, entry):
             batch = [msgspec.structs.replace(entry, attempt=entry.attempt + 1)]
-            if (error := await self._try(batch)) is not None:
-                await self._fail(batch[0], error, [])
+            if (failure := await self._try(batch)) is not None:
+                await self._fail(batch[0], failure.error, [])
         else:
             self.lose([entry.id])
             self._remove([entry.id])
             self._ask_redis()
 
-    async def _try_one_by_one(self, batch: list[Entry], error: Exception) -> None:
-        """
-        A batch failed: find the error of each of its entries, those of one key in order.
-
-        `EntriesFailed` has them. After any other error, call the handler with one entry at a time.
-        """
-        known = error.errors if isinstance(error, EntriesFailed) else None
+    async def _fail_batch(self, batch: Sequence[Entry], error: Exception) -> None:
+        """A batch failed: finish its entries that are done, and try or fail the others, those of one key in order."""
         if len(batch) == 1:
-            await self._fail(batch[0], known.get(batch[0].id, error) if known else error, [])
+            await self._fail(batch[0], error, [])
             return
-        rest = batch
-        if known is not None:
-            self._finish([entry for entry in batch if entry.id not in known])
-            rest = [entry for entry in batch if entry.id in known]
+        errors = _errors_of(batch, error)
+        rest = self._finish_done(batch, errors)
         while rest:
             entry, *rest = rest
             if self._in_flight.has_lost(entry.id):
                 self._remove([entry.id])
-            elif self._stopping.is_set():
-                self._given_back.append(entry)
-            elif (own_error := known[entry.id] if known else await self._try([entry])) is not None:
+                continue
+            if entry.id not in errors:
+                # An older entry of its key failed, and has become a dead letter.
+                self._finish([entry])
+                continue
+            own_error = errors[entry.id]
+            if own_error is None:
+                if self._stopping.is_set():
+                    self._given_back.append(entry)
+                elif (failure := await self._try([entry])) is not None:
+                    own_error = failure.error
+            if own_error is not None:
                 followers = [each for each in rest if each.key == entry.key]
                 if await self._fail(entry, own_error, followers):
                     rest = [each for each in rest if each.key != entry.key]
 
-    async def _try(self, batch: Sequence[Entry]) -> Exception | None:
-        """Call the handler until it does not raise `Unavailable`. Return its error, or None if it returned."""
+    def _finish_done(self, batch: Sequence[Entry], errors: Mapping[bytes, Exception | None]) -> list[Entry]:
+        """Finish the entries before the first one of their key that failed. Returns the others."""
+        done: list[Entry] = []
+        rest: list[Entry] = []
+        failed_keys: set[bytes] = set()
+        for entry in batch:
+            if entry.id in errors:
+                failed_keys.add(entry.key)
+            (rest if entry.key in failed_keys else done).append(entry)
+        if done:
+            self._finish(done)
+        return rest
+
+    async def _try(self, batch: Sequence[Entry]) -> _Failure | None:
+        """Call the handler until it does not raise `Unavailable`. Return its failure, or None if there is none."""
         failures = 0
         # Created by the first failure: this code runs for each batch, and most batches do not fail.
         observer: Observer | None = None
@@ -277,25 +300,30 @@ class Attempts:
                         return None
                 try:
                     await self._handler(batch)
-                except Unavailable as error:
-                    observer = observer or self._handler_outage.observer()
-                    # When the worker stops, a handler may also raise this to give back entries that it has not begun.
-                    if not self._stopping.is_set():
-                        observer.failed(error)
-                    await self._pause(self._backoff.delay_seconds(failures))
-                    failures += 1
-                except asyncio.CancelledError as error:
+                except asyncio.CancelledError as cancelled:
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    return RuntimeError(f"the handler raised {error!r} though nobody cancelled it")
-                except Exception as error:
-                    return error
+                    error: Exception | None = RuntimeError(
+                        f"the handler raised {cancelled!r} though nobody cancelled it"
+                    )
+                except Exception as raised:
+                    error = _meaning_of(raised, batch)
                 else:
+                    error = None
+                if error is None:
                     if self._handler_outage.is_on:
                         (observer or self._handler_outage.observer()).worked()
                     self._finish(batch)
                     return None
+                if not isinstance(error, Unavailable):
+                    return _Failure(batch, error)
+                observer = observer or self._handler_outage.observer()
+                # When the worker stops, a handler may also raise this to give back entries that it has not begun.
+                if not self._stopping.is_set():
+                    observer.failed(error)
+                await self._pause(self._backoff.delay_seconds(failures))
+                failures += 1
         finally:
             if observer is not None:
                 observer.leave()
@@ -330,13 +358,24 @@ class Attempts:
     async def _ack(self, entries: list[Entry]) -> None:
         came_due = await self._outage.until_done(self._group.finish, entries)
         self.handled_count += len(entries)
-        self._remove([entry.id for entry in entries], is_acked=True)
+        again = self._remove([entry.id for entry in entries], is_acked=True)
         if self._on_acked is not None:
-            self._on_acked(entries)
+            self._report_acked(entries, {entry.id for entry in again})
         if came_due:
             self._wakeup.wake()
 
-    def _remove(self, ids: Sequence[bytes], *, is_acked: bool = False) -> None:
+    def _report_acked(self, entries: Sequence[Entry], again: set[bytes]) -> None:
+        acked = [entry for entry in entries if entry.id not in again] if again else entries
+        if self._on_acked is None or not acked:
+            return
+        try:
+            self._on_acked(acked)
+        except Exception:
+            # The entries are acked all the same, and the worker goes on.
+            logger.exception("on_acked of the group %s failed for %d entries", self._group.group, len(acked))
+
+    def _remove(self, ids: Sequence[bytes], *, is_acked: bool = False) -> list[Entry]:
+        """Redis has confirmed the end of these entries, or they are lost. Returns those that must be acked again."""
         has_redelivered = self._in_flight.has_redelivered
         again = self._in_flight.remove(ids, is_acked=is_acked)
         self._confirmed.set()
@@ -349,6 +388,7 @@ class Attempts:
         if self._is_full:
             self._is_full = False
             self._wakeup.wake()
+        return again
 
     # Failure ---------------------------------------------------------------------------------------------------------
 
@@ -437,3 +477,24 @@ class Attempts:
             after_seconds = min(max(0.0, error.after_seconds), RETRY_LIMIT_SECONDS)
             return after_seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
         return self._backoff.delay_seconds(entry.attempt - 1)
+
+
+def _meaning_of(error: Exception, batch: Sequence[Entry]) -> Exception | None:
+    """The error that a call of the handler counts as: of a single entry its own, and None if no entry failed."""
+    if not isinstance(error, EntriesFailed):
+        return error
+    if unknown := error.errors.keys() - {entry.id for entry in batch}:
+        # The handler is wrong about its batch. Acking the others could lose the entries that it means.
+        wrong = ValueError(f"the handler named a failed entry that is not in its batch: {unknown.pop()!r}")
+        wrong.__cause__ = error
+        return wrong
+    if not error.errors:
+        return None
+    return error.errors[batch[0].id] if len(batch) == 1 else error
+
+
+def _errors_of(batch: Sequence[Entry], error: Exception) -> Mapping[bytes, Exception | None]:
+    """The entries of a batch that failed, each with its error, or with None if it is to be tried alone."""
+    if not isinstance(error, EntriesFailed):
+        return dict.fromkeys(entry.id for entry in batch)
+    return {id: None if isinstance(each, Unavailable) else each for id, each in error.errors.items()}

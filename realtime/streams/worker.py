@@ -50,7 +50,7 @@ class StreamWorker:
             that failed; all others are done) or any other error (the next attempt comes after `backoff`). A batch that
             fails with another error than `EntriesFailed` is tried entry by entry. An entry that fails alone is tried
             again up to `max_attempts`; then it is a dead letter. The handler may get entries again that it has handled
-            already.
+            already: also those that are behind a failed one of their key.
         redis: A client for short commands (`clients.async_publisher`).
         dead_letter_key: The stream of dead letters; by default `Keys.dead_letters`, where operators look.
         order_field: Entries with the same value of this field are handled in order and one at a time, by whichever
@@ -73,7 +73,9 @@ class StreamWorker:
         registry_key: `Keys.streams()`, so that `manage.py stream_status` shows the stream.
         on_stop: Called when the worker stops and waits for its handlers. Long handlers may then end early, and raise
             `Unavailable` to leave their entries to other workers without an attempt being counted.
-        on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again.
+        on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again. Entries that failed
+            or became dead letters are not reported. It is a plain function, called on the event loop, so it must not
+            block. If it raises, this is logged, and the entries are acked all the same.
 
     Guarantees:
         At least once: an entry is acked after the handler returned, or in one step with becoming a dead letter. If a

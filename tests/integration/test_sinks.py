@@ -314,6 +314,17 @@ async def test_no_record_is_acked_before_its_file_is_durable(
     assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b"]
 
 
+async def test_records_with_the_same_line_are_all_written(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """Also when each is a file, and all files end in the same second."""
+    Archive = archive(tmp_path, batch_size=1, roll_records=1, transform=lambda self, record: {"message": "same"})
+    add(redis_client, keys, *"abcde")
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert lines(tmp_path) == [["same"]] * 5
+
+
 async def test_an_outage_of_the_storage_is_waited_for(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from realtime.exceptions import StreamUnavailable, Unavailable
+from realtime.exceptions import StreamFull, StreamUnavailable, Unavailable
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.streams.append import aappend_entries, append_entries
@@ -95,6 +95,78 @@ def test_an_entry_that_redis_could_not_take_is_refused_before_anything_is_sent(
             guard_seconds=60,
         )
     assert stored(redis_client, keys) == []
+
+
+def test_a_full_stream_takes_nothing_and_leaves_no_guard(redis_client: redis.Redis, keys: Keys) -> None:
+    """When there is room, the same call appends all. A handler may let the error through to be called again."""
+    stream, guard = keys.stream("notifications"), keys.stream_guard("notifications", "7")
+    first = redis_client.xadd(stream, {"n": b"0"})
+    redis_client.xadd(stream, {"n": b"1"})
+    for _ in range(2):
+        with pytest.raises(StreamFull, match="has 2 entries, which is its limit") as caught:
+            append_entries(redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=2)
+        assert isinstance(caught.value, Unavailable)
+    assert (redis_client.xlen(stream), redis_client.exists(guard)) == (2, 0)
+    redis_client.xdel(stream, first)
+    assert append_entries(redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=2) is True
+    assert stored(redis_client, keys) == [{b"n": b"1"}, *AS_STORED]
+
+
+async def test_the_async_twin_knows_the_limit(
+    async_redis_client: redis.asyncio.Redis, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A stream that is not full takes a whole batch, although that exceeds the limit."""
+    stream = keys.stream("notifications")
+    guard, other = keys.stream_guard("notifications", "7"), keys.stream_guard("notifications", "8")
+    assert await aappend_entries(async_redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=1) is True
+    with pytest.raises(StreamFull):
+        await aappend_entries(async_redis_client, stream, other, ENTRIES, guard_seconds=60, length_limit=1)
+    assert stored(redis_client, keys) == AS_STORED
+    assert redis_client.exists(other) == 0
+
+
+def test_a_batch_that_was_appended_is_not_refused_by_a_full_stream(redis_client: redis.Redis, keys: Keys) -> None:
+    """A call that is repeated after a lost reply learns that it has done its work, even if that filled the stream."""
+    stream, guard = keys.stream("notifications"), keys.stream_guard("notifications", "7")
+    assert append_entries(redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=2) is True
+    assert append_entries(redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=2) is False
+    assert stored(redis_client, keys) == AS_STORED
+
+
+@pytest.mark.parametrize("length_limit", [0, -1])
+def test_without_a_limit_no_stream_is_full(redis_client: redis.Redis, keys: Keys, length_limit: int) -> None:
+    """Also for a stream that has entries."""
+    stream = keys.stream("notifications")
+    for number in range(3):
+        guard = keys.stream_guard("notifications", str(number))
+        assert append_entries(redis_client, stream, guard, ENTRIES, guard_seconds=60, length_limit=length_limit)
+    assert redis_client.xlen(stream) == 6
+
+
+async def test_many_callers_at_once_exceed_the_limit_by_less_than_a_batch(
+    async_redis_client: redis.asyncio.Redis, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Each batch is on the stream as a whole, or not at all."""
+    stream = keys.stream("notifications")
+    batches = [[{"n": b"%d" % number}, {"n": b"%d" % number}] for number in range(40)]
+    calls = [
+        aappend_entries(
+            async_redis_client,
+            stream,
+            keys.stream_guard("notifications", str(number)),
+            batch,
+            guard_seconds=60,
+            length_limit=9,
+        )
+        for number, batch in enumerate(batches)
+    ]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    appended = [batches[number] for number, answer in enumerate(answers) if answer is True]
+    assert [answer for answer in answers if answer is not True and not isinstance(answer, StreamFull)] == []
+    assert len(appended) == 5
+    numbers = [fields[b"n"] for fields in stored(redis_client, keys)]
+    assert sorted(numbers) == sorted(entry["n"] for batch in appended for entry in batch)
+    assert numbers[::2] == numbers[1::2]
 
 
 async def test_redis_being_away_is_an_unavailable_stream(keys: Keys) -> None:
