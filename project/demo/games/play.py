@@ -4,13 +4,16 @@ Plays a game: applies the rules, stores the state, and logs what happens.
 Owns the log records of the games. Everything that the pipeline knows of a game, it knows from these and from Redis.
 """
 
+import contextlib
 import logging
 import random
 import secrets
 from collections.abc import Callable
 
+import redis
+
 from project.demo.games.combat import Attack, Death, Event, Game, MatchBegun, RoundBegun, Timeout
-from project.demo.games.store import finish_game, save_damage
+from project.demo.games.store import delete_game, finish_game, save_damage
 
 __all__ = ["CLEANING", "QUEUE", "play"]
 
@@ -28,12 +31,26 @@ def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None)
     Args:
         players: How many heroes take part.
         seed: The same seed is the same game.
-        pause: Called before each round.
+        pause: Called before each round. If it raises, the game is broken off, and deleted in Redis.
 
     Returns:
         The token of the game.
+
+    Raises:
+        redis.RedisError: Redis is unavailable.
     """
-    token, user_token = secrets.token_hex(16), secrets.token_hex(16)
+    token = secrets.token_hex(16)
+    try:
+        _play(token, players=players, seed=seed, pause=pause)
+    except BaseException:
+        # If Redis is unavailable, it expires there.
+        with contextlib.suppress(redis.RedisError):
+            delete_game(token)
+        raise
+    return token
+
+
+def _play(token: str, *, players: int, seed: int, pause: Callable[[], object]) -> None:
     game = Game.with_players(players, random.Random(seed))  # noqa: S311 - a game
     for event in game.play():
         if isinstance(event, RoundBegun):
@@ -55,8 +72,8 @@ def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None)
         ranks,
     )
     logger.info("%s has won", ranks[0], extra={"queue": QUEUE, "task": {"game_token": token}})
-    logger.info(CLEANING, extra={"queue": QUEUE, "task": {"game_token": token, "user_token": user_token}})
-    return token
+    task = {"game_token": token, "user_token": secrets.token_hex(16)}
+    logger.info(CLEANING, extra={"queue": QUEUE, "task": task})
 
 
 def _sentence(event: Event) -> tuple[object, ...]:
