@@ -6,12 +6,15 @@ Owns which workers run, and what they share. Does not own signals (the command) 
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime.conf import get_settings, keys
 from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT
@@ -21,10 +24,12 @@ from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.sinks.base import Sink, SinkHandler, Workplace, all_sinks
-from realtime.sinks.storage import storage_of
+from realtime.sinks.storage import Storage, storage_of
 from realtime.streams import StreamWorker
 
 __all__ = ["SinkService"]
+
+logger = logging.getLogger(__name__)
 
 # Threads of each sink: for the project's functions, compression and the storage.
 THREADS = 8
@@ -34,7 +39,8 @@ class SinkService:
     """
     Args:
         sinks: Those to run.
-        channels: Redis channels from which log records are taken into the stream `logs`; one of all processes does it.
+        channels: Redis channels from which log records are taken into the stream `logs`; for each of them, one of all
+            processes does it.
 
     Guarantees:
         Outages of Redis and of the storages do not end `run()`.
@@ -45,7 +51,8 @@ class SinkService:
         # Set when all workers have started to read.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
-        self._channels = channels
+        # Without those that are named twice.
+        self._channels = tuple(dict.fromkeys(channels))
         self._redis_outage = Outage("Redis")
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
@@ -55,7 +62,7 @@ class SinkService:
         Work until `stop()`; once.
 
         Raises:
-            ImproperlyConfigured: A sink needs a library that is not installed.
+            ImproperlyConfigured: A sink cannot be run, for example because its URL means nothing; names the sink.
             ExceptionGroup: A worker is defective.
         """
         url = get_settings().redis_url
@@ -66,17 +73,7 @@ class SinkService:
         try:
             workers = []
             for sink, reader, executor in zip(self._sinks, readers, executors, strict=True):
-                storage = storage_of(sink.url, sink.storage_options)
-                await asyncio.get_running_loop().run_in_executor(executor, storage.tidy)
-                workplace = Workplace(
-                    storage=storage,
-                    executor=executor,
-                    redis=redis,
-                    redis_outage=self._redis_outage,
-                    files_key=keys().written_files(sink.stream, sink.name),
-                    consumer=self.consumer,
-                )
-                handler = sink.make_handler(workplace)
+                handler = await self._make_handler(sink, executor, redis)
                 handlers.append(handler)
                 workers.append(self._make_worker(sink, handler, reader, redis))
             await self._run_workers(workers, redis, url)
@@ -93,6 +90,22 @@ class SinkService:
         if not self._stopping.is_set():
             self._deadline_seconds = deadline_seconds
             self._stopping.set()
+
+    async def _make_handler(self, sink: Sink, executor: ThreadPoolExecutor, redis: Any) -> SinkHandler:
+        try:
+            storage = await asyncio.get_running_loop().run_in_executor(executor, _open_storage, sink)
+            return sink.make_handler(
+                Workplace(
+                    storage=storage,
+                    executor=executor,
+                    redis=redis,
+                    redis_outage=self._redis_outage,
+                    files_key=keys().written_files(sink.stream, sink.name),
+                    consumer=self.consumer,
+                )
+            )
+        except ImproperlyConfigured as error:
+            raise ImproperlyConfigured(f"sink {sink.name}: {error}") from error
 
     def _make_worker(self, sink: Sink, handler: SinkHandler, reader: object, redis: object) -> StreamWorker:
         return StreamWorker(
@@ -116,33 +129,38 @@ class SinkService:
 
     async def _run_workers(self, workers: Sequence[StreamWorker], redis: Any, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:
-            if self._channels:
-                lease = Lease(redis, keys().lease("log intake"), holder=self.consumer, outage=self._redis_outage)
-                work = functools.partial(self._run_intake, redis, url)
-                intake = tasks.create_task(lease.run_while_held(work), name="intake lease")
+            intakes = []
+            for channel in self._channels:
+                name = f"log intake {channel}"
+                lease = Lease(redis, keys().lease(name), holder=self.consumer, outage=self._redis_outage)
+                work = functools.partial(self._run_intake, redis, url, channel)
+                intakes.append(tasks.create_task(lease.run_while_held(work), name=f"lease of {name}"))
             for worker, sink in zip(workers, self._sinks, strict=True):
                 tasks.create_task(worker.run(), name=f"sink {sink.name}")
-            ready = tasks.create_task(self._set_ready(workers), name="ready")
+            ready = tasks.create_task(self._say_ready(workers), name="ready")
             await self._stopping.wait()
             ready.cancel()
-            if self._channels:
+            for intake in intakes:
                 intake.cancel()
             await asyncio.gather(*(worker.stop(deadline_seconds=self._deadline_seconds) for worker in workers))
 
-    async def _set_ready(self, workers: Sequence[StreamWorker]) -> None:
+    async def _say_ready(self, workers: Sequence[StreamWorker]) -> None:
         for worker in workers:
             await worker.wait_ready()
+        if workers:
+            running = " and ".join(sink.name for sink in self._sinks) + (" are" if len(workers) > 1 else " is")
+            logger.info("%s running, consumer %s", running, self.consumer)
         self.ready.set()
 
-    async def _run_intake(self, redis: Any, url: str) -> None:
-        """Take in records from channels, which only the holder of the lease does."""
+    async def _run_intake(self, redis: Any, url: str, channel: str) -> None:
+        """Take in records from a channel, which only the holder of its lease does."""
         reader = clients.async_reader(url)
         intake = Intake(
             redis,
             names=keys(),
             stream=DEFAULT_STREAM,
             stream_limit=STREAM_LIMIT,
-            channels=self._channels,
+            channels=(channel,),
             outage=self._redis_outage,
         )
         try:
@@ -150,3 +168,14 @@ class SinkService:
                 await intake.run(multiplexer)
         finally:
             await reader.aclose()
+
+
+def _open_storage(sink: Sink) -> Storage:
+    """Runs in a thread. Raises ImproperlyConfigured."""
+    storage = storage_of(sink.url, sink.storage_options)
+    storage.check()
+    try:
+        storage.tidy()
+    except OSError:
+        logger.warning("sink %s: old temporary files could not be removed", sink.name, exc_info=True)
+    return storage

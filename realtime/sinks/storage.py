@@ -5,6 +5,7 @@ Owns that a file appears once, complete and durable. Does not own names and cont
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -13,12 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 from realtime.extras import extra
 
 __all__ = ["FsspecStorage", "LocalStorage", "Storage", "storage_of"]
 
 # The temporary file of a process that died while it wrote.
 _STALE_SECONDS = 3600.0
+# Errors that stay until somebody changes something. Others, such as a full disk, may end by themselves.
+_LASTING = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EOPNOTSUPP)
+)
 
 
 class Storage(Protocol):
@@ -40,6 +47,14 @@ class Storage(Protocol):
 
     def exist(self, paths: Sequence[str]) -> bool:
         """Whether there are all of these files; they are complete then."""
+
+    def check(self) -> None:
+        """
+        Try whether files can be written.
+
+        Raises:
+            ImproperlyConfigured: They cannot, and trying again will not help.
+        """
 
     def tidy(self) -> None:
         """Remove what processes left that died while they wrote."""
@@ -76,6 +91,22 @@ class LocalStorage:
     def exist(self, paths: Sequence[str]) -> bool:
         return all((self._root / path).exists() for path in paths)
 
+    def check(self) -> None:
+        temporary = self._temporary / secrets.token_hex(8)
+        linked = temporary.with_suffix(".link")
+        try:
+            _make_directory(self._temporary)
+            try:
+                temporary.touch(exist_ok=False)
+                os.link(temporary, linked)
+            finally:
+                for path in (temporary, linked):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in _LASTING:
+                raise ImproperlyConfigured(f"no file can be written in {self._root}: {error}") from error
+            # The first file waits for the end of it, and says so.
+
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
         if not self._temporary.is_dir():
@@ -97,7 +128,11 @@ class FsspecStorage:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         with extra("logs"):
             from fsspec.core import url_to_fs
-        self._files, self._root = url_to_fs(url, **options)
+        try:
+            self._files, self._root = url_to_fs(url, **options)
+        except Exception as error:
+            # An unknown protocol, its library that is missing, a wrong option: each is another error.
+            raise ImproperlyConfigured(f"{url} cannot be used: {error}") from error
 
     def create(self, path: str, body: bytes) -> bool:
         full = self._full(path)
@@ -117,6 +152,9 @@ class FsspecStorage:
         self._files.invalidate_cache()
         return all(self._files.exists(self._full(path)) for path in paths)
 
+    def check(self) -> None:
+        """Its errors cannot be told from outages."""
+
     def tidy(self) -> None:
         """Object stores keep nothing incomplete."""
 
@@ -130,12 +168,20 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
 
     Args:
         options: Passed on to fsspec; for secrets and endpoints, which do not belong in a URL.
+
+    Raises:
+        ImproperlyConfigured: The URL means nothing, or a library is not installed.
     """
+    if not url:
+        raise ImproperlyConfigured("it has no url: give it a directory or a URL")
     text = str(url)
     parts = urlsplit(text)
     if isinstance(url, Path) or not parts.scheme:
         return LocalStorage(Path(text))
     if parts.scheme in ("file", "local"):
+        if parts.netloc not in ("", "localhost"):
+            # It would be taken for the name of a machine.
+            raise ImproperlyConfigured(f"{text} has two slashes: write {parts.scheme}:///{parts.netloc}{parts.path}")
         return LocalStorage(Path(unquote(parts.path)))
     return FsspecStorage(text, options or {})
 
