@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import redis
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
 from django.db import connections
 
 from realtime.conf import join_embedded_server, keys, sync_redis
@@ -64,7 +66,13 @@ class ServiceCommand(EscapingCommand):
         return super().execute(*args, **{**options, "skip_checks": options.get("skip_checks") or is_checked()})
 
     def run_service(
-        self, make: Callable[[], Service], *, running: str, deadline_seconds: float, lease_seconds: float
+        self,
+        make: Callable[[], Service],
+        *,
+        running: str,
+        deadline_seconds: float,
+        lease_seconds: float,
+        may_be_broken_off: bool = False,
     ) -> None:
         """
         Run a service until a signal.
@@ -74,6 +82,11 @@ class ServiceCommand(EscapingCommand):
             running: What the service runs, for the line that says that it is ready: "relay and bot".
             deadline_seconds: After a signal, running work has this time to finish.
             lease_seconds: After this time, other workers take over the work of a process whose loop is blocked.
+            may_be_broken_off: Whether a Ctrl-C after another signal ends the process at once: work that is begun again
+                has no effect twice.
+
+        Raises:
+            CommandError: The service cannot run as it is configured.
         """
         logger = logging.getLogger(type(self).__module__)
         name = type(self).__module__.rpartition(".")[2]
@@ -88,12 +101,16 @@ class ServiceCommand(EscapingCommand):
             # This blocks. The first client would do it on the event loop.
             join_embedded_server()
         connections.close_all()
-        stop = _Stop(deadline_seconds, logger)
+        stop = _Stop(deadline_seconds, logger, may_be_broken_off=may_be_broken_off)
         for number in STOP_SIGNALS:
             # Not asyncio's signal handlers: they end with the loop, and a later signal would interrupt the shutdown.
             signal.signal(number, stop.on_signal)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(make, stop, lease_seconds, lambda: say(f"{running} running; Ctrl-C or SIGTERM stops it")))
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                ready = f"{running} running; Ctrl-C or SIGTERM stops it"
+                runner.run(_run(make, stop, lease_seconds, lambda: say(ready)))
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         if not is_part():
             logger.info("stopped: all running work is finished")
             say("stopped: all running work is finished")
@@ -102,8 +119,9 @@ class ServiceCommand(EscapingCommand):
 class _Stop:
     """Handles signals, from the start of the process to its end."""
 
-    def __init__(self, deadline_seconds: float, logger: logging.Logger) -> None:
+    def __init__(self, deadline_seconds: float, logger: logging.Logger, *, may_be_broken_off: bool) -> None:
         self.deadline_seconds = deadline_seconds
+        self.may_be_broken_off = may_be_broken_off
         self.logger = logger
         self.is_asked = False
         self._stop: Callable[[], None] | None = None
@@ -116,6 +134,9 @@ class _Stop:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.is_asked:
+            # Not by SIGTERM: a supervisor in the same terminal sends it too.
+            if self.may_be_broken_off and number == signal.SIGINT:
+                self.exit_hard("a second Ctrl-C")
             return
         self.is_asked = True
         if not is_part():

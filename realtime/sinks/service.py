@@ -7,6 +7,7 @@ rolling) nor the intake of published records (logs.intake).
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import redis.asyncio
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime.conf import get_settings, keys
 from realtime.logs.intake import Intake
@@ -23,10 +25,12 @@ from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.sinks.base import Sink, SinkHandler, SinkResources, all_sinks
-from realtime.sinks.storage import storage_of
+from realtime.sinks.storage import Storage, storage_of
 from realtime.streams import StreamWorker
 
 __all__ = ["SinkService"]
+
+logger = logging.getLogger(__name__)
 
 # The threads of each sink, for the project's functions, compression and the storage.
 THREADS = 8
@@ -39,7 +43,7 @@ class SinkService:
     Args:
         sinks: The sinks to run.
         channels: Redis channels: log records that programs publish on them are appended to the stream `logs`. Only one
-            process at a time does this, the holder of a lease.
+            process at a time does this for a channel, the holder of its lease.
 
     Guarantees:
         Outages of Redis and of the storages do not end `run()`.
@@ -50,7 +54,8 @@ class SinkService:
         # Set when all workers read their streams.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
-        self._channels = channels
+        # Without those that are named twice.
+        self._channels = tuple(dict.fromkeys(channels))
         self._redis_outage = Outage("Redis")
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
@@ -60,7 +65,7 @@ class SinkService:
         Work until `stop()`. Can be called once.
 
         Raises:
-            ExtraMissing: A sink needs a library that is not installed.
+            ImproperlyConfigured: A sink cannot be run, for example because its URL means nothing; names the sink.
             ExceptionGroup: A worker or the intake failed because of a defect.
         """
         url = get_settings().redis_url
@@ -71,17 +76,7 @@ class SinkService:
         try:
             workers = []
             for sink, reader, executor in zip(self._sinks, readers, executors, strict=True):
-                storage = storage_of(sink.url, sink.storage_options)
-                await asyncio.get_running_loop().run_in_executor(executor, storage.tidy)
-                resources = SinkResources(
-                    storage=storage,
-                    executor=executor,
-                    redis=client,
-                    redis_outage=self._redis_outage,
-                    files_key=keys().written_files(sink.stream, sink.name),
-                    consumer=self.consumer,
-                )
-                handler = sink.make_handler(resources)
+                handler = await self._make_handler(sink, executor, client)
                 handlers.append(handler)
                 workers.append(self._make_worker(sink, handler, reader, client))
             await self._run_workers(workers, client, url)
@@ -98,6 +93,22 @@ class SinkService:
         if not self._stopping.is_set():
             self._deadline_seconds = deadline_seconds
             self._stopping.set()
+
+    async def _make_handler(self, sink: Sink, executor: ThreadPoolExecutor, client: redis.asyncio.Redis) -> SinkHandler:
+        try:
+            storage = await asyncio.get_running_loop().run_in_executor(executor, _open_storage, sink)
+            return sink.make_handler(
+                SinkResources(
+                    storage=storage,
+                    executor=executor,
+                    redis=client,
+                    redis_outage=self._redis_outage,
+                    files_key=keys().written_files(sink.stream, sink.name),
+                    consumer=self.consumer,
+                )
+            )
+        except ImproperlyConfigured as error:
+            raise ImproperlyConfigured(f"sink {sink.name}: {error}") from error
 
     def _make_worker(
         self, sink: Sink, handler: SinkHandler, reader: redis.asyncio.Redis, client: redis.asyncio.Redis
@@ -123,33 +134,38 @@ class SinkService:
 
     async def _run_workers(self, workers: Sequence[StreamWorker], client: redis.asyncio.Redis, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:
-            if self._channels:
-                lease = Lease(client, keys().lease("log intake"), holder=self.consumer, outage=self._redis_outage)
-                work = functools.partial(self._run_intake, client, url)
-                intake = tasks.create_task(lease.run_while_held(work), name="intake lease")
+            intakes = []
+            for channel in self._channels:
+                name = f"log intake {channel}"
+                lease = Lease(client, keys().lease(name), holder=self.consumer, outage=self._redis_outage)
+                work = functools.partial(self._run_intake, client, url, channel)
+                intakes.append(tasks.create_task(lease.run_while_held(work), name=f"lease of {name}"))
             for worker, sink in zip(workers, self._sinks, strict=True):
                 tasks.create_task(worker.run(), name=f"sink {sink.name}")
-            ready = tasks.create_task(self._set_ready(workers), name="ready")
+            ready = tasks.create_task(self._say_ready(workers), name="ready")
             await self._stopping.wait()
             ready.cancel()
-            if self._channels:
+            for intake in intakes:
                 intake.cancel()
             await asyncio.gather(*(worker.stop(deadline_seconds=self._deadline_seconds) for worker in workers))
 
-    async def _set_ready(self, workers: Sequence[StreamWorker]) -> None:
+    async def _say_ready(self, workers: Sequence[StreamWorker]) -> None:
         for worker in workers:
             await worker.wait_ready()
+        if workers:
+            running = " and ".join(sink.name for sink in self._sinks) + (" are" if len(workers) > 1 else " is")
+            logger.info("%s running, consumer %s", running, self.consumer)
         self.ready.set()
 
-    async def _run_intake(self, client: redis.asyncio.Redis, url: str) -> None:
-        """Append published records to the stream. Runs while this process holds the lease."""
+    async def _run_intake(self, client: redis.asyncio.Redis, url: str, channel: str) -> None:
+        """Append records that are published on a channel to the stream. Runs while this process holds its lease."""
         reader = clients.async_reader(url)
         intake = Intake(
             client,
             names=keys(),
             stream=DEFAULT_STREAM,
             stream_limit=STREAM_LIMIT,
-            channels=self._channels,
+            channels=(channel,),
             outage=self._redis_outage,
         )
         try:
@@ -157,3 +173,14 @@ class SinkService:
                 await intake.run(multiplexer)
         finally:
             await reader.aclose()
+
+
+def _open_storage(sink: Sink) -> Storage:
+    """Runs in a thread. Raises ImproperlyConfigured."""
+    storage = storage_of(sink.url, sink.storage_options)
+    storage.check()
+    try:
+        storage.tidy()
+    except OSError:
+        logger.warning("sink %s: old temporary files could not be removed", sink.name, exc_info=True)
+    return storage

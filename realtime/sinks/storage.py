@@ -5,6 +5,7 @@ Owns that a file appears once, complete and durable. Does not own its path and c
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -13,12 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 from realtime.extras import extra
 
 __all__ = ["FsspecStorage", "LocalStorage", "Storage", "storage_of"]
 
 # The process that began to write a temporary file this old has died.
 _STALE_SECONDS = 3600.0
+# Errors that stay until somebody changes something. Others, such as a full disk, may end by themselves.
+_LASTING = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EOPNOTSUPP)
+)
 
 
 class Storage(Protocol):
@@ -41,6 +48,14 @@ class Storage(Protocol):
 
     def exist(self, paths: Sequence[str]) -> bool:
         """Whether all of these files exist. A file that exists is complete."""
+
+    def check(self) -> None:
+        """
+        Try whether files can be written.
+
+        Raises:
+            ImproperlyConfigured: They cannot, and trying again will not help.
+        """
 
     def tidy(self) -> None:
         """Delete the temporary files of processes that died while they wrote."""
@@ -79,6 +94,22 @@ class LocalStorage:
     def exist(self, paths: Sequence[str]) -> bool:
         return all((self._root / path).exists() for path in paths)
 
+    def check(self) -> None:
+        temporary = self._temporary / secrets.token_hex(8)
+        linked = temporary.with_suffix(".link")
+        try:
+            _make_directory(self._temporary)
+            try:
+                temporary.touch(exist_ok=False)
+                os.link(temporary, linked)
+            finally:
+                for path in (temporary, linked):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in _LASTING:
+                raise ImproperlyConfigured(f"no file can be written in {self._root}: {error}") from error
+            # The first file waits for the end of it, and says so.
+
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
         if not self._temporary.is_dir():
@@ -100,7 +131,11 @@ class FsspecStorage:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         with extra("logs"):
             from fsspec.core import url_to_fs
-        self._files, self._root = url_to_fs(url, **options)
+        try:
+            self._files, self._root = url_to_fs(url, **options)
+        except Exception as error:
+            # An unknown protocol, its library that is missing, a wrong option: each is another error.
+            raise ImproperlyConfigured(f"{url} cannot be used: {error}") from error
 
     def create(self, path: str, body: bytes) -> bool:
         full = self._full(path)
@@ -121,6 +156,9 @@ class FsspecStorage:
         self._files.invalidate_cache()
         return all(self._files.exists(self._full(path)) for path in paths)
 
+    def check(self) -> None:
+        """Its errors cannot be told from outages."""
+
     def tidy(self) -> None:
         """Nothing to do: object stores keep nothing incomplete."""
 
@@ -137,13 +175,18 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
         options: For fsspec: endpoints, and secrets, which do not belong in a URL.
 
     Raises:
-        ExtraMissing: The URL needs fsspec, which is not installed.
+        ImproperlyConfigured: The URL means nothing, or a library is not installed.
     """
+    if not url:
+        raise ImproperlyConfigured("it has no url: give it a directory or a URL")
     text = str(url)
     parts = urlsplit(text)
     if isinstance(url, Path) or not parts.scheme:
         return LocalStorage(Path(text))
     if parts.scheme in ("file", "local"):
+        if parts.netloc not in ("", "localhost"):
+            # It would be taken for the name of a machine.
+            raise ImproperlyConfigured(f"{text} has two slashes: write {parts.scheme}:///{parts.netloc}{parts.path}")
         return LocalStorage(Path(unquote(parts.path)))
     return FsspecStorage(text, options or {})
 

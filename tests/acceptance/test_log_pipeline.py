@@ -128,7 +128,6 @@ def assert_complete(pipeline: Pipeline, tokens: list[str]) -> None:
         }
         assert (about["rounds"], about["winner"]) == (game.round_count, ranks[0])
     assert not [*pipeline.client.scan_iter("demo:*")], "the games are deleted in Redis"
-    assert not [*pipeline.directory.glob("games/*/.tmp/*")], "no temporary file is left"
     for name in SINKS:
         assert not pipeline.client.exists(GroupKeys(KEYS.stream("logs"), name).dead_letters)
 
@@ -146,6 +145,8 @@ def test_each_game_becomes_one_file_of_each_kind(pipeline: Pipeline) -> None:
     assert set(logged.values()) == {1}
     assert Counter(token for token, _ in logged).keys() == set(result["tokens"])
     assert not pipeline.client.exists(KEYS.written_files("logs", "GameLog"))
+    # Of a worker that is killed while it writes, one may be left for an hour.
+    assert not [*pipeline.directory.glob("games/*/.tmp/*")], "no temporary file is left"
 
 
 @pytest.mark.timeout(300)

@@ -72,6 +72,15 @@ async def test_one_of_all_processes_listens(redis_client: redis.Redis, keys: Key
         await wait_until(lambda: records(redis_client, keys)[-1].message == "two")
 
 
+async def test_each_channel_is_listened_to_by_one_process(redis_client: redis.Redis, keys: Keys) -> None:
+    """Also if the processes were given different channels, or one channel twice."""
+    async with listening(redis_client, keys, "lobby", "lobby"), listening(redis_client, keys, "lobby", "kitchen"):
+        for channel in ("lobby", "kitchen"):
+            assert redis_client.publish(keys.channel(channel), f'{{"message": "{channel}"}}') == 1
+        await wait_until(lambda: len(records(redis_client, keys)) == 2)
+    assert sorted(record.message for record in records(redis_client, keys)) == ["kitchen", "lobby"]
+
+
 @pytest.mark.parametrize(
     "body", [b"hello", b"\xff\xfe", b"{}", b"[" * 100_000, b'{"message": "' + b"x" * (1 << 20) + b'"}', b""], ids=len
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime.sinks.storage import FsspecStorage, LocalStorage, Storage, storage_of
 
@@ -138,3 +139,34 @@ def test_a_file_system_that_cannot_create_exclusively_is_asked_first() -> None:
     assert storage.create("a", b"first")
     assert not storage.create("a", b"second")
     assert [*storage._files.files.values()] == [b"first"]
+
+
+def test_a_directory_is_checked_before_it_is_used(tmp_path: Path) -> None:
+    """It is made, and nothing is left of the check."""
+    storage = storage_of(tmp_path / "a/b")
+    storage.check()
+    assert [path for path in (tmp_path / "a/b").rglob("*") if path.is_file()] == []
+    assert storage.create("x", b"x")
+
+
+def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some that are mounted over a network have none, and no file could ever get its name."""
+
+    def refuse(source: object, target: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(ImproperlyConfigured, match=r"no file can be written in .*Operation not permitted"):
+        storage_of(tmp_path).check()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_what_ends_by_itself_is_no_reason_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A full disk is waited for, as it is later."""
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", fail)
+    storage_of(tmp_path).check()

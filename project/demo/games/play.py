@@ -5,13 +5,16 @@ Owns the log records of the games. The sinks know of a game only what these reco
 rules (combat) nor the keys in Redis (store).
 """
 
+import contextlib
 import logging
 import random
 import secrets
 from collections.abc import Callable
 
+import redis
+
 from project.demo.games.combat import Attack, Death, Event, Game, MatchStarted, RoundStarted, Timeout
-from project.demo.games.store import finish_game, save_damage
+from project.demo.games.store import delete_game, finish_game, save_damage
 
 __all__ = ["CLEANING", "QUEUE", "play"]
 
@@ -30,12 +33,26 @@ def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None)
     Args:
         players: How many heroes take part.
         seed: The same seed and number of players make the same game.
-        pause: Called in each round, before its matches.
+        pause: Called in each round, before its matches. If it raises, the game is broken off, and deleted in Redis.
 
     Returns:
         The token of the game, by which its records, its keys and its files are named.
+
+    Raises:
+        redis.RedisError: Redis is unavailable.
     """
-    token, user_token = secrets.token_hex(16), secrets.token_hex(16)
+    token = secrets.token_hex(16)
+    try:
+        _play(token, players=players, seed=seed, pause=pause)
+    except BaseException:
+        # If Redis is unavailable, it expires there.
+        with contextlib.suppress(redis.RedisError):
+            delete_game(token)
+        raise
+    return token
+
+
+def _play(token: str, *, players: int, seed: int, pause: Callable[[], object]) -> None:
     game = Game.with_players(players, random.Random(seed))  # noqa: S311 - a game
     for event in game.play():
         if isinstance(event, RoundStarted):
@@ -57,8 +74,8 @@ def play(*, players: int, seed: int, pause: Callable[[], object] = lambda: None)
         ranks,
     )
     logger.info("%s has won", ranks[0], extra={"queue": QUEUE, "task": {"game_token": token}})
-    logger.info(CLEANING, extra={"queue": QUEUE, "task": {"game_token": token, "user_token": user_token}})
-    return token
+    task = {"game_token": token, "user_token": secrets.token_hex(16)}
+    logger.info(CLEANING, extra={"queue": QUEUE, "task": task})
 
 
 def _message(event: Event) -> tuple[object, ...]:

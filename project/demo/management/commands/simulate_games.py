@@ -4,19 +4,22 @@
 Owns the command line, and playing several games at a time. Does not own a game (games.play).
 """
 
+import contextlib
 import json
 import logging
 import random
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from project.demo.games.play import play
+from realtime.conf import sync_redis
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, redis_errors
@@ -24,21 +27,60 @@ from realtime.management.streams import HelpFormatter, redis_errors
 EXAMPLES = """
 examples:
   manage.py simulate_games                            24 games of 10 heroes
-  manage.py simulate_games --games 4 --pause 1        slowly, to watch the sinks at work
+  manage.py simulate_games --games 4 --pause 1        slowly: to watch the pipeline at work
   manage.py simulate_games --seed 7 --json            the same games each time; one JSON object for programs
 
-Run this in one or more other terminals; the processes share the games:
+Run this beside it, as often as you like: its workers share the games.
 
   manage.py run_log_sink
 
 The logger of the games has the handler RedisStreamHandler. The last record of each game is "Cleaning Game Records". A
 sink then writes two files, meta/<token>.json.gz and podium/<token>.json.gz, and deletes the game in Redis.
+
+Ctrl-C and SIGTERM break off the games that are running, and delete them in Redis. What was played stays. The exit code
+is then 130 or 143.
 """
 GAMES_AT_A_TIME = 8
 
 
+class _Stop:
+    """Handles the signals that end the command."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        # The first signal that came; 0 if none did.
+        self.number = 0
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """In this block, a signal is an order to stop, and nothing else."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Break off the games that are running, and begin no more."""
+        self._event.set()
+
+    def pause(self, seconds: float) -> None:
+        """Called by the threads of the games. Raises _BrokenOffError after `stop()`."""
+        if self._event.wait(seconds):
+            raise _BrokenOffError
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.number = self.number or number
+        self.stop()
+
+
+class _BrokenOffError(Exception):
+    """A game ends before its end."""
+
+
 class Command(EscapingCommand):
-    """Shows a progress bar while it runs, and one sentence at the end."""
+    """Shows a progress bar on a terminal, and one sentence at the end."""
 
     help = "Simulate games of superheroes. Their log records become files."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
@@ -57,46 +99,59 @@ class Command(EscapingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check(options)
-        signal.signal(signal.SIGTERM, _interrupt)
-        began = time.monotonic()
         stderr = options.get("stderr") or sys.stderr
-        with redis_errors(), progress(stderr, "games", count=options["games"]) as advance:
-            tokens = _play_all(
-                options["games"],
-                players=options["players"],
-                pause_seconds=options["pause"],
-                seed=options["seed"],
-                on_end=lambda: advance("games", 1),
-            )
-        # All records are to be on the stream when the games are reported as played.
-        for handler in logging.getLogger("project.demo.games").handlers:
-            handler.flush()
-        seconds = round(time.monotonic() - began, 1)
+        # Few games can take long, too.
+        is_shown = stderr.isatty() or None
+        stop, began = _Stop(), time.monotonic()
+        with (
+            stop.on_signals(),
+            redis_errors(),
+            progress(stderr, "games", count=options["games"], is_shown=is_shown) as advance,
+        ):
+            tokens = _play_all(options, stop, lambda: advance("games", 1))
+            # Then all records are on the stream.
+            for handler in logging.getLogger("project.demo.games").handlers:
+                handler.flush()
+        seconds, count = round(time.monotonic() - began, 1), len(tokens)
         if options["as_json"]:
-            self.stdout.write(json.dumps({"games": len(tokens), "seconds": seconds, "tokens": sorted(tokens)}))
-        else:
-            self.stdout.write(
-                f"{len(tokens)} games were played in {seconds} s: manage.py run_log_sink writes their files"
+            self.stdout.write(json.dumps({"games": count, "seconds": seconds, "tokens": sorted(tokens)}))
+        if count < options["games"]:
+            raise CommandError(
+                f"stopped: {count} of {options['games']} games were played. "
+                "Those that were not over are deleted in Redis",
+                returncode=128 + stop.number,
             )
+        if not options["as_json"]:
+            games = "1 game was" if count == 1 else f"{count} games were"
+            self.stdout.write(f"{games} played in {seconds} s: manage.py run_log_sink writes the files")
 
 
-def _play_all(
-    count: int, *, players: int, pause_seconds: float, seed: int | None, on_end: Callable[[], object]
-) -> list[str]:
-    """Play games in threads; returns their tokens in the order of their ends. An error or a signal ends it."""
-    seeds = random.Random(seed)  # noqa: S311 - games
+def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None]) -> list[str]:
+    """
+    The tokens of the games that were played: all of them, unless a signal came.
+
+    Raises:
+        redis.RedisError: Redis is unavailable. The other games are broken off.
+    """
+    seeds = random.Random(options["seed"])  # noqa: S311 - games
+
+    def play_one(seed: int) -> str:
+        # Those that have not begun when a signal comes do not begin.
+        stop.pause(0)
+        return play(players=options["players"], seed=seed, pause=lambda: stop.pause(options["pause"]))
+
+    # Threads that ask for it at the same time for the first time get several, and those are closed that are not kept.
+    sync_redis()
     tokens: list[str] = []
     with ThreadPoolExecutor(GAMES_AT_A_TIME) as threads:
-        games = [
-            threads.submit(play, players=players, seed=seeds.getrandbits(32), pause=lambda: time.sleep(pause_seconds))
-            for _ in range(count)
-        ]
+        games = [threads.submit(play_one, seeds.getrandbits(32)) for _ in range(options["games"])]
         try:
             for game in as_completed(games):
-                tokens.append(game.result())
-                on_end()
+                with contextlib.suppress(_BrokenOffError):
+                    tokens.append(game.result())
+                    on_played()
         except BaseException:
-            threads.shutdown(cancel_futures=True)
+            stop.stop()
             raise
     return tokens
 
@@ -108,7 +163,3 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError("--players must be from 2 to 1000")
     if not 0 <= options["pause"] <= 60:
         raise CommandError("--pause must be from 0 to 60 seconds")
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -1,0 +1,216 @@
+"""`manage.py run_log_sink` in this process: what it tells, and what it refuses. Signals: tests/acceptance."""
+
+import asyncio
+import io
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command, load_command_class
+
+from realtime.redis.keys import Keys
+from realtime.sinks import ContentSink, NdjsonSink, Sink, base
+from realtime.sinks.service import SinkService
+
+pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
+
+
+@pytest.fixture(autouse=True)
+def _no_other_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a test declares are the only ones, and are forgotten after it."""
+    monkeypatch.setattr(base, "_sinks", [])
+
+
+@pytest.fixture(autouse=True)
+def _no_stream_left(redis_client: redis.Redis, keys: Keys) -> Iterator[None]:
+    yield
+    for name in redis_client.scan_iter(match=f"*{keys.prefix}logs*"):
+        redis_client.delete(name)
+
+
+@pytest.fixture(autouse=True)
+def _signals_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("run_log_sink", *arguments, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def refusal(*arguments: str) -> str:
+    """What a command that ends with 1 says."""
+    with pytest.raises(CommandError) as caught:
+        run(*arguments)
+    assert caught.value.returncode == 1
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def archive(target: Any, **members: Any) -> type[Sink]:
+    """Declares a sink that writes there."""
+    return type("Archive", (NdjsonSink,), {"url": target, **members})
+
+
+def declare_two(directory: Path) -> None:
+    class Orders(ContentSink):
+        url = directory / "orders"
+        queues = ("orders", "returns")
+        kinds = ("receipts",)
+        storage_options = {"secret": "of nobody's business"}  # noqa: RUF012
+
+    class Archive(NdjsonSink):
+        url = "s3://archive/logs"
+        stream = "audit"
+
+
+def test_help_teaches() -> None:
+    """What it does, how it ends, and what to type."""
+    text = load_command_class("realtime", "run_log_sink").create_parser("manage.py", "run_log_sink").format_help()
+    for needed in ("Redis stream", "sinks.py", "SIGTERM", "second Ctrl-C", "--list --json", "stream_status"):
+        assert needed in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_sinks_are_listed(tmp_path: Path) -> None:
+    """In order of declaration; for programs as one JSON object. Never with secrets."""
+    declare_two(tmp_path)
+    assert run("--list").splitlines() == [
+        f"Orders: stream logs to {tmp_path}/orders",
+        "Archive: stream audit to s3://archive/logs",
+    ]
+    orders = {"name": "Orders", "stream": "logs", "queues": ["orders", "returns"], "url": f"{tmp_path}/orders"}
+    other = {"name": "Archive", "stream": "audit", "queues": [], "url": "s3://archive/logs"}
+    assert json.loads(run("--list", "--json")) == {"sinks": [orders, other]}
+    assert json.loads(run("Archive", "--list", "--json")) == {"sinks": [other]}
+    assert run("--list", "Archive") == "Archive: stream audit to s3://archive/logs\n"
+
+
+def test_json_is_for_the_list(tmp_path: Path) -> None:
+    """A program that forgets --list would wait for ever."""
+    declare_two(tmp_path)
+    assert refusal("--json") == "--json is for --list: add it"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",)])
+def test_an_unknown_name_is_refused_with_those_that_exist(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Also beside a known one."""
+    declare_two(tmp_path)
+    assert refusal("Order", *arguments) == "there is no sink 'Order'; sinks: Archive, Orders"
+    assert refusal("Archive", "orders", *arguments) == "there is no sink 'orders'; sinks: Archive, Orders"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",), ("Games",)])
+def test_without_sinks_it_says_where_to_declare_one(arguments: tuple[str, ...]) -> None:
+    assert refusal(*arguments) == "no app has a sink: declare one in the sinks.py of an app"
+
+
+@pytest.mark.parametrize("channel", ["", " ", "two words", "orders.*", "order[s]", "order?"])
+def test_a_channel_that_nobody_publishes_on_is_refused(tmp_path: Path, channel: str) -> None:
+    """Redis has no such error: it would wait for ever."""
+    archive(tmp_path)
+    with pytest.raises(CommandError, match=r"argument --listen: .* is not the name of a channel"):
+        run("--listen", channel)
+
+
+def test_the_channel_of_the_ingress_is_refused(tmp_path: Path) -> None:
+    """What is published there are requests for notifications, not log records."""
+    archive(tmp_path)
+    with pytest.raises(CommandError, match="notification is the channel of the ingress"):
+        run("--listen", "notification")
+
+
+# A storage that can never work ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "/files", "/files/of/today"])
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, below: str) -> None:
+    """At once, instead of trying again for ever. The file stays as it is."""
+    (tmp_path / "files").write_text("mine")
+    archive(f"{tmp_path}/files{below}")
+    said = refusal()
+    assert said.startswith(f"sink Archive: no file can be written in {tmp_path}/files{below}: ")
+    assert (tmp_path / "files").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/sys is of Linux")
+def test_a_place_where_nobody_may_write_is_refused() -> None:
+    archive("/sys/signalbox/files")
+    assert refusal().startswith("sink Archive: no file can be written in /sys/signalbox/files: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s4://bucket/games", "s4"),
+        ("", "it has no url"),
+        (None, "it has no url"),
+        ("file://var/games", "write file:///var/games"),
+    ],
+)
+def test_a_url_that_means_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: Any, message: str
+) -> None:
+    """An empty one would be the working directory, and that of an unset variable a directory named None."""
+    monkeypatch.chdir(tmp_path)
+    archive(url)
+    said = refusal()
+    assert said.startswith("sink Archive: ")
+    assert message in said
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec itself, with the command that installs it, and what fsspec needs for the protocol."""
+    archive("s3://bucket/games")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    said = refusal()
+    assert said.startswith("sink Archive: s3://bucket/games cannot be used: ")
+    assert "s3fs" in said
+    for name in ("fsspec", "fsspec.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said = refusal()
+    assert "sink Archive: fsspec" in said
+    assert "pip install" in said
+    assert "[logs]" in said
+
+
+# Ready ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_log_says_when_it_is_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a project that logs INFO, the command itself prints nothing."""
+    caplog.set_level(logging.INFO, "realtime.sinks")
+    for sinks, running in (
+        ([archive(tmp_path, name="One")], "One is running"),
+        ([archive(tmp_path, name="A"), archive(tmp_path, name="B")], "A and B are running"),
+    ):
+        service = SinkService(sinks)
+        task = asyncio.create_task(service.run())
+        await service.ready.wait()
+        assert f"{running}, consumer {service.consumer}" in caplog.messages
+        service.stop()
+        await task
+
+
+async def test_a_sink_that_cannot_run_hinders_only_a_process_that_runs_it(tmp_path: Path) -> None:
+    """The others can be named."""
+    good, bad = archive(tmp_path, name="Good"), archive("s4://bucket", name="Bad")
+    with pytest.raises(ImproperlyConfigured, match="sink Bad: "):
+        await SinkService([good, bad]).run()
+    service = SinkService([good])
+    task = asyncio.create_task(service.run())
+    await service.ready.wait()
+    service.stop()
+    await task
