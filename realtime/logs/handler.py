@@ -18,7 +18,7 @@ from realtime.logs.sender import Sender, SenderLimits
 from realtime.logs.spill import Spill
 from realtime.redis import clients
 from realtime.redis.keys import Keys
-from realtime.statistics import register
+from realtime.statistics import register, unregister
 from realtime.streams.append import append_entries
 
 __all__ = ["DEFAULT_STREAM", "STREAM_LIMIT", "RedisStreamHandler"]
@@ -101,6 +101,7 @@ class RedisStreamHandler(logging.Handler):
     def close(self) -> None:
         """Called by `logging` when the process ends."""
         self._sender.close()
+        unregister(self._sender)
         super().close()
 
     def _append(self, guard: str, records: Sequence[bytes]) -> None:

@@ -21,7 +21,7 @@ from realtime.logs.record import RECORD_FIELD, encode, read_published
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
-from realtime.statistics import register
+from realtime.statistics import register, unregister
 from realtime.streams.append import aappend_entries
 from realtime.untrusted.text import LimitedLog, printable
 
@@ -72,13 +72,14 @@ class Intake:
         return dict(self._counts)
 
     async def run(self, multiplexer: Multiplexer) -> None:
-        """Listen until the multiplexer stops or this is cancelled. No record ends it."""
+        """Listen until the multiplexer stops or this is cancelled; once. No record ends it."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in self._channels:
                     tasks.create_task(self._listen(multiplexer, channel), name=f"intake of {channel}")
         finally:
             self._log.flush()
+            unregister(self)
 
     async def _listen(self, multiplexer: Multiplexer, channel: str) -> None:
         name = self._names.channel(channel)

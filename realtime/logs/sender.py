@@ -80,7 +80,9 @@ class Sender:
         self._queued_count = self._queued_bytes = self._refused_count = 0
         # Written by the thread alone: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
-        self._sent_count = self._spilled_count = self._replayed_count = self._lost_count = 0
+        self._sent_count = self._spilled_count = self._replayed_count = 0
+        # Written by `close` alone.
+        self._lost_count = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Set while somebody waits for all records to be sent.
@@ -160,8 +162,9 @@ class Sender:
             return
         self.flush(seconds=self._limits.exit_seconds)
         thread.join(self._limits.exit_seconds)
-        if self.waiting_count:
-            self._complaints.say("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
+        if lost := self.waiting_count:
+            self._lost_count = lost
+            self._complaints.say("lost", f"{lost} records are lost: Redis did not take them in time")
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log records to Redis", daemon=True)
@@ -183,7 +186,8 @@ class Sender:
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
-            if not self.waiting_count:
+            # Below 0 if a batch is sent after all that `close` has counted as lost.
+            if self.waiting_count <= 0:
                 self._is_urgent.clear()
                 if self._is_closed:
                     return

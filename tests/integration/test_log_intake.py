@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import redis
 from realtime.logs.record import LogRecord, decode_record
 from realtime.redis.keys import Keys
 from realtime.sinks.service import SinkService
+from realtime.statistics import collect
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -70,6 +72,20 @@ async def test_one_of_all_processes_listens(redis_client: redis.Redis, keys: Key
         services[1].stop()
         await wait_until(lambda: redis_client.publish(keys.channel("lobby"), '{"message": "two"}') == 1)
         await wait_until(lambda: records(redis_client, keys)[-1].message == "two")
+
+
+async def test_the_counters_of_an_intake_that_has_ended_stay(redis_client: redis.Redis, keys: Keys) -> None:
+    """A total never falls, also where another process listens now."""
+
+    def accepted_count() -> int:
+        return collect().others.get("log intake", {}).get("accepted", 0)
+
+    before = accepted_count()
+    async with listening(redis_client, keys, "lobby"):
+        redis_client.publish(keys.channel("lobby"), '{"message": "one"}')
+        await wait_until(lambda: accepted_count() == before + 1)
+    gc.collect()
+    assert accepted_count() == before + 1
 
 
 @pytest.mark.parametrize(
