@@ -47,7 +47,7 @@ class ContentSink(Sink):
             def clean_up(self, record):
                 delete_game(self.key(record))
 
-    The methods are sync, and run in a thread, or async.
+    The methods run in a thread. `fetch`, `transform` and `clean_up` may also be async.
 
     Attributes:
         kinds: The files of each key: `<kind>/<key><suffix>`.

@@ -6,6 +6,7 @@ Owns which workers run, and what they share. Does not own signals (the command) 
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 import socket
@@ -25,6 +26,8 @@ from realtime.sinks.storage import storage_of
 from realtime.streams import StreamWorker
 
 __all__ = ["SinkService"]
+
+logger = logging.getLogger(__name__)
 
 # Threads of each sink: for the project's functions, compression and the storage.
 THREADS = 8
@@ -132,6 +135,8 @@ class SinkService:
     async def _set_ready(self, workers: Sequence[StreamWorker]) -> None:
         for worker in workers:
             await worker.wait_ready()
+        running = " and ".join(sink.name for sink in self._sinks) + (" are" if len(self._sinks) > 1 else " is")
+        logger.info("%s running, consumer %s", running, self.consumer)
         self.ready.set()
 
     async def _run_intake(self, redis: Any, url: str) -> None:
