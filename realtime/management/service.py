@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import redis
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
 from django.db import connections
 
 from realtime.conf import join_embedded_server, keys, sync_redis
@@ -74,6 +76,9 @@ class ServiceCommand(EscapingCommand):
             running: What is running then: "relay and bot".
             deadline_seconds: After a signal, running work has this time to finish.
             lease_seconds: After this time, other workers take over the work of a process whose loop is blocked.
+
+        Raises:
+            CommandError: The service raised ImproperlyConfigured: a library that it needs is not installed.
         """
         logger = logging.getLogger(type(self).__module__)
         name = type(self).__module__.rpartition(".")[2]
@@ -92,8 +97,12 @@ class ServiceCommand(EscapingCommand):
         for number in STOP_SIGNALS:
             # Not asyncio's signal handlers: they end with the loop, and a later signal would interrupt the shutdown.
             signal.signal(number, stop.on_signal)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(make, stop, lease_seconds, lambda: say(f"{running} running; Ctrl-C or SIGTERM stops it")))
+        ready = f"{running} running; Ctrl-C or SIGTERM stops it"
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_run(make, stop, lease_seconds, lambda: say(ready)))
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         if not is_part():
             logger.info("stopped: all running work is finished")
             say("stopped: all running work is finished")

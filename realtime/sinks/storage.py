@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 from realtime.extras import extra
 
 __all__ = ["FsspecStorage", "LocalStorage", "Storage", "storage_of"]
@@ -97,7 +99,11 @@ class FsspecStorage:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         with extra("logs"):
             from fsspec.core import url_to_fs
-        self._files, self._root = url_to_fs(url, **options)
+        try:
+            self._files, self._root = url_to_fs(url, **options)
+        except (ImportError, ValueError) as error:
+            # The library of the storage is not installed, or there is none.
+            raise ImproperlyConfigured(f"a sink cannot write to {urlsplit(url).scheme}: {error}") from error
 
     def create(self, path: str, body: bytes) -> bool:
         full = self._full(path)
@@ -130,6 +136,9 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
 
     Args:
         options: Passed on to fsspec; for secrets and endpoints, which do not belong in a URL.
+
+    Raises:
+        ImproperlyConfigured: A library that the URL needs is not installed.
     """
     text = str(url)
     parts = urlsplit(text)
