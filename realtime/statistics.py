@@ -130,7 +130,7 @@ class ViewStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiplexerStatistics:
-    """The pub/sub connections to Redis: one for each host and event loop, and one for the ingress."""
+    """The pub/sub connections to Redis: one for each host and event loop, for the ingress, and for the log intake."""
 
     # Open connections.
     connected_count: Now = 0

@@ -353,6 +353,16 @@ def test_every_counter_is_documented() -> None:
     assert documented == counters
 
 
+def test_every_other_counter_is_documented() -> None:
+    """docs/reference/statistics.md has each name that a part of ours registers for counters of its own."""
+    section = (DOCS / "reference/statistics.md").read_text().partition("\n## `others`\n")[2]
+    names = set()
+    for room in ("realtime", "notifications"):
+        for path in modules(room):
+            names |= set(re.findall(r'\bregister\([\w.]+, f?"([^"]+)"\)', path.read_text()))
+    assert {re.sub(r"{(\w+)}", r"<\1>", name) for name in names} == set(re.findall(r"^\| `([^`]+)`", section, re.M))
+
+
 def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> None:
     """docs/reference/channel-layer.md has those that there are; its example is a channel layer."""
     options = inspect.signature(RedisChannelLayer).parameters.values()

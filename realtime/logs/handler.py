@@ -19,7 +19,7 @@ from realtime.logs.spill import Spill
 from realtime.logs.stream import DEFAULT_STREAM, GUARD_SECONDS, RECORD_FIELD, STREAM_LIMIT
 from realtime.redis import clients
 from realtime.redis.keys import Keys
-from realtime.statistics import register
+from realtime.statistics import register, unregister
 from realtime.streams.append import append_entries
 
 __all__ = ["RedisStreamHandler"]
@@ -102,6 +102,7 @@ class RedisStreamHandler(logging.Handler):
     def close(self) -> None:
         """Send or spill what is queued, within `exit_seconds`. Called by `logging` when the process ends."""
         self._sender.close()
+        unregister(self._sender)
         super().close()
 
     def _append(self, guard: str, records: Sequence[bytes]) -> None:

@@ -23,7 +23,7 @@ from realtime.logs.stream import GUARD_SECONDS, RECORD_FIELD
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
-from realtime.statistics import register
+from realtime.statistics import register, unregister
 from realtime.streams.append import aappend_entries
 from realtime.untrusted.text import LimitedLog, printable
 
@@ -85,13 +85,17 @@ class Intake:
         return dict(self._counts)
 
     async def run(self, multiplexer: Multiplexer) -> None:
-        """Listen until the multiplexer stops or this is cancelled. A malformed record is refused and ends nothing."""
+        """
+        Listen until the multiplexer stops or this is cancelled. Can be called once. A malformed record is refused and
+        ends nothing.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 for channel in self._channels:
                     tasks.create_task(self._listen(multiplexer, channel), name=f"intake of {channel}")
         finally:
             self._log.flush()
+            unregister(self)
 
     async def _listen(self, multiplexer: Multiplexer, channel: str) -> None:
         name = self._names.channel(channel)

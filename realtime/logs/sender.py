@@ -83,7 +83,9 @@ class Sender:
         self._queued_count = self._queued_bytes = self._refused_count = 0
         # Changed only by the thread: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
-        self._sent_count = self._spilled_count = self._replayed_count = self._lost_count = 0
+        self._sent_count = self._spilled_count = self._replayed_count = 0
+        # Written by `close` alone.
+        self._lost_count = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Set while `flush` waits: the thread then does not gather records.
@@ -171,8 +173,9 @@ class Sender:
         deadline = time.monotonic() + self._limits.exit_seconds
         self.flush(seconds=self._limits.exit_seconds)
         thread.join(max(0.0, deadline - time.monotonic()))
-        if self.waiting_count:
-            self._reports.write("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
+        if lost := self.waiting_count:
+            self._lost_count = lost
+            self._reports.write("lost", f"{lost} records are lost: Redis did not take them in time")
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log records to Redis", daemon=True)
@@ -194,7 +197,8 @@ class Sender:
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
-            if not self.waiting_count:
+            # Below 0 if a batch is sent after all that `close` has counted as lost.
+            if self.waiting_count <= 0:
                 self._is_urgent.clear()
                 if self._is_closed:
                     return

@@ -86,7 +86,7 @@ class ServiceCommand(EscapingCommand):
                 has no effect twice.
 
         Raises:
-            CommandError: The service cannot run as it is configured.
+            CommandError: The service raised ImproperlyConfigured: it cannot run as it is configured.
         """
         logger = logging.getLogger(type(self).__module__)
         name = type(self).__module__.rpartition(".")[2]
@@ -105,9 +105,9 @@ class ServiceCommand(EscapingCommand):
         for number in STOP_SIGNALS:
             # Not asyncio's signal handlers: they end with the loop, and a later signal would interrupt the shutdown.
             signal.signal(number, stop.on_signal)
+        ready = f"{running} running; Ctrl-C or SIGTERM stops it"
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                ready = f"{running} running; Ctrl-C or SIGTERM stops it"
                 runner.run(_run(make, stop, lease_seconds, lambda: say(ready)))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error

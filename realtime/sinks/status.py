@@ -7,8 +7,6 @@ Owns which figures there are. Does not own those of a consumer group (streams.st
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 
@@ -16,6 +14,7 @@ from realtime.logs.record import LogRecord, decode_record, encode
 from realtime.logs.stream import RECORD_FIELD
 from realtime.redis.keys import Keys
 from realtime.sinks.base import Sink, all_sinks
+from realtime.sinks.storage import shown_place
 from realtime.streams.status import GroupStatus, read_status
 
 __all__ = ["PipelineStatus", "SinkStatus", "read_pipeline"]
@@ -109,19 +108,11 @@ def _status(sink: type[Sink], group: GroupStatus) -> SinkStatus:
     return SinkStatus(
         name=sink.name,
         kind=kind,
-        place=_without_secrets(sink.url),
+        place=shown_place(sink.url),
         stream=sink.stream,
         queues=tuple(sink.queues),
         group=group,
     )
-
-
-def _without_secrets(url: str | Path) -> str:
-    """The URL without a user, a password, a query and a fragment; a path unchanged."""
-    parts = urlsplit(str(url))
-    if isinstance(url, Path) or not parts.scheme:
-        return str(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _latest(client: redis.Redis, stream_key: str) -> list[LatestRecord]:

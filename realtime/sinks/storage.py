@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.extras import extra
 
-__all__ = ["FsspecStorage", "LocalStorage", "Storage", "storage_of"]
+__all__ = ["FsspecStorage", "LocalStorage", "Storage", "shown_place", "storage_of"]
 
 # The process that began to write a temporary file this old has died.
 _STALE_SECONDS = 3600.0
@@ -135,7 +135,7 @@ class FsspecStorage:
             self._files, self._root = url_to_fs(url, **options)
         except Exception as error:
             # An unknown protocol, its library that is missing, a wrong option: each is another error.
-            raise ImproperlyConfigured(f"{url} cannot be used: {error}") from error
+            raise ImproperlyConfigured(f"{shown_place(url)} cannot be used: {error}") from error
 
     def create(self, path: str, body: bytes) -> bool:
         full = self._full(path)
@@ -189,6 +189,14 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
             raise ImproperlyConfigured(f"{text} has two slashes: write {parts.scheme}:///{parts.netloc}{parts.path}")
         return LocalStorage(Path(unquote(parts.path)))
     return FsspecStorage(text, options or {})
+
+
+def shown_place(url: str | Path) -> str:
+    """The URL without a user, a password, a query and a fragment; a path unchanged."""
+    parts = urlsplit(str(url))
+    if isinstance(url, Path) or not parts.scheme:
+        return str(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _make_directory(directory: Path) -> None:

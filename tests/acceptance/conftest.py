@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.deployed_site import SERVERS, DeployedSite
-from tests.acceptance.new_project import extras_of_the_page
+from tests.acceptance.new_project import Project, copy_of, extras_of_the_page, is_extra, new_project
 from tests.support.wheel import build_wheel, install, new_venv
 
 # Plain uvicorn logs this if a client sends invalid UTF-8.
@@ -51,6 +51,18 @@ def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     python = new_venv(tmp_path_factory.mktemp("installed") / "venv")
     install(python, wheel, extras=extras_of_the_page())
     return python
+
+
+@pytest.fixture(scope="session")
+def _first_project(tmp_path_factory: pytest.TempPathFactory, installed_python: Path) -> Project:
+    """Made once, since its commands take seconds; nothing may run in it."""
+    return new_project(tmp_path_factory.mktemp("first"), installed_python, leave_out=is_extra)
+
+
+@pytest.fixture
+def tried_out(_first_project: Project, tmp_path: Path) -> Project:
+    """A project that follows docs/how-to/add-to-your-project.md up to "Try it out", for pages that add to it."""
+    return copy_of(_first_project, tmp_path)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ import http
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import urllib.error
@@ -29,13 +30,16 @@ __all__ = [
     "DEVELOPMENT",
     "OPEN",
     "PAGE",
+    "PASSWORD",
     "PRODUCTION",
     "ROOT",
     "SECONDS",
     "TOGETHER",
     "Process",
     "Project",
+    "copy_of",
     "extras_of_the_page",
+    "is_extra",
     "is_serving",
     "new_project",
     "sign_in",
@@ -168,6 +172,17 @@ def new_project(directory: Path, python: Path, *, leave_out: Callable[[Block], b
         elif "pip install" not in line:
             project.run(line)
     return project
+
+
+def is_extra(block: Block) -> bool:
+    """The part of the page after "Try it out"."""
+    return any(words in block.how for words in ("runserver", "with SQLite", "LOGGING"))
+
+
+def copy_of(project: Project, directory: Path) -> Project:
+    """The same project, none of whose processes runs, in another directory; its Redis is empty."""
+    shutil.copytree(project.directory, directory, ignore=shutil.ignore_patterns("var"), dirs_exist_ok=True)
+    return Project(directory, project.python, project.environment)
 
 
 def extras_of_the_page() -> str:

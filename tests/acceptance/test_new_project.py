@@ -31,6 +31,7 @@ from tests.acceptance.new_project import (
     TOGETHER,
     Process,
     Project,
+    is_extra,
     is_serving,
     new_project,
     sign_in,
@@ -38,7 +39,7 @@ from tests.acceptance.new_project import (
 )
 from tests.acceptance.site import free_port
 from tests.support.browser import chromium
-from tests.support.howto import Block, blocks_of, commands_of
+from tests.support.howto import blocks_of, commands_of
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
@@ -99,11 +100,6 @@ def processes(project: Project) -> Iterator[Processes]:
         yield Processes(bot=bot, development=development, urls=urls)
 
 
-def is_extra(block: Block) -> bool:
-    """The part of the page after "Try it out"."""
-    return any(words in block.how for words in ("runserver", "with SQLite", "LOGGING"))
-
-
 async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
     tmp_path: Path, installed_python: Path
 ) -> None:
@@ -130,16 +126,13 @@ async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
     assert not ping(tmp_path / "var/valkey.sock")
 
 
-async def test_the_page_on_live_data_shows_each_new_price_in_all_windows(
-    tmp_path: Path, installed_python: Path
-) -> None:
+async def test_the_page_on_live_data_shows_each_new_price_in_all_windows(tried_out: Project) -> None:
     """Its files are added to the new project; one browser changes the price, then a shell does."""
-    project = new_project(tmp_path, installed_python, leave_out=is_extra)
     for block in blocks_of(LIVE_PAGE):
-        block.put_into(project.directory)
+        block.put_into(tried_out.directory)
     (line,) = COMMANDS[TOGETHER]
     port = free_port()
-    with project.running(line, "--port", str(port)) as site:
+    with tried_out.running(line, "--port", str(port)) as site:
         site.wait_until(lambda: f"the site is at http://127.0.0.1:{port}/" in site.log)
         async with chromium() as browser:
             context = await browser.new_context()
@@ -154,20 +147,19 @@ async def test_the_page_on_live_data_shows_each_new_price_in_all_windows(
             for page in (first, second):
                 await expect(page.locator("#price")).to_have_text("1.75")
             (publish,) = commands_of(LIVE_PAGE)["publish from a shell"]
-            assert "received by 1 server process" in project.run(publish)
+            assert "received by 1 server process" in tried_out.run(publish)
             for page in (first, second):
                 await expect(page.locator("#price")).to_have_text("2.50")
 
 
-async def test_the_page_on_a_live_map_shows_what_moves_on_it(tmp_path: Path, installed_python: Path) -> None:
+async def test_the_page_on_a_live_map_shows_what_moves_on_it(tried_out: Project) -> None:
     """Its files are added to the new project, and its command drives; the map is zoomed, filtered and moved."""
-    project = new_project(tmp_path, installed_python, leave_out=is_extra)
     for block in blocks_of(MAP_PAGE):
-        block.put_into(project.directory)
+        block.put_into(tried_out.directory)
     (line,), (drive,) = COMMANDS[TOGETHER], commands_of(MAP_PAGE)["the vehicles"]
     port = free_port()
     complaints: list[str] = []
-    with project.running(line, "--port", str(port)) as site:
+    with tried_out.running(line, "--port", str(port)) as site:
         site.wait_until(lambda: f"the site is at http://127.0.0.1:{port}/" in site.log)
         async with chromium() as browser:
             page = await browser.new_page()
@@ -175,7 +167,7 @@ async def test_the_page_on_a_live_map_shows_what_moves_on_it(tmp_path: Path, ins
             await page.goto(f"http://127.0.0.1:{port}/")
             await sign_in(page)
             complaints.clear()
-            with project.running(drive):
+            with tried_out.running(drive):
                 await page.goto(f"http://127.0.0.1:{port}/map/")
                 dots, count = page.locator("#map path"), page.locator("#count")
 

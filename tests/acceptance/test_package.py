@@ -46,6 +46,11 @@ TRANSPORTS = {
         },
     },
 }
+# A sink that each extra is for.
+SINKS = {
+    "logs": 'class Files(NdjsonSink):\n    url = "memory://files"\n',
+    "parquet": 'class Files(NdjsonSink):\n    url = "files"\n    format = "parquet"\n',
+}
 # Imports each module of the apps in a process of its own making, and prints which could not be, and why.
 IMPORT_ALL = """
 import django, importlib, json, pkgutil
@@ -145,6 +150,16 @@ class Site:
         (self.directory / f"mysite/with_{name}.py").write_text(text)
         return f"mysite.with_{name}"
 
+    def sink_of(self, extra: str) -> str:
+        """Make settings with an app that has a sink; returns their module."""
+        app = self.directory / f"sink_{extra}"
+        app.mkdir()
+        (app / "__init__.py").touch()
+        (app / "sinks.py").write_text(f"from realtime.sinks import NdjsonSink\n\n\n{SINKS[extra]}")
+        text = f'from mysite.settings import *\nINSTALLED_APPS += ["sink_{extra}"]\n'
+        (self.directory / f"mysite/with_sink_{extra}.py").write_text(text)
+        return f"mysite.with_sink_{extra}"
+
 
 def new_site(wheel: Path, directory: Path, redis_url: str, *options: str | Path, extras: str = "") -> Site:
     python = new_venv(directory / "venv")
@@ -186,6 +201,23 @@ def notify_and_deliver(site: Site) -> str:
     return bot.log
 
 
+def write_a_file(site: Site, extra: str) -> None:
+    """A record is appended, and the sink for an extra writes it."""
+    settings = site.sink_of(extra)
+    record = '{"level": "INFO", "timestamp": "2026-01-31T12:00:00Z", "logger": "till", "message": "sold"}'
+    append = f"from realtime.conf import sync_redis; sync_redis().xadd('logs', {{'record': {record!r}}})"
+    site.manage("shell", "-c", append)
+    command = [str(site.python), "manage.py", "run_log_sink", "--settings", settings]
+    sink = Process(site.directory / "sink.log", command, site.environment)
+    try:
+        sink.wait_until(lambda: "Files running" in sink.log)
+        status = "stream_status", "logs", "--group", "Files", "--json"
+        sink.wait_until(lambda: json.loads(site.manage(*status))["streams"][0]["groups"][0]["oldest_seconds"] is None)
+    finally:
+        sink.stop()
+    assert "Traceback" not in sink.log
+
+
 def test_a_new_project_notifies_with_the_core_alone(core: Site) -> None:
     """Django, Channels, Redis and msgspec are enough."""
     assert "Traceback" not in notify_and_deliver(core)
@@ -196,13 +228,15 @@ def test_the_lowest_versions_are_enough(wheel: Path, tmp_path: Path) -> None:
     constraints = tmp_path / "lowest.txt"
     constraints.write_text("\n".join(lower_bounds()))
     with RedisServer() as server:
-        site = new_site(wheel, tmp_path, server.url, "--constraint", constraints, extras="all,embedded")
+        site = new_site(wheel, tmp_path, server.url, "--constraint", constraints, extras="all,embedded,parquet")
         installed = site.run("-m", "pip", "freeze").stdout.splitlines()
         assert [each for each in installed if each.startswith("Django==")] == ["Django==5.2"]
         assert site.failed_imports() == {}
         for name in TRANSPORTS:
             site.manage("check", "--settings", site.use(name))
         assert "Traceback" not in notify_and_deliver(site)
+        for extra in SINKS:
+            write_a_file(site, extra)
 
 
 def test_the_core_imports_without_any_extra(core: Site) -> None:
@@ -227,6 +261,15 @@ def test_a_transport_without_its_extra_is_one_line(core: Site, name: str, comman
     (line,) = [line for line in text.splitlines() if "is not installed" in line]
     assert f'NOTIFICATIONS["TRANSPORTS"]["{name}"]' in line
     assert line.endswith(f"is not installed in this environment: run {core.adds(name)}")
+
+
+@pytest.mark.parametrize("extra", SINKS)
+def test_a_sink_without_its_extra_is_one_line(core: Site, extra: str) -> None:
+    """By the command that runs it."""
+    done = core.run("manage.py", "run_log_sink", "--settings", core.sink_of(extra))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"is not installed in this environment: run {core.adds(extra)}")
 
 
 def test_the_command_of_the_error_adds_what_is_missing(wheel: Path, redis_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """RedisStreamHandler on a real Redis: what it sends, what it does while Redis takes nothing, forks and ends."""
 
+import gc
 import json
 import logging
 import os
@@ -322,6 +323,34 @@ def test_a_process_that_ends_in_an_outage_leaves_its_records_to_the_next(
     logger.info("next")
     wait_until_sync(lambda: messages(redis_client, keys) == [*map(str, range(50)), "next"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_counters_of_a_closed_handler_stay(
+    logger: logging.Logger, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A total never falls, also where `logging` replaces its handlers."""
+    handler = RedisStreamHandler(stream="closed", redis_url=redis_server.url, key_prefix=keys.prefix)
+    logger.addHandler(handler)
+    logger.info("sent")
+    handler.flush()
+    logger.removeHandler(handler)
+    handler.close()
+    del handler
+    gc.collect()
+    assert collect().others["log handler closed"]["sent"] == 1
+    redis_client.delete(keys.stream("closed"))
+
+
+def test_what_is_not_sent_before_the_end_is_counted(logger: logging.Logger, make_handler: MakeHandler) -> None:
+    """Redis did not take it in time."""
+    with RedisServer() as server:
+        server.kill()
+        handler = make_handler(stream="ended", redis_url=server.url, exit_seconds=0.1)
+        for number in range(3):
+            logger.info("%d", number)
+        handler.close()
+        assert collect().others["log handler ended"]["lost"] == 3
+        assert handler._sender.waiting_count == 0
 
 
 def test_a_process_without_a_directory_says_what_it_loses(keys: Keys) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import redis
 from realtime.logs.record import LogRecord, decode_record
 from realtime.redis.keys import Keys
 from realtime.sinks.service import SinkService
+from realtime.statistics import collect
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -79,6 +81,20 @@ async def test_each_channel_is_listened_to_by_one_process(redis_client: redis.Re
             assert redis_client.publish(keys.channel(channel), f'{{"message": "{channel}"}}') == 1
         await wait_until(lambda: len(records(redis_client, keys)) == 2)
     assert sorted(record.message for record in records(redis_client, keys)) == ["kitchen", "lobby"]
+
+
+async def test_the_counters_of_an_intake_that_has_ended_stay(redis_client: redis.Redis, keys: Keys) -> None:
+    """A total never falls, also where another process listens now."""
+
+    def accepted_count() -> int:
+        return collect().others.get("log intake", {}).get("accepted", 0)
+
+    before = accepted_count()
+    async with listening(redis_client, keys, "lobby"):
+        redis_client.publish(keys.channel("lobby"), '{"message": "one"}')
+        await wait_until(lambda: accepted_count() == before + 1)
+    gc.collect()
+    assert accepted_count() == before + 1
 
 
 @pytest.mark.parametrize(

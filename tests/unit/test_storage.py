@@ -131,6 +131,14 @@ class OldFiles:
         return path in self.files
 
 
+@pytest.mark.parametrize("url", ["oss://bucket/orders", "nothing://bucket/orders"])
+def test_a_storage_without_its_library_says_which(url: str) -> None:
+    """Not with a traceback. The URL may have a secret, and is not shown."""
+    with pytest.raises(ImproperlyConfigured, match=r"a sink cannot write to \w+: ") as raised:
+        storage_of(url)
+    assert "bucket" not in str(raised.value)
+
+
 def test_a_file_system_that_cannot_create_exclusively_is_asked_first() -> None:
     """So an existing file stays there, too."""
     storage = storage_of("memory://old")

@@ -18,6 +18,7 @@ from realtime.management.streams import HelpFormatter
 from realtime.redis.keys import Keys
 from realtime.sinks import Sink, all_sinks
 from realtime.sinks.service import SinkService
+from realtime.sinks.storage import shown_place
 
 # After a signal, files that are being written have this time to become durable.
 DEADLINE_SECONDS = 10.0
@@ -87,13 +88,13 @@ class Command(ServiceCommand):
     def _list(self, sinks: Sequence[type[Sink]], *, as_json: bool) -> None:
         if as_json:
             found = [
-                {"name": sink.name, "stream": sink.stream, "queues": [*sink.queues], "url": str(sink.url)}
+                {"name": sink.name, "stream": sink.stream, "queues": [*sink.queues], "url": shown_place(sink.url)}
                 for sink in sinks
             ]
             self.stdout.write(json.dumps({"sinks": found}))
             return
         for sink in sinks:
-            self.stdout.write(f"{sink.name}: stream {sink.stream} to {sink.url}")
+            self.stdout.write(f"{sink.name}: stream {sink.stream} to {shown_place(sink.url)}")
 
 
 def _choose(names: Sequence[str]) -> Sequence[type[Sink]]:
