@@ -134,7 +134,7 @@ class OldFiles:
 @pytest.mark.parametrize("url", ["oss://bucket/orders", "nothing://bucket/orders"])
 def test_a_storage_without_its_library_says_which(url: str) -> None:
     """Not with a traceback. The URL may have a secret, and is not shown."""
-    with pytest.raises(ImproperlyConfigured, match=r"a sink cannot write to \w+: ") as raised:
+    with pytest.raises(ImproperlyConfigured, match="cannot be used: ") as raised:
         storage_of(url)
     assert "bucket" not in str(raised.value)
 
