@@ -129,10 +129,11 @@ def _published_time(fields: dict[str, Any]) -> datetime:
         # As `logging` formats it: with a comma before the milliseconds.
         found = datetime.fromisoformat(value.replace(",", ".")) if isinstance(value, str) else None
         moment = datetime.fromtimestamp(float(value), UTC) if found is None else found
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return datetime.now(UTC)
     del fields["timestamp"]
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment
 
 
 def _message(record: logging.LogRecord) -> str:

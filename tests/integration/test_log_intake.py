@@ -90,6 +90,15 @@ async def test_other_publications_are_refused(
     assert all(len(text) < 600 for text in refused)
 
 
+async def test_no_published_value_ends_the_service(redis_client: redis.Redis, keys: Keys) -> None:
+    """Anybody who may publish could stop all sinks."""
+    async with listening(redis_client, keys, "lobby"):
+        redis_client.publish(keys.channel("lobby"), '{"message": "one", "timestamp": "0001-01-01T00:00:00+01:00"}')
+        redis_client.publish(keys.channel("lobby"), f'{{"message": "two", "task": {2**70}}}')
+        redis_client.publish(keys.channel("lobby"), '{"message": "three"}')
+        await wait_until(lambda: [each.message for each in records(redis_client, keys)] == ["one", "two", "three"])
+
+
 async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) -> None:
     """A stream that is full takes none."""
     with RedisServer() as server:

@@ -176,3 +176,10 @@ def test_other_publications_are_refused(body: bytes) -> None:
     """A ValueError says what is wrong."""
     with pytest.raises(ValueError, match=r".+"):
         read_published(body)
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", 1e300])
+def test_a_published_time_that_utc_does_not_have_is_extra(timestamp: object) -> None:
+    """As any time that cannot be read."""
+    record = read_published(json.dumps({"message": "m", "timestamp": timestamp}).encode())
+    assert record.extra == {"timestamp": timestamp}
