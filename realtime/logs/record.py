@@ -17,8 +17,10 @@ __all__ = ["RECORD_FIELD", "LogRecord", "decode_record", "encode", "encode_recor
 
 # The one field of an entry of the stream.
 RECORD_FIELD: Final = "record"
-# Values that are nested deeper than this, or that refer to themselves, become text.
+# In a record that JSON cannot express, collections become "..." where they are nested deeper than this, within
+# themselves, or behind so many values: collections that refer to each other have very many paths through them.
 _DEPTH_LIMIT: Final = 16
+_VALUES_LIMIT: Final = 200_000
 _INTEGER_LIMIT: Final = 2**63
 
 # How many attributes `logging` itself stores on a record, before those of `extra=…`.
@@ -73,11 +75,17 @@ def encode_record(record: logging.LogRecord) -> bytes:
         extra=extra,
         exception=_exception(record) if record.exc_info or record.exc_text else "",
     )
+    return encode(made)
+
+
+def encode(record: LogRecord) -> bytes:
+    """The JSON of a record. A value that JSON does not have becomes its text."""
     try:
-        return encode(made)
+        return _encode(record)
     except (TypeError, ValueError, OverflowError, RecursionError):
         # A key that is no text, a lone surrogate, a very large integer, a cycle: all rare.
-        return encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
+        plain = _Plain()
+        return _encode(LogRecord(**{name: plain(getattr(record, name)) for name in LogRecord.__struct_fields__}))
 
 
 def decode_record(body: bytes) -> LogRecord:
@@ -168,20 +176,33 @@ def _text(value: object) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """The value with texts in place of all that JSON does not have."""
-    if value is None or isinstance(value, bool | float | datetime):
-        return value
-    if isinstance(value, int):
-        return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else str(value)
-    if depth < _DEPTH_LIMIT:
-        if isinstance(value, Mapping):
-            return {_text(key): _plain(each, depth + 1) for key, each in value.items()}
-        if isinstance(value, list | tuple | Set):
-            return [_plain(each, depth + 1) for each in value]
-    return _text(value)
+class _Plain:
+    """Makes values of one record with texts in place of all that JSON does not have."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        # The collections around the present value, by `id`.
+        self._around: list[int] = []
+
+    def __call__(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | float | datetime):
+            return value
+        if isinstance(value, int):
+            return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else str(value)
+        if not isinstance(value, Mapping | list | tuple | Set):
+            return _text(value)
+        if len(self._around) == _DEPTH_LIMIT or self._count > _VALUES_LIMIT or id(value) in self._around:
+            return "..."
+        self._count += len(value)
+        self._around.append(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return {_text(key): self(each) for key, each in value.items()}
+            return [self(each) for each in value]
+        finally:
+            self._around.pop()
 
 
 _formatter = logging.Formatter()
-encode = msgspec.json.Encoder(enc_hook=_text).encode
+_encode = msgspec.json.Encoder(enc_hook=_text).encode
 _decode = msgspec.json.Decoder(LogRecord).decode

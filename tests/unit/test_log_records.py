@@ -112,6 +112,19 @@ def test_values_that_json_does_not_have_lose_no_record(name: str, value: object)
     assert decode_record(encode_record(record)).logger == "game.combat"
 
 
+@pytest.mark.parametrize("name", ["task", "extra"])
+def test_values_that_refer_to_each_other_cost_no_time(name: str) -> None:
+    """There are very many paths through them: the program that logs must not follow each."""
+    nodes: list[dict[str, object]] = [{"number": number} for number in range(30)]
+    for node in nodes:
+        node["neighbours"] = nodes
+    record = decode_record(encode_record(made(**{name: nodes[3]})))
+    found = record.task if name == "task" else record.extra["extra"]
+    assert found["number"] == 3
+    assert found["neighbours"][7]["number"] == 7
+    assert found["neighbours"][7]["neighbours"] == "..."
+
+
 def test_arguments_that_do_not_fit_are_in_the_message() -> None:
     """`logging` itself would print a traceback, and lose the record."""
     message = decode_record(encode_record(made("%d points", "many"))).message
