@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from realtime.logs.spill import Spill, SpillFull
 
@@ -90,6 +91,8 @@ class Sender:
         self._batch: _Batch | None = None
         # Whether there may be spill files.
         self._has_files, self._look_at = False, 0.0
+        # Files that Redis has, and that could not be removed.
+        self._replayed: set[str] = set()
         # Attempts that failed in a row, and when the next one is due.
         self._failures, self._retry_at = 0, 0.0
         self._complaints = _Complaints(self._name)
@@ -237,13 +240,26 @@ class Sender:
             self._batch = None
 
     def _replay(self, spill: Spill) -> None:
-        for guard, records in spill.read_all():
-            if records:
-                self._append(guard, records)
-            spill.remove(guard)
-            self._replayed_count += len(records)
-        spill.tidy()
+        """Send the spill files. One that cannot be read or removed stays, and holds up nothing else."""
+        guards = self._on_disk(spill.guards) or []
+        self._replayed.intersection_update(guards)
+        for guard in guards:
+            if guard not in self._replayed and (records := self._on_disk(spill.read, guard)) is not None:
+                if records:
+                    self._append(guard, records)
+                self._replayed.add(guard)
+                self._on_disk(spill.remove, guard)
+                self._replayed_count += len(records)
+        self._on_disk(spill.tidy)
         self._has_files, self._look_at = False, time.monotonic() + LOOK_SECONDS
+
+    def _on_disk[T](self, call: Callable[..., T], *arguments: Any) -> T | None:
+        """The result of a call for spill files; None if the disk fails, which is no reason to send no other records."""
+        try:
+            return call(*arguments)
+        except OSError as error:
+            self._complaints.say("disk", f"spill files cannot be read or removed: {error}")
+            return None
 
     def _spill_queued(self, spill: Spill) -> None:
         while (batch := self._next_batch()) is not None:

@@ -10,13 +10,16 @@ files of another one, also at the same time, and each is appended once.
 
 import contextlib
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 __all__ = ["Spill", "SpillFull"]
 
 _SUFFIX = ".ndjson"
+# Other files in the directory are none of ours: they are neither sent nor removed.
+_GUARD = re.compile(r"[0-9]{16,}-[0-9]+-[0-9a-f]{8}")
 # The temporary file of a process that died while it wrote.
 _STALE_SECONDS = 3600.0
 
@@ -40,7 +43,7 @@ class Spill:
         Keep a batch.
 
         Args:
-            guard: The name of the batch; files are sent in the order of their names.
+            guard: The name of the batch, as the sender makes it; files are sent in the order of their names.
             records: JSON without line breaks.
 
         Raises:
@@ -62,14 +65,27 @@ class Spill:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read_all(self) -> Iterator[tuple[str, list[bytes]]]:
-        """The batches, oldest first: guard and records; without those that another process removes meanwhile."""
-        for path in sorted(self._files(_SUFFIX)):
-            with contextlib.suppress(FileNotFoundError):
-                yield path.stem, path.read_bytes().splitlines()
+    def guards(self) -> list[str]:
+        """
+        The names of all batches, oldest first.
+
+        Raises:
+            OSError: The directory cannot be read, or its files cannot be removed.
+        """
+        guards = sorted(path.stem for path in self._files(_SUFFIX) if _GUARD.fullmatch(path.stem))
+        if guards and not os.access(self._directory, os.W_OK | os.X_OK):
+            raise PermissionError(f"files in {self._directory} cannot be removed")
+        return guards
+
+    def read(self, guard: str) -> list[bytes]:
+        """The records of a batch; none if another process has removed it meanwhile. Raises OSError."""
+        try:
+            return (self._directory / f"{guard}{_SUFFIX}").read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
 
     def remove(self, guard: str) -> None:
-        """Redis has the batch."""
+        """Redis has the batch. Raises OSError."""
         (self._directory / f"{guard}{_SUFFIX}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
