@@ -85,17 +85,26 @@ class RedisStreamHandler(logging.Handler):
         self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
         register(self._sender, f"log handler {stream}")
 
+    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """As in `Handler`, without records of the thread of the sender: it must not wait for the lock that `flush` has."""
+        return threading.get_ident() != self._sender.thread_ident and super().handle(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record."""
-        if (self._queued_only and not hasattr(record, "queue")) or threading.get_ident() == self._sender.thread_ident:
+        if self._queued_only and not hasattr(record, "queue"):
             return
         try:
             self._sender.put(encode_record(record))
         except Exception:
             self.handleError(record)
 
-    def flush(self, seconds: float = 3.0) -> None:
-        """Wait until the records that were logged before are on the stream or on the disk, at most this long."""
+    def flush(self, seconds: float | None = None) -> None:
+        """
+        Wait until the records that were logged before are on the stream or on the disk.
+
+        Args:
+            seconds: The longest wait; by default that of the end of the process.
+        """
         self._sender.flush(seconds=seconds)
 
     def close(self) -> None:

@@ -134,6 +134,9 @@ class Sender:
             or self._queued_bytes - self._taken_bytes + len(record) > self._limits.bytes
         ):
             self._refused_count += 1
+            if self._is_closed:
+                # There may be no thread any more that reports it.
+                self._complaints.say("closed", "a record was dropped: the handler is closed")
             return
         self._queued_count += 1
         self._queued_bytes += len(record)
@@ -141,8 +144,18 @@ class Sender:
         if self._thread is None:
             self._start()
 
-    def flush(self, *, seconds: float) -> bool:
-        """Wait until all records that were put are sent or spilled. Returns whether they are."""
+    def flush(self, *, seconds: float | None = None) -> bool:
+        """
+        Wait until all records that were put are sent or spilled.
+
+        Args:
+            seconds: The longest wait; by default that of the end of the process.
+
+        Returns:
+            Whether they are.
+        """
+        if seconds is None:
+            seconds = self._limits.exit_seconds
         if self._thread is None or threading.get_ident() == self._thread.ident:
             return not self.waiting_count
         target = self._queued_count
@@ -157,12 +170,11 @@ class Sender:
         if self._is_closed:
             return
         self._is_closed = True
-        thread = self._thread
-        if thread is None:
-            self._report_refused()
-            return
-        self.flush(seconds=self._limits.exit_seconds)
-        thread.join(self._limits.exit_seconds)
+        deadline = time.monotonic() + self._limits.exit_seconds
+        if self._thread is not None:
+            self.flush()
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._report_refused()
         if self.waiting_count:
             self._complaints.say("lost", f"{self.waiting_count} records are lost: Redis did not take them in time")
 

@@ -1,10 +1,15 @@
 """The thread that sends log records, without Redis: what the disk and the end of the process do to it."""
 
+import logging
+import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from realtime.logs import RedisStreamHandler
 from realtime.logs.sender import Sender, SenderLimits
 from realtime.logs.spill import Spill
 from tests.support.waiting import wait_until_sync
@@ -105,3 +110,48 @@ def test_other_files_in_the_spill_directory_stay(make_sender: MakeSender, stream
     sender.flush(seconds=2)
     assert stream.records == [b"one"]
     assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_record_that_comes_after_the_end_is_dropped_counted_and_told(
+    make_sender: MakeSender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A logger may have a handler that a new configuration has closed."""
+    sender = make_sender()
+    sender.put(b"one")
+    sender.close()
+    sender.put(b"two")
+    assert sender.statistics()["refused"] == 1
+    assert "closed" in capsys.readouterr().err
+
+
+def test_the_end_does_not_wait_for_a_record_of_the_thread(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`logging` holds the lock of a handler while it flushes it, and libraries that the thread uses log, too."""
+    handler = RedisStreamHandler()
+    logger = logging.getLogger("tests.sender")
+    logger.addHandler(handler)
+
+    def log_and_append(guard: str, records: Sequence[bytes]) -> None:
+        logger.warning("from the thread")
+        stream.append(guard, records)
+
+    monkeypatch.setattr(handler._sender, "_append", log_and_append)
+    try:
+        logger.warning("hello")
+        before = time.monotonic()
+        logging.shutdown([weakref.ref(handler)])
+        assert time.monotonic() - before < 2.5
+        assert len(stream.records) == 1
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_the_end_takes_no_longer_than_it_may(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor kills a process that takes longer to end than it was told."""
+    stream.is_away = True
+    handler = RedisStreamHandler(exit_seconds=0.2)
+    monkeypatch.setattr(handler._sender, "_append", stream.append)
+    record: Any = logging.makeLogRecord({"msg": "hello"})
+    handler.handle(record)
+    before = time.monotonic()
+    logging.shutdown([weakref.ref(handler)])
+    assert time.monotonic() - before < 1.5
