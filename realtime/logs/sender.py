@@ -6,6 +6,7 @@ own the form of a record (record), the files (spill) nor the client of Redis (ha
 """
 
 import contextlib
+import multiprocessing.util
 import os
 import queue
 import random
@@ -185,6 +186,10 @@ class Sender:
         except RuntimeError:
             # The interpreter is ending, or the system has no threads left. The next record tries again.
             self._thread = None
+            return
+        if multiprocessing.parent_process() is not None:
+            # A process that multiprocessing has forked ends without `logging.shutdown`. Last, for other finalizers log.
+            multiprocessing.util.Finalize(None, self.flush, exitpriority=-1_000)
 
     # The thread -------------------------------------------------------------------------------------------------------
 
