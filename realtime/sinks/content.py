@@ -161,8 +161,11 @@ class _ContentHandler:
             contents = await called(sink.transform, record, fetched, executor=executor)
             if contents.keys() != paths.keys():
                 raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
-            for kind, path in paths.items():
-                body = await called(_encoded, contents[kind], path, executor=executor)
+            # All before the first is written: if one cannot be made, there is none.
+            bodies = {
+                path: await called(_encoded, contents[kind], path, executor=executor) for kind, path in paths.items()
+            }
+            for path, body in bodies.items():
                 await stored(self._storage.create, path, body, executor=executor)
         await called(sink.clean_up, record, executor=executor)
 

@@ -234,6 +234,18 @@ async def test_an_entry_that_is_no_record_is_a_dead_letter_at_once(
     assert Games.cleaned == ["g1"]
 
 
+async def test_no_file_of_a_key_is_written_if_one_cannot_be_made(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """All kinds of a key are of one moment: a later attempt would keep those of this one."""
+    Games = games(tmp_path, transform=lambda self, record, fetched: {"meta": {}, "podium": {(1, 2): object()}})
+    add(redis_client, keys, "g1")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert len(dead_letters(redis_client, keys, "Games")) == 1
+    assert not files(tmp_path)
+
+
 async def test_an_outage_of_the_source_is_waited_for(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """No attempt is counted."""
 
