@@ -9,13 +9,13 @@ import gzip
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from realtime.exceptions import EntriesFailed, Unavailable
+from realtime.exceptions import EntriesFailed, PermanentError, Unavailable
 from realtime.extras import extra
 from realtime.logs.record import LogRecord
 from realtime.redis.outage import Outage
@@ -87,8 +87,8 @@ class _File:
         self.ids: list[bytes] = []
         self.lines: list[bytes] = []
         self.size_bytes = 0
-        # Done when it is durable.
-        self.written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Done when it is durable: the entries that are not in it, with their errors.
+        self.written: asyncio.Future[Mapping[bytes, Exception]] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -112,7 +112,8 @@ class _RollingHandler:
         ids, lines, errors = await loop.run_in_executor(self._executor, self._make_lines, entries)
         if ids:
             # Other handlers wait for the same file.
-            await asyncio.shield(self._add(ids, lines))
+            failed = await asyncio.shield(self._add(ids, lines))
+            errors |= {id: failed[id] for id in ids if id in failed}
         if errors:
             raise EntriesFailed(errors)
 
@@ -145,14 +146,16 @@ class _RollingHandler:
                 record = record_of(entry)
                 if self._selects_all or ((not queues or record.queue in queues) and sink.select(record)):
                     # A record as it is need not be encoded again.
-                    line = body_of(entry) if self._is_plain else _encode(sink.transform(record))
+                    line = _one_line(body_of(entry)) if self._is_plain else _encode(sink.transform(record))
+                    if sink.format == "parquet" and not line.lstrip().startswith(b"{"):
+                        raise PermanentError(f"{sink.name}.transform() returned no mapping, which has no columns")
                     ids.append(entry.id)
                     lines.append(line)
             except Exception as error:
                 errors[entry.id] = error
         return ids, lines, errors
 
-    def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[None]":
+    def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[Mapping[bytes, Exception]]":
         file = self._file
         if file is None:
             file = self._file = _File()
@@ -173,6 +176,15 @@ class _RollingHandler:
             self._start(self._write(file))
 
     async def _write(self, file: _File) -> None:
+        failed: Mapping[bytes, Exception] = {}
+        try:
+            await self._create(file)
+        except Exception as error:
+            # A defect. Handlers wait for the file, and would wait for ever.
+            failed = dict.fromkeys(file.ids, error)
+        file.written.set_result(failed)
+
+    async def _create(self, file: _File) -> None:
         loop = asyncio.get_running_loop()
         body = await loop.run_in_executor(self._executor, _content, file, self._sink.format)
         path = _path_of(body, self._sink.format)
@@ -188,7 +200,6 @@ class _RollingHandler:
                     await observer.wait(error, failures)
                     failures += 1
             observer.worked()
-        file.written.set_result(None)
 
     async def _forget(self, files: Sequence[bytes]) -> None:
         await self._redis_outage.until_done(self._written.forget, files)
@@ -206,6 +217,11 @@ class _RollingHandler:
 
 
 _encode = msgspec.json.encode
+
+
+def _one_line(body: bytes) -> bytes:
+    """Another program may have appended JSON with line breaks to the stream."""
+    return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
 def _path_of(body: bytes, format: Format) -> str:
@@ -241,8 +257,8 @@ def _parquet(lines: Sequence[bytes]) -> bytes:
         values = [_plain(row.get(name)) for row in rows]
         try:
             columns[name] = pyarrow.array(values)
-        except pyarrow.ArrowException:
-            # Values of more than one type.
+        except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
+            # Values of more than one type, or very large.
             columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd")

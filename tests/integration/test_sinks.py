@@ -400,6 +400,32 @@ async def test_parquet_has_a_column_for_each_name(redis_client: redis.Redis, key
     assert {str(row["task"]) for row in rows} == {'{"points":1}', "7"}
 
 
+async def test_a_record_with_line_breaks_is_one_line(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
+    """Any program may append to the stream, and format its JSON as it likes."""
+    body = {"level": "INFO", "timestamp": MOMENT, "logger": "t", "message": "a\nb", "unknown": 7}
+    redis_client.xadd(keys.stream("logs"), {"record": json.dumps(body, indent=2)})
+    add(redis_client, keys, "c")
+    async with running(archive(tmp_path, roll_seconds=0.05)):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert sorted(name for each in lines(tmp_path) for name in each) == ["a\nb", "c"]
+
+
+async def test_parquet_harms_no_record_because_of_another(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """One that has no columns is a dead letter; numbers of any size have a column."""
+    tasks: dict[str, Any] = {"a": {"n": 2**64 - 1}, "b": 7, "c": {"n": -1}, "d": ["n"], "e": {"n": True}, "f": {}}
+    Archive = archive(tmp_path, roll_seconds=0.2, format="parquet", transform=lambda self, record: record.task)
+    for name, task in tasks.items():
+        add(redis_client, keys, name, task=task)
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    rows = [row for path in files(tmp_path) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    assert len(rows) == 4
+    assert {"18446744073709551615", "-1"} <= {str(row["n"]) for row in rows if "n" in row}
+    assert len(dead_letters(redis_client, keys, "Archive")) == 2
+
+
 # Declarations ---------------------------------------------------------------------------------------------------------
 
 
