@@ -187,7 +187,7 @@ class _RollingHandler:
     async def _create(self, file: _File) -> None:
         loop = asyncio.get_running_loop()
         body = await loop.run_in_executor(self._executor, _content, file, self._sink.format)
-        path = _path_of(body, self._sink.format)
+        path = _path_of(body, file.ids, self._sink.format)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         failures = 0
         with self._storage_outage.observer() as observer:
@@ -224,10 +224,11 @@ def _one_line(body: bytes) -> bytes:
     return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
-def _path_of(body: bytes, format: Format) -> str:
-    """By time and content: files sort by time, and the same content at the same second has the same name."""
-    now = datetime.now(UTC)
-    return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:16]}.{format}"
+def _path_of(body: bytes, ids: Sequence[bytes], format: Format) -> str:
+    """By time, content and entries: files sort by time, and different records with the same content have their own."""
+    now, digest = datetime.now(UTC), hashlib.sha256(body)
+    digest.update(b" ".join(ids))
+    return f"{now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}-{digest.hexdigest()[:16]}.{format}"
 
 
 def _content(file: _File, format: Format) -> bytes:

@@ -372,6 +372,17 @@ async def test_a_worker_that_died_while_it_wrote_doubles_nothing_and_loses_nothi
     assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b", "c"]
 
 
+async def test_files_with_the_same_content_are_all_written(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """A transform may leave nothing in which records differ, and files may be written in the same second."""
+    Archive = archive(tmp_path, roll_records=1, batch_size=1, transform=lambda self, record: {"message": "same"})
+    add(redis_client, keys, *"abcdef")
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert [name for each in lines(tmp_path) for name in each] == ["same"] * 6
+
+
 async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """Its record is a dead letter after its attempts; those of its batch are in the file."""
 
