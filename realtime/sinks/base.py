@@ -7,7 +7,7 @@ workers (service).
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class Workplace:
         redis_outage: The state of Redis, shared by all its users in the process.
         files_key: `Keys.written_files` of the group.
         consumer: The name of the worker.
+        still_held: `StreamWorker.still_held`.
     """
 
     storage: Storage
@@ -52,6 +53,7 @@ class Workplace:
     redis_outage: Outage
     files_key: str
     consumer: str
+    still_held: Callable[[Iterable[bytes]], Awaitable[set[bytes]]]
 
 
 class SinkHandler(Protocol):

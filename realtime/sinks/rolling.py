@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
@@ -91,12 +91,17 @@ class _File:
         self.written: asyncio.Future[Mapping[bytes, Exception]] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
 
+    def keep(self, ids: Collection[bytes]) -> None:
+        """Remove all other entries."""
+        kept = [(id, line) for id, line in zip(self.ids, self.lines, strict=True) if id in ids]
+        self.ids, self.lines = [id for id, _ in kept], [line for _, line in kept]
+
 
 class _RollingHandler:
     def __init__(self, sink: NdjsonSink, workplace: Workplace) -> None:
         self._sink, self._storage, self._executor = sink, workplace.storage, workplace.executor
         self._written = WrittenFiles(workplace.redis, key=workplace.files_key, consumer=workplace.consumer)
-        self._redis_outage = workplace.redis_outage
+        self._redis_outage, self._still_held = workplace.redis_outage, workplace.still_held
         self._storage_outage = Outage(f"the storage of the sink {sink.name}")
         # The file that is being collected.
         self._file: _File | None = None
@@ -114,6 +119,8 @@ class _RollingHandler:
             # Other handlers wait for the same file.
             failed = await asyncio.shield(self._add(ids, lines))
             errors |= {id: failed[id] for id in ids if id in failed}
+            if len(errors) == len(entries) and all(isinstance(error, Unavailable) for error in errors.values()):
+                raise Unavailable("the entries are left to other workers")
         if errors:
             raise EntriesFailed(errors)
 
@@ -176,12 +183,18 @@ class _RollingHandler:
             self._start(self._write(file))
 
     async def _write(self, file: _File) -> None:
-        failed: Mapping[bytes, Exception] = {}
+        failed: dict[bytes, Exception] = {}
         try:
-            await self._create(file)
+            # A worker that was held up may have lost them, and others have written them.
+            held = await self._still_held(file.ids)
+            failed = {id: Unavailable("the entry is left to other workers") for id in file.ids if id not in held}
+            if failed:
+                file.keep(held)
+            if file.ids:
+                await self._create(file)
         except Exception as error:
             # A defect. Handlers wait for the file, and would wait for ever.
-            failed = dict.fromkeys(file.ids, error)
+            failed |= dict.fromkeys(file.ids, error)
         file.written.set_result(failed)
 
     async def _create(self, file: _File) -> None:

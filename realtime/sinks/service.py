@@ -9,7 +9,7 @@ import functools
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,6 +45,7 @@ class SinkService:
         # Set when all workers have started to read.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
+        self._workers: dict[Sink, StreamWorker] = {}
         self._channels = channels
         self._redis_outage = Outage("Redis")
         self._stopping = asyncio.Event()
@@ -64,7 +65,6 @@ class SinkService:
         executors = [ThreadPoolExecutor(THREADS, f"sink {sink.name}") for sink in self._sinks]
         handlers: list[SinkHandler] = []
         try:
-            workers = []
             for sink, reader, executor in zip(self._sinks, readers, executors, strict=True):
                 storage = storage_of(sink.url, sink.storage_options)
                 await asyncio.get_running_loop().run_in_executor(executor, storage.tidy)
@@ -75,11 +75,12 @@ class SinkService:
                     redis_outage=self._redis_outage,
                     files_key=keys().written_files(sink.stream, sink.name),
                     consumer=self.consumer,
+                    still_held=functools.partial(self._still_held, sink),
                 )
                 handler = sink.make_handler(workplace)
                 handlers.append(handler)
-                workers.append(self._make_worker(sink, handler, reader, redis))
-            await self._run_workers(workers, redis, url)
+                self._workers[sink] = self._make_worker(sink, handler, reader, redis)
+            await self._run_workers([*self._workers.values()], redis, url)
         finally:
             for handler in handlers:
                 await handler.close()
@@ -113,6 +114,9 @@ class SinkService:
             on_stop=handler.on_stop,
             on_acked=handler.on_acked,
         )
+
+    async def _still_held(self, sink: Sink, ids: Iterable[bytes]) -> set[bytes]:
+        return await self._workers[sink].still_held(ids)
 
     async def _run_workers(self, workers: Sequence[StreamWorker], redis: Any, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:

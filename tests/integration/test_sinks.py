@@ -383,6 +383,25 @@ async def test_files_with_the_same_content_are_all_written(
     assert [name for each in lines(tmp_path) for name in each] == ["same"] * 6
 
 
+async def test_records_that_others_have_taken_over_are_not_written(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that was held up for longer than its lease still has them in a file that it collects."""
+    Archive = archive(tmp_path, lease_seconds=0.5)
+    taken = add(redis_client, keys, "a", "b")
+    stream = keys.stream("logs")
+    async with running(Archive) as service:
+        await service.ready.wait()
+        await wait_until(lambda: redis_client.xpending(stream, "Archive")["pending"] == 2)
+        redis_client.set(GroupKeys(stream, "Archive").worker_lease("other"), "alive", ex=60)
+        redis_client.xclaim(stream, "Archive", "other", 0, taken)
+        redis_client.delete(GroupKeys(stream, "Archive").worker_lease(service.consumer))
+        await wait_until(lambda: "2 entries in flight are no longer this worker's" in caplog.text)
+        add(redis_client, keys, "c")
+        await wait_until(lambda: redis_client.xpending(stream, "Archive")["pending"] == 3)
+    assert [name for each in lines(tmp_path) for name in each] == ["c"]
+
+
 async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """Its record is a dead letter after its attempts; those of its batch are in the file."""
 
