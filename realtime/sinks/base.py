@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import redis.asyncio
 from asgiref.sync import iscoroutinefunction
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.logs.handler import DEFAULT_STREAM
@@ -160,10 +161,27 @@ def record_of(entry: Entry) -> LogRecord:
 
 
 async def called(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
-    """The result of a function of the project: an async one runs on the event loop, another one in a thread."""
-    if iscoroutinefunction(function):
-        return await function(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    """
+    The result of a function of the project: an async one runs on the event loop, another one in a thread.
+
+    Raises:
+        Unavailable: The database is unavailable.
+    """
+    try:
+        if iscoroutinefunction(function):
+            return await function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(executor, _with_connections, function, arguments)
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _with_connections(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """As Django around a request: a thread would use a connection that the database has closed again and again."""
+    close_old_connections()
+    try:
+        return function(*arguments)
+    finally:
+        close_old_connections()
 
 
 async def stored(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:

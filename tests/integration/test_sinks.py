@@ -12,11 +12,13 @@ import pyarrow.parquet
 import pytest
 import redis
 import redis.asyncio
+from django.db import OperationalError, connection
 
 from realtime.exceptions import Unavailable
 from realtime.logs.record import LogRecord
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, all_sinks, base
+from realtime.sinks import service as service_module
 from realtime.sinks.service import SinkService
 from realtime.sinks.storage import LocalStorage
 from realtime.sinks.written import WrittenFiles
@@ -261,6 +263,43 @@ async def test_an_outage_of_the_source_is_waited_for(redis_client: redis.Redis, 
         await wait_until(lambda: is_finished(redis_client, keys, "Games"))
     assert Games.cleaned == ["g1"]
     assert not dead_letters(redis_client, keys, "Games")
+
+
+async def test_an_outage_of_the_database_is_waited_for(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
+    """As everywhere: no attempt is counted."""
+
+    def fetch(self: Any, record: LogRecord) -> Any:
+        self.fetched.append(record.message)
+        if len(self.fetched) <= 4:
+            raise OperationalError("the connection is closed")
+        return {}
+
+    Games = games(tmp_path, fetch=fetch)
+    add(redis_client, keys, "g1")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert Games.cleaned == ["g1"]
+    assert not dead_letters(redis_client, keys, "Games")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_thread_keeps_no_old_connection_to_the_database(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would use one that the database has closed again and again. Here, each connection is old after its use."""
+    monkeypatch.setattr(service_module, "THREADS", 1)
+    found: list[bool] = []
+
+    def fetch(self: Any, record: LogRecord) -> Any:
+        found.append(connection.connection is None)
+        connection.ensure_connection()
+        return {}
+
+    Games = games(tmp_path, fetch=fetch)
+    add(redis_client, keys, "g1", "g2", "g3")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert found == [True] * 3
 
 
 # Files of many lines --------------------------------------------------------------------------------------------------
