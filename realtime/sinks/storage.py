@@ -39,7 +39,7 @@ class Storage(Protocol):
         """
 
     def exist(self, paths: Sequence[str]) -> bool:
-        """Whether there are all of these files; they are complete then."""
+        """Whether there are all of these files; they are complete and durable then."""
 
     def tidy(self) -> None:
         """Remove what processes left that died while they wrote."""
@@ -74,7 +74,13 @@ class LocalStorage:
         return True
 
     def exist(self, paths: Sequence[str]) -> bool:
-        return all((self._root / path).exists() for path in paths)
+        files = [self._root / path for path in paths]
+        if not all(file.exists() for file in files):
+            return False
+        # The worker that created them may have been killed before it had synced their folders.
+        for folder in {file.parent for file in files}:
+            _sync_directory(folder)
+        return True
 
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
