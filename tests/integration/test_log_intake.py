@@ -12,6 +12,7 @@ import redis
 from realtime.logs.record import LogRecord, decode_record
 from realtime.redis.keys import Keys
 from realtime.sinks.service import SinkService
+from realtime.statistics import collect
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -112,3 +113,22 @@ async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) ->
                 client.publish(keys.channel("lobby"), '{"message": "two"}')
                 client.delete(keys.stream("logs"))
                 await wait_until(lambda: [record.message for record in records(client, keys)] == ["one", "two"])
+
+
+async def test_a_service_that_stops_appends_what_it_has_received(
+    settings: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PUBLISH returned 1, so the program that logs takes the records for received."""
+    with RedisServer() as server:
+        settings.REALTIME = {**settings.REALTIME, "REDIS_URL": server.url}
+        with redis.Redis.from_url(server.url) as client:
+            client.set(keys.stream("logs"), "in the way")
+            async with listening(client, keys, "lobby") as services:
+                client.publish(keys.channel("lobby"), '{"message": "one"}')
+                await wait_until(lambda: "WRONGTYPE" in caplog.text)
+                before = collect().multiplexer.received_count
+                client.publish(keys.channel("lobby"), '{"message": "two"}')
+                await wait_until(lambda: collect().multiplexer.received_count > before)
+                client.delete(keys.stream("logs"))
+                services[0].stop()
+            assert [record.message for record in records(client, keys)] == ["one", "two"]
