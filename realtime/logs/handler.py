@@ -86,7 +86,7 @@ class RedisStreamHandler(logging.Handler):
         register(self._sender, f"log handler {stream}")
 
     def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        """As in `Handler`, without records of the thread of the sender: it must not wait for the lock that `flush` has."""
+        """As in `Handler`, without records of the sender's thread: it must not wait for the lock while `flush` does."""
         return threading.get_ident() != self._sender.thread_ident and super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
