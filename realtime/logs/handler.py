@@ -85,9 +85,9 @@ class RedisStreamHandler(logging.Handler):
         self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
         register(self._sender, f"log handler {stream}")
 
-    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def handle(self, record: logging.LogRecord) -> bool:
         """As in `Handler`, without records of the sender's thread: it must not wait for the lock while `flush` does."""
-        return threading.get_ident() != self._sender.thread_ident and super().handle(record)
+        return threading.get_ident() != self._sender.thread_ident and bool(super().handle(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record."""

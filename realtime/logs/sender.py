@@ -252,6 +252,7 @@ class Sender:
             # Before newer records of this process.
             self._replay(self._spill)
         while (batch := self._next_batch()) is not None:
+            batch.is_tried = True
             self._append(batch.guard, batch.records)
             self._sent_count += len(batch.records)
             self._batch = None
@@ -314,6 +315,8 @@ class _Batch:
         self.guard = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.records: list[bytes] = []
         self._bytes = 0
+        # Whether Redis may have it. Then nothing is added: its guard would say that it is on the stream already.
+        self.is_tried = False
 
     def add(self, record: bytes) -> None:
         self.records.append(record)
@@ -321,7 +324,7 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        return len(self.records) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES
+        return self.is_tried or len(self.records) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES
 
 
 class _Complaints:

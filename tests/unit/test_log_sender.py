@@ -59,6 +59,24 @@ def make_sender(stream: Stream) -> Iterator[MakeSender]:
         sender.close()
 
 
+@pytest.mark.parametrize("is_spilled", [False, True], ids=["in memory", "spilled"])
+def test_records_that_come_after_a_lost_reply_are_not_lost(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path, *, is_spilled: bool
+) -> None:
+    """The batch that may be on the stream already stays as it is: its guard would hold up what was added to it."""
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20) if is_spilled else None)
+
+    def append(guard: str, records: Sequence[bytes]) -> None:
+        stream.append(guard, records)
+        if len(stream.calls) == 1:
+            sender.put(b"two")
+            raise ConnectionError("the reply is lost")
+
+    sender._append = append
+    sender.put(b"one")
+    wait_until_sync(lambda: stream.records == [b"one", b"two"])
+
+
 def test_a_spill_directory_that_cannot_be_read_holds_up_no_record(
     make_sender: MakeSender, stream: Stream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
