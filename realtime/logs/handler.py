@@ -8,6 +8,7 @@ import functools
 import logging
 import threading
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import redis
@@ -21,7 +22,7 @@ from realtime.redis.keys import Keys
 from realtime.statistics import register
 from realtime.streams.append import append_entries
 
-__all__ = ["DEFAULT_STREAM", "STREAM_LIMIT", "RedisStreamHandler"]
+__all__ = ["DEFAULT_STREAM", "STREAM_LIMIT", "RedisStreamHandler", "is_in_sink"]
 
 DEFAULT_STREAM = "logs"
 # The most entries of a stream, by default.
@@ -30,6 +31,11 @@ STREAM_LIMIT = 1_000_000
 TIMEOUT_SECONDS = 2.0
 # An attempt that is repeated within this time appends nothing.
 GUARD_SECONDS = 300.0
+# Loggers of this package.
+_OWN = "realtime."
+
+# Set for the workers of sinks. What they log themselves is not taken: that a record fails would be a record, and fail.
+is_in_sink: ContextVar[bool] = ContextVar("is_in_sink", default=False)
 
 
 class RedisStreamHandler(logging.Handler):
@@ -86,8 +92,13 @@ class RedisStreamHandler(logging.Handler):
         register(self._sender, f"log handler {stream}")
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """As in `Handler`, without records of the sender's thread: it must not wait for the lock while `flush` does."""
-        return threading.get_ident() != self._sender.thread_ident and bool(super().handle(record))
+        """As in `Handler`, without records that each would cause another one."""
+        if threading.get_ident() == self._sender.thread_ident:
+            # Not in `emit`: the thread must not wait for the lock, which `logging` holds while it waits for the thread.
+            return False
+        if record.name.startswith(_OWN) and is_in_sink.get():
+            return False
+        return bool(super().handle(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record."""

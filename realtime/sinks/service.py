@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from realtime.conf import get_settings, keys
-from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT
+from realtime.logs.handler import DEFAULT_STREAM, STREAM_LIMIT, is_in_sink
 from realtime.logs.intake import Intake
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
@@ -59,6 +59,7 @@ class SinkService:
             ImproperlyConfigured: A sink needs a library that is not installed.
             ExceptionGroup: A worker is defective.
         """
+        is_in_sink.set(True)
         url = get_settings().redis_url
         redis = clients.async_publisher(url)
         readers = [clients.async_reader(url) for _ in self._sinks]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import redis.asyncio
 from django.db import OperationalError, connection
 
 from realtime.exceptions import Unavailable
+from realtime.logs import RedisStreamHandler
 from realtime.logs.record import LogRecord
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, all_sinks, base
@@ -23,6 +25,7 @@ from realtime.sinks.service import SinkService
 from realtime.sinks.storage import LocalStorage
 from realtime.sinks.written import WrittenFiles
 from realtime.streams.keys import GroupKeys
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
@@ -493,6 +496,29 @@ async def test_parquet_harms_no_record_because_of_another(
     assert len(rows) == 4
     assert {"18446744073709551615", "-1"} <= {str(row["n"]) for row in rows if "n" in row}
     assert len(dead_letters(redis_client, keys, "Archive")) == 2
+
+
+async def test_what_a_worker_logs_of_a_record_is_no_record(
+    redis_client: redis.Redis, redis_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """In a project that sends all records, that one fails would be a record that fails, without end."""
+
+    def transform(self: Any, record: LogRecord) -> Any:
+        raise KeyError("task")
+
+    handler = RedisStreamHandler(redis_url=redis_server.url, key_prefix=keys.prefix)
+    Archive = archive(tmp_path, roll_seconds=0.05, transform=transform)
+    add(redis_client, keys, "a")
+    logging.getLogger().addHandler(handler)
+    try:
+        async with running(Archive):
+            await wait_until(lambda: dead_letters(redis_client, keys, "Archive"))
+            await asyncio.to_thread(handler.flush)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    added: Any = redis_client.xinfo_stream(keys.stream("logs"))
+    assert added["entries-added"] == 1
 
 
 # Declarations ---------------------------------------------------------------------------------------------------------
