@@ -96,7 +96,7 @@ class RedisStreamHandler(logging.Handler):
         if threading.get_ident() == self._sender.thread_ident:
             # Not in `emit`: the thread must not wait for the lock, which `logging` holds while it waits for the thread.
             return False
-        if record.name.startswith(_OWN) and is_in_sink.get():
+        if is_in_sink.get() and str(record.name).startswith(_OWN):
             return False
         return bool(super().handle(record))
 

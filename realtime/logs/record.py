@@ -68,7 +68,7 @@ def encode_record(record: logging.LogRecord) -> bytes:
     made = LogRecord(
         level=record.levelname,
         timestamp=datetime.fromtimestamp(record.created, UTC),
-        logger=record.name,
+        logger=record.name if isinstance(record.name, str) else _text(record.name),
         message=_message(record),
         queue=queue if isinstance(queue, str) else _text(queue),
         task=_decoded(task) if isinstance(task, str) else task,

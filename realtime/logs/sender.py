@@ -291,7 +291,7 @@ class Sender:
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))
-        self._retry_at = time.monotonic() + random.uniform(0, wait)  # noqa: S311 - jitter
+        self._retry_at = time.monotonic() + random.SystemRandom().uniform(0, wait)
         self._failures += 1
         where = "are spilled to the disk" if self._spill is not None else "wait in memory"
         if self._failures == 1:

@@ -125,6 +125,11 @@ def test_values_that_refer_to_each_other_cost_no_time(name: str) -> None:
     assert found["neighbours"][7]["neighbours"] == "..."
 
 
+def test_a_record_may_have_no_logger() -> None:
+    """`makeLogRecord` makes such ones; the sinks would refuse them."""
+    assert decode_record(encode_record(logging.makeLogRecord({"msg": "hello"}))).message == "hello"
+
+
 def test_arguments_that_do_not_fit_are_in_the_message() -> None:
     """`logging` itself would print a traceback, and lose the record."""
     message = decode_record(encode_record(made("%d points", "many"))).message
