@@ -8,6 +8,7 @@ import functools
 import logging
 import threading
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import redis
@@ -22,10 +23,15 @@ from realtime.redis.keys import Keys
 from realtime.statistics import register, unregister
 from realtime.streams.append import append_entries
 
-__all__ = ["RedisStreamHandler"]
+__all__ = ["RedisStreamHandler", "is_in_sink"]
 
 # How long the sender waits for an answer of Redis. New records are queued meanwhile.
 TIMEOUT_SECONDS = 2.0
+# The loggers of this package.
+_OWN = "realtime."
+
+# Set for the workers of sinks. What they log themselves is not taken: that a record fails would be a record, and fail.
+is_in_sink: ContextVar[bool] = ContextVar("is_in_sink", default=False)
 
 
 class RedisStreamHandler(logging.Handler):
@@ -86,17 +92,31 @@ class RedisStreamHandler(logging.Handler):
         self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
         register(self._sender, f"log handler {stream}")
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As in `Handler`, without records that each would cause another one."""
+        if threading.get_ident() == self._sender.thread_ident:
+            # Not in `emit`: the thread must not wait for the lock, which `logging` holds while it waits for the thread.
+            return False
+        if is_in_sink.get() and str(record.name).startswith(_OWN):
+            return False
+        return bool(super().handle(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record. Called by `logging`, by one thread at a time; it never raises."""
-        if (self._queued_only and not hasattr(record, "queue")) or threading.get_ident() == self._sender.thread_ident:
+        if self._queued_only and not hasattr(record, "queue"):
             return
         try:
             self._sender.put(encode_record(record))
         except Exception:
             self.handleError(record)
 
-    def flush(self, seconds: float = 3.0) -> None:
-        """Wait until all records logged so far are on the stream or in spill files, at most this many seconds."""
+    def flush(self, seconds: float | None = None) -> None:
+        """
+        Wait until all records logged so far are on the stream or in spill files.
+
+        Args:
+            seconds: The longest wait; `exit_seconds` by default.
+        """
         self._sender.flush(seconds=seconds)
 
     def close(self) -> None:

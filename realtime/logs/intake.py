@@ -21,6 +21,7 @@ from realtime.exceptions import StreamUnavailable, SubscriberTooSlow, Subscripti
 from realtime.logs.record import encode, read_published
 from realtime.logs.stream import GUARD_SECONDS, RECORD_FIELD
 from realtime.pubsub.multiplexer import Multiplexer
+from realtime.pubsub.subscriptions import Subscription
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
 from realtime.statistics import register, unregister
@@ -38,6 +39,8 @@ RECORD_LIMIT_BYTES = 1 << 20
 HIGH_WATER_MARK = 16_384
 # The most records that are appended in one call.
 BATCH_RECORDS = 500
+# When it stops, it has this time to append the records that it has received.
+STOP_SECONDS = 3.0
 # The most characters of a refused record, and of the reason, in the log.
 EXCERPT_LIMIT = 200
 
@@ -99,23 +102,39 @@ class Intake:
 
     async def _listen(self, multiplexer: Multiplexer, channel: str) -> None:
         name = self._names.channel(channel)
-        async with multiplexer.subscribe(name, high_water_mark=HIGH_WATER_MARK) as subscription:
-            logger.info("listening for log records on the Redis channel %s", name)
-            bodies: list[bytes] = []
-            is_closed = False
-            while not is_closed:
-                try:
-                    while not bodies or (subscription.held_count and len(bodies) < BATCH_RECORDS):
-                        bodies.append((await subscription.receive()).data)
-                except SubscriptionClosed:
-                    is_closed = True
-                except SubscriberTooSlow as error:
-                    self._counts["dropped"] += error.dropped_count
-                    self._log.warning("dropped", "log records on %s were lost: %s", name, error)
-                except SubscriptionGap:
-                    self._log.warning("gap", "the subscription to %s was interrupted: records may be lost", name)
-                await self._append([record for body in bodies if (record := self._read(body, channel)) is not None])
-                bodies.clear()
+        subscription = multiplexer.subscribe(name, high_water_mark=HIGH_WATER_MARK)
+        work: asyncio.Task[None] | None = None
+        try:
+            async with subscription:
+                logger.info("listening for log records on the Redis channel %s", name)
+                work = asyncio.create_task(self._take_in(subscription, channel), name=f"taking in {channel}")
+                # Cancelling this leaves the subscription, and not what it has received: nobody else has that.
+                await asyncio.wait([work])
+        finally:
+            if work is not None:
+                await asyncio.wait([work], timeout=STOP_SECONDS)
+                if not work.done():
+                    logger.warning("log records that were published on %s are lost: Redis takes none", name)
+                    work.cancel()
+                    await asyncio.wait([work])
+        await work
+
+    async def _take_in(self, subscription: Subscription, channel: str) -> None:
+        """Append what the subscription receives, until it is left and holds nothing."""
+        name, bodies, is_closed = self._names.channel(channel), list[bytes](), False
+        while not is_closed:
+            try:
+                while not bodies or (subscription.held_count and len(bodies) < BATCH_RECORDS):
+                    bodies.append((await subscription.receive()).data)
+            except SubscriptionClosed:
+                is_closed = True
+            except SubscriberTooSlow as error:
+                self._counts["dropped"] += error.dropped_count
+                self._log.warning("dropped", "log records on %s were lost: %s", name, error)
+            except SubscriptionGap:
+                self._log.warning("gap", "the subscription to %s was interrupted: records may be lost", name)
+            await self._append([record for body in bodies if (record := self._read(body, channel)) is not None])
+            bodies.clear()
 
     def _read(self, body: bytes, channel: str) -> bytes | None:
         """Check a record, and return its JSON for the stream; None if it is refused."""

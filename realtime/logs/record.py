@@ -15,8 +15,10 @@ import msgspec
 
 __all__ = ["LogRecord", "decode_record", "encode", "encode_record", "read_published"]
 
-# If a value must be made plain, what is nested deeper than this becomes text. This also ends cycles.
+# In a record that JSON cannot express, collections become "..." where they are nested deeper than this, within
+# themselves, or behind so many values: collections that refer to each other have very many paths through them.
 _DEPTH_LIMIT: Final = 16
+_VALUES_LIMIT: Final = 200_000
 # Integers from this on, and below its negative, become text.
 _INTEGER_LIMIT: Final = 2**63
 
@@ -67,18 +69,24 @@ def encode_record(record: logging.LogRecord) -> bytes:
     made = LogRecord(
         level=record.levelname,
         timestamp=datetime.fromtimestamp(record.created, UTC),
-        logger=record.name,
+        logger=record.name if isinstance(record.name, str) else _text(record.name),
         message=_message(record),
         queue=queue if isinstance(queue, str) else _text(queue),
         task=_decoded(task) if isinstance(task, str) else task,
         extra=extra,
         exception=_exception(record) if record.exc_info or record.exc_text else "",
     )
+    return encode(made)
+
+
+def encode(record: LogRecord) -> bytes:
+    """The JSON of a record. A value that JSON does not have becomes its text."""
     try:
-        return encode(made)
+        return _encode(record)
     except (TypeError, ValueError, OverflowError, RecursionError):
         # Rare: a key that is not a string, a lone surrogate, a very large integer or a cycle.
-        return encode(LogRecord(**{name: _plain(getattr(made, name)) for name in LogRecord.__struct_fields__}))
+        plain = _Plain()
+        return _encode(LogRecord(**{name: plain(getattr(record, name)) for name in LogRecord.__struct_fields__}))
 
 
 def decode_record(body: bytes) -> LogRecord:
@@ -136,10 +144,11 @@ def _published_time(fields: dict[str, Any]) -> datetime:
             moment = datetime.fromisoformat(value.replace(",", "."))
         else:
             moment = datetime.fromtimestamp(float(value), UTC)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return datetime.now(UTC)
     del fields["timestamp"]
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -174,21 +183,33 @@ def _text(value: object) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A copy of a value in which everything that JSON does not have is replaced by text."""
-    if value is None or isinstance(value, bool | float | datetime):
-        return value
-    if isinstance(value, int):
-        return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else str(value)
-    if depth < _DEPTH_LIMIT:
-        if isinstance(value, Mapping):
-            return {_text(key): _plain(each, depth + 1) for key, each in value.items()}
-        if isinstance(value, list | tuple | Set):
-            return [_plain(each, depth + 1) for each in value]
-    return _text(value)
+class _Plain:
+    """Makes copies of the values of one record in which everything that JSON does not have is replaced by text."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        # The collections around the present value, by `id`.
+        self._around: list[int] = []
+
+    def __call__(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | float | datetime):
+            return value
+        if isinstance(value, int):
+            return value if -_INTEGER_LIMIT <= value < _INTEGER_LIMIT else str(value)
+        if not isinstance(value, Mapping | list | tuple | Set):
+            return _text(value)
+        if len(self._around) == _DEPTH_LIMIT or self._count > _VALUES_LIMIT or id(value) in self._around:
+            return "..."
+        self._count += len(value)
+        self._around.append(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return {_text(key): self(each) for key, each in value.items()}
+            return [self(each) for each in value]
+        finally:
+            self._around.pop()
 
 
 _formatter = logging.Formatter()
-# The JSON of a LogRecord.
-encode = msgspec.json.Encoder(enc_hook=_text).encode
+_encode = msgspec.json.Encoder(enc_hook=_text).encode
 _decode = msgspec.json.Decoder(LogRecord).decode

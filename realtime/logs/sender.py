@@ -6,6 +6,7 @@ form of a record (record), the files (spill) nor the client of Redis (handler).
 """
 
 import contextlib
+import multiprocessing.util
 import os
 import queue
 import random
@@ -16,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from realtime.logs.spill import Spill, SpillFull
 
@@ -96,6 +98,8 @@ class Sender:
         self._batch: _Batch | None = None
         # Whether this process has spilled records that are not sent, and when to look for files of other processes.
         self._has_spilled, self._next_look_at = False, 0.0
+        # Spill files that are sent, and that could not be removed.
+        self._replayed: set[str] = set()
         # The attempts that failed in a row, and when the next one is due.
         self._failures, self._retry_at = 0, 0.0
         self._reports = _Reports(self._name)
@@ -138,6 +142,9 @@ class Sender:
             or self._queued_bytes - self._taken_bytes + len(record) > self._limits.queue_bytes
         ):
             self._refused_count += 1
+            if self._is_closed:
+                # There may be no thread any more that reports it.
+                self._reports.write("closed", "a record was dropped: the handler is closed")
             return
         self._queued_count += 1
         self._queued_bytes += len(record)
@@ -145,13 +152,18 @@ class Sender:
         if self._thread is None:
             self._start()
 
-    def flush(self, *, seconds: float) -> bool:
+    def flush(self, *, seconds: float | None = None) -> bool:
         """
-        Wait until all records that were queued before are sent or spilled, at most this many seconds.
+        Wait until all records that were queued before are sent or spilled.
+
+        Args:
+            seconds: The longest wait; that of the end of the process by default.
 
         Returns:
             False if some are not.
         """
+        if seconds is None:
+            seconds = self._limits.exit_seconds
         if self._thread is None or threading.get_ident() == self._thread.ident:
             return not self.waiting_count
         target = self._queued_count
@@ -166,13 +178,11 @@ class Sender:
         if self._is_closed:
             return
         self._is_closed = True
-        thread = self._thread
-        if thread is None:
-            self._report_refused()
-            return
         deadline = time.monotonic() + self._limits.exit_seconds
-        self.flush(seconds=self._limits.exit_seconds)
-        thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread is not None:
+            self.flush()
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._report_refused()
         if lost := self.waiting_count:
             self._lost_count = lost
             self._reports.write("lost", f"{lost} records are lost: Redis did not take them in time")
@@ -184,6 +194,10 @@ class Sender:
         except RuntimeError:
             # The interpreter is ending, or the system has no threads left. The next record tries again.
             self._thread = None
+            return
+        if multiprocessing.parent_process() is not None:
+            # A process that multiprocessing has forked ends without `logging.shutdown`. Last, for other finalizers log.
+            multiprocessing.util.Finalize(None, self.flush, exitpriority=-1_000)
 
     # The thread -------------------------------------------------------------------------------------------------------
 
@@ -247,18 +261,32 @@ class Sender:
             # Spilled records are older than queued ones.
             self._replay(self._spill)
         while (batch := self._next_batch()) is not None:
+            batch.is_tried = True
             self._append(batch.guard, batch.records)
             self._sent_count += len(batch.records)
             self._batch = None
 
     def _replay(self, spill: Spill) -> None:
-        for guard, records in spill.read_all():
-            if records:
-                self._append(guard, records)
-            spill.remove(guard)
-            self._replayed_count += len(records)
-        spill.tidy()
+        """Send the spill files, oldest first. One that cannot be read or removed stays, and holds up nothing else."""
+        guards = self._on_disk(spill.guards) or []
+        self._replayed.intersection_update(guards)
+        for guard in guards:
+            if guard not in self._replayed and (records := self._on_disk(spill.read, guard)) is not None:
+                if records:
+                    self._append(guard, records)
+                self._replayed.add(guard)
+                self._on_disk(spill.remove, guard)
+                self._replayed_count += len(records)
+        self._on_disk(spill.tidy)
         self._has_spilled, self._next_look_at = False, time.monotonic() + LOOK_SECONDS
+
+    def _on_disk[T](self, call: Callable[..., T], *arguments: Any) -> T | None:
+        """The result of a call for spill files; None if the disk fails, which is no reason to send no other records."""
+        try:
+            return call(*arguments)
+        except OSError as error:
+            self._reports.write("disk", f"spill files cannot be read or removed: {error}")
+            return None
 
     def _spill_queued(self, spill: Spill) -> None:
         while (batch := self._next_batch()) is not None:
@@ -272,7 +300,7 @@ class Sender:
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))
-        self._retry_at = time.monotonic() + random.uniform(0, wait)  # noqa: S311 - jitter
+        self._retry_at = time.monotonic() + random.SystemRandom().uniform(0, wait)
         self._failures += 1
         if self._failures == 1:
             where = "are spilled to the disk" if self._spill is not None else "wait in memory"
@@ -297,6 +325,8 @@ class _Batch:
         self.guard = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.records: list[bytes] = []
         self._bytes = 0
+        # Whether Redis may have it. Then nothing is added: its guard would say that it is on the stream already.
+        self.is_tried = False
 
     def add(self, record: bytes) -> None:
         self.records.append(record)
@@ -304,7 +334,7 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        return len(self.records) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES
+        return self.is_tried or len(self.records) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES
 
 
 class _Reports:

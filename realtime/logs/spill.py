@@ -10,13 +10,16 @@ the same file at the same time: its batch is appended once.
 
 import contextlib
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 __all__ = ["Spill", "SpillFull"]
 
 _SUFFIX = ".ndjson"
+# Other files in the directory are not ours: they are neither sent nor removed.
+_GUARD = re.compile(r"[0-9]{16,}-[0-9]+-[0-9a-f]{8}")
 # The process that began to write a temporary file this old has died.
 _STALE_SECONDS = 3600.0
 
@@ -43,7 +46,7 @@ class Spill:
         Write a batch. When this returns, it is on the disk.
 
         Args:
-            guard: The name of the batch. Batches are read in the order of their names.
+            guard: The name of the batch, as the sender makes it. Batches are sent in the order of their names.
             records: JSON without line breaks.
 
         Raises:
@@ -65,14 +68,27 @@ class Spill:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read_all(self) -> Iterator[tuple[str, list[bytes]]]:
-        """Yield the guard and the records of each batch, oldest first. Batches removed meanwhile are left out."""
-        for path in sorted(self._files(_SUFFIX)):
-            with contextlib.suppress(FileNotFoundError):
-                yield path.stem, path.read_bytes().splitlines()
+    def guards(self) -> list[str]:
+        """
+        The names of all batches, oldest first.
+
+        Raises:
+            OSError: The directory cannot be read, or its files cannot be removed.
+        """
+        guards = sorted(path.stem for path in self._files(_SUFFIX) if _GUARD.fullmatch(path.stem))
+        if guards and not os.access(self._directory, os.W_OK | os.X_OK):
+            raise PermissionError(f"files in {self._directory} cannot be removed")
+        return guards
+
+    def read(self, guard: str) -> list[bytes]:
+        """The records of a batch; none if another process has removed it meanwhile. Raises OSError."""
+        try:
+            return (self._directory / f"{guard}{_SUFFIX}").read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
 
     def remove(self, guard: str) -> None:
-        """Delete the file of a batch that is on the stream. Idempotent."""
+        """Delete the file of a batch that is on the stream. Idempotent. Raises OSError."""
         (self._directory / f"{guard}{_SUFFIX}").unlink(missing_ok=True)
 
     def tidy(self) -> None:

@@ -7,7 +7,7 @@ Owns the base class, the registry, and reading the record of an entry. Does not 
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import redis.asyncio
 from asgiref.sync import iscoroutinefunction
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from realtime.exceptions import EntryRejected, Unavailable
 from realtime.logs.record import LogRecord, decode_record
@@ -54,6 +55,7 @@ class SinkResources:
         redis_outage: The state of Redis, shared by all its users in the process.
         files_key: `Keys.written_files` of the sink's consumer group.
         consumer: The name of the worker in that group.
+        still_held: `StreamWorker.still_held`.
     """
 
     storage: Storage
@@ -62,6 +64,7 @@ class SinkResources:
     redis_outage: Outage
     files_key: str
     consumer: str
+    still_held: Callable[[Iterable[bytes]], Awaitable[set[bytes]]]
 
 
 class SinkHandler(Protocol):
@@ -191,10 +194,27 @@ def is_selected(sink: Sink, record: LogRecord) -> bool:
 
 
 async def call_project(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
-    """Call a function of the project: on the event loop if it is async, otherwise in a thread."""
-    if iscoroutinefunction(function):
-        return await function(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    """
+    Call a function of the project: on the event loop if it is async, otherwise in a thread.
+
+    Raises:
+        Unavailable: The database is unavailable.
+    """
+    try:
+        if iscoroutinefunction(function):
+            return await function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(executor, _with_connections, function, arguments)
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _with_connections(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    # As Django does around a request: otherwise, the thread would use a connection that the database has closed.
+    close_old_connections()
+    try:
+        return function(*arguments)
+    finally:
+        close_old_connections()
 
 
 async def call_storage(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:

@@ -174,8 +174,12 @@ class _ContentHandler:
             contents = await call_project(sink.transform, record, fetched, executor=executor)
             if contents.keys() != paths.keys():
                 raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
-            for kind, path in paths.items():
-                body = await loop.run_in_executor(executor, _encode, contents[kind], path)
+            # All of them before the first is created: if one cannot be made, there is none.
+            bodies = {
+                path: await loop.run_in_executor(executor, _encode, contents[kind], path)
+                for kind, path in paths.items()
+            }
+            for path, body in bodies.items():
                 await call_storage(self._storage.create, path, body, executor=executor)
         await call_project(sink.clean_up, record, executor=executor)
 

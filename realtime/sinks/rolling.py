@@ -10,13 +10,13 @@ import gzip
 import hashlib
 import io
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from realtime.exceptions import EntriesFailed, Unavailable
+from realtime.exceptions import EntriesFailed, PermanentError, Unavailable
 from realtime.extras import extra
 from realtime.logs.record import LogRecord
 from realtime.redis.outage import Outage
@@ -97,8 +97,14 @@ class _File:
         self.ids: list[bytes] = []
         self.lines: list[bytes] = []
         self.size_bytes = 0
-        self.durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Done when the file is durable; its result is the entries that are not in it, with their errors.
+        self.durable: asyncio.Future[Mapping[bytes, Exception]] = asyncio.get_running_loop().create_future()
         self.timer = timer
+
+    def keep(self, ids: Collection[bytes]) -> None:
+        """Remove all other entries."""
+        kept = [(id, line) for id, line in zip(self.ids, self.lines, strict=True) if id in ids]
+        self.ids, self.lines = [id for id, _ in kept], [line for _, line in kept]
 
 
 class _RollingHandler:
@@ -107,7 +113,7 @@ class _RollingHandler:
     def __init__(self, sink: NdjsonSink, resources: SinkResources) -> None:
         self._sink, self._storage, self._executor = sink, resources.storage, resources.executor
         self._written = WrittenFiles(resources.redis, key=resources.files_key, consumer=resources.consumer)
-        self._redis_outage = resources.redis_outage
+        self._redis_outage, self._still_held = resources.redis_outage, resources.still_held
         self._storage_outage = Outage(f"the storage of the sink {sink.name}")
         # The file that lines are added to; None before its first line.
         self._file: _File | None = None
@@ -124,7 +130,10 @@ class _RollingHandler:
         ids, lines, errors = await loop.run_in_executor(self._executor, self._make_lines, entries)
         if ids:
             # Shielded, because other calls wait for the same file.
-            await asyncio.shield(self._add(ids, lines))
+            failed = await asyncio.shield(self._add(ids, lines))
+            errors |= {id: failed[id] for id in ids if id in failed}
+            if len(errors) == len(entries) and all(isinstance(error, Unavailable) for error in errors.values()):
+                raise Unavailable("the entries are left to other workers")
         if errors:
             raise EntriesFailed(errors)
 
@@ -165,15 +174,17 @@ class _RollingHandler:
                 record = record_of(entry)
                 if is_selected(sink, record):
                     # The entry has the JSON of the record, so it need not be encoded again.
-                    line = body_of(entry) if self._is_untransformed else _encode(sink.transform(record))
+                    line = _one_line(body_of(entry)) if self._is_untransformed else _encode(sink.transform(record))
+                    if sink.format == "parquet" and not line.lstrip().startswith(b"{"):
+                        raise PermanentError(f"{sink.name}.transform() returned no mapping, which has no columns")
                     ids.append(entry.id)
                     lines.append(line)
             except Exception as error:
                 errors[entry.id] = error
         return ids, lines, errors
 
-    def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[None]":
-        """Add lines to the present file. Returns a future that is done when the file is durable."""
+    def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[Mapping[bytes, Exception]]":
+        """Add lines to the present file. Returns its `durable`."""
         file = self._file
         if file is None:
             timer = asyncio.get_running_loop().call_later(self._sink.roll_seconds, self._roll)
@@ -193,13 +204,27 @@ class _RollingHandler:
             self._start(self._write(file))
 
     async def _write(self, file: _File) -> None:
+        failed: dict[bytes, Exception] = {}
+        try:
+            # A worker that was held up may have lost them, and others have written them.
+            held = await self._still_held(file.ids)
+            failed = {id: Unavailable("the entry is left to other workers") for id in file.ids if id not in held}
+            if failed:
+                file.keep(held)
+            if file.ids:
+                await self._create(file)
+        except Exception as error:
+            # A defect. Handlers wait for the file, and would wait for ever.
+            failed |= dict.fromkeys(file.ids, error)
+        file.durable.set_result(failed)
+
+    async def _create(self, file: _File) -> None:
         loop = asyncio.get_running_loop()
         path, body = await loop.run_in_executor(self._executor, _finished, file, self._sink.format)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
         await self._storage_outage.until_done(create, errors=(Unavailable,))
-        file.durable.set_result(None)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"sink {self._sink.name}")
@@ -208,6 +233,11 @@ class _RollingHandler:
 
 
 _encode = msgspec.json.encode
+
+
+def _one_line(body: bytes) -> bytes:
+    """Another program may have appended JSON with line breaks to the stream."""
+    return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
 def _finished(file: _File, format: Format) -> tuple[str, bytes]:
@@ -252,8 +282,8 @@ def _parquet(lines: Sequence[bytes]) -> bytes:
         values = [_cell(row.get(name)) for row in rows]
         try:
             columns[name] = pyarrow.array(values)
-        except pyarrow.ArrowException:
-            # The column has values of more than one type.
+        except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
+            # The column has values of more than one type, or very large ones.
             columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd")

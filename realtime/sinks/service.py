@@ -11,13 +11,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import redis.asyncio
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.conf import get_settings, keys
+from realtime.logs.handler import is_in_sink
 from realtime.logs.intake import Intake
 from realtime.logs.stream import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.pubsub.multiplexer import Multiplexer
@@ -54,6 +55,7 @@ class SinkService:
         # Set when all workers read their streams.
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
+        self._workers: dict[Sink, StreamWorker] = {}
         # Without those that are named twice.
         self._channels = tuple(dict.fromkeys(channels))
         self._redis_outage = Outage("Redis")
@@ -68,18 +70,18 @@ class SinkService:
             ImproperlyConfigured: A sink cannot be run, for example because its URL means nothing; names the sink.
             ExceptionGroup: A worker or the intake failed because of a defect.
         """
+        is_in_sink.set(True)
         url = get_settings().redis_url
         client = clients.async_publisher(url)
         readers = [clients.async_reader(url) for _ in self._sinks]
         executors = [ThreadPoolExecutor(THREADS, f"sink {sink.name}") for sink in self._sinks]
         handlers: list[SinkHandler] = []
         try:
-            workers = []
             for sink, reader, executor in zip(self._sinks, readers, executors, strict=True):
                 handler = await self._make_handler(sink, executor, client)
                 handlers.append(handler)
-                workers.append(self._make_worker(sink, handler, reader, client))
-            await self._run_workers(workers, client, url)
+                self._workers[sink] = self._make_worker(sink, handler, reader, client)
+            await self._run_workers([*self._workers.values()], client, url)
         finally:
             for handler in handlers:
                 await handler.close()
@@ -105,6 +107,7 @@ class SinkService:
                     redis_outage=self._redis_outage,
                     files_key=keys().written_files(sink.stream, sink.name),
                     consumer=self.consumer,
+                    still_held=functools.partial(self._still_held, sink),
                 )
             )
         except ImproperlyConfigured as error:
@@ -131,6 +134,9 @@ class SinkService:
             on_stop=handler.on_stop,
             on_acked=handler.on_acked,
         )
+
+    async def _still_held(self, sink: Sink, ids: Iterable[bytes]) -> set[bytes]:
+        return await self._workers[sink].still_held(ids)
 
     async def _run_workers(self, workers: Sequence[StreamWorker], client: redis.asyncio.Redis, url: str) -> None:
         async with asyncio.TaskGroup() as tasks:

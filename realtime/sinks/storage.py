@@ -47,7 +47,7 @@ class Storage(Protocol):
         """
 
     def exist(self, paths: Sequence[str]) -> bool:
-        """Whether all of these files exist. A file that exists is complete."""
+        """Whether all of these files exist. A file that exists is complete, and durable when this returns True."""
 
     def check(self) -> None:
         """
@@ -92,7 +92,13 @@ class LocalStorage:
         return True
 
     def exist(self, paths: Sequence[str]) -> bool:
-        return all((self._root / path).exists() for path in paths)
+        files = [self._root / path for path in paths]
+        if not all(file.exists() for file in files):
+            return False
+        # The worker that created them may have been killed before it had synced their folders.
+        for folder in {file.parent for file in files}:
+            _sync_directory(folder)
+        return True
 
     def check(self) -> None:
         temporary = self._temporary / secrets.token_hex(8)

@@ -187,6 +187,13 @@ class Attempts:
         """Entries in flight whose attempt was counted, and has not begun or is not to count."""
         return [*self._in_flight.unbegun(), *self._given_back]
 
+    async def still_held(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of these entries in handlers that are still this worker's; none if it stops without its lease."""
+        await self._lease.wait_held(self._stopping)
+        if not self._lease.is_held:
+            return set()
+        return {id for id in ids if id in self._in_flight and not self._in_flight.has_lost(id)}
+
     # Attempts --------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:

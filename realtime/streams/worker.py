@@ -180,6 +180,15 @@ class StreamWorker:
             trimmed_count=maintenance.trimmed_count,
         )
 
+    async def still_held(self, ids: Iterable[bytes]) -> set[bytes]:
+        """
+        For a handler that took long: those of its entries that are still this worker's.
+
+        Waits until the worker holds its lease. Other workers may have finished the others. If the worker stops without
+        its lease, there are none.
+        """
+        return await self._attempts.still_held(ids)
+
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""
         await self._ready.wait()

@@ -423,3 +423,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     assert run(redis_server, keys, program).returncode == -signal.SIGKILL
     assert messages(redis_client, keys) == [str(number) for number in range(2_000)]
+
+
+def test_the_end_of_a_child_of_multiprocessing_waits_too(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Such a child ends without `logging.shutdown`."""
+    program = """
+import multiprocessing
+def work():
+    for n in range(100): logger.info("child %d", n)
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+assert child.exitcode == 0
+"""
+    done = run(redis_server, keys, program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert messages(redis_client, keys) == [f"child {number}" for number in range(100)]

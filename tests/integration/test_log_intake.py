@@ -115,6 +115,15 @@ async def test_other_publications_are_refused(
     assert all(len(text) < 600 for text in refused)
 
 
+async def test_no_published_value_ends_the_service(redis_client: redis.Redis, keys: Keys) -> None:
+    """Anybody who may publish could stop all sinks."""
+    async with listening(redis_client, keys, "lobby"):
+        redis_client.publish(keys.channel("lobby"), '{"message": "one", "timestamp": "0001-01-01T00:00:00+01:00"}')
+        redis_client.publish(keys.channel("lobby"), f'{{"message": "two", "task": {2**70}}}')
+        redis_client.publish(keys.channel("lobby"), '{"message": "three"}')
+        await wait_until(lambda: [each.message for each in records(redis_client, keys)] == ["one", "two", "three"])
+
+
 async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) -> None:
     """A stream that is full takes none."""
     with RedisServer() as server:
@@ -128,3 +137,22 @@ async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) ->
                 client.publish(keys.channel("lobby"), '{"message": "two"}')
                 client.delete(keys.stream("logs"))
                 await wait_until(lambda: [record.message for record in records(client, keys)] == ["one", "two"])
+
+
+async def test_a_service_that_stops_appends_what_it_has_received(
+    settings: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PUBLISH returned 1, so the program that logs takes the records for received."""
+    with RedisServer() as server:
+        settings.REALTIME = {**settings.REALTIME, "REDIS_URL": server.url}
+        with redis.Redis.from_url(server.url) as client:
+            client.set(keys.stream("logs"), "in the way")
+            async with listening(client, keys, "lobby") as services:
+                client.publish(keys.channel("lobby"), '{"message": "one"}')
+                await wait_until(lambda: "WRONGTYPE" in caplog.text)
+                before = collect().multiplexer.received_count
+                client.publish(keys.channel("lobby"), '{"message": "two"}')
+                await wait_until(lambda: collect().multiplexer.received_count > before)
+                client.delete(keys.stream("logs"))
+                services[0].stop()
+            assert [record.message for record in records(client, keys)] == ["one", "two"]

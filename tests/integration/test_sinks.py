@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ import pyarrow.parquet
 import pytest
 import redis
 import redis.asyncio
+from django.db import OperationalError, connection
 
 from realtime.exceptions import Unavailable
+from realtime.logs import RedisStreamHandler
 from realtime.logs.record import LogRecord
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, all_sinks, base
+from realtime.sinks import service as service_module
 from realtime.sinks.service import SinkService
 from realtime.sinks.storage import LocalStorage
 from realtime.sinks.written import WrittenFiles
 from realtime.streams.keys import GroupKeys
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
@@ -234,6 +239,18 @@ async def test_an_entry_that_is_no_record_is_a_dead_letter_at_once(
     assert Games.cleaned == ["g1"]
 
 
+async def test_no_file_of_a_key_is_written_if_one_cannot_be_made(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """All kinds of a key are of one moment: a later attempt would keep those of this one."""
+    Games = games(tmp_path, transform=lambda self, record, fetched: {"meta": {}, "podium": {(1, 2): object()}})
+    add(redis_client, keys, "g1")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert len(dead_letters(redis_client, keys, "Games")) == 1
+    assert not files(tmp_path)
+
+
 async def test_an_outage_of_the_source_is_waited_for(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """No attempt is counted."""
 
@@ -249,6 +266,43 @@ async def test_an_outage_of_the_source_is_waited_for(redis_client: redis.Redis, 
         await wait_until(lambda: is_finished(redis_client, keys, "Games"))
     assert Games.cleaned == ["g1"]
     assert not dead_letters(redis_client, keys, "Games")
+
+
+async def test_an_outage_of_the_database_is_waited_for(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
+    """As everywhere: no attempt is counted."""
+
+    def fetch(self: Any, record: LogRecord) -> Any:
+        self.fetched.append(record.message)
+        if len(self.fetched) <= 4:
+            raise OperationalError("the connection is closed")
+        return {}
+
+    Games = games(tmp_path, fetch=fetch)
+    add(redis_client, keys, "g1")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert Games.cleaned == ["g1"]
+    assert not dead_letters(redis_client, keys, "Games")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_thread_keeps_no_old_connection_to_the_database(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would use one that the database has closed again and again. Here, each connection is old after its use."""
+    monkeypatch.setattr(service_module, "THREADS", 1)
+    found: list[bool] = []
+
+    def fetch(self: Any, record: LogRecord) -> Any:
+        found.append(connection.connection is None)
+        connection.ensure_connection()
+        return {}
+
+    Games = games(tmp_path, fetch=fetch)
+    add(redis_client, keys, "g1", "g2", "g3")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert found == [True] * 3
 
 
 # Files of many lines --------------------------------------------------------------------------------------------------
@@ -371,6 +425,36 @@ async def test_a_worker_that_died_while_it_wrote_doubles_nothing_and_loses_nothi
     assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b", "c"]
 
 
+async def test_files_with_the_same_content_are_all_written(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """A transform may leave nothing in which records differ, and files may be written in the same second."""
+    Archive = archive(tmp_path, roll_records=1, batch_size=1, transform=lambda self, record: {"message": "same"})
+    add(redis_client, keys, *"abcdef")
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert [name for each in lines(tmp_path) for name in each] == ["same"] * 6
+
+
+async def test_records_that_others_have_taken_over_are_not_written(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that was held up for longer than its lease still has them in a file that it collects."""
+    Archive = archive(tmp_path, lease_seconds=0.5)
+    taken = add(redis_client, keys, "a", "b")
+    stream = keys.stream("logs")
+    async with running(Archive) as service:
+        await service.ready.wait()
+        await wait_until(lambda: redis_client.xpending(stream, "Archive")["pending"] == 2)
+        redis_client.set(GroupKeys(stream, "Archive").worker_lease("other"), "alive", ex=60)
+        redis_client.xclaim(stream, "Archive", "other", 0, taken)
+        redis_client.delete(GroupKeys(stream, "Archive").worker_lease(service.consumer))
+        await wait_until(lambda: "2 entries in flight are no longer this worker's" in caplog.text)
+        add(redis_client, keys, "c")
+        await wait_until(lambda: redis_client.xpending(stream, "Archive")["pending"] == 3)
+    assert [name for each in lines(tmp_path) for name in each] == ["c"]
+
+
 async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """Its record is a dead letter after its attempts; those of its batch are in the file."""
 
@@ -397,6 +481,55 @@ async def test_parquet_has_a_column_for_each_name(redis_client: redis.Redis, key
     rows = [row for path in files(tmp_path) for row in pyarrow.parquet.read_table(path).to_pylist()]
     assert sorted(row["message"] for row in rows) == ["a", "b"]
     assert {str(row["task"]) for row in rows} == {'{"points":1}', "7"}
+
+
+async def test_a_record_with_line_breaks_is_one_line(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
+    """Any program may append to the stream, and format its JSON as it likes."""
+    body = {"level": "INFO", "timestamp": MOMENT, "logger": "t", "message": "a\nb", "unknown": 7}
+    redis_client.xadd(keys.stream("logs"), {"record": json.dumps(body, indent=2)})
+    add(redis_client, keys, "c")
+    async with running(archive(tmp_path, roll_seconds=0.05)):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert sorted(name for each in lines(tmp_path) for name in each) == ["a\nb", "c"]
+
+
+async def test_parquet_harms_no_record_because_of_another(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """One that has no columns is a dead letter; numbers of any size have a column."""
+    tasks: dict[str, Any] = {"a": {"n": 2**64 - 1}, "b": 7, "c": {"n": -1}, "d": ["n"], "e": {"n": True}, "f": {}}
+    Archive = archive(tmp_path, roll_seconds=0.2, format="parquet", transform=lambda self, record: record.task)
+    for name, task in tasks.items():
+        add(redis_client, keys, name, task=task)
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    rows = [row for path in files(tmp_path) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    assert len(rows) == 4
+    assert {"18446744073709551615", "-1"} <= {str(row["n"]) for row in rows if "n" in row}
+    assert len(dead_letters(redis_client, keys, "Archive")) == 2
+
+
+async def test_what_a_worker_logs_of_a_record_is_no_record(
+    redis_client: redis.Redis, redis_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """In a project that sends all records, that one fails would be a record that fails, without end."""
+
+    def transform(self: Any, record: LogRecord) -> Any:
+        raise KeyError("task")
+
+    handler = RedisStreamHandler(redis_url=redis_server.url, key_prefix=keys.prefix)
+    Archive = archive(tmp_path, roll_seconds=0.05, transform=transform)
+    add(redis_client, keys, "a")
+    logging.getLogger().addHandler(handler)
+    try:
+        async with running(Archive):
+            await wait_until(lambda: dead_letters(redis_client, keys, "Archive"))
+            await asyncio.to_thread(handler.flush)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    added: Any = redis_client.xinfo_stream(keys.stream("logs"))
+    assert added["entries-added"] == 1
 
 
 # Declarations ---------------------------------------------------------------------------------------------------------

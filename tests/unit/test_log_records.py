@@ -112,6 +112,24 @@ def test_values_that_json_does_not_have_lose_no_record(name: str, value: object)
     assert decode_record(encode_record(record)).logger == "game.combat"
 
 
+@pytest.mark.parametrize("name", ["task", "extra"])
+def test_values_that_refer_to_each_other_cost_no_time(name: str) -> None:
+    """There are very many paths through them: the program that logs must not follow each."""
+    nodes: list[dict[str, object]] = [{"number": number} for number in range(30)]
+    for node in nodes:
+        node["neighbours"] = nodes
+    record = decode_record(encode_record(made(**{name: nodes[3]})))
+    found = record.task if name == "task" else record.extra["extra"]
+    assert found["number"] == 3
+    assert found["neighbours"][7]["number"] == 7
+    assert found["neighbours"][7]["neighbours"] == "..."
+
+
+def test_a_record_may_have_no_logger() -> None:
+    """`makeLogRecord` makes such ones; the sinks would refuse them."""
+    assert decode_record(encode_record(logging.makeLogRecord({"msg": "hello"}))).message == "hello"
+
+
 def test_arguments_that_do_not_fit_are_in_the_message() -> None:
     """`logging` itself would print a traceback, and lose the record."""
     message = decode_record(encode_record(made("%d points", "many"))).message
@@ -176,3 +194,10 @@ def test_other_publications_are_refused(body: bytes) -> None:
     """A ValueError says what is wrong."""
     with pytest.raises(ValueError, match=r".+"):
         read_published(body)
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", 1e300])
+def test_a_published_time_that_utc_does_not_have_is_extra(timestamp: object) -> None:
+    """As any time that cannot be read."""
+    record = read_published(json.dumps({"message": "m", "timestamp": timestamp}).encode())
+    assert record.extra == {"timestamp": timestamp}

@@ -115,6 +115,16 @@ def test_directories_are_paths_or_urls(tmp_path: Path, url: str) -> None:
     assert (tmp_path / "the files/a").read_bytes() == b"x"
 
 
+def test_a_file_that_is_there_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have been killed after it had linked the file, and before it had synced the folder."""
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/g1").write_bytes(b"x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    assert LocalStorage(tmp_path).exist(["meta/g1"])
+    assert synced == [(tmp_path / "meta").stat().st_ino]
+
+
 class OldFiles:
     """A file system of fsspec that cannot create exclusively."""
 

@@ -1,0 +1,179 @@
+"""The thread that sends log records, without Redis: what the disk and the end of the process do to it."""
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from realtime.logs import RedisStreamHandler
+from realtime.logs.sender import Sender, SenderLimits
+from realtime.logs.spill import Spill
+from tests.support.waiting import is_done_within, wait_until_sync
+
+LIMITS = SenderLimits(records=1_000, bytes=1 << 20, gather_seconds=0.01, exit_seconds=0.2)
+# Names of spill files.
+FIRST, SECOND = "1700000000000000001-1-aaaaaaaa", "1700000000000000002-1-aaaaaaaa"
+type MakeSender = Callable[..., Sender]
+
+
+class Stream:
+    """Stands for Redis: keeps each batch once."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, list[bytes]] = {}
+        self.calls: list[str] = []
+        self.is_away = False
+
+    def append(self, guard: str, records: Sequence[bytes]) -> None:
+        self.calls.append(guard)
+        if self.is_away:
+            raise ConnectionError("away")
+        self.batches.setdefault(guard, [*records])
+
+    @property
+    def records(self) -> list[bytes]:
+        return [record for batch in self.batches.values() for record in batch]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+@pytest.fixture
+def make_sender(stream: Stream) -> Iterator[MakeSender]:
+    """Makes senders that are closed at the end of the test."""
+    senders: list[Sender] = []
+
+    def make(spill: Spill | None = None) -> Sender:
+        senders.append(Sender(stream.append, spill=spill, limits=LIMITS, name="test"))
+        return senders[-1]
+
+    yield make
+    stream.is_away = False
+    for sender in senders:
+        sender.close()
+
+
+@pytest.mark.parametrize("is_spilled", [False, True], ids=["in memory", "spilled"])
+def test_records_that_come_after_a_lost_reply_are_not_lost(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path, *, is_spilled: bool
+) -> None:
+    """The batch that may be on the stream already stays as it is: its guard would hold up what was added to it."""
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20) if is_spilled else None)
+
+    def append(guard: str, records: Sequence[bytes]) -> None:
+        stream.append(guard, records)
+        if len(stream.calls) == 1:
+            sender.put(b"two")
+            raise ConnectionError("the reply is lost")
+
+    sender._append = append
+    sender.put(b"one")
+    wait_until_sync(lambda: stream.records == [b"one", b"two"])
+
+
+def test_a_spill_directory_that_cannot_be_read_holds_up_no_record(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Redis takes them. The standard error says what is wrong."""
+    (tmp_path / "spilled").write_text("in the way")
+    sender = make_sender(Spill(tmp_path / "spilled", limit_bytes=1 << 20))
+    sender.put(b"one")
+    wait_until_sync(lambda: stream.records == [b"one"])
+    assert "spilled" in capsys.readouterr().err
+
+
+def test_a_spill_file_that_cannot_be_read_holds_up_no_record(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path
+) -> None:
+    """The other files are sent, too."""
+    (tmp_path / f"{FIRST}.ndjson").mkdir()
+    (tmp_path / f"{SECOND}.ndjson").write_bytes(b"spilled\n")
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
+    sender.put(b"one")
+    wait_until_sync(lambda: stream.records == [b"spilled", b"one"])
+
+
+def test_a_spill_file_that_cannot_be_removed_is_sent_once(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user owns the directory: without its removal, the file would come again after each guard."""
+
+    def refuse(self: Spill, guard: str) -> None:
+        raise PermissionError(guard)
+
+    monkeypatch.setattr(Spill, "remove", refuse)
+    (tmp_path / f"{FIRST}.ndjson").write_bytes(b"spilled\n")
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
+    sender.put(b"one")
+    wait_until_sync(lambda: stream.records == [b"spilled", b"one"])
+    sender._look_at = 0.0
+    sender.put(b"two")
+    wait_until_sync(lambda: stream.records == [b"spilled", b"one", b"two"])
+    assert stream.calls.count(FIRST) == 1
+    sender.flush(seconds=1)
+
+
+def test_other_files_in_the_spill_directory_stay(make_sender: MakeSender, stream: Stream, tmp_path: Path) -> None:
+    """They are no records, and nobody else has them."""
+    for name in ("customers.ndjson", "2026-01-02.ndjson"):
+        (tmp_path / name).write_bytes(b'{"name": "Ada"}\n')
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
+    sender.put(b"one")
+    sender.flush(seconds=2)
+    assert stream.records == [b"one"]
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_record_that_comes_after_the_end_is_dropped_counted_and_told(
+    make_sender: MakeSender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A logger may have a handler that a new configuration has closed."""
+    sender = make_sender()
+    sender.put(b"one")
+    sender.close()
+    sender.put(b"two")
+    assert sender.statistics()["refused"] == 1
+    assert "closed" in capsys.readouterr().err
+
+
+def test_the_end_does_not_wait_for_a_record_of_the_thread(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`logging` holds the lock of a handler while it flushes it, and libraries that the thread uses log, too."""
+    handler = RedisStreamHandler()
+    logger = logging.getLogger("tests.sender")
+    logger.addHandler(handler)
+
+    def log_and_append(guard: str, records: Sequence[bytes]) -> None:
+        logger.warning("from the thread")
+        stream.append(guard, records)
+
+    monkeypatch.setattr(handler._sender, "_append", log_and_append)
+    try:
+        logger.warning("hello")
+        before = time.monotonic()
+        logging.shutdown([weakref.ref(handler)])
+        assert time.monotonic() - before < 2.5
+        assert len(stream.records) == 1
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_the_end_takes_no_longer_than_it_may(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor kills a process that takes longer to end than it was told."""
+    stream.is_away = True
+    handlers: list[RedisStreamHandler] = []
+
+    def end() -> None:
+        handler = RedisStreamHandler(exit_seconds=0.2)
+        handlers.append(handler)
+        monkeypatch.setattr(handler._sender, "_append", stream.append)
+        handler.handle(logging.makeLogRecord({"msg": "hello"}))
+        logging.shutdown([weakref.ref(handler)])
+
+    assert is_done_within(1.5, end)
+    stream.is_away = False
+    wait_until_sync(lambda: not any(handler._sender.waiting_count for handler in handlers))
