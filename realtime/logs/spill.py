@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from realtime.logs.durable import make_directory, sync_directory
+
 __all__ = ["Spill", "SpillFull"]
 
 _SUFFIX = ".ndjson"
@@ -52,7 +54,7 @@ class Spill:
         Raises:
             SpillFull, OSError: The batch was not written.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._directory)
         body = b"\n".join((*records, b""))
         if self._used_bytes() + len(body) > self._limit_bytes:
             raise SpillFull(f"{self._directory} has no room for {len(body)} bytes: its limit is {self._limit_bytes}")
@@ -64,6 +66,7 @@ class Spill:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(path)
+            sync_directory(self._directory)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

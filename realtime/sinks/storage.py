@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.extras import extra
+from realtime.logs.durable import make_directory, sync_directory
 
 __all__ = ["FsspecStorage", "LocalStorage", "Storage", "shown_place", "storage_of"]
 
@@ -74,8 +75,8 @@ class LocalStorage:
 
     def create(self, path: str, body: bytes) -> bool:
         final = self._root / path
-        _make_directory(final.parent)
-        _make_directory(self._temporary)
+        make_directory(final.parent)
+        make_directory(self._temporary)
         temporary = self._temporary / secrets.token_hex(8)
         try:
             with temporary.open("xb") as file:
@@ -88,7 +89,7 @@ class LocalStorage:
                 return False
         finally:
             temporary.unlink(missing_ok=True)
-            _sync_directory(final.parent)
+            sync_directory(final.parent)
         return True
 
     def exist(self, paths: Sequence[str]) -> bool:
@@ -97,14 +98,14 @@ class LocalStorage:
             return False
         # The worker that created them may have been killed before it had synced their folders.
         for folder in {file.parent for file in files}:
-            _sync_directory(folder)
+            sync_directory(folder)
         return True
 
     def check(self) -> None:
         temporary = self._temporary / secrets.token_hex(8)
         linked = temporary.with_suffix(".link")
         try:
-            _make_directory(self._temporary)
+            make_directory(self._temporary)
             try:
                 temporary.touch(exist_ok=False)
                 os.link(temporary, linked)
@@ -203,20 +204,3 @@ def shown_place(url: str | Path) -> str:
     if isinstance(url, Path) or not parts.scheme:
         return str(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _make_directory(directory: Path) -> None:
-    """Create a directory and its missing parents, and make all of them durable."""
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    directory.mkdir(exist_ok=True)
-    _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -37,8 +37,8 @@ class GroupStatus:
     standing: int
     # Dead letters.
     dead: int
-    # Finished since the group was created, or lost with a purged dead letter; None if the server does not know, as for
-    # `lag`.
+    # All others that were ever appended: finished, or trimmed before the group read them. None if the server does not
+    # know, as for `lag`.
     finished: int | None
     # Consumers in Redis, including dead ones whose entries were not reclaimed yet.
     consumers: int
@@ -164,7 +164,6 @@ def _stream_and_groups(client: redis.Redis, stream_key: str) -> tuple[dict[str, 
 
 def _read_stream(client: redis.Redis, key: str, expected: Iterable[str]) -> StreamStatus:
     stream, groups = _stream_and_groups(client, key)
-    length = stream["length"]
     names = sorted({*groups, *expected})
     asked = [(GroupKeys(key, name), groups.get(name)) for name in names]
     found = _read_groups(client, asked)
@@ -174,35 +173,32 @@ def _read_stream(client: redis.Redis, key: str, expected: Iterable[str]) -> Stre
         for consumer in {*read.consumers, *(holder for holder in read.holders.values() if holder is not None)}
     ]
     alive = _existing(client, leases)
-    statuses = [_status(keys, group, read, alive, length) for (keys, group), read in zip(asked, found, strict=True)]
-    return StreamStatus(key=key, length=length, added=stream.get("entries-added"), groups=tuple(statuses))
+    statuses = [_status(keys, group, read, alive, stream) for (keys, group), read in zip(asked, found, strict=True)]
+    return StreamStatus(key=key, length=stream["length"], added=stream.get("entries-added"), groups=tuple(statuses))
 
 
-def _status(keys: GroupKeys, group: dict[str, Any] | None, read: _Read, alive: set[str], length: int) -> GroupStatus:
+def _status(
+    keys: GroupKeys, group: dict[str, Any] | None, read: _Read, alive: set[str], stream: dict[str, Any]
+) -> GroupStatus:
+    lag: int | None = stream["length"] if group is None else group.get("lag")
+    added: int | None = stream.get("entries-added")
+    unfinished_count = read.pending + read.delayed + read.dead
+
     def is_alive(consumer: str | None) -> bool:
         return consumer is not None and keys.worker_lease(consumer) in alive
 
     return GroupStatus(
         name=keys.group,
-        lag=length if group is None else group.get("lag"),
+        lag=lag,
         pending=read.pending,
         delayed=read.delayed,
         standing=sum(not is_alive(holder) for key, holder in read.holders.items() if key not in read.due_keys),
         dead=read.dead,
-        finished=_finished(group, read),
+        finished=None if lag is None or added is None else max(0, added - lag - unfinished_count),
         consumers=len(read.consumers),
         workers=sum(is_alive(consumer) for consumer in read.consumers),
         oldest_seconds=None if read.oldest_at is None else max(0.0, read.now - read.oldest_at),
     )
-
-
-def _finished(group: dict[str, Any] | None, read: _Read) -> int | None:
-    if group is None:
-        return 0
-    read_count: int | None = group.get("entries-read")
-    if read_count is None:
-        return None
-    return max(0, read_count - read.pending - read.delayed - read.dead)
 
 
 def _existing(client: redis.Redis, names: Sequence[str]) -> set[str]:

@@ -51,10 +51,10 @@ def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redi
     slow, workers = stream["groups"]
     assert 0 <= slow.pop("oldest_seconds") < 60
     none = {"pending": 0, "delayed": 0, "standing": 0, "consumers": 0, "workers": 0}
-    assert slow == {**none, "name": "slow", "lag": 4, "dead": 0}
+    assert slow == {**none, "name": "slow", "lag": 4, "dead": 0, "finished": 0}
     assert workers == {
         **none,
-        **{"name": GROUP, "lag": 0, "dead": 3},
+        **{"name": GROUP, "lag": 0, "dead": 3, "finished": 1},
         "oldest_seconds": None,
     }
     header, _, *rows = run("stream_status", STREAM, "--group", GROUP).splitlines()

@@ -13,7 +13,7 @@ from realtime.logs.sender import Sender, SenderLimits
 from realtime.logs.spill import Spill
 from tests.support.waiting import is_done_within, wait_until_sync
 
-LIMITS = SenderLimits(records=1_000, bytes=1 << 20, gather_seconds=0.01, exit_seconds=0.2)
+LIMITS = SenderLimits(queue_records=1_000, queue_bytes=1 << 20, gather_seconds=0.01, exit_seconds=0.2)
 # Names of spill files.
 FIRST, SECOND = "1700000000000000001-1-aaaaaaaa", "1700000000000000002-1-aaaaaaaa"
 type MakeSender = Callable[..., Sender]
