@@ -275,11 +275,21 @@ def _is_test_run() -> bool:
 # Clients --------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
+# URL → its client.
+_sync_clients: dict[str, redis.Redis] = {}
+
+
 def sync_redis() -> redis.Redis:
     """The one pooled sync client of this process for short commands; safe in threads and after a fork."""
-    join_embedded_server()
-    return clients.publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
+    url = get_settings().redis_url
+    client = _sync_clients.get(url)
+    if client is None:
+        join_embedded_server()
+        made = clients.publisher(url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
+        # Threads that ask for the first time together all get the same client. A second one would be closed when the
+        # first caller drops it, although a pipeline may still use it.
+        client = _sync_clients.setdefault(url, made)
+    return client
 
 
 # One async client per event loop: a connection belongs to the loop that opened it.
@@ -310,4 +320,4 @@ def _forget_settings(*, setting: str, **kwargs: Any) -> None:
     if setting == "REALTIME":
         get_settings.cache_clear()
         keys.cache_clear()
-        sync_redis.cache_clear()
+        _sync_clients.clear()
