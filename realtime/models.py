@@ -15,15 +15,16 @@ class _NoRows(models.Manager["LogPipeline"]):
 
 class LogPipeline(models.Model):
     """
-    The log pipeline, for the admin: this gives its page a place in the index and the permission
-    realtime.view_logpipeline. There are no rows.
+    Gives the admin's page "Log pipeline" a place in the index, and the permission realtime.view_logpipeline.
+
+    There are no rows.
     """
 
     objects: ClassVar[_NoRows] = _NoRows()
 
     class Meta:
         managed = False
-        # For Django's own commands, such as dumpdata.
+        # Commands such as dumpdata use the base manager, which must not ask the database either.
         base_manager_name = "objects"
         default_permissions = ("view",)
         verbose_name = verbose_name_plural = "log pipeline"

@@ -42,7 +42,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "realtime.routing": None,
     "realtime.consumers": None,
     "realtime.server": None,
-    "realtime.admin": None,
+    "realtime.admin": ("disconnect_users",),
     "realtime.exceptions": None,
     "realtime.conf": None,
     "realtime.redis.clients": ("async_publisher", "async_reader", "close"),

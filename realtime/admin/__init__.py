@@ -1,7 +1,7 @@
 """
-What the Django admin has of realtime connections and of the log pipeline.
+The admin of realtime: an action that ends the connections of users, and the page "Log pipeline".
 
-Owns the registration. Does not own the action (users) nor the page (log_pipeline).
+Owns the registration of the page. Does not own the page (log_pipeline) nor the action (users).
 """
 
 from django.contrib import admin

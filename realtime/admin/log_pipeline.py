@@ -17,7 +17,7 @@ from realtime.sinks.status import PipelineStatus, read_pipeline
 
 __all__ = ["LogPipelineAdmin"]
 
-# The script of the page asks for the inner part only, every two seconds.
+# The whole page, and the part of it that its script fetches again and again.
 _PAGE, _PART = "realtime/admin/log_pipeline.html", "realtime/admin/log_pipeline_part.html"
 
 
@@ -34,7 +34,7 @@ class LogPipelineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return Media(css={"all": ("realtime/admin/log_pipeline.css",)})
 
     def get_urls(self) -> list[URLPattern]:
-        """Only the page, under the name of a list. There are no rows to add, change or delete."""
+        """Only the page. It has the name that a list of rows would have, so that the index links to it."""
         return [path("", self.admin_site.admin_view(self.page), name="realtime_logpipeline_changelist")]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -16,7 +16,7 @@ def make_directory(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names of its files durable. Raises OSError."""
+    """Make the names of the files in a directory durable. Raises OSError."""
     number = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -27,10 +27,11 @@ __all__ = ["RedisStreamHandler", "is_in_sink"]
 
 # How long the sender waits for an answer of Redis. New records are queued meanwhile.
 TIMEOUT_SECONDS = 2.0
-# The loggers of this package.
+# The names of this package's loggers begin with this.
 _OWN = "realtime."
 
-# Set for the workers of sinks. What they log themselves is not taken: that a record fails would be a record, and fail.
+# True in the workers of sinks. There, records of this package are not sent: a record that says that another one failed
+# would be one more record that fails.
 is_in_sink: ContextVar[bool] = ContextVar("is_in_sink", default=False)
 
 
@@ -52,7 +53,8 @@ class RedisStreamHandler(logging.Handler):
             records are spilled or wait, as if Redis were unavailable. 0 for no limit.
         queue_records, queue_bytes: The most that may wait in memory. Further records are dropped and counted.
         gather_seconds: How long records are gathered before they are sent together.
-        exit_seconds: The longest time that the end of the process waits until they are sent or spilled.
+        exit_seconds: The longest wait of `flush`, and of `close`, until records are sent or spilled. At the end of the
+            process, `logging` calls both.
         redis_url, key_prefix: By default those of the setting REALTIME.
 
     Guarantees:
@@ -93,7 +95,7 @@ class RedisStreamHandler(logging.Handler):
         register(self._sender, f"log handler {stream}")
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """As in `Handler`, without records that each would cause another one."""
+        """As in `Handler`, but without records that would cause further records without end."""
         if threading.get_ident() == self._sender.thread_ident:
             # Not in `emit`: the thread must not wait for the lock, which `logging` holds while it waits for the thread.
             return False

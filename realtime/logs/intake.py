@@ -108,7 +108,8 @@ class Intake:
             async with subscription:
                 logger.info("listening for log records on the Redis channel %s", name)
                 work = asyncio.create_task(self._take_in(subscription, channel), name=f"taking in {channel}")
-                # Cancelling this leaves the subscription, and not what it has received: nobody else has that.
+                # If this is cancelled, the subscription ends. The task goes on with the records that it has received,
+                # because no other process has them.
                 await asyncio.wait([work])
         finally:
             if work is not None:
@@ -120,7 +121,7 @@ class Intake:
         await work
 
     async def _take_in(self, subscription: Subscription, channel: str) -> None:
-        """Append what the subscription receives, until it is left and holds nothing."""
+        """Append what the subscription receives, until it has ended and holds nothing more."""
         name, bodies, is_closed = self._names.channel(channel), list[bytes](), False
         while not is_closed:
             try:

@@ -15,8 +15,9 @@ import msgspec
 
 __all__ = ["LogRecord", "decode_record", "encode", "encode_record", "read_published"]
 
-# In a record that JSON cannot express, collections become "..." where they are nested deeper than this, within
-# themselves, or behind so many values: collections that refer to each other have very many paths through them.
+# If JSON cannot express a record, a copy is made that it can express. In this copy, "..." replaces a collection that is
+# nested deeper than the first limit, that contains itself, or that comes after more values than the second limit.
+# Collections that refer to each other would have very many values.
 _DEPTH_LIMIT: Final = 16
 _VALUES_LIMIT: Final = 200_000
 # Integers from this on, and below its negative, become text.

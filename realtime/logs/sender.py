@@ -23,7 +23,7 @@ from realtime.logs.spill import Spill, SpillFull
 
 __all__ = ["Sender", "SenderLimits"]
 
-# The most of one batch. A Lua script appends it, and Redis does nothing else meanwhile.
+# The limits of a batch. A Lua script appends it, and Redis does nothing else meanwhile.
 BATCH_RECORDS = 500
 BATCH_BYTES = 262_144
 # The limit of the random wait after the first failed attempt. It doubles with each further one, up to the second value.
@@ -98,7 +98,7 @@ class Sender:
         self._batch: _Batch | None = None
         # Whether this process has spilled records that are not sent, and when to look for files of other processes.
         self._has_spilled, self._next_look_at = False, 0.0
-        # Spill files that are sent, and that could not be removed.
+        # Spill files that were sent, but could not be removed.
         self._replayed: set[str] = set()
         # The attempts that failed in a row, and when the next one is due.
         self._failures, self._retry_at = 0, 0.0
@@ -143,7 +143,7 @@ class Sender:
         ):
             self._refused_count += 1
             if self._is_closed:
-                # There may be no thread any more that reports it.
+                # The thread that reports dropped records may have ended.
                 self._reports.write("closed", "a record was dropped: the handler is closed")
             return
         self._queued_count += 1
@@ -157,7 +157,7 @@ class Sender:
         Wait until all records that were queued before are sent or spilled.
 
         Args:
-            seconds: The longest wait; that of the end of the process by default.
+            seconds: The longest wait; `exit_seconds` by default.
 
         Returns:
             False if some are not.
@@ -196,7 +196,8 @@ class Sender:
             self._thread = None
             return
         if multiprocessing.parent_process() is not None:
-            # A process that multiprocessing has forked ends without `logging.shutdown`. Last, for other finalizers log.
+            # A process that multiprocessing has forked ends without `logging.shutdown`. This finalizer runs last, after
+            # others that may log.
             multiprocessing.util.Finalize(None, self.flush, exitpriority=-1_000)
 
     # The thread -------------------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Sender:
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
-            # Below 0 if a batch is sent after all that `close` has counted as lost.
+            # Below 0 if `close` has counted a batch as lost, and it was sent after all.
             if self.waiting_count <= 0:
                 self._is_urgent.clear()
                 if self._is_closed:
@@ -281,7 +282,7 @@ class Sender:
         self._has_spilled, self._next_look_at = False, time.monotonic() + LOOK_SECONDS
 
     def _on_disk[T](self, call: Callable[..., T], *arguments: Any) -> T | None:
-        """The result of a call for spill files; None if the disk fails, which is no reason to send no other records."""
+        """The result of a call for spill files. None if the disk fails: this is reported, and holds up nothing else."""
         try:
             return call(*arguments)
         except OSError as error:
@@ -325,7 +326,7 @@ class _Batch:
         self.guard = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.records: list[bytes] = []
         self._bytes = 0
-        # Whether Redis may have it. Then nothing is added: its guard would say that it is on the stream already.
+        # Whether Redis may have appended it. Then no record is added: Redis appends nothing more under the same guard.
         self.is_tried = False
 
     def add(self, record: bytes) -> None:

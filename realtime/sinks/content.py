@@ -160,7 +160,7 @@ class _ContentHandler:
             try:
                 await self._handle_record(key, record)
             except Unavailable:
-                # The record is not at fault: the worker calls with the whole batch again until it works.
+                # The record is not at fault: the worker calls `handle` with the whole batch again until it works.
                 raise
             except Exception as error:
                 errors[id] = error
@@ -174,7 +174,7 @@ class _ContentHandler:
             contents = await call_project(sink.transform, record, fetched, executor=executor)
             if contents.keys() != paths.keys():
                 raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
-            # All of them before the first is created: if one cannot be made, there is none.
+            # All files are encoded before the first is created: if one cannot be encoded, none is created.
             bodies = {
                 path: await loop.run_in_executor(executor, _encode, contents[kind], path)
                 for kind, path in paths.items()

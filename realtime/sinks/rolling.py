@@ -49,8 +49,8 @@ class NdjsonSink(Sink):
 
     Guarantees:
         The lines of a file are in the order of the stream. Each selected record is in exactly one file, even if workers
-        die. There is one exception: if a worker stands still for longer than its lease while it creates a file, the
-        records of that file may also be in another one.
+        die. There are exceptions: records may be in two files if a worker stands still for longer than its lease while
+        it creates a file, if Redis restarts with older data, or if the consumer group is deleted.
     """
 
     batch_size: ClassVar[int] = 500
@@ -89,7 +89,7 @@ class _File:
     Attributes:
         ids, lines: The ids of its entries, and a line for each, as they were added.
         size_bytes: Of the lines, without line breaks.
-        durable: Done when the file is durable.
+        durable: Done when the file is durable. Its result is the entries that are not in it, with their errors.
         timer: Ends the file after `roll_seconds`.
     """
 
@@ -97,7 +97,6 @@ class _File:
         self.ids: list[bytes] = []
         self.lines: list[bytes] = []
         self.size_bytes = 0
-        # Done when the file is durable; its result is the entries that are not in it, with their errors.
         self.durable: asyncio.Future[Mapping[bytes, Exception]] = asyncio.get_running_loop().create_future()
         self.timer = timer
 
@@ -206,7 +205,7 @@ class _RollingHandler:
     async def _write(self, file: _File) -> None:
         failed: dict[bytes, Exception] = {}
         try:
-            # A worker that was held up may have lost them, and others have written them.
+            # If this worker was held up, others may have taken over entries, and written them.
             held = await self._still_held(file.ids)
             failed = {id: Unavailable("the entry is left to other workers") for id in file.ids if id not in held}
             if failed:
@@ -236,16 +235,16 @@ _encode = msgspec.json.encode
 
 
 def _one_line(body: bytes) -> bytes:
-    """Another program may have appended JSON with line breaks to the stream."""
+    """The JSON without line breaks, which another program may have written."""
     return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
 def _finished(file: _File, format: Format) -> tuple[str, bytes]:
     """
-    Runs in a thread: the path and the content of a file.
+    The path and the content of a file. Runs in a thread.
 
-    Files sort by time. Different entries make different paths, even if their lines are the same: otherwise the second
-    file of a second would count as written.
+    Files sort by time. Different entries make different paths, even if their lines are the same: otherwise, of two such
+    files in one second, the later one would count as written.
     """
     body = _content(file, format)
     digest = hashlib.sha256(body)
@@ -272,7 +271,7 @@ def _numbers_of(id: bytes) -> tuple[int, int]:
 
 
 def _parquet(lines: Sequence[bytes]) -> bytes:
-    """A Parquet file with a row for each line, and a column for each name. Nested values are JSON."""
+    """A Parquet file with a row for each line, and a column for each field. Nested values are JSON."""
     with extra("parquet"):
         import pyarrow
         import pyarrow.parquet

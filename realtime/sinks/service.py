@@ -56,7 +56,7 @@ class SinkService:
         self.ready = asyncio.Event()
         self._sinks = [sink() for sink in sinks]
         self._workers: dict[Sink, StreamWorker] = {}
-        # Without those that are named twice.
+        # Each channel once, even if it was given twice.
         self._channels = tuple(dict.fromkeys(channels))
         self._redis_outage = Outage("Redis")
         self._stopping = asyncio.Event()

@@ -20,7 +20,7 @@ from realtime.streams.status import GroupStatus, read_status
 __all__ = ["PipelineStatus", "SinkStatus", "read_pipeline"]
 
 LATEST_COUNT = 12
-# Of a message and of a task: the rest is cut off.
+# The most characters that are shown of a message and of a task.
 TEXT_LIMIT = 300
 
 
@@ -34,7 +34,7 @@ class SinkStatus:
         kind: "ContentSink" or "NdjsonSink".
         place: Where its files go, without secrets.
         stream: The name of its stream.
-        queues: Those it reads; empty for all.
+        queues: The queues whose records it gets; empty for all records.
         group: The figures of its consumer group.
     """
 
@@ -48,7 +48,7 @@ class SinkStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatestRecord:
-    """A log record; `message` and `task` have at most 300 characters."""
+    """A log record; `message` and `task` (as JSON) are cut off after TEXT_LIMIT characters."""
 
     level: str
     timestamp: datetime
@@ -67,7 +67,7 @@ class PipelineStatus:
         at: When it was read, in UTC.
         added: How many records were ever appended to the streams of the sinks; None before Redis 7.
         sinks: In order of declaration.
-        latest: The latest 12 records of these streams, newest first.
+        latest: The latest records of these streams, at most LATEST_COUNT, newest first.
     """
 
     at: datetime
@@ -103,7 +103,7 @@ def read_pipeline(client: redis.Redis, names: Keys) -> PipelineStatus:
 
 
 def _status(sink: type[Sink], group: GroupStatus) -> SinkStatus:
-    # The nearest class of ours: a project's own common bases say less.
+    # The class of this package that the sink is based on. A project may have base classes of its own in between.
     kind = next(each.__name__ for each in sink.__mro__ if each.__module__.startswith("realtime.sinks."))
     return SinkStatus(
         name=sink.name,

@@ -52,7 +52,7 @@ class Storage(Protocol):
 
     def check(self) -> None:
         """
-        Try whether files can be written.
+        Check that files can be written.
 
         Raises:
             ImproperlyConfigured: They cannot, and trying again will not help.
@@ -115,7 +115,7 @@ class LocalStorage:
         except OSError as error:
             if error.errno in _LASTING:
                 raise ImproperlyConfigured(f"no file can be written in {self._root}: {error}") from error
-            # The first file waits for the end of it, and says so.
+            # Another error may end by itself: the first file waits for that, and it is logged.
 
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
@@ -129,7 +129,8 @@ class LocalStorage:
 
 class FsspecStorage:
     """
-    A file system of fsspec. In an object store, an object is visible when it is complete.
+    A file system of fsspec. In an object store, an object is visible when it is complete. Other backends, such as sftp,
+    write under the final name, so a file may be incomplete if the worker is killed.
 
     If the backend supports it, one request creates a file unless it exists. With another backend, two workers may both
     write a file at the same time, so the content of a path must not depend on the worker.
@@ -141,7 +142,7 @@ class FsspecStorage:
         try:
             self._files, self._root = url_to_fs(url, **options)
         except Exception as error:
-            # An unknown protocol, its library that is missing, a wrong option: each is another error.
+            # An unknown protocol, a missing library and a wrong option each raise a different error.
             raise ImproperlyConfigured(f"{shown_place(url)} cannot be used: {error}") from error
 
     def create(self, path: str, body: bytes) -> bool:
@@ -164,7 +165,7 @@ class FsspecStorage:
         return all(self._files.exists(self._full(path)) for path in paths)
 
     def check(self) -> None:
-        """Its errors cannot be told from outages."""
+        """Does nothing: errors that last cannot be told from outages."""
 
     def tidy(self) -> None:
         """Nothing to do: object stores keep nothing incomplete."""
@@ -192,7 +193,7 @@ def storage_of(url: str | Path, options: Mapping[str, Any] | None = None) -> Sto
         return LocalStorage(Path(text))
     if parts.scheme in ("file", "local"):
         if parts.netloc not in ("", "localhost"):
-            # It would be taken for the name of a machine.
+            # The part after two slashes is the name of a machine.
             raise ImproperlyConfigured(f"{text} has two slashes: write {parts.scheme}:///{parts.netloc}{parts.path}")
         return LocalStorage(Path(unquote(parts.path)))
     return FsspecStorage(text, options or {})

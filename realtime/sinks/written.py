@@ -38,18 +38,16 @@ class WrittenFiles:
         key: `Keys.written_files` of the group.
         consumer: The name of the worker that uses this object.
 
-    A file is named by its field in the hash: the name of its worker, the time in seconds, and its path, with a space
-    between them. The value has the ids of its entries, compressed. It never changes.
+    A file is a field of the hash: the name of its worker, the time in seconds, and its path, with a space between them.
+    The value has the ids of its entries, compressed. It never changes.
     """
 
     def __init__(self, redis: redis.asyncio.Redis, *, key: str, consumer: str) -> None:
         self._redis: Any = redis
         self._key, self._consumer = key, consumer
-        # The files of this worker → their entries that are not acked. A file is a field of the hash: the name of the
-        # worker, the time, and the path.
+        # The files of this worker, by field → their entries that are not acked.
         self._own: dict[bytes, set[bytes]] = {}
-        # The files of other workers → time, path and ids; None for a field that is no file. What a field says never
-        # changes.
+        # What the fields of other workers say; None for a field that is not a file.
         self._others: dict[bytes, _File | None] = {}
 
     def new(self, path: str) -> bytes:
@@ -68,7 +66,7 @@ class WrittenFiles:
 
     def acked(self, ids: Iterable[bytes]) -> list[bytes]:
         """
-        Tell that entries are acked.
+        Note that entries are acked.
 
         Returns:
             The files whose entries are now all acked. Pass them to `forget`.

@@ -57,7 +57,7 @@ TOGETHER, DEVELOPMENT, PRODUCTION, BOT = (
 )
 NEW = "only if you have no project yet"
 PASSWORD = "a passphrase of four words"
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 SECONDS = 60.0
 OPEN = "[data-signalbox-bell][data-signalbox-state=open]"
 

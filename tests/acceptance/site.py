@@ -18,7 +18,7 @@ __all__ = ["RUN", "Site", "free_port"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = (sys.executable, "-m", "project.run")
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 READY_DEADLINE_SECONDS = 60.0
 
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 KEYS = Keys()
 SINKS = ("Games", "GameLog")
 GAMES, PLAYERS, WORKERS = 24, 10, 4
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 SECONDS = 60.0
 
 
@@ -114,7 +114,7 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
 
 
 def assert_complete(pipeline: Pipeline, tokens: list[str]) -> None:
-    """Each game has one file of each kind, which tells the game as the rules and its seed make it."""
+    """Each game has one file of each kind, with the result that the rules and the seed give."""
     meta, podium = pipeline.files("meta"), pipeline.files("podium")
     assert sorted(meta) == sorted(podium) == sorted(tokens)
     for token, about in meta.items():
@@ -145,7 +145,7 @@ def test_each_game_becomes_one_file_of_each_kind(pipeline: Pipeline) -> None:
     assert set(logged.values()) == {1}
     assert Counter(token for token, _ in logged).keys() == set(result["tokens"])
     assert not pipeline.client.exists(KEYS.written_files("logs", "GameLog"))
-    # Of a worker that is killed while it writes, one may be left for an hour.
+    # Only a worker that is killed while it writes may leave one, for an hour.
     assert not [*pipeline.directory.glob("games/*/.tmp/*")], "no temporary file is left"
 
 

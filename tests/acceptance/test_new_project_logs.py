@@ -1,4 +1,4 @@
-"""A new project that turns its log records into files, as docs/how-to/turn-logs-into-files.md says, word for word."""
+"""A new project turns its log records into files, with exactly the code of docs/how-to/turn-logs-into-files.md."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 
 @pytest.fixture
 def project(tried_out: Project) -> Project:
-    """All blocks of the page are where they say."""
+    """A new project with all code blocks of the page in their files."""
     for block in blocks_of(PAGE):
         block.put_into(tried_out.directory)
     return tried_out
@@ -34,7 +34,7 @@ def project(tried_out: Project) -> Project:
 
 @pytest.fixture
 def browser(project: Project) -> Iterator[httpx.Client]:
-    """A client of the web server, which runs; nobody is signed in."""
+    """A client of the running web server; nobody is signed in."""
     url = f"http://127.0.0.1:{free_port()}"
     (line,) = COMMANDS[PRODUCTION]
     with project.running(line, "--port", url.rpartition(":")[2]) as web:
@@ -44,13 +44,13 @@ def browser(project: Project) -> Iterator[httpx.Client]:
 
 
 def send_form(client: httpx.Client, page: httpx.Response, **fields: str) -> httpx.Response:
-    """Fill in the form of a page; the bell above it has a form, too."""
+    """Fill in the form in the main part of a page: the bell has forms, too."""
     (token,) = TOKEN.findall(page.text.partition("<main")[2])
     return client.post(page.url, data={"csrfmiddlewaretoken": token, **fields}, headers={"Referer": str(page.url)})
 
 
 def redis_command(project: Project, name: str) -> Any:
-    """What Redis answers to the page's command for redis-cli, which need not be installed."""
+    """Send a `redis-cli` command of the page by a client, because redis-cli may be missing. Returns the answer."""
     (line,) = COMMANDS_OF_PAGE[name]
     program, option, url, *words = shlex.split(line)
     assert (program, option, url) == ("redis-cli", "-u", "$(python manage.py redis_url)")
@@ -59,7 +59,7 @@ def redis_command(project: Project, name: str) -> Any:
 
 
 def receipt(project: Project, order: str) -> Any:
-    """The content of the file of an order, as soon as there is one."""
+    """Wait for the file of an order, and return its content."""
     path = project.directory / f"var/files/receipts/{order}.json.gz"
     wait_until_sync(path.exists, seconds=SECONDS)
     return json.loads(gzip.decompress(path.read_bytes()))
@@ -73,14 +73,14 @@ def archived(project: Project) -> list[dict[str, Any]]:
 
 def waiting(project: Project) -> dict[str, tuple[Any, ...]]:
     """Sink → what `stream_status` shows of it."""
-    (line,) = COMMANDS_OF_PAGE["how far they are"]
+    (line,) = COMMANDS_OF_PAGE["how many records wait"]
     (stream,) = json.loads(project.run(line, "--json"))["streams"]
     columns = ("lag", "pending", "delayed", "dead", "oldest_seconds")
     return {group["name"]: tuple(group[column] for column in columns) for group in stream["groups"]}
 
 
 def test_an_order_becomes_a_receipt_and_a_line_of_the_archive(project: Project, browser: httpx.Client) -> None:
-    """Whoever logs it: the site, a program that publishes, and one that appends to the stream."""
+    """Orders are logged by the site, by a program that publishes, and by one that appends to the stream."""
     (work,) = COMMANDS_OF_PAGE["a worker of all sinks: one or more, beside the web server"]
     with project.running(work) as worker:
         worker.wait_until(lambda: "Orders and Archive are running" in worker.log)
@@ -96,7 +96,7 @@ def test_an_order_becomes_a_receipt_and_a_line_of_the_archive(project: Project, 
         "task": {"customer": "alice", "order": "A7"},
     }
 
-    (listen,) = COMMANDS_OF_PAGE["a worker that takes in records"]
+    (listen,) = COMMANDS_OF_PAGE["a worker that also appends published records"]
     with project.running(listen) as worker:
         worker.wait_until(lambda: "listening for log records on the Redis channel orders" in worker.log)
         assert redis_command(project, "publish from another program") == 1

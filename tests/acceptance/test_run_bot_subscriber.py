@@ -25,7 +25,7 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEYS = Keys()
 STREAM = KEYS.stream("notifications")
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 SECONDS = 30.0
 QUICK = {
     # Longer than a process stands still: a request that comes after its lease is left to the next holder.

@@ -1,4 +1,4 @@
-"""`manage.py run_log_sink` as operators run it: real signals, and a Redis that comes and goes."""
+"""`manage.py run_log_sink` as a process: real signals, and outages of Redis."""
 
 import contextlib
 import gzip
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("logs")
 MOMENT = "2026-01-02T03:04:05Z"
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 SECONDS = 30.0
 
 
@@ -78,7 +78,7 @@ def running(directory: Path, server: RedisServer) -> Iterator[LogSink]:
         sink.process.wait()
 
 
-def take_in(server: RedisServer, *messages: str) -> None:
+def append_and_wait(server: RedisServer, *messages: str) -> None:
     """Append a record for each message, and wait until the sink has read all of them."""
     with redis.Redis.from_url(server.url) as client:
         for message in messages:
@@ -95,7 +95,7 @@ def pending_count(server: RedisServer) -> int:
 
 
 def test_redis_is_waited_for_and_sigterm_makes_everything_durable(tmp_path: Path, server: RedisServer) -> None:
-    """Whether Redis is unavailable at the start or later, and although the file would go on for seconds."""
+    """Redis may be unavailable at the start, or later. SIGTERM ends a file that would stay open for seconds."""
     server.kill()
     with running(tmp_path, server) as sink:
         sink.wait_for("Redis is unavailable")
@@ -105,7 +105,7 @@ def test_redis_is_waited_for_and_sigterm_makes_everything_durable(tmp_path: Path
         sink.wait_for("Redis is unavailable", count=2)
         server.start()
         sink.wait_for("Redis is available again", count=2)
-        take_in(server, "a", "b", "c")
+        append_and_wait(server, "a", "b", "c")
         sink.process.send_signal(signal.SIGTERM)
         assert sink.process.wait(SECONDS) == 0
         assert "Traceback" not in sink.log
@@ -116,15 +116,15 @@ def test_redis_is_waited_for_and_sigterm_makes_everything_durable(tmp_path: Path
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, server: RedisServer) -> None:
-    """Where its files cannot be written, nobody waits for the deadline. The records stay in Redis, for others."""
+    """Its files cannot be written, and it does not wait for its deadline. The records stay on the stream."""
     with running(tmp_path, server) as sink:
         sink.wait_for("GameLog is running, consumer")
-        take_in(server, "a", "b", "c")
+        append_and_wait(server, "a", "b", "c")
         shutil.rmtree(sink.files)
         sink.files.write_text("in the way")
         sink.process.send_signal(signal.SIGINT)
         sink.wait_for("the storage of the sink GameLog is unavailable")
-        # Of a supervisor that passes the signal of its terminal on.
+        # As a supervisor in the same terminal sends it. It does not count as a second Ctrl-C.
         sink.process.send_signal(signal.SIGTERM)
         sink.process.send_signal(signal.SIGINT)
         assert sink.process.wait(SECONDS) == 1

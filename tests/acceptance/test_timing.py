@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("notifications")
-# A machine with two cores, and a test run on both of them.
+# Enough for a machine with two busy cores.
 SECONDS = 40.0
 NOTIFICATIONS = {
     "INGRESS_LEASE_SECONDS": 0.6,

@@ -1,4 +1,4 @@
-"""The page "Log pipeline", as people and as programs read it."""
+"""The admin's page "Log pipeline", as HTML and as JSON."""
 
 import asyncio
 import contextlib
@@ -86,7 +86,7 @@ def figures(client: Client) -> dict[str, Any]:
 def test_the_page_shows_the_sinks_and_the_latest_records(
     admin_client: Client, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """What waits, where files go, and what came last; a large text is cut."""
+    """How many records wait, where files go, and the latest records; a long text is cut off."""
     for number in range(20):
         add(redis_client, keys, message=f"Order {number}", task={"order": number})
     add(redis_client, keys, message="x" * 1000, queue="games", level="WARNING")
@@ -111,7 +111,7 @@ def test_the_page_shows_the_sinks_and_the_latest_records(
 def test_the_figures_follow_the_work(
     admin_client: Client, redis_client: redis.Redis, keys: Keys, sinks: dict[str, type[Sink]]
 ) -> None:
-    """A worker that runs is counted, and so is what it has finished, and what became a dead letter."""
+    """Running workers, finished records and dead letters are counted."""
     for _ in range(3):
         add(redis_client, keys)
     redis_client.xadd(keys.stream("logs"), {"record": "not JSON"})
@@ -127,8 +127,8 @@ def test_the_figures_follow_the_work(
 
 
 @pytest.mark.usefixtures("sinks")
-def test_what_a_record_says_is_text(admin_client: Client, redis_client: redis.Redis, keys: Keys) -> None:
-    """And an entry that is not a log record does not hide the others."""
+def test_the_values_of_a_record_are_escaped(admin_client: Client, redis_client: redis.Redis, keys: Keys) -> None:
+    """Also, an entry that is not a log record does not hide the others."""
     add(redis_client, keys, message="<script>alert(1)</script>", task="</code><b>")
     redis_client.xadd(keys.stream("logs"), {"other": "field"})
     redis_client.xadd(keys.stream("logs"), {"record": "not JSON"})
@@ -141,7 +141,7 @@ def test_what_a_record_says_is_text(admin_client: Client, redis_client: redis.Re
 
 @pytest.mark.usefixtures("sinks")
 def test_the_page_needs_its_permission(db: None) -> None:
-    """Log records may contain personal data: other staff neither see the page nor its name."""
+    """Log records may contain personal data: other staff see neither the page nor a link to it."""
     may, may_not = make_staff("view_logpipeline"), make_staff("view_user")
     assert "Sinks" in page(may, PIPELINE)
     assert PIPELINE in page(may, "/admin/")
@@ -171,13 +171,15 @@ def test_without_redis_the_page_says_so(signalbox: Any, admin_client: Client, ca
 
 
 @pytest.mark.usefixtures("sinks")
-def test_a_key_of_another_type_is_named(admin_client: Client, redis_client: redis.Redis, keys: Keys) -> None:
+def test_a_stream_key_of_another_type_is_an_error_on_the_page(
+    admin_client: Client, redis_client: redis.Redis, keys: Keys
+) -> None:
     redis_client.set(keys.stream("logs"), "text")
     assert "WRONGTYPE" in page(admin_client, PIPELINE)
 
 
 def test_other_commands_do_not_look_for_a_table(db: None) -> None:
-    """The model has no rows and no table; dumpdata and the like pass over it."""
+    """The model has no rows and no table; commands such as dumpdata work without them."""
     for options in ([], ["--all"]):
         written = io.StringIO()
         call_command("dumpdata", "realtime", "auth", *options, stdout=written)

@@ -1,4 +1,4 @@
-"""RedisStreamHandler on a real Redis: what it sends, what it does while Redis takes nothing, forks and ends."""
+"""RedisStreamHandler on a real Redis: what it sends, and what it does in outages, after a fork and at the end."""
 
 import gc
 import json
@@ -198,7 +198,7 @@ def test_without_a_directory_records_wait_in_memory(
             wait_until_sync(lambda: messages(client, keys) == [str(number) for number in range(700)])
 
 
-def test_what_has_no_room_is_dropped_counted_and_told(
+def test_what_has_no_room_is_dropped_counted_and_reported(
     logger: logging.Logger, make_handler: MakeHandler, keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The oldest stay. Logging neither waits nor raises."""
@@ -206,7 +206,7 @@ def test_what_has_no_room_is_dropped_counted_and_told(
         server.kill()
         handler = make_handler(redis_url=server.url, queue_records=100, exit_seconds=0.1)
         logger.info("0")
-        # The first batch is in the thread's hand from now on.
+        # From now on, the thread holds the first batch.
         wait_until_sync(lambda: handler._sender._failures > 0)
         for number in range(1, 300):
             logger.info("%d", number)
@@ -215,12 +215,12 @@ def test_what_has_no_room_is_dropped_counted_and_told(
         assert counted["refused"] >= 199
         errors = ""
 
-        def is_told() -> bool:
+        def is_reported() -> bool:
             nonlocal errors
             errors += capsys.readouterr().err
             return "records were dropped: the queue is full" in errors
 
-        wait_until_sync(is_told)
+        wait_until_sync(is_reported)
         server.start()
         with clients.publisher(server.url) as client:
             wait_until_sync(lambda: messages(client, keys) == [str(number) for number in range(counted["queued"])])
@@ -411,10 +411,8 @@ logging.getLogger("shop").warning("an order", extra={"queue": "orders"})
     ]
 
 
-def test_a_killed_process_loses_only_the_last_moment(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """What was flushed has arrived."""
+def test_flushed_records_survive_a_kill(redis_server: RedisServer, redis_client: redis.Redis, keys: Keys) -> None:
+    """When `flush` returns, they are on the stream."""
     program = """
 for n in range(2000):
     logger.info("%d", n)

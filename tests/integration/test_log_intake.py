@@ -1,4 +1,4 @@
-"""Log records that programs publish on Redis channels, as the seed of this pipeline did, come to the stream."""
+"""Log records that programs publish on Redis channels are appended to the stream."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def _no_stream_left(redis_client: redis.Redis, keys: Keys) -> Iterator[None]:
 async def listening(
     client: redis.Redis, keys: Keys, *channels: str, count: int = 1
 ) -> AsyncIterator[list[SinkService]]:
-    """Services without sinks that take in records; one of them listens."""
+    """Services without sinks that append published records; one of them listens."""
     services = [SinkService([], channels=channels) for _ in range(count)]
     tasks = [asyncio.create_task(service.run()) for service in services]
     names = [keys.channel(channel) for channel in channels]
@@ -48,7 +48,7 @@ def records(client: redis.Redis, keys: Keys) -> list[LogRecord]:
     return [decode_record(fields[b"record"]) for _, fields in found]
 
 
-async def test_published_records_come_to_the_stream_in_their_order(redis_client: redis.Redis, keys: Keys) -> None:
+async def test_published_records_are_appended_in_their_order(redis_client: redis.Redis, keys: Keys) -> None:
     """Each channel is the queue of records that have none."""
     async with listening(redis_client, keys, "lib.server.lobby", "lib.server.kitchen"):
         for number in range(50):
@@ -84,7 +84,7 @@ async def test_each_channel_is_listened_to_by_one_process(redis_client: redis.Re
 
 
 async def test_the_counters_of_an_intake_that_has_ended_stay(redis_client: redis.Redis, keys: Keys) -> None:
-    """A total never falls, also where another process listens now."""
+    """A total never falls, even if another process listens now."""
 
     def accepted_count() -> int:
         return collect().others.get("log intake", {}).get("accepted", 0)
@@ -103,7 +103,7 @@ async def test_the_counters_of_an_intake_that_has_ended_stay(redis_client: redis
 async def test_other_publications_are_refused(
     redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture, body: bytes
 ) -> None:
-    """They are logged, at a limited rate; later records are taken in."""
+    """They are logged, at a limited rate; later records are appended."""
     async with listening(redis_client, keys, "lobby"):
         for _ in range(30):
             redis_client.publish(keys.channel("lobby"), body)
@@ -116,7 +116,7 @@ async def test_other_publications_are_refused(
 
 
 async def test_no_published_value_ends_the_service(redis_client: redis.Redis, keys: Keys) -> None:
-    """Anybody who may publish could stop all sinks."""
+    """Otherwise, anybody who may publish could stop all sinks."""
     async with listening(redis_client, keys, "lobby"):
         redis_client.publish(keys.channel("lobby"), '{"message": "one", "timestamp": "0001-01-01T00:00:00+01:00"}')
         redis_client.publish(keys.channel("lobby"), f'{{"message": "two", "task": {2**70}}}')
@@ -125,12 +125,11 @@ async def test_no_published_value_ends_the_service(redis_client: redis.Redis, ke
 
 
 async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) -> None:
-    """A stream that is full takes none."""
+    """Here, because the key of the stream is of another type."""
     with RedisServer() as server:
         settings.REALTIME = {**settings.REALTIME, "REDIS_URL": server.url}
         with redis.Redis.from_url(server.url) as client:
             async with listening(client, keys, "lobby"):
-                # Of another type, so that XADD is refused.
                 client.set(keys.stream("logs"), "in the way")
                 client.publish(keys.channel("lobby"), '{"message": "one"}')
                 await asyncio.sleep(0)
@@ -142,7 +141,7 @@ async def test_records_wait_while_redis_takes_none(settings: Any, keys: Keys) ->
 async def test_a_service_that_stops_appends_what_it_has_received(
     settings: Any, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PUBLISH returned 1, so the program that logs takes the records for received."""
+    """PUBLISH returned 1, so the program that published them relies on it."""
     with RedisServer() as server:
         settings.REALTIME = {**settings.REALTIME, "REDIS_URL": server.url}
         with redis.Redis.from_url(server.url) as client:

@@ -1,4 +1,4 @@
-"""`manage.py run_log_sink` in this process: what it tells, and what it refuses. Signals: tests/acceptance."""
+"""`manage.py run_log_sink` in this process: what it prints and logs, and what it refuses. Signals: tests/acceptance."""
 
 import asyncio
 import io
@@ -50,7 +50,7 @@ def run(*arguments: str) -> str:
 
 
 def refusal(*arguments: str) -> str:
-    """What a command that ends with 1 says."""
+    """The error of a command that ends with 1."""
     with pytest.raises(CommandError) as caught:
         run(*arguments)
     assert caught.value.returncode == 1
@@ -59,7 +59,7 @@ def refusal(*arguments: str) -> str:
 
 
 def archive(target: Any, **members: Any) -> type[Sink]:
-    """Declares a sink that writes there."""
+    """Declare a sink that writes to `target`."""
     return type("Archive", (NdjsonSink,), {"url": target, **members})
 
 
@@ -76,7 +76,7 @@ def declare_two(directory: Path) -> None:
 
 
 def test_help_teaches() -> None:
-    """What it does, how it ends, and what to type."""
+    """It says what the command does, how it ends, and what to type."""
     text = load_command_class("realtime", "run_log_sink").create_parser("manage.py", "run_log_sink").format_help()
     for needed in ("Redis stream", "sinks.py", "SIGTERM", "second Ctrl-C", "--list --json", "stream_status"):
         assert needed in text
@@ -84,7 +84,7 @@ def test_help_teaches() -> None:
 
 
 def test_sinks_are_listed(tmp_path: Path) -> None:
-    """In order of declaration; for programs as one JSON object. Never with secrets."""
+    """In order of declaration, or as one JSON object; never with secrets."""
     declare_two(tmp_path)
     assert run("--list").splitlines() == [
         f"Orders: stream logs to {tmp_path}/orders",
@@ -98,14 +98,14 @@ def test_sinks_are_listed(tmp_path: Path) -> None:
 
 
 def test_json_is_for_the_list(tmp_path: Path) -> None:
-    """A program that forgets --list would wait for ever."""
+    """Without --list, the command runs until a signal: a program that wants the list would wait for ever."""
     declare_two(tmp_path)
     assert refusal("--json") == "--json is for --list: add it"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--list",)])
 def test_an_unknown_name_is_refused_with_those_that_exist(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Also beside a known one."""
+    """Also if another name is known."""
     declare_two(tmp_path)
     assert refusal("Order", *arguments) == "there is no sink 'Order'; sinks: Archive, Orders"
     assert refusal("Archive", "orders", *arguments) == "there is no sink 'orders'; sinks: Archive, Orders"
@@ -118,7 +118,7 @@ def test_without_sinks_it_says_where_to_declare_one(arguments: tuple[str, ...]) 
 
 @pytest.mark.parametrize("channel", ["", " ", "two words", "orders.*", "order[s]", "order?"])
 def test_a_channel_that_nobody_publishes_on_is_refused(tmp_path: Path, channel: str) -> None:
-    """Redis has no such error: it would wait for ever."""
+    """Redis does not refuse it: the command would wait for ever."""
     archive(tmp_path)
     with pytest.raises(CommandError, match=r"argument --listen: .* is not the name of a channel"):
         run("--listen", channel)
@@ -162,7 +162,7 @@ def test_a_place_where_nobody_may_write_is_refused() -> None:
 def test_a_url_that_means_nothing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: Any, message: str
 ) -> None:
-    """An empty one would be the working directory, and that of an unset variable a directory named None."""
+    """Otherwise, "" would be the working directory, and None, from a variable that is not set, a directory `None`."""
     monkeypatch.chdir(tmp_path)
     archive(url)
     said = refusal()
@@ -172,7 +172,7 @@ def test_a_url_that_means_nothing_is_refused(
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsspec itself, with the command that installs it, and what fsspec needs for the protocol."""
+    """The library of the protocol, or fsspec itself with the command that installs it."""
     archive("s3://bucket/games")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     said = refusal()
@@ -190,7 +190,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_the_log_says_when_it_is_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In a project that logs INFO, the command itself prints nothing."""
+    """The command itself prints nothing: the project must log INFO."""
     caplog.set_level(logging.INFO, "realtime.sinks")
     for sinks, running in (
         ([archive(tmp_path, name="One")], "One is running"),
@@ -204,8 +204,8 @@ async def test_the_log_says_when_it_is_ready(tmp_path: Path, caplog: pytest.LogC
         await task
 
 
-async def test_a_sink_that_cannot_run_hinders_only_a_process_that_runs_it(tmp_path: Path) -> None:
-    """The others can be named."""
+async def test_a_sink_that_cannot_run_does_not_hinder_a_process_without_it(tmp_path: Path) -> None:
+    """The other sinks can be run by name."""
     good, bad = archive(tmp_path, name="Good"), archive("s4://bucket", name="Bad")
     with pytest.raises(ImproperlyConfigured, match="sink Bad: "):
         await SinkService([good, bad]).run()

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.usefixtures("signalbox", "handler"), pytest.mark.datab
 
 @pytest.fixture
 def handler(keys: Keys, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[RedisStreamHandler]:
-    """The games are logged to the stream of this test, and nowhere else."""
+    """The handler of the games' logger: it appends to the stream of this test. The logger has no other handler."""
     logger = logging.getLogger("project.demo.games")
     before = logger.handlers[:]
     handler = RedisStreamHandler(redis_url=redis_server.url, key_prefix=keys.prefix)
@@ -43,7 +43,9 @@ def handler(keys: Keys, redis_server: RedisServer, redis_client: redis.Redis) ->
 def _signals_as_before() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    assert before == {number: signal.getsignal(number) for number in before}, "the command changes them for its time"
+    assert before == {number: signal.getsignal(number) for number in before}, (
+        "the command restores the handlers of signals"
+    )
 
 
 def run(*arguments: str) -> dict[str, Any]:
@@ -87,8 +89,8 @@ def in_redis(redis_client: redis.Redis, keys: Keys) -> Callable[[], set[str]]:
 # The state of a game --------------------------------------------------------------------------------------------------
 
 
-def test_a_game_is_known_when_it_is_over(redis_client: redis.Redis, keys: Keys) -> None:
-    """Until it is deleted, which may be done twice. Each key expires."""
+def test_a_game_can_be_loaded_when_it_is_over(redis_client: redis.Redis, keys: Keys) -> None:
+    """It can be loaded until it is deleted. Deleting twice is harmless. Each key expires."""
     save_damage("t", {"Hush": 0, "Salt Witch": 3})
     save_damage("t", {"Hush": 40, "Salt Witch": 3})
     assert load_game("t") is None
@@ -112,7 +114,7 @@ def test_a_game_without_damage_is_a_game() -> None:
 
 
 def test_games_do_not_touch_each_other() -> None:
-    """Each has keys of its own, also when one token begins with another one."""
+    """Each has its own keys, even if one token begins with another one."""
     for token in ("t", "tt"):
         save_damage(token, {"Hush": len(token)})
         finish_game(token, {}, ["Hush"])
@@ -126,7 +128,7 @@ def test_games_do_not_touch_each_other() -> None:
 
 
 def test_the_record_that_asks_for_files_is_the_last(records: Callable[[], list[LogRecord]]) -> None:
-    """Then everything that the files are made of is in Redis."""
+    """When it is logged, everything that the files are made of is in Redis."""
     token = play(players=5, seed=1)
     *_, won, cleaning = found = records()
     assert {(record.queue, record.task["game_token"]) for record in found} == {(QUEUE, token)}
@@ -143,7 +145,7 @@ def test_the_record_that_asks_for_files_is_the_last(records: Callable[[], list[L
 def test_a_game_that_is_broken_off_leaves_nothing(
     records: Callable[[], list[LogRecord]], in_redis: Callable[[], set[str]]
 ) -> None:
-    """Nobody would ever clean it up: it does not ask for its files."""
+    """It does not ask for its files, so no sink would delete it in Redis."""
 
     class BrokenOffError(Exception):
         pass
@@ -169,7 +171,7 @@ def test_a_game_that_is_broken_off_leaves_nothing(
 def test_it_says_which_games_were_played(
     records: Callable[[], list[LogRecord]], in_redis: Callable[[], set[str]]
 ) -> None:
-    """As one JSON object, or one sentence. All records are on the stream when it ends."""
+    """The command prints one JSON object, or one sentence. When it ends, all records are on the stream."""
     result = run("--games", "3", "--players", "2")
     assert (result["games"], len(result["tokens"])) == (3, 3)
     assert result["seconds"] >= 0
@@ -184,7 +186,7 @@ def test_it_says_which_games_were_played(
 
 
 def test_the_same_seed_makes_the_same_games() -> None:
-    """With other tokens."""
+    """Only their tokens differ."""
 
     def ranks(*arguments: str) -> list[Any]:
         games = [load_game(token) for token in run("--games", "4", *arguments)["tokens"]]
@@ -212,7 +214,7 @@ def test_the_same_seed_makes_the_same_games() -> None:
 def test_what_makes_no_sense_is_refused(
     arguments: list[str], message: str, records: Callable[[], list[LogRecord]]
 ) -> None:
-    """Before a game begins."""
+    """No game begins."""
     error, printed = refused(*arguments)
     assert message in str(error)
     assert printed == ""
@@ -232,7 +234,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for a few games, which may take minutes. Elsewhere, the standard error stays empty."""
+    """Even for few games, because they may take minutes. Elsewhere, the standard error stays empty."""
     monkeypatch.setenv("TERM", "xterm")
     for stream, is_shown in ((Terminal(), True), (io.StringIO(), False)):
         call_command("simulate_games", games=3, players=2, pause=0, stdout=io.StringIO(), stderr=stream)
@@ -264,7 +266,7 @@ def game_threads() -> list[str]:
 def test_a_signal_ends_games_that_run(
     number: signal.Signals, in_redis: Callable[[], set[str]], records: Callable[[], list[LogRecord]]
 ) -> None:
-    """At once, however long they pause. They are deleted in Redis, and the exit code says that it is not all."""
+    """They end at once, however long they pause, and are deleted in Redis. The exit code is that of the signal."""
     with signalled(number, in_redis):
         error, printed = refused("--json", "--games", "20", "--pause", "60")
     assert error.returncode == 128 + number
@@ -278,7 +280,7 @@ def test_a_signal_ends_games_that_run(
 def test_a_signal_keeps_the_games_that_are_over(
     redis_client: redis.Redis, in_redis: Callable[[], set[str]], records: Callable[[], list[LogRecord]]
 ) -> None:
-    """Each of them has asked for its files, and is told of."""
+    """Each of them has asked for its files, and the command prints its token."""
     with signalled(signal.SIGINT, lambda: any(record.message == CLEANING for record in records())):
         error, printed = refused("--json", "--games", "2000", "--players", "3", "--pause", "0.05")
     result = json.loads(printed)
@@ -289,7 +291,7 @@ def test_a_signal_keeps_the_games_that_are_over(
 
 
 def test_without_redis_it_ends_with_one_line(settings: Any, records: Callable[[], list[LogRecord]]) -> None:
-    """And no record of a game that does not exist."""
+    """No record is logged."""
     settings.REALTIME = {**settings.REALTIME, "REDIS_URL": "unix:///nobody.sock"}
     error, printed = refused("--games", "20")
     assert str(error).startswith("Redis: ConnectionError")

@@ -1,4 +1,4 @@
-"""Sinks on a real Redis: what becomes of each record, and what of those that fail."""
+"""Sinks on a real Redis: what happens to each record, also to those that fail."""
 
 import asyncio
 import contextlib
@@ -95,7 +95,7 @@ def files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-# One file a key -------------------------------------------------------------------------------------------------------
+# Files named after a key ----------------------------------------------------------------------------------------------
 
 
 def games(directory: Path, **members: Any) -> type[ContentSink]:
@@ -155,7 +155,7 @@ async def test_each_key_has_a_file_of_each_kind(redis_client: redis.Redis, keys:
 
 
 async def test_queue_and_select_choose_records(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
-    """The others are done."""
+    """Other records are acked."""
     Games = games(tmp_path, queues=("lobby",), select=lambda self, record: record.message.startswith("g"))
     add(redis_client, keys, "g1", "x1", queue="lobby")
     add(redis_client, keys, "g2", queue="kitchen")
@@ -215,7 +215,7 @@ async def test_a_record_that_fails_harms_no_other(redis_client: redis.Redis, key
 async def test_a_key_cannot_lead_out_of_its_folder(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path, key: object
 ) -> None:
-    """Whoever logs may have it from outside: the record is a dead letter at once."""
+    """The key may come from an untrusted user: the record is a dead letter at once."""
     Games = games(tmp_path / "files", key=lambda self, record: record.task)
     add(redis_client, keys, "x", task=key)
     async with running(Games):
@@ -257,7 +257,7 @@ async def test_an_outage_of_the_source_is_waited_for(redis_client: redis.Redis, 
     def fetch(self: Any, record: LogRecord) -> Any:
         self.fetched.append(record.message)
         if len(self.fetched) <= 4:
-            raise Unavailable("the database is away")
+            raise Unavailable("the database is unavailable")
         return {}
 
     Games = games(tmp_path, fetch=fetch)
@@ -337,7 +337,7 @@ async def test_a_file_ends_by_each_limit(
 
 
 async def assert_no_files_noted(client: redis.Redis, keys: Keys) -> None:
-    """When all entries are acked, nothing is left to compare with."""
+    """When all entries are acked, Redis has no ids of files."""
     await wait_until(lambda: not client.exists(keys.written_files("logs", "Archive")))
 
 
@@ -390,7 +390,7 @@ async def test_an_outage_of_the_storage_is_waited_for(
         calls.append(path)
         is_new = create(self, path, body)
         if len(calls) < 4:
-            raise OSError("the network is away")
+            raise OSError("the network is unavailable")
         return is_new
 
     monkeypatch.setattr(LocalStorage, "create", fail_after)
@@ -512,7 +512,7 @@ async def test_parquet_harms_no_record_because_of_another(
 async def test_what_a_worker_logs_of_a_record_is_no_record(
     redis_client: redis.Redis, redis_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
-    """In a project that sends all records, that one fails would be a record that fails, without end."""
+    """In a project that sends all records, a record about a failed one would fail, too, and so on without end."""
 
     def transform(self: Any, record: LogRecord) -> Any:
         raise KeyError("task")
@@ -536,14 +536,14 @@ async def test_what_a_worker_logs_of_a_record_is_no_record(
 
 
 def test_two_sinks_of_a_stream_cannot_have_one_name(tmp_path: Path) -> None:
-    """They would take each other's records."""
+    """They would share one consumer group."""
     archive(tmp_path)
     with pytest.raises(ValueError, match="two sinks of the stream logs have the name 'Archive': set `name` of one"):
         archive(tmp_path)
 
 
 def test_a_class_without_a_url_is_no_sink() -> None:
-    """But a common base of some."""
+    """It is a common base of sinks."""
 
     class Base(NdjsonSink):
         roll_seconds = 1.0

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
-# What a handler does with an entry, by its name: raises, or says that it failed, or nothing.
+# Takes the name of an entry. Returns the error with which it failed, or None if it is done.
 Failing = Callable[[str], Exception | None]
 
 
@@ -65,7 +65,7 @@ def failing(errors: Mapping[str, Exception]) -> Failing:
 
 
 def append_of(client: redis.Redis, keys: Keys, key: str, *names: str) -> list[bytes]:
-    """Entries of one key, in one step: a worker reads them together."""
+    """Append entries of one key in one step, so that a worker reads them together."""
     with client.pipeline(transaction=True) as pipeline:
         for name in names:
             pipeline.xadd(keys.stream(STREAM), {"name": name, "of": key})
@@ -82,7 +82,7 @@ async def is_idle(worker: StreamWorker) -> None:
 async def test_the_others_are_acked_and_those_that_failed_are_tried_again(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Until they are dead letters: nobody else is handed to the handler a second time."""
+    """Until they are dead letters. The handler gets each of the others once."""
     handler = Batches(failing({"1": ValueError("cannot do 1"), "3": ValueError("cannot do 3")}))
     append(redis_client, keys, *range(5))
     async with working(redis_server.url, keys, handler, max_attempts=3) as worker:
@@ -99,7 +99,7 @@ async def test_the_others_are_acked_and_those_that_failed_are_tried_again(
 async def test_an_entry_that_fails_alone_has_its_own_error(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """It makes no difference whether the batch had other entries."""
+    """Its dead letter has the same error as if the batch had other entries."""
     handler = Batches(failing({"0": EntryRejected("it has no recipient"), "1": ValueError("cannot do 1")}))
     append(redis_client, keys, 0, 1)
     async with working(redis_server.url, keys, handler, batch_size=1, max_attempts=1) as worker:
@@ -111,7 +111,7 @@ async def test_an_entry_that_fails_alone_has_its_own_error(
 async def test_an_entry_that_is_tried_alone_after_its_batch_failed_has_its_own_error(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """The batch failed as a whole; the entry names itself."""
+    """The whole batch failed. Then the entry was tried alone, and the handler named it."""
 
     async def handle(entries: Sequence[Entry]) -> None:
         if len(entries) > 1:
@@ -139,7 +139,7 @@ async def test_a_suspect_has_its_own_error(redis_server: RedisServer, redis_clie
 async def test_each_error_means_what_it_means_for_an_entry_alone(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """A dead letter at once, another attempt after the given time, and another attempt soon."""
+    """EntryRejected makes a dead letter at once, Retry delays the next attempt, and any other error has one soon."""
     failures = {"rejected": EntryRejected("no"), "later": Retry(60.0), "soon": ValueError("cannot do it")}
 
     def fail(name: str) -> Exception | None:
@@ -159,7 +159,7 @@ async def test_each_error_means_what_it_means_for_an_entry_alone(
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])
-async def test_an_entry_that_needs_what_is_away_is_called_again_without_counting_attempts(
+async def test_an_entry_that_needs_something_unavailable_is_tried_again_without_counting_attempts(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, batch_size: int
 ) -> None:
     """As if the handler had raised `Unavailable` for it alone; the others are done meanwhile."""
@@ -189,7 +189,7 @@ async def test_an_entry_that_needs_what_is_away_is_called_again_without_counting
 async def test_a_batch_of_which_nothing_failed_is_done(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Also if it has one entry: no entry is named, so all are done."""
+    """Also a batch of one entry: no entry is named, so all are done."""
 
     async def handle(entries: Sequence[Entry]) -> None:
         raise EntriesFailed({})
@@ -244,7 +244,7 @@ async def test_later_entries_of_a_key_come_again_after_the_one_that_failed(
 async def test_later_entries_of_a_key_are_done_when_the_one_that_failed_is_a_dead_letter(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """They need not come again."""
+    """They are not handled again."""
     handler = Batches(failing({"1": EntryRejected("no")}))
     async with working(redis_server.url, keys, handler, order_field="of") as worker:
         await worker.wait_ready()
@@ -258,7 +258,7 @@ async def test_later_entries_of_a_key_are_done_when_the_one_that_failed_is_a_dea
 async def test_entries_that_failed_while_the_worker_stops_have_had_an_attempt(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """They were tried. Another worker goes on counting."""
+    """Another worker continues to count. `Unavailable` does not count as an attempt."""
     gate, is_running = asyncio.Event(), asyncio.Event()
 
     async def handle(entries: Sequence[Entry]) -> None:
@@ -286,7 +286,7 @@ async def test_entries_that_failed_while_the_worker_stops_have_had_an_attempt(
 async def test_an_entry_that_was_lost_before_a_batch_is_tried_again_is_not_acked(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, *, names_its_entries: bool
 ) -> None:
-    """It is another worker's now: only what the handler was called with last counts."""
+    """Another worker has it now. Only the entries of the last call of the handler count."""
     calls: list[list[bytes]] = []
     may_fail = asyncio.Event()
 
@@ -318,7 +318,7 @@ async def test_an_entry_that_was_lost_before_a_batch_is_tried_again_is_not_acked
 async def test_acked_entries_are_reported_when_redis_has_confirmed_it(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Each once, and none that failed or is a dead letter."""
+    """Each is reported once; those that failed or are dead letters are not."""
     acked: list[bytes] = []
     pending: list[int] = []
 
@@ -341,7 +341,7 @@ async def test_acked_entries_are_reported_when_redis_has_confirmed_it(
 async def test_acks_are_reported_before_a_worker_has_stopped(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """Nothing is reported afterwards."""
+    """`stop` returns after the last report."""
     acked: list[bytes] = []
     gate = asyncio.Event()
     handler = Recorder(gate=gate)
@@ -360,7 +360,7 @@ async def test_acks_are_reported_before_a_worker_has_stopped(
         assert acked == ids[: len(acked)] != []
 
 
-async def test_a_report_that_raises_is_logged_and_stops_nobody(
+async def test_a_report_that_raises_is_logged_and_stops_nothing(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The entries are acked all the same, and the next ones are reported too."""

@@ -1,4 +1,4 @@
-"""The rules of the demo's games: each game ends, with one order of all its heroes."""
+"""The rules of the demo's games: each game ends, and each of its heroes has a rank."""
 
 import random
 
@@ -35,7 +35,7 @@ def played(count: int, seed: int) -> tuple[Game, list[Event]]:
 
 @given(players, seeds)
 def test_every_hero_has_one_rank(count: int, seed: int) -> None:
-    """The last to die is second; the one who is left has won."""
+    """The last to die is second; the survivor has won."""
     game, events = played(count, seed)
     deaths = [event for event in events if isinstance(event, Death)]
     (winner,) = game.living
@@ -48,7 +48,7 @@ def test_every_hero_has_one_rank(count: int, seed: int) -> None:
 
 @given(players, seeds)
 def test_damage_adds_up(count: int, seed: int) -> None:
-    """What heroes have done is what others have lost, and no blow takes more than is left."""
+    """A hero's damage is the health that the others lost to it. No attack takes more health than is left."""
     game, events = played(count, seed)
     attacks = [event for event in events if isinstance(event, Attack)]
     assert all(attack.damage > 0 for attack in attacks)
@@ -60,7 +60,7 @@ def test_damage_adds_up(count: int, seed: int) -> None:
 
 @given(players, seeds)
 def test_the_same_seed_is_the_same_game(count: int, seed: int) -> None:
-    """Blow for blow."""
+    """Each attack is the same."""
     (one, one_events), (other, other_events) = played(count, seed), played(count, seed)
     assert [repr(event) for event in one_events] == [repr(event) for event in other_events]
     assert one.heroes == other.heroes
@@ -72,8 +72,8 @@ def test_another_seed_is_another_game() -> None:
 
 
 @given(players, seeds)
-def test_in_a_round_every_pair_fights_once(count: int, seed: int) -> None:
-    """Of an odd number of heroes, one waits. Nobody fights after death."""
+def test_in_a_round_every_hero_fights_at_most_once(count: int, seed: int) -> None:
+    """If the number of heroes is odd, one waits. The dead do not fight."""
     game, left, number = Game.with_players(count, dice(seed)), count, 0
     fighters: list[str] = []
     for event in game.play():
@@ -126,7 +126,7 @@ def test_one_hero_has_won_without_a_fight() -> None:
 
 @pytest.mark.parametrize("count", [20, 21, 40, 41, 1_000])
 def test_more_heroes_than_names_have_numbers(count: int) -> None:
-    """So each name is in a game once."""
+    """So each name is unique in a game."""
     names = [hero.name for hero in Game.with_players(count, dice(0)).heroes]
     assert len({*names}) == len(names) == count
     assert any(name.endswith(" 2") for name in names) == (count > 20)

@@ -167,7 +167,7 @@ PUBLISHED = {"level": "WARNING", "timestamp": "2023-11-14T22:13:20Z", "name": "l
     ids=["an object", "a task that is a text", "an object in a text", "seconds", "a time of logging", "numbers"],
 )
 def test_other_programs_may_publish_records(body: str) -> None:
-    """As the seed of this pipeline did: JSON, in parts within JSON."""
+    """A JSON object, or a JSON string that contains one; `task` may be a JSON string too."""
     record = read_published(body.encode())
     assert record.timestamp == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
     assert (record.level, record.logger, record.message) == ("WARNING", "lobby", "Cleaning")
@@ -181,8 +181,8 @@ def test_a_published_record_needs_only_a_message() -> None:
     assert record.timestamp.tzinfo is not None
 
 
-def test_what_is_not_known_of_a_published_record_is_extra() -> None:
-    """Nothing is lost, also of a time that cannot be read."""
+def test_unknown_fields_of_a_published_record_are_extra() -> None:
+    """Also a timestamp that cannot be read."""
     body = {"message": "m", "timestamp": "yesterday", "points": 3, "extra": {"round": 2}, "level": None}
     record = read_published(json.dumps(body).encode())
     assert record.extra == {"round": 2, "timestamp": "yesterday", "points": 3}

@@ -1,4 +1,4 @@
-"""The thread that sends log records, without Redis: what the disk and the end of the process do to it."""
+"""The thread that sends log records, without Redis: failures of the disk, and the end of the process."""
 
 import logging
 import time
@@ -62,7 +62,7 @@ def make_sender(stream: Stream) -> Iterator[MakeSender]:
 def test_records_that_come_after_a_lost_reply_are_not_lost(
     make_sender: MakeSender, stream: Stream, tmp_path: Path, *, is_spilled: bool
 ) -> None:
-    """The batch that may be on the stream already stays as it is: its guard would hold up what was added to it."""
+    """The batch may be on the stream already. If it got more records, its guard would keep them off the stream."""
     sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20) if is_spilled else None)
 
     def append(guard: str, records: Sequence[bytes]) -> None:
@@ -79,7 +79,7 @@ def test_records_that_come_after_a_lost_reply_are_not_lost(
 def test_a_spill_directory_that_cannot_be_read_holds_up_no_record(
     make_sender: MakeSender, stream: Stream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Redis takes them. The standard error says what is wrong."""
+    """The record is sent. The standard error says what is wrong with the directory."""
     (tmp_path / "spilled").write_text("in the way")
     sender = make_sender(Spill(tmp_path / "spilled", limit_bytes=1 << 20))
     sender.put(b"one")
@@ -101,7 +101,7 @@ def test_a_spill_file_that_cannot_be_read_holds_up_no_record(
 def test_a_spill_file_that_cannot_be_removed_is_sent_once(
     make_sender: MakeSender, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another user owns the directory: without its removal, the file would come again after each guard."""
+    """Another user may own the directory. The file stays, and would be sent again whenever its guard has expired."""
 
     def refuse(self: Spill, guard: str) -> None:
         raise PermissionError(guard)
@@ -111,7 +111,7 @@ def test_a_spill_file_that_cannot_be_removed_is_sent_once(
     sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
     sender.put(b"one")
     wait_until_sync(lambda: stream.records == [b"spilled", b"one"])
-    sender._look_at = 0.0
+    sender._next_look_at = 0.0
     sender.put(b"two")
     wait_until_sync(lambda: stream.records == [b"spilled", b"one", b"two"])
     assert stream.calls.count(FIRST) == 1
@@ -119,7 +119,7 @@ def test_a_spill_file_that_cannot_be_removed_is_sent_once(
 
 
 def test_other_files_in_the_spill_directory_stay(make_sender: MakeSender, stream: Stream, tmp_path: Path) -> None:
-    """They are no records, and nobody else has them."""
+    """They are not records. They are neither sent nor deleted."""
     for name in ("customers.ndjson", "2026-01-02.ndjson"):
         (tmp_path / name).write_bytes(b'{"name": "Ada"}\n')
     sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
@@ -129,7 +129,7 @@ def test_other_files_in_the_spill_directory_stay(make_sender: MakeSender, stream
     assert len([*tmp_path.iterdir()]) == 2
 
 
-def test_a_record_that_comes_after_the_end_is_dropped_counted_and_told(
+def test_a_record_after_the_end_is_dropped_counted_and_reported(
     make_sender: MakeSender, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A logger may have a handler that a new configuration has closed."""
@@ -142,7 +142,7 @@ def test_a_record_that_comes_after_the_end_is_dropped_counted_and_told(
 
 
 def test_the_end_does_not_wait_for_a_record_of_the_thread(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`logging` holds the lock of a handler while it flushes it, and libraries that the thread uses log, too."""
+    """`logging` holds the lock of a handler while it flushes it, and a library that the thread uses may log."""
     handler = RedisStreamHandler()
     logger = logging.getLogger("tests.sender")
     logger.addHandler(handler)
@@ -163,7 +163,7 @@ def test_the_end_does_not_wait_for_a_record_of_the_thread(stream: Stream, monkey
 
 
 def test_the_end_takes_no_longer_than_it_may(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor kills a process that takes longer to end than it was told."""
+    """A supervisor kills a process that takes too long to end."""
     stream.is_away = True
     handlers: list[RedisStreamHandler] = []
 

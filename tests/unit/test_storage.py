@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
-    """A young one may be another worker's, who is writing it."""
+    """Another worker may still be writing a young one."""
     storage = storage_of(tmp_path)
     storage.create("kind/a", b"x")
     for name, age_seconds in (("old", 4_000), ("young", 10)):
@@ -109,7 +109,7 @@ def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["{}", "file://{}", "local://{}"])
 def test_directories_are_paths_or_urls(tmp_path: Path, url: str) -> None:
-    """Of a file: a percent sign in a URL escapes."""
+    """A URL may be one of a file. In a URL, a percent sign escapes."""
     storage = storage_of(url.format(f"{tmp_path}/the%20files" if "://" in url else f"{tmp_path}/the files"))
     storage.create("a", b"x")
     assert (tmp_path / "the files/a").read_bytes() == b"x"

@@ -1,7 +1,7 @@
 // Keeps the page "Log pipeline" up to date, and draws how many records a second are appended and finished.
 //
-// Owns when the page asks and what it replaces. Does not own the content, which the server makes: without this script,
-// the page shows the state when it was loaded.
+// Owns when the page is updated, and which elements are replaced. Does not own the content, which the server makes:
+// without this script, the page shows the state when it was loaded.
 
 const INTERVAL_MS = 2000;
 const WINDOW_MS = 120_000;
@@ -27,7 +27,7 @@ function take() {
 function rates(name) {
   return samples.slice(1).map((sample, index) => {
     const before = samples[index];
-    // Redis may have lost its counts.
+    // Below 0 if Redis has lost its counts.
     const rate = Math.max(0, ((sample[name] - before[name]) * 1000) / (sample.at - before.at));
     return { at: sample.at, rate };
   });
