@@ -164,7 +164,7 @@ def test_without_redis_the_page_says_so(signalbox: Any, admin_client: Client, ca
         conf.sync_redis().close()
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         server.kill()
-        assert "Redis is unavailable." in page(admin_client, PIPELINE)
+        assert "The state cannot be read from Redis." in page(admin_client, PIPELINE)
         caplog.set_level(logging.CRITICAL, logger="django.request")
         answer = admin_client.get(f"{PIPELINE}?format=json")
     assert (answer.status_code, list(answer.json())) == (503, ["error"])
