@@ -275,11 +275,21 @@ def _is_test_run() -> bool:
 # Clients --------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
+# The client of `sync_redis`, by URL.
+_sync_clients: dict[str, redis.Redis] = {}
+
+
 def sync_redis() -> redis.Redis:
     """The one pooled sync client of this process for short commands; safe in threads and after a fork."""
-    join_embedded_server()
-    return clients.publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
+    url = get_settings().redis_url
+    client = _sync_clients.get(url)
+    if client is None:
+        join_embedded_server()
+        client = clients.publisher(url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
+        # Threads that come first at the same time all get the same one. Another one would be closed while it is used:
+        # a pipeline does not keep its client, and redis-py closes the connections of a client that is not kept.
+        client = _sync_clients.setdefault(url, client)
+    return client
 
 
 # One async client per event loop: a connection belongs to the loop that opened it.
@@ -310,4 +320,4 @@ def _forget_settings(*, setting: str, **kwargs: Any) -> None:
     if setting == "REALTIME":
         get_settings.cache_clear()
         keys.cache_clear()
-        sync_redis.cache_clear()
+        _sync_clients.clear()

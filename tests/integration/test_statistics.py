@@ -62,7 +62,7 @@ def own_redis(signalbox: Any) -> Iterator[RedisServer]:
 def forget_everything_in_this_process() -> None:
     """Forget everything that a new process would not have."""
     conf.sync_redis().close()
-    conf.sync_redis.cache_clear()
+    conf._sync_clients.clear()
     conf.get_settings.cache_clear()
 
 

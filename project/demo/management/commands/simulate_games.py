@@ -19,7 +19,6 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from project.demo.games.play import play
-from realtime.conf import sync_redis
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, redis_errors
@@ -140,8 +139,6 @@ def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None
         stop.pause(0)
         return play(players=options["players"], seed=seed, pause=lambda: stop.pause(options["pause"]))
 
-    # Threads that ask for it at the same time for the first time get several, and those are closed that are not kept.
-    sync_redis()
     tokens: list[str] = []
     with ThreadPoolExecutor(GAMES_AT_A_TIME) as threads:
         games = [threads.submit(play_one, seeds.getrandbits(32)) for _ in range(options["games"])]
