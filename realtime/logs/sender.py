@@ -81,8 +81,9 @@ class Sender:
     def _reset(self) -> None:
         """Set the state of a new process: a forked child has none of its parent's records, and no thread."""
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # Changed only by `put`: the records and bytes that were queued, and the records that had no room.
-        self._queued_count = self._queued_bytes = self._refused_count = 0
+        # Changed only by `put` and `refuse`: the records and bytes that were queued, the records that had no room, and
+        # those that were refused for another reason.
+        self._queued_count = self._queued_bytes = self._refused_count = self._unfit_count = 0
         # Changed only by the thread: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
         self._sent_count = self._spilled_count = self._replayed_count = 0
@@ -122,15 +123,16 @@ class Sender:
         """
         What became of the records, for `realtime.statistics`.
 
-        "queued" = "sent" + "spilled" + "lost" + those that wait. "refused" had no room in the queue, "lost" were in it
-        when the process ended. "replayed" were read from spill files, also of other processes, and sent.
+        "queued" = "sent" + "spilled" + "lost" + those that wait. "refused" had no room in the queue or were too large,
+        "lost" were in it when `close` gave up; the batch that is then being sent may arrive. "replayed" were read from
+        spill files, also of other processes, and sent.
         """
         return {
             "queued": self._queued_count,
             "sent": self._sent_count,
             "spilled": self._spilled_count,
             "replayed": self._replayed_count,
-            "refused": self._refused_count,
+            "refused": self._refused_count + self._unfit_count,
             "lost": self._lost_count,
         }
 
@@ -151,6 +153,11 @@ class Sender:
         self._queue.put(record)
         if self._thread is None:
             self._start()
+
+    def refuse(self, reason: str) -> None:
+        """Count a record that is not queued, and report the reason. Called by one thread at a time."""
+        self._unfit_count += 1
+        self._reports.write("unfit", f"a record was dropped: {reason}")
 
     def flush(self, *, seconds: float | None = None) -> bool:
         """

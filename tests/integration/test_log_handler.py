@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,24 @@ def test_records_of_its_own_thread_are_not_sent(
     logger.info("goodbye")
     handler.flush()
     assert messages(redis_client, keys) == ["hello", "goodbye"]
+
+
+def test_a_record_that_is_too_large_is_refused(
+    logger: logging.Logger,
+    make_handler: MakeHandler,
+    redis_client: redis.Redis,
+    keys: Keys,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is counted, and the standard error says how large it is and whose. The others arrive."""
+    handler = make_handler()
+    logger.info("x" * (1 << 20))
+    logger.info("after")
+    wait_until_sync(lambda: messages(redis_client, keys) == ["after"])
+    assert handler._sender.statistics()["refused"] == 1
+    error = capsys.readouterr().err
+    assert re.search(r"dropped: 1048\d{3} bytes of the logger tests\.pipeline, the limit is 1048576", error)
+    assert "queue is full" not in error
 
 
 # While Redis takes nothing --------------------------------------------------------------------------------------------
