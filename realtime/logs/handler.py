@@ -64,6 +64,9 @@ class RedisStreamHandler(logging.Handler):
         unavailable. A record of more than 1 MiB of JSON is dropped and counted.
     """
 
+    # For `logging.shutdown`: `close` does all that `flush` does, and both would wait for `exit_seconds`.
+    flushOnClose = False
+
     def __init__(
         self,
         level: int | str = logging.NOTSET,
@@ -90,7 +93,8 @@ class RedisStreamHandler(logging.Handler):
             gather_seconds=gather_seconds,
             exit_seconds=exit_seconds,
         )
-        self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
+        name = f"{type(self).__name__} ({stream})"
+        self._sender = Sender(self._append, spill=spill, limits=limits, name=name, on_end=self._close_client)
         register(self._sender, f"log handler {stream}")
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -146,6 +150,11 @@ class RedisStreamHandler(logging.Handler):
             guard_seconds=GUARD_SECONDS,
             length_limit=self._stream_limit,
         )
+
+    def _close_client(self) -> None:
+        """In the thread of the sender, which alone uses the client: garbage collection would close it at any time."""
+        if "_client" in vars(self):
+            self._client.close()
 
     @functools.cached_property
     def _client(self) -> redis.Redis:

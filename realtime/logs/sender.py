@@ -61,6 +61,7 @@ class Sender:
         spill: Where batches are written that Redis does not take. Without it, records wait in the queue.
         limits: What may wait, and for how long.
         name: Begins each line on the standard error.
+        on_end: Called by the thread when it ends, to close what only `append` uses.
 
     Guarantees:
         `put` never waits and never raises. The records of a process are appended in the order of the calls. Each is
@@ -69,9 +70,15 @@ class Sender:
     """
 
     def __init__(
-        self, append: Callable[[str, Sequence[bytes]], object], *, spill: Spill | None, limits: SenderLimits, name: str
+        self,
+        append: Callable[[str, Sequence[bytes]], object],
+        *,
+        spill: Spill | None,
+        limits: SenderLimits,
+        name: str,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self._append, self._spill, self._limits, self._name = append, spill, limits, name
+        self._append, self._spill, self._limits, self._name, self._on_end = append, spill, limits, name, on_end
         self._reset()
         if hasattr(os, "register_at_fork"):
             # The interpreter keeps this function for ever, so the function must not keep the sender.
@@ -87,8 +94,9 @@ class Sender:
         # Changed only by the thread: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
         self._sent_count = self._spilled_count = self._replayed_count = 0
-        # Written by `close` alone.
-        self._lost_count = 0
+        # Written by `close` alone: the records that it gave up, and whether it has. What the thread still does with
+        # them is not counted again.
+        self._lost_count, self._is_given_up = 0, False
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Set while `flush` waits: the thread then does not gather records.
@@ -190,8 +198,9 @@ class Sender:
             self.flush()
             self._thread.join(max(0.0, deadline - time.monotonic()))
         self._report_refused()
-        if lost := self.waiting_count:
-            self._lost_count = lost
+        with self._progress:
+            self._lost_count, self._is_given_up = self.waiting_count, True
+        if lost := self._lost_count:
             self._reports.write("lost", f"{lost} records are lost: Redis did not take them in time")
 
     def _start(self) -> None:
@@ -218,10 +227,10 @@ class Sender:
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
-            # Below 0 if a batch is sent after all that `close` has counted as lost.
-            if self.waiting_count <= 0:
+            if not self.waiting_count:
                 self._is_urgent.clear()
                 if self._is_closed:
+                    self._on_end()
                     return
 
     def _wait(self) -> None:
@@ -270,8 +279,10 @@ class Sender:
         while (batch := self._next_batch()) is not None:
             batch.is_tried = True
             self._append(batch.guard, batch.records)
-            self._sent_count += len(batch.records)
             self._batch = None
+            with self._progress:
+                if not self._is_given_up:
+                    self._sent_count += len(batch.records)
 
     def _replay(self, spill: Spill) -> None:
         """Send the spill files, oldest first. One that cannot be read or removed stays, and holds up nothing else."""
@@ -302,8 +313,10 @@ class Sender:
             except (SpillFull, OSError) as error:
                 self._reports.write("spill", f"records cannot be spilled, and wait in memory: {error}")
                 return
-            self._spilled_count += len(batch.records)
             self._has_spilled, self._batch = True, None
+            with self._progress:
+                if not self._is_given_up:
+                    self._spilled_count += len(batch.records)
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))
