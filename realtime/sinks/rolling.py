@@ -29,6 +29,8 @@ __all__ = ["Format", "NdjsonSink"]
 type Format = Literal["ndjson.gz", "ndjson", "parquet"]
 # A fast level, because a worker process has one core; logs compress well with it too.
 GZIP_LEVEL = 3
+# When the worker has ended, the ids of acked entries have this time to be removed from Redis.
+FORGET_SECONDS = 1.0
 
 
 class NdjsonSink(Sink):
@@ -119,6 +121,8 @@ class _RollingHandler:
         self._file: _File | None = None
         # Tasks that write a file, or that remove its ids from Redis when all are acked.
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those of them that remove ids.
+        self._forgets: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         # Whether a line is the record itself.
         self._is_untransformed = type(sink).transform is NdjsonSink.transform
@@ -145,10 +149,15 @@ class _RollingHandler:
     def on_acked(self, entries: Sequence[Entry]) -> None:
         """Remove the ids of a file from Redis when all of its entries are acked."""
         if finished := self._written.acked(entry.id for entry in entries):
-            self._start(self._redis_outage.until_done(self._written.forget, finished))
+            task = self._start(self._redis_outage.until_done(self._written.forget, finished))
+            self._forgets.add(task)
+            task.add_done_callback(self._forgets.discard)
 
     async def close(self) -> None:
         """Cancel what still runs. Entries of unfinished files are not acked, so other workers get them."""
+        if self._forgets:
+            # In an outage, their ids stay in Redis, and are removed after some days.
+            await asyncio.wait(self._forgets, timeout=FORGET_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
@@ -226,10 +235,11 @@ class _RollingHandler:
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
         await self._storage_outage.until_done(create, errors=(Unavailable,))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"sink {self._sink.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 _encode = msgspec.json.encode

@@ -471,6 +471,23 @@ async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Red
     assert dead_letters(redis_client, keys, "Archive") == ["KeyError: 'task'"]
 
 
+async def test_a_worker_that_ends_forgets_its_files(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if Redis is slow. Otherwise, all other workers would read their ids for days."""
+    forget = WrittenFiles.forget
+
+    async def forget_slowly(self: WrittenFiles, files: Any) -> None:
+        await asyncio.sleep(0.3)
+        await forget(self, files)
+
+    monkeypatch.setattr(WrittenFiles, "forget", forget_slowly)
+    add(redis_client, keys, "a")
+    async with running(archive(tmp_path, roll_seconds=0.05)):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert not redis_client.exists(keys.written_files("logs", "Archive"))
+
+
 async def test_parquet_has_a_column_for_each_name(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """What is nested, or has values of several types, is text."""
     Archive = archive(tmp_path, roll_seconds=0.2, format="parquet")
