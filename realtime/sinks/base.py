@@ -117,9 +117,14 @@ class Sink:
     batch_size: ClassVar[int] = 100
     max_attempts: ClassVar[int] = 5
     lease_seconds: ClassVar[float] = 30.0
+    # The methods that are called in a thread, many times in a row, and so cannot be async.
+    _sync_methods: ClassVar[Sequence[str]] = ("select",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in cls._sync_methods:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(f"{cls.__name__}.{name}() is async, but it is called in a thread: define it with `def`")
         if "url" not in cls.__dict__:
             return
         cls.name = cls.__dict__.get("name", cls.__name__)

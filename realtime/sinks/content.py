@@ -68,6 +68,7 @@ class ContentSink(Sink):
 
     kinds: ClassVar[Sequence[str]]
     suffix: ClassVar[str] = ".json.gz"
+    _sync_methods: ClassVar[Sequence[str]] = ("select", "key")
 
     def key(self, record: LogRecord) -> str:
         """

@@ -60,6 +60,7 @@ class NdjsonSink(Sink):
     roll_records: ClassVar[int] = 20_000
     roll_bytes: ClassVar[int] = 64 << 20
     format: ClassVar[Format] = "ndjson.gz"
+    _sync_methods: ClassVar[Sequence[str]] = ("select", "transform")
 
     def transform(self, record: LogRecord) -> Any:
         """

@@ -568,6 +568,20 @@ def test_a_class_without_a_url_is_no_sink() -> None:
     assert all_sinks() == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ContentSink, "select"), (ContentSink, "key"), (NdjsonSink, "select"), (NdjsonSink, "transform")],
+)
+def test_what_is_called_in_a_thread_cannot_be_async(kind: type[Sink], name: str) -> None:
+    """Its coroutine would be true, and never run."""
+
+    async def method(self: Any, record: LogRecord) -> Any:
+        return True
+
+    with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) is async, but it is called in a thread"):
+        type("Mine", (kind,), {name: method})
+
+
 async def test_trimming_waits_for_the_sinks_that_run_elsewhere(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path
 ) -> None:
