@@ -20,7 +20,18 @@ from realtime.exceptions import EntriesFailed, PermanentError, Unavailable
 from realtime.extras import extra
 from realtime.logs.record import LogRecord
 from realtime.redis.outage import Outage
-from realtime.sinks.base import Sink, SinkHandler, SinkResources, body_of, call_storage, is_selected, record_of
+from realtime.sinks.base import (
+    WAITED_FOR,
+    Sink,
+    SinkHandler,
+    SinkResources,
+    body_of,
+    call_in_thread,
+    call_project,
+    call_storage,
+    is_selected,
+    record_of,
+)
 from realtime.sinks.written import WrittenFiles
 from realtime.streams.entry import Entry
 
@@ -131,8 +142,7 @@ class _RollingHandler:
     async def handle(self, entries: Sequence[Entry]) -> None:
         written = await self._already_written(entries)
         entries = [entry for entry in entries if entry.id not in written]
-        loop = asyncio.get_running_loop()
-        ids, lines, errors = await loop.run_in_executor(self._executor, self._make_lines, entries)
+        ids, lines, errors = await call_project(self._make_lines, entries, executor=self._executor)
         if ids:
             # Shielded, because other calls wait for the same file.
             failed = await asyncio.shield(self._add(ids, lines))
@@ -174,7 +184,12 @@ class _RollingHandler:
         return written
 
     def _make_lines(self, entries: Sequence[Entry]) -> tuple[list[bytes], list[bytes], dict[bytes, Exception]]:
-        """The ids and the lines of the selected entries, and the errors by id. Runs in a thread."""
+        """
+        The ids and the lines of the selected entries, and the errors by id. Runs in a thread.
+
+        Raises:
+            WAITED_FOR: Something is unavailable: the worker calls with the whole batch again until it works.
+        """
         sink = self._sink
         ids: list[bytes] = []
         lines: list[bytes] = []
@@ -189,6 +204,8 @@ class _RollingHandler:
                         raise PermanentError(f"{sink.name}.transform() returned no mapping, which has no columns")
                     ids.append(entry.id)
                     lines.append(line)
+            except WAITED_FOR:
+                raise
             except Exception as error:
                 errors[entry.id] = error
         return ids, lines, errors
@@ -229,8 +246,7 @@ class _RollingHandler:
         file.durable.set_result(failed)
 
     async def _create(self, file: _File) -> None:
-        loop = asyncio.get_running_loop()
-        path, body = await loop.run_in_executor(self._executor, _finished, file, self._sink.format)
+        path, body = await call_in_thread(_finished, file, self._sink.format, executor=self._executor)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)

@@ -305,6 +305,30 @@ async def test_a_thread_keeps_no_old_connection_to_the_database(
     assert found == [True] * 3
 
 
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("name", ["select", "key"])
+async def test_an_outage_in_select_or_key_is_waited_for(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception
+) -> None:
+    """As in the other methods: no attempt is counted, also of the records beside it."""
+    calls: list[str] = []
+
+    def method(self: Any, record: LogRecord) -> Any:
+        calls.append(record.message)
+        if len(calls) <= 4:
+            raise error
+        return record.message
+
+    Games = games(tmp_path, **{name: method})
+    add(redis_client, keys, "g1", "g2")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert sorted(Games.cleaned) == ["g1", "g2"]
+    assert not dead_letters(redis_client, keys, "Games")
+
+
 # Files of many lines --------------------------------------------------------------------------------------------------
 
 
@@ -469,6 +493,29 @@ async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Red
         await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
     assert sorted(name for each in lines(tmp_path) for name in each) == ["A", "C"]
     assert dead_letters(redis_client, keys, "Archive") == ["KeyError: 'task'"]
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("name", ["select", "transform"])
+async def test_an_outage_in_select_or_transform_is_waited_for(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception
+) -> None:
+    """No attempt is counted, also of the records beside it."""
+    calls: list[str] = []
+
+    def method(self: Any, record: LogRecord) -> Any:
+        calls.append(record.message)
+        if len(calls) <= 4:
+            raise error
+        return {"message": record.message}
+
+    add(redis_client, keys, "a", "b")
+    async with running(archive(tmp_path, roll_seconds=0.05, **{name: method})):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b"]
+    assert not dead_letters(redis_client, keys, "Archive")
 
 
 async def test_a_worker_that_ends_forgets_its_files(
