@@ -17,6 +17,7 @@ from django.db import OperationalError, connection
 
 from realtime.exceptions import Unavailable
 from realtime.logs import RedisStreamHandler
+from realtime.logs.handler import is_in_sink
 from realtime.logs.record import LogRecord
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, all_sinks, base
@@ -579,6 +580,7 @@ async def test_what_a_worker_logs_of_a_record_is_no_record(
     """In a project that sends all records, that one fails would be a record that fails, without end."""
 
     def transform(self: Any, record: LogRecord) -> Any:
+        logging.getLogger("realtime.publisher").warning("in the thread of a sink")
         raise KeyError("task")
 
     handler = RedisStreamHandler(redis_url=redis_server.url, key_prefix=keys.prefix)
@@ -627,6 +629,14 @@ def test_what_is_called_in_a_thread_cannot_be_async(kind: type[Sink], name: str)
 
     with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) is async, but it is called in a thread"):
         type("Mine", (kind,), {name: method})
+
+
+async def test_who_has_run_a_service_is_no_sink() -> None:
+    """Its log records are sent again."""
+    service = SinkService([])
+    service.stop()
+    await service.run()
+    assert not is_in_sink.get()
 
 
 async def test_trimming_waits_for_the_sinks_that_run_elsewhere(
