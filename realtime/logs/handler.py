@@ -152,7 +152,7 @@ class RedisStreamHandler(logging.Handler):
         )
 
     def _close_client(self) -> None:
-        """In the thread of the sender, which alone uses the client: garbage collection would close it at any time."""
+        """In the thread of the sender, which alone uses it. Otherwise it stays open until garbage collection."""
         if "_client" in vars(self):
             self._client.close()
 

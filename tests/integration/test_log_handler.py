@@ -348,21 +348,23 @@ def test_the_counters_of_a_closed_handler_stay(
     logger: logging.Logger, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """A total never falls, also where `logging` replaces its handlers."""
-    handler = RedisStreamHandler(stream="closed", redis_url=redis_server.url, key_prefix=keys.prefix)
+    # No other test of this process has the name.
+    stream = f"closed-{keys.prefix}"
+    handler = RedisStreamHandler(stream=stream, redis_url=redis_server.url, key_prefix=keys.prefix)
     logger.addHandler(handler)
     logger.info("sent")
     # A busy machine may need longer than `flush` waits.
-    wait_until_sync(lambda: collect().others["log handler closed"]["sent"] == 1)
+    wait_until_sync(lambda: collect().others[f"log handler {stream}"]["sent"] == 1)
     logger.removeHandler(handler)
     handler.close()
     del handler
     gc.collect()
-    assert collect().others["log handler closed"]["sent"] == 1
-    redis_client.delete(keys.stream("closed"))
+    assert collect().others[f"log handler {stream}"]["sent"] == 1
+    redis_client.delete(keys.stream(stream))
 
 
 def test_a_closed_handler_has_no_connection(keys: Keys) -> None:
-    """Garbage collection would close it at any time, and may find its socket first: that is a ResourceWarning."""
+    """Otherwise it stays open until garbage collection finds the handler, which refers to itself."""
     with RedisServer() as server, clients.publisher(server.url) as client:
         handler = RedisStreamHandler(redis_url=server.url, key_prefix=keys.prefix)
         handler.handle(logging.makeLogRecord({"msg": "hello"}))
