@@ -17,11 +17,12 @@ from realtime.conf import get_settings, join_embedded_server, keys
 from realtime.logs.record import encode_record
 from realtime.logs.sender import Sender, SenderLimits
 from realtime.logs.spill import Spill
-from realtime.logs.stream import DEFAULT_STREAM, GUARD_SECONDS, RECORD_FIELD, STREAM_LIMIT
+from realtime.logs.stream import DEFAULT_STREAM, GUARD_SECONDS, RECORD_FIELD, RECORD_LIMIT_BYTES, STREAM_LIMIT
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.statistics import register, unregister
 from realtime.streams.append import append_entries
+from realtime.untrusted.text import printable
 
 __all__ = ["RedisStreamHandler", "is_in_sink"]
 
@@ -62,8 +63,11 @@ class RedisStreamHandler(logging.Handler):
         errors. The records of a process arrive in the order of the calls. A record that was not dropped arrives once;
         if an outage lasts longer than five minutes, it may arrive twice. A process that is killed loses the records
         that are in its memory: those of the last moment, or, without `spill_directory`, those since Redis became
-        unavailable.
+        unavailable. A record of more than 1 MiB of JSON is dropped and counted.
     """
+
+    # For `logging.shutdown`: `close` does all that `flush` does, and both would wait for `exit_seconds`.
+    flushOnClose = False
 
     def __init__(
         self,
@@ -91,7 +95,8 @@ class RedisStreamHandler(logging.Handler):
             gather_seconds=gather_seconds,
             exit_seconds=exit_seconds,
         )
-        self._sender = Sender(self._append, spill=spill, limits=limits, name=f"{type(self).__name__} ({stream})")
+        name = f"{type(self).__name__} ({stream})"
+        self._sender = Sender(self._append, spill=spill, limits=limits, name=name, on_end=self._close_client)
         register(self._sender, f"log handler {stream}")
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -108,7 +113,12 @@ class RedisStreamHandler(logging.Handler):
         if self._queued_only and not hasattr(record, "queue"):
             return
         try:
-            self._sender.put(encode_record(record))
+            body = encode_record(record)
+            if len(body) > RECORD_LIMIT_BYTES:
+                logger = printable(str(record.name), limit=100)
+                self._sender.refuse(f"{len(body)} bytes of the logger {logger}, the limit is {RECORD_LIMIT_BYTES}")
+            else:
+                self._sender.put(body)
         except Exception:
             self.handleError(record)
 
@@ -142,6 +152,11 @@ class RedisStreamHandler(logging.Handler):
             guard_seconds=GUARD_SECONDS,
             length_limit=self._stream_limit,
         )
+
+    def _close_client(self) -> None:
+        """In the thread of the sender, which alone uses it. Otherwise it stays open until garbage collection."""
+        if "_client" in vars(self):
+            self._client.close()
 
     @functools.cached_property
     def _client(self) -> redis.Redis:

@@ -12,16 +12,17 @@ import functools
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import redis.asyncio
 
-from realtime.exceptions import StreamUnavailable, SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
+from realtime.exceptions import StreamFull, StreamUnavailable, SubscriberTooSlow, SubscriptionClosed, SubscriptionGap
 from realtime.logs.record import encode, read_published
-from realtime.logs.stream import GUARD_SECONDS, RECORD_FIELD
+from realtime.logs.stream import GUARD_SECONDS, RECORD_FIELD, RECORD_LIMIT_BYTES
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.pubsub.subscriptions import Subscription
+from realtime.redis.backoff import Backoff
 from realtime.redis.keys import Keys
 from realtime.redis.outage import Outage
 from realtime.statistics import register, unregister
@@ -32,8 +33,6 @@ __all__ = ["Intake"]
 
 logger = logging.getLogger(__name__)
 
-# A larger record is refused.
-RECORD_LIMIT_BYTES = 1 << 20
 # The most records of a channel that wait while Redis is slow or the stream is full. If more arrive, the oldest are
 # dropped and counted.
 HIGH_WATER_MARK = 16_384
@@ -77,6 +76,8 @@ class Intake:
         # What became of the records: how many were "accepted", "refused" and "dropped".
         self._counts: Counter[str] = Counter()
         self._log = LimitedLog(logger)
+        # How long it waits between attempts while the stream is full.
+        self._backoff = Backoff()
         register(self, "log intake")
 
     def statistics(self) -> dict[str, int]:
@@ -115,7 +116,9 @@ class Intake:
             if work is not None:
                 await asyncio.wait([work], timeout=STOP_SECONDS)
                 if not work.done():
-                    logger.warning("log records that were published on %s are lost: Redis takes none", name)
+                    logger.warning(
+                        "log records that were published on %s are lost: Redis takes none, or the stream is full", name
+                    )
                     work.cancel()
                     await asyncio.wait([work])
         await work
@@ -163,5 +166,29 @@ class Intake:
             guard_seconds=GUARD_SECONDS,
             length_limit=self._stream_limit,
         )
-        await self._outage.until_done(append, errors=(StreamUnavailable,))
+        await self._until_appended(append)
         self._counts["accepted"] += len(records)
+
+    async def _until_appended(self, append: Callable[[], Awaitable[object]]) -> None:
+        """Wait while Redis is unavailable, and while the stream is full, which is no outage of Redis."""
+
+        async def has_room() -> bool:
+            try:
+                await append()
+            except StreamFull:
+                return False
+            return True
+
+        failures = 0
+        while not await self._outage.until_done(has_room, errors=(StreamUnavailable,)):
+            if not failures:
+                logger.warning(
+                    "the stream %s is full, it has %d entries: published records wait. Start run_log_sink for all "
+                    "sinks, or more of these processes: entries leave the stream when all sinks have finished them",
+                    self._stream,
+                    self._stream_limit,
+                )
+            await asyncio.sleep(self._backoff.delay_seconds(failures))
+            failures += 1
+        if failures:
+            logger.warning("the stream %s takes records again", self._stream)

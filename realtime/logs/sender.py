@@ -61,6 +61,7 @@ class Sender:
         spill: Where batches are written that Redis does not take. Without it, records wait in the queue.
         limits: What may wait, and for how long.
         name: Begins each line on the standard error.
+        on_end: Called by the thread when it ends, to close what only `append` uses.
 
     Guarantees:
         `put` never waits and never raises. The records of a process are appended in the order of the calls. Each is
@@ -69,9 +70,15 @@ class Sender:
     """
 
     def __init__(
-        self, append: Callable[[str, Sequence[bytes]], object], *, spill: Spill | None, limits: SenderLimits, name: str
+        self,
+        append: Callable[[str, Sequence[bytes]], object],
+        *,
+        spill: Spill | None,
+        limits: SenderLimits,
+        name: str,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self._append, self._spill, self._limits, self._name = append, spill, limits, name
+        self._append, self._spill, self._limits, self._name, self._on_end = append, spill, limits, name, on_end
         self._reset()
         if hasattr(os, "register_at_fork"):
             # The interpreter keeps this function for ever, so the function must not keep the sender.
@@ -81,13 +88,15 @@ class Sender:
     def _reset(self) -> None:
         """Set the state of a new process: a forked child has none of its parent's records, and no thread."""
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # Changed only by `put`: the records and bytes that were queued, and the records that had no room.
-        self._queued_count = self._queued_bytes = self._refused_count = 0
+        # Changed only by `put` and `refuse`: the records and bytes that were queued, the records that had no room, and
+        # those that were refused for another reason.
+        self._queued_count = self._queued_bytes = self._refused_count = self._unfit_count = 0
         # Changed only by the thread: what it has taken from the queue, and what became of it.
         self._taken_count = self._taken_bytes = 0
         self._sent_count = self._spilled_count = self._replayed_count = 0
-        # Written by `close` alone.
-        self._lost_count = 0
+        # Written by `close` alone: the records that it gave up, and whether it has. What the thread still does with
+        # them is not counted again.
+        self._lost_count, self._is_given_up = 0, False
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Set while `flush` waits: the thread then does not gather records.
@@ -122,15 +131,16 @@ class Sender:
         """
         What became of the records, for `realtime.statistics`.
 
-        "queued" = "sent" + "spilled" + "lost" + those that wait. "refused" had no room in the queue, "lost" were in it
-        when the process ended. "replayed" were read from spill files, also of other processes, and sent.
+        "queued" = "sent" + "spilled" + "lost" + those that wait. "refused" had no room in the queue or were too large,
+        "lost" were in it when `close` gave up; the batch that is then being sent may arrive. "replayed" were read from
+        spill files, also of other processes, and sent.
         """
         return {
             "queued": self._queued_count,
             "sent": self._sent_count,
             "spilled": self._spilled_count,
             "replayed": self._replayed_count,
-            "refused": self._refused_count,
+            "refused": self._refused_count + self._unfit_count,
             "lost": self._lost_count,
         }
 
@@ -151,6 +161,11 @@ class Sender:
         self._queue.put(record)
         if self._thread is None:
             self._start()
+
+    def refuse(self, reason: str) -> None:
+        """Count a record that is not queued, and report the reason. Called by one thread at a time."""
+        self._unfit_count += 1
+        self._reports.write("unfit", f"a record was dropped: {reason}")
 
     def flush(self, *, seconds: float | None = None) -> bool:
         """
@@ -183,8 +198,9 @@ class Sender:
             self.flush()
             self._thread.join(max(0.0, deadline - time.monotonic()))
         self._report_refused()
-        if lost := self.waiting_count:
-            self._lost_count = lost
+        with self._progress:
+            self._lost_count, self._is_given_up = self.waiting_count, True
+        if lost := self._lost_count:
             self._reports.write("lost", f"{lost} records are lost: Redis did not take them in time")
 
     def _start(self) -> None:
@@ -212,10 +228,10 @@ class Sender:
                 self._fail(error)
             with self._progress:
                 self._progress.notify_all()
-            # Below 0 if `close` has counted a batch as lost, and it was sent after all.
-            if self.waiting_count <= 0:
+            if not self.waiting_count:
                 self._is_urgent.clear()
                 if self._is_closed:
+                    self._on_end()
                     return
 
     def _wait(self) -> None:
@@ -264,8 +280,10 @@ class Sender:
         while (batch := self._next_batch()) is not None:
             batch.is_tried = True
             self._append(batch.guard, batch.records)
-            self._sent_count += len(batch.records)
             self._batch = None
+            with self._progress:
+                if not self._is_given_up:
+                    self._sent_count += len(batch.records)
 
     def _replay(self, spill: Spill) -> None:
         """Send the spill files, oldest first. One that cannot be read or removed stays, and holds up nothing else."""
@@ -296,8 +314,10 @@ class Sender:
             except (SpillFull, OSError) as error:
                 self._reports.write("spill", f"records cannot be spilled, and wait in memory: {error}")
                 return
-            self._spilled_count += len(batch.records)
             self._has_spilled, self._batch = True, None
+            with self._progress:
+                if not self._is_given_up:
+                    self._spilled_count += len(batch.records)
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))

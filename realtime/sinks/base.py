@@ -6,6 +6,7 @@ Owns the base class, the registry, and reading the record of an entry. Does not 
 """
 
 import asyncio
+import contextvars
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -25,11 +26,13 @@ from realtime.sinks.storage import Storage
 from realtime.streams.entry import Entry
 
 __all__ = [
+    "WAITED_FOR",
     "Sink",
     "SinkHandler",
     "SinkResources",
     "all_sinks",
     "body_of",
+    "call_in_thread",
     "call_project",
     "call_storage",
     "is_selected",
@@ -38,6 +41,9 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _RECORD = RECORD_FIELD.encode()
+
+# The errors of the project's functions that are waited for, without counting an attempt.
+WAITED_FOR = (Unavailable, OperationalError, InterfaceError)
 
 # All declared sinks, in order of declaration.
 _sinks: list[type["Sink"]] = []
@@ -117,9 +123,14 @@ class Sink:
     batch_size: ClassVar[int] = 100
     max_attempts: ClassVar[int] = 5
     lease_seconds: ClassVar[float] = 30.0
+    # The methods that are called in a thread, many times in a row, and so cannot be async.
+    _sync_methods: ClassVar[Sequence[str]] = ("select",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in cls._sync_methods:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(f"{cls.__name__}.{name}() is async, but it is called in a thread: define it with `def`")
         if "url" not in cls.__dict__:
             return
         cls.name = cls.__dict__.get("name", cls.__name__)
@@ -193,6 +204,12 @@ def is_selected(sink: Sink, record: LogRecord) -> bool:
     return (not sink.queues or record.queue in sink.queues) and sink.select(record)
 
 
+async def call_in_thread[T](function: Callable[..., T], *arguments: Any, executor: Executor) -> T:
+    """Call a function in a thread, with the context of the caller: what it logs is known to be a sink's."""
+    call = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(executor, call, function, *arguments)
+
+
 async def call_project(function: Callable[..., Any], *arguments: Any, executor: Executor) -> Any:
     """
     Call a function of the project: on the event loop if it is async, otherwise in a thread.
@@ -203,7 +220,7 @@ async def call_project(function: Callable[..., Any], *arguments: Any, executor: 
     try:
         if iscoroutinefunction(function):
             return await function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(executor, _with_connections, function, arguments)
+        return await call_in_thread(_with_connections, function, arguments, executor=executor)
     except (OperationalError, InterfaceError) as error:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
 
@@ -225,6 +242,6 @@ async def call_storage(function: Callable[..., Any], *arguments: Any, executor: 
         Unavailable: The method failed with any error, because each backend of fsspec has its own errors.
     """
     try:
-        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+        return await call_in_thread(function, *arguments, executor=executor)
     except Exception as error:
         raise Unavailable(f"the storage failed: {type(error).__name__}: {error}") from error

@@ -15,9 +15,11 @@ import msgspec
 from realtime.exceptions import EntriesFailed, EntryRejected, Unavailable
 from realtime.logs.record import LogRecord
 from realtime.sinks.base import (
+    WAITED_FOR,
     Sink,
     SinkHandler,
     SinkResources,
+    call_in_thread,
     call_project,
     call_storage,
     is_selected,
@@ -68,6 +70,7 @@ class ContentSink(Sink):
 
     kinds: ClassVar[Sequence[str]]
     suffix: ClassVar[str] = ".json.gz"
+    _sync_methods: ClassVar[Sequence[str]] = ("select", "key")
 
     def key(self, record: LogRecord) -> str:
         """
@@ -108,8 +111,7 @@ class _ContentHandler:
         self._sink, self._storage, self._executor = sink, resources.storage, resources.executor
 
     async def handle(self, entries: Sequence[Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        keys, errors = await loop.run_in_executor(self._executor, self._select, entries)
+        keys, errors = await call_project(self._select, entries, executor=self._executor)
         tasks = (self._handle_key(key, records) for key, records in keys.items())
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -130,7 +132,12 @@ class _ContentHandler:
     def _select(
         self, entries: Sequence[Entry]
     ) -> tuple[dict[str, list[tuple[bytes, LogRecord]]], dict[bytes, Exception]]:
-        """The selected records by key, each with the id of its entry; and the errors by id. Runs in a thread."""
+        """
+        The selected records by key, each with the id of its entry; and the errors by id. Runs in a thread.
+
+        Raises:
+            WAITED_FOR: Something is unavailable: the worker calls with the whole batch again until it works.
+        """
         keys: dict[str, list[tuple[bytes, LogRecord]]] = {}
         errors: dict[bytes, Exception] = {}
         for entry in entries:
@@ -138,6 +145,8 @@ class _ContentHandler:
                 record = record_of(entry)
                 if is_selected(self._sink, record):
                     keys.setdefault(self._key(record), []).append((entry.id, record))
+            except WAITED_FOR:
+                raise
             except Exception as error:
                 errors[entry.id] = error
         return keys, errors
@@ -167,7 +176,7 @@ class _ContentHandler:
         return errors
 
     async def _handle_record(self, key: str, record: LogRecord) -> None:
-        sink, executor, loop = self._sink, self._executor, asyncio.get_running_loop()
+        sink, executor = self._sink, self._executor
         paths = {kind: f"{kind}/{key}{sink.suffix}" for kind in sink.kinds}
         if not await call_storage(self._storage.exist, list(paths.values()), executor=executor):
             fetched = await call_project(sink.fetch, record, executor=executor)
@@ -176,7 +185,7 @@ class _ContentHandler:
                 raise ValueError(f"{sink.name}.transform() returned {sorted(contents)}, not {sorted(paths)}")
             # All files are encoded before the first is created: if one cannot be encoded, none is created.
             bodies = {
-                path: await loop.run_in_executor(executor, _encode, contents[kind], path)
+                path: await call_in_thread(_encode, contents[kind], path, executor=executor)
                 for kind, path in paths.items()
             }
             for path, body in bodies.items():

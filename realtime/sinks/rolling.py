@@ -20,7 +20,18 @@ from realtime.exceptions import EntriesFailed, PermanentError, Unavailable
 from realtime.extras import extra
 from realtime.logs.record import LogRecord
 from realtime.redis.outage import Outage
-from realtime.sinks.base import Sink, SinkHandler, SinkResources, body_of, call_storage, is_selected, record_of
+from realtime.sinks.base import (
+    WAITED_FOR,
+    Sink,
+    SinkHandler,
+    SinkResources,
+    body_of,
+    call_in_thread,
+    call_project,
+    call_storage,
+    is_selected,
+    record_of,
+)
 from realtime.sinks.written import WrittenFiles
 from realtime.streams.entry import Entry
 
@@ -29,6 +40,8 @@ __all__ = ["Format", "NdjsonSink"]
 type Format = Literal["ndjson.gz", "ndjson", "parquet"]
 # A fast level, because a worker process has one core; logs compress well with it too.
 GZIP_LEVEL = 3
+# When the worker has ended, the ids of acked entries have this time to be removed from Redis.
+FORGET_SECONDS = 1.0
 
 
 class NdjsonSink(Sink):
@@ -58,6 +71,7 @@ class NdjsonSink(Sink):
     roll_records: ClassVar[int] = 20_000
     roll_bytes: ClassVar[int] = 64 << 20
     format: ClassVar[Format] = "ndjson.gz"
+    _sync_methods: ClassVar[Sequence[str]] = ("select", "transform")
 
     def transform(self, record: LogRecord) -> Any:
         """
@@ -118,6 +132,8 @@ class _RollingHandler:
         self._file: _File | None = None
         # Tasks that write a file, or that remove its ids from Redis when all are acked.
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those of them that remove ids.
+        self._forgets: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         # Whether a line is the record itself.
         self._is_untransformed = type(sink).transform is NdjsonSink.transform
@@ -125,8 +141,7 @@ class _RollingHandler:
     async def handle(self, entries: Sequence[Entry]) -> None:
         written = await self._already_written(entries)
         entries = [entry for entry in entries if entry.id not in written]
-        loop = asyncio.get_running_loop()
-        ids, lines, errors = await loop.run_in_executor(self._executor, self._make_lines, entries)
+        ids, lines, errors = await call_project(self._make_lines, entries, executor=self._executor)
         if ids:
             # Shielded, because other calls wait for the same file.
             failed = await asyncio.shield(self._add(ids, lines))
@@ -144,10 +159,15 @@ class _RollingHandler:
     def on_acked(self, entries: Sequence[Entry]) -> None:
         """Remove the ids of a file from Redis when all of its entries are acked."""
         if finished := self._written.acked(entry.id for entry in entries):
-            self._start(self._redis_outage.until_done(self._written.forget, finished))
+            task = self._start(self._redis_outage.until_done(self._written.forget, finished))
+            self._forgets.add(task)
+            task.add_done_callback(self._forgets.discard)
 
     async def close(self) -> None:
         """Cancel what still runs. Entries of unfinished files are not acked, so other workers get them."""
+        if self._forgets:
+            # In an outage, their ids stay in Redis, and are removed after some days.
+            await asyncio.wait(self._forgets, timeout=FORGET_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
@@ -163,7 +183,12 @@ class _RollingHandler:
         return written
 
     def _make_lines(self, entries: Sequence[Entry]) -> tuple[list[bytes], list[bytes], dict[bytes, Exception]]:
-        """The ids and the lines of the selected entries, and the errors by id. Runs in a thread."""
+        """
+        The ids and the lines of the selected entries, and the errors by id. Runs in a thread.
+
+        Raises:
+            WAITED_FOR: Something is unavailable: the worker calls with the whole batch again until it works.
+        """
         sink = self._sink
         ids: list[bytes] = []
         lines: list[bytes] = []
@@ -178,6 +203,8 @@ class _RollingHandler:
                         raise PermanentError(f"{sink.name}.transform() returned no mapping, which has no columns")
                     ids.append(entry.id)
                     lines.append(line)
+            except WAITED_FOR:
+                raise
             except Exception as error:
                 errors[entry.id] = error
         return ids, lines, errors
@@ -218,17 +245,17 @@ class _RollingHandler:
         file.durable.set_result(failed)
 
     async def _create(self, file: _File) -> None:
-        loop = asyncio.get_running_loop()
-        path, body = await loop.run_in_executor(self._executor, _finished, file, self._sink.format)
+        path, body = await call_in_thread(_finished, file, self._sink.format, executor=self._executor)
         await self._redis_outage.until_done(self._written.begin, self._written.new(path), file.ids)
         # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
         await self._storage_outage.until_done(create, errors=(Unavailable,))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"sink {self._sink.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 _encode = msgspec.json.encode

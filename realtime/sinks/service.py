@@ -25,7 +25,7 @@ from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
-from realtime.sinks.base import Sink, SinkHandler, SinkResources, all_sinks
+from realtime.sinks.base import Sink, SinkHandler, SinkResources, all_sinks, call_in_thread
 from realtime.sinks.storage import Storage, storage_of
 from realtime.streams import StreamWorker
 
@@ -70,7 +70,7 @@ class SinkService:
             ImproperlyConfigured: A sink cannot be run, for example because its URL means nothing; names the sink.
             ExceptionGroup: A worker or the intake failed because of a defect.
         """
-        is_in_sink.set(True)
+        in_sink = is_in_sink.set(True)
         url = get_settings().redis_url
         client = clients.async_publisher(url)
         readers = [clients.async_reader(url) for _ in self._sinks]
@@ -89,6 +89,8 @@ class SinkService:
                 executor.shutdown(wait=False, cancel_futures=True)
             for each in (client, *readers):
                 await each.aclose()
+            # The caller may go on with other work.
+            is_in_sink.reset(in_sink)
 
     def stop(self, *, deadline_seconds: float = 5.0) -> None:
         """End `run()`: finish and ack running work within the deadline, and leave the rest to others. Idempotent."""
@@ -98,7 +100,7 @@ class SinkService:
 
     async def _make_handler(self, sink: Sink, executor: ThreadPoolExecutor, client: redis.asyncio.Redis) -> SinkHandler:
         try:
-            storage = await asyncio.get_running_loop().run_in_executor(executor, _open_storage, sink)
+            storage = await call_in_thread(_open_storage, sink, executor=executor)
             return sink.make_handler(
                 SinkResources(
                     storage=storage,

@@ -87,6 +87,10 @@ class LocalStorage:
                 os.link(temporary, final)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise OSError(errno.EXDEV, _other_disk(final.parent, self._root)) from error
+                raise
         finally:
             temporary.unlink(missing_ok=True)
             sync_directory(final.parent)
@@ -116,6 +120,11 @@ class LocalStorage:
             if error.errno in _LASTING:
                 raise ImproperlyConfigured(f"no file can be written in {self._root}: {error}") from error
             # Another error may end by itself: the first file waits for that, and it is logged.
+            return
+        disk = self._temporary.stat().st_dev
+        for folder in self._root.iterdir():
+            if folder.is_dir() and folder.stat().st_dev != disk:
+                raise ImproperlyConfigured(_other_disk(folder, self._root))
 
     def tidy(self) -> None:
         last = time.time() - _STALE_SECONDS
@@ -125,6 +134,10 @@ class LocalStorage:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < last:
                     path.unlink()
+
+
+def _other_disk(folder: Path, root: Path) -> str:
+    return f"{folder} is on another disk than {root}/.tmp: a file is linked from there, so all must be on one disk"
 
 
 class FsspecStorage:

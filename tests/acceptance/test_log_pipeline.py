@@ -71,22 +71,39 @@ class Pipeline:
             process.kill()
             process.wait()
 
-    def is_finished(self) -> bool:
-        """Whether the sinks have finished every record."""
+    def is_ready(self, worker: subprocess.Popen[bytes]) -> bool:
+        """Whether a worker takes part in both sinks; it handles signals since before that."""
+        stream = KEYS.stream("logs")
+        leases = [GroupKeys(stream, name).worker_lease(f"*-{worker.pid}-*") for name in SINKS]
+        return all(any(self.client.scan_iter(match=lease)) for lease in leases)
+
+    def is_read(self, *sinks: str) -> bool:
+        """Whether workers of these sinks have read every record."""
         stream = KEYS.stream("logs")
         try:
             groups = {group["name"].decode(): group for group in self.client.xinfo_groups(stream)}
         except redis.ResponseError:
             return False
-        if groups.keys() != set(SINKS):
-            return False
         newest = self.client.xinfo_stream(stream)["last-generated-id"]
-        return all(
-            group["pending"] == 0
-            and group["last-delivered-id"] == newest
+        return all(name in groups and groups[name]["last-delivered-id"] == newest for name in sinks)
+
+    def is_finished(self, *sinks: str) -> bool:
+        """Whether these sinks, by default all, have finished every record."""
+        stream, sinks = KEYS.stream("logs"), sinks or SINKS
+        return self.is_read(*sinks) and all(
+            self.client.xpending(stream, name)["pending"] == 0
             and not self.client.exists(GroupKeys(stream, name).parked)
-            for name, group in groups.items()
+            for name in sinks
         )
+
+    def stop(self, *workers: subprocess.Popen[bytes]) -> None:
+        """End workers by SIGTERM, when they have started."""
+        for worker in workers:
+            wait_until_sync(lambda worker=worker: self.is_ready(worker), seconds=SECONDS)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait(SECONDS) == 0
 
     def files(self, kind: str) -> dict[str, Any]:
         """Token → content of the complete files of a kind."""
@@ -136,10 +153,13 @@ def test_each_game_becomes_one_file_of_each_kind(pipeline: Pipeline) -> None:
     """And every record is in the archive once. SIGTERM ends a worker when its files are written."""
     with pipeline.worker() as worker:
         result = pipeline.simulate("--games", "6", "--players", "5", "--pause", "0", "--seed", "1")
-        wait_until_sync(lambda: len(pipeline.files("podium")) == 6, seconds=SECONDS)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(SECONDS) == 0
-    assert pipeline.is_finished()
+        wait_until_sync(lambda: pipeline.is_finished("Games") and pipeline.is_read("GameLog"), seconds=SECONDS)
+        pipeline.stop(worker)
+    assert pipeline.logged()
+    with pipeline.worker() as worker:
+        # The first one may have left records that it had read and not begun.
+        wait_until_sync(pipeline.is_finished, seconds=SECONDS)
+        pipeline.stop(worker)
     assert_complete(pipeline, result["tokens"])
     logged = pipeline.logged()
     assert set(logged.values()) == {1}
@@ -167,10 +187,7 @@ def test_no_game_is_lost_or_doubled_when_workers_are_killed(pipeline: Pipeline, 
             workers.append(pipeline.start("run_log_sink"))
         assert players.returncode == 0
         wait_until_sync(pipeline.is_finished, seconds=SECONDS)
-        for worker in workers:
-            worker.send_signal(signal.SIGTERM)
-        for worker in workers:
-            assert worker.wait(SECONDS) == 0
+        pipeline.stop(*workers)
     finally:
         for process in (*workers, players):
             process.kill()

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,24 @@ def test_records_of_its_own_thread_are_not_sent(
     logger.info("goodbye")
     handler.flush()
     assert messages(redis_client, keys) == ["hello", "goodbye"]
+
+
+def test_a_record_that_is_too_large_is_refused(
+    logger: logging.Logger,
+    make_handler: MakeHandler,
+    redis_client: redis.Redis,
+    keys: Keys,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is counted, and the standard error says how large it is and whose. The others arrive."""
+    handler = make_handler()
+    logger.info("x" * (1 << 20))
+    logger.info("after")
+    wait_until_sync(lambda: messages(redis_client, keys) == ["after"])
+    assert handler._sender.statistics()["refused"] == 1
+    error = capsys.readouterr().err
+    assert re.search(r"dropped: 1048\d{3} bytes of the logger tests\.pipeline, the limit is 1048576", error)
+    assert "queue is full" not in error
 
 
 # While Redis takes nothing --------------------------------------------------------------------------------------------
@@ -329,16 +348,29 @@ def test_the_counters_of_a_closed_handler_stay(
     logger: logging.Logger, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:
     """A total never falls, also where `logging` replaces its handlers."""
-    handler = RedisStreamHandler(stream="closed", redis_url=redis_server.url, key_prefix=keys.prefix)
+    # No other test of this process has the name.
+    stream = f"closed-{keys.prefix}"
+    handler = RedisStreamHandler(stream=stream, redis_url=redis_server.url, key_prefix=keys.prefix)
     logger.addHandler(handler)
     logger.info("sent")
-    handler.flush()
+    # A busy machine may need longer than `flush` waits.
+    wait_until_sync(lambda: collect().others[f"log handler {stream}"]["sent"] == 1)
     logger.removeHandler(handler)
     handler.close()
     del handler
     gc.collect()
-    assert collect().others["log handler closed"]["sent"] == 1
-    redis_client.delete(keys.stream("closed"))
+    assert collect().others[f"log handler {stream}"]["sent"] == 1
+    redis_client.delete(keys.stream(stream))
+
+
+def test_a_closed_handler_has_no_connection(keys: Keys) -> None:
+    """Otherwise it stays open until garbage collection finds the handler, which refers to itself."""
+    with RedisServer() as server, clients.publisher(server.url) as client:
+        handler = RedisStreamHandler(redis_url=server.url, key_prefix=keys.prefix)
+        handler.handle(logging.makeLogRecord({"msg": "hello"}))
+        wait_until_sync(lambda: len(client.client_list()) == 2)
+        handler.close()
+        wait_until_sync(lambda: len(client.client_list()) == 1)
 
 
 def test_what_is_not_sent_before_the_end_is_counted(logger: logging.Logger, make_handler: MakeHandler) -> None:

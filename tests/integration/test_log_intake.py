@@ -12,6 +12,7 @@ import redis
 
 from realtime.logs.record import LogRecord, decode_record
 from realtime.redis.keys import Keys
+from realtime.sinks import service as service_module
 from realtime.sinks.service import SinkService
 from realtime.statistics import collect
 from tests.support.redis_server import RedisServer
@@ -155,3 +156,22 @@ async def test_a_service_that_stops_appends_what_it_has_received(
                 client.delete(keys.stream("logs"))
                 services[0].stop()
             assert [record.message for record in records(client, keys)] == ["one", "two"]
+
+
+async def test_a_full_stream_is_no_outage_of_redis(
+    redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says what is wrong and what to do, once. Records wait."""
+    monkeypatch.setattr(service_module, "STREAM_LIMIT", 1)
+    async with listening(redis_client, keys, "lobby"):
+        redis_client.publish(keys.channel("lobby"), '{"message": "one"}')
+        await wait_until(lambda: len(records(redis_client, keys)) == 1)
+        redis_client.publish(keys.channel("lobby"), '{"message": "two"}')
+        await wait_until(lambda: "StreamFull" in caplog.text or "is full" in caplog.text)
+        redis_client.xtrim(keys.stream("logs"), maxlen=0)
+        await wait_until(lambda: [record.message for record in records(redis_client, keys)] == ["two"])
+    assert "Redis is unavailable" not in caplog.text
+    assert (
+        caplog.text.count("the stream logs is full, it has 1 entries: published records wait. Start run_log_sink") == 1
+    )
+    assert "the stream logs takes records again" in caplog.text

@@ -17,6 +17,7 @@ from django.db import OperationalError, connection
 
 from realtime.exceptions import Unavailable
 from realtime.logs import RedisStreamHandler
+from realtime.logs.handler import is_in_sink
 from realtime.logs.record import LogRecord
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, all_sinks, base
@@ -305,6 +306,30 @@ async def test_a_thread_keeps_no_old_connection_to_the_database(
     assert found == [True] * 3
 
 
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("name", ["select", "key"])
+async def test_an_outage_in_select_or_key_is_waited_for(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception
+) -> None:
+    """As in the other methods: no attempt is counted, also of the records beside it."""
+    calls: list[str] = []
+
+    def method(self: Any, record: LogRecord) -> Any:
+        calls.append(record.message)
+        if len(calls) <= 4:
+            raise error
+        return record.message
+
+    Games = games(tmp_path, **{name: method})
+    add(redis_client, keys, "g1", "g2")
+    async with running(Games):
+        await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert sorted(Games.cleaned) == ["g1", "g2"]
+    assert not dead_letters(redis_client, keys, "Games")
+
+
 # Files of many lines --------------------------------------------------------------------------------------------------
 
 
@@ -471,6 +496,46 @@ async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Red
     assert dead_letters(redis_client, keys, "Archive") == ["KeyError: 'task'"]
 
 
+@pytest.mark.parametrize(
+    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("name", ["select", "transform"])
+async def test_an_outage_in_select_or_transform_is_waited_for(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception
+) -> None:
+    """No attempt is counted, also of the records beside it."""
+    calls: list[str] = []
+
+    def method(self: Any, record: LogRecord) -> Any:
+        calls.append(record.message)
+        if len(calls) <= 4:
+            raise error
+        return {"message": record.message}
+
+    add(redis_client, keys, "a", "b")
+    async with running(archive(tmp_path, roll_seconds=0.05, **{name: method})):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b"]
+    assert not dead_letters(redis_client, keys, "Archive")
+
+
+async def test_a_worker_that_ends_forgets_its_files(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if Redis is slow. Otherwise, all other workers would read their ids for days."""
+    forget = WrittenFiles.forget
+
+    async def forget_slowly(self: WrittenFiles, files: Any) -> None:
+        await asyncio.sleep(0.3)
+        await forget(self, files)
+
+    monkeypatch.setattr(WrittenFiles, "forget", forget_slowly)
+    add(redis_client, keys, "a")
+    async with running(archive(tmp_path, roll_seconds=0.05)):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+    assert not redis_client.exists(keys.written_files("logs", "Archive"))
+
+
 async def test_parquet_has_a_column_for_each_name(redis_client: redis.Redis, keys: Keys, tmp_path: Path) -> None:
     """What is nested, or has values of several types, is text."""
     Archive = archive(tmp_path, roll_seconds=0.2, format="parquet")
@@ -515,6 +580,7 @@ async def test_what_a_worker_logs_of_a_record_is_no_record(
     """In a project that sends all records, a record about a failed one would fail, too, and so on without end."""
 
     def transform(self: Any, record: LogRecord) -> Any:
+        logging.getLogger("realtime.publisher").warning("in the thread of a sink")
         raise KeyError("task")
 
     handler = RedisStreamHandler(redis_url=redis_server.url, key_prefix=keys.prefix)
@@ -549,6 +615,28 @@ def test_a_class_without_a_url_is_no_sink() -> None:
         roll_seconds = 1.0
 
     assert all_sinks() == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ContentSink, "select"), (ContentSink, "key"), (NdjsonSink, "select"), (NdjsonSink, "transform")],
+)
+def test_what_is_called_in_a_thread_cannot_be_async(kind: type[Sink], name: str) -> None:
+    """Its coroutine would be true, and never run."""
+
+    async def method(self: Any, record: LogRecord) -> Any:
+        return True
+
+    with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) is async, but it is called in a thread"):
+        type("Mine", (kind,), {name: method})
+
+
+async def test_who_has_run_a_service_is_no_sink() -> None:
+    """Its log records are sent again."""
+    service = SinkService([])
+    service.stop()
+    await service.run()
+    assert not is_in_sink.get()
 
 
 async def test_trimming_waits_for_the_sinks_that_run_elsewhere(

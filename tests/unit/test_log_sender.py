@@ -1,6 +1,7 @@
 """The thread that sends log records, without Redis: failures of the disk, and the end of the process."""
 
 import logging
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -168,12 +169,32 @@ def test_the_end_takes_no_longer_than_it_may(stream: Stream, monkeypatch: pytest
     handlers: list[RedisStreamHandler] = []
 
     def end() -> None:
-        handler = RedisStreamHandler(exit_seconds=0.2)
+        handler = RedisStreamHandler(exit_seconds=1)
         handlers.append(handler)
         monkeypatch.setattr(handler._sender, "_append", stream.append)
         handler.handle(logging.makeLogRecord({"msg": "hello"}))
         logging.shutdown([weakref.ref(handler)])
 
-    assert is_done_within(1.5, end)
+    assert is_done_within(1.7, end)
     stream.is_away = False
     wait_until_sync(lambda: not any(handler._sender.waiting_count for handler in handlers))
+
+
+def test_what_arrives_after_the_end_is_counted_once(make_sender: MakeSender, stream: Stream) -> None:
+    """`close` has counted it as lost when Redis answers at last."""
+    sender, may_answer = make_sender(), threading.Event()
+
+    def append_late(guard: str, records: Sequence[bytes]) -> None:
+        may_answer.wait(10)
+        stream.append(guard, records)
+
+    sender._append = append_late
+    sender.put(b"one")
+    sender.close()
+    may_answer.set()
+    assert sender._thread is not None
+    sender._thread.join(10)
+    assert stream.records == [b"one"]
+    counted = sender.statistics()
+    assert (counted["queued"], counted["sent"], counted["lost"]) == (1, 0, 1)
+    assert sender.waiting_count == 0

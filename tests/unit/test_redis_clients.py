@@ -1,12 +1,15 @@
 """Clients of Redis: what a new connection costs before anything is sent."""
 
 import importlib.metadata
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
+from realtime import conf
 from realtime.redis import clients
 
 
@@ -22,3 +25,18 @@ def test_a_new_connection_reads_nothing_from_disk(make: Callable[[str], Any], mo
     connection = pool.make_connection()
     info = getattr(connection, "driver_info", None)
     assert (info.lib_version if info else connection.lib_version) == redis.__version__
+
+
+def test_threads_that_come_first_together_share_one_client(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py closes the connections of a client that nobody keeps, while a command of its thread uses one."""
+    settings.REALTIME = {**settings.REALTIME, "REDIS_URL": "redis://localhost:1/0"}
+    make, both = clients.publisher, threading.Barrier(2)
+
+    def make_together(*arguments: Any, **options: Any) -> redis.Redis:
+        both.wait(10)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(clients, "publisher", make_together)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: conf.sync_redis(), range(2))
+    assert one is other

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,30 @@ def test_what_ends_by_itself_is_no_reason_to_refuse(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "link", fail)
     storage_of(tmp_path).check()
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another disk than `tmp_path`."""
+    memory = Path("/dev/shm")  # noqa: S108 - a disk of its own
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has one disk")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
+
+
+def test_a_folder_on_another_disk_is_refused(tmp_path: Path, other_disk: Path) -> None:
+    """No file can be linked there: it would be waited for without end."""
+    (tmp_path / "podium").symlink_to(other_disk)
+    with pytest.raises(ImproperlyConfigured, match="podium is on another disk than"):
+        storage_of(tmp_path).check()
+
+
+def test_a_folder_that_comes_to_be_on_another_disk_is_told(tmp_path: Path, other_disk: Path) -> None:
+    """The error says what is wrong, and no temporary file is left."""
+    storage = storage_of(tmp_path)
+    storage.check()
+    (tmp_path / "podium").symlink_to(other_disk)
+    with pytest.raises(OSError, match="podium is on another disk than"):
+        storage.create("podium/a.json", b"body")
+    assert not [*(tmp_path / ".tmp").iterdir()]
