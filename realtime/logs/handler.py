@@ -106,7 +106,7 @@ class RedisStreamHandler(logging.Handler):
             return False
         if is_in_sink.get() and str(record.name).startswith(_OWN):
             return False
-        return bool(super().handle(record))
+        return logging.Handler.handle(self, record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record. Called by `logging`, by one thread at a time; it never raises."""

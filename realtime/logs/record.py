@@ -8,7 +8,6 @@ own sending it (sender) nor the entry that contains it (stream).
 import logging
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -63,9 +62,8 @@ def encode_record(record: logging.LogRecord) -> bytes:
         It never raises. A value of a type that JSON does not have becomes its `str()`. Later changes of the values have
         no effect.
     """
-    extra = dict(islice(vars(record).items(), _OWN_COUNT, None))
-    for name in _FORMATTED:
-        extra.pop(name, None)
+    attributes = vars(record)
+    extra = {name: attributes[name] for name in [*attributes][_OWN_COUNT:] if name not in _FORMATTED}
     queue, task = extra.pop("queue", ""), extra.pop("task", None)
     made = LogRecord(
         level=record.levelname,
