@@ -55,7 +55,7 @@ class SenderLimits:
 
 class Sender:
     """
-    A queue of records, and the thread that sends them. The first record starts the thread.
+    A queue of records, and the thread that sends them. The first record or `send_spilled` starts the thread.
 
     Args:
         append: Called as `append(guard, records)`; appends a batch to the stream, once for each guard. Any error means
@@ -167,6 +167,11 @@ class Sender:
         self._queued_bytes += len(record)
         self._queue.put(record)
         if self._thread is None:
+            self._start()
+
+    def send_spilled(self) -> None:
+        """Start the thread, which sends spill files, if there is a directory. Never called while `put` is."""
+        if self._spill is not None and self._thread is None and not self._is_closed:
             self._start()
 
     def refuse(self, reason: str) -> None:
