@@ -7,6 +7,7 @@ Owns its options, and which records it sends. Does not own their form (record) n
 import functools
 import logging
 import threading
+import weakref
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,7 +25,7 @@ from realtime.statistics import register, unregister
 from realtime.streams.append import append_entries
 from realtime.untrusted.text import printable
 
-__all__ = ["RedisStreamHandler", "is_in_sink"]
+__all__ = ["RedisStreamHandler", "is_in_sink", "send_spilled"]
 
 # How long the sender waits for an answer of Redis. New records are queued meanwhile.
 TIMEOUT_SECONDS = 2.0
@@ -34,6 +35,24 @@ _OWN = "realtime."
 # True in the workers of sinks. There, records of this package are not sent: a record that says that another one failed
 # would be one more record that fails.
 is_in_sink: ContextVar[bool] = ContextVar("is_in_sink", default=False)
+
+# The handlers of this process.
+_handlers: "weakref.WeakSet[RedisStreamHandler]" = weakref.WeakSet()
+
+
+def send_spilled() -> None:
+    """
+    Let all handlers of this process send what is in their spill directories, also if nothing is logged.
+
+    Call it when Django's settings are complete: they say where Redis is. It does not wait until the files are sent.
+    """
+    for handler in list(_handlers):
+        # `emit` holds this lock, too: only one of them may start the thread.
+        handler.acquire()
+        try:
+            handler._sender.send_spilled()
+        finally:
+            handler.release()
 
 
 class RedisStreamHandler(logging.Handler):
@@ -98,6 +117,7 @@ class RedisStreamHandler(logging.Handler):
         name = f"{type(self).__name__} ({stream})"
         self._sender = Sender(self._append, spill=spill, limits=limits, name=name, on_end=self._close_client)
         register(self._sender, f"log handler {stream}")
+        _handlers.add(self)
 
     def handle(self, record: logging.LogRecord) -> bool:
         """As in `Handler`, but without records that would cause further records without end."""

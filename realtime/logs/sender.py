@@ -32,6 +32,8 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 5.0
 SPILL_SECONDS = 0.25
 # How often the thread looks for spill files of other processes, which may have died.
 LOOK_SECONDS = 60.0
+# How long `close` waits for the thread to finish what it does with the queue or the disk.
+TAKE_OVER_SECONDS = 0.5
 # The shortest time between two lines of one kind on the standard error.
 REPORT_SECONDS = 10.0
 
@@ -53,7 +55,7 @@ class SenderLimits:
 
 class Sender:
     """
-    A queue of records, and the thread that sends them. The first record starts the thread.
+    A queue of records, and the thread that sends them. The first record or `send_spilled` starts the thread.
 
     Args:
         append: Called as `append(guard, records)`; appends a batch to the stream, once for each guard. Any error means
@@ -91,17 +93,22 @@ class Sender:
         # Changed only by `put` and `refuse`: the records and bytes that were queued, the records that had no room, and
         # those that were refused for another reason.
         self._queued_count = self._queued_bytes = self._refused_count = self._unfit_count = 0
-        # Changed only by the thread: what it has taken from the queue, and what became of it.
+        # Changed only by the thread, and by `close` when it has taken over: what was taken from the queue, and what
+        # became of it.
         self._taken_count = self._taken_bytes = 0
         self._sent_count = self._spilled_count = self._replayed_count = 0
         # Written by `close` alone: the records that it gave up, and whether it has. What the thread still does with
         # them is not counted again.
         self._lost_count, self._is_given_up = 0, False
+        # Set by `close` when it spills the records itself. The thread then takes no more of them.
+        self._is_taken_over = False
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Set while `flush` waits: the thread then does not gather records.
         self._is_urgent = threading.Event()
-        # Notified after each step of the thread.
+        # Held by whoever takes records from the queue or uses the disk, but not while Redis is waited for.
+        self._taking = threading.Lock()
+        # Notified after each step of the thread. Held while a batch is counted.
         self._progress = threading.Condition()
         # Records that are taken from the queue, and neither sent nor spilled.
         self._batch: _Batch | None = None
@@ -162,6 +169,11 @@ class Sender:
         if self._thread is None:
             self._start()
 
+    def send_spilled(self) -> None:
+        """Start the thread, which sends spill files, if there is a directory. Never called while `put` is."""
+        if self._spill is not None and self._thread is None and not self._is_closed:
+            self._start()
+
     def refuse(self, reason: str) -> None:
         """Count a record that is not queued, and report the reason. Called by one thread at a time."""
         self._unfit_count += 1
@@ -189,7 +201,12 @@ class Sender:
             return self._progress.wait_for(lambda: self._queued_count - self.waiting_count >= target, seconds)
 
     def close(self) -> None:
-        """Send or spill what is queued, within `exit_seconds`, and end the thread. Idempotent."""
+        """
+        Send or spill what is queued, within `exit_seconds`, and end the thread. Idempotent.
+
+        A thread that hangs, for example because a name server does not answer, does neither in time. Then this spills
+        the records itself. What cannot be spilled is lost, and counted.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -198,10 +215,28 @@ class Sender:
             self.flush()
             self._thread.join(max(0.0, deadline - time.monotonic()))
         self._report_refused()
+        if self._spill is not None and self.waiting_count:
+            self._take_over(self._spill)
         with self._progress:
             self._lost_count, self._is_given_up = self.waiting_count, True
         if lost := self._lost_count:
             self._reports.write("lost", f"{lost} records are lost: Redis did not take them in time")
+
+    def _take_over(self, spill: Spill) -> None:
+        """
+        Spill what the thread has left: the batch that it sends, under the same guard, and what is queued.
+
+        If the thread itself hangs on the disk, this does nothing: it would hang, too.
+        """
+        self._is_taken_over = True
+        # Wake the thread if it waits for a record.
+        self._queue.put(None)
+        if self._taking.acquire(timeout=TAKE_OVER_SECONDS):
+            try:
+                while self._spill_batch(spill):
+                    pass
+            finally:
+                self._taking.release()
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log records to Redis", daemon=True)
@@ -230,9 +265,9 @@ class Sender:
                 self._progress.notify_all()
             if not self.waiting_count:
                 self._is_urgent.clear()
-                if self._is_closed:
-                    self._on_end()
-                    return
+            if self._is_closed and (self._is_taken_over or not self.waiting_count):
+                self._on_end()
+                return
 
     def _wait(self) -> None:
         """Wait for a record and gather more for its batch. After a failed attempt, wait until the next one."""
@@ -241,8 +276,9 @@ class Sender:
             time.sleep(min(max(0.0, self._retry_at - now), SPILL_SECONDS))
             return
         timeout = None if self._spill is None else max(0.0, self._next_look_at - now)
-        with contextlib.suppress(queue.Empty):
-            self._take(self._queue.get(timeout=timeout))
+        with self._taking, contextlib.suppress(queue.Empty):
+            if not self._is_taken_over:
+                self._take(self._queue.get(timeout=timeout))
         self._is_urgent.wait(self._limits.gather_seconds)
 
     def _take(self, record: bytes | None) -> None:
@@ -255,6 +291,7 @@ class Sender:
         self._batch.add(record)
 
     def _next_batch(self) -> "_Batch | None":
+        """The batch that failed before, or a new one. Called with `_taking` held."""
         with contextlib.suppress(queue.Empty):
             while self._batch is None or not self._batch.is_full:
                 self._take(self._queue.get_nowait())
@@ -277,13 +314,21 @@ class Sender:
         if self._spill is not None and (self._has_spilled or time.monotonic() >= self._next_look_at):
             # Spilled records are older than queued ones.
             self._replay(self._spill)
-        while (batch := self._next_batch()) is not None:
-            batch.is_tried = True
+        while (batch := self._batch_to_send()) is not None:
             self._append(batch.guard, batch.records)
-            self._batch = None
-            with self._progress:
-                if not self._is_given_up:
-                    self._sent_count += len(batch.records)
+            with self._taking, self._progress:
+                # Otherwise `close` has spilled it.
+                if self._batch is batch:
+                    self._batch = None
+                    if not self._is_given_up:
+                        self._sent_count += len(batch.records)
+
+    def _batch_to_send(self) -> "_Batch | None":
+        with self._taking:
+            batch = None if self._is_taken_over else self._next_batch()
+            if batch is not None:
+                batch.is_tried = True
+            return batch
 
     def _replay(self, spill: Spill) -> None:
         """Send the spill files, oldest first. One that cannot be read or removed stays, and holds up nothing else."""
@@ -302,22 +347,32 @@ class Sender:
     def _on_disk[T](self, call: Callable[..., T], *arguments: Any) -> T | None:
         """The result of a call for spill files. None if the disk fails: this is reported, and holds up nothing else."""
         try:
-            return call(*arguments)
+            with self._taking:
+                return call(*arguments)
         except OSError as error:
             self._reports.write("disk", f"spill files cannot be read or removed: {error}")
             return None
 
     def _spill_queued(self, spill: Spill) -> None:
-        while (batch := self._next_batch()) is not None:
-            try:
-                spill.write(batch.guard, batch.records)
-            except (SpillFull, OSError) as error:
-                self._reports.write("spill", f"records cannot be spilled, and wait in memory: {error}")
-                return
+        is_spilled = True
+        while is_spilled:
+            with self._taking:
+                is_spilled = not self._is_taken_over and self._spill_batch(spill)
+
+    def _spill_batch(self, spill: Spill) -> bool:
+        """Spill the next batch. Called with `_taking` held. Returns False if there is none, or the disk takes none."""
+        if (batch := self._next_batch()) is None:
+            return False
+        try:
+            spill.write(batch.guard, batch.records)
+        except (SpillFull, OSError) as error:
+            self._reports.write("spill", f"records cannot be spilled, and wait in memory: {error}")
+            return False
+        with self._progress:
             self._has_spilled, self._batch = True, None
-            with self._progress:
-                if not self._is_given_up:
-                    self._spilled_count += len(batch.records)
+            if not self._is_given_up:
+                self._spilled_count += len(batch.records)
+        return True
 
     def _fail(self, error: Exception) -> None:
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(self._failures, 10))
@@ -328,7 +383,7 @@ class Sender:
             self._reports.write("outage", f"{type(error).__name__}: {error}. Records {where} until Redis takes them")
 
     def _succeed(self) -> None:
-        if self._failures:
+        if self._failures and not self._is_taken_over:
             self._reports.write("end", "Redis takes records again")
         self._failures = 0
 

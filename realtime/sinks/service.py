@@ -18,7 +18,7 @@ import redis.asyncio
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.conf import get_settings, keys
-from realtime.logs.handler import is_in_sink
+from realtime.logs.handler import is_in_sink, send_spilled
 from realtime.logs.intake import Intake
 from realtime.logs.stream import DEFAULT_STREAM, STREAM_LIMIT
 from realtime.pubsub.multiplexer import Multiplexer
@@ -81,6 +81,8 @@ class SinkService:
                 handler = await self._make_handler(sink, executor, client)
                 handlers.append(handler)
                 self._workers[sink] = self._make_worker(sink, handler, reader, client)
+            # Otherwise spilled records stay on the disk until a process logs something.
+            send_spilled()
             await self._run_workers([*self._workers.values()], client, url)
         finally:
             for handler in handlers:

@@ -344,6 +344,33 @@ def test_a_process_that_ends_in_an_outage_leaves_its_records_to_the_next(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_process_that_ends_while_a_name_server_hangs_leaves_its_records_to_the_next(
+    logger: logging.Logger,
+    make_handler: MakeHandler,
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    keys: Keys,
+    tmp_path: Path,
+) -> None:
+    """The thread that sends never gets an answer, so the end of the process spills the records itself."""
+    program = """
+import socket, threading
+hangs = threading.Event()
+socket.getaddrinfo = lambda *a, **k: hangs.set() or threading.Event().wait()
+# The server of the tests has a socket without a name.
+handler._redis_url = "redis://redis.example:6379/0"
+logger.info("0")
+assert hangs.wait(10)
+for n in range(1, 1500): logger.info("%d", n)
+"""
+    done = run(redis_server, keys, program, tmp_path, exit_seconds=0.3)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert spilled(tmp_path) == [str(number) for number in range(1_500)]
+    make_handler(spill_directory=tmp_path)
+    logger.info("next")
+    wait_until_sync(lambda: messages(redis_client, keys) == [*map(str, range(1_500)), "next"])
+
+
 def test_the_counters_of_a_closed_handler_stay(
     logger: logging.Logger, redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:

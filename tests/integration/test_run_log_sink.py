@@ -15,9 +15,13 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command, load_command_class
 
+from realtime.conf import get_settings
+from realtime.logs import RedisStreamHandler
+from realtime.logs.record import encode_record
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, base
 from realtime.sinks.service import SinkService
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
@@ -202,6 +206,32 @@ async def test_the_log_says_when_it_is_ready(tmp_path: Path, caplog: pytest.LogC
         assert f"{running}, consumer {service.consumer}" in caplog.messages
         service.stop()
         await task
+
+
+async def test_spilled_records_are_sent_also_if_nothing_is_logged(
+    tmp_path: Path, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The process that spilled them may never run again."""
+    spilled = tmp_path / "spilled"
+    spilled.mkdir()
+    body = encode_record(logging.makeLogRecord({"name": "shop", "msg": "an order"}))
+    (spilled / "1700000000000000001-1-aaaaaaaa.ndjson").write_bytes(body + b"\n")
+    handler = RedisStreamHandler(spill_directory=spilled, redis_url=get_settings().redis_url, key_prefix=keys.prefix)
+    other = RedisStreamHandler(redis_url=get_settings().redis_url, key_prefix=keys.prefix)
+    service = SinkService([archive(tmp_path / "files")])
+    task = asyncio.create_task(service.run())
+    try:
+        await service.ready.wait()
+        await wait_until(lambda: not [*spilled.iterdir()])
+        assert redis_client.xinfo_stream(keys.stream("logs"))["entries-added"] == 1
+        assert handler._sender.statistics()["replayed"] == 1
+        # A handler without a directory has nothing to send.
+        assert other._sender.thread_ident is None
+    finally:
+        service.stop()
+        await task
+        handler.close()
+        other.close()
 
 
 async def test_a_sink_that_cannot_run_does_not_hinder_a_process_without_it(tmp_path: Path) -> None:

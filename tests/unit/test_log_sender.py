@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,120 @@ def test_what_arrives_after_the_end_is_counted_once(make_sender: MakeSender, str
     counted = sender.statistics()
     assert (counted["queued"], counted["sent"], counted["lost"]) == (1, 0, 1)
     assert sender.waiting_count == 0
+
+
+def read_spilled(directory: Path) -> dict[str, list[bytes]]:
+    """The batches in spill files, by guard, oldest first."""
+    return {path.stem: path.read_bytes().splitlines() for path in sorted(directory.glob("*.ndjson"))}
+
+
+def let_hang(sender: Sender, stream: Stream) -> tuple[threading.Event, threading.Event]:
+    """Let each append wait. Returns an event that says that one waits, and one that lets it go on."""
+    hangs, may_go_on = threading.Event(), threading.Event()
+
+    def append_late(guard: str, records: Sequence[bytes]) -> None:
+        records = [*records]
+        hangs.set()
+        may_go_on.wait(10)
+        stream.append(guard, records)
+
+    sender._append = append_late
+    return hangs, may_go_on
+
+
+def test_the_end_spills_what_a_thread_that_hangs_has_left(
+    make_sender: MakeSender, stream: Stream, tmp_path: Path
+) -> None:
+    """A name server may not answer. The batch keeps its guard: if it arrives after all, it arrives once."""
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
+    hangs, may_go_on = let_hang(sender, stream)
+    sender.put(b"one")
+    assert hangs.wait(10)
+    sender.put(b"two")
+    sender.put(b"three")
+    sender.close()
+    assert [*read_spilled(tmp_path).values()] == [[b"one"], [b"two", b"three"]]
+    counted = {"queued": 3, "sent": 0, "spilled": 3, "replayed": 0, "refused": 0, "lost": 0}
+    assert sender.statistics() == counted
+    may_go_on.set()
+    assert sender._thread is not None
+    sender._thread.join(10)
+    assert not sender._thread.is_alive()
+    assert stream.records == [b"one"]
+    assert sender.statistics() == counted
+    make_sender(Spill(tmp_path, limit_bytes=1 << 20)).put(b"four")
+    wait_until_sync(lambda: stream.records == [b"one", b"two", b"three", b"four"])
+
+
+def test_the_end_counts_as_lost_what_it_cannot_spill(make_sender: MakeSender, stream: Stream, tmp_path: Path) -> None:
+    """What still arrives is not counted again."""
+    sender = make_sender(Spill(tmp_path, limit_bytes=5))
+    hangs, may_go_on = let_hang(sender, stream)
+    sender.put(b"one")
+    assert hangs.wait(10)
+    sender.put(b"two")
+    sender.close()
+    assert [*read_spilled(tmp_path).values()] == [[b"one"]]
+    may_go_on.set()
+    assert sender._thread is not None
+    sender._thread.join(10)
+    counted = sender.statistics()
+    assert (counted["queued"], counted["sent"], counted["spilled"], counted["lost"]) == (2, 0, 1, 1)
+
+
+def test_records_without_a_thread_are_spilled_at_the_end(
+    make_sender: MakeSender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that has no threads left starts none."""
+    sender = make_sender(Spill(tmp_path, limit_bytes=1 << 20))
+    monkeypatch.setattr(sender, "_start", lambda: None)
+    sender.put(b"one")
+    sender.close()
+    assert [*read_spilled(tmp_path).values()] == [[b"one"]]
+    assert (sender.statistics()["spilled"], sender.statistics()["lost"]) == (1, 0)
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(make_sender: MakeSender, stream: Stream, tmp_path: Path) -> None:
+    """It would never end. A batch that the thread still spills is counted once."""
+    hangs, may_go_on = threading.Event(), threading.Event()
+
+    class SlowSpill(Spill):
+        def write(self, guard: str, records: Sequence[bytes]) -> None:
+            hangs.set()
+            may_go_on.wait(30)
+            super().write(guard, records)
+
+    stream.is_away = True
+    sender = make_sender(SlowSpill(tmp_path, limit_bytes=1 << 20))
+    sender.put(b"one")
+    assert hangs.wait(10)
+    sender.put(b"two")
+    sender.close()
+    assert not may_go_on.is_set()
+    counted = sender.statistics()
+    assert (counted["spilled"], counted["lost"]) == (0, 2)
+    may_go_on.set()
+    assert sender._thread is not None
+    sender._thread.join(10)
+    assert not sender._thread.is_alive()
+    assert [*read_spilled(tmp_path).values()] == [[b"one"]]
+    assert sender.statistics() == counted
+
+
+def test_the_thread_and_the_end_share_the_records(make_sender: MakeSender, stream: Stream, tmp_path: Path) -> None:
+    """Whenever the end comes, each record is sent or spilled once, under one guard, and counted."""
+    for number in range(40):
+        directory, expected = tmp_path / str(number), [b"%d %d" % (number, each) for each in range(300)]
+        sender = make_sender(Spill(directory, limit_bytes=1 << 20))
+        sender._limits = replace(LIMITS, exit_seconds=0.001 * (number % 20))
+        for record in expected:
+            sender.put(record)
+        stream.is_away = bool(number % 2)
+        sender.close()
+        assert sender._thread is not None
+        sender._thread.join(10)
+        batches = {**read_spilled(directory), **stream.batches}
+        found = [record for guard in sorted(batches) for record in batches[guard] if record in set(expected)]
+        assert found == expected
+        counted = sender.statistics()
+        assert counted["sent"] + counted["spilled"] == counted["queued"] == 300
