@@ -78,7 +78,7 @@ def test_status_says_what_to_start_before_any_worker_has_run(
     with pytest.raises(CommandError, match=f"^{waits}start manage.py run_log_sink$"):
         run("stream_status", STREAM)
     append(redis_client, keys, *map(str, range(1_000)))
-    with pytest.raises(CommandError, match="^1,001 entries wait on the stream "):
+    with pytest.raises(CommandError, match=r"^1,001 entries wait on the stream "):
         run("stream_status", STREAM)
 
 
