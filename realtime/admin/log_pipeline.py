@@ -1,7 +1,5 @@
 """The admin page "Log pipeline", and the same as JSON. Does not own the figures (sinks.status)."""
 
-from typing import Any
-
 import msgspec
 import redis
 from django.contrib import admin
@@ -9,7 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.forms import Media
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 
 from realtime.conf import keys, sync_redis
 from realtime.models import LogPipeline
@@ -63,13 +61,27 @@ class LogPipelineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 content_type="application/json",
                 status=503 if status is None else 200,
             )
-        context: dict[str, Any] = {"status": status, "failure": failure}
+        context = {
+            "status": status,
+            "failure": failure,
+            "dead_letters_url": self._dead_letters_url(request),
+            "key_prefix": keys().prefix,
+        }
         if request.GET.get("format") == "part":
             return TemplateResponse(request, _PART, context)
         site = self.admin_site
         request.current_app = site.name
         page = {"title": "Log pipeline", "content_title": "Log pipeline", "opts": self.opts, "media": self.media}
         return TemplateResponse(request, _PAGE, {**site.each_context(request), **page, **context})
+
+    def _dead_letters_url(self, request: HttpRequest) -> str:
+        """The URL of the page that the app notifications has for dead letters; "" if the user cannot open it."""
+        if not request.user.has_perm("notifications.view_dead_letters"):
+            return ""
+        try:
+            return reverse(f"{self.admin_site.name}:notifications_delivery_dead_letters")
+        except NoReverseMatch:
+            return ""
 
 
 def _read() -> tuple[PipelineStatus | None, str]:

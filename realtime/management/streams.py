@@ -21,6 +21,7 @@ from django.core.management.base import CommandError, CommandParser, DjangoHelpF
 from realtime.conf import keys, sync_redis
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
+from realtime.sinks import all_sinks
 from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.keys import GroupKeys
 from realtime.streams.status import StreamStatus, known_streams, read_status
@@ -54,8 +55,10 @@ class StreamsCommand(EscapingCommand):
             found = read_status(client, named or known_streams(client, keys().streams()))
         for stream in found:
             if named and not stream.groups:
+                if stream.length:
+                    raise CommandError(_no_worker_yet(stream))
                 known = ", ".join(known_streams(client, keys().streams())) or "none"
-                raise CommandError(f"the stream {stream.key} does not exist or has no group; known streams: {known}")
+                raise CommandError(f"the stream {stream.key} does not exist; known streams: {known}")
         group = options["group"]
         groups = sorted({each.name for stream in found for each in stream.groups})
         if group is not None and group not in groups:
@@ -152,6 +155,13 @@ def parse_age(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 90s, 15m, 2h or 7d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _no_worker_yet(stream: StreamStatus) -> str:
+    entries = "1 entry waits" if stream.length == 1 else f"{stream.length:,} entries wait"
+    is_of_sink = stream.key in {keys().stream(sink.stream) for sink in all_sinks()}
+    start = "start manage.py run_log_sink" if is_of_sink else "start one"
+    return f"{entries} on the stream {stream.key}, and no worker has run yet: {start}"
 
 
 def _positive(text: str) -> int:

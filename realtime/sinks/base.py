@@ -41,6 +41,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _RECORD = RECORD_FIELD.encode()
+_NO_KIND = "{} is no kind of sink: subclass ContentSink or NdjsonSink"
 
 # The errors of the project's functions that are waited for, without counting an attempt.
 WAITED_FOR = (Unavailable, OperationalError, InterfaceError)
@@ -134,6 +135,7 @@ class Sink:
         if "url" not in cls.__dict__:
             return
         cls.name = cls.__dict__.get("name", cls.__name__)
+        cls._check_declaration()
         if not _NAME.fullmatch(cls.name):
             raise ValueError(
                 f"a sink cannot have the name {cls.name!r}: use 1 to 100 letters, digits, '.', '_' and '-'"
@@ -141,6 +143,24 @@ class Sink:
         if any(other.name == cls.name and other.stream == cls.stream for other in _sinks):
             raise ValueError(f"two sinks of the stream {cls.stream} have the name {cls.name!r}: set `name` of one")
         _sinks.append(cls)
+
+    @classmethod
+    def _check_declaration(cls) -> None:
+        """
+        Check what the class of a sink declares, apart from its name.
+
+        Raises:
+            TypeError: An attribute has a wrong type, or a method is missing.
+            ValueError: An attribute has a wrong value.
+        """
+        if isinstance(cls.queues, str):
+            raise TypeError(f"{cls.__name__}.queues is a str: write a tuple, ({cls.queues!r},)")
+
+    @classmethod
+    def _check_overridden(cls, base: "type[Sink]", *methods: str) -> None:
+        for name in methods:
+            if getattr(cls, name) is getattr(base, name):
+                raise TypeError(f"{cls.__name__} has no {name}(): a {base.__name__} must define it")
 
     def select(self, record: LogRecord) -> bool:
         """
@@ -156,7 +176,7 @@ class Sink:
     @property
     def concurrency(self) -> int:
         """The most batches that a worker handles at a time."""
-        raise NotImplementedError
+        raise NotImplementedError(_NO_KIND.format(type(self).__name__))
 
     def make_handler(self, resources: SinkResources) -> SinkHandler:
         """
@@ -165,7 +185,7 @@ class Sink:
         Raises:
             ExtraMissing: A library that the sink needs is not installed.
         """
-        raise NotImplementedError
+        raise NotImplementedError(_NO_KIND.format(type(self).__name__))
 
 
 def all_sinks() -> Sequence[type[Sink]]:

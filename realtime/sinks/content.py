@@ -72,6 +72,16 @@ class ContentSink(Sink):
     suffix: ClassVar[str] = ".json.gz"
     _sync_methods: ClassVar[Sequence[str]] = ("select", "key")
 
+    @classmethod
+    def _check_declaration(cls) -> None:
+        super()._check_declaration()
+        kinds = getattr(cls, "kinds", ())
+        if isinstance(kinds, str):
+            raise TypeError(f"{cls.__name__}.kinds is a str: write a tuple, ({kinds!r},)")
+        if not kinds:
+            raise ValueError(f'{cls.__name__} has no kinds: name its files, such as kinds = ("meta",)')
+        cls._check_overridden(ContentSink, "key", "transform")
+
     def key(self, record: LogRecord) -> str:
         """
         The name of the record's files, without kind and suffix: 1 to 200 letters, digits, ".", "_" and "-".
@@ -79,7 +89,7 @@ class ContentSink(Sink):
         Records without a key become dead letters: those whose key has other characters or begins with a dot, and those
         for which this raises KeyError, TypeError or AttributeError.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no key()")
 
     def fetch(self, record: LogRecord) -> Any:
         """The data of the files. By default None."""
@@ -87,7 +97,7 @@ class ContentSink(Sink):
 
     def transform(self, record: LogRecord, fetched: Any) -> Mapping[str, Any]:
         """The content for each of `kinds`: bytes, or a value that is written as JSON."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no transform()")
 
     def clean_up(self, record: LogRecord) -> Any:
         """Remove the source of the data. It may be called several times for a key. By default it does nothing."""
@@ -157,9 +167,8 @@ class _ContentHandler:
         except (KeyError, TypeError, AttributeError) as error:
             raise EntryRejected(f"the record has no key: {type(error).__name__}: {error}") from error
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise EntryRejected(
-                f"{printable(repr(key), limit=100)} cannot be the name of a file: use letters, digits, '.', '_' and '-'"
-            )
+            shown = printable(repr(key), limit=100)
+            raise EntryRejected(f"{shown} cannot be the name of a file: use 1 to 200 letters, digits, '.', '_' and '-'")
         return key
 
     async def _handle_key(self, key: str, records: Sequence[tuple[bytes, LogRecord]]) -> dict[bytes, Exception]:

@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -72,6 +72,13 @@ class NdjsonSink(Sink):
     roll_bytes: ClassVar[int] = 64 << 20
     format: ClassVar[Format] = "ndjson.gz"
     _sync_methods: ClassVar[Sequence[str]] = ("select", "transform")
+
+    @classmethod
+    def _check_declaration(cls) -> None:
+        super()._check_declaration()
+        if cls.format not in (formats := get_args(Format.__value__)):
+            known = ", ".join(map(repr, formats))
+            raise ValueError(f"{cls.__name__} has the format {cls.format!r}, which does not exist; formats: {known}")
 
     def transform(self, record: LogRecord) -> Any:
         """

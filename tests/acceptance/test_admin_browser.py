@@ -133,6 +133,14 @@ async def test_the_log_pipeline_is_seen_at_work(site: DeployedSite, admin: Perso
     await expect(chart).to_be_visible()
     # In two and more points: something was appended between two questions.
     await expect(page.locator("#rt-line-added")).to_have_attribute("points", re.compile(r"\S+ \S+"))
+    # Both sinks wait for a worker: the slowest is the first of them.
+    await expect(page.locator("#rt-slowest")).to_have_text("Games")
+
+    size = page.viewport_size
+    assert size is not None
+    await page.set_viewport_size({"width": 400, "height": 800})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 400
+    await page.set_viewport_size(size)
 
     pause = page.get_by_role("button", name="Pause")
     await pause.focus()

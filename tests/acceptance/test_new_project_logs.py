@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,28 @@ def send_form(client: httpx.Client, page: httpx.Response, **fields: str) -> http
     return client.post(page.url, data={"csrfmiddlewaretoken": token, **fields}, headers={"Referer": str(page.url)})
 
 
-def redis_command(project: Project, name: str) -> Any:
-    """Send a `redis-cli` command of the page by a client, because redis-cli may be missing. Returns the answer."""
+def redis_command(project: Project, name: str, **changes: str) -> Any:
+    """
+    Send a `redis-cli` command of the page by a client, because redis-cli may be missing. Returns the answer.
+
+    `changes` replace words in its last argument.
+    """
     (line,) = COMMANDS_OF_PAGE[name]
-    program, option, url, *words = shlex.split(line)
-    assert (program, option, url) == ("redis-cli", "-u", "$(python manage.py redis_url)")
-    with redis.Redis.from_url(project.run("python manage.py redis_url").strip()) as client:
+    program, option, socket, *words = shlex.split(line)
+    assert (program, option) == ("redis-cli", "-s")
+    # As a shell does: the path of the socket is the output of commands.
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'printf %s "{socket}"'],
+        cwd=project.directory,
+        env={**project.environment, "PATH": f"{project.python.parent}:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    with redis.Redis(unix_socket_path=done.stdout) as client:
+        for old, new in changes.items():
+            words[-1] = words[-1].replace(old, new)
         return client.execute_command(*words)
 
 
@@ -107,3 +125,14 @@ def test_an_order_becomes_a_receipt_and_a_line_of_the_archive(project: Project, 
         nothing = (0, 0, 0, 0, None)
         wait_until_sync(lambda: waiting(project) == {"Orders": nothing, "Archive": nothing}, seconds=SECONDS)
     assert {record["message"] for record in archived(project)} == {"Order A7", "Order A8", "Order A9"}
+
+    with project.running(listen, may_log_tracebacks=True) as worker:
+        worker.wait_until(lambda: "listening for log records on the Redis channel orders" in worker.log)
+        # A customer without an account: the record waits as a dead letter until there is one.
+        assert redis_command(project, "publish from another program", alice="bob", A8="B1") == 1
+        wait_until_sync(lambda: waiting(project)["Orders"] == (0, 0, 0, 1, None), seconds=SECONDS)
+        code = "from django.contrib.auth.models import User; User.objects.create_user('bob')"
+        project.run(f'python manage.py shell -c "{code}"')
+        (replay,) = COMMANDS_OF_PAGE["when the cause is mended"]
+        assert "1 replayed, 0 left" in project.run(replay)
+        assert receipt(project, "B1")["customer"] == "bob"

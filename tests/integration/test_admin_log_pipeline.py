@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
 from django.core.management import call_command
 from django.test import Client
+from django.urls import reverse
 
 from realtime import conf
 from realtime.redis.keys import Keys
@@ -149,6 +151,17 @@ def test_the_page_needs_its_permission(db: None) -> None:
         assert may_not.get(PIPELINE + part).status_code == 403
         assert Client().get(PIPELINE + part).status_code == 302
     assert PIPELINE not in page(may_not, "/admin/")
+
+
+@pytest.mark.usefixtures("sinks")
+def test_dead_letters_are_linked_for_those_who_may_see_them(db: None, keys: Keys) -> None:
+    """The page that lists them belongs to another app, and has a permission of its own."""
+    group = f"stream={quote(keys.stream('logs'), safe='')}&amp;group=Archive"
+    link = f'href="{reverse("admin:notifications_delivery_dead_letters")}?{group}"'
+    may, may_not = make_staff("view_logpipeline", "view_dead_letters"), make_staff("view_logpipeline")
+    for query in ("", "?format=part"):
+        assert link in may.get(PIPELINE + query).content.decode().partition("rt-sinks-heading")[2]
+        assert link not in may_not.get(PIPELINE + query).content.decode()
 
 
 def test_without_a_sink_it_says_what_is_missing(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command, load_command_class
 
 from realtime.conf import get_settings
-from realtime.logs import RedisStreamHandler
+from realtime.logs import LogRecord, RedisStreamHandler
 from realtime.logs.record import encode_record
 from realtime.redis.keys import Keys
 from realtime.sinks import ContentSink, NdjsonSink, Sink, base
@@ -74,6 +74,12 @@ def declare_two(directory: Path) -> None:
         kinds = ("receipts",)
         storage_options = {"secret": "of nobody's business"}  # noqa: RUF012
 
+        def key(self, record: LogRecord) -> str:
+            return record.message
+
+        def transform(self, record: LogRecord, fetched: Any) -> dict[str, Any]:
+            return {"receipts": record.task}
+
     class Archive(NdjsonSink):
         url = "s3://archive/logs"
         stream = "audit"
@@ -91,7 +97,7 @@ def test_sinks_are_listed(tmp_path: Path) -> None:
     """In order of declaration, or as one JSON object; never with secrets."""
     declare_two(tmp_path)
     assert run("--list").splitlines() == [
-        f"Orders: stream logs to {tmp_path}/orders",
+        f"Orders: stream logs, queues orders and returns, to {tmp_path}/orders",
         "Archive: stream audit to s3://archive/logs",
     ]
     orders = {"name": "Orders", "stream": "logs", "queues": ["orders", "returns"], "url": f"{tmp_path}/orders"}
@@ -113,6 +119,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist(tmp_path: Path, argume
     declare_two(tmp_path)
     assert refusal("Order", *arguments) == "there is no sink 'Order'; sinks: Archive, Orders"
     assert refusal("Archive", "orders", *arguments) == "there is no sink 'orders'; sinks: Archive, Orders"
+    assert refusal("b", "Orders", "a", *arguments) == "there is no sink 'b' and no sink 'a'; sinks: Archive, Orders"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--list",), ("Games",)])

@@ -222,7 +222,7 @@ async def test_a_key_cannot_lead_out_of_its_folder(
     async with running(Games):
         await wait_until(lambda: is_finished(redis_client, keys, "Games"))
     (error,) = dead_letters(redis_client, keys, "Games")
-    assert "cannot be the name of a file" in error
+    assert "cannot be the name of a file: use 1 to 200 letters, digits, '.', '_' and '-'" in error
     assert not files(tmp_path)
 
 
@@ -629,6 +629,40 @@ def test_what_is_called_in_a_thread_cannot_be_async(kind: type[Sink], name: str)
 
     with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) is async, but it is called in a thread"):
         type("Mine", (kind,), {name: method})
+
+
+@pytest.mark.parametrize(
+    ("kind", "members", "message"),
+    [
+        (NdjsonSink, {"format": "ndjson.zip"}, r"format 'ndjson.zip', which does not exist; formats: 'ndjson.gz', "),
+        (NdjsonSink, {"queues": "orders"}, r"Mine.queues is a str: write a tuple, \('orders',\)"),
+        (ContentSink, {"queues": "orders"}, r"Mine.queues is a str: write a tuple, \('orders',\)"),
+        (ContentSink, {"kinds": "meta"}, r"Mine.kinds is a str: write a tuple, \('meta',\)"),
+        (ContentSink, {"kinds": ()}, "Mine has no kinds: name its files"),
+        (ContentSink, {"kinds": None}, "Mine has no kinds: name its files"),
+        (ContentSink, {"key": ContentSink.key}, r"Mine has no key\(\): a ContentSink must define it"),
+        (ContentSink, {"transform": ContentSink.transform}, r"Mine has no transform\(\): a ContentSink must define it"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(
+    tmp_path: Path, kind: type[Sink], members: dict[str, Any], message: str
+) -> None:
+    """When its class is made: otherwise, each record would fail. A base for others may be incomplete."""
+    right: dict[str, Any] = {}
+    if kind is ContentSink:
+        right = {"kinds": ("meta",), "key": lambda self, record: "a", "transform": lambda self, record, fetched: {}}
+    base = type("Base", (kind,), {**right, **members})
+    for bases, own in (((kind,), {**right, **members}), ((base,), {})):
+        with pytest.raises((TypeError, ValueError), match=message):
+            type("Mine", bases, {"url": tmp_path, **own})
+    assert all_sinks() == ()
+    type("Mine", (kind,), {"url": tmp_path, **right})
+    assert [sink.name for sink in all_sinks()] == ["Mine"]
+
+
+def test_a_content_sink_without_kinds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Mine has no kinds: name its files"):
+        type("Mine", (ContentSink,), {"url": tmp_path})
 
 
 async def test_who_has_run_a_service_is_no_sink() -> None:

@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 
 from realtime.exceptions import PermanentError
 from realtime.redis.keys import Keys
+from realtime.sinks import NdjsonSink, base
 from realtime.streams.dead_letters import find, replay
 from realtime.streams.keys import GroupKeys
 from realtime.streams.status import finished_until
@@ -60,6 +61,25 @@ def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redi
     header, _, *rows = run("stream_status", STREAM, "--group", GROUP).splitlines()
     assert header.split()[:4] == ["stream", "length", "group", "lag"]
     assert [row.split() for row in rows] == [[keys.stream(STREAM), "4", GROUP, "0", "0", "0", "0", "3", "-", "0", "0"]]
+
+
+def test_status_says_what_to_start_before_any_worker_has_run(
+    redis_client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is counted, and the command is named if the stream is that of a sink."""
+    monkeypatch.setattr(base, "_sinks", [])
+    with pytest.raises(CommandError, match=f"the stream {keys.stream(STREAM)} does not exist; known streams: "):
+        run("stream_status", STREAM)
+    append(redis_client, keys, "one")
+    waits = f"1 entry waits on the stream {keys.stream(STREAM)}, and no worker has run yet: "
+    with pytest.raises(CommandError, match=f"^{waits}start one$"):
+        run("stream_status", STREAM)
+    type("Archive", (NdjsonSink,), {"url": "memory://files", "stream": STREAM})
+    with pytest.raises(CommandError, match=f"^{waits}start manage.py run_log_sink$"):
+        run("stream_status", STREAM)
+    append(redis_client, keys, *map(str, range(1_000)))
+    with pytest.raises(CommandError, match=r"^1,001 entries wait on the stream "):
+        run("stream_status", STREAM)
 
 
 async def test_status_counts_what_waits_for_its_next_attempt(

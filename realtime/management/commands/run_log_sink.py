@@ -41,7 +41,7 @@ examples:
   manage.py run_log_sink                   all sinks
   manage.py run_log_sink Games Archive     only these
   manage.py run_log_sink --listen orders   also what programs PUBLISH on the Redis channel "orders"
-  manage.py run_log_sink --list            shows all sinks, and where they write
+  manage.py run_log_sink --list            shows all sinks, their queues, and where they write
   manage.py run_log_sink --list --json     the same, for programs
   manage.py stream_status logs             shows how many records wait for each sink
 
@@ -94,7 +94,10 @@ class Command(ServiceCommand):
             self.stdout.write(json.dumps({"sinks": found}))
             return
         for sink in sinks:
-            self.stdout.write(f"{sink.name}: stream {sink.stream} to {shown_place(sink.url)}")
+            queues = ""
+            if sink.queues:
+                queues = f", {'queues' if len(sink.queues) > 1 else 'queue'} {' and '.join(sink.queues)},"
+            self.stdout.write(f"{sink.name}: stream {sink.stream}{queues} to {shown_place(sink.url)}")
 
 
 def _choose(names: Sequence[str]) -> Sequence[type[Sink]]:
@@ -104,7 +107,8 @@ def _choose(names: Sequence[str]) -> Sequence[type[Sink]]:
         raise CommandError("no app has a sink: declare one in the sinks.py of an app")
     known = {sink.name for sink in sinks}
     if unknown := [name for name in names if name not in known]:
-        raise CommandError(f"there is no sink {unknown[0]!r}; sinks: {', '.join(sorted(known))}")
+        shown = " and no sink ".join(map(repr, dict.fromkeys(unknown)))
+        raise CommandError(f"there is no sink {shown}; sinks: {', '.join(sorted(known))}")
     return [sink for sink in sinks if not names or sink.name in names]
 
 

@@ -1,4 +1,5 @@
-// Keeps the page "Log pipeline" up to date, and draws how many records a second are appended and finished.
+// Keeps the page "Log pipeline" up to date, and draws how many records a second are appended, and finished by the sink
+// that is furthest behind.
 //
 // Owns when the page is updated, and which elements are replaced. Does not own the content, which the server makes:
 // without this script, the page shows the state when it was loaded.
@@ -19,24 +20,38 @@ const shown = (rate) => (rate >= 100 ? Math.round(rate).toLocaleString() : rate.
 function take() {
   const sinks = element("rt-sinks");
   if (sinks === null || sinks.dataset.added === undefined) return;
-  const finished = [...sinks.querySelectorAll("[data-finished]")].reduce((sum, row) => sum + Number(row.dataset.finished), 0);
-  samples.push({ at: performance.now(), added: Number(sinks.dataset.added), finished });
+  const rows = [...sinks.querySelectorAll("[data-finished]")].map(({ dataset }) => ({
+    key: `${dataset.stream} ${dataset.sink}`,
+    name: dataset.sink,
+    finished: Number(dataset.finished),
+    unfinished: Number(dataset.unfinished),
+  }));
+  samples.push({ at: performance.now(), added: Number(sinks.dataset.added), rows });
   while (samples[0].at < performance.now() - WINDOW_MS) samples.shift();
 }
 
-function rates(name) {
+// The sink with the most unfinished records; undefined if Redis does not know how many there are.
+function slowest() {
+  return samples.at(-1)?.rows.reduce((worst, row) => (row.unfinished > worst.unfinished ? row : worst), samples.at(-1).rows[0]);
+}
+
+// `count` takes the number from a sample.
+function rates(count) {
   return samples.slice(1).map((sample, index) => {
     const before = samples[index];
     // Below 0 if Redis has lost its counts.
-    const rate = Math.max(0, ((sample[name] - before[name]) * 1000) / (sample.at - before.at));
+    const rate = Math.max(0, ((count(sample) - count(before)) * 1000) / (sample.at - before.at));
     return { at: sample.at, rate };
   });
 }
 
 function draw() {
-  const lines = { added: rates("added"), finished: rates("finished") };
-  if (lines.added.length === 0) return;
-  const top = Math.max(1, ...Object.values(lines).flatMap((line) => line.map((each) => each.rate)));
+  const sink = slowest();
+  if (samples.length < 2 || sink === undefined) return;
+  const finished = (sample) => sample.rows.find((row) => row.key === sink.key)?.finished ?? 0;
+  const lines = { added: rates((sample) => sample.added), finished: rates(finished) };
+  const highest = Math.max(...Object.values(lines).flatMap((line) => line.map((each) => each.rate)));
+  const top = Math.max(1, highest);
   const now = samples.at(-1).at;
   for (const [name, line] of Object.entries(lines)) {
     const points = line.map(({ at, rate }) => {
@@ -46,7 +61,9 @@ function draw() {
     element(`rt-line-${name}`).setAttribute("points", points.join(" "));
     element(`rt-rate-${name}`).textContent = shown(line.at(-1).rate);
   }
+  element("rt-slowest").textContent = sink.name;
   element("rt-rate-top").textContent = shown(top);
+  element("rt-top").hidden = highest === 0;
   element("rt-rate").hidden = false;
 }
 
