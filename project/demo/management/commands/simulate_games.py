@@ -93,7 +93,7 @@ class Command(EscapingCommand):
         parser.add_argument(
             "--pause", type=float, default=0.1, metavar="S", help="seconds before each round (default: 0.1)"
         )
-        parser.add_argument("--seed", type=int, metavar="N", help="the same seed makes the same games")
+        parser.add_argument("--seed", type=int, metavar="N", help="the same seed makes the same games, with new tokens")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
 
     def handle(self, *args: Any, **options: Any) -> None:
