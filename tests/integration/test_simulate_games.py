@@ -259,7 +259,7 @@ def signalled(number: int, fact: Callable[[], object]) -> Iterator[None]:
 
 
 def game_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("game_")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

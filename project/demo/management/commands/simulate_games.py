@@ -140,7 +140,7 @@ def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None
         return play(players=options["players"], seed=seed, pause=lambda: stop.pause(options["pause"]))
 
     tokens: list[str] = []
-    with ThreadPoolExecutor(GAMES_AT_A_TIME) as threads:
+    with ThreadPoolExecutor(GAMES_AT_A_TIME, "game") as threads:
         games = [threads.submit(play_one, seeds.getrandbits(32)) for _ in range(options["games"])]
         try:
             for game in as_completed(games):
