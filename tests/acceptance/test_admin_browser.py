@@ -1,10 +1,11 @@
 """The admin in a real browser: its pages load only what the policy allows, and what is sent there reaches a bell."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+import redis
 from playwright.async_api import Browser, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
@@ -120,7 +121,16 @@ async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(site: Deplo
     assert admin.complaints == []
 
 
+@pytest.fixture
+def log_stream(site: DeployedSite) -> Iterator[None]:
+    """Nothing of log records and games is left in Redis: the next tests have the same site."""
+    yield
+    with redis.Redis.from_url(site.redis_url) as client:
+        client.delete("logs", *client.scan_iter("demo:*"))
+
+
 @pytest.mark.database_independent
+@pytest.mark.usefixtures("log_stream")
 async def test_the_log_pipeline_is_seen_at_work(site: DeployedSite, admin: Person) -> None:
     """The page follows the records without a reload, draws their rate, and stands still while it is paused."""
     page = admin.page
