@@ -32,6 +32,10 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.usefixtures("signalbox"), pytest.mark.database_independent]
 
 MOMENT = "2026-01-02T03:04:05Z"
+# With each error by which the project's functions say that something is unavailable.
+in_an_outage = pytest.mark.parametrize(
+    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
+)
 
 
 @pytest.fixture(autouse=True)
@@ -306,9 +310,7 @@ async def test_a_thread_keeps_no_old_connection_to_the_database(
     assert found == [True] * 3
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
-)
+@in_an_outage
 @pytest.mark.parametrize("name", ["select", "key"])
 async def test_an_outage_in_select_or_key_is_waited_for(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception
@@ -496,9 +498,7 @@ async def test_a_line_that_cannot_be_made_harms_no_other(redis_client: redis.Red
     assert dead_letters(redis_client, keys, "Archive") == ["KeyError: 'task'"]
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("away"), OperationalError("away")], ids=lambda error: type(error).__name__
-)
+@in_an_outage
 @pytest.mark.parametrize("name", ["select", "transform"])
 async def test_an_outage_in_select_or_transform_is_waited_for(
     redis_client: redis.Redis, keys: Keys, tmp_path: Path, name: str, error: Exception

@@ -189,7 +189,11 @@ def test_what_ends_by_itself_is_no_reason_to_refuse(tmp_path: Path, monkeypatch:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", fail)
-    storage_of(tmp_path).check()
+    storage = storage_of(tmp_path)
+    storage.check()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    monkeypatch.undo()
+    assert storage.create("a", b"a")
 
 
 @pytest.fixture
