@@ -111,15 +111,21 @@ class _File:
         ids, lines: The ids of its entries, and a line for each, as they were added.
         size_bytes: Of the lines, without line breaks.
         durable: Done when the file is durable. Its result is the entries that are not in it, with their errors.
-        timer: Ends the file after `roll_seconds`.
+        timer: Ends the file after `roll_seconds`. None if it ends at once.
     """
 
-    def __init__(self, timer: asyncio.TimerHandle) -> None:
+    def __init__(self, timer: asyncio.TimerHandle | None = None) -> None:
         self.ids: list[bytes] = []
         self.lines: list[bytes] = []
         self.size_bytes = 0
         self.durable: asyncio.Future[Mapping[bytes, Exception]] = asyncio.get_running_loop().create_future()
         self.timer = timer
+
+    def add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> None:
+        """Add entries, with a line for each."""
+        self.ids += ids
+        self.lines += lines
+        self.size_bytes += sum(map(len, lines))
 
     def keep(self, ids: Collection[bytes]) -> None:
         """Remove all other entries."""
@@ -151,7 +157,7 @@ class _RollingHandler:
         ids, lines, errors = await call_project(self._make_lines, entries, executor=self._executor)
         if ids:
             # Shielded, because other calls wait for the same file.
-            failed = await asyncio.shield(self._add(ids, lines))
+            failed = await asyncio.shield(self._add(ids, lines, apart=entries[0].is_suspect))
             errors |= {id: failed[id] for id in ids if id in failed}
             if len(errors) == len(entries) and all(isinstance(error, Unavailable) for error in errors.values()):
                 raise Unavailable("the entries are left to other workers")
@@ -216,15 +222,26 @@ class _RollingHandler:
                 errors[entry.id] = error
         return ids, lines, errors
 
-    def _add(self, ids: Sequence[bytes], lines: Sequence[bytes]) -> "asyncio.Future[Mapping[bytes, Exception]]":
-        """Add lines to the present file. Returns its `durable`."""
+    def _add(
+        self, ids: Sequence[bytes], lines: Sequence[bytes], *, apart: bool
+    ) -> "asyncio.Future[Mapping[bytes, Exception]]":
+        """
+        Add lines to the present file. Returns its `durable`.
+
+        Args:
+            apart: Write them at once, into a file of their own: workers died with these entries, and other suspects
+                are not tried before these are done.
+        """
+        if apart:
+            own_file = _File()
+            own_file.add(ids, lines)
+            self._start(self._write(own_file))
+            return own_file.durable
         file = self._file
         if file is None:
             timer = asyncio.get_running_loop().call_later(self._sink.roll_seconds, self._roll)
             file = self._file = _File(timer)
-        file.ids += ids
-        file.lines += lines
-        file.size_bytes += sum(map(len, lines))
+        file.add(ids, lines)
         if self._is_stopping or len(file.ids) >= self._sink.roll_records or file.size_bytes >= self._sink.roll_bytes:
             self._roll()
         return file.durable
@@ -233,7 +250,8 @@ class _RollingHandler:
         """End the present file, and begin to write it."""
         file, self._file = self._file, None
         if file is not None:
-            file.timer.cancel()
+            if file.timer is not None:
+                file.timer.cancel()
             self._start(self._write(file))
 
     async def _write(self, file: _File) -> None:

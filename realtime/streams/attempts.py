@@ -101,8 +101,7 @@ class Attempts:
         self._given_back: list[Entry] = []
         # One slot for each concurrent call of the handler.
         self._slots = asyncio.Semaphore(concurrency)
-        # Tasks that handle batches one after another, and the one that handles suspects. Suspects are tried one at a
-        # time: if one of them kills the process, it takes no other suspect with it.
+        # Tasks that handle batches one after another, and the one that handles suspects.
         self._runners: set[asyncio.Task[None]] = set()
         self._suspect_runner: asyncio.Task[None] | None = None
         # Whether the newest runner has not begun yet.
@@ -229,30 +228,47 @@ class Attempts:
                 self._runners.discard(task)
 
     async def _run_suspects(self) -> None:
+        """
+        Try suspects: the first one alone, then two, four and so on, as long as none of them fails or ends the process.
+
+        The last attempt of a suspect is always alone. So no entry becomes a dead letter because of another one, and
+        thousands of entries whose workers were killed by chance are not tried one by one.
+        """
+        size = 1
         try:
             while self._in_flight.has_suspects:
                 async with self._slots:
                     await self._lease.wait_held(self._stopping)
                     if self._stopping.is_set():
                         return
-                    if (entry := self._in_flight.next_suspect()) is not None:
-                        await self._attempt_suspect(entry)
-                        self._in_flight.done([entry])
+                    if suspects := self._in_flight.next_suspects(size, alone_from=self._max_attempts - 1):
+                        is_success = await self._attempt_suspects(suspects)
+                        size = min(2 * size, self._batch_size) if is_success else 1
+                        self._in_flight.done(suspects)
                         self._run()
         finally:
             self._suspect_runner = None
 
-    async def _attempt_suspect(self, entry: Entry) -> None:
-        if entry.attempt >= self._max_attempts:
+    async def _attempt_suspects(self, suspects: Sequence[Entry]) -> bool:
+        """Try suspects of different keys together. Returns whether none of them failed."""
+        if suspects[0].attempt >= self._max_attempts:
+            (entry,) = suspects
             await self._give_up(entry, "unfinished", "no attempt came to an end: its handler may end the process")
-        elif await self._outage.until_done(self._group.begin_attempt, entry):
-            batch = [msgspec.structs.replace(entry, attempt=entry.attempt + 1)]
-            if (failure := await self._try(batch)) is not None:
-                await self._fail(batch[0], failure.error, [])
-        else:
-            self.lose([entry.id])
-            self._remove([entry.id])
+            return False
+        begun = await self._outage.until_done(self._group.begin_attempts, suspects)
+        if lost := [entry.id for entry in suspects if entry.id not in begun]:
+            self.lose(lost)
+            self._remove(lost)
             self._ask_redis()
+        batch = [
+            msgspec.structs.replace(entry, attempt=entry.attempt + 1, is_suspect=True)
+            for entry in suspects
+            if entry.id in begun
+        ]
+        failure = await self._try(batch) if batch else None
+        if failure is not None:
+            await self._fail_batch(*failure)
+        return failure is None
 
     async def _fail_batch(self, batch: Sequence[Entry], error: Exception) -> None:
         """A batch failed: finish its entries that are done, and try or fail the others, those of one key in order."""

@@ -23,6 +23,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: bytes = b""
     # When the group first read the entry, by Redis's clock, in seconds since 1970. Retries do not change it.
     first_seen: float = 0.0
+    # Workers died with the entry, so it is tried apart from all that are not suspects. A handler that collects entries
+    # should finish a suspect without waiting for others.
+    is_suspect: bool = False
 
 
 # Called with 1 to `batch_size` entries, those of one key oldest first; see StreamWorker for the errors it may raise.

@@ -59,7 +59,7 @@ _SCRIPTS = {
     "finish": stream_script("finish", answer=int),
     "park": stream_script("park", answer=int),
     "dead_letter": stream_script("dead_letter", answer=(int, NoneType)),
-    "begin": stream_script("begin", answer=int),
+    "begin": stream_script("begin", answer=list),
     "find_dead": stream_script("find_dead", answer=list),
     "reclaim": stream_script("reclaim", answer=list),
     "repair": stream_script("repair", answer=list),
@@ -176,9 +176,15 @@ class ConsumerGroup:
         lease_key = self.keys.worker_lease(self.consumer)
         return bool(await _RENEW.arun(self._redis, [lease_key], [token, _ms(lease_seconds)]))
 
-    async def begin_attempt(self, entry: Entry) -> bool:
-        """Record that the next attempt with a suspect begins. False if this consumer does not hold it any more."""
-        return bool(await self._run("begin", entry.key, entry.id, entry.attempt))
+    async def begin_attempts(self, suspects: Sequence[Entry]) -> set[bytes]:
+        """Record that the next attempt with each suspect begins. Returns the ids of those that this consumer holds."""
+        begun = set[bytes]()
+        for start in range(0, len(suspects), CALL_LIMIT):
+            arguments: list[Any] = []
+            for entry in suspects[start : start + CALL_LIMIT]:
+                arguments += (entry.key, entry.id, entry.attempt)
+            begun.update(await self._run("begin", *arguments))
+        return begun
 
     async def finish(self, entries: Sequence[Entry]) -> bool:
         """Ack entries for the group, whichever consumer holds them. Returns whether backlogs got a due time by it."""

@@ -30,7 +30,7 @@ class InFlight:
         self._lost: set[bytes] = set()
         # The ids that were removed while `noting_removed` is on.
         self._noted: set[bytes] | None = None
-        # The oldest waiting entry of each key that is not being handled. Suspects, which are handled alone, are apart.
+        # The oldest waiting entry of each key that is not being handled. Suspects are apart.
         self._ready: deque[Entry] = deque()
         self._suspects: deque[Entry] = deque()
         # Every key in flight, with the entries behind its first one, which is in a queue above or in a handler.
@@ -60,7 +60,7 @@ class InFlight:
 
         Args:
             entries: Their attempt has begun by being handed out. Those of one key come oldest first.
-            suspects: To be handled alone; their attempt is not counted yet. No key is in both lists.
+            suspects: To be handled apart; their attempt is not counted yet. No key is in both lists.
         """
         ids = [entry.id for entry in entries]
         if suspects or not self._ids.isdisjoint(ids):
@@ -162,7 +162,7 @@ class InFlight:
 
     @property
     def has_suspects(self) -> bool:
-        """Whether `next_suspect` has an entry."""
+        """Whether `next_suspects` has an entry."""
         return bool(self._suspects)
 
     def next_batch(self, size: int) -> list[Entry]:
@@ -177,13 +177,23 @@ class InFlight:
                 batch.append(followers.popleft())
         return batch
 
-    def next_suspect(self) -> Entry | None:
-        """An entry to be handled alone. Call `done` with it afterwards."""
-        if not self._suspects:
-            return None
-        entry = self._suspects.popleft()
-        self._suspect_ids.discard(entry.id)
-        return entry
+    def next_suspects(self, size: int, *, alone_from: int) -> list[Entry]:
+        """
+        Up to `size` suspects of different keys, to be handled together. Call `done` with them afterwards.
+
+        Args:
+            alone_from: An entry with this many attempts is handled alone.
+        """
+        batch: list[Entry] = []
+        while self._suspects and len(batch) < size:
+            if batch and self._suspects[0].attempt >= alone_from:
+                break
+            entry = self._suspects.popleft()
+            self._suspect_ids.discard(entry.id)
+            batch.append(entry)
+            if entry.attempt >= alone_from:
+                break
+        return batch
 
     def done(self, batch: Sequence[Entry]) -> None:
         """These entries are handled, or removed: the next ones of their keys may be handled."""

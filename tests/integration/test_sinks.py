@@ -25,6 +25,7 @@ from realtime.sinks import service as service_module
 from realtime.sinks.service import SinkService
 from realtime.sinks.storage import LocalStorage
 from realtime.sinks.written import WrittenFiles
+from realtime.streams.group import stream_script
 from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -393,6 +394,26 @@ async def test_no_record_is_acked_before_its_file_is_durable(
     async with running(Archive):
         await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
     assert sorted(name for each in lines(tmp_path) for name in each) == ["a", "b"]
+
+
+async def test_records_with_which_workers_died_do_not_wait_for_the_end_of_a_file(
+    redis_client: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """They are tried in small groups, one after another. Each group is written at once, into a file of its own."""
+    Archive = archive(tmp_path, roll_seconds=3600.0, max_attempts=5)
+    add(redis_client, keys, *map(str, range(20)))
+    stream = keys.stream("logs")
+    redis_client.xgroup_create(stream, "Archive", id="0")
+    redis_client.xreadgroup("Archive", "dead", {stream: ">"})
+    # As other workers do when two workers have died.
+    values = ["Archive", "other", "", "dead", 0, 2, 1000]
+    stream_script("reclaim", answer=list).run(redis_client, GroupKeys(stream, "Archive").for_scripts, values)
+    async with running(Archive):
+        await wait_until(lambda: is_finished(redis_client, keys, "Archive"))
+        written = lines(tmp_path)
+    assert sorted(map(len, written)) == [1, 2, 4, 5, 8]
+    assert {name for each in written for name in each} == set(map(str, range(20)))
+    await assert_no_files_noted(redis_client, keys)
 
 
 async def test_records_with_the_same_line_are_all_written(

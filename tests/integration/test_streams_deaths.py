@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import redis
 
+from realtime.exceptions import PermanentError
 from realtime.redis.keys import Keys
 from realtime.streams.group import stream_script
 from realtime.streams.keys import GroupKeys
@@ -125,20 +126,32 @@ async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
     assert handled == set(range(10))
 
 
-async def test_entries_with_which_several_workers_died_are_tried_one_at_a_time(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
-) -> None:
-    """One of them may be what kills: the one that falls counts an attempt, the others do not."""
-    append(redis_client, keys, *range(4))
+async def append_suspects(server: RedisServer, client: redis.Redis, keys: Keys, *, count: int) -> None:
+    """Append entries, and let two workers die with all of them."""
+    append(client, keys, *range(count))
     stuck = Recorder(gate=asyncio.Event())
     for _ in range(2):
-        async with working(redis_server.url, keys, stuck, **QUICK) as worker:
+        async with working(server.url, keys, stuck, **QUICK) as worker:
             await wait_until(lambda: stuck.running_count == 1)
-            taken_from(redis_client, keys, worker.consumer)
+            taken_from(client, keys, worker.consumer)
             await worker.stop(deadline_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("max_attempts", "calls"), [(5, [["0"], ["1", "2"], ["3"]]), (3, [["0"], ["1"], ["2"], ["3"]])]
+)
+async def test_entries_with_which_several_workers_died_are_tried_one_group_at_a_time(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys, max_attempts: int, calls: list[list[str]]
+) -> None:
+    """
+    One of them may kill its worker: only those that are tried count an attempt. The groups grow while none fails, and
+    the last attempt of an entry is alone.
+    """
+    await append_suspects(redis_server, redis_client, keys, count=4)
     gate = asyncio.Event()
     handler = Recorder(gate=gate)
-    async with working(redis_server.url, keys, handler, concurrency=4, **QUICK) as worker:
+    options = {**QUICK, "concurrency": 4, "max_attempts": max_attempts}
+    async with working(redis_server.url, keys, handler, **options) as worker:
         await wait_until(lambda: handler.running_count == 1)
         # In what is known to Redis, so that it outlives this process.
         records = redis_client.hgetall(keys.parked_entries(STREAM, GROUP))
@@ -146,8 +159,25 @@ async def test_entries_with_which_several_workers_died_are_tried_one_at_a_time(
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 4)
     assert handler.most_running_count == 1
-    assert handler.calls == [["0"], ["1"], ["2"], ["3"]]
+    assert handler.calls == calls
     assert handler.attempts["0"] == [3]
+
+
+async def test_an_entry_that_fails_among_suspects_makes_the_next_groups_small_again(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """The others of its group are done, and each has counted one attempt."""
+
+    def fail(name: str) -> None:
+        if name == "1":
+            raise PermanentError("it cannot be done")
+
+    handler = Recorder(fail=fail)
+    await append_suspects(redis_server, redis_client, keys, count=8)
+    async with working(redis_server.url, keys, handler, **QUICK) as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 7 and worker.statistics().dead_count == 1)
+    assert handler.calls == [["0"], ["1", "2"], ["1"], ["2"], ["3"], ["4", "5"], ["6", "7"]]
+    assert dead_letters(redis_client, keys)[0][b"_attempts"] == b"3"
 
 
 async def test_a_worker_with_a_fixed_name_takes_up_what_it_left(

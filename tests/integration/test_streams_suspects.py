@@ -105,13 +105,13 @@ async def test_a_beginning_that_is_told_twice_counts_once(
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **PATIENT) as worker:
         await worker.wait_ready()
-        begin = worker._group.begin_attempt
+        begin = worker._group.begin_attempts
 
-        async def tell_twice(*arguments: Any) -> bool:
+        async def tell_twice(*arguments: Any) -> set[bytes]:
             await begin(*arguments)
             return await begin(*arguments)
 
-        monkeypatch.setattr(worker._group, "begin_attempt", tell_twice)
+        monkeypatch.setattr(worker._group, "begin_attempts", tell_twice)
         fill_backlog(redis_client, keys, "a", ("one", 1, 2))
         worker._wakeup.wake()
         await wait_until(lambda: worker.statistics().handled_count == 1)

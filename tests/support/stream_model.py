@@ -120,7 +120,7 @@ class ModelWorker:
             if held.entry.attempt >= MAX_ATTEMPTS:
                 self._give_up(held)
                 return
-            if not self._model.run(self.group.begin_attempt(held.entry)):
+            if not self._model.run(self.group.begin_attempts([held.entry])):
                 del self.in_flight[held.entry.id]
                 self.token = ""
                 return
