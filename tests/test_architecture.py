@@ -40,7 +40,7 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"live"},
         # The edge: Django, Channels, uvicorn.
         {"conf", "extras", "models"},
-        {"logs"},
+        {"logs", "tasks"},
         {"sinks"},
         {"layer"},
         {"topics", "access"},
@@ -77,7 +77,7 @@ ROOMS_MAY_IMPORT = {
 # What the core may import beside the standard library: its requirements in pyproject.toml, and Django's asgiref.
 CORE_REQUIREMENTS = {"django", "asgiref", "channels", "channels_redis", "redis", "hiredis", "msgspec"}
 # Only where an app is installed, and with something to take its place.
-OPTIONAL_IMPORTS = {"notifications.admin.looks": "unfold"}
+OPTIONAL_IMPORTS = {"notifications.admin.looks": "unfold", "realtime.tasks.django_api": "django_tasks"}
 # Files whose public names are fixed by Django, not by us.
 WITHOUT_ALL = re.compile(r"/(migrations|management|templatetags)/|/(__init__|apps|urls|admin|settings|asgi)\.py$")
 
