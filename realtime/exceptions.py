@@ -17,8 +17,13 @@ __all__ = [
     "SubscriberTooSlow",
     "SubscriptionClosed",
     "SubscriptionGap",
+    "TaskDiscarded",
+    "TaskTimedOut",
+    "TaskUnknown",
+    "TasksUnavailable",
     "TopicUnknown",
     "Unavailable",
+    "WorkerLost",
 ]
 
 
@@ -201,3 +206,36 @@ class EntriesFailed(RealtimeError):
 
 class EntryRejected(PermanentError):
     """The entry itself is malformed; `reason` says what is wrong with it."""
+
+
+class TasksUnavailable(Unavailable):
+    """
+    Redis did not confirm that a task was enqueued, or did not answer a question about one.
+
+    After `enqueue`, the task may have been enqueued all the same.
+    """
+
+
+class TaskUnknown(PermanentError):
+    """The worker knows no such task: its function was moved, renamed or removed, or is no task."""
+
+
+class TaskTimedOut(RealtimeError):
+    """
+    An attempt of a task took longer than its `timeout`.
+
+    Attributes:
+        timeout_seconds: The limit.
+    """
+
+    def __init__(self, timeout_seconds: float = 0.0) -> None:
+        self.timeout_seconds = timeout_seconds
+        super().__init__(f"the task took longer than its timeout of {timeout_seconds:g} s")
+
+
+class WorkerLost(RealtimeError):
+    """The worker that ran a task was lost: its process ended, or stood still for longer than its lease."""
+
+
+class TaskDiscarded(RealtimeError):
+    """A task was discarded before it ran."""

@@ -73,6 +73,34 @@ class Keys:
         """
         return f"{{{self.prefix}{name}}}:files:{group}"
 
+    def task_queue(self, queue: str) -> str:
+        """The Redis Stream of the task queue `queue`. Permanent."""
+        return self.stream(f"tasks:{queue}")
+
+    def waiting_tasks(self, queue: str) -> str:
+        """A sorted set of tasks that wait for a worker, by their place in the list. Permanent; empty when none wait."""
+        return f"{{{self.task_queue(queue)}}}:waiting"
+
+    def scheduled_tasks(self, queue: str) -> str:
+        """A sorted set of tasks that are due later, by time. Permanent; empty when there are none."""
+        return f"{{{self.task_queue(queue)}}}:scheduled"
+
+    def successful_tasks(self, queue: str) -> str:
+        """A sorted set of the newest tasks that succeeded, by time. Permanent."""
+        return f"{{{self.task_queue(queue)}}}:successful"
+
+    def failed_tasks(self, queue: str) -> str:
+        """A sorted set of the newest tasks that failed, by time. Permanent."""
+        return f"{{{self.task_queue(queue)}}}:failed"
+
+    def task(self, queue: str, id: str) -> str:
+        """A hash: one task and its result. Expires some time after the task has finished."""
+        return f"{{{self.task_queue(queue)}}}:task:{id}"
+
+    def unique_task(self, queue: str, key: str) -> str:
+        """The id of the unfinished task with the unique key `key`. Permanent; deleted when the task has finished."""
+        return f"{{{self.task_queue(queue)}}}:unique:{key}"
+
     def streams(self) -> str:
         """A set of the keys of all streams that have had a worker. Permanent."""
         return f"{self.prefix}signalbox:streams"
@@ -124,6 +152,10 @@ class Keys:
     def ingress_channel(self) -> str:
         """The Redis channel on which other programs request notifications."""
         return self.channel("notification")
+
+    def task_channel(self, id: str) -> str:
+        """The Redis channel on which the end of a task is published."""
+        return self.channel(f"signalbox:task:{id}")
 
     def probe_channel(self) -> str:
         """The prefix of the Redis channels on which the ingress's connection receives its own probes."""

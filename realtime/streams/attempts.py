@@ -59,7 +59,7 @@ class Attempts:
         lease: Whether attempts may begin.
         wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
-        batch_size, concurrency, max_attempts, backoff, on_stop, on_acked: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff, room, on_stop, on_acked: As in StreamWorker.
 
     Attributes:
         handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
@@ -78,6 +78,7 @@ class Attempts:
         concurrency: int,
         max_attempts: int,
         backoff: Backoff,
+        room: Callable[[int], int] | None = None,
         on_stop: Callable[[], None] | None,
         on_acked: Callable[[Sequence[Entry]], None] | None,
     ) -> None:
@@ -96,7 +97,9 @@ class Attempts:
         self._concurrency = concurrency
         self._max_attempts = max_attempts
         self._backoff = backoff
-        self._on_stop, self._on_acked = on_stop, on_acked
+        self._room_for, self._on_stop, self._on_acked = room, on_stop, on_acked
+        # Entries that are done although their handler still runs.
+        self._finished_early: set[bytes] = set()
         # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
         self._given_back: list[Entry] = []
         # One slot for each concurrent call of the handler.
@@ -124,6 +127,10 @@ class Attempts:
 
     def room(self) -> int:
         """How many entries may be read now. If none may, the worker is woken when that changes."""
+        if self._room_for is not None:
+            room = self._room_for(self._in_flight.unfinished_count)
+            self._is_full = room <= 0
+            return room
         free_slots = self._concurrency - math.ceil(self._in_flight.unfinished_count / self._batch_size)
         # As many again may wait for their ack. Beyond that, a slow Redis slows down reading.
         room = min(free_slots * self._batch_size, 2 * self._concurrency * self._batch_size - len(self._in_flight))
@@ -148,6 +155,12 @@ class Attempts:
             self._group.group,
         )
         self._remove(self._in_flight.withdraw(lost))
+
+    def finish_early(self, entries: Sequence[Entry]) -> None:
+        """Ack entries of a handler that still runs with others."""
+        held = [entry for entry in entries if entry.id in self._in_flight]
+        self._finished_early.update(entry.id for entry in held)
+        self._finish(held)
 
     def count_unreadable(self, count: int) -> None:
         """Count and log parked entries that could not be read, and that Redis has made dead letters."""
@@ -334,6 +347,8 @@ class Attempts:
                     error = _meaning_of(raised, batch)
                 else:
                     error = None
+                if self._finished_early:
+                    batch = self._without_finished(batch)
                 if error is None:
                     if self._handler_outage.is_on:
                         (observer or self._handler_outage.observer()).worked()
@@ -350,6 +365,12 @@ class Attempts:
         finally:
             if observer is not None:
                 observer.leave()
+
+    def _without_finished(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        """Those entries of a call that were not finished early."""
+        rest = [entry for entry in batch if entry.id not in self._finished_early]
+        self._finished_early.difference_update(entry.id for entry in batch)
+        return rest
 
     async def _still_held(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         """Wait until an attempt may begin. Returns the entries that are still this worker's, or none if it stops."""
@@ -373,10 +394,16 @@ class Attempts:
     def _finish(self, batch: Sequence[Entry]) -> None:
         self._in_flight.begin_end([entry.id for entry in batch])
         self._acks.add(batch)
-        # Not for each entry that ends: reading a single entry costs Redis as much as reading many.
-        if self._is_full and 2 * self._in_flight.unfinished_count <= self._concurrency * self._batch_size:
+        if self._is_full and self._has_room_again():
             self._is_full = False
             self._wakeup.wake()
+
+    def _has_room_again(self) -> bool:
+        unfinished_count = self._in_flight.unfinished_count
+        if self._room_for is not None:
+            return self._room_for(unfinished_count) > 0
+        # Not for each entry that ends: reading a single entry costs Redis as much as reading many.
+        return 2 * unfinished_count <= self._concurrency * self._batch_size
 
     async def _ack(self, entries: list[Entry]) -> None:
         came_due = await self._outage.until_done(self._group.finish, entries)

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from realtime.redis import scripts
 from realtime.redis.connection_checks import answer_parsed
 from realtime.streams.entry import Entry, Parking, Reclaimed, Redelivery, TakeResult
-from realtime.streams.keys import GroupKeys
+from realtime.streams.keys import GroupKeys, WaitingList
 
 __all__ = ["ConsumerGroup", "stream_script"]
 
@@ -41,7 +41,7 @@ _ALL = 1_000_000
 
 # The files that a script needs, besides "shared".
 _NEEDS = {
-    "take": ("dead_lettering", "taking"),
+    "take": ("dead_lettering", "taking", "waiting_list", "feeding"),
     "dead_letter": ("dead_lettering",),
     "recover": ("members",),
     "find_dead": ("members",),
@@ -87,6 +87,7 @@ class ConsumerGroup:
         order_field: The field whose value is the key of an entry, or "" for no order.
         dead_letter_key: The stream of dead letters, by default as in `keys`.
         registry_key: The set of all streams, for operators' commands; or "".
+        waiting_list: The waiting list in front of the stream, if it has one.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ConsumerGroup:
         order_field: str,
         dead_letter_key: str = "",
         registry_key: str = "",
+        waiting_list: WaitingList | None = None,
     ) -> None:
         self.consumer = consumer
         self.keys = keys
@@ -111,6 +113,7 @@ class ConsumerGroup:
         self._order_field = order_field.encode()
         self._dead_letter_key = dead_letter_key or keys.dead_letters
         self._registry_key = registry_key
+        self._waiting_list = (waiting_list.waiting, waiting_list.scheduled) if waiting_list else ()
 
     async def create(self) -> None:
         """Create the stream and its groups, each from the first entry on. Existing ones stay as they are."""
@@ -147,7 +150,9 @@ class ConsumerGroup:
         """
         count = min(count, CALL_LIMIT)
         limits = (count, limit, suspect_deaths, max_attempts, DEAD_LETTERS_LIMIT)
-        reply = await self._read("take", token, _ms(lease_seconds), *limits, keys=[self._dead_letter_key])
+        reply = await self._read(
+            "take", token, _ms(lease_seconds), *limits, keys=[self._dead_letter_key, *self._waiting_list]
+        )
         if reply is None:
             return None
         redelivered, new, parked_count, wait_ms, last_id, is_full, now_ms, unreadable_count = reply

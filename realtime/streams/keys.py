@@ -8,10 +8,28 @@ from dataclasses import dataclass
 
 from realtime.redis.keys import Keys
 
-__all__ = ["GroupKeys"]
+__all__ = ["GroupKeys", "WaitingList"]
 
 # A stream's key has its prefix already.
 _KEYS = Keys()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingList:
+    """
+    The Redis keys of a waiting list in front of a stream. Both are sorted sets of items "priority:name".
+
+    A worker with room appends the first items to the stream, each as an entry with the field `item`. So items are
+    ordered until a worker has room for them, while entries of a stream stay in the order in which they were appended.
+
+    Attributes:
+        waiting: Item → its place in the list: when it began to wait, in milliseconds, less a minute for each point of
+            its priority. So a point of priority is worth a minute of waiting, and nothing waits for ever.
+        scheduled: Item → when it may begin to wait, in milliseconds.
+    """
+
+    waiting: str
+    scheduled: str
 
 
 @dataclass(frozen=True, slots=True)

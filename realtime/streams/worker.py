@@ -23,7 +23,7 @@ from realtime.streams.attempts import LONGEST_WAIT_SECONDS, Attempts
 from realtime.streams.entry import Entry, Handler, Redelivery, WorkerStatistics
 from realtime.streams.group import ConsumerGroup
 from realtime.streams.in_flight import InFlight
-from realtime.streams.keys import GroupKeys
+from realtime.streams.keys import GroupKeys, WaitingList
 from realtime.streams.lease import WorkerLease
 from realtime.streams.maintenance import CHECKS_IN_A_LEASE, Maintenance
 from realtime.streams.wakeup import Wakeup
@@ -71,6 +71,9 @@ class StreamWorker:
         consumer: This worker's name; by default host-pid-random.
         outage: The state of Redis, shared by all its users in the process so that an outage is logged once.
         registry_key: `Keys.streams()`, so that `manage.py stream_status` shows the stream.
+        waiting_list: A waiting list in front of the stream, whose items are appended to it when this worker has room.
+        room: Called with the number of entries that wait or are being handled; returns how many more may be read. By
+            default enough for `concurrency * batch_size`, when half of that is done.
         on_stop: Called when the worker stops and waits for its handlers. Long handlers may then end early, and raise
             `Unavailable` to leave their entries to other workers without an attempt being counted.
         on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again. Entries that failed
@@ -106,6 +109,8 @@ class StreamWorker:
         consumer: str | None = None,
         outage: Outage | None = None,
         registry_key: str = "",
+        waiting_list: WaitingList | None = None,
+        room: Callable[[int], int] | None = None,
         on_stop: Callable[[], None] | None = None,
         on_acked: Callable[[Sequence[Entry]], None] | None = None,
     ) -> None:
@@ -130,6 +135,7 @@ class StreamWorker:
             order_field=order_field,
             dead_letter_key=dead_letter_key,
             registry_key=registry_key,
+            waiting_list=waiting_list,
         )
         self._wakeup = Wakeup(self._group, block_seconds=block_seconds)
         self._in_flight = InFlight()
@@ -144,6 +150,7 @@ class StreamWorker:
             concurrency=concurrency,
             max_attempts=max_attempts,
             backoff=backoff,
+            room=room,
             on_stop=on_stop,
             on_acked=on_acked,
         )
@@ -188,6 +195,18 @@ class StreamWorker:
         its lease, there are none.
         """
         return await self._attempts.still_held(ids)
+
+    def finish_early(self, entries: Sequence[Entry]) -> None:
+        """
+        For a handler that has several entries: ack these now. They are done, and do not wait for the rest of its call.
+
+        Only for entries without a key. What the handler returns or raises later concerns the others.
+        """
+        self._attempts.finish_early(entries)
+
+    def wake(self) -> None:
+        """Look for entries now, for example because there is more room."""
+        self._wakeup.wake()
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

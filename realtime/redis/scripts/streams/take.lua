@@ -1,5 +1,5 @@
 -- Hands a worker entries of due backlogs, then new entries; never one while an older entry of its key is unfinished.
--- KEYS[7] dead-letter stream
+-- KEYS[7] dead-letter stream  KEYS[8…9] the waiting list, if the stream has one (feeding.lua)
 -- ARGV[4] lease token  ARGV[5] lease, ms  ARGV[6] limit of entries  ARGV[7] limit of parked entries
 -- ARGV[8] deaths from which an entry is suspect  ARGV[9] max attempts  ARGV[10] limit of the dead-letter stream
 -- Returns {redelivered: {id, attempts, begun, seen, fields}…, new: {id, fields}…, how many were parked, ms until the next
@@ -30,9 +30,17 @@ for _, key in ipairs(ready) do
   end
 end
 local count = math.min(room - #again, limit - redis.call('HLEN', parked))
+if KEYS[8] then
+  move_due()
+end
 if count > 0 then
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, '>')
   new = reply and reply[1][2] or new
+  if KEYS[8] and #new < count and redis.call('EXISTS', KEYS[8]) == 1 then
+    for _, entry in ipairs(feed(count - #new)) do
+      new[#new + 1] = entry
+    end
+  end
   if order ~= '' and #new > 0 then
     new, parked_count = keep_order(new)
   end
@@ -41,6 +49,12 @@ local last = ''
 if #again + #new + parked_count == 0 then
   last = last_delivered()
 end
-local next_due = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-local wait = next_due and math.max(0, tonumber(next_due) - now) or -1
+local wait = -1
+for _, times in ipairs({due, KEYS[9]}) do
+  local next_due = redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')[2]
+  if next_due then
+    local ms_left = math.max(0, tonumber(next_due) - now)
+    wait = wait < 0 and ms_left or math.min(wait, ms_left)
+  end
+end
 return {again, new, parked_count, wait, last, (limit <= redis.call('HLEN', parked)) and 1 or 0, ms(now), unreadable}

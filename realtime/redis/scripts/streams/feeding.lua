@@ -1,0 +1,22 @@
+-- The waiting list in front of a stream: what waits there is appended to the stream when a worker has room for it.
+-- KEYS[8] waiting: a sorted set "priority:name" → its place in the list  KEYS[9] scheduled: the same → ms when it is due
+
+-- Moves items that are due from the scheduled to the waiting ones.
+local function move_due()
+  local found = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', ms(now), 'WITHSCORES', 'LIMIT', 0, 1000)
+  for at = 1, #found, 2 do
+    local priority = tonumber(string.match(found[at], '^(-?%d+):')) or 0
+    redis.call('ZADD', KEYS[8], ms(place_in_list(priority, tonumber(found[at + 1]))), found[at])
+    redis.call('ZREM', KEYS[9], found[at])
+  end
+end
+
+-- Appends the first items of the list to the stream, and returns them as they are read by this consumer.
+local function feed(count)
+  local found = redis.call('ZPOPMIN', KEYS[8], count)
+  for at = 1, #found, 2 do
+    redis.call('XADD', stream, '*', 'item', found[at])
+  end
+  local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, '>')
+  return reply and reply[1][2] or {}
+end

@@ -1,0 +1,24 @@
+-- Enqueues a task once.
+-- ARGV[5] id  ARGV[6] ms when it is due, or 0  ARGV[7] priority  ARGV[8] unique key or ""
+-- ARGV[9…] fields and values of the task
+-- Returns the id and the ms when it was enqueued: of an unfinished task with the same unique key, if there is one.
+local id, due, priority, unique = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local enqueued = redis.call('HGET', tasks .. id, 'enqueued')
+if enqueued then
+  return {id, enqueued}
+end
+if unique ~= '' then
+  local holder = redis.call('GET', uniques .. unique)
+  local found = redis.call('HMGET', tasks .. (holder or ''), 'status', 'enqueued')
+  if found[1] == 'READY' or found[1] == 'RUNNING' then
+    return {holder, found[2]}
+  end
+  redis.call('SET', uniques .. unique, id)
+  redis.call('HSET', tasks .. id, 'unique', unique)
+end
+redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 9))
+if due > 0 then
+  redis.call('HSET', tasks .. id, 'run_after', ms(due))
+end
+place(id, priority, now, due)
+return {id, ms(now)}

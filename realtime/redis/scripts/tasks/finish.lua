@@ -1,0 +1,27 @@
+-- Records how attempts ended. Calling it again changes nothing.
+-- ARGV[5…] for each: id, claim, "SUCCESSFUL", "FAILED" or "RETRY", the value or the error as JSON, and the ms until the
+-- next attempt
+-- Returns for each 1, or 0 if the attempt is another worker's now: it took too long without its lease.
+local answers = {}
+for at = 5, #ARGV, 5 do
+  local id, claim, outcome, body, delay = unpack(ARGV, at, at + 4)
+  local task = tasks .. id
+  local found = redis.call('HMGET', task, 'claim', 'status', 'priority')
+  local is_ours = found[1] == claim
+  if is_ours and found[2] == 'RUNNING' then
+    if outcome == 'SUCCESSFUL' then
+      redis.call('HSET', task, 'value', body)
+    else
+      add_error(id, body)
+    end
+    if outcome == 'RETRY' then
+      redis.call('HSET', task, 'status', 'READY')
+      place(id, tonumber(found[3]), now, now + tonumber(delay))
+    else
+      finish(id, outcome)
+    end
+  end
+  answers[#answers + 1] = is_ours and 1 or 0
+end
+trim_lists()
+return answers

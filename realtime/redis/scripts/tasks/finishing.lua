@@ -1,0 +1,29 @@
+-- The end of a task.
+
+local function add_error(id, error)
+  redis.call('HSET', tasks .. id, 'error' .. redis.call('HINCRBY', tasks .. id, 'error_count', 1), error)
+end
+
+local function release_unique(id)
+  local unique = redis.call('HGET', tasks .. id, 'unique')
+  if unique and redis.call('GET', uniques .. unique) == id then
+    redis.call('DEL', uniques .. unique)
+  end
+end
+
+-- Finishes a task, whose value or error is recorded already, and tells those who wait for it.
+local function finish(id, status)
+  local is_failed = status == 'FAILED'
+  redis.call('HSET', tasks .. id, 'status', status, 'finished', ms(now))
+  redis.call('PEXPIRE', tasks .. id, is_failed and keep_failed_ms or keep_successful_ms)
+  redis.call('ZADD', is_failed and failed or successful, ms(now), id)
+  release_unique(id)
+  redis.call('PUBLISH', channels .. id, status)
+end
+
+local function trim_lists()
+  redis.call('ZREMRANGEBYSCORE', successful, '-inf', ms(now - keep_successful_ms))
+  redis.call('ZREMRANGEBYSCORE', failed, '-inf', ms(now - keep_failed_ms))
+  redis.call('ZREMRANGEBYRANK', successful, 0, -LISTED - 1)
+  redis.call('ZREMRANGEBYRANK', failed, 0, -LISTED - 1)
+end

@@ -1,0 +1,215 @@
+"""
+One attempt of a task: calling its function, and what follows from how that ends.
+
+Owns the call, Django's signals around it, the timeouts of async tasks, and when there is another attempt. Does not own
+threads (runner) nor Redis (worker).
+"""
+
+import asyncio
+import inspect
+import json
+import logging
+import random
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.dispatch import Signal
+from django.utils import timezone
+
+from realtime.exceptions import PermanentError, Retry, TaskTimedOut
+from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.django_api import (
+    AnyTask,
+    AnyTaskResult,
+    TaskContext,
+    TaskError,
+    TaskResultStatus,
+    normalize_json,
+    task_finished,
+    task_started,
+)
+from realtime.tasks.record import TaskFields, call_of, error_json, options_of, result_of, to_json, workers_of
+from realtime.tasks.store import Outcome, TaskQueue
+
+__all__ = ["Attempt"]
+
+logger = logging.getLogger(__name__)
+_django_logger = logging.getLogger("django.tasks")
+
+# The longest wait between two attempts, if the waits double; and by how much a wait is lengthened at random.
+BACKOFF_LIMIT_SECONDS = 3600.0
+SPREAD = 0.1
+
+
+class Attempt:
+    """
+    One attempt. `prepare`, then `run` in a thread or `arun` on the event loop.
+
+    Args:
+        backend: The backend of the worker.
+        queue: The queue of the task.
+        id, claim: The task, and what proves that this attempt is this worker's.
+        fields: The task's hash when the attempt began.
+
+    Attributes:
+        queue, id, claim: As given.
+        outcome: How it ended; None before.
+        timeout: The longest time that it may take, in seconds; None for no limit.
+    """
+
+    def __init__(
+        self, backend: RedisStreamBackend, queue: TaskQueue, id: str, claim: bytes, fields: TaskFields
+    ) -> None:
+        self.queue, self.id, self.claim = queue, id, claim
+        self.outcome: Outcome | None = None
+        self.timeout: float | None = None
+        self._backend, self._fields = backend, fields
+        self._task: AnyTask
+        # Django's result, which signals and the context share. Made when it is first needed.
+        self._result: AnyTaskResult | None = None
+        # What the task raised.
+        self._error: BaseException | None = None
+
+    def prepare(self) -> None:
+        """Find the task and its options. If that fails, there is an outcome."""
+        try:
+            self.timeout = options_of(self._fields).timeout
+            self._task = self._backend.task_of(self._fields, self.queue.name)
+        except Exception as error:
+            self._fail(error)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the task belongs on the event loop."""
+        return inspect.iscoroutinefunction(self._task.func)
+
+    def run(self) -> None:
+        """Call a sync task. Sets `outcome`; raises nothing."""
+        try:
+            self._tell_started()
+            args, kwargs = self._arguments()
+            value = self._task.func(*args, **kwargs)
+            self._succeed(value)
+        except TaskTimedOut as error:
+            if not error.timeout_seconds:
+                # The runner raised it in this thread, as a class.
+                TaskTimedOut.__init__(error, self.timeout or 0.0)
+            self._fail(error)
+        except BaseException as error:
+            # Also SystemExit and KeyboardInterrupt, which end nothing but the task in a thread.
+            self._fail(error)
+
+    async def arun(self) -> None:
+        """Call an async task. Sets `outcome`; raises only CancelledError, if the worker cancels it."""
+        try:
+            if len(task_started.receivers) > 1:
+                await sync_to_async(self._tell_started)()
+            else:
+                self._tell_started()
+            args, kwargs = self._arguments()
+            try:
+                async with asyncio.timeout(self.timeout) as limit:
+                    value = await self._task.func(*args, **kwargs)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise TaskTimedOut(self.timeout or 0.0) from error
+            self._succeed(value)
+        except BaseException as error:
+            current = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+                raise
+            self._fail(error)
+
+    def fail(self, error: BaseException, *, may_retry: bool = True) -> None:
+        """Let the attempt end with an error from outside."""
+        self._fail(error, may_retry=may_retry)
+
+    @property
+    def must_tell(self) -> bool:
+        """Whether anybody hears that the task has finished."""
+        is_over = self.outcome is None or self.outcome.kind != "RETRY"
+        return is_over and (self._error is not None or _is_heard(task_finished))
+
+    def tell(self) -> None:
+        """Send the signal that the task has finished. Call it in a thread, when Redis has recorded the end."""
+        try:
+            result = self._django_result()
+            self._set_end(result)
+            if self._error is None:
+                task_finished.send(type(self._backend), task_result=result)
+                return
+            try:
+                raise self._error
+            except BaseException:
+                # Django's own receiver logs the present exception.
+                task_finished.send(type(self._backend), task_result=result)
+        except Exception:
+            logger.exception("a receiver of task_finished failed for the task %s", self.id)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        args, kwargs = call_of(self._fields)
+        if self._task.takes_context:
+            args = [TaskContext(task_result=self._django_result()), *args]
+        return args, kwargs
+
+    def _succeed(self, value: Any) -> None:
+        body = to_json(normalize_json(value))
+        if len(body) > (limit := self._backend.defaults.size_limit_bytes):
+            raise PermanentError(
+                f"the task returned {len(body)} bytes of JSON, the limit is {limit}: store them, and return a key"
+            )
+        self.outcome = Outcome(self.id, self.claim, "SUCCESSFUL", body, 0)
+
+    def _fail(self, error: BaseException, *, may_retry: bool = True) -> None:
+        delay_seconds = self._delay_seconds(error) if may_retry else None
+        kind = "FAILED" if delay_seconds is None else "RETRY"
+        self._error = error
+        self.outcome = Outcome(self.id, self.claim, kind, error_json(error), round((delay_seconds or 0.0) * 1000))
+        if delay_seconds is not None:
+            logger.warning("the task %s failed, the next attempt is in %.1f s: %r", self.id, delay_seconds, error)
+
+    def _delay_seconds(self, error: BaseException) -> float | None:
+        """The wait before the next attempt; None if there is none."""
+        options = options_of(self._fields)
+        count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
+        if isinstance(error, PermanentError) or count >= options.max_attempts:
+            return None
+        if isinstance(error, Retry):
+            seconds = error.after_seconds
+        elif isinstance(options.backoff, list):
+            seconds = options.backoff[min(count, len(options.backoff)) - 1]
+        else:
+            seconds = min(options.backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
+        return seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
+
+    # Django's signals and result --------------------------------------------------------------------------------------
+
+    def _django_result(self) -> AnyTaskResult:
+        if self._result is None:
+            self._result = result_of(self.id, self._fields, task=self._task, backend=self._backend.alias)
+        return self._result
+
+    def _set_end(self, result: AnyTaskResult) -> None:
+        """What `refresh` would read from Redis. A lost task has it already."""
+        if self.outcome is None:
+            return
+        status = TaskResultStatus(self.outcome.kind)
+        if status == TaskResultStatus.FAILED:
+            found = json.loads(self.outcome.body)
+            result.errors.append(TaskError(exception_class_path=found["class"], traceback=found["traceback"]))
+        else:
+            object.__setattr__(result, "_return_value", json.loads(self.outcome.body))
+        object.__setattr__(result, "status", status)
+        object.__setattr__(result, "finished_at", timezone.now())
+
+    def _tell_started(self) -> None:
+        if _is_heard(task_started):
+            task_started.send(type(self._backend), task_result=self._django_result())
+
+
+def _is_heard(signal: Signal) -> bool:
+    """Whether a signal has another receiver than Django's logger, or that one logs it."""
+    return len(signal.receivers) > 1 or _django_logger.isEnabledFor(logging.INFO)

@@ -1,0 +1,268 @@
+"""
+RedisStreamBackend: the backend of Django's Tasks framework.
+
+Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the commands to Redis (store), the workers
+(worker) nor waiting for results (waiting).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.utils import timezone
+from django.utils.crypto import get_random_string
+
+from realtime.conf import async_redis, keys, sync_redis
+from realtime.exceptions import TasksUnavailable, TaskUnknown
+from realtime.redis.outage import REDIS_ERRORS
+from realtime.tasks.django_api import (
+    AnyTask,
+    AnyTaskResult,
+    BaseTaskBackend,
+    InvalidTask,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_enqueued,
+)
+from realtime.tasks.record import TaskFields, find_task, moment, result_of, to_json
+from realtime.tasks.store import Request, TaskQueue
+from realtime.tasks.task import RedisTask, check_options, unique_key_of
+
+__all__ = ["BackendOptions", "RedisStreamBackend"]
+
+# The id of a task is its queue and this many letters and digits: 131 bits, which nobody guesses.
+RANDOM_LENGTH = 22
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
+# A task that is run again because its worker died may kill that one too. This many workers may die with it.
+DEATHS_LIMIT = 3
+
+
+class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The OPTIONS of a backend in TASKS; the defaults of what a task does not say itself, and limits."""
+
+    # As in RedisTask.
+    max_attempts: int = 1
+    backoff: float | list[float] = 1.0
+    timeout: float | None = None
+    enqueue_on_commit: bool = True
+    run_again_if_lost: bool = True
+    # How long a task is kept after it has finished.
+    keep_successful_seconds: float = 86_400.0
+    keep_failed_seconds: float = 7 * 86_400.0
+    # The most bytes of the arguments of a task, and of its return value, as JSON.
+    size_limit_bytes: int = 262_144
+    # After this time without a sign of life of a worker, others run its tasks again.
+    lease_seconds: float = 30.0
+
+
+class RedisStreamBackend(BaseTaskBackend):
+    """
+    Keeps tasks in Redis, on a stream for each queue; `manage.py run_task_worker` runs them::
+
+        TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["default", "mail"]}}
+
+    Guarantees:
+        A task that was enqueued runs, at least once, as long as Redis keeps its data. It ends as SUCCESSFUL or FAILED,
+        whatever its function does, and if its function cannot be found.
+    """
+
+    task_class = RedisTask
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, dict(params))
+        try:
+            self.defaults = msgspec.convert(dict(self.options), BackendOptions)
+            check_options({**msgspec.structs.asdict(self.defaults), "unique_key": None})
+        except (msgspec.ValidationError, InvalidTask) as error:
+            raise ImproperlyConfigured(f'TASKS["{alias}"]["OPTIONS"]: {error}') from error
+        for name in self.queues:
+            if not _QUEUE.fullmatch(str(name)):
+                raise ImproperlyConfigured(
+                    f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
+                )
+        self._queues: dict[str, TaskQueue] = {}
+
+    def queue(self, name: str) -> TaskQueue:
+        """The commands of a queue."""
+        names = keys()
+        found = self._queues.get(name)
+        if found is None or found.stream != names.task_queue(name):
+            found = self._queues[name] = TaskQueue(
+                names,
+                name,
+                keep_successful_seconds=self.defaults.keep_successful_seconds,
+                keep_failed_seconds=self.defaults.keep_failed_seconds,
+            )
+        return found
+
+    # Django's methods -------------------------------------------------------------------------------------------------
+
+    def validate_task(self, task: AnyTask) -> None:
+        """As Django's, and for the options beyond it."""
+        super().validate_task(task)
+        if not self.queues and not _QUEUE.fullmatch(task.queue_name):
+            raise InvalidTask(f"Queue {task.queue_name!r} is not valid: the name of a queue {_QUEUE_RULE}.")
+        if isinstance(task, RedisTask):
+            check_options({name: getattr(task, name) for name in ("max_attempts", "backoff", "timeout", "unique_key")})
+
+    def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyTaskResult:
+        """
+        Enqueue a task, now or when the transaction is committed.
+
+        Returns:
+            The task as it waits. With a unique key, it is the unfinished task that has this key.
+
+        Raises:
+            InvalidTask, TypeError, ValueError: The task or its arguments are not valid; says why.
+            TasksUnavailable: Redis did not confirm it. With `enqueue_on_commit`, the commit raises this.
+        """
+        result, request = self._prepare(task, args, kwargs)
+        if self._waits_for_commit(task):
+            transaction.on_commit(lambda: self._enqueue(result, request))
+        else:
+            self._enqueue(result, request)
+        return result
+
+    async def aenqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyTaskResult:
+        """The async twin of `enqueue`."""
+        result, request = self._prepare(task, args, kwargs)
+        if self._waits_for_commit(task):
+            transaction.on_commit(lambda: self._enqueue(result, request))
+            return result
+        try:
+            found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
+        except REDIS_ERRORS as error:
+            raise _unavailable(task, error) from error
+        _note_enqueued(result, *found)
+        await task_enqueued.asend(type(self), task_result=result)
+        return result
+
+    def get_result(self, result_id: str) -> AnyTaskResult:
+        """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
+        queue = self._queue_of(result_id)
+        try:
+            fields = sync_redis().hgetall(queue.task_key(result_id))
+        except REDIS_ERRORS as error:
+            raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
+        return self._result(result_id, queue, fields)
+
+    async def aget_result(self, result_id: str) -> AnyTaskResult:
+        """The async twin of `get_result`."""
+        queue = self._queue_of(result_id)
+        try:
+            fields = await async_redis().hgetall(queue.task_key(result_id))
+        except REDIS_ERRORS as error:
+            raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
+        return self._result(result_id, queue, fields)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def task_of(self, fields: TaskFields, queue_name: str) -> AnyTask:
+        """
+        The task of a call, with its priority and queue.
+
+        Raises:
+            TaskUnknown: Its function cannot be found.
+        """
+        task = find_task(fields[b"func"].decode())
+        changes = {
+            "priority": int(fields[b"priority"]),
+            "queue_name": queue_name,
+            "backend": self.alias,
+            "run_after": moment(fields.get(b"run_after")),
+        }
+        changed = {name: value for name, value in changes.items() if getattr(task, name) != value}
+        return task.using(**changed) if changed else task
+
+    def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TaskResult, Request]:
+        self.validate_task(task)
+        result = TaskResult(
+            task=task,
+            id=f"{task.queue_name}.{get_random_string(RANDOM_LENGTH)}",
+            status=TaskResultStatus.READY,
+            enqueued_at=None,
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=list(args),
+            kwargs=dict(kwargs),
+            backend=self.alias,
+            errors=[],
+            worker_ids=[],
+        )
+        call = to_json([result.args, result.kwargs])
+        if len(call) > self.defaults.size_limit_bytes:
+            raise ValueError(
+                f"the arguments of {task.module_path} are {len(call)} bytes of JSON, the limit is "
+                f"{self.defaults.size_limit_bytes}: store them, and pass a key"
+            )
+        options = [self._option(task, name) for name in ("max_attempts", "backoff", "timeout")]
+        fields = {
+            "func": task.module_path,
+            "call": call,
+            "options": to_json(options),
+            "deaths_limit": DEATHS_LIMIT if self._option(task, "run_again_if_lost") else 1,
+        }
+        unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
+        return result, Request(result.id, self._due_ms(task), task.priority, unique_key, fields)
+
+    def _option(self, task: AnyTask, name: str) -> Any:
+        """An option of a task; the backend's default if the task does not say."""
+        value = getattr(task, name, None)
+        return getattr(self.defaults, name) if value is None else value
+
+    def _due_ms(self, task: AnyTask) -> int:
+        due = task.run_after
+        if due is None:
+            return 0
+        if timezone.is_naive(due):
+            due = timezone.make_aware(due)
+        # Rounded up: a task never runs before its time.
+        return max(0, -(-int(due.timestamp() * 1_000_000) // 1000))
+
+    def _waits_for_commit(self, task: AnyTask) -> bool:
+        return bool(self._option(task, "enqueue_on_commit")) and transaction.get_connection().in_atomic_block
+
+    def _enqueue(self, result: AnyTaskResult, request: Request) -> None:
+        try:
+            found = self.queue(result.task.queue_name).enqueue(sync_redis(), request)
+        except REDIS_ERRORS as error:
+            raise _unavailable(result.task, error) from error
+        _note_enqueued(result, *found)
+        task_enqueued.send(type(self), task_result=result)
+
+    def _queue_of(self, id: str) -> TaskQueue:
+        name, _, random = str(id).rpartition(".")
+        if not _QUEUE.fullmatch(name) or not random:
+            raise TaskResultDoesNotExist(id)
+        return self.queue(name)
+
+    def _result(self, id: str, queue: TaskQueue, fields: TaskFields) -> AnyTaskResult:
+        if not fields:
+            raise TaskResultDoesNotExist(id)
+        try:
+            task = self.task_of(fields, queue.name)
+        except TaskUnknown as error:
+            raise TaskResultDoesNotExist(f"{id}: {error}") from error
+        return result_of(id, fields, task=task, backend=self.alias)
+
+
+def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> None:
+    object.__setattr__(result, "id", id)
+    object.__setattr__(result, "enqueued_at", moment(enqueued_ms))
+
+
+def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
+    return TasksUnavailable(
+        f"Redis did not confirm the task {task.module_path} ({type(error).__name__}: {error}): it may have been enqueued; "
+        "enqueue it again later if it may run twice, or give it a unique_key"
+    )

@@ -1,0 +1,131 @@
+"""
+How a task is written to Redis and read from there: a hash of bytes, and Django's TaskResult.
+
+Owns the fields of the hash and their JSON. Does not own the scripts that change them (store).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from traceback import format_exception
+from typing import Any, NamedTuple
+
+from django.utils.module_loading import import_string
+
+from realtime.exceptions import TaskUnknown
+from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
+
+__all__ = ["Options", "TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
+
+# The most characters of a traceback that are stored: its end says more than its beginning.
+TRACEBACK_LIMIT = 20_000
+
+# The hash of a task, as Redis returns it.
+type TaskFields = Mapping[bytes, bytes]
+
+
+class Options(NamedTuple):
+    """The options of a task that its worker needs, as they were when it was enqueued."""
+
+    max_attempts: int
+    # The waits before the second attempt, the third one and so on; or one number, which doubles.
+    backoff: float | list[float]
+    timeout: float | None
+
+
+def to_json(value: Any) -> bytes:
+    """
+    JSON of normalised values, without a byte that is not ASCII.
+
+    Raises:
+        TypeError, ValueError: It is no JSON, for example an infinite number.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def error_json(error: BaseException) -> bytes:
+    """What is stored of an error: the path of its class, and its traceback."""
+    kind = type(error)
+    text = "".join(format_exception(error))
+    if len(text) > TRACEBACK_LIMIT:
+        text = f"… (the first {len(text) - TRACEBACK_LIMIT} characters are left out)\n{text[-TRACEBACK_LIMIT:]}"
+    return to_json({"class": f"{kind.__module__}.{kind.__qualname__}", "traceback": text})
+
+
+def find_task(path: str) -> AnyTask:
+    """
+    The task at this dotted path.
+
+    Raises:
+        TaskUnknown: Nothing can be imported from there, or it is no task.
+    """
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise TaskUnknown(
+            f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
+        ) from error
+    if not isinstance(found, Task):
+        raise TaskUnknown(f"{path} is a {type(found).__name__}, and no task: is the decorator @task missing?")
+    return found
+
+
+def call_of(fields: TaskFields) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a task."""
+    args, kwargs = json.loads(fields[b"call"])
+    return args, kwargs
+
+
+def options_of(fields: TaskFields) -> Options:
+    """The options of a task."""
+    return Options(*json.loads(fields[b"options"]))
+
+
+def workers_of(fields: TaskFields) -> list[str]:
+    """The workers that have begun an attempt, in order."""
+    return fields.get(b"workers", b"").decode().split()
+
+
+def result_of(id: str, fields: TaskFields, *, task: AnyTask, backend: str) -> AnyTaskResult:
+    """
+    The TaskResult of a task.
+
+    Args:
+        task: Its task function, with the priority, the queue and so on of this call.
+        backend: The alias of the backend.
+    """
+    args, kwargs = call_of(fields)
+    result = TaskResult(
+        task=task,
+        id=id,
+        status=TaskResultStatus(fields[b"status"].decode()),
+        enqueued_at=moment(fields.get(b"enqueued")),
+        started_at=moment(fields.get(b"started")),
+        finished_at=moment(fields.get(b"finished")),
+        last_attempted_at=moment(fields.get(b"attempted")),
+        args=args,
+        kwargs=kwargs,
+        backend=backend,
+        errors=errors_of(fields),
+        worker_ids=workers_of(fields),
+    )
+    if (value := fields.get(b"value")) is not None:
+        object.__setattr__(result, "_return_value", json.loads(value))
+    return result
+
+
+def errors_of(fields: TaskFields) -> list[TaskError]:
+    """The errors of all attempts that failed, in order."""
+    count = int(fields.get(b"error_count", 0))
+    found = [json.loads(fields[b"error%d" % number]) for number in range(1, count + 1)]
+    return [TaskError(exception_class_path=each["class"], traceback=each["traceback"]) for each in found]
+
+
+def moment(ms: bytes | int | None) -> datetime | None:
+    """A time in milliseconds since 1970, as an aware datetime."""
+    return None if ms is None else datetime.fromtimestamp(int(ms) / 1000, UTC)
+
+
+def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The fields of a hash, from the list of names and values that a script returns."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

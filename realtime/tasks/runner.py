@@ -1,0 +1,270 @@
+"""
+Runs the attempts of a worker: sync tasks in threads, async tasks on the event loop.
+
+Owns the threads, the timeouts of sync tasks, and how much work is fetched ahead. Does not own what an attempt does
+(attempt), nor Redis (worker).
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from django.db import close_old_connections
+
+from realtime.exceptions import TaskTimedOut
+from realtime.tasks.attempt import Attempt
+
+__all__ = ["Runner"]
+
+logger = logging.getLogger(__name__)
+
+# Work for this long is fetched ahead for each thread, so that none waits for Redis.
+AHEAD_SECONDS = 0.02
+# The most tasks that are fetched ahead.
+AHEAD_LIMIT = 500
+# What is fetched ahead, and has not begun after this time, is given back to other workers.
+GIVE_BACK_SECONDS = 1.0
+# If the function of a sync task has not ended this long after its timeout, the thread is given up.
+STUCK_SECONDS = 5.0
+
+
+class Runner:
+    """
+    Args:
+        concurrency: How many tasks run at a time; there is a thread for each.
+        on_done: Called on the event loop with attempts that have an outcome.
+        on_given_back: Called on the event loop with attempts that were submitted and will not run.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        on_done: Callable[[Sequence[Attempt]], None],
+        on_given_back: Callable[[Sequence[Attempt]], None],
+    ) -> None:
+        self.concurrency = concurrency
+        # How many threads hang in a task that was given up.
+        self.stuck_count = 0
+        self._on_done, self._on_given_back = on_done, on_given_back
+        self._loop = asyncio.get_running_loop()
+        # What waits for a thread: an attempt, another call, or None, which ends a thread.
+        self._waiting: queue.SimpleQueue[Attempt | Callable[[], None] | None] = queue.SimpleQueue()
+        # When each thread began the attempt that it runs.
+        self._running: dict[_Thread, float] = {}
+        # The tasks of async attempts.
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Attempts that threads have ended, and whether the event loop knows that there are some.
+        self._done: deque[Attempt] = deque()
+        self._is_told = False
+        # The average time of a sync task, in seconds; newer ones count more.
+        self._usual_seconds = AHEAD_SECONDS
+        # When the waiting attempts began to wait, or when another one last ended.
+        self._began_waiting_at = 0.0
+        self._is_stopping = False
+        for _ in range(concurrency):
+            _Thread(self).start()
+        self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
+
+    # Room -------------------------------------------------------------------------------------------------------------
+
+    def room(self, unfinished_count: int) -> int:
+        """How many more tasks to fetch, if so many are unfinished. Above zero only when it is worth a call to Redis."""
+        ahead = self._ahead()
+        room = self.concurrency + ahead - unfinished_count
+        is_idle = unfinished_count < self.concurrency
+        return room if is_idle or 2 * room >= ahead > 0 else 0
+
+    def _ahead(self) -> int:
+        now = time.monotonic()
+        longest = max([now - began for began in self._running.copy().values()], default=0.0)
+        seconds = max(self._usual_seconds, longest)
+        return min(AHEAD_LIMIT, int(self.concurrency * AHEAD_SECONDS / seconds)) if seconds < 10 * AHEAD_SECONDS else 0
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        """Run attempts that are prepared."""
+        if self._is_stopping:
+            self._on_given_back(attempts)
+            return
+        over: list[Attempt] = []
+        for attempt in attempts:
+            if attempt.outcome is not None:
+                over.append(attempt)
+            elif attempt.is_async:
+                task = self._loop.create_task(self._arun(attempt), name=f"task {attempt.id}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                if self._waiting.empty():
+                    self._began_waiting_at = time.monotonic()
+                self._waiting.put(attempt)
+        if over:
+            self._on_done(over)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in a thread, after what waits already. It must not raise."""
+        self._waiting.put(function)
+
+    def stop(self) -> None:
+        """From now on no attempt begins; those that have not are given back. Idempotent."""
+        self._is_stopping = True
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back all that has not begun."""
+        attempts: list[Attempt] = []
+        calls: list[Callable[[], None]] = []
+        try:
+            while True:
+                found = self._waiting.get_nowait()
+                if isinstance(found, Attempt):
+                    attempts.append(found)
+                elif found is not None:
+                    calls.append(found)
+        except queue.Empty:
+            pass
+        for call in calls:
+            self._waiting.put(call)
+        if attempts:
+            self._on_given_back(attempts)
+
+    async def close(self) -> None:
+        """End the threads when they are idle, and cancel async tasks. Threads that run a task are not waited for."""
+        self._give_back_timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for _ in range(self.concurrency):
+            self._waiting.put(None)
+
+    def _give_back_late(self) -> None:
+        # All threads are busy with long tasks, and the others should not wait behind them.
+        if not self._waiting.empty() and time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS:
+            if len(self._running) >= self.concurrency:
+                self.give_back()
+        self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
+
+    async def _arun(self, attempt: Attempt) -> None:
+        await attempt.arun()
+        self._on_done([attempt])
+
+    # Called in threads ------------------------------------------------------------------------------------------------
+
+    def ended(self, attempt: Attempt, seconds: float) -> None:
+        """A thread has run an attempt."""
+        self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
+        self._done.append(attempt)
+        if not self._is_told:
+            self._is_told = True
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._is_told = False
+        done: list[Attempt] = []
+        while self._done:
+            done.append(self._done.popleft())
+        self._began_waiting_at = time.monotonic()
+        if done:
+            self._on_done(done)
+
+
+class _Thread(threading.Thread):
+    """A thread that runs attempts, one after another."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(name="task", daemon=True)
+        self._runner = runner
+        # Held while an attempt begins, ends, or gets a timeout.
+        self._lock = threading.Lock()
+        # What runs now, and may be interrupted.
+        self._attempt: Attempt | None = None
+
+    def run(self) -> None:
+        waiting = self._runner._waiting
+        while (found := waiting.get()) is not None:
+            if isinstance(found, Attempt):
+                if not self._run(found):
+                    return
+            else:
+                found()
+
+    def _run(self, attempt: Attempt) -> bool:
+        """Returns whether the thread may go on: not if it was given up meanwhile."""
+        runner = self._runner
+        began = runner._running[self] = time.monotonic()
+        close_old_connections()
+        self._attempt = attempt
+        if attempt.timeout is None:
+            attempt.run()
+            self._attempt = None
+        else:
+            self._run_in_time(attempt, attempt.timeout)
+        close_old_connections()
+        if runner._running.pop(self, None) is None:
+            return False
+        runner.ended(attempt, time.monotonic() - began)
+        return True
+
+    def _run_in_time(self, attempt: Attempt, timeout: float) -> None:
+        """Run an attempt that may be interrupted, anywhere."""
+        loop = self._runner._loop
+        with contextlib.suppress(TaskTimedOut):
+            loop.call_soon_threadsafe(loop.call_later, timeout, self._interrupt, attempt)
+            attempt.run()
+        self._seal()
+        if attempt.outcome is None:
+            attempt.fail(TaskTimedOut(timeout))
+
+    def _seal(self) -> None:
+        """From now on the attempt is not interrupted."""
+        while True:
+            try:
+                with self._lock:
+                    self._attempt = None
+                    # If an interruption has not arrived yet, it never will.
+                    _raise_in(self, None)
+                return
+            except TaskTimedOut:
+                # It arrived here. The task has ended in time, or has raised it already.
+                continue
+
+    def _interrupt(self, attempt: Attempt) -> None:
+        """Called on the event loop: the time of an attempt is over."""
+        with self._lock:
+            if self._attempt is not attempt:
+                return
+            _raise_in(self, TaskTimedOut)
+        self._runner._loop.call_later(STUCK_SECONDS, self._give_up, attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """Called on the event loop: the function does not run Python code, so it cannot be interrupted."""
+        with self._lock:
+            if self._attempt is not attempt:
+                return
+            self._attempt = None
+            self._runner._running.pop(self, None)
+        logger.error(
+            "the task %s still runs %g s after its timeout: it has failed, and its thread is given up",
+            attempt.id,
+            STUCK_SECONDS,
+        )
+        self._runner.stuck_count += 1
+        # It is not tried again, because it still runs.
+        attempt.fail(TaskTimedOut(attempt.timeout or 0.0), may_retry=False)
+        self._runner._on_done([attempt])
+        _Thread(self._runner).start()
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
+    """Raise an error in a thread as soon as it runs Python code; None takes back one that has not been raised."""
+    target = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), target)

@@ -1,0 +1,161 @@
+"""
+The commands to Redis of one task queue.
+
+Owns the calls of the scripts and their replies. Does not own when they are called (backend, worker), nor what an error
+of redis-py means: those propagate.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import redis
+import redis.asyncio
+
+from realtime.redis import scripts
+from realtime.redis.keys import Keys
+from realtime.streams.keys import WaitingList
+from realtime.tasks.record import paired
+
+__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue"]
+
+# The consumer group of the workers of every queue.
+GROUP = "workers"
+# Tasks of one call of a script: Lua passes at most 8000 values at once.
+CALL_LIMIT = 500
+
+
+def _script(name: str, *needs: str, answer: type) -> scripts.Script:
+    parts = ("streams/waiting_list", *(f"tasks/{part}" for part in ("shared", *needs, name)))
+    return scripts.Script(*parts, answer=answer)
+
+
+_ENQUEUE = _script("enqueue", answer=list)
+_BEGIN = _script("begin", "finishing", answer=list)
+_FINISH = _script("finish", "finishing", answer=list)
+_RELEASE = _script("release", answer=int)
+_RUN_AGAIN = _script("run_again", answer=int)
+_DISCARD = _script("discard", "finishing", answer=int)
+
+
+class Request(NamedTuple):
+    """A task to be enqueued."""
+
+    id: str
+    # In milliseconds since 1970; 0 for now.
+    due_ms: int
+    priority: int
+    # Empty if the task has none.
+    unique_key: str
+    fields: Mapping[str, bytes | int | str]
+
+
+class Begun(NamedTuple):
+    """The reply to the beginning of an attempt."""
+
+    # "run", "over" if there is nothing to do, or "lost" if the task has failed because its workers died.
+    state: str
+    # The hash of the task; empty if it is over.
+    fields: dict[bytes, bytes]
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    id: str
+    claim: bytes
+    # "SUCCESSFUL", "FAILED" or "RETRY".
+    kind: str
+    # The value, or the error, as JSON.
+    body: bytes
+    # Before the next attempt.
+    delay_ms: int
+
+
+class TaskQueue:
+    """
+    The scripts of one queue.
+
+    Args:
+        keys: The names of the project.
+        name: The queue.
+        keep_successful_seconds, keep_failed_seconds: How long a task is kept after it has finished.
+    """
+
+    def __init__(self, keys: Keys, name: str, *, keep_successful_seconds: float, keep_failed_seconds: float) -> None:
+        self.name = name
+        self.stream = keys.task_queue(name)
+        self.waiting_list = WaitingList(waiting=keys.waiting_tasks(name), scheduled=keys.scheduled_tasks(name))
+        self.successful, self.failed = keys.successful_tasks(name), keys.failed_tasks(name)
+        self._keys = keys
+        self._names = [
+            self.stream,
+            self.waiting_list.waiting,
+            self.waiting_list.scheduled,
+            self.successful,
+            self.failed,
+            keys.task(name, ""),
+            keys.unique_task(name, ""),
+        ]
+        keep = (round(keep_successful_seconds * 1000), round(keep_failed_seconds * 1000))
+        self._arguments = [GROUP, keys.task_channel(""), *keep]
+
+    def task_key(self, id: str) -> str:
+        """The hash of a task."""
+        return self._keys.task(self.name, id)
+
+    # Enqueuing: calling again with the same id changes nothing --------------------------------------------------------
+
+    def enqueue(self, client: redis.Redis, request: Request) -> tuple[str, int]:
+        """Enqueue a task. Returns its id, or that of the task with its unique key, and when that was enqueued, in ms."""
+        id, enqueued = _ENQUEUE.run(client, self._names, self._enqueue_arguments(request))
+        return id.decode(), int(enqueued)
+
+    async def aenqueue(self, client: redis.asyncio.Redis, request: Request) -> tuple[str, int]:
+        """The async twin of `enqueue`."""
+        id, enqueued = await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request))
+        return id.decode(), int(enqueued)
+
+    def _enqueue_arguments(self, request: Request) -> list[Any]:
+        fields = [part for pair in request.fields.items() for part in pair]
+        return [*self._arguments, request.id, request.due_ms, request.priority, request.unique_key, *fields]
+
+    # Attempts: calling again changes nothing --------------------------------------------------------------------------
+
+    async def begin(
+        self, client: redis.asyncio.Redis, worker: str, tasks: Sequence[tuple[str, bytes, bytes]]
+    ) -> list[Begun]:
+        """Record that attempts begin. Each task is its id, the ticket of its entry, and the claim of this delivery."""
+        begun: list[Begun] = []
+        for part in _parts(tasks):
+            flat = [value for task in part for value in task]
+            reply = await _BEGIN.arun(client, self._names, [*self._arguments, worker, *flat])
+            begun += (Begun(state.decode(), paired(fields[0]) if fields else {}) for state, *fields in reply)
+        return begun
+
+    async def finish(self, client: redis.asyncio.Redis, outcomes: Sequence[Outcome]) -> list[bool]:
+        """Record how attempts ended. False for one that is another worker's now."""
+        answers: list[bool] = []
+        for part in _parts(outcomes):
+            flat = [value for outcome in part for value in outcome]
+            answers += map(bool, await _FINISH.arun(client, self._names, [*self._arguments, *flat]))
+        return answers
+
+    async def release(self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]]) -> None:
+        """Give back tasks that this worker has not run."""
+        for part in _parts(claims):
+            await _RELEASE.arun(client, self._names, [*self._arguments, *(value for each in part for value in each)])
+
+    # Operators --------------------------------------------------------------------------------------------------------
+
+    def run_again(self, client: redis.Redis, ids: Iterable[str]) -> int:
+        """Let finished tasks run again. Returns how many will."""
+        return sum(_RUN_AGAIN.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
+
+    def discard(self, client: redis.Redis, ids: Iterable[str]) -> int:
+        """Fail tasks that wait, and delete finished ones. Returns how many it were."""
+        return sum(_DISCARD.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
+
+
+def _parts[T](items: Sequence[T]) -> Iterable[Sequence[T]]:
+    for start in range(0, len(items), CALL_LIMIT):
+        yield items[start : start + CALL_LIMIT]

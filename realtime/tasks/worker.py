@@ -1,0 +1,257 @@
+"""
+TaskWorker: runs the tasks of some queues, in one process.
+
+Owns the way of a task from its entry on the stream to its outcome in Redis. Does not own the stream worker (streams),
+threads (runner), nor what an attempt does (attempt).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import redis.asyncio
+
+from realtime.conf import keys
+from realtime.redis import clients
+from realtime.redis.batcher import Batcher
+from realtime.redis.outage import Outage
+from realtime.streams import Entry, StreamWorker
+from realtime.tasks.attempt import Attempt
+from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.runner import AHEAD_LIMIT, Runner
+from realtime.tasks.store import GROUP, TaskQueue
+
+__all__ = ["TaskWorker"]
+
+logger = logging.getLogger(__name__)
+
+# The most entries of one call of the handler.
+BATCH_SIZE = 256
+# Of the stream worker. Its own limit of attempts is never reached: the begin of an attempt counts those that died.
+NO_LIMIT = 1_000_000
+
+
+class TaskWorker:
+    """
+    Runs the tasks of some queues until it is stopped.
+
+    Args:
+        backend: The backend whose tasks it runs.
+        queues: The names of the queues.
+        concurrency: How many tasks run at a time.
+        consumer: The name of this worker, unique among all that live: one of `TaskResult.worker_ids`.
+        url: Where Redis is.
+    """
+
+    def __init__(
+        self, backend: RedisStreamBackend, queues: Sequence[str], *, concurrency: int, consumer: str, url: str
+    ) -> None:
+        self.consumer = consumer
+        self._backend = backend
+        self._outage = Outage("Redis")
+        self._client = clients.async_publisher(url)
+        self._runner = Runner(concurrency, on_done=self._record, on_given_back=self._give_back)
+        self._queues = {name: self._make_queue(backend.queue(name), url) for name in dict.fromkeys(queues)}
+
+    async def run(self) -> None:
+        """
+        Work until `stop()`. Can be called once.
+
+        Raises:
+            ExceptionGroup: A defect of this module.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, queue in self._queues.items():
+                    tasks.create_task(queue.run(), name=f"tasks of {name}")
+        finally:
+            await self._runner.close()
+            await self._client.aclose()
+
+    async def wait_ready(self) -> None:
+        """Wait until all queues are read."""
+        for queue in self._queues.values():
+            await queue.worker.wait_ready()
+
+    async def stop(self, *, deadline_seconds: float = 5.0) -> None:
+        """
+        Fetch nothing more, and let running tasks finish. What has not begun is given back at once, and what still runs
+        at the deadline is left to other workers. Idempotent.
+        """
+        await asyncio.gather(*(queue.worker.stop(deadline_seconds=deadline_seconds) for queue in self._queues.values()))
+
+    # For the runner ---------------------------------------------------------------------------------------------------
+
+    def _room(self, _: int) -> int:
+        """How many tasks a queue may fetch: all queues share the threads."""
+        return self._runner.room(sum(queue.unfinished_count for queue in self._queues.values()))
+
+    def _record(self, attempts: Sequence[Attempt]) -> None:
+        for name, of_queue in _by_queue(attempts).items():
+            self._queues[name].record(of_queue)
+
+    def _give_back(self, attempts: Sequence[Attempt]) -> None:
+        for name, of_queue in _by_queue(attempts).items():
+            self._queues[name].give_back(of_queue)
+
+    def _make_queue(self, queue: TaskQueue, url: str) -> "_Queue":
+        return _Queue(
+            queue,
+            clients.async_reader(url),
+            redis=self._client,
+            backend=self._backend,
+            runner=self._runner,
+            room=self._room,
+            consumer=self.consumer,
+            outage=self._outage,
+        )
+
+
+class _Call:
+    """
+    One call of the handler.
+
+    Attributes:
+        left_count: How many of its tasks are not done.
+        done: Set when all are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.left_count = count
+        self.done = asyncio.Event()
+
+    def count_down(self) -> None:
+        """One more is done."""
+        self.left_count -= 1
+        if not self.left_count:
+            self.done.set()
+
+
+class _Queue:
+    """The tasks of one queue that this worker has. `redis`, `runner` and so on are those of the TaskWorker."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        reader: redis.asyncio.Redis,
+        *,
+        redis: redis.asyncio.Redis,
+        backend: RedisStreamBackend,
+        runner: Runner,
+        room: Callable[[int], int],
+        consumer: str,
+        outage: Outage,
+    ) -> None:
+        self._queue, self._reader, self._client = queue, reader, redis
+        self._backend, self._runner = backend, runner
+        self._consumer, self._outage = consumer, outage
+        # The attempts that are not done, each with its entry and the call of the handler that brought it.
+        self._held: dict[Attempt, tuple[Entry, _Call]] = {}
+        self._ends = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
+        self._releases = Batcher(self._write_releases, name=f"released tasks of {queue.name}")
+        self.worker = StreamWorker(
+            reader,
+            queue.stream,
+            GROUP,
+            self._handle,
+            redis=redis,
+            registry_key=keys().streams(),
+            waiting_list=queue.waiting_list,
+            room=room,
+            batch_size=BATCH_SIZE,
+            concurrency=runner.concurrency + AHEAD_LIMIT,
+            lease_seconds=backend.defaults.lease_seconds,
+            max_attempts=NO_LIMIT,
+            consumer=consumer,
+            outage=outage,
+            on_stop=runner.stop,
+        )
+
+    @property
+    def unfinished_count(self) -> int:
+        """How many tasks wait for a thread, or run."""
+        return self.worker.statistics().in_flight_count
+
+    async def run(self) -> None:
+        """Work until the worker is stopped."""
+        try:
+            await self.worker.run()
+        finally:
+            await self._reader.aclose()
+
+    def record(self, attempts: Sequence[Attempt]) -> None:
+        """These attempts have an outcome: write it to Redis."""
+        self._ends.add(attempts)
+
+    def give_back(self, attempts: Sequence[Attempt]) -> None:
+        """These attempts will not run here: let other workers have the tasks."""
+        self._releases.add(attempts)
+
+    async def _handle(self, entries: Sequence[Entry]) -> None:
+        """The handler of the stream worker. Returns when all tasks are done or given back."""
+        claims = [claim for entry in entries if (claim := _claim_of(entry, self._consumer)) is not None]
+        if not claims:
+            # They only wake workers.
+            return
+        begun = await self._outage.until_done(self._queue.begin, self._client, self._consumer, claims)
+        entries_by_id = {entry.id: entry for entry in entries}
+        held: list[tuple[Attempt, Entry]] = []
+        for (id, _, claim), (state, fields) in zip(claims, begun, strict=True):
+            if state == "over":
+                continue
+            attempt = Attempt(self._backend, self._queue, id, claim, fields)
+            attempt.prepare()
+            if state == "lost":
+                self._runner.call(attempt.tell)
+            else:
+                held.append((attempt, entries_by_id[claim.split(b" ")[1]]))
+        call = _Call(len(held))
+        self._held.update({attempt: (entry, call) for attempt, entry in held})
+        self._runner.submit([attempt for attempt, _ in held])
+        try:
+            if held:
+                await call.done.wait()
+        finally:
+            for attempt, _ in held:
+                self._held.pop(attempt, None)
+
+    async def _write_ends(self, attempts: list[Attempt]) -> None:
+        outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+        answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
+        for attempt, is_ours in zip(attempts, answers, strict=True):
+            if not is_ours:
+                logger.warning(
+                    "the task %s is another worker's now, so its end here is not recorded: was this worker held up for "
+                    "longer than its lease?",
+                    attempt.id,
+                )
+            elif attempt.must_tell:
+                self._runner.call(attempt.tell)
+        self._end(attempts)
+
+    async def _write_releases(self, attempts: list[Attempt]) -> None:
+        claims = [(attempt.id, attempt.claim) for attempt in attempts]
+        await self._outage.until_done(self._queue.release, self._client, claims)
+        self._end(attempts)
+
+    def _end(self, attempts: Sequence[Attempt]) -> None:
+        """Redis knows what became of these: ack their entries."""
+        ended = [found for attempt in attempts if (found := self._held.pop(attempt, None)) is not None]
+        self.worker.finish_early([entry for entry, _ in ended])
+        for _, call in ended:
+            call.count_down()
+
+
+def _claim_of(entry: Entry, consumer: str) -> tuple[str, bytes, bytes] | None:
+    """The id and the ticket of the task of an entry, and the claim of this delivery; None if it has no task."""
+    task, separator, ticket = entry.fields.get(b"item", b"").partition(b":")[2].rpartition(b"#")
+    if not separator:
+        return None
+    return task.decode(errors="replace"), ticket, b"%s %s %d" % (consumer.encode(), entry.id, entry.attempt)
+
+
+def _by_queue(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    found: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt.queue.name, []).append(attempt)
+    return found
