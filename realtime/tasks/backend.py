@@ -114,7 +114,9 @@ class RedisStreamBackend(BaseTaskBackend):
         if isinstance(task, RedisTask):
             check_options({name: getattr(task, name) for name in ("max_attempts", "backoff", "timeout", "unique_key")})
 
-    def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyTaskResult:
+    def enqueue(  # type: ignore[override]
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> AnyTaskResult:
         """
         Enqueue a task, now or when the transaction is committed.
 
@@ -132,7 +134,9 @@ class RedisStreamBackend(BaseTaskBackend):
             self._enqueue(result, request)
         return result
 
-    async def aenqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyTaskResult:
+    async def aenqueue(  # type: ignore[override]
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> AnyTaskResult:
         """The async twin of `enqueue`."""
         result, request = self._prepare(task, args, kwargs)
         if self._waits_for_commit(task):
@@ -150,7 +154,7 @@ class RedisStreamBackend(BaseTaskBackend):
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
         queue = self._queue_of(result_id)
         try:
-            fields = sync_redis().hgetall(queue.task_key(result_id))
+            fields: Any = sync_redis().hgetall(queue.task_key(result_id))
         except REDIS_ERRORS as error:
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
@@ -159,7 +163,7 @@ class RedisStreamBackend(BaseTaskBackend):
         """The async twin of `get_result`."""
         queue = self._queue_of(result_id)
         try:
-            fields = await async_redis().hgetall(queue.task_key(result_id))
+            fields: Any = await async_redis().hgetall(queue.task_key(result_id))
         except REDIS_ERRORS as error:
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
@@ -174,7 +178,7 @@ class RedisStreamBackend(BaseTaskBackend):
             TaskUnknown: Its function cannot be found.
         """
         task = find_task(fields[b"func"].decode())
-        changes = {
+        changes: dict[str, Any] = {
             "priority": int(fields[b"priority"]),
             "queue_name": queue_name,
             "backend": self.alias,
@@ -183,9 +187,9 @@ class RedisStreamBackend(BaseTaskBackend):
         changed = {name: value for name, value in changes.items() if getattr(task, name) != value}
         return task.using(**changed) if changed else task
 
-    def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TaskResult, Request]:
+    def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[AnyTaskResult, Request]:
         self.validate_task(task)
-        result = TaskResult(
+        result: AnyTaskResult = TaskResult(
             task=task,
             id=f"{task.queue_name}.{get_random_string(RANDOM_LENGTH)}",
             status=TaskResultStatus.READY,
@@ -206,7 +210,7 @@ class RedisStreamBackend(BaseTaskBackend):
                 f"{self.defaults.size_limit_bytes}: store them, and pass a key"
             )
         options = [self._option(task, name) for name in ("max_attempts", "backoff", "timeout")]
-        fields = {
+        fields: dict[str, bytes | int | str] = {
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
@@ -263,6 +267,6 @@ def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> None:
 
 def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
     return TasksUnavailable(
-        f"Redis did not confirm the task {task.module_path} ({type(error).__name__}: {error}): it may have been enqueued; "
-        "enqueue it again later if it may run twice, or give it a unique_key"
+        f"Redis did not confirm the task {task.module_path} ({type(error).__name__}: {error}): it may have been "
+        "enqueued; enqueue it again later if it may run twice, or give it a unique_key"
     )

@@ -148,9 +148,9 @@ class Runner:
 
     def _give_back_late(self) -> None:
         # All threads are busy with long tasks, and the others should not wait behind them.
-        if not self._waiting.empty() and time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS:
-            if len(self._running) >= self.concurrency:
-                self.give_back()
+        is_late = time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS
+        if is_late and len(self._running) >= self.concurrency:
+            self.give_back()
         self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
 
     async def _arun(self, attempt: Attempt) -> None:

@@ -106,7 +106,7 @@ class TaskQueue:
     # Enqueuing: calling again with the same id changes nothing --------------------------------------------------------
 
     def enqueue(self, client: redis.Redis, request: Request) -> tuple[str, int]:
-        """Enqueue a task. Returns its id, or that of the task with its unique key, and when that was enqueued, in ms."""
+        """Enqueue a task. Returns its id, or that of the task with its unique key, and when it was enqueued, in ms."""
         id, enqueued = _ENQUEUE.run(client, self._names, self._enqueue_arguments(request))
         return id.decode(), int(enqueued)
 

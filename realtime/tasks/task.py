@@ -24,10 +24,10 @@ type UniqueKey = str | bool | Callable[..., str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedisTask(Task):
+class RedisTask(Task):  # type: ignore[type-arg]
     """
-    A task of `RedisStreamBackend`. Each option is given to `@task(…)` (Django 6.1 and newer) or to `.using(…)`; where it
-    is None, the backend's OPTIONS have the default.
+    A task of `RedisStreamBackend`. Each option is given to `@task(…)` (Django 6.1 and newer) or to `.using(…)`. Where
+    it is None, the backend's OPTIONS have the default.
 
     Attributes:
         max_attempts: How often the task is tried if it raises an error; 1 to 100. A task may raise

@@ -10,6 +10,8 @@ import concurrent.futures
 import os
 import threading
 
+import redis.asyncio
+
 from realtime.conf import get_settings, join_embedded_server, keys
 from realtime.exceptions import SubscriptionGap
 from realtime.pubsub.multiplexer import Multiplexer
@@ -51,7 +53,7 @@ def wait(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
     return result
 
 
-async def await_result(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
+async def await_result(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:  # noqa: ASYNC109 - a twin
     """The async twin of `wait`."""
     room = await asyncio.to_thread(_room)
     try:
@@ -78,7 +80,7 @@ class _WaitingRoom:
         self._outage = Outage("Redis, for the results of tasks,")
         self._loop = asyncio.new_event_loop()
         # Exist from when the loop has started.
-        self._client: clients.redis.asyncio.Redis
+        self._client: redis.asyncio.Redis
         self._multiplexer: Multiplexer
         started = threading.Event()
         threading.Thread(target=self._run, args=[started], name="signalbox task results", daemon=True).start()

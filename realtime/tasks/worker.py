@@ -147,8 +147,8 @@ class _Queue:
         self._consumer, self._outage = consumer, outage
         # The attempts that are not done, each with its entry and the call of the handler that brought it.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
-        self._ends = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
-        self._releases = Batcher(self._write_releases, name=f"released tasks of {queue.name}")
+        self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
+        self._releases: Batcher[Attempt, None] = Batcher(self._write_releases, name=f"released tasks of {queue.name}")
         self.worker = StreamWorker(
             reader,
             queue.stream,
@@ -189,7 +189,7 @@ class _Queue:
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
         """The handler of the stream worker. Returns when all tasks are done or given back."""
-        claims = [claim for entry in entries if (claim := _claim_of(entry, self._consumer)) is not None]
+        claims = [found for entry in entries if (found := _claim_of(entry, self._consumer)) is not None]
         if not claims:
             # They only wake workers.
             return
