@@ -160,7 +160,21 @@ class Attempts:
         """Ack entries of a handler that still runs with others."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
+        self._in_flight.done(held)
         self._finish(held)
+
+    def leave_early(self, entries: Sequence[Entry]) -> None:
+        """Forget entries of a handler that still runs with others, because another worker has them."""
+        held = [entry for entry in entries if entry.id in self._in_flight]
+        self._finished_early.update(entry.id for entry in held)
+        self._in_flight.done(held)
+        self._remove([entry.id for entry in held])
+
+    def room_changed(self) -> None:
+        """If the worker waits until there is room, see whether there is."""
+        if self._is_full and self._has_room_again():
+            self._is_full = False
+            self._wakeup.wake()
 
     def count_unreadable(self, count: int) -> None:
         """Count and log parked entries that could not be read, and that Redis has made dead letters."""
@@ -394,9 +408,7 @@ class Attempts:
     def _finish(self, batch: Sequence[Entry]) -> None:
         self._in_flight.begin_end([entry.id for entry in batch])
         self._acks.add(batch)
-        if self._is_full and self._has_room_again():
-            self._is_full = False
-            self._wakeup.wake()
+        self.room_changed()
 
     def _has_room_again(self) -> bool:
         unfinished_count = self._in_flight.unfinished_count

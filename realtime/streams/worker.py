@@ -204,9 +204,18 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
+    def leave_early(self, entries: Sequence[Entry]) -> None:
+        """As `finish_early`, for entries that are another worker's now: that one acks them."""
+        self._attempts.leave_early(entries)
+
+    @property
+    def unfinished_count(self) -> int:
+        """How many entries wait or are being handled."""
+        return self._in_flight.unfinished_count
+
     def wake(self) -> None:
-        """Look for entries now, for example because there is more room."""
-        self._wakeup.wake()
+        """For a worker with `room`: there may be more of it now, so look for entries if there was none."""
+        self._attempts.room_changed()
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

@@ -46,7 +46,10 @@ def to_json(value: Any) -> bytes:
 def error_json(error: BaseException) -> bytes:
     """What is stored of an error: the path of its class, and its traceback."""
     kind = type(error)
-    text = "".join(format_exception(error))
+    try:
+        text = "".join(format_exception(error))
+    except Exception as cause:
+        text = f"{kind.__qualname__}, whose traceback cannot be made ({type(cause).__name__})\n"
     if len(text) > TRACEBACK_LIMIT:
         text = f"… (the first {len(text) - TRACEBACK_LIMIT} characters are left out)\n{text[-TRACEBACK_LIMIT:]}"
     return to_json({"class": f"{kind.__module__}.{kind.__qualname__}", "traceback": text})
@@ -61,7 +64,8 @@ def find_task(path: str) -> AnyTask:
     """
     try:
         found = import_string(path)
-    except ImportError as error:
+    except Exception as error:
+        # Also what a module raises while it is imported.
         raise TaskUnknown(
             f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
         ) from error

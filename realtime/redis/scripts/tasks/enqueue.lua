@@ -20,5 +20,5 @@ redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priorit
 if due > 0 then
   redis.call('HSET', tasks .. id, 'run_after', ms(due))
 end
-place(id, priority, now, due)
+place(id, priority, exact_now, due)
 return {id, ms(now)}

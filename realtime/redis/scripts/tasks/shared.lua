@@ -9,6 +9,8 @@ local group, channels, keep_successful_ms, keep_failed_ms = unpack(ARGV, 1, 4)
 local LISTED = 10000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- With its microseconds: tasks of one millisecond wait in their order.
+local exact_now = clock[1] * 1000 + clock[2] / 1000
 
 local function ms(number)
   return string.format('%.0f', number)
@@ -48,6 +50,6 @@ local function place(id, priority, since, due)
   elseif redis.call('EXISTS', waiting) == 0 and not has_unread() then
     redis.call('XADD', stream, '*', 'item', item)
   else
-    redis.call('ZADD', waiting, ms(place_in_list(priority, since)), item)
+    redis.call('ZADD', waiting, string.format('%.3f', place_in_list(priority, since)), item)
   end
 end
