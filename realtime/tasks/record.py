@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from traceback import format_exception
 from typing import Any, NamedTuple
 
+from django.conf import settings
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from realtime.exceptions import TaskUnknown
@@ -64,8 +66,8 @@ def find_task(path: str) -> AnyTask:
     """
     try:
         found = import_string(path)
-    except Exception as error:
-        # Also what a module raises while it is imported.
+    except (Exception, SystemExit) as error:
+        # Also what a module raises while it is imported: it may be a program.
         raise TaskUnknown(
             f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
         ) from error
@@ -126,8 +128,11 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
 
 
 def moment(ms: bytes | int | None) -> datetime | None:
-    """A time in milliseconds since 1970, as an aware datetime."""
-    return None if ms is None else datetime.fromtimestamp(int(ms) / 1000, UTC)
+    """A time in milliseconds since 1970, as Django's `timezone.now()` has it: naive if USE_TZ is False."""
+    if ms is None:
+        return None
+    found = datetime.fromtimestamp(int(ms) / 1000, UTC)
+    return found if settings.USE_TZ else timezone.make_naive(found, timezone.get_default_timezone())
 
 
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
