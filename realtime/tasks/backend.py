@@ -140,7 +140,10 @@ class RedisStreamBackend(BaseTaskBackend):
     async def aenqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
-        """The async twin of `enqueue`."""
+        """
+        The async twin of `enqueue`. Transactions belong to threads: in one that surrounds `async_to_sync`, this enqueues
+        at once, because it runs in another thread.
+        """
         result, request = self._prepare(task, args, kwargs)
         if self._waits_for_commit(task):
             transaction.on_commit(lambda: self._enqueue(result, request))
