@@ -141,13 +141,10 @@ class RedisStreamBackend(BaseTaskBackend):
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
         """
-        The async twin of `enqueue`. Transactions belong to threads: in one that surrounds `async_to_sync`, this enqueues
-        at once, because it runs in another thread.
+        The async twin of `enqueue`. It enqueues at once: async code has no transaction, and cannot see that of a thread
+        which waits for it by `async_to_sync`.
         """
         result, request = self._prepare(task, args, kwargs)
-        if self._waits_for_commit(task):
-            transaction.on_commit(lambda: self._enqueue(result, request))
-            return result
         try:
             found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
         except REDIS_ERRORS as error:
