@@ -1,0 +1,156 @@
+"""Task workers that stop, and outages of Redis: what runs may finish, and what has not begun is given back."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+import redis
+
+from realtime.conf import get_settings
+from realtime.exceptions import WorkerLost
+from realtime.redis import clients
+from realtime.tasks import await_result, runner
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.tasks import Tasks, tasks_of
+from tests.support.tasks_of_tests import add, ahold, calls, fail_times, gates, hold, hold_each, note
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.database_independent
+
+
+def thread_count() -> int:
+    return sum(thread.name == "task" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("function", [hold, ahold], ids=["sync", "async"])
+async def test_what_runs_may_finish(tasks: Tasks, function: Any) -> None:
+    """Within the deadline; its end is recorded before the worker is gone. Nothing new begins meanwhile."""
+    async with tasks.working(concurrency=1, deadline_seconds=10) as worker:
+        result = function.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        stopping = [asyncio.create_task(worker.stop(deadline_seconds=10)) for _ in range(2)]
+        await wait_until(lambda: worker._runner._is_stopping)
+        other = note.enqueue("b")
+        gates["a"].set()
+        await asyncio.gather(*stopping)
+        assert tasks.status(result) == "SUCCESSFUL"
+        assert tasks.status(other) == "READY"
+    assert tasks.left_count() <= 1
+    assert calls == ["a"]
+    await wait_until(lambda: thread_count() == 0)
+
+
+async def test_what_has_not_begun_is_given_back(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and without an attempt: another worker has it before the first one is gone."""
+    # As when tasks are so short that many are fetched ahead.
+    monkeypatch.setattr(runner.Runner, "_ahead", lambda self: 10)
+    monkeypatch.setattr(runner, "GIVE_BACK_SECONDS", 60.0)
+    async with tasks.working(concurrency=1, deadline_seconds=10) as first:
+        held = hold.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        late = [note.enqueue(number) for number in range(4)]
+        await wait_until(lambda: len(first._queues["default"]._held) == 5)
+        stopping = asyncio.create_task(first.stop(deadline_seconds=10))
+        async with tasks.working(concurrency=2) as other:
+            for result in late:
+                await await_result(result, 10)
+                assert result.worker_ids == [other.consumer]
+                assert result.errors == []
+            assert not stopping.done()
+            gates["a"].set()
+            await stopping
+    assert (await await_result(held, 10)).worker_ids == [first.consumer]
+    assert tasks.left_count() == 0
+
+
+@pytest.mark.parametrize("function", [hold_each, ahold], ids=["sync", "async"])
+async def test_what_still_runs_at_the_deadline_is_left_to_others(
+    tasks: Tasks, function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another worker runs it at once; the thread of the first one changes nothing when it ends."""
+    async with tasks.working(concurrency=1) as first:
+        result = function.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        await first.stop(deadline_seconds=0.1)
+        assert tasks.status(result) == "RUNNING"
+    async with tasks.working(concurrency=1) as second:
+        await wait_until(lambda: calls == ["a", "a"])
+        gates["a 1"].set()
+        gates["a 2"].set()
+        gates["a"].set()
+        await await_result(result, 10)
+        assert result.worker_ids == [first.consumer, second.consumer]
+        assert [error.exception_class for error in result.errors] == [WorkerLost]
+        assert result.return_value == (2 if function is hold_each else "a")
+    await wait_until(lambda: thread_count() == 0)
+    assert tasks.left_count() == 0
+
+
+async def test_a_worker_stops_without_redis(signalbox: Any) -> None:
+    """Within its deadline, and leaves no task of the event loop behind."""
+    with RedisServer(append_only=True) as server, clients.publisher(server.url) as client:
+        signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
+        with tasks_of(signalbox, client, get_settings().key_prefix) as tasks:
+            before = asyncio.all_tasks()
+            async with tasks.working(concurrency=2) as worker:
+                first, second = hold.enqueue("a"), hold.enqueue("b")
+                await wait_until(lambda: sorted(calls) == ["a", "b"])
+                await asyncio.to_thread(server.kill)
+                gates["a"].set()
+                await wait_until(lambda: worker._queues["default"]._ends._task is not None)
+                async with asyncio.timeout(10):
+                    await worker.stop(deadline_seconds=0.5)
+            assert asyncio.all_tasks() == before
+            gates["b"].set()
+            await asyncio.to_thread(server.start)
+            async with tasks.working(concurrency=2):
+                await await_result(first, 20)
+                await await_result(second, 20)
+            assert [result.return_value for result in (first, second)] == ["a", "b"]
+
+
+async def test_tasks_outlast_an_outage_of_redis(tasks: Tasks, caplog: pytest.LogCaptureFixture) -> None:
+    """Ends wait for it, and then each task has one; the outage is logged once."""
+    async with Proxy(get_settings().redis_url) as proxy, tasks.working(concurrency=2, url=proxy.url):
+        held = [hold.enqueue(name) for name in "ab"]
+        tried = fail_times.using(max_attempts=3, backoff=0).enqueue("t", 2)
+        await wait_until(lambda: len(calls) == 2)
+        proxy.go_away()
+        for name in "ab":
+            gates[name].set()
+        await wait_until(lambda: "Redis is unavailable" in caplog.text)
+        assert [tasks.status(result) for result in held] == ["RUNNING"] * 2
+        proxy.come_back()
+        for result in (*held, tried, add.enqueue(1, 1)):
+            await await_result(result, 20)
+            assert result.status == "SUCCESSFUL"
+        await wait_until(lambda: tasks.left_count() == 0, seconds=20)
+    assert sorted(calls) == ["a", "b", "t", "t", "t"]
+
+
+async def test_connections_that_go_deaf_are_replaced(tasks: Tasks) -> None:
+    """No task runs twice, unless its worker was silent for longer than its lease."""
+    async with Proxy(get_settings().redis_url) as proxy, tasks.working(concurrency=2, url=proxy.url):
+        await await_result(note.enqueue("before"), 10)
+        proxy.go_deaf()
+        results = [note.enqueue(number) for number in range(5)]
+        for result in results:
+            await await_result(result, 30)
+        await wait_until(lambda: tasks.left_count() == 0, seconds=20)
+
+
+async def test_a_redis_that_refuses_writes_is_waited_for(tasks: Tasks, redis_client: redis.Redis) -> None:
+    """As one that is full: what was fetched runs when it accepts them again."""
+    async with tasks.working(concurrency=1) as worker:
+        result = hold.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        redis_client.config_set("maxmemory", "1")
+        try:
+            gates["a"].set()
+            await wait_until(lambda: worker._outage.is_on)
+            assert tasks.status(result) == "RUNNING"
+        finally:
+            redis_client.config_set("maxmemory", "0")
+        assert (await await_result(result, 20)).return_value == "a"
