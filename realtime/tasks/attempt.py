@@ -72,6 +72,8 @@ class Attempt:
         # None if it cannot be found.
         self._task: AnyTask | None = None
         self._options: Options | None = None
+        # The number of this attempt, from 1.
+        self._count = 0
         # Whether the outcome is final, although the function may still run.
         self._is_given_up = False
         # Django's result, which signals and the context share. Made when it is first needed.
@@ -82,6 +84,7 @@ class Attempt:
     def prepare(self) -> None:
         """Find the task and its options. If that fails, there is an outcome."""
         try:
+            self._count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
             self._options = options_of(self._fields)
             self.timeout = self._options.timeout
             self._task = self._backend.task_of(self._fields, self.queue.name)
@@ -206,8 +209,7 @@ class Attempt:
 
     def _delay_seconds(self, error: BaseException) -> float | None:
         """The wait before the next attempt; None if there is none."""
-        options = self._options
-        count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
+        options, count = self._options, self._count
         if options is None or isinstance(error, PermanentError) or count >= options.max_attempts:
             return None
         if isinstance(error, Retry) and not math.isnan(error.after_seconds):

@@ -31,18 +31,25 @@ from realtime.tasks.django_api import (
 )
 from realtime.tasks.record import TaskFields, find_task, moment, result_of, to_json
 from realtime.tasks.store import Request, TaskQueue
-from realtime.tasks.task import RedisTask, check_options, unique_key_of
+from realtime.tasks.task import OPTIONS, RedisTask, check_options, unique_key_of
 
-__all__ = ["BackendOptions", "RedisStreamBackend"]
+__all__ = ["QUEUE_RULE", "BackendOptions", "RedisStreamBackend", "is_queue_name"]
 
 # The id of a task is its queue and this many letters and digits: 131 bits, which nobody guesses.
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-_QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
+QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
+# The most that a limit of the options may be: ten years in seconds, and 300 MB in bytes.
+LONGEST = 3e8
 # The latest time in milliseconds that is a datetime, in any time zone.
 LATEST_MS = round(datetime(9999, 12, 30, tzinfo=UTC).timestamp() * 1000)
 # A task that is run again because its worker died may kill that one too. This many workers may die with it.
 DEATHS_LIMIT = 3
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether a queue may have this name."""
+    return _QUEUE.fullmatch(name) is not None
 
 
 class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,13 +92,12 @@ class RedisStreamBackend(BaseTaskBackend):
         try:
             self.defaults = msgspec.convert(dict(self.options), BackendOptions)
             check_options({**msgspec.structs.asdict(self.defaults), "unique_key": None})
+            _check_limits(self.defaults)
         except (msgspec.ValidationError, InvalidTask) as error:
             raise ImproperlyConfigured(f'TASKS["{alias}"]["OPTIONS"]: {error}') from error
         for name in self.queues:
-            if not _QUEUE.fullmatch(str(name)):
-                raise ImproperlyConfigured(
-                    f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
-                )
+            if not is_queue_name(str(name)):
+                raise ImproperlyConfigured(f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {QUEUE_RULE}')
         self._queues: dict[str, TaskQueue] = {}
 
     def queue(self, name: str) -> TaskQueue:
@@ -112,10 +118,10 @@ class RedisStreamBackend(BaseTaskBackend):
     def validate_task(self, task: AnyTask) -> None:
         """As Django's, and for the options beyond it."""
         super().validate_task(task)
-        if not self.queues and not _QUEUE.fullmatch(task.queue_name):
-            raise InvalidTask(f"Queue {task.queue_name!r} is not valid: the name of a queue {_QUEUE_RULE}.")
+        if not self.queues and not is_queue_name(task.queue_name):
+            raise InvalidTask(f"Queue {task.queue_name!r} is not valid: the name of a queue {QUEUE_RULE}.")
         if isinstance(task, RedisTask):
-            check_options({name: getattr(task, name) for name in ("max_attempts", "backoff", "timeout", "unique_key")})
+            check_options({name: getattr(task, name) for name in OPTIONS})
 
     def enqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -249,7 +255,7 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def _queue_of(self, id: str) -> TaskQueue:
         name, _, random = str(id).rpartition(".")
-        is_ours = name in self.queues if self.queues else _QUEUE.fullmatch(name)
+        is_ours = name in self.queues if self.queues else is_queue_name(name)
         if not is_ours or not (random.isascii() and random.isalnum()):
             raise TaskResultDoesNotExist(id)
         return self.queue(name)
@@ -262,6 +268,17 @@ class RedisStreamBackend(BaseTaskBackend):
         except TaskUnknown as error:
             raise TaskResultDoesNotExist(f"{id}: {error}") from error
         return result_of(id, fields, task=task, backend=self.alias)
+
+
+def _check_limits(options: BackendOptions) -> None:
+    """
+    Raises:
+        InvalidTask: Names the option and what it may be.
+    """
+    for name in ("keep_successful_seconds", "keep_failed_seconds", "lease_seconds", "size_limit_bytes"):
+        value = getattr(options, name)
+        if not 0 < value <= LONGEST:
+            raise InvalidTask(f"{name} is {value!r}: it must be a number greater than 0, and at most {LONGEST:g}.")
 
 
 def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> bool:

@@ -79,11 +79,14 @@ def check_options(options: Mapping[str, Any]) -> None:
     )
     if attempts is not None and not (_is_number(attempts) and attempts in range(1, ATTEMPTS_LIMIT + 1)):
         raise InvalidTask(f"max_attempts is {attempts!r}: it must be a whole number from 1 to {ATTEMPTS_LIMIT}.")
-    waits = backoff if isinstance(backoff, Sequence) and not isinstance(backoff, str) else [backoff]
+    waits = backoff if isinstance(backoff, Sequence) and not isinstance(backoff, str | bytes) else [backoff]
     if backoff is not None and not (waits and all(_is_number(wait) and 0 <= wait < math.inf for wait in waits)):
         raise InvalidTask(f"backoff is {backoff!r}: it must be a number of seconds, or a sequence of them.")
     if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
         raise InvalidTask(f"timeout is {timeout!r}: it must be a number of seconds greater than 0.")
+    for name in ("enqueue_on_commit", "run_again_if_lost"):
+        if not (options[name] is None or isinstance(options[name], bool)):
+            raise InvalidTask(f"{name} is {options[name]!r}: it must be True or False.")
     if not (unique is None or isinstance(unique, str | bool) or callable(unique)):
         raise InvalidTask(f"unique_key is {unique!r}: it must be a text, a function of the arguments, or True.")
 

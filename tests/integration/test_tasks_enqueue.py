@@ -223,7 +223,9 @@ async def test_a_function_that_cannot_be_found_fails_the_task(
     assert calls == ["last"]
 
 
-@pytest.mark.parametrize("field", ["options", "call", "func", "priority", "workers", "deaths_limit"])
+@pytest.mark.parametrize(
+    "field", ["options", "call", "func", "priority", "workers", "deaths_limit", "earlier_attempts"]
+)
 @pytest.mark.parametrize("value", [None, "nonsense", ""])
 async def test_a_damaged_task_does_not_hold_up_others(
     tasks: Tasks, redis_client: redis.Redis, field: str, value: str | None

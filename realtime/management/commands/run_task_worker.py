@@ -13,7 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from realtime.management.service import ServiceCommand
 from realtime.management.streams import HelpFormatter
-from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.backend import QUEUE_RULE, RedisStreamBackend, is_queue_name
 from realtime.tasks.django_api import InvalidTaskBackend, task_backends
 from realtime.tasks.service import TaskService
 
@@ -87,7 +87,7 @@ def _backend(alias: str) -> RedisStreamBackend:
         raise CommandError(str(error)) from error
     if not isinstance(found, RedisStreamBackend):
         raise CommandError(
-            f'TASKS["{alias}"] is a {type(found).__name__}, which has no worker here: set its BACKEND to '
+            f'TASKS["{alias}"] uses {type(found).__name__}, which has no worker here: set its BACKEND to '
             '"realtime.tasks.RedisStreamBackend"'
         )
     return found
@@ -99,6 +99,8 @@ def _choose(backend: RedisStreamBackend, names: Sequence[str]) -> Sequence[str]:
         raise CommandError("this backend takes any queue (its QUEUES are empty): name those of this worker by --queues")
     if known and (unknown := [name for name in names if name not in known]):
         raise CommandError(f"there is no queue {' and no queue '.join(map(repr, unknown))}; queues: {', '.join(known)}")
+    if wrong := [name for name in names if not is_queue_name(name)]:
+        raise CommandError(f"{wrong[0]!r} is no queue: its name {QUEUE_RULE}")
     return names or known
 
 
