@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Attempts:
         lease: Whether attempts may begin.
         wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
-        batch_size, concurrency, max_attempts, backoff, room, on_stop, on_acked: As in StreamWorker.
+        batch_size, concurrency, max_attempts, suspect_seconds, backoff, room, on_stop, on_acked: As in StreamWorker.
 
     Attributes:
         handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
@@ -77,6 +77,7 @@ class Attempts:
         batch_size: int,
         concurrency: int,
         max_attempts: int,
+        suspect_seconds: float | None = None,
         backoff: Backoff,
         room: Callable[[int], int] | None = None,
         on_stop: Callable[[], None] | None,
@@ -96,6 +97,7 @@ class Attempts:
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._max_attempts = max_attempts
+        self._suspect_seconds = suspect_seconds
         self._backoff = backoff
         self._room_for, self._on_stop, self._on_acked = room, on_stop, on_acked
         # Entries that are done although their handler still runs.
@@ -107,6 +109,8 @@ class Attempts:
         # Tasks that handle batches one after another, and the one that handles suspects.
         self._runners: set[asyncio.Task[None]] = set()
         self._suspect_runner: asyncio.Task[None] | None = None
+        # Attempts with suspects that have not ended.
+        self._suspect_attempts: set[asyncio.Task[bool]] = set()
         # Whether the newest runner has not begun yet.
         self._is_starting = False
         # Whether the worker waits until there is room.
@@ -193,7 +197,8 @@ class Attempts:
         self._lease.wake()
         if self._on_stop is not None:
             self._on_stop()
-        running = {*self._runners, *([self._suspect_runner] if self._suspect_runner else [])}
+        running: set[asyncio.Task[Any]] = {*self._runners, *self._suspect_attempts}
+        running.update([self._suspect_runner] if self._suspect_runner else [])
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         if running:
             _, late = await asyncio.wait(running, timeout=deadline_seconds)
@@ -269,12 +274,20 @@ class Attempts:
                     if self._stopping.is_set():
                         return
                     if suspects := self._in_flight.next_suspects(size, alone_from=self._max_attempts - 1):
-                        is_success = await self._attempt_suspects(suspects)
-                        size = min(2 * size, self._batch_size) if is_success else 1
-                        self._in_flight.done(suspects)
-                        self._run()
+                        attempt = self._tasks.create_task(self._end_suspects(suspects), name="suspects")
+                        self._suspect_attempts.add(attempt)
+                        attempt.add_done_callback(self._suspect_attempts.discard)
+                        await asyncio.wait([attempt], timeout=self._suspect_seconds)
+                        # If it still runs, it has not ended the process in this time.
+                        size = min(2 * size, self._batch_size) if not attempt.done() or attempt.result() else 1
         finally:
             self._suspect_runner = None
+
+    async def _end_suspects(self, suspects: Sequence[Entry]) -> bool:
+        is_success = await self._attempt_suspects(suspects)
+        self._in_flight.done(suspects)
+        self._run()
+        return is_success
 
     async def _attempt_suspects(self, suspects: Sequence[Entry]) -> bool:
         """Try suspects of different keys together. Returns whether none of them failed."""

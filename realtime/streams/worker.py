@@ -64,6 +64,8 @@ class StreamWorker:
         block_seconds: The longest single wait for new entries.
         max_attempts: How often an entry is tried. An attempt counts when the entry is handed out, so those of workers
             that died count too. With 1, all entries that a worker held when it died become dead letters.
+        suspect_seconds: How long an entry with which workers died is tried apart from others like it; by default until
+            its attempt ends. For handlers that take so long that the others should not wait.
         max_delayed: The most parked entries of the group; at this limit, no new entries are read.
         claim_interval_seconds: The longest wait between two rounds of maintenance: reclaiming the entries of dead
             workers, trimming the stream, and repairing stuck keys. There are at least six rounds in a lease.
@@ -103,6 +105,7 @@ class StreamWorker:
         lease_seconds: float = 30.0,
         block_seconds: float = 5.0,
         max_attempts: int = 5,
+        suspect_seconds: float | None = None,
         max_delayed: int = 10_000,
         claim_interval_seconds: float = 5.0,
         backoff: Backoff | None = None,
@@ -149,6 +152,7 @@ class StreamWorker:
             batch_size=batch_size,
             concurrency=concurrency,
             max_attempts=max_attempts,
+            suspect_seconds=suspect_seconds,
             backoff=backoff,
             room=room,
             on_stop=on_stop,

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 256
 # Of the stream worker. Its own limit of attempts is never reached: the begin of an attempt counts those that died.
 NO_LIMIT = 1_000_000
+# A task that ends its worker does so in this time, or is hard to tell from others: then further such tasks begin.
+SUSPECT_SECONDS = 5.0
 
 
 class TaskWorker:
@@ -169,6 +171,7 @@ class _Queue:
             concurrency=runner.concurrency + AHEAD_LIMIT,
             lease_seconds=backend.defaults.lease_seconds,
             max_attempts=NO_LIMIT,
+            suspect_seconds=SUSPECT_SECONDS,
             consumer=consumer,
             outage=outage,
             on_stop=runner.stop,

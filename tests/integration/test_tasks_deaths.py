@@ -13,6 +13,7 @@ import redis
 from realtime.conf import get_settings
 from realtime.exceptions import WorkerLost
 from realtime.tasks import await_result
+from realtime.tasks import worker as worker_module
 from realtime.tasks.worker import TaskWorker
 from tests.support.streams import ROOT
 from tests.support.tasks import Tasks
@@ -121,6 +122,27 @@ async def test_a_worker_that_gets_its_task_back_goes_on_with_it(tasks: Tasks) ->
         await wait_until(lambda: tasks.left_count() == 0)
     assert calls == ["a"]
     assert result.errors == []
+
+
+async def test_long_tasks_whose_workers_died_do_not_wait_for_each_other(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They begin one after another, in case that one of them is deadly; but none waits until another one has ended."""
+    monkeypatch.setattr(worker_module, "SUSPECT_SECONDS", 0.1)
+    results = [hold_each.enqueue(name) for name in "abcd"]
+    for number in (1, 2):
+        async with tasks.working(concurrency=4) as worker:
+            await wait_until(lambda number=number: all(calls.count(name) == number for name in "abcd"))
+            tasks.take_from(worker)
+            await worker.stop(deadline_seconds=0)
+    async with tasks.working(concurrency=5):
+        await wait_until(lambda: all(calls.count(name) == 3 for name in "abcd"))
+        assert (await await_result(add.enqueue(1, 2), 10)).return_value == 3
+        for name in "abcd":
+            gates[f"{name} 3"].set()
+        for result in results:
+            assert (await await_result(result, 10)).return_value == 3
+        await wait_until(lambda: tasks.left_count() == 0)
 
 
 async def test_processes_that_are_killed_lose_nothing(tasks: Tasks, redis_client: redis.Redis) -> None:
