@@ -162,6 +162,12 @@ class Attempts:
         self._finished_early.update(entry.id for entry in held)
         self._finish(held)
 
+    def ask_for_room(self) -> None:
+        """Wake the worker if it waits for room and there is some."""
+        if self._is_full and self._has_room_again():
+            self._is_full = False
+            self._wakeup.wake()
+
     def count_unreadable(self, count: int) -> None:
         """Count and log parked entries that could not be read, and that Redis has made dead letters."""
         self.dead_count += count
@@ -394,9 +400,7 @@ class Attempts:
     def _finish(self, batch: Sequence[Entry]) -> None:
         self._in_flight.begin_end([entry.id for entry in batch])
         self._acks.add(batch)
-        if self._is_full and self._has_room_again():
-            self._is_full = False
-            self._wakeup.wake()
+        self.ask_for_room()
 
     def _has_room_again(self) -> bool:
         unfinished_count = self._in_flight.unfinished_count

@@ -204,9 +204,14 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
-    def wake(self) -> None:
-        """Look for entries now, for example because there is more room."""
-        self._wakeup.wake()
+    @property
+    def unfinished_count(self) -> int:
+        """How many entries wait for a handler, or are in one."""
+        return self._in_flight.unfinished_count
+
+    def ask_for_room(self) -> None:
+        """If the worker waits for room, ask `room` again: there may be some although no entry of its own has ended."""
+        self._attempts.ask_for_room()
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

@@ -7,6 +7,7 @@ threads (runner), nor what an attempt does (attempt).
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import redis.asyncio
@@ -52,6 +53,8 @@ class TaskWorker:
         self._client = clients.async_publisher(url)
         self._runner = Runner(concurrency, on_done=self._record, on_given_back=self._give_back)
         self._queues = {name: self._make_queue(backend.queue(name), url) for name in dict.fromkeys(queues)}
+        # The queues in the order in which they may fetch next.
+        self._turns = deque(self._queues.values())
 
     async def run(self) -> None:
         """
@@ -84,7 +87,14 @@ class TaskWorker:
 
     def _room(self, _: int) -> int:
         """How many tasks a queue may fetch: all queues share the threads."""
-        return self._runner.room(sum(queue.unfinished_count for queue in self._queues.values()))
+        return self._runner.room(sum(queue.worker.unfinished_count for queue in self._queues.values()))
+
+    def _share_room(self) -> None:
+        """Tasks have ended: let the queues fetch others, each of them first in turn."""
+        if len(self._turns) > 1:
+            for queue in self._turns:
+                queue.worker.ask_for_room()
+            self._turns.rotate()
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
         for name, of_queue in _by_queue(attempts).items():
@@ -102,6 +112,7 @@ class TaskWorker:
             backend=self._backend,
             runner=self._runner,
             room=self._room,
+            on_ended=self._share_room,
             consumer=self.consumer,
             outage=self._outage,
         )
@@ -139,11 +150,12 @@ class _Queue:
         backend: RedisStreamBackend,
         runner: Runner,
         room: Callable[[int], int],
+        on_ended: Callable[[], None],
         consumer: str,
         outage: Outage,
     ) -> None:
         self._queue, self._reader, self._client = queue, reader, redis
-        self._backend, self._runner = backend, runner
+        self._backend, self._runner, self._on_ended = backend, runner, on_ended
         self._consumer, self._outage = consumer, outage
         # The attempts that are not done, each with its entry and the call of the handler that brought it.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
@@ -166,11 +178,6 @@ class _Queue:
             outage=outage,
             on_stop=runner.stop,
         )
-
-    @property
-    def unfinished_count(self) -> int:
-        """How many tasks wait for a thread, or run."""
-        return self.worker.statistics().in_flight_count
 
     async def run(self) -> None:
         """Work until the worker is stopped."""
@@ -200,7 +207,11 @@ class _Queue:
             if state == "over":
                 continue
             attempt = Attempt(self._backend, self._queue, id, claim, fields)
-            attempt.prepare()
+            if attempt.is_imported:
+                attempt.prepare()
+            else:
+                # Importing a module may take long.
+                await asyncio.to_thread(attempt.prepare)
             if state == "lost":
                 self._runner.call(attempt.tell)
             else:
@@ -240,6 +251,7 @@ class _Queue:
         self.worker.finish_early([entry for entry, _ in ended])
         for _, call in ended:
             call.count_down()
+        self._on_ended()
 
 
 def _claim_of(entry: Entry, consumer: str) -> tuple[str, bytes, bytes] | None:
