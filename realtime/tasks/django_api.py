@@ -8,7 +8,7 @@ the framework imports it from here, so that a process uses one of them only.
 import importlib.util
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -20,6 +20,9 @@ __all__ = [
     "TASK_MAX_PRIORITY",
     "TASK_MIN_PRIORITY",
     "TASK_REFRESH_ATTRS",
+    "AnyTask",
+    "AnyTaskContext",
+    "AnyTaskResult",
     "BaseTaskBackend",
     "DummyBackend",
     "ImmediateBackend",
@@ -113,3 +116,8 @@ else:
 
 # The package that is used: "django.tasks" or "django_tasks". The dotted paths of Django's own backends begin with it.
 DJANGO_TASKS = BaseTaskBackend.__module__.partition(".backends")[0]
+
+# For annotations: these classes are generic for type checkers, and not when the program runs.
+type AnyTask = Task[..., Any]
+type AnyTaskContext = TaskContext[..., Any]
+type AnyTaskResult = TaskResult[..., Any]
