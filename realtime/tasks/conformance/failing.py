@@ -10,7 +10,7 @@ from typing import Any
 from realtime.extras import extra
 from realtime.tasks.conformance import tasks
 from realtime.tasks.conformance.base import Suite, rule
-from realtime.tasks.django_api import AnyTaskResult, TaskResultStatus, task
+from realtime.tasks.django_api import AnyTask, AnyTaskResult, TaskResultStatus, task
 
 with extra("conformance"):
     import pytest
@@ -115,16 +115,19 @@ class FailingTasks(Suite):
     @rule(STATUS)
     def test_a_function_that_is_gone_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """FAILED: the Task was unable to start. A task whose function a release has removed does not stay in limbo."""
-        result = self._task_that_is_gone().enqueue()
+        task = self._task_that_will_be_gone()
+        monkeypatch.setattr(tasks, "gone", task, raising=False)
+        result = task.enqueue()
         if self.runs == "immediately":
             # Nothing is looked up.
             assert result.status == TaskResultStatus.SUCCESSFUL
             return
         self.needs_results()
+        monkeypatch.delattr(tasks, "gone")
         with self.worker():
             self.finished(tasks.add.enqueue(1))
-        # Where the function is there, the result can be read: a result has its task.
-        monkeypatch.setattr(tasks, "gone", self._task_that_is_gone(), raising=False)
+        # A result has its task, so it can be read only where the function is.
+        monkeypatch.setattr(tasks, "gone", task, raising=False)
         result = self.backend.get_result(result.id)
         assert result.status == TaskResultStatus.FAILED
         assert "gone" in result.errors[0].traceback
@@ -147,8 +150,8 @@ class FailingTasks(Suite):
             assert after.return_value == 2
         return result
 
-    def _task_that_is_gone(self) -> Any:
-        """A task of a function that no import finds."""
+    def _task_that_will_be_gone(self) -> AnyTask:
+        """A task of a function that is not in the module that it names."""
 
         def gone() -> float:
             return time.monotonic()

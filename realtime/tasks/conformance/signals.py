@@ -55,5 +55,4 @@ class SendingSignals(Suite):
         return (result, *entries)
 
     def _sender(self) -> str:
-        cls = type(self.backend)
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return tasks.path_of(type(self.backend))

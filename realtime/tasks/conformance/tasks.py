@@ -32,7 +32,7 @@ from realtime.tasks.django_api import (
     task_started,
 )
 
-__all__ = ["ProjectError", "UnprintableError", "bound_to", "declare", "function"]
+__all__ = ["ProjectError", "UnprintableError", "bound_to", "declare", "function", "path_of"]
 
 # A task that waits for its test gives up after this time, for example because the test has failed.
 PATIENCE_SECONDS = 60.0
@@ -54,6 +54,11 @@ class UnprintableError(Exception):
 
     def __str__(self) -> str:
         raise RuntimeError("this error has no text")
+
+
+def path_of(cls: type) -> str:
+    """Where a class is imported from."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @contextlib.contextmanager
@@ -300,12 +305,12 @@ def succeed_at(context: AnyTaskContext, journal: str, attempt: int) -> int:
 
 
 def _observe(signal: str) -> Callable[..., None]:
-    def receive(sender: type, task_result: AnyTaskResult, **_: Any) -> None:
+    def receive(sender: object, task_result: AnyTaskResult, **_: Any) -> None:
         if task_result.task.func in (function("observed"), function("succeed_at")):
             Journal(task_result.args[0]).write(
                 {
                     "signal": signal,
-                    "sender": f"{sender.__module__}.{sender.__qualname__}",
+                    "sender": path_of(sender) if isinstance(sender, type) else repr(sender),
                     "id": task_result.id,
                     "status": str(task_result.status),
                     "has_started": task_result.started_at is not None,
