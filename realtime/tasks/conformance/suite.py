@@ -36,7 +36,7 @@ pytest.register_assert_rewrite(
     )
 )
 
-from realtime.tasks.conformance.base import CAPABILITIES, Difference, rule  # noqa: E402 - see above
+from realtime.tasks.conformance.base import CAPABILITIES, Difference, Suite, rule  # noqa: E402 - see above
 from realtime.tasks.conformance.beyond import BeyondDjango  # noqa: E402
 from realtime.tasks.conformance.defining import DefiningTasks  # noqa: E402
 from realtime.tasks.conformance.enqueueing import EnqueueingTasks  # noqa: E402
@@ -47,7 +47,7 @@ from realtime.tasks.conformance.retrying import RetryingTasks  # noqa: E402
 from realtime.tasks.conformance.running import RunningTasks  # noqa: E402
 from realtime.tasks.conformance.signals import SendingSignals  # noqa: E402
 
-__all__ = ["CAPABILITIES", "BackendSuite", "Difference", "DjangoSuite", "EnqueueingSuite", "rule"]
+__all__ = ["CAPABILITIES", "BackendSuite", "Difference", "DjangoSuite", "EnqueueingSuite", "Suite", "rule"]
 
 
 class EnqueueingSuite(DefiningTasks, EnqueueingTasks, ReadingResults):
