@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from realtime.tasks.conformance.suite import CAPABILITIES, BackendSuite
-from realtime.tasks.django_api import AnyTask
-from tests.support.memory_tasks import MemoryBackend, Worker, enqueue_every, worker_of
+from realtime.tasks.conformance.suite import CAPABILITIES, BackendSuite, DjangoSuite
+from realtime.tasks.django_api import AnyTask, AnyTaskResult
+from tests.support.memory_tasks import MemoryBackend, PlainBackend, Worker, enqueue_every, worker_of
 
 pytestmark = pytest.mark.database_independent
+
+
+def setting_of(cls: type[MemoryBackend], queues: list[str]) -> dict[str, Any]:
+    """An entry of `TASKS`; each has a store of its own."""
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return {"BACKEND": path, "QUEUES": queues, "OPTIONS": {"store": uuid.uuid4().hex}}
 
 
 class TestMemoryBackend(BackendSuite):
@@ -20,9 +26,7 @@ class TestMemoryBackend(BackendSuite):
 
     @pytest.fixture
     def tasks_setting(self) -> dict[str, Any]:
-        cls = f"{MemoryBackend.__module__}.{MemoryBackend.__qualname__}"
-        options = {"store": uuid.uuid4().hex}
-        return {"default": {"BACKEND": cls, "QUEUES": ["default", "other"], "OPTIONS": options}}
+        return {"default": setting_of(MemoryBackend, ["default", "other"])}
 
     def worker(self) -> AbstractContextManager[Worker]:
         return worker_of(self.backend)
@@ -32,3 +36,20 @@ class TestMemoryBackend(BackendSuite):
 
     def periodically(self, seconds: float, task: AnyTask, *args: Any) -> AbstractContextManager[None]:
         return enqueue_every(seconds, task, *args)
+
+
+class TestPlainBackend(DjangoSuite):
+    """It refuses what a backend may leave out. It is not the default one, and it takes any name of a queue."""
+
+    alias = "plain"
+
+    @pytest.fixture
+    def tasks_setting(self) -> dict[str, Any]:
+        return {"default": setting_of(MemoryBackend, ["unused"]), "plain": setting_of(PlainBackend, [])}
+
+    def worker(self) -> AbstractContextManager[Worker]:
+        return worker_of(self.backend)
+
+    def read_result(self, result: AnyTaskResult) -> AnyTaskResult:
+        assert isinstance(self.backend, PlainBackend)
+        return MemoryBackend.get_result(self.backend, result.id)

@@ -38,7 +38,7 @@ from realtime.tasks.django_api import (
     task_started,
 )
 
-__all__ = ["MemoryBackend", "MemoryTask", "Worker", "enqueue_every", "worker_of"]
+__all__ = ["MemoryBackend", "MemoryTask", "PlainBackend", "Worker", "enqueue_every", "worker_of"]
 
 TICK_SECONDS = 0.01
 
@@ -215,6 +215,15 @@ class MemoryBackend(BaseTaskBackend):
         )
         object.__setattr__(result, "_return_value", json.loads(record.value))
         return result
+
+
+class PlainBackend(MemoryBackend):
+    """It supports nothing that a backend may leave out."""
+
+    supports_defer = supports_async_task = supports_get_result = supports_priority = False
+
+    def get_result(self, result_id: str) -> AnyTaskResult:
+        return BaseTaskBackend.get_result(self, result_id)
 
 
 class Worker(threading.Thread):

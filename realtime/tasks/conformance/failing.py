@@ -128,7 +128,7 @@ class FailingTasks(Suite):
             self.finished(tasks.add.enqueue(1))
         # A result has its task, so it can be read only where the function is.
         monkeypatch.setattr(tasks, "gone", task, raising=False)
-        result = self.backend.get_result(result.id)
+        result = self.read_result(result)
         assert result.status == TaskResultStatus.FAILED
         assert "gone" in result.errors[0].traceback
         assert issubclass(result.errors[0].exception_class, Exception)
@@ -143,7 +143,6 @@ class FailingTasks(Suite):
 
     def _run_and_another(self, failing: Any, *args: Any, **kwargs: Any) -> AnyTaskResult:
         """Return the result of a task; the same worker has then run another one."""
-        self.needs_results()
         with self.working():
             (result,) = self.finished(failing.enqueue(*args, **kwargs))
             (after,) = self.finished(tasks.add.enqueue(1, b=1))

@@ -51,7 +51,6 @@ class OrderingTasks(Suite):
         due = timezone.now() + AHEAD
         if self._refuses(due):
             return
-        self.needs_results()
         deferred = tasks.note.using(run_after=due)
         if self.backend.supports_priority:
             deferred = deferred.using(priority=100)
@@ -60,6 +59,7 @@ class OrderingTasks(Suite):
         tasks.note.enqueue(self.journal.path, "now")
         with self.worker():
             self.journal.wait_for(bool, self.deadline_seconds)
+            self.needs_results()
             later = self.wait_for(later, AHEAD.total_seconds() + self.deadline_seconds)
         assert self.journal.read() == ["now", "later"]
         assert later.started_at is not None
@@ -86,12 +86,24 @@ class OrderingTasks(Suite):
         assert entries == ["before", "meanwhile"]
 
     @rule(WORKERS)
+    def test_what_a_worker_leaves_is_run_by_the_next(self) -> None:
+        """A worker that ends loses no task, and none runs again."""
+        for number in range(30):
+            tasks.note.enqueue(self.journal.path, number)
+        with self.working():
+            self.journal.wait_for(bool, self.deadline_seconds)
+        with self.working():
+            self.journal.wait_for(lambda entries: len(entries) >= 30, self.deadline_seconds)
+            tasks.note.enqueue(self.journal.path, 30)
+            entries = self.journal.wait_for(lambda entries: 30 in entries, self.deadline_seconds)
+        assert sorted(entries) == list(range(31))
+
+    @rule(WORKERS)
     def test_two_workers_share_the_tasks(self) -> None:
         """Each Task is claimed by one Worker. Workers have different ids, and run tasks at the same time."""
         if self.runs == "immediately":
             assert self.run(tasks.add, 1).worker_ids == self.run(tasks.add, 1).worker_ids
             return
-        self.needs_results()
         with self.worker(), self.worker():
             met = self.finished(*(tasks.meet.enqueue(self.journal.path, name, 1) for name in "ab"))
             notes = [tasks.note.enqueue(self.file("notes"), number) for number in range(20)]

@@ -152,7 +152,6 @@ class WatchingResults(Suite):
             # Nothing changes after enqueue(), and ReadingResults has what refresh() does.
             assert tasks.add.enqueue(1).is_finished
             return
-        self.needs_results()
         result = tasks.add.enqueue(1)
         with self.worker():
             (finished,) = self.finished(result)
@@ -180,7 +179,7 @@ class WatchingResults(Suite):
         with self.worker():
             try:
                 self.journal.wait_for(bool, self.deadline_seconds)
-                running = self.backend.get_result(result.id)
+                running = self.read_result(result)
             finally:
                 self.release()
             (finished,) = self.finished(result)

@@ -92,7 +92,7 @@ class RetryingTasks(Suite):
             result = waiting.enqueue(self.journal.path, 2)
             (other,) = self.finished(tasks.add.enqueue(1))
             deadline = time.monotonic() + self.deadline_seconds
-            while not (seen := self.backend.get_result(result.id)).errors and time.monotonic() < deadline:
+            while not (seen := self.read_result(result)).errors and time.monotonic() < deadline:
                 time.sleep(0.02)
         assert other.return_value == 1
         assert (seen.status, seen.is_finished, seen.finished_at) == (TaskResultStatus.READY, False, None)
@@ -147,7 +147,7 @@ class RetryingTasks(Suite):
             self.journal.wait_for(bool, self.deadline_seconds)
             killed_at = timezone.now()
             self.kill_worker(first)
-        assert not self.backend.get_result(result.id).is_finished
+        assert not self.read_result(result).is_finished
         with self.worker():
             self.journal.wait_for(lambda entries: len(entries) > 1, self.takeover_seconds)
             self.release()

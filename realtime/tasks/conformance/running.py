@@ -4,10 +4,15 @@ Running: what the function of a task gets, and what its result says afterwards.
 Owns these rules. They need a backend that runs tasks.
 """
 
+import asyncio
 import json
+import threading
+from functools import partial
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import connections, transaction
 from django.utils import timezone
 
 from realtime.extras import extra
@@ -195,6 +200,42 @@ class RunningTasks(Suite):
             entries = self.journal.wait_for(lambda entries: "last" in entries, self.deadline_seconds)
         assert entries == ["same"] * 20 + ["last"]
         assert len({result.id for result in results}) == 20
+
+    @pytest.mark.django_db(transaction=True)
+    @rule("Django docs, Tasks framework, Transactions")
+    def test_a_task_can_be_enqueued_on_commit(self) -> None:
+        """To run a task after the commit, use transaction.on_commit(), binding all arguments to enqueue()."""
+        with transaction.atomic():
+            transaction.on_commit(partial(tasks.note.enqueue, self.journal.path, entry="on commit"))
+        with self.working():
+            assert self.journal.wait_for(bool, self.deadline_seconds) == ["on commit"]
+
+    @rule(FUNDAMENTALS)
+    def test_many_may_enqueue_at_the_same_time(self) -> None:
+        """Tasks of several threads and coroutines are all run, each once, and each has its own id."""
+        ids: list[str] = []
+
+        def enqueue(first: int) -> None:
+            try:
+                results = [tasks.note.enqueue(self.journal.path, number) for number in range(first, first + 5)]
+                ids.extend(result.id for result in results)
+            finally:
+                connections.close_all()
+
+        async def aenqueue() -> None:
+            results = [tasks.note.aenqueue(self.journal.path, number) for number in range(20, 30)]
+            ids.extend([result.id for result in await asyncio.gather(*results)])
+
+        threads = [threading.Thread(target=enqueue, args=[5 * index], name="enqueues") for index in range(4)]
+        for thread in threads:
+            thread.start()
+        async_to_sync(aenqueue)()
+        for thread in threads:
+            thread.join()
+        with self.working():
+            entries = self.journal.wait_for(lambda entries: len(entries) >= 30, self.deadline_seconds)
+        assert sorted(entries) == list(range(30))
+        assert len(set(ids)) == 30
 
     @rule(RESULT)
     def test_results_are_independent(self) -> None:
