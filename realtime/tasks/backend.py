@@ -301,7 +301,7 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
 
 def _microseconds(moment: datetime) -> int:
     """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return (aware - EPOCH) // timedelta(microseconds=1)
 
 
@@ -315,4 +315,4 @@ def _run_after(fields: TaskFields) -> datetime | None:
     if due is None:
         return None
     aware = EPOCH + timedelta(microseconds=int(due))
-    return aware if settings.USE_TZ else timezone.make_naive(aware)
+    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())
