@@ -148,11 +148,11 @@ class RedisStreamBackend(BaseTaskBackend):
     async def aenqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
-        """The async twin of `enqueue`."""
+        """
+        The async twin of `enqueue`. It enqueues at once: async code has no transaction, and cannot see that of a thread
+        which waits for it by `async_to_sync`.
+        """
         result, request = self._prepare(task, args, kwargs)
-        if self._waits_for_commit(task):
-            transaction.on_commit(lambda: self._enqueue(result, request))
-            return result
         try:
             found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
         except REDIS_ERRORS as error:
