@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 QUEUES = ("default", "mail")
 WORKERS, PRODUCERS = 3, 3
-WORKER_KILLS, REDIS_KILLS = 5, 3
+WORKER_KILLS, REDIS_KILLS = 3, 3
 LOST = "realtime.exceptions.WorkerLost"
 # How the error of an attempt is noted by its function.
 RAISING = {"builtins.ValueError", "realtime.exceptions.PermanentError"}
@@ -73,14 +73,17 @@ def test_no_task_is_lost_when_workers_and_redis_are_killed(site: TaskSite, seed:
     killed: set[int] = set()
     try:
         for fault in faults:
-            if fault == "worker":
-                killed.add(_kill_one(site, workers, dice))
-            else:
-                time.sleep(dice.uniform(0, 0.5))
+            victim = _a_working_one(site, workers, dice)
+            time.sleep(dice.uniform(0, 0.5))
+            if fault == "Redis":
                 site.server.kill()
-                if dice.random() < 0.5:
-                    killed.add(_kill_one(site, workers, dice))
-                time.sleep(dice.uniform(0, 0.5))
+                time.sleep(dice.uniform(0, 0.3))
+            if fault == "worker" or dice.random() < 0.5:
+                victim.kill()
+                killed.add(victim.pid)
+                workers[workers.index(victim)] = site.start("--concurrency=4")
+            if fault == "Redis":
+                time.sleep(dice.uniform(0, 0.3))
                 site.server.start()
         until.touch()
         for producer in producers:
@@ -90,7 +93,9 @@ def test_no_task_is_lost_when_workers_and_redis_are_killed(site: TaskSite, seed:
             producer.kill()
             producer.wait()
     confirmed = [
-        json.loads(line) for number in range(PRODUCERS) for line in Path(_confirmed(site, number)).open().readlines()
+        json.loads(line)
+        for number in range(PRODUCERS)
+        for line in Path(_confirmed(site, number)).read_text().splitlines()
     ]
     wait_until_sync(lambda: all(map(site.is_idle, QUEUES)), seconds=SECONDS)
     for worker in workers:
@@ -112,19 +117,17 @@ def _confirmed(site: TaskSite, number: int) -> str:
     return str(site.directory / f"confirmed{number}")
 
 
-def _kill_one(site: TaskSite, workers: list[Worker], dice: random.Random) -> int:
-    """Kill a worker that has begun tasks, and start another one. Returns its process id."""
+def _a_working_one(site: TaskSite, workers: list[Worker], dice: random.Random) -> Worker:
+    """Wait until workers have begun tasks, and choose one of them."""
+    notes = site.directory / "notes"
 
     def working() -> list[Worker]:
-        notes = (site.directory / "notes").read_bytes() if (site.directory / "notes").exists() else b""
-        return [worker for worker in workers if b'"pid": %d,' % worker.pid in notes]
+        for worker in workers:
+            assert worker.process.poll() is None, worker.log
+        text = notes.read_bytes() if notes.exists() else b""
+        return [worker for worker in workers if b'"pid": %d,' % worker.pid in text]
 
-    victim = dice.choice(wait_until_sync(working, seconds=SECONDS))
-    time.sleep(dice.uniform(0, 0.5))
-    victim.kill()
-    workers.remove(victim)
-    workers.append(site.start("--concurrency=4"))
-    return victim.pid
+    return dice.choice(wait_until_sync(working, seconds=SECONDS))
 
 
 def _tasks(site: TaskSite, queue: str) -> Iterator[Task]:

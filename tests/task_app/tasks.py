@@ -96,7 +96,7 @@ def holds(context: Context, until: str) -> None:
 async def aholds(context: Context, until: str) -> None:
     """Runs on the event loop until a file exists."""
     with noted(context):
-        while not os.path.exists(until):  # noqa: ASYNC240 - takes no time
+        while not os.path.exists(until):  # noqa: ASYNC110, ASYNC240 - takes no time
             await asyncio.sleep(TICK_SECONDS)
 
 
