@@ -2,6 +2,7 @@
 
 import importlib
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,51 @@ def test_redis_is_waited_for_at_the_start_and_later(
     worker.signal(signal.SIGTERM)
     assert worker.wait_end() == 0
     assert "Traceback" not in worker.log
+
+
+def test_an_outage_longer_than_a_lease_takes_no_task_from_its_worker(
+    site: TaskSite, tasks: Any, server: RedisServer, tmp_path: Path
+) -> None:
+    """All leases have expired when Redis is available again. The workers renew them first."""
+    workers = [site.start_ready("--concurrency=2", TASK_LEASE_SECONDS="5") for _ in range(2)]
+    results = [tasks.holds.enqueue(str(tmp_path / "go")) for _ in range(4)]
+    for result in results:
+        site.wait_for_notes("begin", result.id)
+    server.kill()
+    # Nothing that can be waited for tells that a lease is over while Redis is unavailable.
+    time.sleep(6)
+    server.start()
+    for worker in workers:
+        worker.wait_for("Redis is available again")
+    (tmp_path / "go").touch()
+    wait_for_end(*results, tasks.quick.enqueue(1))
+    for result in results:
+        assert (result.status, result.attempts, result.errors) == (TaskResultStatus.SUCCESSFUL, 1, [])
+        assert len(site.notes("begin", task=result.id)) == 1
+
+
+def test_sigterm_during_an_outage_ends_it_by_its_deadline(
+    site: TaskSite, tasks: Any, server: RedisServer, tmp_path: Path
+) -> None:
+    """What it ran and could not record runs again in another worker."""
+    first = site.start_ready("--deadline=1")
+    running = tasks.holds.enqueue(str(tmp_path / "later"))
+    ended = tasks.holds.enqueue(str(tmp_path / "go"))
+    for result in (running, ended):
+        site.wait_for_notes("begin", result.id)
+    server.kill()
+    (tmp_path / "go").touch()
+    site.wait_for_notes("end", ended.id)
+    first.signal(signal.SIGTERM)
+    first.wait_end()
+    assert "Traceback" not in first.log
+    server.start()
+    (tmp_path / "later").touch()
+    site.start_ready()
+    wait_for_end(running, ended)
+    for result in (running, ended):
+        assert (result.status, errors_of(result)) == (TaskResultStatus.SUCCESSFUL, [LOST])
+    wait_until_sync(site.is_idle, seconds=SECONDS)
 
 
 # The command line -----------------------------------------------------------------------------------------------------
