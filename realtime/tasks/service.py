@@ -5,6 +5,7 @@ Owns what runs beside the worker, and its name. Does not own signals (management
 """
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.worker import TaskWorker
 
 __all__ = ["TaskService"]
+
+logger = logging.getLogger(__name__)
 
 
 class TaskService:
@@ -37,6 +40,7 @@ class TaskService:
         self._worker = TaskWorker(
             backend, queues, concurrency=concurrency, consumer=self.consumer, url=get_settings().redis_url
         )
+        self._queues = queues
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
 
@@ -62,4 +66,5 @@ class TaskService:
 
     async def _set_ready(self) -> None:
         await self._worker.wait_ready()
+        logger.info("tasks of %s running, consumer %s", " and ".join(self._queues), self.consumer)
         self.ready.set()
