@@ -1,7 +1,7 @@
 """
 The demo's background task: it makes the receipt of an order, and notifies the customer.
 
-Owns when a receipt is made and what becomes of it. Does not own its text (templates/demo/receipt.txt) nor its page (views).
+Owns when a receipt is made, and who is told. Does not own its text (templates/demo/receipt.txt) nor its page (views).
 """
 
 import logging

@@ -64,7 +64,7 @@ def show_orders(request: HttpRequest) -> HttpResponse:
 @login_required
 @never_cache
 def show_receipt(request: HttpRequest, order_id: int) -> HttpResponse:
-    """The receipt of an order of the customer; if there is none yet, a page that says so, and a worker is asked for it."""
+    """The receipt of the customer's order. If there is none yet, ask a worker for it, and say that it comes later."""
     order = get_object_or_404(Order, pk=order_id, customer_id=request.user.pk)
     if order.receipt:
         return HttpResponse(order.receipt, content_type="text/plain; charset=utf-8")
