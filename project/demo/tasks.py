@@ -54,11 +54,12 @@ def make_receipt(order_id: int) -> str:
 
 def ask_for_receipt(order_id: int) -> None:
     """
-    Let a worker make the receipt of an order. While an earlier request for it waits, nothing is added.
+    Let a worker make the receipt of an order that is committed. While an earlier request waits, nothing is added.
 
     If Redis is unavailable, the order is not at fault: the customer can ask again, on the page of the receipt.
     """
     try:
-        make_receipt.using(max_attempts=5, backoff=2, unique_key="{order_id}").enqueue(order_id)
+        request = make_receipt.using(max_attempts=5, backoff=2, unique_key="{order_id}", enqueue_on_commit=False)
+        request.enqueue(order_id)
     except TasksUnavailable as error:
         logger.warning("the receipt of order %s was not requested: %s", order_id, error)
