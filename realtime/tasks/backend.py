@@ -46,6 +46,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
+# The latest time in milliseconds that is a datetime, in any time zone.
+LATEST_MS = round(datetime(9999, 12, 30, tzinfo=UTC).timestamp() * 1000)
 # A task that is run again because its worker died may kill that one too. This many workers may die with it.
 DEATHS_LIMIT = 3
 
@@ -159,8 +161,8 @@ class RedisStreamBackend(BaseTaskBackend):
             found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
         except REDIS_ERRORS as error:
             raise _unavailable(task, error) from error
-        _note_enqueued(result, *found)
-        await task_enqueued.asend(type(self), task_result=result)
+        if _note_enqueued(result, *found):
+            await task_enqueued.asend(type(self), task_result=result)
         return result
 
     def get_result(self, result_id: str) -> AnyTaskResult:
@@ -260,7 +262,7 @@ class RedisStreamBackend(BaseTaskBackend):
             due_us = _microseconds(task.run_after)
             fields["run_after"] = due_us
             # Rounded up: a task never runs before its time.
-            due_ms = max(0, -(-due_us // 1000))
+            due_ms = min(max(0, -(-due_us // 1000)), LATEST_MS)
         return result, Request(result.id, due_ms, task.priority, unique_key, limit, fields)
 
     def option(self, task: AnyTask, name: str) -> Any:
@@ -276,12 +278,13 @@ class RedisStreamBackend(BaseTaskBackend):
             found = self.queue(result.task.queue_name).enqueue(sync_redis(), request)
         except REDIS_ERRORS as error:
             raise _unavailable(result.task, error) from error
-        _note_enqueued(result, *found)
-        task_enqueued.send(type(self), task_result=result)
+        if _note_enqueued(result, *found):
+            task_enqueued.send(type(self), task_result=result)
 
     def _queue_of(self, id: str) -> TaskQueue:
         name, _, random = str(id).rpartition(".")
-        if not _QUEUE.fullmatch(name) or not random:
+        is_ours = name in self.queues if self.queues else _QUEUE.fullmatch(name)
+        if not is_ours or not (random.isascii() and random.isalnum()):
             raise TaskResultDoesNotExist(id)
         return self.queue(name)
 
@@ -295,9 +298,12 @@ class RedisStreamBackend(BaseTaskBackend):
         return result_of(id, fields, task=task, backend=self.alias)
 
 
-def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> None:
+def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> bool:
+    """Returns whether the task was enqueued, and was not there already with its unique key."""
+    is_new = result.id == id
     object.__setattr__(result, "id", id)
     object.__setattr__(result, "enqueued_at", moment(enqueued_ms))
+    return is_new
 
 
 def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
