@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from django.apps import apps
 from django.conf import settings
+from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
@@ -89,16 +91,18 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
+        # What is wrong with TASKS, or "". Backends are made when tasks are declared, which is too early to raise it:
+        # the system check E009 reports it, and no task can be enqueued.
+        self.problem = ""
+        self.defaults = BackendOptions()
         try:
             self.defaults = msgspec.convert(dict(self.options), BackendOptions)
             check_options({**msgspec.structs.asdict(self.defaults), "unique_key": None})
-        except (msgspec.ValidationError, InvalidTask) as error:
-            raise ImproperlyConfigured(f'TASKS["{alias}"]["OPTIONS"]: {error}') from error
+        except (msgspec.ValidationError, InvalidTask, TypeError, ValueError) as error:
+            self.problem = f'TASKS["{alias}"]["OPTIONS"]: {str(error).rstrip(".")}'
         for name in self.queues:
             if not _QUEUE.fullmatch(str(name)):
-                raise ImproperlyConfigured(
-                    f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
-                )
+                self.problem = f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
         self._queues: dict[str, TaskQueue] = {}
 
     def queue(self, name: str) -> TaskQueue:
@@ -179,6 +183,14 @@ class RedisStreamBackend(BaseTaskBackend):
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
 
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """The system check E010. Django also calls it where the checks of `realtime` do not run."""
+        if apps.is_installed("realtime"):
+            return []
+        problem = f'TASKS["{self.alias}"] is a {type(self).__name__}, but INSTALLED_APPS has no "realtime".'
+        hint = 'Add "realtime": it has `manage.py run_task_worker`, without which no task runs.'
+        return [Error(problem, hint=hint, id="realtime.E010")]
+
     # Beyond Django ----------------------------------------------------------------------------------------------------
 
     def wait(self, result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
@@ -214,6 +226,8 @@ class RedisStreamBackend(BaseTaskBackend):
         return replace(task, **changed) if changed else task
 
     def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[AnyTaskResult, Request]:
+        if self.problem:
+            raise ImproperlyConfigured(self.problem)
         self.validate_task(task)
         result: AnyTaskResult = TaskResult(
             task=task,
