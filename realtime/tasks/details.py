@@ -17,11 +17,14 @@ from realtime.tasks.masking import Argument, named_arguments, secrets_in, shown_
 from realtime.tasks.record import TaskFields, find_task, moment
 from realtime.tasks.status import queue_of
 from realtime.untrusted.masking import HIDDEN, is_secret_name
+from realtime.untrusted.text import printable
 
 __all__ = ["ShownError", "TaskDetails", "read_task"]
 
 # The newest errors that are shown of a task.
 ERRORS_SHOWN = 10
+# The most characters of the names of functions and workers, of which real ones are shorter.
+TEXT_LIMIT = 500
 _FIELDS = (
     *("func", "status", "ticket", "priority", "call", "options", "value", "workers", "earlier_attempts", "deaths"),
     *("error_count", "enqueued", "started", "attempted", "finished", "run_after", "unique"),
@@ -141,10 +144,10 @@ def _details(
     due_ms: int | None,
     left_ms: int,
 ) -> TaskDetails:
-    func = fields.get(b"func", b"").decode(errors="replace")
+    func = printable(fields.get(b"func", b""), limit=TEXT_LIMIT)
     task, problem = _find(func)
     max_attempts, _, timeout_seconds = json.loads(fields.get(b"options", b"[1, 0, null]"))
-    workers = tuple(fields.get(b"workers", b"").decode(errors="replace").split())
+    workers = tuple(printable(name, limit=TEXT_LIMIT) for name in fields.get(b"workers", b"").split())
     earlier_tries = _number(fields, b"earlier_attempts")
     args, kwargs = json.loads(fields.get(b"call", b"[[], {}]"))
     secrets = secrets_in(task, args, kwargs)

@@ -17,6 +17,7 @@ import redis
 from realtime.tasks.masking import shown_line
 from realtime.tasks.record import moment
 from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
+from realtime.untrusted.text import printable
 
 __all__ = ["PAGE_SIZE", "SCAN_LIMIT", "Query", "TaskPage", "TaskRow", "find_failed", "is_cursor", "read_page"]
 
@@ -25,8 +26,9 @@ PAGE_SIZE = 50
 SCAN_LIMIT = 1000
 # How many tasks are read at once: for a page, and for a search.
 PAGE_BATCH, SEARCH_BATCH = PAGE_SIZE + 1, 200
-# The most characters of the last error in a list.
+# The most characters of the last error in a list; and of ids and functions, of which real ones are shorter.
 ERROR_LIMIT = 200
+TEXT_LIMIT = 500
 # The place in a sorted set, or that of an entry on the stream.
 _LISTED_CURSOR = re.compile(r"(-?\d{1,16})~([\w.:#-]{1,150})", re.ASCII)
 _ENTRY_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
@@ -263,8 +265,8 @@ def _read_rows(client: redis.Redis, query: Query, places: Sequence[_Place]) -> l
 
 def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
     return TaskRow(
-        id=place.id,
-        func=(fields["func"] or b"").decode(errors="replace"),
+        id=printable(place.id, limit=TEXT_LIMIT),
+        func=printable(fields["func"] or b"", limit=TEXT_LIMIT),
         priority=int(fields["priority"] or 0),
         enqueued_at=moment(fields["enqueued"]),
         due_at=moment(place.due_ms),
