@@ -12,9 +12,16 @@ from typing import Any
 
 import redis
 
-from realtime.tasks.django_api import AnyTask
-from realtime.tasks.masking import Argument, named_arguments, secrets_in, shown_line, shown_text, shown_value
-from realtime.tasks.record import TaskFields, find_task, moment
+from realtime.tasks.masking import (
+    Argument,
+    find_shown,
+    named_arguments,
+    secrets_in,
+    shown_line,
+    shown_text,
+    shown_value,
+)
+from realtime.tasks.record import TaskFields, moment
 from realtime.tasks.status import queue_of
 from realtime.untrusted.masking import HIDDEN, is_secret_name
 from realtime.untrusted.text import printable
@@ -145,7 +152,7 @@ def _details(
     left_ms: int,
 ) -> TaskDetails:
     func = printable(fields.get(b"func", b""), limit=TEXT_LIMIT)
-    task, problem = _find(func)
+    task, problem = find_shown(func)
     max_attempts, _, timeout_seconds = json.loads(fields.get(b"options", b"[1, 0, null]"))
     workers = tuple(printable(name, limit=TEXT_LIMIT) for name in fields.get(b"workers", b"").split())
     earlier_tries = _number(fields, b"earlier_attempts")
@@ -179,15 +186,6 @@ def _details(
         value=_value(func, fields.get(b"value"), secrets),
         unique_key=b"unique" in fields,
     )
-
-
-def _find(func: str) -> tuple[AnyTask | None, str]:
-    """The task of a path, or why there is none."""
-    try:
-        return find_task(func), ""
-    except Exception as error:
-        # Whatever the import of a module raises.
-        return None, shown_line(f"{type(error).__name__}: {error}", limit=500)
 
 
 def _state(fields: TaskFields, *, is_scheduled: bool) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from realtime.tasks.masking import shown_line
+from realtime.tasks.masking import find_shown, secrets_in, shown_line
 from realtime.tasks.record import moment
 from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
 from realtime.untrusted.text import printable
@@ -26,6 +26,10 @@ PAGE_SIZE = 50
 SCAN_LIMIT = 1000
 # How many tasks are read at once: for a page, and for a search.
 PAGE_BATCH, SEARCH_BATCH = PAGE_SIZE + 1, 200
+# How many members of a sorted set with the same score are told apart, if the one that a cursor names has gone.
+SAME_LIMIT = 1000
+# Longer arguments are not read for a list. They may have secrets that the last error quotes, so it has no text then.
+CALL_LIMIT_BYTES = 16_384
 # The most characters of the last error in a list; and of ids and functions, of which real ones are shorter.
 ERROR_LIMIT = 200
 TEXT_LIMIT = 500
@@ -217,9 +221,11 @@ def _rank_after(client: redis.Redis, key: str, cursor: str, *, is_rising: bool) 
     rank: Any = client.zrank(key, member) if is_rising else client.zrevrank(key, member)
     if rank is not None:
         return int(rank) + 1
-    # It has left the list. Of those with the same score, some may be shown again.
-    count: Any = client.zcount(key, "-inf", f"({score}") if is_rising else client.zcount(key, f"({score}", "+inf")
-    return int(count)
+    # It has left the list. Members with the same score are in the order of their names.
+    start: Any = client.zcount(key, "-inf", f"({score}") if is_rising else client.zcount(key, f"({score}", "+inf")
+    same: Any = client.zrange(key, start, start + SAME_LIMIT - 1, desc=not is_rising, withscores=True)
+    gone = (float(score), member.encode())
+    return int(start) + sum((at, each) < gone if is_rising else (at, each) > gone for each, at in same if at == gone[0])
 
 
 def _held(client: redis.Redis, queue: KnownQueue, after: str, count: int) -> Iterator[list[_Place]]:
@@ -282,14 +288,30 @@ def _with_errors(client: redis.Redis, query: Query, found: Sequence[_Found]) -> 
     """The rows; those of failed tasks with the end of their last error."""
     if query.state != "failed":
         return tuple(each.row for each in found)
+    names = [query.queue.tasks.task_key(each.row.id) for each in found]
     pipeline = client.pipeline(transaction=False)
-    for each in found:
-        pipeline.hget(query.queue.tasks.task_key(each.row.id), f"error{each.error_count}")
-    return tuple(replace(each.row, error=_end_of(body)) for each, body in zip(found, pipeline.execute(), strict=True))
+    for name, each in zip(names, found, strict=True):
+        pipeline.hget(name, f"error{each.error_count}")
+        pipeline.hstrlen(name, "call")
+    replies = pipeline.execute()
+    pipeline = client.pipeline(transaction=False)
+    for name, size in zip(names, replies[1::2], strict=True):
+        pipeline.hmget(name, ["call"] if size <= CALL_LIMIT_BYTES else ["no such field"])
+    calls = [call for (call,) in pipeline.execute()]
+    return tuple(
+        replace(each.row, error=_end_of(each.row.func, error, call))
+        for each, error, call in zip(found, replies[::2], calls, strict=True)
+    )
 
 
-def _end_of(body: bytes | None) -> str:
-    if body is None:
+def _end_of(func: str, error: bytes | None, call: bytes | None) -> str:
+    """The last line of an error, without secrets."""
+    if error is None:
         return ""
-    lines = str(json.loads(body)["traceback"]).strip().rsplit("\n", 1)
-    return shown_line(lines[-1], limit=ERROR_LIMIT)
+    found = json.loads(error)
+    if call is None:
+        return shown_line(str(found["class"]), limit=ERROR_LIMIT)
+    task, _ = find_shown(func)
+    args, kwargs = json.loads(call)
+    text = str(found["traceback"]).strip().rsplit("\n", 1)[-1]
+    return shown_line(text, limit=ERROR_LIMIT, secrets=secrets_in(task, args, kwargs))

@@ -15,10 +15,11 @@ from typing import Any
 from django.views.debug import get_default_exception_reporter_filter
 
 from realtime.tasks.django_api import AnyTask
+from realtime.tasks.record import find_task
 from realtime.untrusted.masking import HIDDEN, is_secret_name, mask_text, masked
 from realtime.untrusted.text import printable
 
-__all__ = ["Argument", "named_arguments", "secrets_in", "shown_line", "shown_text", "shown_value"]
+__all__ = ["Argument", "find_shown", "named_arguments", "secrets_in", "shown_line", "shown_text", "shown_value"]
 
 # The most characters that are shown of a text within a value, of a value as JSON, and of a line of a traceback.
 STRING_LIMIT = 2000
@@ -73,8 +74,10 @@ def named_arguments(
 def secrets_in(task: AnyTask | None, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[str]:
     """The texts that are hidden in the arguments: an error may quote them."""
     found: set[str] = set()
-    for name, value in (*_positional(task, args), *kwargs.items()):
-        _collect(value, found, is_hidden=name is not None and _is_secret(name))
+    for name, value in _positional(task, args):
+        _collect(value, found, is_hidden=task is None or (name is not None and _is_secret(name)))
+    for name, value in kwargs.items():
+        _collect(value, found, is_hidden=_is_secret(name))
     return frozenset(found)
 
 
@@ -96,9 +99,18 @@ def shown_text(text: str, *, secrets: Iterable[str] = ()) -> str:
     return "\n".join(shown_line(line, limit=LINE_LIMIT) for line in text.split("\n"))
 
 
-def shown_line(line: str, *, limit: int) -> str:
+def shown_line(line: str, *, limit: int, secrets: Iterable[str] = ()) -> str:
     """One line, without secrets."""
-    return mask_text(printable(line, limit=limit))
+    return mask_text(printable(_without(line, secrets), limit=limit))
+
+
+def find_shown(func: str) -> tuple[AnyTask | None, str]:
+    """The task of a path, or why there is none."""
+    try:
+        return find_task(func), ""
+    except Exception as error:
+        # Whatever the import of a module raises.
+        return None, shown_line(f"{type(error).__name__}: {error}", limit=500)
 
 
 def _shown_string(text: str, secrets: Iterable[str]) -> str:
