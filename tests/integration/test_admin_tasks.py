@@ -33,6 +33,7 @@ from tests.support.staff import make_staff, page
 from tests.support.waiting import wait_until_sync
 
 TASKS = "/admin/realtime/task/"
+STATISTICS = "/admin/notifications/event/statistics/"
 MODULE = "tests.integration.test_admin_tasks"
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
 
@@ -548,6 +549,33 @@ def test_an_incomplete_form_does_nothing(admin_client: Client, form: dict[str, s
     assert "Nothing was done" in html
     assert counts() == {"failed": 1}
     assert not LogEntry.objects.exists()
+
+
+# The statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_the_statistics_count_tasks_by_state(admin_client: Client) -> None:
+    """Of all queues; with a link for those who may see tasks."""
+    finish(add.enqueue(1), fail.enqueue())
+    add.using(queue_name="mail").enqueue(1)
+    add.enqueue(1)
+    section = re.search(r'<section aria-labelledby="tasks">.*?</section>', page(admin_client, STATISTICS), re.DOTALL)
+    assert section is not None
+    figures = dict(re.findall(r"<dt>(\w+)</dt>\s*<dd><strong>([^<]+)</strong>", section[0]))
+    assert figures == {"ready": "2", "scheduled": "0", "running": "0", "failed": "1", "successful": "1"}
+    assert "default 1, mail 1" in section[0]
+    assert f'href="{TASKS}"' in section[0]
+    found = admin_client.get(f"{STATISTICS}?format=json").json()["tasks"]
+    assert [(each["queue"], each["ready"], each["failed"]) for each in found] == [("default", 1, 1), ("mail", 1, 0)]
+    html = page(make_staff("view_event"), STATISTICS)
+    assert "Background tasks" in html
+    assert f'href="{TASKS}"' not in html
+
+
+def test_the_statistics_have_no_tasks_where_there_are_no_queues(signalbox: Any, admin_client: Client) -> None:
+    signalbox.TASKS = {"default": {"BACKEND": f"{DJANGO_TASKS}.backends.dummy.DummyBackend"}}
+    assert "Background tasks" not in page(admin_client, STATISTICS)
+    assert admin_client.get(f"{STATISTICS}?format=json").json()["tasks"] == []
 
 
 # Without Redis, without tasks -----------------------------------------------------------------------------------------
