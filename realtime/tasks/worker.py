@@ -15,7 +15,7 @@ import redis.asyncio
 from realtime.conf import keys
 from realtime.redis import clients
 from realtime.redis.batcher import Batcher
-from realtime.redis.outage import Outage
+from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
@@ -30,6 +30,11 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 256
 # Of the stream worker. Its own limit of attempts is never reached: the begin of an attempt counts those that died.
 NO_LIMIT = 1_000_000
+# A task with which two workers died runs alone among its kind for this long: if it kills its process, it takes no other
+# one with it that has only this attempt left.
+SUSPECT_SECONDS = 10.0
+# When the worker stops, what still runs at the deadline is given back within this time.
+RELEASE_SECONDS = 2.0
 
 
 class TaskWorker:
@@ -174,6 +179,7 @@ class _Queue:
             concurrency=runner.concurrency + AHEAD_LIMIT,
             lease_seconds=backend.defaults.lease_seconds,
             max_attempts=NO_LIMIT,
+            suspect_seconds=SUSPECT_SECONDS,
             consumer=consumer,
             outage=outage,
             on_stop=runner.stop,
@@ -222,9 +228,23 @@ class _Queue:
         try:
             if held:
                 await call.done.wait()
+        except asyncio.CancelledError:
+            # The deadline: this process is about to end.
+            await self._leave([attempt for attempt, _ in held if attempt in self._held])
+            raise
         finally:
             for attempt, _ in held:
                 self._held.pop(attempt, None)
+
+    async def _leave(self, attempts: Sequence[Attempt]) -> None:
+        """Let other workers run tasks again that still run here. This counts as an attempt, and not as a death."""
+        claims = [(attempt.id, attempt.claim) for attempt in attempts]
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._queue.release(self._client, claims, is_begun=True)
+        except REDIS_ERRORS as error:
+            self._outage.observer().failed(error)
+        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(attempts), self._queue.name)
 
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
