@@ -172,8 +172,8 @@ def collect(now: datetime.datetime | None = None) -> Statistics:
         now: The end of the 24 hours; the present time by default.
 
     Guarantees:
-        Seven database queries and four Redis round trips; seven more if there are queues of tasks. An outage of Redis is
-        not an error; the call waits for Redis 2 seconds at most.
+        Seven database queries and four Redis round trips; seven more if there are queues of tasks. An outage of Redis
+        is not an error; the call waits for Redis 2 seconds at most.
     """
     now = clock.now() if now is None else moment_of(now)
     status, error, tasks = None, "", None
