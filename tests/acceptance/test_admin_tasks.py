@@ -149,7 +149,7 @@ async def test_a_selection_stays_while_the_list_is_updated(admin: Page) -> None:
 
 
 @pytest.mark.usefixtures("tasks")
-@pytest.mark.parametrize("language", ["en", "ar"])
+@pytest.mark.parametrize("language", ["en", "de", "ar"])
 async def test_the_pages_fit_a_narrow_screen(admin: Page, signalbox: Any, language: str) -> None:
     """In both directions."""
     signalbox.LANGUAGE_CODE = language

@@ -386,6 +386,24 @@ def test_long_contents_are_shortened(admin_client: Client) -> None:
     assert "The first 20 errors are not shown." in page(admin_client, task_url(id))
 
 
+@pytest.mark.parametrize(
+    ("language", "direction", "text"),
+    [("de", "ltr", "1 Aufgabe wird erneut ausgeführt."), ("ar", "rtl", "مهام ستُشغَّل مجددًا: 1.")],
+)
+def test_the_pages_speak_the_language_of_the_site(
+    admin_client: Client, signalbox: Any, language: str, direction: str, text: str
+) -> None:
+    """What is no text of that language keeps its own direction."""
+    signalbox.LANGUAGE_CODE = language
+    (id,) = finish(fail.enqueue("(1) تم شحن طلبك"))
+    html = act(admin_client, "run_again selected", id)
+    assert text in html
+    assert f'dir="{direction}"' in html
+    assert f'<span dir="ltr">{id}</span>' in page(admin_client, task_url(id))
+    finish(fail.enqueue("(1) تم شحن طلبك"))
+    assert '<span dir="auto">RuntimeError: (1) تم شحن طلبك</span>' in page(admin_client, TASKS)
+
+
 # Permissions ----------------------------------------------------------------------------------------------------------
 
 
