@@ -226,7 +226,8 @@ def test_a_function_is_searched_for_among_a_limited_number_of_tasks(
     monkeypatch.setattr(listing, "SCAN_LIMIT", 4)
     monkeypatch.setattr(listing, "SEARCH_BATCH", 2)
     wanted = echo.enqueue(1)
-    finish(wanted, *(add.enqueue(number) for number in range(6)))
+    finish(wanted)
+    finish(*(add.enqueue(number) for number in range(6)))
     query = {"queue": "default", "state": "successful", "func": f"{MODULE}.echo"}
     html = admin_client.get(TASKS, query).content.decode()
     assert "the search has not reached the last of them" in html
