@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -29,7 +30,7 @@ from realtime.tasks.django_api import (
     task_finished,
     task_started,
 )
-from realtime.tasks.record import TaskFields, call_of, error_json, options_of, result_of, to_json, workers_of
+from realtime.tasks.record import TaskFields, call_of, error_json, result_of, to_json, workers_of
 from realtime.tasks.store import Outcome, TaskQueue
 
 __all__ = ["Attempt"]
@@ -79,8 +80,8 @@ class Attempt:
     def prepare(self) -> None:
         """Find the task and its options. If that fails, there is an outcome."""
         try:
-            self.timeout = options_of(self._fields).timeout
             self._task = self._backend.task_of(self._fields, self.queue.name)
+            self.timeout = self._backend.option(self._task, "timeout")
         except Exception as error:
             self._fail(error)
 
@@ -179,16 +180,16 @@ class Attempt:
 
     def _delay_seconds(self, error: BaseException) -> float | None:
         """The wait before the next attempt; None if there is none."""
-        options = options_of(self._fields)
         count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
-        if isinstance(error, PermanentError) or count >= options.max_attempts:
+        if isinstance(error, PermanentError) or count >= self._backend.option(self._task, "max_attempts"):
             return None
+        backoff = self._backend.option(self._task, "backoff")
         if isinstance(error, Retry):
             seconds = error.after_seconds
-        elif isinstance(options.backoff, list):
-            seconds = options.backoff[min(count, len(options.backoff)) - 1]
+        elif isinstance(backoff, Sequence):
+            seconds = backoff[min(count, len(backoff)) - 1]
         else:
-            seconds = min(options.backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
+            seconds = min(backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
         return seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
 
     # Django's signals and result --------------------------------------------------------------------------------------

@@ -5,11 +5,15 @@ Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the c
 (worker) nor waiting for results (waiting).
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
@@ -30,10 +34,12 @@ from realtime.tasks.django_api import (
 )
 from realtime.tasks.record import TaskFields, find_task, moment, result_of, to_json
 from realtime.tasks.store import Request, TaskQueue
-from realtime.tasks.task import RedisTask, check_options, unique_key_of
+from realtime.tasks.task import OPTIONS, RedisTask, check_options, unique_key_of
+from realtime.tasks.waiting import await_result, wait
 
 __all__ = ["BackendOptions", "RedisStreamBackend"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The id of a task is its queue and this many letters and digits: 131 bits, which nobody guesses.
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
@@ -171,7 +177,19 @@ class RedisStreamBackend(BaseTaskBackend):
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
 
-    # ------------------------------------------------------------------------------------------------------------------
+    # Beyond Django ----------------------------------------------------------------------------------------------------
+
+    def wait(self, result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
+        """As `realtime.tasks.wait`."""
+        return wait(result, timeout)
+
+    async def await_result(
+        self,
+        result: AnyTaskResult,
+        timeout: float | None = None,  # noqa: ASYNC109 - a twin
+    ) -> AnyTaskResult:
+        """As `realtime.tasks.await_result`."""
+        return await await_result(result, timeout)
 
     def task_of(self, fields: TaskFields, queue_name: str) -> AnyTask:
         """
@@ -185,10 +203,13 @@ class RedisStreamBackend(BaseTaskBackend):
             "priority": int(fields[b"priority"]),
             "queue_name": queue_name,
             "backend": self.alias,
-            "run_after": moment(fields.get(b"run_after")),
+            "run_after": _run_after(fields),
         }
+        if (options := fields[b"options"]) != b"{}" or (isinstance(task, RedisTask) and task.json_options()):
+            found = json.loads(options)
+            changes |= {name: _tupled(found.get(name)) for name in OPTIONS if not callable(getattr(task, name))}
         changed = {name: value for name, value in changes.items() if getattr(task, name) != value}
-        return task.using(**changed) if changed else task
+        return replace(task, **changed) if changed else task
 
     def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[AnyTaskResult, Request]:
         self.validate_task(task)
@@ -212,33 +233,29 @@ class RedisStreamBackend(BaseTaskBackend):
                 f"the arguments of {task.module_path} are {len(call)} bytes of JSON, the limit is "
                 f"{self.defaults.size_limit_bytes}: store them, and pass a key"
             )
-        options = [self._option(task, name) for name in ("max_attempts", "backoff", "timeout")]
+        options = task.json_options() if isinstance(task, RedisTask) else {}
         fields: dict[str, bytes | int | str] = {
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
-            "deaths_limit": DEATHS_LIMIT if self._option(task, "run_again_if_lost") else 1,
+            "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
-        limit = self.defaults.length_limit
-        return result, Request(result.id, self._due_ms(task), task.priority, unique_key, limit, fields)
+        limit, due_ms = self.defaults.length_limit, 0
+        if task.run_after is not None:
+            due_us = _microseconds(task.run_after)
+            fields["run_after"] = due_us
+            # Rounded up: a task never runs before its time.
+            due_ms = max(0, -(-due_us // 1000))
+        return result, Request(result.id, due_ms, task.priority, unique_key, limit, fields)
 
-    def _option(self, task: AnyTask, name: str) -> Any:
+    def option(self, task: AnyTask, name: str) -> Any:
         """An option of a task; the backend's default if the task does not say."""
         value = getattr(task, name, None)
         return getattr(self.defaults, name) if value is None else value
 
-    def _due_ms(self, task: AnyTask) -> int:
-        due = task.run_after
-        if due is None:
-            return 0
-        if timezone.is_naive(due):
-            due = timezone.make_aware(due)
-        # Rounded up: a task never runs before its time.
-        return max(0, -(-int(due.timestamp() * 1_000_000) // 1000))
-
     def _waits_for_commit(self, task: AnyTask) -> bool:
-        return bool(self._option(task, "enqueue_on_commit")) and transaction.get_connection().in_atomic_block
+        return bool(self.option(task, "enqueue_on_commit")) and transaction.get_connection().in_atomic_block
 
     def _enqueue(self, result: AnyTaskResult, request: Request) -> None:
         try:
@@ -274,3 +291,22 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
         f"Redis did not confirm the task {task.module_path} ({type(error).__name__}: {error}): it may have been "
         "enqueued; enqueue it again later if it may run twice, or give it a unique_key"
     )
+
+
+def _microseconds(moment: datetime) -> int:
+    """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
+    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return (aware - EPOCH) // timedelta(microseconds=1)
+
+
+def _tupled(value: Any) -> Any:
+    """The value of an option, from JSON."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _run_after(fields: TaskFields) -> datetime | None:
+    due = fields.get(b"run_after")
+    if due is None:
+        return None
+    aware = EPOCH + timedelta(microseconds=int(due))
+    return aware if settings.USE_TZ else timezone.make_naive(aware)

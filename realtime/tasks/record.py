@@ -8,14 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from traceback import format_exception
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.utils.module_loading import import_string
 
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["Options", "TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
+__all__ = ["TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
 
 # The most characters of a traceback that are stored: its end says more than its beginning.
 TRACEBACK_LIMIT = 20_000
@@ -24,23 +24,15 @@ TRACEBACK_LIMIT = 20_000
 type TaskFields = Mapping[bytes, bytes]
 
 
-class Options(NamedTuple):
-    """The options of a task that its worker needs, as they were when it was enqueued."""
-
-    max_attempts: int
-    # The waits before the second attempt, the third one and so on; or one number, which doubles.
-    backoff: float | list[float]
-    timeout: float | None
-
-
 def to_json(value: Any) -> bytes:
     """
-    JSON of normalised values, without a byte that is not ASCII.
+    JSON of normalised values.
 
     Raises:
         TypeError, ValueError: It is no JSON, for example an infinite number.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    # A text may have half of a surrogate pair, which json.loads reads back.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def error_json(error: BaseException) -> bytes:
@@ -74,11 +66,6 @@ def call_of(fields: TaskFields) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a task."""
     args, kwargs = json.loads(fields[b"call"])
     return args, kwargs
-
-
-def options_of(fields: TaskFields) -> Options:
-    """The options of a task."""
-    return Options(*json.loads(fields[b"options"]))
 
 
 def workers_of(fields: TaskFields) -> list[str]:

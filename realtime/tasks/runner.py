@@ -165,7 +165,9 @@ class Runner:
         self._done.append(attempt)
         if not self._is_told:
             self._is_told = True
-            self._loop.call_soon_threadsafe(self._collect)
+            # The loop may be closed, if the worker ended while this task ran. Another worker runs the task again.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
         self._is_told = False
