@@ -7,6 +7,7 @@ Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the c
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -149,6 +150,17 @@ class RedisStreamBackend(BaseTaskBackend):
         _note_enqueued(result, *found)
         await task_enqueued.asend(type(self), task_result=result)
         return result
+
+    def prepare_tick(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
+    ) -> tuple[AnyTaskResult, Request]:
+        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        return self._prepare(task.using(run_after=moment), args, kwargs)
+
+    async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
+        """A tick was enqueued: complete its result and send the signal."""
+        _note_enqueued(result, *found)
+        await task_enqueued.asend(type(self), task_result=result)
 
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
