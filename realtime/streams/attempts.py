@@ -59,7 +59,7 @@ class Attempts:
         lease: Whether attempts may begin.
         wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
-        batch_size, concurrency, max_attempts, backoff, room, on_stop, on_acked: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff, room, suspect_seconds, on_stop, on_acked: As in StreamWorker.
 
     Attributes:
         handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
@@ -79,6 +79,7 @@ class Attempts:
         max_attempts: int,
         backoff: Backoff,
         room: Callable[[int], int] | None = None,
+        suspect_seconds: float | None = None,
         on_stop: Callable[[], None] | None,
         on_acked: Callable[[Sequence[Entry]], None] | None,
     ) -> None:
@@ -98,6 +99,7 @@ class Attempts:
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._room_for, self._on_stop, self._on_acked = room, on_stop, on_acked
+        self._suspect_seconds = suspect_seconds
         # Entries that are done although their handler still runs.
         self._finished_early: set[bytes] = set()
         # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
@@ -161,6 +163,12 @@ class Attempts:
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
         self._finish(held)
+
+    def ask_for_room(self) -> None:
+        """Wake the worker if it waits for room and there is some."""
+        if self._is_full and self._has_room_again():
+            self._is_full = False
+            self._wakeup.wake()
 
     def count_unreadable(self, count: int) -> None:
         """Count and log parked entries that could not be read, and that Redis has made dead letters."""
@@ -247,6 +255,9 @@ class Attempts:
         The last attempt of a suspect is always alone. So no entry becomes a dead letter because of another one, and
         thousands of entries whose workers were killed by chance are not tried one by one.
         """
+        if self._suspect_seconds is not None:
+            await self._run_suspects_alone(self._suspect_seconds)
+            return
         size = 1
         try:
             while self._in_flight.has_suspects:
@@ -261,6 +272,28 @@ class Attempts:
                         self._run()
         finally:
             self._suspect_runner = None
+
+    async def _run_suspects_alone(self, seconds: float) -> None:
+        """Try suspects one by one. The next one begins when the one before it has ended, or has run for this long."""
+        try:
+            while self._in_flight.has_suspects:
+                await self._lease.wait_held(self._stopping)
+                if self._stopping.is_set():
+                    return
+                if suspects := self._in_flight.next_suspects(1, alone_from=0):
+                    name = f"{self._group.group}: suspect"
+                    runner = self._tasks.create_task(self._run_suspect(suspects), name=name)
+                    self._runners.add(runner)
+                    runner.add_done_callback(self._runners.discard)
+                    await asyncio.wait([runner], timeout=seconds)
+        finally:
+            self._suspect_runner = None
+
+    async def _run_suspect(self, suspects: Sequence[Entry]) -> None:
+        async with self._slots:
+            await self._attempt_suspects(suspects)
+            self._in_flight.done(suspects)
+            self._run()
 
     async def _attempt_suspects(self, suspects: Sequence[Entry]) -> bool:
         """Try suspects of different keys together. Returns whether none of them failed."""
@@ -394,9 +427,7 @@ class Attempts:
     def _finish(self, batch: Sequence[Entry]) -> None:
         self._in_flight.begin_end([entry.id for entry in batch])
         self._acks.add(batch)
-        if self._is_full and self._has_room_again():
-            self._is_full = False
-            self._wakeup.wake()
+        self.ask_for_room()
 
     def _has_room_again(self) -> bool:
         unfinished_count = self._in_flight.unfinished_count

@@ -74,6 +74,8 @@ class StreamWorker:
         waiting_list: A waiting list in front of the stream, whose items are appended to it when this worker has room.
         room: Called with the number of entries that wait or are being handled; returns how many more may be read. By
             default enough for `concurrency * batch_size`, when half of that is done.
+        suspect_seconds: Try suspects, with which several workers died, one by one: the next one when the one before it
+            has ended, or has run for this long. By default in growing groups, one after another.
         on_stop: Called when the worker stops and waits for its handlers. Long handlers may then end early, and raise
             `Unavailable` to leave their entries to other workers without an attempt being counted.
         on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again. Entries that failed
@@ -111,6 +113,7 @@ class StreamWorker:
         registry_key: str = "",
         waiting_list: WaitingList | None = None,
         room: Callable[[int], int] | None = None,
+        suspect_seconds: float | None = None,
         on_stop: Callable[[], None] | None = None,
         on_acked: Callable[[Sequence[Entry]], None] | None = None,
     ) -> None:
@@ -151,6 +154,7 @@ class StreamWorker:
             max_attempts=max_attempts,
             backoff=backoff,
             room=room,
+            suspect_seconds=suspect_seconds,
             on_stop=on_stop,
             on_acked=on_acked,
         )
@@ -204,9 +208,14 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
-    def wake(self) -> None:
-        """Look for entries now, for example because there is more room."""
-        self._wakeup.wake()
+    @property
+    def unfinished_count(self) -> int:
+        """How many entries wait for a handler, or are in one."""
+        return self._in_flight.unfinished_count
+
+    def ask_for_room(self) -> None:
+        """If the worker waits for room, ask `room` again: there may be some although no entry of its own has ended."""
+        self._attempts.ask_for_room()
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

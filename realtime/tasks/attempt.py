@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import random
+import sys
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -69,6 +70,11 @@ class Attempt:
         self._result: AnyTaskResult | None = None
         # What the task raised.
         self._error: BaseException | None = None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the module of the task is imported."""
+        return self._fields[b"func"].decode(errors="replace").rpartition(".")[0] in sys.modules
 
     def prepare(self) -> None:
         """Find the task and its options. If that fails, there is an outcome."""

@@ -57,6 +57,8 @@ class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keep_failed_seconds: float = 7 * 86_400.0
     # The most bytes of the arguments of a task, and of its return value, as JSON.
     size_limit_bytes: int = 262_144
+    # The most tasks of a queue that may wait: beyond it, `enqueue` raises TaskQueueFull.
+    length_limit: int = 1_000_000
     # After this time without a sign of life of a worker, others run its tasks again.
     lease_seconds: float = 30.0
 
@@ -126,6 +128,7 @@ class RedisStreamBackend(BaseTaskBackend):
 
         Raises:
             InvalidTask, TypeError, ValueError: The task or its arguments are not valid; says why.
+            TaskQueueFull: Too many tasks wait.
             TasksUnavailable: Redis did not confirm it. With `enqueue_on_commit`, the commit raises this.
         """
         result, request = self._prepare(task, args, kwargs)
@@ -229,7 +232,8 @@ class RedisStreamBackend(BaseTaskBackend):
             "deaths_limit": DEATHS_LIMIT if self._option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
-        return result, Request(result.id, self._due_ms(task), task.priority, unique_key, fields)
+        limit = self.defaults.length_limit
+        return result, Request(result.id, self._due_ms(task), task.priority, unique_key, limit, fields)
 
     def _option(self, task: AnyTask, name: str) -> Any:
         """An option of a task; the backend's default if the task does not say."""

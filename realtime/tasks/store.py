@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import redis
 import redis.asyncio
 
+from realtime.exceptions import TaskQueueFull
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
 from realtime.streams.keys import WaitingList
@@ -35,7 +36,7 @@ _ENQUEUE = _script("enqueue", answer=list)
 _TICK = _script("enqueue", "tick", answer=(list, type(None)))
 _BEGIN = _script("begin", "finishing", answer=list)
 _FINISH = _script("finish", "finishing", answer=list)
-_RELEASE = _script("release", answer=int)
+_RELEASE = _script("release", "finishing", answer=int)
 _RUN_AGAIN = _script("run_again", answer=int)
 _DISCARD = _script("discard", "finishing", answer=int)
 
@@ -49,6 +50,8 @@ class Request(NamedTuple):
     priority: int
     # Empty if the task has none.
     unique_key: str
+    # The most tasks that may wait: beyond it, nothing is enqueued.
+    length_limit: int
     fields: Mapping[str, bytes | int | str]
 
 
@@ -120,14 +123,27 @@ class TaskQueue:
     # Enqueuing: calling again with the same id changes nothing --------------------------------------------------------
 
     def enqueue(self, client: redis.Redis, request: Request) -> tuple[str, int]:
-        """Enqueue a task. Returns its id, or that of the task with its unique key, and when it was enqueued, in ms."""
-        id, enqueued = _ENQUEUE.run(client, self._names, self._enqueue_arguments(request))
-        return id.decode(), int(enqueued)
+        """
+        Enqueue a task.
+
+        Returns:
+            Its id, or that of the unfinished task with its unique key, and when it was enqueued, in milliseconds.
+
+        Raises:
+            TaskQueueFull: Too many tasks wait.
+        """
+        return self._enqueued(_ENQUEUE.run(client, self._names, self._enqueue_arguments(request)))
 
     async def aenqueue(self, client: redis.asyncio.Redis, request: Request) -> tuple[str, int]:
         """The async twin of `enqueue`."""
-        id, enqueued = await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request))
-        return id.decode(), int(enqueued)
+        return self._enqueued(await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request)))
+
+    def _enqueued(self, reply: list[bytes]) -> tuple[str, int]:
+        if not reply:
+            raise TaskQueueFull(
+                f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
+            )
+        return reply[0].decode(), int(reply[1])
 
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
         """
@@ -146,7 +162,15 @@ class TaskQueue:
 
     def _enqueue_arguments(self, request: Request) -> list[Any]:
         fields = [part for pair in request.fields.items() for part in pair]
-        return [*self._arguments, request.id, request.due_ms, request.priority, request.unique_key, *fields]
+        return [
+            *self._arguments,
+            request.id,
+            request.due_ms,
+            request.priority,
+            request.unique_key,
+            request.length_limit,
+            *fields,
+        ]
 
     # Attempts: calling again changes nothing --------------------------------------------------------------------------
 
@@ -169,10 +193,13 @@ class TaskQueue:
             answers += map(bool, await _FINISH.arun(client, self._names, [*self._arguments, *flat]))
         return answers
 
-    async def release(self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]]) -> None:
-        """Give back tasks that this worker has not run."""
+    async def release(
+        self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]], *, is_begun: bool = False
+    ) -> None:
+        """Give back tasks that this worker has not run, or has not run to their end: then the attempt counts."""
         for part in _parts(claims):
-            await _RELEASE.arun(client, self._names, [*self._arguments, *(value for each in part for value in each)])
+            flat = [value for claim in part for value in claim]
+            await _RELEASE.arun(client, self._names, [*self._arguments, int(is_begun), *flat])
 
     # Operators --------------------------------------------------------------------------------------------------------
 
