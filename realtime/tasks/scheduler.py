@@ -15,6 +15,7 @@ from typing import NamedTuple
 import redis.asyncio
 from django.core.exceptions import ImproperlyConfigured
 
+from realtime.exceptions import TaskQueueFull
 from realtime.redis.outage import Outage
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import AnyTaskResult
@@ -57,6 +58,8 @@ class Scheduler:
             self._tasks_by_queue.setdefault(task.task.queue_name, []).append(task)
         # Task → when this process last asked Redis to enqueue a tick of it, on the monotonic clock.
         self._asked_at: dict[str, float] = {}
+        # The tasks whose latest tick was refused because their queue is full, so that this is logged once.
+        self._refused: set[str] = set()
         # Task → the time between two ticks of the last look.
         self._periods: dict[str, _Period] = {}
 
@@ -77,7 +80,8 @@ class Scheduler:
             last_ticks = await self._outage.until_done(queue.last_ticks, self._client, names)
             for task, last in zip(tasks, last_ticks, strict=True):
                 tick = self._tick(task, now)
-                is_done = last is not None and last[0] == tick.schedule and last[1] >= tick.moment_ms
+                # A last tick in the future is for the script to judge: the clock may have been wrong.
+                is_done = last is not None and last[0] == tick.schedule and tick.moment_ms <= last[1] <= tick.looked_ms
                 if not is_done or self._must_renew(task):
                     await self._enqueue(queue, task, tick)
 
@@ -90,8 +94,15 @@ class Scheduler:
             # Of this task alone. It is tried again at the next look.
             logger.exception("the periodic task %s cannot be enqueued", task.name)
             return
-        found = await self._outage.until_done(queue.atick, self._client, call.request, tick)
+        try:
+            found = await self._outage.until_done(queue.atick, self._client, call.request, tick)
+        except TaskQueueFull as error:
+            if task.name not in self._refused:
+                logger.error("the periodic task %s waits: %s", task.name, error)
+                self._refused.add(task.name)
+            return
         self._asked_at[task.name] = time.monotonic()
+        self._refused.discard(task.name)
         if found is None:
             return
         logger.info("the periodic task %s: enqueued as %s", task.name, found[0])

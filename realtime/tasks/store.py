@@ -148,12 +148,12 @@ class TaskQueue:
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
         """
         Enqueue a tick of a periodic task as `enqueue` does, unless this tick or a later one was enqueued before. A tick
-        of a new or changed schedule is only recorded. Returns None if it was not enqueued.
+        of a new or changed schedule is only recorded. Returns None if it was not enqueued. Raises TaskQueueFull.
         """
         names = [*self._names, self._keys.periodic_task(self.name, tick.name)]
         more = (tick.schedule, tick.moment_ms, tick.looked_ms, TICK_KEPT_MS)
         found = await _TICK.arun(client, names, [*self._enqueue_arguments(request), *more])
-        return None if found is None else (found[0].decode(), int(found[1]))
+        return None if found is None else self._enqueued(found)
 
     async def last_ticks(self, client: redis.asyncio.Redis, names: Sequence[str]) -> list[tuple[str, int] | None]:
         """The schedule and the last tick in ms of each of these periodic tasks; None for a new one."""

@@ -27,5 +27,9 @@ if not redis.call('HGET', tasks .. ARGV[5], 'enqueued') then
     record(last)
     return false
   end
+  -- enqueue.lua refuses it too. It comes again.
+  if redis.call('ZCARD', waiting) + redis.call('ZCARD', scheduled) >= tonumber(ARGV[9]) then
+    return {}
+  end
   record(tick)
 end
