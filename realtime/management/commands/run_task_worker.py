@@ -7,6 +7,7 @@ Owns the command line. Does not own the worker (tasks.service) nor signals and t
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,8 @@ from realtime.tasks.django_api import InvalidTask, InvalidTaskBackend, task_back
 from realtime.tasks.periodic import PeriodicTask, all_periodic_tasks
 from realtime.tasks.scheduler import check_periodic_tasks
 from realtime.tasks.service import TaskService
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 10
 CONCURRENCY_LIMIT = 1000
@@ -127,14 +130,17 @@ class Command(ServiceCommand):
         )
 
     def _run_processes(self, arguments: Sequence[str], count: int, *, running: str, deadline_seconds: float) -> None:
+        ready = f"{running} running in {count} processes; Ctrl-C or SIGTERM stops them"
         processes = WorkerProcesses(arguments, count=count, deadline_seconds=deadline_seconds)
         try:
-            processes.run(
-                on_ready=lambda: self.say(f"{running} running in {count} processes; Ctrl-C or SIGTERM stops them")
-            )
+            processes.run(on_ready=lambda: self._tell(ready))
         except ProcessesFailed as error:
             raise CommandError(str(error)) from error
-        self.say("stopped: all running work is finished")
+        self._tell("stopped: all running work is finished")
+
+    def _tell(self, text: str) -> None:
+        logger.info(text)
+        self.say(text)
 
     def _list(
         self,
