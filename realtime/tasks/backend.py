@@ -165,6 +165,17 @@ class RedisStreamBackend(BaseTaskBackend):
             await task_enqueued.asend(type(self), task_result=result)
         return result
 
+    def prepare_tick(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
+    ) -> tuple[AnyTaskResult, Request]:
+        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        return self._prepare(task.using(run_after=moment), args, kwargs)
+
+    async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
+        """A tick was enqueued: complete its result and send the signal."""
+        _note_enqueued(result, *found)
+        await task_enqueued.asend(type(self), task_result=result)
+
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
         queue = self._queue_of(result_id)
