@@ -1,0 +1,211 @@
+"""
+The backends of background tasks that are compared: one worker process each.
+
+Owns the list, and the words that start each worker, with the place in its documentation where they come from. Does not
+own its settings (the modules *_app and django_settings) nor how it is measured (measuring).
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from benchmarks.processes import ROOT
+
+__all__ = ["TASK_BACKENDS", "Paces", "TaskBackend"]
+
+_PEERS = ROOT / "benchmarks" / "peers"
+PEERS_PYTHON = _PEERS / "python" / "bin" / "python"
+# threadmill needs Python 3.14.
+PEERS_PYTHON_314 = _PEERS / "python314" / "bin" / "python"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paces:
+    """
+    About how many tasks a second a worker does: so many are enqueued for each second of a run.
+
+    Attributes:
+        nothing, sleep: On the same machine as its server.
+        far_nothing, far_sleep: 2 ms away from it.
+    """
+
+    nothing: int
+    sleep: int
+    far_nothing: int = 0
+    far_sleep: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskBackend:
+    """
+    Attributes:
+        name, title, is_ours: As in Contender.
+        app: Its module in this package: how tasks are enqueued.
+        words: What starts its worker, after the interpreter.
+        paces: How fast it is, about.
+        python: The interpreter that has what it needs.
+        environment: Variables for all its programs.
+        database: "sqlite" or "postgresql", if its tasks are there and not in Redis.
+        absence: Says why it cannot be run here, if the interpreter is there.
+    """
+
+    name: str
+    title: str
+    app: str
+    words: tuple[str, ...]
+    paces: Paces
+    python: Path = PEERS_PYTHON
+    # Without Django: Celery would set it up where it is installed.
+    environment: Mapping[str, str] = MappingProxyType({"DJANGO_SETTINGS_MODULE": ""})
+    database: str = ""
+    is_ours: bool = False
+    absence: Callable[[], str | None] = lambda: None
+
+    def missing(self) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return self.absence() if self.python.exists() else "run `make bench-peers` first"
+
+    @property
+    def is_far_too(self) -> bool:
+        """Whether it is measured with its server 2 ms away: a file has no distance."""
+        return self.database != "sqlite"
+
+
+def _ours_absence() -> str | None:
+    return None if importlib.util.find_spec("realtime.tasks") else "realtime.tasks is not there"
+
+
+def _database_absence() -> str | None:
+    return None if os.environ.get("DATABASE_URL", "").startswith("postgres") else "set DATABASE_URL to a PostgreSQL"
+
+
+def _django(name: str, *words: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The words of a management command, and the variables that choose the backend."""
+    return ("-m", "django", *words), {
+        "DJANGO_SETTINGS_MODULE": "benchmarks.tasks.django_settings",
+        "BENCHMARK_BACKEND": name,
+    }
+
+
+def _ours() -> TaskBackend:
+    words, environment = _django("signalbox", "run_task_worker", "--queues", "default", "--concurrency", "32")
+    return TaskBackend(
+        name="signalbox-tasks",
+        title="Signalbox, 32 threads",
+        app="django_app",
+        words=words,
+        environment=environment,
+        python=Path(sys.executable),
+        paces=Paces(nothing=10_000, sleep=5_000, far_nothing=10_000, far_sleep=5_000),
+        is_ours=True,
+        absence=_ours_absence,
+    )
+
+
+def _threadmill() -> TaskBackend:
+    # Its README, "Utilization", and `threadmill worker --help`: one process, so many threads, four tasks fetched ahead
+    # for each, which is its default. It polls: every millisecond, as the default of up to a second makes it late.
+    words, environment = _django(
+        *("threadmill", "threadmill", "worker", "--workers", "1", "--threads", "4"),
+        *("--poll-interval", "0.001", "--poll-max-interval", "0.001"),
+    )
+    return TaskBackend(
+        name="threadmill",
+        title="threadmill, 4 threads",
+        app="django_app",
+        words=words,
+        environment=environment,
+        python=PEERS_PYTHON_314,
+        paces=Paces(nothing=2_000, sleep=1_500, far_nothing=800, far_sleep=700),
+    )
+
+
+def _django_tasks_db(database: str, title: str, paces: Paces) -> TaskBackend:
+    # Its README, "Worker", and `db_worker --help`: it does one task at a time and has no threads. It polls, but not
+    # while there are tasks: every millisecond, as the default of one second makes it late.
+    words, environment = _django(
+        *("django-tasks-db", "db_worker", "--interval", "0.001", "--no-startup-delay", "--verbosity", "0")
+    )
+    return TaskBackend(
+        name=f"django-tasks-db-{database}",
+        title=f"django-tasks-db, {title}",
+        app="django_app",
+        words=words,
+        environment=environment,
+        database=database,
+        paces=paces,
+        absence=_database_absence if database == "postgresql" else lambda: None,
+    )
+
+
+def _django_tasks_rq() -> TaskBackend:
+    # Its README, "Job class", for the job class. RQ's "Notes on Performance": SimpleWorker, which does not fork, for
+    # jobs of a few milliseconds; the default forks for each job.
+    words, environment = _django(
+        *("django-tasks-rq", "rqworker", "default", "--job-class", "django_tasks_rq.Job"),
+        *("--worker-class", "rq.SimpleWorker", "--verbosity", "0"),
+    )
+    return TaskBackend(
+        name="django-tasks-rq",
+        title="django-tasks-rq, SimpleWorker",
+        app="django_app",
+        words=words,
+        environment=environment,
+        paces=Paces(nothing=200, sleep=180, far_nothing=25, far_sleep=25),
+    )
+
+
+_ALL = (
+    _ours(),
+    _threadmill(),
+    _django_tasks_db("postgresql", "PostgreSQL", Paces(nothing=250, sleep=200, far_nothing=50, far_sleep=50)),
+    _django_tasks_db("sqlite", "SQLite", Paces(nothing=300, sleep=250)),
+    _django_tasks_rq(),
+    TaskBackend(
+        name="huey-tasks",
+        title="huey, 4 threads",
+        app="huey_app",
+        # Its guide, "Consuming Tasks", "Options for the consumer": threads, no periodic tasks, no check of the workers'
+        # health, quiet.
+        words=(
+            *("-m", "huey.bin.huey_consumer", "benchmarks.tasks.huey_app.huey"),
+            *("--worker-type", "thread", "--workers", "4", "--no-periodic", "--disable-health-check", "--quiet"),
+        ),
+        paces=Paces(nothing=3_000, sleep=1_500, far_nothing=600, far_sleep=500),
+    ),
+    TaskBackend(
+        name="dramatiq",
+        title="dramatiq, 8 threads",
+        app="dramatiq_app",
+        # Its guide, "Workers" and "Advanced topics": one process, eight threads, which is its default, two messages
+        # fetched ahead for each, which is its default.
+        words=("-m", "dramatiq", "benchmarks.tasks.dramatiq_app", "--processes", "1", "--threads", "8"),
+        paces=Paces(nothing=1_500, sleep=1_200, far_nothing=800, far_sleep=700),
+    ),
+    TaskBackend(
+        name="celery-tasks",
+        title="Celery, 4 threads",
+        app="celery_app",
+        # Its manual, "Workers Guide" and "Concurrency": a pool of threads; nothing between workers, as there is one.
+        words=(
+            *("-m", "celery", "-A", "benchmarks.tasks.celery_app", "worker", "--loglevel", "WARNING"),
+            *("--pool", "threads", "--concurrency", "4"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ),
+        paces=Paces(nothing=800, sleep=700, far_nothing=300, far_sleep=300),
+    ),
+    TaskBackend(
+        name="plain-list",
+        title="redis-py: RPUSH, BLPOP, SET",
+        app="plain_app",
+        words=("-m", "benchmarks.tasks.plain_app", "work"),
+        python=Path(sys.executable),
+        paces=Paces(nothing=3_000, sleep=700, far_nothing=200, far_sleep=180),
+    ),
+)
+# By name, in the order of the tables.
+TASK_BACKENDS: dict[str, TaskBackend] = {backend.name: backend for backend in _ALL}
