@@ -14,6 +14,8 @@ debian() {
         -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" "$@"
 }
 
+pip="python -m pip install -qq --disable-pip-version-check --no-input"
+
 unpack_debian() {
     mkdir -p python314/root python314/bin
     (
@@ -31,19 +33,19 @@ unpack_debian() {
     cat >python314/bin/python <<EOF
 #!/bin/sh
 # Debian's Python with the libraries that it was built with. \`--argv0\` tells it that it is this file.
-export PYTHONHOME="$here/root/usr" PYTHONPATH="$here/site\${PYTHONPATH:+:\$PYTHONPATH}"
+export PYTHONHOME="$here/root/usr" PYTHONPATH="$here/site-packages\${PYTHONPATH:+:\$PYTHONPATH}"
 exec "$here/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$here/root/usr/lib/x86_64-linux-gnu" \\
     --argv0 "$here/bin/python" "$here/root/usr/bin/python3.14" "\$@"
 EOF
     chmod +x python314/bin/python
-    python/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-warn-conflicts --target python314/site \
-        --implementation cp --python-version 3.14 --only-binary=:all: \
-        --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -r requirements-python314.txt
+    python/bin/$pip --no-warn-conflicts --target python314/site-packages --implementation cp --python-version 3.14 \
+        --only-binary=:all: --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+        -r requirements-python314.txt
 }
 
 if command -v python3.14 >/dev/null; then
     python3.14 -m venv --clear python314
-    python314/bin/python -m pip install -qq --disable-pip-version-check --no-input -r requirements-python314.txt
+    python314/bin/$pip -r requirements-python314.txt
 elif [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] && [ -x python/bin/python ]; then
     unpack_debian
 fi

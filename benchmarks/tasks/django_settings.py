@@ -53,8 +53,14 @@ DATABASES = {"default": _database()}
 
 match BACKEND:
     case "signalbox":
-        INSTALLED_APPS = ["realtime"]
+        INSTALLED_APPS = [
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "realtime",
+        ]
         REALTIME = {"REDIS_URL": REDIS_URL}
+        CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}}
         TASKS: dict[str, Any] = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["default"]}}
     case "threadmill":
         # Its README, "Setup".
