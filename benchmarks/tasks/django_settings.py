@@ -75,3 +75,8 @@ match BACKEND:
         INSTALLED_APPS = ["django_rq", "django_tasks_rq"]
         TASKS = {"default": {"BACKEND": "django_tasks_rq.RQBackend", "QUEUES": ["default"]}}
         RQ_QUEUES = {"default": {"URL": REDIS_URL}}
+    case "huey":
+        # huey's guide, "Django", "django.tasks".
+        INSTALLED_APPS = ["huey.contrib.djhuey"]
+        HUEY = {"name": "benchmark", "url": REDIS_URL, "immediate": False}
+        TASKS = {"default": {"BACKEND": "huey.contrib.djhuey.tasks_backend.HueyBackend", "QUEUES": ["default"]}}

@@ -90,6 +90,10 @@ class Enqueuing:
 class WorkerProcess(Process):
     """The worker."""
 
+    def wait_for_first(self, ledger: Ledger) -> None:
+        """Wait until it has run a task. Its start may take seconds."""
+        self._wait_until(ledger.done_count, "task that was run")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -125,7 +129,7 @@ class Ground:
         elif port is not None:
             environment["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         return WorkerProcess(
-            [str(self.backend.python), *self.backend.words],
+            self.backend.command(is_far=port is not None),
             core=machine.SERVER_CORE,
             log=self.directory / "worker.log",
             environment=environment,

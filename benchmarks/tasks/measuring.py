@@ -109,7 +109,7 @@ def _far(on: Ground, plan: _Plan) -> dict[str, float]:
     on.client.one_by_one("nothing", plan.nothing)
     on.client.one_by_one("sleep", plan.sleep)
     with on.proxy(port) as proxy, on.worker(port=port) as worker:
-        wait_for(1, ledger.done_count, worker.log_text)
+        worker.wait_for_first(ledger)
         cpu, begin = proxy.cpu_seconds(), time.monotonic()
         end = _wait(ledger, plan.sleep)
         proxy_core_used = (proxy.cpu_seconds() - cpu) / max(end - begin, 1e-6)
@@ -128,7 +128,8 @@ def _wait(ledger: Ledger, numbers: range) -> float:
 
 def _cpu_us(worker: WorkerProcess, ledger: Ledger, numbers: range) -> float:
     """What the worker takes for each of these tasks, its start not counted; waits until they have run."""
-    wait_for(round(len(numbers) * WARM_UP_SHARE), ledger.done_count, worker.log_text)
+    worker.wait_for_first(ledger)
+    wait_for(round(len(numbers) * WARM_UP_SHARE), ledger.done_count, None)
     cpu, done = worker.cpu_seconds(), ledger.done_count()
     _wait(ledger, numbers)
     return (worker.cpu_seconds() - cpu) * 1e6 / max(1, ledger.done_count() - done)
