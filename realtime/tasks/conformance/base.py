@@ -160,7 +160,7 @@ class Suite:
         result = task.enqueue(*args, **kwargs)
         if self.runs == "immediately":
             return result
-        with self.worker():
+        with self.working():
             (finished,) = self.finished(result)
         return finished
 
@@ -171,9 +171,14 @@ class Suite:
         self.needs_results()
         return [self.wait_for(result, self.deadline_seconds) for result in results]
 
-    def working(self) -> AbstractContextManager[Any]:
-        """A worker; nothing where tasks run within `enqueue()`."""
-        return contextlib.nullcontext() if self.runs == "immediately" else self.worker()
+    @contextlib.contextmanager
+    def working(self) -> Iterator[Any]:
+        """A worker; nothing where tasks run within `enqueue()`. In the end no task is held, so the worker can end."""
+        with contextlib.nullcontext() if self.runs == "immediately" else self.worker() as worker:
+            try:
+                yield worker
+            finally:
+                self.release()
 
     def needs_results(self) -> None:
         """Skip a test that sees what a task did by its result."""
