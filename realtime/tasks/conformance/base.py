@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from django.test import override_settings
+from django.utils import timezone
 
 from realtime.extras import extra
 from realtime.tasks.conformance import tasks
@@ -25,7 +27,7 @@ from realtime.tasks.django_api import AnyTask, AnyTaskResult, BaseTaskBackend, I
 with extra("conformance"):
     import pytest
 
-__all__ = ["CAPABILITIES", "Difference", "Suite", "rule"]
+__all__ = ["CAPABILITIES", "Difference", "Suite", "now_ms", "rule"]
 
 # What some backends do beyond Django's documentation → in one line.
 CAPABILITIES = {
@@ -38,6 +40,12 @@ CAPABILITIES = {
     "survives_worker_death": "another worker runs the task of a worker that was killed",
 }
 TICK_SECONDS = 0.02
+
+
+def now_ms() -> datetime:
+    """The time in whole milliseconds, rounded down: a store need not keep more of a time than that."""
+    now = timezone.now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
