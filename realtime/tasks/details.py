@@ -33,7 +33,7 @@ ERRORS_SHOWN = 10
 # The most characters of the names of functions and workers, of which real ones are shorter.
 TEXT_LIMIT = 500
 _FIELDS = (
-    *("func", "status", "ticket", "priority", "call", "options", "value", "workers", "earlier_attempts", "deaths"),
+    *("func", "status", "ticket", "priority", "call", "limits", "value", "workers", "earlier_attempts", "deaths"),
     *("error_count", "enqueued", "started", "attempted", "finished", "run_after", "unique"),
 )
 
@@ -153,7 +153,7 @@ def _details(
 ) -> TaskDetails:
     func = printable(fields.get(b"func", b""), limit=TEXT_LIMIT)
     task, problem = find_shown(func)
-    max_attempts, _, timeout_seconds = json.loads(fields.get(b"options", b"[1, 0, null]"))
+    max_attempts, _, timeout_seconds = json.loads(fields.get(b"limits", b"[1, 0, null]"))
     workers = tuple(printable(name, limit=TEXT_LIMIT) for name in fields.get(b"workers", b"").split())
     earlier_tries = _number(fields, b"earlier_attempts")
     args, kwargs = json.loads(fields.get(b"call", b"[[], {}]"))

@@ -38,7 +38,7 @@ _LISTED_CURSOR = re.compile(r"(-?\d{1,16})~([\w.:#-]{1,150})", re.ASCII)
 _ENTRY_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
 _FIELDS = (
     *("func", "status", "ticket", "priority", "enqueued", "attempted", "finished", "workers", "earlier_attempts"),
-    *("options", "error_count"),
+    *("limits", "error_count"),
 )
 
 
@@ -279,7 +279,7 @@ def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
         attempted_at=moment(fields["attempted"]),
         finished_at=moment(fields["finished"]),
         tries=len((fields["workers"] or b"").split()) - int(fields["earlier_attempts"] or 0),
-        max_attempts=json.loads(fields["options"] or b"[1]")[0],
+        max_attempts=json.loads(fields["limits"] or b"[1]")[0],
         error="",
     )
 
