@@ -21,7 +21,7 @@ from realtime.tasks.masking import (
     shown_text,
     shown_value,
 )
-from realtime.tasks.record import TaskFields, moment
+from realtime.tasks.record import TaskFields, moment, run_after_of
 from realtime.tasks.status import queue_of
 from realtime.untrusted.masking import HIDDEN, is_secret_name
 from realtime.untrusted.text import printable
@@ -170,7 +170,7 @@ def _details(
         started_at=moment(fields.get(b"started")),
         attempted_at=moment(fields.get(b"attempted")),
         finished_at=moment(fields.get(b"finished")),
-        run_after=moment(fields.get(b"run_after")),
+        run_after=run_after_of(fields),
         due_at=moment(due_ms),
         kept_until=datetime.now(UTC) + timedelta(milliseconds=left_ms) if left_ms > 0 else None,
         duration_seconds=_duration_seconds(fields),

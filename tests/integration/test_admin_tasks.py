@@ -189,12 +189,13 @@ def test_a_list_is_paged_by_cursor_and_stays_in_order_meanwhile(
     """Newest first; a task that leaves or joins the list between two pages moves no other one out of them."""
     monkeypatch.setattr(listing, "PAGE_SIZE", 3)
     monkeypatch.setattr(listing, "PAGE_BATCH", 4)
+    client, known = conf.sync_redis(), conf_queue()
     on_stream = add.enqueue(0).id
+    move_to_stream(client, known)
     for number in range(12):
         add.enqueue(number)
-    client, known = conf.sync_redis(), conf_queue()
     items = client.zrevrange(known.tasks.waiting_list.waiting, 0, -1)
-    # The first one went to the stream at once, and is the last of the list.
+    # The one on the stream is the last of the list.
     expected = [*(item.id for item in map(item_of, items) if item), on_stream]
     first = listed(admin_client, state="ready")
     seen, cursor = [row["id"] for row in first["tasks"]], first["older"]
@@ -239,14 +240,22 @@ def test_a_function_is_searched_for_among_a_limited_number_of_tasks(
     assert [row["id"] for row in listed(admin_client, state="successful", func=f"{MODULE}.nothing")["tasks"]] == []
 
 
+def move_to_stream(client: redis.Redis, known: KnownQueue) -> None:
+    """Move the first waiting task to the stream, as a worker with room does before it reads it."""
+    ((item, _),) = client.zpopmin(known.tasks.waiting_list.waiting)
+    client.xadd(known.tasks.stream, {"item": item})
+
+
 def test_running_tasks_and_those_fetched_ahead_are_told_apart(admin_client: Client) -> None:
     """What a worker holds and has not begun is ready."""
     client, known = conf.sync_redis(), conf_queue()
     running = add.enqueue(1)
+    move_to_stream(client, known)
     client.xgroup_create(known.tasks.stream, "workers", id="0")
     client.xreadgroup("workers", "w", {known.tasks.stream: ">"})
     client.hset(known.tasks.task_key(running.id), mapping={"status": "RUNNING", "workers": "w", "attempted": 1000})
     held = add.enqueue(2)
+    move_to_stream(client, known)
     client.xreadgroup("workers", "w", {known.tasks.stream: ">"})
     waiting = [add.enqueue(number).id for number in range(2)]
     assert counts() == {"running": 1, "ready": 3}

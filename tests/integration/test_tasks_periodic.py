@@ -68,7 +68,7 @@ def ticks(backend: RedisStreamBackend, redis_client: redis.Redis) -> Iterator[Ca
 
     def read() -> list[datetime]:
         return sorted(
-            datetime.fromtimestamp(int(redis_client.hget(key, "run_after")) / 1000, UTC)  # type: ignore[arg-type]
+            datetime.fromtimestamp(int(redis_client.hget(key, "run_after")) / 1_000_000, UTC)  # type: ignore[arg-type]
             for queue in ("default", "mail")
             for key in redis_client.scan_iter(match=f"{keys().task(queue, '')}*", count=1000)
         )
@@ -299,7 +299,7 @@ async def test_redis_that_comes_back(
         await look
         await process.look(at(4.6))
         found = [
-            ms_of(await client.hget(key, "run_after"))
+            ms_of(await client.hget(key, "run_after")) // 1000
             async for key in client.scan_iter(f"{keys().task('default', '')}*")
         ]
         assert sorted(found) == ([ms(at(1)), ms(at(4))] if append_only else [])
