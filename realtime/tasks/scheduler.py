@@ -19,7 +19,7 @@ from realtime.exceptions import TaskQueueFull
 from realtime.redis.outage import Outage
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import AnyTaskResult
-from realtime.tasks.periodic import PeriodicTask
+from realtime.tasks.periodic_tasks import PeriodicTask
 from realtime.tasks.store import Request, TaskQueue, Tick
 
 __all__ = ["Scheduler", "check_periodic_tasks"]

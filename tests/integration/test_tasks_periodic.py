@@ -19,7 +19,7 @@ from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.tasks import RedisStreamBackend
 from realtime.tasks.django_api import task, task_backends, task_enqueued
-from realtime.tasks.periodic import PeriodicTask
+from realtime.tasks.periodic_tasks import PeriodicTask
 from realtime.tasks.schedule import CronSchedule, IntervalSchedule, Schedule
 from realtime.tasks.scheduler import Scheduler
 from realtime.tasks.service import TaskService
