@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from realtime.tasks.django_api import InvalidTask, task
 from realtime.tasks.periodic_tasks import all_periodic_tasks, periodic
 from realtime.tasks.schedule import CronSchedule, IntervalSchedule, Schedule
+from tests.support.howto import blocks_of
 
 
 @task
@@ -175,6 +176,17 @@ def test_a_name_has_one_declaration(declared: dict[str, Any]) -> None:
     periodic(every_seconds=6, name="tidy more")(tidy)
     assert list(declared) == [tidy.module_path, "tidy more"]
     assert all_periodic_tasks("another backend") == ()
+
+
+def test_the_examples_of_the_page(declared: dict[str, Any]) -> None:
+    """docs/how-to/schedule-periodic-tasks.md."""
+    (block,) = blocks_of("how-to/schedule-periodic-tasks.md")
+    exec(block.text, {"__name__": "mysite.tasks"})  # noqa: S102 - our own page
+    assert {name: each.schedule.text for name, each in declared.items()} == {
+        "mysite.tasks.clear_sessions": "30 2 * * * UTC",
+        "weekly report": "0 7 * * MON Europe/Zurich",
+        "short report": "every 10 s",
+    }
 
 
 def test_a_function_that_is_no_task() -> None:
