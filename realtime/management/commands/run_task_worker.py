@@ -85,7 +85,6 @@ class Command(ServiceCommand):
             metavar="SECONDS",
             help="how long running tasks may take to finish after a signal; default: %(default)g",
         )
-
         parser.add_argument(
             "--processes",
             type=_processes,
