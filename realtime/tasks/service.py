@@ -6,6 +6,7 @@ Owns what runs beside the worker, its name, and which process enqueues periodic 
 """
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -21,6 +22,8 @@ from realtime.tasks.scheduler import Scheduler, check_periodic_tasks
 from realtime.tasks.worker import TaskWorker
 
 __all__ = ["TaskService"]
+
+logger = logging.getLogger(__name__)
 
 
 class TaskService:
@@ -59,6 +62,7 @@ class TaskService:
             url=get_settings().redis_url,
             outage=self._outage,
         )
+        self._queues = queues
         self._stopping = asyncio.Event()
         self._deadline_seconds = 0.0
 
@@ -88,6 +92,7 @@ class TaskService:
 
     async def _set_ready(self) -> None:
         await self._worker.wait_ready()
+        logger.info("tasks of %s running, consumer %s", " and ".join(self._queues), self.consumer)
         self.ready.set()
 
     async def _schedule(self) -> None:
