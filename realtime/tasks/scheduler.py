@@ -105,7 +105,10 @@ class Scheduler:
         self._refused.discard(task.name)
         if found is None:
             return
-        logger.info("the periodic task %s: enqueued as %s", task.name, found[0])
+        if found[0] == call.result.id:
+            logger.info("the periodic task %s: enqueued as %s", task.name, found[0])
+        else:
+            logger.warning("the periodic task %s: a tick was skipped, because %s is unfinished", task.name, found[0])
         try:
             await self._backend.note_tick(call.result, found)
         except Exception:

@@ -261,7 +261,7 @@ def test_each_tick_is_enqueued_once_though_processes_are_killed(
         assert workers.end(signal.SIGTERM) == 0, workers.log
     found = [client.hget(key, "run_after") for key in client.scan_iter("*:task:*")]
     assert len(found) == len(set(found)) >= 6
-    enqueued = {datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat() for ms in found}
+    enqueued = {datetime.fromtimestamp(int(us) / 1_000_000, UTC).isoformat() for us in found}
     # A killed process may have run a task whose end it did not record: that one runs twice.
     assert set(client.lrange(TICKS, 0, -1)) <= enqueued
 
