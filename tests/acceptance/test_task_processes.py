@@ -231,6 +231,18 @@ def test_processes_that_cannot_start_end_the_command(tmp_path: Path, server: Red
         assert "Traceback" not in workers.log
 
 
+def test_processes_that_cannot_start_any_more_end_the_command(tmp_path: Path, server: RedisServer) -> None:
+    """They have run, and the settings were broken meanwhile: some starts are tried, and then no more."""
+    with running(tmp_path, server, "--processes=2", "--no-periodic") as workers:
+        workers.wait_for(READY.format(2))
+        (tmp_path / "broken").touch()
+        for pid in workers.pids():
+            os.kill(pid, signal.SIGKILL)
+        assert workers.process.wait(SECONDS) == 1
+        assert workers.log.count("ended with code 1: starting another one in") == 4
+        assert "5 processes in a row did not become ready, and none runs" in workers.log
+
+
 def test_a_stop_while_the_processes_start(tmp_path: Path, server: RedisServer) -> None:
     """Whenever it comes: they end, and the exit code is 0, or says that Python itself was ended."""
     server.kill()
