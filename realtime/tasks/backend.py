@@ -170,9 +170,9 @@ class RedisStreamBackend(BaseTaskBackend):
         return self._prepare(task.using(run_after=moment), args, kwargs)
 
     async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
-        """A tick was enqueued: complete its result and send the signal."""
-        _note_enqueued(result, *found)
-        await task_enqueued.asend(type(self), task_result=result)
+        """A tick was enqueued: complete its result and send the signal. With a unique key, it may have been skipped."""
+        if _note_enqueued(result, *found):
+            await task_enqueued.asend(type(self), task_result=result)
 
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
