@@ -7,7 +7,7 @@ import json
 import logging
 import queue
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote as urlquote
@@ -63,6 +63,16 @@ def echo(value: Any) -> Any:
 @task
 def fail(text: str = "no") -> None:
     raise RuntimeError(text)
+
+
+def unique(func: Callable[..., None]) -> RedisTask:
+    """`@task` with a unique key, on each version of Django."""
+    return RedisTask(priority=0, func=func, backend="default", queue_name="default", unique_key="one")
+
+
+@unique
+def once() -> None:
+    raise RuntimeError("no")
 
 
 @pytest.fixture
@@ -155,6 +165,18 @@ def conf_queue() -> KnownQueue:
     return known_queues(conf.sync_redis())["default"]
 
 
+def put_on_stream(client: redis.Redis, known: KnownQueue) -> None:
+    """What a worker does with the next task when it has room."""
+    ((item, _),) = client.zpopmin(known.tasks.waiting_list.waiting)
+    client.xadd(known.tasks.stream, {"item": item})
+
+
+def hold_next(client: redis.Redis, known: KnownQueue) -> None:
+    """A worker fetches the next task."""
+    put_on_stream(client, known)
+    client.xreadgroup("workers", "w", {known.tasks.stream: ">"})
+
+
 # Counts and lists -----------------------------------------------------------------------------------------------------
 
 
@@ -189,13 +211,12 @@ def test_a_list_is_paged_by_cursor_and_stays_in_order_meanwhile(
     """Newest first; a task that leaves or joins the list between two pages moves no other one out of them."""
     monkeypatch.setattr(listing, "PAGE_SIZE", 3)
     monkeypatch.setattr(listing, "PAGE_BATCH", 4)
-    on_stream = add.enqueue(0).id
-    for number in range(12):
+    for number in range(13):
         add.enqueue(number)
     client, known = conf.sync_redis(), conf_queue()
     items = client.zrevrange(known.tasks.waiting_list.waiting, 0, -1)
-    # The first one went to the stream at once, and is the last of the list.
-    expected = [*(item.id for item in map(item_of, items) if item), on_stream]
+    expected = [item.id for item in map(item_of, items) if item]
+    assert len(expected) == 13
     first = listed(admin_client, state="ready")
     seen, cursor = [row["id"] for row in first["tasks"]], first["older"]
     assert len(seen) == 3
@@ -244,15 +265,17 @@ def test_running_tasks_and_those_fetched_ahead_are_told_apart(admin_client: Clie
     client, known = conf.sync_redis(), conf_queue()
     running = add.enqueue(1)
     client.xgroup_create(known.tasks.stream, "workers", id="0")
-    client.xreadgroup("workers", "w", {known.tasks.stream: ">"})
+    hold_next(client, known)
     client.hset(known.tasks.task_key(running.id), mapping={"status": "RUNNING", "workers": "w", "attempted": 1000})
     held = add.enqueue(2)
-    client.xreadgroup("workers", "w", {known.tasks.stream: ">"})
+    hold_next(client, known)
+    unread = add.enqueue(3)
+    put_on_stream(client, known)
     waiting = [add.enqueue(number).id for number in range(2)]
-    assert counts() == {"running": 1, "ready": 3}
+    assert counts() == {"running": 1, "ready": 4}
     assert [row["id"] for row in listed(admin_client, state="running")["tasks"]] == [running.id]
     ready = {row["id"] for row in listed(admin_client, state="ready")["tasks"]}
-    assert ready == {held.id, *waiting}
+    assert ready == {held.id, unread.id, *waiting}
     found = one(admin_client, running.id)
     assert (found["state"], found["workers"]) == ("running", ["w"])
     assert found["duration_seconds"] > 1_000_000
@@ -494,15 +517,8 @@ def test_one_task_runs_again_and_is_found_in_the_log_of_actions(admin_client: Cl
 
 
 def test_a_task_whose_unique_key_another_one_has_does_not_run_again(admin_client: Client) -> None:
-    unique = RedisTask(
-        **{
-            name: getattr(fail, name)
-            for name in ("priority", "func", "backend", "queue_name", "run_after", "takes_context")
-        },
-        unique_key="one",
-    )
-    (id,) = finish(unique.enqueue())
-    unique.enqueue()
+    (id,) = finish(once.enqueue())
+    once.enqueue()
     assert "1 task has a unique key that another task has now." in act(admin_client, "run_again selected", id)
     assert one(admin_client, id)["state"] == "failed"
 
