@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from realtime.tasks.django_api import AnyTask
 from realtime.tasks.masking import find_shown, secrets_in, shown_line
 from realtime.tasks.record import moment
 from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
@@ -300,20 +301,21 @@ def _with_errors(client: redis.Redis, query: Query, found: Sequence[_Found]) -> 
     for name, size in zip(names, replies[1::2], strict=True):
         pipeline.hmget(name, ["call"] if size <= CALL_LIMIT_BYTES else ["no such field"])
     calls = [call for (call,) in pipeline.execute()]
+    # Each function once: an import that fails is not remembered by Python.
+    tasks = {func: find_shown(func)[0] for func in {each.row.func for each in found}}
     return tuple(
-        replace(each.row, error=_end_of(each.row.func, error, call))
+        replace(each.row, error=_end_of(tasks[each.row.func], error, call))
         for each, error, call in zip(found, replies[::2], calls, strict=True)
     )
 
 
-def _end_of(func: str, error: bytes | None, call: bytes | None) -> str:
+def _end_of(task: AnyTask | None, error: bytes | None, call: bytes | None) -> str:
     """The last line of an error, without secrets."""
     if error is None:
         return ""
     found = json.loads(error)
     if call is None:
         return shown_line(str(found["class"]), limit=ERROR_LIMIT)
-    task, _ = find_shown(func)
     args, kwargs = json.loads(call)
     text = str(found["traceback"]).strip().rsplit("\n", 1)[-1]
     return shown_line(text, limit=ERROR_LIMIT, secrets=secrets_in(task, args, kwargs))
