@@ -263,8 +263,6 @@ class RedisStreamBackend(BaseTaskBackend):
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
-            # As they are now, for operators.
-            "limits": to_json([self.option(task, name) for name in ("max_attempts", "backoff", "timeout")]),
             "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
