@@ -226,7 +226,7 @@ class TaskUnknown(PermanentError):
     """The worker knows no such task: its function was moved, renamed or removed, or is no task."""
 
 
-class TaskTimedOut(RealtimeError):
+class TaskTimedOut(RealtimeError, TimeoutError):
     """
     An attempt of a task took longer than its `timeout`.
 

@@ -29,8 +29,9 @@ hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis_settings.load_profile("repeatable")
 
 UNIT_TESTS = Path(__file__).parent / "unit"
-# Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters.
-PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams")
+# Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters, and tasks
+# until they have finished.
+PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams", "tasks:")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -97,7 +98,8 @@ def redis_client(redis_server: RedisServer, key_prefix: str) -> Iterator[redis.R
         leaked = []
         for raw in client.scan_iter(match=f"*{key_prefix}*", count=1000):
             name = raw.decode()
-            if client.ttl(raw) == -1 and not any(part in name for part in PERMANENT):
+            is_queue = name.startswith(f"{key_prefix}tasks:")
+            if client.ttl(raw) == -1 and not is_queue and not any(part in name for part in PERMANENT):
                 leaked.append(name)
             client.delete(raw)
         assert not leaked, f"keys without a time to live: {leaked}"

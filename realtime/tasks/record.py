@@ -8,14 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from traceback import format_exception
-from typing import Any, NamedTuple
+from typing import Any
 
+from django.conf import settings
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["Options", "TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
+__all__ = ["TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
 
 # The most characters of a traceback that are stored: its end says more than its beginning.
 TRACEBACK_LIMIT = 20_000
@@ -24,29 +26,24 @@ TRACEBACK_LIMIT = 20_000
 type TaskFields = Mapping[bytes, bytes]
 
 
-class Options(NamedTuple):
-    """The options of a task that its worker needs, as they were when it was enqueued."""
-
-    max_attempts: int
-    # The waits before the second attempt, the third one and so on; or one number, which doubles.
-    backoff: float | list[float]
-    timeout: float | None
-
-
 def to_json(value: Any) -> bytes:
     """
-    JSON of normalised values, without a byte that is not ASCII.
+    JSON of normalised values.
 
     Raises:
         TypeError, ValueError: It is no JSON, for example an infinite number.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    # A text may have half of a surrogate pair, which json.loads reads back.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def error_json(error: BaseException) -> bytes:
     """What is stored of an error: the path of its class, and its traceback."""
     kind = type(error)
-    text = "".join(format_exception(error))
+    try:
+        text = "".join(format_exception(error))
+    except Exception as cause:
+        text = f"{kind.__qualname__}, whose traceback cannot be made ({type(cause).__name__})\n"
     if len(text) > TRACEBACK_LIMIT:
         text = f"… (the first {len(text) - TRACEBACK_LIMIT} characters are left out)\n{text[-TRACEBACK_LIMIT:]}"
     return to_json({"class": f"{kind.__module__}.{kind.__qualname__}", "traceback": text})
@@ -61,7 +58,8 @@ def find_task(path: str) -> AnyTask:
     """
     try:
         found = import_string(path)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:
+        # Also what a module raises while it is imported: it may be a program.
         raise TaskUnknown(
             f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
         ) from error
@@ -74,11 +72,6 @@ def call_of(fields: TaskFields) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a task."""
     args, kwargs = json.loads(fields[b"call"])
     return args, kwargs
-
-
-def options_of(fields: TaskFields) -> Options:
-    """The options of a task."""
-    return Options(*json.loads(fields[b"options"]))
 
 
 def workers_of(fields: TaskFields) -> list[str]:
@@ -122,8 +115,11 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
 
 
 def moment(ms: bytes | int | None) -> datetime | None:
-    """A time in milliseconds since 1970, as an aware datetime."""
-    return None if ms is None else datetime.fromtimestamp(int(ms) / 1000, UTC)
+    """A time in milliseconds since 1970, as Django's `timezone.now()` has it: naive if USE_TZ is False."""
+    if ms is None:
+        return None
+    found = datetime.fromtimestamp(int(ms) / 1000, UTC)
+    return found if settings.USE_TZ else timezone.make_naive(found, timezone.get_default_timezone())
 
 
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:

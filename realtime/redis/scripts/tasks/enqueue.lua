@@ -21,8 +21,5 @@ if unique ~= '' then
   redis.call('HSET', tasks .. id, 'unique', unique)
 end
 redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 10))
-if due > 0 then
-  redis.call('HSET', tasks .. id, 'run_after', ms(due))
-end
-place(id, priority, now, due)
+place(id, priority, now_us, due)
 return {id, ms(now)}

@@ -6,7 +6,7 @@ local count = 0
 for at = 6, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local task = tasks .. id
-  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'enqueued', 'run_after')
+  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since')
   if found[1] == claim and found[2] == 'RUNNING' then
     local workers = string.match(found[3], '^(.*) [^ ]+$')
     redis.call('HSET', task, 'status', 'READY')
@@ -20,7 +20,7 @@ for at = 6, #ARGV, 2 do
     else
       redis.call('HDEL', task, 'workers', 'started', 'attempted')
     end
-    place(id, tonumber(found[4]), tonumber(found[6] or found[5]), 0)
+    place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
     count = count + 1
   end
 end
