@@ -2,7 +2,8 @@
 Enqueues tasks of every kind, in bursts: `python -m tests.task_app.produce SEED FILE UNTIL`.
 
 For each task that Redis confirmed, FILE gets a line of JSON: `id`, `kind`, `expected` (the value; null if the task must
-fail, or returns None) and `due` (seconds since 1970). It ends when the file UNTIL exists and it has enqueued enough, or after some thousand tasks.
+fail, or returns None) and `due` (seconds since 1970). It ends when the file UNTIL exists
+and it has enqueued enough, or after some thousand tasks.
 """
 
 import asyncio
