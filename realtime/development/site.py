@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -300,7 +299,7 @@ class Site:
         self._start()
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(children.import_path()), "PYTHONUNBUFFERED": "1"}
         if self._is_checked:
             environment[CHECKED] = "1"
         for part in self._parts:
@@ -387,19 +386,6 @@ def _start_process(
         start_new_session=True,
         preexec_fn=children.end_with_parent(),
     )
-
-
-def _project_path() -> list[str]:
-    """The directories of sys.path except Python's own: that of manage.py, and those that manage.py has added."""
-    python = sysconfig.get_path("stdlib")
-    directories = [Path(os.path.abspath(name)) for name in sys.path]
-    return [
-        str(path)
-        for path in directories
-        if path.is_dir()
-        and not path.is_relative_to(python)
-        and not {"site-packages", "dist-packages"} & set(path.parts)
-    ]
 
 
 def _shortened(path: Path) -> Path:

@@ -152,11 +152,11 @@ class RedisStreamBackend(BaseTaskBackend):
     async def aenqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
-        """The async twin of `enqueue`."""
+        """
+        The async twin of `enqueue`. It enqueues at once: async code has no transaction, and cannot see that of a thread
+        which waits for it by `async_to_sync`.
+        """
         result, request = self._prepare(task, args, kwargs)
-        if self._waits_for_commit(task):
-            transaction.on_commit(lambda: self._enqueue(result, request))
-            return result
         try:
             found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
         except REDIS_ERRORS as error:
@@ -164,6 +164,17 @@ class RedisStreamBackend(BaseTaskBackend):
         if _note_enqueued(result, *found):
             await task_enqueued.asend(type(self), task_result=result)
         return result
+
+    def prepare_tick(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
+    ) -> tuple[AnyTaskResult, Request]:
+        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        return self._prepare(task.using(run_after=moment), args, kwargs)
+
+    async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
+        """A tick was enqueued: complete its result and send the signal."""
+        _note_enqueued(result, *found)
+        await task_enqueued.asend(type(self), task_result=result)
 
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
@@ -254,6 +265,8 @@ class RedisStreamBackend(BaseTaskBackend):
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
+            # As they are now, for operators.
+            "limits": to_json([self.option(task, name) for name in ("max_attempts", "backoff", "timeout")]),
             "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
@@ -315,7 +328,7 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
 
 def _microseconds(moment: datetime) -> int:
     """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return (aware - EPOCH) // timedelta(microseconds=1)
 
 
@@ -329,4 +342,4 @@ def _run_after(fields: TaskFields) -> datetime | None:
     if due is None:
         return None
     aware = EPOCH + timedelta(microseconds=int(due))
-    return aware if settings.USE_TZ else timezone.make_naive(aware)
+    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())

@@ -47,14 +47,22 @@ class TaskWorker:
         concurrency: How many tasks run at a time.
         consumer: The name of this worker, unique among all that live: one of `TaskResult.worker_ids`.
         url: Where Redis is.
+        outage: The state of Redis, shared by all its users in the process.
     """
 
     def __init__(
-        self, backend: RedisStreamBackend, queues: Sequence[str], *, concurrency: int, consumer: str, url: str
+        self,
+        backend: RedisStreamBackend,
+        queues: Sequence[str],
+        *,
+        concurrency: int,
+        consumer: str,
+        url: str,
+        outage: Outage | None = None,
     ) -> None:
         self.consumer = consumer
         self._backend = backend
-        self._outage = Outage("Redis")
+        self._outage = outage or Outage("Redis")
         self._client = clients.async_publisher(url)
         self._runner = Runner(concurrency, on_done=self._record, on_given_back=self._give_back)
         self._queues = {name: self._make_queue(backend.queue(name), url) for name in dict.fromkeys(queues)}
