@@ -50,6 +50,7 @@ ICONS = {
     "User": "person",
     "Group": "group",
     "LogPipeline": "conveyor_belt",
+    "Task": "task_alt",
     "Order": "receipt_long",
     "Product": "inventory_2",
 }

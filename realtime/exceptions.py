@@ -18,12 +18,14 @@ __all__ = [
     "SubscriptionClosed",
     "SubscriptionGap",
     "TaskDiscarded",
+    "TaskQueueFull",
     "TaskTimedOut",
     "TaskUnknown",
     "TasksUnavailable",
     "TopicUnknown",
     "Unavailable",
     "WorkerLost",
+    "WorkerStopped",
 ]
 
 
@@ -216,11 +218,15 @@ class TasksUnavailable(Unavailable):
     """
 
 
+class TaskQueueFull(TasksUnavailable):
+    """The queue has reached its limit, because its workers are too slow or none run. Nothing was enqueued."""
+
+
 class TaskUnknown(PermanentError):
     """The worker knows no such task: its function was moved, renamed or removed, or is no task."""
 
 
-class TaskTimedOut(RealtimeError):
+class TaskTimedOut(RealtimeError, TimeoutError):
     """
     An attempt of a task took longer than its `timeout`.
 
@@ -235,6 +241,10 @@ class TaskTimedOut(RealtimeError):
 
 class WorkerLost(RealtimeError):
     """The worker that ran a task was lost: its process ended, or stood still for longer than its lease."""
+
+
+class WorkerStopped(RealtimeError):
+    """The worker that ran a task was stopped, and its deadline was over before the task had ended."""
 
 
 class TaskDiscarded(RealtimeError):

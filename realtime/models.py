@@ -1,14 +1,15 @@
 """The models of realtime: none has a table."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
-__all__ = ["LogPipeline"]
+__all__ = ["LogPipeline", "Task"]
 
 
-class _NoRows(models.Manager["LogPipeline"]):
-    def get_queryset(self) -> models.QuerySet["LogPipeline"]:
+class _NoRows(models.Manager[Any]):
+    def get_queryset(self) -> models.QuerySet[Any]:
         # Never asks the database.
         return super().get_queryset().none()
 
@@ -31,3 +32,24 @@ class LogPipeline(models.Model):
 
     def __str__(self) -> str:
         return "log pipeline"
+
+
+class Task(models.Model):
+    """
+    Gives the admin's pages of background tasks a place in the index, and the permissions realtime.view_task, to see
+    them, realtime.change_task, to run them again, and realtime.delete_task, to discard them.
+
+    There are no rows: tasks are in Redis.
+    """
+
+    objects: ClassVar[_NoRows] = _NoRows()
+
+    class Meta:
+        managed = False
+        base_manager_name = "objects"
+        default_permissions = ("view", "change", "delete")
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+
+    def __str__(self) -> str:
+        return "task"

@@ -29,13 +29,9 @@ hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis_settings.load_profile("repeatable")
 
 UNIT_TESTS = Path(__file__).parent / "unit"
-# Keys that a test may leave without a time to live: streams, their dead letters, counters, lists of task queues.
-PERMANENT = (
-    "notifications",
-    "signalbox:counters:",
-    "signalbox:streams",
-    *(f"}}:{part}" for part in ("made:", "waiting", "scheduled", "successful", "failed")),
-)
+# Keys that a test may leave without a time to live, after its prefix: streams, their dead letters, counters, and tasks
+# until they have finished.
+PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams", "tasks:")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

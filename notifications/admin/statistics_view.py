@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from notifications import statistics
 from notifications.admin import chart
@@ -44,6 +44,8 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
         "now": _now(found),
         "idle_groups": [group.name for group in found.redis.groups if not group.workers] if found.redis else [],
         "dead_letters_url": _dead_letters_url(request, site),
+        "task_figures": _task_figures(found),
+        "tasks_url": _tasks_url(request, site),
     }
     request.current_app = site.name
     return TemplateResponse(request, "notifications/admin/statistics.html", context)
@@ -76,6 +78,27 @@ def _delivery_figures(found: statistics.Statistics) -> list[tuple[str, str, str]
     for name in ("sent", "failed", "skipped", "pending"):
         count = sum(getattr(each, name) for each in found.deliveries)
         figures.append((name, f"{count:,}", f"{count / total:.1%} of {total:,}" if total else ""))
+    return figures
+
+
+def _tasks_url(request: HttpRequest, site: admin.AdminSite) -> str:
+    """The URL of the background tasks, which another app shows; "" if the user may not see them."""
+    if not request.user.has_perm("realtime.view_task"):
+        return ""
+    try:
+        return reverse(f"{site.name}:realtime_task_changelist")
+    except NoReverseMatch:
+        return ""
+
+
+def _task_figures(found: statistics.Statistics) -> list[tuple[str, str, str]]:
+    """The background tasks of all queues by their state, as (name, number, remark)."""
+    queues = found.tasks or ()
+    figures = []
+    for name in ("ready", "scheduled", "running", "failed", "successful"):
+        counts = [(each.queue, getattr(each, name)) for each in queues]
+        remark = ", ".join(f"{queue} {count:,}" for queue, count in counts) if len(queues) > 1 else ""
+        figures.append((name, f"{sum(count for _, count in counts):,}", remark))
     return figures
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Attempts:
         lease: Whether attempts may begin.
         wakeup: Wakes the worker when it should look for entries.
         outage: The state of Redis, shared by all its users in the process.
-        batch_size, concurrency, max_attempts, suspect_seconds, backoff, room, on_stop, on_acked: As in StreamWorker.
+        batch_size, concurrency, max_attempts, backoff, room, suspect_seconds, on_stop, on_acked: As in StreamWorker.
 
     Attributes:
         handled_count, retried_count, dead_count, lost_count: As in WorkerStatistics.
@@ -77,9 +77,9 @@ class Attempts:
         batch_size: int,
         concurrency: int,
         max_attempts: int,
-        suspect_seconds: float | None = None,
         backoff: Backoff,
         room: Callable[[int], int] | None = None,
+        suspect_seconds: float | None = None,
         on_stop: Callable[[], None] | None,
         on_acked: Callable[[Sequence[Entry]], None] | None,
     ) -> None:
@@ -97,9 +97,9 @@ class Attempts:
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._max_attempts = max_attempts
-        self._suspect_seconds = suspect_seconds
         self._backoff = backoff
         self._room_for, self._on_stop, self._on_acked = room, on_stop, on_acked
+        self._suspect_seconds = suspect_seconds
         # Entries that are done although their handler still runs.
         self._finished_early: set[bytes] = set()
         # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
@@ -109,8 +109,6 @@ class Attempts:
         # Tasks that handle batches one after another, and the one that handles suspects.
         self._runners: set[asyncio.Task[None]] = set()
         self._suspect_runner: asyncio.Task[None] | None = None
-        # Attempts with suspects that have not ended.
-        self._suspect_attempts: set[asyncio.Task[bool]] = set()
         # Whether the newest runner has not begun yet.
         self._is_starting = False
         # Whether the worker waits until there is room.
@@ -174,8 +172,8 @@ class Attempts:
         self._in_flight.done(held)
         self._remove([entry.id for entry in held])
 
-    def room_changed(self) -> None:
-        """If the worker waits until there is room, see whether there is."""
+    def ask_for_room(self) -> None:
+        """Wake the worker if it waits for room and there is some."""
         if self._is_full and self._has_room_again():
             self._is_full = False
             self._wakeup.wake()
@@ -197,8 +195,7 @@ class Attempts:
         self._lease.wake()
         if self._on_stop is not None:
             self._on_stop()
-        running: set[asyncio.Task[Any]] = {*self._runners, *self._suspect_attempts}
-        running.update([self._suspect_runner] if self._suspect_runner else [])
+        running = {*self._runners, *([self._suspect_runner] if self._suspect_runner else [])}
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         if running:
             _, late = await asyncio.wait(running, timeout=deadline_seconds)
@@ -266,6 +263,9 @@ class Attempts:
         The last attempt of a suspect is always alone. So no entry becomes a dead letter because of another one, and
         thousands of entries whose workers were killed by chance are not tried one by one.
         """
+        if self._suspect_seconds is not None:
+            await self._run_suspects_alone(self._suspect_seconds)
+            return
         size = 1
         try:
             while self._in_flight.has_suspects:
@@ -274,20 +274,34 @@ class Attempts:
                     if self._stopping.is_set():
                         return
                     if suspects := self._in_flight.next_suspects(size, alone_from=self._max_attempts - 1):
-                        attempt = self._tasks.create_task(self._end_suspects(suspects), name="suspects")
-                        self._suspect_attempts.add(attempt)
-                        attempt.add_done_callback(self._suspect_attempts.discard)
-                        await asyncio.wait([attempt], timeout=self._suspect_seconds)
-                        # If it still runs, it has not ended the process in this time.
-                        size = min(2 * size, self._batch_size) if not attempt.done() or attempt.result() else 1
+                        is_success = await self._attempt_suspects(suspects)
+                        size = min(2 * size, self._batch_size) if is_success else 1
+                        self._in_flight.done(suspects)
+                        self._run()
         finally:
             self._suspect_runner = None
 
-    async def _end_suspects(self, suspects: Sequence[Entry]) -> bool:
-        is_success = await self._attempt_suspects(suspects)
-        self._in_flight.done(suspects)
-        self._run()
-        return is_success
+    async def _run_suspects_alone(self, seconds: float) -> None:
+        """Try suspects one by one. The next one begins when the one before it has ended, or has run for this long."""
+        try:
+            while self._in_flight.has_suspects:
+                await self._lease.wait_held(self._stopping)
+                if self._stopping.is_set():
+                    return
+                if suspects := self._in_flight.next_suspects(1, alone_from=0):
+                    name = f"{self._group.group}: suspect"
+                    runner = self._tasks.create_task(self._run_suspect(suspects), name=name)
+                    self._runners.add(runner)
+                    runner.add_done_callback(self._runners.discard)
+                    await asyncio.wait([runner], timeout=seconds)
+        finally:
+            self._suspect_runner = None
+
+    async def _run_suspect(self, suspects: Sequence[Entry]) -> None:
+        async with self._slots:
+            await self._attempt_suspects(suspects)
+            self._in_flight.done(suspects)
+            self._run()
 
     async def _attempt_suspects(self, suspects: Sequence[Entry]) -> bool:
         """Try suspects of different keys together. Returns whether none of them failed."""
@@ -421,7 +435,7 @@ class Attempts:
     def _finish(self, batch: Sequence[Entry]) -> None:
         self._in_flight.begin_end([entry.id for entry in batch])
         self._acks.add(batch)
-        self.room_changed()
+        self.ask_for_room()
 
     def _has_room_again(self) -> bool:
         unfinished_count = self._in_flight.unfinished_count

@@ -23,9 +23,11 @@ class WaitingList:
     ordered until a worker has room for them, while entries of a stream stay in the order in which they were appended.
 
     Attributes:
-        waiting: Item → its place in the list: when it began to wait, in milliseconds, less a minute for each point of
+        waiting: Item → its place in the list: when it began to wait, in microseconds, less a minute for each point of
             its priority. So a point of priority is worth a minute of waiting, and nothing waits for ever.
         scheduled: Item → when it may begin to wait, in milliseconds.
+
+    An entry of the stream with the field `wake` in front is acked by the worker that reads it, and does nothing else.
     """
 
     waiting: str

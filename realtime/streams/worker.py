@@ -64,8 +64,6 @@ class StreamWorker:
         block_seconds: The longest single wait for new entries.
         max_attempts: How often an entry is tried. An attempt counts when the entry is handed out, so those of workers
             that died count too. With 1, all entries that a worker held when it died become dead letters.
-        suspect_seconds: How long an entry with which workers died is tried apart from others like it; by default until
-            its attempt ends. For handlers that take so long that the others should not wait.
         max_delayed: The most parked entries of the group; at this limit, no new entries are read.
         claim_interval_seconds: The longest wait between two rounds of maintenance: reclaiming the entries of dead
             workers, trimming the stream, and repairing stuck keys. There are at least six rounds in a lease.
@@ -76,6 +74,8 @@ class StreamWorker:
         waiting_list: A waiting list in front of the stream, whose items are appended to it when this worker has room.
         room: Called with the number of entries that wait or are being handled; returns how many more may be read. By
             default enough for `concurrency * batch_size`, when half of that is done.
+        suspect_seconds: Try suspects, with which several workers died, one by one: the next one when the one before it
+            has ended, or has run for this long. By default in growing groups, one after another.
         on_stop: Called when the worker stops and waits for its handlers. Long handlers may then end early, and raise
             `Unavailable` to leave their entries to other workers without an attempt being counted.
         on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again. Entries that failed
@@ -105,7 +105,6 @@ class StreamWorker:
         lease_seconds: float = 30.0,
         block_seconds: float = 5.0,
         max_attempts: int = 5,
-        suspect_seconds: float | None = None,
         max_delayed: int = 10_000,
         claim_interval_seconds: float = 5.0,
         backoff: Backoff | None = None,
@@ -114,6 +113,7 @@ class StreamWorker:
         registry_key: str = "",
         waiting_list: WaitingList | None = None,
         room: Callable[[int], int] | None = None,
+        suspect_seconds: float | None = None,
         on_stop: Callable[[], None] | None = None,
         on_acked: Callable[[Sequence[Entry]], None] | None = None,
     ) -> None:
@@ -152,9 +152,9 @@ class StreamWorker:
             batch_size=batch_size,
             concurrency=concurrency,
             max_attempts=max_attempts,
-            suspect_seconds=suspect_seconds,
             backoff=backoff,
             room=room,
+            suspect_seconds=suspect_seconds,
             on_stop=on_stop,
             on_acked=on_acked,
         )
@@ -208,18 +208,18 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
+    @property
+    def unfinished_count(self) -> int:
+        """How many entries wait for a handler, or are in one."""
+        return self._in_flight.unfinished_count
+
+    def ask_for_room(self) -> None:
+        """If the worker waits for room, ask `room` again: there may be some although no entry of its own has ended."""
+        self._attempts.ask_for_room()
+
     def leave_early(self, entries: Sequence[Entry]) -> None:
         """As `finish_early`, for entries that are another worker's now: that one acks them."""
         self._attempts.leave_early(entries)
-
-    @property
-    def unfinished_count(self) -> int:
-        """How many entries wait or are being handled."""
-        return self._in_flight.unfinished_count
-
-    def wake(self) -> None:
-        """For a worker with `room`: there may be more of it now, so look for entries if there was none."""
-        self._attempts.room_changed()
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

@@ -11,7 +11,8 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from traceback import format_exception_only
 from typing import Any
 
@@ -31,7 +32,7 @@ from realtime.tasks.django_api import (
     task_finished,
     task_started,
 )
-from realtime.tasks.record import Options, TaskFields, call_of, error_json, options_of, result_of, to_json, workers_of
+from realtime.tasks.record import TaskFields, call_of, error_json, result_of, to_json, workers_of
 from realtime.tasks.store import Outcome, TaskQueue
 
 __all__ = ["Attempt"]
@@ -71,7 +72,6 @@ class Attempt:
         self._backend, self._fields = backend, fields
         # None if it cannot be found.
         self._task: AnyTask | None = None
-        self._options: Options | None = None
         # The number of this attempt, from 1.
         self._count = 0
         # Whether the outcome is final, although the function may still run.
@@ -81,13 +81,17 @@ class Attempt:
         # What the task raised.
         self._error: BaseException | None = None
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the module of the task is imported."""
+        return self._fields[b"func"].decode(errors="replace").rpartition(".")[0] in sys.modules
+
     def prepare(self) -> None:
         """Find the task and its options. If that fails, there is an outcome."""
         try:
             self._count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
-            self._options = options_of(self._fields)
-            self.timeout = self._options.timeout
             self._task = self._backend.task_of(self._fields, self.queue.name)
+            self.timeout = self._backend.option(self._task, "timeout")
         except Exception as error:
             self._fail(error)
 
@@ -209,15 +213,18 @@ class Attempt:
 
     def _delay_seconds(self, error: BaseException) -> float | None:
         """The wait before the next attempt; None if there is none."""
-        options, count = self._options, self._count
-        if options is None or isinstance(error, PermanentError) or count >= options.max_attempts:
+        count = self._count
+        if self._task is None or isinstance(error, PermanentError):
             return None
+        if count >= self._backend.option(self._task, "max_attempts"):
+            return None
+        backoff = self._backend.option(self._task, "backoff")
         if isinstance(error, Retry) and not math.isnan(error.after_seconds):
             seconds = max(0.0, error.after_seconds)
-        elif isinstance(options.backoff, list):
-            seconds = options.backoff[min(count, len(options.backoff)) - 1]
+        elif isinstance(backoff, Sequence):
+            seconds = backoff[min(count, len(backoff)) - 1]
         else:
-            seconds = min(options.backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
+            seconds = min(backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
         return min(seconds, DELAY_LIMIT_SECONDS) * (1 + random.uniform(0, SPREAD))  # noqa: S311 - keeps no secret
 
     # Django's signals and result --------------------------------------------------------------------------------------

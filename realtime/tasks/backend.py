@@ -5,12 +5,16 @@ Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the c
 (worker) nor waiting for results (waiting).
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from django.apps import apps
+from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
@@ -29,9 +33,10 @@ from realtime.tasks.django_api import (
     TaskResultStatus,
     task_enqueued,
 )
-from realtime.tasks.record import TaskFields, find_task, moment, result_of, to_json
+from realtime.tasks.record import EPOCH, TaskFields, find_task, moment, result_of, run_after_of, to_json
 from realtime.tasks.store import Request, TaskQueue
 from realtime.tasks.task import OPTIONS, RedisTask, check_options, unique_key_of
+from realtime.tasks.waiting import await_result, wait
 
 __all__ = ["QUEUE_RULE", "BackendOptions", "RedisStreamBackend", "is_queue_name"]
 
@@ -66,6 +71,8 @@ class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keep_failed_seconds: float = 7 * 86_400.0
     # The most bytes of the arguments of a task, and of its return value, as JSON.
     size_limit_bytes: int = 262_144
+    # The most tasks of a queue that may wait: beyond it, `enqueue` raises TaskQueueFull.
+    length_limit: int = 1_000_000
     # After this time without a sign of life of a worker, others run its tasks again.
     lease_seconds: float = 30.0
 
@@ -89,15 +96,19 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
+        # What is wrong with TASKS, or "". Backends are made when tasks are declared, which is too early to raise it:
+        # the system check E009 reports it, and no task can be enqueued.
+        self.problem = ""
+        self.defaults = BackendOptions()
         try:
             self.defaults = msgspec.convert(dict(self.options), BackendOptions)
             check_options({**msgspec.structs.asdict(self.defaults), "unique_key": None})
             _check_limits(self.defaults)
-        except (msgspec.ValidationError, InvalidTask) as error:
-            raise ImproperlyConfigured(f'TASKS["{alias}"]["OPTIONS"]: {error}') from error
+        except (msgspec.ValidationError, InvalidTask, TypeError, ValueError) as error:
+            self.problem = f'TASKS["{alias}"]["OPTIONS"]: {str(error).rstrip(".")}'
         for name in self.queues:
             if not is_queue_name(str(name)):
-                raise ImproperlyConfigured(f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {QUEUE_RULE}')
+                self.problem = f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {QUEUE_RULE}'
         self._queues: dict[str, TaskQueue] = {}
 
     def queue(self, name: str) -> TaskQueue:
@@ -134,6 +145,7 @@ class RedisStreamBackend(BaseTaskBackend):
 
         Raises:
             InvalidTask, TypeError, ValueError: The task or its arguments are not valid; says why.
+            TaskQueueFull: Too many tasks wait.
             TasksUnavailable: Redis did not confirm it. With `enqueue_on_commit`, the commit raises this.
         """
         result, request = self._prepare(task, args, kwargs)
@@ -159,6 +171,17 @@ class RedisStreamBackend(BaseTaskBackend):
             await task_enqueued.asend(type(self), task_result=result)
         return result
 
+    def prepare_tick(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
+    ) -> tuple[AnyTaskResult, Request]:
+        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        return self._prepare(task.using(run_after=moment), args, kwargs)
+
+    async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
+        """A tick was enqueued: complete its result and send the signal. With a unique key, it may have been skipped."""
+        if _note_enqueued(result, *found):
+            await task_enqueued.asend(type(self), task_result=result)
+
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
         queue = self._queue_of(result_id)
@@ -177,7 +200,27 @@ class RedisStreamBackend(BaseTaskBackend):
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
 
-    # ------------------------------------------------------------------------------------------------------------------
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """The system check E010. Django also calls it where the checks of `realtime` do not run."""
+        if apps.is_installed("realtime"):
+            return []
+        problem = f'TASKS["{self.alias}"] is a {type(self).__name__}, but INSTALLED_APPS has no "realtime".'
+        hint = 'Add "realtime": it has `manage.py run_task_worker`, without which no task runs.'
+        return [Error(problem, hint=hint, id="realtime.E010")]
+
+    # Beyond Django ----------------------------------------------------------------------------------------------------
+
+    def wait(self, result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
+        """As `realtime.tasks.wait`."""
+        return wait(result, timeout)
+
+    async def await_result(
+        self,
+        result: AnyTaskResult,
+        timeout: float | None = None,  # noqa: ASYNC109 - a twin
+    ) -> AnyTaskResult:
+        """As `realtime.tasks.await_result`."""
+        return await await_result(result, timeout)
 
     def task_of(self, fields: TaskFields, queue_name: str) -> AnyTask:
         """
@@ -191,12 +234,17 @@ class RedisStreamBackend(BaseTaskBackend):
             "priority": int(fields[b"priority"]),
             "queue_name": queue_name,
             "backend": self.alias,
-            "run_after": moment(fields.get(b"run_after")),
+            "run_after": run_after_of(fields),
         }
+        if (options := fields[b"options"]) != b"{}" or (isinstance(task, RedisTask) and task.json_options()):
+            found = json.loads(options)
+            changes |= {name: _tupled(found.get(name)) for name in OPTIONS if not callable(getattr(task, name))}
         changed = {name: value for name, value in changes.items() if getattr(task, name) != value}
-        return task.using(**changed) if changed else task
+        return replace(task, **changed) if changed else task
 
     def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[AnyTaskResult, Request]:
+        if self.problem:
+            raise ImproperlyConfigured(self.problem)
         self.validate_task(task)
         result: AnyTaskResult = TaskResult(
             task=task,
@@ -218,32 +266,29 @@ class RedisStreamBackend(BaseTaskBackend):
                 f"the arguments of {task.module_path} are {len(call)} bytes of JSON, the limit is "
                 f"{self.defaults.size_limit_bytes}: store them, and pass a key"
             )
-        options = [self._option(task, name) for name in ("max_attempts", "backoff", "timeout")]
+        options = task.json_options() if isinstance(task, RedisTask) else {}
         fields: dict[str, bytes | int | str] = {
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
-            "deaths_limit": DEATHS_LIMIT if self._option(task, "run_again_if_lost") else 1,
+            "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
-        return result, Request(result.id, self._due_ms(task), task.priority, unique_key, fields)
+        limit, due_ms = self.defaults.length_limit, 0
+        if task.run_after is not None:
+            due_us = _microseconds(task.run_after)
+            fields["run_after"] = due_us
+            # Rounded up: a task never runs before its time.
+            due_ms = min(max(0, -(-due_us // 1000)), LATEST_MS)
+        return result, Request(result.id, due_ms, task.priority, unique_key, limit, fields)
 
-    def _option(self, task: AnyTask, name: str) -> Any:
+    def option(self, task: AnyTask, name: str) -> Any:
         """An option of a task; the backend's default if the task does not say."""
         value = getattr(task, name, None)
         return getattr(self.defaults, name) if value is None else value
 
-    def _due_ms(self, task: AnyTask) -> int:
-        due = task.run_after
-        if due is None:
-            return 0
-        if timezone.is_naive(due):
-            due = timezone.make_aware(due, timezone.get_default_timezone())
-        # Rounded up: a task never runs before its time.
-        return min(max(0, -(-int(due.timestamp() * 1_000_000) // 1000)), LATEST_MS)
-
     def _waits_for_commit(self, task: AnyTask) -> bool:
-        return bool(self._option(task, "enqueue_on_commit")) and transaction.get_connection().in_atomic_block
+        return bool(self.option(task, "enqueue_on_commit")) and transaction.get_connection().in_atomic_block
 
     def _enqueue(self, result: AnyTaskResult, request: Request) -> None:
         try:
@@ -275,7 +320,8 @@ def _check_limits(options: BackendOptions) -> None:
     Raises:
         InvalidTask: Names the option and what it may be.
     """
-    for name in ("keep_successful_seconds", "keep_failed_seconds", "lease_seconds", "size_limit_bytes"):
+    names = ("keep_successful_seconds", "keep_failed_seconds", "lease_seconds", "size_limit_bytes", "length_limit")
+    for name in names:
         value = getattr(options, name)
         if not 0 < value <= LONGEST:
             raise InvalidTask(f"{name} is {value!r}: it must be a number greater than 0, and at most {LONGEST:g}.")
@@ -294,3 +340,14 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
         f"Redis did not confirm the task {task.module_path} ({type(error).__name__}: {error}): it may have been "
         "enqueued; enqueue it again later if it may run twice, or give it a unique_key"
     )
+
+
+def _microseconds(moment: datetime) -> int:
+    """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
+    return (aware - EPOCH) // timedelta(microseconds=1)
+
+
+def _tupled(value: Any) -> Any:
+    """The value of an option, from JSON."""
+    return tuple(value) if isinstance(value, list) else value

@@ -21,6 +21,7 @@ __all__ = [
     "TASK_MIN_PRIORITY",
     "TASK_REFRESH_ATTRS",
     "AnyTask",
+    "AnyTaskContext",
     "AnyTaskResult",
     "BaseTaskBackend",
     "DummyBackend",
@@ -113,8 +114,10 @@ elif _is_installed("django_tasks"):
 else:
     raise TasksMissing
 
-# Of whatever arguments and value.
-type AnyTask = Task[..., Any]
-type AnyTaskResult = TaskResult[..., Any]
 # The package that is used: "django.tasks" or "django_tasks". The dotted paths of Django's own backends begin with it.
 DJANGO_TASKS = BaseTaskBackend.__module__.partition(".backends")[0]
+
+# For annotations: these classes are generic for type checkers, and not when the program runs.
+type AnyTask = Task[..., Any]
+type AnyTaskContext = TaskContext[..., Any]
+type AnyTaskResult = TaskResult[..., Any]

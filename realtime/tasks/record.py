@@ -6,9 +6,9 @@ Owns the fields of the hash and their JSON. Does not own the scripts that change
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from traceback import format_exception
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
@@ -17,8 +17,9 @@ from django.utils.module_loading import import_string
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["Options", "TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
+__all__ = ["EPOCH", "TaskFields", "error_json", "find_task", "moment", "result_of", "run_after_of", "to_json"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The most characters of a traceback that are stored: its end says more than its beginning.
 TRACEBACK_LIMIT = 20_000
 
@@ -26,23 +27,15 @@ TRACEBACK_LIMIT = 20_000
 type TaskFields = Mapping[bytes, bytes]
 
 
-class Options(NamedTuple):
-    """The options of a task that its worker needs, as they were when it was enqueued."""
-
-    max_attempts: int
-    # The waits before the second attempt, the third one and so on; or one number, which doubles.
-    backoff: float | list[float]
-    timeout: float | None
-
-
 def to_json(value: Any) -> bytes:
     """
-    JSON of normalised values, without a byte that is not ASCII.
+    JSON of normalised values.
 
     Raises:
         TypeError, ValueError: It is no JSON, for example an infinite number.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    # A text may have half of a surrogate pair, which json.loads reads back.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def error_json(error: BaseException) -> bytes:
@@ -80,11 +73,6 @@ def call_of(fields: TaskFields) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a task."""
     args, kwargs = json.loads(fields[b"call"])
     return args, kwargs
-
-
-def options_of(fields: TaskFields) -> Options:
-    """The options of a task."""
-    return Options(*json.loads(fields[b"options"]))
 
 
 def workers_of(fields: TaskFields) -> list[str]:
@@ -125,6 +113,15 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
     count = int(fields.get(b"error_count", 0))
     found = [json.loads(fields[b"error%d" % number]) for number in range(1, count + 1)]
     return [TaskError(exception_class_path=each["class"], traceback=each["traceback"]) for each in found]
+
+
+def run_after_of(fields: TaskFields) -> datetime | None:
+    """The earliest time at which a task runs, to the microsecond; None if it was not given one."""
+    due = fields.get(b"run_after")
+    if due is None:
+        return None
+    aware = EPOCH + timedelta(microseconds=int(due))
+    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())
 
 
 def moment(ms: bytes | int | None) -> datetime | None:

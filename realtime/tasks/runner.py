@@ -194,7 +194,7 @@ class Runner:
         self._done.append(attempt)
         if not self._is_told:
             self._is_told = True
-            # If the loop is closed, the worker has ended, and left the task to others.
+            # The loop may be closed, if the worker ended while this task ran. Another worker runs the task again.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._collect)
 

@@ -11,28 +11,32 @@ from typing import Any, NamedTuple
 import redis
 import redis.asyncio
 
+from realtime.exceptions import TaskQueueFull
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
 from realtime.streams.keys import WaitingList
 from realtime.tasks.record import paired
 
-__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue"]
+__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue", "Tick"]
 
 # The consumer group of the workers of every queue.
 GROUP = "workers"
+# How long the last tick of a periodic task is kept after a worker has last seen the task.
+TICK_KEPT_MS = 90 * 86_400_000
 # Tasks of one call of a script: Lua passes at most 8000 values at once.
 CALL_LIMIT = 500
 
 
-def _script(name: str, *needs: str, answer: type) -> scripts.Script:
+def _script(name: str, *needs: str, answer: type | tuple[type, ...]) -> scripts.Script:
     parts = ("streams/waiting_list", *(f"tasks/{part}" for part in ("shared", *needs, name)))
     return scripts.Script(*parts, answer=answer)
 
 
 _ENQUEUE = _script("enqueue", answer=list)
+_TICK = _script("enqueue", "tick", answer=(list, type(None)))
 _BEGIN = _script("begin", "finishing", answer=list)
 _FINISH = _script("finish", "finishing", answer=list)
-_RELEASE = _script("release", answer=int)
+_RELEASE = _script("release", "finishing", answer=int)
 _RUN_AGAIN = _script("run_again", answer=int)
 _DISCARD = _script("discard", "finishing", answer=int)
 
@@ -46,7 +50,20 @@ class Request(NamedTuple):
     priority: int
     # Empty if the task has none.
     unique_key: str
+    # The most tasks that may wait: beyond it, nothing is enqueued.
+    length_limit: int
     fields: Mapping[str, bytes | int | str]
+
+
+class Tick(NamedTuple):
+    """A moment at which a periodic task runs."""
+
+    # The periodic task and its schedule.
+    name: str
+    schedule: str
+    # The moment, and the time of Redis when it was found to have come, in milliseconds since 1970.
+    moment_ms: int
+    looked_ms: int
 
 
 class Begun(NamedTuple):
@@ -106,18 +123,54 @@ class TaskQueue:
     # Enqueuing: calling again with the same id changes nothing --------------------------------------------------------
 
     def enqueue(self, client: redis.Redis, request: Request) -> tuple[str, int]:
-        """Enqueue a task. Returns its id, or that of the task with its unique key, and when it was enqueued, in ms."""
-        id, enqueued = _ENQUEUE.run(client, self._names, self._enqueue_arguments(request))
-        return id.decode(), int(enqueued)
+        """
+        Enqueue a task.
+
+        Returns:
+            Its id, or that of the unfinished task with its unique key, and when it was enqueued, in milliseconds.
+
+        Raises:
+            TaskQueueFull: Too many tasks wait.
+        """
+        return self._enqueued(_ENQUEUE.run(client, self._names, self._enqueue_arguments(request)))
 
     async def aenqueue(self, client: redis.asyncio.Redis, request: Request) -> tuple[str, int]:
         """The async twin of `enqueue`."""
-        id, enqueued = await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request))
-        return id.decode(), int(enqueued)
+        return self._enqueued(await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request)))
+
+    def _enqueued(self, reply: list[bytes]) -> tuple[str, int]:
+        if not reply:
+            raise TaskQueueFull(
+                f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
+            )
+        return reply[0].decode(), int(reply[1])
+
+    async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
+        """
+        Enqueue a tick of a periodic task as `enqueue` does, unless this tick or a later one was enqueued before. A tick
+        of a new or changed schedule is only recorded. Returns None if it was not enqueued. Raises TaskQueueFull.
+        """
+        names = [*self._names, self._keys.periodic_task(self.name, tick.name)]
+        more = (tick.schedule, tick.moment_ms, tick.looked_ms, TICK_KEPT_MS)
+        found = await _TICK.arun(client, names, [*self._enqueue_arguments(request), *more])
+        return None if found is None else self._enqueued(found)
+
+    async def last_ticks(self, client: redis.asyncio.Redis, names: Sequence[str]) -> list[tuple[str, int] | None]:
+        """The schedule and the last tick in ms of each of these periodic tasks; None for a new one."""
+        found: Any = await client.mget([self._keys.periodic_task(self.name, name) for name in names])
+        return [None if state is None else _last_tick(state) for state in found]
 
     def _enqueue_arguments(self, request: Request) -> list[Any]:
         fields = [part for pair in request.fields.items() for part in pair]
-        return [*self._arguments, request.id, request.due_ms, request.priority, request.unique_key, *fields]
+        return [
+            *self._arguments,
+            request.id,
+            request.due_ms,
+            request.priority,
+            request.unique_key,
+            request.length_limit,
+            *fields,
+        ]
 
     # Attempts: calling again changes nothing --------------------------------------------------------------------------
 
@@ -140,10 +193,13 @@ class TaskQueue:
             answers += map(bool, await _FINISH.arun(client, self._names, [*self._arguments, *flat]))
         return answers
 
-    async def release(self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]]) -> None:
-        """Give back tasks that this worker has not run."""
+    async def release(
+        self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]], *, is_begun: bool = False
+    ) -> None:
+        """Give back tasks that this worker has not run, or has not run to their end: then the attempt counts."""
         for part in _parts(claims):
-            await _RELEASE.arun(client, self._names, [*self._arguments, *(value for each in part for value in each)])
+            flat = [value for claim in part for value in claim]
+            await _RELEASE.arun(client, self._names, [*self._arguments, int(is_begun), *flat])
 
     # Operators --------------------------------------------------------------------------------------------------------
 
@@ -154,6 +210,11 @@ class TaskQueue:
     def discard(self, client: redis.Redis, ids: Iterable[str]) -> int:
         """Fail tasks that wait, and delete finished ones. Returns how many it were."""
         return sum(_DISCARD.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
+
+
+def _last_tick(state: bytes) -> tuple[str, int]:
+    last, _, schedule = state.decode().partition(" ")
+    return schedule, int(last)
 
 
 def _parts[T](items: Sequence[T]) -> Iterable[Sequence[T]]:

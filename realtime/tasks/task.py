@@ -63,6 +63,18 @@ class RedisTask(Task):  # type: ignore[type-arg]
             raise TypeError(f"using() got an unexpected keyword argument {unknown.pop()!r}")
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
+    def __post_init__(self) -> None:
+        if isinstance(self.backoff, Sequence) and not isinstance(self.backoff, str | bytes):
+            # Frozen, and equal to what is read from JSON.
+            object.__setattr__(self, "backoff", tuple(self.backoff))
+        # Without super(), which does not work in a dataclass with slots.
+        Task.__post_init__(self)
+
+    def json_options(self) -> dict[str, Any]:
+        """Those options beyond Django's that are set, without a function as unique key."""
+        found = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in found.items() if value is not None and not callable(value)}
+
 
 # The options of a task beyond Django's.
 OPTIONS = tuple(field.name for field in fields(RedisTask) if field.name not in {each.name for each in fields(Task)})

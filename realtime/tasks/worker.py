@@ -7,6 +7,7 @@ threads (runner), nor what an attempt does (attempt).
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import redis.asyncio
@@ -14,7 +15,7 @@ import redis.asyncio
 from realtime.conf import keys
 from realtime.redis import clients
 from realtime.redis.batcher import Batcher
-from realtime.redis.outage import Outage
+from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
@@ -29,8 +30,11 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 256
 # Of the stream worker. Its own limit of attempts is never reached: the begin of an attempt counts those that died.
 NO_LIMIT = 1_000_000
-# A task that ends its worker does so in this time, or is hard to tell from others: then further such tasks begin.
-SUSPECT_SECONDS = 5.0
+# A task with which two workers died runs alone among its kind for this long: if it kills its process, it takes no other
+# one with it that has only this attempt left.
+SUSPECT_SECONDS = 10.0
+# When the worker stops, what still runs at the deadline is given back within this time.
+RELEASE_SECONDS = 2.0
 
 
 class TaskWorker:
@@ -43,17 +47,27 @@ class TaskWorker:
         concurrency: How many tasks run at a time.
         consumer: The name of this worker, unique among all that live: one of `TaskResult.worker_ids`.
         url: Where Redis is.
+        outage: The state of Redis, shared by all its users in the process.
     """
 
     def __init__(
-        self, backend: RedisStreamBackend, queues: Sequence[str], *, concurrency: int, consumer: str, url: str
+        self,
+        backend: RedisStreamBackend,
+        queues: Sequence[str],
+        *,
+        concurrency: int,
+        consumer: str,
+        url: str,
+        outage: Outage | None = None,
     ) -> None:
         self.consumer = consumer
         self._backend = backend
-        self._outage = Outage("Redis")
+        self._outage = outage or Outage("Redis")
         self._client = clients.async_publisher(url)
         self._runner = Runner(concurrency, on_done=self._record, on_given_back=self._give_back)
         self._queues = {name: self._make_queue(backend.queue(name), url) for name in dict.fromkeys(queues)}
+        # The queues in the order in which they may fetch next.
+        self._turns = deque(self._queues.values())
 
     async def run(self) -> None:
         """
@@ -88,10 +102,12 @@ class TaskWorker:
         """How many tasks a queue may fetch: all queues share the threads."""
         return self._runner.room(sum(queue.worker.unfinished_count for queue in self._queues.values()))
 
-    def _wake(self) -> None:
-        """Tasks ended, so there is room for others, of any queue."""
-        for queue in self._queues.values():
-            queue.worker.wake()
+    def _share_room(self) -> None:
+        """Tasks have ended: let the queues fetch others, each of them first in turn."""
+        if len(self._turns) > 1:
+            for queue in self._turns:
+                queue.worker.ask_for_room()
+            self._turns.rotate()
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
         for name, of_queue in _by_queue(attempts).items():
@@ -109,7 +125,7 @@ class TaskWorker:
             backend=self._backend,
             runner=self._runner,
             room=self._room,
-            on_room=self._wake,
+            on_ended=self._share_room,
             consumer=self.consumer,
             outage=self._outage,
         )
@@ -147,13 +163,13 @@ class _Queue:
         backend: RedisStreamBackend,
         runner: Runner,
         room: Callable[[int], int],
-        on_room: Callable[[], None],
+        on_ended: Callable[[], None],
         consumer: str,
         outage: Outage,
     ) -> None:
         self._queue, self._reader, self._client = queue, reader, redis
-        self._backend, self._runner = backend, runner
-        self._on_room, self._consumer, self._outage = on_room, consumer, outage
+        self._backend, self._runner, self._on_ended = backend, runner, on_ended
+        self._consumer, self._outage = consumer, outage
         # The attempts that are not done, each with its entry and the call of the handler that brought it.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
         self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
@@ -205,7 +221,11 @@ class _Queue:
             if state == "over":
                 continue
             attempt = Attempt(self._backend, self._queue, id, claim, fields)
-            attempt.prepare()
+            if attempt.is_imported:
+                attempt.prepare()
+            else:
+                # Importing a module may take long.
+                await asyncio.to_thread(attempt.prepare)
             if state == "lost":
                 self._runner.call(attempt.tell)
             else:
@@ -218,10 +238,25 @@ class _Queue:
         self._held.update({attempt: (entry, call) for attempt, entry in held})
         self._runner.submit([attempt for attempt, _ in held])
         try:
-            await call.done.wait()
+            if held:
+                await call.done.wait()
+        except asyncio.CancelledError:
+            # The deadline: this process is about to end.
+            await self._leave([attempt for attempt, _ in held if attempt in self._held])
+            raise
         finally:
             for attempt, _ in held:
                 self._held.pop(attempt, None)
+
+    async def _leave(self, attempts: Sequence[Attempt]) -> None:
+        """Let other workers run tasks again that still run here. This counts as an attempt, and not as a death."""
+        claims = [(attempt.id, attempt.claim) for attempt in attempts]
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._queue.release(self._client, claims, is_begun=True)
+        except REDIS_ERRORS as error:
+            self._outage.observer().failed(error)
+        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(attempts), self._queue.name)
 
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
@@ -253,7 +288,7 @@ class _Queue:
         (finish_early or self.worker.finish_early)([entry for entry, _ in ended])
         for _, call in ended:
             call.count_down()
-        self._on_room()
+        self._on_ended()
 
 
 def _claim_of(entry: Entry, consumer: str) -> tuple[str, bytes, bytes] | None:

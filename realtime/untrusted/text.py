@@ -1,7 +1,8 @@
 """
 Makes untrusted text safe for a log line, a page or a terminal: printable, on one line, bounded, encodable.
 
-Owns the escaping, and the rate limit of log lines that anybody outside can cause. Does not own hiding secrets.
+Owns the escaping, and the rate limit of log lines that anybody outside can cause. Does not own hiding secrets
+(masking).
 """
 
 import io

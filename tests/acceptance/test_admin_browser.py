@@ -32,6 +32,7 @@ PAGES = (
     "notifications/scheduled/",
     "notifications/destination/",
     "realtime/logpipeline/",
+    "realtime/task/",
     "auth/user/",
     "auth/user/add/",
     "auth/group/add/",
@@ -42,6 +43,7 @@ PAGES = (
 PAGES_IN_BOTH_LOOKS = (
     *("", "notifications/event/", "notifications/event/statistics/", "notifications/delivery/"),
     "realtime/logpipeline/",
+    "realtime/task/",
 )
 
 

@@ -31,6 +31,8 @@ FIRST_HITS = {
     "embedded": "reference/settings.html",
     "MAX_RECIPIENTS": "reference/settings.html#row-notifications-max-recipients",
     "run_bot_subscriber": "reference/commands.html#row-run-bot-subscriber",
+    "run_task_worker": "reference/commands.html#row-run-task-worker",
+    "length_limit": "reference/settings.html#row-length-limit",
     "ModuleNotFoundError": "how-to/add-to-your-project.html",
     "PyPI": "how-to/add-to-your-project.html",
     "quiet hours": "how-to/deliver-later-or-less.html",

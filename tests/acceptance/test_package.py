@@ -228,7 +228,8 @@ def test_the_lowest_versions_are_enough(wheel: Path, tmp_path: Path) -> None:
     constraints = tmp_path / "lowest.txt"
     constraints.write_text("\n".join(lower_bounds()))
     with RedisServer() as server:
-        site = new_site(wheel, tmp_path, server.url, "--constraint", constraints, extras="all,embedded,parquet")
+        extras = "all,embedded,parquet,tasks,conformance"
+        site = new_site(wheel, tmp_path, server.url, "--constraint", constraints, extras=extras)
         installed = site.run("-m", "pip", "freeze").stdout.splitlines()
         assert [each for each in installed if each.startswith("Django==")] == ["Django==5.2"]
         assert site.failed_imports() == {}

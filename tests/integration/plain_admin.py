@@ -31,6 +31,7 @@ settings.configure(
         "ROOT_URLCONF": __name__,
         "REALTIME": {**project_settings.REALTIME, "KEY_PREFIX": os.environ["TEST_PREFIX"]},
         "ALLOWED_HOSTS": ["testserver"],
+        "TASKS": {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend"}},
     }
 )
 django.setup()
@@ -42,6 +43,14 @@ from django.test import Client  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from notifications.models import Event  # noqa: E402
+from realtime.tasks.django_api import task as make_task  # noqa: E402
+
+
+@make_task
+def echo(text: str) -> str:
+    """A task."""
+    return text
+
 
 urlpatterns = [path("admin/", admin.site.urls)]
 
@@ -58,6 +67,7 @@ def main() -> None:
     assert "is on its way to 1 recipient" in sent.content.decode(), sent.content.decode()
     event = Event.objects.get()
     assert event.published_at is not None
+    task = echo.enqueue("Hello")
     for page in (
         "",
         "notifications/",
@@ -77,6 +87,9 @@ def main() -> None:
         "notifications/quiethours/",
         "notifications/destination/",
         "notifications/pushsubscription/",
+        "realtime/logpipeline/",
+        "realtime/task/",
+        f"realtime/task/{task.id}/change/",
         f"notifications/notification/{event.notifications.get().pk}/change/",
         "autocomplete/?app_label=notifications&model_name=notification&field_name=recipient&term=bo",
     ):
@@ -90,6 +103,12 @@ def main() -> None:
     form = {"action": "disconnect_users", "_selected_action": [boss.pk]}
     done = client.post("/admin/auth/user/", form, follow=True).content.decode()
     assert "1 user was disconnected, in 0 web processes." in done, done
+    form = {"do": "discard selected", "confirmed": "yes"}
+    done = client.post(f"/admin/realtime/task/{task.id}/change/", form, follow=True).content.decode()
+    assert "1 task was discarded." in done, done
+    # It has failed; now it is deleted.
+    done = client.post(f"/admin/realtime/task/{task.id}/change/", form, follow=True).content.decode()
+    assert "1 task was discarded." in done, done
     assert not [name for name in sys.modules if name.split(".")[0] == "unfold"]
 
 

@@ -29,6 +29,11 @@ async def dying(tasks: Tasks) -> AsyncIterator[TaskWorker]:
     url = get_settings().redis_url
     worker = TaskWorker(tasks.backend, ["default"], concurrency=2, consumer="dying", url=url)
     running = asyncio.create_task(worker.run(), name="dying worker")
+
+    async def leave(attempts: Any) -> None:
+        """A dead worker gives nothing back."""
+
+    worker._queues["default"]._leave = leave  # type: ignore[method-assign]
     try:
         await worker.wait_ready()
         yield worker

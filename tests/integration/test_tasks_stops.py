@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from realtime.conf import get_settings
-from realtime.exceptions import WorkerLost
+from realtime.exceptions import WorkerStopped
 from realtime.redis import clients
 from realtime.tasks import await_result, runner
 from tests.support.proxy import Proxy
@@ -74,7 +74,7 @@ async def test_what_still_runs_at_the_deadline_is_left_to_others(
         result = function.enqueue("a")
         await wait_until(lambda: calls == ["a"])
         await first.stop(deadline_seconds=0.1)
-        assert tasks.status(result) == "RUNNING"
+        assert tasks.status(result) == "READY"
     async with tasks.working(concurrency=1) as second:
         await wait_until(lambda: calls == ["a", "a"])
         gates["a 1"].set()
@@ -82,7 +82,7 @@ async def test_what_still_runs_at_the_deadline_is_left_to_others(
         gates["a"].set()
         await await_result(result, 10)
         assert result.worker_ids == [first.consumer, second.consumer]
-        assert [error.exception_class for error in result.errors] == [WorkerLost]
+        assert [error.exception_class for error in result.errors] == [WorkerStopped]
         assert result.return_value == (2 if function is hold_each else "a")
     await wait_until(lambda: thread_count() == 0)
     assert tasks.left_count() == 0

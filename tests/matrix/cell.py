@@ -31,7 +31,7 @@ SECONDS = 300.0
 # The packages that the tests need; their versions are those of the requirements files.
 TOOLS = (
     *("pytest", "pytest-django", "pytest-asyncio", "pytest-randomly", "pytest-timeout", "hypothesis"),
-    "django-environ",
+    *("django-environ", "django-tasks"),
 )
 COPIED = ("tests", "project", "docs", "manage.py", "pyproject.toml")
 MANAGE_STEPS = {

@@ -1,4 +1,4 @@
-"""Settings of the site of the matrix: the project's own, with mails as files in VAR_DIR."""
+"""Settings of the site of the matrix: the project's own, with mails as files in VAR_DIR, and background tasks."""
 
 import django
 
@@ -18,3 +18,5 @@ NOTIFICATIONS = {
     "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.email.EmailTransport"}},
     "DEFAULT_TRANSPORTS": ["email"],
 }
+
+TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend"}}

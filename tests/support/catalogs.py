@@ -1,5 +1,5 @@
 """
-The translations of notifications/locale, and what the code asks them for.
+The translations of both apps, and what their code asks them for.
 
 Owns reading a .po file and finding the texts of Python files and templates, without GNU gettext.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from django.utils.translation.template import templatize
 
-__all__ = ["LANGUAGES", "LOCALE", "Catalog", "Message", "messages_in_code", "read_po"]
+__all__ = ["APPS", "LANGUAGES", "Catalog", "Message", "locale_of", "messages_in_code", "read_po"]
 
-APP = Path(__file__).resolve().parent.parent.parent / "notifications"
-LOCALE = APP / "locale"
-LANGUAGES = sorted(path.name for path in LOCALE.iterdir())
+ROOT = Path(__file__).resolve().parent.parent.parent
+APPS = ("notifications", "realtime")
+LANGUAGES = sorted(path.name for path in (ROOT / "notifications" / "locale").iterdir())
 FUNCTIONS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "gettext_noop": 1, "ngettext": 2, "ngettext_lazy": 2}
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 FIELD = re.compile(rf"^(msgctxt|msgid|msgid_plural|msgstr(?:\[\d+\])?) ((?:{QUOTED}\s*)+)", re.MULTILINE)
@@ -26,10 +26,15 @@ type Message = tuple[str, ...]
 type Catalog = dict[Message, list[str]]
 
 
-def read_po(language: str) -> Catalog:
+def locale_of(app: str, language: str) -> Path:
+    """The directory of an app's .po and .mo file."""
+    return ROOT / app / "locale" / language / "LC_MESSAGES"
+
+
+def read_po(app: str, language: str) -> Catalog:
     """What the language's .po file says; its header is the translation of ""."""
     catalog: Catalog = {}
-    for entry in (LOCALE / language / "LC_MESSAGES" / "django.po").read_text().split("\n\n"):
+    for entry in (locale_of(app, language) / "django.po").read_text().split("\n\n"):
         assert not re.search(r"^(#, .*fuzzy|#~)", entry, re.MULTILINE), f"compilemessages leaves this out:\n{entry}"
         fields = {name: _unquoted(text) for name, text in FIELD.findall(entry)}
         assert "msgctxt" not in fields, entry
@@ -39,12 +44,12 @@ def read_po(language: str) -> Catalog:
     return catalog
 
 
-def messages_in_code() -> set[Message]:
+def messages_in_code(app: str) -> set[Message]:
     """Each text that the app's Python files and templates want translated."""
     found: set[Message] = set()
-    for path in APP.rglob("*.py"):
+    for path in (ROOT / app).rglob("*.py"):
         found.update(_messages(ast.parse(path.read_text())))
-    for path in APP.rglob("*.html"):
+    for path in (ROOT / app).rglob("*.html"):
         # What xgettext is given: Python's syntax for the tags, and X for all else.
         for call in re.findall(rf"\b(?:_|gettext|ngettext)\((?:[^()'\"]|'(?:[^'\\]|\\.)*'|{QUOTED})*\)", _python(path)):
             found.update(_messages(ast.parse(call)))

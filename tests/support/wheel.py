@@ -17,6 +17,22 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # The modules that need more than the core, by the extra that brings it. All others must do without.
 EXTRA_MODULES = {
     "realtime.server": "server",
+    **{
+        f"realtime.tasks.conformance.{name}": "conformance"
+        for name in (
+            "base",
+            "beyond",
+            "defining",
+            "enqueueing",
+            "failing",
+            "ordering",
+            "results",
+            "retrying",
+            "running",
+            "signals",
+            "suite",
+        )
+    },
     "realtime.websocket.connection": "server",
     "realtime.websocket.framing": "server",
     "realtime.websocket.http_protocol": "server",

@@ -8,7 +8,7 @@ import pytest
 from django.utils import translation
 
 from notifications.inbox.bell_texts import PLURAL_SAMPLES, bell_texts, unread_label
-from tests.support.catalogs import LANGUAGES, LOCALE, messages_in_code, read_po
+from tests.support.catalogs import APPS, LANGUAGES, locale_of, messages_in_code, read_po
 
 SCRIPT = Path(__file__).parents[2] / "notifications" / "static" / "notifications" / "language.js"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
@@ -16,20 +16,23 @@ PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
 
 def test_there_are_languages_and_texts() -> None:
     assert {"ar", "de"} <= set(LANGUAGES)
-    texts = {message[0] for message in messages_in_code()}
+    texts = {message[0] for message in messages_in_code("notifications")}
     # Of a Python file, of templates, and with a plural.
     assert {"Connecting…", "Mark as read", "Nothing older.", "Email", "%(label)s: %(count)d notification"} <= texts
+    texts = {message[0] for message in messages_in_code("realtime")}
+    assert {"task", "Run again", "%(count)d task will run again.", "Worker of each attempt"} <= texts
 
 
+@pytest.mark.parametrize("app", APPS)
 @pytest.mark.parametrize("language", LANGUAGES)
 class TestCatalog:
-    def test_it_has_every_text_of_the_code_and_no_other(self, language: str) -> None:
-        """Else run makemessages in notifications/."""
-        assert set(read_po(language)) - {("",)} == messages_in_code()
+    def test_it_has_every_text_of_the_code_and_no_other(self, app: str, language: str) -> None:
+        """Else run makemessages in the app."""
+        assert set(read_po(app, language)) - {("",)} == messages_in_code(app)
 
-    def test_every_text_is_translated(self, language: str) -> None:
+    def test_every_text_is_translated(self, app: str, language: str) -> None:
         """In each plural form, with the same placeholders."""
-        catalog = read_po(language)
+        catalog = read_po(app, language)
         found = re.search(r"nplurals=(\d)", catalog.pop(("",))[0])
         assert found
         for message, translations in catalog.items():
@@ -38,11 +41,11 @@ class TestCatalog:
                 assert text.strip(), message
                 assert sorted(PLACEHOLDER.findall(text)) == sorted(PLACEHOLDER.findall(message[0])), text
 
-    def test_the_compiled_file_says_the_same(self, language: str) -> None:
-        """Else run compilemessages in notifications/."""
-        with (LOCALE / language / "LC_MESSAGES" / "django.mo").open("rb") as file:
+    def test_the_compiled_file_says_the_same(self, app: str, language: str) -> None:
+        """Else run compilemessages in the app."""
+        with (locale_of(app, language) / "django.mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
-        catalog = read_po(language)
+        catalog = read_po(app, language)
         expected: dict[object, str] = {}
         for message, translations in catalog.items():
             if len(message) == 1:
@@ -51,8 +54,8 @@ class TestCatalog:
                 expected.update({(message[0], form): text for form, text in enumerate(translations)})
         assert vars(compiled)["_catalog"] == expected
 
-    def test_each_plural_form_has_a_number_for_the_scripts(self, language: str) -> None:
-        with (LOCALE / language / "LC_MESSAGES" / "django.mo").open("rb") as file:
+    def test_each_plural_form_has_a_number_for_the_scripts(self, app: str, language: str) -> None:
+        with (locale_of(app, language) / "django.mo").open("rb") as file:
             plural = vars(gettext.GNUTranslations(file))["plural"]
         assert {plural(count) for count in range(1000)} == {plural(count) for count in PLURAL_SAMPLES}
 

@@ -6,7 +6,6 @@ import pickle
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 
 from realtime.tasks import RedisStreamBackend, RedisTask
@@ -53,7 +52,7 @@ def test_an_option_that_is_not_valid_is_refused(name: str, value: Any) -> None:
 def test_an_option_that_is_valid_is_kept(name: str, value: Any) -> None:
     """By `using`, and further `using`."""
     changed = add.using(**{name: value}).using(priority=3)
-    assert getattr(changed, name) == value
+    assert getattr(changed, name) == (tuple(value) if isinstance(value, list) else value)
     assert changed.priority == 3
     assert getattr(add, name) is None
 
@@ -74,10 +73,11 @@ def test_a_task_can_be_copied_and_pickled() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_OPTIONS)
-def test_an_option_of_the_backend_that_is_not_valid_is_refused(name: str, value: Any) -> None:
-    """The error says where it stands in the settings."""
-    with pytest.raises(ImproperlyConfigured, match=rf'TASKS\["some"\]\["OPTIONS"\]: .*{name}'):
-        RedisStreamBackend("some", {"OPTIONS": {name: value}})
+def test_an_option_of_the_backend_that_is_not_valid_is_a_problem(name: str, value: Any) -> None:
+    """It says where it stands in the settings."""
+    backend = RedisStreamBackend("some", {"OPTIONS": {name: value}})
+    assert backend.problem.startswith('TASKS["some"]["OPTIONS"]: ')
+    assert name in backend.problem
 
 
 def test_the_options_of_the_backend_are_the_defaults_of_tasks() -> None:
@@ -112,7 +112,7 @@ def test_the_command_needs_a_backend_of_its_own(settings: Any) -> None:
         "default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"},
         "any": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": []},
     }
-    with pytest.raises(CommandError, match="uses ImmediateBackend, which has no worker here"):
+    with pytest.raises(CommandError, match="ImmediateBackend, which has no worker here"):
         call_command("run_task_worker")
     with pytest.raises(CommandError, match="name those of this worker by --queues"):
         call_command("run_task_worker", "--backend", "any")

@@ -48,6 +48,7 @@ PAGES = (
     "auth/user/",
     "auth/user/{user}/delete/",
     "realtime/logpipeline/",
+    "realtime/task/",
     "demo/order/",
     "demo/order/add/",
     "demo/order/{order}/change/",
@@ -59,6 +60,7 @@ PAGES_IN_BOTH_LOOKS = (
     "notifications/event/statistics/",
     "notifications/delivery/",
     "realtime/logpipeline/",
+    "realtime/task/",
     "demo/order/",
 )
 

@@ -59,7 +59,7 @@ def say(language: str, text: str) -> str:
 async def has_no_english(page: Page, language: str) -> None:
     """No English text is shown if the language has a translation of it."""
     words = "\n".join(await page.evaluate(WORDS))
-    catalog = read_po(language)
+    catalog = read_po("notifications", language)
     english = [message[0] for message, said in catalog.items() if message != ("",) and message[0] not in said]
     assert len(english) > 20
     # Placeholders have become numbers.

@@ -36,6 +36,7 @@ end
 if count > 0 then
   local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', stream, '>')
   new = reply and reply[1][2] or new
+  new = KEYS[8] and without_wakeups(new) or new
   if KEYS[8] and #new < count and redis.call('EXISTS', KEYS[8]) == 1 then
     for _, entry in ipairs(feed(count - #new)) do
       new[#new + 1] = entry

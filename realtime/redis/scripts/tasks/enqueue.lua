@@ -1,11 +1,15 @@
 -- Enqueues a task once.
 -- ARGV[5] id  ARGV[6] ms when it is due, or 0  ARGV[7] priority  ARGV[8] unique key or ""
--- ARGV[9…] fields and values of the task
--- Returns the id and the ms when it was enqueued: of an unfinished task with the same unique key, if there is one.
+-- ARGV[9] the most tasks that may wait  ARGV[10…] fields and values of the task
+-- Returns the id and the ms when it was enqueued: of an unfinished task with the same unique key, if there is one. An
+-- empty list if the queue is full.
 local id, due, priority, unique = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local enqueued = redis.call('HGET', tasks .. id, 'enqueued')
 if enqueued then
   return {id, enqueued}
+end
+if redis.call('ZCARD', waiting) + redis.call('ZCARD', scheduled) >= tonumber(ARGV[9]) then
+  return {}
 end
 if unique ~= '' then
   local holder = redis.call('GET', uniques .. unique)
@@ -16,9 +20,6 @@ if unique ~= '' then
   redis.call('SET', uniques .. unique, id)
   redis.call('HSET', tasks .. id, 'unique', unique)
 end
-redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 9))
-if due > 0 then
-  redis.call('HSET', tasks .. id, 'run_after', ms(due))
-end
-place(id, priority, exact_now, due)
+redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 10))
+place(id, priority, now_us, due)
 return {id, ms(now)}

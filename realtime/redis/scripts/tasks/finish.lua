@@ -16,7 +16,7 @@ for at = 5, #ARGV, 5 do
     end
     if outcome == 'RETRY' then
       redis.call('HSET', task, 'status', 'READY')
-      place(id, tonumber(found[3]), exact_now, now + tonumber(delay))
+      place(id, tonumber(found[3]), now_us, now + tonumber(delay))
     else
       finish(id, outcome)
     end

@@ -1,20 +1,26 @@
--- Gives back tasks whose attempt was recorded and has not begun: they wait again, where they were in the list.
--- ARGV[5…] id and claim of each
+-- Gives back tasks, because their worker stops or is busy: they wait again, where they were in the list.
+-- ARGV[5] 1 if their functions have begun, so that the attempt counts, else 0
+-- ARGV[6…] id and claim of each
 -- Returns how many were given back.
 local count = 0
-for at = 5, #ARGV, 2 do
+for at = 6, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local task = tasks .. id
-  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'enqueued', 'run_after')
+  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since')
   if found[1] == claim and found[2] == 'RUNNING' then
     local workers = string.match(found[3], '^(.*) [^ ]+$')
     redis.call('HSET', task, 'status', 'READY')
-    if workers then
+    if ARGV[5] == '1' then
+      add_error(id, cjson.encode({
+        class = 'realtime.exceptions.WorkerStopped',
+        traceback = 'The worker stopped before the task had ended: its deadline was over.\n',
+      }))
+    elseif workers then
       redis.call('HSET', task, 'workers', workers)
     else
       redis.call('HDEL', task, 'workers', 'started', 'attempted')
     end
-    place(id, tonumber(found[4]), tonumber(found[6] or found[5]), 0)
+    place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
     count = count + 1
   end
 end

@@ -15,7 +15,7 @@ for at = 5, #ARGV do
     redis.call('PERSIST', task)
     redis.call('ZREM', successful, id)
     redis.call('ZREM', failed, id)
-    place(id, tonumber(found[3]), exact_now, 0)
+    place(id, tonumber(found[3]), now_us, 0)
     count = count + 1
   end
 end

@@ -9,8 +9,7 @@ local group, channels, keep_successful_ms, keep_failed_ms = unpack(ARGV, 1, 4)
 local LISTED = 10000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- With its microseconds: tasks of one millisecond wait in their order.
-local exact_now = clock[1] * 1000 + clock[2] / 1000
+local now_us = clock[1] * 1000000 + clock[2]
 
 local function ms(number)
   return string.format('%.0f', number)
@@ -37,19 +36,30 @@ local function has_unread()
   return redis.call('XLEN', stream) > 0
 end
 
--- Lets a task wait for a worker, from now on or when it is due. Items of earlier places do nothing any more.
+-- Wakes all idle workers.
+local function wake()
+  if not has_unread() then
+    redis.call('XADD', stream, '*', 'wake', '1')
+  end
+end
+
+-- Lets a task wait for a worker: now, where a time in µs belongs in the list, or from when it is due, in ms. Earlier items
+-- of the task do nothing any more.
 local function place(id, priority, since, due)
   local item = priority .. ':' .. id .. '#' .. redis.call('HINCRBY', tasks .. id, 'ticket', 1)
   if due > now then
     local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
     redis.call('ZADD', scheduled, ms(due), item)
-    if (not first or due < tonumber(first)) and not has_unread() then
-      -- Wakes an idle worker, which sees when to wake up next.
-      redis.call('XADD', stream, '*', 'wake', '1')
+    if not first or due < tonumber(first) then
+      -- An idle worker sees when to wake up next.
+      wake()
     end
-  elseif redis.call('EXISTS', waiting) == 0 and not has_unread() then
-    redis.call('XADD', stream, '*', 'item', item)
   else
-    redis.call('ZADD', waiting, string.format('%.3f', place_in_list(priority, since)), item)
+    redis.call('HSET', tasks .. id, 'since', ms(since))
+    redis.call('ZADD', waiting, ms(place_in_list(priority, since)), item)
+    if redis.call('ZCARD', waiting) == 1 then
+      -- If others wait already, workers that have room know it.
+      wake()
+    end
   end
 end
