@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import redis
-from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from realtime.conf import keys, sync_redis
@@ -291,8 +290,8 @@ async def test_a_backend_without_queues_takes_any(tasks: Tasks, signalbox: Any) 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "{a}", "x" * 41])
 def test_the_names_of_queues_are_checked(tasks: Tasks, name: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="1 to 40 letters"):
-        RedisStreamBackend("default", {"QUEUES": [name]})
+    """The system check shows it, and enqueuing raises it."""
+    assert "1 to 40 letters" in RedisStreamBackend("default", {"QUEUES": [name]}).problem
 
 
 async def test_times_are_naive_without_time_zones(tasks: Tasks, signalbox: Any) -> None:
