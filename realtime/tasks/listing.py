@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from realtime.tasks.django_api import AnyTask
 from realtime.tasks.masking import find_shown, secrets_in, shown_line
 from realtime.tasks.record import moment
 from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
@@ -38,7 +39,7 @@ _LISTED_CURSOR = re.compile(r"(-?\d{1,16})~([\w.:#-]{1,150})", re.ASCII)
 _ENTRY_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
 _FIELDS = (
     *("func", "status", "ticket", "priority", "enqueued", "attempted", "finished", "workers", "earlier_attempts"),
-    *("limits", "error_count"),
+    *("options", "error_count"),
 )
 
 
@@ -265,11 +266,13 @@ def _read_rows(client: redis.Redis, query: Query, places: Sequence[_Place]) -> l
         is_wanted = fields["status"] == status and place.ticket in (None, fields["ticket"])
         if query.func:
             is_wanted = is_wanted and fields["func"] == query.func.encode()
-        rows.append(_Found(_row(place, fields), int(fields["error_count"] or 0)) if is_wanted else None)
+        row = _row(place, fields, query.queue) if is_wanted else None
+        rows.append(None if row is None else _Found(row, int(fields["error_count"] or 0)))
     return rows
 
 
-def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
+def _row(place: _Place, fields: dict[str, Any], queue: KnownQueue) -> TaskRow:
+    options = json.loads(fields["options"] or b"{}")
     return TaskRow(
         id=printable(place.id, limit=TEXT_LIMIT),
         func=printable(fields["func"] or b"", limit=TEXT_LIMIT),
@@ -279,7 +282,7 @@ def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
         attempted_at=moment(fields["attempted"]),
         finished_at=moment(fields["finished"]),
         tries=len((fields["workers"] or b"").split()) - int(fields["earlier_attempts"] or 0),
-        max_attempts=json.loads(fields["limits"] or b"[1]")[0],
+        max_attempts=options.get("max_attempts", queue.backend.defaults.max_attempts),
         error="",
     )
 
@@ -298,20 +301,21 @@ def _with_errors(client: redis.Redis, query: Query, found: Sequence[_Found]) -> 
     for name, size in zip(names, replies[1::2], strict=True):
         pipeline.hmget(name, ["call"] if size <= CALL_LIMIT_BYTES else ["no such field"])
     calls = [call for (call,) in pipeline.execute()]
+    # Each function once: an import that fails is not remembered by Python.
+    tasks = {func: find_shown(func)[0] for func in {each.row.func for each in found}}
     return tuple(
-        replace(each.row, error=_end_of(each.row.func, error, call))
+        replace(each.row, error=_end_of(tasks[each.row.func], error, call))
         for each, error, call in zip(found, replies[::2], calls, strict=True)
     )
 
 
-def _end_of(func: str, error: bytes | None, call: bytes | None) -> str:
+def _end_of(task: AnyTask | None, error: bytes | None, call: bytes | None) -> str:
     """The last line of an error, without secrets."""
     if error is None:
         return ""
     found = json.loads(error)
     if call is None:
         return shown_line(str(found["class"]), limit=ERROR_LIMIT)
-    task, _ = find_shown(func)
     args, kwargs = json.loads(call)
     text = str(found["traceback"]).strip().rsplit("\n", 1)[-1]
     return shown_line(text, limit=ERROR_LIMIT, secrets=secrets_in(task, args, kwargs))

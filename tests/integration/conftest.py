@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from realtime.broker.publication import Publication, parse
 from realtime.pubsub.multiplexer import Multiplexer
 from realtime.statistics import collect
+from realtime.tasks.django_api import DJANGO_TASKS
 from tests.integration.clients import HOST, Client, Connect, nothing_is_left, session_of
 from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
@@ -90,6 +91,21 @@ async def server(application: Application) -> AsyncIterator[uvicorn.Server]:
     """It serves the application, and pings nobody."""
     async with serving(application) as server:
         yield server
+
+
+# Tasks ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin_tasks(signalbox: Any, redis_client: redis.Redis, key_prefix: str) -> Iterator[None]:
+    """Two queues of tasks in Redis, and a backend of another kind. No task is left."""
+    signalbox.TASKS = {
+        "default": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["default", "mail"]},
+        "other": {"BACKEND": f"{DJANGO_TASKS}.backends.dummy.DummyBackend"},
+    }
+    yield
+    for name in redis_client.scan_iter(match=f"*{key_prefix}tasks*"):
+        redis_client.delete(name)
 
 
 # Publishing -----------------------------------------------------------------------------------------------------------

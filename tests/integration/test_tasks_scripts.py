@@ -48,7 +48,7 @@ def places(client: redis.Redis, result: AnyTaskResult) -> list[str]:
 
 async def test_enqueuing_twice_changes_nothing(tasks: Tasks, queue: TaskQueue, redis_client: redis.Redis) -> None:
     """As after a lost reply: also when the task runs already, or has finished."""
-    request = Request("default.abc", 0, 5, "key", {"func": "f", "call": "[[],{}]", "options": "[1,1,null]"})
+    request = Request("default.abc", 0, 5, "key", 10, {"func": "f", "call": "[[],{}]", "options": "{}"})
     first = queue.enqueue(sync_redis(), request)
     fields = tasks.fields("default.abc")
     assert queue.enqueue(sync_redis(), request) == first
