@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from realtime.conf import keys, sync_redis
