@@ -57,7 +57,7 @@ bench-peers: ## fetch what to compare with (npm, pip, apt-get)
 
 clean: ## remove all that make has made: .venv, caches, and the site's data in var/
 	rm -rf .venv var htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache \
-		tests/libraries/node_modules benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian benchmarks/peers/python
+		tests/libraries/node_modules benchmarks/load/build benchmarks/peers/node_modules benchmarks/peers/debian benchmarks/peers/python benchmarks/peers/python314
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/run:

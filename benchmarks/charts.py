@@ -88,6 +88,14 @@ _CHARTS = (
         "on one core, to a receiver that takes all at once; more is better",
         "{:,.0f}/s".format,
     ),
+    _Chart(
+        "tasks",
+        "nothing_per_second",
+        "One worker process of background tasks: tasks a second that do nothing",
+        "on one core, beside its server, results kept; more is better; logarithmic",
+        "{:,.0f}/s".format,
+        is_logarithmic=True,
+    ),
 )
 
 

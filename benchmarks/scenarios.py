@@ -20,6 +20,8 @@ from benchmarks.processes import Process, free_port
 from benchmarks.rig import Figures, Publishing, Rig, connect, measure, rig
 from benchmarks.servers import SERVERS, TOPIC, Server
 from benchmarks.stage import Stage
+from benchmarks.tasks import measuring as tasks
+from benchmarks.tasks.contenders import TASK_BACKENDS, TaskBackend
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Figures", "Scenario", "Sizes"]
 
@@ -28,6 +30,8 @@ WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 2.0
 SLOW_PAYLOAD_BYTES = 16_384
 SLOW_RATE = 100.0
+# Of the time of a worker: each backend of tasks is measured with several kinds of them.
+TASKS_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +212,10 @@ def _write(writer: writers.Writer, stage: Stage, sizes: Sizes) -> Figures:
     return writers.measure(writer, stage, seconds=sizes.work_seconds)
 
 
+def _tasks(backend: TaskBackend, stage: Stage, sizes: Sizes) -> Figures:
+    return tasks.measure(backend, stage, seconds=sizes.work_seconds * TASKS_SHARE, calls=sizes.calls)
+
+
 _ALL = (
     Scenario(name="fanout", title="Fan-out at full speed: 1 topic, 1,000 sockets", run=_fanout),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
@@ -237,6 +245,12 @@ _ALL = (
         title="One worker process that writes log records into files",
         run=_write,
         contenders=writers.WRITERS,
+    ),
+    Scenario(
+        name="tasks",
+        title="Background tasks, one worker process",
+        run=_tasks,
+        contenders=TASK_BACKENDS,
     ),
 )
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

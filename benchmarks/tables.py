@@ -20,6 +20,7 @@ __all__ = [
     "COLUMNS",
     "FAST",
     "FAST_MAP",
+    "FAST_TASKS",
     "QUICKEST_QUEUE",
     "STOCK",
     "Column",
@@ -32,6 +33,7 @@ __all__ = [
 
 FAST, STOCK, QUICKEST_QUEUE = "uwebsockets", "channels-pubsub-uvicorn", "huey"
 FAST_MAP = "uwebsockets-map"
+FAST_TASKS = "threadmill"
 _NO_FIGURE = "–"
 
 
@@ -71,6 +73,10 @@ def _milli(value: float) -> str:
 
 def _times(value: float) -> str:
     return f"{value:,.2f} ×" if value < 10 else f"{value:,.0f} ×"
+
+
+def _results(value: float) -> str:
+    return "kept" if value == 1 else f"{value:.0%} kept"
 
 
 def _kilobytes(value: float) -> str:
@@ -191,6 +197,22 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _LOST,
         Column("doubled", "doubled", _count),
     ),
+    "tasks": (
+        Column("enqueued/s", "enqueued_per_second", _count),
+        Column("enqueued/s, many at a time", "many_enqueued_per_second", _count),
+        Column("no-op tasks/s", "nothing_per_second", _count),
+        Column("ratio to threadmill", "nothing_per_second", _times, FAST_TASKS),
+        Column("1 ms tasks/s", "sleep_per_second", _count),
+        Column("worker CPU a no-op task", "worker_cpu_us", _micro),
+        Column("no-op tasks/s, enqueued meanwhile", "running_per_second", _count),
+        Column("enqueue to start, p50 ms", "p50_ms", "{:.2f}".format),
+        Column("enqueue to start, p99 ms", "p99_ms", "{:.2f}".format),
+        Column("2 ms away: no-op tasks/s", "far_nothing_per_second", _count),
+        Column("2 ms away: 1 ms tasks/s", "far_sleep_per_second", _count),
+        Column("results", "results_share", _results),
+        _LOST,
+        Column("doubled", "doubled", _count),
+    ),
 }
 
 
@@ -203,7 +225,7 @@ _QUOTED = (
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
 # Further down, each a table of its own.
-_QUOTED_TABLES = ("map", "worker", "deliver", "notify", "log", "sink")
+_QUOTED_TABLES = ("map", "worker", "deliver", "notify", "log", "sink", "tasks")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 

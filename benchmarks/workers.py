@@ -5,11 +5,12 @@ Owns the list and how one is measured. Does not own how a library is set up (que
 the worker starts; what happens until it has done a part of them, its start included, is not measured.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,10 @@ class Worker:
         """The interpreter that has what it needs."""
         return sys.executable if self.is_ours else str(PEERS_PYTHON)
 
+    def variables(self, stage: Stage) -> dict[str, str]:
+        """Beside this process's own. Celery would set up Django, if it is installed where a setting names it."""
+        return stage.environment if self.is_ours else {**stage.environment, "DJANGO_SETTINGS_MODULE": ""}
+
     def missing(self) -> str | None:
         """Why it cannot be run here; None if it can."""
         return None if self.is_ours or PEERS_PYTHON.exists() else "run `make bench-peers` first"
@@ -69,9 +74,10 @@ def measure(worker: Worker, stage: Stage, *, seconds: float) -> dict[str, float]
         client.flushall()
         path = Path(directory) / "ledger"
         ledger = Ledger(path, count)
-        _enqueue(worker.command("enqueue", stage, path, count), stage)
+        environment = worker.variables(stage)
+        _enqueue(worker.command("enqueue", stage, path, count), environment)
         command, log = worker.command("work", stage, path, count), Path(directory) / "log"
-        with Process(command, core=machine.SERVER_CORE, log=log, environment=stage.environment) as process:
+        with Process(command, core=machine.SERVER_CORE, log=log, environment=environment) as process:
             wait_for(round(count * WARM_UP_SHARE), ledger.done_count, lambda: process.log_text()[-2000:])
             figures = _observe(ledger, process, stage)
             if worker.is_ours:
@@ -114,9 +120,9 @@ def _observe(ledger: Ledger, process: Process, stage: Stage) -> dict[str, float]
     }
 
 
-def _enqueue(command: list[str], stage: Stage) -> None:
+def _enqueue(command: list[str], environment: Mapping[str, str]) -> None:
     result = subprocess.run(  # noqa: S603 - our own program
-        command, cwd=ROOT, env=stage.process_environment(), capture_output=True, text=True, check=False
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     if result.returncode:
         raise BenchmarkError(f"{command!r} failed:\n{result.stderr[-2000:]}")

@@ -1,5 +1,5 @@
 """
-`python -m notifications.health web|bot`: whether the process of this container does its work; docker-compose.yml asks.
+`python -m notifications.health web|bot|tasks`: whether the process of this container works; docker-compose.yml asks.
 
 Owns what is checked for each kind of process. Does not own what happens if the check fails.
 """
@@ -11,13 +11,14 @@ import http.client
 import re
 import socket
 import sys
+from collections.abc import Callable
 
 from django.conf import settings
 
 from notifications.conf import STREAM
 from realtime import conf
 
-__all__ = ["Unwell", "check_bot", "check_web", "main"]
+__all__ = ["Unwell", "check_bot", "check_tasks", "check_web", "main"]
 
 TIMEOUT_SECONDS = 5.0
 
@@ -59,26 +60,58 @@ def check_bot(host: str | None = None) -> None:
         Unwell: It does not.
         redis.RedisError: Redis cannot be asked.
     """
-    # Host, pid, random: so those of another host whose name only begins so are left out.
-    of_host = re.compile(rf"{re.escape(host or socket.gethostname())}-\d+-\w+".encode())
-    keys, client = conf.keys(), conf.sync_redis()
-    stream = keys.stream(STREAM)
-    # Whether a consumer of this host has its lease, by group; one of an earlier process may be there still.
-    is_held: dict[str, bool] = {}
-    for group in client.xinfo_groups(stream):
-        name = group["name"].decode()
-        for consumer in client.xinfo_consumers(stream, name):
-            if of_host.fullmatch(consumer["name"]):
-                worker = consumer["name"].decode()
-                is_held[name] = is_held.get(name, False) or bool(client.exists(keys.worker_lease(STREAM, name, worker)))
-                where = client.get(keys.standstill(worker))
-                if isinstance(where, bytes):
-                    raise Unwell(f"the event loop of {worker} is blocked at {where.decode()}")
+    is_held = _leases(STREAM, host)
     if not is_held:
-        raise Unwell(f"no consumer group of {stream} has a consumer of this host")
+        raise Unwell(f"no consumer group of {conf.keys().stream(STREAM)} has a consumer of this host")
     for name, is_alive in is_held.items():
         if not is_alive:
             raise Unwell(f"the worker of the group {name} has not renewed its lease")
+
+
+def check_tasks(host: str | None = None) -> None:
+    """
+    Look in Redis whether run_task_worker on this host holds its lease on each task queue that it reads.
+
+    Args:
+        host: Whose; this one by default.
+
+    Raises:
+        Unwell: It does not.
+        redis.RedisError: Redis cannot be asked.
+    """
+    keys, client = conf.keys(), conf.sync_redis()
+    first = keys.task_queue("")
+    names = sorted(name.decode() for name in client.sscan_iter(keys.streams()))
+    queues = [name.removeprefix(first) for name in names if name.startswith(first) and client.exists(name)]
+    is_held = {queue: any(found.values()) for queue in queues if (found := _leases(f"tasks:{queue}", host))}
+    if not is_held:
+        raise Unwell("no task queue has a worker of this host")
+    for queue, is_alive in is_held.items():
+        if not is_alive:
+            raise Unwell(f"the worker of the task queue {queue} has not renewed its lease")
+
+
+def _leases(stream: str, host: str | None) -> dict[str, bool]:
+    """
+    Whether a consumer of this host has its lease, by consumer group; one of an earlier process may be there still.
+
+    Raises:
+        Unwell: The event loop of such a consumer is blocked.
+    """
+    # Host, pid, random: so those of another host whose name only begins so are left out.
+    of_host = re.compile(rf"{re.escape(host or socket.gethostname())}-\d+-\w+".encode())
+    keys, client = conf.keys(), conf.sync_redis()
+    is_held: dict[str, bool] = {}
+    for group in client.xinfo_groups(keys.stream(stream)):
+        name = group["name"].decode()
+        for consumer in client.xinfo_consumers(keys.stream(stream), name):
+            if of_host.fullmatch(consumer["name"]):
+                worker = consumer["name"].decode()
+                is_held[name] = is_held.get(name, False) or bool(client.exists(keys.worker_lease(stream, name, worker)))
+                where = client.get(keys.standstill(worker))
+                if isinstance(where, bytes):
+                    raise Unwell(f"the event loop of {worker} is blocked at {where.decode()}")
+    return is_held
 
 
 def main() -> None:
@@ -88,12 +121,18 @@ def main() -> None:
         description="Checks that the process on this machine does its work, and says why if not. It needs "
         "DJANGO_SETTINGS_MODULE in its environment.",
     )
-    parser.add_argument("process", choices=["web", "bot"], help="the web server, or run_bot_subscriber")
+    parser.add_argument(
+        "process", choices=["web", "bot", "tasks"], help="the web server, run_bot_subscriber or run_task_worker"
+    )
     parser.add_argument("--port", type=int, default=8000, help="of the web server; default: %(default)s")
     options = parser.parse_args()
-    check = functools.partial(check_web, options.port) if options.process == "web" else check_bot
+    checks: dict[str, Callable[[], None]] = {
+        "web": functools.partial(check_web, options.port),
+        "bot": check_bot,
+        "tasks": check_tasks,
+    }
     try:
-        check()
+        checks[options.process]()
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

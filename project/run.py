@@ -99,7 +99,8 @@ def _welcome(port: int, pids: Mapping[str, int]) -> str:
             admin   password admin    the staff, at {url}admin/
 
         To see it work:
-            1. Sign in as alice and click "Place order": the bell counts at once.
+            1. Sign in as alice and click "Place order": the bell counts at once. It rings again when a background task
+               has made the receipt.
             2. In a private window sign in to {url}admin/ as admin and change the order's status:
                alice's bell rings.
             3. From a second terminal: .venv/bin/python manage.py notify alice "Your parcel is here"

@@ -35,6 +35,8 @@ FORCE_SCRIPT_NAME = env.str("FORCE_SCRIPT_NAME", default="") or None
 
 # Django sends a Content-Security-Policy from 6.0 on.
 HAS_CSP = django.VERSION >= (6, 0)
+# Django has the Tasks framework from 6.0 on. Before, its backport django-tasks must be installed.
+HAS_TASKS = django.VERSION >= (6, 0)
 
 INSTALLED_APPS = [
     # First: `manage.py runserver` then speaks ASGI, WebSocket included. No other command needs it, and importing
@@ -47,6 +49,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    *([] if HAS_TASKS else ["django_tasks"]),
     "channels",
     "realtime",
     "notifications",
@@ -131,6 +134,9 @@ REALTIME = {
     "ON_READ": "notifications.services.mark_read",
 }
 NOTIFICATIONS: dict[str, object] = {"BASE_URL": env.str("BASE_URL", default="")}
+
+# The background tasks of `manage.py run_task_worker`.
+TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend"}}
 
 # The demo -----------------------------------------------------------------------------------------------------------
 

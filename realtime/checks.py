@@ -40,6 +40,7 @@ __all__ = [
     "check_runserver",
     "check_settings",
     "check_static_files",
+    "check_tasks",
 ]
 
 # `manage.py check --tag realtime` runs these alone.
@@ -50,6 +51,7 @@ _IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 _LAYER_HINT = (
     'Set CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}}: it uses REALTIME["REDIS_URL"].'
 )
+_TASKS_HINT = "docs/reference/settings.md lists the OPTIONS and says what a queue may be named."
 
 
 @register(_TAG)
@@ -232,6 +234,45 @@ def check_static_files(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any
             "files of realtime and notifications from the site itself, as docs/how-to/serve-under-a-path.md says.",
             id="realtime.W007",
         )
+    ]
+
+
+@register(_TAG)
+def check_tasks(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Backends of ours in TASKS have valid OPTIONS and QUEUES (E009), a framework (E011) and own queues (W011)."""
+    entries = getattr(settings, "TASKS", None)
+    if not isinstance(entries, Mapping):
+        return []
+    problems: list[CheckMessage] = []
+    # Queue → the aliases of the backends that have it.
+    aliases: dict[str, list[str]] = {}
+    for alias, entry in entries.items():
+        try:
+            backend = import_string(entry["BACKEND"])
+        except Exception as error:
+            if isinstance(error, ImproperlyConfigured) and isinstance(error, ImportError):
+                # TasksMissing. Its module cannot be imported here.
+                return [Error(f"{str(error)[0].upper()}{str(error)[1:]}.", id="realtime.E011")]
+            # Django's own check of TASKS reports that.
+            continue
+        # Imported here, because it cannot be imported without the framework.
+        from realtime.tasks.backend import RedisStreamBackend
+
+        if isinstance(backend, type) and issubclass(backend, RedisStreamBackend):
+            made = backend(alias, entry)
+            if made.problem:
+                problems.append(Error(f"{made.problem}.", hint=_TASKS_HINT, id="realtime.E009"))
+            for queue in made.queues:
+                aliases.setdefault(str(queue), []).append(alias)
+    return problems + [
+        Warning(
+            f"The task queue {queue!r} belongs to the backends {' and '.join(names)} of TASKS: they share its tasks, "
+            "so the OPTIONS of either may apply to a task.",
+            hint="Give each backend QUEUES of its own. If both are meant, silence realtime.W011.",
+            id="realtime.W011",
+        )
+        for queue, names in sorted(aliases.items())
+        if len(names) > 1
     ]
 
 

@@ -19,3 +19,5 @@ if not os.environ.get("REDIS_URL"):
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 # Hashing passwords slowly protects nobody here.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# So that the tasks of tests have all options.
+TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["default", "mail"]}}

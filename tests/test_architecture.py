@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from django.core.management import BaseCommand, get_commands, load_command_class
 
@@ -19,6 +20,7 @@ from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.keys import Keys
 from realtime.statistics import Now, ProcessStatistics, Total, Totals, WorkerStatistics
+from realtime.tasks.backend import BackendOptions
 from tests.support.wheel import EXTRA_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,7 +258,14 @@ def test_every_setting_is_documented_and_every_documented_setting_exists() -> No
     fields = {f'REALTIME["{name.upper()}"]' for name in RealtimeSettings.__dataclass_fields__}
     fields |= {f'NOTIFICATIONS["{name.upper()}"]' for name in NotificationsSettings.__dataclass_fields__}
     fields |= {name.upper() for name in TransportEntry.__struct_fields__}
-    assert first_column("settings.md") == variables | fields
+    assert first_column("settings.md") == variables | fields | set(BackendOptions.__struct_fields__)
+
+
+def test_every_option_of_a_backend_of_tasks_has_its_default_in_the_docs() -> None:
+    """docs/reference/settings.md has the defaults of the code."""
+    section = (DOCS / "reference/settings.md").read_text().partition("### Options of a backend in TASKS")[2]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| `(.+)` \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert {name: ast.literal_eval(default) for name, default in rows} == msgspec.structs.asdict(BackendOptions())
 
 
 def test_every_command_is_documented_and_every_documented_command_exists() -> None:
@@ -280,11 +289,10 @@ def test_every_option_of_our_commands_is_documented() -> None:
 
 
 def test_every_system_check_is_documented_and_every_documented_check_exists() -> None:
-    """docs/reference/checks.md lists exactly the ids in the two checks.py."""
+    """docs/reference/checks.md lists exactly the ids in the two checks.py, and that of the backend of tasks."""
     numbered = re.compile(r"(?:realtime|notifications)\.[EW]\d{3}")
-    code = {
-        id for room in ("realtime", "notifications") for id in numbered.findall((ROOT / room / "checks.py").read_text())
-    }
+    sources = ("realtime/checks.py", "realtime/tasks/backend.py", "notifications/checks.py")
+    code = {id for path in sources for id in numbered.findall((ROOT / path).read_text())}
     assert first_column("checks.md") == code | {"realtime.E004", "realtime.W001"}
 
 

@@ -15,6 +15,9 @@ if ! cmp -s requirements.txt python/requirements.txt; then
     fi
 fi
 
+# What does not come is left out; the script says so.
+./fetch_python314.sh || echo "threadmill cannot be had: it is left out" >&2
+
 if command -v npm >/dev/null; then
     npm ci --ignore-scripts --no-audit --no-fund --loglevel error
 else

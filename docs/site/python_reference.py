@@ -37,6 +37,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "realtime.streams.append": ("append_entries", "aappend_entries"),
     "realtime.logs": None,
     "realtime.sinks": None,
+    "realtime.tasks": None,
     "realtime.tasks.conformance.suite": None,
     "realtime.layer": None,
     "realtime.statistics": ("collect", "register", "unregister", "ProcessStatistics", "Source"),

@@ -47,6 +47,8 @@ class Order(models.Model):
     # The product's price when the order was placed.
     price = models.DecimalField(max_digits=7, decimal_places=2)
     status = models.CharField(max_length=16, choices=Status, default=Status.PLACED)
+    # A text that a background task makes; empty until then.
+    receipt = models.TextField(default="", editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", views.show_shop, name="shop"),
     path("orders/", views.show_orders, name="orders"),
     path("orders/place/<int:product_id>/", views.place_order, name="place_order"),
+    path("orders/<int:order_id>/receipt/", views.show_receipt, name="receipt"),
     path("map/", live_map.show_map, name="map"),
     path("map/simulation/", live_map.simulation, name="simulation"),
     path("login/", views.Login.as_view(), name="login"),

@@ -1,7 +1,7 @@
 """
 The pages of the demo shop. They show the one line that a project adds to its own views: `notify(…)`.
 
-Owns pages, sign-in and placing orders. Does not own changes of an order's status (receivers).
+Owns pages, sign-in and placing orders. Does not own changes of an order's status (receivers) nor receipts (tasks).
 """
 
 import uuid
@@ -20,8 +20,9 @@ from django.views.decorators.http import require_POST, require_safe
 
 from notifications.services import notify
 from project.demo.models import Order, Product
+from project.demo.tasks import ask_for_receipt
 
-__all__ = ["Login", "Logout", "place_order", "show_orders", "show_shop"]
+__all__ = ["Login", "Logout", "place_order", "show_orders", "show_receipt", "show_shop"]
 
 # The most orders on the page; the newest are shown.
 ORDERS_LIMIT = 50
@@ -59,6 +60,18 @@ def show_orders(request: HttpRequest) -> HttpResponse:
     return render(request, "demo/orders.html", {"orders": orders, "stops": Order.STOPS, "show_hint": settings.DEBUG})
 
 
+@require_safe
+@login_required
+@never_cache
+def show_receipt(request: HttpRequest, order_id: int) -> HttpResponse:
+    """The receipt of the customer's order. If there is none yet, ask a worker for it, and say that it comes later."""
+    order = get_object_or_404(Order, pk=order_id, customer_id=request.user.pk)
+    if order.receipt:
+        return HttpResponse(order.receipt, content_type="text/plain; charset=utf-8")
+    ask_for_receipt(order.pk)
+    return render(request, "demo/receipt_later.html", {"order": order}, status=HTTPStatus.ACCEPTED)
+
+
 @require_POST
 @login_required
 def place_order(request: HttpRequest, product_id: int) -> HttpResponse:
@@ -81,6 +94,7 @@ def place_order(request: HttpRequest, product_id: int) -> HttpResponse:
                 url=order.get_absolute_url(),
                 data={"order": order.pk, "status": order.status, "label": order.get_status_display()},
             )
+            transaction.on_commit(lambda: ask_for_receipt(order.pk))
     if request.accepts("text/html"):
         return HttpResponseRedirect(order.get_absolute_url())
     answer = {"order": order.pk, "url": order.get_absolute_url(), "next_key": uuid.uuid4()}

@@ -1,5 +1,6 @@
 """
-How a process of the project reports to the `run_signalbox` that started it that it is ready: through a pipe.
+How a process of the project reports to its parent that it is ready, through a pipe. The parent is `run_signalbox`, or a
+command with `--processes`.
 
 Owns both ends of the pipe, and the environment variables of the process. Does not own what either process does (site,
 commands).
@@ -18,17 +19,17 @@ CHECKED = "SIGNALBOX_CHECKED"
 
 
 def is_part() -> bool:
-    """Whether `run_signalbox` started this process. It then says itself that the site runs, and that it stops."""
+    """Whether this process reports to its parent, which then says itself that all runs, and that it stops."""
     return VARIABLE in os.environ
 
 
 def is_checked() -> bool:
-    """Whether `run_signalbox` has just run the system checks, so that this process would only repeat their output."""
+    """Whether the parent has just run the system checks, so that this process would only repeat their output."""
     return CHECKED in os.environ
 
 
 def report_ready() -> None:
-    """Report to `run_signalbox` that this process is ready. Does nothing in other processes."""
+    """Report to the parent that this process is ready. Does nothing in a process that has no such parent."""
     # It may have ended.
     with contextlib.suppress(OSError, ValueError, KeyError):
         os.write(int(os.environ[VARIABLE]), b"ready\n")

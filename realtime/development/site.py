@@ -1,8 +1,9 @@
 """
-The processes of a site on one machine: the embedded server, the web server and the bot.
+The processes of a site on one machine: the embedded server, the web server, the bot and the task workers.
 
 Owns the order in which they start and end, and what happens if one of them ends or the code changes. Does not own what
-they do (web, `run_bot_subscriber`), the embedded server (embedded) nor which files are watched (source_files).
+they do (web, `run_bot_subscriber`, `run_task_worker`), the embedded server (embedded) nor which files are watched
+(source_files).
 """
 
 import contextlib
@@ -12,16 +13,16 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management import get_commands
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from realtime import conf
 from realtime.development.part import CHECKED, Reports
@@ -29,17 +30,31 @@ from realtime.development.source_files import SourceFiles, source_directories, s
 from realtime.embedded import children
 from realtime.embedded.server import EmbeddedServer
 
-__all__ = ["BOT", "CannotRun", "Part", "Site", "Stopped", "check_port", "parts_of_the_project", "stop_by_signals"]
+__all__ = [
+    "BOT",
+    "TASK_WORKER",
+    "CannotRun",
+    "Part",
+    "Site",
+    "Stopped",
+    "check_port",
+    "parts_of_the_project",
+    "stop_by_signals",
+]
 
 WEB = "the web server"
 BOT = "run_bot_subscriber"
+TASK_WORKER = "run_task_worker"
 READY_DEADLINE_SECONDS = 60.0
-# The bot is ready once it has Redis and the database. This is the longest wait for it after the web server answers.
+# The bot is ready once it has Redis and the database, a task worker once it has Redis. This is the longest wait for
+# them after the web server answers.
 PATIENCE_SECONDS = 8.0
 POLL_SECONDS = 0.1
 # Everything has ended within 10 s of a request to stop: the children within this time, then the embedded server.
 STOP_DEADLINE_SECONDS = 6.0
 DRAIN_SECONDS = 3
+# Django's DEFAULT_TASK_QUEUE_NAME.
+TASK_QUEUE = "default"
 
 
 class CannotRun(Exception):
@@ -84,18 +99,22 @@ class Part:
     Attributes:
         name: Its name in messages.
         arguments: The command line after `python`.
-        may_be_stopped: Whether the others go on without it after somebody has ended it with SIGTERM.
+        waiting: What waits while it does not run: "notifications". The others go on after somebody has ended it with
+            SIGTERM. Empty if the site cannot do without it.
         reports_ready: Whether it calls `report_ready`. Otherwise it is ready when the web server answers.
     """
 
     name: str
     arguments: Sequence[str]
-    may_be_stopped: bool = False
+    waiting: str = ""
     reports_ready: bool = False
 
 
 def parts_of_the_project(host: str, port: int) -> list[Part]:
-    """The web server with ASGI_APPLICATION, and the bot if `notifications` is installed."""
+    """
+    The web server with ASGI_APPLICATION, the bot if `notifications` is installed, and a task worker for each backend of
+    ours in TASKS.
+    """
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
         raise CannotRun('ASGI_APPLICATION is not set: name your ASGI application, e.g. "mysite.asgi.application"')
@@ -103,8 +122,39 @@ def parts_of_the_project(host: str, port: int) -> list[Part]:
     options = [f"--host={host}", f"--port={port}", f"--drain-seconds={DRAIN_SECONDS}"]
     parts = [Part(name=WEB, arguments=["-m", "realtime.web", f"{module}:{name}", *options])]
     if BOT in get_commands():
-        parts.append(Part(name=BOT, arguments=["-m", "django", BOT], may_be_stopped=True, reports_ready=True))
+        parts.append(_command(BOT, waiting="notifications"))
+    parts += _task_workers()
     return parts
+
+
+def _command(name: str, *options: str, waiting: str, hidden: Sequence[str] = ()) -> Part:
+    """The part that is `manage.py name`. Messages do not show the hidden options."""
+    arguments = ["-m", "django", name, *options, *hidden]
+    return Part(name=" ".join((name, *options)), arguments=arguments, waiting=waiting, reports_ready=True)
+
+
+def _task_workers() -> Iterator[Part]:
+    entries = getattr(settings, "TASKS", None)
+    for alias, entry in entries.items() if isinstance(entries, Mapping) else ():
+        if not _is_ours(entry):
+            continue
+        options = [] if alias == "default" else [f"--backend={alias}"]
+        if not entry.get("QUEUES", [TASK_QUEUE]):
+            # It takes any queue. This is where tasks go that name none.
+            options.append(f"--queues={TASK_QUEUE}")
+        yield _command(TASK_WORKER, *options, waiting="tasks", hidden=[f"--deadline={DRAIN_SECONDS}"])
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    try:
+        backend = import_string(entry["BACKEND"])
+    except (ImportError, LookupError, TypeError):
+        # The system checks report that.
+        return False
+    # Without the Tasks framework, it cannot be imported, and then the backend could not either.
+    from realtime.tasks.backend import RedisStreamBackend
+
+    return isinstance(backend, type) and issubclass(backend, RedisStreamBackend)
 
 
 def check_port(host: str, port: int, *, other: str) -> None:
@@ -249,7 +299,7 @@ class Site:
         self._start()
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_project_path()), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(children.import_path()), "PYTHONUNBUFFERED": "1"}
         if self._is_checked:
             environment[CHECKED] = "1"
         for part in self._parts:
@@ -270,12 +320,12 @@ class Site:
             code = None if process is None else process.poll()
             if code is None:
                 continue
-            if part.may_be_stopped and code in (0, -signal.SIGTERM):
+            if part.waiting and code in (0, -signal.SIGTERM):
                 # Somebody tries out what happens without it.
                 self._parts.remove(part)
                 del self._processes[part.name]
                 self._say(
-                    f"{part.name} was stopped, and the site goes on without it: notifications wait.\n"
+                    f"{part.name} was stopped, and the site goes on without it: {part.waiting} wait.\n"
                     f"To start it again, in a second terminal: "
                     f"{_shortened(Path(sys.executable))} manage.py {part.name}"
                 )
@@ -301,7 +351,8 @@ class Site:
             elif not self._unready():
                 return
             elif time.monotonic() > answered_at + PATIENCE_SECONDS:
-                self._say(f"{', '.join(self._unready())} is not ready yet: notifications wait until it is")
+                for part in self._unready():
+                    self._say(f"{part.name} is not ready yet: {part.waiting} wait until it is")
                 return
             time.sleep(POLL_SECONDS)
 
@@ -313,9 +364,10 @@ class Site:
             return error
         return None
 
-    def _unready(self) -> list[str]:
+    def _unready(self) -> list[Part]:
         """The parts that run and have not reported yet that they are ready."""
-        return sorted(self._reports.missing() & self._processes.keys())
+        missing = self._reports.missing() & self._processes.keys()
+        return [part for part in self._parts if part.name in missing]
 
     def _is_ready(self) -> bool:
         is_complete = len(self._processes) == len(self._parts)
@@ -334,19 +386,6 @@ def _start_process(
         start_new_session=True,
         preexec_fn=children.end_with_parent(),
     )
-
-
-def _project_path() -> list[str]:
-    """The directories of sys.path except Python's own: that of manage.py, and those that manage.py has added."""
-    python = sysconfig.get_path("stdlib")
-    directories = [Path(os.path.abspath(name)) for name in sys.path]
-    return [
-        str(path)
-        for path in directories
-        if path.is_dir()
-        and not path.is_relative_to(python)
-        and not {"site-packages", "dist-packages"} & set(path.parts)
-    ]
 
 
 def _shortened(path: Path) -> Path:

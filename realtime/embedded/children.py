@@ -1,8 +1,8 @@
 """
 Child processes that do not outlive their parent.
 
-Owns having the kernel end a child with its parent (on Linux; elsewhere only an orderly stop ends it), and stopping
-children within a deadline. Does not own what the children do.
+Owns having the kernel end a child with its parent (on Linux; elsewhere only an orderly stop ends it), what a child in
+Python must have on its path, and stopping children within a deadline. Does not own what the children do.
 """
 
 import contextlib
@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-__all__ = ["end_with_parent", "stop", "stop_with_parent"]
+__all__ = ["end_with_parent", "import_path", "stop", "stop_with_parent"]
 
 # From <linux/prctl.h>: sets the signal that this process gets when the thread that forked it ends.
 PR_SET_PDEATHSIG = 1
@@ -46,6 +48,19 @@ def end_with_parent() -> Callable[[], None]:
     """
     parent_pid = os.getpid()
     return lambda: stop_with_parent(parent_pid)
+
+
+def import_path() -> list[str]:
+    """The directories of sys.path except Python's own: that of manage.py, and those that manage.py has added."""
+    python = sysconfig.get_path("stdlib")
+    directories = [Path(os.path.abspath(name)) for name in sys.path]
+    return [
+        str(path)
+        for path in directories
+        if path.is_dir()
+        and not path.is_relative_to(python)
+        and not {"site-packages", "dist-packages"} & set(path.parts)
+    ]
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]], *, deadline_seconds: float) -> None:

@@ -89,14 +89,6 @@ class ServiceCommand(EscapingCommand):
             CommandError: The service raised ImproperlyConfigured: it cannot run as it is configured.
         """
         logger = logging.getLogger(type(self).__module__)
-        name = type(self).__module__.rpartition(".")[2]
-
-        def say(text: str) -> None:
-            # In a project without LOGGING, only warnings are logged, and the command would seem to hang.
-            if not logger.isEnabledFor(logging.INFO):
-                self.stdout.write(f"{name}: {text}")
-                self.stdout.flush()
-
         with redis_errors():
             # This blocks. The first client would do it on the event loop.
             join_embedded_server()
@@ -108,12 +100,19 @@ class ServiceCommand(EscapingCommand):
         ready = f"{running} running; Ctrl-C or SIGTERM stops it"
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(_run(make, stop, lease_seconds, lambda: say(ready)))
+                runner.run(_run(make, stop, lease_seconds, lambda: self.say(ready)))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if not is_part():
             logger.info("stopped: all running work is finished")
-            say("stopped: all running work is finished")
+            self.say("stopped: all running work is finished")
+
+    def say(self, text: str) -> None:
+        """Print a line, if the log would not show it: without LOGGING in the project, only warnings are logged."""
+        module = type(self).__module__
+        if not logging.getLogger(module).isEnabledFor(logging.INFO):
+            self.stdout.write(f"{module.rpartition('.')[2]}: {text}")
+            self.stdout.flush()
 
 
 class _Stop:

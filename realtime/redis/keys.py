@@ -101,6 +101,10 @@ class Keys:
         """The id of the unfinished task with the unique key `key`. Permanent; deleted when the task has finished."""
         return f"{{{self.task_queue(queue)}}}:unique:{key}"
 
+    def periodic_task(self, queue: str, name: str) -> str:
+        """The last tick of the periodic task `name`, and its schedule. Expires 90 days after a worker has seen it."""
+        return f"{{{self.task_queue(queue)}}}:periodic:{name}"
+
     def streams(self) -> str:
         """A set of the keys of all streams that have had a worker. Permanent."""
         return f"{self.prefix}signalbox:streams"

@@ -162,7 +162,15 @@ class Attempts:
         """Ack entries of a handler that still runs with others."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
+        self._in_flight.done(held)
         self._finish(held)
+
+    def leave_early(self, entries: Sequence[Entry]) -> None:
+        """Forget entries of a handler that still runs with others, because another worker has them."""
+        held = [entry for entry in entries if entry.id in self._in_flight]
+        self._finished_early.update(entry.id for entry in held)
+        self._in_flight.done(held)
+        self._remove([entry.id for entry in held])
 
     def ask_for_room(self) -> None:
         """Wake the worker if it waits for room and there is some."""

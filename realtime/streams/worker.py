@@ -217,6 +217,10 @@ class StreamWorker:
         """If the worker waits for room, ask `room` again: there may be some although no entry of its own has ended."""
         self._attempts.ask_for_room()
 
+    def leave_early(self, entries: Sequence[Entry]) -> None:
+        """As `finish_early`, for entries that are another worker's now: that one acks them."""
+        self._attempts.leave_early(entries)
+
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""
         await self._ready.wait()

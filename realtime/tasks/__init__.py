@@ -6,7 +6,8 @@ stream worker that it stands on (streams).
 """
 
 from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.periodic import periodic
 from realtime.tasks.task import RedisTask
 from realtime.tasks.waiting import await_result, wait
 
-__all__ = ["RedisStreamBackend", "RedisTask", "await_result", "wait"]
+__all__ = ["RedisStreamBackend", "RedisTask", "await_result", "periodic", "wait"]

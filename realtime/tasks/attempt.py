@@ -9,16 +9,18 @@ import asyncio
 import inspect
 import json
 import logging
+import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from traceback import format_exception_only
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.dispatch import Signal
 from django.utils import timezone
 
-from realtime.exceptions import PermanentError, Retry, TaskTimedOut
+from realtime.exceptions import PermanentError, Retry, TaskTimedOut, TaskUnknown
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import (
     AnyTask,
@@ -41,6 +43,8 @@ _django_logger = logging.getLogger("django.tasks")
 # The longest wait between two attempts, if the waits double; and by how much a wait is lengthened at random.
 BACKOFF_LIMIT_SECONDS = 3600.0
 SPREAD = 0.1
+# The longest wait between two attempts that an option or an error can ask for.
+DELAY_LIMIT_SECONDS = 366 * 86_400.0
 
 
 class Attempt:
@@ -66,7 +70,10 @@ class Attempt:
         self.outcome: Outcome | None = None
         self.timeout: float | None = None
         self._backend, self._fields = backend, fields
-        self._task: AnyTask
+        # None if it cannot be found.
+        self._task: AnyTask | None = None
+        # Whether the outcome is final, although the function may still run.
+        self._is_given_up = False
         # Django's result, which signals and the context share. Made when it is first needed.
         self._result: AnyTaskResult | None = None
         # What the task raised.
@@ -88,15 +95,14 @@ class Attempt:
     @property
     def is_async(self) -> bool:
         """Whether the task belongs on the event loop."""
-        return inspect.iscoroutinefunction(self._task.func)
+        return self._task is not None and inspect.iscoroutinefunction(self._task.func)
 
     def run(self) -> None:
-        """Call a sync task. Sets `outcome`; raises nothing."""
+        """Call a sync task. Sets `outcome`; raises nothing but a TaskTimedOut that the runner raised too late."""
         try:
             self._tell_started()
-            args, kwargs = self._arguments()
-            value = self._task.func(*args, **kwargs)
-            self._succeed(value)
+            function, args, kwargs = self._call()
+            self._succeed(function(*args, **kwargs))
         except TaskTimedOut as error:
             if not error.timeout_seconds:
                 # The runner raised it in this thread, as a class.
@@ -113,10 +119,10 @@ class Attempt:
                 await sync_to_async(self._tell_started)()
             else:
                 self._tell_started()
-            args, kwargs = self._arguments()
+            function, args, kwargs = self._call()
             try:
                 async with asyncio.timeout(self.timeout) as limit:
-                    value = await self._task.func(*args, **kwargs)
+                    value = await function(*args, **kwargs)
             except TimeoutError as error:
                 if not limit.expired():
                     raise
@@ -128,9 +134,14 @@ class Attempt:
                 raise
             self._fail(error)
 
-    def fail(self, error: BaseException, *, may_retry: bool = True) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let the attempt end with an error from outside."""
-        self._fail(error, may_retry=may_retry)
+        self._fail(error)
+
+    def give_up(self, error: BaseException) -> None:
+        """As `fail`, without another attempt, although the function still runs: how it ends does not count."""
+        self._fail(error, may_retry=False)
+        self._is_given_up = True
 
     @property
     def must_tell(self) -> bool:
@@ -140,8 +151,11 @@ class Attempt:
 
     def tell(self) -> None:
         """Send the signal that the task has finished. Call it in a thread, when Redis has recorded the end."""
+        if self._task is None:
+            logger.error("the task %s has failed: %s", self.id, _text_of(self._error))
+            return
         try:
-            result = self._django_result()
+            result = self._django_result(self._task)
             self._set_end(result)
             if self._error is None:
                 task_finished.send(type(self._backend), task_result=result)
@@ -151,52 +165,70 @@ class Attempt:
             except BaseException:
                 # Django's own receiver logs the present exception.
                 task_finished.send(type(self._backend), task_result=result)
-        except Exception:
+        except BaseException:
+            # Also SystemExit, which would end the thread.
             logger.exception("a receiver of task_finished failed for the task %s", self.id)
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
+    def _call(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+        if self._task is None:
+            raise TaskUnknown(f"the task {self.id} was not found")
         args, kwargs = call_of(self._fields)
         if self._task.takes_context:
-            args = [TaskContext(task_result=self._django_result()), *args]
-        return args, kwargs
+            args = [TaskContext(task_result=self._django_result(self._task)), *args]
+        return self._task.func, args, kwargs
 
     def _succeed(self, value: Any) -> None:
-        body = to_json(normalize_json(value))
-        if len(body) > (limit := self._backend.defaults.size_limit_bytes):
-            raise PermanentError(
-                f"the task returned {len(body)} bytes of JSON, the limit is {limit}: store them, and return a key"
-            )
-        self.outcome = Outcome(self.id, self.claim, "SUCCESSFUL", body, 0)
+        if self._is_given_up:
+            return
+        try:
+            body = to_json(normalize_json(value))
+            if len(body) > (limit := self._backend.defaults.size_limit_bytes):
+                raise PermanentError(
+                    f"the task returned {len(body)} bytes of JSON, the limit is {limit}: store them, and return a key"
+                )
+        except TaskTimedOut:
+            raise
+        except Exception as error:
+            # The function has done its work, and would return the same again.
+            self._fail(error, may_retry=False)
+        else:
+            self.outcome = Outcome(self.id, self.claim, "SUCCESSFUL", body, 0)
 
     def _fail(self, error: BaseException, *, may_retry: bool = True) -> None:
+        if self._is_given_up:
+            return
         delay_seconds = self._delay_seconds(error) if may_retry else None
         kind = "FAILED" if delay_seconds is None else "RETRY"
         self._error = error
         self.outcome = Outcome(self.id, self.claim, kind, error_json(error), round((delay_seconds or 0.0) * 1000))
         if delay_seconds is not None:
-            logger.warning("the task %s failed, the next attempt is in %.1f s: %r", self.id, delay_seconds, error)
+            logger.warning(
+                "the task %s failed, the next attempt is in %.1f s: %s", self.id, delay_seconds, _text_of(error)
+            )
 
     def _delay_seconds(self, error: BaseException) -> float | None:
         """The wait before the next attempt; None if there is none."""
         count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
-        if isinstance(error, PermanentError) or count >= self._backend.option(self._task, "max_attempts"):
+        if self._task is None or isinstance(error, PermanentError):
+            return None
+        if count >= self._backend.option(self._task, "max_attempts"):
             return None
         backoff = self._backend.option(self._task, "backoff")
-        if isinstance(error, Retry):
-            seconds = error.after_seconds
+        if isinstance(error, Retry) and not math.isnan(error.after_seconds):
+            seconds = max(0.0, error.after_seconds)
         elif isinstance(backoff, Sequence):
             seconds = backoff[min(count, len(backoff)) - 1]
         else:
             seconds = min(backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
-        return seconds * (1 + random.uniform(0, SPREAD))  # noqa: S311 - spreads load, keeps no secret
+        return min(seconds, DELAY_LIMIT_SECONDS) * (1 + random.uniform(0, SPREAD))  # noqa: S311 - keeps no secret
 
     # Django's signals and result --------------------------------------------------------------------------------------
 
-    def _django_result(self) -> AnyTaskResult:
+    def _django_result(self, task: AnyTask) -> AnyTaskResult:
         if self._result is None:
-            self._result = result_of(self.id, self._fields, task=self._task, backend=self._backend.alias)
+            self._result = result_of(self.id, self._fields, task=task, backend=self._backend.alias)
         return self._result
 
     def _set_end(self, result: AnyTaskResult) -> None:
@@ -213,8 +245,19 @@ class Attempt:
         object.__setattr__(result, "finished_at", timezone.now())
 
     def _tell_started(self) -> None:
-        if _is_heard(task_started):
-            task_started.send(type(self._backend), task_result=self._django_result())
+        if self._task is None or not _is_heard(task_started):
+            return
+        try:
+            task_started.send(type(self._backend), task_result=self._django_result(self._task))
+        except TaskTimedOut:
+            raise
+        except Exception:
+            logger.exception("a receiver of task_started failed for the task %s, which runs all the same", self.id)
+
+
+def _text_of(error: BaseException | None) -> str:
+    """The class and the text of an error, also if making its text fails."""
+    return "".join(format_exception_only(error)).strip()
 
 
 def _is_heard(signal: Signal) -> bool:

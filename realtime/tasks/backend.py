@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from django.apps import apps
 from django.conf import settings
+from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
@@ -44,6 +46,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
+# The latest time in milliseconds that is a datetime, in any time zone.
+LATEST_MS = round(datetime(9999, 12, 30, tzinfo=UTC).timestamp() * 1000)
 # A task that is run again because its worker died may kill that one too. This many workers may die with it.
 DEATHS_LIMIT = 3
 
@@ -87,16 +91,18 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
+        # What is wrong with TASKS, or "". Backends are made when tasks are declared, which is too early to raise it:
+        # the system check E009 reports it, and no task can be enqueued.
+        self.problem = ""
+        self.defaults = BackendOptions()
         try:
             self.defaults = msgspec.convert(dict(self.options), BackendOptions)
             check_options({**msgspec.structs.asdict(self.defaults), "unique_key": None})
-        except (msgspec.ValidationError, InvalidTask) as error:
-            raise ImproperlyConfigured(f'TASKS["{alias}"]["OPTIONS"]: {error}') from error
+        except (msgspec.ValidationError, InvalidTask, TypeError, ValueError) as error:
+            self.problem = f'TASKS["{alias}"]["OPTIONS"]: {str(error).rstrip(".")}'
         for name in self.queues:
             if not _QUEUE.fullmatch(str(name)):
-                raise ImproperlyConfigured(
-                    f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
-                )
+                self.problem = f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {_QUEUE_RULE}'
         self._queues: dict[str, TaskQueue] = {}
 
     def queue(self, name: str) -> TaskQueue:
@@ -146,18 +152,29 @@ class RedisStreamBackend(BaseTaskBackend):
     async def aenqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
-        """The async twin of `enqueue`."""
+        """
+        The async twin of `enqueue`. It enqueues at once: async code has no transaction, and cannot see that of a thread
+        which waits for it by `async_to_sync`.
+        """
         result, request = self._prepare(task, args, kwargs)
-        if self._waits_for_commit(task):
-            transaction.on_commit(lambda: self._enqueue(result, request))
-            return result
         try:
             found = await self.queue(task.queue_name).aenqueue(async_redis(), request)
         except REDIS_ERRORS as error:
             raise _unavailable(task, error) from error
+        if _note_enqueued(result, *found):
+            await task_enqueued.asend(type(self), task_result=result)
+        return result
+
+    def prepare_tick(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
+    ) -> tuple[AnyTaskResult, Request]:
+        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        return self._prepare(task.using(run_after=moment), args, kwargs)
+
+    async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
+        """A tick was enqueued: complete its result and send the signal."""
         _note_enqueued(result, *found)
         await task_enqueued.asend(type(self), task_result=result)
-        return result
 
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
@@ -176,6 +193,14 @@ class RedisStreamBackend(BaseTaskBackend):
         except REDIS_ERRORS as error:
             raise TasksUnavailable(f"the task {result_id} cannot be read ({error!r}): try again later") from error
         return self._result(result_id, queue, fields)
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """The system check E010. Django also calls it where the checks of `realtime` do not run."""
+        if apps.is_installed("realtime"):
+            return []
+        problem = f'TASKS["{self.alias}"] is a {type(self).__name__}, but INSTALLED_APPS has no "realtime".'
+        hint = 'Add "realtime": it has `manage.py run_task_worker`, without which no task runs.'
+        return [Error(problem, hint=hint, id="realtime.E010")]
 
     # Beyond Django ----------------------------------------------------------------------------------------------------
 
@@ -212,6 +237,8 @@ class RedisStreamBackend(BaseTaskBackend):
         return replace(task, **changed) if changed else task
 
     def _prepare(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[AnyTaskResult, Request]:
+        if self.problem:
+            raise ImproperlyConfigured(self.problem)
         self.validate_task(task)
         result: AnyTaskResult = TaskResult(
             task=task,
@@ -238,6 +265,8 @@ class RedisStreamBackend(BaseTaskBackend):
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
+            # As they are now, for operators.
+            "limits": to_json([self.option(task, name) for name in ("max_attempts", "backoff", "timeout")]),
             "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
@@ -246,7 +275,7 @@ class RedisStreamBackend(BaseTaskBackend):
             due_us = _microseconds(task.run_after)
             fields["run_after"] = due_us
             # Rounded up: a task never runs before its time.
-            due_ms = max(0, -(-due_us // 1000))
+            due_ms = min(max(0, -(-due_us // 1000)), LATEST_MS)
         return result, Request(result.id, due_ms, task.priority, unique_key, limit, fields)
 
     def option(self, task: AnyTask, name: str) -> Any:
@@ -262,12 +291,13 @@ class RedisStreamBackend(BaseTaskBackend):
             found = self.queue(result.task.queue_name).enqueue(sync_redis(), request)
         except REDIS_ERRORS as error:
             raise _unavailable(result.task, error) from error
-        _note_enqueued(result, *found)
-        task_enqueued.send(type(self), task_result=result)
+        if _note_enqueued(result, *found):
+            task_enqueued.send(type(self), task_result=result)
 
     def _queue_of(self, id: str) -> TaskQueue:
         name, _, random = str(id).rpartition(".")
-        if not _QUEUE.fullmatch(name) or not random:
+        is_ours = name in self.queues if self.queues else _QUEUE.fullmatch(name)
+        if not is_ours or not (random.isascii() and random.isalnum()):
             raise TaskResultDoesNotExist(id)
         return self.queue(name)
 
@@ -281,9 +311,12 @@ class RedisStreamBackend(BaseTaskBackend):
         return result_of(id, fields, task=task, backend=self.alias)
 
 
-def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> None:
+def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> bool:
+    """Returns whether the task was enqueued, and was not there already with its unique key."""
+    is_new = result.id == id
     object.__setattr__(result, "id", id)
     object.__setattr__(result, "enqueued_at", moment(enqueued_ms))
+    return is_new
 
 
 def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
@@ -295,7 +328,7 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
 
 def _microseconds(moment: datetime) -> int:
     """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return (aware - EPOCH) // timedelta(microseconds=1)
 
 
@@ -309,4 +342,4 @@ def _run_after(fields: TaskFields) -> datetime | None:
     if due is None:
         return None
     aware = EPOCH + timedelta(microseconds=int(due))
-    return aware if settings.USE_TZ else timezone.make_naive(aware)
+    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())

@@ -33,7 +33,7 @@ ERRORS_SHOWN = 10
 # The most characters of the names of functions and workers, of which real ones are shorter.
 TEXT_LIMIT = 500
 _FIELDS = (
-    *("func", "status", "ticket", "priority", "call", "options", "value", "workers", "earlier_attempts", "deaths"),
+    *("func", "status", "ticket", "priority", "call", "limits", "value", "workers", "earlier_attempts", "deaths"),
     *("error_count", "enqueued", "started", "attempted", "finished", "run_after", "unique"),
 )
 
@@ -151,7 +151,7 @@ def _details(
 ) -> TaskDetails:
     func = printable(fields.get(b"func", b""), limit=TEXT_LIMIT)
     task, problem = find_shown(func)
-    options, defaults = json.loads(fields.get(b"options", b"{}")), queue.backend.defaults
+    max_attempts, _, timeout_seconds = json.loads(fields.get(b"limits", b"[1, 0, null]"))
     workers = tuple(printable(name, limit=TEXT_LIMIT) for name in fields.get(b"workers", b"").split())
     earlier_tries, run_after_us = _number(fields, b"earlier_attempts"), fields.get(b"run_after")
     args, kwargs = json.loads(fields.get(b"call", b"[[], {}]"))
@@ -174,9 +174,9 @@ def _details(
         duration_seconds=_duration_seconds(fields),
         tries=len(workers) - earlier_tries,
         earlier_tries=earlier_tries,
-        max_attempts=options.get("max_attempts", defaults.max_attempts),
+        max_attempts=max_attempts,
         deaths=_number(fields, b"deaths"),
-        timeout_seconds=options.get("timeout", defaults.timeout),
+        timeout_seconds=timeout_seconds,
         workers=workers,
         errors=tuple(_error(number, body, secrets) for number, body in errors.items() if body is not None),
         error_count=_number(fields, b"error_count"),

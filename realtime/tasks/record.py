@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from traceback import format_exception
 from typing import Any
 
+from django.conf import settings
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from realtime.exceptions import TaskUnknown
@@ -38,7 +40,10 @@ def to_json(value: Any) -> bytes:
 def error_json(error: BaseException) -> bytes:
     """What is stored of an error: the path of its class, and its traceback."""
     kind = type(error)
-    text = "".join(format_exception(error))
+    try:
+        text = "".join(format_exception(error))
+    except Exception as cause:
+        text = f"{kind.__qualname__}, whose traceback cannot be made ({type(cause).__name__})\n"
     if len(text) > TRACEBACK_LIMIT:
         text = f"… (the first {len(text) - TRACEBACK_LIMIT} characters are left out)\n{text[-TRACEBACK_LIMIT:]}"
     return to_json({"class": f"{kind.__module__}.{kind.__qualname__}", "traceback": text})
@@ -53,7 +58,8 @@ def find_task(path: str) -> AnyTask:
     """
     try:
         found = import_string(path)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:
+        # Also what a module raises while it is imported: it may be a program.
         raise TaskUnknown(
             f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
         ) from error
@@ -109,8 +115,11 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
 
 
 def moment(ms: bytes | int | None) -> datetime | None:
-    """A time in milliseconds since 1970, as an aware datetime."""
-    return None if ms is None else datetime.fromtimestamp(int(ms) / 1000, UTC)
+    """A time in milliseconds since 1970, as Django's `timezone.now()` has it: naive if USE_TZ is False."""
+    if ms is None:
+        return None
+    found = datetime.fromtimestamp(int(ms) / 1000, UTC)
+    return found if settings.USE_TZ else timezone.make_naive(found, timezone.get_default_timezone())
 
 
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from realtime.exceptions import TaskTimedOut
 from realtime.tasks.attempt import Attempt
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Work for this long is fetched ahead for each thread, so that none waits for Redis.
 AHEAD_SECONDS = 0.02
+# Nothing is fetched ahead if tasks take as long as this.
+LONG_SECONDS = 10 * AHEAD_SECONDS
 # The most tasks that are fetched ahead.
 AHEAD_LIMIT = 500
 # What is fetched ahead, and has not begun after this time, is given back to other workers.
@@ -58,16 +60,18 @@ class Runner:
         self._waiting: queue.SimpleQueue[Attempt | Callable[[], None] | None] = queue.SimpleQueue()
         # When each thread began the attempt that it runs.
         self._running: dict[_Thread, float] = {}
-        # The tasks of async attempts.
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Async attempts that wait, and the tasks of those that run, each with when it began.
+        self._async_waiting: deque[Attempt] = deque()
+        self._tasks: dict[asyncio.Task[None], float] = {}
         # Attempts that threads have ended, and whether the event loop knows that there are some.
         self._done: deque[Attempt] = deque()
         self._is_told = False
-        # The average time of a sync task, in seconds; newer ones count more.
-        self._usual_seconds = AHEAD_SECONDS
+        # The average time of a task, in seconds; newer ones count more. At first, nothing is fetched ahead.
+        self._usual_seconds = LONG_SECONDS
         # When the waiting attempts began to wait, or when another one last ended.
         self._began_waiting_at = 0.0
         self._is_stopping = False
+        self._is_closed = False
         for _ in range(concurrency):
             _Thread(self).start()
         self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
@@ -83,9 +87,9 @@ class Runner:
 
     def _ahead(self) -> int:
         now = time.monotonic()
-        longest = max([now - began for began in self._running.copy().values()], default=0.0)
-        seconds = max(self._usual_seconds, longest)
-        return min(AHEAD_LIMIT, int(self.concurrency * AHEAD_SECONDS / seconds)) if seconds < 10 * AHEAD_SECONDS else 0
+        began_at = [*self._running.copy().values(), *self._tasks.values()]
+        seconds = max(self._usual_seconds, now - min(began_at, default=now))
+        return min(AHEAD_LIMIT, int(self.concurrency * AHEAD_SECONDS / seconds)) if seconds < LONG_SECONDS else 0
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -98,14 +102,14 @@ class Runner:
         for attempt in attempts:
             if attempt.outcome is not None:
                 over.append(attempt)
-            elif attempt.is_async:
-                task = self._loop.create_task(self._arun(attempt), name=f"task {attempt.id}")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                continue
+            if self._waiting.empty() and not self._async_waiting:
+                self._began_waiting_at = time.monotonic()
+            if attempt.is_async:
+                self._async_waiting.append(attempt)
             else:
-                if self._waiting.empty():
-                    self._began_waiting_at = time.monotonic()
                 self._waiting.put(attempt)
+        self._start_async()
         if over:
             self._on_done(over)
 
@@ -120,7 +124,13 @@ class Runner:
 
     def give_back(self) -> None:
         """Give back all that has not begun."""
-        attempts: list[Attempt] = []
+        if attempts := self._withdraw():
+            self._on_given_back(attempts)
+
+    def _withdraw(self) -> list[Attempt]:
+        """Take out all attempts that have not begun."""
+        attempts = [*self._async_waiting]
+        self._async_waiting.clear()
         calls: list[Callable[[], None]] = []
         try:
             while True:
@@ -133,12 +143,14 @@ class Runner:
             pass
         for call in calls:
             self._waiting.put(call)
-        if attempts:
-            self._on_given_back(attempts)
+        return attempts
 
     async def close(self) -> None:
         """End the threads when they are idle, and cancel async tasks. Threads that run a task are not waited for."""
         self._give_back_timer.cancel()
+        self._is_stopping = self._is_closed = True
+        # If the worker ends by an error, some have not begun.
+        self._withdraw()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -149,19 +161,36 @@ class Runner:
     def _give_back_late(self) -> None:
         # All threads are busy with long tasks, and the others should not wait behind them.
         is_late = time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS
-        if is_late and len(self._running) >= self.concurrency:
+        if is_late and max(len(self._running), len(self._tasks)) >= self.concurrency:
             self.give_back()
         self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
+
+    def _start_async(self) -> None:
+        while self._async_waiting and len(self._tasks) < self.concurrency:
+            attempt = self._async_waiting.popleft()
+            task = self._loop.create_task(self._arun(attempt), name=f"task {attempt.id}")
+            self._tasks[task] = time.monotonic()
+            task.add_done_callback(self._async_ended)
 
     async def _arun(self, attempt: Attempt) -> None:
         await attempt.arun()
         self._on_done([attempt])
 
+    def _async_ended(self, task: asyncio.Task[None]) -> None:
+        now = time.monotonic()
+        self._count(now - self._tasks.pop(task))
+        self._began_waiting_at = now
+        if not self._is_stopping:
+            self._start_async()
+
+    def _count(self, seconds: float) -> None:
+        self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
+
     # Called in threads ------------------------------------------------------------------------------------------------
 
     def ended(self, attempt: Attempt, seconds: float) -> None:
         """A thread has run an attempt."""
-        self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
+        self._count(seconds)
         self._done.append(attempt)
         if not self._is_told:
             self._is_told = True
@@ -175,7 +204,7 @@ class Runner:
         while self._done:
             done.append(self._done.popleft())
         self._began_waiting_at = time.monotonic()
-        if done:
+        if done and not self._is_closed:
             self._on_done(done)
 
 
@@ -189,28 +218,31 @@ class _Thread(threading.Thread):
         self._lock = threading.Lock()
         # What runs now, and may be interrupted.
         self._attempt: Attempt | None = None
+        # Of the newest attempt with a timeout. Used on the event loop.
+        self._timer: asyncio.TimerHandle | None = None
 
     def run(self) -> None:
         waiting = self._runner._waiting
         while (found := waiting.get()) is not None:
-            if isinstance(found, Attempt):
-                if not self._run(found):
-                    return
-            else:
+            if not isinstance(found, Attempt):
                 found()
+            elif not self._run(found):
+                self._runner.stuck_count -= 1
+                break
+        _close_connections(connections.close_all)
 
     def _run(self, attempt: Attempt) -> bool:
         """Returns whether the thread may go on: not if it was given up meanwhile."""
         runner = self._runner
         began = runner._running[self] = time.monotonic()
-        close_old_connections()
+        _close_connections(close_old_connections)
         self._attempt = attempt
         if attempt.timeout is None:
             attempt.run()
             self._attempt = None
         else:
             self._run_in_time(attempt, attempt.timeout)
-        close_old_connections()
+        _close_connections(close_old_connections)
         if runner._running.pop(self, None) is None:
             return False
         runner.ended(attempt, time.monotonic() - began)
@@ -218,26 +250,28 @@ class _Thread(threading.Thread):
 
     def _run_in_time(self, attempt: Attempt, timeout: float) -> None:
         """Run an attempt that may be interrupted, anywhere."""
-        loop = self._runner._loop
-        with contextlib.suppress(TaskTimedOut):
-            loop.call_soon_threadsafe(loop.call_later, timeout, self._interrupt, attempt)
+        try:
+            self._runner._loop.call_soon_threadsafe(self._set_timer, attempt, timeout)
             attempt.run()
-        self._seal()
+            self._seal()
+        except TaskTimedOut:
+            # It is raised once, but anywhere: here, if the task has just ended.
+            self._seal()
         if attempt.outcome is None:
             attempt.fail(TaskTimedOut(timeout))
 
     def _seal(self) -> None:
         """From now on the attempt is not interrupted."""
-        while True:
-            try:
-                with self._lock:
-                    self._attempt = None
-                    # If an interruption has not arrived yet, it never will.
-                    _raise_in(self, None)
-                return
-            except TaskTimedOut:
-                # It arrived here. The task has ended in time, or has raised it already.
-                continue
+        with self._lock:
+            self._attempt = None
+            # If an interruption has not arrived yet, it never will.
+            _raise_in(self, None)
+
+    def _set_timer(self, attempt: Attempt, timeout: float) -> None:
+        """Called on the event loop when an attempt with a timeout has begun."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._runner._loop.call_later(timeout, self._interrupt, attempt)
 
     def _interrupt(self, attempt: Attempt) -> None:
         """Called on the event loop: the time of an attempt is over."""
@@ -261,9 +295,17 @@ class _Thread(threading.Thread):
         )
         self._runner.stuck_count += 1
         # It is not tried again, because it still runs.
-        attempt.fail(TaskTimedOut(attempt.timeout or 0.0), may_retry=False)
+        attempt.give_up(TaskTimedOut(attempt.timeout or 0.0))
         self._runner._on_done([attempt])
         _Thread(self._runner).start()
+
+
+def _close_connections(close: Callable[[], None]) -> None:
+    """Close connections to the database, whatever is the matter with them."""
+    try:
+        close()
+    except Exception:
+        logger.exception("a connection to the database could not be closed")
 
 
 def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:

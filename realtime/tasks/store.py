@@ -17,20 +17,23 @@ from realtime.redis.keys import Keys
 from realtime.streams.keys import WaitingList
 from realtime.tasks.record import paired
 
-__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue"]
+__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue", "Tick"]
 
 # The consumer group of the workers of every queue.
 GROUP = "workers"
+# How long the last tick of a periodic task is kept after a worker has last seen the task.
+TICK_KEPT_MS = 90 * 86_400_000
 # Tasks of one call of a script: Lua passes at most 8000 values at once.
 CALL_LIMIT = 500
 
 
-def _script(name: str, *needs: str, answer: type) -> scripts.Script:
+def _script(name: str, *needs: str, answer: type | tuple[type, ...]) -> scripts.Script:
     parts = ("streams/waiting_list", *(f"tasks/{part}" for part in ("shared", *needs, name)))
     return scripts.Script(*parts, answer=answer)
 
 
 _ENQUEUE = _script("enqueue", answer=list)
+_TICK = _script("enqueue", "tick", answer=(list, type(None)))
 _BEGIN = _script("begin", "finishing", answer=list)
 _FINISH = _script("finish", "finishing", answer=list)
 _RELEASE = _script("release", "finishing", answer=int)
@@ -50,6 +53,17 @@ class Request(NamedTuple):
     # The most tasks that may wait: beyond it, nothing is enqueued.
     length_limit: int
     fields: Mapping[str, bytes | int | str]
+
+
+class Tick(NamedTuple):
+    """A moment at which a periodic task runs."""
+
+    # The periodic task and its schedule.
+    name: str
+    schedule: str
+    # The moment, and the time of Redis when it was found to have come, in milliseconds since 1970.
+    moment_ms: int
+    looked_ms: int
 
 
 class Begun(NamedTuple):
@@ -131,6 +145,21 @@ class TaskQueue:
             )
         return reply[0].decode(), int(reply[1])
 
+    async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
+        """
+        Enqueue a tick of a periodic task as `enqueue` does, unless this tick or a later one was enqueued before. A tick
+        of a new or changed schedule is only recorded. Returns None if it was not enqueued. Raises TaskQueueFull.
+        """
+        names = [*self._names, self._keys.periodic_task(self.name, tick.name)]
+        more = (tick.schedule, tick.moment_ms, tick.looked_ms, TICK_KEPT_MS)
+        found = await _TICK.arun(client, names, [*self._enqueue_arguments(request), *more])
+        return None if found is None else self._enqueued(found)
+
+    async def last_ticks(self, client: redis.asyncio.Redis, names: Sequence[str]) -> list[tuple[str, int] | None]:
+        """The schedule and the last tick in ms of each of these periodic tasks; None for a new one."""
+        found: Any = await client.mget([self._keys.periodic_task(self.name, name) for name in names])
+        return [None if state is None else _last_tick(state) for state in found]
+
     def _enqueue_arguments(self, request: Request) -> list[Any]:
         fields = [part for pair in request.fields.items() for part in pair]
         return [
@@ -181,6 +210,11 @@ class TaskQueue:
     def discard(self, client: redis.Redis, ids: Iterable[str]) -> int:
         """Fail tasks that wait, and delete finished ones. Returns how many it were."""
         return sum(_DISCARD.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
+
+
+def _last_tick(state: bytes) -> tuple[str, int]:
+    last, _, schedule = state.decode().partition(" ")
+    return schedule, int(last)
 
 
 def _parts[T](items: Sequence[T]) -> Iterable[Sequence[T]]:

@@ -121,8 +121,9 @@ def unique_key_of(task: RedisTask, args: Sequence[Any], kwargs: Mapping[str, Any
                 raise TypeError(f"it returned {key!r}, which is no text")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidTask(f"the unique_key of {task.module_path} cannot be made: {error!r}.") from error
-    key = f"{task.module_path}:{key}"
-    return key if len(key) <= UNIQUE_KEY_LIMIT else hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()
+    # A text of Python may have surrogates that are no UTF-8.
+    key_bytes = f"{task.module_path}:{key}".encode("utf-8", "backslashreplace")
+    return key_bytes.decode() if len(key_bytes) <= UNIQUE_KEY_LIMIT else hashlib.sha256(key_bytes).hexdigest()
 
 
 def _named(task: RedisTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -83,7 +83,8 @@ class _WaitingRoom:
         self._client: redis.asyncio.Redis
         self._multiplexer: Multiplexer
         started = threading.Event()
-        threading.Thread(target=self._run, args=[started], name="signalbox task results", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=[started], name="signalbox task results", daemon=True)
+        self._thread.start()
         started.wait()
 
     def submit(self, result: AnyTaskResult) -> "concurrent.futures.Future[bool]":
@@ -91,6 +92,13 @@ class _WaitingRoom:
         queue = result.id.rpartition(".")[0]
         waiting = self._wait(keys().task(queue, result.id), keys().task_channel(result.id))
         return asyncio.run_coroutine_threadsafe(waiting, self._loop)
+
+    def close(self) -> None:
+        """End all waits, and the thread. For tests."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     async def _wait(self, key: str, channel: str) -> bool:
         async with self._multiplexer.subscribe(channel) as subscription:
@@ -117,6 +125,14 @@ class _WaitingRoom:
             clients.async_reader(self._url), publisher=self._client, probe_channel=keys().probe_channel()
         )
         await self._multiplexer.__aenter__()
+
+    async def _stop(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await self._multiplexer.stop()
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.aclose()
 
 
 # Redis URL and process → its waiting room: a forked process has no threads of its parent.

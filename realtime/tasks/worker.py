@@ -47,14 +47,22 @@ class TaskWorker:
         concurrency: How many tasks run at a time.
         consumer: The name of this worker, unique among all that live: one of `TaskResult.worker_ids`.
         url: Where Redis is.
+        outage: The state of Redis, shared by all its users in the process.
     """
 
     def __init__(
-        self, backend: RedisStreamBackend, queues: Sequence[str], *, concurrency: int, consumer: str, url: str
+        self,
+        backend: RedisStreamBackend,
+        queues: Sequence[str],
+        *,
+        concurrency: int,
+        consumer: str,
+        url: str,
+        outage: Outage | None = None,
     ) -> None:
         self.consumer = consumer
         self._backend = backend
-        self._outage = Outage("Redis")
+        self._outage = outage or Outage("Redis")
         self._client = clients.async_publisher(url)
         self._runner = Runner(concurrency, on_done=self._record, on_given_back=self._give_back)
         self._queues = {name: self._make_queue(backend.queue(name), url) for name in dict.fromkeys(queues)}
@@ -190,6 +198,8 @@ class _Queue:
         try:
             await self.worker.run()
         finally:
+            self._ends.stop()
+            self._releases.stop()
             await self._reader.aclose()
 
     def record(self, attempts: Sequence[Attempt]) -> None:
@@ -202,14 +212,12 @@ class _Queue:
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
         """The handler of the stream worker. Returns when all tasks are done or given back."""
-        claims = [found for entry in entries if (found := _claim_of(entry, self._consumer)) is not None]
-        if not claims:
-            # They only wake workers.
-            return
-        begun = await self._outage.until_done(self._queue.begin, self._client, self._consumer, claims)
-        entries_by_id = {entry.id: entry for entry in entries}
+        # Entries without a task only wake workers.
+        tasks = [(entry, task) for entry in entries if (task := _claim_of(entry, self._consumer)) is not None]
+        asked = [task for _, task in tasks]
+        begun = await self._outage.until_done(self._queue.begin, self._client, self._consumer, asked) if asked else []
         held: list[tuple[Attempt, Entry]] = []
-        for (id, _, claim), (state, fields) in zip(claims, begun, strict=True):
+        for (entry, (id, _, claim)), (state, fields) in zip(tasks, begun, strict=True):
             if state == "over":
                 continue
             attempt = Attempt(self._backend, self._queue, id, claim, fields)
@@ -221,7 +229,11 @@ class _Queue:
             if state == "lost":
                 self._runner.call(attempt.tell)
             else:
-                held.append((attempt, entries_by_id[claim.split(b" ")[1]]))
+                held.append((attempt, entry))
+        if not held:
+            return
+        kept = {entry.id for _, entry in held}
+        self.worker.finish_early([entry for entry in entries if entry.id not in kept])
         call = _Call(len(held))
         self._held.update({attempt: (entry, call) for attempt, entry in held})
         self._runner.submit([attempt for attempt, _ in held])
@@ -249,26 +261,31 @@ class _Queue:
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
         answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
+        lost: list[Attempt] = []
         for attempt, is_ours in zip(attempts, answers, strict=True):
             if not is_ours:
+                lost.append(attempt)
                 logger.warning(
-                    "the task %s is another worker's now, so its end here is not recorded: was this worker held up for "
-                    "longer than its lease?",
+                    "the task %s is another worker's now or was deleted, so its end here is not recorded: was this "
+                    "worker held up for longer than its lease?",
                     attempt.id,
                 )
             elif attempt.must_tell:
                 self._runner.call(attempt.tell)
-        self._end(attempts)
+        if lost:
+            # Without their entries, the tasks would be lost if that worker dies.
+            self._end(lost, self.worker.leave_early)
+        self._end([attempt for attempt in attempts if attempt not in lost] if lost else attempts)
 
     async def _write_releases(self, attempts: list[Attempt]) -> None:
         claims = [(attempt.id, attempt.claim) for attempt in attempts]
         await self._outage.until_done(self._queue.release, self._client, claims)
         self._end(attempts)
 
-    def _end(self, attempts: Sequence[Attempt]) -> None:
+    def _end(self, attempts: Sequence[Attempt], finish_early: Callable[[Sequence[Entry]], None] | None = None) -> None:
         """Redis knows what became of these: ack their entries."""
         ended = [found for attempt in attempts if (found := self._held.pop(attempt, None)) is not None]
-        self.worker.finish_early([entry for entry, _ in ended])
+        (finish_early or self.worker.finish_early)([entry for entry, _ in ended])
         for _, call in ended:
             call.count_down()
         self._on_ended()

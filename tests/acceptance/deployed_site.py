@@ -42,6 +42,7 @@ STOP_SECONDS = 15.0
 DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
+TASK_WORKER = "run_task_worker"
 NOTIFIER = "notifier"
 PRODUCTION = commands_of("how-to/run-in-production.md")
 
@@ -74,7 +75,7 @@ SERVERS = {
     ],
 }
 # After cleaning up, a web server may end by the signal itself, so that its supervisor sees the cause.
-STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}}
+STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}, TASK_WORKER: {0}}
 NOTIFY_AT_A_RATE = """
 import time
 from notifications.services import notify
@@ -171,6 +172,15 @@ class DeployedSite:
             yield f"http://{HOST}:{port}"
         finally:
             self.stop(name)
+
+    @contextlib.contextmanager
+    def task_worker(self) -> Iterator[None]:
+        """A process that runs background tasks, from its start on."""
+        self._start(TASK_WORKER, "manage.py", "run_task_worker")
+        try:
+            yield
+        finally:
+            self.stop(TASK_WORKER)
 
     def kill_redis(self) -> None:
         """End Redis as in a crash; the data that it had accepted is on disk."""

@@ -3,12 +3,17 @@
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from benchmarks import charts, keeping, results, tables, targets
 from benchmarks.callers import NOTIFIERS, PUBLISHERS
@@ -16,10 +21,14 @@ from benchmarks.deliverers import DELIVERERS
 from benchmarks.load_client import compiler
 from benchmarks.map.servers import MAP_SERVERS
 from benchmarks.map.world import PERIOD, World
+from benchmarks.processes import free_port
 from benchmarks.queues.ledger import Ledger
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import SERVERS
+from benchmarks.tasks.contenders import TASK_BACKENDS
+from benchmarks.tasks.ledger import Ledger as TaskLedger
 from benchmarks.workers import WORKERS
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 needs_load_client = pytest.mark.skipif(
@@ -164,6 +173,62 @@ def test_a_quick_run_of_the_bot_delivers_each_once(tmp_path: Path) -> None:
         assert (figures["lost"], figures["doubled"]) == (0, 0)
         assert 0 < figures["call_p50_ms"] <= figures["call_p99_ms"]
         assert ("receiver_core_used" in figures) == (name in ("signalbox-bot-webhook", "signalbox-bot-email"))
+
+
+def test_a_quick_run_of_background_tasks_runs_each_once(tmp_path: Path) -> None:
+    """Near the server and 2 ms away from it, each task ran once and its result can be read."""
+    names = [name for name in ("plain-list", "signalbox-tasks") if TASK_BACKENDS[name].missing() is None]
+    words = [word for name in names for word in ("--server", name)]
+    measured = quick_run(tmp_path, "--scenario", "tasks", *words)["tasks"]
+    for name in names:
+        figures = measured[name]
+        assert figures["tasks"] >= 100
+        assert (figures["lost"], figures["doubled"], figures["results_share"]) == (0, 0, 1), name
+        rates = ("enqueued_per_second", "nothing_per_second", "sleep_per_second", "running_per_second")
+        assert all(figures[rate] > 0 for rate in rates), name
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+        assert figures["far_sleep_per_second"] > 0
+    # It takes one task at a time with two round trips, so at most 250 a second 2 ms away, and 1,000 that sleep.
+    plain = measured["plain-list"]
+    assert plain["sleep_per_second"] < 1_000
+    assert plain["far_nothing_per_second"] <= 250 < plain["nothing_per_second"]
+
+
+def test_a_server_behind_the_proxy_is_further_away(redis_server: RedisServer) -> None:
+    """Each round trip takes 2 ms longer, a pipeline of many commands too, and a large value comes whole."""
+    port = free_port()
+    target = redis_server.url.removeprefix("unix://")
+    words = [sys.executable, "-m", "benchmarks.tasks.delay", str(port), target, "2"]
+    process = subprocess.Popen(words, cwd=ROOT)
+    try:
+        with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.02), 500)) as far:
+            far.ping()
+            times = []
+            for _ in range(20):
+                begin = time.perf_counter()
+                far.ping()
+                times.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            answers = [far.echo(b"x" * 300_000), *far.pipeline(transaction=False).ping().ping().execute()]
+            assert answers == [b"x" * 300_000, True, True]
+            assert time.perf_counter() - begin >= 0.004
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert min(times) >= 0.002
+    assert statistics.median(times) < 0.004, "the clock of the proxy is too coarse"
+
+
+def test_a_ledger_of_tasks_has_their_times(tmp_path: Path) -> None:
+    """From another process's marks too: which ran, which ran twice, and how long they took together."""
+    ledger, other = (TaskLedger(tmp_path / "ledger", 5) for _ in range(2))
+    ledger.enqueued_ns[1] = time.monotonic_ns()
+    assert [other.run(number, 0.001) for number in (1, 2, 2)] == [1, 2, 2]
+    assert (ledger.done_count(), ledger.done_count(range(2, 5)), ledger.doubled_count()) == (2, 1, 1)
+    assert ledger.seconds_of(range(1, 3), ledger.begun_ns) >= 0.003
+    assert ledger.seconds_of(range(3, 5), ledger.begun_ns) == 0
+    (wait,) = ledger.waits_ms(range(5))
+    assert wait > 0
 
 
 def test_a_ledger_tells_what_was_lost_from_what_was_doubled(tmp_path: Path) -> None:
@@ -329,7 +394,9 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     assert {tables.FAST, tables.STOCK} <= set(SERVERS)
     assert tables.QUICKEST_QUEUE in WORKERS
     assert tables.FAST_MAP in MAP_SERVERS
-    names = [name for each in (SERVERS, MAP_SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS) for name in each]
+    assert tables.FAST_TASKS in TASK_BACKENDS
+    groups = (SERVERS, MAP_SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS, TASK_BACKENDS)
+    names = [name for each in groups for name in each]
     assert len(names) == len(set(names)), "a name says who it is"
 
 

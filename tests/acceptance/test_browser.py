@@ -119,6 +119,28 @@ async def test_each_cause_reaches_the_right_bell_within_a_second(
     assert max(seconds.values()) < PROMISED_SECONDS, seconds
 
 
+async def test_a_task_makes_the_receipt_as_soon_as_a_worker_runs(site: DeployedSite, alice: Person) -> None:
+    """The order waits for none. Then the bell rings, the open page gets a link, and the link leads to the receipt."""
+    product = await alice.page.locator(".good h3").last.inner_text()
+    await alice.page.locator("[data-place-order] button").last.click()
+    await alice.sees(f"Thank you! We have your order: {product}.")
+    tab = await alice.new_page("/orders/")
+    await tab.wait_for_selector(OPEN)
+    newest = tab.locator("[data-order]").first
+    await expect(newest.locator("[data-receipt]")).to_have_count(0)
+
+    with site.task_worker():
+        await alice.sees(f"Your receipt is ready: {product}.", seconds=60.0)
+        address = await newest.locator("[data-receipt]").get_attribute("href")
+    # Not by a click: the browser would ask for an icon of that text.
+    receipt = await tab.request.get(f"{site.url}{address}")
+    assert receipt.status == 200
+    text = await receipt.text()
+    assert text.startswith("SIGNALBOX SHOP")
+    assert product in text
+    assert alice.complaints == []
+
+
 async def test_the_count_stays_right_as_notifications_are_read(
     alice: Person, bob: Person, foreign_program: redis.Redis
 ) -> None:

@@ -98,7 +98,7 @@ def test_everything_ends_when_asked(directory: Path, number: signal.Signals) -> 
     with Site(directory).wait_until_ready() as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
-        assert len(site.processes()) >= 5, "run, web server, bot, guard and Valkey"
+        assert len(site.processes()) >= 6, "run, web server, bot, task worker, guard and Valkey"
         os.killpg(site.process.pid, number)
         assert site.process.wait(STOP_DEADLINE_SECONDS) == 0
         assert left_processes(site) == {}
@@ -107,7 +107,7 @@ def test_everything_ends_when_asked(directory: Path, number: signal.Signals) -> 
 
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="needs the kernel's parent-death signal")
 def test_nothing_is_left_when_it_is_killed(directory: Path) -> None:
-    """SIGKILL of project.run: web server, bot, guard and Valkey go too."""
+    """SIGKILL of project.run: web server, bot, task worker, guard and Valkey go too."""
     with Site(directory).wait_until_ready() as site:
         site.process.kill()
         site.process.wait()

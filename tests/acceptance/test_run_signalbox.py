@@ -102,6 +102,26 @@ except site.Stopped:
 """
 
 
+TASKS = """
+TASKS = {
+    "default": {"BACKEND": "realtime.tasks.RedisStreamBackend"},
+    "slow": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["slow"]},
+    "dummy": {"BACKEND": "django.tasks.backends.dummy.DummyBackend"},
+}
+INSTALLED_APPS += ["mysite"]
+"""
+TASK = """
+from django.tasks import task
+
+
+@task
+def note(text):
+    with open("noted.txt", "a") as file:
+        file.write(text)
+"""
+ENQUEUE = "from mysite.tasks import note; note.using(queue_name={queue!r}, backend={backend!r}).enqueue({text!r})"
+
+
 class Running:
     """The command on a project."""
 
@@ -333,6 +353,45 @@ def test_one_command_starts_all_and_one_signal_ends_all(
     assert not ping(socket_path)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port)).close()
+
+
+def test_task_workers_are_parts_of_the_site(project: Path, stack: contextlib.ExitStack) -> None:
+    """One for each backend of ours. They run the code of the last change; stopped alone, their tasks wait."""
+    noted = project.parent / "noted.txt"
+    (project / "mysite/tasks.py").write_text(TASK)
+    with (project / "mysite/settings.py").open("a") as file:
+        file.write(TASKS)
+
+    def enqueue(text: str, backend: str = "default") -> None:
+        manage(project, "shell", "-v0", "-c", ENQUEUE.format(queue=backend, backend=backend, text=text))
+
+    def is_noted(text: str) -> bool:
+        return noted.exists() and text in noted.read_text()
+
+    running = start(stack, project)
+    running.wait_for(
+        r"with the web server \(process \d+\), run_bot_subscriber \(process \d+\), run_task_worker \(process \d+\), "
+        r"run_task_worker --backend=slow \(process \d+\); Ctrl-C stops it"
+    )
+    enqueue("one ")
+    enqueue("two ", "slow")
+    wait_until_sync(lambda: is_noted("one ") and is_noted("two "), seconds=SECONDS)
+    write(project / "mysite/tasks.py", TASK.replace("file.write(text)", "file.write(text.upper())"))
+    running.wait_for(r"mysite/tasks.py has changed: starting again")
+    again = running.wait_for(r"running again with .*run_task_worker \(process (\d+)\), run_task_worker --backend")
+    enqueue("three ")
+    wait_until_sync(lambda: is_noted("THREE "), seconds=SECONDS)
+
+    os.kill(int(again[1]), signal.SIGTERM)
+    running.wait_for("run_task_worker was stopped, and the site goes on without it: tasks wait.\n.* run_task_worker\n")
+    enqueue("four ")
+    enqueue("five ", "slow")
+    wait_until_sync(lambda: is_noted("FIVE "), seconds=SECONDS)
+    assert not is_noted("FOUR ")
+    assert running.page() == "the first page"
+    os.killpg(running.process.pid, signal.SIGTERM)
+    assert running.process.wait(SECONDS) == 0
+    assert "Traceback" not in running.output()
 
 
 def test_it_starts_again_when_the_code_changes(project: Path, stack: contextlib.ExitStack) -> None:

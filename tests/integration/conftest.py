@@ -20,6 +20,7 @@ from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
 from tests.integration.serving import Application, serving
 from tests.support.redis_server import RedisServer
+from tests.support.tasks import Tasks, tasks_of
 from tests.support.waiting import wait_until
 
 
@@ -142,6 +143,16 @@ def ear(redis_client: redis.Redis) -> Iterator[Callable[[str], Ear]]:
     yield make
     for each in ears:
         each.close()
+
+
+# Background tasks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tasks(signalbox: Any, redis_client: redis.Redis, key_prefix: str) -> Iterator[Tasks]:
+    """TASKS on the run's Redis, and workers for them."""
+    with tasks_of(signalbox, redis_client, key_prefix) as tasks:
+        yield tasks
 
 
 # The multiplexer ------------------------------------------------------------------------------------------------------

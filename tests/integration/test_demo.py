@@ -3,10 +3,12 @@
 import importlib
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.db import connection
@@ -16,6 +18,8 @@ from django.test.utils import CaptureQueriesContext
 from notifications.exceptions import InvalidNotification
 from notifications.models import Event, Notification
 from project.demo.models import Order, Product
+from project.demo.tasks import make_receipt
+from realtime.tasks.django_api import TaskResultStatus, task_backends
 from tests.support.domain import make_users
 
 pytestmark = pytest.mark.django_db
@@ -180,6 +184,77 @@ class TestChangingAnOrder:
         for _ in range(2):
             assert admin_client.post(f"/admin/demo/order/{order.pk}/change/", form).status_code == 302
         assert told(alice) == ["order.packed"]
+
+
+@pytest.fixture
+def tasks(signalbox: Any, redis_client: redis.Redis, key_prefix: str) -> Iterator[Any]:
+    """The tasks of the test, by the pattern of their keys; no worker runs."""
+
+    def ids() -> list[str]:
+        return [
+            key.decode().rpartition(":")[2] for key in redis_client.scan_iter(f"*{key_prefix}tasks:default}}:task:*")
+        ]
+
+    yield ids
+    for key in redis_client.scan_iter(f"*{key_prefix}tasks:*"):
+        redis_client.delete(key)
+
+
+class TestReceipt:
+    def test_a_task_waits_for_a_worker_when_the_order_is_committed(
+        self, browser: Client, tasks: Any, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        """Not before; and only one, although the customer asks for the receipt meanwhile."""
+        product = Product.objects.earliest("id")
+        with django_capture_on_commit_callbacks(execute=True):
+            browser.post(f"/orders/place/{product.pk}/")
+            assert tasks() == []
+        order = Order.objects.get()
+        (id,) = tasks()
+        result = task_backends["default"].get_result(id)
+        assert (result.task.func, result.args, result.status) == (make_receipt.func, [order.pk], TaskResultStatus.READY)
+        answer = browser.get(f"/orders/{order.pk}/receipt/")
+        assert (answer.status_code, tasks()) == (202, [id])
+        assert "Your receipt is being made" in answer.content.decode()
+
+    def test_the_task_makes_the_receipt_and_notifies_once(self, alice: User, browser: Client, order: Order) -> None:
+        """However often it runs. The notification leads to the receipt, and so does the page of orders."""
+        Order.objects.filter(pk=order.pk).update(price="12.00")
+        address = f"/orders/{order.pk}/receipt/"
+        assert "data-receipt" not in browser.get("/orders/").content.decode()
+        assert [make_receipt.func(order.pk) for _ in range(2)] == [address, address]
+        assert told(alice) == ["receipt.ready"]
+        assert Event.objects.get().url == address
+        answer = browser.get(address)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+        lines = dict(re.findall(r"^(.+?) {2,}(.+)$", answer.content.decode(), re.MULTILINE))
+        assert lines["Order"] == str(order.pk)
+        assert lines["Customer"] == alice.username
+        assert (lines[order.product.name], lines["VAT 20 %"], lines["Total"]) == ("10.00 €", "2.00 €", "12.00 €")
+        assert f'href="{address}" data-receipt' in browser.get("/orders/").content.decode()
+
+    def test_nobody_else_sees_it(self, order: Order) -> None:
+        """Another customer gets 404, a stranger the login page."""
+        make_receipt.func(order.pk)
+        address = f"/orders/{order.pk}/receipt/"
+        bob = Client()
+        bob.force_login(make_users(1, prefix="bob")[0])
+        assert bob.get(address).status_code == 404
+        assert Client().get(address).headers["Location"] == f"/login/?next={address}"
+
+    def test_without_redis_the_order_is_placed_and_the_receipt_can_be_asked_for(
+        self, browser: Client, caplog: pytest.LogCaptureFixture, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        """The log has one line."""
+        with django_capture_on_commit_callbacks() as callbacks:
+            answer = browser.post(f"/orders/place/{Product.objects.earliest('id').pk}/")
+        order = Order.objects.get()
+        (ask,) = [callback for callback in callbacks if "place_order" in getattr(callback, "__qualname__", "")]
+        ask()
+        assert answer.status_code == 302
+        assert browser.get(f"/orders/{order.pk}/receipt/").status_code == 202
+        lines = [record.message for record in caplog.records if record.name == "project.demo.tasks"]
+        assert [line.partition(":")[0] for line in lines] == [f"the receipt of order {order.pk} was not requested"] * 2
 
 
 class TestOrdersPage:

@@ -67,13 +67,13 @@ def test_commands_of_production_exist(command: str) -> None:
 
 
 def test_every_service_is_there_and_looked_after() -> None:
-    """Postgres, Redis, web, run_bot_subscriber and the proxy have health checks; the migration runs once, first."""
+    """All have health checks but the migration, which runs once, first."""
     found = services()
-    assert list(found) == ["postgres", "redis", "migrate", "web", "run_bot_subscriber", "proxy"]
+    assert list(found) == ["postgres", "redis", "migrate", "web", "run_bot_subscriber", "run_task_worker", "proxy"]
     for name, text in found.items():
         assert ("healthcheck:" in text) == (name != "migrate"), name
         assert "restart:" in text or "<<: *app" in text, name
-    for name in ("web", "run_bot_subscriber"):
+    for name in ("web", "run_bot_subscriber", "run_task_worker"):
         assert re.search(r"migrate:\n +condition: service_completed_successfully", found[name])
 
 
@@ -254,6 +254,28 @@ def test_a_dead_bot_is_not_well(redis_server: RedisServer, redis_client: redis.R
         wait_until_sync(lambda: not is_well(socket.gethostname()))
         with pytest.raises(health.Unwell, match=f"the worker of the group {GROUP} has not renewed its lease"):
             health.check_bot()
+
+
+@pytest.mark.usefixtures("signalbox")
+def test_a_task_worker_is_unwell_without_a_lease(redis_client: redis.Redis, keys: Keys) -> None:
+    """On each queue that it reads. Queues of others, and queues that were deleted, are not asked about."""
+    queues = [keys.task_queue(name) for name in ("default", "mail", "other")]
+    redis_client.sadd(keys.streams(), *queues, keys.task_queue("deleted"), keys.stream(STREAM))
+    for queue in queues:
+        redis_client.xgroup_create(queue, "workers", id="0", mkstream=True)
+        redis_client.expire(queue, 60)
+    with pytest.raises(health.Unwell, match="no task queue has a worker of this host"):
+        health.check_tasks("here")
+    for name, consumer in (("default", "here-1-aaaa"), ("mail", "here-1-aaaa"), ("other", "there-1-bbbb")):
+        redis_client.xreadgroup("workers", consumer, {keys.task_queue(name): ">"})
+    redis_client.set(keys.worker_lease("tasks:default", "workers", "here-1-aaaa"), "session", ex=60)
+    with pytest.raises(health.Unwell, match="the worker of the task queue mail has not renewed its lease"):
+        health.check_tasks("here")
+    redis_client.set(keys.worker_lease("tasks:mail", "workers", "here-1-aaaa"), "session", ex=60)
+    health.check_tasks("here")
+    redis_client.set(keys.standstill("here-1-aaaa"), "project/demo/tasks.py:40", ex=60)
+    with pytest.raises(health.Unwell, match=r"the event loop of here-1-aaaa is blocked at project/demo/tasks\.py:40"):
+        health.check_tasks("here")
 
 
 @pytest.mark.parametrize(("words", "said"), [((), "required: process"), (("worker",), "invalid choice: 'worker'")])

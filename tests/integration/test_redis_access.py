@@ -1,17 +1,25 @@
 """A Redis user that may do what the page on Redis keys says, and nothing else: the whole site works as that user."""
 
+import asyncio
+import functools
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.utils import timezone
 
+from realtime import conf
 from realtime.redis.keys import Keys
+from realtime.tasks.django_api import TaskResultStatus, task, task_backends
+from realtime.tasks.service import TaskService
 from tests.custom_user.running import reported
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
 
@@ -77,6 +85,46 @@ def test_a_site_is_operated_with_the_documented_access(
     assert report["received"] == ["realtime.message", "realtime.message", "a.message", "to.one"]
     assert report["worker"] == "to.worker"
     assert report["left"] == 0
+
+
+@task
+def double(number: int) -> int:
+    """A task."""
+    return 2 * number
+
+
+async def test_tasks_run_with_the_documented_access(settings: Any, server: RedisServer, admin: redis.Redis) -> None:
+    """They are enqueued, run, asked for, and run again."""
+    settings.REALTIME = {**settings.REALTIME, "REDIS_URL": url_of(server), "KEY_PREFIX": PREFIX}
+    settings.TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend"}}
+    backend = task_backends["default"]
+    declared = task(double.func)
+    results = [await declared.aenqueue(1)]
+    later = timezone.now() + timedelta(seconds=0.2)
+    results.append(await declared.using(unique_key="{number}", run_after=later).aenqueue(2))
+    service = TaskService(backend, ["default"], concurrency=2)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(service.run())
+            for result in results:
+                await wait_until(functools.partial(is_successful, result), seconds=30)
+            assert [result.return_value for result in results] == [2, 4]
+            assert backend.queue("default").run_again(conf.sync_redis(), [results[0].id]) == 1
+            await wait_until(functools.partial(has_run_twice, results[0]), seconds=30)
+            service.stop()
+    finally:
+        await conf.close_async_redis()
+        conf.sync_redis().close()
+    assert refused(admin) == set()
+
+
+async def is_successful(result: Any) -> bool:
+    await result.arefresh()
+    return bool(result.status == TaskResultStatus.SUCCESSFUL)
+
+
+async def has_run_twice(result: Any) -> bool:
+    return await is_successful(result) and len(result.worker_ids) == 2
 
 
 def test_scripts_use_commands_that_are_allowed(admin: redis.Redis) -> None:

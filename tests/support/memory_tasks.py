@@ -146,6 +146,8 @@ class MemoryBackend(BaseTaskBackend):
         )
         with self.store.changed:
             for other in self.store.records.values():
+                if "forgets_keys" in self.faults:
+                    break
                 if record.key is not None and other.key == record.key and not self._result_of(other).is_finished:
                     return self._result_of(other)
         result = self._result_of(record, task)
@@ -170,7 +172,7 @@ class MemoryBackend(BaseTaskBackend):
             return found is not None and found.status in (TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED)
 
         with self.store.changed:
-            if not self.store.changed.wait_for(finished, timeout):
+            if not self.store.changed.wait_for(finished, timeout) and "waits_in_vain" not in self.faults:
                 raise TimeoutError(f"{result.id} has not finished")
         return self.get_result(result.id)
 
@@ -260,7 +262,7 @@ class Worker(threading.Thread):
         """Act as if it was killed. Its lease ends at once."""
         with self.store.changed:
             self.is_dead = self.is_stopping = True
-            if self._record is not None:
+            if self._record is not None and "buries_tasks_with_workers" not in self.backend.faults:
                 self._record.status = TaskResultStatus.READY
                 self.store.changed.notify_all()
 
@@ -303,8 +305,11 @@ class Worker(threading.Thread):
     def _try_again(self, record: Record, task: AnyTask, error: BaseException) -> None:
         backoff = task.backoff
         seconds = backoff[len(record.errors)] if isinstance(backoff, list) else backoff
+        if "finishes_each_attempt" in self.backend.faults:
+            task_finished.send(type(self.backend), task_result=self.backend._result_of(record))
         with self.store.changed:
-            record.errors = [*record.errors, _described(error)]
+            if "forgets_errors" not in self.backend.faults:
+                record.errors = [*record.errors, _described(error)]
             record.due = timezone.now() + timedelta(seconds=seconds)
             record.status = TaskResultStatus.READY
 
@@ -317,7 +322,7 @@ class Worker(threading.Thread):
                 return task.func(*context, *result.args, **result.kwargs)
 
             return async_to_sync(call)()
-        if task.timeout is None:
+        if task.timeout is None or "no_time_limit" in self.backend.faults:
             return task.call(*context, *result.args, **result.kwargs)
         return _in_time(lambda: task.call(*context, *result.args, **result.kwargs), task.timeout)
 

@@ -1,4 +1,4 @@
-"""manage.py run_signalbox: web server, bot and embedded Redis in one terminal, for development."""
+"""manage.py run_signalbox: web server, bot, task worker and embedded Redis in one terminal, for development."""
 
 import argparse
 import signal
@@ -24,16 +24,19 @@ Starts the whole site in this terminal, for development:
                         the project, such as manage.py notify, use it too.
   the web server        uvicorn with your ASGI_APPLICATION: pages and WebSockets
   run_bot_subscriber    publishes notifications to browsers and sends them by your transports
+  run_task_worker       runs background tasks, if TASKS names realtime.tasks.RedisStreamBackend; one
+                        for each backend that does
 
-With DEBUG on, the web server and the bot start again when a Python file, a template or a compiled
+With DEBUG on, all but the embedded server start again when a Python file, a template or a compiled
 catalog changes, under BASE_DIR or in an app that is not an installed package. If Python cannot parse
 a file, the old code keeps running. If the new code does not start, they wait for the next change.
 After a change of REALTIME["REDIS_URL"] or of an installed package, stop this command and start it
 again.
 
 Ctrl-C and SIGTERM stop everything within seconds; a second Ctrl-C does it at once. If one process
-dies, the others are stopped, and a line says which one died. To see what happens without the bot,
-stop it alone with `kill` and the number that is shown: notifications wait until it runs again.
+dies, the others are stopped, and a line says which one died. To see what happens without the bot
+or a task worker, stop it alone with `kill` and the number that is shown: notifications or tasks wait
+until it runs again.
 
 In production, run each of these processes by itself: see "How do I run it in production?".
 """

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from django.test import override_settings
+from django.utils import timezone
 
 from realtime.extras import extra
 from realtime.tasks.conformance import tasks
@@ -25,7 +27,7 @@ from realtime.tasks.django_api import AnyTask, AnyTaskResult, BaseTaskBackend, I
 with extra("conformance"):
     import pytest
 
-__all__ = ["CAPABILITIES", "Difference", "Suite", "rule"]
+__all__ = ["CAPABILITIES", "Difference", "Suite", "now_ms", "rule"]
 
 # What some backends do beyond Django's documentation → in one line.
 CAPABILITIES = {
@@ -38,6 +40,12 @@ CAPABILITIES = {
     "survives_worker_death": "another worker runs the task of a worker that was killed",
 }
 TICK_SECONDS = 0.02
+
+
+def now_ms() -> datetime:
+    """The time in whole milliseconds, rounded down: a store need not keep more of a time than that."""
+    now = timezone.now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +168,7 @@ class Suite:
         result = task.enqueue(*args, **kwargs)
         if self.runs == "immediately":
             return result
-        with self.worker():
+        with self.working():
             (finished,) = self.finished(result)
         return finished
 
@@ -171,9 +179,14 @@ class Suite:
         self.needs_results()
         return [self.wait_for(result, self.deadline_seconds) for result in results]
 
-    def working(self) -> AbstractContextManager[Any]:
-        """A worker; nothing where tasks run within `enqueue()`."""
-        return contextlib.nullcontext() if self.runs == "immediately" else self.worker()
+    @contextlib.contextmanager
+    def working(self) -> Iterator[Any]:
+        """A worker; nothing where tasks run within `enqueue()`. In the end no task is held, so the worker can end."""
+        with contextlib.nullcontext() if self.runs == "immediately" else self.worker() as worker:
+            try:
+                yield worker
+            finally:
+                self.release()
 
     def needs_results(self) -> None:
         """Skip a test that sees what a task did by its result."""

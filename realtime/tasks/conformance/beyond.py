@@ -40,7 +40,7 @@ class BeyondDjango(Suite):
             with transaction.atomic():
                 result = self._on_commit().enqueue(self.journal.path, "on commit")
                 assert result.status == TaskResultStatus.READY
-                self._run_meanwhile()
+                self._run_meanwhile(self.with_options(tasks.note, enqueue_on_commit=False))
             entries = self.journal.wait_for(lambda entries: len(entries) > 1, self.deadline_seconds)
             assert entries == ["meanwhile", "on commit"]
             if self.backend.supports_get_result:
@@ -81,7 +81,7 @@ class BeyondDjango(Suite):
     @rule(UNIQUE, needs="unique_key")
     def test_an_unfinished_task_is_not_enqueued_again(self, enqueue: Enqueue) -> None:
         """While a task with this key is unfinished, enqueueing it returns the same result, and it runs once."""
-        task = self.with_options(tasks.note, unique_key="key")
+        task = self.with_options(tasks.note, unique_key=self.file("key"))
         results = [enqueue(task, self.journal.path, number) for number in range(3)]
         assert len({result.id for result in results}) == 1
         with self.working():
@@ -93,7 +93,7 @@ class BeyondDjango(Suite):
     @rule(UNIQUE, needs="unique_key")
     def test_a_finished_task_is_enqueued_again(self, name: str) -> None:
         """When the task has finished, successfully or not, its key is free."""
-        task = self.with_options(getattr(tasks, name), unique_key="key")
+        task = self.with_options(getattr(tasks, name), unique_key=self.file("key"))
         argument = 1 if name == "add" else "ValueError"
         first, second = self.run(task, argument), self.run(task, argument)
         assert first.id != second.id
@@ -103,9 +103,9 @@ class BeyondDjango(Suite):
     @rule(UNIQUE, needs="unique_key")
     def test_a_running_task_is_not_enqueued_again(self) -> None:
         """A task that runs is unfinished."""
-        task = self.with_options(tasks.hold, unique_key="key")
+        task = self.with_options(tasks.hold, unique_key=self.file("key"))
         result = task.enqueue(self.journal.path, self.file("release"))
-        with self.worker():
+        with self.working():
             self.journal.wait_for(bool, self.deadline_seconds)
             again = task.enqueue(self.journal.path, self.file("release"))
             self.release()
@@ -116,7 +116,7 @@ class BeyondDjango(Suite):
     @rule(UNIQUE, needs="unique_key")
     def test_tasks_with_other_keys_are_others(self) -> None:
         """The key may be a function of the arguments; tasks with different keys, or without one, are different."""
-        by_entry = self.with_options(tasks.note, unique_key=lambda journal, entry: f"entry {entry}")
+        by_entry = self.with_options(tasks.note, unique_key=lambda journal, entry: f"{journal} {entry}")
         a, b, again = (by_entry.enqueue(self.journal.path, entry) for entry in "aba")
         assert (a.id != b.id, a.id == again.id) == (True, True)
         assert tasks.note.enqueue(self.journal.path, "c").id != tasks.note.enqueue(self.journal.path, "c").id
@@ -124,7 +124,7 @@ class BeyondDjango(Suite):
     @rule(WAIT, needs="wait")
     def test_wait_returns_the_finished_result(self) -> None:
         """wait() blocks until the task has finished, successfully or not, and returns its result; a second time too."""
-        with self.worker():
+        with self.working():
             for name, argument, status in (
                 ("add", 1, TaskResultStatus.SUCCESSFUL),
                 ("fail", "ValueError", TaskResultStatus.FAILED),
@@ -144,7 +144,7 @@ class BeyondDjango(Suite):
         with pytest.raises(TimeoutError):
             async_to_sync(self.await_result)(result, 0.2)
         assert time.monotonic() - began >= 0.4
-        with self.worker():
+        with self.working():
             assert self.wait(result, self.deadline_seconds).return_value == 1
 
     @rule(WAIT, needs="wait")
@@ -156,7 +156,7 @@ class BeyondDjango(Suite):
             waiting = (self.await_result(result, self.deadline_seconds) for _ in range(2))
             return await asyncio.gather(*waiting, asyncio.to_thread(self._release_when_it_runs))
 
-        with self.worker():
+        with self.working():
             first, second, _ = async_to_sync(wait)()
         assert (first.return_value, second.return_value) == ("released", "released")
 
@@ -165,7 +165,7 @@ class BeyondDjango(Suite):
         """It runs once each period, however many workers there are."""
         period_seconds = 1.0
         began = time.monotonic()
-        with self.periodically(period_seconds, tasks.note, self.journal.path, "tick"), self.worker(), self.worker():
+        with self.periodically(period_seconds, tasks.note, self.journal.path, "tick"), self.working(), self.working():
             entries = self.journal.wait_for(lambda entries: len(entries) >= 3, self.deadline_seconds)
             seconds = time.monotonic() - began
         assert len(entries) <= seconds / period_seconds + 1
@@ -177,10 +177,7 @@ class BeyondDjango(Suite):
     def _on_commit(self) -> AnyTask:
         return self.with_options(tasks.note, enqueue_on_commit=True)
 
-    def _run_meanwhile(self) -> None:
+    def _run_meanwhile(self, task: AnyTask | None = None) -> None:
         """Enqueue another task, and wait until it has run."""
-        task = tasks.note
-        if "enqueue_on_commit" in self.capabilities:
-            task = self.with_options(task, enqueue_on_commit=False)
-        task.enqueue(self.journal.path, "meanwhile")
+        (task or tasks.note).enqueue(self.journal.path, "meanwhile")
         self.journal.wait_for(lambda entries: "meanwhile" in entries, self.deadline_seconds)

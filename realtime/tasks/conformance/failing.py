@@ -124,7 +124,7 @@ class FailingTasks(Suite):
             return
         self.needs_results()
         monkeypatch.delattr(tasks, "gone")
-        with self.worker():
+        with self.working():
             self.finished(tasks.add.enqueue(1))
         # A result has its task, so it can be read only where the function is.
         monkeypatch.setattr(tasks, "gone", task, raising=False)

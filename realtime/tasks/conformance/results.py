@@ -96,7 +96,7 @@ class ReadingResults(Suite):
 
     @rule(FEATURE)
     def test_a_result_is_found_by_another_thread(self) -> None:
-        """Whether the backend supports retrieving Task results from another thread after they have been enqueued."""
+        """supports_get_result: a result is retrieved from another thread after it has been enqueued."""
         result = tasks.add.enqueue(1)
         outcomes: list[object] = []
 
@@ -153,7 +153,7 @@ class WatchingResults(Suite):
             assert tasks.add.enqueue(1).is_finished
             return
         result = tasks.add.enqueue(1)
-        with self.worker():
+        with self.working():
             (finished,) = self.finished(result)
         assert (result.status, result.finished_at) == (TaskResultStatus.READY, None)
         if not self.backend.supports_get_result:
@@ -176,12 +176,10 @@ class WatchingResults(Suite):
         if self.refuses(name):
             return
         result = getattr(tasks, name).enqueue(self.journal.path, self.file("release"))
-        with self.worker():
-            try:
-                self.journal.wait_for(bool, self.deadline_seconds)
-                running = self.read_result(result)
-            finally:
-                self.release()
+        with self.working():
+            self.journal.wait_for(bool, self.deadline_seconds)
+            running = self.read_result(result)
+            self.release()
             (finished,) = self.finished(result)
         assert (running.status, running.is_finished) == (TaskResultStatus.RUNNING, False)
         assert running.started_at is not None

@@ -88,7 +88,7 @@ class RetryingTasks(Suite):
     def test_a_task_that_waits_for_its_next_attempt_is_ready(self) -> None:
         """READY: the Task is ready to be executed again. Others run meanwhile."""
         waiting = self.with_options(tasks.succeed_at, max_attempts=2, backoff=LONG_SECONDS)
-        with self.worker():
+        with self.working():
             result = waiting.enqueue(self.journal.path, 2)
             (other,) = self.finished(tasks.add.enqueue(1))
             deadline = time.monotonic() + self.deadline_seconds
@@ -121,11 +121,9 @@ class RetryingTasks(Suite):
         if self.refuses(name):
             return
         task = self.with_options(getattr(tasks, name), timeout=0.5)
-        with self.worker():
-            try:
-                (result,) = self.finished(task.enqueue(self.journal.path, self.file("release")))
-            finally:
-                self.release()
+        with self.working():
+            (result,) = self.finished(task.enqueue(self.journal.path, self.file("release")))
+            self.release()
             (after,) = self.finished(tasks.add.enqueue(1))
         assert result.status == TaskResultStatus.FAILED
         assert issubclass(result.errors[-1].exception_class, TimeoutError)
@@ -142,13 +140,13 @@ class RetryingTasks(Suite):
     @rule(DEATH, needs="survives_worker_death")
     def test_another_worker_runs_the_task_of_a_dead_one(self) -> None:
         """A worker that was killed cannot finish its task: another one runs it, and it never ends in limbo."""
-        with self.worker() as first:
+        with self.working() as first:
             result = tasks.hold.enqueue(self.journal.path, self.file("release"))
             self.journal.wait_for(bool, self.deadline_seconds)
             killed_at = timezone.now()
             self.kill_worker(first)
         assert not self.read_result(result).is_finished
-        with self.worker():
+        with self.working():
             self.journal.wait_for(lambda entries: len(entries) > 1, self.takeover_seconds)
             self.release()
             finished = self.wait_for(result, self.deadline_seconds)

@@ -22,6 +22,12 @@ SAID = "[data-place-order] [data-said][role=status]"
 PLACE = "**/orders/place/**"
 
 
+@pytest.fixture(autouse=True)
+def _without_receipts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker would make them."""
+    monkeypatch.setattr("project.demo.views.ask_for_receipt", lambda order_id: None)
+
+
 async def open_shop(stage: Stage) -> Page:
     await Product.objects.all().adelete()
     await Product.objects.acreate(name="Lamp", price=1, drawing="lamp")

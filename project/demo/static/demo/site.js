@@ -81,6 +81,7 @@ const orders = () => document.querySelector("[data-orders]");
 document.addEventListener("signalbox:message", ({ detail: { data } }) => {
   // Any program may send any kind, but only the shop's own messages contain an order.
   if (orders() && data?.kind?.startsWith("order.") && data.data?.order) showStatus(data);
+  if (orders() && data?.kind === "receipt.ready") reloadOrders();
 });
 document.addEventListener("signalbox:resync", () => orders() && reloadOrders());
 
@@ -103,10 +104,12 @@ function showStatus(envelope) {
 async function reloadOrders() {
   const { page } = await getPage(location.href, "[data-orders]");
   const [fresh, present] = [page?.querySelector("[data-orders]"), orders()];
-  if (!fresh || !present || statuses(fresh) === statuses(present)) return;
+  if (!fresh || !present || states(fresh) === states(present)) return;
   present.replaceChildren(...fresh.childNodes);
   showTimes(present);
 }
 
-const statuses = (list) =>
-  [...list.querySelectorAll("[data-order]")].map(({ dataset }) => `${dataset.order} ${dataset.status}`).join();
+const states = (list) =>
+  [...list.querySelectorAll("[data-order]")].map(stateOf).join();
+const stateOf = (order) =>
+  `${order.dataset.order} ${order.dataset.status} ${order.querySelector("[data-receipt]") ? "with its receipt" : ""}`;

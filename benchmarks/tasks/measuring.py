@@ -1,0 +1,146 @@
+"""
+How one backend of background tasks is measured.
+
+Owns the order of a run and its figures. Near its server: tasks that do nothing and tasks that sleep are enqueued, then
+a worker is started and works them off; then single tasks come with pauses; then as many as one process can enqueue
+while the worker runs. Then the first two again with a server that is 2 ms away. Does not own the list (contenders) nor
+the processes (ground).
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from benchmarks.processes import free_port
+from benchmarks.stage import Stage
+from benchmarks.tasks.contenders import TaskBackend
+from benchmarks.tasks.ground import Ground, WorkerProcess, ground
+from benchmarks.tasks.ledger import Ledger
+from benchmarks.workers import WARM_UP_SHARE, wait_for
+
+__all__ = ["measure"]
+
+# Of the tasks that are enqueued for a second of work, at least so many.
+FEWEST = 20
+# Single tasks for an idle worker.
+EVERY_SECONDS = 0.02
+FEWEST_SINGLE = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Which tasks are for what, by their numbers."""
+
+    nothing: range
+    sleep: range
+    single: range
+    running: range
+
+    @classmethod
+    def of(cls, nothing: int, sleep: int, single: int = 0, running: int = 0) -> Self:
+        """So many of each, one kind after the other."""
+        first, second, third = nothing, nothing + sleep, nothing + sleep + single
+        return cls(
+            nothing=range(first),
+            sleep=range(first, second),
+            single=range(second, third),
+            running=range(third, third + running),
+        )
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.running.stop
+
+
+def measure(backend: TaskBackend, stage: Stage, *, seconds: float, calls: int) -> dict[str, float]:
+    """Let it work for about so many seconds on each kind of task; each task is to be run once."""
+    paces = backend.paces
+    near = _Plan.of(
+        nothing=_tasks(paces.nothing, seconds),
+        sleep=_tasks(paces.sleep, seconds),
+        single=max(FEWEST_SINGLE, calls // 2),
+        running=_tasks(paces.nothing, seconds / 2),
+    )
+    with ground(backend, stage, near.count) as on:
+        figures = _near(on, near)
+    if backend.is_far_too:
+        far = _Plan.of(nothing=_tasks(paces.far_nothing, seconds), sleep=_tasks(paces.far_sleep, seconds))
+        with ground(backend, stage, far.count) as on:
+            others = _far(on, far)
+        for name in ("tasks", "lost", "doubled"):
+            figures[name] += others.pop(name)
+        figures |= others
+    return figures
+
+
+def _tasks(pace: int, seconds: float) -> int:
+    return max(FEWEST, round(pace * seconds))
+
+
+def _near(on: Ground, plan: _Plan) -> dict[str, float]:
+    client, ledger = on.client, on.ledger
+    figures = {"enqueued_per_second": client.one_by_one("nothing", plan.nothing)}
+    client.one_by_one("sleep", plan.sleep)
+    with on.worker() as worker:
+        figures["worker_cpu_us"] = _cpu_us(worker, ledger, plan.nothing)
+        _wait(ledger, plan.sleep)
+        client.paced("nothing", plan.single, every_seconds=EVERY_SECONDS)
+        _wait(ledger, plan.single)
+        client.one_by_one("nothing", plan.running)
+        _wait(ledger, plan.running)
+        figures["results_share"] = client.results()
+    many = client.many("nothing", plan.nothing)
+    if many is not None:
+        figures["many_enqueued_per_second"] = many
+    waits = ledger.waits_ms(plan.single) or [0.0]
+    return figures | {
+        "nothing_per_second": _rate(ledger, plan.nothing),
+        "sleep_per_second": _rate(ledger, plan.sleep),
+        "running_per_second": _rate(ledger, plan.running, is_from_enqueuing=True),
+        "p50_ms": waits[len(waits) // 2],
+        "p99_ms": waits[len(waits) * 99 // 100],
+        **_counts(ledger),
+    }
+
+
+def _far(on: Ground, plan: _Plan) -> dict[str, float]:
+    ledger, port = on.ledger, free_port()
+    on.client.one_by_one("nothing", plan.nothing)
+    on.client.one_by_one("sleep", plan.sleep)
+    with on.proxy(port) as proxy, on.worker(port=port) as worker:
+        worker.wait_for_first(ledger)
+        cpu, begin = proxy.cpu_seconds(), time.monotonic()
+        end = _wait(ledger, plan.sleep)
+        proxy_core_used = (proxy.cpu_seconds() - cpu) / max(end - begin, 1e-6)
+    return {
+        "far_nothing_per_second": _rate(ledger, plan.nothing),
+        "far_sleep_per_second": _rate(ledger, plan.sleep),
+        "proxy_core_used": proxy_core_used,
+        **_counts(ledger),
+    }
+
+
+def _wait(ledger: Ledger, numbers: range) -> float:
+    """Until these and all before them have run, or nothing is run any more; returns when that was."""
+    return wait_for(numbers.stop, ledger.done_count, None)
+
+
+def _cpu_us(worker: WorkerProcess, ledger: Ledger, numbers: range) -> float:
+    """What the worker takes for each of these tasks, its start not counted; waits until they have run."""
+    worker.wait_for_first(ledger)
+    wait_for(round(len(numbers) * WARM_UP_SHARE), ledger.done_count, None)
+    cpu, done = worker.cpu_seconds(), ledger.done_count()
+    _wait(ledger, numbers)
+    return (worker.cpu_seconds() - cpu) * 1e6 / max(1, ledger.done_count() - done)
+
+
+def _rate(ledger: Ledger, numbers: range, *, is_from_enqueuing: bool = False) -> float:
+    """Tasks a second, from the first one's beginning, or when it was enqueued, to the last one's end."""
+    since = ledger.enqueued_ns if is_from_enqueuing else ledger.begun_ns
+    return ledger.done_count(numbers) / max(ledger.seconds_of(numbers, since), 1e-6)
+
+
+def _counts(ledger: Ledger) -> dict[str, float]:
+    done = ledger.done_count()
+    return {"tasks": ledger.count, "lost": ledger.count - done, "doubled": ledger.doubled_count()}

@@ -1,0 +1,1 @@
+"""An app with tasks for tests of worker processes; two of the tasks are periodic."""

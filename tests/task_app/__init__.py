@@ -1,0 +1,1 @@
+"""Background tasks for tests with real worker processes, and programs that enqueue them."""
