@@ -148,8 +148,8 @@ def _task_workers() -> Iterator[Part]:
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     try:
         backend = import_string(entry["BACKEND"])
-    except (ImportError, LookupError, TypeError):
-        # The system checks report that.
+    except Exception:
+        # The system checks, and each process that enqueues a task, report that.
         return False
     # Without the Tasks framework, it cannot be imported, and then the backend could not either.
     from realtime.tasks.backend import RedisStreamBackend

@@ -6,7 +6,7 @@ stream worker that it stands on (streams).
 """
 
 from realtime.tasks.backend import RedisStreamBackend
-from realtime.tasks.periodic import periodic
+from realtime.tasks.periodic_tasks import periodic
 from realtime.tasks.task import RedisTask
 from realtime.tasks.waiting import await_result, wait
 

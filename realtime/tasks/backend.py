@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 from django.apps import apps
-from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -34,14 +33,13 @@ from realtime.tasks.django_api import (
     TaskResultStatus,
     task_enqueued,
 )
-from realtime.tasks.record import TaskFields, find_task, moment, result_of, to_json
+from realtime.tasks.record import EPOCH, TaskFields, find_task, moment, result_of, run_after_of, to_json
 from realtime.tasks.store import Request, TaskQueue
 from realtime.tasks.task import OPTIONS, RedisTask, check_options, unique_key_of
 from realtime.tasks.waiting import await_result, wait
 
 __all__ = ["BackendOptions", "RedisStreamBackend"]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The id of a task is its queue and this many letters and digits: 131 bits, which nobody guesses.
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
@@ -172,9 +170,9 @@ class RedisStreamBackend(BaseTaskBackend):
         return self._prepare(task.using(run_after=moment), args, kwargs)
 
     async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
-        """A tick was enqueued: complete its result and send the signal."""
-        _note_enqueued(result, *found)
-        await task_enqueued.asend(type(self), task_result=result)
+        """A tick was enqueued: complete its result and send the signal. With a unique key, it may have been skipped."""
+        if _note_enqueued(result, *found):
+            await task_enqueued.asend(type(self), task_result=result)
 
     def get_result(self, result_id: str) -> AnyTaskResult:
         """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
@@ -228,7 +226,7 @@ class RedisStreamBackend(BaseTaskBackend):
             "priority": int(fields[b"priority"]),
             "queue_name": queue_name,
             "backend": self.alias,
-            "run_after": _run_after(fields),
+            "run_after": run_after_of(fields),
         }
         if (options := fields[b"options"]) != b"{}" or (isinstance(task, RedisTask) and task.json_options()):
             found = json.loads(options)
@@ -265,8 +263,6 @@ class RedisStreamBackend(BaseTaskBackend):
             "func": task.module_path,
             "call": call,
             "options": to_json(options),
-            # As they are now, for operators.
-            "limits": to_json([self.option(task, name) for name in ("max_attempts", "backoff", "timeout")]),
             "deaths_limit": DEATHS_LIMIT if self.option(task, "run_again_if_lost") else 1,
         }
         unique_key = unique_key_of(task, result.args, result.kwargs) if isinstance(task, RedisTask) else ""
@@ -335,11 +331,3 @@ def _microseconds(moment: datetime) -> int:
 def _tupled(value: Any) -> Any:
     """The value of an option, from JSON."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def _run_after(fields: TaskFields) -> datetime | None:
-    due = fields.get(b"run_after")
-    if due is None:
-        return None
-    aware = EPOCH + timedelta(microseconds=int(due))
-    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())

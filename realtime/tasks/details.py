@@ -21,7 +21,7 @@ from realtime.tasks.masking import (
     shown_text,
     shown_value,
 )
-from realtime.tasks.record import TaskFields, moment
+from realtime.tasks.record import TaskFields, moment, run_after_of
 from realtime.tasks.status import KnownQueue, queue_of
 from realtime.untrusted.masking import HIDDEN, is_secret_name
 from realtime.untrusted.text import printable
@@ -33,7 +33,7 @@ ERRORS_SHOWN = 10
 # The most characters of the names of functions and workers, of which real ones are shorter.
 TEXT_LIMIT = 500
 _FIELDS = (
-    *("func", "status", "ticket", "priority", "call", "limits", "value", "workers", "earlier_attempts", "deaths"),
+    *("func", "status", "ticket", "priority", "call", "options", "value", "workers", "earlier_attempts", "deaths"),
     *("error_count", "enqueued", "started", "attempted", "finished", "run_after", "unique"),
 )
 
@@ -151,9 +151,9 @@ def _details(
 ) -> TaskDetails:
     func = printable(fields.get(b"func", b""), limit=TEXT_LIMIT)
     task, problem = find_shown(func)
-    max_attempts, _, timeout_seconds = json.loads(fields.get(b"limits", b"[1, 0, null]"))
+    options, defaults = json.loads(fields.get(b"options", b"{}")), queue.backend.defaults
     workers = tuple(printable(name, limit=TEXT_LIMIT) for name in fields.get(b"workers", b"").split())
-    earlier_tries, run_after_us = _number(fields, b"earlier_attempts"), fields.get(b"run_after")
+    earlier_tries = _number(fields, b"earlier_attempts")
     args, kwargs = json.loads(fields.get(b"call", b"[[], {}]"))
     secrets = secrets_in(task, args, kwargs)
     return TaskDetails(
@@ -168,15 +168,15 @@ def _details(
         started_at=moment(fields.get(b"started")),
         attempted_at=moment(fields.get(b"attempted")),
         finished_at=moment(fields.get(b"finished")),
-        run_after=None if run_after_us is None else moment(int(run_after_us) // 1000),
+        run_after=run_after_of(fields),
         due_at=moment(due_ms),
         kept_until=datetime.now(UTC) + timedelta(milliseconds=left_ms) if left_ms > 0 else None,
         duration_seconds=_duration_seconds(fields),
         tries=len(workers) - earlier_tries,
         earlier_tries=earlier_tries,
-        max_attempts=max_attempts,
+        max_attempts=options.get("max_attempts", defaults.max_attempts),
         deaths=_number(fields, b"deaths"),
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=options.get("timeout", defaults.timeout),
         workers=workers,
         errors=tuple(_error(number, body, secrets) for number, body in errors.items() if body is not None),
         error_count=_number(fields, b"error_count"),

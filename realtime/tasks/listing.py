@@ -39,7 +39,7 @@ _LISTED_CURSOR = re.compile(r"(-?\d{1,16})~([\w.:#-]{1,150})", re.ASCII)
 _ENTRY_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
 _FIELDS = (
     *("func", "status", "ticket", "priority", "enqueued", "attempted", "finished", "workers", "earlier_attempts"),
-    *("limits", "error_count"),
+    *("options", "error_count"),
 )
 
 
@@ -266,12 +266,13 @@ def _read_rows(client: redis.Redis, query: Query, places: Sequence[_Place]) -> l
         is_wanted = fields["status"] == status and place.ticket in (None, fields["ticket"])
         if query.func:
             is_wanted = is_wanted and fields["func"] == query.func.encode()
-        row = _row(place, fields) if is_wanted else None
+        row = _row(place, fields, query.queue) if is_wanted else None
         rows.append(None if row is None else _Found(row, int(fields["error_count"] or 0)))
     return rows
 
 
-def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
+def _row(place: _Place, fields: dict[str, Any], queue: KnownQueue) -> TaskRow:
+    options = json.loads(fields["options"] or b"{}")
     return TaskRow(
         id=printable(place.id, limit=TEXT_LIMIT),
         func=printable(fields["func"] or b"", limit=TEXT_LIMIT),
@@ -281,7 +282,7 @@ def _row(place: _Place, fields: dict[str, Any]) -> TaskRow:
         attempted_at=moment(fields["attempted"]),
         finished_at=moment(fields["finished"]),
         tries=len((fields["workers"] or b"").split()) - int(fields["earlier_attempts"] or 0),
-        max_attempts=json.loads(fields["limits"] or b"[1]")[0],
+        max_attempts=options.get("max_attempts", queue.backend.defaults.max_attempts),
         error="",
     )
 

@@ -6,7 +6,7 @@ Owns the fields of the hash and their JSON. Does not own the scripts that change
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from traceback import format_exception
 from typing import Any
 
@@ -17,8 +17,9 @@ from django.utils.module_loading import import_string
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["TaskFields", "error_json", "find_task", "moment", "result_of", "to_json"]
+__all__ = ["EPOCH", "TaskFields", "error_json", "find_task", "moment", "result_of", "run_after_of", "to_json"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The most characters of a traceback that are stored: its end says more than its beginning.
 TRACEBACK_LIMIT = 20_000
 
@@ -112,6 +113,15 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
     count = int(fields.get(b"error_count", 0))
     found = [json.loads(fields[b"error%d" % number]) for number in range(1, count + 1)]
     return [TaskError(exception_class_path=each["class"], traceback=each["traceback"]) for each in found]
+
+
+def run_after_of(fields: TaskFields) -> datetime | None:
+    """The earliest time at which a task runs, to the microsecond; None if it was not given one."""
+    due = fields.get(b"run_after")
+    if due is None:
+        return None
+    aware = EPOCH + timedelta(microseconds=int(due))
+    return aware if settings.USE_TZ else timezone.make_naive(aware, timezone.get_default_timezone())
 
 
 def moment(ms: bytes | int | None) -> datetime | None:

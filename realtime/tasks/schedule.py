@@ -2,7 +2,7 @@
 Schedules: the moments, called ticks, at which a periodic task runs.
 
 Owns cron expressions, intervals, and what happens when clocks are changed. Does not own which tasks are periodic
-(periodic) nor which ticks were enqueued (scheduler).
+(periodic_tasks) nor which ticks were enqueued (scheduler).
 """
 
 import zoneinfo

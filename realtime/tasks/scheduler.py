@@ -19,7 +19,7 @@ from realtime.exceptions import TaskQueueFull
 from realtime.redis.outage import Outage
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import AnyTaskResult
-from realtime.tasks.periodic import PeriodicTask
+from realtime.tasks.periodic_tasks import PeriodicTask
 from realtime.tasks.store import Request, TaskQueue, Tick
 
 __all__ = ["Scheduler", "check_periodic_tasks"]
@@ -105,7 +105,10 @@ class Scheduler:
         self._refused.discard(task.name)
         if found is None:
             return
-        logger.info("the periodic task %s: enqueued as %s", task.name, found[0])
+        if found[0] == call.result.id:
+            logger.info("the periodic task %s: enqueued as %s", task.name, found[0])
+        else:
+            logger.warning("the periodic task %s: a tick was skipped, because %s is unfinished", task.name, found[0])
         try:
             await self._backend.note_tick(call.result, found)
         except Exception:

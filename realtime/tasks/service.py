@@ -17,7 +17,7 @@ from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.tasks.backend import RedisStreamBackend
-from realtime.tasks.periodic import PeriodicTask
+from realtime.tasks.periodic_tasks import PeriodicTask
 from realtime.tasks.scheduler import Scheduler, check_periodic_tasks
 from realtime.tasks.worker import TaskWorker
 

@@ -33,7 +33,6 @@ FIRST_HITS = {
     "run_bot_subscriber": "reference/commands.html#row-run-bot-subscriber",
     "run_task_worker": "reference/commands.html#row-run-task-worker",
     "length_limit": "reference/settings.html#row-length-limit",
-    "background tasks": "how-to/run-tasks.html",
     "ModuleNotFoundError": "how-to/add-to-your-project.html",
     "PyPI": "how-to/add-to-your-project.html",
     "quiet hours": "how-to/deliver-later-or-less.html",

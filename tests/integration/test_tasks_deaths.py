@@ -1,14 +1,158 @@
 """Workers of tasks that die or stand still, at each place: the task ends once, and never stays in between."""
 
-import pytest
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
+import pytest
+import redis
+
+from realtime.conf import get_settings
 from realtime.exceptions import WorkerLost
 from realtime.tasks import await_result
+from realtime.tasks.worker import TaskWorker
+from tests.support.streams import ROOT
 from tests.support.tasks import Tasks
-from tests.support.tasks_of_tests import calls, gates, hold_each
+from tests.support.tasks_of_tests import add, calls, deadly, gates, hold_each, note, process_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
+
+
+@contextlib.asynccontextmanager
+async def dying(tasks: Tasks) -> AsyncIterator[TaskWorker]:
+    """A worker that does nothing any more at the end of the block, neither in Redis nor for its tasks."""
+    url = get_settings().redis_url
+    worker = TaskWorker(tasks.backend, ["default"], concurrency=2, consumer="dying", url=url)
+    running = asyncio.create_task(worker.run(), name="dying worker")
+    try:
+        await worker.wait_ready()
+        yield worker
+    finally:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+@contextlib.contextmanager
+def worker_process(concurrency: int) -> Iterator[subprocess.Popen[str]]:
+    """A worker in a process of its own, which is ready; killed at the end."""
+    settings = get_settings()
+    command = [sys.executable, "-m", "tests.support.task_process"]
+    process = subprocess.Popen(
+        [*command, settings.redis_url, settings.key_prefix, str(concurrency)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("process-")
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_a_worker_that_dies_before_the_attempt_begins(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry was read, and nothing recorded: another worker runs the task, and knows of no attempt before."""
+    asked = asyncio.Event()
+
+    async def never(*arguments: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.backend.queue("default"), "begin", never)
+        async with dying(tasks):
+            result = note.enqueue("a")
+            await asyncio.wait_for(asked.wait(), 10)
+    async with tasks.working() as other:
+        await await_result(result, 10)
+    assert result.worker_ids == [other.consumer]
+    assert result.errors == []
+    assert calls == ["a"]
+    assert tasks.left_count() == 0
+
+
+async def test_a_worker_that_dies_in_the_attempt(tasks: Tasks) -> None:
+    """Another one runs the task; the error says whose death it was."""
+    async with dying(tasks):
+        result = hold_each.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+    gates["a 2"].set()
+    async with tasks.working() as other:
+        await await_result(result, 10)
+        gates["a 1"].set()
+    assert result.return_value == 2
+    assert result.worker_ids == ["dying", other.consumer]
+    (error,) = result.errors
+    assert error.exception_class is WorkerLost
+    assert "The worker dying was lost" in error.traceback
+    assert tasks.left_count() == 0
+
+
+async def test_a_worker_that_dies_between_the_end_and_the_ack(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task does not run again; its entry is acked by another worker."""
+    async with dying(tasks) as worker:
+        monkeypatch.setattr(worker._queues["default"], "_end", lambda *arguments: None)
+        result = add.enqueue(1, 2)
+        await await_result(result, 10)
+        assert tasks.left_count() == 1
+    async with tasks.working():
+        await wait_until(lambda: tasks.left_count() == 0)
+    result.refresh()
+    assert result.return_value == 3
+    assert result.worker_ids == ["dying"]
+
+
+async def test_a_worker_that_gets_its_task_back_goes_on_with_it(tasks: Tasks) -> None:
+    """Its lease was over, nobody else took the task, and Redis hands it the entry again: the attempt goes on."""
+    async with tasks.working(concurrency=2) as worker:
+        result = hold_each.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        tasks.take_from(worker)
+        await wait_until(lambda: tasks.held_count(worker) == 1)
+        gates["a 1"].set()
+        await await_result(result, 10)
+        await wait_until(lambda: tasks.left_count() == 0)
+    assert calls == ["a"]
+    assert result.errors == []
+
+
+async def test_processes_that_are_killed_lose_nothing(tasks: Tasks, redis_client: redis.Redis) -> None:
+    """Each task ends once; those that ran have the loss among their errors."""
+    with worker_process(4) as first, worker_process(4) as second:
+        results = [process_of.enqueue(str(number), 0.05) for number in range(60)]
+        await wait_until(lambda: sum(tasks.is_over(result) for result in results) >= 5)
+        first.kill()
+        await wait_until(lambda: all(map(tasks.is_over, results)), seconds=30)
+        for result in results:
+            result.refresh()
+            assert result.return_value in (first.pid, second.pid)
+            if result.errors:
+                assert result.worker_ids == [f"process-{first.pid}", f"process-{second.pid}"]
+        assert any(result.errors for result in results)
+        await wait_until(lambda: tasks.left_count() == 0)
+
+
+async def test_a_task_that_kills_its_workers_fails_alone(tasks: Tasks, redis_client: redis.Redis) -> None:
+    """After three of them; the tasks that were in them end well."""
+    killer = deadly.enqueue("a")
+    others = [process_of.enqueue(str(number), 0.1) for number in range(6)]
+    for _ in range(3):
+        with worker_process(3) as process:
+            await asyncio.to_thread(process.wait, 20)
+    with worker_process(3):
+        await await_result(killer, 20)
+        for result in others:
+            await await_result(result, 20)
+    assert killer.status == "FAILED"
+    assert [error.exception_class for error in killer.errors] == [WorkerLost] * 3
+    assert [result.status for result in others] == ["SUCCESSFUL"] * 6
 
 
 async def test_the_late_end_of_a_task_that_another_worker_has_is_refused(

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from realtime.conf import keys, sync_redis
 from realtime.exceptions import TasksUnavailable
-from realtime.tasks import RedisStreamBackend, RedisTask, await_result
+from realtime.tasks import RedisTask, await_result
 from realtime.tasks.django_api import (
     InvalidTask,
     TaskResultDoesNotExist,
@@ -290,9 +290,11 @@ async def test_a_backend_without_queues_takes_any(tasks: Tasks, signalbox: Any) 
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "{a}", "x" * 41])
-def test_the_names_of_queues_are_checked(tasks: Tasks, name: Any) -> None:
+def test_the_names_of_queues_are_checked(tasks: Tasks, signalbox: Any, name: Any) -> None:
+    """A backend with another one is made, and takes no task."""
+    signalbox.TASKS = {"default": {**backend_settings(), "QUEUES": ["default", name]}}
     with pytest.raises(ImproperlyConfigured, match="1 to 40 letters"):
-        RedisStreamBackend("default", {"QUEUES": [name]})
+        note.enqueue("a")
 
 
 async def test_times_are_naive_without_time_zones(tasks: Tasks, signalbox: Any) -> None:

@@ -19,7 +19,7 @@ from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
 from realtime.tasks import RedisStreamBackend
 from realtime.tasks.django_api import task, task_backends, task_enqueued
-from realtime.tasks.periodic import PeriodicTask
+from realtime.tasks.periodic_tasks import PeriodicTask
 from realtime.tasks.schedule import CronSchedule, IntervalSchedule, Schedule
 from realtime.tasks.scheduler import Scheduler
 from realtime.tasks.service import TaskService
@@ -68,7 +68,7 @@ def ticks(backend: RedisStreamBackend, redis_client: redis.Redis) -> Iterator[Ca
 
     def read() -> list[datetime]:
         return sorted(
-            datetime.fromtimestamp(int(redis_client.hget(key, "run_after")) / 1000, UTC)  # type: ignore[arg-type]
+            datetime.fromtimestamp(ms_of(redis_client.hget(key, "run_after")) / 1000, UTC)
             for queue in ("default", "mail")
             for key in redis_client.scan_iter(match=f"{keys().task(queue, '')}*", count=1000)
         )
@@ -128,6 +128,15 @@ async def test_after_downtime_the_latest_missed_tick_is_enqueued_alone(scheduler
     assert ticks() == [at(1), at(9), at(99)]
 
 
+async def test_without_time_zones_in_the_project(scheduler: Any, ticks: Any, signalbox: Any) -> None:
+    """With USE_TZ off, the ticks are the same moments."""
+    signalbox.USE_TZ, signalbox.TIME_ZONE = False, "Asia/Tokyo"
+    process = scheduler()
+    for hours in (0.5, 1, 2):
+        await process.look(at(hours))
+    assert ticks() == [at(1), at(2)]
+
+
 async def test_a_changed_schedule_begins_when_it_is_seen(scheduler: Any, ticks: Any) -> None:
     """It does not run for its past ticks, and the old one does not come back."""
     await scheduler("30 * * * *").look(at(0))
@@ -152,12 +161,19 @@ async def test_clocks_that_are_turned(scheduler: Any, ticks: Any, redis_client: 
     assert ticks() == [datetime(2025, 10, 26, 0, 30, tzinfo=UTC), datetime(2026, 3, 29, 1, tzinfo=UTC)]
 
 
-async def test_a_tick_is_skipped_while_the_run_of_an_earlier_one_is_unfinished(scheduler: Any, ticks: Any) -> None:
-    """If the task has a unique key. Later it does not run for the skipped one."""
+async def test_a_tick_is_skipped_while_the_run_of_an_earlier_one_is_unfinished(
+    scheduler: Any, ticks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the task has a unique key. Later it does not run for the skipped one, and no receiver is told of it."""
+    told = []
+    task_enqueued.connect(receive := lambda task_result, **kwargs: told.append(task_result.id))
     process = scheduler(task=tidy.using(unique_key=True))
     for hours in (0.5, 1, 2, 3):
         await process.look(at(hours))
+    task_enqueued.disconnect(receive)
     assert ticks() == [at(1)]
+    assert len(told) == 1
+    assert caplog.text.count(f"the periodic task {NAME}: a tick was skipped") == 2
 
 
 async def test_a_tick_waits_while_the_queue_is_full(
@@ -401,5 +417,6 @@ def ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def ms_of(value: Any) -> int:
-    return int(value)
+def ms_of(run_after: Any) -> int:
+    """The moment of a task in milliseconds."""
+    return int(run_after) // 1000

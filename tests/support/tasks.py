@@ -120,6 +120,14 @@ class Tasks:
         arguments = [GROUP, "", "", worker.consumer, 0, 1, 1000]
         self._client.eval(text, len(names.for_scripts), *names.for_scripts, *arguments)
 
+    def held_count(self, worker: TaskWorker, queue: str = "default") -> int:
+        """How many tasks Redis has handed to a worker, and not given to others."""
+        names = GroupKeys(keys().task_queue(queue), GROUP)
+        owners = self._client.hvals(names.owners)
+        parked = sum(owner.decode().startswith(f"{worker.consumer} ") for owner in owners)
+        pending = self._client.xpending_range(names.stream, GROUP, "-", "+", 1000, consumername=worker.consumer)
+        return parked + len(pending)
+
     def hand_over(self, id: str, owner: TaskWorker, *others: TaskWorker) -> bool:
         """Take a task from its owner, unless one of the others has it."""
         holder = self.fields(id).get("claim", "").partition(" ")[0]

@@ -1,6 +1,8 @@
 """The task functions of the tests. They note what ran in `calls`, and wait at `gates` that the tests open."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections import defaultdict
@@ -181,6 +183,19 @@ def query() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         return cursor.fetchone()[0]
+
+
+@task
+def deadly(name: str) -> None:
+    """End the process, as a crash in a library would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def process_of(name: str, seconds: float = 0.0) -> int:
+    """The id of the process, after some time."""
+    time.sleep(seconds)
+    return os.getpid()
 
 
 def no_task() -> None:

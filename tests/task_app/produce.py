@@ -2,7 +2,8 @@
 Enqueues tasks of every kind, in bursts: `python -m tests.task_app.produce SEED FILE UNTIL`.
 
 For each task that Redis confirmed, FILE gets a line of JSON: `id`, `kind`, `expected` (the value; null if the task must
-fail, or returns None) and `due` (seconds since 1970). It ends when the file UNTIL exists, or after some thousand tasks.
+fail, or returns None) and `due` (seconds since 1970). It ends when the file UNTIL exists
+and it has enqueued enough, or after some thousand tasks.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ from typing import Any
 import django
 from django.utils import timezone
 
-__all__ = ["main"]
+__all__ = ["LEAST", "main"]
 
-BURST, LIMIT = 20, 3000
-PAUSE_SECONDS = 0.5
+BURST, LEAST, LIMIT = 20, 600, 3000
+PAUSE_SECONDS = 0.3
 RETRY_SECONDS = 0.05
 # Few, so that a task with the same key often waits or runs.
 UNIQUE_KEYS = 5
@@ -29,8 +30,8 @@ async def main(seed: str, file: str, until: str) -> None:
     """Enqueue until told to stop."""
     dice = random.Random(seed)  # noqa: S311 - the same tasks each time
     with open(file, "a", buffering=1) as confirmed:  # noqa: ASYNC230 - nothing else runs here
-        for _ in range(LIMIT // BURST):
-            if os.path.exists(until):  # noqa: ASYNC240 - likewise
+        for count in range(0, LIMIT, BURST):
+            if count >= LEAST and os.path.exists(until):  # noqa: ASYNC240 - likewise
                 break
             for _ in range(BURST):
                 confirmed.write(f"{json.dumps(await _enqueue(dice))}\n")

@@ -21,7 +21,7 @@ from realtime.management.service import ServiceCommand
 from realtime.management.streams import HelpFormatter
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import InvalidTask, InvalidTaskBackend, task_backends
-from realtime.tasks.periodic import PeriodicTask, all_periodic_tasks
+from realtime.tasks.periodic_tasks import PeriodicTask, all_periodic_tasks
 from realtime.tasks.scheduler import check_periodic_tasks
 from realtime.tasks.service import TaskService
 
@@ -85,7 +85,6 @@ class Command(ServiceCommand):
             metavar="SECONDS",
             help="how long running tasks may take to finish after a signal; default: %(default)g",
         )
-
         parser.add_argument(
             "--processes",
             type=_processes,
