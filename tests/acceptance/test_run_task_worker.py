@@ -16,7 +16,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.task_site import SECONDS, TaskSite, Worker, pid_of
 from tests.support.waiting import wait_until_sync
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+# Several processes start one after another, which takes long on a machine with two busy cores.
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
 
 LOST = "realtime.exceptions.WorkerLost"
 STOPPED = "realtime.exceptions.WorkerStopped"
