@@ -5,7 +5,7 @@
 # environment's (docs/reference/settings.md).
 
 SHELL := /bin/sh
-# Where the environment has it, each of the site's three processes would compile all that it imports, at every start.
+# Where the environment has it, each of the site's four processes would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help run test check docs matrix faults bench bench-peers clean .venv/run .venv/dev .venv/docs .venv/browser

@@ -209,6 +209,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("enqueue to start, p99 ms", "p99_ms", "{:.2f}".format),
         Column("2 ms away: no-op tasks/s", "far_nothing_per_second", _count),
         Column("2 ms away: 1 ms tasks/s", "far_sleep_per_second", _count),
+        Column("proxy's core", "proxy_core_used", "{:.0%}".format),
         Column("results", "results_share", _results),
         _LOST,
         Column("doubled", "doubled", _count),

@@ -255,9 +255,11 @@ def check_tasks(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
                 return [Error(f"{str(error)[0].upper()}{str(error)[1:]}.", id="realtime.E011")]
             # Django's own check of TASKS reports that.
             continue
-        # Imported here, because it cannot be imported without the framework.
-        from realtime.tasks.backend import RedisStreamBackend
-
+        try:
+            from realtime.tasks.backend import RedisStreamBackend
+        except ImproperlyConfigured:
+            # There is no framework, so this backend is not ours.
+            continue
         if isinstance(backend, type) and issubclass(backend, RedisStreamBackend):
             made = backend(alias, entry)
             if made.problem:

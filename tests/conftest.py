@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,26 @@ UNIT_TESTS = Path(__file__).parent / "unit"
 PERMANENT = ("notifications", "signalbox:counters:", "signalbox:streams", "tasks:")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Several runs beside each other share the tests by this option."""
+    parser.addoption("--part", metavar="N/COUNT", default="1/1", help="run this part of the test files: 1/2 or 2/2")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a second database, leave out what the first has shown for both; on SQLite, what it has no locks for."""
-    is_left_out = _is_database_independent if "DATABASE_URL" in os.environ else _is_for_postgres
-    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
-    items[:] = [item for item in items if not is_left_out(item)]
+    """
+    Leave out the tests of other parts. On a second database, leave out what the first has shown for both; on SQLite,
+    what it has no locks for.
+    """
+    left_out = _is_database_independent if "DATABASE_URL" in os.environ else _is_for_postgres
+    part, count = map(int, config.getoption("--part").split("/"))
+    kept = [item for item in items if not left_out(item) and _part_of(item, count) == part]
+    config.hook.pytest_deselected(items=[*set(items) - set(kept)])
+    items[:] = kept
+
+
+def _part_of(item: pytest.Item, count: int) -> int:
+    """From 1 to `count`. All tests of a file are in one part, which a new file does not change."""
+    return zlib.crc32(item.path.name.encode()) % count + 1
 
 
 def _is_database_independent(item: pytest.Item) -> bool:

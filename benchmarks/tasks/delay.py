@@ -4,121 +4,129 @@
 Owns the delay: half of it on the way there and half on the way back, for each piece of data. TARGET is HOST:PORT or the
 path of a unix socket.
 
-`select` wakes up within a tenth of a millisecond. What asyncio uses otherwise, epoll, counts in whole ones, which would
-make 1 ms any time between 1 and 2.
+One loop with `select`, which wakes up within a tenth of a millisecond. In Python, epoll counts in whole milliseconds,
+so 1 ms would be any time between 1 and 2. asyncio's timers would take more CPU than everything else here, and the proxy
+could become the limit of what is measured.
 """
 
-import asyncio
-import selectors
+import collections
+import contextlib
+import select
+import socket
 import sys
-from collections.abc import Callable
+import time
 
 __all__ = ["Proxy"]
 
+CHUNK_BYTES = 65_536
 
-class _Side(asyncio.Protocol):
-    """One connection of a pair; what it receives goes to the other one after the delay."""
 
-    def __init__(self, delay_seconds: float, on_made: Callable[["_Side"], None] | None = None) -> None:
-        self.other: _Side | None = None
-        self.transport: asyncio.Transport | None = None
-        self._delay_seconds = delay_seconds
-        self._on_made = on_made
-        # What came before the other one was connected.
-        self._early: list[bytes] = []
+class _Side:
+    """One connection of a pair."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP and unix sockets have one
-        self.transport = transport
-        if self._on_made is not None:
-            self._on_made(self)
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        if connection.family == socket.AF_INET:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = connection
+        self.descriptor = connection.fileno()
+        # Where what it receives goes.
+        self.other = self
+        # What could not be sent yet, as the receiver does not read.
+        self.unsent = b""
 
-    def data_received(self, data: bytes) -> None:
-        if self.other is None:
-            self._early.append(data)
-        else:
-            asyncio.get_running_loop().call_later(self._delay_seconds, self.other.write, data)
+    def receive(self) -> bytes | None:
+        """What has come; b"" at its end, None if nothing has come."""
+        try:
+            return self.connection.recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.other is not None:
-            asyncio.get_running_loop().call_later(self._delay_seconds, self.other.close)
-
-    def join(self, other: "_Side") -> None:
-        """From now on data goes to this one."""
-        self.other = other
-        early, self._early = self._early, []
-        for data in early:
-            self.data_received(data)
-
-    def write(self, data: bytes) -> None:
-        """Send it."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def close(self) -> None:
-        """End the connection, after what was written."""
-        if self.transport is not None:
-            self.transport.close()
+    def send(self, data: bytes) -> None:
+        """Send it, and what was left before it."""
+        data = self.unsent + data if self.unsent else data
+        sent = 0
+        # A connection that has ended is seen when it is read.
+        with contextlib.suppress(OSError):
+            sent = self.connection.send(data)
+        self.unsent = data[sent:]
 
 
 class Proxy:
     """
-    A proxy on the loopback; leaving the `async with` block ends it.
+    A proxy on the loopback.
 
     Args:
+        port: Where it listens.
         target: HOST:PORT, or the path of a unix socket.
         round_trip_ms: What it adds to each request and its answer.
     """
 
     def __init__(self, port: int, target: str, *, round_trip_ms: float) -> None:
-        self._port = port
         self._target = target
         self._delay_seconds = round_trip_ms / 2e3
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self._sides: dict[int, _Side] = {}
+        # What is on its way: when it arrives, where, and the data; b"" ends the connection. In the order of time.
+        self._underway: collections.deque[tuple[float, _Side, bytes]] = collections.deque()
 
-    async def __aenter__(self) -> "Proxy":
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Side(self._delay_seconds, self._accept), "127.0.0.1", self._port
-        )
-        return self
+    def run(self) -> None:
+        """Until the process is ended."""
+        sides, underway, listening = self._sides, self._underway, self._listener.fileno()
+        while True:
+            wait = max(0.0, underway[0][0] - time.monotonic()) if underway else None
+            stuck = [side.descriptor for side in sides.values() if side.unsent]
+            readable, writable, _ = select.select([listening, *sides], stuck, (), wait)
+            due = time.monotonic() + self._delay_seconds
+            for descriptor in readable:
+                if descriptor == listening:
+                    self._accept()
+                elif (data := (side := sides[descriptor]).receive()) is not None:
+                    underway.append((due, side.other, data))
+                    if not data:
+                        del sides[descriptor]
+            for descriptor in writable:
+                if descriptor in sides:
+                    sides[descriptor].send(b"")
+            while underway and underway[0][0] <= time.monotonic():
+                _, side, data = underway.popleft()
+                if data:
+                    side.send(data)
+                else:
+                    self._end(side)
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def serve(self) -> None:
-        """Until it is cancelled."""
-        assert self._server is not None  # noqa: S101 - in the `async with` block
-        await self._server.serve_forever()
-
-    def _accept(self, near: _Side) -> None:
-        task = asyncio.get_running_loop().create_task(self._connect(near), name="connect to the target")
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connect(self, near: _Side) -> None:
-        loop = asyncio.get_running_loop()
-        far = _Side(self._delay_seconds)
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
         try:
-            if self._target.startswith("/"):
-                await loop.create_unix_connection(lambda: far, self._target)
-            else:
-                host, _, port = self._target.rpartition(":")
-                await loop.create_connection(lambda: far, host, int(port))
+            far = self._connect()
         except OSError:
-            near.close()
+            connection.close()
             return
-        far.join(near)
-        near.join(far)
+        one, other = _Side(connection), _Side(far)
+        one.other, other.other = other, one
+        self._sides |= {one.descriptor: one, other.descriptor: other}
 
+    def _connect(self) -> socket.socket:
+        if not self._target.startswith("/"):
+            host, _, port = self._target.rpartition(":")
+            return socket.create_connection((host, int(port)))
+        far = socket.socket(socket.AF_UNIX)
+        try:
+            far.connect(self._target)
+        except OSError:
+            far.close()
+            raise
+        return far
 
-async def _main(port: int, target: str, round_trip_ms: float) -> None:
-    async with Proxy(port, target, round_trip_ms=round_trip_ms) as proxy:
-        await proxy.serve()
+    def _end(self, side: _Side) -> None:
+        """The other one has ended: end this one, too."""
+        for each in (side, side.other):
+            if self._sides.get(each.descriptor) is each:
+                del self._sides[each.descriptor]
+            each.connection.close()
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        runner.run(_main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+    Proxy(int(sys.argv[1]), sys.argv[2], round_trip_ms=float(sys.argv[3])).run()

@@ -21,7 +21,7 @@ from benchmarks.workers import WARM_UP_SHARE, wait_for
 __all__ = ["measure"]
 
 # Of the tasks that are enqueued for a second of work, at least so many.
-FEWEST = 20
+FEWEST = 10
 # Single tasks for an idle worker.
 EVERY_SECONDS = 0.02
 FEWEST_SINGLE = 10

@@ -148,12 +148,11 @@ def _task_workers() -> Iterator[Part]:
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     try:
         backend = import_string(entry["BACKEND"])
+        # It needs the Tasks framework.
+        from realtime.tasks.backend import RedisStreamBackend
     except Exception:
         # The system checks, and each process that enqueues a task, report that.
         return False
-    # Without the Tasks framework, it cannot be imported, and then the backend could not either.
-    from realtime.tasks.backend import RedisStreamBackend
-
     return isinstance(backend, type) and issubclass(backend, RedisStreamBackend)
 
 

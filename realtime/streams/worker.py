@@ -32,6 +32,8 @@ __all__ = ["StreamWorker"]
 
 logger = logging.getLogger(__name__)
 
+# Between two calls that found nothing, although something is due: it may be held up by the limit of parked entries.
+SHORTEST_WAIT_SECONDS = 0.05
 # An entry with which this many workers have died is a suspect, and tried alone: its handler may kill the process.
 SUSPECT_DEATHS = 2
 
@@ -329,7 +331,8 @@ class StreamWorker:
         elif not result.parked_count:
             if not result.is_full:
                 self._wakeup.watch(result.last_id)
-            await self._wait(min(self._block_seconds, result.next_due_seconds or self._block_seconds))
+            due_seconds = self._block_seconds if result.next_due_seconds is None else result.next_due_seconds
+            await self._wait(min(self._block_seconds, max(due_seconds, SHORTEST_WAIT_SECONDS)))
 
     async def _wait(self, seconds: float) -> None:
         until_compared = self._compare_at - asyncio.get_running_loop().time()

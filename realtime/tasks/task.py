@@ -38,7 +38,7 @@ class RedisTask(Task):  # type: ignore[type-arg]
             the thread of a sync task, TaskTimedOut is raised as soon as it runs Python code.
         unique_key: While a task with this key has not finished, `enqueue` returns that task instead of another one. A
             text whose {names} are replaced by arguments, a function of the arguments, or True for all arguments. Keys
-            of different task functions are different.
+            of different task functions, and of different queues, are different.
         enqueue_on_commit: In a transaction, enqueue the task when it is committed. If it is rolled back, the task does
             not exist.
         run_again_if_lost: Whether a task whose worker died runs again. It does so at most twice.

@@ -273,6 +273,23 @@ def test_a_sink_without_its_extra_is_one_line(core: Site, extra: str) -> None:
     assert done.stderr.splitlines()[-1].endswith(f"is not installed in this environment: run {core.adds(extra)}")
 
 
+def test_a_cron_expression_without_its_extra_is_one_line(core: Site) -> None:
+    """By the worker, also when it only lists the periodic tasks. An interval needs no extra."""
+    (core.directory / "mysite/with_tasks.py").write_text(
+        "from mysite.settings import *\nINSTALLED_APPS += ['mysite']\n"
+        "TASKS = {'default': {'BACKEND': 'realtime.tasks.RedisStreamBackend'}}\n"
+    )
+    for schedule, code in (("every_seconds=60", 0), ("cron='0 3 * * *'", 1)):
+        (core.directory / "mysite/tasks.py").write_text(
+            "from django.tasks import task\nfrom realtime.tasks import periodic\n\n\n"
+            f"@periodic({schedule})\n@task\ndef tidy(): ...\n"
+        )
+        done = core.run("manage.py", "run_task_worker", "--list", "--settings", "mysite.with_tasks")
+        assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"is not installed in this environment: run {core.adds('tasks')}")
+
+
 def test_the_command_of_the_error_adds_what_is_missing(wheel: Path, redis_url: str, tmp_path: Path) -> None:
     """It keeps the installed package, which PyPI does not have, and the transport works then."""
     site = new_site(wheel, tmp_path, redis_url)

@@ -19,7 +19,8 @@ from tests.periodic_app.tasks import HELD, TICKS
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until_sync
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
+# Several processes start one after another, which takes long on a machine with two busy cores.
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Enough for a machine with two busy cores.

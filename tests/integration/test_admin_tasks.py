@@ -31,6 +31,7 @@ from tests.support.admin_tasks import (
     one,
     put_on_stream,
     task_url,
+    try_again,
     working,
 )
 from tests.support.redis_server import RedisServer
@@ -167,6 +168,26 @@ def test_a_task_has_a_page_with_all_that_happened(admin_client: Client, signalbo
     assert f">{local:%Y-%m-%d %H:%M:%S}</time>" in html
     (row,) = listed(admin_client, state="failed")["tasks"]
     assert (row["id"], row["error"]) == (id, "RuntimeError: the disk is full")
+
+
+def test_a_task_that_waits_for_another_attempt_is_scheduled(admin_client: Client) -> None:
+    """With the errors so far, and when it is due; also one that was enqueued for later."""
+    result = try_again.enqueue()
+    moment = timezone.now().replace(microsecond=0) + datetime.timedelta(hours=2)
+    later = add.using(run_after=moment).enqueue(1)
+    with working():
+        wait_until_sync(lambda: counts() == {"scheduled": 2})
+    found = one(admin_client, result.id)
+    assert (found["state"], found["tries"], found["max_attempts"], found["timeout_seconds"]) == ("scheduled", 1, 3, 60)
+    assert found["errors"][0]["kind"] == "builtins.RuntimeError"
+    due = datetime.datetime.fromisoformat(found["due_at"])
+    assert datetime.timedelta(minutes=50) < due - timezone.now() < datetime.timedelta(minutes=70)
+    assert "1 of 3" in page(admin_client, task_url(result.id))
+    other = one(admin_client, later.id)
+    assert datetime.datetime.fromisoformat(other["run_after"]) == moment
+    assert datetime.datetime.fromisoformat(other["due_at"]) == moment
+    # The next one first.
+    assert [row["id"] for row in listed(admin_client, state="scheduled")["tasks"]] == [result.id, later.id]
 
 
 def test_a_value_that_is_returned_is_shown(admin_client: Client) -> None:

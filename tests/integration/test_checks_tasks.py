@@ -29,7 +29,7 @@ settings.configure(
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "channels", "realtime"],
     REALTIME={"REDIS_URL": "redis://127.0.0.1:1"},
     CHANNEL_LAYERS={"default": {"BACKEND": "realtime.layer.RedisChannelLayer"}},
-    TASKS={"default": {"BACKEND": "realtime.tasks.RedisStreamBackend"}},
+    TASKS={"default": {"BACKEND": sys.argv[1]}},
 )
 execute_from_command_line(["manage.py", "check", "--tag", "realtime"])
 """
@@ -57,11 +57,16 @@ def messages() -> list[tuple[str, str]]:
     return [(message.id or "", message.msg) for message in run_checks(tags=["realtime"])]
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     return subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True, env=environment, timeout=60
+        [sys.executable, "-c", script, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
     )
 
 
@@ -112,11 +117,15 @@ def test_a_queue_of_two_backends_is_a_warning(settings: Any) -> None:
 
 def test_a_missing_framework_is_one_line_that_says_what_to_install() -> None:
     """On Django 5.2 without the backport."""
-    done = run(WITHOUT_FRAMEWORK)
+    done = run(WITHOUT_FRAMEWORK, OURS)
     assert done.returncode == 1
     assert "(realtime.E011) Background tasks need Django 6.0 or newer, or its backport: run " in done.stderr
     assert '-m pip install "django-tasks>=0.12".' in done.stderr
     assert "Traceback" not in done.stderr
+    for other in ("another.Backend", "builtins.object"):
+        done = run(WITHOUT_FRAMEWORK, other)
+        assert "realtime.E011" not in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_project_without_the_app_is_told() -> None:

@@ -1,5 +1,7 @@
 """RedisStreamBackend keeps every rule of the conformance suite."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -7,6 +9,9 @@ import pytest
 
 from realtime.tasks import RedisStreamBackend
 from realtime.tasks.conformance.suite import BackendSuite
+from realtime.tasks.django_api import AnyTask
+from realtime.tasks.periodic_tasks import PeriodicTask
+from realtime.tasks.schedule import IntervalSchedule
 from tests.support.task_workers import ThreadWorker, task_worker
 
 pytestmark = pytest.mark.database_independent
@@ -15,8 +20,12 @@ pytestmark = pytest.mark.database_independent
 class TestRedisStreamBackend(BackendSuite):
     """In Redis, with a worker in a thread."""
 
-    capabilities = frozenset(["retries", "enqueue_on_commit", "unique_key", "timeout", "wait", "survives_worker_death"])
+    capabilities = frozenset(
+        ["retries", "enqueue_on_commit", "unique_key", "timeout", "wait", "periodic", "survives_worker_death"]
+    )
     backend: RedisStreamBackend
+    # Those of the workers of this test.
+    _periodic_tasks: Sequence[PeriodicTask] = ()
 
     @pytest.fixture
     def tasks_setting(self, signalbox: Any) -> dict[str, Any]:
@@ -30,7 +39,13 @@ class TestRedisStreamBackend(BackendSuite):
         }
 
     def worker(self) -> AbstractContextManager[ThreadWorker]:
-        return task_worker(self.backend)
+        return task_worker(self.backend, periodic_tasks=self._periodic_tasks)
+
+    @contextlib.contextmanager
+    def periodically(self, seconds: float, task: AnyTask, *args: Any) -> Iterator[None]:
+        schedule = IntervalSchedule(seconds)
+        self._periodic_tasks = [PeriodicTask(name="again", task=task, schedule=schedule, args=args, kwargs={})]
+        yield
 
     def kill_worker(self, worker: ThreadWorker) -> None:
         worker.die()

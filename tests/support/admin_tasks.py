@@ -40,6 +40,7 @@ __all__ = [
     "put_on_stream",
     "sign_in",
     "task_url",
+    "try_again",
     "working",
 ]
 
@@ -75,6 +76,18 @@ def fail(text: str = "no") -> None:
 def unique(func: Callable[..., None]) -> RedisTask:
     """`@task` with a unique key, on each version of Django."""
     return RedisTask(priority=0, func=func, backend="default", queue_name="default", unique_key="one")
+
+
+def tried_again(func: Callable[..., None]) -> RedisTask:
+    """`@task` with three attempts, an hour apart."""
+    return RedisTask(
+        priority=0, func=func, backend="default", queue_name="default", max_attempts=3, backoff=[3600], timeout=60
+    )
+
+
+@tried_again
+def try_again() -> None:
+    raise RuntimeError("not yet")
 
 
 @unique

@@ -26,7 +26,7 @@ function address() {
 
 async function refresh() {
   const response = await fetch(address(), { credentials: "same-origin", redirect: "error" });
-  // 503: Redis is unavailable, and the page says so. 404: the task does not exist any more.
+  // 503: Redis is unavailable, and the answer says so.
   if (!response.ok && response.status !== 503) throw new Error(`status ${response.status}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   const parts = LIVE.map((id) => ({ old: element(id), arrived: fresh.getElementById(id) }));
