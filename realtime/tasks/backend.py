@@ -236,8 +236,8 @@ class RedisStreamBackend(BaseTaskBackend):
             "backend": self.alias,
             "run_after": run_after_of(fields),
         }
-        if (options := fields[b"options"]) != b"{}" or (isinstance(task, RedisTask) and task.json_options()):
-            found = json.loads(options)
+        if isinstance(task, RedisTask) and (fields[b"options"] != b"{}" or task.json_options()):
+            found = json.loads(fields[b"options"])
             changes |= {name: _tupled(found.get(name)) for name in OPTIONS if not callable(getattr(task, name))}
         changed = {name: value for name, value in changes.items() if getattr(task, name) != value}
         return replace(task, **changed) if changed else task

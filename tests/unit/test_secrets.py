@@ -40,7 +40,8 @@ def test_a_secret_is_not_shown(value: object) -> None:
 def dataclasses_of_both_apps() -> Iterator[type]:
     for app in (notifications, realtime):
         for module in pkgutil.walk_packages(app.__path__, f"{app.__name__}."):
-            if ".migrations" in module.name:
+            # The conformance suite holds no secrets, and pytest must see its modules before they are imported.
+            if ".migrations" in module.name or ".conformance." in module.name:
                 continue
             for value in vars(importlib.import_module(module.name)).values():
                 if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == module.name:

@@ -8,17 +8,20 @@ local enqueued = redis.call('HGET', tasks .. id, 'enqueued')
 if enqueued then
   return {id, enqueued}
 end
-if redis.call('ZCARD', waiting) + redis.call('ZCARD', scheduled) >= tonumber(ARGV[9]) then
-  return {}
-end
+local is_full = redis.call('ZCARD', waiting) + redis.call('ZCARD', scheduled) >= tonumber(ARGV[9])
 if unique ~= '' then
   local holder = redis.call('GET', uniques .. unique)
   local found = redis.call('HMGET', tasks .. (holder or ''), 'status', 'enqueued')
   if found[1] == 'READY' or found[1] == 'RUNNING' then
     return {holder, found[2]}
   end
-  redis.call('SET', uniques .. unique, id)
-  redis.call('HSET', tasks .. id, 'unique', unique)
+  if not is_full then
+    redis.call('SET', uniques .. unique, id)
+    redis.call('HSET', tasks .. id, 'unique', unique)
+  end
+end
+if is_full then
+  return {}
 end
 redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 10))
 place(id, priority, now_us, due)
