@@ -166,7 +166,7 @@ class Attempts:
         self._finish(held)
 
     def leave_early(self, entries: Sequence[Entry]) -> None:
-        """Forget entries that another worker has now, while their handler still runs with others. As in StreamWorker."""
+        """Forget entries that another worker has now, while their handler runs with others. As in StreamWorker."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
         self._in_flight.done(held)
