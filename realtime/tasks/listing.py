@@ -16,8 +16,8 @@ import redis
 
 from realtime.tasks.django_api import AnyTask
 from realtime.tasks.masking import find_shown, secrets_in, shown_line
-from realtime.tasks.record import moment
-from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
+from realtime.tasks.record import Item, item_of, moment
+from realtime.tasks.status import LISTED, KnownQueue, held_entries, last_read, read_items
 from realtime.untrusted.text import printable
 
 __all__ = ["PAGE_SIZE", "SCAN_LIMIT", "Query", "TaskPage", "TaskRow", "find_failed", "is_cursor", "read_page"]

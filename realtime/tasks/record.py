@@ -1,14 +1,15 @@
 """
 How a task is stored in Redis: the fields of its hash, and Django's TaskResult made from them.
 
-Owns the fields of the hash and their JSON. Does not own the scripts that change them (store).
+Owns the fields of the hash, their JSON, and the form of an item in the waiting list. Does not own the scripts that
+change them (store).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from traceback import format_exception
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
@@ -17,7 +18,21 @@ from django.utils.module_loading import import_string
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["EPOCH", "TaskFields", "error_json", "find_task", "moment", "result_of", "run_after_of", "to_json"]
+__all__ = [
+    "EPOCH",
+    "Item",
+    "TaskFields",
+    "call_of",
+    "error_json",
+    "find_task",
+    "item_of",
+    "moment",
+    "paired",
+    "result_of",
+    "run_after_of",
+    "to_json",
+    "workers_of",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The most characters of a traceback that are stored. Of a longer one, the end is kept: it says more.
@@ -25,6 +40,20 @@ TRACEBACK_LIMIT = 20_000
 
 # The hash of a task, as Redis returns it.
 type TaskFields = Mapping[bytes, bytes]
+
+
+class Item(NamedTuple):
+    """A task in the waiting list, or on the stream."""
+
+    id: str
+    # Each time that a task is placed in a list, it gets a new ticket. Items with an older ticket are ignored.
+    ticket: bytes
+
+
+def item_of(raw: bytes) -> Item | None:
+    """The task of an item "priority:id#ticket"; None if it has another form."""
+    id, separator, ticket = raw.partition(b":")[2].rpartition(b"#")
+    return Item(id.decode(errors="replace"), ticket) if separator else None
 
 
 def to_json(value: Any) -> bytes:

@@ -20,7 +20,7 @@ from django.db import close_old_connections, connections
 from realtime.exceptions import TaskTimedOut
 from realtime.tasks.attempt import Attempt
 
-__all__ = ["Runner"]
+__all__ = ["AHEAD_LIMIT", "Runner"]
 
 logger = logging.getLogger(__name__)
 

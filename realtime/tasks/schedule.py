@@ -12,6 +12,7 @@ from typing import Protocol
 
 from realtime.extras import extra
 from realtime.tasks.django_api import InvalidTask
+from realtime.tasks.record import EPOCH
 
 __all__ = ["CronSchedule", "IntervalSchedule", "Schedule"]
 
@@ -59,7 +60,7 @@ class IntervalSchedule:
         return _at(self._count(moment) * self._interval_ms)
 
     def _count(self, moment: datetime) -> int:
-        return (moment - _at(0)) // timedelta(milliseconds=self._interval_ms)
+        return (moment - EPOCH) // timedelta(milliseconds=self._interval_ms)
 
 
 class CronSchedule:
@@ -134,4 +135,4 @@ class CronSchedule:
 
 
 def _at(ms: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return EPOCH + timedelta(milliseconds=ms)

@@ -20,9 +20,21 @@ from realtime.streams.keys import GroupKeys
 from realtime.streams.status import count_workers, known_streams
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import InvalidTaskBackend, task_backends
+from realtime.tasks.record import Item, item_of
 from realtime.tasks.store import GROUP, TaskQueue
 
-__all__ = ["LISTED", "STATES", "KnownQueue", "QueueCounts", "known_queues", "queue_of", "read_counts"]
+__all__ = [
+    "LISTED",
+    "STATES",
+    "KnownQueue",
+    "QueueCounts",
+    "held_entries",
+    "known_queues",
+    "last_read",
+    "queue_of",
+    "read_counts",
+    "read_items",
+]
 
 # ready: waits for a worker. scheduled: its first or next attempt is due later.
 STATES = ("ready", "scheduled", "running", "failed", "successful")
@@ -81,14 +93,6 @@ class QueueCounts:
     successful: int
     workers: int
     is_exact: bool
-
-
-class Item(NamedTuple):
-    """A task in the waiting list, or on the stream."""
-
-    id: str
-    # Each time that a task is placed in a list, it gets a new ticket. Items with an older ticket are ignored.
-    ticket: bytes
 
 
 def known_queues(client: redis.Redis) -> dict[str, KnownQueue]:
@@ -183,12 +187,6 @@ def read_items(
         items = (item_of(fields.get(b"item", b"")) for _, fields in entries)
         found.append([item for item in items if item is not None])
     return found
-
-
-def item_of(raw: bytes) -> Item | None:
-    """The task of an item "priority:id#ticket"; None if it has another form."""
-    id, separator, ticket = raw.partition(b":")[2].rpartition(b"#")
-    return Item(id.decode(errors="replace"), ticket) if separator else None
 
 
 @answer_parsed("XPENDING")

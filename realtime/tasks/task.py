@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from realtime.tasks.django_api import InvalidTask, Task
 
-__all__ = ["ATTEMPTS_LIMIT", "OPTIONS", "RedisTask", "unique_key_of"]
+__all__ = ["ATTEMPTS_LIMIT", "OPTIONS", "RedisTask", "check_options", "unique_key_of"]
 
 ATTEMPTS_LIMIT = 100
 # The longest unique key that is stored as it is, in bytes. Of a longer one, the SHA-256 is stored.

@@ -19,6 +19,7 @@ from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, Runner
 from realtime.tasks.store import GROUP, TaskQueue
 
@@ -292,10 +293,10 @@ class _Queue:
 
 def _claim_of(entry: Entry, consumer: str) -> tuple[str, bytes, bytes] | None:
     """The id and the ticket of the task of an entry, and the claim of this delivery; None if it has no task."""
-    task, separator, ticket = entry.fields.get(b"item", b"").partition(b":")[2].rpartition(b"#")
-    if not separator:
+    item = item_of(entry.fields.get(b"item", b""))
+    if item is None:
         return None
-    return task.decode(errors="replace"), ticket, b"%s %s %d" % (consumer.encode(), entry.id, entry.attempt)
+    return item.id, item.ticket, b"%s %s %d" % (consumer.encode(), entry.id, entry.attempt)
 
 
 def _by_queue(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
