@@ -115,7 +115,12 @@ def periodic[T: AnyTask](
 
 
 def all_periodic_tasks(backend: str) -> Sequence[PeriodicTask]:
-    """The periodic tasks of a backend in the `tasks.py` of all apps, in order of declaration."""
+    """
+    Import the `tasks.py` of all apps, and find the periodic tasks of a backend, in order of declaration.
+
+    Raises:
+        InvalidTask: A declaration is not valid. Any other error of these modules propagates too.
+    """
     autodiscover_modules("tasks")
     return tuple(each for each in _declared.values() if each.task.backend == backend)
 

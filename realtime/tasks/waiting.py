@@ -55,7 +55,7 @@ def wait(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
 
 
 async def await_result(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:  # noqa: ASYNC109 - a twin
-    """The async twin of `wait`."""
+    """The async twin of `wait`. Cancelling it ends this wait only."""
     room = await asyncio.to_thread(_room)
     try:
         async with asyncio.timeout(timeout):

@@ -92,8 +92,8 @@ class TaskWorker:
 
     async def stop(self, *, deadline_seconds: float = 5.0) -> None:
         """
-        Fetch nothing more, and let running tasks finish. What has not begun is given back at once, and what still runs
-        at the deadline is left to other workers. Idempotent.
+        Fetch nothing more, and let running tasks finish. Tasks that have not begun are given back at once, and those
+        that still run at the deadline then. Idempotent.
         """
         await asyncio.gather(*(queue.worker.stop(deadline_seconds=deadline_seconds) for queue in self._queues.values()))
 
