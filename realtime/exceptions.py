@@ -212,9 +212,9 @@ class EntryRejected(PermanentError):
 
 class TasksUnavailable(Unavailable):
     """
-    Redis did not confirm that a task was enqueued, or did not answer a question about one.
+    Redis did not confirm that a task was enqueued, or a task could not be read.
 
-    After `enqueue`, the task may have been enqueued all the same.
+    If `enqueue` raises it, the task may have been enqueued all the same.
     """
 
 
@@ -223,7 +223,7 @@ class TaskQueueFull(TasksUnavailable):
 
 
 class TaskUnknown(PermanentError):
-    """The worker knows no such task: its function was moved, renamed or removed, or is no task."""
+    """The function of a task cannot be found: it was moved, renamed or removed, or lacks the decorator `@task`."""
 
 
 class TaskTimedOut(RealtimeError, TimeoutError):
@@ -231,7 +231,7 @@ class TaskTimedOut(RealtimeError, TimeoutError):
     An attempt of a task took longer than its `timeout`.
 
     Attributes:
-        timeout_seconds: The limit.
+        timeout_seconds: The limit. 0 while the function of a sync task is being interrupted.
     """
 
     def __init__(self, timeout_seconds: float = 0.0) -> None:
@@ -240,11 +240,11 @@ class TaskTimedOut(RealtimeError, TimeoutError):
 
 
 class WorkerLost(RealtimeError):
-    """The worker that ran a task was lost: its process ended, or stood still for longer than its lease."""
+    """The worker that ran a task was lost: its process died, or stood still for longer than its lease."""
 
 
 class WorkerStopped(RealtimeError):
-    """The worker that ran a task was stopped, and its deadline was over before the task had ended."""
+    """The worker that ran a task was stopped, and its deadline passed before the task had ended."""
 
 
 class TaskDiscarded(RealtimeError):

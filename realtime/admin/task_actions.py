@@ -38,11 +38,16 @@ class Action:
     An action on tasks.
 
     Attributes:
-        name: In forms.
-        must_confirm: Whether it asks before it acts on selected tasks. It always asks before it acts on all of them.
-        selected, all: The labels of its buttons; all: for all failed tasks of a function.
+        name: Its name in forms.
+        permission: The permission that it needs.
+        log_flag: The kind of its entries in Django's admin log.
+        must_confirm: Whether it asks before it acts on selected tasks. It always asks before it acts on all tasks of a
+            function.
+        do: Acts on tasks; see realtime.tasks.operating.
+        this, selected, all: The labels of its buttons: for the task of a page, for the selected tasks of a list, and
+            for all failed tasks of a function.
         remark: The explanation on the confirmation page.
-        words: What was done, in the log of actions.
+        words: What it did, in the admin log.
     """
 
     name: str
@@ -88,7 +93,7 @@ ACTIONS = {action.name: action for action in (RUN_AGAIN, DISCARD)}
 
 
 class ActionView:
-    """The part of a request's view that acts. The pages are those of its subclass."""
+    """Handles the actions of a request. A subclass has the pages."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
@@ -96,7 +101,7 @@ class ActionView:
         self._task_id = ""
 
     def actions(self) -> Sequence[Action]:
-        """All of them."""
+        """All actions."""
         return tuple(ACTIONS.values())
 
     def act(self) -> HttpResponse:
@@ -159,11 +164,11 @@ class ActionView:
             "query": query,
             "scope": "all" if is_all else "selected",
             "ids": () if is_all or self._task_id else ids,
-            # The first of them, so that people see what they are about.
+            # The first of them, so that users see which tasks they act on.
             "shown": ids[:IDS_LOGGED],
             "more_count": max(0, len(ids) - IDS_LOGGED),
             "is_full": is_all and len(ids) >= LISTED,
-            # Those that fail later are not in the count, so the action must not include them.
+            # Tasks that fail after the question are not in its count, so the action leaves them out.
             "until": until_ms if is_all else "",
             "cancel_url": self._back_url(query),
         }
@@ -213,7 +218,7 @@ class ActionView:
 
 
 def _texts(action: Action, done: Done) -> Iterator[str]:
-    """What was done, and why not to other tasks."""
+    """Sentences: how many tasks were changed, and how many were not for which reason."""
     if action is RUN_AGAIN:
         yield ngettext("%(count)d task will run again.", "%(count)d tasks will run again.", done.done) % {
             "count": done.done

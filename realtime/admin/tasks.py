@@ -30,7 +30,7 @@ from realtime.tasks.status import LISTED, STATES, KnownQueue, QueueCounts, known
 
 __all__ = ["TaskAdmin"]
 
-# The longest function that can be searched for, in characters.
+# The longest dotted path of a function that can be searched for, in characters.
 FUNC_LIMIT = 300
 LABELS = {
     "ready": gettext_lazy("Ready"),
@@ -45,17 +45,17 @@ class TaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """
     The background tasks of the backends in TASKS that are a RedisStreamBackend.
 
-    To see them, staff need the permission realtime.view_task; to run them again, realtime.change_task as well; to
-    discard them, realtime.delete_task as well.
+    To see tasks, staff need the permission realtime.view_task. Running them again also needs realtime.change_task, and
+    discarding them realtime.delete_task.
     """
 
     @property
     def media(self) -> Media:
-        """The style sheets; the templates have the script."""
+        """The style sheets. The script is in the templates."""
         return Media(css={"all": ("realtime/admin/log_pipeline.css", "realtime/admin/tasks.css")})
 
     def get_urls(self) -> list[URLPattern]:
-        """The pages, under the names that those of rows would have: the index and the log of actions link to them."""
+        """The pages, under the URL names of a model's pages, to which the admin index and the admin log link."""
         view = self.admin_site.admin_view
         return [
             path("", view(self.list_page), name="realtime_task_changelist"),
@@ -219,7 +219,7 @@ class _TaskView(ActionView):
         return self._request.GET.get("format", "")
 
     def _query(self, queues: dict[str, KnownQueue], counts: Sequence[QueueCounts]) -> Query | None:
-        """What the request asks for. Without a queue: the first one that has failed tasks, or the first one."""
+        """What the request asks for. By default a list shows the first queue with failed tasks, or the first queue."""
         asked = self._request.POST if self._request.method == "POST" else self._request.GET
         name, state = asked.get("queue", ""), asked.get("state", "")
         if name not in queues:

@@ -100,7 +100,7 @@ class Attempts:
         self._backoff = backoff
         self._room_for, self._on_stop, self._on_acked = room, on_stop, on_acked
         self._suspect_seconds = suspect_seconds
-        # Entries that are done although their handler still runs.
+        # Entries that were finished, or left to another worker, before the end of their handler's call.
         self._finished_early: set[bytes] = set()
         # Entries whose handler raised Unavailable while the worker stopped: their attempt is not to be counted.
         self._given_back: list[Entry] = []
@@ -159,21 +159,21 @@ class Attempts:
         self._remove(self._in_flight.withdraw(lost))
 
     def finish_early(self, entries: Sequence[Entry]) -> None:
-        """Ack entries of a handler that still runs with others."""
+        """Ack entries now, while their handler still runs with others. As in StreamWorker."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
         self._in_flight.done(held)
         self._finish(held)
 
     def leave_early(self, entries: Sequence[Entry]) -> None:
-        """Forget entries of a handler that still runs with others, because another worker has them."""
+        """Forget entries that another worker has now, while their handler runs with others. As in StreamWorker."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
         self._in_flight.done(held)
         self._remove([entry.id for entry in held])
 
     def ask_for_room(self) -> None:
-        """Wake the worker if it waits for room and there is some."""
+        """Wake the worker if it waits for room, and there is room now."""
         if self._is_full and self._has_room_again():
             self._is_full = False
             self._wakeup.wake()
@@ -259,6 +259,7 @@ class Attempts:
     async def _run_suspects(self) -> None:
         """
         Try suspects: the first one alone, then two, four and so on, as long as none of them fails or ends the process.
+        With `suspect_seconds`: one by one.
 
         The last attempt of a suspect is always alone. So no entry becomes a dead letter because of another one, and
         thousands of entries whose workers were killed by chance are not tried one by one.
@@ -282,7 +283,7 @@ class Attempts:
             self._suspect_runner = None
 
     async def _run_suspects_alone(self, seconds: float) -> None:
-        """Try suspects one by one. The next one begins when the one before it has ended, or has run for this long."""
+        """Try suspects one by one. Each begins when the one before has ended, or has run for this many seconds."""
         try:
             while self._in_flight.has_suspects:
                 await self._lease.wait_held(self._stopping)
@@ -408,7 +409,7 @@ class Attempts:
                 observer.leave()
 
     def _without_finished(self, batch: Sequence[Entry]) -> Sequence[Entry]:
-        """Those entries of a call that were not finished early."""
+        """The entries of a call that were neither finished nor left early."""
         rest = [entry for entry in batch if entry.id not in self._finished_early]
         self._finished_early.difference_update(entry.id for entry in batch)
         return rest

@@ -19,15 +19,15 @@ class WaitingList:
     """
     The Redis keys of a waiting list in front of a stream. Both are sorted sets of items "priority:name".
 
-    A worker with room appends the first items to the stream, each as an entry with the field `item`. So items are
-    ordered until a worker has room for them, while entries of a stream stay in the order in which they were appended.
+    A worker with room appends the first items to the stream, each as an entry with the field `item`. So a late item of
+    high priority can still overtake others, which entries of a stream cannot.
+
+    An entry of the stream whose first field is `wake` only wakes a worker: the one that reads it acks it at once.
 
     Attributes:
-        waiting: Item → its place in the list: when it began to wait, in microseconds, less a minute for each point of
+        waiting: Item → its place in the list: when it began to wait, in microseconds, minus a minute for each point of
             its priority. So a point of priority is worth a minute of waiting, and nothing waits for ever.
-        scheduled: Item → when it may begin to wait, in milliseconds.
-
-    An entry of the stream with the field `wake` in front is acked by the worker that reads it, and does nothing else.
+        scheduled: Item → when it begins to wait, in milliseconds.
     """
 
     waiting: str

@@ -75,9 +75,9 @@ class StreamWorker:
         registry_key: `Keys.streams()`, so that `manage.py stream_status` shows the stream.
         waiting_list: A waiting list in front of the stream, whose items are appended to it when this worker has room.
         room: Called with the number of entries that wait or are being handled; returns how many more may be read. By
-            default enough for `concurrency * batch_size`, when half of that is done.
-        suspect_seconds: Try suspects, with which several workers died, one by one: the next one when the one before it
-            has ended, or has run for this long. By default in growing groups, one after another.
+            default up to `concurrency * batch_size` entries are unfinished, and more are read when half of them are.
+        suspect_seconds: If given, entries with which several workers died are tried one by one: each when the one
+            before has ended, or has run for this long. By default they are tried in growing groups.
         on_stop: Called when the worker stops and waits for its handlers. Long handlers may then end early, and raise
             `Unavailable` to leave their entries to other workers without an attempt being counted.
         on_acked: Called with entries when Redis has confirmed their ack. No worker gets them again. Entries that failed
@@ -177,6 +177,11 @@ class StreamWorker:
         self._ready = asyncio.Event()
         self._finished = asyncio.Event()
 
+    @property
+    def unfinished_count(self) -> int:
+        """How many entries wait for a handler, or are in one."""
+        return self._in_flight.unfinished_count
+
     def statistics(self) -> WorkerStatistics:
         """What this worker has done, and how many entries it holds now."""
         attempts, maintenance = self._attempts, self._maintenance
@@ -204,24 +209,18 @@ class StreamWorker:
 
     def finish_early(self, entries: Sequence[Entry]) -> None:
         """
-        For a handler that has several entries: ack these now. They are done, and do not wait for the rest of its call.
-
-        Only for entries without a key. What the handler returns or raises later concerns the others.
+        Ack these entries of a handler now, although its call goes on with others. What the call returns or raises later
+        is not about them. Only for entries without a key.
         """
         self._attempts.finish_early(entries)
 
-    @property
-    def unfinished_count(self) -> int:
-        """How many entries wait for a handler, or are in one."""
-        return self._in_flight.unfinished_count
+    def leave_early(self, entries: Sequence[Entry]) -> None:
+        """As `finish_early`, but without an ack: these entries are another worker's now, which acks them."""
+        self._attempts.leave_early(entries)
 
     def ask_for_room(self) -> None:
-        """If the worker waits for room, ask `room` again: there may be some although no entry of its own has ended."""
+        """Call `room` again if the worker waits for room: there may be some although none of its entries has ended."""
         self._attempts.ask_for_room()
-
-    def leave_early(self, entries: Sequence[Entry]) -> None:
-        """As `finish_early`, for entries that are another worker's now: that one acks them."""
-        self._attempts.leave_early(entries)
 
     async def wait_ready(self) -> None:
         """Wait until the group exists and reading begins."""

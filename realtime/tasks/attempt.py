@@ -1,8 +1,8 @@
 """
-One attempt of a task: calling its function, and what follows from how that ends.
+One attempt of a task: calls its function, and decides what its outcome is.
 
-Owns the call, Django's signals around it, the timeouts of async tasks, and when there is another attempt. Does not own
-threads (runner) nor Redis (worker).
+Owns the call, Django's signals around it, the timeouts of async tasks, and whether and when the task is tried again.
+Does not own threads (runner) nor Redis (worker).
 """
 
 import asyncio
@@ -40,27 +40,29 @@ __all__ = ["Attempt"]
 logger = logging.getLogger(__name__)
 _django_logger = logging.getLogger("django.tasks")
 
-# The longest wait between two attempts, if the waits double; and by how much a wait is lengthened at random.
+# The longest wait between two attempts, if the waits double.
 BACKOFF_LIMIT_SECONDS = 3600.0
-SPREAD = 0.1
+# Each wait is lengthened at random by up to this part of it.
+JITTER = 0.1
 # The longest wait between two attempts that an option or an error can ask for.
 DELAY_LIMIT_SECONDS = 366 * 86_400.0
 
 
 class Attempt:
     """
-    One attempt. `prepare`, then `run` in a thread or `arun` on the event loop.
+    One attempt. Call `prepare` first, then `run` in a thread or `arun` on the event loop.
 
     Args:
         backend: The backend of the worker.
         queue: The queue of the task.
-        id, claim: The task, and what proves that this attempt is this worker's.
+        id: The id of the task.
+        claim: Identifies this attempt. Redis records an outcome only with the claim of the newest attempt.
         fields: The task's hash when the attempt began.
 
     Attributes:
         queue, id, claim: As given.
-        outcome: How it ended; None before.
-        timeout: The longest time that it may take, in seconds; None for no limit.
+        outcome: How the attempt ended; None until then.
+        timeout: The time limit of the attempt, in seconds; None for no limit.
     """
 
     def __init__(
@@ -70,13 +72,13 @@ class Attempt:
         self.outcome: Outcome | None = None
         self.timeout: float | None = None
         self._backend, self._fields = backend, fields
-        # None if it cannot be found.
+        # None if its function was not found.
         self._task: AnyTask | None = None
         # The number of this attempt, from 1.
         self._count = 0
         # Whether the outcome is final, although the function may still run.
         self._is_given_up = False
-        # Django's result, which signals and the context share. Made when it is first needed.
+        # Django's result, shared by the signals and the context. Created when it is first needed.
         self._result: AnyTaskResult | None = None
         # What the task raised.
         self._error: BaseException | None = None
@@ -87,7 +89,7 @@ class Attempt:
         return self._fields[b"func"].decode(errors="replace").rpartition(".")[0] in sys.modules
 
     def prepare(self) -> None:
-        """Find the task and its options. If that fails, there is an outcome."""
+        """Find the task and its options. If that fails, the attempt has failed: `outcome` is set."""
         try:
             self._count = len(workers_of(self._fields)) - int(self._fields.get(b"earlier_attempts", 0))
             self._task = self._backend.task_of(self._fields, self.queue.name)
@@ -101,27 +103,27 @@ class Attempt:
         return self._task is not None and inspect.iscoroutinefunction(self._task.func)
 
     def run(self) -> None:
-        """Call a sync task. Sets `outcome`; raises nothing but a TaskTimedOut that the runner raised too late."""
+        """Call a sync task, and set `outcome`. Raises only TaskTimedOut, if the runner interrupts it as it ends."""
         try:
-            self._tell_started()
+            self._send_started()
             function, args, kwargs = self._call()
             self._succeed(function(*args, **kwargs))
         except TaskTimedOut as error:
             if not error.timeout_seconds:
-                # The runner raised it in this thread, as a class.
+                # The runner can raise only a class in this thread, so the limit is missing.
                 TaskTimedOut.__init__(error, self.timeout or 0.0)
             self._fail(error)
         except BaseException as error:
-            # Also SystemExit and KeyboardInterrupt, which end nothing but the task in a thread.
+            # Also SystemExit and KeyboardInterrupt: in a thread, they end only the task.
             self._fail(error)
 
     async def arun(self) -> None:
-        """Call an async task. Sets `outcome`; raises only CancelledError, if the worker cancels it."""
+        """Call an async task, and set `outcome`. Raises only CancelledError, if the worker cancels it."""
         try:
             if len(task_started.receivers) > 1:
-                await sync_to_async(self._tell_started)()
+                await sync_to_async(self._send_started)()
             else:
-                self._tell_started()
+                self._send_started()
             function, args, kwargs = self._call()
             try:
                 async with asyncio.timeout(self.timeout) as limit:
@@ -138,24 +140,24 @@ class Attempt:
             self._fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """Let the attempt end with an error from outside."""
+        """End the attempt with an error that its function did not raise."""
         self._fail(error)
 
     def give_up(self, error: BaseException) -> None:
-        """As `fail`, without another attempt, although the function still runs: how it ends does not count."""
+        """Fail for good while the function still runs. What it returns or raises later is ignored."""
         self._fail(error, may_retry=False)
         self._is_given_up = True
 
     @property
-    def must_tell(self) -> bool:
-        """Whether anybody hears that the task has finished."""
+    def must_send_finished(self) -> bool:
+        """Whether the task has finished, and the signal task_finished has something to do."""
         is_over = self.outcome is None or self.outcome.kind != "RETRY"
-        return is_over and (self._error is not None or _is_heard(task_finished))
+        return is_over and (self._error is not None or _has_receivers(task_finished))
 
-    def tell(self) -> None:
-        """Send the signal that the task has finished. Call it in a thread, when Redis has recorded the end."""
+    def send_finished(self) -> None:
+        """Send the signal task_finished. Call it in a thread, after Redis has recorded the end."""
         if self._task is None:
-            logger.error("the task %s has failed: %s", self.id, _text_of(self._error))
+            logger.error("the task %s has failed: %s", self.id, _describe(self._error))
             return
         try:
             result = self._django_result(self._task)
@@ -166,7 +168,7 @@ class Attempt:
             try:
                 raise self._error
             except BaseException:
-                # Django's own receiver logs the present exception.
+                # Within `except`: Django's own receiver logs the exception that is being handled.
                 task_finished.send(type(self._backend), task_result=result)
         except BaseException:
             # Also SystemExit, which would end the thread.
@@ -194,7 +196,7 @@ class Attempt:
         except TaskTimedOut:
             raise
         except Exception as error:
-            # The function has done its work, and would return the same again.
+            # Another attempt would repeat the work of the function, and probably return the same.
             self._fail(error, may_retry=False)
         else:
             self.outcome = Outcome(self.id, self.claim, "SUCCESSFUL", body, 0)
@@ -208,7 +210,7 @@ class Attempt:
         self.outcome = Outcome(self.id, self.claim, kind, error_json(error), round((delay_seconds or 0.0) * 1000))
         if delay_seconds is not None:
             logger.warning(
-                "the task %s failed, the next attempt is in %.1f s: %s", self.id, delay_seconds, _text_of(error)
+                "the task %s failed, the next attempt is in %.1f s: %s", self.id, delay_seconds, _describe(error)
             )
 
     def _delay_seconds(self, error: BaseException) -> float | None:
@@ -225,7 +227,7 @@ class Attempt:
             seconds = backoff[min(count, len(backoff)) - 1]
         else:
             seconds = min(backoff * 2.0 ** (count - 1), BACKOFF_LIMIT_SECONDS)
-        return min(seconds, DELAY_LIMIT_SECONDS) * (1 + random.uniform(0, SPREAD))  # noqa: S311 - keeps no secret
+        return min(seconds, DELAY_LIMIT_SECONDS) * (1 + random.uniform(0, JITTER))  # noqa: S311 - keeps no secret
 
     # Django's signals and result --------------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ class Attempt:
         return self._result
 
     def _set_end(self, result: AnyTaskResult) -> None:
-        """What `refresh` would read from Redis. A lost task has it already."""
+        """Set what `refresh` would read from Redis. The result of a lost task was read from there after its end."""
         if self.outcome is None:
             return
         status = TaskResultStatus(self.outcome.kind)
@@ -247,8 +249,8 @@ class Attempt:
         object.__setattr__(result, "status", status)
         object.__setattr__(result, "finished_at", timezone.now())
 
-    def _tell_started(self) -> None:
-        if self._task is None or not _is_heard(task_started):
+    def _send_started(self) -> None:
+        if self._task is None or not _has_receivers(task_started):
             return
         try:
             task_started.send(type(self._backend), task_result=self._django_result(self._task))
@@ -258,11 +260,11 @@ class Attempt:
             logger.exception("a receiver of task_started failed for the task %s, which runs all the same", self.id)
 
 
-def _text_of(error: BaseException | None) -> str:
-    """The class and the text of an error, also if making its text fails."""
+def _describe(error: BaseException | None) -> str:
+    """The class and the message of an error, even if its `__str__` raises."""
     return "".join(format_exception_only(error)).strip()
 
 
-def _is_heard(signal: Signal) -> bool:
-    """Whether a signal has another receiver than Django's logger, or that one logs it."""
+def _has_receivers(signal: Signal) -> bool:
+    """Whether sending the signal has an effect. Django's own receiver only writes to its log, at level INFO."""
     return len(signal.receivers) > 1 or _django_logger.isEnabledFor(logging.INFO)

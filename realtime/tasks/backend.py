@@ -40,15 +40,15 @@ from realtime.tasks.waiting import await_result, wait
 
 __all__ = ["QUEUE_RULE", "BackendOptions", "RedisStreamBackend", "is_queue_name"]
 
-# The id of a task is its queue and this many letters and digits: 131 bits, which nobody guesses.
+# The id of a task is its queue, a dot, and this many random letters and digits: 131 bits cannot be guessed.
 RANDOM_LENGTH = 22
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
 # The most that a limit of the options may be: ten years in seconds, and 300 MB in bytes.
 LONGEST = 3e8
-# The latest time in milliseconds that is a datetime, in any time zone.
+# The latest time in milliseconds that can be a datetime in every time zone.
 LATEST_MS = round(datetime(9999, 12, 30, tzinfo=UTC).timestamp() * 1000)
-# A task that is run again because its worker died may kill that one too. This many workers may die with it.
+# A task may itself be what kills its workers: it fails when this many have died while they ran it.
 DEATHS_LIMIT = 3
 
 
@@ -58,7 +58,7 @@ def is_queue_name(name: str) -> bool:
 
 
 class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The OPTIONS of a backend in TASKS; the defaults of what a task does not say itself, and limits."""
+    """The OPTIONS of a backend in TASKS: defaults for the options of its tasks, and limits."""
 
     # As in RedisTask.
     max_attempts: int = 1
@@ -73,7 +73,7 @@ class BackendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     size_limit_bytes: int = 262_144
     # The most tasks of a queue that may wait: beyond it, `enqueue` raises TaskQueueFull.
     length_limit: int = 1_000_000
-    # After this time without a sign of life of a worker, others run its tasks again.
+    # A worker that has not renewed its lease for this long counts as dead: others run its tasks again.
     lease_seconds: float = 30.0
 
 
@@ -84,8 +84,8 @@ class RedisStreamBackend(BaseTaskBackend):
         TASKS = {"default": {"BACKEND": "realtime.tasks.RedisStreamBackend", "QUEUES": ["default", "mail"]}}
 
     Guarantees:
-        A task that was enqueued runs, at least once, as long as Redis keeps its data. It ends as SUCCESSFUL or FAILED,
-        whatever its function does, and if its function cannot be found.
+        A task that was enqueued runs at least once, as long as Redis keeps its data. It ends as SUCCESSFUL or FAILED,
+        whatever its function does. It fails if its function cannot be found.
     """
 
     task_class = RedisTask
@@ -96,8 +96,8 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
-        # What is wrong with TASKS, or "". Backends are made when tasks are declared, which is too early to raise it:
-        # the system check E009 reports it, and no task can be enqueued.
+        # What is wrong with TASKS, or "". Not raised here: backends are created when modules declare tasks, which would
+        # then fail to import. The system check E009 reports it, and `enqueue` raises it.
         self.problem = ""
         self.defaults = BackendOptions()
         try:
@@ -112,7 +112,7 @@ class RedisStreamBackend(BaseTaskBackend):
         self._queues: dict[str, TaskQueue] = {}
 
     def queue(self, name: str) -> TaskQueue:
-        """The commands of a queue."""
+        """The commands to Redis of a queue."""
         names = keys()
         found = self._queues.get(name)
         if found is None or found.stream != names.task_queue(name):
@@ -127,7 +127,7 @@ class RedisStreamBackend(BaseTaskBackend):
     # Django's methods -------------------------------------------------------------------------------------------------
 
     def validate_task(self, task: AnyTask) -> None:
-        """As Django's, and for the options beyond it."""
+        """As Django's; also checks the options of RedisTask. Raises InvalidTask."""
         super().validate_task(task)
         if not self.queues and not is_queue_name(task.queue_name):
             raise InvalidTask(f"Queue {task.queue_name!r} is not valid: the name of a queue {QUEUE_RULE}.")
@@ -141,12 +141,13 @@ class RedisStreamBackend(BaseTaskBackend):
         Enqueue a task, now or when the transaction is committed.
 
         Returns:
-            The task as it waits. With a unique key, it is the unfinished task that has this key.
+            The task, READY. If an unfinished task has the same unique key, the result has the id of that task.
 
         Raises:
             InvalidTask, TypeError, ValueError: The task or its arguments are not valid; says why.
             TaskQueueFull: Too many tasks wait.
             TasksUnavailable: Redis did not confirm it. With `enqueue_on_commit`, the commit raises this.
+            ImproperlyConfigured: The entry of the backend in TASKS is not valid.
         """
         result, request = self._prepare(task, args, kwargs)
         if self._waits_for_commit(task):
@@ -159,8 +160,8 @@ class RedisStreamBackend(BaseTaskBackend):
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyTaskResult:
         """
-        The async twin of `enqueue`. It enqueues at once: async code has no transaction, and cannot see that of a thread
-        which waits for it by `async_to_sync`.
+        The async twin of `enqueue`. It enqueues at once: async code has no transaction of its own, and cannot see the
+        transaction of a thread that calls it by `async_to_sync`.
         """
         result, request = self._prepare(task, args, kwargs)
         try:
@@ -174,16 +175,22 @@ class RedisStreamBackend(BaseTaskBackend):
     def prepare_tick(
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
     ) -> tuple[AnyTaskResult, Request]:
-        """The call of a periodic task at a moment, for `TaskQueue.atick`. Raises as `enqueue`."""
+        """The result and the request of a periodic task at a tick, for `TaskQueue.atick`. Raises as `enqueue` does."""
         return self._prepare(task.using(run_after=moment), args, kwargs)
 
     async def note_tick(self, result: AnyTaskResult, found: tuple[str, int]) -> None:
-        """A tick was enqueued: complete its result and send the signal. With a unique key, it may have been skipped."""
+        """Complete the result of a tick after `TaskQueue.atick`; send task_enqueued unless the unique key was taken."""
         if _note_enqueued(result, *found):
             await task_enqueued.asend(type(self), task_result=result)
 
     def get_result(self, result_id: str) -> AnyTaskResult:
-        """As Django's. Raises TaskResultDoesNotExist also for a task that has expired, or whose function is unknown."""
+        """
+        Read the result of a task.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such task, it has expired, or its function cannot be found.
+            TasksUnavailable: Redis did not answer.
+        """
         queue = self._queue_of(result_id)
         try:
             fields: Any = sync_redis().hgetall(queue.task_key(result_id))
@@ -283,7 +290,7 @@ class RedisStreamBackend(BaseTaskBackend):
         return result, Request(result.id, due_ms, task.priority, unique_key, limit, fields)
 
     def option(self, task: AnyTask, name: str) -> Any:
-        """An option of a task; the backend's default if the task does not say."""
+        """An option of a task, or the backend's default if the task does not set it."""
         value = getattr(task, name, None)
         return getattr(self.defaults, name) if value is None else value
 
@@ -328,7 +335,7 @@ def _check_limits(options: BackendOptions) -> None:
 
 
 def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> bool:
-    """Returns whether the task was enqueued, and was not there already with its unique key."""
+    """Complete a result. Returns False if it is that of an earlier task with the same unique key."""
     is_new = result.id == id
     object.__setattr__(result, "id", id)
     object.__setattr__(result, "enqueued_at", moment(enqueued_ms))
@@ -343,11 +350,11 @@ def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:
 
 
 def _microseconds(moment: datetime) -> int:
-    """A time in microseconds since 1970. With USE_TZ off, it may be naive: it is in the current time zone."""
+    """A time in microseconds since 1970. A naive one, possible if USE_TZ is False, is in settings.TIME_ZONE."""
     aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return (aware - EPOCH) // timedelta(microseconds=1)
 
 
 def _tupled(value: Any) -> Any:
-    """The value of an option, from JSON."""
+    """An option read from JSON, with a tuple for a list as in RedisTask."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,5 +1,5 @@
 """
-One background task, for operators: its state, tries, errors, arguments and value, without secrets.
+One background task, for operators: its state, attempts, errors, arguments and value, without secrets.
 
 Owns reading it. Does not own hiding secrets (masking), lists (listing), nor showing it (admin).
 """
@@ -28,9 +28,9 @@ from realtime.untrusted.text import printable
 
 __all__ = ["ShownError", "TaskDetails", "read_task"]
 
-# The newest errors that are shown of a task.
+# The most errors of a task that are shown, the newest ones.
 ERRORS_SHOWN = 10
-# The most characters of the names of functions and workers, of which real ones are shorter.
+# The most characters of the name of a function or a worker. Real ones are shorter.
 TEXT_LIMIT = 500
 _FIELDS = (
     *("func", "status", "ticket", "priority", "call", "options", "value", "workers", "earlier_attempts", "deaths"),
@@ -50,7 +50,7 @@ class ShownError:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskDetails:
     """
-    A task.
+    A task as it is shown.
 
     Attributes:
         func: The dotted path of its function.
@@ -62,13 +62,15 @@ class TaskDetails:
         due_at: When its next attempt is due, if it is scheduled.
         kept_until: When it expires, if it has finished.
         duration_seconds: How long its last attempt took, or has taken.
-        tries: How many attempts have begun since it was enqueued, or run again; earlier_tries: how many before.
-        deaths: How many workers were lost that ran it.
-        timeout_seconds: The longest time of an attempt; None for no limit.
+        tries: How many attempts have begun since it was enqueued, or since an operator last let it run again.
+        earlier_tries: How many attempts had begun before that.
+        deaths: How many workers were lost while they ran it.
+        timeout_seconds: The time limit of an attempt; None for no limit.
         workers: The worker of each attempt, in order.
-        errors: The newest errors, oldest first; error_count: how many there are.
-        value: What it returned, as JSON; None if it has not.
-        unique_key: Whether it has one.
+        errors: The newest errors, in order; at most ERRORS_SHOWN.
+        error_count: How many errors there are.
+        value: What it returned, as JSON; None if it has not returned.
+        unique_key: Whether it has a unique key.
     """
 
     id: str
@@ -101,7 +103,7 @@ class TaskDetails:
 
 def read_task(client: redis.Redis, id: str) -> TaskDetails | None:
     """
-    Read one task; None if there is none (any more) of this id, or no backend in TASKS has its queue.
+    Read one task. None if it does not exist (any more), or no backend in TASKS has its queue.
 
     Raises:
         redis.RedisError: Redis is unavailable, or the key has another type.
@@ -213,7 +215,7 @@ def _value(func: str, body: bytes | None, secrets: frozenset[str]) -> str | None
     if body is None:
         return None
     value = json.loads(body)
-    # What a task such as make_token returns.
+    # The function's name says that its value is a secret, for example make_token.
     is_secret = isinstance(value, str) and is_secret_name(func.rpartition(".")[2])
     return HIDDEN if is_secret else shown_value(value, secrets=secrets)
 

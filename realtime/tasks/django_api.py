@@ -117,7 +117,7 @@ else:
 # The package that is used: "django.tasks" or "django_tasks". The dotted paths of Django's own backends begin with it.
 DJANGO_TASKS = BaseTaskBackend.__module__.partition(".backends")[0]
 
-# For annotations: these classes are generic for type checkers, and not when the program runs.
+# For annotations: these classes are generic for type checkers only.
 type AnyTask = Task[..., Any]
 type AnyTaskContext = TaskContext[..., Any]
 type AnyTaskResult = TaskResult[..., Any]

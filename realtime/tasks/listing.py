@@ -1,7 +1,7 @@
 """
 Lists of background tasks, for operators: those of one queue in one state, in pages.
 
-Owns the order of each list, its cursors, and how far a search goes. Does not own the counts (status), nor the content
+Owns the order of each list, its cursors, and the limit of a search. Does not own the counts (status), nor the content
 of one task (details).
 """
 
@@ -16,25 +16,25 @@ import redis
 
 from realtime.tasks.django_api import AnyTask
 from realtime.tasks.masking import find_shown, secrets_in, shown_line
-from realtime.tasks.record import moment
-from realtime.tasks.status import LISTED, Item, KnownQueue, held_entries, item_of, last_read, read_items
+from realtime.tasks.record import Item, item_of, moment
+from realtime.tasks.status import LISTED, KnownQueue, held_entries, last_read, read_items
 from realtime.untrusted.text import printable
 
 __all__ = ["PAGE_SIZE", "SCAN_LIMIT", "Query", "TaskPage", "TaskRow", "find_failed", "is_cursor", "read_page"]
 
 PAGE_SIZE = 50
-# The most tasks that are read for one page, if a function is asked for.
+# The most tasks that are read for one page of a search for a function.
 SCAN_LIMIT = 1000
 # How many tasks are read at once: for a page, and for a search.
 PAGE_BATCH, SEARCH_BATCH = PAGE_SIZE + 1, 200
-# How many members of a sorted set with the same score are told apart, if the one that a cursor names has gone.
+# If the task of a cursor has left its list: how many members with the same score are compared to find its place.
 SAME_LIMIT = 1000
-# Longer arguments are not read for a list. They may have secrets that the last error quotes, so it has no text then.
+# Longer arguments are not read for a list. The last error might quote secrets of theirs, so only its class is shown.
 CALL_LIMIT_BYTES = 16_384
-# The most characters of the last error in a list; and of ids and functions, of which real ones are shorter.
+# The most characters of the last error in a list, and of an id or a function. Real ones of these are shorter.
 ERROR_LIMIT = 200
 TEXT_LIMIT = 500
-# The place in a sorted set, or that of an entry on the stream.
+# Cursors: the score and the member of a sorted set, and the id of an entry on the stream.
 _LISTED_CURSOR = re.compile(r"(-?\d{1,16})~([\w.:#-]{1,150})", re.ASCII)
 _ENTRY_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
 _FIELDS = (
@@ -61,8 +61,8 @@ class TaskRow:
         func: The dotted path of its function.
         due_at: When its next attempt is due, if it is scheduled.
         attempted_at: When its last attempt began.
-        tries: How many attempts have begun since it was enqueued, or run again.
-        error: The end of its last error, without secrets, if it has failed.
+        tries: How many attempts have begun since it was enqueued, or since an operator last let it run again.
+        error: The last line of its last error, without secrets; "" if it has not failed.
     """
 
     id: str
@@ -84,7 +84,7 @@ class TaskPage:
 
     Attributes:
         older: The cursor of the next part; "" if there is none.
-        is_cut: Whether the search stopped before the page was full: what comes then was not searched.
+        is_cut: Whether the search reached SCAN_LIMIT before the page was full. The rest was not searched.
     """
 
     rows: tuple[TaskRow, ...]
@@ -94,7 +94,7 @@ class TaskPage:
 
 class _Found(NamedTuple):
     row: TaskRow
-    # How many errors it has.
+    # How many errors the task has.
     error_count: int
 
 
@@ -103,7 +103,7 @@ class _Place(NamedTuple):
 
     cursor: str
     id: str
-    # None if it has none.
+    # None in the lists of finished tasks, which have no tickets.
     ticket: bytes | None
     due_ms: int | None
 
@@ -115,11 +115,12 @@ def is_cursor(text: str) -> bool:
 
 def read_page(client: redis.Redis, query: Query, *, after: str = "") -> TaskPage:
     """
-    A part of a list: finished and ready tasks newest first, scheduled ones by when they are due, and running ones as
-    long as they have run.
+    Read a part of a list. Finished tasks come newest first, scheduled ones by the time when they are due, and running
+    ones longest-running first. Ready tasks come in the opposite order of the waiting list; those that workers have
+    fetched ahead come last.
 
     Args:
-        after: The cursor where it begins; by default at the beginning of the list.
+        after: The cursor after which the part begins; by default the beginning of the list.
 
     Raises:
         redis.RedisError: Redis is unavailable, or one of the keys has another type.
@@ -143,13 +144,13 @@ def find_failed(
     client: redis.Redis, queue: KnownQueue, func: str, *, until_ms: int | None = None
 ) -> tuple[list[str], int]:
     """
-    The failed tasks of one function, newest first, at most LISTED.
+    Find the failed tasks of one function, newest first. Looks at no more than LISTED tasks.
 
     Args:
         until_ms: Leave out those that failed later.
 
     Returns:
-        Their ids, and when the newest failed, in ms; 0 if there are none.
+        Their ids, and when the newest one failed, in milliseconds since 1970; 0 if there are none.
 
     Raises:
         redis.RedisError: Redis is unavailable.
@@ -198,7 +199,7 @@ def _batches(client: redis.Redis, query: Query, after: str) -> Iterator[list[_Pl
 def _listed(
     client: redis.Redis, key: str, after: str, count: int, *, is_rising: bool = False
 ) -> Iterator[list[_Place]]:
-    """The members of a sorted set. Each part is found by the last member of the one before: ranks change meanwhile."""
+    """The members of a sorted set. Each part begins after a member, not at a rank: ranks change meanwhile."""
     while True:
         start = _rank_after(client, key, after, is_rising=is_rising)
         found: Any = client.zrange(key, start, start + count - 1, desc=not is_rising, withscores=True)
@@ -222,7 +223,7 @@ def _rank_after(client: redis.Redis, key: str, cursor: str, *, is_rising: bool) 
     rank: Any = client.zrank(key, member) if is_rising else client.zrevrank(key, member)
     if rank is not None:
         return int(rank) + 1
-    # It has left the list. Members with the same score are in the order of their names.
+    # The member has left the list. Redis sorts members with the same score by name.
     start: Any = client.zcount(key, "-inf", f"({score}") if is_rising else client.zcount(key, f"({score}", "+inf")
     same: Any = client.zrange(key, start, start + SAME_LIMIT - 1, desc=not is_rising, withscores=True)
     gone = (float(score), member.encode())
@@ -230,7 +231,7 @@ def _rank_after(client: redis.Redis, key: str, cursor: str, *, is_rising: bool) 
 
 
 def _held(client: redis.Redis, queue: KnownQueue, after: str, count: int) -> Iterator[list[_Place]]:
-    """What workers hold, the oldest first."""
+    """The tasks that workers hold, oldest entry first."""
     last = after if _ENTRY_CURSOR.fullmatch(after) else "0-0"
     while ids := held_entries(client, queue, after=last, count=count):
         items = read_items(client, [(queue, [id], None) for id in ids])
@@ -245,9 +246,9 @@ def _held(client: redis.Redis, queue: KnownQueue, after: str, count: int) -> Ite
 
 
 def _unread(client: redis.Redis, queue: KnownQueue) -> Iterator[list[_Place]]:
-    """What no worker has read from the stream."""
+    """The tasks on the stream that no worker has read."""
     (items,) = read_items(client, [(queue, (), last_read(client, queue))])
-    # After these, the list goes on with what workers hold.
+    # This cursor continues the list with the tasks that workers hold.
     yield [_Place("0-0", item.id, item.ticket, None) for item in items]
 
 
@@ -255,7 +256,7 @@ def _unread(client: redis.Redis, queue: KnownQueue) -> Iterator[list[_Place]]:
 
 
 def _read_rows(client: redis.Redis, query: Query, places: Sequence[_Place]) -> list[_Found | None]:
-    """The row of each task; None if it is in another state by now, or of another function."""
+    """The row of each task; None if the task is now in another state, or has another function."""
     status = {"failed": b"FAILED", "successful": b"SUCCESSFUL", "running": b"RUNNING"}.get(query.state, b"READY")
     pipeline = client.pipeline(transaction=False)
     for place in places:
@@ -288,7 +289,7 @@ def _row(place: _Place, fields: dict[str, Any], queue: KnownQueue) -> TaskRow:
 
 
 def _with_errors(client: redis.Redis, query: Query, found: Sequence[_Found]) -> tuple[TaskRow, ...]:
-    """The rows; those of failed tasks with the end of their last error."""
+    """The rows; those of failed tasks with the last line of their last error."""
     if query.state != "failed":
         return tuple(each.row for each in found)
     names = [query.queue.tasks.task_key(each.row.id) for each in found]
@@ -301,7 +302,7 @@ def _with_errors(client: redis.Redis, query: Query, found: Sequence[_Found]) -> 
     for name, size in zip(names, replies[1::2], strict=True):
         pipeline.hmget(name, ["call"] if size <= CALL_LIMIT_BYTES else ["no such field"])
     calls = [call for (call,) in pipeline.execute()]
-    # Each function once: an import that fails is not remembered by Python.
+    # Once for each function: Python would repeat an import that fails.
     tasks = {func: find_shown(func)[0] for func in {each.row.func for each in found}}
     return tuple(
         replace(each.row, error=_end_of(tasks[each.row.func], error, call))

@@ -25,7 +25,7 @@ __all__ = ["Argument", "find_shown", "named_arguments", "secrets_in", "shown_lin
 STRING_LIMIT = 2000
 VALUE_LIMIT = 10_000
 LINE_LIMIT = 2000
-# Shorter secrets are not looked for in other texts: they would be found everywhere.
+# The shortest secret that is hidden in other texts. A shorter one would be found everywhere.
 SECRET_LENGTH = 5
 
 
@@ -35,9 +35,9 @@ class Argument:
     An argument of a task.
 
     Attributes:
-        name: Its name; "3" for the third one, if it has none.
+        name: Its name, or its position from "1" if it has none.
         value: As JSON, without secrets.
-        is_hidden: Whether all of it is hidden.
+        is_hidden: Whether its whole value is hidden.
     """
 
     name: str
@@ -52,9 +52,9 @@ def named_arguments(
     The arguments of a call as they are shown.
 
     Args:
-        task: Its task; None if its function is not known. Then positional arguments have no names, which could say that
-            they are secret, so all of them are hidden.
-        secrets: Other secrets, which are hidden in texts.
+        task: The task that is called; None if its function cannot be found. Then no name says which positional
+            arguments are secret, so all of them are hidden.
+        secrets: Texts that are hidden wherever they occur, as from `secrets_in`.
     """
     found = [
         (str(at) if name is None else name, value, task is None or (name is not None and _is_secret(name)))
@@ -72,7 +72,7 @@ def named_arguments(
 
 
 def secrets_in(task: AnyTask | None, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[str]:
-    """The texts that are hidden in the arguments: an error may quote them."""
+    """The secret texts among the arguments, to hide them in errors too, which may quote them."""
     found: set[str] = set()
     for name, value in _positional(task, args):
         _collect(value, found, is_hidden=task is None or (name is not None and _is_secret(name)))
@@ -82,7 +82,7 @@ def secrets_in(task: AnyTask | None, args: Sequence[Any], kwargs: dict[str, Any]
 
 
 def shown_value(value: Any, *, secrets: Iterable[str] = ()) -> str:
-    """A JSON value, indented and without secrets. Of a long one, the beginning and its length."""
+    """A JSON value, indented and without secrets. A long one is cut, and its length added."""
     text = json.dumps(
         masked(value, is_secret=_is_secret, text=lambda text: _shown_string(text, secrets)),
         indent=2,
@@ -105,11 +105,11 @@ def shown_line(line: str, *, limit: int, secrets: Iterable[str] = ()) -> str:
 
 
 def find_shown(func: str) -> tuple[AnyTask | None, str]:
-    """The task of a path, or why there is none."""
+    """The task at a dotted path; or None, and why it cannot be found."""
     try:
         return find_task(func), ""
     except Exception as error:
-        # Whatever the import of a module raises.
+        # Importing a module may raise anything.
         return None, shown_line(f"{type(error).__name__}: {error}", limit=500)
 
 
@@ -151,7 +151,7 @@ def _collect(value: Any, found: set[str], *, is_hidden: bool) -> None:
 
 
 def _is_secret(name: str) -> bool:
-    """By our own rule, or by that of the project's error pages. Of the latter, only whole words count."""
+    """By our own rule, or by that of the project's error pages, which counts for whole words only."""
     if is_secret_name(name):
         return True
     # "apiKey" as "api_Key".

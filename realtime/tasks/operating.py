@@ -1,8 +1,8 @@
 """
 What operators do with background tasks: run them again and discard them.
 
-Owns the steps, and why a task was left out. Does not own what happens in Redis (store), permissions nor the log of
-actions (admin).
+Owns the size of a step, and the reasons why tasks were left out. Does not own what happens in Redis (store),
+permissions nor the log of actions (admin).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from realtime.tasks.status import KnownQueue
 
 __all__ = ["Done", "discard", "run_again"]
 
-# Tasks of one step: a script must not block Redis for long.
+# How many tasks one step takes: a script must not block Redis for long.
 STEP_SIZE = 500
 _FINISHED = (b"SUCCESSFUL", b"FAILED")
 
@@ -22,14 +22,14 @@ _FINISHED = (b"SUCCESSFUL", b"FAILED")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """
-    What became of some tasks.
+    How many tasks an action changed, and how many it left out for which reason.
 
     Attributes:
-        done: How many were run again or discarded.
-        missing: How many do not exist any more.
-        unfinished: How many had not finished (run again), or were running (discard).
-        key_taken: How many could not run again, because another task has their unique key.
-        changed: How many changed in this moment.
+        done: Run again or discarded.
+        missing: They do not exist (any more).
+        unfinished: Left out because they had not finished (run again), or were running (discard).
+        key_taken: Not run again because another unfinished task has their unique key.
+        changed: Left out because their state changed during the action.
     """
 
     done: int = 0
@@ -50,20 +50,20 @@ class Done:
 
 def run_again(client: redis.Redis, queue: KnownQueue, ids: Sequence[str]) -> Iterator[Done]:
     """
-    Let finished tasks of a queue run again, in steps; yields what each step did.
+    Let finished tasks of a queue run again, in steps. Yields the result of each step.
 
     Raises:
-        redis.RedisError: Redis is unavailable. The last step may have been done all the same.
+        redis.RedisError: Redis is unavailable. The step that raised may have been done all the same.
     """
     return _in_steps(client, queue, ids, queue.tasks.run_again, refused=(b"READY", b"RUNNING"))
 
 
 def discard(client: redis.Redis, queue: KnownQueue, ids: Sequence[str]) -> Iterator[Done]:
     """
-    Fail tasks that wait and delete finished ones, in steps; yields what each step did.
+    Fail tasks that wait and delete finished ones, in steps. Yields the result of each step.
 
     Raises:
-        redis.RedisError: Redis is unavailable. The last step may have been done all the same.
+        redis.RedisError: Redis is unavailable. The step that raised may have been done all the same.
     """
     return _in_steps(client, queue, ids, queue.tasks.discard, refused=(b"RUNNING",))
 

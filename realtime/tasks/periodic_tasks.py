@@ -1,7 +1,7 @@
 """
 Periodic tasks: `periodic` declares that a task runs again and again.
 
-Owns the declarations and their registry. Does not own the moments (schedule) nor enqueuing (scheduler).
+Owns the declarations and their registry. Does not own the ticks (schedule) nor enqueuing (scheduler).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ class PeriodicTask:
     A task and when it runs.
 
     Attributes:
-        name: Unique in the project. Redis stores under this name which tick was the last.
+        name: Unique in the project. Redis stores the last tick under this name.
         task: What is enqueued at each tick, with `run_after` set to the tick.
-        schedule: The ticks.
+        schedule: When it runs.
         args, kwargs: The arguments of each call.
     """
 
@@ -61,13 +61,13 @@ def periodic[T: AnyTask](
 
     Args:
         cron: The minute, the hour, the day of the month, the month and the day of the week, as for cron. When clocks
-            are turned forward, a tick that would be skipped comes as soon as they were turned, so one at 02:30 comes
+            are turned forward, a tick at a time that does not exist comes right after the change: one at 02:30 comes
             at 03:00. When they are turned back, a tick at a time that exists twice comes the first time only. But if
             the minute or the hour begins with `*`, the ticks follow the time that passes, and none is skipped or
             moved. Cron needs the extra `tasks`.
-        every_seconds: Instead of `cron`: the time between two ticks, at least a second. Ticks are multiples of it since
-            1970 in UTC, whenever workers start.
-        time_zone: Of `cron`, for example "Europe/Zurich"; by default settings.TIME_ZONE.
+        every_seconds: Instead of `cron`: the time between two ticks, at least a second. Ticks are counted from the
+            start of 1970 in UTC, so it does not matter when workers start.
+        time_zone: The time zone of `cron`, for example "Europe/Zurich"; by default settings.TIME_ZONE.
         args, kwargs: The arguments of each call.
         name: Unique in the project; by default the path of the task. If you rename the function, keep the name.
 
@@ -77,15 +77,15 @@ def periodic[T: AnyTask](
     Raises:
         InvalidTask: The schedule or the arguments are not valid, or there is another periodic task of this name.
         ExtraMissing: `cron` needs a library that is not installed; says how to install it.
-        TypeError: It is above a function that is no task.
+        TypeError: The decorated function is not a task.
 
     Guarantees:
-        No tick is enqueued twice, on whatever number of machines, as long as Redis keeps its data. Like any task, it
-        may then run again if its worker dies. The run of a tick has it as `context.task_result.task.run_after`. Ticks
-        are missed while no worker runs, while Redis is unavailable, and for up to ten seconds after the worker died
-        that enqueues them. Afterwards the latest missed tick is enqueued, if it was missed within the last 90 days, and
-        those before it are not. A new or changed schedule begins with the first tick after a worker has seen it. If the
-        task has a `unique_key`, a tick is skipped while the run of an earlier one has not finished.
+        No tick is enqueued twice, on any number of machines, as long as Redis keeps its data. Like any task, it may
+        run again if its worker dies. A run finds its tick in `context.task_result.task.run_after`. Ticks are missed
+        while no worker runs, while Redis is unavailable, and for up to ten seconds after the death of the worker that
+        enqueues them. Afterwards only the latest missed tick is enqueued; after 90 days without a worker, none is. A
+        new or changed schedule begins with the first tick after a worker has seen it. If the task has a `unique_key`,
+        a tick is skipped while the run of an earlier one has not finished.
     """
     if bool(cron) == (every_seconds is not None):
         raise InvalidTask("a periodic task has either cron or every_seconds.")
@@ -99,7 +99,7 @@ def periodic[T: AnyTask](
 
     def declare(task: T) -> T:
         if not isinstance(task, Task):
-            raise TypeError(f"{task!r} is no task: put @periodic above @task")
+            raise TypeError(f"{task!r} is not a task: put @periodic above @task")
         try:
             call: Any = normalize_json([[*args], dict(kwargs or {})])
         except (TypeError, ValueError) as error:
@@ -115,7 +115,12 @@ def periodic[T: AnyTask](
 
 
 def all_periodic_tasks(backend: str) -> Sequence[PeriodicTask]:
-    """The periodic tasks of a backend in the `tasks.py` of all apps, in order of declaration."""
+    """
+    Import the `tasks.py` of all apps, and find the periodic tasks of a backend, in order of declaration.
+
+    Raises:
+        InvalidTask: A declaration is not valid. Any other error of these modules propagates too.
+    """
     autodiscover_modules("tasks")
     return tuple(each for each in _declared.values() if each.task.backend == backend)
 

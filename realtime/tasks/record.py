@@ -1,14 +1,15 @@
 """
-How a task is written to Redis and read from there: a hash of bytes, and Django's TaskResult.
+How a task is stored in Redis: the fields of its hash, and Django's TaskResult made from them.
 
-Owns the fields of the hash and their JSON. Does not own the scripts that change them (store).
+Owns the fields of the hash, their JSON, and the form of an item in the waiting list. Does not own the scripts that
+change them (store).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from traceback import format_exception
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
@@ -17,24 +18,52 @@ from django.utils.module_loading import import_string
 from realtime.exceptions import TaskUnknown
 from realtime.tasks.django_api import AnyTask, AnyTaskResult, Task, TaskError, TaskResult, TaskResultStatus
 
-__all__ = ["EPOCH", "TaskFields", "error_json", "find_task", "moment", "result_of", "run_after_of", "to_json"]
+__all__ = [
+    "EPOCH",
+    "Item",
+    "TaskFields",
+    "call_of",
+    "error_json",
+    "find_task",
+    "item_of",
+    "moment",
+    "paired",
+    "result_of",
+    "run_after_of",
+    "to_json",
+    "workers_of",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# The most characters of a traceback that are stored: its end says more than its beginning.
+# The most characters of a traceback that are stored. Of a longer one, the end is kept: it says more.
 TRACEBACK_LIMIT = 20_000
 
 # The hash of a task, as Redis returns it.
 type TaskFields = Mapping[bytes, bytes]
 
 
+class Item(NamedTuple):
+    """A task in the waiting list, or on the stream."""
+
+    id: str
+    # Each time that a task is placed in a list, it gets a new ticket. Items with an older ticket are ignored.
+    ticket: bytes
+
+
+def item_of(raw: bytes) -> Item | None:
+    """The task of an item "priority:id#ticket"; None if it has another form."""
+    id, separator, ticket = raw.partition(b":")[2].rpartition(b"#")
+    return Item(id.decode(errors="replace"), ticket) if separator else None
+
+
 def to_json(value: Any) -> bytes:
     """
-    JSON of normalised values.
+    Encode a value of JSON's types.
 
     Raises:
-        TypeError, ValueError: It is no JSON, for example an infinite number.
+        TypeError, ValueError: JSON cannot express the value, for example an infinite number.
     """
-    # A text may have half of a surrogate pair, which json.loads reads back.
+    # A text may contain half of a surrogate pair. UTF-8 has no form for it, but json.loads reads it back.
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
@@ -55,17 +84,17 @@ def find_task(path: str) -> AnyTask:
     The task at this dotted path.
 
     Raises:
-        TaskUnknown: Nothing can be imported from there, or it is no task.
+        TaskUnknown: Nothing can be imported from there, or it is not a task.
     """
     try:
         found = import_string(path)
     except (Exception, SystemExit) as error:
-        # Also what a module raises while it is imported: it may be a program.
+        # Also SystemExit: the module may be a script that calls sys.exit().
         raise TaskUnknown(
             f"the task {path} cannot be imported ({error}): was it moved, or is this code older?"
         ) from error
     if not isinstance(found, Task):
-        raise TaskUnknown(f"{path} is a {type(found).__name__}, and no task: is the decorator @task missing?")
+        raise TaskUnknown(f"{path} is a {type(found).__name__}, not a task: is the decorator @task missing?")
     return found
 
 
@@ -116,7 +145,7 @@ def errors_of(fields: TaskFields) -> list[TaskError]:
 
 
 def run_after_of(fields: TaskFields) -> datetime | None:
-    """The earliest time at which a task runs, to the microsecond; None if it was not given one."""
+    """The `run_after` of a task, to the microsecond; None if it has none."""
     due = fields.get(b"run_after")
     if due is None:
         return None
@@ -133,5 +162,5 @@ def moment(ms: bytes | int | None) -> datetime | None:
 
 
 def paired(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The fields of a hash, from the list of names and values that a script returns."""
+    """The fields of a hash, from the flat list of names and values that a script returns."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

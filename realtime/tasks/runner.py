@@ -1,7 +1,7 @@
 """
 Runs the attempts of a worker: sync tasks in threads, async tasks on the event loop.
 
-Owns the threads, the timeouts of sync tasks, and how much work is fetched ahead. Does not own what an attempt does
+Owns the threads, the timeouts of sync tasks, and how many tasks are fetched ahead. Does not own what an attempt does
 (attempt), nor Redis (worker).
 """
 
@@ -20,26 +20,28 @@ from django.db import close_old_connections, connections
 from realtime.exceptions import TaskTimedOut
 from realtime.tasks.attempt import Attempt
 
-__all__ = ["Runner"]
+__all__ = ["AHEAD_LIMIT", "Runner"]
 
 logger = logging.getLogger(__name__)
 
-# Work for this long is fetched ahead for each thread, so that none waits for Redis.
+# For each thread, tasks are fetched ahead that take this long together, so that no thread waits for Redis.
 AHEAD_SECONDS = 0.02
-# Nothing is fetched ahead if tasks take as long as this.
+# If tasks take this long, none are fetched ahead.
 LONG_SECONDS = 10 * AHEAD_SECONDS
 # The most tasks that are fetched ahead.
 AHEAD_LIMIT = 500
-# What is fetched ahead, and has not begun after this time, is given back to other workers.
+# Tasks that were fetched ahead and have not begun after this time are given back to other workers.
 GIVE_BACK_SECONDS = 1.0
-# If the function of a sync task has not ended this long after its timeout, the thread is given up.
+# If a sync task still runs this long after its timeout, its thread is given up.
 STUCK_SECONDS = 5.0
 
 
 class Runner:
     """
+    Runs attempts, at most `concurrency` sync ones and as many async ones at a time.
+
     Args:
-        concurrency: How many tasks run at a time; there is a thread for each.
+        concurrency: How many sync tasks run at a time, each in a thread; and how many async tasks.
         on_done: Called on the event loop with attempts that have an outcome.
         on_given_back: Called on the event loop with attempts that were submitted and will not run.
     """
@@ -52,7 +54,7 @@ class Runner:
         on_given_back: Callable[[Sequence[Attempt]], None],
     ) -> None:
         self.concurrency = concurrency
-        # How many threads hang in a task that was given up.
+        # How many threads still run a task that was given up.
         self.stuck_count = 0
         self._on_done, self._on_given_back = on_done, on_given_back
         self._loop = asyncio.get_running_loop()
@@ -63,9 +65,9 @@ class Runner:
         # Async attempts that wait, and the tasks of those that run, each with when it began.
         self._async_waiting: deque[Attempt] = deque()
         self._tasks: dict[asyncio.Task[None], float] = {}
-        # Attempts that threads have ended, and whether the event loop knows that there are some.
+        # Attempts that have ended in threads, and whether `_collect` is about to run on the event loop.
         self._done: deque[Attempt] = deque()
-        self._is_told = False
+        self._is_collecting = False
         # The average time of a task, in seconds; newer ones count more. At first, nothing is fetched ahead.
         self._usual_seconds = LONG_SECONDS
         # When the waiting attempts began to wait, or when another one last ended.
@@ -79,7 +81,7 @@ class Runner:
     # Room -------------------------------------------------------------------------------------------------------------
 
     def room(self, unfinished_count: int) -> int:
-        """How many more tasks to fetch, if so many are unfinished. Above zero only when it is worth a call to Redis."""
+        """How many more tasks to fetch if this many are unfinished; 0 also if they are not worth a call to Redis."""
         ahead = self._ahead()
         room = self.concurrency + ahead - unfinished_count
         is_idle = unfinished_count < self.concurrency
@@ -114,16 +116,16 @@ class Runner:
             self._on_done(over)
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call a function in a thread, after what waits already. It must not raise."""
+        """Call a function in a thread, after what is already waiting for one. It must not raise."""
         self._waiting.put(function)
 
     def stop(self) -> None:
-        """From now on no attempt begins; those that have not are given back. Idempotent."""
+        """Begin no further attempt, and give back those that have not begun. Idempotent."""
         self._is_stopping = True
         self.give_back()
 
     def give_back(self) -> None:
-        """Give back all that has not begun."""
+        """Give back all attempts that have not begun."""
         if attempts := self._withdraw():
             self._on_given_back(attempts)
 
@@ -146,10 +148,10 @@ class Runner:
         return attempts
 
     async def close(self) -> None:
-        """End the threads when they are idle, and cancel async tasks. Threads that run a task are not waited for."""
+        """Cancel async tasks, and let threads end when they are idle. Does not wait for threads that run a task."""
         self._give_back_timer.cancel()
         self._is_stopping = self._is_closed = True
-        # If the worker ends by an error, some have not begun.
+        # Some attempts have not begun if the worker ends by an error.
         self._withdraw()
         for task in self._tasks:
             task.cancel()
@@ -159,7 +161,7 @@ class Runner:
             self._waiting.put(None)
 
     def _give_back_late(self) -> None:
-        # All threads are busy with long tasks, and the others should not wait behind them.
+        # All threads are busy with long tasks. What waits behind them may begin sooner in other workers.
         is_late = time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS
         if is_late and max(len(self._running), len(self._tasks)) >= self.concurrency:
             self.give_back()
@@ -192,14 +194,14 @@ class Runner:
         """A thread has run an attempt."""
         self._count(seconds)
         self._done.append(attempt)
-        if not self._is_told:
-            self._is_told = True
-            # The loop may be closed, if the worker ended while this task ran. Another worker runs the task again.
+        if not self._is_collecting:
+            self._is_collecting = True
+            # The loop is closed if the worker ended while this task ran. Then another worker runs the task again.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
-        self._is_told = False
+        self._is_collecting = False
         done: list[Attempt] = []
         while self._done:
             done.append(self._done.popleft())
@@ -216,9 +218,9 @@ class _Thread(threading.Thread):
         self._runner = runner
         # Held while an attempt begins, ends, or gets a timeout.
         self._lock = threading.Lock()
-        # What runs now, and may be interrupted.
+        # The attempt that runs now, and may be interrupted.
         self._attempt: Attempt | None = None
-        # Of the newest attempt with a timeout. Used on the event loop.
+        # The timer of the newest attempt with a timeout. Used on the event loop only.
         self._timer: asyncio.TimerHandle | None = None
 
     def run(self) -> None:
@@ -232,7 +234,7 @@ class _Thread(threading.Thread):
         _close_connections(connections.close_all)
 
     def _run(self, attempt: Attempt) -> bool:
-        """Returns whether the thread may go on: not if it was given up meanwhile."""
+        """Run an attempt. Returns False if the thread was given up meanwhile, and must end."""
         runner = self._runner
         began = runner._running[self] = time.monotonic()
         _close_connections(close_old_connections)
@@ -249,13 +251,13 @@ class _Thread(threading.Thread):
         return True
 
     def _run_in_time(self, attempt: Attempt, timeout: float) -> None:
-        """Run an attempt that may be interrupted, anywhere."""
+        """Run an attempt that TaskTimedOut may interrupt at any point."""
         try:
             self._runner._loop.call_soon_threadsafe(self._set_timer, attempt, timeout)
             attempt.run()
             self._seal()
         except TaskTimedOut:
-            # It is raised once, but anywhere: here, if the task has just ended.
+            # It reached this thread when the attempt had just ended. It is raised once only.
             self._seal()
         if attempt.outcome is None:
             attempt.fail(TaskTimedOut(timeout))
@@ -264,7 +266,7 @@ class _Thread(threading.Thread):
         """From now on the attempt is not interrupted."""
         with self._lock:
             self._attempt = None
-            # If an interruption has not arrived yet, it never will.
+            # Take back an interruption that has not been raised yet.
             _raise_in(self, None)
 
     def _set_timer(self, attempt: Attempt, timeout: float) -> None:
@@ -294,14 +296,14 @@ class _Thread(threading.Thread):
             STUCK_SECONDS,
         )
         self._runner.stuck_count += 1
-        # It is not tried again, because it still runs.
+        # Another attempt would run beside this one, which still runs.
         attempt.give_up(TaskTimedOut(attempt.timeout or 0.0))
         self._runner._on_done([attempt])
         _Thread(self._runner).start()
 
 
 def _close_connections(close: Callable[[], None]) -> None:
-    """Close connections to the database, whatever is the matter with them."""
+    """Close connections to the database. Errors are logged."""
     try:
         close()
     except Exception:

@@ -12,21 +12,22 @@ from typing import Protocol
 
 from realtime.extras import extra
 from realtime.tasks.django_api import InvalidTask
+from realtime.tasks.record import EPOCH
 
 __all__ = ["CronSchedule", "IntervalSchedule", "Schedule"]
 
-# How far back the latest tick is looked for, step by step.
+# How far back to search for the latest tick: one step after another, until there is one.
 _LOOK_BACK = tuple(timedelta(hours=hours) for hours in (1, 24, 24 * 32, 24 * 366, 24 * 366 * 9))
-# No time zone turns its clocks back by more.
+# More than any time zone turns its clocks back.
 _TURNED_BACK = timedelta(hours=4)
-# Of an interval. Cron has a longest step of its own: a minute.
+# The shortest interval. Cron cannot express less than a minute.
 SHORTEST_INTERVAL_SECONDS = 1.0
 
 
 class Schedule(Protocol):
     """When a periodic task runs."""
 
-    # Two schedules with the same text have the same ticks. Stored in Redis, so that a changed schedule is noticed.
+    # Two schedules with the same text have the same ticks. Redis stores it, so that a changed schedule is noticed.
     text: str
 
     def following(self, moment: datetime) -> datetime | None:
@@ -38,11 +39,11 @@ class Schedule(Protocol):
 
 class IntervalSchedule:
     """
-    A tick each time that the seconds since 1970 (UTC) are a multiple of the interval. So it does not depend on when
-    workers start, nor on time zones: an interval of 3600 ticks at each full hour.
+    A tick whenever the time since the start of 1970 (UTC) is a multiple of the interval. So the ticks do not depend on
+    time zones, nor on when workers start: an interval of 3600 ticks at each full hour of UTC.
 
     Raises:
-        InvalidTask: The interval is no number, or less than a second.
+        InvalidTask: The interval is not a number, is less than a second, or is more than about nine years.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -59,15 +60,15 @@ class IntervalSchedule:
         return _at(self._count(moment) * self._interval_ms)
 
     def _count(self, moment: datetime) -> int:
-        return (moment - _at(0)) // timedelta(milliseconds=self._interval_ms)
+        return (moment - EPOCH) // timedelta(milliseconds=self._interval_ms)
 
 
 class CronSchedule:
     """
-    The ticks of a cron expression with its five fields, in a time zone. They are those of Debian's cron.
+    The ticks of a cron expression of five fields in a time zone, by the rules of Debian's cron.
 
-    When clocks are turned forward, a tick at a time that does not exist, such as 02:30, comes as soon as the clocks
-    were turned: at 03:00. When clocks are turned back, a tick at a time that exists twice comes the first time only. An
+    When clocks are turned forward, a tick at a time that does not exist, such as 02:30, comes right after the change,
+    at 03:00. When clocks are turned back, a tick at a time that exists twice comes the first time only. An
     expression whose minute or hour begins with `*` follows the time that passes: `*/30 * * * *` ticks each 30 minutes,
     in the repeated hour too.
 
@@ -134,4 +135,4 @@ class CronSchedule:
 
 
 def _at(ms: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return EPOCH + timedelta(milliseconds=ms)

@@ -26,16 +26,17 @@ __all__ = ["Scheduler", "check_periodic_tasks"]
 
 logger = logging.getLogger(__name__)
 
-# The longest time between two looks. A tick is enqueued again after Redis has lost its last writes, and clocks jump.
+# The longest time between two looks. Without any tick due, a look still finds ticks that Redis has lost together with
+# its last writes, and notices that a clock has jumped.
 LOOK_SECONDS = 10.0
-# How often the key of a task without ticks is renewed: it must not expire while a worker knows the task.
+# How often the record of a task without new ticks is renewed: it must not expire while a worker knows the task.
 RENEW_SECONDS = 86_400.0
 
 
 class Scheduler:
     """
-    Enqueues the ticks of periodic tasks. Run it while a lease is held: two at a time enqueue nothing twice, but the
-    second one is of no use.
+    Enqueues the ticks of periodic tasks. Run it while a lease is held. Two at a time enqueue nothing twice, but the
+    second one only costs commands.
 
     Args:
         backend: The backend of the tasks.
@@ -65,7 +66,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Enqueue ticks until cancelled."""
-        # Another process may have held the lease meanwhile.
+        # Called again when the lease is: another process may have enqueued ticks in between.
         self._asked_at.clear()
         while True:
             now = await self._outage.until_done(self._now)
@@ -73,14 +74,14 @@ class Scheduler:
             await asyncio.sleep(self._pause_seconds(await self._outage.until_done(self._now)))
 
     async def look(self, now: datetime) -> None:
-        """Enqueue for each task its latest tick that has come, unless that is done already."""
+        """Enqueue the latest tick of each task that has come by now, unless this was done before."""
         for name, tasks in self._tasks_by_queue.items():
             queue = self._backend.queue(name)
             names = [task.name for task in tasks]
             last_ticks = await self._outage.until_done(queue.last_ticks, self._client, names)
             for task, last in zip(tasks, last_ticks, strict=True):
                 tick = self._tick(task, now)
-                # A last tick in the future is for the script to judge: the clock may have been wrong.
+                # If the last tick is in the future, a clock was wrong: the script decides.
                 is_done = last is not None and last[0] == tick.schedule and tick.moment_ms <= last[1] <= tick.looked_ms
                 if not is_done or self._must_renew(task):
                     await self._enqueue(queue, task, tick)
@@ -89,9 +90,9 @@ class Scheduler:
 
     async def _enqueue(self, queue: TaskQueue, task: PeriodicTask, tick: Tick) -> None:
         try:
-            call = _call_of(self._backend, task, tick.moment_ms)
+            call = _prepare_call(self._backend, task, tick.moment_ms)
         except Exception:
-            # Of this task alone. It is tried again at the next look.
+            # The other tasks go on, and the next look tries this one again.
             logger.exception("the periodic task %s cannot be enqueued", task.name)
             return
         try:
@@ -115,7 +116,7 @@ class Scheduler:
             logger.exception("a receiver of task_enqueued failed for the task %s", found[0])
 
     def _tick(self, task: PeriodicTask, now: datetime) -> Tick:
-        """The latest tick that has come; 1970 if none has."""
+        """The latest tick that has come; the start of 1970 if none has."""
         period = self._periods.get(task.name)
         if period is None or not period.start <= now or (period.end is not None and period.end <= now):
             latest = task.schedule.latest(now)
@@ -134,7 +135,7 @@ class Scheduler:
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
     def _pause_seconds(self, now: datetime) -> float:
-        """The time until the next tick that was not looked for yet."""
+        """The time until the next tick of any task, at most LOOK_SECONDS."""
         ends = [period.end for period in self._periods.values() if period.end is not None]
         seconds = min(((end - now).total_seconds() for end in ends), default=LOOK_SECONDS)
         # A millisecond more, so that the tick has come when the pause ends.
@@ -142,7 +143,7 @@ class Scheduler:
 
 
 class _Period(NamedTuple):
-    """A time between two ticks: from the latest one, if there was one, to the next one, if there will be one."""
+    """The time from the latest tick to the next one. `tick` is the latest, or None; `end` the next, or None."""
 
     start: datetime
     end: datetime | None
@@ -163,11 +164,11 @@ def check_periodic_tasks(backend: RedisStreamBackend, tasks: Sequence[PeriodicTa
     """
     for task in tasks:
         try:
-            _call_of(backend, task, 0)
+            _prepare_call(backend, task, 0)
         except Exception as error:
             raise ImproperlyConfigured(f"the periodic task {task.name}: {error}") from error
 
 
-def _call_of(backend: RedisStreamBackend, task: PeriodicTask, moment_ms: int) -> _Call:
+def _prepare_call(backend: RedisStreamBackend, task: PeriodicTask, moment_ms: int) -> _Call:
     moment = datetime.fromtimestamp(moment_ms / 1000, UTC)
     return _Call(*backend.prepare_tick(task.task, task.args, task.kwargs, moment))

@@ -1,8 +1,8 @@
 """
 The service of `manage.py run_task_worker`: a task worker and a scheduler of periodic tasks, in one process.
 
-Owns what runs beside the worker, its name, and which process enqueues periodic tasks. Does not own signals
-(management.service), the tasks (worker) nor their ticks (scheduler).
+Owns the worker's name, what runs beside the worker, and the lease of the process that enqueues periodic tasks. Does not
+own signals (management.service), the tasks (worker) nor their ticks (scheduler).
 """
 
 import asyncio
@@ -34,8 +34,8 @@ class TaskService:
         backend: The backend whose tasks it runs.
         queues: The names of the queues.
         concurrency: How many tasks run at a time.
-        periodic_tasks: The periodic tasks of the backend, for whatever queues. Only one process of the site at a time
-            enqueues them, the holder of a lease.
+        periodic_tasks: The periodic tasks of the backend, of any queue. One process of the site at a time enqueues
+            them: the holder of a lease.
 
     Guarantees:
         Outages of Redis do not end `run()`.
@@ -85,14 +85,14 @@ class TaskService:
             await self._worker.stop(deadline_seconds=self._deadline_seconds)
 
     def stop(self, *, deadline_seconds: float = 5.0) -> None:
-        """End `run()`: let running tasks finish within the deadline, and leave the rest to others. Idempotent."""
+        """End `run()`: let running tasks finish within the deadline, and give back the rest. Idempotent."""
         if not self._stopping.is_set():
             self._deadline_seconds = deadline_seconds
             self._stopping.set()
 
     async def _set_ready(self) -> None:
         await self._worker.wait_ready()
-        logger.info("tasks of %s running, consumer %s", " and ".join(self._queues), self.consumer)
+        logger.info("the task worker of %s is running, consumer %s", " and ".join(self._queues), self.consumer)
         self.ready.set()
 
     async def _schedule(self) -> None:

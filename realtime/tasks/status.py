@@ -1,8 +1,8 @@
 """
-The state of background tasks, for operators: how many there are in each state, and lists of them.
+The state of background tasks, for operators: which queues there are, and how many tasks are in each state.
 
-Owns which queues there are, the states, and reading them in pages. Does not own the content of one task (details),
-actions on tasks (operating), nor showing them (admin).
+Owns the queues of the project, the names of the states, and reading what is on a stream. Does not own lists of tasks
+(listing), the content of one task (details), actions on tasks (operating), nor showing them (admin).
 """
 
 import re
@@ -20,17 +20,29 @@ from realtime.streams.keys import GroupKeys
 from realtime.streams.status import count_workers, known_streams
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import InvalidTaskBackend, task_backends
+from realtime.tasks.record import Item, item_of
 from realtime.tasks.store import GROUP, TaskQueue
 
-__all__ = ["LISTED", "STATES", "KnownQueue", "QueueCounts", "known_queues", "queue_of", "read_counts"]
+__all__ = [
+    "LISTED",
+    "STATES",
+    "KnownQueue",
+    "QueueCounts",
+    "held_entries",
+    "known_queues",
+    "last_read",
+    "queue_of",
+    "read_counts",
+    "read_items",
+]
 
-# ready: waits for a worker. scheduled: is due later, for the first time or for another attempt.
+# ready: waits for a worker. scheduled: its first or next attempt is due later.
 STATES = ("ready", "scheduled", "running", "failed", "successful")
-# How many finished tasks of a queue and a kind are listed; see tasks/shared.lua.
+# The most successful and the most failed tasks of a queue that are listed. The same number is in tasks/shared.lua.
 LISTED = 10_000
-# The most entries that workers hold of which is read whether their task runs. Others are counted as running.
+# Of so many entries that workers hold, the status of the task is read. The tasks of the others count as running.
 HELD_LIMIT = 1000
-# The most entries on the stream that no worker has read. More are there only for a moment.
+# The most entries that are read of those that no worker has. There are more only for a moment.
 UNREAD_LIMIT = 50
 _ID = re.compile(r"([A-Za-z0-9_.-]{1,40})\.[A-Za-z0-9]{1,40}")
 
@@ -41,7 +53,7 @@ class KnownQueue:
     A queue of a RedisStreamBackend in TASKS.
 
     Attributes:
-        backend: The backend. If several have a queue of this name, it is the first: their tasks are the same.
+        backend: The backend. If several have a queue of this name, the first of them: they share its tasks.
         tasks: The commands of the queue.
     """
 
@@ -67,8 +79,8 @@ class QueueCounts:
     Attributes:
         queue: The name of the queue.
         backend: The alias of its backend in TASKS.
-        failed, successful: Those that are listed, at most LISTED of each.
-        workers: Workers of the queue that are alive.
+        failed, successful: How many are listed, at most LISTED of each.
+        workers: How many workers of the queue are alive.
         is_exact: False if the workers hold more than HELD_LIMIT tasks: then some that have not begun count as running.
     """
 
@@ -83,18 +95,10 @@ class QueueCounts:
     is_exact: bool
 
 
-class Item(NamedTuple):
-    """A task in the waiting list, or on the stream."""
-
-    id: str
-    # An item whose ticket is not that of its task is left over from an earlier place of the task.
-    ticket: bytes
-
-
 def known_queues(client: redis.Redis) -> dict[str, KnownQueue]:
     """
-    The queues of all backends in TASKS that are a RedisStreamBackend, by name. Of a backend that takes any queue, those
-    that have had a worker.
+    The queues of all backends in TASKS that are a RedisStreamBackend, by name. For a backend that takes any queue:
+    those that have had a worker.
 
     Raises:
         redis.RedisError: Redis is unavailable, and one of the backends takes any queue.
@@ -107,7 +111,7 @@ def known_queues(client: redis.Redis) -> dict[str, KnownQueue]:
 
 
 def queue_of(id: str) -> KnownQueue | None:
-    """The queue of a task; None if the text is no id, or no backend has the queue."""
+    """The queue of a task; None if the text is not an id, or no backend has the queue."""
     match = _ID.fullmatch(id)
     if match is None:
         return None
@@ -161,8 +165,8 @@ def read_items(
     The tasks of entries on the stream of each queue.
 
     Args:
-        asked: For each queue: the ids of entries; and the last entry that its workers have read, if what comes after
-            it is asked for as well.
+        asked: For each queue the ids of entries, and the id of the last entry that its workers have read. The entries
+            after that one are read too; None leaves them out.
 
     Raises:
         redis.RedisError: Redis is unavailable.
@@ -172,7 +176,7 @@ def read_items(
         for id in ids:
             pipeline.xrange(each.tasks.stream, id, id)
         if unread_from is not None:
-            # Not from "(" on: Redis refuses that for the largest possible id.
+            # Without "(" before the id, which Redis refuses for the largest possible id.
             pipeline.xrange(each.tasks.stream, unread_from, count=UNREAD_LIMIT + 1)
     replies = iter(pipeline.execute())
     found = []
@@ -183,12 +187,6 @@ def read_items(
         items = (item_of(fields.get(b"item", b"")) for _, fields in entries)
         found.append([item for item in items if item is not None])
     return found
-
-
-def item_of(raw: bytes) -> Item | None:
-    """The task of an item "priority:id#ticket"; None if there is none."""
-    id, separator, ticket = raw.partition(b":")[2].rpartition(b"#")
-    return Item(id.decode(errors="replace"), ticket) if separator else None
 
 
 @answer_parsed("XPENDING")
@@ -236,7 +234,7 @@ def _read_sizes(client: redis.Redis, known: Sequence[KnownQueue]) -> list[_Sizes
         tasks, options = each.tasks, each.backend.defaults
         pipeline.zcard(tasks.waiting_list.waiting)
         pipeline.zcard(tasks.waiting_list.scheduled)
-        # Older ones have expired, and are removed when another task finishes.
+        # Tasks that finished earlier have expired. They leave the list when another task finishes.
         for key, keep_seconds in (
             (tasks.successful, options.keep_successful_seconds),
             (tasks.failed, options.keep_failed_seconds),
@@ -296,7 +294,7 @@ def _backends() -> Iterator[RedisStreamBackend]:
         try:
             backend = task_backends[alias]
         except (InvalidTaskBackend, ImproperlyConfigured):
-            # Whoever uses it is told. It hides no other backend here.
+            # Using this backend raises the error. Here it must not hide the others.
             continue
         if isinstance(backend, RedisStreamBackend):
             yield backend

@@ -1,8 +1,8 @@
 """
 The commands to Redis of one task queue.
 
-Owns the calls of the scripts and their replies. Does not own when they are called (backend, worker), nor what an error
-of redis-py means: those propagate.
+Owns the calls of the scripts and their replies. Does not own when they are called (backend, worker), nor what happens
+after an error of redis-py: it propagates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +21,9 @@ __all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue", "Tick"]
 
 # The consumer group of the workers of every queue.
 GROUP = "workers"
-# How long the last tick of a periodic task is kept after a worker has last seen the task.
+# How long the last tick of a periodic task is kept after the last time that a worker saw the task.
 TICK_KEPT_MS = 90 * 86_400_000
-# Tasks of one call of a script: Lua passes at most 8000 values at once.
+# The most tasks in one call of a script: Lua's unpack() passes at most 8000 values.
 CALL_LIMIT = 500
 
 
@@ -45,13 +45,14 @@ class Request(NamedTuple):
     """A task to be enqueued."""
 
     id: str
-    # In milliseconds since 1970; 0 for now.
+    # When it is due, in milliseconds since 1970; 0 for now.
     due_ms: int
     priority: int
-    # Empty if the task has none.
+    # "" if the task has none.
     unique_key: str
-    # The most tasks that may wait: beyond it, nothing is enqueued.
+    # The most tasks that may wait: if so many do, nothing is enqueued.
     length_limit: int
+    # The other fields of the task's hash.
     fields: Mapping[str, bytes | int | str]
 
 
@@ -61,15 +62,15 @@ class Tick(NamedTuple):
     # The periodic task and its schedule.
     name: str
     schedule: str
-    # The moment, and the time of Redis when it was found to have come, in milliseconds since 1970.
+    # The tick, and the time of Redis when the scheduler looked for it, both in milliseconds since 1970.
     moment_ms: int
     looked_ms: int
 
 
 class Begun(NamedTuple):
-    """The reply to the beginning of an attempt."""
+    """The reply of Redis to the beginning of an attempt."""
 
-    # "run", "over" if there is nothing to do, or "lost" if the task has failed because its workers died.
+    # "run"; "over" if there is nothing to do; or "lost" if the task has failed because too many workers died.
     state: str
     # The hash of the task; empty if it is over.
     fields: dict[bytes, bytes]
@@ -82,18 +83,18 @@ class Outcome(NamedTuple):
     claim: bytes
     # "SUCCESSFUL", "FAILED" or "RETRY".
     kind: str
-    # The value, or the error, as JSON.
+    # As JSON: what the task returned, or its error.
     body: bytes
-    # Before the next attempt.
+    # The wait before the next attempt, if there is one.
     delay_ms: int
 
 
 class TaskQueue:
     """
-    The scripts of one queue.
+    Calls the scripts for one queue.
 
     Args:
-        keys: The names of the project.
+        keys: The names of the project in Redis.
         name: The queue.
         keep_successful_seconds, keep_failed_seconds: How long a task is kept after it has finished.
     """
@@ -120,17 +121,18 @@ class TaskQueue:
         """The hash of a task."""
         return self._keys.task(self.name, id)
 
-    # Enqueuing: calling again with the same id changes nothing --------------------------------------------------------
+    # Enqueuing: repeating a call with the same id changes nothing -----------------------------------------------------
 
     def enqueue(self, client: redis.Redis, request: Request) -> tuple[str, int]:
         """
         Enqueue a task.
 
         Returns:
-            Its id, or that of the unfinished task with its unique key, and when it was enqueued, in milliseconds.
+            Its id, and when it was enqueued, in milliseconds since 1970. If an unfinished task has the same unique key:
+            those of that task.
 
         Raises:
-            TaskQueueFull: Too many tasks wait.
+            TaskQueueFull: The queue has reached `length_limit`.
         """
         return self._enqueued(_ENQUEUE.run(client, self._names, self._enqueue_arguments(request)))
 
@@ -147,8 +149,14 @@ class TaskQueue:
 
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
         """
-        Enqueue a tick of a periodic task as `enqueue` does, unless this tick or a later one was enqueued before. A tick
-        of a new or changed schedule is only recorded. Returns None if it was not enqueued. Raises TaskQueueFull.
+        Enqueue a tick of a periodic task, unless this tick or a later one was enqueued before. A schedule that is new
+        or changed is only recorded.
+
+        Returns:
+            As `enqueue`; None if the tick was not enqueued.
+
+        Raises:
+            TaskQueueFull: The queue has reached `length_limit`. The tick is not recorded, so it can be tried again.
         """
         names = [*self._names, self._keys.periodic_task(self.name, tick.name)]
         more = (tick.schedule, tick.moment_ms, tick.looked_ms, TICK_KEPT_MS)
@@ -156,7 +164,7 @@ class TaskQueue:
         return None if found is None else self._enqueued(found)
 
     async def last_ticks(self, client: redis.asyncio.Redis, names: Sequence[str]) -> list[tuple[str, int] | None]:
-        """The schedule and the last tick in ms of each of these periodic tasks; None for a new one."""
+        """For each of these periodic tasks its schedule and its last tick in ms; None for a new one."""
         found: Any = await client.mget([self._keys.periodic_task(self.name, name) for name in names])
         return [None if state is None else _last_tick(state) for state in found]
 
@@ -172,7 +180,7 @@ class TaskQueue:
             *fields,
         ]
 
-    # Attempts: calling again changes nothing --------------------------------------------------------------------------
+    # Attempts: repeating a call changes nothing -----------------------------------------------------------------------
 
     async def begin(
         self, client: redis.asyncio.Redis, worker: str, tasks: Sequence[tuple[str, bytes, bytes]]
@@ -186,7 +194,7 @@ class TaskQueue:
         return begun
 
     async def finish(self, client: redis.asyncio.Redis, outcomes: Sequence[Outcome]) -> list[bool]:
-        """Record how attempts ended. False for one that is another worker's now."""
+        """Record how attempts ended. For each: False if the task is another worker's now, or was deleted."""
         answers: list[bool] = []
         for part in _parts(outcomes):
             flat = [value for outcome in part for value in outcome]
@@ -196,7 +204,12 @@ class TaskQueue:
     async def release(
         self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]], *, is_begun: bool = False
     ) -> None:
-        """Give back tasks that this worker has not run, or has not run to their end: then the attempt counts."""
+        """
+        Give back tasks, so that they wait for a worker again.
+
+        Args:
+            is_begun: Whether their functions have begun. Then the attempts count, and have failed with WorkerStopped.
+        """
         for part in _parts(claims):
             flat = [value for claim in part for value in claim]
             await _RELEASE.arun(client, self._names, [*self._arguments, int(is_begun), *flat])
@@ -204,11 +217,11 @@ class TaskQueue:
     # Operators --------------------------------------------------------------------------------------------------------
 
     def run_again(self, client: redis.Redis, ids: Iterable[str]) -> int:
-        """Let finished tasks run again. Returns how many will."""
+        """Let finished tasks run again. Returns how many will run."""
         return sum(_RUN_AGAIN.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
 
     def discard(self, client: redis.Redis, ids: Iterable[str]) -> int:
-        """Fail tasks that wait, and delete finished ones. Returns how many it were."""
+        """Fail tasks that wait, and delete finished ones. Returns how many were discarded."""
         return sum(_DISCARD.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
 
 

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from realtime.tasks.django_api import InvalidTask, Task
 
-__all__ = ["ATTEMPTS_LIMIT", "OPTIONS", "RedisTask", "unique_key_of"]
+__all__ = ["ATTEMPTS_LIMIT", "OPTIONS", "RedisTask", "check_options", "unique_key_of"]
 
 ATTEMPTS_LIMIT = 100
-# Of longer unique keys, the SHA-256 is used.
+# The longest unique key that is stored as it is, in bytes. Of a longer one, the SHA-256 is stored.
 UNIQUE_KEY_LIMIT = 150
 
 type UniqueKey = str | bool | Callable[..., str] | None
@@ -26,19 +26,19 @@ type UniqueKey = str | bool | Callable[..., str] | None
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisTask(Task):  # type: ignore[type-arg]
     """
-    A task of `RedisStreamBackend`. Each option is given to `@task(…)` (Django 6.1 and newer) or to `.using(…)`. Where
-    it is None, the backend's OPTIONS have the default.
+    A task of `RedisStreamBackend`. Give its options to `@task(…)` (Django 6.1 and newer) or to `.using(…)`. For an
+    option that is None, the OPTIONS of the backend have the default.
 
     Attributes:
-        max_attempts: How often the task is tried if it raises an error; 1 to 100. A task may raise
+        max_attempts: How often the task is tried at most, if it raises errors; 1 to 100. A task may raise
             `realtime.exceptions.PermanentError` to fail at once, and `Retry` to say when to try again.
-        backoff: The seconds before each further attempt, one after another (the last one is repeated); or a number: the
-            first wait, which doubles each time, up to an hour.
-        timeout: An attempt that takes longer than these seconds fails with TaskTimedOut. An async task is cancelled. In
-            the thread of a sync task, TaskTimedOut is raised as soon as it runs Python code.
-        unique_key: While a task with this key has not finished, `enqueue` returns that task instead of another one. A
-            text whose {names} are replaced by arguments, a function of the arguments, or True for all arguments. Keys
-            of different task functions, and of different queues, are different.
+        backoff: The wait before the second attempt, in seconds; it doubles each time, up to an hour. Or a sequence of
+            waits, one for each further attempt; the last one is repeated.
+        timeout: An attempt that takes longer than this, in seconds, fails with TaskTimedOut. An async task is
+            cancelled. In the thread of a sync task, TaskTimedOut is raised as soon as it runs Python code.
+        unique_key: While a task with this key has not finished, `enqueue` returns that task and adds no other. The key
+            is a text whose {names} are replaced by arguments, or a function that gets the arguments and returns a text,
+            or True for all arguments. Tasks of different functions, or queues, never have the same key.
         enqueue_on_commit: In a transaction, enqueue the task when it is committed. If it is rolled back, the task does
             not exist.
         run_again_if_lost: Whether a task whose worker died runs again. It does so at most twice.
@@ -53,7 +53,8 @@ class RedisTask(Task):  # type: ignore[type-arg]
 
     def using(self, **changes: Any) -> Self:
         """
-        A task with other options: those of Django (priority, queue_name, run_after, backend) and those above.
+        Copy the task with other options: those of Django (priority, queue_name, run_after, backend) and those above.
+        An option that is None stays as it is.
 
         Raises:
             TypeError: There is no such option.
@@ -65,13 +66,13 @@ class RedisTask(Task):  # type: ignore[type-arg]
 
     def __post_init__(self) -> None:
         if isinstance(self.backoff, Sequence) and not isinstance(self.backoff, str | bytes):
-            # Frozen, and equal to what is read from JSON.
+            # A tuple cannot be changed, and compares equal to what the backend reads from JSON.
             object.__setattr__(self, "backoff", tuple(self.backoff))
-        # Without super(), which does not work in a dataclass with slots.
+        # super() without arguments does not work in a dataclass with slots.
         Task.__post_init__(self)
 
     def json_options(self) -> dict[str, Any]:
-        """Those options beyond Django's that are set, without a function as unique key."""
+        """The options beyond Django's that are set, except a unique key that is a function."""
         found = {name: getattr(self, name) for name in OPTIONS}
         return {name: value for name, value in found.items() if value is not None and not callable(value)}
 
@@ -83,8 +84,10 @@ _CHANGEABLE = {"priority", "queue_name", "run_after", "backend", *OPTIONS}
 
 def check_options(options: Mapping[str, Any]) -> None:
     """
+    Check `max_attempts`, `backoff`, `timeout` and `unique_key`.
+
     Raises:
-        InvalidTask: Names the option and what it may be.
+        InvalidTask: Names the option, and says what it may be.
     """
     attempts, backoff, timeout, unique = (
         options[name] for name in ("max_attempts", "backoff", "timeout", "unique_key")
@@ -121,10 +124,10 @@ def unique_key_of(task: RedisTask, args: Sequence[Any], kwargs: Mapping[str, Any
         else:
             key = rule(*args, **kwargs)
             if not isinstance(key, str) or not key:
-                raise TypeError(f"it returned {key!r}, which is no text")
+                raise TypeError(f"it returned {key!r}, which is not a text with at least one character")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidTask(f"the unique_key of {task.module_path} cannot be made: {error!r}.") from error
-    # A text of Python may have surrogates that are no UTF-8.
+    # A text may contain surrogates, which UTF-8 cannot encode.
     key_bytes = f"{task.module_path}:{key}".encode("utf-8", "backslashreplace")
     return key_bytes.decode() if len(key_bytes) <= UNIQUE_KEY_LIMIT else hashlib.sha256(key_bytes).hexdigest()
 

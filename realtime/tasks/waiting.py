@@ -1,7 +1,7 @@
 """
-Waiting for the end of a task, from sync and from async code.
+Waits for the end of a task, in sync and in async code.
 
-Owns one Redis connection for all that wait in this process, and the thread that reads it. Does not own results
+Owns one Redis connection for all waits of this process, and the thread that reads it. Does not own results
 (backend).
 """
 
@@ -28,18 +28,21 @@ def wait(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
 
     Args:
         result: What `enqueue` or `get_result` returned.
-        timeout: The longest wait in seconds; None waits for ever, also through outages of Redis.
+        timeout: The longest wait, in seconds; None waits for ever. Outages of Redis do not end a wait.
 
     Returns:
         The same `result`, finished: SUCCESSFUL or FAILED.
 
     Raises:
-        TimeoutError: It has not finished by then. `result` is as it was.
+        TimeoutError: The task has not finished by then. `result` is as it was.
         TaskResultDoesNotExist: There is no such task (any more). In a transaction, it may not be enqueued yet.
+        TasksUnavailable: The task has finished, but Redis did not answer when its result was read.
 
     Guarantees:
-        Nothing is asked again and again: Redis tells this process. All waiting calls of a process share a connection.
+        It does not poll: Redis notifies this process. All waits of a process share one connection.
     """
+    if result.is_finished:
+        return result
     future = _room().submit(result)
     try:
         is_found = future.result(timeout)
@@ -54,7 +57,9 @@ def wait(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
 
 
 async def await_result(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:  # noqa: ASYNC109 - a twin
-    """The async twin of `wait`."""
+    """The async twin of `wait`. Cancelling it ends this wait only."""
+    if result.is_finished:
+        return result
     room = await asyncio.to_thread(_room)
     try:
         async with asyncio.timeout(timeout):
@@ -79,7 +84,7 @@ class _WaitingRoom:
         self._url = url
         self._outage = Outage("Redis, for the results of tasks,")
         self._loop = asyncio.new_event_loop()
-        # Exist from when the loop has started.
+        # Set when the loop has started.
         self._client: redis.asyncio.Redis
         self._multiplexer: Multiplexer
         started = threading.Event()
@@ -94,7 +99,7 @@ class _WaitingRoom:
         return asyncio.run_coroutine_threadsafe(waiting, self._loop)
 
     def close(self) -> None:
-        """End all waits, and the thread. For tests."""
+        """End all waits and the thread. For tests."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -102,7 +107,7 @@ class _WaitingRoom:
 
     async def _wait(self, key: str, channel: str) -> bool:
         async with self._multiplexer.subscribe(channel) as subscription:
-            # Subscribed first: the task may finish in between.
+            # The status is read after subscribing, so that no end is missed in between.
             while True:
                 status = await self._outage.until_done(self._client.hget, key, "status")
                 if status is None or status in (b"SUCCESSFUL", b"FAILED"):
@@ -110,7 +115,7 @@ class _WaitingRoom:
                 try:
                     await subscription.receive()
                 except SubscriptionGap:
-                    # Its end may have been published meanwhile.
+                    # The end of the task may have been published during the gap.
                     continue
 
     def _run(self, started: threading.Event) -> None:
@@ -135,7 +140,7 @@ class _WaitingRoom:
         await self._client.aclose()
 
 
-# Redis URL and process → its waiting room: a forked process has no threads of its parent.
+# (Redis URL, process id) → its waiting room. A forked process has no threads of its parent, so it makes its own.
 _rooms: dict[tuple[str, int], _WaitingRoom] = {}
 _making = threading.Lock()
 if hasattr(os, "register_at_fork"):

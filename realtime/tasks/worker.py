@@ -1,7 +1,7 @@
 """
 TaskWorker: runs the tasks of some queues, in one process.
 
-Owns the way of a task from its entry on the stream to its outcome in Redis. Does not own the stream worker (streams),
+Owns the path of a task from its entry on the stream to its outcome in Redis. Does not own the stream worker (streams),
 threads (runner), nor what an attempt does (attempt).
 """
 
@@ -19,6 +19,7 @@ from realtime.redis.outage import REDIS_ERRORS, Outage
 from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
+from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, Runner
 from realtime.tasks.store import GROUP, TaskQueue
 
@@ -26,14 +27,14 @@ __all__ = ["TaskWorker"]
 
 logger = logging.getLogger(__name__)
 
-# The most entries of one call of the handler.
+# The most entries in one call of the handler.
 BATCH_SIZE = 256
-# Of the stream worker. Its own limit of attempts is never reached: the begin of an attempt counts those that died.
+# The limit of attempts of the stream worker, which is never reached: begin.lua counts the workers that died.
 NO_LIMIT = 1_000_000
-# A task with which two workers died runs alone among its kind for this long: if it kills its process, it takes no other
-# one with it that has only this attempt left.
+# Tasks with which two workers died begin one by one, at least this long apart unless the one before has ended. So a
+# task that kills its process does not use up the last attempt of another one.
 SUSPECT_SECONDS = 10.0
-# When the worker stops, what still runs at the deadline is given back within this time.
+# How long giving back the tasks that still run at the deadline may take.
 RELEASE_SECONDS = 2.0
 
 
@@ -45,7 +46,7 @@ class TaskWorker:
         backend: The backend whose tasks it runs.
         queues: The names of the queues.
         concurrency: How many tasks run at a time.
-        consumer: The name of this worker, unique among all that live: one of `TaskResult.worker_ids`.
+        consumer: The name of this worker, unique among all that are alive; see `TaskResult.worker_ids`.
         url: Where Redis is.
         outage: The state of Redis, shared by all its users in the process.
     """
@@ -91,19 +92,19 @@ class TaskWorker:
 
     async def stop(self, *, deadline_seconds: float = 5.0) -> None:
         """
-        Fetch nothing more, and let running tasks finish. What has not begun is given back at once, and what still runs
-        at the deadline is left to other workers. Idempotent.
+        Fetch nothing more, and let running tasks finish. Tasks that have not begun are given back at once, and those
+        that still run at the deadline then. Idempotent.
         """
         await asyncio.gather(*(queue.worker.stop(deadline_seconds=deadline_seconds) for queue in self._queues.values()))
 
     # For the runner ---------------------------------------------------------------------------------------------------
 
     def _room(self, _: int) -> int:
-        """How many tasks a queue may fetch: all queues share the threads."""
+        """How many more tasks a queue may fetch. All queues share the threads, so its own count does not matter."""
         return self._runner.room(sum(queue.worker.unfinished_count for queue in self._queues.values()))
 
     def _share_room(self) -> None:
-        """Tasks have ended: let the queues fetch others, each of them first in turn."""
+        """Tasks have ended: let the queues fetch others. Each time another queue comes first."""
         if len(self._turns) > 1:
             for queue in self._turns:
                 queue.worker.ask_for_room()
@@ -137,7 +138,7 @@ class _Call:
 
     Attributes:
         left_count: How many of its tasks are not done.
-        done: Set when all are.
+        done: Set when all are done.
     """
 
     def __init__(self, count: int) -> None:
@@ -152,7 +153,7 @@ class _Call:
 
 
 class _Queue:
-    """The tasks of one queue that this worker has. `redis`, `runner` and so on are those of the TaskWorker."""
+    """The tasks of one queue that this worker holds. The arguments are those of the TaskWorker."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class _Queue:
         self._queue, self._reader, self._client = queue, reader, redis
         self._backend, self._runner, self._on_ended = backend, runner, on_ended
         self._consumer, self._outage = consumer, outage
-        # The attempts that are not done, each with its entry and the call of the handler that brought it.
+        # The attempts that are not done, each with its entry and the call of the handler that got the entry.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
         self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
         self._releases: Batcher[Attempt, None] = Batcher(self._write_releases, name=f"released tasks of {queue.name}")
@@ -203,16 +204,16 @@ class _Queue:
             await self._reader.aclose()
 
     def record(self, attempts: Sequence[Attempt]) -> None:
-        """These attempts have an outcome: write it to Redis."""
+        """Write the outcomes of these attempts to Redis."""
         self._ends.add(attempts)
 
     def give_back(self, attempts: Sequence[Attempt]) -> None:
-        """These attempts will not run here: let other workers have the tasks."""
+        """These attempts will not run here: give their tasks back to Redis."""
         self._releases.add(attempts)
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
         """The handler of the stream worker. Returns when all tasks are done or given back."""
-        # Entries without a task only wake workers.
+        # Entries without a task have only woken the worker.
         tasks = [(entry, task) for entry in entries if (task := _claim_of(entry, self._consumer)) is not None]
         asked = [task for _, task in tasks]
         begun = await self._outage.until_done(self._queue.begin, self._client, self._consumer, asked) if asked else []
@@ -224,10 +225,10 @@ class _Queue:
             if attempt.is_imported:
                 attempt.prepare()
             else:
-                # Importing a module may take long.
+                # Not on the event loop: importing a module may take long.
                 await asyncio.to_thread(attempt.prepare)
             if state == "lost":
-                self._runner.call(attempt.tell)
+                self._runner.call(attempt.send_finished)
             else:
                 held.append((attempt, entry))
         if not held:
@@ -238,10 +239,9 @@ class _Queue:
         self._held.update({attempt: (entry, call) for attempt, entry in held})
         self._runner.submit([attempt for attempt, _ in held])
         try:
-            if held:
-                await call.done.wait()
+            await call.done.wait()
         except asyncio.CancelledError:
-            # The deadline: this process is about to end.
+            # The deadline has passed: this process is about to end.
             await self._leave([attempt for attempt, _ in held if attempt in self._held])
             raise
         finally:
@@ -249,14 +249,17 @@ class _Queue:
                 self._held.pop(attempt, None)
 
     async def _leave(self, attempts: Sequence[Attempt]) -> None:
-        """Let other workers run tasks again that still run here. This counts as an attempt, and not as a death."""
-        claims = [(attempt.id, attempt.claim) for attempt in attempts]
+        """Give back tasks that still run here, so that other workers run them again. The attempts count as failed."""
+        ended = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+        claims = [(attempt.id, attempt.claim) for attempt in attempts if attempt.outcome is None]
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
+                # In an outage, they were not recorded yet.
+                await self._queue.finish(self._client, ended)
                 await self._queue.release(self._client, claims, is_begun=True)
         except REDIS_ERRORS as error:
             self._outage.observer().failed(error)
-        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(attempts), self._queue.name)
+        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(claims), self._queue.name)
 
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
@@ -270,10 +273,10 @@ class _Queue:
                     "worker held up for longer than its lease?",
                     attempt.id,
                 )
-            elif attempt.must_tell:
-                self._runner.call(attempt.tell)
+            elif attempt.must_send_finished:
+                self._runner.call(attempt.send_finished)
         if lost:
-            # Without their entries, the tasks would be lost if that worker dies.
+            # Not acked: if the worker that has these tasks now dies, their entries let others take over.
             self._end(lost, self.worker.leave_early)
         self._end([attempt for attempt in attempts if attempt not in lost] if lost else attempts)
 
@@ -282,10 +285,10 @@ class _Queue:
         await self._outage.until_done(self._queue.release, self._client, claims)
         self._end(attempts)
 
-    def _end(self, attempts: Sequence[Attempt], finish_early: Callable[[Sequence[Entry]], None] | None = None) -> None:
-        """Redis knows what became of these: ack their entries."""
+    def _end(self, attempts: Sequence[Attempt], let_go: Callable[[Sequence[Entry]], None] | None = None) -> None:
+        """Redis knows how these attempts ended: ack their entries, or do with them what `let_go` does."""
         ended = [found for attempt in attempts if (found := self._held.pop(attempt, None)) is not None]
-        (finish_early or self.worker.finish_early)([entry for entry, _ in ended])
+        (let_go or self.worker.finish_early)([entry for entry, _ in ended])
         for _, call in ended:
             call.count_down()
         self._on_ended()
@@ -293,10 +296,10 @@ class _Queue:
 
 def _claim_of(entry: Entry, consumer: str) -> tuple[str, bytes, bytes] | None:
     """The id and the ticket of the task of an entry, and the claim of this delivery; None if it has no task."""
-    task, separator, ticket = entry.fields.get(b"item", b"").partition(b":")[2].rpartition(b"#")
-    if not separator:
+    item = item_of(entry.fields.get(b"item", b""))
+    if item is None:
         return None
-    return task.decode(errors="replace"), ticket, b"%s %s %d" % (consumer.encode(), entry.id, entry.attempt)
+    return item.id, item.ticket, b"%s %s %d" % (consumer.encode(), entry.id, entry.attempt)
 
 
 def _by_queue(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:

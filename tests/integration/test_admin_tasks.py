@@ -15,7 +15,8 @@ from django.utils import timezone
 from realtime import conf
 from realtime.tasks import listing
 from realtime.tasks.django_api import DJANGO_TASKS
-from realtime.tasks.status import STATES, item_of
+from realtime.tasks.record import item_of
+from realtime.tasks.status import STATES
 from tests.support.admin_tasks import (
     MODULE,
     TASKS,

@@ -20,12 +20,19 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.database_independent
 
 
-def thread_count() -> int:
-    return sum(thread.name == "task" for thread in threading.enumerate())
+@pytest.fixture(autouse=True)
+def threads_before() -> set[threading.Thread]:
+    """Those of earlier tests: a thread that hangs in a task ends later."""
+    return {*threading.enumerate()}
+
+
+def thread_count(before: set[threading.Thread]) -> int:
+    """How many threads for tasks there are, without those of earlier tests."""
+    return sum(thread.name == "task" and thread not in before for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("function", [hold, ahold], ids=["sync", "async"])
-async def test_what_runs_may_finish(tasks: Tasks, function: Any) -> None:
+async def test_what_runs_may_finish(tasks: Tasks, function: Any, threads_before: set[threading.Thread]) -> None:
     """Within the deadline; its end is recorded before the worker is gone. Nothing new begins meanwhile."""
     async with tasks.working(concurrency=1, deadline_seconds=10) as worker:
         result = function.enqueue("a")
@@ -39,7 +46,7 @@ async def test_what_runs_may_finish(tasks: Tasks, function: Any) -> None:
         assert tasks.status(other) == "READY"
     assert tasks.left_count() <= 1
     assert calls == ["a"]
-    await wait_until(lambda: thread_count() == 0)
+    await wait_until(lambda: thread_count(threads_before) == 0)
 
 
 async def test_what_has_not_begun_is_given_back(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +74,7 @@ async def test_what_has_not_begun_is_given_back(tasks: Tasks, monkeypatch: pytes
 
 @pytest.mark.parametrize("function", [hold_each, ahold], ids=["sync", "async"])
 async def test_what_still_runs_at_the_deadline_is_left_to_others(
-    tasks: Tasks, function: Any, caplog: pytest.LogCaptureFixture
+    tasks: Tasks, function: Any, caplog: pytest.LogCaptureFixture, threads_before: set[threading.Thread]
 ) -> None:
     """Another worker runs it at once; the thread of the first one changes nothing when it ends."""
     async with tasks.working(concurrency=1) as first:
@@ -84,7 +91,7 @@ async def test_what_still_runs_at_the_deadline_is_left_to_others(
         assert result.worker_ids == [first.consumer, second.consumer]
         assert [error.exception_class for error in result.errors] == [WorkerStopped]
         assert result.return_value == (2 if function is hold_each else "a")
-    await wait_until(lambda: thread_count() == 0)
+    await wait_until(lambda: thread_count(threads_before) == 0)
     assert tasks.left_count() == 0
 
 

@@ -35,16 +35,15 @@ HELP = """\
 Runs the background tasks of Django's Tasks framework, until it gets SIGTERM or Ctrl-C.
 
 Run any number of these processes, on any number of machines: they share the tasks, and take over
-those of a process that died. Sync tasks run in threads, async tasks on the event loop. --processes
-starts several processes: Python code in threads of one process uses one CPU. A process that dies is
-started again.
+those of a process that died. Sync tasks run in threads, async tasks on the event loop. The threads of
+one process share one CPU: --processes starts several processes, and starts those again that die.
 
-One process of the site at a time enqueues the periodic tasks of the backend, also those of queues that
-it does not run. They are declared in the tasks.py of each app.
+One process of the site at a time enqueues the periodic tasks of the backend, also for queues that it
+does not run. They are declared in the tasks.py of each app.
 
-The command waits for the end of outages of Redis. After SIGTERM or Ctrl-C it begins no further task,
-gives back those that have not begun, and waits for those that run. What still runs after the deadline
-runs again in another worker. A second Ctrl-C ends it at once.
+If Redis is unavailable, the command waits for it. After SIGTERM or Ctrl-C it begins no further task,
+gives back those that have not begun, and waits for those that run. Tasks that still run at the deadline
+run again in another worker. A second Ctrl-C ends the command at once.
 """
 EPILOG = """\
 examples:
@@ -132,12 +131,12 @@ class Command(ServiceCommand):
         ready = f"{running} running in {count} processes; Ctrl-C or SIGTERM stops them"
         processes = WorkerProcesses(arguments, count=count, deadline_seconds=deadline_seconds)
         try:
-            processes.run(on_ready=lambda: self._tell(ready))
+            processes.run(on_ready=lambda: self._announce(ready))
         except ProcessesFailed as error:
             raise CommandError(str(error)) from error
-        self._tell("stopped: all running work is finished")
+        self._announce("stopped: all running work is finished")
 
-    def _tell(self, text: str) -> None:
+    def _announce(self, text: str) -> None:
         logger.info(text)
         self.say(text)
 
@@ -177,7 +176,7 @@ def _local(moment: datetime) -> str:
 
 
 def _arguments(queues: Sequence[str], backend: str, options: dict[str, Any]) -> list[str]:
-    """The command line of one of several processes."""
+    """The arguments of one of several processes."""
     arguments = [
         "run_task_worker",
         f"--queues={','.join(queues)}",

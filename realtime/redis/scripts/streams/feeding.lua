@@ -1,7 +1,7 @@
--- The waiting list in front of a stream: what waits there is appended to the stream when a worker has room for it.
+-- The waiting list in front of a stream: its items are appended to the stream when a worker has room for them.
 -- KEYS[8] waiting: a sorted set "priority:name" → its place in the list  KEYS[9] scheduled: the same → ms when it is due
 
--- Moves items that are due from the scheduled to the waiting ones.
+-- Moves items that are due from `scheduled` to `waiting`.
 local function move_due()
   local found = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', ms(now), 'WITHSCORES', 'LIMIT', 0, 1000)
   for at = 1, #found, 2 do
@@ -11,7 +11,7 @@ local function move_due()
   end
 end
 
--- Of entries that this consumer has just read, acks those that only woke a worker. Returns the others.
+-- Acks those of the entries that this consumer has just read which only wake a worker. Returns the others.
 local function without_wakeups(entries)
   local kept = {}
   for _, entry in ipairs(entries) do
@@ -24,7 +24,7 @@ local function without_wakeups(entries)
   return kept
 end
 
--- Appends the first items of the list to the stream, and returns them as they are read by this consumer.
+-- Appends the first items of the list to the stream. Returns the new entries, read by this consumer.
 local function feed(count)
   local found = redis.call('ZPOPMIN', KEYS[8], count)
   for at = 1, #found, 2 do

@@ -1,7 +1,7 @@
 -- Records that attempts begin. Calling it again changes nothing.
 -- ARGV[5] worker  ARGV[6…] id, ticket and claim of each task; the claim is unique to this delivery of its entry
--- Returns for each: {"run", fields…}, {"lost", fields…} if the task has failed because its workers died, or
--- {"over"} if there is nothing to do.
+-- Returns for each: {"run", fields}; {"lost", fields} if the task has just failed because too many workers died; or
+-- {"over"} if there is nothing to do. fields: the hash of the task.
 local worker = ARGV[5]
 
 local function begin(id, ticket, claim)

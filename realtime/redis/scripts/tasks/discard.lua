@@ -1,6 +1,6 @@
--- Discards tasks: one that waits fails, with this as its reason; one that is finished is deleted.
+-- Discards tasks: one that waits fails with TaskDiscarded, one that has finished is deleted.
 -- ARGV[5…] ids
--- Returns how many were discarded; others are running, or do not exist.
+-- Returns how many were discarded. The others are running, or do not exist.
 local count = 0
 for at = 5, #ARGV do
   local id = ARGV[at]

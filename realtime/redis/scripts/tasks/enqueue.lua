@@ -1,8 +1,8 @@
 -- Enqueues a task once.
 -- ARGV[5] id  ARGV[6] ms when it is due, or 0  ARGV[7] priority  ARGV[8] unique key or ""
 -- ARGV[9] the most tasks that may wait  ARGV[10…] fields and values of the task
--- Returns the id and the ms when it was enqueued: of an unfinished task with the same unique key, if there is one. An
--- empty list if the queue is full.
+-- Returns the id of the task and the ms when it was enqueued. If an unfinished task has the same unique key, those of that
+-- task. If the queue is full, an empty list.
 local id, due, priority, unique = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local enqueued = redis.call('HGET', tasks .. id, 'enqueued')
 if enqueued then

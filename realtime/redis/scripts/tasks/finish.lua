@@ -1,7 +1,7 @@
 -- Records how attempts ended. Calling it again changes nothing.
 -- ARGV[5…] for each: id, claim, "SUCCESSFUL", "FAILED" or "RETRY", the value or the error as JSON, and the ms until the
 -- next attempt
--- Returns for each 1, or 0 if the attempt is another worker's now: it took too long without its lease.
+-- Returns for each: 1, or 0 if this worker has lost its lease and another one has the task, or if it was deleted.
 local answers = {}
 for at = 5, #ARGV, 5 do
   local id, claim, outcome, body, delay = unpack(ARGV, at, at + 4)

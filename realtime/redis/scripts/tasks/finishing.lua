@@ -1,4 +1,4 @@
--- The end of a task.
+-- Functions for the end of a task, and of an attempt that failed.
 
 local function add_error(id, error)
   redis.call('HSET', tasks .. id, 'error' .. redis.call('HINCRBY', tasks .. id, 'error_count', 1), error)
@@ -11,7 +11,7 @@ local function release_unique(id)
   end
 end
 
--- Finishes a task, whose value or error is recorded already, and tells those who wait for it.
+-- Finishes a task whose value or error is recorded already, and notifies those who wait for it.
 local function finish(id, status)
   local is_failed = status == 'FAILED'
   redis.call('HSET', tasks .. id, 'status', status, 'finished', ms(now))

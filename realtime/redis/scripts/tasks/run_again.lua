@@ -1,6 +1,6 @@
--- Lets finished tasks run again, with all their attempts. Their earlier workers and errors stay recorded.
+-- Lets finished tasks run again, with as many attempts as a new task. Their earlier workers and errors stay recorded.
 -- ARGV[5…] ids
--- Returns how many wait now; others are not finished, or another task has their unique key.
+-- Returns how many will run. The others have not finished, or another unfinished task has their unique key.
 local count = 0
 for at = 5, #ARGV do
   local id = ARGV[at]

@@ -5,7 +5,8 @@
 -- ARGV[1] group  ARGV[2] prefix of the channels  ARGV[3] ms to keep a successful task  ARGV[4] ms to keep a failed one
 local stream, waiting, scheduled, successful, failed, tasks, uniques = unpack(KEYS)
 local group, channels, keep_successful_ms, keep_failed_ms = unpack(ARGV, 1, 4)
--- The most finished tasks of a kind that are listed. Older ones are found by their id alone.
+-- The most successful and the most failed tasks that are listed. Older ones are found only by their id. The same number
+-- is in realtime/tasks/status.py.
 local LISTED = 10000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -15,7 +16,7 @@ local function ms(number)
   return string.format('%.0f', number)
 end
 
--- Whether the stream has an entry that no worker has read. Then a worker is about to look for entries.
+-- Whether the stream has an entry that no worker has read. If so, it wakes a worker.
 local function has_unread()
   if redis.call('EXISTS', stream) == 0 then
     return false
@@ -36,29 +37,29 @@ local function has_unread()
   return redis.call('XLEN', stream) > 0
 end
 
--- Wakes all idle workers.
+-- Wakes idle workers, which wait for new entries of the stream.
 local function wake()
   if not has_unread() then
     redis.call('XADD', stream, '*', 'wake', '1')
   end
 end
 
--- Lets a task wait for a worker: now, where a time in µs belongs in the list, or from when it is due, in ms. Earlier items
--- of the task do nothing any more.
+-- Lets a task wait for a worker: from `due` on, in ms; or, if that has passed, now, as if it had waited since `since`, in
+-- µs. Earlier items of the task become invalid, because the ticket of the task changes.
 local function place(id, priority, since, due)
   local item = priority .. ':' .. id .. '#' .. redis.call('HINCRBY', tasks .. id, 'ticket', 1)
   if due > now then
     local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
     redis.call('ZADD', scheduled, ms(due), item)
     if not first or due < tonumber(first) then
-      -- An idle worker sees when to wake up next.
+      -- So that idle workers learn of the earlier time.
       wake()
     end
   else
     redis.call('HSET', tasks .. id, 'since', ms(since))
     redis.call('ZADD', waiting, ms(place_in_list(priority, since)), item)
     if redis.call('ZCARD', waiting) == 1 then
-      -- If others wait already, workers that have room know it.
+      -- If others were waiting already, a worker with room has been woken for them.
       wake()
     end
   end
