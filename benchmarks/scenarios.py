@@ -30,8 +30,6 @@ WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 2.0
 SLOW_PAYLOAD_BYTES = 16_384
 SLOW_RATE = 100.0
-# Of the time of a worker: each backend of tasks is measured with several kinds of them.
-TASKS_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +44,8 @@ class Sizes:
     work_seconds: float
     # Calls of what is quick; what is not is called less often.
     calls: int
+    # For so long a worker has background tasks of each kind, about.
+    task_seconds: float
     map: maps.MapSizes
     # Of a storm: how many clients are on their way in at a time; each that is in is followed by another.
     in_flight: int = 256
@@ -58,9 +58,19 @@ FULL = Sizes(
     storm=2_000,
     work_seconds=5.0,
     calls=400,
+    task_seconds=3.0,
     map=maps.FULL_MAP,
 )
-QUICK = Sizes(connections=20, seconds=1.0, idle=(100,), storm=100, work_seconds=0.1, calls=4, map=maps.QUICK_MAP)
+QUICK = Sizes(
+    connections=20,
+    seconds=1.0,
+    idle=(100,),
+    storm=100,
+    work_seconds=0.1,
+    calls=4,
+    task_seconds=0.02,
+    map=maps.QUICK_MAP,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +223,7 @@ def _write(writer: writers.Writer, stage: Stage, sizes: Sizes) -> Figures:
 
 
 def _tasks(backend: TaskBackend, stage: Stage, sizes: Sizes) -> Figures:
-    return tasks.measure(backend, stage, seconds=sizes.work_seconds * TASKS_SHARE, calls=sizes.calls)
+    return tasks.measure(backend, stage, seconds=sizes.task_seconds, calls=sizes.calls)
 
 
 _ALL = (

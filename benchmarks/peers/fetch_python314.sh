@@ -38,9 +38,11 @@ exec "$here/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$here/root/usr/
     --argv0 "$here/bin/python" "$here/root/usr/bin/python3.14" "\$@"
 EOF
     chmod +x python314/bin/python
-    python/bin/$pip --no-warn-conflicts --target python314/site-packages --implementation cp --python-version 3.14 \
+    python/bin/$pip --no-warn-conflicts --no-compile --target python314/site-packages --implementation cp --python-version 3.14 \
         --only-binary=:all: --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
         -r requirements-python314.txt
+    # Else each start would compile, where nothing is written at run time.
+    python314/bin/python -m compileall -qq python314/root/usr/lib/python3.14 python314/site-packages || true
 }
 
 if command -v python3.14 >/dev/null; then
