@@ -117,8 +117,16 @@ class Attempt:
             # Also SystemExit and KeyboardInterrupt: in a thread, they end only the task.
             self._fail(error)
 
-    async def arun(self) -> None:
-        """Call an async task, and set `outcome`. Raises only CancelledError, if the worker cancels it."""
+    async def arun(self, *, is_closed: Callable[[], bool]) -> None:
+        """
+        Call an async task, and set `outcome`.
+
+        Args:
+            is_closed: Whether the worker cancels its tasks. Otherwise the function has cancelled its own.
+
+        Raises:
+            CancelledError: The worker has cancelled it.
+        """
         try:
             if len(task_started.receivers) > 1:
                 await sync_to_async(self._send_started)()
@@ -134,8 +142,7 @@ class Attempt:
                 raise TaskTimedOut(self.timeout or 0.0) from error
             self._succeed(value)
         except BaseException as error:
-            current = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+            if isinstance(error, asyncio.CancelledError) and is_closed():
                 raise
             self._fail(error)
 

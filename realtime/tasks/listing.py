@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import redis
 
 from realtime.tasks.django_api import AnyTask
-from realtime.tasks.masking import find_shown, secrets_in, shown_line
+from realtime.tasks.masking import find_shown, secrets_in, shown_line, shown_text
 from realtime.tasks.record import Item, item_of, moment
 from realtime.tasks.status import LISTED, KnownQueue, held_entries, last_read, read_items
 from realtime.untrusted.text import printable
@@ -318,5 +318,6 @@ def _end_of(task: AnyTask | None, error: bytes | None, call: bytes | None) -> st
     if call is None:
         return shown_line(str(found["class"]), limit=ERROR_LIMIT)
     args, kwargs = json.loads(call)
-    text = str(found["traceback"]).strip().rsplit("\n", 1)[-1]
-    return shown_line(text, limit=ERROR_LIMIT, secrets=secrets_in(task, args, kwargs))
+    # The whole text: a secret may have several lines.
+    text = shown_text(str(found["traceback"]), secrets=secrets_in(task, args, kwargs))
+    return shown_line(text.strip().rsplit("\n", 1)[-1], limit=ERROR_LIMIT)

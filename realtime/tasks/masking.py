@@ -119,9 +119,11 @@ def _shown_string(text: str, secrets: Iterable[str]) -> str:
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:
+    # Errors quote values as they are, and as repr() and JSON write them.
+    forms = {form for secret in secrets for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])}
     # The longest first: one may be a part of another.
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
     return text
 
 
@@ -146,8 +148,8 @@ def _collect(value: Any, found: set[str], *, is_hidden: bool) -> None:
     elif isinstance(value, list):
         for part in value:
             _collect(part, found, is_hidden=is_hidden)
-    elif is_hidden and isinstance(value, str) and len(value) >= SECRET_LENGTH:
-        found.add(value)
+    elif is_hidden and isinstance(value, str | int | float) and len(str(value)) >= SECRET_LENGTH:
+        found.add(str(value))
 
 
 def _is_secret(name: str) -> bool:

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
 
 from realtime.exceptions import TaskTimedOut
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 AHEAD_SECONDS = 0.02
 # If tasks take this long, none are fetched ahead.
 LONG_SECONDS = 10 * AHEAD_SECONDS
+# Before an async task, database connections that are too old or broken are closed, if this time has passed since.
+CONNECTIONS_SECONDS = 1.0
 # The most tasks that are fetched ahead.
 AHEAD_LIMIT = 500
 # Tasks that were fetched ahead and have not begun after this time are given back to other workers.
@@ -73,6 +77,8 @@ class Runner:
         # When the waiting attempts began to wait, or when another one last ended.
         self._began_waiting_at = 0.0
         self._is_stopping = False
+        # When the database connections of async tasks were last checked.
+        self._connections_checked_at = -math.inf
         self._is_closed = False
         for _ in range(concurrency):
             _Thread(self).start()
@@ -175,7 +181,12 @@ class Runner:
             task.add_done_callback(self._async_ended)
 
     async def _arun(self, attempt: Attempt) -> None:
-        await attempt.arun()
+        now = time.monotonic()
+        if now - self._connections_checked_at > CONNECTIONS_SECONDS:
+            self._connections_checked_at = now
+            # Those of the thread in which Django runs the ORM's queries of async code.
+            await sync_to_async(_close_connections)(close_old_connections)
+        await attempt.arun(is_closed=lambda: self._is_closed)
         self._on_done([attempt])
 
     def _async_ended(self, task: asyncio.Task[None]) -> None:

@@ -51,7 +51,7 @@ class IntervalSchedule:
         if not is_number or not SHORTEST_INTERVAL_SECONDS <= seconds <= _LOOK_BACK[-1].total_seconds():
             raise InvalidTask(f"every_seconds is {seconds!r}: it must be a number of seconds from 1 to nine years.")
         self._interval_ms = round(seconds * 1000)
-        self.text = f"every {seconds:g} s"
+        self.text = f"every {seconds:.15g} s"
 
     def following(self, moment: datetime) -> datetime | None:
         return _at(self._count(moment) * self._interval_ms + self._interval_ms)

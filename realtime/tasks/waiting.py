@@ -84,6 +84,8 @@ class _WaitingRoom:
         self._url = url
         self._outage = Outage("Redis, for the results of tasks,")
         self._loop = asyncio.new_event_loop()
+        # Why it could not start.
+        self._error: Exception | None = None
         # Set when the loop has started.
         self._client: redis.asyncio.Redis
         self._multiplexer: Multiplexer
@@ -91,6 +93,8 @@ class _WaitingRoom:
         self._thread = threading.Thread(target=self._run, args=[started], name="signalbox task results", daemon=True)
         self._thread.start()
         started.wait()
+        if self._error is not None:
+            raise self._error
 
     def submit(self, result: AnyTaskResult) -> "concurrent.futures.Future[bool]":
         """Wait for a task. The result is False if there is no such task. Cancelling ends the wait."""
@@ -120,8 +124,13 @@ class _WaitingRoom:
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        started.set()
+        try:
+            self._loop.run_until_complete(self._start())
+        except Exception as error:
+            self._error = error
+            return
+        finally:
+            started.set()
         self._loop.run_forever()
 
     async def _start(self) -> None:

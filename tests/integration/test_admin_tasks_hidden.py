@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -22,6 +23,7 @@ from tests.support.admin_tasks import (
     task_url,
 )
 from tests.support.staff import page
+from tests.support.tasks_of_tests import quote
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
 
@@ -112,3 +114,14 @@ def test_long_contents_are_shortened(admin_client: Client) -> None:
     conf.sync_redis().hset(known.tasks.task_key(id), mapping={**errors, "error_count": 30})
     assert [each["number"] for each in one(admin_client, id)["errors"]] == list(range(21, 31))
     assert "The first 20 errors are not shown." in page(admin_client, task_url(id))
+
+
+@pytest.mark.parametrize("secret", ["s3cr3t-line\nof-two-lines", 'quo"ted\\s3cr3t', 31415926535, "grüße-s3cr3t"])
+def test_a_secret_is_hidden_where_an_error_quotes_it(admin_client: Client, secret: Any) -> None:
+    """Also by repr(), if it has several lines, and if it is a number."""
+    (id,) = finish(quote.enqueue(secret))
+    for url in (TASKS, task_url(id)):
+        for form in ("?state=failed", "?state=failed&format=json"):
+            shown = admin_client.get(f"{url}{form}").content.decode()
+            assert "is wrong" in shown or "ValueError" in shown or "•••" in shown
+            assert not re.search(r"s3cr3t|of-two-lines|31415926535", shown), url

@@ -1,5 +1,6 @@
 """Whatever a task raises or returns: it ends, and the worker goes on."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from realtime.exceptions import PermanentError, Retry
 from realtime.tasks import await_result
 from realtime.tasks.django_api import task_finished, task_started
 from tests.support.tasks import Tasks
-from tests.support.tasks_of_tests import ERRORS, VALUES, add, afail, calls, fail, give, note
+from tests.support.tasks_of_tests import ERRORS, VALUES, aadd, add, afail, calls, cancel_itself, fail, give, note
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
@@ -125,3 +126,14 @@ async def test_an_unprintable_error_ends_the_task(tasks: Tasks) -> None:
     async with tasks.working():
         await await_result(result, 10)
     assert result.errors[0].exception_class_path.endswith("Unprintable")
+
+
+async def test_an_async_task_that_cancels_itself_has_failed(tasks: Tasks) -> None:
+    """It leaves its slot to the next one."""
+    async with tasks.working(concurrency=1):
+        result = cancel_itself.enqueue()
+        other = aadd.enqueue(1, 2)
+        await await_result(result, 10)
+        assert (await await_result(other, 10)).return_value == 3
+    assert result.status == "FAILED"
+    assert result.errors[0].exception_class is asyncio.CancelledError

@@ -161,3 +161,15 @@ async def test_a_redis_that_refuses_writes_is_waited_for(tasks: Tasks, redis_cli
         finally:
             redis_client.config_set("maxmemory", "0")
         assert (await await_result(result, 20)).return_value == "a"
+
+
+async def test_what_is_not_to_run_again_has_failed_at_the_deadline(tasks: Tasks) -> None:
+    """Nobody knows how far it came."""
+    async with tasks.working(concurrency=1) as worker:
+        result = hold.using(run_again_if_lost=False).enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        await worker.stop(deadline_seconds=0.1)
+        await await_result(result, 10)
+    gates["a"].set()
+    assert result.status == "FAILED"
+    assert [error.exception_class for error in result.errors] == [WorkerStopped]

@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from realtime.conf import keys
+from realtime.exceptions import TaskQueueFull
 from realtime.tasks import await_result
 from realtime.tasks.django_api import InvalidTask, task_enqueued
 from tests.support.tasks import Tasks
@@ -141,3 +142,13 @@ async def test_a_key_whose_task_is_gone_is_free(tasks: Tasks, redis_client: redi
     assert second.id != first.id
     async with tasks.working():
         await await_result(second, 10)
+
+
+async def test_a_full_queue_still_knows_its_unique_tasks(tasks: Tasks, signalbox: Any) -> None:
+    """Only what would be another task is refused."""
+    signalbox.TASKS = {"default": {**signalbox.TASKS["default"], "OPTIONS": {"length_limit": 1}}}
+    task = note.using(unique_key="{name}")
+    first = task.enqueue("a")
+    assert task.enqueue("a").id == first.id
+    with pytest.raises(TaskQueueFull):
+        task.enqueue("b")

@@ -200,3 +200,18 @@ def process_of(name: str, seconds: float = 0.0) -> int:
 
 def no_task() -> None:
     """A function without the decorator."""
+
+
+@task
+async def cancel_itself() -> None:
+    """What the function of an async task may do by mistake."""
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(0)
+
+
+@task
+def quote(password: Any) -> None:
+    """Fail with an error that quotes the argument, as it is and by repr()."""
+    raise ValueError(f"{password!r} is wrong\n{password}")

@@ -201,3 +201,9 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
     with pytest.raises(ImproperlyConfigured, match=r"cronsim is not installed .* -m pip install .*\[tasks\]"):
         periodic(cron="0 3 * * *")
     assert periodic(every_seconds=5)
+
+
+def test_schedules_that_differ_by_a_second_are_different() -> None:
+    """However long they are: a changed schedule is known by its text."""
+    assert IntervalSchedule(2_592_000).text == "every 2592000 s"
+    assert IntervalSchedule(2_592_000).text != IntervalSchedule(2_592_001).text

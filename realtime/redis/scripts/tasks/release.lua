@@ -7,7 +7,7 @@ local count = 0
 for at = 6, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local task = tasks .. id
-  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since')
+  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since', 'deaths_limit')
   if found[1] == claim and found[2] == 'RUNNING' then
     local workers = string.match(found[3], '^(.*) [^ ]+$')
     redis.call('HSET', task, 'status', 'READY')
@@ -21,7 +21,12 @@ for at = 6, #ARGV, 2 do
     else
       redis.call('HDEL', task, 'workers', 'started', 'attempted')
     end
-    place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
+    if ARGV[5] == '1' and found[6] == '1' then
+      -- It is not to run again.
+      finish(id, 'FAILED')
+    else
+      place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
+    end
     count = count + 1
   end
 end
