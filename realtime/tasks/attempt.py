@@ -86,7 +86,9 @@ class Attempt:
     @property
     def is_imported(self) -> bool:
         """Whether the module of the task is imported."""
-        return self._fields[b"func"].decode(errors="replace").rpartition(".")[0] in sys.modules
+        module = sys.modules.get(self._fields[b"func"].decode(errors="replace").rpartition(".")[0])
+        # While a thread imports it, another import waits for that thread.
+        return module is not None and not getattr(module.__spec__, "_initializing", False)
 
     def prepare(self) -> None:
         """Find the task and its options. If that fails, the attempt has failed: `outcome` is set."""
@@ -191,11 +193,20 @@ class Attempt:
             args = [TaskContext(task_result=self._django_result(self._task)), *args]
         return self._task.func, args, kwargs
 
+    def _to_json(self, value: Any) -> bytes:
+        try:
+            return to_json(normalize_json(value))
+        except (TypeError, ValueError) as error:
+            path = self._fields[b"func"].decode(errors="replace")
+            raise TypeError(
+                f"what {path} returned is not JSON ({error}): return texts, numbers, lists and dicts"
+            ) from error
+
     def _succeed(self, value: Any) -> None:
         if self._is_given_up:
             return
         try:
-            body = to_json(normalize_json(value))
+            body = self._to_json(value)
             if len(body) > (limit := self._backend.defaults.size_limit_bytes):
                 raise PermanentError(
                     f"the task returned {len(body)} bytes of JSON, the limit is {limit}: store them, and return a key"

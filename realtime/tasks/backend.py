@@ -106,6 +106,8 @@ class RedisStreamBackend(BaseTaskBackend):
             _check_limits(self.defaults)
         except (msgspec.ValidationError, InvalidTask, TypeError, ValueError) as error:
             self.problem = f'TASKS["{alias}"]["OPTIONS"]: {str(error).rstrip(".")}'
+        if isinstance(params.get("QUEUES"), str):
+            self.problem = f'TASKS["{alias}"]["QUEUES"] is a text: write a list, such as ["{params["QUEUES"]}"]'
         for name in self.queues:
             if not is_queue_name(str(name)):
                 self.problem = f'TASKS["{alias}"]["QUEUES"] has {name!r}: the name of a queue {QUEUE_RULE}'

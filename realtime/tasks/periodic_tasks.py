@@ -101,6 +101,8 @@ def periodic[T: AnyTask](
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is not a task: put @periodic above @task")
         try:
+            if isinstance(args, str | bytes):
+                raise TypeError("args is a text: write a list")
             call: Any = normalize_json([[*args], dict(kwargs or {})])
         except (TypeError, ValueError) as error:
             raise InvalidTask(f"the arguments of the periodic task {task.module_path} are no JSON: {error}.") from error

@@ -51,7 +51,9 @@ def wait(result: AnyTaskResult, timeout: float | None = None) -> AnyTaskResult:
     finally:
         future.cancel()
     if not is_found:
-        raise TaskResultDoesNotExist(result.id)
+        raise TaskResultDoesNotExist(
+            f"there is no task {result.id}: it has expired, or its transaction was not committed"
+        )
     result.refresh()
     return result
 
@@ -67,7 +69,9 @@ async def await_result(result: AnyTaskResult, timeout: float | None = None) -> A
     except TimeoutError:
         raise TimeoutError(f"the task {result.id} has not finished within {timeout:g} s") from None
     if not is_found:
-        raise TaskResultDoesNotExist(result.id)
+        raise TaskResultDoesNotExist(
+            f"there is no task {result.id}: it has expired, or its transaction was not committed"
+        )
     await result.arefresh()
     return result
 

@@ -232,7 +232,7 @@ def test_sigterm_during_an_outage_ends_it_by_its_deadline(
         (["--queues=mail,post,x"], "there is no queue 'post' and no queue 'x'; queues: default, mail"),
         (["--queues=,"], "there is no name in it"),
         (["--backend=nope"], "'nope'"),
-        (["--backend=at once"], 'TASKS["at once"] is a ImmediateBackend, which has no worker here'),
+        (["--backend=at once"], 'the backend of TASKS["at once"] is ImmediateBackend, which has no worker here'),
         (["--backend=any"], "name those of this worker by --queues"),
         (["--concurrency=0"], "'0' is not a number from 1 to 1000"),
         (["--concurrency=many"], "'many' is not a number from 1 to 1000"),

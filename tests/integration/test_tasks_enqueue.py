@@ -12,6 +12,7 @@ from django.utils import timezone
 from realtime.conf import keys, sync_redis
 from realtime.exceptions import TasksUnavailable
 from realtime.tasks import RedisTask, await_result
+from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.django_api import (
     InvalidTask,
     TaskResultDoesNotExist,
@@ -197,7 +198,7 @@ async def test_a_function_that_cannot_be_found_fails_the_task(
     paths = {
         "tests.support.tasks_of_tests.moved": "cannot be imported",
         "tests.support.no_such_module.task": "cannot be imported",
-        "tests.support.tasks_of_tests.no_task": "and no task",
+        "tests.support.tasks_of_tests.no_task": "not a task",
         "tests.support.tasks_of_tests.calls": "no task",
         "nodots": "cannot be imported",
         "": "cannot be imported",
@@ -336,3 +337,9 @@ def test_the_signal_is_sent_when_a_task_is_enqueued(tasks: Tasks) -> None:
         task_enqueued.disconnect(hear)
     assert heard == [(result.id, result.enqueued_at)]
     assert isinstance(result.task, RedisTask)
+
+
+def test_queues_are_no_text(signalbox: Any) -> None:
+    """A text would be a queue for each letter."""
+    problem = RedisStreamBackend("default", {"QUEUES": "mail"}).problem
+    assert problem == 'TASKS["default"]["QUEUES"] is a text: write a list, such as ["mail"]'

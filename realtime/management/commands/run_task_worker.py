@@ -205,10 +205,11 @@ def _backend(alias: str) -> RedisStreamBackend:
     try:
         found = task_backends[alias]
     except InvalidTaskBackend as error:
-        raise CommandError(str(error)) from error
+        known = ", ".join(sorted(task_backends.settings))
+        raise CommandError(f"TASKS has no backend {alias!r} that can be used ({error}); it has {known}") from error
     if not isinstance(found, RedisStreamBackend):
         raise CommandError(
-            f'TASKS["{alias}"] is a {type(found).__name__}, which has no worker here: set its BACKEND to '
+            f'the backend of TASKS["{alias}"] is {type(found).__name__}, which has no worker here: set its BACKEND to '
             '"realtime.tasks.RedisStreamBackend"'
         )
     return found
