@@ -199,7 +199,7 @@ async def test_a_function_that_cannot_be_found_fails_the_task(
         "tests.support.tasks_of_tests.moved": "cannot be imported",
         "tests.support.no_such_module.task": "cannot be imported",
         "tests.support.tasks_of_tests.no_task": "not a task",
-        "tests.support.tasks_of_tests.calls": "no task",
+        "tests.support.tasks_of_tests.calls": "not a task",
         "nodots": "cannot be imported",
         "": "cannot be imported",
         "tests.support.raises_on_import.task": "cannot be imported",

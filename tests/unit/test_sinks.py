@@ -107,7 +107,7 @@ def test_objects_are_joined_in_order_up_to_a_limit(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_send_that_need_not_wait_is_done_at_once(server: Server) -> None:
-    """When `write` returns it has been sent, not a task is left."""
+    """When `write` returns it has been sent, and no task is left."""
     sink = asgi_sink(server)
     for number in range(3):
         sink.write(Frame(b"%d" % number))
