@@ -310,7 +310,7 @@ def test_the_wheel_refuses_an_older_python(wheel: Path) -> None:
 
 def test_with_all_extras_everything_works(wheel: Path, redis_url: str, tmp_path: Path) -> None:
     """Each module is imported, and each transport is made."""
-    site = new_site(wheel, tmp_path, redis_url, extras="all,embedded")
+    site = new_site(wheel, tmp_path, redis_url, extras="all,embedded,conformance")
     assert site.failed_imports() == {}
     for name in TRANSPORTS:
         site.manage("check", "--settings", site.use(name))
