@@ -165,6 +165,14 @@ class Attempts:
         self._in_flight.done(held)
         self._finish(held)
 
+    def acked_early(self, entries: Sequence[Entry]) -> None:
+        """Count and forget entries of a handler that still runs with others, because Redis has acked them."""
+        held = [entry for entry in entries if entry.id in self._in_flight]
+        self._finished_early.update(entry.id for entry in held)
+        self._in_flight.done(held)
+        self.handled_count += len(held)
+        self._remove([entry.id for entry in held], is_acked=True)
+
     def leave_early(self, entries: Sequence[Entry]) -> None:
         """Forget entries that another worker has now, while their handler runs with others. As in StreamWorker."""
         held = [entry for entry in entries if entry.id in self._in_flight]

@@ -214,6 +214,10 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
+    def acked_early(self, entries: Sequence[Entry]) -> None:
+        """As `finish_early`, for entries that the handler has acked in Redis itself."""
+        self._attempts.acked_early(entries)
+
     def leave_early(self, entries: Sequence[Entry]) -> None:
         """As `finish_early`, but without an ack: these entries are another worker's now, which acks them."""
         self._attempts.leave_early(entries)

@@ -7,6 +7,7 @@ Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the c
 
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,6 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
-from django.utils.crypto import get_random_string
 
 from realtime.conf import async_redis, keys, sync_redis
 from realtime.exceptions import TasksUnavailable, TaskUnknown
@@ -40,8 +40,8 @@ from realtime.tasks.waiting import await_result, wait
 
 __all__ = ["QUEUE_RULE", "BackendOptions", "RedisStreamBackend", "is_queue_name"]
 
-# The id of a task is its queue, a dot, and this many random letters and digits: 131 bits cannot be guessed.
-RANDOM_LENGTH = 22
+# The id of a task is its queue, a dot, and this many random bytes as hexadecimal digits: they cannot be guessed.
+RANDOM_BYTES = 16
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
 # The most that a limit of the options may be: ten years in seconds, and 300 MB in bytes.
@@ -257,7 +257,7 @@ class RedisStreamBackend(BaseTaskBackend):
         self.validate_task(task)
         result: AnyTaskResult = TaskResult(
             task=task,
-            id=f"{task.queue_name}.{get_random_string(RANDOM_LENGTH)}",
+            id=f"{task.queue_name}.{secrets.token_hex(RANDOM_BYTES)}",
             status=TaskResultStatus.READY,
             enqueued_at=None,
             started_at=None,

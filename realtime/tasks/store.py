@@ -17,7 +17,7 @@ from realtime.redis.keys import Keys
 from realtime.streams.keys import WaitingList
 from realtime.tasks.record import paired
 
-__all__ = ["GROUP", "Begun", "Outcome", "Request", "TaskQueue", "Tick"]
+__all__ = ["ACKED", "GROUP", "LOST", "RECORDED", "Begun", "Outcome", "Request", "TaskQueue", "Tick"]
 
 # The consumer group of the workers of every queue.
 GROUP = "workers"
@@ -74,6 +74,10 @@ class Begun(NamedTuple):
     state: str
     # The hash of the task; empty if it is over.
     fields: dict[bytes, bytes]
+
+
+# The answers of `TaskQueue.finish`.
+LOST, RECORDED, ACKED = range(3)
 
 
 class Outcome(NamedTuple):
@@ -193,12 +197,18 @@ class TaskQueue:
             begun += (Begun(state.decode(), paired(fields[0]) if fields else {}) for state, *fields in reply)
         return begun
 
-    async def finish(self, client: redis.asyncio.Redis, outcomes: Sequence[Outcome]) -> list[bool]:
-        """Record how attempts ended. For each: False if the task is another worker's now, or was deleted."""
-        answers: list[bool] = []
+    async def finish(self, client: redis.asyncio.Redis, outcomes: Sequence[Outcome]) -> list[int]:
+        """
+        Record how attempts ended, and ack their entries.
+
+        Returns:
+            For each: LOST if the task is another worker's now, or was deleted; RECORDED if its entry is still to be
+            acked, because workers have died with it; or ACKED.
+        """
+        answers: list[int] = []
         for part in _parts(outcomes):
             flat = [value for outcome in part for value in outcome]
-            answers += map(bool, await _FINISH.arun(client, self._names, [*self._arguments, *flat]))
+            answers += await _FINISH.arun(client, self._names, [*self._arguments, *flat])
         return answers
 
     async def release(

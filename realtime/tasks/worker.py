@@ -21,7 +21,7 @@ from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, Runner
-from realtime.tasks.store import GROUP, TaskQueue
+from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, TaskQueue
 
 __all__ = ["TaskWorker"]
 
@@ -264,10 +264,10 @@ class _Queue:
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
         answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
-        lost: list[Attempt] = []
-        for attempt, is_ours in zip(attempts, answers, strict=True):
-            if not is_ours:
-                lost.append(attempt)
+        by_answer: dict[int, list[Attempt]] = {LOST: [], RECORDED: [], ACKED: []}
+        for attempt, answer in zip(attempts, answers, strict=True):
+            by_answer[answer].append(attempt)
+            if answer == LOST:
                 logger.warning(
                     "the task %s is another worker's now or was deleted, so its end here is not recorded: was this "
                     "worker held up for longer than its lease?",
@@ -275,20 +275,22 @@ class _Queue:
                 )
             elif attempt.must_send_finished:
                 self._runner.call(attempt.send_finished)
-        if lost:
-            # Not acked: if the worker that has these tasks now dies, their entries let others take over.
-            self._end(lost, self.worker.leave_early)
-        self._end([attempt for attempt in attempts if attempt not in lost] if lost else attempts)
+        # Not acked: if the worker that has these tasks now dies, their entries let others take over.
+        self._end(by_answer[LOST], self.worker.leave_early)
+        self._end(by_answer[RECORDED], self.worker.finish_early)
+        self._end(by_answer[ACKED], self.worker.acked_early)
 
     async def _write_releases(self, attempts: list[Attempt]) -> None:
         claims = [(attempt.id, attempt.claim) for attempt in attempts]
         await self._outage.until_done(self._queue.release, self._client, claims)
-        self._end(attempts)
+        self._end(attempts, self.worker.finish_early)
 
-    def _end(self, attempts: Sequence[Attempt], let_go: Callable[[Sequence[Entry]], None] | None = None) -> None:
-        """Redis knows how these attempts ended: ack their entries, or do with them what `let_go` does."""
+    def _end(self, attempts: Sequence[Attempt], end: Callable[[Sequence[Entry]], None]) -> None:
+        """Redis knows how these attempts ended: end their entries too."""
+        if not attempts:
+            return
         ended = [found for attempt in attempts if (found := self._held.pop(attempt, None)) is not None]
-        (let_go or self.worker.finish_early)([entry for entry, _ in ended])
+        end([entry for entry, _ in ended])
         for _, call in ended:
             call.count_down()
         self._on_ended()

@@ -101,15 +101,16 @@ async def test_a_worker_that_dies_in_the_attempt(tasks: Tasks) -> None:
     assert tasks.left_count() == 0
 
 
-async def test_a_worker_that_dies_between_the_end_and_the_ack(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task does not run again; its entry is acked by another worker."""
+async def test_the_end_of_a_task_and_its_ack_are_one_step(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies after it leaves nothing to others."""
     async with dying(tasks) as worker:
         monkeypatch.setattr(worker._queues["default"], "_end", lambda *arguments: None)
         result = add.enqueue(1, 2)
         await await_result(result, 10)
-        assert tasks.left_count() == 1
-    async with tasks.working():
-        await wait_until(lambda: tasks.left_count() == 0)
+        assert tasks.left_count() == 0
+    async with tasks.working() as other:
+        await await_result(add.enqueue(3, 4), 10)
+        assert tasks.held_count(other) == 0
     result.refresh()
     assert result.return_value == 3
     assert result.worker_ids == ["dying"]

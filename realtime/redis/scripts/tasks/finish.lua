@@ -1,8 +1,15 @@
--- Records how attempts ended. Calling it again changes nothing.
+-- Records how attempts ended, and acks their entries. Calling it again changes nothing.
 -- ARGV[5…] for each: id, claim, "SUCCESSFUL", "FAILED" or "RETRY", the value or the error as JSON, and the ms until the
 -- next attempt
--- Returns for each: 1, or 0 if this worker has lost its lease and another one has the task, or if it was deleted.
+-- Returns for each: 2, or 1 if its entry was not pending and must be acked otherwise, or 0 if this worker has lost its
+-- lease and another one has the task, or if it was deleted.
 local answers = {}
+
+-- The id of the entry of an attempt.
+local function entry_of(claim)
+  return string.match(claim, ' (%d+%-%d+) ') or '0-0'
+end
+
 for at = 5, #ARGV, 5 do
   local id, claim, outcome, body, delay = unpack(ARGV, at, at + 4)
   local task = tasks .. id
@@ -21,7 +28,7 @@ for at = 5, #ARGV, 5 do
       finish(id, outcome)
     end
   end
-  answers[#answers + 1] = is_ours and 1 or 0
+  answers[#answers + 1] = is_ours and 1 + redis.call('XACK', stream, group, entry_of(claim)) or 0
 end
 trim_lists()
 return answers
