@@ -65,6 +65,21 @@ class Attempt:
         timeout: The time limit of the attempt, in seconds; None for no limit.
     """
 
+    __slots__ = (
+        "_backend",
+        "_count",
+        "_error",
+        "_fields",
+        "_is_given_up",
+        "_result",
+        "_task",
+        "claim",
+        "id",
+        "outcome",
+        "queue",
+        "timeout",
+    )
+
     def __init__(
         self, backend: RedisStreamBackend, queue: TaskQueue, id: str, claim: bytes, fields: TaskFields
     ) -> None:

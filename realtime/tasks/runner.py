@@ -22,7 +22,7 @@ from django.db import close_old_connections, connections
 from realtime.exceptions import TaskTimedOut
 from realtime.tasks.attempt import Attempt
 
-__all__ = ["AHEAD_LIMIT", "Runner"]
+__all__ = ["AHEAD_LIMIT", "FETCH_LIMIT", "Runner"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,10 @@ AHEAD_SECONDS = 0.02
 LONG_SECONDS = 10 * AHEAD_SECONDS
 # Before an async task, database connections that are too old or broken are closed, if this time has passed since.
 CONNECTIONS_SECONDS = 1.0
-# The most tasks that are fetched ahead.
-AHEAD_LIMIT = 500
+# The most tasks that are fetched ahead, and the most that are fetched at a time. So some run while others are on their
+# way from Redis, and others on their way back.
+AHEAD_LIMIT = 1000
+FETCH_LIMIT = 250
 # Tasks that were fetched ahead and have not begun after this time are given back to other workers.
 GIVE_BACK_SECONDS = 1.0
 # If a sync task still runs this long after its timeout, its thread is given up.
@@ -86,12 +88,21 @@ class Runner:
 
     # Room -------------------------------------------------------------------------------------------------------------
 
-    def room(self, unfinished_count: int) -> int:
-        """How many more tasks to fetch if this many are unfinished; 0 also if they are not worth a call to Redis."""
+    def room(self, unfinished_count: int, ended_count: int = 0) -> int:
+        """
+        How many more tasks to fetch; 0 also if they are not worth a call to Redis.
+
+        Args:
+            unfinished_count: How many are unfinished.
+            ended_count: How many of them have ended, and Redis does not know it yet: as many as may run, at most.
+        """
         ahead = self._ahead()
-        room = self.concurrency + ahead - unfinished_count
-        is_idle = unfinished_count < self.concurrency
-        return room if is_idle or 2 * room >= ahead > 0 else 0
+        most = self.concurrency + ahead
+        left_count = unfinished_count - min(ended_count, most)
+        room = most - left_count
+        is_idle = left_count < self.concurrency
+        is_worth = is_idle or room >= min(ahead / 2, FETCH_LIMIT) > 0
+        return min(room, FETCH_LIMIT) if is_worth else 0
 
     def _ahead(self) -> int:
         now = time.monotonic()
@@ -106,14 +117,13 @@ class Runner:
         if self._is_stopping:
             self._on_given_back(attempts)
             return
+        if self._waiting.empty() and not self._async_waiting:
+            self._began_waiting_at = time.monotonic()
         over: list[Attempt] = []
         for attempt in attempts:
             if attempt.outcome is not None:
                 over.append(attempt)
-                continue
-            if self._waiting.empty() and not self._async_waiting:
-                self._began_waiting_at = time.monotonic()
-            if attempt.is_async:
+            elif attempt.is_async:
                 self._async_waiting.append(attempt)
             else:
                 self._waiting.put(attempt)

@@ -194,7 +194,8 @@ class TaskQueue:
         for part in _parts(tasks):
             flat = [value for task in part for value in task]
             reply = await _BEGIN.arun(client, self._names, [*self._arguments, worker, *flat])
-            begun += (Begun(state.decode(), paired(fields[0]) if fields else {}) for state, *fields in reply)
+            names, *rest = reply
+            begun += (_begun(names, *each) for each in rest)
         return begun
 
     async def finish(self, client: redis.asyncio.Redis, outcomes: Sequence[Outcome]) -> list[int]:
@@ -233,6 +234,18 @@ class TaskQueue:
     def discard(self, client: redis.Redis, ids: Iterable[str]) -> int:
         """Fail tasks that wait, and delete finished ones. Returns how many were discarded."""
         return sum(_DISCARD.run(client, self._names, [*self._arguments, *part]) for part in _parts([*ids]))
+
+
+def _begun(
+    names: Sequence[bytes], state: bytes, values: Sequence[bytes] | None = None, flat: Sequence[bytes] = ()
+) -> Begun:
+    if values is None:
+        return Begun(state.decode(), paired(flat))
+    # This runs for each task. The script leaves out missing fields at the end, so most tasks have no None.
+    fields = dict(zip(names, values, strict=False))
+    if None in values:
+        fields = {name: value for name, value in fields.items() if value is not None}
+    return Begun(state.decode(), fields)
 
 
 def _last_tick(state: bytes) -> tuple[str, int]:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any, Self
 
 from realtime.tasks.django_api import InvalidTask, Task
@@ -73,12 +74,17 @@ class RedisTask(Task):  # type: ignore[type-arg]
 
     def json_options(self) -> dict[str, Any]:
         """The options beyond Django's that are set, except a unique key that is a function."""
-        found = {name: getattr(self, name) for name in OPTIONS}
-        return {name: value for name, value in found.items() if value is not None and not callable(value)}
+        found = _OPTIONS_OF(self)
+        if found == _NO_OPTIONS:
+            return {}
+        pairs = zip(OPTIONS, found, strict=True)
+        return {name: value for name, value in pairs if value is not None and not callable(value)}
 
 
 # The options of a task beyond Django's.
 OPTIONS = tuple(field.name for field in fields(RedisTask) if field.name not in {each.name for each in fields(Task)})
+_OPTIONS_OF = attrgetter(*OPTIONS)
+_NO_OPTIONS = (None,) * len(OPTIONS)
 _CHANGEABLE = {"priority", "queue_name", "run_after", "backend", *OPTIONS}
 
 

@@ -20,15 +20,13 @@ from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.record import item_of
-from realtime.tasks.runner import AHEAD_LIMIT, Runner
+from realtime.tasks.runner import AHEAD_LIMIT, FETCH_LIMIT, Runner
 from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, TaskQueue
 
 __all__ = ["TaskWorker"]
 
 logger = logging.getLogger(__name__)
 
-# The most entries in one call of the handler.
-BATCH_SIZE = 256
 # The limit of attempts of the stream worker, which is never reached: begin.lua counts the workers that died.
 NO_LIMIT = 1_000_000
 # Tasks with which two workers died begin one by one, at least this long apart unless the one before has ended. So a
@@ -101,18 +99,19 @@ class TaskWorker:
 
     def _room(self, _: int) -> int:
         """How many more tasks a queue may fetch. All queues share the threads, so its own count does not matter."""
-        return self._runner.room(sum(queue.worker.unfinished_count for queue in self._queues.values()))
+        unfinished_count = sum(queue.worker.unfinished_count for queue in self._queues.values())
+        return self._runner.room(unfinished_count, sum(queue.ended_count for queue in self._queues.values()))
 
     def _share_room(self) -> None:
         """Tasks have ended: let the queues fetch others. Each time another queue comes first."""
-        if len(self._turns) > 1:
-            for queue in self._turns:
-                queue.worker.ask_for_room()
-            self._turns.rotate()
+        for queue in self._turns:
+            queue.worker.ask_for_room()
+        self._turns.rotate()
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
         for name, of_queue in _by_queue(attempts).items():
             self._queues[name].record(of_queue)
+        self._share_room()
 
     def _give_back(self, attempts: Sequence[Attempt]) -> None:
         for name, of_queue in _by_queue(attempts).items():
@@ -171,6 +170,8 @@ class _Queue:
         self._queue, self._reader, self._client = queue, reader, redis
         self._backend, self._runner, self._on_ended = backend, runner, on_ended
         self._consumer, self._outage = consumer, outage
+        # How many attempts have ended here, and Redis has not confirmed it yet.
+        self.ended_count = 0
         # The attempts that are not done, each with its entry and the call of the handler that got the entry.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
         self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
@@ -184,7 +185,7 @@ class _Queue:
             registry_key=keys().streams(),
             waiting_list=queue.waiting_list,
             room=room,
-            batch_size=BATCH_SIZE,
+            batch_size=FETCH_LIMIT,
             concurrency=runner.concurrency + AHEAD_LIMIT,
             lease_seconds=backend.defaults.lease_seconds,
             max_attempts=NO_LIMIT,
@@ -205,6 +206,7 @@ class _Queue:
 
     def record(self, attempts: Sequence[Attempt]) -> None:
         """Write the outcomes of these attempts to Redis."""
+        self.ended_count += len(attempts)
         self._ends.add(attempts)
 
     def give_back(self, attempts: Sequence[Attempt]) -> None:
@@ -264,6 +266,7 @@ class _Queue:
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
         answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
+        self.ended_count -= len(attempts)
         by_answer: dict[int, list[Attempt]] = {LOST: [], RECORDED: [], ACKED: []}
         for attempt, answer in zip(attempts, answers, strict=True):
             by_answer[answer].append(attempt)

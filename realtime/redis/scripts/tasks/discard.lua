@@ -4,7 +4,7 @@
 local count = 0
 for at = 5, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', tasks .. id, 'status', 'priority', 'ticket')
+  local found = redis.call('HMGET', tasks .. id, 'status', 'priority', 'ticket', 'unique')
   if found[1] == 'READY' then
     local item = found[2] .. ':' .. id .. '#' .. found[3]
     redis.call('ZREM', waiting, item)
@@ -12,7 +12,7 @@ for at = 5, #ARGV do
     add_error(id, cjson.encode({
       class = 'realtime.exceptions.TaskDiscarded', traceback = 'The task was discarded before it ran.\n',
     }))
-    finish(id, 'FAILED')
+    finish(id, 'FAILED', found[4])
     count = count + 1
   elseif found[1] == 'FAILED' or found[1] == 'SUCCESSFUL' then
     redis.call('ZREM', successful, id)

@@ -23,6 +23,9 @@ end
 if is_full then
   return {}
 end
-redis.call('HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, unpack(ARGV, 10))
-place(id, priority, now_us, due)
+redis.call(
+  'HSET', tasks .. id, 'status', 'READY', 'enqueued', ms(now), 'priority', priority, 'ticket', 1,
+  'since', ms(math.max(now_us, 1000 * due)), unpack(ARGV, 10)
+)
+put(priority .. ':' .. id .. '#1', priority, now_us, due)
 return {id, ms(now)}

@@ -13,19 +13,19 @@ end
 for at = 5, #ARGV, 5 do
   local id, claim, outcome, body, delay = unpack(ARGV, at, at + 4)
   local task = tasks .. id
-  local found = redis.call('HMGET', task, 'claim', 'status', 'priority')
+  local found = redis.call('HMGET', task, 'claim', 'status', 'priority', 'unique')
   local is_ours = found[1] == claim
   if is_ours and found[2] == 'RUNNING' then
     if outcome == 'SUCCESSFUL' then
-      redis.call('HSET', task, 'value', body)
+      finish(id, outcome, found[4], 'value', body)
     else
       add_error(id, body)
-    end
-    if outcome == 'RETRY' then
-      redis.call('HSET', task, 'status', 'READY')
-      place(id, tonumber(found[3]), now_us, now + tonumber(delay))
-    else
-      finish(id, outcome)
+      if outcome == 'RETRY' then
+        redis.call('HSET', task, 'status', 'READY')
+        place(id, tonumber(found[3]), now_us, now + tonumber(delay))
+      else
+        finish(id, outcome, found[4])
+      end
     end
   end
   answers[#answers + 1] = is_ours and 1 + redis.call('XACK', stream, group, entry_of(claim)) or 0

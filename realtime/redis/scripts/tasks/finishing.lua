@@ -4,20 +4,16 @@ local function add_error(id, error)
   redis.call('HSET', tasks .. id, 'error' .. redis.call('HINCRBY', tasks .. id, 'error_count', 1), error)
 end
 
-local function release_unique(id)
-  local unique = redis.call('HGET', tasks .. id, 'unique')
+-- Finishes a task whose error is recorded already, and notifies those who wait for it.
+-- unique: its field of that name, or false. The further arguments are fields and values to record.
+local function finish(id, status, unique, ...)
+  local is_failed = status == 'FAILED'
+  redis.call('HSET', tasks .. id, 'status', status, 'finished', ms(now), ...)
+  redis.call('PEXPIRE', tasks .. id, is_failed and keep_failed_ms or keep_successful_ms)
+  redis.call('ZADD', is_failed and failed or successful, ms(now), id)
   if unique and redis.call('GET', uniques .. unique) == id then
     redis.call('DEL', uniques .. unique)
   end
-end
-
--- Finishes a task whose value or error is recorded already, and notifies those who wait for it.
-local function finish(id, status)
-  local is_failed = status == 'FAILED'
-  redis.call('HSET', tasks .. id, 'status', status, 'finished', ms(now))
-  redis.call('PEXPIRE', tasks .. id, is_failed and keep_failed_ms or keep_successful_ms)
-  redis.call('ZADD', is_failed and failed or successful, ms(now), id)
-  release_unique(id)
   redis.call('PUBLISH', channels .. id, status)
 end
 

@@ -7,7 +7,7 @@ local count = 0
 for at = 6, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local task = tasks .. id
-  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since', 'deaths_limit')
+  local found = redis.call('HMGET', task, 'claim', 'status', 'workers', 'priority', 'since', 'deaths_limit', 'unique')
   if found[1] == claim and found[2] == 'RUNNING' then
     local workers = string.match(found[3], '^(.*) [^ ]+$')
     redis.call('HSET', task, 'status', 'READY')
@@ -23,7 +23,7 @@ for at = 6, #ARGV, 2 do
     end
     if ARGV[5] == '1' and found[6] == '1' then
       -- It is not to run again.
-      finish(id, 'FAILED')
+      finish(id, 'FAILED', found[7])
     else
       place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
     end

@@ -44,10 +44,9 @@ local function wake()
   end
 end
 
--- Lets a task wait for a worker: from `due` on, in ms; or, if that has passed, now, as if it had waited since `since`, in
--- µs. Earlier items of the task become invalid, because the ticket of the task changes.
-local function place(id, priority, since, due)
-  local item = priority .. ':' .. id .. '#' .. redis.call('HINCRBY', tasks .. id, 'ticket', 1)
+-- Puts an item "priority:id#ticket" into its list: from `due` on, in ms; or, if that has passed, now, as if it had waited
+-- since `since`, in µs.
+local function put(item, priority, since, due)
   if due > now then
     local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
     redis.call('ZADD', scheduled, ms(due), item)
@@ -56,11 +55,20 @@ local function place(id, priority, since, due)
       wake()
     end
   else
-    redis.call('HSET', tasks .. id, 'since', ms(since))
     redis.call('ZADD', waiting, ms(place_in_list(priority, since)), item)
     if redis.call('ZCARD', waiting) == 1 then
       -- If others were waiting already, a worker with room has been woken for them.
       wake()
     end
   end
+end
+
+-- Lets a task that has been in a list wait for a worker again. Earlier items of the task become invalid, because its
+-- ticket changes. The other arguments are those of `put`.
+local function place(id, priority, since, due)
+  local item = priority .. ':' .. id .. '#' .. redis.call('HINCRBY', tasks .. id, 'ticket', 1)
+  if due <= now then
+    redis.call('HSET', tasks .. id, 'since', ms(since))
+  end
+  put(item, priority, since, due)
 end
