@@ -29,7 +29,7 @@ _UNUSABLE = (ClusterDownError, MasterDownError, ReadOnlyError)
 # The same errors where redis-py has no class for them, or where the error of a script or a transaction quotes them.
 _UNUSABLE_TEXT = re.compile(r"(?:^|: -?)(?:READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN) ")
 _EXCERPT_LETTERS = 100
-_PACKER = HiredisRespSerializer()
+_PACKER: Any = HiredisRespSerializer()
 
 
 def _unusable(error: redis.RedisError) -> RedisConnectionError | None:
@@ -69,7 +69,25 @@ def answer_parsed(asked: str) -> Iterator[None]:
         ) from error
 
 
-class _Checked:
+class _Packed:
+    """
+    A mixin for redis-py's connection classes: packs commands in C.
+
+    redis-py does so too for its sync connections, after it has looked at the type of each argument. For its async ones
+    it packs in Python, which takes several times as long for a command of many arguments.
+    """
+
+    def pack_command(self, command: str | bytes, *arguments: Any) -> list[bytes]:
+        try:
+            # A command may have several words: "SCRIPT LOAD".
+            return [hiredis.pack_command((*command.split(), *arguments))]
+        except TypeError:
+            # It raises DataError for values that Redis does not know.
+            packed: list[bytes] = _PACKER.pack(command, *arguments)
+            return packed
+
+
+class _Checked(_Packed):
     """A mixin for redis-py's sync connection classes: checks each reply."""
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
@@ -82,21 +100,8 @@ class _Checked:
         raise unusable
 
 
-class _CheckedAsync:
-    """
-    A mixin for redis-py's async connection classes: checks each reply, and packs commands in C.
-
-    redis-py packs the commands of its sync connections with hiredis, but those of its async ones in Python, which takes
-    several times as long for a command of many arguments.
-    """
-
-    def pack_command(self, command: str | bytes, *arguments: Any) -> list[bytes]:
-        try:
-            # A command may have several words: "SCRIPT LOAD".
-            return [hiredis.pack_command((*command.split(), *arguments))]
-        except TypeError:
-            # It raises DataError for values that Redis does not know.
-            return _PACKER.pack(command, *arguments)
+class _CheckedAsync(_Packed):
+    """A mixin for redis-py's async connection classes: checks each reply."""
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:

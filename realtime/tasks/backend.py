@@ -8,7 +8,7 @@ Owns enqueuing and reading results, and the OPTIONS of TASKS. Does not own the c
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from realtime.conf import async_redis, keys, sync_redis
-from realtime.exceptions import TasksUnavailable, TaskUnknown
+from realtime.exceptions import TaskQueueFull, TasksUnavailable, TaskUnknown
 from realtime.redis.outage import REDIS_ERRORS
 from realtime.tasks.django_api import (
     AnyTask,
@@ -42,6 +42,8 @@ __all__ = ["QUEUE_RULE", "BackendOptions", "RedisStreamBackend", "is_queue_name"
 
 # The id of a task is its queue, a dot, and this many random bytes as hexadecimal digits: they cannot be guessed.
 RANDOM_BYTES = 16
+# A task that is about to be enqueued.
+type _Prepared = tuple[AnyTaskResult, Request]
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 QUEUE_RULE = "has 1 to 40 letters, digits, '.', '_' and '-'"
 # The most that a limit of the options may be: ten years in seconds, and 300 MB in bytes.
@@ -173,6 +175,44 @@ class RedisStreamBackend(BaseTaskBackend):
         if _note_enqueued(result, *found):
             await task_enqueued.asend(type(self), task_result=result)
         return result
+
+    def enqueue_many(self, calls: Iterable[tuple[AnyTask, Sequence[Any], Mapping[str, Any]]]) -> list[AnyTaskResult]:
+        """
+        Enqueue many tasks in few round trips to Redis; for each one, what `enqueue` says is true.
+
+        Args:
+            calls: The task, the arguments and the keyword arguments of each.
+
+        Returns:
+            The tasks, in the same order.
+
+        Raises:
+            As `enqueue`. If a task or its arguments are not valid, none is enqueued. After another error, some of them
+            may have been enqueued.
+        """
+        prepared = self._prepare_many(calls)
+        now = [each for each in prepared if not self._waits_for_commit(each[0].task)]
+        later = [each for each in prepared if self._waits_for_commit(each[0].task)]
+        if later:
+            transaction.on_commit(lambda: self._enqueue_many(later))
+        self._enqueue_many(now)
+        return [result for result, _ in prepared]
+
+    async def aenqueue_many(
+        self, calls: Iterable[tuple[AnyTask, Sequence[Any], Mapping[str, Any]]]
+    ) -> list[AnyTaskResult]:
+        """The async twin of `enqueue_many`. As `aenqueue`, it enqueues at once."""
+        prepared = self._prepare_many(calls)
+        for name, of_queue in _by_queue(prepared).items():
+            queue, requests = self.queue(name), [request for _, request in of_queue]
+            try:
+                answers = await queue.aenqueue_many(async_redis(), requests)
+            except REDIS_ERRORS as error:
+                raise _unavailable(of_queue[0][0].task, error) from error
+            for result in _noted(of_queue, answers):
+                await task_enqueued.asend(type(self), task_result=result)
+            _check_all(queue, answers)
+        return [result for result, _ in prepared]
 
     def prepare_tick(
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any], moment: datetime
@@ -307,6 +347,28 @@ class RedisStreamBackend(BaseTaskBackend):
         if _note_enqueued(result, *found):
             task_enqueued.send(type(self), task_result=result)
 
+    def _prepare_many(self, calls: Iterable[tuple[AnyTask, Sequence[Any], Mapping[str, Any]]]) -> list[_Prepared]:
+        prepared: list[_Prepared] = []
+        for task, args, kwargs in calls:
+            if task.backend != self.alias:
+                raise InvalidTask(
+                    f"{task.module_path} is a task of the backend {task.backend!r}, not of {self.alias!r}: "
+                    f'call task_backends["{task.backend}"].enqueue_many().'
+                )
+            prepared.append(self._prepare(task, args, kwargs))
+        return prepared
+
+    def _enqueue_many(self, prepared: Sequence[_Prepared]) -> None:
+        for name, of_queue in _by_queue(prepared).items():
+            queue, requests = self.queue(name), [request for _, request in of_queue]
+            try:
+                answers = queue.enqueue_many(sync_redis(), requests)
+            except REDIS_ERRORS as error:
+                raise _unavailable(of_queue[0][0].task, error) from error
+            for result in _noted(of_queue, answers):
+                task_enqueued.send(type(self), task_result=result)
+            _check_all(queue, answers)
+
     def _queue_of(self, id: str) -> TaskQueue:
         name, _, random = str(id).rpartition(".")
         is_ours = name in self.queues if self.queues else is_queue_name(name)
@@ -342,6 +404,28 @@ def _note_enqueued(result: AnyTaskResult, id: str, enqueued_ms: int) -> bool:
     object.__setattr__(result, "id", id)
     object.__setattr__(result, "enqueued_at", moment(enqueued_ms))
     return is_new
+
+
+def _by_queue(prepared: Sequence[_Prepared]) -> dict[str, list[_Prepared]]:
+    found: dict[str, list[_Prepared]] = {}
+    for each in prepared:
+        found.setdefault(each[0].task.queue_name, []).append(each)
+    return found
+
+
+def _noted(prepared: Sequence[_Prepared], answers: Sequence[tuple[str, int] | None]) -> list[AnyTaskResult]:
+    """Complete the results of `TaskQueue.enqueue_many`. Returns those of new tasks."""
+    pairs = zip(prepared, answers, strict=True)
+    return [result for (result, _), answer in pairs if answer is not None and _note_enqueued(result, *answer)]
+
+
+def _check_all(queue: TaskQueue, answers: Sequence[tuple[str, int] | None]) -> None:
+    """
+    Raises:
+        TaskQueueFull: The queue was full before all were enqueued.
+    """
+    if full_count := answers.count(None):
+        raise TaskQueueFull(f"{full_count} of {len(answers)} tasks were not enqueued: {queue.full()}")
 
 
 def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:

@@ -144,11 +144,31 @@ class TaskQueue:
         """The async twin of `enqueue`."""
         return self._enqueued(await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request)))
 
+    def enqueue_many(self, client: redis.Redis, requests: Sequence[Request]) -> list[tuple[str, int] | None]:
+        """Enqueue tasks in few round trips. For each: as `enqueue`, or None if the queue was full."""
+        replies: list[list[bytes]] = []
+        for part in _parts(requests):
+            replies += _ENQUEUE.run_all(client, [(self._names, self._enqueue_arguments(each)) for each in part])
+        return [self._enqueued(reply) if reply else None for reply in replies]
+
+    async def aenqueue_many(
+        self, client: redis.asyncio.Redis, requests: Sequence[Request]
+    ) -> list[tuple[str, int] | None]:
+        """The async twin of `enqueue_many`."""
+        replies: list[list[bytes]] = []
+        for part in _parts(requests):
+            replies += await _ENQUEUE.arun_all(client, [(self._names, self._enqueue_arguments(each)) for each in part])
+        return [self._enqueued(reply) if reply else None for reply in replies]
+
+    def full(self) -> TaskQueueFull:
+        """The error if too many tasks wait."""
+        return TaskQueueFull(
+            f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
+        )
+
     def _enqueued(self, reply: list[bytes]) -> tuple[str, int]:
         if not reply:
-            raise TaskQueueFull(
-                f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
-            )
+            raise self.full()
         return reply[0].decode(), int(reply[1])
 
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:

@@ -27,6 +27,24 @@ def test_a_new_connection_reads_nothing_from_disk(make: Callable[[str], Any], mo
     assert (info.lib_version if info else connection.lib_version) == redis.__version__
 
 
+@pytest.mark.parametrize("make", [clients.publisher, clients.async_publisher, clients.async_reader])
+def test_a_connection_packs_commands_as_redis_py_does(make: Callable[[str], Any]) -> None:
+    """Commands of several words, each type of value, and what Redis has no form for."""
+    connection = make("redis://localhost").connection_pool.make_connection()
+    plain = redis.Connection()
+    for command in [
+        ("PING",),
+        ("SCRIPT LOAD", "return 1"),
+        (b"XINFO STREAM", b"a b"),
+        ("SET", "ä", b"\x00\r\n", 1, -2.5, ""),
+        ("SET", bytearray(b"a"), memoryview(b"b")),
+    ]:
+        assert b"".join(connection.pack_command(*command)) == b"".join(plain.pack_command(*command))
+    for value in (None, [1], {"a": 1}):
+        with pytest.raises(redis.DataError):
+            connection.pack_command("SET", "a", value)
+
+
 def test_threads_that_come_first_together_share_one_client(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """redis-py closes the connections of a client that nobody keeps, while a command of its thread uses one."""
     settings.REALTIME = {**settings.REALTIME, "REDIS_URL": "redis://localhost:1/0"}
