@@ -79,6 +79,24 @@ def _best_queue(measured: Measured) -> float:
     return float(max(ours) / max(others))
 
 
+def _best_tasks(name: str) -> Callable[[Measured], float]:
+    """A rate of background tasks, as a multiple of that of the fastest library that was measured."""
+
+    def value(measured: Measured) -> float:
+        own = _figure(measured, "tasks", "signalbox-tasks", name)
+        # A plain list is no library.
+        others = [
+            figures[name]
+            for backend, figures in measured["tasks"].items()
+            if backend not in ("signalbox-tasks", "plain-list") and name in figures
+        ]
+        if not others:
+            raise _NotMeasured
+        return float(own / max(others))
+
+    return value
+
+
 def _map_gain(measured: Measured) -> float:
     return _figure(measured, "map", "futures-map", "server_cpu_us") / _figure(
         measured, "map", "signalbox-map", "server_cpu_us"
@@ -156,6 +174,19 @@ TARGETS = (
         _of("sink", "records_per_second", "signalbox-sink"),
         20_000,
         is_floor=True,
+    ),
+    Target("no-op tasks, × the best library", _best_tasks("nothing_per_second"), 2, is_floor=True),
+    Target("1 ms tasks, × the best library", _best_tasks("sleep_per_second"), 2, is_floor=True),
+    Target("no-op tasks 2 ms away, × the best library", _best_tasks("far_nothing_per_second"), 2, is_floor=True),
+    Target("1 ms tasks 2 ms away, × the best library", _best_tasks("far_sleep_per_second"), 2, is_floor=True),
+    Target(
+        "tasks enqueued, many at a time, × the best library",
+        _best_tasks("many_enqueued_per_second"),
+        2,
+        is_floor=True,
+    ),
+    Target(
+        "enqueue to start of a task, idle worker, p99 ms", _of("tasks", "p99_ms", "signalbox-tasks"), 10, is_floor=False
     ),
     Target("notify() to 10,000 on SQLite, ms", _of("notify", "ms_10000", "signalbox-sqlite"), 1_000, is_floor=False),
     Target(

@@ -4,8 +4,9 @@ The backends of background tasks that are compared: one worker process each.
 Owns the list, and the words that start each worker, with the place in its documentation where they come from. Does not
 own its settings (the modules *_app and django_settings) nor how it is measured (measuring).
 
-A library with a pool of threads gets the number that is best for it beside its server, and the one that is best 2 ms
-away, of those that were tried (trial): 1, 2, 4, 8, 16, 32 and 64. Celery is no faster far away with more.
+A library with a pool of threads gets the number that is best for it where its threads only compute, which is for tasks
+that do nothing beside its server; and the one that is best where they wait, for tasks that sleep or 2 ms away. Of those
+that were tried (trial): 1, 2, 4, 8, 16, 32 and 64. Celery is no faster with more where they wait.
 """
 
 import importlib.util
@@ -53,7 +54,8 @@ class TaskBackend:
         app: Its module in this package: how tasks are enqueued.
         words: What starts its worker, after the interpreter.
         paces: How fast it is, about.
-        threads, far_threads: Of the worker, beside its server and 2 ms away; 0 if it has no pool.
+        threads: Of the worker, for tasks that do nothing beside its server; 0 if it has no pool.
+        waiting_threads: The same for all others.
         python: The interpreter that has what it needs.
         environment: Variables for all its programs.
         database: "sqlite" or "postgresql", if its tasks are there and not in Redis.
@@ -66,7 +68,7 @@ class TaskBackend:
     words: tuple[str, ...]
     paces: Paces
     threads: int = 0
-    far_threads: int = 0
+    waiting_threads: int = 0
     python: Path = PEERS_PYTHON
     # Without Django: Celery would set it up where it is installed.
     environment: Mapping[str, str] = MappingProxyType({"DJANGO_SETTINGS_MODULE": ""})
@@ -77,9 +79,9 @@ class TaskBackend:
     @property
     def title(self) -> str:
         """As in Contender."""
-        if self.threads == self.far_threads:
+        if self.threads == self.waiting_threads:
             return f"{self.label}, {self.threads} threads" if self.threads else self.label
-        return f"{self.label}, {self.threads} threads, {self.far_threads} far away"
+        return f"{self.label}, {self.threads} threads, or {self.waiting_threads} to wait"
 
     @property
     def is_far_too(self) -> bool:
@@ -90,9 +92,9 @@ class TaskBackend:
         """Why it cannot be run here; None if it can."""
         return self.absence() if self.python.exists() else "run `make bench-peers` first"
 
-    def command(self, *, is_far: bool) -> list[str]:
-        """The words that start its worker."""
-        threads = str(self.far_threads if is_far else self.threads)
+    def command(self, *, is_waiting: bool) -> list[str]:
+        """The words that start its worker; for tasks in which its threads wait, if so."""
+        threads = str(self.waiting_threads if is_waiting else self.threads)
         return [str(self.python), *(word.replace(_THREADS, threads) for word in self.words)]
 
 
@@ -116,9 +118,9 @@ def _ours() -> TaskBackend:
         words=words,
         environment=environment,
         threads=32,
-        far_threads=32,
+        waiting_threads=32,
         python=Path(sys.executable),
-        paces=Paces(nothing=15_000, sleep=8_000, far_nothing=8_000, far_sleep=6_000),
+        paces=Paces(nothing=15_000, sleep=10_000, far_nothing=12_000, far_sleep=10_000),
         is_ours=True,
         absence=absence,
     )
@@ -137,10 +139,10 @@ def _threadmill() -> TaskBackend:
         app="django_app",
         words=words,
         environment=environment,
-        threads=4,
-        far_threads=32,
+        threads=16,
+        waiting_threads=32,
         python=PEERS_PYTHON_314,
-        paces=Paces(nothing=4_000, sleep=2_500, far_nothing=3_000, far_sleep=3_000),
+        paces=Paces(nothing=4_000, sleep=3_000, far_nothing=3_500, far_sleep=3_500),
     )
 
 
@@ -196,8 +198,8 @@ def _huey_of_django() -> TaskBackend:
         app="django_app",
         words=words,
         environment=environment,
-        threads=4,
-        far_threads=32,
+        threads=16,
+        waiting_threads=32,
         paces=Paces(nothing=1_500, sleep=1_200, far_nothing=1_200, far_sleep=1_200),
     )
 
@@ -214,8 +216,8 @@ _ALL = (
         label="huey",
         app="huey_app",
         words=("-m", "huey.bin.huey_consumer", "benchmarks.tasks.huey_app.huey", *_HUEY),
-        threads=4,
-        far_threads=32,
+        threads=16,
+        waiting_threads=32,
         paces=Paces(nothing=4_000, sleep=2_500, far_nothing=2_000, far_sleep=2_000),
     ),
     TaskBackend(
@@ -232,7 +234,7 @@ _ALL = (
             "dramatiq_worker_timeout": "5",
         },
         threads=8,
-        far_threads=32,
+        waiting_threads=32,
         paces=Paces(nothing=2_500, sleep=2_000, far_nothing=2_000, far_sleep=2_000),
     ),
     TaskBackend(
@@ -246,7 +248,7 @@ _ALL = (
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ),
         threads=4,
-        far_threads=4,
+        waiting_threads=4,
         paces=Paces(nothing=1_000, sleep=900, far_nothing=100, far_sleep=100),
     ),
     TaskBackend(

@@ -119,8 +119,14 @@ class Ground:
     ledger: Ledger
     client: Enqueuing
 
-    def worker(self, *, port: int | None = None) -> WorkerProcess:
-        """Start the worker; its server is behind the proxy at this port, if there is one."""
+    def worker(self, *, is_waiting: bool = False, port: int | None = None) -> WorkerProcess:
+        """
+        Start the worker.
+
+        Args:
+            is_waiting: Whether its threads will wait.
+            port: Where the proxy is behind which it has its server, if there is one.
+        """
         environment = {**self.environment}
         if port is not None and self.backend.database:
             url = urlsplit(environment["BENCHMARK_DATABASE"])
@@ -129,7 +135,7 @@ class Ground:
         elif port is not None:
             environment["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         return WorkerProcess(
-            self.backend.command(is_far=port is not None),
+            self.backend.command(is_waiting=is_waiting),
             core=machine.SERVER_CORE,
             log=self.directory / "worker.log",
             environment=environment,

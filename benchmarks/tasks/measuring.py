@@ -1,10 +1,10 @@
 """
 How one backend of background tasks is measured.
 
-Owns the order of a run and its figures. Near its server: tasks that do nothing and tasks that sleep are enqueued, then
-a worker is started and works them off; then single tasks come with pauses; then as many as one process can enqueue
-while the worker runs. Then the first two again with a server that is 2 ms away. Does not own the list (contenders) nor
-the processes (ground).
+Owns the order of a run and its figures. Near its server: tasks that do nothing are enqueued, then a worker is started
+and works them off; then single tasks come with pauses; then as many as one process can enqueue while the worker runs.
+Another worker works off tasks that sleep. A third one has both kinds with a server that is 2 ms away. Does not own the
+list (contenders) nor the processes (ground).
 """
 
 import time
@@ -25,6 +25,8 @@ FEWEST = 10
 # Single tasks for an idle worker.
 EVERY_SECONDS = 0.02
 FEWEST_SINGLE = 10
+# The figures that are added up over all parts.
+_COUNTS = ("tasks", "lost", "doubled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class _Plan:
     running: range
 
     @classmethod
-    def of(cls, nothing: int, sleep: int, single: int = 0, running: int = 0) -> Self:
+    def of(cls, nothing: int = 0, sleep: int = 0, single: int = 0, running: int = 0) -> Self:
         """So many of each, one kind after the other."""
         first, second, third = nothing, nothing + sleep, nothing + sleep + single
         return cls(
@@ -56,21 +58,21 @@ class _Plan:
 def measure(backend: TaskBackend, stage: Stage, *, seconds: float, calls: int) -> dict[str, float]:
     """Let it work for about so many seconds on each kind of task; each task is to be run once."""
     paces = backend.paces
-    near = _Plan.of(
+    nothing = _Plan.of(
         nothing=_tasks(paces.nothing, seconds),
-        sleep=_tasks(paces.sleep, seconds),
         single=max(FEWEST_SINGLE, calls // 2),
         running=_tasks(paces.nothing, seconds / 2),
     )
-    with ground(backend, stage, near.count) as on:
-        figures = _near(on, near)
+    parts = [(_nothing, nothing), (_sleep, _Plan.of(sleep=_tasks(paces.sleep, seconds)))]
     if backend.is_far_too:
         far = _Plan.of(nothing=_tasks(paces.far_nothing, seconds), sleep=_tasks(paces.far_sleep, seconds))
-        with ground(backend, stage, far.count) as on:
-            others = _far(on, far)
-        for name in ("tasks", "lost", "doubled"):
-            figures[name] += others.pop(name)
-        figures |= others
+        parts.append((_far, far))
+    figures: dict[str, float] = dict.fromkeys(_COUNTS, 0)
+    for measure_part, plan in parts:
+        with ground(backend, stage, plan.count) as on:
+            found = measure_part(on, plan)
+        counts = {name: figures[name] + found[name] for name in _COUNTS}
+        figures |= found | counts
     return figures
 
 
@@ -78,13 +80,11 @@ def _tasks(pace: int, seconds: float) -> int:
     return max(FEWEST, round(pace * seconds))
 
 
-def _near(on: Ground, plan: _Plan) -> dict[str, float]:
+def _nothing(on: Ground, plan: _Plan) -> dict[str, float]:
     client, ledger = on.client, on.ledger
     figures = {"enqueued_per_second": client.one_by_one("nothing", plan.nothing)}
-    client.one_by_one("sleep", plan.sleep)
     with on.worker() as worker:
         figures["worker_cpu_us"] = _cpu_us(worker, ledger, plan.nothing)
-        _wait(ledger, plan.sleep)
         client.paced("nothing", plan.single, every_seconds=EVERY_SECONDS)
         _wait(ledger, plan.single)
         client.one_by_one("nothing", plan.running)
@@ -96,7 +96,6 @@ def _near(on: Ground, plan: _Plan) -> dict[str, float]:
     waits = ledger.waits_ms(plan.single) or [0.0]
     return figures | {
         "nothing_per_second": _rate(ledger, plan.nothing),
-        "sleep_per_second": _rate(ledger, plan.sleep),
         "running_per_second": _rate(ledger, plan.running, is_from_enqueuing=True),
         "p50_ms": waits[len(waits) // 2],
         "p99_ms": waits[len(waits) * 99 // 100],
@@ -104,11 +103,19 @@ def _near(on: Ground, plan: _Plan) -> dict[str, float]:
     }
 
 
+def _sleep(on: Ground, plan: _Plan) -> dict[str, float]:
+    on.client.one_by_one("sleep", plan.sleep)
+    with on.worker(is_waiting=True) as worker:
+        worker.wait_for_first(on.ledger)
+        _wait(on.ledger, plan.sleep)
+    return {"sleep_per_second": _rate(on.ledger, plan.sleep), **_counts(on.ledger)}
+
+
 def _far(on: Ground, plan: _Plan) -> dict[str, float]:
     ledger, port = on.ledger, free_port()
     on.client.one_by_one("nothing", plan.nothing)
     on.client.one_by_one("sleep", plan.sleep)
-    with on.proxy(port) as proxy, on.worker(port=port) as worker:
+    with on.proxy(port) as proxy, on.worker(is_waiting=True, port=port) as worker:
         worker.wait_for_first(ledger)
         cpu, begin = proxy.cpu_seconds(), time.monotonic()
         end = _wait(ledger, plan.sleep)

@@ -40,7 +40,7 @@ def main() -> None:
     sys.stdout.write(" ".join(["threads", *FIGURES]) + "\n")
     with Stage(users=1) as stage:
         for threads in options.threads * options.runs:
-            backend = dataclasses.replace(TASK_BACKENDS[options.name], threads=threads, far_threads=threads)
+            backend = dataclasses.replace(TASK_BACKENDS[options.name], threads=threads, waiting_threads=threads)
             try:
                 figures = measure(backend, stage, seconds=options.seconds, calls=200)
             except BenchmarkError as error:
