@@ -49,7 +49,7 @@ matrix: .venv/dev ## run the essentials on each supported version of everything,
 faults: .venv/dev ## let each part of a site fail under load and count, 30 minutes (ARGS="--row relay" for one fault)
 	@$(PYTHON) -m tests.faults $(ARGS)
 
-bench: .venv/dev ## measure speed and memory, 85 minutes (ARGS="--quick" for less; needs Linux and cc)
+bench: .venv/dev ## measure speed and memory, 110 minutes (ARGS="--quick" for less; needs Linux and cc)
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 bench-peers: ## fetch what to compare with (npm, pip, apt-get)

@@ -104,8 +104,8 @@ class ServiceCommand(EscapingCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if not is_part():
-            logger.info("stopped: all running work is finished")
-            self.say("stopped: all running work is finished")
+            logger.info("stopped: running work is finished, or left to other workers")
+            self.say("stopped: running work is finished, or left to other workers")
 
     def say(self, text: str) -> None:
         """Print a line, if the log would not show it: without LOGGING in the project, only warnings are logged."""

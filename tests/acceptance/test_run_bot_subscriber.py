@@ -194,7 +194,7 @@ def test_where_the_log_has_warnings_only_it_still_says_that_it_runs(world: World
     with world.subscriber(is_awaited=False, environment={"LOG_LEVEL": "WARNING"}) as process:
         process.wait_for_line("run_bot_subscriber: relay and bot running; Ctrl-C or SIGTERM stops it")
         assert process.stop() == 0
-    assert process.lines[1:] == ["run_bot_subscriber: stopped: all running work is finished"]
+    assert process.lines[1:] == ["run_bot_subscriber: stopped: running work is finished, or left to other workers"]
     assert process.log == ""
 
 

@@ -134,7 +134,7 @@ class Command(ServiceCommand):
             processes.run(on_ready=lambda: self._announce(ready))
         except ProcessesFailed as error:
             raise CommandError(str(error)) from error
-        self._announce("stopped: all running work is finished")
+        self._announce("stopped: running work is finished, or left to other workers")
 
     def _announce(self, text: str) -> None:
         logger.info(text)
