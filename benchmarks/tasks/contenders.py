@@ -5,8 +5,8 @@ Owns the list, and the words that start each worker, with the place in its docum
 own its settings (the modules *_app and django_settings) nor how it is measured (measuring).
 
 A library with a pool of threads gets the number that is best for it where its threads only compute, which is for tasks
-that do nothing beside its server; and the one that is best where they wait, for tasks that sleep or 2 ms away. Of those
-that were tried (trial): 1, 2, 4, 8, 16, 32 and 64. Celery is no faster with more where they wait.
+that do nothing beside its server; and the one that is best where they wait, for tasks that sleep or 2 ms away. The
+numbers tried (trial) were 1, 2, 4, 8, 16, 32 and 64. Celery is no faster with more where they wait.
 """
 
 import importlib.util

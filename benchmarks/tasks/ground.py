@@ -125,7 +125,7 @@ class Ground:
 
         Args:
             is_waiting: Whether its threads will wait.
-            port: Where the proxy is behind which it has its server, if there is one.
+            port: The port of the proxy in front of its server, if there is one.
         """
         environment = {**self.environment}
         if port is not None and self.backend.database:

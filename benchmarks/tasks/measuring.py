@@ -3,7 +3,7 @@ How one backend of background tasks is measured.
 
 Owns the order of a run and its figures. Near its server: tasks that do nothing are enqueued, then a worker is started
 and works them off; then single tasks come with pauses; then as many as one process can enqueue while the worker runs.
-Another worker works off tasks that sleep. A third one has both kinds with a server that is 2 ms away. Does not own the
+Another worker works off tasks that sleep. A third worker runs both kinds, 2 ms away from its server. Does not own the
 list (contenders) nor the processes (ground).
 """
 

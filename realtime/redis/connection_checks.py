@@ -73,8 +73,8 @@ class _Packed:
     """
     A mixin for redis-py's connection classes: packs commands in C.
 
-    redis-py does so too for its sync connections, after it has looked at the type of each argument. For its async ones
-    it packs in Python, which takes several times as long for a command of many arguments.
+    redis-py packs the commands of its async connections in Python, which takes several times as long for a command of
+    many arguments. Those of its sync ones it packs in C too; newer versions first check the type of each argument.
     """
 
     def pack_command(self, command: str | bytes, *arguments: Any) -> list[bytes]:
@@ -82,7 +82,7 @@ class _Packed:
             # A command may have several words: "SCRIPT LOAD".
             return [hiredis.pack_command((*command.split(), *arguments))]
         except TypeError:
-            # It raises DataError for values that Redis does not know.
+            # Raises DataError for a value that cannot be sent.
             packed: list[bytes] = _PACKER.pack(command, *arguments)
             return packed
 

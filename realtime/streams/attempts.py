@@ -165,13 +165,17 @@ class Attempts:
         self._in_flight.done(held)
         self._finish(held)
 
+    def begin_end(self, entries: Sequence[Entry]) -> None:
+        """The handler sends the end of these entries to Redis itself. As in StreamWorker."""
+        self._in_flight.begin_end([entry.id for entry in entries if entry.id in self._in_flight])
+        self.ask_for_room()
+
     def acked_early(self, entries: Sequence[Entry]) -> None:
         """Count and forget entries of a handler that still runs with others, because Redis has acked them."""
         held = [entry for entry in entries if entry.id in self._in_flight]
         self._finished_early.update(entry.id for entry in held)
         self._in_flight.done(held)
-        self.handled_count += len(held)
-        self._remove([entry.id for entry in held], is_acked=True)
+        self._count_acked(held)
 
     def leave_early(self, entries: Sequence[Entry]) -> None:
         """Forget entries that another worker has now, while their handler runs with others. As in StreamWorker."""
@@ -214,7 +218,7 @@ class Attempts:
                 await asyncio.wait(late)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while self._in_flight.is_ending:
+                while self._in_flight.ending_count:
                     self._confirmed.clear()
                     await self._confirmed.wait()
         self._acks.stop()
@@ -455,12 +459,16 @@ class Attempts:
 
     async def _ack(self, entries: list[Entry]) -> None:
         came_due = await self._outage.until_done(self._group.finish, entries)
+        self._count_acked(entries)
+        if came_due:
+            self._wakeup.wake()
+
+    def _count_acked(self, entries: Sequence[Entry]) -> None:
+        """Redis has confirmed the ack of these entries."""
         self.handled_count += len(entries)
         again = self._remove([entry.id for entry in entries], is_acked=True)
         if self._on_acked is not None:
             self._report_acked(entries, {entry.id for entry in again})
-        if came_due:
-            self._wakeup.wake()
 
     def _report_acked(self, entries: Sequence[Entry], again: set[bytes]) -> None:
         acked = [entry for entry in entries if entry.id not in again] if again else entries

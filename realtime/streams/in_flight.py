@@ -125,9 +125,9 @@ class InFlight:
         return len(self._ids) - len(self._ending)
 
     @property
-    def is_ending(self) -> bool:
-        """Whether the end of any entry is not confirmed yet."""
-        return bool(self._ending)
+    def ending_count(self) -> int:
+        """The number of entries whose end is not confirmed yet."""
+        return len(self._ending)
 
     @property
     def has_redelivered(self) -> bool:

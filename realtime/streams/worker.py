@@ -214,8 +214,21 @@ class StreamWorker:
         """
         self._attempts.finish_early(entries)
 
+    @property
+    def ending_count(self) -> int:
+        """How many entries are handled, and Redis has not confirmed their end yet."""
+        return self._in_flight.ending_count
+
+    def begin_end(self, entries: Sequence[Entry]) -> None:
+        """
+        For a handler that acks entries in Redis on its own: call it before these are sent, and `acked_early` after it.
+
+        Between the two calls, the entries do not count as unfinished, and are not lost if Redis does not know them.
+        """
+        self._attempts.begin_end(entries)
+
     def acked_early(self, entries: Sequence[Entry]) -> None:
-        """As `finish_early`, for entries that the handler has acked in Redis itself."""
+        """As `finish_early`, for entries that the handler has acked in Redis on its own."""
         self._attempts.acked_early(entries)
 
     def leave_early(self, entries: Sequence[Entry]) -> None:

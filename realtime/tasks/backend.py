@@ -178,7 +178,7 @@ class RedisStreamBackend(BaseTaskBackend):
 
     def enqueue_many(self, calls: Iterable[tuple[AnyTask, Sequence[Any], Mapping[str, Any]]]) -> list[AnyTaskResult]:
         """
-        Enqueue many tasks in few round trips to Redis; for each one, what `enqueue` says is true.
+        Enqueue many tasks, in few round trips to Redis. Each is enqueued as by `enqueue`.
 
         Args:
             calls: The task, the arguments and the keyword arguments of each.
@@ -187,8 +187,8 @@ class RedisStreamBackend(BaseTaskBackend):
             The tasks, in the same order.
 
         Raises:
-            As `enqueue`. If a task or its arguments are not valid, none is enqueued. After another error, some of them
-            may have been enqueued.
+            As `enqueue`. If a task or its arguments are not valid, none is enqueued. After any other error, some may
+            have been enqueued.
         """
         prepared = self._prepare_many(calls)
         now = [each for each in prepared if not self._waits_for_commit(each[0].task)]
@@ -203,15 +203,16 @@ class RedisStreamBackend(BaseTaskBackend):
     ) -> list[AnyTaskResult]:
         """The async twin of `enqueue_many`. As `aenqueue`, it enqueues at once."""
         prepared = self._prepare_many(calls)
+        full: dict[str, int] = {}
         for name, of_queue in _by_queue(prepared).items():
-            queue, requests = self.queue(name), [request for _, request in of_queue]
             try:
-                answers = await queue.aenqueue_many(async_redis(), requests)
+                answers = await self.queue(name).aenqueue_many(async_redis(), [request for _, request in of_queue])
             except REDIS_ERRORS as error:
                 raise _unavailable(of_queue[0][0].task, error) from error
             for result in _noted(of_queue, answers):
                 await task_enqueued.asend(type(self), task_result=result)
-            _check_all(queue, answers)
+            full[name] = answers.count(None)
+        _check_full(full, len(prepared))
         return [result for result, _ in prepared]
 
     def prepare_tick(
@@ -359,15 +360,16 @@ class RedisStreamBackend(BaseTaskBackend):
         return prepared
 
     def _enqueue_many(self, prepared: Sequence[_Prepared]) -> None:
+        full: dict[str, int] = {}
         for name, of_queue in _by_queue(prepared).items():
-            queue, requests = self.queue(name), [request for _, request in of_queue]
             try:
-                answers = queue.enqueue_many(sync_redis(), requests)
+                answers = self.queue(name).enqueue_many(sync_redis(), [request for _, request in of_queue])
             except REDIS_ERRORS as error:
                 raise _unavailable(of_queue[0][0].task, error) from error
             for result in _noted(of_queue, answers):
                 task_enqueued.send(type(self), task_result=result)
-            _check_all(queue, answers)
+            full[name] = answers.count(None)
+        _check_full(full, len(prepared))
 
     def _queue_of(self, id: str) -> TaskQueue:
         name, _, random = str(id).rpartition(".")
@@ -419,13 +421,21 @@ def _noted(prepared: Sequence[_Prepared], answers: Sequence[tuple[str, int] | No
     return [result for (result, _), answer in pairs if answer is not None and _note_enqueued(result, *answer)]
 
 
-def _check_all(queue: TaskQueue, answers: Sequence[tuple[str, int] | None]) -> None:
+def _check_full(full: Mapping[str, int], count: int) -> None:
     """
+    Args:
+        full: For each queue, how many tasks it did not take.
+        count: How many tasks there were.
+
     Raises:
-        TaskQueueFull: The queue was full before all were enqueued.
+        TaskQueueFull: Some were not enqueued.
     """
-    if full_count := answers.count(None):
-        raise TaskQueueFull(f"{full_count} of {len(answers)} tasks were not enqueued: {queue.full()}")
+    names = [name for name, refused in full.items() if refused]
+    if names:
+        raise TaskQueueFull(
+            f"{sum(full.values())} of {count} tasks were not enqueued, because these queues have reached their "
+            f"length_limit of waiting tasks: {', '.join(names)}; do workers run for them?"
+        )
 
 
 def _unavailable(task: AnyTask, error: Exception) -> TasksUnavailable:

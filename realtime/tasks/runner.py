@@ -32,8 +32,8 @@ AHEAD_SECONDS = 0.02
 LONG_SECONDS = 10 * AHEAD_SECONDS
 # Before an async task, database connections that are too old or broken are closed, if this time has passed since.
 CONNECTIONS_SECONDS = 1.0
-# The most tasks that are fetched ahead, and the most that are fetched at a time. So some run while others are on their
-# way from Redis, and others on their way back.
+# The most tasks that are fetched ahead, and the most that are fetched at a time. This way some tasks run while others
+# are being fetched, and the ends of others are being recorded.
 AHEAD_LIMIT = 1000
 FETCH_LIMIT = 250
 # Tasks that were fetched ahead and have not begun after this time are given back to other workers.
@@ -88,21 +88,21 @@ class Runner:
 
     # Room -------------------------------------------------------------------------------------------------------------
 
-    def room(self, unfinished_count: int, ended_count: int = 0) -> int:
+    def room(self, unfinished_count: int, ending_count: int = 0) -> int:
         """
         How many more tasks to fetch; 0 also if they are not worth a call to Redis.
 
         Args:
-            unfinished_count: How many are unfinished.
-            ended_count: How many of them have ended, and Redis does not know it yet: as many as may run, at most.
+            unfinished_count: How many run, or wait for it.
+            ending_count: How many others have ended without Redis having confirmed it. As many as may be unfinished
+                take no room, so that a slow Redis slows down fetching.
         """
         ahead = self._ahead()
         most = self.concurrency + ahead
-        left_count = unfinished_count - min(ended_count, most)
-        room = most - left_count
-        is_idle = left_count < self.concurrency
-        is_worth = is_idle or room >= min(ahead / 2, FETCH_LIMIT) > 0
-        return min(room, FETCH_LIMIT) if is_worth else 0
+        taken = unfinished_count + max(0, ending_count - most)
+        room = most - taken
+        is_worth_a_call = taken < self.concurrency or room >= min(ahead / 2, FETCH_LIMIT) > 0
+        return min(room, FETCH_LIMIT) if is_worth_a_call else 0
 
     def _ahead(self) -> int:
         now = time.monotonic()

@@ -160,15 +160,11 @@ class TaskQueue:
             replies += await _ENQUEUE.arun_all(client, [(self._names, self._enqueue_arguments(each)) for each in part])
         return [self._enqueued(reply) if reply else None for reply in replies]
 
-    def full(self) -> TaskQueueFull:
-        """The error if too many tasks wait."""
-        return TaskQueueFull(
-            f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
-        )
-
     def _enqueued(self, reply: list[bytes]) -> tuple[str, int]:
         if not reply:
-            raise self.full()
+            raise TaskQueueFull(
+                f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
+            )
         return reply[0].decode(), int(reply[1])
 
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
@@ -223,8 +219,8 @@ class TaskQueue:
         Record how attempts ended, and ack their entries.
 
         Returns:
-            For each: LOST if the task is another worker's now, or was deleted; RECORDED if its entry is still to be
-            acked, because workers have died with it; or ACKED.
+            For each: LOST if the task is another worker's now, or was deleted; RECORDED if its entry was not pending,
+            so that it must be acked otherwise: workers have died with it, or an earlier call has acked it; or ACKED.
         """
         answers: list[int] = []
         for part in _parts(outcomes):

@@ -100,7 +100,7 @@ class TaskWorker:
     def _room(self, _: int) -> int:
         """How many more tasks a queue may fetch. All queues share the threads, so its own count does not matter."""
         unfinished_count = sum(queue.worker.unfinished_count for queue in self._queues.values())
-        return self._runner.room(unfinished_count, sum(queue.ended_count for queue in self._queues.values()))
+        return self._runner.room(unfinished_count, sum(queue.worker.ending_count for queue in self._queues.values()))
 
     def _share_room(self) -> None:
         """Tasks have ended: let the queues fetch others. Each time another queue comes first."""
@@ -170,8 +170,6 @@ class _Queue:
         self._queue, self._reader, self._client = queue, reader, redis
         self._backend, self._runner, self._on_ended = backend, runner, on_ended
         self._consumer, self._outage = consumer, outage
-        # How many attempts have ended here, and Redis has not confirmed it yet.
-        self.ended_count = 0
         # The attempts that are not done, each with its entry and the call of the handler that got the entry.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
         self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
@@ -206,7 +204,7 @@ class _Queue:
 
     def record(self, attempts: Sequence[Attempt]) -> None:
         """Write the outcomes of these attempts to Redis."""
-        self.ended_count += len(attempts)
+        self.worker.begin_end([self._held[attempt][0] for attempt in attempts if attempt in self._held])
         self._ends.add(attempts)
 
     def give_back(self, attempts: Sequence[Attempt]) -> None:
@@ -266,7 +264,6 @@ class _Queue:
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
         answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
-        self.ended_count -= len(attempts)
         by_answer: dict[int, list[Attempt]] = {LOST: [], RECORDED: [], ACKED: []}
         for attempt, answer in zip(attempts, answers, strict=True):
             by_answer[answer].append(attempt)
@@ -289,7 +286,7 @@ class _Queue:
         self._end(attempts, self.worker.finish_early)
 
     def _end(self, attempts: Sequence[Attempt], end: Callable[[Sequence[Entry]], None]) -> None:
-        """Redis knows how these attempts ended: end their entries too."""
+        """Redis has answered for these attempts: end their entries by this call."""
         if not attempts:
             return
         ended = [found for attempt in attempts if (found := self._held.pop(attempt, None)) is not None]

@@ -338,6 +338,32 @@ async def test_acked_entries_are_reported_when_redis_has_confirmed_it(
     assert pending[-1] == 0
 
 
+async def test_entries_that_the_handler_acks_itself_are_reported(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """While they are being acked they count neither as unfinished nor, when Redis does not know them, as lost."""
+    acked: list[bytes] = []
+    seen: list[tuple[int, int]] = []
+
+    async def handle(entries: Sequence[Entry]) -> None:
+        worker.begin_end(entries)
+        redis_client.xack(keys.stream(STREAM), GROUP, *(entry.id for entry in entries))
+        worker._attempts.lose([entry.id for entry in entries])
+        seen.append((worker.unfinished_count, worker.ending_count))
+        worker.acked_early(entries)
+
+    def on_acked(entries: Sequence[Entry]) -> None:
+        acked.extend(entry.id for entry in entries)
+
+    ids = append(redis_client, keys, *range(3))
+    async with working(redis_server.url, keys, handle, on_acked=on_acked, batch_size=3) as worker:
+        await wait_until(lambda: len(acked) == 3)
+        await is_idle(worker)
+        assert (worker.statistics().handled_count, worker.statistics().lost_count) == (3, 0)
+    assert acked == ids
+    assert seen == [(0, 3)]
+
+
 async def test_acks_are_reported_before_a_worker_has_stopped(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
 ) -> None:

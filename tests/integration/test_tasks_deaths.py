@@ -101,6 +101,32 @@ async def test_a_worker_that_dies_in_the_attempt(tasks: Tasks) -> None:
     assert tasks.left_count() == 0
 
 
+async def test_if_the_answer_about_an_end_is_lost_nothing_else_is(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis has acked the entry, and the worker asks what it holds before it hears of that."""
+    async with tasks.working() as worker:
+        queue, stream = worker._queues["default"]._queue, worker._queues["default"].worker
+        finish, lost = queue.finish, list[Any]()
+
+        async def lose_the_first_answer(client: Any, outcomes: Any) -> list[int]:
+            answers = await finish(client, outcomes)
+            if not lost:
+                lost.append(answers)
+                before = stream._lease.recovery_count
+                stream._attempts._ask_redis()
+                await wait_until(lambda: stream._lease.recovery_count > before)
+                raise redis.ConnectionError("the answer is lost")
+            return answers
+
+        monkeypatch.setattr(queue, "finish", lose_the_first_answer)
+        assert (await await_result(add.enqueue(1, 2), 10)).worker_ids == [worker.consumer]
+        await wait_until(lambda: lost and not stream.statistics().in_flight_count)
+        assert stream.statistics().lost_count == 0
+    assert "may be handled twice" not in caplog.text
+    assert tasks.left_count() == 0
+
+
 async def test_the_end_of_a_task_and_its_ack_are_one_step(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that dies after it leaves nothing to others."""
     async with dying(tasks) as worker:

@@ -90,16 +90,17 @@ def test_if_one_is_not_valid_none_is_enqueued(tasks: Tasks, make_call: Any, erro
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_full_queue_says_how_many_were_not_enqueued(tasks: Tasks, is_async: bool) -> None:
-    """The others are."""
-    tasks.configure(length_limit=2)
-    calls = [(note.using(enqueue_on_commit=False), (name,), {}) for name in "abc"]
-    with heard() as ids, pytest.raises(TaskQueueFull, match=r"^1 of 3 tasks were not enqueued: the queue default has"):
+async def test_full_queues_say_how_many_were_not_enqueued(tasks: Tasks, is_async: bool) -> None:
+    """The other tasks are, also those of a queue that comes after a full one."""
+    tasks.configure("default", "mail", "rest", length_limit=2)
+    queues = ["default"] * 3 + ["mail"] * 4 + ["rest"]
+    calls = [(note.using(enqueue_on_commit=False, queue_name=name), ("a",), {}) for name in queues]
+    with heard() as ids, pytest.raises(TaskQueueFull, match=r"^3 of 8 tasks were not enqueued.*: default, mail; "):
         if is_async:
             await tasks.backend.aenqueue_many(calls)
         else:
             tasks.backend.enqueue_many(calls)
-    assert len(ids) == 2
+    assert [id.partition(".")[0] for id in ids] == ["default", "default", "mail", "mail", "rest"]
 
 
 async def test_without_redis_it_raises(tasks: Tasks, signalbox: Any) -> None:

@@ -1,8 +1,10 @@
 -- Records that attempts begin. Calling it again changes nothing.
 -- ARGV[5] worker  ARGV[6…] id, ticket and claim of each task; the claim is unique to this delivery of its entry
--- Returns the names of fields, and then for each task: {"run", the values of these fields, without missing ones at the
--- end}; {"run", nil, the whole hash} if it has errors; {"lost", nil, the whole hash} if it has just failed because too
--- many workers died; or {"over"} if there is nothing to do
+-- Returns the names of fields, then one list for each task:
+-- - {"run", the values of these fields}; missing ones at the end are left out
+-- - {"run", nil, the whole hash}: the task has errors
+-- - {"lost", nil, the whole hash}: it has just failed, because too many workers died
+-- - {"over"}: there is nothing to do
 local USED = {'ticket', 'claim', 'deaths_limit', 'unique', 'error_count'}
 local RETURNED = {
   'status', 'func', 'call', 'options', 'priority', 'enqueued', 'started', 'attempted', 'workers', 'run_after',

@@ -1,8 +1,8 @@
 -- Records how attempts ended, and acks their entries. Calling it again changes nothing.
 -- ARGV[5…] for each: id, claim, "SUCCESSFUL", "FAILED" or "RETRY", the value or the error as JSON, and the ms until the
 -- next attempt
--- Returns for each: 2, or 1 if its entry was not pending and must be acked otherwise, or 0 if this worker has lost its
--- lease and another one has the task, or if it was deleted.
+-- Returns for each: 2 if recorded and acked; 1 if recorded, but the entry was not pending and must be acked by the
+-- stream's own script; 0 if the task is another worker's now, or was deleted.
 local answers = {}
 
 -- The id of the entry of an attempt.

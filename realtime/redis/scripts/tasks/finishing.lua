@@ -4,7 +4,7 @@ local function add_error(id, error)
   redis.call('HSET', tasks .. id, 'error' .. redis.call('HINCRBY', tasks .. id, 'error_count', 1), error)
 end
 
--- Finishes a task whose error is recorded already, and notifies those who wait for it.
+-- Finishes a task, and notifies those who wait for it. The error of a failed one is recorded before.
 -- unique: its field of that name, or false. The further arguments are fields and values to record.
 local function finish(id, status, unique, ...)
   local is_failed = status == 'FAILED'

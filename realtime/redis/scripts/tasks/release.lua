@@ -1,5 +1,4 @@
--- Gives back tasks because their worker stops or is busy. They wait again, where they
--- were in the list if they have been there.
+-- Gives back tasks because their worker stops or is busy. They wait again, at their earlier place in the list.
 -- ARGV[5] 1 if their functions have begun, so that the attempts count; otherwise 0
 -- ARGV[6…] id and claim of each
 -- Returns how many were given back.
