@@ -1,7 +1,8 @@
 """
 The tables: events (Event) and their notifications, one for each recipient (Notification); deliveries on each transport
 (Delivery), also several in one message (Digest); the recipients of scheduled events (Scheduled); what users want
-(Preference, QuietHours), and their addresses (Destination, PushSubscription).
+(Preference, QuietHours), and their addresses (Destination, PushSubscription); and what was counted (CountedHour,
+CounterPeriod).
 
 Owns the tables and the queries of the inbox. Does not own writes (events, delivery, preferences, services) or Redis.
 """
@@ -19,6 +20,7 @@ from notifications.models.people import (
     PushSubscription,
     QuietHours,
 )
+from notifications.models.statistics import CountedHour, CounterPeriod
 
 __all__ = [
     "ANSWER_LIMIT",
@@ -26,6 +28,8 @@ __all__ = [
     "QUIET_HOURS_RELATION",
     "REASON_LIMIT",
     "TRANSPORT_LIMIT",
+    "CountedHour",
+    "CounterPeriod",
     "Delivery",
     "Destination",
     "Digest",
