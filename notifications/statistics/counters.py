@@ -16,7 +16,8 @@ from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
 from notifications.statistics.figures import Counters, Latency, Period, Process
 from realtime import conf
-from realtime.statistics import fields, stored as in_redis
+from realtime.statistics import fields
+from realtime.statistics import stored as in_redis
 from realtime.statistics.histograms import percentile
 from realtime.statistics.metrics import METRICS
 
@@ -30,6 +31,9 @@ _LATENCY_NAMES = {
     "notifications.relay_seconds": "relay",
     "deliveries.send_seconds": "transport",
 }
+
+# The newest hours are read from Redis: the copies in the database are some seconds old.
+HOURS_FROM_REDIS = 24
 
 type Figures = Mapping[str, int]
 
@@ -62,21 +66,20 @@ def read_counters(period: Period, now: datetime.datetime) -> Counters:
         now: Its end; aware.
 
     Guarantees:
-        Four round trips to Redis, and one query except for "hour". If Redis is unavailable, what the database has is
+        Four round trips to Redis, and up to two queries. If Redis is unavailable, what the database has is
         returned, without processes. Raises nothing for that.
     """
     starts = STRETCHES[period].starts(now)
+    points: Sequence[Figures]
     try:
         client, keys = conf.sync_redis(), conf.keys()
         if period == "hour":
-            minutes = in_redis.read_minutes(client, keys, [_number(start, _MINUTE) for start in starts])
-            points = [
-                minutes[number].figures if (number := _number(start, _MINUTE)) in minutes else {} for start in starts
-            ]
+            numbers = [_number(start, _MINUTE) for start in starts]
+            minutes = in_redis.read_minutes(client, keys, numbers)
+            points = [minutes[number].figures if number in minutes else {} for number in numbers]
         else:
-            # The database has all hours but the last seconds of the running one and of the one before.
-            recent = in_redis.read_hours(client, keys, [hour_number(now), hour_number(now) - 1])
-            points = _from_hours(starts, STRETCHES[period].length, recent)
+            newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
+            points = _from_hours(starts, STRETCHES[period].length, in_redis.read_hours(client, keys, newest))
         processes = _processes(in_redis.read_processes(client, keys))
     except redis.RedisError:
         points = [{} for _ in starts] if period == "hour" else _from_hours(starts, STRETCHES[period].length, {})
@@ -93,27 +96,26 @@ def _from_hours(
     starts: Sequence[datetime.datetime], length: datetime.timedelta, recent: Mapping[int, in_redis.Stored]
 ) -> list[Figures]:
     """The figures of each point, from hours and days in the database and the newest hours in Redis."""
-    found: dict[datetime.datetime, list[Figures]] = {start: [] for start in starts}
-    rows = CounterPeriod.objects.filter(start__gte=stored(starts[0]))
-    if length == HOUR:
-        rows = rows.filter(length=CounterPeriod.Length.HOUR)
-    days = set()
-    for row in rows:
+    periods = CounterPeriod.objects.filter(start__gte=stored(starts[0]))
+    parts: list[tuple[datetime.datetime, Figures]] = []
+    hours = periods.filter(length=CounterPeriod.Length.HOUR)
+    if length == _DAY:
+        days = list(periods.filter(length=CounterPeriod.Length.DAY).order_by("start"))
+        parts += [(moment_of(day.start), day.figures) for day in days]
+        if days:
+            hours = hours.filter(start__gte=stored(moment_of(days[-1].start) + _DAY))
+    for row in hours:
         moment = moment_of(row.start)
-        if row.length == CounterPeriod.Length.DAY:
-            days.add(moment)
-        in_newer = recent.get(hour_number(moment))
-        if row.length == CounterPeriod.Length.HOUR and in_newer is not None and in_newer.epoch == row.epoch:
-            # Redis has the same hour, and more of it.
-            continue
+        newer = recent.get(hour_number(moment))
+        if newer is None or newer.epoch != row.epoch:
+            # Otherwise Redis has the same figures, or newer ones.
+            parts.append((moment, row.figures))
+    parts += [(_EPOCH + number * HOUR, hour.figures) for number, hour in recent.items()]
+    found: dict[datetime.datetime, list[Figures]] = {start: [] for start in starts}
+    for moment, figures in parts:
         point = moment - (moment - _EPOCH) % length
         if point in found:
-            found[point].append(row.figures)
-    for number, hour in recent.items():
-        moment = _EPOCH + number * HOUR
-        point = moment - (moment - _EPOCH) % length
-        if point in found:
-            found[point].append(hour.figures)
+            found[point].append(figures)
     return [fields.add(each) for each in found.values()]
 
 

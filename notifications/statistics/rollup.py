@@ -6,9 +6,8 @@ a time runs it, the holder of the relays' lease; two at the same time do no harm
 """
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import redis
 from django.db import router
 
 from notifications import conf as notifications_conf
@@ -37,9 +36,6 @@ HOURS_KEPT, DAYS_KEPT = datetime.timedelta(days=35), datetime.timedelta(days=800
 
 class Rollup:
     """
-    Args:
-        now: Returns the present time; aware.
-
     Guarantees:
         Each call copies the whole figures of an hour, so that a repeated or interrupted one changes nothing.
     """
@@ -53,6 +49,9 @@ class Rollup:
     def copy(self, now: datetime.datetime | None = None) -> int:
         """
         Copy the running hour and the one before; in the first call, all that Redis has.
+
+        Args:
+            now: The present time; aware.
 
         Returns:
             How many hours were copied.
@@ -100,27 +99,21 @@ def _save(length: CounterPeriod.Length, start: datetime.datetime, epoch: str, fi
 
 
 def _add_up_days(now: datetime.datetime) -> None:
-    """Replace the hours of days that are over by one row a day; the hours stay as long as pages show them."""
+    """Add up the hours of each day that is over, once, and delete what is too old to be shown."""
     periods = CounterPeriod.objects.using(_database())
     hours = periods.filter(length=CounterPeriod.Length.HOUR)
     over = now - DAY_IS_OVER
-    known = {
-        moment_of(start) for start in periods.filter(length=CounterPeriod.Length.DAY).values_list("start", flat=True)
-    }
-    days: dict[datetime.datetime, list[Mapping[str, int]]] = {}
-    for start in hours.filter(start__lt=stored(over)).values_list("start", flat=True):
+    days = periods.filter(length=CounterPeriod.Length.DAY)
+    known = {moment_of(start) for start in days.values_list("start", flat=True)}
+    found: dict[datetime.datetime, list[Mapping[str, int]]] = {}
+    for start, figures in hours.filter(start__lt=stored(over)).values_list("start", "figures").order_by():
         day = moment_of(start).replace(hour=0)
         if day not in known and day + _DAY <= over:
-            days.setdefault(day, [])
-    for day in days:
-        figures = _figures(hours.filter(start__gte=stored(day), start__lt=stored(day + _DAY)))
-        _save(CounterPeriod.Length.DAY, day, "", fields.add(figures))
+            found.setdefault(day, []).append(figures)
+    for day, of_hours in found.items():
+        _save(CounterPeriod.Length.DAY, day, "", fields.add(of_hours))
     hours.filter(start__lt=stored(now - HOURS_KEPT)).delete()
-    periods.filter(length=CounterPeriod.Length.DAY, start__lt=stored(now - DAYS_KEPT)).delete()
-
-
-def _figures(rows: Iterable[CounterPeriod]) -> list[Mapping[str, int]]:
-    return [row.figures for row in rows]
+    days.filter(start__lt=stored(now - DAYS_KEPT)).delete()
 
 
 def _database() -> str:
