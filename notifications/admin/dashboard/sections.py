@@ -37,7 +37,7 @@ def tables(dashboard: Dashboard, links: Links) -> tuple[Table, ...]:
         _errors(dashboard, links),
         _groups(dashboard, links),
         _workers(dashboard),
-        _tasks(dashboard, links),
+        *([_tasks(dashboard, links)] if dashboard.tasks else []),
         _processes(dashboard),
     )
 
@@ -118,7 +118,7 @@ def _balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         return "" if is_browsers else links.all_deliveries(balance.name, figure)
 
     accepted = links.all_notifications(reached="published") if is_browsers else links.all_deliveries(balance.name)
-    failed = links.dead_letters("relay") if is_browsers else rows("failed")
+    failed = _dead_letters(links, "relay", balance.failed) if is_browsers else rows("failed")
     delivered = links.all_notifications(reached="relayed") if is_browsers else rows("sent")
     return (
         text(balance.name),
@@ -291,11 +291,16 @@ def _group(group: GroupStatus, links: Links) -> tuple[Cell, ...]:
         number(group.pending),
         number(group.delayed),
         number(group.standing, is_bad=True),
-        number(group.dead, links.dead_letters(group.name), is_bad=True),
+        number(group.dead, _dead_letters(links, group.name, group.dead), is_bad=True),
         Cell(text=group.oldest, value=group.oldest_seconds),
         number(group.consumers),
         alive,
     )
+
+
+def _dead_letters(links: Links, group: str, count: int) -> str:
+    # A group that does not exist yet has no page.
+    return links.dead_letters(group) if count else ""
 
 
 def _workers(dashboard: Dashboard) -> Table:
@@ -343,7 +348,6 @@ def _tasks(dashboard: Dashboard, links: Links) -> Table:
             "Ready: waiting for a worker. Scheduled: due later, for the first time or for another attempt. Failed and "
             "successful: the newest that are still kept."
         ),
-        empty="There are no queues of tasks.",
         more=("Show them", url) if url else None,
     )
 
