@@ -7,12 +7,13 @@ sync: call them in a thread.
 """
 
 import datetime
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import Combinable
 from django.utils import timezone
@@ -22,6 +23,7 @@ from notifications.database.clock import database_time, stored
 from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
 from notifications.models import ANSWER_LIMIT, Delivery
+from realtime import statistics
 from realtime.untrusted.text import printable
 
 __all__ = [
@@ -80,6 +82,8 @@ class Claim:
     outcomes: dict[str, str]
     # Its id: the row has the same `holder` as long as the claim holds.
     holder: str
+    # Whether it waited on purpose: for a fallback, a digest or the end of quiet hours.
+    has_waited: bool = False
     # For a digest: its id, and the ids of its notifications, oldest first.
     digest_id: int | None = None
     notification_ids: tuple[int, ...] = ()
@@ -271,7 +275,13 @@ def release(some: QuerySet[Delivery]) -> int:
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:
     """Mark these deliveries as skipped, for this reason. Returns how many there were."""
-    return update_in_order(some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now())
+    skipped_count = update_in_order(
+        some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now()
+    )
+    if skipped_count:
+        add = functools.partial(statistics.count, "deliveries.expired", skipped_count, "", "")
+        transaction.on_commit(add, using=database())
+    return skipped_count
 
 
 def claim_end() -> Combinable:

@@ -1,0 +1,21 @@
+"""The name of this process, by which operators recognise it in the statistics and in the ledger of a notification."""
+
+import functools
+import os
+import socket
+
+__all__ = ["PROCESS_NAME_LIMIT", "process_name"]
+
+# Characters. Of a longer host name, the end is cut off.
+PROCESS_NAME_LIMIT = 80
+
+
+def process_name() -> str:
+    """The host and the process id: "web-1:4711"."""
+    pid = str(os.getpid())
+    return f"{_host()[: PROCESS_NAME_LIMIT - len(pid) - 1]}:{pid}"
+
+
+@functools.cache
+def _host() -> str:
+    return socket.gethostname()
