@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import redis
 from redis.exceptions import ResponseError
 
 from realtime.redis.connection_checks import answer_parsed
+from realtime.streams.group import stream_script
 from realtime.streams.keys import GroupKeys
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "finished_until",
     "known_streams",
     "read_status",
+    "read_unfinished",
 ]
 
 
+_UNFINISHED = stream_script("unfinished", answer=(list, NoneType))
 # The owner of a key that a worker holds: "<consumer> <last entry>", followed by "+" if the key has a backlog.
 _HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
 
@@ -157,6 +161,31 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     """
     _, groups = _stream_and_groups(client, keys.stream)
     return _read_groups(client, [(keys, groups.get(keys.group))])[0].oldest_at
+
+
+def read_unfinished(
+    client: redis.Redis, keys: GroupKeys, fields: Sequence[str], *, limit: int
+) -> list[list[bytes | None]] | None:
+    """
+    Read some fields of each entry that a group has not finished, wherever it is now. Dead letters are left out.
+
+    Args:
+        limit: The most entries: Redis does nothing else meanwhile (some milliseconds for a thousand).
+
+    Returns:
+        The values of the fields for each entry, in no order, None for a field that it does not have; None if there are
+        more entries.
+
+    Raises:
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
+
+    Guarantees:
+        It is one step: no entry is missed because it is read, parked or handed out again meanwhile.
+    """
+    found: list[list[bytes | None]] | None = _UNFINISHED.run(
+        client, keys.for_scripts, [keys.group, "", "", limit, *fields]
+    )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
