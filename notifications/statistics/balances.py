@@ -13,6 +13,7 @@ happens while the others are read, and no clocks are compared.
 import datetime
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import router
@@ -44,6 +45,18 @@ LETTERS_LIMIT = 500
 SETTLED = datetime.timedelta(seconds=10)
 _FIELDS: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
 _IDS_PER_QUERY = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unhandled:
+    """The published notifications that a group has not handled, of the oldest UNHANDLED_LIMIT that are unfinished."""
+
+    waiting: int
+    # Those that were published more than SETTLED before the stream was read.
+    settled: int = 0
+    # Dead letters, and those without any entry.
+    dead: int = 0
+    lost: int = 0
 
 
 def read_balances(
@@ -78,50 +91,47 @@ def read_balances(
         what is unfinished, up to these limits.
     """
     groups = {group.name: group for group in stream.groups} if stream else {}
-    balances = []
+    unhandled, given_up = _count_unhandled(asked_at), _count_given_up(rows.since, asked_at)
     parts: tuple[tuple[Part, str], ...] = (("relay", BROWSERS), ("bot", PLANNING))
+    balances = []
     for part, name in parts:
-        waiting, failed, lost = _read_unhandled(part, groups.get(part), stream.length if stream else 0, asked_at)
-        given_up = _count_given_up(part, rows.since, asked_at)
-        planned = max(0, rows.funnel.published - waiting - given_up)
+        found = unhandled[part]
+        if (group := groups.get(part)) is not None and found.waiting:
+            found = _find_lost(part, found, group, stream.length if stream else 0, asked_at)
+        planned = max(0, rows.funnel.published - found.waiting - given_up[part])
         delivered = rows.funnel.relayed if part == "relay" else planned
         balances.append(
             Balance(
                 name=name,
-                accepted=delivered + waiting + given_up,
+                accepted=delivered + found.waiting + given_up[part],
                 delivered=delivered,
-                failed=failed + given_up,
+                failed=found.dead + given_up[part],
                 expired=0,
-                in_hand=waiting - failed - lost,
+                in_hand=found.waiting - found.dead - found.lost,
             )
         )
     return (*balances, *_transport_balances(rows.transports, transports))
 
 
-def _read_unhandled(
-    part: Part, group: GroupStatus | None, length: int, asked_at: datetime.datetime
-) -> tuple[int, int, int]:
-    """How many published notifications the group has not handled; of these, how many are dead letters, or lost."""
-    waiting, settled = _count_unhandled(part, asked_at)
-    if group is None or not waiting:
-        return waiting, 0, 0
+def _find_lost(
+    part: Part, found: _Unhandled, group: GroupStatus, length: int, asked_at: datetime.datetime
+) -> _Unhandled:
+    """Find out how many of the unhandled notifications are dead letters, and how many are lost."""
     # Without a known lag, it is at most the stream's length.
     entry_count = (length if group.lag is None else group.lag) + group.pending + group.delayed
     keys = GroupKeys(conf.keys().stream(STREAM), part)
-    if entry_count <= ENTRIES_LIMIT and (settled or waiting > entry_count):
-        found = _look_up(part, keys, asked_at)
-        if found is not None:
-            return found
-    failed = len(_still_unhandled(part, _read_letters(keys))) if group.dead else 0
-    # There may be older dead letters, of any number.
-    excess = max(0, settled - entry_count)
-    lost = 0 if group.dead > LETTERS_LIMIT else max(0, excess - failed)
-    failed = min(failed, waiting)
-    return waiting, failed, min(lost, waiting - failed)
+    if entry_count <= ENTRIES_LIMIT and (found.settled or found.waiting > entry_count):
+        looked_up = _look_up(part, keys, asked_at)
+        if looked_up is not None:
+            return looked_up
+    dead = min(found.waiting, len(_still_unhandled(part, _read_letters(keys)))) if group.dead else 0
+    # With more dead letters than were read, any of the notifications may be one.
+    lost = found.settled - entry_count - dead if group.dead <= LETTERS_LIMIT else 0
+    return replace(found, dead=dead, lost=max(0, lost))
 
 
-def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> tuple[int, int, int] | None:
-    """Like `_read_unhandled`, with a look at every entry; None if there are too many entries."""
+def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhandled | None:
+    """Look at every entry of the group, and at every notification that it has not handled; None if too many."""
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
     oldest = _oldest_unfinished(asked_at).values_list("pk", _FIELDS[part], published_at)[:UNHANDLED_LIMIT]
     before = {pk for pk, handled_at, published_at in oldest if handled_at is None and published_at is not None}
@@ -134,18 +144,20 @@ def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> tuple[
     in_hand = {_id_of(id) for id, group in entries if group in (None, b"", part.encode())}
     waiting = _still_unhandled(part, before)
     dead = (waiting & letters) - in_hand
-    return len(waiting), len(dead), len(waiting - dead - in_hand)
+    return _Unhandled(waiting=len(waiting), dead=len(dead), lost=len(waiting - dead - in_hand))
 
 
-def _count_unhandled(part: Part, asked_at: datetime.datetime) -> tuple[int, int]:
-    """How many published notifications the group has not handled, and how many of these are settled."""
+def _count_unhandled(asked_at: datetime.datetime) -> dict[Part, _Unhandled]:
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    field = _FIELDS[part]
-    oldest = _oldest_unfinished(asked_at).values("pk", field, published=published_at)[:UNHANDLED_LIMIT]
-    published = Q(**{field: None}, published__isnull=False)
-    settled = published & Q(published__lt=stored(asked_at - SETTLED))
-    counts: Any = oldest.aggregate(waiting=Count("pk", filter=published), settled=Count("pk", filter=settled))
-    return counts["waiting"], counts["settled"]
+    oldest = _oldest_unfinished(asked_at).values("pk", *_FIELDS.values(), published=published_at)[:UNHANDLED_LIMIT]
+    aggregates: dict[str, Count] = {}
+    for part, field in _FIELDS.items():
+        waiting = Q(**{field: None}, published__isnull=False)
+        aggregates[f"{part}_waiting"] = Count("pk", filter=waiting)
+        settled = waiting & Q(published__lt=stored(asked_at - SETTLED))
+        aggregates[f"{part}_settled"] = Count("pk", filter=settled)
+    counts: Any = oldest.aggregate(**aggregates)
+    return {part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _FIELDS}
 
 
 def _oldest_unfinished(asked_at: datetime.datetime) -> QuerySet[Notification]:
@@ -153,11 +165,14 @@ def _oldest_unfinished(asked_at: datetime.datetime) -> QuerySet[Notification]:
     return _unfinished().filter(created_at__gte=stored(_given_up_before(asked_at))).order_by("created_at")
 
 
-def _count_given_up(part: Part, since: datetime.datetime, asked_at: datetime.datetime) -> int:
+def _count_given_up(since: datetime.datetime, asked_at: datetime.datetime) -> dict[Part, int]:
     """The notifications since this time that are too old to be put on the stream again."""
-    old = _unfinished().filter(created_at__gte=stored(since), created_at__lt=stored(_given_up_before(asked_at)))
-    handled = old.order_by("created_at").values_list(_FIELDS[part], flat=True)[:UNHANDLED_LIMIT]
-    return sum(at is None for at in handled)
+    before = _given_up_before(asked_at)
+    if since >= before:
+        return dict.fromkeys(_FIELDS, 0)
+    old = _unfinished().filter(created_at__gte=stored(since), created_at__lt=stored(before)).order_by("created_at")
+    rows = list(old.values(*_FIELDS.values())[:UNHANDLED_LIMIT])
+    return {part: sum(row[field] is None for row in rows) for part, field in _FIELDS.items()}
 
 
 def _still_unhandled(part: Part, ids: Iterable[int]) -> set[int]:

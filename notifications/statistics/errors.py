@@ -36,8 +36,9 @@ def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
     newest = failed.filter(finished_at__gte=stored(since)).order_by("-finished_at")
     rows: Any = newest.values_list("pk", "transport", "answer", "finished_at")[:FAILURES_LIMIT]
     found: dict[tuple[str, str], ErrorExample] = {}
+    shown_of: dict[str, str] = {}
     for pk, transport, answer, finished_at in rows:
-        shown = mask_text(printable(" ".join(answer.split()), limit=ANSWER_SHOWN))
+        shown = shown_of.get(answer) or shown_of.setdefault(answer, _shown(answer))
         newer = found.get((transport, shown))
         found[transport, shown] = (
             replace(newer, count=newer.count + 1)
@@ -45,3 +46,7 @@ def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
             else ErrorExample(transport=transport, answer=shown, count=1, delivery_id=pk, at=moment_of(finished_at))
         )
     return tuple(sorted(found.values(), key=lambda each: (-each.count, each.transport, each.answer))[:ERRORS_SHOWN])
+
+
+def _shown(answer: str) -> str:
+    return mask_text(printable(" ".join(answer.split()), limit=ANSWER_SHOWN))
