@@ -385,7 +385,7 @@ def test_every_metric_that_is_counted_has_a_name() -> None:
 
 
 def test_every_other_counter_is_documented() -> None:
-    """Each name that a part of ours registers for counters of its own is in OTHERS, and OTHERS is in the documentation."""
+    """Each name that a part of ours registers for its own counters is in OTHERS, and OTHERS is in the documentation."""
     names = set()
     for room in ("realtime", "notifications"):
         for path in modules(room):
