@@ -6,12 +6,13 @@ sheet).
 """
 
 import datetime
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from notifications.admin.dashboard.links import Links
+from notifications.admin.dashboard.links import Between, Links
 from notifications.admin.dashboard.tables import Cell, Table, number
 from notifications.statistics.figures import Funnel, Period, Point, TransportFigures
 
@@ -31,7 +32,6 @@ class _Step:
     """What one column stands for, in a period."""
 
     name: str
-    length: datetime.timedelta
     # How its start is written beneath the columns, and in texts.
     label: str
     text: str
@@ -40,13 +40,10 @@ class _Step:
 
 
 _STEPS: dict[Period, _Step] = {
-    "hour": _Step(
-        name="minute", length=datetime.timedelta(minutes=1), label="%H:%M", text="%H:%M", columns_per_label=10
-    ),
-    "day": _Step(name="hour", length=datetime.timedelta(hours=1), label="%H:%M", text="%H:%M", columns_per_label=3),
-    "month": _Step(name="day", length=datetime.timedelta(days=1), label="%m-%d", text="%Y-%m-%d", columns_per_label=5),
+    "hour": _Step(name="minute", label="%H:%M", text="%H:%M", columns_per_label=10),
+    "day": _Step(name="hour", label="%H:%M", text="%H:%M", columns_per_label=3),
+    "month": _Step(name="day", label="%m-%d", text="%Y-%m-%d", columns_per_label=5),
 }
-_PERIODS: dict[Period, str] = {"hour": "60 minutes", "day": "24 hours", "month": "30 days"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +121,11 @@ class _Bar:
 def draw(points: Sequence[Point], period: Period, links: Links) -> Chart:
     """Lay out the notifications of these points, oldest first."""
     bars = []
-    for point in points:
-        end = point.start + _STEPS[period].length
+    for point, between in _between(points):
         cells = {
             name: number(
                 getattr(point.funnel, name),
-                links.notifications("" if name == "created" else name, start=point.start, end=end),
+                links.notifications("" if name == "created" else name, between=between),
             )
             for name in NAMES
         }
@@ -138,7 +134,7 @@ def draw(points: Sequence[Point], period: Period, links: Links) -> Chart:
         bars,
         period,
         name="notifications",
-        heading=f"Notifications created in the last {_PERIODS[period]}",
+        heading="Notifications created",
         things="notifications",
         names=NAMES,
         legend=(("read", "read"), ("seen", "seen"), ("relayed", "relayed"), ("waiting", "not relayed")),
@@ -150,11 +146,10 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
     """Lay out the deliveries of these points on all transports, oldest first."""
     states = ("sent", "skipped", "unfinished", "failed")
     bars = []
-    for point in points:
-        end = point.start + _STEPS[period].length
+    for point, between in _between(points):
         counts = {name: sum(getattr(each, name) for each in point.transports.values()) for name in DELIVERY_NAMES}
         cells = {
-            name: number(count, links.deliveries("", name, start=point.start, end=end), is_bad=name == "failed")
+            name: number(count, links.deliveries("", name, between=between), is_bad=name == "failed")
             for name, count in counts.items()
         }
         bars.append(_Bar(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in states)))
@@ -163,7 +158,7 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
         bars,
         period,
         name="deliveries",
-        heading=f"Deliveries created in the last {_PERIODS[period]}",
+        heading="Deliveries created",
         things="deliveries",
         names=DELIVERY_NAMES,
         legend=tuple((state, state) for state in states),
@@ -183,6 +178,12 @@ def as_table(chart: Chart) -> Table:
     )
 
 
+def _between(points: Sequence[Point]) -> Iterator[tuple[Point, Between]]:
+    """Each point with the times of its rows. The last one has no end: it counts rows from the future too."""
+    for point, following in itertools.zip_longest(points, points[1:]):
+        yield point, (point.start, following.start if following else None)
+
+
 def _sum(every: Sequence[TransportFigures], name: str) -> int:
     return sum(getattr(each, name) for each in every)
 
@@ -196,7 +197,7 @@ def _draw(bars: Sequence[_Bar], period: Period, *, things: str, heading: str, en
     return Chart(
         **texts,
         things=things,
-        heading=heading,
+        heading=f"{heading}, by {of.name}",
         title=f"{heading}, by {of.name} (UTC)",
         step=of.name,
         width=WIDTH,

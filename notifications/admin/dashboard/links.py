@@ -13,14 +13,18 @@ from django.urls import NoReverseMatch, reverse
 
 from notifications.conf import STREAM
 from notifications.database.clock import stored
+from notifications.delivery.records import UNFINISHED
 from notifications.label import admin_url_name, permission
 from notifications.models import Delivery
 from realtime.conf import keys
 
-__all__ = ["STATES_OF", "Links"]
+__all__ = ["Between", "Links"]
+
+# The start and the end of a part of the period; None for no end.
+type Between = tuple[datetime.datetime, datetime.datetime | None]
 
 # The states of deliveries that a figure of a transport counts.
-STATES_OF = {
+_STATES_OF = {
     "sent": (Delivery.State.SENT,),
     "failed": (Delivery.State.FAILED,),
     "skipped": (Delivery.State.SKIPPED,),
@@ -43,25 +47,21 @@ class Links:
         self._site = site
         self._since = since
 
-    def notifications(self, reached: str = "", *, kind: str = "", **times: datetime.datetime) -> str:
-        """The notifications of the period, or of `start` to `end`, that have come this far."""
-        return self._rows("notification", times, reached=reached, event__kind__exact=kind)
+    def notifications(self, reached: str = "", *, kind: str = "", between: Between | None = None) -> str:
+        """The notifications of the period, or of a part of it, that have come this far."""
+        return self._rows("notification", between, reached=reached, event__kind__exact=kind)
 
-    def deliveries(self, transport: str, figure: str = "", **times: datetime.datetime) -> str:
-        """The deliveries of the period, or of `start` to `end`, that this figure of `TransportFigures` counts."""
-        return self._rows("delivery", times, transport=transport, state__in=",".join(STATES_OF.get(figure, ())))
+    def deliveries(self, transport: str, figure: str = "", *, between: Between | None = None) -> str:
+        """The deliveries of the period, or of a part of it, that this figure of `TransportFigures` counts."""
+        return self._rows("delivery", between, transport=transport, state__in=",".join(_STATES_OF.get(figure, ())))
 
     def retried(self, transport: str) -> str:
         """The deliveries of the period with more than one attempt."""
-        return self._rows("delivery", {}, transport=transport, attempts__gt="1")
+        return self._rows("delivery", None, transport=transport, attempts__gt="1")
 
-    def all_notifications(self, **filters: str) -> str:
-        """All notifications that these filters of the list let through."""
-        return self._list("notification", **filters)
-
-    def all_deliveries(self, transport: str, figure: str = "") -> str:
-        """All deliveries of a transport that this figure counts."""
-        return self._list("delivery", transport=transport, state__in=",".join(STATES_OF.get(figure, ())))
+    def in_limbo(self, transport: str) -> str:
+        """All deliveries of a transport that are to be sent and have no time for it."""
+        return self._list("delivery", transport=transport, state__in=",".join(UNFINISHED), due_at__isnull="True")
 
     def events(self, state: str) -> str:
         """The events in this state."""
@@ -82,12 +82,12 @@ class Links:
             return ""
         return _with(self._reversed("realtime_task_changelist"), queue=queue, state=state)
 
-    def _rows(self, model: str, times: dict[str, datetime.datetime], **filters: str) -> str:
-        start = max(times.get("start", self._since), self._since)
-        between = {"created_at__gte": stored(start).isoformat(sep=" ")}
-        if "end" in times:
-            between["created_at__lt"] = stored(times["end"]).isoformat(sep=" ")
-        return self._list(model, **between, **filters)
+    def _rows(self, model: str, between: Between | None, **filters: str) -> str:
+        start, end = between or (self._since, None)
+        times = {"created_at__gte": stored(start).isoformat(sep=" ")}
+        if end is not None:
+            times["created_at__lt"] = stored(end).isoformat(sep=" ")
+        return self._list(model, **times, **filters)
 
     def _list(self, model: str, **filters: str) -> str:
         return _with(self._url(f"view_{model}", admin_url_name(f"{model}_changelist")), **filters)

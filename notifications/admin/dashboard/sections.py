@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import Bar, Cell, Table, number, share, text
+from notifications.statistics.balances import BROWSERS, PLANNING
 from notifications.statistics.figures import Balance, Dashboard, Funnel, Latency, Process, TransportFigures
+from notifications.statistics.tally import OTHER_KINDS
 from realtime.streams.status import GroupStatus
 
 __all__ = ["tables"]
@@ -98,44 +100,63 @@ def _balances(dashboard: Dashboard, links: Links) -> Table:
     return Table(
         name="balances",
         title="Is everything accounted for?",
-        columns=("By", "Accepted", "Delivered", "Failed", "Expired", "In hand", "Difference"),
-        rows=tuple(_balance(balance, links) for balance in dashboard.balances),
+        columns=("Of", "Accepted", "Delivered", "Failed", "Expired", "In hand", "Difference"),
+        rows=tuple(
+            _stream_balance(balance, dashboard, links)
+            if balance.name in (BROWSERS, PLANNING)
+            else _transport_balance(balance, links)
+            for balance in dashboard.balances
+        ),
         lead="Accepted = delivered + failed + expired + in hand",
         note=(
-            "Now, of all rows, in any period. Browsers: accepted is published, delivered is relayed. Transports: "
-            "delivered is sent. Failed: given up. Expired: no longer to be delivered, for example because it was read "
-            "before, or replaced. In hand: on the stream, due at a time, or held."
+            "Browsers: notifications; delivered are those that the relay has published. Planning: notifications; "
+            "delivered are those for which the bot has decided by which transports they are sent. Both include what "
+            "was published in the last seven days and still waits. Transports: deliveries; delivered are those that "
+            "are sent. Failed: given up. Expired: not sent, for example because it was read before. In hand: on the "
+            "stream, due at a time, or held."
         ),
-        empty="Nothing was accepted yet.",
         is_wide=True,
     )
 
 
-def _balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
-    is_browsers = balance.name == "browsers"
-
-    def rows(figure: str) -> str:
-        return "" if is_browsers else links.all_deliveries(balance.name, figure)
-
-    accepted = links.all_notifications(reached="published") if is_browsers else links.all_deliveries(balance.name)
-    failed = _dead_letters(links, "relay", balance.failed) if is_browsers else rows("failed")
-    delivered = links.all_notifications(reached="relayed") if is_browsers else rows("sent")
+def _stream_balance(balance: Balance, dashboard: Dashboard, links: Links) -> tuple[Cell, ...]:
+    """What the relay or the bot reads from the stream. Only the relay's work is a state of notifications."""
+    is_relay = balance.name == BROWSERS and balance.delivered == dashboard.rows.funnel.relayed
     return (
         text(balance.name),
-        number(balance.accepted, accepted),
-        number(balance.delivered, delivered),
-        number(balance.failed, failed, is_bad=True),
-        number(balance.expired, rows("skipped")),
-        number(balance.in_hand, rows("unfinished")),
+        number(balance.accepted),
+        number(balance.delivered, links.notifications("relayed") if is_relay else ""),
+        number(balance.failed, is_bad=True),
+        number(balance.expired),
+        number(balance.in_hand),
         _difference(balance.difference),
     )
 
 
-def _difference(difference: int) -> Cell:
+def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
+    name, difference = balance.name, balance.difference
+
+    def rows(figure: str = "") -> str:
+        return links.deliveries(name, figure)
+
+    # What nobody handles may be older than the period.
+    exact = not difference
+    return (
+        text(name, is_foreign=True),
+        number(balance.accepted, rows() if exact else ""),
+        number(balance.delivered, rows("sent")),
+        number(balance.failed, rows("failed"), is_bad=True),
+        number(balance.expired, rows("skipped")),
+        number(balance.in_hand, rows("unfinished") if exact else ""),
+        _difference(difference, links.in_limbo(name) if difference else ""),
+    )
+
+
+def _difference(difference: int, url: str = "") -> Cell:
     if difference == 0:
         return Cell(text="0: all accounted for", value=0)
     words = "not accounted for" if difference > 0 else "counted twice"
-    return Cell(text=f"{difference:,}: {abs(difference):,} {words}", value=difference, is_bad=True)
+    return Cell(text=f"{difference:,}: {abs(difference):,} {words}", value=difference, url=url, is_bad=True)
 
 
 def _transports(dashboard: Dashboard, links: Links) -> Table:
@@ -221,6 +242,10 @@ def _duration(seconds: float | None) -> Cell:
 
 
 def _kinds(dashboard: Dashboard, links: Links) -> Table:
+    def rows(kind: str, name: str) -> str:
+        # The smallest kinds may be counted together.
+        return "" if kind == OTHER_KINDS else links.notifications("" if name == "created" else name, kind=kind)
+
     return Table(
         name="kinds",
         title="Top kinds",
@@ -228,14 +253,7 @@ def _kinds(dashboard: Dashboard, links: Links) -> Table:
         rows=tuple(
             (
                 text(each.kind, is_foreign=True),
-                *(
-                    number(
-                        getattr(each.funnel, name),
-                        links.notifications("" if name == "created" else name, kind=each.kind),
-                    )
-                    for name in _STAGES
-                    if name != "published"
-                ),
+                *(number(getattr(each.funnel, name), rows(each.kind, name)) for name in _STAGES if name != "published"),
             )
             for each in dashboard.rows.kinds
         ),
