@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import Bar, Cell, Table, number, share, text
+from notifications.conf import PARTS
 from notifications.statistics.balances import BROWSERS, PLANNING
 from notifications.statistics.figures import Balance, Dashboard, Funnel, Latency, Process, TransportFigures
 from notifications.statistics.tally import OTHER_KINDS
@@ -46,11 +47,12 @@ def tables(dashboard: Dashboard, links: Links) -> tuple[Table, ...]:
 
 def _now(dashboard: Dashboard, links: Links) -> Table:
     """What waits at this moment. Live numbers replace these between two refreshes."""
+    groups = [group for group in dashboard.groups if group.name in PARTS]
     counts = {
         "outbox": dashboard.outbox,
-        "lag": _sum(group.lag for group in dashboard.groups),
-        "pending": _sum(group.pending for group in dashboard.groups),
-        "delayed": _sum(group.delayed for group in dashboard.groups),
+        "lag": _sum(group.lag for group in groups),
+        "pending": _sum(group.pending for group in groups),
+        "delayed": _sum(group.delayed for group in groups),
     }
     urls = {"outbox": links.events("outbox")}
     rows = [(text(label), number(counts[name], urls.get(name, ""), live=name)) for name, label in _LIVE_FIGURES.items()]
