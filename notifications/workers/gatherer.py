@@ -1,5 +1,5 @@
 """
-Gathers statistics in the background: copies what processes count to the database.
+Gathers statistics in the background: counts rows by the hour, and copies what processes count to the database.
 
 Owns when each step runs, and what follows a failure. Does not own the steps (statistics). Only the holder of the
 relays' lease runs it.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from channels.db import database_sync_to_async
 
 from notifications.database.errors import DATABASE_UNAVAILABLE
+from notifications.statistics.hours import HourCounter
 from notifications.statistics.rollup import Rollup
 from realtime.exceptions import StreamUnavailable
 
@@ -35,7 +36,7 @@ class Gatherer:
     def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS) -> None:
         self.round_count = self.defect_count = 0
         self._interval_seconds = interval_seconds
-        self._steps: tuple[Callable[[], object], ...] = (Rollup().copy,)
+        self._steps: tuple[Callable[[], object], ...] = (HourCounter().count_due, Rollup().copy)
 
     async def run(self) -> None:
         """
