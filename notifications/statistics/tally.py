@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.models import Case, Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.expressions import RawSQL
 
-from notifications.database.clock import stored
+from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
 
 __all__ = [
@@ -101,17 +101,22 @@ def count_rows(using: str, starts: Sequence[datetime.datetime], end: datetime.da
     return tally
 
 
-def find_newest(using: str, number: int) -> datetime.datetime | None:
+def find_newest(using: str, number: int, *, before: datetime.datetime | None = None) -> datetime.datetime | None:
     """
     When the `number`th newest notification or delivery was created, whichever is later. None if there are fewer.
 
     It reads that many entries of each index on `created_at`.
+
+    Args:
+        before: Only of those that were created before this time.
     """
     found: list[datetime.datetime] = []
     for model in (Notification, Delivery):
         times = model.objects.using(using).order_by("-created_at").values_list("created_at", flat=True)
+        if before is not None:
+            times = times.filter(created_at__lt=stored(before))
         found += times[number - 1 : number]
-    return max(found, default=None)
+    return moment_of(max(found)) if found else None
 
 
 def encode_hour(tally: Tally, *, has_minutes: bool) -> dict[str, Any]:
