@@ -142,10 +142,13 @@ class _EmptyTimes:
         """Whether nothing was created in this time, as far as is known."""
         return any(first < start and end <= last for first, last in self._found)
 
-    def add(self, end: datetime.datetime) -> None:
-        """Add the time before `end` in which nothing was created."""
+    def add(self, start: datetime.datetime, end: datetime.datetime) -> None:
+        """Add this time, in which nothing was created, with what is empty before and after it."""
         newest = tally.find_newest(_database(), 1, before=end)
-        self._found.append((datetime.datetime.min.replace(tzinfo=datetime.UTC) if newest is None else newest, end))
+        oldest = tally.find_oldest(_database(), since=start)
+        always = datetime.datetime.min, datetime.datetime.max
+        first, last = (moment.replace(tzinfo=datetime.UTC) for moment in always)
+        self._found.append((newest or first, oldest or last))
 
 
 def _count(due: _Due, now: datetime.datetime, empty: _EmptyTimes) -> CountedHour:
@@ -157,8 +160,8 @@ def _count(due: _Due, now: datetime.datetime, empty: _EmptyTimes) -> CountedHour
     else:
         # Rows from the future, by another machine's clock, count for the present hour, as in `rows`.
         counted = tally.count_rows(_database(), starts, None if due.start == hour_of(now) else end)
-        if not counted.kinds and due.sort != "newest":
-            empty.add(end)
+        if counted.is_empty and due.sort != "newest":
+            empty.add(due.start, end)
     figures = tally.encode_hour(counted, has_minutes=len(starts) > 1)
     return CountedHour(start=stored(due.start), counted_at=stored(now), figures=figures)
 

@@ -31,6 +31,7 @@ __all__ = [
     "decode_hour",
     "encode_hour",
     "find_newest",
+    "find_oldest",
 ]
 
 # The kinds of one count. If there are more, those with the fewest notifications are counted together as OTHER_KINDS,
@@ -67,6 +68,11 @@ class Tally:
 
     parts: list[Part]
     kinds: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was created."""
+        return not self.kinds and not any(part.transports for part in self.parts)
 
     def whole(self) -> Part:
         """All parts together."""
@@ -117,6 +123,15 @@ def find_newest(using: str, number: int, *, before: datetime.datetime | None = N
             times = times.filter(created_at__lt=stored(before))
         found += times[number - 1 : number]
     return moment_of(max(found)) if found else None
+
+
+def find_oldest(using: str, *, since: datetime.datetime) -> datetime.datetime | None:
+    """When the oldest notification or delivery since a time was created; None if there is none."""
+    found: list[datetime.datetime] = []
+    for model in (Notification, Delivery):
+        rows = model.objects.using(using).filter(created_at__gte=stored(since)).order_by("created_at")
+        found += rows.values_list("created_at", flat=True)[:1]
+    return moment_of(min(found)) if found else None
 
 
 def encode_hour(tally: Tally, *, has_minutes: bool) -> dict[str, Any]:
