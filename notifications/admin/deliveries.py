@@ -73,7 +73,7 @@ class DeliveryAdmin(HistoryAdmin):
         "created",
         "due",
     )
-    linked_lookups = ("digest__id__exact",)
+    linked_lookups = ("digest__id__exact", "state__in", "attempts__gt", "due_at__isnull")
     list_filter = ("state", TransportFilter, "created_at")
     list_select_related = ("notification__recipient", "notification__event")
     search_fields = ("notification__recipient", "key")

@@ -18,7 +18,7 @@ from notifications.admin.history import (
     users_matching,
 )
 from notifications.admin.shown import shown_text
-from notifications.admin.states import StateFilter, badge, state_of
+from notifications.admin.states import ReachedFilter, StateFilter, badge, state_of
 from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification
 
@@ -30,9 +30,9 @@ class NotificationAdmin(HistoryAdmin):
     """Notifications, with their states and deliveries."""
 
     list_display = ("owner", "summary", "state", "created", "relayed", "seen", "read")
-    list_filter = (StateFilter, "created_at")
+    list_filter = (StateFilter, ReachedFilter, "created_at")
     change_form_template = "notifications/admin/notification.html"
-    linked_lookups = ("event__id__exact",)
+    linked_lookups = ("event__id__exact", "event__kind__exact")
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
     search_help_text = "Recipient’s name or email, title, message"

@@ -21,13 +21,18 @@ __all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "Quie
 
 
 class TransportFilter(admin.SimpleListFilter):
-    """Filters by the transports of the settings, because reading those of a million rows would take too long."""
+    """
+    Filters by the transports of the settings, because reading those of a million rows would take too long.
+
+    A link may also ask for a transport that is no longer there.
+    """
 
     title = "transport"
     parameter_name = "transport"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in conf.get_settings().transports]
+        asked = request.GET.getlist(self.parameter_name)
+        return [(name, name) for name in dict.fromkeys([*conf.get_settings().transports, *asked])]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(transport=self.value()) if self.value() else queryset
