@@ -29,11 +29,11 @@ from notifications.admin.history import (
 from notifications.admin.pages import AdminPage
 from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
-from notifications.admin.shown import shown_text
 from notifications.admin.states import badge
 from notifications.delivery import records
 from notifications.label import admin_url_name, permission
 from notifications.models import Delivery, Digest, Notification
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["DeliveryAdmin", "DigestAdmin", "delivery_badge", "latency_text"]
 

@@ -17,10 +17,10 @@ from notifications.admin.history import (
     time_column,
     users_matching,
 )
-from notifications.admin.shown import shown_text
 from notifications.admin.states import StateFilter, badge, state_of
 from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["NotificationAdmin"]
 
