@@ -139,9 +139,9 @@ class DeliveryAdmin(HistoryAdmin):
         self.message_user(request, f"{what} sent again within seconds.{rest}", messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the data of the events, which may be large: the pages do not show it."""
+        """Without the data of the events and the histories, which may be large: the pages do not show them."""
         deliveries: QuerySet[Any] = super().get_queryset(request)
-        return deliveries.defer("notification__event__data")
+        return deliveries.defer("notification__event__data", "history")
 
     @admin.action(description="Release held deliveries", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:

@@ -23,6 +23,7 @@ from notifications.database.row_locks import update_in_order
 from notifications.delivery import records
 from notifications.events import outbox
 from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
+from realtime.process_name import process_name
 
 __all__ = ["Draft", "close_event", "draft", "insert_notifications", "write_event"]
 
@@ -129,7 +130,8 @@ def close_event(event: Event, database: str) -> None:
 
 
 def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
-    content = draft.content
+    content, process = draft.content, process_name()
+    deliver_at = None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at)
     return Event(
         kind=content.kind,
         title=content.title,
@@ -141,7 +143,10 @@ def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
         collapse_key=draft.collapse_key,
         fallback=draft.fallback,
         created_at=stored(content.created_at),
-        deliver_at=None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at),
+        created_by=process,
+        deliver_at=deliver_at,
+        scheduled_at=None if deliver_at is None else stored(content.created_at),
+        scheduled_by=None if deliver_at is None else process,
         # Without recipients there is nothing to publish.
         published_at=stored(content.created_at) if is_for_nobody else None,
     )
