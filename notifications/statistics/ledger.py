@@ -166,8 +166,10 @@ def _with_newer(notification: Notification, step: LedgerStep) -> LedgerStep:
 
 def _steps_of(notification: Notification, delivery: Delivery) -> Iterator[LedgerStep]:
     """The steps of one delivery, in their order."""
+    # It is drafted a moment before the transaction that plans it.
+    planned = (delivery.created_at, notification.dispatched_at or delivery.created_at)
     yield LedgerStep(
-        at=moment_of(delivery.created_at),
+        at=max(moment_of(each) for each in planned),
         what="planned",
         process=notification.dispatched_by or "",
         transport=delivery.transport,
