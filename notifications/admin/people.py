@@ -14,8 +14,9 @@ from django.utils.safestring import SafeString
 
 from notifications import conf
 from notifications.admin.history import HistoryAdmin, in_own_direction, person_column, time_column, users_matching
-from notifications.admin.shown import shown_address, shown_text
+from notifications.admin.shown import shown_address
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "QuietHoursAdmin", "TransportFilter"]
 

@@ -5,6 +5,7 @@ Owns reading and adding these figures. Does not own what is counted (realtime.st
 database (rollup).
 """
 
+import contextlib
 import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,33 +59,37 @@ STRETCHES: dict[Period, Stretch] = {
 }
 
 
-def read_counters(period: Period, now: datetime.datetime) -> Counters:
+def read_counters(period: Period, now: datetime.datetime, *, has_redis: bool = True) -> Counters:
     """
     Read the counters of a period.
 
     Args:
         now: Its end; aware.
+        has_redis: False if Redis is known to be unavailable: it is not asked, and nobody waits for it again.
 
     Guarantees:
         Four round trips to Redis, and up to two queries. If Redis is unavailable, what the database has is
         returned, without processes. Raises nothing for that.
     """
     starts = STRETCHES[period].starts(now)
+    if has_redis:
+        with contextlib.suppress(redis.RedisError):
+            return _from_redis(period, starts, now)
+    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, STRETCHES[period].length, {})
+    return _counters(starts, points, ())
+
+
+def _from_redis(period: Period, starts: Sequence[datetime.datetime], now: datetime.datetime) -> Counters:
+    client, keys = conf.sync_redis(), conf.keys()
     points: Sequence[Figures]
-    try:
-        client, keys = conf.sync_redis(), conf.keys()
-        if period == "hour":
-            numbers = [_number(start, _MINUTE) for start in starts]
-            minutes = in_redis.read_minutes(client, keys, numbers)
-            points = [minutes[number].figures if number in minutes else {} for number in numbers]
-        else:
-            newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
-            points = _from_hours(starts, STRETCHES[period].length, in_redis.read_hours(client, keys, newest))
-        processes = _processes(in_redis.read_processes(client, keys))
-    except redis.RedisError:
-        points = [{} for _ in starts] if period == "hour" else _from_hours(starts, STRETCHES[period].length, {})
-        processes = ()
-    return _counters(starts, points, processes)
+    if period == "hour":
+        numbers = [_number(start, _MINUTE) for start in starts]
+        minutes = in_redis.read_minutes(client, keys, numbers)
+        points = [minutes[number].figures if number in minutes else {} for number in numbers]
+    else:
+        newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
+        points = _from_hours(starts, STRETCHES[period].length, in_redis.read_hours(client, keys, newest))
+    return _counters(starts, points, _processes(in_redis.read_processes(client, keys)))
 
 
 def hour_number(moment: datetime.datetime) -> int:

@@ -199,11 +199,10 @@ def _about_events(facts: Facts) -> Iterator[Notice]:
 def _about_figures(facts: Facts) -> Iterator[Notice]:
     for balance in facts.balances:
         if balance.difference:
-            where = {BROWSERS: "to browsers", PLANNING: "to the bot"}.get(balance.name, f"by {balance.name}")
             yield Notice(
                 key="balance",
-                what=f"{abs(balance.difference):,} notifications {where} are lost: nobody has them in hand.",
-                advice="A relay restores them within a minute. If the number stays, look at the relay's logs.",
+                what=f"{_lost(balance)}: nobody has {'it' if balance.difference == 1 else 'them'} in hand.",
+                advice="A relay restores what is lost within a minute. If the number stays, look at the relay's logs.",
             )
     if not facts.rows.is_complete:
         yield Notice(
@@ -212,6 +211,13 @@ def _about_figures(facts: Facts) -> Iterator[Notice]:
             advice="A relay counts them within minutes: start `manage.py run_bot_subscriber` if none runs.",
             is_urgent=False,
         )
+
+
+def _lost(balance: Balance) -> str:
+    where = {BROWSERS: "to browsers", PLANNING: "to the bot"}.get(balance.name, f"by {balance.name}")
+    count, one = balance.difference, "notification" if balance.name in (BROWSERS, PLANNING) else "delivery"
+    many = {"notification": "notifications", "delivery": "deliveries"}[one]
+    return f"1 {one} {where} is lost" if count == 1 else f"{count:,} {many} {where} are lost"
 
 
 def _entries(count: int) -> str:

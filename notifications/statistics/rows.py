@@ -84,8 +84,8 @@ def _minutes_from(since: datetime.datetime, now: datetime.datetime) -> list[date
 
 
 def _is_after(moment: datetime.datetime, limit: datetime.datetime | None) -> bool:
-    """Whether the rows from this moment on are few enough: all of them are newer than `limit`, a value of a column."""
-    return limit is None or stored(moment) > limit
+    """Whether the rows from this moment on are few enough: all of them are newer than `limit`."""
+    return limit is None or moment > limit
 
 
 def _read_counted(

@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.models import Case, Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.expressions import RawSQL
 
-from notifications.database.clock import stored
+from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "decode_hour",
     "encode_hour",
     "find_newest",
+    "find_oldest",
 ]
 
 # The kinds of one count. If there are more, those with the fewest notifications are counted together as OTHER_KINDS,
@@ -68,6 +69,11 @@ class Tally:
     parts: list[Part]
     kinds: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was created."""
+        return not self.kinds and not any(part.transports for part in self.parts)
+
     def whole(self) -> Part:
         """All parts together."""
         whole = Part()
@@ -101,17 +107,31 @@ def count_rows(using: str, starts: Sequence[datetime.datetime], end: datetime.da
     return tally
 
 
-def find_newest(using: str, number: int) -> datetime.datetime | None:
+def find_newest(using: str, number: int, *, before: datetime.datetime | None = None) -> datetime.datetime | None:
     """
     When the `number`th newest notification or delivery was created, whichever is later. None if there are fewer.
 
     It reads that many entries of each index on `created_at`.
+
+    Args:
+        before: Only of those that were created before this time.
     """
     found: list[datetime.datetime] = []
     for model in (Notification, Delivery):
         times = model.objects.using(using).order_by("-created_at").values_list("created_at", flat=True)
+        if before is not None:
+            times = times.filter(created_at__lt=stored(before))
         found += times[number - 1 : number]
-    return max(found, default=None)
+    return moment_of(max(found)) if found else None
+
+
+def find_oldest(using: str, *, since: datetime.datetime) -> datetime.datetime | None:
+    """When the oldest notification or delivery since a time was created; None if there is none."""
+    found: list[datetime.datetime] = []
+    for model in (Notification, Delivery):
+        rows = model.objects.using(using).filter(created_at__gte=stored(since)).order_by("created_at")
+        found += rows.values_list("created_at", flat=True)[:1]
+    return moment_of(min(found)) if found else None
 
 
 def encode_hour(tally: Tally, *, has_minutes: bool) -> dict[str, Any]:

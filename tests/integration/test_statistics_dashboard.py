@@ -1,0 +1,216 @@
+"""The dashboard's figures together: from the database and Redis, without one of them, and at what cost."""
+
+import datetime
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from notifications import services
+from notifications.database import clock
+from notifications.database.clock import stored
+from notifications.models import CountedHour, Delivery, Event, Notification
+from notifications.statistics import errors, hours, read_dashboard, rows
+from notifications.statistics.figures import ErrorExample, Period
+from notifications.statistics.hours import HourCounter
+from realtime import conf
+from realtime.redis.keys import Keys
+from realtime.streams.keys import GroupKeys
+from tests.support.domain import make_users
+from tests.support.redis_server import RedisServer
+from tests.support.statistics import expected_rows, figures_of, make_rows
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
+PERIODS: tuple[Period, ...] = ("hour", "day", "month")
+HOUR = datetime.timedelta(hours=1)
+# The dashboard promises 2 s for Redis; the rest is for a machine that is busy.
+REDIS_AWAY_SECONDS, SLACK_SECONDS = 2.0, 6.0
+
+
+@pytest.fixture
+def own_redis(signalbox: Any) -> Iterator[RedisServer]:
+    """A server that the test may stop."""
+    with RedisServer() as server:
+        signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
+        yield server
+        conf.sync_redis().close()
+
+
+def keys_of(dashboard: Any) -> set[str]:
+    return {notice.key for notice in dashboard.notices}
+
+
+def test_figures_after_a_notify(redis_client: redis.Redis, keys: Keys) -> None:
+    """Rows, balances, groups, workers and the outbox tell the same."""
+    services.notify(make_users(3), "Your order is on its way!", kind="order.shipped")
+    Event.objects.create(message="in the outbox")
+    services.notify(make_users(1, "later"), "Later", deliver_after=HOUR)
+    stream = keys.stream("notifications")
+    redis_client.xgroup_create(stream, "bot", "0")
+    redis_client.xreadgroup("bot", "host-1-abc", {stream: ">"}, count=2)
+    redis_client.set(GroupKeys(stream, "bot").worker_lease("host-1-abc"), "token", px=60_000)
+    found = read_dashboard("hour")
+    assert (found.rows.funnel.created, found.rows.funnel.published, found.rows.funnel.relayed) == (3, 3, 0)
+    assert [(each.kind, each.funnel.created) for each in found.rows.kinds] == [("order.shipped", 3)]
+    assert [(each.name, each.accepted, each.in_hand, each.difference) for each in found.balances[:2]] == [
+        ("browsers", 3, 3, 0),
+        ("planning", 3, 3, 0),
+    ]
+    assert [(group.name, group.lag, group.pending) for group in found.groups] == [("relay", 3, 0), ("bot", 1, 2)]
+    (worker,) = found.workers
+    assert (worker.group, worker.consumer, worker.is_alive, worker.pending) == ("bot", "host-1-abc", True, 2)
+    assert worker.idle_seconds < SLACK_SECONDS
+    assert (found.outbox, found.scheduled, found.redis_error) == (1, 1, "")
+    # The relay has no worker; the bot has one.
+    assert [notice.what for notice in found.notices] == ["No relay runs: browsers get no notifications."]
+
+
+def test_a_dead_consumer_is_no_worker(redis_client: redis.Redis, keys: Keys) -> None:
+    """It is listed with its pending entries until others have taken them."""
+    services.notify(make_users(2), "Hello")
+    stream = keys.stream("notifications")
+    redis_client.xgroup_create(stream, "relay", "0")
+    redis_client.xreadgroup("relay", "host-2-dead", {stream: ">"})
+    redis_client.hset(GroupKeys(stream, "relay").owners, "some user", "host-2-dead 1-1")
+    found = read_dashboard("hour")
+    (worker,) = found.workers
+    assert (worker.consumer, worker.is_alive, worker.pending) == ("host-2-dead", False, 2)
+    (member,) = found.groups[0].members
+    assert member.keys == 1
+    assert "no_consumer" in keys_of(found)
+
+
+@pytest.mark.parametrize("how", ["killed", "hanging"])
+def test_without_redis_the_figures_of_the_database_are_there_soon(own_redis: RedisServer, how: str) -> None:
+    """The reason is given. What is not handled counts as in hand, because nobody can say more."""
+    make_rows(make_users(2), [clock.now()] * 5, kinds=["info"])
+    Event.objects.update(published_at=stored(clock.now()))
+    if how == "killed":
+        own_redis.kill()
+    else:
+        own_redis.pause()
+    began_at = time.monotonic()
+    found = read_dashboard("day")
+    assert time.monotonic() - began_at < REDIS_AWAY_SECONDS + SLACK_SECONDS
+    assert figures_of(found.rows) == expected_rows(found.rows.since)
+    assert found.redis_error
+    assert (found.groups, found.workers, found.tasks) == ((), (), ())
+    assert all(balance.difference == 0 for balance in found.balances)
+    assert keys_of(found) == {"redis_unavailable"}
+    if how == "hanging":
+        own_redis.resume()
+
+
+def test_a_redis_key_of_another_type_is_reported(redis_client: redis.Redis, keys: Keys) -> None:
+    """There is another program's list instead of our stream. The dashboard says so and does not fail."""
+    redis_client.rpush(keys.stream("notifications"), "not ours")
+    found = read_dashboard("hour")
+    assert "WRONGTYPE" in found.redis_error
+    assert "redis_unavailable" in keys_of(found)
+
+
+def test_overdue_events_are_said() -> None:
+    """A relay publishes what is in the outbox, and releases what is due, within seconds."""
+    past = stored(clock.now() - 2 * HOUR)
+    Event.objects.create(message="forgotten", created_at=past)
+    Event.objects.create(message="due", created_at=past, deliver_at=past)
+    assert {"outbox_overdue", "scheduled_overdue"} <= keys_of(read_dashboard("hour"))
+
+
+def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal answers are counted together, with the newest as an example. Secrets are not shown."""
+    monkeypatch.setattr(errors, "FAILURES_LIMIT", 5)
+    now = clock.now()
+    event = Event.objects.create(message="m", published_at=stored(now))
+    answers = ["too old", "full", "full\r\n", "https://hooks.example.com/T0/secret\x1b[31m", "token=abc", "full"]
+    made = [
+        Delivery.objects.create(
+            notification=Notification.objects.create(event=event, recipient=user),
+            transport="chat",
+            state="failed",
+            answer=answer,
+            due_at=None,
+            finished_at=stored(now - datetime.timedelta(minutes=10 - number)),
+        )
+        for number, (user, answer) in enumerate(zip(make_users(6), answers, strict=True))
+    ]
+    Delivery.objects.create(
+        notification=made[0].notification, transport="mail", state="sent", answer="ok", finished_at=stored(now)
+    )
+    first, *others = read_dashboard("day").errors
+    at = now - datetime.timedelta(minutes=5)
+    assert first == ErrorExample(transport="chat", answer="full", count=3, delivery_id=made[5].pk, at=at)
+    assert sorted(each.answer for each in others) == ["https://hooks.example.com/…\\x1b[31m", "token=•••"]
+    assert read_dashboard("day", now + 48 * HOUR).errors == ()
+
+
+@pytest.fixture
+def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 31 days, of which most hours are counted, as on a large site."""
+    monkeypatch.setattr(rows, "LIVE_LIMIT", 20)
+    monkeypatch.setattr(hours, "_PAUSES", dict.fromkeys(hours._PAUSES, 0))
+    now = clock.now()
+    times = [now - number * 15 * HOUR for number in range(48)] + [now - number * HOUR / 30 for number in range(25)]
+    make_rows(make_users(5), times, kinds=["info", "order.shipped"])
+    HourCounter().count_due(600, now)
+    assert CountedHour.objects.count() > 740
+
+
+def plan(sql: str) -> Sequence[str]:
+    """The steps of a query's plan."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+            return [step for *_, step in cursor.fetchall()]
+        # A server with few rows reads a table as a whole, because that is quicker. Here it may not.
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}")
+        steps = [step for (step,) in cursor.fetchall()]
+        cursor.execute("RESET enable_seqscan")
+        return steps
+
+
+@pytest.mark.usefixtures("many_rows")
+@pytest.mark.parametrize("period", PERIODS)
+def test_no_table_is_read_as_a_whole(period: Period) -> None:
+    """
+    Every look at notifications, deliveries and events is a search in an index.
+
+    Two are ordered walks along an index that end after LIVE_LIMIT entries, and some read a whole index that has only
+    what is unfinished.
+    """
+    with CaptureQueriesContext(connection) as asked:
+        read_dashboard(period)
+    tables = [model._meta.db_table for model in (Notification, Delivery, Event)]
+    whole_indexes = ("event_outbox", "event_waiting", "delivery_due", "delivery_failed", "notification_unhandled")
+    seen = 0
+    for query in asked.captured_queries:
+        sql = query["sql"].rpartition(" WITH HOLD FOR ")[2]
+        for step in plan(sql):
+            is_scan = "SCAN" in step if connection.vendor == "sqlite" else "Seq Scan" in step
+            seen += any(table in step or "U0" in step for table in tables)
+            if is_scan and (any(table in step for table in tables) or " U0" in step):
+                is_bounded = "ORDER BY" in sql and "OFFSET 20" in sql and "COVERING INDEX" in step
+                assert is_bounded or any(name in step for name in whole_indexes), f"{step} in {sql}"
+    assert seen > 10
+
+
+@pytest.mark.usefixtures("many_rows")
+def test_the_number_of_queries_does_not_grow(django_assert_max_num_queries: Any) -> None:
+    """With rows in every part of the month, some hundred kinds, and all transports."""
+    for period in PERIODS:
+        with django_assert_max_num_queries(20):
+            read_dashboard(period)
+
+
+@pytest.mark.usefixtures("many_rows")
+def test_all_periods_are_equal_to_the_rows() -> None:
+    """Through the whole of it, with counted hours and the newest rows."""
+    for period in PERIODS:
+        found = read_dashboard(period)
+        assert figures_of(found.rows) == expected_rows(found.rows.since)
+        assert all(balance.name for balance in found.balances)
