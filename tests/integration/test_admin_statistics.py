@@ -129,7 +129,7 @@ def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) ->
     assert {group["name"] for group in groups} == {"relay", "bot"}
     # The first five are those that programs have always read.
     names = {"name", "lag", "pending", "consumers", "dead_letters", "delayed", "standing", "workers", "oldest_seconds"}
-    assert [set(group) for group in groups] == [names | {"finished"}] * 2
+    assert [set(group) for group in groups] == [names | {"finished", "members"}] * 2
     assert [group["dead_letters"] for group in groups] == [0, 0]
 
 
