@@ -21,6 +21,7 @@ from realtime.conf import load
 __all__ = [
     "LOST_SECONDS",
     "PARTS",
+    "STATISTICS_TOPIC",
     "STREAM",
     "NotificationsSettings",
     "Part",
@@ -33,6 +34,8 @@ __all__ = [
 type Part = Literal["relay", "bot"]
 # The Redis Stream that carries one entry a notification, before the key prefix.
 STREAM = "notifications"
+# The topic of the live numbers of the dashboard.
+STATISTICS_TOPIC = "signalbox.statistics"
 # The parts of run_bot_subscriber that read the stream. Each has a consumer group; every process creates all groups.
 PARTS: tuple[Part, ...] = ("relay", "bot")
 # Notifications that Redis lost are put back on the stream up to this age. Older ones are only in the inbox.

@@ -31,6 +31,7 @@ from notifications.preferences import (
     set_quiet_hours,
 )
 from realtime import statistics
+from realtime.process_name import process_name
 
 __all__ = [
     "add_destination",
@@ -212,14 +213,14 @@ def mark_relayed(ids: Iterable[int]) -> set[int]:
         return set()
     # Raw SQL, because every batch of the relay runs it, and the ORM takes twice as long.
     sql = f"""
-        UPDATE {table} SET relayed_at = %s FROM (
+        UPDATE {table} SET relayed_at = %s, relayed_by = %s FROM (
             SELECT id AS held_id FROM {table} WHERE id IN ({", ".join(["%s"] * len(possible))}) AND relayed_at IS NULL
             ORDER BY id {lock_clause(database)}
         ) AS held WHERE id = held_id RETURNING id
     """  # noqa: S608 - a name of our own
     now = Notification._meta.get_field("relayed_at").get_db_prep_save(timezone.now(), connections[database])
     with connections[database].cursor() as cursor:
-        cursor.execute(sql, [now, *possible])
+        cursor.execute(sql, [now, process_name(), *possible])
         return {pk for (pk,) in cursor.fetchall()}
 
 

@@ -17,10 +17,11 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
 from notifications.admin.history import users_matching
-from notifications.admin.shown import FIELDS_SHOWN, shown_fields, shown_text
+from notifications.admin.shown import FIELDS_SHOWN, shown_fields
 from notifications.database import clock
 from realtime.streams.dead_letters import DeadLetter, find
 from realtime.streams.keys import GroupKeys
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["ACT_LIMIT", "PAGE_SIZE", "Page", "Query", "Row", "find_chosen", "is_letter_id", "read_page"]
 

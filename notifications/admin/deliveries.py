@@ -29,11 +29,11 @@ from notifications.admin.history import (
 from notifications.admin.pages import AdminPage
 from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
-from notifications.admin.shown import shown_text
 from notifications.admin.states import badge
 from notifications.delivery import records
 from notifications.label import admin_url_name, permission
 from notifications.models import Delivery, Digest, Notification
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["DeliveryAdmin", "DigestAdmin", "delivery_badge", "latency_text"]
 
@@ -73,7 +73,7 @@ class DeliveryAdmin(HistoryAdmin):
         "created",
         "due",
     )
-    linked_lookups = ("digest__id__exact",)
+    linked_lookups = ("digest__id__exact", "state__in", "attempts__gt", "due_at__isnull")
     list_filter = ("state", TransportFilter, "created_at")
     list_select_related = ("notification__recipient", "notification__event")
     search_fields = ("notification__recipient", "key")
@@ -139,9 +139,9 @@ class DeliveryAdmin(HistoryAdmin):
         self.message_user(request, f"{what} sent again within seconds.{rest}", messages.SUCCESS)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the data of the events, which may be large: the pages do not show it."""
+        """Without the data of the events and the histories, which may be large: the pages do not show them."""
         deliveries: QuerySet[Any] = super().get_queryset(request)
-        return deliveries.defer("notification__event__data")
+        return deliveries.defer("notification__event__data", "history")
 
     @admin.action(description="Release held deliveries", permissions=["resend"])
     def release(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:

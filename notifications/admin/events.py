@@ -17,6 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from notifications import services
+from notifications.admin.dashboard.view import dashboard_context, statistics_view
 from notifications.admin.history import (
     HistoryAdmin,
     in_own_direction,
@@ -30,7 +31,6 @@ from notifications.admin.pages import AdminPage
 from notifications.admin.send_view import send_view
 from notifications.admin.shown import shown_data
 from notifications.admin.states import EVENT_STATES, STATES, EventStateFilter, badge, state_of
-from notifications.admin.statistics_view import statistics_view
 from notifications.inbox.queries import safe_href
 from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification, Scheduled
@@ -67,7 +67,8 @@ class EventAdmin(HistoryAdmin):
     Events.
 
     "Send notification" needs the permission notifications.add_event, "Delivery statistics" needs
-    notifications.view_event, and the action "Cancel scheduled events" needs notifications.change_event.
+    notifications.view_event, and the action "Cancel scheduled events" needs notifications.change_event. The site's
+    first page becomes the dashboard, unless the site has an `index_template` of its own.
     """
 
     change_form_template = "notifications/admin/event.html"
@@ -94,6 +95,12 @@ class EventAdmin(HistoryAdmin):
     deliver = time_column("deliver_at", "scheduled for")
     cancelled = time_column("cancelled_at", "cancelled")
 
+    def __init__(self, model: type[Event], admin_site: admin.AdminSite) -> None:
+        super().__init__(model, admin_site)
+        if admin_site.index_template is None:
+            # The site's own first page, with the dashboard above it.
+            admin_site.index_template = "notifications/admin/index.html"
+
     def get_urls(self) -> list[URLPattern]:
         """The pages of `pages`, then Django's own."""
         return [
@@ -113,6 +120,10 @@ class EventAdmin(HistoryAdmin):
             url = reverse(f"{site}:{admin_url_name('event_statistics')}")
             pages.append(AdminPage(name="Delivery statistics", url=url, icon="monitoring"))
         return pages
+
+    def dashboard(self, request: HttpRequest) -> dict[str, Any]:
+        """The context of the dashboard, for the site's first page."""
+        return dashboard_context(request, self.admin_site)
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whether the user may cancel scheduled events."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
@@ -17,10 +18,12 @@ from notifications.admin.history import (
     time_column,
     users_matching,
 )
-from notifications.admin.shown import shown_text
-from notifications.admin.states import StateFilter, badge, state_of
+from notifications.admin.ledger import ledger_response, ledger_rows
+from notifications.admin.states import ReachedFilter, StateFilter, badge, state_of
 from notifications.label import admin_url_name, permission
 from notifications.models import Event, Notification
+from notifications.statistics.ledger import read_ledger
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["NotificationAdmin"]
 
@@ -30,9 +33,9 @@ class NotificationAdmin(HistoryAdmin):
     """Notifications, with their states and deliveries."""
 
     list_display = ("owner", "summary", "state", "created", "relayed", "seen", "read")
-    list_filter = (StateFilter, "created_at")
+    list_filter = (StateFilter, ReachedFilter, "created_at")
     change_form_template = "notifications/admin/notification.html"
-    linked_lookups = ("event__id__exact",)
+    linked_lookups = ("event__id__exact", "event__kind__exact")
     list_select_related = ("recipient", "event")
     search_fields = ("recipient", "event__title", "event__message")
     search_help_text = "Recipient’s name or email, title, message"
@@ -70,12 +73,29 @@ class NotificationAdmin(HistoryAdmin):
         events = Event.objects.filter(Q(title__icontains=word) | Q(message__icontains=word))
         return [Q(who__in=users_matching(word)), Q(what__in=events.values("pk"))]
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The notification's page; with `?format=json` or `?format=csv`, its ledger."""
+        form = request.GET.get("format")
+        if form in ("json", "csv"):
+            notification = self.get_object(request, unquote(object_id))
+            if notification is not None and self.has_view_permission(request, notification):
+                may_view_deliveries = request.user.has_perm(permission("view_delivery"))
+                steps = read_ledger(notification, with_deliveries=may_view_deliveries)
+                return ledger_response(notification, steps, form=form)
+        # Also says that there is no such notification, or that the user may not see it.
+        response: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
+        return response
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """The notification's page, with its deliveries if the user may see these."""
+        """The notification's page with its ledger, and with its deliveries if the user may see these."""
         context["may_view_deliveries"] = request.user.has_perm(permission("view_delivery"))
         context["delivery_url_name"] = f"{self.admin_site.name}:{admin_url_name('delivery_change')}"
+        notification = context["original"]
+        context["ledger"] = ledger_rows(read_ledger(notification, with_deliveries=context["may_view_deliveries"]))
         if context["may_view_deliveries"]:
             context["deliveries"] = [
                 (
@@ -84,7 +104,7 @@ class NotificationAdmin(HistoryAdmin):
                     in_own_direction(shown_text(delivery.answer)) if delivery.answer else "",
                     latency_text(delivery),
                 )
-                for delivery in context["original"].deliveries.order_by("transport")
+                for delivery in notification.deliveries.order_by("transport")
             ]
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response

@@ -14,20 +14,26 @@ from django.utils.safestring import SafeString
 
 from notifications import conf
 from notifications.admin.history import HistoryAdmin, in_own_direction, person_column, time_column, users_matching
-from notifications.admin.shown import shown_address, shown_text
+from notifications.admin.shown import shown_address
 from notifications.models import Destination, Preference, PushSubscription, QuietHours
+from realtime.untrusted.shown import shown_text
 
 __all__ = ["DestinationAdmin", "PreferenceAdmin", "PushSubscriptionAdmin", "QuietHoursAdmin", "TransportFilter"]
 
 
 class TransportFilter(admin.SimpleListFilter):
-    """Filters by the transports of the settings, because reading those of a million rows would take too long."""
+    """
+    Filters by the transports of the settings, because reading those of a million rows would take too long.
+
+    A link may also ask for a transport that is no longer there.
+    """
 
     title = "transport"
     parameter_name = "transport"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in conf.get_settings().transports]
+        asked = request.GET.getlist(self.parameter_name)
+        return [(name, name) for name in dict.fromkeys([*conf.get_settings().transports, *asked])]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(transport=self.value()) if self.value() else queryset

@@ -1,31 +1,23 @@
 """
-Untrusted texts for the admin: printable, shortened, and without secrets.
+Untrusted addresses, JSON values and entries for the admin: shortened, and without secrets.
 
-Owns the form in which they are shown. Does not own what counts as a secret (realtime.untrusted.masking) nor escaping
-(the templates).
+Owns the form in which they are shown. Does not own the form of a text (realtime.untrusted.shown), what counts as a
+secret (realtime.untrusted.masking) nor escaping (the templates).
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from realtime.untrusted.masking import HIDDEN, TOKEN_SHOWN, host_of, is_secret_name, mask_text, masked
-from realtime.untrusted.text import printable
+from realtime.untrusted.masking import HIDDEN, TOKEN_SHOWN, host_of, is_secret_name, masked
+from realtime.untrusted.shown import shown_text
 
-__all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields", "shown_text"]
+__all__ = ["FIELDS_SHOWN", "shown_address", "shown_data", "shown_fields"]
 
-# How many characters of a text and how many fields of an entry are shown.
-TEXT_SHOWN = 2000
+# How many fields of an entry are shown.
 FIELDS_SHOWN = 20
 # The largest value that is parsed as JSON to mask its secrets. An envelope is never larger.
 JSON_LIMIT_BYTES = 65_536
-
-
-def shown_text(raw: str | bytes) -> str:
-    """The text on one line, without secrets. Of a long text, the first TEXT_SHOWN characters and its length."""
-    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    begin = mask_text(printable(" ".join(text[:TEXT_SHOWN].split()), limit=TEXT_SHOWN))
-    return begin if len(text) <= TEXT_SHOWN else f"{begin}… ({len(text):,} characters)"
 
 
 def shown_address(address: str) -> str:

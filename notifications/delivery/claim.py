@@ -25,14 +25,27 @@ from django.utils import timezone
 
 from notifications import conf
 from notifications.content.stream_entry import StreamedNotification
-from notifications.database.clock import database_time, stored
-from notifications.database.row_locks import lock, lock_clause, locked, update_in_order
+from notifications.database.clock import database_time
+from notifications.database.row_locks import lock, lock_clause, locked
 from notifications.database.transactions import write_transaction
 from notifications.delivery.holding import is_held
 from notifications.delivery.plan import Draft, deliveries_of, draft_all
-from notifications.delivery.records import UNFINISHED, Claim, claim_end, database, hold, insert, reopen, rows, skip
+from notifications.delivery.records import (
+    UNFINISHED,
+    Claim,
+    claim_end,
+    database,
+    hold,
+    insert,
+    note_lapsed,
+    postpone,
+    reopen,
+    rows,
+    skip,
+)
 from notifications.models import QUIET_HOURS_RELATION, Delivery, Digest, Notification
 from realtime.exceptions import EntryRejected
+from realtime.process_name import process_name
 
 __all__ = ["Claims", "StreamTask", "begin", "begin_many"]
 
@@ -136,13 +149,14 @@ def _lock_and_mark(notification_ids: Iterable[int]) -> dict[int, _Locked]:
     connection, table = connections[database()], Notification._meta.db_table
     ids = ", ".join(str(pk) for pk in sorted(notification_ids))
     sql = f"""
-        UPDATE {table} SET dispatched_at = COALESCE(dispatched_at, %s)
+        UPDATE {table} SET dispatched_at = COALESCE(dispatched_at, %s),
+            dispatched_by = CASE WHEN dispatched_at IS NULL THEN %s ELSE dispatched_by END
         WHERE id IN (SELECT id FROM {table} WHERE id IN ({ids}) ORDER BY id {lock_clause(database())})
         RETURNING id, dispatched_at <> %s, COALESCE(read_at, archived_at), replaced_at
     """  # noqa: S608 - a name and numbers of our own
     now = Notification._meta.get_field("dispatched_at").get_db_prep_save(timezone.now(), connection)
     with connection.cursor() as cursor:
-        cursor.execute(sql, [now, now])
+        cursor.execute(sql, [now, process_name(), now])
         return {
             pk: _Locked(
                 is_planned=bool(is_planned),
@@ -177,6 +191,8 @@ def _plan_and_claim(
     _plan({pk: drafts[pk] for pk in notifications if pk not in known}, hold=digest_ids)
     if known_rows:
         lock(_with_digests(known_rows))
+        if digest_ids or any(row.state == State.SENDING for row in known_rows):
+            note_lapsed(_due(_with_digests(known_rows)).filter(state=State.SENDING))
     for each, found in pairs:
         _reopen_replayed(each, known.get(found.pk, []))
     not_now = {
@@ -204,7 +220,7 @@ def _rows_of(notification_ids: Collection[int]) -> dict[int, list[Delivery]]:
     if not notification_ids:
         return found
     mine = rows().filter(notification_id__in=notification_ids)
-    for row in mine.only("notification_id", "digest_id", "transport", "dead_letter"):
+    for row in mine.only("notification_id", "digest_id", "transport", "state", "dead_letter"):
         found.setdefault(row.notification_id, []).append(row)
     return found
 
@@ -245,8 +261,7 @@ def _skip_or_postpone(
         return True
     if quiet_until is None:
         return False
-    waiting = _due(_with_digests(known) | _rows_for(found))
-    update_in_order(waiting, state=State.PENDING, holder="", due_at=stored(quiet_until), queued_at=None)
+    postpone(_due(_with_digests(known) | _rows_for(found)), quiet_until, "the recipient has quiet hours")
     return True
 
 
@@ -338,7 +353,13 @@ def _take(due: QuerySet[Delivery]) -> str:
     """Claim these deliveries. Returns the `holder` of the claim; "" if there were none."""
     holder = uuid.uuid4().hex
     taken = due.update(
-        state=State.SENDING, holder=holder, attempts=F("attempts") + 1, due_at=claim_end(), queued_at=None
+        state=State.SENDING,
+        holder=holder,
+        attempts=F("attempts") + 1,
+        attempt_at=timezone.now(),
+        attempt_by=process_name(),
+        due_at=claim_end(),
+        queued_at=None,
     )
     return holder if taken else ""
 

@@ -19,11 +19,13 @@ from django.db.models.expressions import Combinable
 from django.utils import timezone
 
 from notifications import conf
-from notifications.database.clock import database_time, stored
+from notifications.database.clock import database_time, moment_of, now, stored
 from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
+from notifications.delivery.history import HistoryStep, append_sql, appended, encode, history_of
 from notifications.models import ANSWER_LIMIT, Delivery
 from realtime import statistics
+from realtime.process_name import process_name
 from realtime.untrusted.text import printable
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "hold",
     "insert",
     "mark_queued",
+    "note_lapsed",
+    "postpone",
     "record",
     "record_many",
     "release",
@@ -55,7 +59,9 @@ QUEUED_SECONDS = 60.0
 # Fewer than the parameters that SQLite and PostgreSQL allow.
 _IDS_PER_QUERY = 2000
 _ROWS_PER_INSERT = 500
-# The columns that `record` writes.
+# The columns that are not set when a delivery is planned: their default is null.
+_LATER_FIELDS = ("queued_at", "latency_seconds", "attempt_at", "attempt_by", "history", "finished_at")
+# The columns that `record` writes, apart from the history.
 _RESULT_FIELDS = (
     "state",
     "answer",
@@ -118,7 +124,8 @@ def insert(planned: Iterable[Delivery]) -> None:
     It is raw SQL, because bulk_create() took a fifth of the time of a claim.
     """
     connection = connections[database()]
-    fields: list[Any] = [field for field in Delivery._meta.concrete_fields if not field.primary_key]
+    concrete = Delivery._meta.concrete_fields
+    fields: list[Any] = [each for each in concrete if not each.primary_key and each.name not in _LATER_FIELDS]
     names = ", ".join(field.column for field in fields)
     places = f"({', '.join(['%s'] * len(fields))})"
     for part in itertools.batched(planned, _ROWS_PER_INSERT):
@@ -158,11 +165,14 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
             lock(rows().filter(Q(pk__in=pks) | Q(digest_id__in=digests), state=State.SENDING))
         found = locked(mine).annotate(now=database_time()).only("holder", "attempts")
         held: dict[tuple[int, str], Any] = {(row.pk, row.holder): row for row in found}
-        written: list[Delivery] = []
+        written: list[tuple[Delivery, HistoryStep | None]] = []
         answers: list[bool] = []
         for claim, result in ended:
+            step = _retried(claim, result) if result.state in UNFINISHED else None
             if claim.digest_id is not None:
                 values = {**_values_of(result), "attempts": F("attempts") - int(not result.is_counted)}
+                if step is not None:
+                    values["history"] = appended(step, database())
                 answers.append(_held(claim).update(**values) > 0)
             elif (row := held.pop((claim.delivery_id, claim.holder), None)) is not None:
                 row.attempts -= int(not result.is_counted)
@@ -170,7 +180,7 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
                     setattr(row, name, value)
                 if row.due_at is not None:
                     row.due_at = row.now + datetime.timedelta(seconds=result.retry_seconds)
-                written.append(row)
+                written.append((row, step))
                 answers.append(True)
             else:
                 answers.append(False)
@@ -231,33 +241,42 @@ def reopen(deliveries: QuerySet[Delivery]) -> int:
         again.
     """
     count = 0
+    again = HistoryStep(what="sent again", at=now(), by=process_name())
     for delivery in deliveries.using(database()).filter(state=State.FAILED).order_by("pk"):
         left = {key: outcome for key, outcome in delivery.outcomes.items() if outcome != "failed"}
-        count += (
-            rows()
-            .filter(pk=delivery.pk, state=State.FAILED)
-            .update(
-                state=State.PENDING,
-                attempts=0,
-                outcomes=left,
-                due_at=database_time(),
-                finished_at=None,
-                queued_at=None,
-                dead_letter="",
+        with write_transaction(database()):
+            is_mine = (
+                rows()
+                .filter(pk=delivery.pk, state=State.FAILED)
+                .update(
+                    state=State.PENDING,
+                    attempts=0,
+                    outcomes=left,
+                    due_at=database_time(),
+                    finished_at=None,
+                    queued_at=None,
+                    dead_letter="",
+                    history=appended(_last_attempt(delivery), database()),
+                )
             )
-        )
+            if is_mine:
+                rows().filter(pk=delivery.pk).update(history=appended(again, database()))
+        count += is_mine
     return count
 
 
 def hold(some: QuerySet[Delivery]) -> int:
     """Hold these deliveries until `release`. Returns how many there were."""
+    reason = 'held by NOTIFICATIONS["DELIVERY"]'
+    step = HistoryStep(what="held", at=now(), by=process_name(), answer=reason)
     return update_in_order(
         some,
         state=State.HELD,
         due_at=None,
         queued_at=None,
         holder="",
-        answer='held by NOTIFICATIONS["DELIVERY"]',
+        answer=reason,
+        history=appended(step, database()),
     )
 
 
@@ -270,18 +289,62 @@ def release(some: QuerySet[Delivery]) -> int:
         are held again.
     """
     held = some.using(database()).filter(state=State.HELD)
-    return update_in_order(held, state=State.PENDING, due_at=database_time(), queued_at=None, answer="")
+    step = HistoryStep(what="released", at=now(), by=process_name())
+    return update_in_order(
+        held,
+        state=State.PENDING,
+        due_at=database_time(),
+        queued_at=None,
+        answer="",
+        history=appended(step, database()),
+    )
 
 
 def skip(some: QuerySet[Delivery], reason: str) -> int:
     """Mark these deliveries as skipped, for this reason. Returns how many there were."""
+    step = HistoryStep(what="skipped", at=now(), by=process_name(), answer=reason)
     skipped_count = update_in_order(
-        some, state=State.SKIPPED, answer=reason, due_at=None, holder="", finished_at=timezone.now()
+        some,
+        state=State.SKIPPED,
+        answer=reason,
+        due_at=None,
+        holder="",
+        finished_at=stored(step.at),
+        history=appended(step, database()),
     )
     if skipped_count:
         add = functools.partial(statistics.count, "deliveries.expired", skipped_count, "", "")
         transaction.on_commit(add, using=database())
     return skipped_count
+
+
+def postpone(some: QuerySet[Delivery], until: datetime.datetime, reason: str) -> int:
+    """Send these deliveries, which are due, at a later time. Returns how many there were."""
+    step = HistoryStep(what="postponed", at=now(), by=process_name(), answer=reason, until=until)
+    return update_in_order(
+        some,
+        state=State.PENDING,
+        holder="",
+        due_at=stored(until),
+        queued_at=None,
+        history=appended(step, database()),
+    )
+
+
+def note_lapsed(some: QuerySet[Delivery]) -> None:
+    """
+    Add to the history of each of these deliveries, whose claims have lapsed, that its attempt has no result.
+
+    Call it once they are locked, before they change. It does not change their state: if no other bot can claim them
+    yet, the first one may still record its result.
+    """
+    for row in some.only("attempts", "attempt_at", "attempt_by", "due_at", "history"):
+        steps = history_of(row.history)
+        began = None if row.attempt_at is None else moment_of(row.attempt_at)
+        if row.due_at is None or (steps and steps[-1].what == "lost" and steps[-1].began == began):
+            continue
+        step = HistoryStep(what="lost", at=moment_of(row.due_at), by=row.attempt_by, attempt=row.attempts, began=began)
+        rows().filter(pk=row.pk).update(history=appended(step, database()))
 
 
 def claim_end() -> Combinable:
@@ -299,6 +362,36 @@ def database() -> str:
     return router.db_for_write(Delivery)
 
 
+def _retried(claim: Claim, result: Result) -> HistoryStep:
+    """The step of an attempt that just ended, and that another one follows."""
+    at = now()
+    return HistoryStep(
+        what="retried",
+        at=at,
+        by=process_name(),
+        answer=_clip(result.answer),
+        attempt=claim.attempt,
+        began=None if result.latency_seconds is None else at - datetime.timedelta(seconds=result.latency_seconds),
+        seconds=result.latency_seconds,
+        is_counted=result.is_counted,
+        until=at + datetime.timedelta(seconds=result.retry_seconds),
+    )
+
+
+def _last_attempt(failed: Delivery) -> HistoryStep:
+    """The step of the attempt with which a delivery failed."""
+    ended_at = failed.finished_at or failed.created_at
+    return HistoryStep(
+        what="failed",
+        at=moment_of(ended_at),
+        by=failed.attempt_by,
+        answer=failed.answer,
+        attempt=failed.attempts,
+        began=None if failed.attempt_at is None else moment_of(failed.attempt_at),
+        seconds=failed.latency_seconds,
+    )
+
+
 def _values_of(result: Result) -> dict[str, Any]:
     is_finished = result.state not in UNFINISHED
     return {
@@ -312,21 +405,28 @@ def _values_of(result: Result) -> dict[str, Any]:
     }
 
 
-def _write(ended: Sequence[Delivery]) -> None:
-    """Save _RESULT_FIELDS of each delivery. bulk_update() would take many times as long."""
+def _write(ended: Sequence[tuple[Delivery, HistoryStep | None]]) -> None:
+    """
+    Save _RESULT_FIELDS of each delivery, and append its step, if any, to its history.
+
+    bulk_update() would take many times as long.
+    """
     connection = connections[database()]
     quote = connection.ops.quote_name
     fields = [field for field in Delivery._meta.concrete_fields if field.name in _RESULT_FIELDS]
-    assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
+    assignments = [f"{quote(str(field.column))} = %s" for field in fields]
     table, key = quote(Delivery._meta.db_table), quote(str(Delivery._meta.pk.column))
-    values = [
-        [*(field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields), row.pk]
-        for row in ended
-    ]
-    statement = f"UPDATE {table} SET {assignments} WHERE {key} = %s"  # noqa: S608 - names of the model's columns
-    if values:
-        with connection.cursor() as cursor:
-            cursor.executemany(statement, values)
+    # One statement for the rows without a step, and one for those with one.
+    values: dict[bool, list[list[Any]]] = {False: [], True: []}
+    for row, step in ended:
+        of_row = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields]
+        values[step is not None].append([*of_row, *([] if step is None else [encode(step)]), row.pk])
+    for has_step, parameters in values.items():
+        more = [f"history = {append_sql(database())}"] if has_step else []
+        statement = f"UPDATE {table} SET {', '.join(assignments + more)} WHERE {key} = %s"  # noqa: S608 - our own names
+        if parameters:
+            with connection.cursor() as cursor:
+                cursor.executemany(statement, parameters)
 
 
 def _held(claim: Claim) -> QuerySet[Delivery]:

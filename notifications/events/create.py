@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, connections, transaction
+from django.db.models import signals
 from django.utils import timezone
 
 from notifications import conf
@@ -23,6 +24,7 @@ from notifications.database.row_locks import update_in_order
 from notifications.delivery import records
 from notifications.events import outbox
 from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
+from realtime.process_name import process_name
 
 __all__ = ["Draft", "close_event", "draft", "insert_notifications", "write_event"]
 
@@ -82,11 +84,11 @@ def write_event(
     user_ids = find_recipients(recipients, using=database, limit=conf.get_settings().max_recipients)
     event = _make_event(draft, actor_id=find_actor(actor, using=database), is_for_nobody=not user_ids)
     if draft.idempotency_key is None:
-        event.save(using=database, force_insert=True)
+        _insert_event(event, database)
     else:
         try:
             with transaction.atomic(using=database):
-                event.save(using=database, force_insert=True)
+                _insert_event(event, database)
         except IntegrityError:
             # Another call with the same key has committed between our query and our insert.
             first = events.filter(idempotency_key=draft.idempotency_key).first()
@@ -129,7 +131,8 @@ def close_event(event: Event, database: str) -> None:
 
 
 def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
-    content = draft.content
+    content, process = draft.content, process_name()
+    deliver_at = None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at)
     return Event(
         kind=content.kind,
         title=content.title,
@@ -141,10 +144,32 @@ def _make_event(draft: Draft, *, actor_id: Any, is_for_nobody: bool) -> Event:
         collapse_key=draft.collapse_key,
         fallback=draft.fallback,
         created_at=stored(content.created_at),
-        deliver_at=None if is_for_nobody or draft.deliver_at is None else stored(draft.deliver_at),
+        created_by=process,
+        deliver_at=deliver_at,
+        scheduled_at=None if deliver_at is None else stored(content.created_at),
+        scheduled_by=None if deliver_at is None else process,
         # Without recipients there is nothing to publish.
         published_at=stored(content.created_at) if is_for_nobody else None,
     )
+
+
+def _insert_event(event: Event, database: str) -> None:
+    """Insert as save() does, with its signals, but in raw SQL: save() took a fifth of the time of notify()."""
+    signals.pre_save.send(sender=Event, instance=event, raw=False, using=database, update_fields=None)
+    connection = connections[database]
+    values: dict[str, Any] = {}
+    for field in Event._meta.local_concrete_fields:
+        # Columns that are left out are null.
+        if (value := getattr(event, field.attname)) is not None:
+            values[str(field.column)] = field.get_db_prep_save(value, connection)
+    sql = f"""
+        INSERT INTO {Event._meta.db_table} ({", ".join(values)}) VALUES ({", ".join(["%s"] * len(values))}) RETURNING id
+    """  # noqa: S608 - names of our own
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*values.values()])
+        (event.pk,) = cursor.fetchone()
+    event._state.adding, event._state.db = False, database
+    signals.post_save.send(sender=Event, instance=event, created=True, raw=False, using=database, update_fields=None)
 
 
 def _schedule(event: Event, user_ids: list[Any], database: str, progress: ReportProgress | None) -> None:

@@ -40,6 +40,7 @@ from notifications.events.circuit_breaker import Breaker
 from notifications.models import Event, Notification
 from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
+from realtime.process_name import process_name
 from realtime.statistics import count
 from realtime.streams import append
 
@@ -165,7 +166,7 @@ def sweep(limit: int = 100, *, include_recent: bool = False) -> int:
         try:
             # Not `_publish_in_order`, because the sweep publishes earlier events first anyway.
             publication = _load(event_id)
-            count += publication is not None and _publish(publication)
+            count += publication is not None and _publish(publication, is_sweep=True)
         except (StreamUnavailable, *DATABASE_UNAVAILABLE):
             raise
         except Exception:
@@ -211,12 +212,14 @@ async def _apublish_in_order(publication: Publication) -> bool:
     return await sync_to_async(_leave_outbox)(publication)
 
 
-def _publish(publication: Publication, progress: Callable[[str, int], None] | None = None) -> bool:
+def _publish(
+    publication: Publication, progress: Callable[[str, int], None] | None = None, *, is_sweep: bool = False
+) -> bool:
     for part in _parts(publication):
         _append(part)
         if progress is not None:
             progress("published", len(part.entries))
-    return _leave_outbox(publication)
+    return _leave_outbox(publication, is_sweep=is_sweep)
 
 
 def _append(part: _Part) -> None:
@@ -336,15 +339,18 @@ def _parts(publication: Publication) -> Iterator[_Part]:
         )
 
 
-def _leave_outbox(publication: Publication) -> bool:
+def _leave_outbox(publication: Publication, *, is_sweep: bool = False) -> bool:
     """Mark the event as published; False if it already was. In raw SQL, because each notify() runs it."""
-    event = publication.event
+    event, process = publication.event, process_name()
     connection, now = connections[_database()], timezone.now()
     published_at = Event._meta.get_field("published_at").get_db_prep_save(now, connection)
-    sql = f"UPDATE {Event._meta.db_table} SET published_at = %s WHERE id = %s AND published_at IS NULL"  # noqa: S608
+    sql = f"""
+        UPDATE {Event._meta.db_table} SET published_at = %s, published_by = %s, is_swept = %s
+        WHERE id = %s AND published_at IS NULL
+    """  # noqa: S608 - a name of our own
     with connection.cursor() as cursor:
-        cursor.execute(sql, [published_at, event.pk])
-        event.published_at = now
+        cursor.execute(sql, [published_at, process, is_sweep, event.pk])
+        event.published_at, event.published_by, event.is_swept = now, process, is_sweep
         is_first = bool(cursor.rowcount == 1)
     if is_first:
         count("notifications.published", len(publication.rows), event.kind)

@@ -18,6 +18,7 @@ from notifications.events import outbox
 from notifications.events.create import close_event, insert_notifications
 from notifications.models import Event, Scheduled
 from realtime.exceptions import StreamUnavailable
+from realtime.process_name import process_name
 
 __all__ = ["cancel", "release"]
 
@@ -89,7 +90,8 @@ def _release(event_id: int) -> bool:
     database, now = _database(), timezone.now()
     with transaction.atomic(using=database):
         events = Event.objects.using(database)
-        if not events.filter(pk=event_id, deliver_at__lte=database_time()).update(deliver_at=None, created_at=now):
+        due = events.filter(pk=event_id, deliver_at__lte=database_time())
+        if not due.update(deliver_at=None, created_at=now, created_by=process_name()):
             return False
         event = events.get(pk=event_id)
         scheduled = Scheduled.objects.using(database).filter(event=event)

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from notifications.database.clock import moment_of
+from notifications.models.events import process_field
 from notifications.models.inbox import Notification
 
 __all__ = ["ANSWER_LIMIT", "TRANSPORT_LIMIT", "Delivery", "Digest"]
@@ -88,6 +89,11 @@ class Delivery(models.Model):
     answer = models.CharField(max_length=ANSWER_LIMIT, blank=True)
     # How long the last attempt took.
     latency_seconds = models.FloatField(null=True, blank=True)
+    # When the last attempt began, and its process. Null if there was none, and in rows of earlier releases.
+    attempt_at = models.DateTimeField(null=True, blank=True, editable=False)
+    attempt_by = process_field()
+    # What happened to it before its current state; null if nothing did. `notifications.delivery.history` owns it.
+    history = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
 

@@ -7,10 +7,18 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-__all__ = ["COLLAPSE_KEY_LIMIT", "Event", "Scheduled"]
+from realtime.process_name import PROCESS_NAME_LIMIT
+
+__all__ = ["COLLAPSE_KEY_LIMIT", "Event", "Scheduled", "process_field"]
 
 # Characters.
 COLLAPSE_KEY_LIMIT = 100
+
+
+def process_field() -> "models.CharField[str | None, str | None]":
+    """A column for the name of a process (realtime.process_name); null if it is not known."""
+    # Null and not "", so that adding the column does not rewrite a large table on SQLite.
+    return models.CharField(max_length=PROCESS_NAME_LIMIT, null=True, blank=True, editable=False)
 
 
 class Event(models.Model):
@@ -42,6 +50,14 @@ class Event(models.Model):
     deliver_at = models.DateTimeField(null=True, blank=True, editable=False)
     cancelled_at = models.DateTimeField(null=True, blank=True, editable=False)
     published_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # For a scheduled event: when notify() was called. Also after it was released.
+    scheduled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The processes that wrote `created_at`, `published_at` and `scheduled_at`.
+    created_by = process_field()
+    published_by = process_field()
+    scheduled_by = process_field()
+    # Whether the sweep published it, because its caller had left it in the outbox. Null if that is not known.
+    is_swept = models.BooleanField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["-id"]

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from notifications.label import on_user
-from notifications.models.events import COLLAPSE_KEY_LIMIT, Event
+from notifications.models.events import COLLAPSE_KEY_LIMIT, Event, process_field
 
 __all__ = ["Notification", "NotificationQuerySet"]
 
@@ -42,6 +42,9 @@ class Notification(models.Model):
     relayed_at = models.DateTimeField(null=True, blank=True, editable=False)
     # When the bot planned its deliveries.
     dispatched_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The processes of this relay and this bot.
+    relayed_by = process_field()
+    dispatched_by = process_field()
     seen_at = models.DateTimeField(null=True, blank=True)
     read_at = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)

@@ -1,16 +1,18 @@
 """The admin in a real browser: its pages load only what the policy allows, and what is sent there reaches a bell."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 import redis
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import Person, at_browser
 from tests.support.browser import chromium
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -113,14 +115,118 @@ async def test_no_page_of_the_admin_asks_for_what_the_policy_forbids(site: Deplo
     await page.locator(".related-widget-wrapper span", has_text="more_vert").first.click()
     await page.locator("a.add-related:visible").first.click()
     await expect(page.frame_locator("iframe.related-modal-frame").locator("[name=username]")).to_be_visible()
-    await page.goto(f"{site.url}/admin/notifications/event/statistics/")
-    for section in ("hours", "delivery-hours"):
-        shown = page.locator(f"section[aria-labelledby={section}]")
-        await expect(shown.locator("svg.sb-chart .sb-chart-column")).to_have_count(24)
-        await shown.get_by_text("Show as a table").press("Enter")
-        await expect(shown.locator("details tbody tr").first).to_be_visible()
-        await expect(shown.locator("details tbody tr")).to_have_count(24)
+    await page.goto(f"{site.url}/admin/")
+    shown = page.locator("section[aria-labelledby=sb-notifications]")
+    await expect(shown.locator("svg.sb-chart .sb-chart-column")).to_have_count(24)
+    await shown.get_by_text("Show as a table").press("Enter")
+    await expect(shown.locator("details tbody tr").first).to_be_visible()
+    await expect(shown.locator("details tbody tr")).to_have_count(24)
     assert admin.complaints == []
+
+
+def created(page: Page) -> Locator:
+    """The number of created notifications on the dashboard."""
+    return page.locator(".sb-figure", has_text="created").locator("strong").first
+
+
+async def test_the_dashboard_follows_what_happens(site: DeployedSite, admin: Person) -> None:
+    """
+    A notification changes its figures without a reload, and what the reader does with the page meanwhile stays: the
+    focus, an opened table, the scroll position. While it is paused, it stands still.
+    """
+    page = admin.page
+    await page.goto(f"{site.url}/admin/")
+    await expect(page.locator("#sb-live")).not_to_be_empty()
+    before = int((await created(page).inner_text()).replace(",", ""))
+    await page.evaluate("globalThis.isTheSamePage = true")
+    table = page.locator("section[aria-labelledby=sb-notifications] details")
+    await table.locator("summary").click()
+    link = table.locator("tbody tr").first.locator("a").first
+    await link.focus()
+    await page.evaluate("scrollTo(0, 300)")
+    site.manage("notify", "alice", "It works")
+    await expect(created(page)).to_have_text(str(before + 1))
+    await expect(link).to_have_text(re.compile(r"[1-9]\d*"))
+    await expect(link).to_be_focused()
+    await expect(table).to_have_attribute("open", "")
+    assert await page.evaluate("[globalThis.isTheSamePage, scrollY]") == [True, 300]
+
+    pause = page.get_by_role("button", name="Pause")
+    await pause.press("Enter")
+    await expect(pause).to_have_attribute("aria-pressed", "true")
+    await expect(page.locator("#sb-live")).to_have_text("Paused")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    site.manage("notify", "alice", "It works again")
+    site.manage("shell", "-v0", "-c", "from notifications.statistics.live import publish_tick; publish_tick()")
+    # More than the three seconds after which a message makes the page read its figures.
+    await page.evaluate("new Promise((resolve) => setTimeout(resolve, 3500))")
+    assert asked == []
+    await pause.press("Enter")
+    await expect(created(page)).to_have_text(str(before + 2))
+    assert admin.complaints == []
+
+
+async def test_the_dashboard_is_live_over_its_topic(site: DeployedSite, admin: Person) -> None:
+    """A message on the topic is shown at once, and the figures are read again within seconds."""
+    page = admin.page
+    await page.goto(f"{site.url}/admin/")
+    at = await page.locator("#sb-at").get_attribute("datetime")
+    data = b'{"at": "2026-01-01T00:00:00Z", "outbox": 12345, "lag": null, "pending": 7, "delayed": 0}'
+    # Until the page has subscribed, nobody gets it.
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await page.locator("[data-live=outbox]").inner_text() != "12,345":
+            site.publish("signalbox.statistics", data)
+    await expect(page.locator("#sb-live")).to_have_text("Live")
+    await expect(page.locator("#sb-at")).not_to_have_attribute("datetime", str(at))
+    await expect(page.locator("[data-live=outbox]")).to_have_text("0")
+    assert admin.complaints == []
+
+
+async def test_nobody_else_gets_the_live_numbers(browser: Browser, site: DeployedSite) -> None:
+    """The server refuses the topic to customers."""
+    async with at_browser(browser, site.url, "alice") as alice:
+        answer = await alice.page.evaluate(
+            """async () => {
+              const { connect } = await import("/static/realtime/client.js");
+              const subscription = connect().subscribe("signalbox.statistics");
+              return await new Promise((resolve) => subscription.on("error", ({ code }) => resolve(code)));
+            }"""
+        )
+        assert answer == "forbidden"
+
+
+@pytest.mark.parametrize(("width", "is_open"), [(1279, False), (1280, True), (1920, True), (3840, True)])
+async def test_the_navigation_is_seen_where_there_is_room(
+    site: DeployedSite, admin: Person, width: int, is_open: bool
+) -> None:
+    """From 1280 pixels on, our pages first; the page itself does not scroll sideways."""
+    page = admin.page
+    await page.set_viewport_size({"width": width, "height": 800})
+    await page.goto(f"{site.url}/admin/")
+    await expect(page.locator("#sb-dashboard")).to_be_visible()
+    await expect(page.locator("#nav-sidebar")).to_be_visible(visible=is_open)
+    first = page.locator("#nav-sidebar-apps h2").first
+    assert (await first.text_content() or "").strip() == "Notifications"
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    # A reader may close it, and it stays closed.
+    await page.keyboard.press("[")
+    await expect(page.locator("#nav-sidebar")).to_be_visible(visible=not is_open)
+    await page.reload()
+    await expect(page.locator("#sb-dashboard")).to_be_visible()
+    await expect(page.locator("#nav-sidebar")).not_to_be_visible()
+    assert admin.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 768])
+async def test_the_dashboard_fits_a_narrow_screen(site: DeployedSite, admin: Person, width: int) -> None:
+    """Wide tables and the chart scroll; the page does not."""
+    page = admin.page
+    await page.set_viewport_size({"width": width, "height": 640})
+    for period in ("hour", "day", "month"):
+        await page.goto(f"{site.url}/admin/?period={period}")
+        await expect(page.locator("#sb-dashboard")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.fixture

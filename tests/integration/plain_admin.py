@@ -98,6 +98,13 @@ def main() -> None:
         # The site's strict policy is enough for Django's own looks.
         assert "unsafe" not in response.headers["Content-Security-Policy"], page
         assert "unfold" not in response.content.decode(), page
+    first = client.get("/admin/").content.decode()
+    assert 'id="sb-dashboard"' in first
+    # What the site is about comes first, with links to its lists and pages; the list of apps is below.
+    nav, _, rest = first.partition('id="sb-part"')
+    for page in ("event/", "notification/", "delivery/", "event/send/", "delivery/dead-letters/"):
+        assert f'<li><a href="/admin/notifications/{page}">' in nav, page
+    assert '<div id="content-main" class="app-list">' in rest
     users = client.get("/admin/auth/user/").content.decode()
     assert "Disconnect the selected users" in users
     form = {"action": "disconnect_users", "_selected_action": [boss.pk]}

@@ -1,17 +1,26 @@
-"""The page "Delivery statistics", as people and as programs read it."""
+"""The dashboard, as people and as programs read it: on the admin's first page and on "Delivery statistics"."""
 
+import csv
 import datetime
+import html
+import io
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser
+from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from notifications.admin import chart
+from notifications.admin.dashboard import chart
+from notifications.admin.dashboard.links import Links
+from notifications.admin.events import EventAdmin
 from notifications.models import Delivery, Event, Notification
-from notifications.statistics import Hour
+from notifications.statistics.figures import Funnel, Point, TransportFigures
 from realtime import conf
 from tests.support.domain import make_users
 from tests.support.redis_server import RedisServer
@@ -19,29 +28,88 @@ from tests.support.staff import make_staff, page
 
 STATISTICS = "/admin/notifications/event/statistics/"
 START = datetime.datetime(2026, 3, 29, tzinfo=datetime.UTC)
+MARK = 'id="sb-dashboard"'
+EVERYTHING = ("view_event", "view_notification", "view_delivery", "view_dead_letters", "view_task")
 
 
-def figures(html: str, section: str = "totals") -> dict[str, str]:
-    """The totals of a section as the page shows them."""
-    shown = re.search(rf'<section aria-labelledby="{section}">.*?</section>', html, re.DOTALL)
-    assert shown is not None
-    return dict(re.findall(r"<dt>([\w ]+)</dt>\s*<dd><strong>([^<]+)</strong>", shown[0]))
+class Page(HTMLParser):
+    """Reads the tables and links of the dashboard."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        # Section → the texts of each row.
+        self.rows: dict[str, list[list[str]]] = {}
+        # The text and the URL of each link among the figures.
+        self.links: list[tuple[str, str]] = []
+        self._section, self._is_cell, self._url = "", False, ""
+        self._depth_of_part = 0
+        self.feed(text.partition('id="sb-part"')[2].partition('<script type="module"')[0])
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag == "section":
+            self._section = (values["aria-labelledby"] or "").removeprefix("sb-")
+            self.rows[self._section] = []
+        elif tag in ("tr", "dl"):
+            self.rows[self._section].append([])
+        elif tag in ("th", "td", "dt", "dd"):
+            self._is_cell = True
+            self.rows[self._section][-1].append("")
+        elif tag == "a":
+            self._url = values["href"] or ""
+            self.links.append(("", self._url))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("th", "td", "dt", "dd"):
+            self._is_cell = False
+        elif tag == "a":
+            self._url = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._is_cell:
+            row = self.rows[self._section][-1]
+            row[-1] = " ".join(f"{row[-1]} {data}".split())
+        if self._url:
+            self.links[-1] = (self.links[-1][0] + data, self._url)
+
+    def table(self, section: str) -> dict[str, list[str]]:
+        """The rows of a section by their first cell, without the headings."""
+        return {first: others for first, *others in self.rows[section]}
+
+    def funnel(self) -> dict[str, str]:
+        """The figures at the top."""
+        (cells,) = self.rows["funnel"]
+        return {name: figure.split()[0] for name, figure in zip(cells[::2], cells[1::2], strict=True)}
 
 
-def charts(html: str) -> list[ElementTree.Element]:
+def read(client: Client, url: str = STATISTICS) -> Page:
+    return Page(page(client, url))
+
+
+def charts(text: str) -> list[ElementTree.Element]:
     """The drawings of the page: of notifications, and of deliveries."""
-    return [ElementTree.fromstring(svg) for svg in re.findall(r'<svg class="sb-chart".*?</svg>', html, re.DOTALL)]  # noqa: S314
+    return [ElementTree.fromstring(svg) for svg in re.findall(r'<svg class="sb-chart".*?</svg>', text, re.DOTALL)]  # noqa: S314
 
 
-def hours(*created: int) -> list[Hour]:
-    """Hours with these numbers of created notifications, none of which was relayed."""
-    return [Hour(start=START + datetime.timedelta(hours=number), created=count) for number, count in enumerate(created)]
+def no_links() -> Links:
+    """Links of somebody who may see nothing."""
+    request = RequestFactory().get("/")
+    request.user = AnonymousUser()
+    return Links(request, "admin", since=START)
+
+
+def points(*funnels: Funnel) -> list[Point]:
+    """Hours with these notifications."""
+    return [
+        Point(start=START + datetime.timedelta(hours=number), funnel=funnel, transports={})
+        for number, funnel in enumerate(funnels)
+    ]
 
 
 @pytest.fixture
-def _told() -> None:
+def _notified() -> None:
     now = timezone.now()
-    event = Event.objects.create(message="m", published_at=now)
+    event = Event.objects.create(message="m", kind="order", published_at=now)
     for number, user in enumerate(make_users(3)):
         Notification.objects.create(
             event=event,
@@ -52,25 +120,69 @@ def _told() -> None:
         )
 
 
+@pytest.fixture
+def _delivered(_notified: None) -> None:
+    """Deliveries in each state, some of which were tried again; an older one; and an event in the outbox."""
+    states = {"email": ("sent", "failed", "skipped"), "retired": ("pending", "sending", "held")}
+    rows = list(Notification.objects.order_by("pk"))
+    for transport, each in states.items():
+        for notification, state in zip(rows, each, strict=True):
+            is_finished = state in ("sent", "failed", "skipped")
+            Delivery.objects.create(
+                notification=notification,
+                transport=transport,
+                state=state,
+                attempts=2,
+                answer="no",
+                due_at=None if is_finished or state == "held" else timezone.now(),
+                finished_at=timezone.now() if is_finished else None,
+            )
+    old = timezone.now() - datetime.timedelta(days=60)
+    event = Event.objects.create(message="m", kind="info & more", created_at=old, published_at=old)
+    late = Notification.objects.create(event=event, recipient=rows[0].recipient, created_at=old, read_at=old)
+    Delivery.objects.create(notification=late, transport="email", state="sent", created_at=old, due_at=None)
+    waiting = Event.objects.create(message="m", kind="info & more")
+    Notification.objects.create(event=waiting, recipient=rows[0].recipient)
+
+
+def _fail(notification: Notification, **values: str) -> None:
+    """A delivery that has failed now."""
+    Delivery.objects.create(
+        notification=notification, state="failed", due_at=None, finished_at=timezone.now(), **values
+    )
+
+
+# What the page shows --------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.django_db
-@pytest.mark.usefixtures("_told")
-def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, admin_client: Client) -> None:
-    """Totals, a chart with a description, and the same figures by hour."""
-    html = page(admin_client, STATISTICS)
-    totals = {"created": "3", "published": "3", "relayed": "3", "seen": "2", "read": "1", "dead letters": "0"}
-    assert figures(html) == totals
-    drawing = charts(html)[0]
+@pytest.mark.usefixtures("_notified")
+@pytest.mark.parametrize("url", ["/admin/", STATISTICS])
+def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, admin_client: Client, url: str) -> None:
+    """The funnel, a chart with a description, and the same figures by hour."""
+    text = page(admin_client, url)
+    assert Page(text).funnel() == {"created": "3", "published": "3", "relayed": "3", "seen": "2", "read": "1"}
+    (drawing,) = charts(text)
     assert "by hour (UTC)" in drawing.findtext("title", "")
     assert "3 notifications were created" in drawing.findtext("desc", "")
     columns = drawing.findall("g")
     assert len(columns) == 24
     assert "3 created, 3 relayed, 2 seen, 1 read" in columns[-1].findtext("title", "")
-    table = re.search(r"<details.*?</details>", html, re.DOTALL)
-    assert table is not None
-    latest = re.search(r"<tr>\s*<th scope=\"row\">.*?</tr>", table[0], re.DOTALL)
-    assert latest is not None
-    assert re.findall(r"<td>(\d+)</td>", latest[0]) == ["3", "3", "2", "1"]
-    assert "Redis is unavailable" not in html
+    _, latest, *_ = Page(text).rows["notifications"]
+    assert latest[1:] == ["3", "3", "2", "1"]
+    assert "Redis is unavailable" not in text
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+@pytest.mark.parametrize(("period", "columns"), [("hour", 60), ("day", 24), ("month", 30)])
+def test_each_period_has_its_own_steps(signalbox: Any, admin_client: Client, period: str, columns: int) -> None:
+    """Minutes, hours or days. What is older is not counted."""
+    text = page(admin_client, f"/admin/?period={period}")
+    assert f'<a href="?period={period}" aria-current="page">' in text
+    assert [len(drawing.findall("g")) for drawing in charts(text)] == [columns, columns]
+    assert Page(text).funnel()["created"] == "4"
+    assert read(admin_client, "/admin/?period=year").funnel()["created"] == "4"
 
 
 @pytest.mark.django_db
@@ -82,113 +194,265 @@ def test_each_group_is_shown_as_by_stream_status(signalbox: Any, admin_client: C
     client.hset(keys.parked_entries("notifications", "bot"), "60000-0", "as a worker writes it")
     client.hset(keys.key_owners("notifications", "bot"), "user", "+")
     client.xadd(keys.dead_letters("notifications", "bot"), {"n": 1})
-    rows = re.search(r'aria-labelledby="groups".*?</section>', page(admin_client, STATISTICS), re.DOTALL)
-    assert rows is not None
-    bot = re.search(r'<th scope="row">bot</th>.*?</tr>', rows[0], re.DOTALL)
-    assert bot is not None
-    *counts, oldest, consumers, alive = re.findall(r"<td>([^<]*)</td>", bot[0])
+    *counts, oldest, consumers, alive = read(admin_client).table("groups")["bot"]
     assert counts == ["0", "0", "1", "1", "1"]
     assert oldest.endswith(" d")
-    assert (consumers, alive) == ("1", "0")
+    assert (consumers, alive) == ("1", "0: none")
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
 def test_hours_are_those_of_utc_wherever_the_site_is(signalbox: Any, admin_client: Client) -> None:
     """Chart and table name the same hours."""
     signalbox.TIME_ZONE = "Asia/Kathmandu"
-    html = page(admin_client, STATISTICS)
-    rows = re.findall(r"<th scope=\"row\">(\d{4}-\d\d-\d\d \d\d:\d\d)</th>", html)
-    columns = [[group.findtext("title", "")[:5] for group in drawing.findall("g")] for drawing in charts(html)]
-    assert len(rows) == 48
-    assert columns == [[row[-5:] for row in reversed(rows[:24])]] * 2
-    assert rows[:24] == rows[24:]
-    assert {row[-2:] for row in rows} == {"00"}
+    text = page(admin_client, STATISTICS)
+    found = Page(text)
+    rows = [[first for first, *_ in found.rows[name][1:]] for name in ("notifications", "deliveries")]
+    columns = [[group.findtext("title", "")[:5] for group in drawing.findall("g")] for drawing in charts(text)]
+    assert len(rows[0]) == 24
+    assert columns == [[row[-5:] for row in reversed(rows[0])]] * 2
+    assert rows[0] == rows[1]
+    assert {row[-2:] for row in rows[0]} == {"00"}
 
 
 @pytest.mark.django_db
-@pytest.mark.usefixtures("_told")
-def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) -> None:
-    """Every figure by its name."""
-    response = admin_client.get(f"{STATISTICS}?format=json")
-    assert response.headers["Content-Type"] == "application/json"
-    found = response.json()
-    assert found["totals"] == {
-        "events": 1,
-        "waiting": 0,
-        "scheduled": 0,
-        "created": 3,
-        "published": 3,
-        "relayed": 3,
-        "seen": 2,
-        "read": 1,
-    }
-    assert found["failed"] == 0
-    assert len(found["hours"]) == 24
-    assert found["hours"][-1]["created"] == 3
-    groups = found["redis"]["groups"]
-    assert {group["name"] for group in groups} == {"relay", "bot"}
-    # The first five are those that programs have always read.
-    names = {"name", "lag", "pending", "consumers", "dead_letters", "delayed", "standing", "workers", "oldest_seconds"}
-    assert [set(group) for group in groups] == [names | {"finished", "members"}] * 2
-    assert [group["dead_letters"] for group in groups] == [0, 0]
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_delivered")
 def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_client: Client) -> None:
-    """On the page and as JSON. "Pending" includes sending."""
-    states = {"email": ("sent", "failed", "skipped"), "console": ("pending", "sending", "sent")}
-    for transport, each in states.items():
-        for notification, state in zip(Notification.objects.order_by("pk"), each, strict=True):
-            Delivery.objects.create(notification=notification, transport=transport, state=state)
-    html = page(admin_client, STATISTICS)
-    assert figures(html, "deliveries") == {"sent": "2", "failed": "1", "skipped": "1", "pending": "2"}
-    drawing = charts(html)[1]
-    assert "2 sent, 1 failed, 1 skipped, 2 pending" in drawing.findall("g")[-1].findtext("title", "")
-    assert "6 deliveries were created in these hours" in drawing.findtext("desc", "")
+    """ "Unfinished" is pending, sending and held. Success is a share of those that were sent or have failed."""
+    text = page(admin_client, STATISTICS)
+    transports = Page(text).table("transports")
+    assert transports["email"] == ["50.0%", "1", "1", "1", "0", "3"]
+    assert transports["retired"] == ["–", "0", "0", "0", "3", "3"]
+    drawing = charts(text)[1]
+    assert "1 sent, 1 failed, 1 skipped, 3 unfinished" in drawing.findall("g")[-1].findtext("title", "")
+    assert "6 deliveries were created" in drawing.findtext("desc", "")
     heights = {
         part.get("class", "").split()[-1]: float(part.get("height", 0))
         for part in drawing.findall("g")[-1].findall("rect")[1:]
     }
-    assert heights["sb-state-sent"] == pytest.approx(2 * heights["sb-state-failed"], abs=0.02)
-    table = re.search(r'<table class="sb-table sb-deliveries">.*?</table>', html, re.DOTALL)
-    assert table is not None
-    cells = re.findall(r"<th scope=\"row\">(\w+)</th>|<td>(\d+)</td>", table[0])
-    assert [name or count for name, count in cells] == ["console", "1", "0", "0", "2", "email", "1", "1", "1", "0"]
-    found = admin_client.get(f"{STATISTICS}?format=json").json()
-    assert found["deliveries"][0] == {"transport": "console", "sent": 1, "failed": 0, "skipped": 0, "pending": 2}
-    assert [each["transport"] for each in found["deliveries"]] == ["console", "email"]
-    assert found["delivery_hours"][-1].items() >= {"sent": 2, "failed": 1, "skipped": 1, "pending": 2}.items()
+    assert heights["sb-state-unfinished"] == pytest.approx(3 * heights["sb-state-failed"], abs=0.02)
 
 
 @pytest.mark.django_db
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_notified")
 def test_with_redis_away_the_page_says_so_and_shows_the_rest(signalbox: Any, admin_client: Client) -> None:
-    """The number of dead letters is unknown, the figures of the database are there."""
+    """The figures of the database are there."""
     with RedisServer() as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         server.kill()
-        html = page(admin_client, STATISTICS)
+        text = page(admin_client, "/admin/")
         found = admin_client.get(f"{STATISTICS}?format=json").json()
         conf.sync_redis().close()
-    assert "Redis is unavailable." in html
-    assert figures(html)["dead letters"] == "unknown"
-    assert figures(html)["created"] == "3"
-    assert (found["failed"], found["redis"]) == (None, None)
+    assert re.search(r'role="alert">\s*<strong>Redis is unavailable', text)
+    assert Page(text).funnel()["created"] == "3"
+    assert Page(text).table("now")["Lag: entries that are not read yet"] == ["unknown"]
+    assert found["redis_error"]
+    assert (found["groups"], found["rows"]["funnel"]["created"]) == ([], 3)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_notified")
+def test_texts_from_outside_are_shown_as_texts(signalbox: Any, admin_client: Client) -> None:
+    """Answers of providers, and names of kinds and transports."""
+    hostile = '"><script>alert(1)</script>'
+    notification = Notification.objects.latest("pk")
+    Event.objects.update(kind=hostile)
+    _fail(notification, transport=hostile, answer=hostile)
+    text = page(admin_client, "/admin/")
+    assert "<script>alert" not in text
+    found = Page(text)
+    assert list(found.table("kinds"))[1:] == [hostile]
+    assert list(found.table("transports"))[1:] == [hostile]
+    assert len([url for _, url in found.links if "script%3E" in url]) > 5
+    assert list(csv.reader(io.StringIO(_csv(admin_client, "kinds"))))[1][0] == hostile
+
+
+# Where the figures lead -----------------------------------------------------------------------------------------------
+
+
+def _rows_behind(client: Client, url: str) -> int:
+    """How many rows the list at this URL shows."""
+    response = client.get(url)
+    assert response.status_code == 200, url
+    context = response.context
+    if "/dead-letters/" in url:
+        return 0 if context["page"] is None else len(context["page"].rows)
+    if "/realtime/task/" in url:
+        return sum(1 for _ in re.finditer(r'name="id"', response.content.decode()))
+    return int(context["cl"].result_count)
+
+
+def _figures(found: Page) -> Iterator[tuple[int, str]]:
+    """Each number that is a link, with its URL; attempts are no rows."""
+    for text, url in found.links:
+        if re.fullmatch(r"[\d,]+", text) and "attempts__gt" not in url:
+            yield int(text.replace(",", "")), html.unescape(url)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+@pytest.mark.parametrize("period", ["hour", "day", "month"])
+def test_each_figure_leads_to_as_many_rows(signalbox: Any, admin_client: Client, period: str) -> None:
+    """In every section: the list behind a link has the rows that the figure counts."""
+    client, keys = conf.sync_redis(), conf.keys()
+    client.xgroup_create(keys.stream("notifications"), "bot", id="0", mkstream=True)
+    client.sadd(keys.streams(), keys.stream("notifications"))
+    client.xadd(keys.dead_letters("notifications", "bot"), {"n": 1, "id": "1-1", "reason": "failed"})
+    found = read(admin_client, f"/admin/?period={period}")
+    figures = dict.fromkeys(_figures(found))
+    # Most minutes and hours have no rows, and their lists are alike.
+    wanted = [(count, url) for count, url in figures if count or "created_at__lt" not in url]
+    assert len(wanted) > 30
+    wrong = [(count, rows, url) for count, url in wanted if (rows := _rows_behind(admin_client, url)) != count]
+    assert wrong == []
+    seen = {re.sub(r"\?.*", "", url).rstrip("/").rpartition("/")[2] for _, url in wanted}
+    assert seen == {"notification", "delivery", "event", "dead-letters", "task"}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+def test_retries_and_errors_lead_to_their_deliveries(signalbox: Any, admin_client: Client) -> None:
+    """To those with more than one attempt, and to the newest example."""
+    found = read(admin_client)
+    retried = [url for _, url in found.links if "attempts__gt" in url]
+    assert [_rows_behind(admin_client, url) for url in retried] == [3, 3]
+    (failed,) = Delivery.objects.filter(state="failed")
+    assert f"/admin/notifications/delivery/{failed.pk}/change/" in [url for _, url in found.links]
+    assert list(found.table("errors"))[1:] == ["no"]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+@pytest.mark.parametrize("permission", EVERYTHING)
+def test_only_links_that_the_user_may_open_are_shown(signalbox: Any, permission: str) -> None:
+    """Each link answers with the page, whoever follows it."""
+    client = make_staff("view_event", permission)
+    urls = {html.unescape(url) for _, url in read(client, "/admin/").links}
+    assert {client.get(url).status_code for url in urls} == {200}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+def test_a_difference_is_said_in_words_and_leads_to_what_nobody_handles(signalbox: Any, admin_client: Client) -> None:
+    """A pending delivery that is never due is not accounted for; the list has it."""
+    assert read(admin_client).table("balances")["retired"] == ["3", "0", "0", "0", "3", "0: all accounted for"]
+    Delivery.objects.filter(state="pending").update(due_at=None)
+    found = read(admin_client)
+    assert found.table("balances")["retired"] == ["3", "0", "0", "0", "2", "1: 1 not accounted for"]
+    ((text, url),) = [(text, url) for text, url in found.links if "due_at__isnull" in url]
+    assert text == "1: 1 not accounted for"
+    assert _rows_behind(admin_client, html.unescape(url)) == 1
+    assert 'class="sb-bad">1: 1 not accounted for' in page(admin_client, "/admin/")
+
+
+# Who sees it ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
 def test_statistics_are_for_those_who_may_view_events(signalbox: Any) -> None:
-    """Of the staff; visitors are sent to the login."""
-    assert make_staff("view_event").get(STATISTICS).status_code == 200
-    assert make_staff("view_notification").get(STATISTICS).status_code == 403
-    assert Client().get(STATISTICS).status_code == 302
+    """Of the staff, who otherwise have the plain first page. Visitors are sent to the login."""
+    viewer, other = make_staff("view_event"), make_staff("view_notification")
+    assert MARK in page(viewer, "/admin/")
+    assert MARK not in page(other, "/admin/")
+    assert viewer.get(STATISTICS).status_code == 200
+    for form in ("", "?format=part", "?format=json", "?format=csv"):
+        assert other.get(STATISTICS + form).status_code == 403
+        assert Client().get(STATISTICS + form).status_code == 302
+
+
+@pytest.mark.django_db
+def test_the_list_of_apps_stays_below_the_dashboard(signalbox: Any, admin_client: Client) -> None:
+    """The site's own first page is complete."""
+    text = page(admin_client, "/admin/")
+    assert 'href="/admin/auth/user/"' in text.partition(MARK)[2]
+
+
+def test_a_first_page_of_the_project_stays() -> None:
+    """A site that names its template keeps it. Another site gets the dashboard when it registers events."""
+
+    class OwnSite(admin.AdminSite):
+        index_template = "own.html"
+
+    own, other = OwnSite(), admin.AdminSite("other")
+    for site in (own, other):
+        site.register(Event, EventAdmin)
+    assert own.index_template == "own.html"
+    assert other.index_template == "notifications/admin/index.html"
+
+
+# For programs and spreadsheets ----------------------------------------------------------------------------------------
+
+
+def _csv(client: Client, table: str = "", period: str = "day") -> str:
+    response = client.get(STATISTICS, {"format": "csv", "period": period, **({"table": table} if table else {})})
+    assert response.status_code == 200, response.content
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert response.headers["Content-Disposition"].startswith("attachment; filename=")
+    return response.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+def test_programs_read_the_same_as_json(signalbox: Any, admin_client: Client) -> None:
+    """Every figure by its name."""
+    response = admin_client.get(f"{STATISTICS}?format=json&period=month")
+    assert response.headers["Content-Type"] == "application/json"
+    found = response.json()
+    assert found["period"] == "month"
+    assert found["rows"]["funnel"] == {"created": 4, "published": 3, "relayed": 3, "seen": 2, "read": 1}
+    assert len(found["rows"]["points"]) == 30
+    assert {each["name"] for each in found["balances"]} >= {"browsers", "planning", "email", "retired"}
+    assert {each["difference"] for each in found["balances"] if each["name"] in ("email", "retired")} == {0}
+    assert {group["name"] for group in found["groups"]} == {"relay", "bot"}
+    assert found["outbox"] == 1
+    assert isinstance(found["counters"]["by_label"], list)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+def test_a_table_is_a_sheet_with_the_page_s_columns(signalbox: Any, admin_client: Client) -> None:
+    """Numbers are numbers: shares and seconds without signs, times in full."""
+    header, email, retired = csv.reader(io.StringIO(_csv(admin_client, "transports")))
+    assert header == ["Transport", "Success", "Sent", "Failed", "Skipped", "Unfinished", "Retried"]
+    assert email == ["email", "0.5", "1", "1", "1", "0", "3"]
+    assert retired == ["retired", "", "0", "0", "0", "3", "3"]
+    hours = list(csv.reader(io.StringIO(_csv(admin_client, "notifications-over-time"))))
+    assert len(hours) == 25
+    assert hours[-1][1:] == ["4", "3", "2", "1"]
+    assert admin_client.get(f"{STATISTICS}?format=csv&table=nothing").status_code == 400
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
+def test_all_tables_are_one_list_of_figures(signalbox: Any, admin_client: Client) -> None:
+    """With the table, the row and the column of each."""
+    header, *lines = csv.reader(io.StringIO(_csv(admin_client)))
+    assert header == ["table", "row", "column", "value"]
+    assert ["funnel", "created", "Notifications", "4"] in lines
+    assert ["transports", "email", "Failed", "1"] in lines
+    assert {line[0] for line in lines} >= {"funnel", "balances", "transports", "kinds", "errors", "groups", "now"}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_notified")
+@pytest.mark.parametrize("answer", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_is_run_as_a_formula(signalbox: Any, admin_client: Client, answer: str) -> None:
+    """Neither in one table nor in all."""
+    notification = Notification.objects.latest("pk")
+    Event.objects.update(kind=answer)
+    _fail(notification, transport=answer, answer=answer)
+    for table in ("", "errors", "kinds", "transports"):
+        cells = [cell for line in csv.reader(io.StringIO(_csv(admin_client, table))) for cell in line]
+        assert any(cell.startswith("'") for cell in cells)
+        assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+
+
+# The drawing ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
     """Each notification is in the part of the furthest that it has come; seen before relayed is no error."""
-    hour = Hour(start=START, created=100, relayed=70, seen=80, read=30)
-    drawn = chart.draw([hour])
+    drawn = chart.draw(points(Funnel(created=100, relayed=70, seen=80, read=30)), "day", no_links())
     (column,) = drawn.columns
     heights = {segment.state: segment.height for segment in column.segments}
     assert set(heights) == {"read", "seen", "waiting"}
@@ -210,11 +474,21 @@ def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
 )
 def test_the_lines_of_the_chart_are_round_numbers_above_the_highest_column(most: int, labels: list[str]) -> None:
     """And no column is higher than the chart."""
-    drawn = chart.draw(hours(0, most, 0))
+    drawn = chart.draw(points(Funnel(), Funnel(created=most), Funnel()), "day", no_links())
     assert [tick.label for tick in drawn.ticks] == labels
     assert all(segment.y >= drawn.ticks[-1].y for column in drawn.columns for segment in column.segments)
 
 
 def test_a_day_without_notifications_is_described() -> None:
     """An empty chart has a description too."""
-    assert chart.draw(hours(0, 0)).description == "No notifications were created in these hours."
+    drawn = chart.draw(points(Funnel(), Funnel()), "day", no_links())
+    assert drawn.description == "No notifications were created in this time."
+
+
+def test_deliveries_of_all_transports_are_one_column() -> None:
+    """Their states are added."""
+    transports = {name: TransportFigures(transport=name, sent=2, failed=1) for name in ("email", "sms")}
+    drawn = chart.draw_deliveries([Point(start=START, funnel=Funnel(), transports=transports)], "month", no_links())
+    (column,) = drawn.columns
+    assert [cell.value for cell in column.cells] == [4, 2, 0, 0]
+    assert column.text == "2026-03-29 UTC: 4 sent, 2 failed, 0 skipped, 0 unfinished"

@@ -9,6 +9,7 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from playwright.async_api import Browser, Page, expect
 
 from notifications.models import Delivery, Destination, Digest
@@ -97,6 +98,16 @@ def _make_rows(user: User) -> dict[str, int]:
     }
 
 
+def _make_failures(user: User) -> None:
+    """A failed delivery, and one that nobody handles."""
+    notification = user.notifications.latest("pk")  # type: ignore[attr-defined]
+    now = timezone.now()
+    Delivery.objects.create(
+        notification=notification, transport="webhook", state="failed", answer="500", due_at=None, finished_at=now
+    )
+    Delivery.objects.create(notification=notification, transport="sms", state="pending", due_at=None)
+
+
 async def _faults(page: Page, paths: tuple[str, ...], keys: dict[str, int]) -> dict[str, Any]:
     """The violations on each page that has any."""
     found: dict[str, Any] = {}
@@ -113,6 +124,20 @@ async def test_each_page_is_clean(admin: Page, alice: User) -> None:
     assert await _faults(admin, PAGES, keys) == {}
     await admin.context.clear_cookies()
     assert await _faults(admin, ("login/",), keys) == {}
+
+
+async def test_the_dashboard_is_clean_with_everything_on_it(admin: Page, alice: User) -> None:
+    """Notices, failures, opened tables and counters; in each period, light and dark, wide and narrow."""
+    await sync_to_async(_make_rows)(alice)
+    await sync_to_async(_make_failures)(alice)
+    for scheme, width in (("light", 1280), ("dark", 360)):
+        await admin.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await admin.set_viewport_size({"width": width, "height": 800})
+        for period in ("hour", "day", "month"):
+            await admin.goto(f"?period={period}")
+            for details in await admin.locator("#sb-part details > summary").all():
+                await details.click()
+            assert await violations(admin) == []
 
 
 async def test_each_page_is_clean_on_a_dark_and_narrow_screen(admin: Page, alice: User) -> None:
@@ -149,9 +174,9 @@ async def test_the_numbers_of_a_chart_stand_beside_its_columns(admin: Page, alic
     """At the height of their lines; where the columns have no room, the latest are seen and the others scrolled to."""
     await sync_to_async(_make_rows)(alice)
     await admin.set_viewport_size({"width": width, "height": 800})
-    await admin.goto("notifications/event/statistics/")
-    for name in ("hours", "delivery-hours"):
-        section = admin.locator(f"section[aria-labelledby={name}]")
+    await admin.goto("")
+    for name in ("notifications", "deliveries"):
+        section = admin.locator(f"section[aria-labelledby=sb-{name}]")
         await section.scroll_into_view_if_needed()
         numbers, lines = section.locator(".sb-chart-number"), section.locator(".sb-chart-line")
         await expect(section.locator(".sb-chart-hit").last).to_be_in_viewport(ratio=0.9)

@@ -1,0 +1,90 @@
+"""
+The values that the dashboard's templates and its CSV are made from: tables of cells.
+
+Owns their form, so that the page and the CSV always have the same figures. Does not own their content (sections).
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Bar", "Cell", "Table", "Value", "number", "share", "text"]
+
+# What a spreadsheet gets.
+type Value = int | float | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A part of a horizontal bar, in percent of its width. `state` names its colour."""
+
+    state: str
+    x: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """
+    One figure or text.
+
+    Attributes:
+        text: As the page shows it. The template has to escape it.
+        value: For programs: a number without separators, or the text.
+        url: The list of the rows that it counts; "" if there is none, or the user may not see it.
+        is_bad: Whether it is a sign of trouble. The text says so too.
+        bars: A horizontal bar beneath the text.
+        live: The name of the live number that replaces the text between two refreshes.
+        is_foreign: Whether it is a text from outside, which may be in any language, and long.
+    """
+
+    text: str
+    value: Value
+    url: str = ""
+    is_bad: bool = False
+    bars: tuple[Bar, ...] = ()
+    live: str = ""
+    is_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """
+    One section of the dashboard.
+
+    Attributes:
+        name: In URLs, and as the id of its element.
+        columns: The headings. The first column names the rows.
+        lead: One line beside the title.
+        note: What the figures mean.
+        empty: What the page says if there are no rows.
+        more: The text and the URL of a link to a page with more.
+        is_wide: Whether it needs the full width of the page.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    lead: str = ""
+    note: str = ""
+    empty: str = ""
+    more: tuple[str, str] | None = None
+    is_wide: bool = False
+
+
+def text(content: str, **attributes: object) -> Cell:
+    """A cell with a text."""
+    return Cell(text=content, value=content, **attributes)  # type: ignore[arg-type]
+
+
+def number(count: int | None, url: str = "", *, is_bad: bool = False, live: str = "") -> Cell:
+    """A cell with a number; None is unknown. A number that is 0 is never bad."""
+    if count is None:
+        return Cell(text="unknown", value=None)
+    return Cell(text=f"{count:,}", value=count, url=url, is_bad=is_bad and count != 0, live=live)
+
+
+def share(part: int, whole: int) -> Cell:
+    """A cell with a percentage; empty if the whole is 0."""
+    if not whole:
+        return Cell(text="–", value=None)
+    return Cell(text=f"{part / whole:.1%}", value=round(part / whole, 4))

@@ -1,0 +1,113 @@
+/**
+ * Keeps the dashboard of the admin up to date.
+ *
+ * Owns when its figures are read again, and what it says about that. Does not own their content, which the server makes:
+ * without this script, the page shows the figures of when it was loaded. Does not own the connection (connection.js).
+ */
+
+import { hold } from "./connection.js";
+import { morph } from "./morph.js";
+
+/** After a message on the topic, the figures are read again, but not more often than this. */
+const LIVE_MS = 3_000;
+/** Without messages they are read this often: the connection is lost, or no relay is running. */
+const POLL_MS = 10_000;
+
+const root = document.getElementById("sb-dashboard");
+const part = document.getElementById("sb-part");
+const state = document.getElementById("sb-live");
+const pause = document.getElementById("sb-pause");
+
+let isPaused = false;
+let isReading = false;
+/** Whether a message has come since the figures were read. */
+let isStale = false;
+let hasFailed = false;
+let messageAt = -Infinity;
+let readAt = performance.now();
+let timer = null;
+
+function plan() {
+  clearTimeout(timer);
+  if (isPaused || isReading || document.hidden) return;
+  timer = setTimeout(read, Math.max(0, readAt + (isStale ? LIVE_MS : POLL_MS) - performance.now()));
+}
+
+async function read() {
+  isReading = true;
+  isStale = false;
+  try {
+    morph(part, await fetchPart());
+    hasFailed = false;
+  } catch {
+    // Such as a restart of the server. The time on the page shows how old the figures are.
+    hasFailed = true;
+  }
+  isReading = false;
+  readAt = performance.now();
+  say();
+  plan();
+}
+
+async function fetchPart() {
+  const url = new URL(root.dataset.url, location.href);
+  url.searchParams.set("format", "part");
+  url.searchParams.set("period", root.dataset.period);
+  const response = await fetch(url, { credentials: "same-origin", redirect: "error" });
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (fresh.getElementById("sb-at") === null) throw new Error("not our page");
+  return document.adoptNode(fresh.body);
+}
+
+/** Says how the page is kept up to date; screen readers hear it when it changes. */
+function say() {
+  const isLive = performance.now() - messageAt < POLL_MS;
+  const text = isPaused
+    ? "Paused"
+    : hasFailed
+      ? "The server does not answer: trying again"
+      : isLive
+        ? "Live"
+        : `Every ${POLL_MS / 1_000} seconds`;
+  if (state.textContent !== text) state.textContent = text;
+}
+
+function show(numbers) {
+  for (const [name, number] of Object.entries(numbers)) {
+    const text = typeof number === "number" ? number.toLocaleString("en") : "unknown";
+    for (const element of part.querySelectorAll(`[data-live="${CSS.escape(name)}"]`)) {
+      if (element.textContent !== text) element.textContent = text;
+    }
+  }
+}
+
+function hear({ data }) {
+  messageAt = performance.now();
+  isStale = true;
+  if (!isPaused && !document.hidden) show(data);
+  say();
+  plan();
+}
+
+pause.hidden = false;
+pause.addEventListener("click", () => {
+  isPaused = !isPaused;
+  pause.setAttribute("aria-pressed", String(isPaused));
+  say();
+  plan();
+});
+document.addEventListener("visibilitychange", plan);
+
+try {
+  const connection = hold({ user: root.dataset.user, url: root.dataset.websocketUrl });
+  const subscription = connection.subscribe(root.dataset.topic);
+  subscription.on("message", hear);
+  // The figures are read every few seconds anyway.
+  subscription.on("error", () => {});
+  connection.on("error", () => {});
+} catch {
+  // The setting is no usable URL: the page asks.
+}
+say();
+plan();
