@@ -16,7 +16,7 @@ class CountedHour(models.Model):
 
     start = models.DateTimeField(unique=True)
     counted_at = models.DateTimeField()
-    # `notifications.statistics.hours` owns the format.
+    # `notifications.statistics.tally` owns the format.
     figures = models.JSONField()
 
     class Meta:

@@ -51,7 +51,7 @@ def test_status_tells_of_each_group(letters: list[str], redis_client: redis.Redi
     assert (stream["key"], stream["length"]) == (keys.stream(STREAM), 4)
     slow, workers = stream["groups"]
     assert 0 <= slow.pop("oldest_seconds") < 60
-    none = {"pending": 0, "delayed": 0, "standing": 0, "consumers": 0, "workers": 0}
+    none = {"pending": 0, "delayed": 0, "standing": 0, "consumers": 0, "workers": 0, "members": []}
     assert slow == {**none, "name": "slow", "lag": 4, "dead": 0, "finished": 0}
     assert workers == {
         **none,
