@@ -18,7 +18,7 @@ from benchmarks.map import measuring as maps
 from benchmarks.map.servers import MAP_SERVERS, MapServer
 from benchmarks.processes import Process, free_port
 from benchmarks.rig import Figures, Publishing, Rig, connect, measure, rig
-from benchmarks.servers import SERVERS, TOPIC, Server
+from benchmarks.servers import PUSHING_SERVERS, SERVERS, TOPIC, Server
 from benchmarks.stage import Stage
 from benchmarks.tasks import measuring as tasks
 from benchmarks.tasks.contenders import TASK_BACKENDS, TaskBackend
@@ -95,7 +95,7 @@ class Scenario:
     @property
     def needs_load_client(self) -> bool:
         """Whether somebody connects."""
-        return self.contenders is SERVERS or self.contenders is MAP_SERVERS
+        return self.contenders in (SERVERS, PUSHING_SERVERS, MAP_SERVERS)
 
 
 def _fanout(server: Server, stage: Stage, sizes: Sizes) -> Figures:
@@ -228,6 +228,12 @@ def _tasks(backend: TaskBackend, stage: Stage, sizes: Sizes) -> Figures:
 
 _ALL = (
     Scenario(name="fanout", title="Fan-out at full speed: 1 topic, 1,000 sockets", run=_fanout),
+    Scenario(
+        name="statistics",
+        title="Fan-out at full speed, with and without statistics",
+        run=_fanout,
+        contenders=PUSHING_SERVERS,
+    ),
     Scenario(name="paced", title="Fan-out, 20 messages a second to 1,000 sockets", run=_paced),
     Scenario(name="unicast", title="Unicast: 1,000 users, one message each in turn", run=_unicast),
     Scenario(name="idle", title="Idle connections", run=_idle, runs=1),

@@ -16,7 +16,7 @@ from benchmarks import machine
 from benchmarks.processes import ROOT, Process
 from benchmarks.stage import Stage
 
-__all__ = ["SERVERS", "TOPIC", "Server", "needs_node", "node", "uvicorn"]
+__all__ = ["PUSHING_SERVERS", "SERVERS", "TOPIC", "Server", "needs_node", "node", "uvicorn"]
 
 # What everybody hears in the scenarios with one topic. A connection without it hears its user's own.
 TOPIC = "news.benchmark"
@@ -169,13 +169,14 @@ def _nchan_command(stage: Stage, port: int) -> Sequence[str]:
     return [str(root / "usr/sbin/nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
 
 
-def _signalbox(name: str, title: str, command: Callable[[Stage, int], Sequence[str]]) -> Server:
+def _signalbox(name: str, title: str, command: Callable[[Stage, int], Sequence[str]], **environment: str) -> Server:
     return Server(
         name=name,
         title=title,
         publisher="signalbox",
         command=command,
         arguments=_signalbox_arguments,
+        environment=environment,
         is_ours=True,
     )
 
@@ -236,3 +237,11 @@ _ALL = (
 )
 # By name, in the order of the tables.
 SERVERS: dict[str, Server] = {server.name: server for server in _ALL}
+# The cost of pushing statistics: the same server with and without it.
+PUSHING_SERVERS: dict[str, Server] = {
+    server.name: server
+    for server in (
+        _signalbox("signalbox-pushing", "Signalbox, pushing its statistics", realtime_web(_OURS), STATISTICS="1"),
+        _signalbox("signalbox-silent", "Signalbox, without statistics", realtime_web(_OURS), STATISTICS="0"),
+    )
+}

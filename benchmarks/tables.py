@@ -34,6 +34,8 @@ __all__ = [
 FAST, STOCK, QUICKEST_QUEUE = "uwebsockets", "channels-pubsub-uvicorn", "huey"
 FAST_MAP = "uwebsockets-map"
 FAST_TASKS = "threadmill"
+# The server that pushes no statistics.
+SILENT = "signalbox-silent"
 _NO_FIGURE = "–"
 
 
@@ -98,6 +100,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _CPU,
         _LOST,
         Column("client's core", "client_core_used", "{:.0%}".format),
+    ),
+    "statistics": (
+        Column("deliveries/s", "deliveries_per_second", _count),
+        Column("ratio to without", "deliveries_per_second", _times, SILENT),
+        _CPU,
+        _LOST,
     ),
     "paced": (
         *_LATENCIES,

@@ -136,6 +136,12 @@ TARGETS = (
         300,
         is_floor=True,
     ),
+    Target(
+        "fan-out at full speed with statistics, × without them",
+        _of("statistics", "deliveries_per_second", "signalbox-pushing", to="signalbox-silent"),
+        0.98,
+        is_floor=True,
+    ),
     Target("unicast, CPU × uWebSockets.js", _of("unicast", "server_cpu_us", to="uwebsockets"), 1.1, is_floor=False),
     Target(
         "20 messages/s to 1,000, p99 × uWebSockets.js", _of("paced", "p99_ms", to="uwebsockets"), 1.3, is_floor=False

@@ -30,6 +30,7 @@ from notifications.preferences import (
     set_preference,
     set_quiet_hours,
 )
+from realtime import statistics
 from realtime.process_name import process_name
 
 __all__ = [
@@ -174,7 +175,7 @@ def mark_seen(user_id: Any, ids: Iterable[int] | None = None) -> int:
     Returns:
         How many were unseen before. Ids of other users' notifications are ignored.
     """
-    return update_in_order(_mine(user_id, ids).filter(seen_at=None), seen_at=timezone.now())
+    return _counted("seen", update_in_order(_mine(user_id, ids).filter(seen_at=None), seen_at=timezone.now()))
 
 
 def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
@@ -186,7 +187,7 @@ def mark_read(user_id: Any, ids: Iterable[int] | None = None) -> int:
     """
     now = timezone.now()
     unread = _mine(user_id, ids).filter(read_at=None)
-    return update_in_order(unread, read_at=now, seen_at=Coalesce("seen_at", now))
+    return _counted("read", update_in_order(unread, read_at=now, seen_at=Coalesce("seen_at", now)))
 
 
 def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
@@ -196,30 +197,31 @@ def mark_archived(user_id: Any, ids: Iterable[int]) -> int:
     Returns:
         How many were in the inbox before. Ids of other users' notifications are ignored.
     """
-    return update_in_order(_mine(user_id, ids).filter(archived_at=None), archived_at=timezone.now())
+    in_inbox = _mine(user_id, ids).filter(archived_at=None)
+    return _counted("archived", update_in_order(in_inbox, archived_at=timezone.now()))
 
 
-def mark_relayed(ids: Iterable[int]) -> int:
+def mark_relayed(ids: Iterable[int]) -> set[int]:
     """
     Mark notifications as relayed: the relay has published them to their recipients' browsers.
 
     Returns:
-        How many were not marked before.
+        The ids of those that were not marked before.
     """
     database, table = router.db_for_write(Notification), Notification._meta.db_table
     if not (possible := _possible(ids)):
-        return 0
+        return set()
     # Raw SQL, because every batch of the relay runs it, and the ORM takes twice as long.
     sql = f"""
         UPDATE {table} SET relayed_at = %s, relayed_by = %s FROM (
             SELECT id AS held_id FROM {table} WHERE id IN ({", ".join(["%s"] * len(possible))}) AND relayed_at IS NULL
             ORDER BY id {lock_clause(database)}
-        ) AS held WHERE id = held_id
+        ) AS held WHERE id = held_id RETURNING id
     """  # noqa: S608 - a name of our own
     now = Notification._meta.get_field("relayed_at").get_db_prep_save(timezone.now(), connections[database])
     with connections[database].cursor() as cursor:
         cursor.execute(sql, [now, process_name(), *possible])
-        return int(cursor.rowcount)
+        return {pk for (pk,) in cursor.fetchall()}
 
 
 def _commit_here(*args: Any, **fields: Any) -> tuple[Event, outbox.Publication | None]:
@@ -244,6 +246,14 @@ def _commit(
             hook = functools.partial(outbox.publish_after_commit, publication, progress)
             transaction.on_commit(hook, using=database)
     return event, None if is_nested else publication
+
+
+def _counted(what: str, number: int) -> int:
+    """Count notifications that were marked, once the caller's transaction is committed. Returns their number."""
+    if number:
+        add = functools.partial(statistics.count, f"notifications.{what}", number)
+        transaction.on_commit(add, using=router.db_for_write(Notification))
+    return number
 
 
 def _mine(user_id: Any, ids: Iterable[int] | None) -> QuerySet[Notification]:

@@ -132,6 +132,7 @@ REALTIME = {
     "REDIS_URL": REDIS_URL,
     "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),
     "ON_READ": "notifications.services.mark_read",
+    "STATISTICS": env.bool("STATISTICS", default=True),
 }
 NOTIFICATIONS: dict[str, object] = {"BASE_URL": env.str("BASE_URL", default="")}
 

@@ -40,8 +40,31 @@ class RealtimeConfig(AppConfig):
         from realtime.websocket.django_signals import connect_receivers
 
         connect_receivers()
+        _install_statistics()
         # As the admin finds admin.py: each app declares its topics in topics.py, and its sinks in sinks.py.
         autodiscover_modules("topics", "sinks")
+
+
+def _install_statistics() -> None:
+    """This process pushes its counters from the first one on, unless REALTIME["STATISTICS"] is off."""
+    from realtime import conf
+    from realtime.statistics import pusher
+
+    def is_enabled() -> bool:
+        # Counting never raises. Whatever is wrong with the settings is said where they are used.
+        try:
+            return conf.get_settings().statistics
+        except ImproperlyConfigured:
+            return False
+
+    pusher.install(lambda: (conf.sync_redis(), conf.keys()), is_enabled=is_enabled, role=_role())
+
+
+def _role() -> str:
+    """The name of the management command that runs, or "web"."""
+    program, command = Path(sys.argv[0]).name, next((each for each in sys.argv[1:] if not each.startswith("-")), "")
+    is_command = program in ("manage.py", "django-admin", "__main__.py") and command not in ("", "runserver")
+    return command if is_command else "web"
 
 
 def _find_other() -> Path | None:

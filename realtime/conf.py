@@ -88,6 +88,8 @@ class RealtimeSettings:
     # The dotted path of a function that is called as function(user_id, ids) when a client reports what its user has
     # read. It is called in a thread, unless it is async.
     on_read: str = ""
+    # Whether each process pushes its counters to Redis once a second, for the dashboard.
+    statistics: bool = True
 
     def __post_init__(self) -> None:
         try:

@@ -15,6 +15,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 if not os.environ.get("REDIS_URL"):
     # Nobody is there: a test that forgets to ask for a Redis does not use that of `make run`.
     REALTIME["REDIS_URL"] = f"unix://{TEST_DIR}/nobody.sock"
+# Tests of the statistics push them themselves.
+REALTIME["STATISTICS"] = False
 # Threads end with their event loop here, and must have closed their connections by then.
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 # Hashing passwords slowly protects nobody here.

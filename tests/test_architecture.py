@@ -19,7 +19,8 @@ from realtime.conf import RealtimeSettings
 from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
 from realtime.redis.keys import Keys
-from realtime.statistics import Now, ProcessStatistics, Total, Totals, WorkerStatistics
+from realtime.statistics import METRICS, Now, ProcessStatistics, Total, Totals, WorkerStatistics
+from realtime.statistics.metrics import OTHERS
 from realtime.tasks.backend import BackendOptions
 from tests.support.wheel import EXTRA_MODULES
 
@@ -64,7 +65,8 @@ LEVELS: dict[str, tuple[set[str], ...]] = {
         {"delivery"},
         {"events"},
         {"services"},
-        {"topics", "statistics", "inbox", "workers"},
+        {"topics", "statistics", "inbox"},
+        {"workers"},
         {"urls", "checks", "templatetags", "admin", "health"},
         {"apps", "management"},
     ),
@@ -349,27 +351,49 @@ def test_the_page_of_public_names_has_what_the_pages_import() -> None:
                 assert is_module(f"{module}.{name}") or f"{module}.{name}" in listed, f"{page} imports {module}.{name}"
 
 
-def test_every_counter_is_documented() -> None:
-    """docs/reference/statistics.md names each counter of `ProcessStatistics`, and whether it is a total."""
+def test_every_metric_is_documented() -> None:
+    """docs/reference/statistics.md has each metric with its kind, unit, labels and meaning, in the same order."""
+    rows = [
+        f"| `{each.name}` | {each.kind} | {each.unit} | {', '.join(each.labels)} | {each.meaning} |"
+        for each in METRICS.values()
+    ]
     text = (DOCS / "reference/statistics.md").read_text()
-    documented = dict(re.findall(r"^\| `([\w.]+)` \| (now|total|totals) \|", text, re.MULTILINE))
-    kinds = {Now: "now", Total: "total", Totals: "totals"}
+    assert re.findall(r"^\| `\w+\.\w+` .*$", text, re.MULTILINE) == rows
+
+
+def test_every_counter_of_a_part_is_a_metric() -> None:
+    """And the other way round: what a part counts by an attribute is pushed under the name of that attribute."""
+    kinds = {Now: "now", Total: "total", Totals: "total"}
     counters = {}
     for part in dataclasses.fields(ProcessStatistics):
         cls = WorkerStatistics if part.name == "workers" else part.type
         if part.name != "others":
             counters |= {f"{part.name}.{each.name}": kinds[each.type] for each in dataclasses.fields(cls)}
-    assert documented == counters
+    parts = {name.partition(".")[0] for name in counters}
+    assert {name: each.kind for name, each in METRICS.items() if name.partition(".")[0] in parts} == counters
+
+
+def test_every_metric_that_is_counted_has_a_name() -> None:
+    """What code counts by name is in the list of metrics, with as many labels."""
+    called = re.compile(r"\b(?:count|observe)\(\s*f?\"([a-z_.]+)\"")
+    named = set()
+    for room in ("realtime", "notifications"):
+        for path in modules(room):
+            named |= set(called.findall(path.read_text()))
+    assert named
+    assert named <= METRICS.keys()
 
 
 def test_every_other_counter_is_documented() -> None:
-    """docs/reference/statistics.md has each name that a part of ours registers for counters of its own."""
-    section = (DOCS / "reference/statistics.md").read_text().partition("\n## `others`\n")[2]
+    """Each name that a part of ours registers for its own counters is in OTHERS, and OTHERS is in the documentation."""
     names = set()
     for room in ("realtime", "notifications"):
         for path in modules(room):
             names |= set(re.findall(r'\bregister\([\w.]+, f?"([^"]+)"\)', path.read_text()))
-    assert {re.sub(r"{(\w+)}", r"<\1>", name) for name in names} == set(re.findall(r"^\| `([^`]+)`", section, re.M))
+    assert {re.sub(r"{(\w+)}", r"<\1>", name) for name in names} == OTHERS.keys()
+    text = (DOCS / "reference/statistics.md").read_text()
+    rows = [f"| `{part}` | `{what}` | {meaning} |" for part, whats in OTHERS.items() for what, meaning in whats.items()]
+    assert re.findall(r"^\| `[\w <>]+` \| `.*$", text, re.MULTILINE) == rows
 
 
 def test_every_option_of_the_channel_layer_is_documented_with_its_default() -> None:

@@ -14,11 +14,13 @@ from notifications.content.envelope import ENVELOPE_LIMIT_BYTES, Envelope, decod
 from realtime.exceptions import EntryRejected
 from realtime.streams import Entry
 
-__all__ = ["USER_FIELD", "StreamedNotification", "decode", "encode", "notification_id_of"]
+__all__ = ["GROUP_FIELD", "ID_FIELD", "USER_FIELD", "StreamedNotification", "decode", "encode", "notification_id_of"]
 
 # The field with the recipient's primary key. Workers handle the entries of one user in order.
 USER_FIELD = "u"
-_ID_FIELD, _ENVELOPE_FIELD, _GROUP_FIELD = "n", "e", "g"
+# The notification's id, and the only group that handles the entry, if it is not for all.
+ID_FIELD, GROUP_FIELD = "n", "g"
+_ENVELOPE_FIELD = "e"
 
 _ID = re.compile(rb"[1-9][0-9]{0,18}")
 # More than any key has.
@@ -55,15 +57,15 @@ def encode(
         only: The only consumer group that handles the entry; "" for all groups.
     """
     envelope = encode_envelope(common, event_id=event_id, notification_id=notification_id, replaces=replaces)
-    fields = {_ID_FIELD: b"%d" % notification_id, USER_FIELD: str(recipient_id).encode(), _ENVELOPE_FIELD: envelope}
+    fields = {ID_FIELD: b"%d" % notification_id, USER_FIELD: str(recipient_id).encode(), _ENVELOPE_FIELD: envelope}
     if only:
-        fields[_GROUP_FIELD] = only.encode()
+        fields[GROUP_FIELD] = only.encode()
     return fields
 
 
 def notification_id_of(fields: dict[str, bytes]) -> int:
     """The notification's id in fields that `encode` made."""
-    return int(fields[_ID_FIELD])
+    return int(fields[ID_FIELD])
 
 
 def decode(entry: Entry) -> StreamedNotification:
@@ -75,7 +77,7 @@ def decode(entry: Entry) -> StreamedNotification:
     """
     try:
         raw_id, raw_user, raw_envelope = (
-            entry.fields[name.encode()] for name in (_ID_FIELD, USER_FIELD, _ENVELOPE_FIELD)
+            entry.fields[name.encode()] for name in (ID_FIELD, USER_FIELD, _ENVELOPE_FIELD)
         )
     except KeyError as error:
         raise EntryRejected(f"the field {error.args[0].decode()} is missing") from None
@@ -98,5 +100,5 @@ def decode(entry: Entry) -> StreamedNotification:
         raise EntryRejected(f"e is not an envelope: {error}") from None
     if envelope.id != int(raw_id):
         raise EntryRejected("n and the id in e differ")
-    only = entry.fields.get(_GROUP_FIELD.encode(), b"").decode(errors="replace")
+    only = entry.fields.get(GROUP_FIELD.encode(), b"").decode(errors="replace")
     return StreamedNotification(notification_id=envelope.id, user_id=user_id, envelope=envelope, json=text, only=only)

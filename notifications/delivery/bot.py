@@ -7,6 +7,7 @@ Owns attempts: calling the providers of a notification concurrently, and what th
 
 import asyncio
 import dataclasses
+import datetime
 import functools
 import logging
 import time
@@ -16,6 +17,7 @@ import redis
 
 from notifications import conf
 from notifications.content import stream_entry
+from notifications.content.envelope import Envelope
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
 from notifications.database.transactions import is_contended
 from notifications.delivery import records
@@ -28,6 +30,7 @@ from notifications.delivery.slots import Limit, Slots
 from notifications.models import Delivery
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
 from notifications.transports.names import resolver
+from realtime import statistics
 from realtime.exceptions import PermanentError, Retry, Unavailable
 from realtime.redis.outage import Outage
 from realtime.streams import Entry
@@ -42,6 +45,8 @@ State = Delivery.State
 ANSWER_LOG_LIMIT = 200
 # How many entries a bot takes from the stream for each of its slots.
 ENTRIES_PER_SLOT = 5
+# The state after an attempt → what is counted.
+_COUNTED = {State.SENT: "sent", State.FAILED: "failed", State.SKIPPED: "expired", State.PENDING: "retried"}
 # The longest wait that a provider may ask for with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # If more than this part of a claim's time has passed before the call, the claim is extended first.
@@ -142,7 +147,7 @@ class Bot:
             for name in free - used:
                 self._slots.give_back(name, was_used=False)
         results = await asyncio.gather(
-            *(self._attempt(prepared) for prepared in batch.prepared),
+            *(self._attempt(task, prepared) for prepared in batch.prepared),
             *(self._attempt_when_free(task, name) for name in batch.waiting),
             return_exceptions=True,
         )
@@ -167,7 +172,7 @@ class Bot:
             if not prepared:
                 self._slots.give_back(name, was_used=False)
         for each in prepared:
-            await self._attempt(each)
+            await self._attempt(task, each)
 
     def _check_not_stopping(self) -> None:
         if self._slots.is_closed:
@@ -177,7 +182,7 @@ class Bot:
         with outages(*DATABASE_UNAVAILABLE):
             return await self._database.run(self._claim_all, task)
 
-    async def _attempt(self, prepared: Prepared) -> None:
+    async def _attempt(self, task: StreamTask, prepared: Prepared) -> None:
         """
         Make one attempt of one delivery and record its result. Gives the slot back.
 
@@ -199,6 +204,8 @@ class Bot:
                 self._slots.give_back(claim.transport, was_used=True)
         result = dataclasses.replace(result, latency_seconds=time.monotonic() - started)
         is_ours = await self._write(records.record_many, (claim, result))
+        if is_ours:
+            _count(task.notification.envelope, claim, result)
         if outage is not None:
             raise outage
         if is_ours and result.state == State.FAILED:
@@ -290,6 +297,18 @@ class Bot:
             else:
                 observer.worked()
                 return is_written
+
+
+def _count(envelope: Envelope, claim: Claim, result: Result) -> None:
+    """Count the end of an attempt."""
+    what = _COUNTED.get(result.state)
+    if what is None or not (result.is_counted or what != "retried"):
+        return
+    # A digest has several deliveries.
+    statistics.count(f"deliveries.{what}", max(1, len(claim.notification_ids)), envelope.kind, claim.transport)
+    if what == "sent" and not claim.has_waited:
+        took = datetime.datetime.now(datetime.UTC) - envelope.created_at
+        statistics.observe("deliveries.send_seconds", took.total_seconds(), claim.transport)
 
 
 def _limits_of(settings: conf.NotificationsSettings, slots: int) -> dict[str, Limit]:

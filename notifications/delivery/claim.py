@@ -51,7 +51,9 @@ __all__ = ["Claims", "StreamTask", "begin", "begin_many"]
 
 State = Delivery.State
 # The columns of a delivery that its claim needs.
-_CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes")
+_CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes", "if_unread", "due_at", "created_at")
+# A delivery that was planned to be due this long after it was planned waits on purpose.
+_PROMPT = datetime.timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +301,14 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
                 attempt=row.attempts + 1,
                 outcomes=row.outcomes,
                 holder=holder,
+                has_waited=row.if_unread or (not row.attempts and _was_delayed(row)),
             )
         )
     return claims, waiting
+
+
+def _was_delayed(row: Delivery) -> bool:
+    return row.due_at is not None and row.due_at - row.created_at > _PROMPT
 
 
 def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list[Claim], waiting: list[str]) -> None:
@@ -335,6 +342,7 @@ def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list
                 attempt=max(row.attempts for row in parts),
                 outcomes=parts[0].outcomes,
                 holder=holder,
+                has_waited=True,
                 digest_id=digest_id,
                 notification_ids=tuple(row.notification_id for row in parts),
             )

@@ -7,12 +7,13 @@ sync: call them in a thread.
 """
 
 import datetime
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import Combinable
 from django.utils import timezone
@@ -23,6 +24,7 @@ from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
 from notifications.delivery.history import HistoryStep, append_sql, appended, encode, history_of
 from notifications.models import ANSWER_LIMIT, Delivery
+from realtime import statistics
 from realtime.process_name import process_name
 from realtime.untrusted.text import printable
 
@@ -86,6 +88,8 @@ class Claim:
     outcomes: dict[str, str]
     # Its id: the row has the same `holder` as long as the claim holds.
     holder: str
+    # Whether it waited on purpose: for a fallback, a digest or the end of quiet hours.
+    has_waited: bool = False
     # For a digest: its id, and the ids of its notifications, oldest first.
     digest_id: int | None = None
     notification_ids: tuple[int, ...] = ()
@@ -299,7 +303,7 @@ def release(some: QuerySet[Delivery]) -> int:
 def skip(some: QuerySet[Delivery], reason: str) -> int:
     """Mark these deliveries as skipped, for this reason. Returns how many there were."""
     step = HistoryStep(what="skipped", at=now(), by=process_name(), answer=reason)
-    return update_in_order(
+    skipped_count = update_in_order(
         some,
         state=State.SKIPPED,
         answer=reason,
@@ -308,6 +312,10 @@ def skip(some: QuerySet[Delivery], reason: str) -> int:
         finished_at=stored(step.at),
         history=appended(step, database()),
     )
+    if skipped_count:
+        add = functools.partial(statistics.count, "deliveries.expired", skipped_count, "", "")
+        transaction.on_commit(add, using=database())
+    return skipped_count
 
 
 def postpone(some: QuerySet[Delivery], until: datetime.datetime, reason: str) -> int:

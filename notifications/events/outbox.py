@@ -18,7 +18,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ from notifications.models import Event, Notification
 from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
 from realtime.process_name import process_name
+from realtime.statistics import count
 from realtime.streams import append
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Row",
     "apublish_after_commit",
     "apublish_event",
+    "count_created",
     "count_overdue",
     "publish_after_commit",
     "publish_event",
@@ -122,6 +124,7 @@ def publish_after_commit(publication: Publication, progress: Callable[[str, int]
     Args:
         progress: Called with "published" and the number of notifications after each part.
     """
+    count_created(publication.event, publication.rows)
     if _breaker().try_now():
         with _failures_kept_from_caller(publication.event):
             _publish_in_order(publication, progress)
@@ -129,9 +132,15 @@ def publish_after_commit(publication: Publication, progress: Callable[[str, int]
 
 async def apublish_after_commit(publication: Publication) -> None:
     """The async twin of `publish_after_commit`."""
+    count_created(publication.event, publication.rows)
     if _breaker().try_now():
         with _failures_kept_from_caller(publication.event):
             await _apublish_in_order(publication)
+
+
+def count_created(event: Event, rows: Sized) -> None:
+    """Count the notifications of an event whose transaction is committed."""
+    count("notifications.created", len(rows), event.kind)
 
 
 def sweep(limit: int = 100, *, include_recent: bool = False) -> int:
@@ -200,7 +209,7 @@ async def _apublish_in_order(publication: Publication) -> bool:
         return False
     for part in _parts(publication):
         await _aappend(part)
-    return await sync_to_async(_leave_outbox)(publication.event)
+    return await sync_to_async(_leave_outbox)(publication)
 
 
 def _publish(
@@ -210,7 +219,7 @@ def _publish(
         _append(part)
         if progress is not None:
             progress("published", len(part.entries))
-    return _leave_outbox(publication.event, is_sweep=is_sweep)
+    return _leave_outbox(publication, is_sweep=is_sweep)
 
 
 def _append(part: _Part) -> None:
@@ -330,8 +339,9 @@ def _parts(publication: Publication) -> Iterator[_Part]:
         )
 
 
-def _leave_outbox(event: Event, *, is_sweep: bool = False) -> bool:
+def _leave_outbox(publication: Publication, *, is_sweep: bool = False) -> bool:
     """Mark the event as published; False if it already was. In raw SQL, because each notify() runs it."""
+    event = publication.event
     connection, now, process = connections[_database()], timezone.now(), process_name()
     published_at = Event._meta.get_field("published_at").get_db_prep_save(now, connection)
     sql = f"""
@@ -341,7 +351,10 @@ def _leave_outbox(event: Event, *, is_sweep: bool = False) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(sql, [published_at, process, is_sweep, event.pk])
         event.published_at, event.published_by, event.is_swept = now, process, is_sweep
-        return bool(cursor.rowcount == 1)
+        is_first = bool(cursor.rowcount == 1)
+    if is_first:
+        count("notifications.published", len(publication.rows), event.kind)
+    return is_first
 
 
 def _guard_seconds() -> int:

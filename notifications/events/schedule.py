@@ -99,6 +99,7 @@ def _release(event_id: int) -> bool:
         scheduled.delete()
         if not rows:
             close_event(event, database)
+    outbox.count_created(event, rows)
     return True
 
 

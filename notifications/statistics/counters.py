@@ -1,16 +1,180 @@
-"""What processes counted in a period: from Redis, and from the database for hours that Redis no longer has."""
+"""
+What processes counted in a period: from Redis, and from the database for hours that Redis no longer has.
+
+Owns reading and adding these figures. Does not own what is counted (realtime.statistics) nor copying them to the
+database (rollup).
+"""
 
 import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from notifications.statistics.figures import Counters, Period
+import redis
 
-__all__ = ["read_counters"]
+from notifications.database.clock import moment_of, stored
+from notifications.models import CounterPeriod
+from notifications.statistics.figures import Counters, Latency, Period, Process
+from realtime import conf
+from realtime.statistics import fields
+from realtime.statistics import stored as in_redis
+from realtime.statistics.histograms import percentile
+from realtime.statistics.metrics import METRICS
+
+__all__ = ["HOUR", "Stretch", "hour_number", "read_counters"]
+
+HOUR = datetime.timedelta(hours=1)
+_MINUTE, _DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+_LATENCY_NAMES = {
+    "publications.socket_seconds": "socket",
+    "notifications.relay_seconds": "relay",
+    "deliveries.send_seconds": "transport",
+}
+
+# The newest hours are read from Redis: the copies in the database are some seconds old.
+HOURS_FROM_REDIS = 24
+
+type Figures = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """The points of a period: `count` of them, `length` long each; the last one is running."""
+
+    length: datetime.timedelta
+    count: int
+
+    def starts(self, now: datetime.datetime) -> list[datetime.datetime]:
+        """Their starts (UTC), oldest first."""
+        last = now - (now - _EPOCH) % self.length
+        return [last - self.length * back for back in reversed(range(self.count))]
+
+
+STRETCHES: dict[Period, Stretch] = {
+    "hour": Stretch(length=_MINUTE, count=60),
+    "day": Stretch(length=HOUR, count=24),
+    "month": Stretch(length=_DAY, count=30),
+}
 
 
 def read_counters(period: Period, now: datetime.datetime) -> Counters:
     """
     Read the counters of a period.
 
-    If Redis is unavailable, those in the database are returned, without processes.
+    Args:
+        now: Its end; aware.
+
+    Guarantees:
+        Four round trips to Redis, and up to two queries. If Redis is unavailable, what the database has is
+        returned, without processes. Raises nothing for that.
     """
-    return Counters(totals={}, by_label={}, points=(), latencies=(), processes=())
+    starts = STRETCHES[period].starts(now)
+    points: Sequence[Figures]
+    try:
+        client, keys = conf.sync_redis(), conf.keys()
+        if period == "hour":
+            numbers = [_number(start, _MINUTE) for start in starts]
+            minutes = in_redis.read_minutes(client, keys, numbers)
+            points = [minutes[number].figures if number in minutes else {} for number in numbers]
+        else:
+            newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
+            points = _from_hours(starts, STRETCHES[period].length, in_redis.read_hours(client, keys, newest))
+        processes = _processes(in_redis.read_processes(client, keys))
+    except redis.RedisError:
+        points = [{} for _ in starts] if period == "hour" else _from_hours(starts, STRETCHES[period].length, {})
+        processes = ()
+    return _counters(starts, points, processes)
+
+
+def hour_number(moment: datetime.datetime) -> int:
+    """The hour of a moment, counted since 1970."""
+    return _number(moment, HOUR)
+
+
+def _from_hours(
+    starts: Sequence[datetime.datetime], length: datetime.timedelta, recent: Mapping[int, in_redis.Stored]
+) -> list[Figures]:
+    """The figures of each point, from hours and days in the database and the newest hours in Redis."""
+    periods = CounterPeriod.objects.filter(start__gte=stored(starts[0]))
+    parts: list[tuple[datetime.datetime, Figures]] = []
+    hours = periods.filter(length=CounterPeriod.Length.HOUR)
+    if length == _DAY:
+        days = list(periods.filter(length=CounterPeriod.Length.DAY).order_by("start"))
+        parts += [(moment_of(day.start), day.figures) for day in days]
+        if days:
+            hours = hours.filter(start__gte=stored(moment_of(days[-1].start) + _DAY))
+    for row in hours:
+        moment = moment_of(row.start)
+        newer = recent.get(hour_number(moment))
+        if newer is None or newer.epoch != row.epoch:
+            # Otherwise Redis has the same figures, or newer ones.
+            parts.append((moment, row.figures))
+    parts += [(_EPOCH + number * HOUR, hour.figures) for number, hour in recent.items()]
+    found: dict[datetime.datetime, list[Figures]] = {start: [] for start in starts}
+    for moment, figures in parts:
+        point = moment - (moment - _EPOCH) % length
+        if point in found:
+            found[point].append(figures)
+    return [fields.add(each) for each in found.values()]
+
+
+def _counters(starts: Sequence[datetime.datetime], points: Sequence[Figures], processes: Sequence[Process]) -> Counters:
+    totals: Counter[str] = Counter()
+    by_label: dict[str, Counter[tuple[str, ...]]] = {}
+    buckets: dict[tuple[str, ...], Counter[int]] = {}
+    for field, number in fields.add(points).items():
+        metric, *labels = fields.decode(field)
+        if metric in METRICS and METRICS[metric].kind == "histogram":
+            *labels, bucket = labels
+            if bucket.isdecimal():
+                buckets.setdefault((metric, *labels), Counter())[int(bucket)] += number
+            continue
+        totals[metric] += number
+        if labels:
+            by_label.setdefault(metric, Counter())[tuple(labels)] += number
+    return Counters(
+        totals=dict(totals),
+        by_label={metric: dict(counts) for metric, counts in by_label.items()},
+        points=tuple((start, _by_metric(point)) for start, point in zip(starts, points, strict=True)),
+        latencies=tuple(_latencies(buckets)),
+        processes=tuple(processes),
+    )
+
+
+def _by_metric(figures: Figures) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for field, number in figures.items():
+        found[field.partition("|")[0]] += number
+    return dict(found)
+
+
+def _latencies(buckets: Mapping[tuple[str, ...], Mapping[int, int]]) -> Iterable[Latency]:
+    for (metric, *labels), counts in sorted(buckets.items()):
+        if metric in _LATENCY_NAMES:
+            yield Latency(
+                name=" ".join([_LATENCY_NAMES[metric], *labels]),
+                count=sum(counts.values()),
+                p50_seconds=percentile(counts, 0.5),
+                p95_seconds=percentile(counts, 0.95),
+                p99_seconds=percentile(counts, 0.99),
+            )
+
+
+def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
+    processes = [
+        Process(
+            name=each.about.name,
+            role=each.about.role,
+            started_at=datetime.datetime.fromtimestamp(each.about.started_at, datetime.UTC),
+            seen_at=datetime.datetime.fromtimestamp(each.seen_at, datetime.UTC),
+            is_alive=each.is_alive,
+            now=each.about.now,
+        )
+        for each in found
+    ]
+    return tuple(sorted(processes, key=lambda each: (each.role, each.name, each.started_at)))
+
+
+def _number(moment: datetime.datetime, length: datetime.timedelta) -> int:
+    return (moment - _EPOCH) // length

@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
 from notifications.conf import PARTS, STREAM
 from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.models import Delivery, Event, Notification
+from notifications.statistics.figures import TaskFigures as TaskCounts
+from notifications.statistics.tasks import read_tasks
 from realtime import conf
 from realtime.redis.keys import Keys
 from realtime.streams.status import GroupStatus, read_status
@@ -126,18 +127,6 @@ class RedisStatus:
     def failed(self) -> int:
         """The dead letters of all groups."""
         return sum(group.dead for group in self.groups)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCounts:
-    """The background tasks of one queue, by state. Of finished ones, the newest that are still kept."""
-
-    queue: str
-    ready: int
-    scheduled: int
-    running: int
-    failed: int
-    successful: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,31 +254,6 @@ def read_redis(client: redis.Redis, keys: Keys) -> RedisStatus:
         # One counter for each reason.
         ingress_refused=sum(int(count) for name, count in ingress.items() if name.startswith(b"refused:")),
         ingress_dropped=int(ingress.get(b"dropped", 0)),
-    )
-
-
-def read_tasks(client: redis.Redis) -> tuple[TaskCounts, ...]:
-    """
-    Count the background tasks of each queue.
-
-    Raises:
-        redis.RedisError: Redis is unavailable, or one of the keys has another type.
-    """
-    try:
-        from realtime.tasks.status import known_queues, read_counts
-    except ImproperlyConfigured:
-        # Neither Django nor its backport provides the Tasks framework here.
-        return ()
-    return tuple(
-        TaskCounts(
-            queue=each.queue,
-            ready=each.ready,
-            scheduled=each.scheduled,
-            running=each.running,
-            failed=each.failed,
-            successful=each.successful,
-        )
-        for each in read_counts(client, known_queues(client).values())
     )
 
 

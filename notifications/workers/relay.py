@@ -6,6 +6,8 @@ the stream (realtime.streams), the channel layer (realtime.layer) or the tables 
 """
 
 import asyncio
+import datetime
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from realtime.broker.publish import PublishRequest
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
 from realtime.redis.outage import REDIS_ERRORS
+from realtime.statistics import count, observe
 from realtime.streams import Entry
 from realtime.topics import history_of, resolve, user_topic
 
@@ -80,7 +83,8 @@ class Relay:
         else:
             await self._send(by_user)
         with outages(*DATABASE_UNAVAILABLE):
-            await self._database.call(services.mark_relayed, [each.notification_id for _, each in read])
+            marked = await self._database.call(services.mark_relayed, [each.notification_id for _, each in read])
+        _count_relayed([each for _, each in read if each.notification_id in marked])
         for entry, _ in read:
             self._sent.pop(entry.id, None)
 
@@ -128,3 +132,11 @@ class Relay:
             self._sent[entry_id] = None
             if len(self._sent) > SENT_LIMIT:
                 del self._sent[next(iter(self._sent))]
+
+
+def _count_relayed(relayed: Sequence[StreamedNotification]) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    for notification in relayed:
+        observe("notifications.relay_seconds", (now - notification.envelope.created_at).total_seconds())
+    for kind, number in Counter(each.envelope.kind for each in relayed).items():
+        count("notifications.relayed", number, kind)

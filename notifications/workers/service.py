@@ -19,6 +19,7 @@ from notifications import conf
 from notifications.conf import PARTS, Part
 from notifications.content.stream_entry import USER_FIELD
 from notifications.delivery.bot import Bot
+from notifications.workers.gatherer import Gatherer
 from notifications.workers.ingress import Ingress
 from notifications.workers.relay import Relay
 from notifications.workers.sweeper import Sweeper
@@ -28,6 +29,7 @@ from realtime.pubsub.multiplexer import Multiplexer
 from realtime.redis import clients
 from realtime.redis.lease import Lease
 from realtime.redis.outage import Outage
+from realtime.statistics.pusher import set_role
 from realtime.streams import StreamWorker
 
 __all__ = ["Subscriber"]
@@ -71,6 +73,7 @@ class Subscriber:
         Raises:
             ExceptionGroup: A part is defective.
         """
+        set_role(" and ".join(self._parts))
         url = get_realtime_settings().redis_url
         redis = clients.async_publisher(url)
         readers = {part: clients.async_reader(url) for part in self._parts}
@@ -163,7 +166,7 @@ class Subscriber:
         self.ready.set()
 
     async def _run_leased(self, ingress: Ingress, redis: Any, url: str) -> None:
-        """Run ingress and the sweep, which only the holder of the lease does."""
+        """Run ingress, the sweep and the gathering of statistics, which only the holder of the lease does."""
         reader = clients.async_reader(url)
         try:
             async with (
@@ -177,5 +180,7 @@ class Subscriber:
                     interval_seconds=self._settings.sweep_interval_seconds,
                 )
                 tasks.create_task(sweeper.run(), name="outbox sweep")
+                if get_realtime_settings().statistics:
+                    tasks.create_task(Gatherer().run(), name="statistics")
         finally:
             await reader.aclose()

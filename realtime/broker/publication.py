@@ -23,6 +23,8 @@ __all__ = [
     "History",
     "Position",
     "Publication",
+    "decode_time",
+    "encode_time",
     "head_of",
     "new_epoch",
     "parse",
@@ -41,9 +43,12 @@ _log = LimitedLog(logger)
 MARK: Final = b"\xc1"
 # The first bytes of a message with several publications: for each its length, a line break, and its payload.
 BATCH_MARK: Final = MARK + MARK
-# The first byte of a line with the relevance, before the frame. JSON never begins with it, and neither does a token.
+# The first byte of a line before the frame, with the relevance or the time. JSON never begins with it, and neither does
+# a token.
 RELEVANCE_MARK: Final = b"\x1e"
 _RELEVANCE: Final = RELEVANCE_MARK[0]
+# The first byte of a time, in the place of the relevance. Relevance never begins with it.
+_TIME: Final = b"@"
 
 
 class Position(NamedTuple):
@@ -65,7 +70,7 @@ class Publication(NamedTuple):
     Attributes:
         position: Its position in the topic.
         frame: The JSON object that a client gets, as bytes without a line break.
-        relevance: From `encode_relevance`; empty if the topic's family has no snapshot.
+        relevance: From `encode_relevance` if the topic's family has a snapshot; otherwise from `encode_time`, or empty.
     """
 
     position: Position
@@ -151,8 +156,19 @@ def seal(before: bytes, after: bytes, crypter: Crypter | None) -> tuple[bytes, b
 
 
 def seal_line(relevance: bytes, crypter: Crypter | None) -> bytes:
-    """The line with the relevance, which stands before the frame; its line break included."""
+    """The line with the relevance or the time, which stands before the frame; its line break included."""
     return b"%b%b\n" % (RELEVANCE_MARK, relevance if crypter is None else crypter.encrypt(relevance))
+
+
+def encode_time(seconds: float) -> bytes:
+    """When it is published, in seconds since the epoch. It takes the place of the relevance in some publications."""
+    return b"%b%d" % (_TIME, seconds * 1_000_000)
+
+
+def decode_time(relevance: bytes) -> float | None:
+    """The time that `encode_time` encoded; None if this is something else."""
+    number = relevance[1:]
+    return int(number) / 1_000_000 if relevance[:1] == _TIME and number.isdigit() else None
 
 
 def split_relevance(rest: bytes) -> tuple[bytes, bytes]:
@@ -199,7 +215,7 @@ def parse(payload: bytes, crypter: Crypter | None = None) -> Publication | None:
     """
     Split a payload: MARK, epoch, ":", offset, line break, frame. None if it is not a publication.
 
-    A line with the relevance may stand before the frame.
+    A line with the relevance or the time may stand before the frame.
     """
     if not payload.startswith(MARK):
         return None

@@ -7,6 +7,7 @@ nor the public functions (publisher).
 
 import enum
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,11 +16,12 @@ import redis
 import redis.asyncio
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import Crypter, Position, new_epoch, seal, seal_line
+from realtime.broker.publication import Crypter, Position, encode_time, new_epoch, seal, seal_line
 from realtime.broker.relevance import Relevance, encode_relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
+from realtime.statistics import count
 
 __all__ = [
     "CALLS_PER_ROUND_TRIP",
@@ -40,6 +42,8 @@ POSITION_SECONDS: Final = 86_400.0
 PUBLICATIONS_PER_CALL: Final = 50
 # In one round trip: bounds what is buffered in the client and in Redis.
 CALLS_PER_ROUND_TRIP: Final = 10
+# The shortest time between two publications of this process that carry their time, for `publications.socket_seconds`.
+TIMED_EVERY_SECONDS: Final = 0.05
 _IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
 _POSITION_MS: Final = round(POSITION_SECONDS * 1000)
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -110,6 +114,23 @@ class PublishRequest(NamedTuple):
     keyed: Keyed | None = None
 
 
+class _Timing:
+    """Which publications carry their time: samples, so that the others cost nothing."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_at:
+            return False
+        self._next_at = now + TIMED_EVERY_SECONDS
+        return True
+
+
+_timing = _Timing()
+
+
 class PublishCall:
     """
     The keys and arguments of one call of `publish.lua` or `publish_keyed.lua`, for `publish_all`.
@@ -146,6 +167,7 @@ class PublishCall:
         channel_of: Callable[[str], str],
         crypter: Crypter | None,
     ) -> None:
+        is_timed = _timing.is_due()
         for topic, data, history, idempotency_key, _ in items:
             position = keys.topic_position(topic)
             once, window_ms = position, 0
@@ -153,6 +175,8 @@ class PublishCall:
                 once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
             self.names += (position, keys.topic_history(topic), once)
             before, after = seal(_before(topic), b',"data":%b}' % _one_line(data), crypter)
+            if is_timed:
+                before, is_timed = seal_line(encode_time(time.time()), crypter) + before, False
             kept = (history.size, round(history.age_seconds * 1000))
             self.arguments += (channel_of(topic), before, after, *kept, window_ms)
 
@@ -228,7 +252,7 @@ def _one_line(data: bytes) -> bytes:
 
 
 def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
-    return [
+    published = [
         Published(position=Position(offset, epoch.decode()), receiver_count=receivers, is_repeat=False)
         if receivers >= 0
         else Published(
@@ -240,3 +264,5 @@ def _published(replies: Iterable[Sequence[Any]]) -> list[Published]:
         for reply in replies
         for offset, epoch, receivers in itertools.batched(reply, 3)
     ]
+    count("publications.published", sum(not each.is_repeat and not each.is_full for each in published))
+    return published

@@ -24,18 +24,21 @@ class Counters:
         "delivery_count",
         "failed_count",
         "frame_count",
+        "gap_count",
         "healed_count",
         "membership_count",
         "publication_count",
         "reread_count",
+        "resumed_count",
         "slow_count",
         "unrecovered_count",
+        "unresumed_count",
     )
 
     def __init__(self) -> None:
         self.publication_count = self.delivery_count = self.frame_count = 0
         self.slow_count = self.failed_count = self.healed_count = self.unrecovered_count = self.membership_count = 0
-        self.reread_count = 0
+        self.reread_count = self.gap_count = self.resumed_count = self.unresumed_count = 0
 
     def count_reread(self) -> None:
         """A history is read again."""

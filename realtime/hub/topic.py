@@ -11,6 +11,7 @@ it began to join, or it is skipped until the others have reached its position.
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ from realtime.broker.publication import (
     Crypter,
     History,
     Position,
+    decode_time,
     head_of,
     parse,
     split_batch,
@@ -29,6 +31,7 @@ from realtime.hub.members import Counters, Member, Members
 from realtime.hub.sinks import Frame, Sink, payloads_of
 from realtime.protocol import messages
 from realtime.pubsub.subscriptions import Attachment
+from realtime.statistics import observe
 
 __all__ = ["LiveTopic", "Membership"]
 
@@ -118,6 +121,7 @@ class LiveTopic:
     def mark_gap(self) -> None:
         """Publications may be missing: hold new ones until `catch_up`. Those held now are in the history read then."""
         self.gap_count += 1
+        self._counters.gap_count += 1
         self._held, self._held_bytes = [], 0
         self._on_gap(self)
 
@@ -156,6 +160,9 @@ class LiveTopic:
             assert history is not None  # noqa: S101 - needs_history
             self._begin(history.position)
         start, missed = self._missed(since, history)
+        if since is not None:
+            self._counters.resumed_count += 1
+            self._counters.unresumed_count += start != since
         lost_count = None
         if since is not None and since.epoch == start.epoch and since.offset < start.offset:
             lost_count = start.offset - since.offset
@@ -252,14 +259,16 @@ class LiveTopic:
         frames: list[bytes] = []
         head, offset, mark = self._head, self.offset, RELEVANCE_MARK[0]
         is_plain = self._crypter is None
+        published_at: float | None = None
         for payload in payloads:
             # Nearly every payload is the next one, which is seen without parsing it.
             next_head = b"%b%d\n" % (head, offset + 1)
             if is_plain and payload.startswith(next_head):
                 frame = payload[len(next_head) :]
                 if frame and frame[0] == mark:
-                    # With a key, what decides who is sent it comes before the frame.
-                    frame = split_relevance(frame)[1]
+                    # With a key, what decides who is sent it comes before the frame; in samples, their time.
+                    relevance, frame = split_relevance(frame)
+                    published_at = decode_time(relevance) or published_at
                 frames.append(frame)
                 offset += 1
                 continue
@@ -275,7 +284,8 @@ class LiveTopic:
             if publication is None:
                 # A message for stock consumers in the group of the same name, or unreadable, which leaves a gap.
                 continue
-            (its_offset, its_epoch), frame, _ = publication
+            (its_offset, its_epoch), frame, relevance = publication
+            published_at = decode_time(relevance) or published_at
             if its_epoch == self.epoch and its_offset <= offset:
                 continue
             if its_epoch != self.epoch and its_offset == 1:
@@ -292,6 +302,8 @@ class LiveTopic:
             frames.append(frame)
             offset += 1
         self._send(frames, offset)
+        if published_at is not None:
+            observe("publications.socket_seconds", time.time() - published_at)
 
     def _send(self, frames: Sequence[bytes], offset: int) -> None:
         """Send the frames that bring all members to `offset`."""

@@ -149,6 +149,22 @@ class Keys:
         """A hash of counters: name → total since the hash was created. Permanent."""
         return f"{self.prefix}signalbox:counters:{name}"
 
+    def statistics_minute(self, minute: int) -> str:
+        """A hash: what all processes counted in one minute since the epoch. Expires after two hours."""
+        return f"{self.prefix}signalbox:{{statistics}}:minute:{minute}"
+
+    def statistics_hour(self, hour: int) -> str:
+        """A hash: what all processes counted in one hour since the epoch. Expires after three days."""
+        return f"{self.prefix}signalbox:{{statistics}}:hour:{hour}"
+
+    def statistics_process(self, id: str) -> str:
+        """A hash: the number of the process's last push of counters, and what it says about itself. Expires."""
+        return f"{self.prefix}signalbox:{{statistics}}:process:{id}"
+
+    def statistics_processes(self) -> str:
+        """A sorted set: when each process was last seen, in milliseconds. Expires a day after the last one."""
+        return f"{self.prefix}signalbox:{{statistics}}:processes"
+
     def channel(self, name: str) -> str:
         """The full name of the Redis channel `name`. All channels of the project are named by it."""
         return f"{self.prefix}db{self.database}:{name}" if self.database else f"{self.prefix}{name}"

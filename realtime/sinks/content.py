@@ -25,6 +25,7 @@ from realtime.sinks.base import (
     is_selected,
     record_of,
 )
+from realtime.statistics import count
 from realtime.streams.entry import Entry
 from realtime.untrusted.text import printable
 
@@ -199,6 +200,7 @@ class _ContentHandler:
             }
             for path, body in bodies.items():
                 await call_storage(self._storage.create, path, body, executor=executor)
+            count("sinks.files", len(bodies), sink.name)
         await call_project(sink.clean_up, record, executor=executor)
 
 

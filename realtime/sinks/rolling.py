@@ -33,6 +33,7 @@ from realtime.sinks.base import (
     record_of,
 )
 from realtime.sinks.written import WrittenFiles
+from realtime.statistics import count
 from realtime.streams.entry import Entry
 
 __all__ = ["Format", "NdjsonSink"]
@@ -275,6 +276,7 @@ class _RollingHandler:
         # A failed attempt may have created the file. That is harmless: all attempts have the same path and body.
         create = functools.partial(call_storage, self._storage.create, path, body, executor=self._executor)
         await self._storage_outage.until_done(create, errors=(Unavailable,))
+        count("sinks.files", 1, self._sink.name)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"sink {self._sink.name}")

@@ -5,21 +5,50 @@ Owns asking Redis and the figures. Does not own showing them (commands, admin).
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import redis
 from redis.exceptions import ResponseError
 
 from realtime.redis.connection_checks import answer_parsed
+from realtime.streams.group import stream_script
 from realtime.streams.keys import GroupKeys
 
-__all__ = ["GroupStatus", "StreamStatus", "count_workers", "finished_until", "known_streams", "read_status"]
+__all__ = [
+    "ConsumerStatus",
+    "GroupStatus",
+    "StreamStatus",
+    "count_workers",
+    "finished_until",
+    "known_streams",
+    "read_status",
+    "read_unfinished",
+]
 
 
+_UNFINISHED = stream_script("unfinished", answer=(list, NoneType))
 # The owner of a key that a worker holds: "<consumer> <last entry>", followed by "+" if the key has a backlog.
 _HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStatus:
+    """One consumer of a group: a worker, or what is left of one until others have taken its entries."""
+
+    # host-pid-random
+    name: str
+    # Whether it holds its lease.
+    is_alive: bool
+    # Read by it, and neither finished nor parked.
+    pending: int
+    # Keys that it holds: it alone handles their entries, in order.
+    keys: int
+    # Since it last asked Redis for entries.
+    idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +75,8 @@ class GroupStatus:
     workers: int
     # The age of the oldest entry that the group has not finished; None if it has finished all.
     oldest_seconds: float | None
+    # Ordered by name.
+    members: tuple[ConsumerStatus, ...] = ()
 
     @property
     def oldest(self) -> str:
@@ -132,6 +163,31 @@ def finished_until(client: redis.Redis, keys: GroupKeys) -> float | None:
     return _read_groups(client, [(keys, groups.get(keys.group))])[0].oldest_at
 
 
+def read_unfinished(
+    client: redis.Redis, keys: GroupKeys, fields: Sequence[str], *, limit: int
+) -> list[list[bytes | None]] | None:
+    """
+    Read some fields of each entry that a group has not finished, wherever it is now. Dead letters are left out.
+
+    Args:
+        limit: The most entries: Redis does nothing else meanwhile (some milliseconds for a thousand).
+
+    Returns:
+        The values of the fields for each entry, in no order, None for a field that it does not have; None if there are
+        more entries.
+
+    Raises:
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
+
+    Guarantees:
+        It is one step: no entry is missed because it is read, parked or handed out again meanwhile.
+    """
+    found: list[list[bytes | None]] | None = _UNFINISHED.run(
+        client, keys.for_scripts, [keys.group, "", "", limit, *fields]
+    )
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
     """What Redis replies about one group, as of one moment."""
@@ -142,7 +198,8 @@ class _Read:
     # Key -> the consumer that holds it, or None if none does.
     holders: dict[bytes, str | None]
     due_keys: set[bytes]
-    consumers: list[str]
+    # Consumer -> its pending entries, and since when it is idle, in seconds.
+    consumers: dict[str, tuple[int, float]]
     # Both by the clock of Redis, in seconds since the epoch.
     now: float
     oldest_at: float | None
@@ -183,6 +240,7 @@ def _status(
     lag: int | None = stream["length"] if group is None else group.get("lag")
     added: int | None = stream.get("entries-added")
     unfinished_count = read.pending + read.delayed + read.dead
+    held = Counter(read.holders.values())
 
     def is_alive(consumer: str | None) -> bool:
         return consumer is not None and keys.worker_lease(consumer) in alive
@@ -198,6 +256,12 @@ def _status(
         consumers=len(read.consumers),
         workers=sum(is_alive(consumer) for consumer in read.consumers),
         oldest_seconds=None if read.oldest_at is None else max(0.0, read.now - read.oldest_at),
+        members=tuple(
+            ConsumerStatus(
+                name=name, is_alive=is_alive(name), pending=pending, keys=held[name], idle_seconds=idle_seconds
+            )
+            for name, (pending, idle_seconds) in sorted(read.consumers.items())
+        ),
     )
 
 
@@ -242,7 +306,7 @@ def _parse(group: dict[str, Any] | None, replies: Sequence[Any], now: float) -> 
         dead=dead_count,
         holders={key: None if held is None else held[1].decode() for key, held in holders.items()},
         due_keys=set(due),
-        consumers=[each["name"].decode() for each in consumers],
+        consumers={each["name"].decode(): (each["pending"], each["idle"] / 1000) for each in consumers},
         now=now,
         oldest_at=min((_appended_at(id, now) for id in unfinished), default=None),
     )

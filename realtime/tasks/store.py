@@ -14,6 +14,7 @@ import redis.asyncio
 from realtime.exceptions import TaskQueueFull
 from realtime.redis import scripts
 from realtime.redis.keys import Keys
+from realtime.statistics import count
 from realtime.streams.keys import WaitingList
 from realtime.tasks.record import paired
 
@@ -138,18 +139,18 @@ class TaskQueue:
         Raises:
             TaskQueueFull: The queue has reached `length_limit`.
         """
-        return self._enqueued(_ENQUEUE.run(client, self._names, self._enqueue_arguments(request)))
+        return self._enqueued(request, _ENQUEUE.run(client, self._names, self._enqueue_arguments(request)))
 
     async def aenqueue(self, client: redis.asyncio.Redis, request: Request) -> tuple[str, int]:
         """The async twin of `enqueue`."""
-        return self._enqueued(await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request)))
+        return self._enqueued(request, await _ENQUEUE.arun(client, self._names, self._enqueue_arguments(request)))
 
     def enqueue_many(self, client: redis.Redis, requests: Sequence[Request]) -> list[tuple[str, int] | None]:
         """Enqueue tasks in few round trips. For each: as `enqueue`, or None if the queue was full."""
         replies: list[list[bytes]] = []
         for part in _parts(requests):
             replies += _ENQUEUE.run_all(client, [(self._names, self._enqueue_arguments(each)) for each in part])
-        return [self._enqueued(reply) if reply else None for reply in replies]
+        return self._all_enqueued(requests, replies)
 
     async def aenqueue_many(
         self, client: redis.asyncio.Redis, requests: Sequence[Request]
@@ -158,14 +159,25 @@ class TaskQueue:
         replies: list[list[bytes]] = []
         for part in _parts(requests):
             replies += await _ENQUEUE.arun_all(client, [(self._names, self._enqueue_arguments(each)) for each in part])
-        return [self._enqueued(reply) if reply else None for reply in replies]
+        return self._all_enqueued(requests, replies)
 
-    def _enqueued(self, reply: list[bytes]) -> tuple[str, int]:
+    def _all_enqueued(
+        self, requests: Sequence[Request], replies: Sequence[list[bytes]]
+    ) -> list[tuple[str, int] | None]:
+        return [
+            self._enqueued(request, reply) if reply else None for request, reply in zip(requests, replies, strict=True)
+        ]
+
+    def _enqueued(self, request: Request, reply: list[bytes]) -> tuple[str, int]:
         if not reply:
             raise TaskQueueFull(
                 f"the queue {self.name} has reached its length_limit of waiting tasks: does a worker run for it?"
             )
-        return reply[0].decode(), int(reply[1])
+        id = reply[0].decode()
+        if id == request.id:
+            # Otherwise it is an unfinished task with the same unique key.
+            count("tasks.enqueued", 1, self.name)
+        return id, int(reply[1])
 
     async def atick(self, client: redis.asyncio.Redis, request: Request, tick: Tick) -> tuple[str, int] | None:
         """
@@ -181,7 +193,7 @@ class TaskQueue:
         names = [*self._names, self._keys.periodic_task(self.name, tick.name)]
         more = (tick.schedule, tick.moment_ms, tick.looked_ms, TICK_KEPT_MS)
         found = await _TICK.arun(client, names, [*self._enqueue_arguments(request), *more])
-        return None if found is None else self._enqueued(found)
+        return None if found is None else self._enqueued(request, found)
 
     async def last_ticks(self, client: redis.asyncio.Redis, names: Sequence[str]) -> list[tuple[str, int] | None]:
         """For each of these periodic tasks its schedule and its last tick in ms; None for a new one."""

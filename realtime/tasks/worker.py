@@ -16,6 +16,7 @@ from realtime.conf import keys
 from realtime.redis import clients
 from realtime.redis.batcher import Batcher
 from realtime.redis.outage import REDIS_ERRORS, Outage
+from realtime.statistics import count
 from realtime.streams import Entry, StreamWorker
 from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
@@ -151,6 +152,10 @@ class _Call:
             self.done.set()
 
 
+# The outcome of an attempt → what is counted.
+_COUNTED = {"SUCCESSFUL": "tasks.successful", "FAILED": "tasks.failed", "RETRY": "tasks.retried"}
+
+
 class _Queue:
     """The tasks of one queue that this worker holds. The arguments are those of the TaskWorker."""
 
@@ -273,7 +278,10 @@ class _Queue:
                     "worker held up for longer than its lease?",
                     attempt.id,
                 )
-            elif attempt.must_send_finished:
+                continue
+            if attempt.outcome is not None:
+                count(_COUNTED[attempt.outcome.kind], 1, self._queue.name)
+            if attempt.must_send_finished:
                 self._runner.call(attempt.send_finished)
         # Not acked: if the worker that has these tasks now dies, their entries let others take over.
         self._end(by_answer[LOST], self.worker.leave_early)

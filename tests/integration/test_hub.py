@@ -10,6 +10,7 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
+from realtime.broker import publish as publish_module
 from realtime.broker.history import HistoryPolicy
 from realtime.broker.publication import Position
 from realtime.broker.publish import PublishRequest
@@ -18,6 +19,8 @@ from realtime.hub.hub import Hub, Membership
 from realtime.hub.sinks import AsgiSink, RawSink, Sink
 from realtime.layer import RedisChannelLayer
 from realtime.protocol.close_codes import CloseCode
+from realtime.statistics.counting import counted
+from realtime.statistics.histograms import percentile
 from tests.support.redis_server import RedisServer
 from tests.support.topic_clients import Client, ClientSink, ClientWriter
 from tests.support.topic_process import publishing
@@ -351,3 +354,64 @@ async def test_a_stalled_socket_delays_nobody_and_is_closed_at_the_limit(hub: Hu
     assert [event["type"] for event in server.events] == ["websocket.send", "websocket.close"]
     assert server.events[1]["code"] == CloseCode.SLOW
     assert hub.statistics().slow_count == 1
+
+
+# What is counted ------------------------------------------------------------------------------------------------------
+
+
+async def test_resumes_gaps_and_the_way_to_sockets_are_counted(
+    hub: Hub, layer: RedisChannelLayer, client: redis.Redis
+) -> None:
+    """Each once: a resume without a loss, one with a loss, and a gap; and how long a publication took."""
+    before, counted_before = hub.statistics(), counted()
+    member = NumberedClient(None)
+    await join(hub, member)
+    position = await publish(layer, *numbered(1, 3), history_size=5)
+    await wait_until(lambda: member.offsets == [1, 2, 3])
+    for since in (Position(2, position.epoch), Position(3, position.epoch)):
+        await join(hub, NumberedClient(since))
+    await publish(layer, *numbered(4, 20), history_size=5)
+    await wait_until(lambda: member.offsets[-1] == 20)
+    await join(hub, NumberedClient(Position(3, position.epoch)))
+    client.client_kill_filter(_type="pubsub", skipme=True)
+    await wait_until(lambda: hub.statistics().healed_count == 1)
+    after = hub.statistics()
+    assert after.resumed_count - before.resumed_count == 3
+    assert after.unresumed_count - before.unresumed_count == 1
+    assert after.gap_count - before.gap_count == 1
+    buckets = {
+        int(key[-1]): number - counted_before[key]
+        for key, number in counted().items()
+        if key[0] == "publications.socket_seconds" and number != counted_before[key]
+    }
+    assert 1 <= sum(buckets.values()) <= 20
+    longest = percentile(buckets, 1.0)
+    assert longest is not None
+    assert longest < 10
+    published = ("publications.published",)
+    assert counted()[published] - counted_before[published] == 20
+
+
+async def test_the_time_of_a_publication_is_encrypted_with_it_and_no_part_of_its_frame(server: RedisServer) -> None:
+    """A layer with a key reads it; who has no key sees a token."""
+    layer = RedisChannelLayer([server.url], symmetric_encryption_keys=["secret"])
+    before = counted()
+    member = NumberedClient(None)
+    await join(layer.hub, member)
+    for number in range(1, 4):
+        publish_module._timing = publish_module._Timing()
+        await publish(layer, b"%d" % number)
+    await wait_until(lambda: member.offsets == [1, 2, 3])
+    assert sum(counted().values()) - sum(before.values()) == 6
+    with redis.Redis.from_url(server.url) as client:
+        kept = client.lrange(layer.keys.topic_history(TOPIC), 0, -1)
+    assert len(kept) == 3
+    assert all(b"\x1e" in payload and b"@" not in payload for payload in kept)
+    await layer.flush()
+
+
+async def test_at_most_twenty_publications_a_second_carry_their_time(layer: RedisChannelLayer) -> None:
+    """The first of a call that is due; all others are as short as before."""
+    timing = publish_module._Timing()
+    assert [timing.is_due() for _ in range(100)].count(True) == 1
+    assert publish_module.TIMED_EVERY_SECONDS == 0.05

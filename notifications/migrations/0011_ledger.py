@@ -8,7 +8,7 @@ from notifications.label import LABEL
 class Migration(migrations.Migration):
 
     dependencies = [
-        (LABEL, '0009_statistics'),
+        (LABEL, '0010_failed_deliveries'),
     ]
 
     operations = [

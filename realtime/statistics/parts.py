@@ -1,8 +1,10 @@
 """
-The counters of this process, for monitoring: `collect()` returns them.
+The counters of this process's parts, for monitoring: `collect()` returns them.
 
-Owns the names and meanings of all counters, and the register of the parts that count. Does not own the counting, which
-each part does itself, nor where the numbers are sent. docs/reference/statistics.md lists them.
+Owns the register of the parts that count with attributes of their own, and their sum. Does not own the meanings of the
+counters (metrics), nor the counting, which each part does itself, nor where the numbers are sent (pusher).
+
+A field `x` of `HubStatistics` is the metric `hub.x`, and so on.
 """
 
 import os
@@ -11,6 +13,8 @@ import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
+
+from realtime.statistics.counting import announce_use
 
 __all__ = [
     "ClientStatistics",
@@ -42,16 +46,10 @@ type Totals = Mapping[Any, int]
 class ClientStatistics:
     """The WebSocket connections of signed-in users, on every web server."""
 
-    # Open connections.
     open_count: Now = 0
-    # Connections that were accepted.
     opened_count: Total = 0
-    # Objects from clients that were answered with an error, by error code.
     refused_counts: Totals
-    # Connections that the server refused or closed, by close code. Failed writes are in `HubStatistics`; restarts are
-    # not counted.
     closed_counts: Totals
-    # Subscriptions that ended because the user had lost the permission for the topic.
     revoked_count: Total = 0
 
 
@@ -59,13 +57,9 @@ class ClientStatistics:
 class SocketStatistics:
     """The sockets that `realtime.server` has taken over from uvicorn."""
 
-    # Open sockets.
     open_count: Now = 0
-    # Sockets that did not answer a ping.
     dead_count: Total = 0
-    # Sockets that were aborted because the client did not take its close frame in time.
     aborted_count: Total = 0
-    # Sockets that were closed because of what the client sent: broken frames, or too many or too large ones.
     refused_count: Total = 0
 
 
@@ -73,25 +67,18 @@ class SocketStatistics:
 class HubStatistics:
     """The fan-out from topics to sockets."""
 
-    # Topics that at least one socket is subscribed to.
     topic_count: Now = 0
-    # Subscriptions of sockets to topics.
     membership_count: Now = 0
-    # Publications that reached this process for a topic with members.
     publication_count: Total = 0
-    # The same publications, counted once for each member that they were sent to.
     delivery_count: Total = 0
-    # WebSocket frames made. One frame has all publications of a topic that one read from Redis brought.
     frame_count: Total = 0
-    # Sockets closed because they read too slowly.
     slow_count: Total = 0
-    # Sockets closed because writing to them failed.
     failed_count: Total = 0
-    # Times that a topic was brought up to date from its history after a gap.
+    resumed_count: Total = 0
+    unresumed_count: Total = 0
+    gap_count: Total = 0
     healed_count: Total = 0
-    # Histories that were read again for this because publications were missed meanwhile.
     reread_count: Total = 0
-    # Members that were notified of a gap because the history did not have all that they had missed.
     unrecovered_count: Total = 0
 
 
@@ -99,32 +86,18 @@ class HubStatistics:
 class ViewStatistics:
     """The filtered subscriptions to topics with a snapshot."""
 
-    # Open views.
     view_count: Now = 0
-    # Topics that are mirrored in this process.
     feed_count: Now = 0
-    # Keys in these mirrors.
     item_count: Now = 0
-    # Times that changes were applied and sent together.
     tick_count: Total = 0
-    # Keys that changed, counted once for each tick.
     change_count: Total = 0
-    # Batches sent to views.
     batch_count: Total = 0
-    # The same changes, counted once for each view that they were sent to; without those of a snapshot.
     delivery_count: Total = 0
-    # Bytes of these batches, those of snapshots included.
     written_bytes: Total = 0
-    # Times that a view got nothing more for a while because its client read too slowly.
     skipped_count: Total = 0
-    # Publications dropped because newer ones replaced them while they waited for a slow process. Nothing is lost: only
-    # the newest of each key is sent. A snapshot that was read again counts as one.
     thinned_count: Total = 0
-    # Snapshots read from Redis, to begin a mirror or after a gap.
     loaded_count: Total = 0
-    # Snapshots, and registrations of a family's topics, that were read again: publications were missed meanwhile.
     reread_count: Total = 0
-    # Views closed because serving them failed.
     failed_count: Total = 0
 
 
@@ -132,23 +105,14 @@ class ViewStatistics:
 class MultiplexerStatistics:
     """The pub/sub connections to Redis: one for each host and event loop, for the ingress, and for the log intake."""
 
-    # Open connections.
     connected_count: Now = 0
-    # Redis channels and patterns that have at least one listener.
     name_count: Now = 0
-    # Local listeners.
     listener_count: Now = 0
-    # Messages read from Redis.
     received_count: Total = 0
-    # Reads from the connections. received_count / batch_count is how many messages one wake-up serves.
     batch_count: Total = 0
-    # Messages dropped because a subscriber was too slow.
     dropped_count: Total = 0
-    # Calls of a listener's callback that raised.
     failed_count: Total = 0
-    # Connections lost, for whatever reason.
     lost_connection_count: Total = 0
-    # Lost connections that looked healthy but delivered nothing: a probe did not come back.
     deaf_count: Total = 0
 
 
@@ -156,41 +120,26 @@ class MultiplexerStatistics:
 class LayerStatistics:
     """The channel layer: messages for consumers of Channels, and publications on topics with a snapshot."""
 
-    # Messages dropped because a consumer's queue was full.
     dropped_count: Total = 0
-    # Messages that could not be decoded.
     unreadable_count: Total = 0
-    # Publications refused because the snapshot of their topic was full.
     full_count: Total = 0
-    # Keys removed from snapshots because they had been silent for too long. Each is counted by the process that did it.
     silent_count: Total = 0
-    # Times that Redis did not accept where the topics of a family publish. It is tried again.
     unregistered_count: Total = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatistics:
-    """The workers of one consumer group. All numbers count entries of the stream."""
+    """The workers of one consumer group."""
 
-    # Entries that are being handled, or wait for it.
     in_flight_count: Now
-    # Entries handled and acked.
     handled_count: Total
-    # Attempts that failed and were followed by another one.
     retried_count: Total
-    # Entries given up: moved to the dead letters.
     dead_count: Total
-    # Entries read that had to be parked, because an older entry of their key was with another worker or had failed.
     parked_count: Total
-    # Entries taken from workers that died or stopped answering.
     claimed_count: Total
-    # Entries that Redis had given to another worker while this one held them: they may be handled twice.
     lost_count: Total
-    # Entries that disappeared from the stream before they were handled. Trimming never does that.
     vanished_count: Total
-    # Stuck keys and entries that were repaired. Nothing else would have led to their being handled.
     repaired_count: Total
-    # Entries removed from the stream because all groups had finished them.
     trimmed_count: Total
 
 
@@ -254,6 +203,7 @@ def register(source: Source, name: str = "") -> None:
         for key in [key for key, (_, reference) in _sources.items() if reference() is None]:
             del _sources[key]
         _sources[id(source)] = name, weakref.ref(source)
+    announce_use()
 
 
 def unregister(source: Source) -> None:

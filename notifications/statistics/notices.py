@@ -1,0 +1,226 @@
+"""
+Notices: what staff must know at once, in words, with what to do about it.
+
+Owns what is wrong enough for a notice, and the sentences. Does not own the figures that it judges, nor repairs.
+"""
+
+import datetime
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from notifications.statistics.balances import BROWSERS, PLANNING
+from notifications.statistics.figures import Balance, Notice, Process, Rows
+from realtime.redis.connection_checks import answer_parsed
+from realtime.streams.status import GroupStatus
+
+__all__ = ["Facts", "Progress", "RedisMemory", "find_notices", "read_memory"]
+
+# A group is stuck if it has finished nothing for this long although it has work and workers. It is longer than an
+# attempt may take, and longer than the lease after which the work of a dead worker goes to others.
+STUCK_SECONDS = 120.0
+# A process of this kind is missing if it was seen before, and not within this time.
+UNSEEN_SECONDS = 60.0
+# What each group does not do without workers.
+_WORK = {"relay": "browsers get no notifications", "bot": "no mail, chat message or webhook is sent"}
+_LOGS = "look at the logs of `manage.py run_bot_subscriber`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisMemory:
+    """What Redis does when its memory is full, and what it has done."""
+
+    # "noeviction", "allkeys-lru", …; "" if Redis does not say.
+    policy: str
+    # 0: no limit.
+    limit_bytes: int
+    # Keys that were removed since Redis started because its memory was full.
+    evicted_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the notices are made from."""
+
+    now: datetime.datetime
+    # "" if Redis is available; otherwise the groups are empty.
+    redis_error: str
+    memory: RedisMemory | None
+    groups: Sequence[GroupStatus]
+    # Group → for how long it has finished nothing although it has work and workers. See `Progress`.
+    standstill_seconds: Mapping[str, float]
+    rows: Rows
+    balances: Sequence[Balance]
+    processes: Sequence[Process]
+    # Events that the sweep should have published, or released.
+    outbox_overdue: int
+    scheduled_overdue: int
+
+
+class Progress:
+    """
+    Remembers when each group last finished an entry, as far as it was asked. Thread-safe.
+
+    One look cannot tell a group that stands still from one that is busy. So the dashboard, which is read again and
+    again while somebody looks at it, compares what it sees with what it saw before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Group → the figures that change with progress, and since when they are these.
+        self._seen: dict[str, tuple[tuple[int | None, ...], datetime.datetime]] = {}
+
+    def observe(self, groups: Sequence[GroupStatus], now: datetime.datetime) -> dict[str, float]:
+        """For how many seconds each group has stood still, as far as is known; groups that do not are left out."""
+        found: dict[str, float] = {}
+        with self._lock:
+            for group in groups:
+                mark = (group.finished, group.dead, group.delayed)
+                # If the server does not count what is finished, nothing can be said.
+                has_work = group.finished is not None and group.workers and (group.lag or group.pending)
+                seen, since = self._seen.get(group.name, (None, now))
+                if not has_work or seen != mark or since > now:
+                    self._seen[group.name] = (mark, now)
+                else:
+                    found[group.name] = (now - since).total_seconds()
+        return found
+
+
+def find_notices(facts: Facts) -> tuple[Notice, ...]:
+    """Everything that is wrong, the most urgent first."""
+    found = [
+        *_about_redis(facts),
+        *_about_groups(facts),
+        *_about_processes(facts),
+        *_about_events(facts),
+        *_about_figures(facts),
+    ]
+    return tuple(sorted(found, key=lambda notice: not notice.is_urgent))
+
+
+@answer_parsed("INFO")
+def read_memory(client: redis.Redis) -> RedisMemory:
+    """Read what Redis does when its memory is full. Raises redis.RedisError."""
+    # Not CONFIG GET: hosted servers forbid it.
+    info: Any = client.info("memory") | client.info("stats")
+    return RedisMemory(
+        policy=str(info.get("maxmemory_policy", "")),
+        limit_bytes=int(info.get("maxmemory", 0)),
+        evicted_count=int(info.get("evicted_keys", 0)),
+    )
+
+
+def _about_redis(facts: Facts) -> Iterator[Notice]:
+    if facts.redis_error:
+        yield Notice(
+            key="redis_unavailable",
+            what=f"Redis is unavailable: {facts.redis_error}. Notifications are stored, but nothing is sent.",
+            advice="Start Redis, or check REDIS_URL. What waits is sent then.",
+        )
+    memory = facts.memory
+    if memory is None:
+        return
+    if memory.evicted_count:
+        yield Notice(
+            key="redis_evicted",
+            what=f"Redis was out of memory and has removed {memory.evicted_count:,} keys since it started.",
+            advice="Give Redis more memory and set maxmemory-policy to noeviction. Lost work is restored by itself.",
+        )
+    elif memory.limit_bytes and memory.policy not in ("", "noeviction"):
+        yield Notice(
+            key="redis_evicts",
+            what=f"Redis may remove our keys when its memory is full: its maxmemory-policy is {memory.policy}.",
+            advice="Set maxmemory-policy to noeviction, or use another Redis for caches.",
+        )
+
+
+def _about_groups(facts: Facts) -> Iterator[Notice]:
+    for group in facts.groups:
+        work = _WORK.get(group.name, "its work is not done")
+        if not group.workers:
+            yield Notice(
+                key="no_consumer",
+                what=f"No {group.name} runs: {work}.",
+                advice="Start `manage.py run_bot_subscriber`.",
+            )
+        elif facts.standstill_seconds.get(group.name, 0.0) >= STUCK_SECONDS:
+            minutes = facts.standstill_seconds[group.name] / 60
+            count = (group.lag or 0) + group.pending
+            yield Notice(
+                key="stuck_group",
+                what=f"The {group.name} is stuck: {_entries(count)} wait, and none was finished for {minutes:.0f} min.",
+                advice=f"Restart `manage.py run_bot_subscriber`, and {_LOGS}.",
+            )
+        elif group.standing and (group.oldest_seconds or 0.0) >= STUCK_SECONDS:
+            yield Notice(
+                key="stuck_group",
+                what=f"The {group.name} has {group.standing:,} stuck keys, the oldest entry since {group.oldest}.",
+                advice=f"Workers repair this within a minute. If it stays, {_LOGS}.",
+            )
+        if group.dead:
+            yield Notice(
+                key="dead_letters",
+                what=f"The {group.name} has given up {_entries(group.dead)}.",
+                advice="Look at the dead letters. Replay them when their cause is repaired, or purge them.",
+            )
+
+
+def _about_processes(facts: Facts) -> Iterator[Notice]:
+    for part in ("bot", "relay"):
+        those = [process for process in facts.processes if part in process.role.split()]
+        if not those or any(process.is_alive for process in those):
+            continue
+        last = max(those, key=lambda process: process.seen_at)
+        unseen_seconds = (facts.now - last.seen_at).total_seconds()
+        if unseen_seconds >= UNSEEN_SECONDS:
+            yield Notice(
+                key=f"{part}_not_seen",
+                what=f"No {part} was seen for {_duration(unseen_seconds)}; the last was {last.name}.",
+                advice="Start `manage.py run_bot_subscriber`, or check whether it reaches Redis.",
+            )
+
+
+def _about_events(facts: Facts) -> Iterator[Notice]:
+    for key, count, what in (
+        ("scheduled_overdue", facts.scheduled_overdue, "are past their time and not released"),
+        ("outbox_overdue", facts.outbox_overdue, "wait in the outbox, and nobody publishes them"),
+    ):
+        if count:
+            yield Notice(
+                key=key,
+                what=f"{count:,} events {what}." if count > 1 else f"1 event {_singular(what)}.",
+                advice="A relay does this within seconds: start `manage.py run_bot_subscriber`, or look at its logs.",
+            )
+
+
+def _about_figures(facts: Facts) -> Iterator[Notice]:
+    for balance in facts.balances:
+        if balance.difference:
+            where = {BROWSERS: "to browsers", PLANNING: "to the bot"}.get(balance.name, f"by {balance.name}")
+            yield Notice(
+                key="balance",
+                what=f"{abs(balance.difference):,} notifications {where} are lost: nobody has them in hand.",
+                advice="A relay restores them within a minute. If the number stays, look at the relay's logs.",
+            )
+    if not facts.rows.is_complete:
+        yield Notice(
+            key="not_counted",
+            what="Some hours of this period have not been counted yet, so the figures are too low.",
+            advice="A relay counts them within minutes: start `manage.py run_bot_subscriber` if none runs.",
+            is_urgent=False,
+        )
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _singular(what: str) -> str:
+    return what.replace("are past their", "is past its", 1).replace("wait ", "waits ", 1).replace("them", "it", 1)

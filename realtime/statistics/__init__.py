@@ -1,0 +1,47 @@
+"""
+What this process counts: `collect()` returns the counters of its parts; `count()` and `observe()` count by label.
+
+METRICS names every metric, with its unit and what it means.
+"""
+
+from realtime.statistics.counting import count, observe
+from realtime.statistics.metrics import METRICS, Metric
+from realtime.statistics.parts import (
+    ClientStatistics,
+    HubStatistics,
+    LayerStatistics,
+    MultiplexerStatistics,
+    Now,
+    ProcessStatistics,
+    SocketStatistics,
+    Source,
+    Total,
+    Totals,
+    ViewStatistics,
+    WorkerStatistics,
+    collect,
+    register,
+    unregister,
+)
+
+__all__ = [
+    "METRICS",
+    "ClientStatistics",
+    "HubStatistics",
+    "LayerStatistics",
+    "Metric",
+    "MultiplexerStatistics",
+    "Now",
+    "ProcessStatistics",
+    "SocketStatistics",
+    "Source",
+    "Total",
+    "Totals",
+    "ViewStatistics",
+    "WorkerStatistics",
+    "collect",
+    "count",
+    "observe",
+    "register",
+    "unregister",
+]

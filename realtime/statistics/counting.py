@@ -1,0 +1,116 @@
+"""
+Counting in this process, by labels: one addition to a dict of the calling thread, without a lock.
+
+Owns the counters. Does not own their names (metrics) nor where they go (pusher). Parts that count with attributes of
+their own are in `parts`.
+"""
+
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable
+
+from realtime.statistics.histograms import bucket_of
+
+__all__ = ["OTHER", "Key", "announce_use", "count", "counted", "observe", "on_use"]
+
+# A metric, its labels, and, for a histogram, the bucket as the last label.
+type Key = tuple[str, ...]
+
+# The most different keys of one thread. Further ones are counted under OTHER instead of their labels.
+KEYS_LIMIT = 5_000
+OTHER = "(other)"
+# Characters of a label; the rest is cut off.
+LABEL_LIMIT = 64
+
+
+class _Counts:
+    """The counters of one thread. Only this thread writes to them, so no addition is lost."""
+
+    __slots__ = ("__weakref__", "of")
+
+    def __init__(self, of: dict[Key, int]) -> None:
+        self.of = of
+
+
+_local = threading.local()
+# The counters of living threads: an object that dies with the thread, and the dict, which does not.
+_threads: list[tuple[weakref.ref[_Counts], dict[Key, int]]] = []
+# The sum of threads that have ended.
+_ended: Counter[Key] = Counter()
+_lock = threading.Lock()
+# Called when a thread counts for the first time.
+_on_use: list[Callable[[], None]] = []
+
+
+def count(metric: str, number: int = 1, *labels: str) -> None:
+    """Add to a total. The labels are those of the metric, in its order."""
+    try:
+        of = _local.counts.of
+        of[(metric, *labels)] += number
+    except (AttributeError, KeyError):
+        _add_first((metric, *labels), number)
+
+
+def observe(metric: str, seconds: float, *labels: str) -> None:
+    """Add a duration to a histogram."""
+    count(metric, 1, *labels, str(bucket_of(seconds)))
+
+
+def counted() -> Counter[Key]:
+    """
+    The totals of all threads since the process started.
+
+    Guarantees:
+        May be called from any thread, while others count. An addition made meanwhile is in this result or in the next.
+    """
+    with _lock:
+        # A thread's last additions are seen: whether it has ended is asked before they are read.
+        over = [(reference, of) for reference, of in _threads if reference() is None]
+        for each in over:
+            _threads.remove(each)
+            _ended.update(each[1])
+        found = Counter(_ended)
+        for _, of in _threads:
+            # dict.copy() is one step of the interpreter.
+            found.update(of.copy())
+        return found
+
+
+def on_use(call: Callable[[], None]) -> None:
+    """Call this whenever a thread counts for the first time. It must be cheap and must not raise."""
+    _on_use.append(call)
+
+
+def announce_use() -> None:
+    """Something counts in this process, here or in a part."""
+    for call in _on_use:
+        call()
+
+
+def _forget_parent() -> None:
+    """In a forked process: begin at 0. Called without another thread running."""
+    global _local, _lock
+    _local, _lock = threading.local(), threading.Lock()
+    _threads.clear()
+    _ended.clear()
+
+
+def _add_first(key: Key, number: int) -> None:
+    """The slow path, for the first addition of a thread or to a key."""
+    counts = getattr(_local, "counts", None)
+    if counts is None:
+        counts = _local.counts = _Counts({})
+        with _lock:
+            _threads.append((weakref.ref(counts), counts.of))
+        announce_use()
+    key = (key[0], *(label[:LABEL_LIMIT] for label in key[1:]))
+    if key not in counts.of and len(counts.of) >= KEYS_LIMIT:
+        # The bucket of a histogram stays.
+        key = (key[0], *(label if label.isdecimal() else OTHER for label in key[1:]))
+    counts.of[key] = counts.of.get(key, 0) + number
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

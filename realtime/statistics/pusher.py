@@ -1,0 +1,245 @@
+"""
+Pushes what this process counts to Redis, once a second, from a thread of its own.
+
+Owns the thread, what was pushed and what was not yet, and that nothing is added twice. Does not own counting (counting,
+parts) nor reading what was pushed (stored). It gets its Redis client and settings from the edge (`install`).
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from realtime.process_name import process_name
+from realtime.redis.keys import Keys
+from realtime.redis.outage import REDIS_ERRORS
+from realtime.redis.scripts import Script
+from realtime.statistics.counting import on_use
+from realtime.statistics.fields import read_process
+
+__all__ = ["HOUR_SECONDS", "MINUTE_SECONDS", "About", "Pusher", "install", "set_role", "stop"]
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+# A process in which nothing happens says that it is alive this often.
+IDLE_SECONDS = 4.0
+MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
+# How long Redis keeps them. The relay copies hours to the database.
+MINUTE_KEPT_SECONDS, HOUR_KEPT_SECONDS = 2 * 3600, 3 * 86_400
+# How long it is remembered what a process was, and which push was its last; shorter if it has said that it ends.
+PROCESS_KEPT_SECONDS, ENDED_KEPT_SECONDS = 86_400, 3600
+# The most minutes that are kept apart while Redis is unavailable. Older ones are then counted with the oldest of these.
+MINUTES_LIMIT = 90
+# How long the end of the process waits for the last push.
+STOP_SECONDS = 2.0
+
+_push = Script("push_statistics", answer=int)
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process says about itself."""
+
+    # host:pid
+    name: str
+    role: str
+    # Seconds since the epoch.
+    started_at: float
+    # False once it has said that it ends.
+    is_alive: bool
+    # Its metrics of the kind "now": field → number.
+    now: dict[str, int]
+
+
+class _Batch(NamedTuple):
+    """What one push adds. It is sent again, with the same number, until Redis has confirmed it."""
+
+    number: int
+    # Minute since the epoch → field → increment.
+    minutes: dict[int, Counter[str]]
+
+
+class Pusher:
+    """
+    Args:
+        connect: Returns the client and the keys; called for each push.
+        read: Returns the totals of this process and its present state, by field.
+        clock: Seconds since the epoch.
+        known: Totals that are not this process's, and are never pushed.
+
+    Guarantees:
+        Each increment is added once, also if the answer to a push is lost. While Redis is unavailable, increments wait,
+        each for its own minute. Only what was counted since the last push is lost if the process is killed.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], tuple[redis.Redis, Keys]],
+        *,
+        role: Callable[[], str],
+        read: Callable[[], tuple[Counter[str], dict[str, int]]] = read_process,
+        clock: Callable[[], float] = time.time,
+        known: Counter[str] | None = None,
+    ) -> None:
+        self.id = f"{process_name()}:{secrets.token_hex(4)}"
+        self._connect, self._role, self._read, self._clock = connect, role, read, clock
+        self._started_at = clock()
+        # The totals up to the last tick.
+        self._known: Counter[str] = known or Counter()
+        # What was counted since the last batch was made.
+        self._waiting: dict[int, Counter[str]] = {}
+        # The batch that Redis has not confirmed.
+        self._batch: _Batch | None = None
+        self._number = 0
+        self._pushed_at = 0.0
+        self._pushed_state: dict[str, int] | None = None
+        self._has_failed = False
+
+    def tick(self, *, is_last: bool = False) -> bool:
+        """Push what was counted since the last call. Returns whether Redis has everything now."""
+        totals, now = self._read()
+        self._gather(totals)
+        is_due = is_last or now != self._pushed_state or self._clock() - self._pushed_at >= IDLE_SECONDS
+        if self._batch is None and (self._waiting or is_due):
+            self._number += 1
+            self._batch, self._waiting = _Batch(self._number, self._waiting), {}
+        if self._batch is not None:
+            try:
+                self._send(self._batch, now, is_last=is_last)
+            except REDIS_ERRORS as error:
+                if not self._has_failed:
+                    logger.info("statistics wait until Redis is available (%s: %s)", type(error).__name__, error)
+                self._has_failed = True
+                return False
+            self._batch, self._has_failed = None, False
+            self._pushed_at, self._pushed_state = self._clock(), now
+        if is_last and self._waiting:
+            # What waited behind an unconfirmed batch.
+            return self.tick(is_last=True)
+        return not self._waiting
+
+    def _gather(self, totals: Counter[str]) -> None:
+        counts = Counter({field: count - self._known[field] for field, count in totals.items()})
+        # Only what has grown: the totals of a part that was dropped without its end are missing.
+        counts, self._known = +counts, totals
+        if not counts:
+            return
+        minute = int(self._clock() // MINUTE_SECONDS)
+        if minute not in self._waiting and len(self._waiting) >= MINUTES_LIMIT:
+            first, second, *_ = sorted(self._waiting)
+            self._waiting[second].update(self._waiting.pop(first))
+        self._waiting.setdefault(minute, Counter()).update(counts)
+
+    def _send(self, batch: _Batch, now: dict[str, int], *, is_last: bool) -> None:
+        client, keys = self._connect()
+        hours: dict[int, Counter[str]] = {}
+        for minute, counts in batch.minutes.items():
+            hours.setdefault(minute * MINUTE_SECONDS // HOUR_SECONDS, Counter()).update(counts)
+        about = About(
+            name=process_name(), role=self._role(), started_at=self._started_at, is_alive=not is_last, now=now
+        )
+        kept_seconds = ENDED_KEPT_SECONDS if is_last else PROCESS_KEPT_SECONDS
+        names = [keys.statistics_process(self.id), keys.statistics_processes()]
+        words: list[Any] = [
+            *(self.id, batch.number, msgspec.json.encode(about), kept_seconds * 1000, secrets.token_hex(5))
+        ]
+        for periods, name_of, kept in (
+            (batch.minutes, keys.statistics_minute, MINUTE_KEPT_SECONDS),
+            (hours, keys.statistics_hour, HOUR_KEPT_SECONDS),
+        ):
+            for number, counts in periods.items():
+                names.append(name_of(number))
+                words += [kept * 1000, len(counts), *(word for pair in counts.items() for word in pair)]
+        _push.run(client, names, words)
+
+
+# The thread of this process ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _State:
+    connect: Callable[[], tuple[redis.Redis, Keys]] | None = None
+    is_enabled: Callable[[], bool] = bool
+    role: str = ""
+    thread: threading.Thread | None = None
+    ending: threading.Event | None = None
+    # What the parts had counted in the parent when this process was forked.
+    inherited: Counter[str] | None = None
+
+
+_state = _State()
+_starting = threading.Lock()
+
+
+def install(connect: Callable[[], tuple[redis.Redis, Keys]], *, is_enabled: Callable[[], bool], role: str) -> None:
+    """
+    Start pushing as soon as something is counted in this process.
+
+    Args:
+        is_enabled: Asked once, when the first thing is counted.
+        role: What this process is; `set_role` may change it.
+    """
+    is_first = _state.connect is None
+    _state.connect, _state.is_enabled, _state.role = connect, is_enabled, role
+    if is_first:
+        on_use(_start)
+        atexit.register(stop)
+
+
+def set_role(role: str) -> None:
+    """Say what this process is: "relay and bot", "tasks", …"""
+    _state.role = role
+
+
+def stop() -> None:
+    """Push what is left, and end the thread. Called when the process ends. Idempotent."""
+    thread, ending = _state.thread, _state.ending
+    if thread is not None and ending is not None and thread.is_alive():
+        ending.set()
+        thread.join(STOP_SECONDS)
+
+
+def _start() -> None:
+    if _state.thread is not None or _state.connect is None:
+        return
+    with _starting:
+        if _state.thread is not None or not _state.is_enabled():
+            return
+        pusher = Pusher(_state.connect, role=lambda: _state.role, known=_state.inherited)
+        _state.ending = threading.Event()
+        _state.thread = threading.Thread(
+            target=_run, args=(pusher, _state.ending), name="signalbox statistics", daemon=True
+        )
+        _state.thread.start()
+
+
+def _run(pusher: Pusher, ending: threading.Event) -> None:
+    while not ending.wait(INTERVAL_SECONDS):
+        try:
+            pusher.tick()
+        except Exception:
+            logger.exception("pushing statistics failed: it is tried again in %s s", INTERVAL_SECONDS)
+    with contextlib.suppress(Exception):
+        pusher.tick(is_last=True)
+
+
+def _forget_parent() -> None:
+    """In a forked process: its thread is gone, and another one starts with the next use."""
+    global _starting
+    _starting = threading.Lock()
+    _state.thread = _state.ending = None
+    _state.inherited = read_process()[0]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,112 @@
+"""
+Reading from Redis what all processes have counted: minutes, hours, and the processes themselves.
+
+Owns reading and raising the present state of a period to its maximum. Does not own pushing (pusher) nor the copy in the
+database.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import redis
+
+from realtime.redis.connection_checks import answer_parsed
+from realtime.redis.keys import Keys
+from realtime.statistics.pusher import HOUR_SECONDS, MINUTE_SECONDS, About
+
+__all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "raise_now", "read_hours", "read_minutes", "read_processes"]
+
+# A process that was not seen for this long is not alive.
+ALIVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One minute or hour. `epoch` identifies the hash in Redis; figures are by field."""
+
+    epoch: str
+    figures: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProcess:
+    """A process that has pushed in the last day. Times are seconds since the epoch, by the clock of Redis."""
+
+    about: About
+    seen_at: float
+    # Seen in the last ten seconds, and has not said that it ends.
+    is_alive: bool
+
+
+@answer_parsed("HGETALL")
+def read_minutes(client: redis.Redis, keys: Keys, minutes: Iterable[int]) -> dict[int, Stored]:
+    """Those of these minutes since the epoch that Redis has. One round trip. Raises redis.RedisError."""
+    return _read(client, {minute: keys.statistics_minute(minute) for minute in minutes})
+
+
+@answer_parsed("HGETALL")
+def read_hours(client: redis.Redis, keys: Keys, hours: Iterable[int]) -> dict[int, Stored]:
+    """Those of these hours since the epoch that Redis has. One round trip. Raises redis.RedisError."""
+    return _read(client, {hour: keys.statistics_hour(hour) for hour in hours})
+
+
+@answer_parsed("ZRANGE and HGET")
+def read_processes(client: redis.Redis, keys: Keys, *, since_seconds: float = 3600.0) -> list[StoredProcess]:
+    """The processes that were seen in this time, in any order. Two round trips. Raises redis.RedisError."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.zrange(keys.statistics_processes(), 0, -1, withscores=True)
+    (seconds, microseconds), seen = pipeline.execute()
+    now = seconds + microseconds / 1e6
+    recent = [(id.decode(), score / 1000) for id, score in seen if now - score / 1000 < since_seconds]
+    for id, _ in recent:
+        pipeline.hget(keys.statistics_process(id), "about")
+    found = []
+    for (_, seen_at), raw in zip(recent, pipeline.execute(), strict=True):
+        if raw is not None:
+            about = msgspec.json.decode(raw, type=About)
+            found.append(
+                StoredProcess(about=about, seen_at=seen_at, is_alive=about.is_alive and now - seen_at <= ALIVE_SECONDS)
+            )
+    return found
+
+
+@answer_parsed("HMGET and HSET")
+def raise_now(client: redis.Redis, keys: Keys, now_seconds: float, now: Mapping[str, int]) -> None:
+    """
+    Raise the present state of the running minute and hour to these numbers, where they are larger.
+
+    One process at a time does it. It adds to periods that exist, so a period in which nothing counts stays without.
+    Raises redis.RedisError.
+    """
+    names = [
+        keys.statistics_minute(int(now_seconds // MINUTE_SECONDS)),
+        keys.statistics_hour(int(now_seconds // HOUR_SECONDS)),
+    ]
+    fields: Sequence[str] = list(now)
+    if not fields:
+        return
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.exists(name)
+        pipeline.hmget(name, fields)
+    replies: list[Any] = pipeline.execute()
+    for name, exists, known in zip(names, replies[::2], replies[1::2], strict=True):
+        larger = {field: now[field] for field, old in zip(fields, known, strict=True) if int(old or 0) < now[field]}
+        if exists and larger:
+            pipeline.hset(name, items=[word for pair in larger.items() for word in pair])
+    pipeline.execute()
+
+
+def _read(client: redis.Redis, names: Mapping[int, str]) -> dict[int, Stored]:
+    pipeline = client.pipeline(transaction=False)
+    for name in names.values():
+        pipeline.hgetall(name)
+    found = {}
+    for number, raw in zip(names, pipeline.execute(), strict=True):
+        if raw:
+            figures = {field.decode(): int(value) for field, value in raw.items() if field != b"epoch"}
+            found[number] = Stored(epoch=raw.get(b"epoch", b"").decode(), figures=figures)
+    return found
