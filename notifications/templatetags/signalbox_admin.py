@@ -1,13 +1,16 @@
 """
-The dashboard as a template tag, for the admin's first page.
+Tags of the dashboard's templates.
 
-Owns finding the admin site and the user's permission. Does not own the dashboard (admin.dashboard).
+Owns finding the admin site and the user's permission, for the admin's first page. Does not own the dashboard
+(admin.dashboard).
 """
 
 from typing import Any
 
 from django import template
 from django.template.context import Context
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from notifications.models import Event
 
@@ -23,7 +26,18 @@ def admin_dashboard(context: Context) -> dict[str, Any] | None:
     if site is None or not site.is_registered(Event):
         return None
     event_admin = site.get_model_admin(Event)
-    if not event_admin.has_view_permission(request):
+    # A project may have registered another ModelAdmin later.
+    read = getattr(event_admin, "dashboard", None)
+    if read is None or not event_admin.has_view_permission(request):
         return None
-    context_of: dict[str, Any] = event_admin.dashboard(request)
-    return context_of
+    found: dict[str, Any] = read(request)
+    return found
+
+
+@register.filter
+def with_code(sentence: str) -> SafeString:
+    """The sentence, with what it has in backticks as code."""
+    texts = sentence.split("`")
+    return format_html_join(
+        "", "{}", ((format_html("<code>{}</code>", each) if number % 2 else each,) for number, each in enumerate(texts))
+    )

@@ -122,13 +122,11 @@ def draw(points: Sequence[Point], period: Period, links: Links) -> Chart:
     """Lay out the notifications of these points, oldest first."""
     bars = []
     for point, between in _between(points):
-        cells = {
-            name: number(
-                getattr(point.funnel, name),
-                links.notifications("" if name == "created" else name, between=between),
-            )
-            for name in NAMES
-        }
+        cells = {}
+        for name in NAMES:
+            count = getattr(point.funnel, name)
+            url = links.notifications("" if name == "created" else name, between=between) if count else ""
+            cells[name] = number(count, url)
         bars.append(_Bar(start=point.start, cells=cells, parts=_parts(point.funnel)))
     return _draw(
         bars,
@@ -148,10 +146,10 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
     bars = []
     for point, between in _between(points):
         counts = {name: sum(getattr(each, name) for each in point.transports.values()) for name in DELIVERY_NAMES}
-        cells = {
-            name: number(count, links.deliveries("", name, between=between), is_bad=name == "failed")
-            for name, count in counts.items()
-        }
+        cells = {}
+        for name, count in counts.items():
+            url = links.deliveries("", name, between=between) if count else ""
+            cells[name] = number(count, url, is_bad=name == "failed")
         bars.append(_Bar(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in states)))
     every = [each for point in points for each in point.transports.values()]
     return _draw(

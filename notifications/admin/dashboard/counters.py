@@ -40,12 +40,12 @@ def _metric(name: str, total: int, by_label: Mapping[tuple[str, ...], int]) -> I
     unit = f"{metric.unit}, at most" if metric.kind == "now" else metric.unit
     yield text(own), number(total), text(unit), text(metric.meaning)
     for labels, count in _largest(by_label):
-        yield text(f"{own}: {', '.join(labels)}", is_foreign=True), number(count), text(unit), text("")
+        yield text(f"{own}: {', '.join(labels)}", may_be_long=True), number(count), text(unit), text("")
 
 
 def _others(by_label: Mapping[tuple[str, ...], int]) -> Iterator[tuple[Cell, ...]]:
     for labels, count in sorted(by_label.items()):
-        yield text(": ".join(labels), is_foreign=True), number(count), text(""), text(_meaning_of_other(labels))
+        yield text(": ".join(labels), may_be_long=True), number(count), text(""), text(_meaning_of_other(labels))
 
 
 def _largest(by_label: Mapping[tuple[str, ...], int]) -> list[tuple[tuple[str, ...], int]]:

@@ -46,6 +46,8 @@ class Links:
         self._user = request.user
         self._site = site
         self._since = since
+        # The URLs of pages that were asked for before, because there are hundreds of links to the same few.
+        self._urls: dict[tuple[object, ...], str] = {}
 
     def notifications(self, reached: str = "", *, kind: str = "", between: Between | None = None) -> str:
         """The notifications of the period, or of a part of it, that have come this far."""
@@ -93,7 +95,11 @@ class Links:
         return _with(self._url(f"view_{model}", admin_url_name(f"{model}_changelist")), **filters)
 
     def _url(self, needed: str, name: str, *arguments: object) -> str:
-        return self._reversed(name, *arguments) if self._user.has_perm(permission(needed)) else ""
+        key = (name, *arguments)
+        if key not in self._urls:
+            may_open = self._user.has_perm(permission(needed))
+            self._urls[key] = self._reversed(name, *arguments) if may_open else ""
+        return self._urls[key]
 
     def _reversed(self, name: str, *arguments: object) -> str:
         try:

@@ -5,7 +5,10 @@ Owns their order, headings and explanations. Does not own the figures (statistic
 sections are drawn (the templates).
 """
 
+import datetime
 from collections.abc import Iterable
+
+from django.utils import timezone
 
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import Bar, Cell, Table, number, share, text
@@ -144,7 +147,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
     # What nobody handles may be older than the period.
     exact = not difference
     return (
-        text(name, is_foreign=True),
+        text(name, may_be_long=True),
         number(balance.accepted, rows() if exact else ""),
         number(balance.delivered, rows("sent")),
         number(balance.failed, rows("failed"), is_bad=True),
@@ -181,7 +184,7 @@ def _transport(figures: TransportFigures, links: Links) -> tuple[Cell, ...]:
     name = figures.transport
     success = share(figures.sent, figures.sent + figures.failed)
     return (
-        text(name),
+        text(name, may_be_long=True),
         Cell(text=success.text, value=success.value, bars=_outcomes(figures)),
         number(figures.sent, links.deliveries(name, "sent")),
         number(figures.failed, links.deliveries(name, "failed"), is_bad=True),
@@ -254,7 +257,7 @@ def _kinds(dashboard: Dashboard, links: Links) -> Table:
         columns=("Kind", "Created", "Relayed", "Seen", "Read"),
         rows=tuple(
             (
-                text(each.kind, is_foreign=True),
+                text(each.kind, may_be_long=True),
                 *(number(getattr(each.funnel, name), rows(each.kind, name)) for name in _STAGES if name != "published"),
             )
             for each in dashboard.rows.kinds
@@ -270,14 +273,10 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
         columns=("Answer", "Transport", "Count", "Newest"),
         rows=tuple(
             (
-                text(each.answer or "(none)", is_foreign=True),
-                text(each.transport),
+                text(each.answer or "(none)", may_be_long=True),
+                text(each.transport, may_be_long=True),
                 number(each.count),
-                Cell(
-                    text=f"{each.at:%m-%d %H:%M:%S}",
-                    value=each.at.isoformat(),
-                    url=links.delivery(each.delivery_id),
-                ),
+                _moment(each.at, links.delivery(each.delivery_id)),
             )
             for each in dashboard.errors
         ),
@@ -330,9 +329,9 @@ def _workers(dashboard: Dashboard) -> Table:
         columns=("Worker", "Group", "Alive", "Pending", "Idle"),
         rows=tuple(
             (
-                text(each.consumer, is_foreign=True),
+                text(each.consumer, may_be_long=True),
                 text(each.group),
-                _alive(each.is_alive),
+                _alive(each.is_alive, has_work=each.pending > 0),
                 number(each.pending),
                 _duration(each.idle_seconds),
             )
@@ -343,8 +342,16 @@ def _workers(dashboard: Dashboard) -> Table:
     )
 
 
-def _alive(is_alive: bool) -> Cell:
-    return Cell(text="yes" if is_alive else "no", value="yes" if is_alive else "no", is_bad=not is_alive)
+def _alive(is_alive: bool, *, has_work: bool = False) -> Cell:
+    """Whether it is alive. One that has ended is only a sign of trouble if it has left work."""
+    if is_alive:
+        return text("yes")
+    return text("no, with work", is_bad=True) if has_work else text("no")
+
+
+def _moment(at: datetime.datetime, url: str = "") -> Cell:
+    """A time: of the site on the page, with its zone for programs."""
+    return Cell(text=f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}", value=at.isoformat(), url=url)
 
 
 def _tasks(dashboard: Dashboard, links: Links) -> Table:
@@ -386,10 +393,11 @@ def _processes(dashboard: Dashboard) -> Table:
 
 def _process(process: Process) -> tuple[Cell, ...]:
     return (
-        text(process.name, is_foreign=True),
+        text(process.name, may_be_long=True),
         text(process.role),
         _alive(process.is_alive),
         number(process.now.get("clients.open_count", 0)),
         number(process.now.get("hub.topic_count", 0)),
-        *(Cell(text=f"{at:%Y-%m-%d %H:%M:%S}", value=at.isoformat()) for at in (process.started_at, process.seen_at)),
+        _moment(process.started_at),
+        _moment(process.seen_at),
     )

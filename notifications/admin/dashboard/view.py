@@ -18,6 +18,7 @@ from notifications.admin.dashboard.counters import counter_tables
 from notifications.admin.dashboard.export import as_csv, as_json
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.sections import tables
+from notifications.admin.history import HistoryAdmin
 from notifications.admin.looks import HAS_UNFOLD
 from notifications.admin.pages import AdminPage
 from notifications.conf import STATISTICS_TOPIC
@@ -106,10 +107,8 @@ def _pages(request: HttpRequest, site: admin.AdminSite) -> list[AdminPage]:
 
 
 def _further_pages(request: HttpRequest, site: admin.AdminSite, model: type[Event | Delivery]) -> list[AdminPage]:
-    if not site.is_registered(model):
-        return []
-    pages: list[AdminPage] = site.get_model_admin(model).pages(request)  # type: ignore[attr-defined]
-    return pages
+    model_admin = site.get_model_admin(model) if site.is_registered(model) else None
+    return model_admin.pages(request) if isinstance(model_admin, HistoryAdmin) else []
 
 
 def _period(request: HttpRequest) -> Period:
