@@ -28,7 +28,8 @@ def publish_tick() -> bool:
     others count entries, summed over the groups. `lag` is null if Redis does not know it. Sync: it uses the ORM.
 
     Returns:
-        Whether it was published. False if Redis is unavailable: the next message replaces this one anyway.
+        Whether a process has taken it, because somebody looks at a dashboard. False if Redis is unavailable: the next
+        message replaces this one anyway.
 
     Raises:
         OperationalError, InterfaceError: The database is unavailable.
@@ -37,10 +38,10 @@ def publish_tick() -> bool:
         One query that an index answers, and four round trips to Redis.
     """
     try:
-        publish(STATISTICS_TOPIC, {"at": clock.now().isoformat(), **_read(conf.sync_redis())})
+        published = publish(STATISTICS_TOPIC, {"at": clock.now().isoformat(), **_read(conf.sync_redis())})
     except (Unavailable, redis.RedisError):
         return False
-    return True
+    return published.receiver_count > 0
 
 
 def _read(client: redis.Redis) -> dict[str, Any]:

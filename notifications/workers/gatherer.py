@@ -1,5 +1,6 @@
 """
-Gathers statistics in the background: counts rows by the hour, and copies what processes count to the database.
+Gathers statistics in the background: counts rows by the hour, copies what processes count to the database, and
+publishes the live numbers of the dashboard.
 
 Owns when each step runs, and what follows a failure. Does not own the steps (statistics). Only the holder of the
 relays' lease runs it.
@@ -7,12 +8,14 @@ relays' lease runs it.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from channels.db import database_sync_to_async
 
 from notifications.database.errors import DATABASE_UNAVAILABLE
 from notifications.statistics.hours import HourCounter
+from notifications.statistics.live import publish_tick
 from notifications.statistics.rollup import Rollup
 from realtime.exceptions import StreamUnavailable
 
@@ -20,23 +23,28 @@ __all__ = ["Gatherer"]
 
 logger = logging.getLogger(__name__)
 
+# Between two rounds of counting and copying.
 INTERVAL_SECONDS = 5.0
+# Between two publications of the live numbers, while somebody looks at them.
+TICK_SECONDS = 1.0
 
 
 class Gatherer:
     """
     Args:
-        interval_seconds: The pause between two rounds.
+        interval_seconds: The pause between two rounds of counting and copying.
+        tick_seconds: The pause between two publications of the live numbers. Without a dashboard that shows them, they
+            are published once a round.
 
     Attributes:
         round_count: How many rounds have worked.
-        defect_count: How many have failed for another reason than an outage of Redis or the database.
+        defect_count: How many steps have failed for another reason than an outage of Redis or the database.
     """
 
-    def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS) -> None:
+    def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS, tick_seconds: float = TICK_SECONDS) -> None:
         self.round_count = self.defect_count = 0
-        self._interval_seconds = interval_seconds
-        self._steps: tuple[Callable[[], object], ...] = (HourCounter().count_due, Rollup().copy)
+        self._interval_seconds, self._tick_seconds = interval_seconds, tick_seconds
+        self._counter, self._rollup = HourCounter(), Rollup()
 
     async def run(self) -> None:
         """
@@ -47,19 +55,27 @@ class Gatherer:
         """
         while True:
             await self.gather()
-            await asyncio.sleep(self._interval_seconds)
+            end = time.monotonic() + self._interval_seconds
+            while (seconds := end - time.monotonic()) > 0:
+                is_watched = await self._step(publish_tick)
+                await asyncio.sleep(min(seconds, self._tick_seconds) if is_watched else seconds)
 
     async def gather(self) -> None:
-        """Run one round."""
+        """Run one round of counting and copying."""
+        # An outage of Redis does not keep hours from being counted.
+        results = [await self._step(step) for step in (self._counter.count_due, self._rollup.copy)]
+        self.round_count += None not in results
+
+    async def _step(self, step: Callable[[], int]) -> int | None:
+        """Run a step. Returns its result; None if it failed."""
         try:
-            for step in self._steps:
-                await database_sync_to_async(step, thread_sensitive=False)()
+            result: int = await database_sync_to_async(step, thread_sensitive=False)()
         except (StreamUnavailable, *DATABASE_UNAVAILABLE):
             # The sweep logs the outage.
-            return
+            return None
         except Exception:
             self.defect_count += 1
             if self.defect_count == 1:
                 logger.exception("gathering statistics failed: it is tried again in every round")
-        else:
-            self.round_count += 1
+            return None
+        return result

@@ -5,9 +5,11 @@ The provider is a webhook receiver; the processes are real, and end by SIGKILL.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -174,6 +176,31 @@ def test_killed_between_the_answer_and_its_record_it_comes_again_under_the_same_
     with world.bot(claim_seconds=PATIENT_SECONDS):
         wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
     assert list(ids(world.receiver.requests).values()) == [2]
+
+
+def test_the_ledger_has_the_attempt_of_the_killed_process(world: World) -> None:
+    """With its process, and that there is no result. Another process made the next attempt."""
+    with world.bot(die="after") as doomed:
+        world.manage("notify", "user1", "Hello")
+        assert doomed.wait(SECONDS) == -9
+    with world.bot(claim_seconds=PATIENT_SECONDS) as second:
+        wait_until_sync(lambda: world.states() == [("sent", 2)], seconds=SECONDS)
+    steps = json.loads(world.manage("notification_ledger", "1", "--json"))["steps"]
+    names = [step["what"] for step in steps]
+    assert [name for name in names if name != "relayed"] == [
+        *("created", "published", "deliveries planned", "planned", "lost", "sent")
+    ]
+    by_name = {step["what"]: step for step in steps}
+    host = socket.gethostname()
+    attempts = [(step["what"], step["attempt"], step["process"]) for step in steps if step["attempt"] is not None]
+    assert attempts == [("lost", 1, f"{host}:{doomed.pid}"), ("sent", 2, f"{host}:{second.pid}")]
+    assert by_name["relayed"]["process"] in (f"{host}:{doomed.pid}", f"{host}:{second.pid}")
+    assert by_name["deliveries planned"]["process"] == f"{host}:{doomed.pid}"
+    assert by_name["created"]["process"] == by_name["published"]["process"] != by_name["relayed"]["process"]
+    assert by_name["sent"]["answer"].startswith("HTTP 2")
+    # The claim of the killed process lapsed after its two seconds.
+    began, ended = (datetime.datetime.fromisoformat(by_name["lost"][name]) for name in ("began_at", "at"))
+    assert 1.9 < (ended - began).total_seconds() < 2.1
 
 
 @pytest.mark.parametrize(

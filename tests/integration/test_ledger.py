@@ -243,8 +243,8 @@ def test_the_deliveries_of_a_digest_have_the_same_attempts(
     """One message, one claim: what is lost or retried is so for all of them."""
     declare(digest={"email": "hourly"})
     told = [services.notify(alice, text, kind="build").notifications.get() for text in "ab"]
-    for notification in streamed(redis_client, keys):
-        assert begun(notification) == ()
+    for planned_one in streamed(redis_client, keys):
+        assert begun(planned_one) == ()
     Delivery.objects.update(digest=Digest.objects.order_by("pk").first())
     pass_time(hours=1)
     (claim,) = begun(streamed(redis_client, keys)[0])
@@ -286,7 +286,7 @@ def test_what_the_sweep_publishes_says_so(alice: User, signalbox: Any) -> None:
     assert published.answer == "by the sweep: it was still in the outbox"
 
 
-async def test_the_relay_is_named(alice: User, redis_client: redis.Redis, keys: Keys) -> None:
+async def test_the_relay_is_named(alice: User, redis_client: Any, keys: Keys) -> None:
     """The process that published it to the recipient's browsers."""
     await services.anotify(alice, "Hello")
     ((id, fields),) = redis_client.xrange(keys.stream("notifications"))
