@@ -197,6 +197,7 @@ UNFOLD = {
     "STYLES": [lambda request: static("notifications/admin_theme.css")],
     "SCRIPTS": [
         lambda request: static("notifications/admin.js"),
+        lambda request: static("notifications/unfold_sidebar.js"),
         lambda request: static("notifications/select_names.js"),
     ],
 }
