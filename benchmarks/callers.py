@@ -1,5 +1,5 @@
 """
-Those who say it: `notify()` on each database, and the ways to publish on a topic from sync and from async code.
+Those who call: `notify()` and the dashboard on each database, and the ways to publish on a topic.
 
 Owns the list and how one is measured. Does not own the calls (calling), which run in a process of their own.
 """
@@ -14,7 +14,7 @@ from benchmarks import machine
 from benchmarks.processes import answer_of
 from benchmarks.stage import Stage
 
-__all__ = ["NOTIFIERS", "PUBLISHERS", "Caller", "measure"]
+__all__ = ["NOTIFIERS", "PUBLISHERS", "READERS", "Caller", "measure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,10 @@ _NOTIFIERS = (
     Caller(name="signalbox-sqlite", title="notify(), SQLite", way="notify"),
     Caller(name="signalbox-postgresql", title="notify(), PostgreSQL", way="notify-test-database", is_on_server=True),
 )
+_READERS = (
+    Caller(name="signalbox-dashboard-sqlite", title="SQLite", way="dashboard-test-database"),
+    Caller(name="signalbox-dashboard-postgresql", title="PostgreSQL", way="dashboard-test-database", is_on_server=True),
+)
 _PUBLISHERS = (
     Caller(name="signalbox-publish", title="publish(), sync", way="publish"),
     Caller(name="signalbox-apublish", title="apublish(), async", way="apublish"),
@@ -73,4 +77,5 @@ _PUBLISHERS = (
 )
 # By name, in the order of the tables.
 NOTIFIERS: dict[str, Caller] = {caller.name: caller for caller in _NOTIFIERS}
+READERS: dict[str, Caller] = {caller.name: caller for caller in _READERS}
 PUBLISHERS: dict[str, Caller] = {caller.name: caller for caller in _PUBLISHERS}

@@ -4,6 +4,7 @@
 Owns the calls. A database server is used by a database of its own, as tests have it, made and removed here.
 
 - *notify*: `notify()` to 1, 100 and 10,000 people: from the call until the rows are committed and on the stream.
+- *dashboard*: reading the delivery statistics of a million notifications.
 - *publish*, *apublish*, *group-send*: a hundred messages on a topic, one after another, and all together
   where there is a way.
 """
@@ -15,10 +16,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import django
 from asgiref.sync import async_to_sync
 
+from benchmarks import month
 from benchmarks.payloads import payload
 
 __all__ = ["main"]
@@ -71,16 +74,21 @@ def _notify(calls: int) -> dict[str, float]:
     return figures
 
 
-def _notify_in_test_database(calls: int) -> dict[str, float]:
-    from django.db import connection
+def _in_test_database(way: Callable[[int], dict[str, float]]) -> Callable[[int], dict[str, float]]:
+    def call(calls: int) -> dict[str, float]:
+        from django.db import connection
 
-    name = connection.settings_dict["NAME"]
-    connection.settings_dict["TEST"]["NAME"] = f"signalbox_benchmark_{os.getpid()}"
-    connection.creation.create_test_db(verbosity=0, autoclobber=True)
-    try:
-        return _notify(calls)
-    finally:
-        connection.creation.destroy_test_db(name, verbosity=0)
+        name = connection.settings_dict["NAME"]
+        # On SQLite a file beside the database's, which is removed with it.
+        directory = f"{Path(name).parent}/" if connection.vendor == "sqlite" else ""
+        connection.settings_dict["TEST"]["NAME"] = f"{directory}signalbox_benchmark_{os.getpid()}"
+        connection.creation.create_test_db(verbosity=0, autoclobber=True)
+        try:
+            return way(calls)
+        finally:
+            connection.creation.destroy_test_db(name, verbosity=0)
+
+    return call
 
 
 def _publish(calls: int) -> dict[str, float]:
@@ -142,7 +150,8 @@ def _median_us(rounds: int, call: Callable[[], object]) -> float:
 
 WAYS: dict[str, Callable[[int], dict[str, float]]] = {
     "notify": _notify,
-    "notify-test-database": _notify_in_test_database,
+    "notify-test-database": _in_test_database(_notify),
+    "dashboard-test-database": _in_test_database(month.measure),
     "publish": _publish,
     "apublish": _apublish,
     "group-send": _group_send,

@@ -254,6 +254,12 @@ _ALL = (
         contenders=deliverers.DELIVERERS,
     ),
     Scenario(name="notify", title="notify() to 1, 100 and 10,000 people", run=_call, contenders=callers.NOTIFIERS),
+    Scenario(
+        name="dashboard",
+        title="Reading the dashboard of 1,000,000 notifications",
+        run=_call,
+        contenders=callers.READERS,
+    ),
     Scenario(name="publish", title="100 messages on a topic", run=_call, contenders=callers.PUBLISHERS),
     Scenario(name="log", title="A program that logs to Redis", run=_log, contenders=handlers.HANDLERS),
     Scenario(

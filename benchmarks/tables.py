@@ -183,6 +183,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("people/s", "recipients_per_second", _count),
         _LOST,
     ),
+    "dashboard": (
+        Column("an hour, ms", "ms_hour", _milli),
+        Column("a day, ms", "ms_day", _milli),
+        Column("a month, ms", "ms_month", _milli),
+        Column("longest, ms", "max_ms_month", _milli),
+        Column("counting all hours, s", "count_seconds", "{:.1f}".format),
+        _LOST,
+    ),
     "publish": (
         Column("one after another, each", "in_turn_us", _micro),
         Column("CPU", "cpu_us", _micro),
@@ -234,7 +242,7 @@ _QUOTED = (
     ("storm", Column("2,000 sessions at once: connections/s", "connects_per_second", _count)),
 )
 # Further down, each a table of its own.
-_QUOTED_TABLES = ("map", "worker", "deliver", "notify", "log", "sink", "tasks")
+_QUOTED_TABLES = ("map", "worker", "deliver", "notify", "dashboard", "log", "sink", "tasks")
 _QUOTE = ("<!-- from benchmarks/results/latest.json -->\n", "<!-- end -->\n")
 
 

@@ -118,6 +118,15 @@ def _lost(measured: Measured) -> float:
 
 TARGETS = (
     Target("lost or doubled, anywhere", _lost, 0, is_floor=False),
+    *(
+        Target(
+            f"the dashboard of a month with 1,000,000 notifications, {title}, ms",
+            _of("dashboard", "ms_month", f"signalbox-dashboard-{database}"),
+            200,
+            is_floor=False,
+        )
+        for database, title in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
+    ),
     Target(
         "fan-out at full speed, × uWebSockets.js",
         _of("fanout", "deliveries_per_second", to="uwebsockets"),

@@ -16,7 +16,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from benchmarks import charts, keeping, results, tables, targets
-from benchmarks.callers import NOTIFIERS, PUBLISHERS
+from benchmarks.callers import NOTIFIERS, PUBLISHERS, READERS
 from benchmarks.deliverers import DELIVERERS
 from benchmarks.load_client import compiler
 from benchmarks.map.servers import MAP_SERVERS
@@ -145,9 +145,9 @@ def test_a_world_is_made_by_its_seed_alone() -> None:
 
 @needs_load_client
 def test_a_quick_run_of_workers_and_callers_loses_nothing(tmp_path: Path) -> None:
-    """Both forms of our worker run each job once; notify() writes every row and every entry; publishing is timed."""
-    scenarios = ("--scenario", "worker", "--scenario", "notify", "--scenario", "publish")
-    names = ("signalbox-batches", "signalbox-single", "signalbox-sqlite", *PUBLISHERS)
+    """Both forms of our worker run each job once; notify() and the dashboard count every row; publishing is timed."""
+    scenarios = [word for name in ("worker", "notify", "dashboard", "publish") for word in ("--scenario", name)]
+    names = ("signalbox-batches", "signalbox-single", "signalbox-sqlite", "signalbox-dashboard-sqlite", *PUBLISHERS)
     measured = quick_run(tmp_path, *scenarios, *(word for name in names for word in ("--server", name)))
     for name in ("signalbox-batches", "signalbox-single"):
         figures = measured["worker"][name]
@@ -157,6 +157,9 @@ def test_a_quick_run_of_workers_and_callers_loses_nothing(tmp_path: Path) -> Non
     figures = measured["notify"]["signalbox-sqlite"]
     assert (figures["lost"], figures["doubled"]) == (0, 0)
     assert 0 < figures["ms_1"] < figures["ms_10000"]
+    figures = measured["dashboard"]["signalbox-dashboard-sqlite"]
+    assert (figures["lost"], figures["notifications"]) == (0, 10_000)
+    assert figures["ms_month"] > 0
     assert all(measured["publish"][name]["in_turn_us"] > 0 for name in PUBLISHERS)
 
 
@@ -395,7 +398,7 @@ def test_every_server_and_scenario_has_its_place_in_the_tables() -> None:
     assert tables.QUICKEST_QUEUE in WORKERS
     assert tables.FAST_MAP in MAP_SERVERS
     assert tables.FAST_TASKS in TASK_BACKENDS
-    groups = (SERVERS, MAP_SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS, TASK_BACKENDS)
+    groups = (SERVERS, MAP_SERVERS, WORKERS, DELIVERERS, NOTIFIERS, PUBLISHERS, READERS, TASK_BACKENDS)
     names = [name for each in groups for name in each]
     assert len(names) == len(set(names)), "a name says who it is"
 
