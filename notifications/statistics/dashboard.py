@@ -17,7 +17,7 @@ from notifications import conf
 from notifications.conf import PARTS, STREAM
 from notifications.database import clock
 from notifications.database.clock import database_time, moment_of
-from notifications.models import Event
+from notifications.models import IN_OUTBOX, Event
 from notifications.statistics.balances import read_balances
 from notifications.statistics.counters import read_counters
 from notifications.statistics.errors import read_errors
@@ -143,7 +143,7 @@ def _workers(groups: Sequence[GroupStatus]) -> tuple[Worker, ...]:
 
 
 def _outbox() -> QuerySet[Event]:
-    return _events().filter(published_at=None, deliver_at=None)
+    return _events().filter(IN_OUTBOX)
 
 
 def _scheduled() -> QuerySet[Event]:

@@ -11,7 +11,7 @@ import redis
 
 from notifications.conf import PARTS, STATISTICS_TOPIC, STREAM
 from notifications.database import clock
-from notifications.models import Event
+from notifications.models import IN_OUTBOX, Event
 from realtime import conf
 from realtime.exceptions import Unavailable
 from realtime.publisher import publish
@@ -49,7 +49,7 @@ def _read(client: redis.Redis) -> dict[str, Any]:
     groups = [group for group in stream.groups if group.name in PARTS]
     lags = [group.lag for group in groups]
     return {
-        "outbox": Event.objects.filter(published_at=None, deliver_at=None).count(),
+        "outbox": Event.objects.filter(IN_OUTBOX).count(),
         "lag": None if None in lags else sum(lag or 0 for lag in lags),
         "pending": sum(group.pending for group in groups),
         "delayed": sum(group.delayed for group in groups),

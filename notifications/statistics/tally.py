@@ -17,7 +17,7 @@ from django.db.models import Case, Count, F, IntegerField, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from notifications.database.clock import moment_of, stored
-from notifications.models import Delivery, Event, Notification
+from notifications.models import IN_OUTBOX, Delivery, Event, Notification
 
 __all__ = [
     "FUNNEL",
@@ -171,7 +171,7 @@ def _notifications(using: str, starts: Sequence[datetime.datetime], end: datetim
     events = Event.objects.using(using).order_by()
     # Subqueries instead of joins: with a join, PostgreSQL may decide to read all events. The outbox is nearly empty.
     kind = Subquery(events.filter(pk=OuterRef("event_id")).values("kind")[:1])
-    outbox = events.filter(published_at=None, deliver_at=None).values("pk")
+    outbox = events.filter(IN_OUTBOX).values("pk")
     rows: Iterator[Any] = (
         _created(Notification.objects.using(using), starts, end)
         .values(part=_part_of(using, starts), kind=kind)
