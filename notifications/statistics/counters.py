@@ -9,23 +9,21 @@ import contextlib
 import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import redis
 
 from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
 from notifications.statistics.figures import Counters, Latency, Period, Process
+from notifications.statistics.periods import DAY, HOUR, MINUTE, starts_of, step_of
 from realtime import conf
 from realtime.statistics import fields
 from realtime.statistics import stored as in_redis
 from realtime.statistics.histograms import percentile
 from realtime.statistics.metrics import METRICS
 
-__all__ = ["HOUR", "Stretch", "hour_number", "read_counters"]
+__all__ = ["hour_number", "read_counters"]
 
-HOUR = datetime.timedelta(hours=1)
-_MINUTE, _DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 _LATENCY_NAMES = {
     "publications.socket_seconds": "socket",
@@ -37,26 +35,6 @@ _LATENCY_NAMES = {
 HOURS_FROM_REDIS = 24
 
 type Figures = Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """The points of a period: `count` of them, `length` long each; the last one is running."""
-
-    length: datetime.timedelta
-    count: int
-
-    def starts(self, now: datetime.datetime) -> list[datetime.datetime]:
-        """Their starts (UTC), oldest first."""
-        last = now - (now - _EPOCH) % self.length
-        return [last - self.length * back for back in reversed(range(self.count))]
-
-
-STRETCHES: dict[Period, Stretch] = {
-    "hour": Stretch(length=_MINUTE, count=60),
-    "day": Stretch(length=HOUR, count=24),
-    "month": Stretch(length=_DAY, count=30),
-}
 
 
 def read_counters(period: Period, now: datetime.datetime, *, has_redis: bool = True) -> Counters:
@@ -71,11 +49,11 @@ def read_counters(period: Period, now: datetime.datetime, *, has_redis: bool = T
         Four round trips to Redis, and up to two queries. If Redis is unavailable, what the database has is
         returned, without processes. Raises nothing for that.
     """
-    starts = STRETCHES[period].starts(now)
+    starts = starts_of(period, now)
     if has_redis:
         with contextlib.suppress(redis.RedisError):
             return _from_redis(period, starts, now)
-    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, STRETCHES[period].length, {})
+    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, step_of(period), {})
     return _counters(starts, points, ())
 
 
@@ -83,12 +61,12 @@ def _from_redis(period: Period, starts: Sequence[datetime.datetime], now: dateti
     client, keys = conf.sync_redis(), conf.keys()
     points: Sequence[Figures]
     if period == "hour":
-        numbers = [_number(start, _MINUTE) for start in starts]
+        numbers = [_number(start, MINUTE) for start in starts]
         minutes = in_redis.read_minutes(client, keys, numbers)
         points = [minutes[number].figures if number in minutes else {} for number in numbers]
     else:
         newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
-        points = _from_hours(starts, STRETCHES[period].length, in_redis.read_hours(client, keys, newest))
+        points = _from_hours(starts, step_of(period), in_redis.read_hours(client, keys, newest))
     return _counters(starts, points, _processes(in_redis.read_processes(client, keys)))
 
 
@@ -104,11 +82,11 @@ def _from_hours(
     periods = CounterPeriod.objects.filter(start__gte=stored(starts[0]))
     parts: list[tuple[datetime.datetime, Figures]] = []
     hours = periods.filter(length=CounterPeriod.Length.HOUR)
-    if length == _DAY:
+    if length == DAY:
         days = list(periods.filter(length=CounterPeriod.Length.DAY).order_by("start"))
         parts += [(moment_of(day.start), day.figures) for day in days]
         if days:
-            hours = hours.filter(start__gte=stored(moment_of(days[-1].start) + _DAY))
+            hours = hours.filter(start__gte=stored(moment_of(days[-1].start) + DAY))
     for row in hours:
         moment = moment_of(row.start)
         newer = recent.get(hour_number(moment))

@@ -16,10 +16,10 @@ from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.models import CountedHour, Notification
 from notifications.statistics import tally
+from notifications.statistics.periods import HOUR
 
-__all__ = ["HOUR", "HourCounter", "hour_of", "hours_from"]
+__all__ = ["HourCounter", "hour_of", "hours_from"]
 
-HOUR = datetime.timedelta(hours=1)
 # The present hour included. So 30 days (UTC), of which the present one has just begun, are always among them.
 HOURS_COUNTED = 31 * 24
 KEPT = datetime.timedelta(days=35)

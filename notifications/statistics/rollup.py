@@ -15,7 +15,8 @@ from notifications.conf import PARTS
 from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
-from notifications.statistics.counters import HOUR, hour_number
+from notifications.statistics.counters import hour_number
+from notifications.statistics.periods import DAY, HOUR
 from realtime import conf
 from realtime.exceptions import StreamUnavailable
 from realtime.redis.outage import REDIS_ERRORS
@@ -27,7 +28,6 @@ __all__ = ["Rollup"]
 
 # Hours of the last days that Redis may still have, and the database not, because no relay ran.
 HOURS_KEPT_IN_REDIS = 72
-_DAY = datetime.timedelta(days=1)
 # Days that ended this long ago no longer change, and are added up.
 DAY_IS_OVER = datetime.timedelta(hours=HOURS_KEPT_IN_REDIS)
 # How long the database keeps hours and days.
@@ -108,7 +108,7 @@ def _add_up_days(now: datetime.datetime) -> None:
     found: dict[datetime.datetime, list[Mapping[str, int]]] = {}
     for start, figures in hours.filter(start__lt=stored(over)).values_list("start", "figures").order_by():
         day = moment_of(start).replace(hour=0)
-        if day not in known and day + _DAY <= over:
+        if day not in known and day + DAY <= over:
             found.setdefault(day, []).append(figures)
     for day, of_hours in found.items():
         _save(CounterPeriod.Length.DAY, day, "", fields.add(of_hours))

@@ -18,13 +18,12 @@ from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.models import CountedHour, Notification
 from notifications.statistics.figures import Funnel, KindFigures, Period, Point, Rows, TransportFigures
-from notifications.statistics.hours import HOUR, hour_of, hours_from
+from notifications.statistics.hours import hour_of, hours_from
+from notifications.statistics.periods import HOUR, MINUTE, starts_of
 from notifications.statistics.tally import FUNNEL, OUTCOMES, Part, Tally, add_up, count_rows, decode_hour, find_newest
 
 __all__ = ["KINDS_SHOWN", "LIVE_LIMIT", "read_rows"]
 
-MINUTE = datetime.timedelta(minutes=1)
-DAY = datetime.timedelta(days=1)
 # Notifications, and deliveries, that are counted while the dashboard is read: 0.1 s.
 LIVE_LIMIT = 10_000
 KINDS_SHOWN = 20
@@ -57,7 +56,7 @@ def read_rows(period: Period, now: datetime.datetime | None = None) -> Rows:
         The cost does not depend on the size of the tables.
     """
     now = clock.now() if now is None else moment_of(now)
-    starts = _starts_of(period, now)
+    starts = starts_of(period, now)
     limit = find_newest(_database(), LIVE_LIMIT + 1)
     if _is_after(starts[0], limit):
         tally = count_rows(_database(), starts)
@@ -65,18 +64,6 @@ def read_rows(period: Period, now: datetime.datetime | None = None) -> Rows:
     if period == "hour":
         starts = _minutes_from(hour_of(now) - HOUR, now)
     return _read_counted(period, starts, now, limit)
-
-
-def _starts_of(period: Period, now: datetime.datetime) -> list[datetime.datetime]:
-    """When each point of a period begins, oldest first."""
-    match period:
-        case "hour":
-            last, step, count = now.replace(second=0, microsecond=0), MINUTE, 60
-        case "day":
-            last, step, count = hour_of(now), HOUR, 24
-        case "month":
-            last, step, count = hour_of(now).replace(hour=0), DAY, 30
-    return [last - number * step for number in reversed(range(count))]
 
 
 def _minutes_from(since: datetime.datetime, now: datetime.datetime) -> list[datetime.datetime]:

@@ -17,22 +17,32 @@ export function morph(old, fresh) {
 }
 
 function morphChildren(old, fresh) {
-  let place = old.firstChild;
-  for (const wanted of [...fresh.childNodes]) {
+  let place = filled(old.firstChild);
+  for (const wanted of [...fresh.childNodes].filter((node) => !isBlank(node))) {
     const match = findMatch(place, wanted);
     if (match === null) {
       old.insertBefore(wanted, place);
       continue;
     }
-    if (match !== place) old.insertBefore(match, place);
+    if (match === place) place = filled(match.nextSibling);
+    else old.insertBefore(match, place);
     morphNode(match, wanted);
-    place = match.nextSibling;
   }
   while (place !== null) {
-    const next = place.nextSibling;
+    const next = filled(place.nextSibling);
     place.remove();
     place = next;
   }
+}
+
+/** The first node from this one on that is not blank. The parser leaves out some blanks, so that they do not count. */
+function filled(node) {
+  while (node !== null && isBlank(node)) node = node.nextSibling;
+  return node;
+}
+
+function isBlank(node) {
+  return node.nodeType === Node.TEXT_NODE && node.data.trim() === "";
 }
 
 /** The node at or after `place` that becomes `wanted`; null if it has to be inserted. */
