@@ -227,7 +227,8 @@ def _column(bar: _Bar, of: _Step, x: float, pitch: float, per_unit: float, index
         x=round(x + (pitch - width) / 2, 2),
         width=round(width, 2),
         middle=round(x + pitch / 2, 2),
-        label=f"{bar.start:{of.label}}" if index % of.columns_per_label == 0 else "",
+        # Not the first one, whose label has no room at its left.
+        label=f"{bar.start:{of.label}}" if index % of.columns_per_label == of.columns_per_label // 2 else "",
         text=f"{bar.start:{of.text}} UTC: {counts}",
         segments=tuple(segments),
     )

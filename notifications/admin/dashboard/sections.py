@@ -276,7 +276,7 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
                 text(each.answer or "(none)", may_be_long=True),
                 text(each.transport, may_be_long=True),
                 number(each.count),
-                _moment(each.at, links.delivery(each.delivery_id)),
+                _moment(each.at, "%m-%d %H:%M:%S", links.delivery(each.delivery_id)),
             )
             for each in dashboard.errors
         ),
@@ -349,9 +349,9 @@ def _alive(is_alive: bool, *, has_work: bool = False) -> Cell:
     return text("no, with work", is_bad=True) if has_work else text("no")
 
 
-def _moment(at: datetime.datetime, url: str = "") -> Cell:
+def _moment(at: datetime.datetime, form: str = "%Y-%m-%d %H:%M:%S", url: str = "") -> Cell:
     """A time: of the site on the page, with its zone for programs."""
-    return Cell(text=f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}", value=at.isoformat(), url=url)
+    return Cell(text=f"{timezone.localtime(at):{form}}", value=at.isoformat(), url=url)
 
 
 def _tasks(dashboard: Dashboard, links: Links) -> Table:
@@ -384,7 +384,7 @@ def _processes(dashboard: Dashboard) -> Table:
         name="processes",
         title="Processes",
         columns=("Process", "Role", "Alive", "Connections", "Topics", "Started", "Last seen"),
-        rows=tuple(_process(each) for each in dashboard.counters.processes),
+        rows=tuple(_process(each) for each in sorted(dashboard.counters.processes, key=lambda each: not each.is_alive)),
         note="Those that were seen in the last hour. Each pushes its counters once a second.",
         empty="No process has pushed its counters in the last hour.",
         is_wide=True,
