@@ -43,7 +43,7 @@ LETTERS_LIMIT = 500
 # With more entries than ENTRIES_LIMIT, what was published this long before the stream was read must have an entry. It
 # is more than the clocks of processes are apart. With fewer, younger notifications are not looked at one by one.
 SETTLED = datetime.timedelta(seconds=10)
-_FIELDS: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
+_HANDLED_AT: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
 _IDS_PER_QUERY = 2000
 
 
@@ -133,7 +133,7 @@ def _find_lost(
 def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhandled | None:
     """Look at every entry of the group, and at every notification that it has not handled; None if too many."""
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values_list("pk", _FIELDS[part], published_at)[:UNHANDLED_LIMIT]
+    oldest = _oldest_unfinished(asked_at).values_list("pk", _HANDLED_AT[part], published_at)[:UNHANDLED_LIMIT]
     before = {pk for pk, handled_at, published_at in oldest if handled_at is None and published_at is not None}
     # Before and after: an entry may become a dead letter meanwhile, or a dead letter may be replayed.
     letters = _read_letters(keys)
@@ -149,15 +149,17 @@ def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhan
 
 def _count_unhandled(asked_at: datetime.datetime) -> dict[Part, _Unhandled]:
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values("pk", *_FIELDS.values(), published=published_at)[:UNHANDLED_LIMIT]
+    oldest = _oldest_unfinished(asked_at).values("pk", *_HANDLED_AT.values(), published=published_at)[:UNHANDLED_LIMIT]
     aggregates: dict[str, Count] = {}
-    for part, field in _FIELDS.items():
+    for part, field in _HANDLED_AT.items():
         waiting = Q(**{field: None}, published__isnull=False)
         aggregates[f"{part}_waiting"] = Count("pk", filter=waiting)
         settled = waiting & Q(published__lt=stored(asked_at - SETTLED))
         aggregates[f"{part}_settled"] = Count("pk", filter=settled)
     counts: Any = oldest.aggregate(**aggregates)
-    return {part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _FIELDS}
+    return {
+        part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _HANDLED_AT
+    }
 
 
 def _oldest_unfinished(asked_at: datetime.datetime) -> QuerySet[Notification]:
@@ -169,16 +171,16 @@ def _count_given_up(since: datetime.datetime, asked_at: datetime.datetime) -> di
     """The notifications since this time that are too old to be put on the stream again."""
     before = _given_up_before(asked_at)
     if since >= before:
-        return dict.fromkeys(_FIELDS, 0)
+        return dict.fromkeys(_HANDLED_AT, 0)
     old = _unfinished().filter(created_at__gte=stored(since), created_at__lt=stored(before)).order_by("created_at")
-    rows = list(old.values(*_FIELDS.values())[:UNHANDLED_LIMIT])
-    return {part: sum(row[field] is None for row in rows) for part, field in _FIELDS.items()}
+    rows = list(old.values(*_HANDLED_AT.values())[:UNHANDLED_LIMIT])
+    return {part: sum(row[field] is None for row in rows) for part, field in _HANDLED_AT.items()}
 
 
 def _still_unhandled(part: Part, ids: Iterable[int]) -> set[int]:
     found: set[int] = set()
     for some in itertools.batched(ids, _IDS_PER_QUERY):
-        found.update(_notifications().filter(pk__in=some, **{_FIELDS[part]: None}).values_list("pk", flat=True))
+        found.update(_notifications().filter(pk__in=some, **{_HANDLED_AT[part]: None}).values_list("pk", flat=True))
     return found
 
 
@@ -196,7 +198,7 @@ def _id_of(value: bytes | None) -> int:
 def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[str]) -> list[Balance]:
     known = {each.transport: each for each in figures}
     names = sorted({*known, *others})
-    lost = _count_in_limbo(names)
+    lost = _count_never_due(names)
     balances = []
     for name in names:
         each = known.get(name, TransportFigures(transport=name))
@@ -214,10 +216,10 @@ def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[st
     return balances
 
 
-def _count_in_limbo(names: Sequence[str]) -> dict[str, int]:
+def _count_never_due(names: Sequence[str]) -> dict[str, int]:
     """Transport → the deliveries that are to be sent but have no time for it. With the names, an index finds them."""
-    limbo = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=UNFINISHED)
-    return dict(limbo.order_by().values_list("transport").annotate(count=Count("*")))
+    never_due = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=UNFINISHED)
+    return dict(never_due.order_by().values_list("transport").annotate(count=Count("*")))
 
 
 def _unfinished() -> QuerySet[Notification]:

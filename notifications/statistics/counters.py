@@ -15,7 +15,7 @@ import redis
 from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
 from notifications.statistics.figures import Counters, Latency, Period, Process
-from notifications.statistics.periods import DAY, HOUR, MINUTE, starts_of, step_of
+from notifications.statistics.periods import DAY, HOUR, MINUTE, starts_of, point_length
 from realtime import conf
 from realtime.statistics import fields
 from realtime.statistics import stored as in_redis
@@ -53,7 +53,7 @@ def read_counters(period: Period, now: datetime.datetime, *, has_redis: bool = T
     if has_redis:
         with contextlib.suppress(redis.RedisError):
             return _from_redis(period, starts, now)
-    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, step_of(period), {})
+    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, point_length(period), {})
     return _counters(starts, points, ())
 
 
@@ -66,7 +66,7 @@ def _from_redis(period: Period, starts: Sequence[datetime.datetime], now: dateti
         points = [minutes[number].figures if number in minutes else {} for number in numbers]
     else:
         newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
-        points = _from_hours(starts, step_of(period), in_redis.read_hours(client, keys, newest))
+        points = _from_hours(starts, point_length(period), in_redis.read_hours(client, keys, newest))
     return _counters(starts, points, _processes(in_redis.read_processes(client, keys)))
 
 

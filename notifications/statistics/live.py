@@ -17,10 +17,10 @@ from realtime.exceptions import Unavailable
 from realtime.publisher import publish
 from realtime.streams.status import read_status
 
-__all__ = ["publish_tick"]
+__all__ = ["publish_live"]
 
 
-def publish_tick() -> bool:
+def publish_live() -> bool:
     """
     Publish how much waits at this moment, so that open dashboards show it and read the other figures again.
 

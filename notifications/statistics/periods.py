@@ -8,7 +8,7 @@ import datetime
 
 from notifications.statistics.figures import Period
 
-__all__ = ["DAY", "HOUR", "MINUTE", "starts_of", "step_of"]
+__all__ = ["DAY", "HOUR", "MINUTE", "starts_of", "point_length"]
 
 MINUTE, HOUR, DAY = datetime.timedelta(minutes=1), datetime.timedelta(hours=1), datetime.timedelta(days=1)
 # The length of a point, and how many there are. The last one has just begun.
@@ -16,7 +16,7 @@ _POINTS: dict[Period, tuple[datetime.timedelta, int]] = {"hour": (MINUTE, 60), "
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
-def step_of(period: Period) -> datetime.timedelta:
+def point_length(period: Period) -> datetime.timedelta:
     """The length of the points of a period."""
     return _POINTS[period][0]
 

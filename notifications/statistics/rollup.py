@@ -64,7 +64,7 @@ class Rollup:
         last = hour_number(now)
         back = 2 if self._is_caught_up else HOURS_KEPT_IN_REDIS
         try:
-            self._raise_now(now)
+            self._keep_present_state(now)
             found = in_redis.read_hours(conf.sync_redis(), conf.keys(), range(last - back + 1, last + 1))
         except REDIS_ERRORS as error:
             raise StreamUnavailable(f"statistics cannot be read ({type(error).__name__}: {error})") from error
@@ -77,7 +77,7 @@ class Rollup:
             _add_up_days(now)
         return len(found)
 
-    def _raise_now(self, now: datetime.datetime) -> None:
+    def _keep_present_state(self, now: datetime.datetime) -> None:
         """Note the present state of all processes together, and how much waits on the stream."""
         client, keys = conf.sync_redis(), conf.keys()
         state: dict[str, int] = {}
@@ -89,7 +89,7 @@ class Rollup:
         for group in stream.groups:
             state[fields.encode(("streams.lag_count", group.name))] = group.lag or 0
             state[fields.encode(("streams.delayed_count", group.name))] = group.delayed
-        in_redis.raise_now(client, keys, now.timestamp(), state)
+        in_redis.keep_maxima(client, keys, now.timestamp(), state)
 
 
 def _save(length: CounterPeriod.Length, start: datetime.datetime, epoch: str, figures: Mapping[str, int]) -> None:

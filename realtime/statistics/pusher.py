@@ -94,7 +94,7 @@ class Pusher:
         self.id = f"{process_name()}:{secrets.token_hex(4)}"
         self._connect, self._role, self._read, self._clock = connect, role, read, clock
         self._started_at = clock()
-        # The totals up to the last tick.
+        # The totals up to the last push.
         self._known: Counter[str] = known or Counter()
         # What was counted since the last batch was made.
         self._waiting: dict[int, Counter[str]] = {}
@@ -105,7 +105,7 @@ class Pusher:
         self._pushed_state: dict[str, int] | None = None
         self._has_failed = False
 
-    def tick(self, *, is_last: bool = False) -> bool:
+    def push(self, *, is_last: bool = False) -> bool:
         """Push what was counted since the last call. Returns whether Redis has everything now."""
         totals, now = self._read()
         self._gather(totals)
@@ -125,7 +125,7 @@ class Pusher:
             self._pushed_at, self._pushed_state = self._clock(), now
         if is_last and self._waiting:
             # What waited behind an unconfirmed batch.
-            return self.tick(is_last=True)
+            return self.push(is_last=True)
         return not self._waiting
 
     def _gather(self, totals: Counter[str]) -> None:
@@ -226,11 +226,11 @@ def _start() -> None:
 def _run(pusher: Pusher, ending: threading.Event) -> None:
     while not ending.wait(INTERVAL_SECONDS):
         try:
-            pusher.tick()
+            pusher.push()
         except Exception:
             logger.exception("pushing statistics failed: it is tried again in %s s", INTERVAL_SECONDS)
     with contextlib.suppress(Exception):
-        pusher.tick(is_last=True)
+        pusher.push(is_last=True)
 
 
 def _forget_parent() -> None:

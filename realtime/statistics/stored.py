@@ -16,7 +16,7 @@ from realtime.redis.connection_checks import answer_parsed
 from realtime.redis.keys import Keys
 from realtime.statistics.pusher import HOUR_SECONDS, MINUTE_SECONDS, About
 
-__all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "raise_now", "read_hours", "read_minutes", "read_processes"]
+__all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "keep_maxima", "read_hours", "read_minutes", "read_processes"]
 
 # A process that was not seen for this long is not alive.
 ALIVE_SECONDS = 10.0
@@ -74,7 +74,7 @@ def read_processes(client: redis.Redis, keys: Keys, *, since_seconds: float = 36
 
 
 @answer_parsed("HMGET and HSET")
-def raise_now(client: redis.Redis, keys: Keys, now_seconds: float, now: Mapping[str, int]) -> None:
+def keep_maxima(client: redis.Redis, keys: Keys, now_seconds: float, now: Mapping[str, int]) -> None:
     """
     Raise the present state of the running minute and hour to these numbers, where they are larger.
 

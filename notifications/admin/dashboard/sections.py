@@ -153,7 +153,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         number(balance.failed, rows("failed"), is_bad=True),
         number(balance.expired, rows("skipped")),
         number(balance.in_hand, rows("unfinished") if exact else ""),
-        _difference(difference, links.in_limbo(name) if difference else ""),
+        _difference(difference, links.never_due(name) if difference else ""),
     )
 
 
