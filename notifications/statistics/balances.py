@@ -6,8 +6,8 @@ difference: the sweep puts lost notifications on the stream again (workers.recov
 
 The stream is the evidence for what is in hand. An entry is on the stream before its event has a `published_at`, and a
 group finishes it only after it has set `relayed_at` or `dispatched_at`. So a notification that is published and not
-handled, then has no entry, and then is still not handled, is lost. Nothing else is: it does not matter which of these
-happens while the others are read, and no clocks are compared.
+handled, then has no entry, and then is still not handled, is lost. Nothing else is lost. These three are read in this
+order, so it does not matter what happens between the reads.
 """
 
 import datetime
@@ -40,9 +40,10 @@ UNHANDLED_LIMIT = 20_000
 ENTRIES_LIMIT = 1000
 # Of the dead letters, the newest this many are looked at.
 LETTERS_LIMIT = 500
-# With more entries than ENTRIES_LIMIT, what was published this long before the stream was read must have an entry. It
-# is more than the clocks of processes are apart. With fewer, younger notifications are not looked at one by one.
+# A notification that was published this long before the stream was read must have had its entry by then: the clocks of
+# processes differ by less. Younger ones alone are looked at only if there are more of them than entries.
 SETTLED = datetime.timedelta(seconds=10)
+# The column that says when a group has handled a notification.
 _HANDLED_AT: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
 _IDS_PER_QUERY = 2000
 
@@ -65,14 +66,16 @@ def read_balances(
     """
     Read what became of everything that was accepted: for browsers, for planning, then for each transport.
 
-    Browsers: delivered are the notifications of the period that are relayed. The others are the published ones of the
-    last seven days, whatever the period is, that are not relayed: those that are dead letters of the relay (failed),
-    those with an entry that the relay has not finished (in hand), and lost ones (the difference). After seven days the
-    system gives up: those of the period have failed. Accepted is the sum of all. Planning is the same for the bot:
-    delivered means that the bot has decided by which transports the notification is sent.
+    Browsers: "delivered" counts the notifications of the period that are relayed. Published notifications that are not
+    relayed count if they are less than seven days old, whatever the period is: a dead letter of the relay has failed,
+    one with an entry that the relay has not finished is in hand, and any other is lost, which is the difference. After
+    seven days the system gives up: older ones that belong to the period have failed. "Accepted" is the sum of all.
 
-    Transports: the deliveries of the period by their states, as in `rows`. In hand are those that are due at a time, or
-    held. The difference are deliveries of any age that are neither finished nor due nor held: nobody handles them.
+    Planning: the same for the bot. "Delivered" means that the bot has decided by which transports it is sent.
+
+    Transports: the deliveries of the period by their states, as in `rows`. Those that are due at a time, or held, are
+    in hand. The difference is the number of deliveries of any age that are neither finished nor due nor held: nobody
+    handles them.
 
     Args:
         rows: The figures of the period.
@@ -86,8 +89,8 @@ def read_balances(
 
     Guarantees:
         The difference is 0 while nothing is lost, however busy the system is. If a group has up to 1000 entries, the
-        difference is exact. Otherwise it is at least what notifications exceed entries by, and so may show a loss late.
-        Of a group that is more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on
+        difference is exact. With more, it is only the number by which notifications exceed entries, so a loss may show
+        late. If a group is more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on
         what is unfinished, up to these limits.
     """
     groups = {group.name: group for group in stream.groups} if stream else {}

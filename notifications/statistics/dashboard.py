@@ -32,7 +32,7 @@ __all__ = ["read_dashboard"]
 
 # An event that a relay should have published or released is overdue after this time.
 OVERDUE_SECONDS = 60.0
-# Of all readers in this process.
+# Shared by all readers in this process.
 _progress = Progress()
 
 
@@ -56,6 +56,7 @@ def read_dashboard(period: Period, now: datetime.datetime | None = None) -> Dash
     Read everything that the dashboard shows.
 
     Args:
+        period: Which part of the past its figures are about.
         now: The end of the period; the present time by default.
 
     Raises:
@@ -108,7 +109,7 @@ def _read_redis() -> _FromRedis:
         try:
             memory = read_memory(client)
         except ResponseError:
-            # A user with few rights may not ask for it.
+            # The Redis user of the site may lack the right to ask for it.
             memory = None
     except redis.RedisError as error:
         return _FromRedis(error=_reason(error))

@@ -1,8 +1,8 @@
 """
-The live numbers of the dashboard, which one process publishes about once a second.
+The live numbers of the dashboard: how much waits at this moment.
 
-Owns their names and who may publish when. Does not own the other figures, which a page reads again when these arrive
-(dashboard), nor the topic (topics).
+Owns their names, and the message. Does not own when they are published (workers.gatherer), the other figures, which a
+page reads again when these arrive (dashboard), nor the topic (topics).
 """
 
 from typing import Any
@@ -28,8 +28,8 @@ def publish_live() -> bool:
     others count entries, summed over the groups. `lag` is null if Redis does not know it. Sync: it uses the ORM.
 
     Returns:
-        Whether a process has taken it, because somebody looks at a dashboard. False if Redis is unavailable: the next
-        message replaces this one anyway.
+        Whether a web process received it, which it does while somebody looks at a dashboard. False if Redis is
+        unavailable: the next message replaces this one anyway.
 
     Raises:
         OperationalError, InterfaceError: The database is unavailable.

@@ -1,5 +1,5 @@
 """
-Gathers statistics in the background: counts rows by the hour, copies what processes count to the database, and
+Gathers statistics in the background: counts rows by the hour, copies the counters of processes to the database, and
 publishes the live numbers of the dashboard.
 
 Owns when each step runs, and what follows a failure. Does not own the steps (statistics). Only the holder of the
@@ -33,12 +33,12 @@ class Gatherer:
     """
     Args:
         interval_seconds: The pause between two rounds of counting and copying.
-        live_seconds: The pause between two publications of the live numbers. Without a dashboard that shows them, they
-            are published once a round.
+        live_seconds: The pause between two publications of the live numbers, while somebody looks at a dashboard.
+            Otherwise they are published once a round, to find out whether somebody does.
 
     Attributes:
         round_count: How many rounds have worked.
-        defect_count: How many steps have failed for another reason than an outage of Redis or the database.
+        defect_count: How many steps have failed, except because Redis or the database was unavailable.
     """
 
     def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS, live_seconds: float = LIVE_SECONDS) -> None:
