@@ -104,15 +104,14 @@ class Rows:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """
-    Whether everything is accounted for, now, over all rows: accepted = delivered + failed + expired + in hand.
+    Whether everything is accounted for: accepted = delivered + failed + expired + in hand.
 
-    The terms come from different places: accepted, delivered and expired from rows, failed and in hand from the stream
-    (browsers) or from the rows' due times (transports).
+    It is about the period, and about older notifications that may still be delivered. `balances` says what is counted.
     """
 
-    # "browsers", or the name of a transport.
+    # "browsers", "planning" (the bot decides by which transports a notification is sent), or the name of a transport.
     name: str
-    # Browsers: notifications that are published. Transports: deliveries.
+    # Browsers and planning: notifications that are published. Transports: deliveries.
     accepted: int
     delivered: int
     failed: int
@@ -123,7 +122,7 @@ class Balance:
 
     @property
     def difference(self) -> int:
-        """What is not accounted for; 0 if all is well."""
+        """What is lost: not accounted for by any of the others. Never negative; 0 if all is well."""
         return self.accepted - self.delivered - self.failed - self.expired - self.in_hand
 
 

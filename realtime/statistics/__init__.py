@@ -4,7 +4,7 @@ What this process counts: `collect()` returns the counters of its parts; `count(
 METRICS names every metric, with its unit and what it means.
 """
 
-from realtime.statistics.counting import count, observe
+from realtime.statistics.counting import count, observe, observe_all
 from realtime.statistics.metrics import METRICS, Metric
 from realtime.statistics.parts import (
     ClientStatistics,
@@ -42,6 +42,7 @@ __all__ = [
     "collect",
     "count",
     "observe",
+    "observe_all",
     "register",
     "unregister",
 ]

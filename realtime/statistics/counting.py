@@ -9,11 +9,11 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from realtime.statistics.histograms import bucket_of
+from realtime.statistics.histograms import LAST_BUCKET, bucket_of
 
-__all__ = ["OTHER", "Key", "announce_use", "count", "counted", "observe", "on_use"]
+__all__ = ["OTHER", "Key", "announce_use", "count", "counted", "observe", "observe_all", "on_use"]
 
 # A metric, its labels, and, for a histogram, the bucket as the last label.
 type Key = tuple[str, ...]
@@ -23,6 +23,8 @@ KEYS_LIMIT = 5_000
 OTHER = "(other)"
 # Characters of a label; the rest is cut off.
 LABEL_LIMIT = 64
+# The labels of the buckets of histograms.
+_BUCKETS = tuple(str(bucket) for bucket in range(LAST_BUCKET + 1))
 
 
 class _Counts:
@@ -46,16 +48,26 @@ _on_use: list[Callable[[], None]] = []
 
 def count(metric: str, number: int = 1, *labels: str) -> None:
     """Add to a total. The labels are those of the metric, in its order."""
+    key = (metric, *labels)
     try:
-        of = _local.counts.of
-        of[(metric, *labels)] += number
+        _local.counts.of[key] += number
     except (AttributeError, KeyError):
-        _add_first((metric, *labels), number)
+        _add_first(key, number)
 
 
 def observe(metric: str, seconds: float, *labels: str) -> None:
     """Add a duration to a histogram."""
-    count(metric, 1, *labels, str(bucket_of(seconds)))
+    key = (metric, *labels, _BUCKETS[bucket_of(seconds)])
+    try:
+        _local.counts.of[key] += 1
+    except (AttributeError, KeyError):
+        _add_first(key, 1)
+
+
+def observe_all(metric: str, seconds: Iterable[float]) -> None:
+    """Add many durations to a histogram without labels: cheaper than one after another."""
+    for bucket, number in Counter(map(bucket_of, seconds)).items():
+        count(metric, number, _BUCKETS[bucket])
 
 
 def counted() -> Counter[Key]:

@@ -7,7 +7,7 @@ threads (runner), nor what an attempt does (attempt).
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import redis.asyncio
@@ -22,7 +22,7 @@ from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, FETCH_LIMIT, Runner
-from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, TaskQueue
+from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, Outcome, TaskQueue
 
 __all__ = ["TaskWorker"]
 
@@ -260,7 +260,7 @@ class _Queue:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 # In an outage, they were not recorded yet.
-                await self._queue.finish(self._client, ended)
+                self._count(ended, await self._queue.finish(self._client, ended))
                 await self._queue.release(self._client, claims, is_begun=True)
         except REDIS_ERRORS as error:
             self._outage.observer().failed(error)
@@ -278,11 +278,9 @@ class _Queue:
                     "worker held up for longer than its lease?",
                     attempt.id,
                 )
-                continue
-            if attempt.outcome is not None:
-                count(_COUNTED[attempt.outcome.kind], 1, self._queue.name)
-            if attempt.must_send_finished:
+            elif attempt.must_send_finished:
                 self._runner.call(attempt.send_finished)
+        self._count(outcomes, answers)
         # Not acked: if the worker that has these tasks now dies, their entries let others take over.
         self._end(by_answer[LOST], self.worker.leave_early)
         self._end(by_answer[RECORDED], self.worker.finish_early)
@@ -292,6 +290,12 @@ class _Queue:
         claims = [(attempt.id, attempt.claim) for attempt in attempts]
         await self._outage.until_done(self._queue.release, self._client, claims)
         self._end(attempts, self.worker.finish_early)
+
+    def _count(self, outcomes: Sequence[Outcome], answers: Sequence[int]) -> None:
+        """Count the ends that Redis has recorded."""
+        recorded = Counter(outcome.kind for outcome, answer in zip(outcomes, answers, strict=True) if answer != LOST)
+        for kind, number in recorded.items():
+            count(_COUNTED[kind], number, self._queue.name)
 
     def _end(self, attempts: Sequence[Attempt], end: Callable[[Sequence[Entry]], None]) -> None:
         """Redis has answered for these attempts: end their entries by this call."""

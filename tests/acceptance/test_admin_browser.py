@@ -89,8 +89,27 @@ async def test_what_is_sent_in_the_admin_rings_the_bells_of_those_chosen(
         await bob.sees("The office closes at noon.")
         await page.get_by_role("link", name="The office closes at noon.").first.click()
         await expect(page.locator(".sb-table tbody tr")).to_have_count(1)
+        await _ledger_is_complete(page)
         assert "The office closes at noon." not in [sight.message for sight in alice.seen.values()]
         assert admin.complaints == alice.complaints == bob.complaints == []
+
+
+async def _ledger_is_complete(page: Page) -> None:
+    """Open the page of the event's only notification: its ledger fits the window, and can be downloaded."""
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await page.locator(".sb-table tbody a").first.click()
+    ledger = page.get_by_role("group", name="Ledger")
+    # Relay and bot record their steps a moment after the bell has rung.
+    for step in ("relayed", "deliveries planned"):
+        while not await ledger.get_by_text(step, exact=True).count():
+            await page.reload()
+    for step in ("created", "published", "relayed", "deliveries planned"):
+        await expect(ledger.locator("td", has=page.get_by_text(step, exact=True))).to_be_visible()
+    assert await ledger.evaluate("table => table.scrollWidth <= table.clientWidth")
+    async with page.expect_download() as downloading:
+        await page.get_by_role("link", name="CSV").click()
+    download = await downloading.value
+    assert download.suggested_filename.startswith("notification-")
 
 
 @pytest.mark.database_independent

@@ -197,10 +197,10 @@ def test_the_ledger_has_the_attempt_of_the_killed_process(world: World) -> None:
     assert by_name["relayed"]["process"] in (f"{host}:{doomed.pid}", f"{host}:{second.pid}")
     assert by_name["deliveries planned"]["process"] == f"{host}:{doomed.pid}"
     assert by_name["created"]["process"] == by_name["published"]["process"] != by_name["relayed"]["process"]
-    assert by_name["sent"]["answer"].startswith("HTTP 2")
-    # The claim of the killed process lapsed after its two seconds.
+    assert by_name["sent"]["answer"].startswith("200 OK")
+    # The claim of the killed process lapsed after its two seconds, or later if the call began late and extended it.
     began, ended = (datetime.datetime.fromisoformat(by_name["lost"][name]) for name in ("began_at", "at"))
-    assert 1.9 < (ended - began).total_seconds() < 2.1
+    assert 1.9 < (ended - began).total_seconds() < SECONDS
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from notifications.events.schedule import release
 from notifications.exceptions import InvalidField
 from notifications.inbox.queries import read_bell
 from notifications.models import Event, Notification, Scheduled
-from notifications.statistics import read_totals
+from notifications.statistics import read_dashboard
 from realtime.redis.keys import Keys
 from tests.support.domain import entries_on_stream, make_users, recipients_on_stream, rows_read
 from tests.support.timing import pass_time
@@ -39,7 +39,8 @@ def test_nobody_is_notified_before_the_time(redis_client: redis.Redis, keys: Key
     assert (release(), outbox.sweep(), outbox.publish_event(event.pk)) == (0, 0, False)
     assert entries_on_stream(redis_client, keys) == []
     assert read_bell(alice.pk).unread == 0
-    assert read_totals().waiting == 0
+    found = read_dashboard("hour")
+    assert (found.outbox, found.scheduled, found.rows.funnel.created) == (0, 1, 0)
 
 
 def test_everybody_is_notified_at_the_time(redis_client: redis.Redis, keys: Keys) -> None:

@@ -25,6 +25,7 @@ from realtime.sinks import service as service_module
 from realtime.sinks.service import SinkService
 from realtime.sinks.storage import LocalStorage
 from realtime.sinks.written import WrittenFiles
+from realtime.statistics.counting import counted
 from realtime.streams.group import stream_script
 from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
@@ -154,8 +155,11 @@ async def test_each_key_has_a_file_of_each_kind(redis_client: redis.Redis, keys:
 
     Games = games(tmp_path, fetch=fetch, clean_up=clean_up)
     add(redis_client, keys, "g1", task={"points": 3})
+    files = ("sinks.files", "Games")
+    counted_before = counted()[files]
     async with running(Games):
         await wait_until(lambda: is_finished(redis_client, keys, "Games"))
+    assert counted()[files] - counted_before == 2
     assert content(tmp_path) == {"meta/g1.json.gz": {"points": 3}, "podium/g1.json.gz": [1, 2]}
     assert steps == ["fetch", "clean up"]
 

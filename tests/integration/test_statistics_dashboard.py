@@ -33,8 +33,8 @@ REDIS_AWAY_SECONDS, SLACK_SECONDS = 2.0, 6.0
 
 @pytest.fixture
 def own_redis(signalbox: Any) -> Iterator[RedisServer]:
-    """A server that the test may stop."""
-    with RedisServer() as server:
+    """A server that the test may stop. Its data survives a restart."""
+    with RedisServer(append_only=True) as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         yield server
         conf.sync_redis().close()
@@ -103,6 +103,28 @@ def test_without_redis_the_figures_of_the_database_are_there_soon(own_redis: Red
     assert keys_of(found) == {"redis_unavailable"}
     if how == "hanging":
         own_redis.resume()
+
+
+def forget_everything_in_this_process() -> None:
+    """Forget everything that a new process would not have."""
+    conf.sync_redis().close()
+    conf._sync_clients.clear()
+    conf.get_settings.cache_clear()
+
+
+def test_figures_survive_a_restart_of_everything(own_redis: RedisServer, keys: Keys) -> None:
+    """Another process, and a Redis that was killed and restarted, give the same rows, balances and dead letters."""
+    services.notify(make_users(5), "Your order is on its way!")
+    make_rows(make_users(3, "other"), [clock.now()] * 9, kinds=["info"])
+    conf.sync_redis().xadd(keys.dead_letters("notifications", "bot"), {"n": 1})
+    now = clock.now()
+    before = read_dashboard("hour", now)
+    own_redis.kill()
+    own_redis.start()
+    forget_everything_in_this_process()
+    after = read_dashboard("hour", now)
+    assert (after.rows, after.balances, after.errors) == (before.rows, before.balances, before.errors)
+    assert [group.dead for group in after.groups] == [group.dead for group in before.groups] == [0, 1]
 
 
 def test_a_redis_key_of_another_type_is_reported(redis_client: redis.Redis, keys: Keys) -> None:

@@ -8,10 +8,12 @@ import pytest
 from django.db import transaction
 
 from realtime.exceptions import TaskQueueFull, TasksUnavailable
+from realtime.statistics.counting import counted
 from realtime.tasks import await_result
 from realtime.tasks.django_api import InvalidTask, task_enqueued
 from tests.support.tasks import Tasks
-from tests.support.tasks_of_tests import add, note
+from tests.support.tasks_of_tests import add, fail, fail_times, note
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -116,3 +118,28 @@ async def test_without_redis_it_raises(tasks: Tasks, signalbox: Any) -> None:
 def test_none_are_none(tasks: Tasks) -> None:
     """Nothing is sent."""
     assert tasks.backend.enqueue_many([]) == []
+
+
+async def test_tasks_are_counted_by_queue(tasks: Tasks) -> None:
+    """Each once when it is enqueued and when it ends; attempts that fail are counted for themselves."""
+    before, successful = counted(), ("tasks.successful", "default")
+    results = [
+        *await tasks.backend.aenqueue_many([(add, (n,), {"b": 1}) for n in range(5)]),
+        fail.using(max_attempts=1).enqueue("value"),
+        note.using(queue_name="mail").enqueue("a"),
+        fail_times.using(max_attempts=3, backoff=[0.01]).enqueue("twice", 2),
+    ]
+    same = add.using(unique_key="7")
+    results += [same.enqueue(1, 2), same.enqueue(1, 2)]
+    async with tasks.working("default", "mail"):
+        await wait_until(lambda: tasks.is_over(*results))
+        await wait_until(lambda: counted()[successful] - before[successful] == 7)
+    grown = {key: number - before[key] for key, number in counted().items() if number != before[key]}
+    assert {key: number for key, number in grown.items() if key[0].startswith("tasks.")} == {
+        ("tasks.enqueued", "default"): 8,
+        ("tasks.enqueued", "mail"): 1,
+        ("tasks.successful", "default"): 7,
+        ("tasks.successful", "mail"): 1,
+        ("tasks.failed", "default"): 1,
+        ("tasks.retried", "default"): 2,
+    }

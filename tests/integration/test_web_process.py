@@ -36,7 +36,7 @@ def test_a_web_process_imports_no_bot_relay_or_subscriber() -> None:
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     modules = set(json.loads(done.stdout.splitlines()[-1]))
-    assert "notifications.admin.statistics_view" in modules
+    assert "notifications.admin.dashboard.view" in modules
     assert modules & SUBSCRIBER == set()
     for name in SUBSCRIBER:
         assert (ROOT / name.replace(".", "/")).with_suffix(".py").exists(), f"{name} is elsewhere now"
