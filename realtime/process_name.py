@@ -1,4 +1,8 @@
-"""The name of this process, by which operators recognise it in the statistics and in the ledger of a notification."""
+"""
+The name of this process, by which operators recognise it in the statistics and in the ledger of a notification.
+
+Owns the name and its limit. Does not own the names of consumers of a stream (streams).
+"""
 
 import functools
 import os
@@ -6,7 +10,7 @@ import socket
 
 __all__ = ["PROCESS_NAME_LIMIT", "process_name"]
 
-# Characters. Of a longer host name, the end is cut off.
+# Characters. The end of a longer host name is cut off.
 PROCESS_NAME_LIMIT = 80
 
 

@@ -42,12 +42,23 @@ _threads: list[tuple[weakref.ref[_Counts], dict[Key, int]]] = []
 # The sum of threads that have ended.
 _ended: Counter[Key] = Counter()
 _lock = threading.Lock()
-# Called when a thread counts for the first time.
+# The functions of `on_use`.
 _on_use: list[Callable[[], None]] = []
 
 
 def count(metric: str, number: int = 1, *labels: str) -> None:
-    """Add to a total. The labels are those of the metric, in its order."""
+    """
+    Add to a total of this process.
+
+    Args:
+        metric: A name in METRICS.
+        number: At least 0.
+        labels: One for each label of the metric, in its order. Only the first 64 characters of each count.
+
+    Guarantees:
+        No I/O, and no lock after the first call of a thread. Beyond 5,000 different combinations of metric and labels
+        in a thread, new ones are counted under "(other)" instead of their labels.
+    """
     key = (metric, *labels)
     try:
         _local.counts.of[key] += number
@@ -56,7 +67,7 @@ def count(metric: str, number: int = 1, *labels: str) -> None:
 
 
 def observe(metric: str, seconds: float, *labels: str) -> None:
-    """Add a duration to a histogram."""
+    """Add a duration to a histogram. The labels and guarantees are those of `count`."""
     key = (metric, *labels, _BUCKETS[bucket_of(seconds)])
     try:
         _local.counts.of[key] += 1
@@ -78,7 +89,7 @@ def counted() -> Counter[Key]:
         May be called from any thread, while others count. An addition made meanwhile is in this result or in the next.
     """
     with _lock:
-        # A thread's last additions are seen: whether it has ended is asked before they are read.
+        # Ended threads are found before their counters are read, so their last additions are read too.
         over = [(reference, of) for reference, of in _threads if reference() is None]
         for each in over:
             _threads.remove(each)
@@ -91,12 +102,12 @@ def counted() -> Counter[Key]:
 
 
 def on_use(call: Callable[[], None]) -> None:
-    """Call this whenever a thread counts for the first time. It must be cheap and must not raise."""
+    """Call this function whenever a thread counts for the first time, or a part registers. It must not raise."""
     _on_use.append(call)
 
 
 def announce_use() -> None:
-    """Something counts in this process, here or in a part."""
+    """Call the functions of `on_use`: something counts in this process, here or in a part."""
     for call in _on_use:
         call()
 

@@ -1,23 +1,19 @@
 """
 The dashboard for programs and spreadsheets: JSON and CSV.
 
-Owns these two forms. Does not own the figures, or the tables that the CSV has (sections).
+Owns these two forms. Does not own the figures, the tables that the CSV has (sections), or CSV itself (spreadsheet).
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from notifications.admin.dashboard.tables import Table, Value
+from notifications.admin.dashboard.tables import Table
+from notifications.admin.spreadsheet import csv_text
 from notifications.statistics.figures import Dashboard
 
 __all__ = ["as_csv", "as_json"]
-
-# A spreadsheet runs a cell that begins with one of these as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def as_json(dashboard: Dashboard) -> bytes:
@@ -43,29 +39,24 @@ def as_csv(tables: Sequence[Table], *, is_single: bool) -> str:
     Tables for a spreadsheet, with one header line.
 
     Args:
+        tables: At least one.
         is_single: True for one table with its own columns. False for all tables in one, with a line for each figure:
             table, row, column, value.
 
     Guarantees:
-        Numbers have no separators. No cell is run as a formula: a text that begins like one gets an apostrophe.
+        Those of `csv_text`: numbers have no separators, and no cell is run as a formula.
     """
-    target = io.StringIO()
-    writer = csv.writer(target)
     if is_single:
-        writer.writerows([_safe(column) for column in table.columns] for table in tables)
-        writer.writerows([_safe(cell.value) for cell in row] for table in tables for row in table.rows)
-    else:
-        writer.writerow(("table", "row", "column", "value"))
-        for table in tables:
-            for first, *others in table.rows:
-                for column, cell in zip(table.columns[1:], others, strict=True):
-                    writer.writerow([_safe(value) for value in (table.name, first.value, column, cell.value)])
-    return target.getvalue()
+        (table,) = tables
+        return csv_text(table.columns, ([cell.value for cell in row] for row in table.rows))
+    figures = (
+        (table.name, first.value, column, cell.value)
+        for table in tables
+        for first, *others in table.rows
+        for column, cell in zip(table.columns[1:], others, strict=True)
+    )
+    return csv_text(("table", "row", "column", "value"), figures)
 
 
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def _safe(value: Value) -> Value:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

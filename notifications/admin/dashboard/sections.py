@@ -114,11 +114,10 @@ def _balances(dashboard: Dashboard, links: Links) -> Table:
         ),
         lead="Accepted = delivered + failed + expired + in hand",
         note=(
-            "Browsers: notifications; delivered are those that the relay has published. Planning: notifications; "
-            "delivered are those for which the bot has decided by which transports they are sent. Both include what "
-            "was published in the last seven days and still waits. Transports: deliveries; delivered are those that "
-            "are sent. Failed: given up. Expired: not sent, for example because it was read before. In hand: on the "
-            "stream, due at a time, or held."
+            "Browsers counts notifications: they are delivered once the relay has published them. Planning counts them "
+            "too: they are delivered once the bot has decided by which transports they are sent. Both include what "
+            "was published in the last seven days and still waits. The transports count deliveries. Failed: given up. "
+            "Expired: not sent, for example because it was read before. In hand: on the stream, due at a time, or held."
         ),
         is_wide=True,
     )
@@ -144,7 +143,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
     def rows(figure: str = "") -> str:
         return links.deliveries(name, figure)
 
-    # What nobody handles may be older than the period.
+    # Deliveries that nobody handles count whatever their age, so these figures are then more than the list shows.
     exact = not difference
     return (
         text(name, may_be_long=True),
@@ -153,7 +152,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         number(balance.failed, rows("failed"), is_bad=True),
         number(balance.expired, rows("skipped")),
         number(balance.in_hand, rows("unfinished") if exact else ""),
-        _difference(difference, links.in_limbo(name) if difference else ""),
+        _difference(difference, links.never_due(name) if difference else ""),
     )
 
 
@@ -280,7 +279,7 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
             )
             for each in dashboard.errors
         ),
-        note="How many of the latest failures in this time had this answer. The time leads to the newest delivery.",
+        note="Count: how many of the latest failures in this time had this answer. Newest: leads to that delivery.",
         empty="No delivery has failed in this time.",
     )
 
@@ -337,7 +336,7 @@ def _workers(dashboard: Dashboard) -> Table:
             )
             for each in dashboard.workers
         ),
-        note="Pending: entries that it has read, and not acked. Idle: since it last read or acked one.",
+        note="Pending: entries that it has read, and not acked. Idle: since it last asked Redis for entries.",
         empty="No worker has read the stream yet.",
     )
 
