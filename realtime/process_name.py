@@ -16,10 +16,10 @@ PROCESS_NAME_LIMIT = 80
 
 def process_name() -> str:
     """The host and the process id: "web-1:4711"."""
-    pid = str(os.getpid())
-    return f"{_host()[: PROCESS_NAME_LIMIT - len(pid) - 1]}:{pid}"
+    # By the id, because a forked process inherits what is cached.
+    return _name_of(os.getpid())
 
 
-@functools.cache
-def _host() -> str:
-    return socket.gethostname()
+@functools.lru_cache(maxsize=1)
+def _name_of(pid: int) -> str:
+    return f"{socket.gethostname()[: PROCESS_NAME_LIMIT - len(str(pid)) - 1]}:{pid}"

@@ -18,6 +18,7 @@ import redis
 from notifications import conf
 from notifications.content import stream_entry
 from notifications.content.envelope import Envelope
+from notifications.database.clock import moment_of
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
 from notifications.database.transactions import is_contended
 from notifications.delivery import records
@@ -307,7 +308,7 @@ def _count(envelope: Envelope, claim: Claim, result: Result) -> None:
     # A digest has several deliveries.
     statistics.count(f"deliveries.{what}", max(1, len(claim.notification_ids)), envelope.kind, claim.transport)
     if what == "sent" and not claim.has_waited:
-        took = datetime.datetime.now(datetime.UTC) - envelope.created_at
+        took = datetime.datetime.now(datetime.UTC) - moment_of(envelope.created_at)
         statistics.observe("deliveries.send_seconds", took.total_seconds(), claim.transport)
 
 

@@ -148,6 +148,8 @@ def _latencies(buckets: Mapping[tuple[str, ...], Mapping[int, int]]) -> Iterable
 
 
 def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
+    # Commands that have ended as they should are of no interest.
+    relevant = (each for each in found if each.about.is_alive or not _is_command(each.about.role))
     processes = [
         Process(
             name=each.about.name,
@@ -157,10 +159,15 @@ def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
             is_alive=each.is_alive,
             now=each.about.now,
         )
-        for each in found
+        for each in relevant
     ]
     return tuple(sorted(processes, key=lambda each: (each.role, each.name, each.started_at)))
 
 
 def _number(moment: datetime.datetime, length: datetime.timedelta) -> int:
     return (moment - EPOCH) // length
+
+
+def _is_command(role: str) -> bool:
+    """Whether it is a management command that is not a service."""
+    return role != "web" and not role.startswith("run_") and not {"relay", "bot"} & set(role.split())

@@ -43,14 +43,15 @@ class Rollup:
     """
 
     def __init__(self) -> None:
-        # Whether the hours before the running one were copied since this object was made.
-        self._is_caught_up = False
-        # The hour in which days were last added up.
-        self._days_at = -1
+        # The hour in which all hours that Redis has were last copied, and days were added up.
+        self._complete_at = -1
 
     def copy(self, now: datetime.datetime | None = None) -> int:
         """
-        Copy the running hour and the one before; in the first call, all that Redis has.
+        Copy the running hour and the one before; in the first call that works in each hour, all that Redis has.
+
+        Older hours still change when a process reaches Redis again that could not for long. They are also those in
+        which Redis or the database was unavailable here.
 
         Args:
             now: The present time by default; aware.
@@ -64,7 +65,7 @@ class Rollup:
         """
         now = clock.now() if now is None else now
         last = hour_number(now)
-        back = 2 if self._is_caught_up else HOURS_KEPT_IN_REDIS
+        back = 2 if self._complete_at == last else HOURS_KEPT_IN_REDIS
         try:
             self._keep_present_state(now)
             found = in_redis.read_hours(conf.sync_redis(), conf.keys(), range(last - back + 1, last + 1))
@@ -73,10 +74,9 @@ class Rollup:
         for number, hour in found.items():
             start = datetime.datetime.fromtimestamp(number * HOUR.total_seconds(), datetime.UTC)
             _save(CounterPeriod.Length.HOUR, start, hour.epoch, hour.figures)
-        self._is_caught_up = True
-        if self._days_at != last:
-            self._days_at = last
+        if self._complete_at != last:
             _add_up_days(now)
+            self._complete_at = last
         return len(found)
 
     def _keep_present_state(self, now: datetime.datetime) -> None:

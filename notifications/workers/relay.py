@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
+from notifications.database.clock import moment_of
 from notifications.database.errors import DATABASE_UNAVAILABLE, outages
 from notifications.database.threads import DatabaseThread
 from realtime.broker.publish import PublishRequest
@@ -136,7 +137,7 @@ class Relay:
 
 def _count_relayed(relayed: Sequence[StreamedNotification]) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    took = ((now - notification.envelope.created_at).total_seconds() for notification in relayed)
+    took = ((now - moment_of(notification.envelope.created_at)).total_seconds() for notification in relayed)
     observe_all("notifications.relay_seconds", took)
     for kind, number in Counter(each.envelope.kind for each in relayed).items():
         count("notifications.relayed", number, kind)

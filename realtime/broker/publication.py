@@ -49,6 +49,8 @@ RELEVANCE_MARK: Final = b"\x1e"
 _RELEVANCE: Final = RELEVANCE_MARK[0]
 # The first byte of a time, in the place of the relevance. Relevance never begins with it.
 _TIME: Final = b"@"
+# The most digits of a time. It has 16 for the next 250 years; any program may send another one.
+_TIME_DIGITS: Final = 20
 
 
 class Position(NamedTuple):
@@ -168,7 +170,8 @@ def encode_time(seconds: float) -> bytes:
 def decode_time(relevance: bytes) -> float | None:
     """The time that `encode_time` encoded; None if this is something else."""
     number = relevance[1:]
-    return int(number) / 1_000_000 if relevance[:1] == _TIME and number.isdigit() else None
+    is_time = relevance[:1] == _TIME and len(number) <= _TIME_DIGITS and number.isdigit()
+    return int(number) / 1_000_000 if is_time else None
 
 
 def split_relevance(rest: bytes) -> tuple[bytes, bytes]:

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from realtime.statistics.histograms import LAST_BUCKET, bucket_of
+from realtime.statistics.metrics import METRICS
 
 __all__ = ["OTHER", "Key", "announce_use", "count", "counted", "observe", "observe_all", "on_use"]
 
 # A metric, its labels, and, for a histogram, the bucket as the last label.
 type Key = tuple[str, ...]
 
-# The most different keys of one thread. Further ones are counted under OTHER instead of their labels.
+# The most different keys of a process. Further ones are counted under OTHER instead of their labels.
 KEYS_LIMIT = 5_000
 OTHER = "(other)"
 # Characters of a label; the rest is cut off.
@@ -42,6 +43,8 @@ _threads: list[tuple[weakref.ref[_Counts], dict[Key, int]]] = []
 # The sum of threads that have ended.
 _ended: Counter[Key] = Counter()
 _lock = threading.Lock()
+# All keys of this process, for KEYS_LIMIT. Threads that add at the same moment may exceed it by a few.
+_keys: set[Key] = set()
 # The functions of `on_use`.
 _on_use: list[Callable[[], None]] = []
 
@@ -57,7 +60,7 @@ def count(metric: str, number: int = 1, *labels: str) -> None:
 
     Guarantees:
         No I/O, and no lock after the first call of a thread. Beyond 5,000 different combinations of metric and labels
-        in a thread, new ones are counted under "(other)" instead of their labels.
+        in a process, new ones are counted under "(other)" instead of their labels.
     """
     key = (metric, *labels)
     try:
@@ -89,11 +92,7 @@ def counted() -> Counter[Key]:
         May be called from any thread, while others count. An addition made meanwhile is in this result or in the next.
     """
     with _lock:
-        # Ended threads are found before their counters are read, so their last additions are read too.
-        over = [(reference, of) for reference, of in _threads if reference() is None]
-        for each in over:
-            _threads.remove(each)
-            _ended.update(each[1])
+        _add_ended()
         found = Counter(_ended)
         for _, of in _threads:
             # dict.copy() is one step of the interpreter.
@@ -118,6 +117,16 @@ def _forget_parent() -> None:
     _local, _lock = threading.local(), threading.Lock()
     _threads.clear()
     _ended.clear()
+    _keys.clear()
+
+
+def _add_ended() -> None:
+    """Move what threads that have ended counted to their sum. The caller holds the lock."""
+    # A thread's last additions are seen: whether it has ended is asked before they are read.
+    ended = [(reference, of) for reference, of in _threads if reference() is None]
+    for each in ended:
+        _threads.remove(each)
+        _ended.update(each[1])
 
 
 def _add_first(key: Key, number: int) -> None:
@@ -126,13 +135,25 @@ def _add_first(key: Key, number: int) -> None:
     if counts is None:
         counts = _local.counts = _Counts({})
         with _lock:
+            # Here too, because nobody may call counted().
+            _add_ended()
             _threads.append((weakref.ref(counts), counts.of))
         announce_use()
-    key = (key[0], *(label[:LABEL_LIMIT] for label in key[1:]))
-    if key not in counts.of and len(counts.of) >= KEYS_LIMIT:
-        # The bucket of a histogram stays.
-        key = (key[0], *(label if label.isdecimal() else OTHER for label in key[1:]))
+    key = _admitted((key[0], *(label[:LABEL_LIMIT] for label in key[1:])))
     counts.of[key] = counts.of.get(key, 0) + number
+
+
+def _admitted(key: Key) -> Key:
+    """The key itself, or what is counted in its place once there are too many."""
+    if key in _keys:
+        return key
+    if len(_keys) < KEYS_LIMIT:
+        _keys.add(key)
+        return key
+    metric, *labels = key
+    is_histogram = metric in METRICS and METRICS[metric].kind == "histogram"
+    bucket = [labels.pop()] if is_histogram else []
+    return (metric, *(OTHER for _ in labels), *bucket)
 
 
 if hasattr(os, "register_at_fork"):

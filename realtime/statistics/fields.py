@@ -16,8 +16,9 @@ __all__ = ["add", "decode", "encode", "is_now", "read_process"]
 
 
 def encode(key: Key) -> str:
-    """The field of a key."""
-    return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in key)
+    """The field of a key. What cannot be sent to Redis is replaced, so that it does not hold up other counts."""
+    field = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in key)
+    return field if field.isascii() else field.encode(errors="replace").decode()
 
 
 def decode(field: str) -> Key:

@@ -121,7 +121,9 @@ class Pusher:
         """
         totals, now = self._read()
         self._gather(totals)
-        is_due = is_last or now != self._pushed_state or self._clock() - self._pushed_at >= IDLE_SECONDS
+        # Negative if the clock went back: then it is due too.
+        is_idle = 0 <= self._clock() - self._pushed_at < IDLE_SECONDS
+        is_due = is_last or now != self._pushed_state or not is_idle
         if self._batch is None and (self._waiting or is_due):
             self._number += 1
             self._batch, self._waiting = _Batch(self._number, self._waiting), {}
@@ -228,19 +230,29 @@ def _start() -> None:
         if _state.thread is not None or not _state.is_enabled():
             return
         pusher = Pusher(_state.connect, role=lambda: _state.role, known=_state.inherited)
-        _state.ending = threading.Event()
-        _state.thread = threading.Thread(
-            target=_run, args=(pusher, _state.ending), name="signalbox statistics", daemon=True
-        )
-        _state.thread.start()
+        ending = threading.Event()
+        thread = threading.Thread(target=_run, args=(pusher, ending), name="signalbox statistics", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The process has too many threads, or ends. The next thread that counts tries again.
+            failure = error
+        else:
+            _state.thread, _state.ending = thread, ending
+            return
+    # Not under the lock: a log handler may count.
+    logger.warning("statistics of this process are not pushed yet (%s)", failure)
 
 
 def _run(pusher: Pusher, ending: threading.Event) -> None:
+    is_logged = False
     while not ending.wait(INTERVAL_SECONDS):
         try:
             pusher.push()
         except Exception:
-            logger.exception("pushing statistics failed: it is tried again in %s s", INTERVAL_SECONDS)
+            if not is_logged:
+                logger.exception("pushing statistics failed: it is tried again every %s s", INTERVAL_SECONDS)
+            is_logged = True
     with contextlib.suppress(Exception):
         pusher.push(is_last=True)
 

@@ -362,6 +362,24 @@ def test_statistics_are_for_those_who_may_view_events(signalbox: Any) -> None:
 
 
 @pytest.mark.django_db
+def test_answers_of_providers_are_for_those_who_may_view_deliveries(signalbox: Any) -> None:
+    """In no form do others see them: they may have an address."""
+    (user,) = make_users(1)
+    now = timezone.now()
+    event = Event.objects.create(kind="info", message="m", published_at=now)
+    notification = Notification.objects.create(event=event, recipient=user)
+    Delivery.objects.create(
+        notification=notification, transport="email", state="failed", finished_at=now, answer="no such box"
+    )
+    viewer, other = make_staff("view_event", "view_delivery"), make_staff("view_event")
+    for url in (STATISTICS, "/admin/", *(f"{STATISTICS}?format={each}" for each in ("part", "json", "csv"))):
+        assert "no such box" in page(viewer, url)
+        assert "no such box" not in page(other, url)
+    assert other.get(f"{STATISTICS}?format=csv&table=errors").status_code == 400
+    assert read(other).table("transports")["email"][:3] == ["0.0%", "0", "1"]
+
+
+@pytest.mark.django_db
 def test_the_list_of_apps_stays_below_the_dashboard(signalbox: Any, admin_client: Client) -> None:
     """The site's own first page is complete."""
     text = page(admin_client, "/admin/")
@@ -453,7 +471,7 @@ def test_all_tables_are_one_list_of_figures(signalbox: Any, admin_client: Client
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_notified")
-@pytest.mark.parametrize("answer", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("answer", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1"])
 def test_no_cell_is_run_as_a_formula(signalbox: Any, admin_client: Client, answer: str) -> None:
     """Neither in one table nor in all."""
     notification = Notification.objects.latest("pk")

@@ -116,6 +116,21 @@ def test_hours_in_which_no_relay_ran_are_copied_later(past: Past) -> None:
     assert Rollup().copy(NOW) == 10
 
 
+def test_an_hour_that_changes_late_is_copied_in_the_next_hour(past: Past) -> None:
+    """A process that could not reach Redis pushes what it counted two hours ago; the relay may have been away too."""
+    rollup = Rollup()
+    past.count(NOW, hub__delivery_count=1)
+    rollup.copy(NOW)
+    past.count(NOW + 2 * HOURS, hub__delivery_count=10)
+    rollup.copy(NOW + 2 * HOURS)
+    past.count(NOW, hub__delivery_count=100)
+    past.count(NOW + 3 * HOURS, hub__delivery_count=1000)
+    rollup.copy(NOW + 3 * HOURS)
+    rollup.copy(NOW + 3 * HOURS)
+    figures = CounterPeriod.objects.order_by("start").values_list("figures", flat=True)
+    assert [each["hub.delivery_count"] for each in figures] == [101, 10, 1000]
+
+
 def test_the_hours_of_a_day_are_added_up_once_it_is_over(past: Past) -> None:
     """A day is then read from one row, and its hours are deleted when no page shows them."""
     rollup = Rollup()

@@ -415,3 +415,17 @@ async def test_at_most_twenty_publications_a_second_carry_their_time(layer: Redi
     timing = publish_module._Timing()
     assert [timing.is_due() for _ in range(100)].count(True) == 1
     assert publish_module.TIMED_EVERY_SECONDS == 0.05
+
+
+@pytest.mark.parametrize("line", [b"@" + b"9" * 5000, b"@" + b"9" * 400, b"@", b"@-1", b"@\xff", b"", b"[1]"])
+async def test_a_strange_time_of_a_publication_does_no_harm(
+    hub: Hub, layer: RedisChannelLayer, client: redis.Redis, line: bytes
+) -> None:
+    """Any program can publish on the channel."""
+    member = NumberedClient(None)
+    await join(hub, member)
+    position = await publish(layer, b"1")
+    frame = b'{"type":"message","topic":"news.today","offset":2,"data":2}'
+    client.publish(layer.redis_channel(TOPIC), b"\xc1%b:2\n\x1e%b\n%b" % (position.epoch.encode(), line, frame))
+    await wait_until(lambda: member.offsets == [1, 2])
+    assert hub.statistics().gap_count == 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -146,6 +147,23 @@ async def test_a_malformed_entry_is_a_dead_letter_and_the_others_are_relayed(
     assert reasons[0] == (b"rejected", b"the field n is missing")
     assert reasons[1] == (b"rejected", b"u is not the id of a user")
     assert reasons[2][1].startswith(b"e is not an envelope")
+
+
+async def test_a_time_without_a_zone_keeps_no_entry_from_being_relayed(
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Only the latency is computed from it."""
+    (alice,) = await sync_to_async(make_users)(1)
+    await services.anotify(alice, "first")
+    stream = keys.stream("notifications")
+    id, entry = redis_client.xrange(stream)[0]
+    redis_client.xdel(stream, id)
+    naive = re.sub(rb'"created_at":"[^"]*"', b'"created_at":"2026-01-01T00:00:00"', entry[b"e"])
+    redis_client.xadd(stream, {**entry, b"e": naive})
+    async with working(redis_server.url, keys, Relay(InMemoryChannelLayer()), group="relay") as worker:
+        await wait_until(lambda: worker.statistics().handled_count == 1)
+        assert worker.statistics().retried_count == 0
+    assert not await Notification.objects.filter(relayed_at=None).aexists()
 
 
 def entries_for(*user_ids: int) -> list[Entry]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import redis
 
 from realtime.redis import clients
 from realtime.redis.keys import Keys
+from realtime.statistics import pusher
 from realtime.statistics.pusher import IDLE_SECONDS, MINUTES_LIMIT, Pusher
 from realtime.statistics.stored import read_hours, read_minutes, read_processes
 from tests.support.proxy import Proxy
@@ -182,6 +184,18 @@ def test_a_process_in_which_nothing_happens_pushes_rarely(counting: Counting, re
     assert pushed()
 
 
+def test_a_process_is_seen_while_its_clock_is_behind(counting: Counting, redis_client: redis.Redis) -> None:
+    """A clock that went back by an hour does not make an idle process look dead for an hour."""
+    counting.pusher.tick()
+    number = redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number")
+    counting.seconds -= 3600
+    counting.pusher.tick()
+    assert redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number") != number
+    counting.totals["x"] = 1
+    assert counting.pusher.tick()
+    assert read_minutes(redis_client, counting.keys, [MINUTE - 60])[MINUTE - 60].figures == {"x": 1}
+
+
 def test_a_process_says_what_it_is_and_that_it_ends(counting: Counting, redis_client: redis.Redis) -> None:
     """Its present state is that of the last push."""
     counting.now["clients.open_count"] = 3
@@ -275,3 +289,46 @@ def test_a_process_that_is_killed_has_pushed_what_is_a_second_old(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert created(redis_client, keys) == 7
+
+
+def test_counting_does_not_fail_if_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine may have no room for it, and a process that ends starts none. The next use tries again."""
+    monkeypatch.setattr(pusher, "_state", pusher._State(connect=ZeroDivisionError, is_enabled=lambda: True))
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        pusher._start()
+    assert [record.message for record in caplog.records] == [
+        "statistics of this process are not pushed yet (can't start new thread)"
+    ]
+    pusher._start()
+    thread = pusher._state.thread
+    assert thread is not None
+    assert thread.is_alive()
+    pusher.stop()
+    assert not thread.is_alive()
+
+
+def test_a_defect_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Not once a second."""
+    ticks = []
+
+    class Broken:
+        def tick(self, *, is_last: bool = False) -> bool:
+            ticks.append(is_last)
+            if len(ticks) >= 3:
+                ending.set()
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(pusher, "INTERVAL_SECONDS", 0.001)
+    ending = threading.Event()
+    pusher._run(Broken(), ending)  # type: ignore[arg-type]
+    assert ticks == [False, False, False, True]
+    assert [record.message for record in caplog.records] == [
+        "pushing statistics failed: it is tried again every 0.001 s"
+    ]

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from realtime.statistics import METRICS, count, fields, observe
+from realtime.statistics import METRICS, count, counting, fields, observe
 from realtime.statistics.counting import KEYS_LIMIT, OTHER, counted
 from realtime.statistics.histograms import LAST_BUCKET, bucket_of, percentile
 
@@ -51,18 +51,39 @@ def test_counts_of_threads_are_added_and_stay_when_the_threads_have_ended() -> N
     }
 
 
-def test_a_thread_has_a_limited_number_of_labels() -> None:
-    """What exceeds it is counted without its labels."""
-    before = counted()
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has counted nothing yet."""
+    for name, empty in (("_threads", []), ("_ended", Counter()), ("_keys", set()), ("_local", threading.local())):
+        monkeypatch.setattr(counting, name, empty)
 
-    def add() -> None:
-        for number in range(KEYS_LIMIT + 10):
-            count("deliveries.sent", 1, f"kind-{number}", "email")
 
-    in_thread(add)
-    found = growth(before)
-    assert len(found) == KEYS_LIMIT + 1
-    assert found["deliveries.sent", OTHER, OTHER] == 10
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("label", ["kind-{}", "{}"])
+def test_a_process_has_a_limited_number_of_labels(label: str) -> None:
+    """Whichever of its threads count them. What exceeds it is counted without its labels."""
+
+    def add(first: int) -> None:
+        for number in range(first, first + KEYS_LIMIT // 10):
+            count("deliveries.sent", 1, label.format(number), "email")
+            observe("deliveries.send_seconds", 0.5, label.format(number))
+
+    for turn in range(10):
+        in_thread(add, turn * KEYS_LIMIT // 10)
+    found = counted()
+    assert len(found) == KEYS_LIMIT + 2
+    assert found["deliveries.sent", OTHER, OTHER] == KEYS_LIMIT // 2
+    assert found["deliveries.send_seconds", OTHER, str(bucket_of(0.5))] == KEYS_LIMIT // 2
+    assert found.total() == 2 * KEYS_LIMIT
+
+
+@pytest.mark.usefixtures("fresh")
+def test_threads_that_have_ended_take_no_memory_even_if_nobody_reads() -> None:
+    """With STATISTICS off, nothing reads the counters, and a server may have a thread for each request."""
+    for _ in range(50):
+        in_thread(count, "notifications.created", 1, "news")
+    assert len(counting._threads) <= 2
+    assert counted() == {("notifications.created", "news"): 50}
 
 
 def test_a_long_label_is_cut() -> None:
@@ -123,6 +144,11 @@ def test_observed_durations_are_counted_by_bucket() -> None:
 def test_a_field_has_all_labels_whatever_they_contain(key: tuple[str, ...]) -> None:
     """Labels of other parts are any text."""
     assert fields.decode(fields.encode(key)) == key
+
+
+def test_a_field_can_always_be_sent() -> None:
+    """A part of the project may count by a text with half a character. It must not hold up all other counts."""
+    assert fields.encode(("others.totals", "mine", "a\ud800b")).encode() == b"others.totals|mine|a?b"
 
 
 def test_periods_are_added_and_of_present_states_the_largest_is_kept() -> None:

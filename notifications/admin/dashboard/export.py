@@ -16,8 +16,13 @@ from notifications.statistics.figures import Dashboard
 __all__ = ["as_csv", "as_json"]
 
 
-def as_json(dashboard: Dashboard) -> bytes:
-    """The fields of the dashboard. Counts by label are a list, because the keys of JSON are texts."""
+def as_json(dashboard: Dashboard, *, with_errors: bool) -> bytes:
+    """
+    The fields of the dashboard. Counts by label are a list, because the keys of JSON are texts.
+
+    Args:
+        with_errors: Whether the user may see what providers answered. Otherwise `errors` is empty.
+    """
     counters = dashboard.counters
     by_label = [
         {"metric": metric, "labels": labels, "count": count}
@@ -30,6 +35,7 @@ def as_json(dashboard: Dashboard) -> bytes:
             **_fields(dashboard),
             "counters": {**_fields(counters), "by_label": by_label},
             "balances": balances,
+            "errors": dashboard.errors if with_errors else (),
         }
     )
 

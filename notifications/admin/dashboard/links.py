@@ -49,6 +49,11 @@ class Links:
         # The URLs of pages that were asked for before, because there are hundreds of links to the same few.
         self._urls: dict[tuple[object, ...], str] = {}
 
+    @property
+    def may_view_deliveries(self) -> bool:
+        """Whether the user may see what providers answered."""
+        return bool(self._user.has_perm(permission("view_delivery")))
+
     def notifications(self, reached: str = "", *, kind: str = "", between: Between | None = None) -> str:
         """The notifications of the period, or of a part of it, that have come this far."""
         return self._rows("notification", between, reached=reached, event__kind__exact=kind)

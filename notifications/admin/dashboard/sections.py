@@ -32,7 +32,7 @@ _OUTCOMES = ("sent", "skipped", "unfinished", "failed")
 
 
 def tables(dashboard: Dashboard, links: Links) -> tuple[Table, ...]:
-    """Every table except those of the charts, in the order of the page."""
+    """Every table that the user may see, except those of the charts, in the order of the page."""
     return (
         _funnel(dashboard, links),
         _balances(dashboard, links),
@@ -40,7 +40,7 @@ def tables(dashboard: Dashboard, links: Links) -> tuple[Table, ...]:
         _latencies(dashboard),
         _transports(dashboard, links),
         _kinds(dashboard, links),
-        _errors(dashboard, links),
+        *([_errors(dashboard, links)] if links.may_view_deliveries else []),
         _groups(dashboard, links),
         _workers(dashboard),
         *([_tasks(dashboard, links)] if dashboard.tasks else []),

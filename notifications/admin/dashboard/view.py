@@ -23,7 +23,7 @@ from notifications.admin.looks import HAS_UNFOLD
 from notifications.admin.pages import AdminPage
 from notifications.conf import STATISTICS_TOPIC
 from notifications.inbox.page import nonce_of
-from notifications.label import LABEL, admin_url_name
+from notifications.label import LABEL, admin_url_name, permission
 from notifications.models import Delivery, Event
 from notifications.statistics.dashboard import read_dashboard
 from notifications.statistics.figures import Dashboard, Period
@@ -52,7 +52,10 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
     site: admin.AdminSite = event_admin.admin_site
     asked = request.GET.get("format")
     if asked == "json":
-        return HttpResponse(as_json(read_dashboard(_period(request))), content_type="application/json")
+        content = as_json(
+            read_dashboard(_period(request)), with_errors=request.user.has_perm(permission("view_delivery"))
+        )
+        return HttpResponse(content, content_type="application/json")
     if asked == "csv":
         return _csv(request, site)
     context = dashboard_context(request, site)
