@@ -28,7 +28,7 @@ from realtime.process_name import process_name
 from realtime.untrusted.text import printable
 
 __all__ = [
-    "UNFINISHED",
+    "TO_SEND",
     "Claim",
     "Result",
     "claim_end",
@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 State = Delivery.State
-UNFINISHED = (State.PENDING, State.SENDING)
+# States of deliveries that a bot sends when they are due. A held one is not among them.
+TO_SEND = (State.PENDING, State.SENDING)
 # If the sweep has put a delivery on the stream and no bot has claimed it after this time, it is put there again.
 QUEUED_SECONDS = 60.0
 _ROWS_PER_INSERT = 500
@@ -156,7 +157,7 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         written: list[tuple[Delivery, HistoryStep | None]] = []
         answers: list[bool] = []
         for claim, result in ended:
-            step = _retried(claim, result) if result.state in UNFINISHED else None
+            step = _retried(claim, result) if result.state in TO_SEND else None
             if claim.digest_id is not None:
                 values = {**_values_of(result), "attempts": F("attempts") - int(not result.is_counted)}
                 if step is not None:
@@ -241,7 +242,7 @@ def _retried(claim: Claim, result: Result) -> HistoryStep:
 
 
 def _values_of(result: Result) -> dict[str, Any]:
-    is_finished = result.state not in UNFINISHED
+    is_finished = result.state not in TO_SEND
     return {
         "state": result.state,
         "answer": _clip(result.answer),
