@@ -33,7 +33,7 @@ UserTopic.check_data = staticmethod(check_notification)
 
 
 class StatisticsTopic(Topic):
-    """The live numbers of the dashboard: once a second, from the relay that holds the lease."""
+    """The live numbers of the dashboard: from the relay that holds the lease, once a second while somebody looks."""
 
     pattern = STATISTICS_TOPIC
     # The next message replaces this one.

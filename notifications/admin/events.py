@@ -248,7 +248,9 @@ class EventAdmin(HistoryAdmin):
         }
 
     def _url_of_all(self, model: str, event: Event) -> str:
-        return f"{reverse(f'{self.admin_site.name}:notifications_{model}_changelist')}?event__id__exact={event.pk}"
+        return (
+            f"{reverse(f'{self.admin_site.name}:{admin_url_name(f"{model}_changelist")}')}?event__id__exact={event.pk}"
+        )
 
     def _send(self, request: HttpRequest) -> HttpResponse:
         return send_view(request, self)

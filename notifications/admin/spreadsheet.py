@@ -1,4 +1,8 @@
-"""CSV for spreadsheets. Owns the form, and that no cell is run as a formula."""
+"""
+CSV for spreadsheets.
+
+Owns the form of its cells, and that none is run as a formula. Does not own what is in them (ledger, dashboard).
+"""
 
 import csv
 import io

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from notifications.models import Event
+from notifications.models import IN_OUTBOX, Event
 
 __all__ = ["EVENT_STATES", "STATES", "EventStateFilter", "ReachedFilter", "State", "StateFilter", "badge", "state_of"]
 
@@ -39,7 +39,7 @@ class State:
 # How far a notification has come at least, as the statistics count it. One that is read may never have been relayed.
 REACHED = {
     # Not by a join: the outbox is nearly empty.
-    "published": ~Q(event__in=Event.objects.filter(published_at=None, deliver_at=None).order_by().values("pk")),
+    "published": ~Q(event__in=Event.objects.filter(IN_OUTBOX).order_by().values("pk")),
     "relayed": Q(relayed_at__isnull=False),
     "seen": Q(seen_at__isnull=False),
     "read": Q(read_at__isnull=False),

@@ -303,7 +303,7 @@ class Bot:
 def _count(envelope: Envelope, claim: Claim, result: Result) -> None:
     """Count the end of an attempt."""
     what = _COUNTED.get(result.state)
-    if what is None or not (result.is_counted or what != "retried"):
+    if what is None or (what == "retried" and not result.is_counted):
         return
     # A digest has several deliveries.
     statistics.count(f"deliveries.{what}", max(1, len(claim.notification_ids)), envelope.kind, claim.transport)

@@ -52,7 +52,7 @@ __all__ = ["Claims", "StreamTask", "begin", "begin_many"]
 State = Delivery.State
 # The columns of a delivery that its claim needs.
 _CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes", "if_unread", "due_at", "created_at")
-# A delivery that was planned to be due this long after it was planned waits on purpose.
+# A delivery whose first attempt was due later than this after it was planned has waited on purpose.
 _PROMPT = datetime.timedelta(seconds=60)
 
 

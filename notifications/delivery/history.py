@@ -39,7 +39,7 @@ type What = Literal[
 
 
 class HistoryStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step. Of an attempt it also has the fields from `attempt` on."""
+    """One step. `attempt`, `began`, `seconds` and `is_counted` are about an attempt."""
 
     what: What
     # When it happened or, of an attempt, ended, in UTC.
@@ -54,7 +54,7 @@ class HistoryStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     seconds: float | None = None
     # False for an attempt that does not count, because our own database or Redis was unavailable.
     is_counted: bool = True
-    # When the next attempt is due.
+    # When the next attempt is due; of "postponed", the end of the wait.
     until: datetime.datetime | None = None
     # 1 for the first step of the delivery. The database sets it.
     number: int = 0

@@ -319,7 +319,7 @@ def skip(some: QuerySet[Delivery], reason: str) -> int:
 
 
 def postpone(some: QuerySet[Delivery], until: datetime.datetime, reason: str) -> int:
-    """Send these deliveries, which are due, at a later time. Returns how many there were."""
+    """Make these deliveries, which are due, due at a later time (aware). Returns how many there were."""
     step = HistoryStep(what="postponed", at=now(), by=process_name(), answer=reason, until=until)
     return update_in_order(
         some,
@@ -335,8 +335,8 @@ def note_lapsed(some: QuerySet[Delivery]) -> None:
     """
     Add to the history of each of these deliveries, whose claims have lapsed, that its attempt has no result.
 
-    Call it once they are locked, before they change. It does not change their state: if no other bot can claim them
-    yet, the first one may still record its result.
+    Call it once they are locked, before they change. It does not change their state: until another claim, the bot of
+    this attempt may still record its result.
     """
     for row in some.only("attempts", "attempt_at", "attempt_by", "due_at", "history"):
         steps = history_of(row.history)

@@ -37,7 +37,7 @@ from notifications.database.clock import database_time, moment_of
 from notifications.database.errors import DATABASE_UNAVAILABLE
 from notifications.database.paging import oldest_first
 from notifications.events.circuit_breaker import Breaker
-from notifications.models import Event, Notification
+from notifications.models import IN_OUTBOX, Event, Notification
 from realtime import conf as realtime_conf
 from realtime.exceptions import StreamUnavailable
 from realtime.process_name import process_name
@@ -238,7 +238,7 @@ async def _aappend(part: _Part) -> None:
 
 def _load(event_id: int, **which: int) -> Publication | None:
     """An event in the outbox with its notifications; `which` may filter these. None if it is not in the outbox."""
-    event = Event.objects.using(_database()).filter(pk=event_id, published_at=None, deliver_at=None).first()
+    event = Event.objects.using(_database()).filter(IN_OUTBOX, pk=event_id).first()
     if event is None:
         return None
     notifications = Notification.objects.using(_database()).filter(event_id=event_id, **which)
@@ -250,7 +250,7 @@ def _load(event_id: int, **which: int) -> Publication | None:
 
 
 def _overdue(*, include_recent: bool) -> QuerySet[Event]:
-    waiting = Event.objects.using(_database()).filter(published_at=None, deliver_at=None)
+    waiting = Event.objects.using(_database()).filter(IN_OUTBOX)
     if include_recent:
         return waiting
     return waiting.filter(created_at__lt=database_time(-conf.get_settings().outbox_grace_seconds))
@@ -260,7 +260,7 @@ def _read_earlier(publication: Publication) -> _Earlier:
     event, rows = publication.event, publication.rows
     if not rows or not _is_another_in_outbox(event):
         return _Earlier(parts=[], is_complete=True)
-    oldest = Event.objects.using(_database()).filter(published_at=None, deliver_at=None).order_by("created_at")
+    oldest = Event.objects.using(_database()).filter(IN_OUTBOX).order_by("created_at")
     notifications = Notification.objects.using(_database())
     waiting = notifications.filter(
         id__lt=rows[0][0],

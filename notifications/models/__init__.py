@@ -10,7 +10,7 @@ Owns the tables and the queries of the inbox. Does not own writes (events, deliv
 # First, because its error says what is missing in INSTALLED_APPS; that of a model does not.
 from notifications.label import LABEL as LABEL
 from notifications.models.deliveries import ANSWER_LIMIT, TRANSPORT_LIMIT, Delivery, Digest
-from notifications.models.events import COLLAPSE_KEY_LIMIT, Event, Scheduled
+from notifications.models.events import COLLAPSE_KEY_LIMIT, IN_OUTBOX, Event, Scheduled
 from notifications.models.inbox import Notification
 from notifications.models.people import (
     QUIET_HOURS_RELATION,
@@ -25,6 +25,7 @@ from notifications.models.statistics import CountedHour, CounterPeriod
 __all__ = [
     "ANSWER_LIMIT",
     "COLLAPSE_KEY_LIMIT",
+    "IN_OUTBOX",
     "QUIET_HOURS_RELATION",
     "REASON_LIMIT",
     "TRANSPORT_LIMIT",

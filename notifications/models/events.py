@@ -9,10 +9,12 @@ from django.utils import timezone
 
 from realtime.process_name import PROCESS_NAME_LIMIT
 
-__all__ = ["COLLAPSE_KEY_LIMIT", "Event", "Scheduled", "process_field"]
+__all__ = ["COLLAPSE_KEY_LIMIT", "IN_OUTBOX", "Event", "Scheduled", "process_field"]
 
 # Characters.
 COLLAPSE_KEY_LIMIT = 100
+# The events of the outbox: committed, not published, and not scheduled for later.
+IN_OUTBOX = Q(published_at=None, deliver_at=None)
 
 
 def process_field() -> "models.CharField[str | None, str | None]":
@@ -63,7 +65,7 @@ class Event(models.Model):
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             # The outbox is nearly always empty; so is this index.
-            models.Index(fields=["created_at"], name="event_outbox", condition=Q(published_at=None, deliver_at=None)),
+            models.Index(fields=["created_at"], name="event_outbox", condition=IN_OUTBOX),
             models.Index(fields=["deliver_at"], name="event_waiting", condition=Q(deliver_at__isnull=False)),
         ]
 

@@ -1,4 +1,9 @@
-"""What was counted: notifications and deliveries by the hour they were created in, and the counters of processes."""
+"""
+What was counted: notifications and deliveries by the hour they were created in, and the counters of processes.
+
+Owns the tables. Does not own counting (statistics.hours, statistics.rollup) nor the formats of the figures, which are
+named at their columns.
+"""
 
 from typing import ClassVar
 
@@ -32,7 +37,8 @@ class CounterPeriod(models.Model):
     """
     What all processes counted in one hour or day (UTC), copied from Redis so that it outlives Redis.
 
-    If Redis loses its data in the middle of an hour, it counts under a new `epoch`. The rows of an hour are added.
+    If Redis loses its data in the middle of an hour, the hour gets a second row with a new `epoch`. The rows of one
+    hour are added up.
     """
 
     class Length(models.TextChoices):

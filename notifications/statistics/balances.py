@@ -6,8 +6,8 @@ difference: the sweep puts lost notifications on the stream again (workers.recov
 
 The stream is the evidence for what is in hand. An entry is on the stream before its event has a `published_at`, and a
 group finishes it only after it has set `relayed_at` or `dispatched_at`. So a notification that is published and not
-handled, then has no entry, and then is still not handled, is lost. Nothing else is: it does not matter which of these
-happens while the others are read, and no clocks are compared.
+handled, then has no entry, and then is still not handled, is lost. Nothing else is lost. These three are read in this
+order, so it does not matter what happens between the reads.
 """
 
 import datetime
@@ -40,10 +40,11 @@ UNHANDLED_LIMIT = 20_000
 ENTRIES_LIMIT = 1000
 # Of the dead letters, the newest this many are looked at.
 LETTERS_LIMIT = 500
-# With more entries than ENTRIES_LIMIT, what was published this long before the stream was read must have an entry. It
-# is more than the clocks of processes are apart. With fewer, younger notifications are not looked at one by one.
+# A notification that was published this long before the stream was read must have had its entry by then: the clocks of
+# processes differ by less. Younger ones alone are looked at only if there are more of them than entries.
 SETTLED = datetime.timedelta(seconds=10)
-_FIELDS: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
+# The column that says when a group has handled a notification.
+_HANDLED_AT: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
 _IDS_PER_QUERY = 2000
 
 
@@ -65,14 +66,16 @@ def read_balances(
     """
     Read what became of everything that was accepted: for browsers, for planning, then for each transport.
 
-    Browsers: delivered are the notifications of the period that are relayed. The others are the published ones of the
-    last seven days, whatever the period is, that are not relayed: those that are dead letters of the relay (failed),
-    those with an entry that the relay has not finished (in hand), and lost ones (the difference). After seven days the
-    system gives up: those of the period have failed. Accepted is the sum of all. Planning is the same for the bot:
-    delivered means that the bot has decided by which transports the notification is sent.
+    Browsers: "delivered" counts the notifications of the period that are relayed. Published notifications that are not
+    relayed count if they are less than seven days old, whatever the period is: a dead letter of the relay has failed,
+    one with an entry that the relay has not finished is in hand, and any other is lost, which is the difference. After
+    seven days the system gives up: older ones that belong to the period have failed. "Accepted" is the sum of all.
 
-    Transports: the deliveries of the period by their states, as in `rows`. In hand are those that are due at a time, or
-    held. The difference are deliveries of any age that are neither finished nor due nor held: nobody handles them.
+    Planning: the same for the bot. "Delivered" means that the bot has decided by which transports it is sent.
+
+    Transports: the deliveries of the period by their states, as in `rows`. Those that are due at a time, or held, are
+    in hand. The difference is the number of deliveries of any age that are neither finished nor due nor held: nobody
+    handles them.
 
     Args:
         rows: The figures of the period.
@@ -86,8 +89,8 @@ def read_balances(
 
     Guarantees:
         The difference is 0 while nothing is lost, however busy the system is. If a group has up to 1000 entries, the
-        difference is exact. Otherwise it is at least what notifications exceed entries by, and so may show a loss late.
-        Of a group that is more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on
+        difference is exact. With more, it is only the number by which notifications exceed entries, so a loss may show
+        late. If a group is more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on
         what is unfinished, up to these limits.
     """
     groups = {group.name: group for group in stream.groups} if stream else {}
@@ -133,7 +136,7 @@ def _find_lost(
 def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhandled | None:
     """Look at every entry of the group, and at every notification that it has not handled; None if too many."""
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values_list("pk", _FIELDS[part], published_at)[:UNHANDLED_LIMIT]
+    oldest = _oldest_unfinished(asked_at).values_list("pk", _HANDLED_AT[part], published_at)[:UNHANDLED_LIMIT]
     before = {pk for pk, handled_at, published_at in oldest if handled_at is None and published_at is not None}
     # Before and after: an entry may become a dead letter meanwhile, or a dead letter may be replayed.
     letters = _read_letters(keys)
@@ -149,15 +152,17 @@ def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhan
 
 def _count_unhandled(asked_at: datetime.datetime) -> dict[Part, _Unhandled]:
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values("pk", *_FIELDS.values(), published=published_at)[:UNHANDLED_LIMIT]
+    oldest = _oldest_unfinished(asked_at).values("pk", *_HANDLED_AT.values(), published=published_at)[:UNHANDLED_LIMIT]
     aggregates: dict[str, Count] = {}
-    for part, field in _FIELDS.items():
+    for part, field in _HANDLED_AT.items():
         waiting = Q(**{field: None}, published__isnull=False)
         aggregates[f"{part}_waiting"] = Count("pk", filter=waiting)
         settled = waiting & Q(published__lt=stored(asked_at - SETTLED))
         aggregates[f"{part}_settled"] = Count("pk", filter=settled)
     counts: Any = oldest.aggregate(**aggregates)
-    return {part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _FIELDS}
+    return {
+        part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _HANDLED_AT
+    }
 
 
 def _oldest_unfinished(asked_at: datetime.datetime) -> QuerySet[Notification]:
@@ -169,16 +174,16 @@ def _count_given_up(since: datetime.datetime, asked_at: datetime.datetime) -> di
     """The notifications since this time that are too old to be put on the stream again."""
     before = _given_up_before(asked_at)
     if since >= before:
-        return dict.fromkeys(_FIELDS, 0)
+        return dict.fromkeys(_HANDLED_AT, 0)
     old = _unfinished().filter(created_at__gte=stored(since), created_at__lt=stored(before)).order_by("created_at")
-    rows = list(old.values(*_FIELDS.values())[:UNHANDLED_LIMIT])
-    return {part: sum(row[field] is None for row in rows) for part, field in _FIELDS.items()}
+    rows = list(old.values(*_HANDLED_AT.values())[:UNHANDLED_LIMIT])
+    return {part: sum(row[field] is None for row in rows) for part, field in _HANDLED_AT.items()}
 
 
 def _still_unhandled(part: Part, ids: Iterable[int]) -> set[int]:
     found: set[int] = set()
     for some in itertools.batched(ids, _IDS_PER_QUERY):
-        found.update(_notifications().filter(pk__in=some, **{_FIELDS[part]: None}).values_list("pk", flat=True))
+        found.update(_notifications().filter(pk__in=some, **{_HANDLED_AT[part]: None}).values_list("pk", flat=True))
     return found
 
 
@@ -196,7 +201,7 @@ def _id_of(value: bytes | None) -> int:
 def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[str]) -> list[Balance]:
     known = {each.transport: each for each in figures}
     names = sorted({*known, *others})
-    lost = _count_in_limbo(names)
+    lost = _count_never_due(names)
     balances = []
     for name in names:
         each = known.get(name, TransportFigures(transport=name))
@@ -214,10 +219,10 @@ def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[st
     return balances
 
 
-def _count_in_limbo(names: Sequence[str]) -> dict[str, int]:
+def _count_never_due(names: Sequence[str]) -> dict[str, int]:
     """Transport → the deliveries that are to be sent but have no time for it. With the names, an index finds them."""
-    limbo = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=UNFINISHED)
-    return dict(limbo.order_by().values_list("transport").annotate(count=Count("*")))
+    never_due = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=UNFINISHED)
+    return dict(never_due.order_by().values_list("transport").annotate(count=Count("*")))
 
 
 def _unfinished() -> QuerySet[Notification]:

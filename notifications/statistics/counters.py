@@ -15,7 +15,7 @@ import redis
 from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
 from notifications.statistics.figures import Counters, Latency, Period, Process
-from notifications.statistics.periods import DAY, HOUR, MINUTE, starts_of, step_of
+from notifications.statistics.periods import DAY, EPOCH, HOUR, MINUTE, point_length, starts_of
 from realtime import conf
 from realtime.statistics import fields
 from realtime.statistics import stored as in_redis
@@ -24,7 +24,6 @@ from realtime.statistics.metrics import METRICS
 
 __all__ = ["hour_number", "read_counters"]
 
-_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 _LATENCY_NAMES = {
     "publications.socket_seconds": "socket",
     "notifications.relay_seconds": "relay",
@@ -34,6 +33,7 @@ _LATENCY_NAMES = {
 # The newest hours are read from Redis: the copies in the database are some seconds old.
 HOURS_FROM_REDIS = 24
 
+# Field (realtime.statistics.fields) → count.
 type Figures = Mapping[str, int]
 
 
@@ -43,17 +43,20 @@ def read_counters(period: Period, now: datetime.datetime, *, has_redis: bool = T
 
     Args:
         now: Its end; aware.
-        has_redis: False if Redis is known to be unavailable: it is not asked, and nobody waits for it again.
+        has_redis: False if Redis is known to be unavailable, so that the caller does not wait for it again.
+
+    Raises:
+        OperationalError, InterfaceError: The database is unavailable.
 
     Guarantees:
-        Four round trips to Redis, and up to two queries. If Redis is unavailable, what the database has is
-        returned, without processes. Raises nothing for that.
+        At most three round trips to Redis, and two queries. An outage of Redis is no error: the figures are then those
+        of the database, without minutes and without processes.
     """
     starts = starts_of(period, now)
     if has_redis:
         with contextlib.suppress(redis.RedisError):
             return _from_redis(period, starts, now)
-    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, step_of(period), {})
+    points = [{} for _ in starts] if period == "hour" else _from_hours(starts, point_length(period), {})
     return _counters(starts, points, ())
 
 
@@ -66,7 +69,7 @@ def _from_redis(period: Period, starts: Sequence[datetime.datetime], now: dateti
         points = [minutes[number].figures if number in minutes else {} for number in numbers]
     else:
         newest = range(hour_number(now) - HOURS_FROM_REDIS + 1, hour_number(now) + 1)
-        points = _from_hours(starts, step_of(period), in_redis.read_hours(client, keys, newest))
+        points = _from_hours(starts, point_length(period), in_redis.read_hours(client, keys, newest))
     return _counters(starts, points, _processes(in_redis.read_processes(client, keys)))
 
 
@@ -93,10 +96,10 @@ def _from_hours(
         if newer is None or newer.epoch != row.epoch:
             # Otherwise Redis has the same figures, or newer ones.
             parts.append((moment, row.figures))
-    parts += [(_EPOCH + number * HOUR, hour.figures) for number, hour in recent.items()]
+    parts += [(EPOCH + number * HOUR, hour.figures) for number, hour in recent.items()]
     found: dict[datetime.datetime, list[Figures]] = {start: [] for start in starts}
     for moment, figures in parts:
-        point = moment - (moment - _EPOCH) % length
+        point = moment - (moment - EPOCH) % length
         if point in found:
             found[point].append(figures)
     return [fields.add(each) for each in found.values()]
@@ -145,6 +148,8 @@ def _latencies(buckets: Mapping[tuple[str, ...], Mapping[int, int]]) -> Iterable
 
 
 def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
+    # Commands that have ended as they should are of no interest.
+    relevant = (each for each in found if each.about.is_alive or not _is_command(each.about.role))
     processes = [
         Process(
             name=each.about.name,
@@ -154,10 +159,15 @@ def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
             is_alive=each.is_alive,
             now=each.about.now,
         )
-        for each in found
+        for each in relevant
     ]
     return tuple(sorted(processes, key=lambda each: (each.role, each.name, each.started_at)))
 
 
 def _number(moment: datetime.datetime, length: datetime.timedelta) -> int:
-    return (moment - _EPOCH) // length
+    return (moment - EPOCH) // length
+
+
+def _is_command(role: str) -> bool:
+    """Whether it is a management command that is not a service."""
+    return role != "web" and not role.startswith("run_") and not {"relay", "bot"} & set(role.split())

@@ -17,7 +17,7 @@ from notifications import conf
 from notifications.conf import PARTS, STREAM
 from notifications.database import clock
 from notifications.database.clock import database_time, moment_of
-from notifications.models import Event
+from notifications.models import IN_OUTBOX, Event
 from notifications.statistics.balances import read_balances
 from notifications.statistics.counters import read_counters
 from notifications.statistics.errors import read_errors
@@ -32,7 +32,7 @@ __all__ = ["read_dashboard"]
 
 # An event that a relay should have published or released is overdue after this time.
 OVERDUE_SECONDS = 60.0
-# Of all readers in this process.
+# Shared by all readers in this process.
 _progress = Progress()
 
 
@@ -56,6 +56,7 @@ def read_dashboard(period: Period, now: datetime.datetime | None = None) -> Dash
     Read everything that the dashboard shows.
 
     Args:
+        period: Which part of the past its figures are about.
         now: The end of the period; the present time by default.
 
     Raises:
@@ -108,7 +109,7 @@ def _read_redis() -> _FromRedis:
         try:
             memory = read_memory(client)
         except ResponseError:
-            # A user with few rights may not ask for it.
+            # The Redis user of the site may lack the right to ask for it.
             memory = None
     except redis.RedisError as error:
         return _FromRedis(error=_reason(error))
@@ -143,7 +144,7 @@ def _workers(groups: Sequence[GroupStatus]) -> tuple[Worker, ...]:
 
 
 def _outbox() -> QuerySet[Event]:
-    return _events().filter(published_at=None, deliver_at=None)
+    return _events().filter(IN_OUTBOX)
 
 
 def _scheduled() -> QuerySet[Event]:

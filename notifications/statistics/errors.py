@@ -18,7 +18,7 @@ from realtime.untrusted.text import printable
 
 __all__ = ["FAILURES_LIMIT", "read_errors"]
 
-# The failures that are looked at, and the different answers that are shown.
+# How many failures are looked at, and how many different answers are returned.
 FAILURES_LIMIT = 500
 ERRORS_SHOWN = 20
 # Characters.
@@ -28,6 +28,12 @@ ANSWER_SHOWN = 200
 def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
     """
     The answers of the newest failures since a time, the most frequent first, with the newest delivery of each.
+
+    Args:
+        since: Aware. Only deliveries that failed at or after it are looked at.
+
+    Raises:
+        OperationalError, InterfaceError: The database is unavailable.
 
     Guarantees:
         One query, which reads the newest 500 failures by their own index. Answers are on one line, without secrets.

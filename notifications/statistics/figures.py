@@ -30,8 +30,8 @@ __all__ = [
     "Worker",
 ]
 
-# Of figures from rows: those created in the last 60 minutes, 24 hours or 30 days.
-# Of counters: what was counted in this time.
+# The last 60 minutes, 24 hours or 30 days. Figures from rows are about what was created in this time, whatever happened
+# to it later; counters are about what happened in this time.
 type Period = Literal["hour", "day", "month"]
 
 
@@ -104,15 +104,14 @@ class Rows:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """
-    Whether everything is accounted for, now, over all rows: accepted = delivered + failed + expired + in hand.
+    Whether everything is accounted for: accepted = delivered + failed + expired + in hand.
 
-    The terms come from different places: accepted, delivered and expired from rows, failed and in hand from the stream
-    (browsers) or from the rows' due times (transports).
+    It is about the period, and about older notifications that may still be delivered. `balances` says what is counted.
     """
 
-    # "browsers", or the name of a transport.
+    # "browsers", "planning" (the bot decides by which transports a notification is sent), or the name of a transport.
     name: str
-    # Browsers: notifications that are published. Transports: deliveries.
+    # Browsers and planning: notifications that are published. Transports: deliveries.
     accepted: int
     delivered: int
     failed: int
@@ -123,7 +122,7 @@ class Balance:
 
     @property
     def difference(self) -> int:
-        """What is not accounted for; 0 if all is well."""
+        """What is lost: not accounted for by any of the others. Never negative; 0 if all is well."""
         return self.accepted - self.delivered - self.failed - self.expired - self.in_hand
 
 
@@ -146,11 +145,11 @@ class Process:
 
     # host:pid
     name: str
-    # "web", "bot", "relay", "relay and bot", "tasks", "log sink", or the name of a management command.
+    # "web"; "relay", "bot" or "relay and bot"; or the name of another management command, such as "run_task_worker".
     role: str
     started_at: datetime.datetime
     seen_at: datetime.datetime
-    # False if it was not seen for five seconds or has said that it ends.
+    # False if it was not seen for ten seconds or has said that it ends.
     is_alive: bool
     # Its metrics of the kind "now": name → value, for example "clients.open_count".
     now: Mapping[str, int]
@@ -184,7 +183,7 @@ class Worker:
     consumer: str
     is_alive: bool
     pending: int
-    # Since it last read or confirmed an entry.
+    # Since it last asked Redis for entries.
     idle_seconds: float
 
 
@@ -202,7 +201,7 @@ class TaskFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorExample:
-    """An error of deliveries in the period: how many of the latest failures had this answer, and the newest of them."""
+    """One answer of a provider: how many of the period's latest failed deliveries had it, and the newest one."""
 
     transport: str
     # Cut and cleaned for showing. Secrets are masked.
@@ -239,7 +238,7 @@ class Dashboard:
         groups: The consumer groups of the stream of notifications; empty if Redis is unavailable.
         redis_error: Why Redis is unavailable; "" if it is not.
         outbox: Events that are committed and not completely on the stream.
-        scheduled: Events with a time in the future.
+        scheduled: Events that wait for their time.
     """
 
     at: datetime.datetime

@@ -1,8 +1,8 @@
 """
 Counted hours: the figures of each hour (UTC) of the last 31 days, counted in the background again and again.
 
-Owns which hour is counted when, at which cost, and storing the figures. Does not own counting (tally) nor when a round
-begins: the caller does. One process at a time is enough, but several do no harm.
+Owns which hours are due, how much of the time counting may take, and storing the figures. Does not own counting (tally)
+nor when a round begins (the caller). One process at a time is enough, but several do no harm.
 """
 
 import datetime
@@ -20,15 +20,15 @@ from notifications.statistics.periods import HOUR
 
 __all__ = ["HourCounter", "hour_of", "hours_from"]
 
-# The present hour included. So 30 days (UTC), of which the present one has just begun, are always among them.
+# The present hour is one of them. The period "month" is always within them: 30 days (UTC) with the present day.
 HOURS_COUNTED = 31 * 24
 KEPT = datetime.timedelta(days=35)
 # The newest hours, in which nearly all changes are. Only these are stored with their minutes.
 NEWEST_HOURS = 2
-# An hour is due again after this time, or this part of the time since its end, whichever is longer.
+# An hour is due again after this time, or after this fraction of the time since its end, whichever is longer.
 RECOUNT_SECONDS = 10.0
 RECOUNT_PART = 1 / 24
-# After an hour of this sort was counted, none of the sort is counted for the time that it took, multiplied by this.
+# Sort of hours → how long the pause is after some of them were counted, as a multiple of the time that it took.
 _PAUSES = {"newest": 10, "new": 4, "old": 100}
 
 
@@ -61,8 +61,9 @@ class HourCounter:
             OperationalError, InterfaceError: The database is unavailable.
 
         Guarantees:
-            Counting old hours again takes about 1 % of the time, counting hours for the first time 20 %, and counting
-            the newest two 10 %, at most. So the newest are counted every 10 seconds while that takes below a second.
+            At most about 1 % of the time goes into counting old hours again, 20 % into counting hours for the first
+            time, and 10 % into the newest two. So the newest are counted every ten seconds, as long as counting them
+            takes less than a second.
         """
         now = clock.now() if now is None else moment_of(now)
         counted_at = _read_times(now)

@@ -38,7 +38,9 @@ class LedgerStep:
 
     Attributes:
         at: When it happened (an attempt: ended), in UTC. Of the step "due", the time for which it is planned.
-        what: "created", "published", "relayed", "sent", …
+        what: "scheduled", "created", "published", "relayed", "deliveries planned", "seen", "read", "archived" or
+            "replaced"; of a delivery "planned", "put on the stream again", "due", "sending", "not counted", "left out",
+            a state in which it ended, or a step of its history (delivery.history).
         process: The process, as host:pid; "" if it is not known.
         transport: Of a delivery, the transport; otherwise "".
         attempt: Of an attempt, its number; the first is 1. Sending a failed delivery again starts at 1.
@@ -71,6 +73,9 @@ def read_ledger(notification: Notification, *, with_deliveries: bool) -> list[Le
 
     Args:
         with_deliveries: Whether to include the steps of its deliveries, which have the answers of providers.
+
+    Raises:
+        OperationalError, InterfaceError: The database is unavailable.
     """
     event = notification.event
     deliveries = _deliveries_of(notification) if with_deliveries else []
@@ -131,7 +136,7 @@ def _relaying(notification: Notification) -> Iterator[LedgerStep]:
 
 
 def _planning(notification: Notification, deliveries: list[Delivery] | None) -> Iterator[LedgerStep]:
-    """The step in which the bot decided on deliveries; of deliveries that are None, nothing is said."""
+    """The step in which the bot decided on deliveries. It does not name them if they are None."""
     if notification.dispatched_at is not None:
         names = ", ".join(delivery.transport for delivery in deliveries or ())
         answer = "" if deliveries is None else names or "none: the recipient or the kind excludes all transports"
@@ -196,7 +201,7 @@ def _plan_of(delivery: Delivery) -> str:
 
 
 def _is_superseded(step: HistoryStep, following: HistoryStep | None, delivery: Delivery) -> bool:
-    """Whether an attempt counted as lost, and its process recorded a result all the same before the next claim."""
+    """Whether the step says that an attempt has no result, although its process recorded one before the next claim."""
     if step.what != "lost":
         return False
     if following is None:
@@ -260,7 +265,7 @@ def _at(delivery: Delivery, at: datetime.datetime | None, what: str) -> LedgerSt
 
 
 def _unrecorded(delivery: Delivery, at: datetime.datetime, attempt: int | None) -> Iterator[LedgerStep]:
-    """Says so if the first attempt that is recorded is not the first: earlier releases recorded only the last one."""
+    """A remark if earlier attempts were not recorded: without a history, a row only has its last one."""
     if attempt is not None and attempt > 1:
         yield _remark(delivery, at, f"attempts before number {attempt} were not recorded")
 

@@ -1,8 +1,8 @@
 """
-The live numbers of the dashboard, which one process publishes about once a second.
+The live numbers of the dashboard: how much waits at this moment.
 
-Owns their names and who may publish when. Does not own the other figures, which a page reads again when these arrive
-(dashboard), nor the topic (topics).
+Owns their names, and the message. Does not own when they are published (workers.gatherer), the other figures, which a
+page reads again when these arrive (dashboard), nor the topic (topics).
 """
 
 from typing import Any
@@ -11,16 +11,16 @@ import redis
 
 from notifications.conf import PARTS, STATISTICS_TOPIC, STREAM
 from notifications.database import clock
-from notifications.models import Event
+from notifications.models import IN_OUTBOX, Event
 from realtime import conf
 from realtime.exceptions import Unavailable
 from realtime.publisher import publish
 from realtime.streams.status import read_status
 
-__all__ = ["publish_tick"]
+__all__ = ["publish_live"]
 
 
-def publish_tick() -> bool:
+def publish_live() -> bool:
     """
     Publish how much waits at this moment, so that open dashboards show it and read the other figures again.
 
@@ -28,8 +28,8 @@ def publish_tick() -> bool:
     others count entries, summed over the groups. `lag` is null if Redis does not know it. Sync: it uses the ORM.
 
     Returns:
-        Whether a process has taken it, because somebody looks at a dashboard. False if Redis is unavailable: the next
-        message replaces this one anyway.
+        Whether a web process received it, which it does while somebody looks at a dashboard. False if Redis is
+        unavailable: the next message replaces this one anyway.
 
     Raises:
         OperationalError, InterfaceError: The database is unavailable.
@@ -49,7 +49,7 @@ def _read(client: redis.Redis) -> dict[str, Any]:
     groups = [group for group in stream.groups if group.name in PARTS]
     lags = [group.lag for group in groups]
     return {
-        "outbox": Event.objects.filter(published_at=None, deliver_at=None).count(),
+        "outbox": Event.objects.filter(IN_OUTBOX).count(),
         "lag": None if None in lags else sum(lag or 0 for lag in lags),
         "pending": sum(group.pending for group in groups),
         "delayed": sum(group.delayed for group in groups),

@@ -22,9 +22,9 @@ __all__ = ["Facts", "Progress", "RedisMemory", "find_notices", "read_memory"]
 # A group is stuck if it has finished nothing for this long although it has work and workers. It is longer than an
 # attempt may take, and longer than the lease after which the work of a dead worker goes to others.
 STUCK_SECONDS = 120.0
-# A process of this kind is missing if it was seen before, and not within this time.
+# If processes of run_bot_subscriber were seen before, but none within this time, a notice says so.
 UNSEEN_SECONDS = 60.0
-# What each group does not do without workers.
+# What is missing while a group has no workers.
 _WORK = {"relay": "browsers get no notifications", "bot": "no mail, chat message or webhook is sent"}
 _LOGS = "look at the logs of `manage.py run_bot_subscriber`"
 
@@ -62,10 +62,10 @@ class Facts:
 
 class Progress:
     """
-    Remembers when each group last finished an entry, as far as it was asked. Thread-safe.
+    Remembers since when each group has finished nothing, as far as this process has looked. Thread-safe.
 
-    One look cannot tell a group that stands still from one that is busy. So the dashboard, which is read again and
-    again while somebody looks at it, compares what it sees with what it saw before.
+    One look cannot tell a stuck group from a busy one. But the dashboard is read again and again while somebody looks
+    at it, so what it sees can be compared with what it saw before.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,13 @@ class Progress:
         self._seen: dict[str, tuple[tuple[int | None, ...], datetime.datetime]] = {}
 
     def observe(self, groups: Sequence[GroupStatus], now: datetime.datetime) -> dict[str, float]:
-        """For how many seconds each group has stood still, as far as is known; groups that do not are left out."""
+        """
+        Group → for how many seconds it has finished nothing although it has work and workers. Others are left out.
+
+        Args:
+            groups: Their present state.
+            now: When that was read; aware.
+        """
         found: dict[str, float] = {}
         with self._lock:
             for group in groups:
@@ -118,7 +124,7 @@ def _about_redis(facts: Facts) -> Iterator[Notice]:
         yield Notice(
             key="redis_unavailable",
             what=f"Redis is unavailable: {facts.redis_error}. Notifications are stored, but nothing is sent.",
-            advice="Start Redis, or check REDIS_URL. What waits is sent then.",
+            advice="Start Redis, or check REDIS_URL. What waits is sent as soon as Redis is available.",
         )
     memory = facts.memory
     if memory is None:
@@ -184,14 +190,19 @@ def _about_processes(facts: Facts) -> Iterator[Notice]:
 
 
 def _about_events(facts: Facts) -> Iterator[Notice]:
-    for key, count, what in (
-        ("scheduled_overdue", facts.scheduled_overdue, "are past their time and not released"),
-        ("outbox_overdue", facts.outbox_overdue, "wait in the outbox, and nobody publishes them"),
+    scheduled = ("event is past its time and not released", "events are past their time and not released")
+    outbox = (
+        "event waits in the outbox, and nobody publishes it",
+        "events wait in the outbox, and nobody publishes them",
+    )
+    for key, count, (one, many) in (
+        ("scheduled_overdue", facts.scheduled_overdue, scheduled),
+        ("outbox_overdue", facts.outbox_overdue, outbox),
     ):
         if count:
             yield Notice(
                 key=key,
-                what=f"{count:,} events {what}." if count > 1 else f"1 event {_singular(what)}.",
+                what=f"{count:,} {one if count == 1 else many}.",
                 advice="A relay does this within seconds: start `manage.py run_bot_subscriber`, or look at its logs.",
             )
 
@@ -226,7 +237,3 @@ def _entries(count: int) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def _singular(what: str) -> str:
-    return what.replace("are past their", "is past its", 1).replace("wait ", "waits ", 1).replace("them", "it", 1)

@@ -8,15 +8,15 @@ import datetime
 
 from notifications.statistics.figures import Period
 
-__all__ = ["DAY", "HOUR", "MINUTE", "starts_of", "step_of"]
+__all__ = ["DAY", "EPOCH", "HOUR", "MINUTE", "point_length", "starts_of"]
 
 MINUTE, HOUR, DAY = datetime.timedelta(minutes=1), datetime.timedelta(hours=1), datetime.timedelta(days=1)
 # The length of a point, and how many there are. The last one has just begun.
 _POINTS: dict[Period, tuple[datetime.timedelta, int]] = {"hour": (MINUTE, 60), "day": (HOUR, 24), "month": (DAY, 30)}
-_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
-def step_of(period: Period) -> datetime.timedelta:
+def point_length(period: Period) -> datetime.timedelta:
     """The length of the points of a period."""
     return _POINTS[period][0]
 
@@ -24,5 +24,5 @@ def step_of(period: Period) -> datetime.timedelta:
 def starts_of(period: Period, now: datetime.datetime) -> list[datetime.datetime]:
     """When each point (UTC) of the period that ends at `now` begins, oldest first."""
     step, count = _POINTS[period]
-    last = now - (now - _EPOCH) % step
+    last = now - (now - EPOCH) % step
     return [last - number * step for number in reversed(range(count))]

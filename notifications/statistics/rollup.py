@@ -1,8 +1,8 @@
 """
-Copies what processes count from Redis to the database, so that it outlives Redis, and adds hours to days.
+Copies what processes count from Redis to the database, so that it outlives Redis, and sums the hours of each day.
 
-Owns these copies. Does not own counting and pushing (realtime.statistics) nor when this runs (workers). One process at
-a time runs it, the holder of the relays' lease; two at the same time do no harm.
+Owns these copies (CounterPeriod). Does not own counting and pushing (realtime.statistics) nor when this runs
+(workers.gatherer). One process at a time runs it, the holder of the relays' lease; two at the same time do no harm.
 """
 
 import datetime
@@ -26,7 +26,7 @@ from realtime.streams.status import read_status
 
 __all__ = ["Rollup"]
 
-# Hours of the last days that Redis may still have, and the database not, because no relay ran.
+# Redis keeps hours for three days, so a relay that did not run for less than that misses none.
 HOURS_KEPT_IN_REDIS = 72
 # Days that ended this long ago no longer change, and are added up.
 DAY_IS_OVER = datetime.timedelta(hours=HOURS_KEPT_IN_REDIS)
@@ -36,8 +36,10 @@ HOURS_KEPT, DAYS_KEPT = datetime.timedelta(days=35), datetime.timedelta(days=800
 
 class Rollup:
     """
+    The copies that one process makes.
+
     Guarantees:
-        Each call copies the whole figures of an hour, so that a repeated or interrupted one changes nothing.
+        Each call copies the whole figures of an hour, so it does no harm to repeat or to interrupt one.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,7 @@ class Rollup:
         which Redis or the database was unavailable here.
 
         Args:
-            now: The present time; aware.
+            now: The present time by default; aware.
 
         Returns:
             How many hours were copied.
@@ -65,7 +67,7 @@ class Rollup:
         last = hour_number(now)
         back = 2 if self._complete_at == last else HOURS_KEPT_IN_REDIS
         try:
-            self._raise_now(now)
+            self._keep_present_state(now)
             found = in_redis.read_hours(conf.sync_redis(), conf.keys(), range(last - back + 1, last + 1))
         except REDIS_ERRORS as error:
             raise StreamUnavailable(f"statistics cannot be read ({type(error).__name__}: {error})") from error
@@ -77,8 +79,8 @@ class Rollup:
             self._complete_at = last
         return len(found)
 
-    def _raise_now(self, now: datetime.datetime) -> None:
-        """Note the present state of all processes together, and how much waits on the stream."""
+    def _keep_present_state(self, now: datetime.datetime) -> None:
+        """Keep the maxima of the present state of all processes together, and of how much waits on the stream."""
         client, keys = conf.sync_redis(), conf.keys()
         state: dict[str, int] = {}
         for process in in_redis.read_processes(client, keys):
@@ -89,7 +91,7 @@ class Rollup:
         for group in stream.groups:
             state[fields.encode(("streams.lag_count", group.name))] = group.lag or 0
             state[fields.encode(("streams.delayed_count", group.name))] = group.delayed
-        in_redis.raise_now(client, keys, now.timestamp(), state)
+        in_redis.keep_maxima(client, keys, now.timestamp(), state)
 
 
 def _save(length: CounterPeriod.Length, start: datetime.datetime, epoch: str, figures: Mapping[str, int]) -> None:

@@ -24,7 +24,7 @@ from notifications.statistics.tally import FUNNEL, OUTCOMES, Part, Tally, add_up
 
 __all__ = ["KINDS_SHOWN", "LIVE_LIMIT", "read_rows"]
 
-# Notifications, and deliveries, that are counted while the dashboard is read: 0.1 s.
+# At most this many notifications, and as many deliveries, are counted while the dashboard is read: 0.1 s.
 LIVE_LIMIT = 10_000
 KINDS_SHOWN = 20
 
@@ -44,16 +44,19 @@ def read_rows(period: Period, now: datetime.datetime | None = None) -> Rows:
     Count what was created in a period, and how far it has come.
 
     "hour" is the last 60 minutes (by minute), "day" the last 24 hours (UTC, by hour), "month" the last 30 days (UTC, by
-    day), each with the present one. What has a later time, by the clock of another machine, counts for the last point.
+    day), each with the present one. Rows that another machine's clock dated in the future count for the last point.
 
     Args:
         now: The present time by default.
 
+    Raises:
+        OperationalError, InterfaceError: The database is unavailable.
+
     Guarantees:
-        A period with at most LIVE_LIMIT notifications and deliveries each is counted now, completely. Otherwise the
-        present hour and the one before it are, if they have at most as many, and all other hours are taken from the
-        counted hours. A large "hour" begins with the previous hour, so it is up to two hours long: `since` says so.
-        The cost does not depend on the size of the tables.
+        All rows of a period are counted now if it has at most LIVE_LIMIT notifications and LIVE_LIMIT deliveries.
+        Otherwise only those of the present hour, and of the hour before it, are counted now, if there are at most as
+        many of them; the rest is taken from the counted hours. Such an "hour" begins with the previous hour, so it is
+        up to two hours long: `since` says so. The cost does not depend on the size of the tables.
     """
     now = clock.now() if now is None else moment_of(now)
     starts = starts_of(period, now)
@@ -78,7 +81,7 @@ def _is_after(moment: datetime.datetime, limit: datetime.datetime | None) -> boo
 def _read_counted(
     period: Period, starts: Sequence[datetime.datetime], now: datetime.datetime, limit: datetime.datetime | None
 ) -> Rows:
-    """Take the older hours from the counted hours, and count the newest from their rows, if that is possible."""
+    """Take the older hours from the counted hours, and count the newest from their rows, if these are few enough."""
     live_starts = [hour_of(now) - HOUR, hour_of(now)]
     while live_starts and not _is_after(live_starts[0], limit):
         del live_starts[0]

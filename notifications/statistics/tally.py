@@ -17,7 +17,7 @@ from django.db.models import Case, Count, F, IntegerField, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from notifications.database.clock import moment_of, stored
-from notifications.models import Delivery, Event, Notification
+from notifications.models import IN_OUTBOX, Delivery, Event, Notification
 
 __all__ = [
     "FUNNEL",
@@ -38,7 +38,7 @@ __all__ = [
 # which is no valid kind.
 KINDS_LIMIT = 200
 OTHER_KINDS = "(other kinds)"
-# The most kinds that are in memory while rows are counted. Those that are found later are among the others.
+# The most kinds that are in memory while rows are counted. Kinds found after that are counted as OTHER_KINDS.
 _KINDS_IN_MEMORY = 5000
 # The order of the numbers in a list of counts, in memory and in the database. New ones are added at the end.
 FUNNEL = ("created", "published", "relayed", "seen", "read")
@@ -109,9 +109,9 @@ def count_rows(using: str, starts: Sequence[datetime.datetime], end: datetime.da
 
 def find_newest(using: str, number: int, *, before: datetime.datetime | None = None) -> datetime.datetime | None:
     """
-    When the `number`th newest notification or delivery was created, whichever is later. None if there are fewer.
+    The later of two times: when the `number`th newest notification, and the `number`th newest delivery, was created.
 
-    It reads that many entries of each index on `created_at`.
+    None if there are fewer of both. It reads that many entries of each index on `created_at`.
 
     Args:
         before: Only of those that were created before this time.
@@ -171,7 +171,7 @@ def _notifications(using: str, starts: Sequence[datetime.datetime], end: datetim
     events = Event.objects.using(using).order_by()
     # Subqueries instead of joins: with a join, PostgreSQL may decide to read all events. The outbox is nearly empty.
     kind = Subquery(events.filter(pk=OuterRef("event_id")).values("kind")[:1])
-    outbox = events.filter(published_at=None, deliver_at=None).values("pk")
+    outbox = events.filter(IN_OUTBOX).values("pk")
     rows: Iterator[Any] = (
         _created(Notification.objects.using(using), starts, end)
         .values(part=_part_of(using, starts), kind=kind)

@@ -1,4 +1,8 @@
-"""The background tasks by queue and state. Does not own counting them (realtime.tasks.status)."""
+"""
+The background tasks by queue and state.
+
+Owns asking for them where there are tasks at all. Does not own counting them (realtime.tasks.status).
+"""
 
 import redis
 from django.core.exceptions import ImproperlyConfigured

@@ -1,5 +1,5 @@
 """
-Gathers statistics in the background: counts rows by the hour, copies what processes count to the database, and
+Gathers statistics in the background: counts rows by the hour, copies the counters of processes to the database, and
 publishes the live numbers of the dashboard.
 
 Owns when each step runs, and what follows a failure. Does not own the steps (statistics). Only the holder of the
@@ -15,7 +15,7 @@ from channels.db import database_sync_to_async
 
 from notifications.database.errors import DATABASE_UNAVAILABLE
 from notifications.statistics.hours import HourCounter
-from notifications.statistics.live import publish_tick
+from notifications.statistics.live import publish_live
 from notifications.statistics.rollup import Rollup
 from realtime.exceptions import StreamUnavailable
 
@@ -26,24 +26,24 @@ logger = logging.getLogger(__name__)
 # Between two rounds of counting and copying.
 INTERVAL_SECONDS = 5.0
 # Between two publications of the live numbers, while somebody looks at them.
-TICK_SECONDS = 1.0
+LIVE_SECONDS = 1.0
 
 
 class Gatherer:
     """
     Args:
         interval_seconds: The pause between two rounds of counting and copying.
-        tick_seconds: The pause between two publications of the live numbers. Without a dashboard that shows them, they
-            are published once a round.
+        live_seconds: The pause between two publications of the live numbers, while somebody looks at a dashboard.
+            Otherwise they are published once a round, to find out whether somebody does.
 
     Attributes:
         round_count: How many rounds have worked.
-        defect_count: How many steps have failed for another reason than an outage of Redis or the database.
+        defect_count: How many steps have failed, except because Redis or the database was unavailable.
     """
 
-    def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS, tick_seconds: float = TICK_SECONDS) -> None:
+    def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS, live_seconds: float = LIVE_SECONDS) -> None:
         self.round_count = self.defect_count = 0
-        self._interval_seconds, self._tick_seconds = interval_seconds, tick_seconds
+        self._interval_seconds, self._live_seconds = interval_seconds, live_seconds
         self._counter, self._rollup = HourCounter(), Rollup()
 
     async def run(self) -> None:
@@ -57,8 +57,8 @@ class Gatherer:
             await self.gather()
             end = time.monotonic() + self._interval_seconds
             while (seconds := end - time.monotonic()) > 0:
-                is_watched = await self._step(publish_tick)
-                await asyncio.sleep(min(seconds, self._tick_seconds) if is_watched else seconds)
+                is_watched = await self._step(publish_live)
+                await asyncio.sleep(min(seconds, self._live_seconds) if is_watched else seconds)
 
     async def gather(self) -> None:
         """Run one round of counting and copying."""

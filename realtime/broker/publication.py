@@ -163,7 +163,7 @@ def seal_line(relevance: bytes, crypter: Crypter | None) -> bytes:
 
 
 def encode_time(seconds: float) -> bytes:
-    """When it is published, in seconds since the epoch. It takes the place of the relevance in some publications."""
+    """The time of publishing (seconds since the epoch) as it takes the place of the relevance in some publications."""
     return b"%b%d" % (_TIME, seconds * 1_000_000)
 
 

@@ -115,7 +115,7 @@ class PublishRequest(NamedTuple):
 
 
 class _Timing:
-    """Which publications carry their time: samples, so that the others cost nothing."""
+    """Decides which publications carry their time. Only samples do, so that the others cost nothing."""
 
     def __init__(self) -> None:
         self._next_at = 0.0

@@ -1,7 +1,8 @@
 """
 What this process counts: `collect()` returns the counters of its parts; `count()` and `observe()` count by label.
 
-METRICS names every metric, with its unit and what it means.
+Owns the counters of this process, their names (METRICS, each with its unit and meaning), pushing them to Redis, and
+reading there what all processes have pushed. Does not own copies elsewhere, nor showing them.
 """
 
 from realtime.statistics.counting import count, observe, observe_all

@@ -45,12 +45,23 @@ _ended: Counter[Key] = Counter()
 _lock = threading.Lock()
 # All keys of this process, for KEYS_LIMIT. Threads that add at the same moment may exceed it by a few.
 _keys: set[Key] = set()
-# Called when a thread counts for the first time.
+# The functions of `on_use`.
 _on_use: list[Callable[[], None]] = []
 
 
 def count(metric: str, number: int = 1, *labels: str) -> None:
-    """Add to a total. The labels are those of the metric, in its order."""
+    """
+    Add to a total of this process.
+
+    Args:
+        metric: A name in METRICS.
+        number: At least 0.
+        labels: One for each label of the metric, in its order. Only the first 64 characters of each count.
+
+    Guarantees:
+        No I/O, and no lock after the first call of a thread. Beyond 5,000 different combinations of metric and labels
+        in a process, new ones are counted under "(other)" instead of their labels.
+    """
     key = (metric, *labels)
     try:
         _local.counts.of[key] += number
@@ -59,7 +70,7 @@ def count(metric: str, number: int = 1, *labels: str) -> None:
 
 
 def observe(metric: str, seconds: float, *labels: str) -> None:
-    """Add a duration to a histogram."""
+    """Add a duration to a histogram. The labels and guarantees are those of `count`."""
     key = (metric, *labels, _BUCKETS[bucket_of(seconds)])
     try:
         _local.counts.of[key] += 1
@@ -90,12 +101,12 @@ def counted() -> Counter[Key]:
 
 
 def on_use(call: Callable[[], None]) -> None:
-    """Call this whenever a thread counts for the first time. It must be cheap and must not raise."""
+    """Call this function whenever a thread counts for the first time, or a part registers. It must not raise."""
     _on_use.append(call)
 
 
 def announce_use() -> None:
-    """Something counts in this process, here or in a part."""
+    """Call the functions of `on_use`: something counts in this process, here or in a part."""
     for call in _on_use:
         call()
 

@@ -27,7 +27,7 @@ def decode(field: str) -> Key:
 
 
 def is_now(field: str) -> bool:
-    """Whether it is a present state, of which the maximum of a period is kept, and not the sum."""
+    """Whether the field is a present state: of a period, its maximum is kept, and not its sum."""
     metric = METRICS.get(field.partition("|")[0])
     return metric is not None and metric.kind == "now"
 

@@ -22,6 +22,9 @@ class Metric:
 
     Attributes:
         name: "part.what"; the part is a heading of the documentation.
+        kind: How it is counted.
+        unit: What is counted, in the plural; "seconds" for a histogram.
+        meaning: One sentence without its full stop, as the documentation and the dashboard show it.
         labels: What it is counted by, in this order, for example ("kind", "transport").
     """
 
@@ -50,8 +53,8 @@ METRICS: dict[str, Metric] = {
         ("published", "total", "notifications", "Notifications whose event is completely on the stream", ("kind",)),
         ("relayed", "total", "notifications", "Notifications that the relay published to browsers", ("kind",)),
         ("seen", "total", "notifications", "Notifications that were marked as seen before they were read"),
-        ("read", "total", "notifications", "Notifications that their recipients have read"),
-        ("archived", "total", "notifications", "Notifications that their recipients have archived"),
+        ("read", "total", "notifications", "Notifications that were marked as read"),
+        ("archived", "total", "notifications", "Notifications that were archived"),
         ("relay_seconds", "histogram", "seconds", "From notify() until the relay had published it to browsers"),
     ),
     **_metrics(
@@ -142,7 +145,7 @@ METRICS: dict[str, Metric] = {
             "delivery_count",
             "total",
             "publications",
-            "The same publications, counted once for each member that they were written to",
+            "Publications written to sockets, counted once for each member",
         ),
         (
             "frame_count",
@@ -157,7 +160,7 @@ METRICS: dict[str, Metric] = {
             "unresumed_count",
             "total",
             "subscriptions",
-            "The same, but where publications since that position were lost: the client was told how many",
+            "Resumed subscriptions for which publications since that position were lost: the client was told how many",
         ),
         (
             "gap_count",
@@ -175,7 +178,7 @@ METRICS: dict[str, Metric] = {
             "reread_count",
             "total",
             "reads",
-            "Histories that were read again for this because publications were missed meanwhile",
+            "Histories read again during a catch-up, because publications were missed meanwhile",
         ),
         (
             "unrecovered_count",
@@ -188,7 +191,7 @@ METRICS: dict[str, Metric] = {
         "views",
         ("view_count", "now", "views", "Open views"),
         ("feed_count", "now", "topics", "Topics that are mirrored in this process"),
-        ("item_count", "now", "keys", "Keys in these mirrors"),
+        ("item_count", "now", "keys", "Keys in the mirrors of this process"),
         ("tick_count", "total", "ticks", "Times that changes were applied and sent together"),
         ("change_count", "total", "keys", "Keys that changed, counted once for each tick"),
         ("batch_count", "total", "batches", "Batches sent to views"),
@@ -196,9 +199,9 @@ METRICS: dict[str, Metric] = {
             "delivery_count",
             "total",
             "keys",
-            "The same changes, counted once for each view that they were sent to; without those of a snapshot",
+            "Changes sent to views, counted once for each view; without those of a snapshot",
         ),
-        ("written_bytes", "total", "bytes", "Bytes of these batches, those of snapshots included"),
+        ("written_bytes", "total", "bytes", "Bytes of the batches sent to views, those of snapshots included"),
         (
             "skipped_count",
             "total",
@@ -346,16 +349,16 @@ OTHERS: dict[str, dict[str, str]] = {
     },
     "log handler <stream>": {
         "queued": "Log records that the handler has taken",
-        "sent": "Those that are on the stream",
-        "spilled": "Those that were written to the disk because Redis was unavailable",
-        "refused": "Records that were not taken, because the queue in memory was full or the record too large",
-        "lost": "Those that could neither be sent nor spilled before the handler was closed",
-        "replayed": "Records that were read from spill files and then sent",
+        "sent": "Log records that the handler has appended to the stream",
+        "spilled": "Log records written to the disk because Redis was unavailable",
+        "refused": "Log records that were not taken, because the queue in memory was full or the record too large",
+        "lost": "Log records that could neither be sent nor spilled before the handler was closed",
+        "replayed": "Log records that were read from spill files and then sent",
     },
     "log intake": {
         "accepted": "Log records of other programs that are on the stream",
-        "refused": "Those that could not be read",
-        "dropped": "Those that came faster than the stream took them",
+        "refused": "Log records of other programs that could not be read",
+        "dropped": "Log records of other programs that came faster than the stream took them",
     },
     "outbox": {"left_to_sweep": "Events that notify() did not publish on commit because Redis had failed"},
 }

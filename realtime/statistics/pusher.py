@@ -7,6 +7,7 @@ parts) nor reading what was pushed (stored). It gets its Redis client and settin
 
 import atexit
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -38,9 +39,9 @@ IDLE_SECONDS = 4.0
 MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 # How long Redis keeps them. The relay copies hours to the database.
 MINUTE_KEPT_SECONDS, HOUR_KEPT_SECONDS = 2 * 3600, 3 * 86_400
-# How long it is remembered what a process was, and which push was its last; shorter if it has said that it ends.
+# How long Redis keeps what a process says about itself and the number of its last push; shorter once it has ended.
 PROCESS_KEPT_SECONDS, ENDED_KEPT_SECONDS = 86_400, 3600
-# The most minutes that are kept apart while Redis is unavailable. Older ones are then counted with the oldest of these.
+# The most minutes that wait while Redis is unavailable. What is older is added to the oldest of these.
 MINUTES_LIMIT = 90
 # How long the end of the process waits for the last push.
 STOP_SECONDS = 2.0
@@ -72,11 +73,14 @@ class _Batch(NamedTuple):
 
 class Pusher:
     """
+    What one process has pushed, and what it has not.
+
     Args:
         connect: Returns the client and the keys; called for each push.
+        role: Returns what this process is; called for each push.
         read: Returns the totals of this process and its present state, by field.
         clock: Seconds since the epoch.
-        known: Totals that are not this process's, and are never pushed.
+        known: Totals that are never pushed, because this process inherited them from its parent.
 
     Guarantees:
         Each increment is added once, also if the answer to a push is lost. While Redis is unavailable, increments wait,
@@ -95,7 +99,7 @@ class Pusher:
         self.id = f"{process_name()}:{secrets.token_hex(4)}"
         self._connect, self._role, self._read, self._clock = connect, role, read, clock
         self._started_at = clock()
-        # The totals up to the last tick.
+        # The totals up to the last push.
         self._known: Counter[str] = known or Counter()
         # What was counted since the last batch was made.
         self._waiting: dict[int, Counter[str]] = {}
@@ -106,8 +110,16 @@ class Pusher:
         self._pushed_state: dict[str, int] | None = None
         self._has_failed = False
 
-    def tick(self, *, is_last: bool = False) -> bool:
-        """Push what was counted since the last call. Returns whether Redis has everything now."""
+    def push(self, *, is_last: bool = False) -> bool:
+        """
+        Push what was counted since the last call.
+
+        Args:
+            is_last: Whether the process ends: it then no longer counts as alive.
+
+        Returns:
+            Whether Redis has everything now. False if it is unavailable; the next call tries again.
+        """
         totals, now = self._read()
         self._gather(totals)
         # Negative if the clock went back: then it is due too.
@@ -128,7 +140,7 @@ class Pusher:
             self._pushed_at, self._pushed_state = self._clock(), now
         if is_last and self._waiting:
             # What waited behind an unconfirmed batch.
-            return self.tick(is_last=True)
+            return self.push(is_last=True)
         return not self._waiting
 
     def _gather(self, totals: Counter[str]) -> None:
@@ -153,7 +165,7 @@ class Pusher:
         )
         kept_seconds = ENDED_KEPT_SECONDS if is_last else PROCESS_KEPT_SECONDS
         names = [keys.statistics_process(self.id), keys.statistics_processes()]
-        words: list[Any] = [
+        arguments: list[Any] = [
             *(self.id, batch.number, msgspec.json.encode(about), kept_seconds * 1000, secrets.token_hex(5))
         ]
         for periods, name_of, kept in (
@@ -162,8 +174,8 @@ class Pusher:
         ):
             for number, counts in periods.items():
                 names.append(name_of(number))
-                words += [kept * 1000, len(counts), *(word for pair in counts.items() for word in pair)]
-        _push.run(client, names, words)
+                arguments += [kept * 1000, len(counts), *itertools.chain.from_iterable(counts.items())]
+        _push.run(client, names, arguments)
 
 
 # The thread of this process ------------------------------------------------------------------------------------------
@@ -200,7 +212,7 @@ def install(connect: Callable[[], tuple[redis.Redis, Keys]], *, is_enabled: Call
 
 
 def set_role(role: str) -> None:
-    """Say what this process is: "relay and bot", "tasks", …"""
+    """Say what this process is, for example "relay and bot"."""
     _state.role = role
 
 
@@ -247,13 +259,13 @@ def _run(pusher: Pusher, ending: threading.Event) -> None:
     is_logged = False
     while not ending.wait(INTERVAL_SECONDS):
         try:
-            pusher.tick()
+            pusher.push()
         except Exception:
             if not is_logged:
                 logger.exception("pushing statistics failed: it is tried again every %s s", INTERVAL_SECONDS)
             is_logged = True
     with contextlib.suppress(Exception):
-        pusher.tick(is_last=True)
+        pusher.push(is_last=True)
 
 
 def _forget_parent() -> None:

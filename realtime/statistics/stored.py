@@ -1,8 +1,8 @@
 """
 Reading from Redis what all processes have counted: minutes, hours, and the processes themselves.
 
-Owns reading and raising the present state of a period to its maximum. Does not own pushing (pusher) nor the copy in the
-database.
+Owns reading these figures, and keeping the maxima of present states. Does not own pushing (pusher) nor the copies in
+the database.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from realtime.redis.connection_checks import answer_parsed
 from realtime.redis.keys import Keys
 from realtime.statistics.pusher import HOUR_SECONDS, MINUTE_SECONDS, About
 
-__all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "raise_now", "read_hours", "read_minutes", "read_processes"]
+__all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "keep_maxima", "read_hours", "read_minutes", "read_processes"]
 
 # A process that was not seen for this long is not alive.
 ALIVE_SECONDS = 10.0
@@ -54,7 +54,7 @@ def read_hours(client: redis.Redis, keys: Keys, hours: Iterable[int]) -> dict[in
 
 @answer_parsed("ZRANGE and HGET")
 def read_processes(client: redis.Redis, keys: Keys, *, since_seconds: float = 3600.0) -> list[StoredProcess]:
-    """The processes that were seen in this time, in any order. Two round trips. Raises redis.RedisError."""
+    """The processes seen in the last `since_seconds`, in any order. Two round trips. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
     pipeline.time()
     pipeline.zrange(keys.statistics_processes(), 0, -1, withscores=True)
@@ -74,12 +74,18 @@ def read_processes(client: redis.Redis, keys: Keys, *, since_seconds: float = 36
 
 
 @answer_parsed("HMGET and HSET")
-def raise_now(client: redis.Redis, keys: Keys, now_seconds: float, now: Mapping[str, int]) -> None:
+def keep_maxima(client: redis.Redis, keys: Keys, now_seconds: float, now: Mapping[str, int]) -> None:
     """
-    Raise the present state of the running minute and hour to these numbers, where they are larger.
+    Store each of these numbers in the running minute and hour, unless a larger one is there. Two round trips.
 
-    One process at a time does it. It adds to periods that exist, so a period in which nothing counts stays without.
-    Raises redis.RedisError.
+    One process at a time does it. A minute or hour in which no process has counted anything is not created.
+
+    Args:
+        now_seconds: The present time, in seconds since the epoch.
+        now: Field of a metric of the kind "now" → number.
+
+    Raises:
+        redis.RedisError: Redis is unavailable, or one of the keys has another type.
     """
     names = [
         keys.statistics_minute(int(now_seconds // MINUTE_SECONDS)),

@@ -37,7 +37,7 @@ _HELD = re.compile(rb"(.*) \d+-\d+\+?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStatus:
-    """One consumer of a group: a worker, or what is left of one until others have taken its entries."""
+    """One consumer of a group: a worker, or the name of a dead one until others have taken its entries."""
 
     # host-pid-random
     name: str
@@ -198,7 +198,7 @@ class _Read:
     # Key -> the consumer that holds it, or None if none does.
     holders: dict[bytes, str | None]
     due_keys: set[bytes]
-    # Consumer -> its pending entries, and since when it is idle, in seconds.
+    # Consumer -> the number of its pending entries, and for how many seconds it has been idle.
     consumers: dict[str, tuple[int, float]]
     # Both by the clock of Redis, in seconds since the epoch.
     now: float

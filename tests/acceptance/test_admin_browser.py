@@ -177,7 +177,7 @@ async def test_the_dashboard_follows_what_happens(site: DeployedSite, admin: Per
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     site.manage("notify", "alice", "It works again")
-    site.manage("shell", "-v0", "-c", "from notifications.statistics.live import publish_tick; publish_tick()")
+    site.manage("shell", "-v0", "-c", "from notifications.statistics.live import publish_live; publish_live()")
     # More than the three seconds after which a message makes the page read its figures.
     await page.evaluate("new Promise((resolve) => setTimeout(resolve, 3500))")
     assert asked == []

@@ -488,7 +488,7 @@ def test_no_cell_is_run_as_a_formula(signalbox: Any, admin_client: Client, answe
 
 def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
     """Each notification is in the part of the furthest that it has come; seen before relayed is no error."""
-    drawn = chart.draw(points(Funnel(created=100, relayed=70, seen=80, read=30)), "day", no_links())
+    drawn = chart.draw_notifications(points(Funnel(created=100, relayed=70, seen=80, read=30)), "day", no_links())
     (column,) = drawn.columns
     heights = {segment.state: segment.height for segment in column.segments}
     assert set(heights) == {"read", "seen", "waiting"}
@@ -510,14 +510,14 @@ def test_the_parts_of_a_column_add_up_to_what_was_created() -> None:
 )
 def test_the_lines_of_the_chart_are_round_numbers_above_the_highest_column(most: int, labels: list[str]) -> None:
     """And no column is higher than the chart."""
-    drawn = chart.draw(points(Funnel(), Funnel(created=most), Funnel()), "day", no_links())
+    drawn = chart.draw_notifications(points(Funnel(), Funnel(created=most), Funnel()), "day", no_links())
     assert [tick.label for tick in drawn.ticks] == labels
     assert all(segment.y >= drawn.ticks[-1].y for column in drawn.columns for segment in column.segments)
 
 
 def test_a_day_without_notifications_is_described() -> None:
     """An empty chart has a description too."""
-    drawn = chart.draw(points(Funnel(), Funnel()), "day", no_links())
+    drawn = chart.draw_notifications(points(Funnel(), Funnel()), "day", no_links())
     assert drawn.description == "No notifications were created in this time."
 
 

@@ -43,7 +43,7 @@ class Past:
         """Add to totals at that moment; "__" stands for the dot in a name."""
         self.moment = moment
         self.totals.update({name.replace("__", "."): number for name, number in numbers.items()})
-        assert self._pusher.tick()
+        assert self._pusher.push()
 
 
 @pytest.fixture

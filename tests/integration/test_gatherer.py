@@ -62,11 +62,11 @@ async def test_live_numbers_are_published_often_only_while_somebody_looks(
     """Otherwise once a round, to find out whether somebody does."""
     ticks = []
 
-    def tick() -> bool:
+    def publish() -> bool:
         ticks.append(1)
         return is_watched
 
-    monkeypatch.setattr(gatherer, "publish_tick", tick)
-    gathering = Gatherer(interval_seconds=0.5, tick_seconds=0.001)
+    monkeypatch.setattr(gatherer, "publish_live", publish)
+    gathering = Gatherer(interval_seconds=0.5, live_seconds=0.001)
     await running(gathering, lambda: gathering.round_count >= 2)
     assert least <= len(ticks) <= most

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth import get_user_model
 from django.utils import timezone
 
+from notifications.services import notify
+from notifications.statistics import read_dashboard
 from realtime import conf
 from realtime.redis.keys import Keys
 from realtime.tasks.django_api import TaskResultStatus, task, task_backends
@@ -85,6 +88,29 @@ def test_a_site_is_operated_with_the_documented_access(
     assert report["received"] == ["realtime.message", "realtime.message", "a.message", "to.one"]
     assert report["worker"] == "to.worker"
     assert report["left"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("may_ask", [True, False])
+def test_the_dashboard_is_read_with_the_documented_access(
+    settings: Any, server: RedisServer, admin: redis.Redis, may_ask: bool
+) -> None:
+    """A user who may not ask for the memory of Redis gets all else."""
+    settings.REALTIME = {**settings.REALTIME, "REDIS_URL": url_of(server), "KEY_PREFIX": PREFIX}
+    if not may_ask:
+        admin.acl_setuser("shop", enabled=True, nopass=True, reset=False, commands=["-info"])
+    try:
+        notify(get_user_model().objects.create(username="alice"), "Hello")
+        # A loss is looked for among the entries.
+        admin.delete(Keys(PREFIX).stream("notifications"))
+        admin.config_set("maxmemory", "100mb")
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        found = read_dashboard("hour")
+    finally:
+        conf.sync_redis().close()
+    assert (found.redis_error, found.balances[0].difference) == ("", 1)
+    assert ("redis_evicts" in {notice.key for notice in found.notices}) is may_ask
+    assert refused(admin) == (set() if may_ask else {"command info"})
 
 
 @task

@@ -58,14 +58,14 @@ def test_differences_are_added_to_their_minute_and_hour(counting: Counting, redi
     """By several processes; each field is the sum."""
     other = Counting(redis_client, counting.keys)
     counting.totals["hub.delivery_count"] = 5
-    assert counting.pusher.tick()
+    assert counting.pusher.push()
     counting.totals["hub.delivery_count"] = 8
     other.totals["hub.delivery_count"] = 100
-    assert counting.pusher.tick()
-    assert other.pusher.tick()
+    assert counting.pusher.push()
+    assert other.pusher.push()
     counting.seconds += 60
     counting.totals.update({"hub.delivery_count": 1, "notifications.created|news": 2})
-    assert counting.pusher.tick()
+    assert counting.pusher.push()
     assert counting.minutes() == {
         0: {"hub.delivery_count": 108},
         1: {"hub.delivery_count": 1, "notifications.created|news": 2},
@@ -80,10 +80,10 @@ def test_differences_are_added_to_their_minute_and_hour(counting: Counting, redi
 def test_one_push_is_one_call(counting: Counting, redis_client: redis.Redis) -> None:
     """However much was counted."""
     counting.totals.update({f"notifications.created|kind-{number}": 1 for number in range(1000)})
-    counting.pusher.tick()
+    counting.pusher.push()
     before = redis_client.info("commandstats")
     counting.totals.update({f"notifications.created|kind-{number}": 1 for number in range(1000)})
-    counting.pusher.tick()
+    counting.pusher.push()
     after = redis_client.info("commandstats")
 
     def calls(stats: object, name: str) -> int:
@@ -100,16 +100,16 @@ async def test_a_push_whose_answer_is_lost_is_not_added_twice(redis_server: Redi
             client.connection_pool.connection_kwargs["retry"] = None
             counting = Counting(client, keys)
             counting.totals["x"] = 1
-            assert await asyncio.to_thread(counting.pusher.tick)
+            assert await asyncio.to_thread(counting.pusher.push)
             proxy.go_deaf()
             counting.totals["x"] = 4
-            assert not await asyncio.to_thread(counting.pusher.tick)
+            assert not await asyncio.to_thread(counting.pusher.push)
             assert (await asyncio.to_thread(counting.minutes))[0] == {"x": 4}
             # Counted meanwhile, it waits behind the push that is not confirmed.
             counting.totals["x"] = 10
-            assert not await asyncio.to_thread(counting.pusher.tick)
+            assert not await asyncio.to_thread(counting.pusher.push)
             assert (await asyncio.to_thread(counting.minutes))[0] == {"x": 4}
-            assert await asyncio.to_thread(counting.pusher.tick)
+            assert await asyncio.to_thread(counting.pusher.push)
             assert (await asyncio.to_thread(counting.minutes))[0] == {"x": 10}
 
 
@@ -118,15 +118,15 @@ def test_what_is_counted_in_an_outage_is_added_to_its_own_minutes(keys: Keys) ->
     with RedisServer(append_only=True) as server, clients.publisher(server.url) as client:
         counting = Counting(client, keys)
         counting.totals["x"] = 1
-        assert counting.pusher.tick()
+        assert counting.pusher.push()
         server.kill()
         for number in range(3):
             counting.totals["x"] += 10 ** (number + 1)
-            assert not counting.pusher.tick()
+            assert not counting.pusher.push()
             counting.seconds += 60
         server.start()
-        assert not counting.pusher.tick()
-        assert counting.pusher.tick()
+        assert not counting.pusher.push()
+        assert counting.pusher.push()
         assert counting.minutes(4) == {0: {"x": 11}, 1: {"x": 100}, 2: {"x": 1000}}
 
 
@@ -136,13 +136,13 @@ def test_a_long_outage_keeps_a_limited_number_of_minutes(keys: Keys) -> None:
         counting = Counting(client, keys)
         server.kill()
         counting.totals["x"] = 1
-        counting.pusher.tick()
+        counting.pusher.push()
         for _ in range(MINUTES_LIMIT + 20):
             counting.seconds += 60
             counting.totals["x"] += 1
-            counting.pusher.tick()
+            counting.pusher.push()
         server.start()
-        while not counting.pusher.tick():
+        while not counting.pusher.push():
             pass
         found = counting.minutes(MINUTES_LIMIT + 30)
         assert sum(each["x"] for each in found.values()) == MINUTES_LIMIT + 21
@@ -155,14 +155,14 @@ def test_a_minute_of_a_redis_that_lost_its_data_has_another_epoch(keys: Keys) ->
     with RedisServer() as server, clients.publisher(server.url) as client:
         counting = Counting(client, keys)
         counting.totals["x"] = 1
-        counting.pusher.tick()
+        counting.pusher.push()
         first = read_minutes(client, keys, [MINUTE])[MINUTE]
         counting.totals["x"] = 2
-        counting.pusher.tick()
+        counting.pusher.push()
         assert read_minutes(client, keys, [MINUTE])[MINUTE].epoch == first.epoch != ""
         client.flushall()
         counting.totals["x"] = 4
-        counting.pusher.tick()
+        counting.pusher.push()
         last = read_minutes(client, keys, [MINUTE])[MINUTE]
         assert (last.figures, last.epoch != first.epoch) == ({"x": 2}, True)
 
@@ -172,7 +172,7 @@ def test_a_process_in_which_nothing_happens_pushes_rarely(counting: Counting, re
 
     def pushed() -> bool:
         before = redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number")
-        counting.pusher.tick()
+        counting.pusher.push()
         return redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number") != before
 
     assert pushed()
@@ -199,12 +199,12 @@ def test_a_process_is_seen_while_its_clock_is_behind(counting: Counting, redis_c
 def test_a_process_says_what_it_is_and_that_it_ends(counting: Counting, redis_client: redis.Redis) -> None:
     """Its present state is that of the last push."""
     counting.now["clients.open_count"] = 3
-    counting.pusher.tick()
+    counting.pusher.push()
     (found,) = read_processes(redis_client, counting.keys)
     assert (found.about.role, found.about.now, found.is_alive) == ("web", {"clients.open_count": 3}, True)
     assert found.about.name.endswith(f":{os.getpid()}")
     counting.totals["x"] = 1
-    counting.pusher.tick(is_last=True)
+    counting.pusher.push(is_last=True)
     (found,) = read_processes(redis_client, counting.keys)
     assert not found.is_alive
     assert counting.minutes()[0] == {"x": 1}
@@ -213,11 +213,11 @@ def test_a_process_says_what_it_is_and_that_it_ends(counting: Counting, redis_cl
 def test_totals_that_fall_are_not_subtracted(counting: Counting) -> None:
     """A part that was dropped without its end takes its totals with it; later ones count from there."""
     counting.totals["x"] = 5
-    counting.pusher.tick()
+    counting.pusher.push()
     counting.totals["x"] = 2
-    counting.pusher.tick()
+    counting.pusher.push()
     counting.totals["x"] = 4
-    counting.pusher.tick()
+    counting.pusher.push()
     assert counting.minutes()[0] == {"x": 7}
 
 

@@ -46,7 +46,7 @@ def skipped_hours(now: datetime.datetime) -> int:
     return len(starts) - len({stored(start) for start in starts})
 
 
-def spread_rows(count: int = 150) -> None:
+def spread_rows(count: int = 90) -> None:
     """Rows of the last 40 days, more of them in the last hours, and at the borders of all periods."""
     chance = random.Random(7)  # noqa: S311 - the same rows in each run
     moment = datetime.timedelta(microseconds=1)

@@ -10,7 +10,7 @@ import redis
 from django.contrib.auth.models import AnonymousUser, Permission, User
 
 from notifications import services
-from notifications.statistics.live import publish_tick
+from notifications.statistics.live import publish_live
 from notifications.topics import StatisticsTopic
 from realtime import conf
 from realtime.topics import resolve
@@ -54,7 +54,7 @@ def test_only_active_staff_who_may_view_events_may_subscribe() -> None:
 def test_a_tick_has_what_waits_at_this_moment(ear: Ear) -> None:
     """Entries are counted once for each group."""
     services.notify(make_users(3), "Your order is on its way!")
-    assert publish_tick() is True
+    assert publish_live() is True
     (heard,) = ear.hear()
     data = json.loads(heard.frame)["data"]
     at = datetime.datetime.fromisoformat(data.pop("at"))
@@ -68,5 +68,5 @@ def test_without_redis_there_is_no_tick(signalbox: Any) -> None:
     with RedisServer() as server:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         server.kill()
-        assert publish_tick() is False
+        assert publish_live() is False
         conf.sync_redis().close()

@@ -133,9 +133,7 @@ async def test_tasks_are_counted_by_queue(tasks: Tasks) -> None:
     results += [same.enqueue(1, 2), same.enqueue(1, 2)]
     async with tasks.working("default", "mail"):
         await wait_until(lambda: tasks.is_over(*results))
-        await wait_until(
-            lambda: counted()[("tasks.successful", "default")] - before[("tasks.successful", "default")] == 7
-        )
+        await wait_until(lambda: counted()[successful] - before[successful] == 7)
     grown = {key: number - before[key] for key, number in counted().items() if number != before[key]}
     assert {key: number for key, number in grown.items() if key[0].startswith("tasks.")} == {
         ("tasks.enqueued", "default"): 8,

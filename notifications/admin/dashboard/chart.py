@@ -16,7 +16,7 @@ from notifications.admin.dashboard.links import Between, Links
 from notifications.admin.dashboard.tables import Cell, Table, number
 from notifications.statistics.figures import Funnel, Period, Point, TransportFigures
 
-__all__ = ["Chart", "Column", "Segment", "Tick", "as_table", "draw", "draw_deliveries"]
+__all__ = ["Chart", "Column", "Segment", "Tick", "as_table", "draw_deliveries", "draw_notifications"]
 
 WIDTH, HEIGHT = 960, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 12, 30
@@ -106,7 +106,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bar:
+class _Stack:
     """The content of one column: its cells by name, and its parts by state, the lowest first."""
 
     start: datetime.datetime
@@ -118,7 +118,7 @@ class _Bar:
         return sum(count for _, count in self.parts)
 
 
-def draw(points: Sequence[Point], period: Period, links: Links) -> Chart:
+def draw_notifications(points: Sequence[Point], period: Period, links: Links) -> Chart:
     """Lay out the notifications of these points, oldest first."""
     bars = []
     for point, between in _between(points):
@@ -127,7 +127,7 @@ def draw(points: Sequence[Point], period: Period, links: Links) -> Chart:
             count = getattr(point.funnel, name)
             url = links.notifications("" if name == "created" else name, between=between) if count else ""
             cells[name] = number(count, url)
-        bars.append(_Bar(start=point.start, cells=cells, parts=_parts(point.funnel)))
+        bars.append(_Stack(start=point.start, cells=cells, parts=_parts(point.funnel)))
     return _draw(
         bars,
         period,
@@ -150,7 +150,7 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
         for name, count in counts.items():
             url = links.deliveries("", name, between=between) if count else ""
             cells[name] = number(count, url, is_bad=name == "failed")
-        bars.append(_Bar(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in states)))
+        bars.append(_Stack(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in states)))
     every = [each for point in points for each in point.transports.values()]
     return _draw(
         bars,
@@ -186,7 +186,7 @@ def _sum(every: Sequence[TransportFigures], name: str) -> int:
     return sum(getattr(each, name) for each in every)
 
 
-def _draw(bars: Sequence[_Bar], period: Period, *, things: str, heading: str, ends: str, **texts: Any) -> Chart:
+def _draw(bars: Sequence[_Stack], period: Period, *, things: str, heading: str, ends: str, **texts: Any) -> Chart:
     of = _STEPS[period]
     step, top = _scale(max((bar.total for bar in bars), default=0))
     bottom = HEIGHT - BOTTOM
@@ -211,7 +211,7 @@ def _draw(bars: Sequence[_Bar], period: Period, *, things: str, heading: str, en
     )
 
 
-def _column(bar: _Bar, of: _Step, x: float, pitch: float, per_unit: float, index: int) -> Column:
+def _column(bar: _Stack, of: _Step, x: float, pitch: float, per_unit: float, index: int) -> Column:
     width = pitch * COLUMN_SHARE
     segments = []
     y = float(HEIGHT - BOTTOM)
@@ -227,7 +227,8 @@ def _column(bar: _Bar, of: _Step, x: float, pitch: float, per_unit: float, index
         x=round(x + (pitch - width) / 2, 2),
         width=round(width, 2),
         middle=round(x + pitch / 2, 2),
-        label=f"{bar.start:{of.label}}" if index % of.columns_per_label == 0 else "",
+        # Not the first one, whose label has no room at its left.
+        label=f"{bar.start:{of.label}}" if index % of.columns_per_label == of.columns_per_label // 2 else "",
         text=f"{bar.start:{of.text}} UTC: {counts}",
         segments=tuple(segments),
     )
@@ -253,7 +254,7 @@ def _scale(most: int) -> tuple[int, int]:
     return step, step * max(math.ceil(most / step), 1)
 
 
-def _description(bars: Sequence[_Bar], of: _Step, things: str, ends: str) -> str:
+def _description(bars: Sequence[_Stack], of: _Step, things: str, ends: str) -> str:
     count = sum(bar.total for bar in bars)
     if not count:
         return f"No {things} were created in this time."

@@ -61,6 +61,6 @@ def _meaning_of_other(labels: tuple[str, ...]) -> str:
 
 
 def _is_named(name: str, pattern: str) -> bool:
-    """Whether the name is this one, or with "<…>" in the pattern, one like it."""
+    """Whether the name matches the pattern, in which "<…>" stands for any text."""
     parts = [re.escape(part) for part in re.split(r"<\w+>", pattern)]
     return re.fullmatch(".*".join(parts), name, re.DOTALL) is not None

@@ -1,7 +1,7 @@
 """
 The dashboard for programs and spreadsheets: JSON and CSV.
 
-Owns these two forms. Does not own the figures, the tables that the CSV has (sections), or safe cells (spreadsheet).
+Owns these two forms. Does not own the figures, the tables that the CSV has (sections), or CSV itself (spreadsheet).
 """
 
 from collections.abc import Sequence
@@ -45,18 +45,22 @@ def as_csv(tables: Sequence[Table], *, is_single: bool) -> str:
     Tables for a spreadsheet, with one header line.
 
     Args:
+        tables: At least one.
         is_single: True for one table with its own columns. False for all tables in one, with a line for each figure:
             table, row, column, value.
+
+    Guarantees:
+        Those of `csv_text`: numbers have no separators, and no cell is run as a formula.
     """
     if is_single:
         (table,) = tables
-        return csv_text(table.columns, [[cell.value for cell in row] for row in table.rows])
-    figures = [
+        return csv_text(table.columns, ([cell.value for cell in row] for row in table.rows))
+    figures = (
         (table.name, first.value, column, cell.value)
         for table in tables
         for first, *others in table.rows
         for column, cell in zip(table.columns[1:], others, strict=True)
-    ]
+    )
     return csv_text(("table", "row", "column", "value"), figures)
 
 

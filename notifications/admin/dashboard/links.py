@@ -66,8 +66,8 @@ class Links:
         """The deliveries of the period with more than one attempt."""
         return self._rows("delivery", None, transport=transport, attempts__gt="1")
 
-    def in_limbo(self, transport: str) -> str:
-        """All deliveries of a transport that are to be sent and have no time for it."""
+    def never_due(self, transport: str) -> str:
+        """All deliveries of a transport that are to be sent, but are never due: nobody handles them."""
         return self._list("delivery", transport=transport, state__in=",".join(UNFINISHED), due_at__isnull="True")
 
     def events(self, state: str) -> str:

@@ -114,11 +114,10 @@ def _balances(dashboard: Dashboard, links: Links) -> Table:
         ),
         lead="Accepted = delivered + failed + expired + in hand",
         note=(
-            "Browsers: notifications; delivered are those that the relay has published. Planning: notifications; "
-            "delivered are those for which the bot has decided by which transports they are sent. Both include what "
-            "was published in the last seven days and still waits. Transports: deliveries; delivered are those that "
-            "are sent. Failed: given up. Expired: not sent, for example because it was read before. In hand: on the "
-            "stream, due at a time, or held."
+            "Browsers counts notifications: they are delivered once the relay has published them. Planning counts them "
+            "too: they are delivered once the bot has decided by which transports they are sent. Both include what "
+            "was published in the last seven days and still waits. The transports count deliveries. Failed: given up. "
+            "Expired: not sent, for example because it was read before. In hand: on the stream, due at a time, or held."
         ),
         is_wide=True,
     )
@@ -144,7 +143,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
     def rows(figure: str = "") -> str:
         return links.deliveries(name, figure)
 
-    # What nobody handles may be older than the period.
+    # Deliveries that nobody handles count whatever their age, so these figures are then more than the list shows.
     exact = not difference
     return (
         text(name, may_be_long=True),
@@ -153,7 +152,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         number(balance.failed, rows("failed"), is_bad=True),
         number(balance.expired, rows("skipped")),
         number(balance.in_hand, rows("unfinished") if exact else ""),
-        _difference(difference, links.in_limbo(name) if difference else ""),
+        _difference(difference, links.never_due(name) if difference else ""),
     )
 
 
@@ -276,11 +275,11 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
                 text(each.answer or "(none)", may_be_long=True),
                 text(each.transport, may_be_long=True),
                 number(each.count),
-                _moment(each.at, links.delivery(each.delivery_id)),
+                _moment(each.at, "%m-%d %H:%M:%S", links.delivery(each.delivery_id)),
             )
             for each in dashboard.errors
         ),
-        note="How many of the latest failures in this time had this answer. The time leads to the newest delivery.",
+        note="Count: how many of the latest failures in this time had this answer. Newest: leads to that delivery.",
         empty="No delivery has failed in this time.",
     )
 
@@ -337,7 +336,7 @@ def _workers(dashboard: Dashboard) -> Table:
             )
             for each in dashboard.workers
         ),
-        note="Pending: entries that it has read, and not acked. Idle: since it last read or acked one.",
+        note="Pending: entries that it has read, and not acked. Idle: since it last asked Redis for entries.",
         empty="No worker has read the stream yet.",
     )
 
@@ -349,9 +348,9 @@ def _alive(is_alive: bool, *, has_work: bool = False) -> Cell:
     return text("no, with work", is_bad=True) if has_work else text("no")
 
 
-def _moment(at: datetime.datetime, url: str = "") -> Cell:
+def _moment(at: datetime.datetime, form: str = "%Y-%m-%d %H:%M:%S", url: str = "") -> Cell:
     """A time: of the site on the page, with its zone for programs."""
-    return Cell(text=f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}", value=at.isoformat(), url=url)
+    return Cell(text=f"{timezone.localtime(at):{form}}", value=at.isoformat(), url=url)
 
 
 def _tasks(dashboard: Dashboard, links: Links) -> Table:
@@ -384,7 +383,7 @@ def _processes(dashboard: Dashboard) -> Table:
         name="processes",
         title="Processes",
         columns=("Process", "Role", "Alive", "Connections", "Topics", "Started", "Last seen"),
-        rows=tuple(_process(each) for each in dashboard.counters.processes),
+        rows=tuple(_process(each) for each in sorted(dashboard.counters.processes, key=lambda each: not each.is_alive)),
         note="Those that were seen in the last hour. Each pushes its counters once a second.",
         empty="No process has pushed its counters in the last hour.",
         is_wide=True,

@@ -53,7 +53,8 @@ class Cell:
         """
         Its markup, made here because there are hundreds of cells: a template for each takes ten times as long.
 
-        The text stands in the direction of its own script: it is English on a page from right to left, or from outside.
+        The text has the direction of its own script (`dir="auto"`): on a page from right to left it may be English, or
+        come from outside.
         """
         bad = _BAD if self.is_bad else ""
         live = format_html(' data-live="{}"', self.live) if self.live else ""

@@ -120,7 +120,7 @@ def _period(request: HttpRequest) -> Period:
 
 
 def _charts(found: Dashboard, links: Links) -> list[chart.Chart]:
-    drawn = [chart.draw(found.rows.points, found.period, links)]
+    drawn = [chart.draw_notifications(found.rows.points, found.period, links)]
     if found.rows.transports:
         drawn.append(chart.draw_deliveries(found.rows.points, found.period, links))
     return drawn
