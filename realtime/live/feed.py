@@ -20,6 +20,7 @@ from realtime.broker.publication import (
     Crypter,
     Position,
     Publication,
+    decode_time,
     head_of,
     parse,
     payload_bounds,
@@ -183,10 +184,11 @@ class Feed:
                 and message.startswith(next_head, start, end)
                 and (line_end := message.find(b"\n", line_start, end)) > 0
             ):
+                relevance = message[line_start:line_end]
                 try:
-                    states.append(state_of(name, offset + 1, message[line_end + 1 : end], message[line_start:line_end]))
+                    states.append(state_of(name, offset + 1, message[line_end + 1 : end], relevance))
                 except ValueError as error:
-                    self._skip(error)
+                    self._skip(error, relevance)
                 offset += 1
                 continue
             publication = parse(message[start:end], self._crypter)
@@ -215,10 +217,13 @@ class Feed:
         try:
             return state_of(self.name, publication.position.offset, publication.frame, publication.relevance)
         except ValueError as error:
-            self._skip(error)
+            self._skip(error, publication.relevance)
             return None
 
-    def _skip(self, error: ValueError) -> None:
+    def _skip(self, error: ValueError, relevance: bytes) -> None:
         """Log a publication that cannot be read: another program published it."""
+        if decode_time(relevance) is not None:
+            # It has no key, but its time: the family had no snapshot in the process that published it.
+            return
         text = "a publication on %s is skipped: its relevance or its frame cannot be read"
         _log.exception(f"relevance {self.name}", error, text, self.name)

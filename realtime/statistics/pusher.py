@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections import Counter
@@ -239,9 +240,19 @@ def _start() -> None:
             failure = error
         else:
             _state.thread, _state.ending = thread, ending
+            _stop_with_child()
             return
     # Not under the lock: a log handler may count.
     logger.warning("statistics of this process are not pushed yet (%s)", failure)
+
+
+def _stop_with_child() -> None:
+    """In a process of multiprocessing: it ends without atexit, but calls finalizers of its own."""
+    module = sys.modules.get("multiprocessing.process")
+    if module is not None and module.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, stop, exitpriority=0)
 
 
 def _run(pusher: Pusher, ending: threading.Event) -> None:

@@ -232,6 +232,10 @@ if not child:
     count("notifications.created", 4, "news")
     sys.exit()
 os.waitpid(child, 0)
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=count, args=("notifications.created", 5, "news"))
+child.start()
+child.join()
 print("counted", flush=True)
 if sys.argv[1] == "wait":
     time.sleep(60)
@@ -240,7 +244,7 @@ if sys.argv[1] == "wait":
 
 @pytest.fixture
 def program(redis_server: RedisServer, keys: Keys, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts PROGRAM, which counts 3 and, in a forked process, 4."""
+    """Starts PROGRAM, which counts 3 and, in forked processes, 4 and 5."""
     settings = tmp_path / "pushing_settings.py"
     settings.write_text(
         "from tests.settings import *\n"
@@ -274,9 +278,9 @@ def created(client: redis.Redis, keys: Keys) -> int:
 def test_a_process_that_ends_pushes_the_rest(
     program: Callable[[str], subprocess.Popen[str]], redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """So does its forked child, which does not push what the parent has counted."""
+    """So do its forked children, which do not push what the parent has counted."""
     assert program("end").wait(30) == 0
-    assert created(redis_client, keys) == 7
+    assert created(redis_client, keys) == 12
     assert {each.is_alive for each in read_processes(redis_client, keys)} == {False}
 
 
@@ -285,10 +289,10 @@ def test_a_process_that_is_killed_has_pushed_what_is_a_second_old(
 ) -> None:
     """And nothing is added when it is gone."""
     process = program("wait")
-    wait_until_sync(lambda: created(redis_client, keys) == 7)
+    wait_until_sync(lambda: created(redis_client, keys) == 12)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert created(redis_client, keys) == 7
+    assert created(redis_client, keys) == 12
 
 
 def test_counting_does_not_fail_if_no_thread_can_be_started(

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from realtime.broker.history import HistoryPolicy
-from realtime.broker.publication import BATCH_MARK, Position
+from realtime.broker.publication import BATCH_MARK, Position, encode_time
 from realtime.broker.publish import Keyed, Published, PublishRequest
 from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Snapshot
@@ -361,6 +361,21 @@ async def test_a_publication_that_cannot_be_read_costs_no_other(
     viewer, _ = await join(newcomers.views, lens_at(0), SBB)
     assert viewer.items == {(SBB, "tram"): 3, (SBB, "bus"): 4}
     await newcomers.flush()
+
+
+async def test_a_publication_with_its_time_in_the_place_of_its_relevance_is_no_surprise(
+    layer: RedisChannelLayer, views: Views, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process of the last release publishes it, where the family had no snapshot: it has no key."""
+    await publish(layer, vehicle(SBB, "tram", 0))
+    viewer, _ = await join(views, lens_at(0), SBB)
+    (channel,) = [name for name in client.pubsub_channels() if b"sbb" in name]
+    epoch = client.hget(Keys().topic_position(SBB), "epoch")
+    client.publish(channel, b"\xc1%b:2\n\x1e%b\n{}" % (epoch, encode_time(1.5)))
+    client.hset(Keys().topic_position(SBB), "offset", 2)
+    await publish(layer, vehicle(SBB, "bus", 0.2))
+    await wait_until(lambda: viewer.items == {(SBB, "tram"): 1, (SBB, "bus"): 3})
+    assert caplog.messages == []
 
 
 async def test_a_topic_that_is_given_up_while_it_cannot_be_read_does_not_keep_the_outage_on(
