@@ -186,13 +186,13 @@ def test_a_process_in_which_nothing_happens_pushes_rarely(counting: Counting, re
 
 def test_a_process_is_seen_while_its_clock_is_behind(counting: Counting, redis_client: redis.Redis) -> None:
     """A clock that went back by an hour does not make an idle process look dead for an hour."""
-    counting.pusher.tick()
+    counting.pusher.push()
     number = redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number")
     counting.seconds -= 3600
-    counting.pusher.tick()
+    counting.pusher.push()
     assert redis_client.hget(counting.keys.statistics_process(counting.pusher.id), "number") != number
     counting.totals["x"] = 1
-    assert counting.pusher.tick()
+    assert counting.pusher.push()
     assert read_minutes(redis_client, counting.keys, [MINUTE - 60])[MINUTE - 60].figures == {"x": 1}
 
 
@@ -323,7 +323,7 @@ def test_a_defect_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     ticks = []
 
     class Broken:
-        def tick(self, *, is_last: bool = False) -> bool:
+        def push(self, *, is_last: bool = False) -> bool:
             ticks.append(is_last)
             if len(ticks) >= 3:
                 ending.set()
