@@ -1,5 +1,5 @@
 """
-Those who call: `notify()` and the dashboard on each database, and the ways to publish on a topic.
+Callers: `notify()` and the dashboard on each database, and the ways to publish on a topic.
 
 Owns the list and how one is measured. Does not own the calls (calling), which run in a process of their own.
 """

@@ -28,7 +28,7 @@ def measure(calls: int) -> dict[str, float]:
     counter = hours.HourCounter()
     began_at = time.perf_counter()
     # The pauses between rounds are left out.
-    hours._PAUSES.update(dict.fromkeys(hours._PAUSES, 0))
+    hours.PAUSES.update(dict.fromkeys(hours.PAUSES, 0))
     counter.count_due(3600.0)
     figures: dict[str, float] = {"count_seconds": time.perf_counter() - began_at, "notifications": 0}
     for period in ("hour", "day", "month"):
@@ -48,7 +48,7 @@ def measure(calls: int) -> dict[str, float]:
 
 
 def fill(count: int) -> None:
-    """Insert so many events, each with a notification and a delivery, spread over the last 29 days."""
+    """Insert this many events, each with a notification and a delivery, spread over the last 29 days."""
     from django.contrib.auth import get_user_model
     from django.db import connection
 

@@ -3,7 +3,7 @@ The admin of notifications: the history of events, notifications and deliveries,
 notification, the delivery statistics, and dead letters.
 
 It works in any Django admin, and uses the look of django-unfold if that is installed. Does not own writes: sending is
-`services.notify`, sending again is `delivery.records.reopen`, and `realtime.streams` moves dead letters.
+`services.notify`, sending again is `delivery.changes.reopen`, and `realtime.streams` moves dead letters.
 """
 
 from notifications.admin.deleting import CountedDeletion

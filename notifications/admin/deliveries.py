@@ -2,7 +2,7 @@
 Deliveries and digests in the admin.
 
 Owns the lists, the actions with their permissions, and the entries in the admin log. Does not own writing deliveries
-(delivery.records).
+(delivery.changes).
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from notifications.admin.pages import AdminPage
 from notifications.admin.people import TransportFilter
 from notifications.admin.records import begin_record
 from notifications.admin.states import badge
-from notifications.delivery import records
+from notifications.delivery import changes, records
 from notifications.label import admin_url_name, permission
 from notifications.models import Delivery, Digest, Notification
 from realtime.untrusted.shown import shown_text
@@ -129,7 +129,7 @@ class DeliveryAdmin(HistoryAdmin):
         record = begin_record(request, CHANGE, "failed deliveries", f"Began to send {named}{more} again.")
         # A digest is one message: its failed deliveries are sent again together.
         digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
-        count = records.reopen(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
+        count = changes.reopen(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Sent {count:,} again: {named}{more}."
         record.save(update_fields=["change_message"])
         rest = (
@@ -157,7 +157,7 @@ class DeliveryAdmin(HistoryAdmin):
             return
         record = begin_record(request, CHANGE, "held deliveries", f"Began to release {len(chosen):,}.")
         digests = {digest_id for digest_id in chosen.values() if digest_id is not None}
-        count = records.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
+        count = changes.release(Delivery.objects.filter(Q(pk__in=chosen) | Q(digest__in=digests)))
         record.change_message = f"Released {count:,}."
         record.save(update_fields=["change_message"])
         what = "1 held delivery is" if count == 1 else f"{count:,} held deliveries are"

@@ -28,21 +28,10 @@ from notifications.content.stream_entry import StreamedNotification
 from notifications.database.clock import database_time
 from notifications.database.row_locks import lock, lock_clause, locked
 from notifications.database.transactions import write_transaction
+from notifications.delivery.changes import hold, note_lapsed, postpone, reopen, skip
 from notifications.delivery.holding import is_held
 from notifications.delivery.plan import Draft, deliveries_of, draft_all
-from notifications.delivery.records import (
-    UNFINISHED,
-    Claim,
-    claim_end,
-    database,
-    hold,
-    insert,
-    note_lapsed,
-    postpone,
-    reopen,
-    rows,
-    skip,
-)
+from notifications.delivery.records import TO_SEND, Claim, claim_end, database, insert, rows
 from notifications.models import QUIET_HOURS_RELATION, Delivery, Digest, Notification
 from realtime.exceptions import EntryRejected
 from realtime.process_name import process_name
@@ -389,4 +378,4 @@ def _with_digests(known: Iterable[Delivery]) -> QuerySet[Delivery]:
 
 
 def _due(some: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    return some.filter(state__in=UNFINISHED, due_at__lte=database_time())
+    return some.filter(state__in=TO_SEND, due_at__lte=database_time())

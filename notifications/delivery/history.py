@@ -2,7 +2,7 @@
 The history of a delivery: what happened to it before its current state, for the ledger of its notification.
 
 Owns the column `Delivery.history`: the format of its steps, and appending one in an UPDATE that changes the row anyway.
-Does not own when there is a step (claim, records) or showing it (statistics.ledger).
+Does not own when there is a step (changes, records) or showing it (statistics.ledger).
 
 A delivery that succeeds at the first attempt has no history: its row says when, by which process and with which answer.
 Of a long history, the first 3 and the last 20 steps are kept. Steps are numbered, so a gap shows how many are missing.

@@ -1,63 +1,52 @@
 """
-The rows of deliveries: what became of each notification on each transport. Only this module and `claim` write them.
+The rows of deliveries: what became of each notification on each transport. Only this module, `claim` and `changes`
+write them.
 
-Owns recording results, skipping, holding and reopening deliveries, and finding those that are overdue. Does not own
-making claims (claim), planning (plan), calling providers (bot) or the stream (workers.recovery). All functions are
-sync: call them in a thread.
+Owns recording results, and finding deliveries that are overdue. Does not own making claims (claim), changes without an
+attempt (changes), planning (plan), calling providers (bot) or the stream (workers.recovery). All functions are sync:
+call them in a thread.
 """
 
 import datetime
-import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import connections, router
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import Combinable
 from django.utils import timezone
 
 from notifications import conf
-from notifications.database.clock import database_time, moment_of, now, stored
+from notifications.database.clock import database_time, now, stored
 from notifications.database.row_locks import lock, locked, update_in_order
 from notifications.database.transactions import write_transaction
-from notifications.delivery.history import HistoryStep, append_sql, appended, encode, history_of
+from notifications.delivery.history import HistoryStep, append_sql, appended, encode
 from notifications.models import ANSWER_LIMIT, Delivery
-from realtime import statistics
 from realtime.process_name import process_name
 from realtime.untrusted.text import printable
 
 __all__ = [
-    "UNFINISHED",
+    "TO_SEND",
     "Claim",
     "Result",
     "claim_end",
     "database",
     "extend",
     "find_overdue",
-    "hold",
     "insert",
     "mark_queued",
-    "note_lapsed",
-    "postpone",
     "record",
     "record_many",
-    "release",
-    "reopen",
     "rows",
-    "skip",
-    "skip_replaced",
 ]
 
 State = Delivery.State
-UNFINISHED = (State.PENDING, State.SENDING)
-# States of deliveries that no bot is sending and that may still be sent.
-WAITING = (State.PENDING, State.HELD)
+# States of deliveries that a bot sends when they are due. A held one is not among them.
+TO_SEND = (State.PENDING, State.SENDING)
 # If the sweep has put a delivery on the stream and no bot has claimed it after this time, it is put there again.
 QUEUED_SECONDS = 60.0
-# Fewer than the parameters that SQLite and PostgreSQL allow.
-_IDS_PER_QUERY = 2000
 _ROWS_PER_INSERT = 500
 # The columns that are not set when a delivery is planned: their default is null.
 _LATER_FIELDS = ("queued_at", "latency_seconds", "attempt_at", "attempt_by", "history", "finished_at")
@@ -168,7 +157,7 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         written: list[tuple[Delivery, HistoryStep | None]] = []
         answers: list[bool] = []
         for claim, result in ended:
-            step = _retried(claim, result) if result.state in UNFINISHED else None
+            step = _retried(claim, result) if result.state in TO_SEND else None
             if claim.digest_id is not None:
                 values = {**_values_of(result), "attempts": F("attempts") - int(not result.is_counted)}
                 if step is not None:
@@ -221,132 +210,6 @@ def mark_queued(notification_ids: Iterable[int]) -> int:
     return update_in_order(queued, queued_at=database_time())
 
 
-def skip_replaced(notification_ids: Iterable[int]) -> int:
-    """Skip the pending and held deliveries of notifications that were replaced. Returns how many there were."""
-    ids: list[int] = []
-    for part in itertools.batched(notification_ids, _IDS_PER_QUERY):
-        ids += rows().filter(notification_id__in=part, state__in=WAITING).values_list("pk", flat=True)
-    return sum(
-        skip(rows().filter(pk__in=part, state__in=WAITING), "replaced by a newer notification")
-        for part in itertools.batched(sorted(ids), _IDS_PER_QUERY)
-    )
-
-
-def reopen(deliveries: QuerySet[Delivery]) -> int:
-    """
-    Make failed deliveries pending again, with all their attempts and under the same key.
-
-    Returns:
-        How many there were. The sweep puts them on the stream. Addresses that already have the message do not get it
-        again.
-    """
-    count = 0
-    again = HistoryStep(what="sent again", at=now(), by=process_name())
-    for delivery in deliveries.using(database()).filter(state=State.FAILED).order_by("pk"):
-        left = {key: outcome for key, outcome in delivery.outcomes.items() if outcome != "failed"}
-        with write_transaction(database()):
-            is_mine = (
-                rows()
-                .filter(pk=delivery.pk, state=State.FAILED)
-                .update(
-                    state=State.PENDING,
-                    attempts=0,
-                    outcomes=left,
-                    due_at=database_time(),
-                    finished_at=None,
-                    queued_at=None,
-                    dead_letter="",
-                    history=appended(_last_attempt(delivery), database()),
-                )
-            )
-            if is_mine:
-                rows().filter(pk=delivery.pk).update(history=appended(again, database()))
-        count += is_mine
-    return count
-
-
-def hold(some: QuerySet[Delivery]) -> int:
-    """Hold these deliveries until `release`. Returns how many there were."""
-    reason = 'held by NOTIFICATIONS["DELIVERY"]'
-    step = HistoryStep(what="held", at=now(), by=process_name(), answer=reason)
-    return update_in_order(
-        some,
-        state=State.HELD,
-        due_at=None,
-        queued_at=None,
-        holder="",
-        answer=reason,
-        history=appended(step, database()),
-    )
-
-
-def release(some: QuerySet[Delivery]) -> int:
-    """
-    Make the held ones among these deliveries pending again.
-
-    Returns:
-        How many there were. The sweep puts them on the stream. If NOTIFICATIONS["DELIVERY"] still applies to them, they
-        are held again.
-    """
-    held = some.using(database()).filter(state=State.HELD)
-    step = HistoryStep(what="released", at=now(), by=process_name())
-    return update_in_order(
-        held,
-        state=State.PENDING,
-        due_at=database_time(),
-        queued_at=None,
-        answer="",
-        history=appended(step, database()),
-    )
-
-
-def skip(some: QuerySet[Delivery], reason: str) -> int:
-    """Mark these deliveries as skipped, for this reason. Returns how many there were."""
-    step = HistoryStep(what="skipped", at=now(), by=process_name(), answer=reason)
-    skipped_count = update_in_order(
-        some,
-        state=State.SKIPPED,
-        answer=reason,
-        due_at=None,
-        holder="",
-        finished_at=stored(step.at),
-        history=appended(step, database()),
-    )
-    if skipped_count:
-        add = functools.partial(statistics.count, "deliveries.expired", skipped_count, "", "")
-        transaction.on_commit(add, using=database())
-    return skipped_count
-
-
-def postpone(some: QuerySet[Delivery], until: datetime.datetime, reason: str) -> int:
-    """Make these deliveries, which are due, due at a later time (aware). Returns how many there were."""
-    step = HistoryStep(what="postponed", at=now(), by=process_name(), answer=reason, until=until)
-    return update_in_order(
-        some,
-        state=State.PENDING,
-        holder="",
-        due_at=stored(until),
-        queued_at=None,
-        history=appended(step, database()),
-    )
-
-
-def note_lapsed(some: QuerySet[Delivery]) -> None:
-    """
-    Add to the history of each of these deliveries, whose claims have lapsed, that its attempt has no result.
-
-    Call it once they are locked, before they change. It does not change their state: until another claim, the bot of
-    this attempt may still record its result.
-    """
-    for row in some.only("attempts", "attempt_at", "attempt_by", "due_at", "history"):
-        steps = history_of(row.history)
-        began = None if row.attempt_at is None else moment_of(row.attempt_at)
-        if row.due_at is None or (steps and steps[-1].what == "lost" and steps[-1].began == began):
-            continue
-        step = HistoryStep(what="lost", at=moment_of(row.due_at), by=row.attempt_by, attempt=row.attempts, began=began)
-        rows().filter(pk=row.pk).update(history=appended(step, database()))
-
-
 def claim_end() -> Combinable:
     """When a claim that is made now lapses."""
     return database_time(conf.get_settings().delivery_claim_seconds)
@@ -378,22 +241,8 @@ def _retried(claim: Claim, result: Result) -> HistoryStep:
     )
 
 
-def _last_attempt(failed: Delivery) -> HistoryStep:
-    """The step of the attempt with which a delivery failed."""
-    ended_at = failed.finished_at or failed.created_at
-    return HistoryStep(
-        what="failed",
-        at=moment_of(ended_at),
-        by=failed.attempt_by,
-        answer=failed.answer,
-        attempt=failed.attempts,
-        began=None if failed.attempt_at is None else moment_of(failed.attempt_at),
-        seconds=failed.latency_seconds,
-    )
-
-
 def _values_of(result: Result) -> dict[str, Any]:
-    is_finished = result.state not in UNFINISHED
+    is_finished = result.state not in TO_SEND
     return {
         "state": result.state,
         "answer": _clip(result.answer),

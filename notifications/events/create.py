@@ -21,7 +21,7 @@ from notifications.content.recipients import find_actor, find_recipients
 from notifications.content.timing import check_deliver_after, check_fallback
 from notifications.database.clock import stored
 from notifications.database.row_locks import update_in_order
-from notifications.delivery import records
+from notifications.delivery import changes
 from notifications.events import outbox
 from notifications.models import COLLAPSE_KEY_LIMIT, Event, Notification, Scheduled
 from realtime.process_name import process_name
@@ -243,5 +243,5 @@ def _replace(event: Event, user_ids: list[Any], database: str) -> dict[Any, int]
     for numbers in itertools.batched(ids, _ROWS_PER_INSERT):
         # A notification that is read at this moment is archived all the same.
         update_in_order(notifications.filter(pk__in=numbers), archived_at=now, replaced_at=now)
-    records.skip_replaced(ids)
+    changes.skip_replaced(ids)
     return {user_id: id for id, user_id in found}

@@ -22,7 +22,7 @@ from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from notifications.conf import LOST_SECONDS, STREAM, Part
 from notifications.content.stream_entry import GROUP_FIELD, ID_FIELD
 from notifications.database.clock import stored
-from notifications.delivery.records import UNFINISHED
+from notifications.delivery.records import TO_SEND
 from notifications.models import Delivery, Event, Notification
 from notifications.statistics.figures import Balance, Rows, TransportFigures
 from realtime import conf
@@ -221,7 +221,7 @@ def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[st
 
 def _count_never_due(names: Sequence[str]) -> dict[str, int]:
     """Transport → the deliveries that are to be sent but have no time for it. With the names, an index finds them."""
-    never_due = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=UNFINISHED)
+    never_due = Delivery.objects.using(_database()).filter(due_at=None, transport__in=names, state__in=TO_SEND)
     return dict(never_due.order_by().values_list("transport").annotate(count=Count("*")))
 
 

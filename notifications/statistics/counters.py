@@ -149,7 +149,7 @@ def _latencies(buckets: Mapping[tuple[str, ...], Mapping[int, int]]) -> Iterable
 
 
 def _processes(found: Iterable[in_redis.StoredProcess]) -> tuple[Process, ...]:
-    # Commands that have ended as they should are of no interest.
+    # A management command that has ended is no sign of trouble, so it is left out.
     relevant = (each for each in found if each.about.is_alive or not _is_command(each.about.role))
     processes = [
         Process(

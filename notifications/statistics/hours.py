@@ -29,7 +29,7 @@ NEWEST_HOURS = 2
 RECOUNT_SECONDS = 10.0
 RECOUNT_PART = 1 / 24
 # Sort of hours → how long the pause is after some of them were counted, as a multiple of the time that it took.
-_PAUSES = {"newest": 10, "new": 4, "old": 100}
+PAUSES = {"newest": 10, "new": 4, "old": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class HourCounter:
         """
         now = clock.now() if now is None else moment_of(now)
         counted_at = _read_times(now)
-        began_at, costs = time.monotonic(), dict.fromkeys(_PAUSES, 0.0)
+        began_at, costs = time.monotonic(), dict.fromkeys(PAUSES, 0.0)
         rows: list[CountedHour] = []
         empty = _EmptyTimes()
         for due in _find_due(counted_at, now):
@@ -81,7 +81,7 @@ class HourCounter:
         _store(rows)
         for sort, seconds in costs.items():
             if seconds:
-                self._pauses[sort] = time.monotonic() + seconds * _PAUSES[sort]
+                self._pauses[sort] = time.monotonic() + seconds * PAUSES[sort]
         if min(counted_at, default=now) < now - KEPT:
             CountedHour.objects.using(_database()).filter(start__lt=stored(now - KEPT)).delete()
         return len(rows)

@@ -48,10 +48,10 @@ class Rollup:
 
     def copy(self, now: datetime.datetime | None = None) -> int:
         """
-        Copy the running hour and the one before; in the first call that works in each hour, all that Redis has.
+        Copy the running hour and the one before; in the first call of each hour that succeeds, all that Redis has.
 
-        Older hours still change when a process reaches Redis again that could not for long. They are also those in
-        which Redis or the database was unavailable here.
+        Older hours may still change, when a process reaches Redis again after an outage, or be missing, because this
+        one could not copy them.
 
         Args:
             now: The present time by default; aware.

@@ -119,8 +119,8 @@ def _forget_parent() -> None:
 
 
 def _add_ended() -> None:
-    """Move what threads that have ended counted to their sum. The caller holds the lock."""
-    # A thread's last additions are seen: whether it has ended is asked before they are read.
+    """Add what ended threads have counted to the sum of these, and forget the threads. The caller holds the lock."""
+    # They are found before their counters are read, so their last additions are read too.
     ended = [(reference, of) for reference, of in _threads if reference() is None]
     for each in ended:
         _threads.remove(each)
@@ -133,7 +133,7 @@ def _add_first(key: Key, number: int) -> None:
     if counts is None:
         counts = _local.counts = _Counts({})
         with _lock:
-            # Here too, because nobody may call counted().
+            # Here too, in case nothing calls counted().
             _add_ended()
             _threads.append((weakref.ref(counts), counts.of))
         announce_use()
@@ -142,7 +142,7 @@ def _add_first(key: Key, number: int) -> None:
 
 
 def _admitted(key: Key) -> Key:
-    """The key itself, or what is counted in its place once there are too many."""
+    """The key itself, or the key that is counted in its place once there are too many."""
     if key in _keys:
         return key
     if len(_keys) < KEYS_LIMIT:

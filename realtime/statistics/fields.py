@@ -16,7 +16,7 @@ __all__ = ["add", "decode", "encode", "is_now", "read_process"]
 
 
 def encode(key: Key) -> str:
-    """The field of a key. What cannot be sent to Redis is replaced, so that it does not hold up other counts."""
+    """The field of a key. Lone surrogates, which Redis clients cannot send, become "?"."""
     field = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in key)
     return field if field.isascii() else field.encode(errors="replace").decode()
 

@@ -123,8 +123,8 @@ class Pusher:
         totals, now = self._read()
         self._gather(totals)
         # Negative if the clock went back: then it is due too.
-        is_idle = 0 <= self._clock() - self._pushed_at < IDLE_SECONDS
-        is_due = is_last or now != self._pushed_state or not is_idle
+        is_recent = 0 <= self._clock() - self._pushed_at < IDLE_SECONDS
+        is_due = is_last or now != self._pushed_state or not is_recent
         if self._batch is None and (self._waiting or is_due):
             self._number += 1
             self._batch, self._waiting = _Batch(self._number, self._waiting), {}

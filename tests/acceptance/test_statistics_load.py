@@ -62,7 +62,7 @@ print(json.dumps(read, default=str))
 
 
 def recipients_of(calls: int) -> Counter[str]:
-    """How many notifications so many calls make, by kind."""
+    """How many notifications this number of calls makes, by kind."""
     made: Counter[str] = Counter()
     for number in range(calls):
         made["news" if number % 3 else "order.shipped"] += 1 + number % 3
@@ -94,7 +94,7 @@ class World:
         return lambda: process.wait(SECONDS)
 
     async def settle(self) -> None:
-        """Wait until every notification has been taken or refused, and every client has got its own."""
+        """Wait until the receiver has taken or refused every notification, and the clients have all of them."""
 
         def is_done() -> bool:
             with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ from django.db import InterfaceError
 from django.utils import timezone
 
 from notifications import services
-from notifications.delivery import records, slots
+from notifications.delivery import changes, slots
 from notifications.delivery.bot import Bot
 from notifications.models import Delivery
 from notifications.transports import Address, AddressGone, Message, Transport
@@ -170,7 +170,7 @@ async def test_a_failed_delivery_is_sent_again_from_its_row(
         await services.anotify(alice, "Hello")
         await wait_until(lambda: worker.statistics().handled_count == 1)
         assert await states() == {"a": ("sent", 1), "b": ("failed", 1)}
-        assert await sync_to_async(records.reopen)(Delivery.objects.all()) == 1
+        assert await sync_to_async(changes.reopen)(Delivery.objects.all()) == 1
         await hand_out_again(redis_client, keys, g="bot")
         await wait_until(lambda: worker.statistics().handled_count == 2)
     assert await states() == {"a": ("sent", 1), "b": ("sent", 1)}
@@ -206,7 +206,7 @@ async def test_a_dead_letter_of_an_earlier_release_is_replayed(
     group_keys = GroupKeys(keys.stream("notifications"), "bot")
     async with working(redis_server.url, keys, Bot(transports), group="bot", batch_size=1) as worker:
         if is_sent_again_first:
-            assert await sync_to_async(records.reopen)(Delivery.objects.all()) == 1
+            assert await sync_to_async(changes.reopen)(Delivery.objects.all()) == 1
             await hand_out_again(redis_client, keys, g="bot")
             await wait_until(lambda: worker.statistics().handled_count == 1)
         handled_count = worker.statistics().handled_count

@@ -12,7 +12,7 @@ from django.utils import timezone
 from notifications import services
 from notifications.content import stream_entry
 from notifications.content.stream_entry import StreamedNotification
-from notifications.delivery import claim, records
+from notifications.delivery import changes, claim, records
 from notifications.delivery.records import Claim, Result
 from notifications.models import Delivery, Notification
 from realtime.exceptions import EntryRejected
@@ -125,7 +125,7 @@ def test_a_failed_delivery_is_reopened(streamed: StreamedNotification) -> None:
     first, second = begun(streamed)
     records.record(first, Result(state=State.SENT, answer="", outcomes={"a": "sent"}))
     records.record(second, Result(state=State.FAILED, answer="", outcomes={"a": "sent", "b": "failed"}))
-    assert records.reopen(Delivery.objects.all()) == 1
+    assert changes.reopen(Delivery.objects.all()) == 1
     assert records.find_overdue(10, read_until=timezone.now()) == [streamed.notification_id]
     (claim,) = begun(streamed)
     assert (claim.key, claim.attempt, claim.outcomes) == (second.key, 1, {"a": "sent"})

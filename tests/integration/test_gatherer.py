@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 async def running(gathering: Gatherer, fact: Any) -> None:
-    """Run rounds until something is so."""
+    """Run rounds until this is true."""
     task = asyncio.create_task(gathering.run())
     try:
         await wait_until(fact)

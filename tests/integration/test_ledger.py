@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import services
-from notifications.delivery import history, records
+from notifications.delivery import changes, history, records
 from notifications.delivery.history import HISTORY_LIMIT
 from notifications.delivery.records import Claim, Result
 from notifications.events import outbox, schedule
@@ -127,7 +127,7 @@ def test_a_failed_delivery_that_is_sent_again_keeps_its_history(notification: No
     attempt(State.PENDING, "421 later")
     attempt(State.FAILED, "550 no such user")
     assert attempts_of(notification)[-1] == ("failed", 2, "550 no such user")
-    assert records.reopen(Delivery.objects.all()) == 1
+    assert changes.reopen(Delivery.objects.all()) == 1
     assert names_of(notification)[-2:] == ["sent again", "due"]
     attempt(State.SENT, "250 ok")
     assert [step.what for step in steps_of(notification)[len(CREATED) :]] == ["retried", "failed", "sent again", "sent"]
@@ -160,7 +160,7 @@ def test_an_attempt_that_ends_late_has_its_result_alone(
     (claim,) = begun(streamed(redis_client, keys)[0])
     pass_time(seconds=120)
     for _ in range(2):
-        records.note_lapsed(Delivery.objects.all())
+        changes.note_lapsed(Delivery.objects.all())
     assert attempts_of(notification)[0] == ("lost", 1, "")
     assert records.record(claim, Result(state=state, answer="at last", outcomes={}))
     expected = "sent" if state == State.SENT else "retried"
@@ -218,7 +218,7 @@ def test_a_held_delivery_is_released(notification: Notification, attempt: Any, s
     assert attempt(State.SENT) == ()
     assert [step.what for step in steps_of(notification)] == [*CREATED, "held"]
     signalbox.NOTIFICATIONS = settings
-    assert records.release(Delivery.objects.all()) == 1
+    assert changes.release(Delivery.objects.all()) == 1
     attempt(State.SENT, "250 ok")
     steps = steps_of(notification)[len(CREATED) :]
     assert [step.what for step in steps] == ["held", "released", "sent"]

@@ -174,7 +174,7 @@ def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch
 def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of 31 days, of which most hours are counted, as on a large site."""
     monkeypatch.setattr(rows, "LIVE_LIMIT", 20)
-    monkeypatch.setattr(hours, "_PAUSES", dict.fromkeys(hours._PAUSES, 0))
+    monkeypatch.setattr(hours, "PAUSES", dict.fromkeys(hours.PAUSES, 0))
     now = clock.now()
     times = [now - number * 15 * HOUR for number in range(48)] + [now - number * HOUR / 30 for number in range(25)]
     make_rows(make_users(5), times, kinds=["info", "order.shipped"])

@@ -1,4 +1,4 @@
-"""What is wrong is said in words, with what to do; what is well is not mentioned."""
+"""What is wrong is said in words, with what to do; what is ok is not mentioned."""
 
 import datetime
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SECOND = datetime.timedelta(seconds=1)
 
 
 def group(name: str = "relay", **figures: Any) -> GroupStatus:
-    """A group that is well and has nothing to do, but for these figures."""
+    """A group without work and without trouble, except for these figures."""
     idle: dict[str, Any] = {
         **dict.fromkeys(("lag", "pending", "delayed", "standing", "dead", "finished"), 0),
         **{"consumers": 1, "workers": 1, "oldest_seconds": None},
@@ -33,7 +33,7 @@ def process(role: str, seen_seconds_ago: float, *, is_alive: bool = False) -> Pr
 
 
 def facts(**changes: Any) -> Facts:
-    """A system that is well, but for these facts."""
+    """A system without trouble, except for these facts."""
     rows = Rows(
         **{"since": NOW, "counted_at": NOW, "is_complete": True, "funnel": Funnel()},
         **{"points": (), "kinds": (), "transports": ()},

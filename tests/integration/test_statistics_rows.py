@@ -32,7 +32,7 @@ def few_live(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hours, "_PAUSES", dict.fromkeys(hours._PAUSES, 0))
+    monkeypatch.setattr(hours, "PAUSES", dict.fromkeys(hours.PAUSES, 0))
 
 
 def count_all(now: datetime.datetime) -> int:
@@ -167,9 +167,9 @@ def test_counting_pauses_after_it_took_time(monkeypatch: pytest.MonkeyPatch) -> 
     """Old hours are counted again in 1 % of the time; the newest two are not held up by that."""
     count_all(NOW)
     counter, later = HourCounter(), NOW + 30 * DAY
-    monkeypatch.setitem(hours._PAUSES, "old", 10**9)
-    monkeypatch.setitem(hours._PAUSES, "new", 10**9)
-    monkeypatch.setitem(hours._PAUSES, "newest", 0)
+    monkeypatch.setitem(hours.PAUSES, "old", 10**9)
+    monkeypatch.setitem(hours.PAUSES, "new", 10**9)
+    monkeypatch.setitem(hours.PAUSES, "newest", 0)
     assert counter.count_due(600, later) == 31 * 24
     assert counter.count_due(600, later + 10 * DAY) == 2
     assert counter.count_due(600, later + 10 * DAY + MINUTE) == 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from notifications.admin.dashboard.links import Between, Links
-from notifications.admin.dashboard.tables import Cell, Table, number
+from notifications.admin.dashboard.tables import OUTCOMES_DRAWN, Cell, Table, number
 from notifications.statistics.figures import Funnel, Period, Point, TransportFigures
 
 __all__ = ["Chart", "Column", "Segment", "Tick", "as_table", "draw_deliveries", "draw_notifications"]
@@ -142,7 +142,6 @@ def draw_notifications(points: Sequence[Point], period: Period, links: Links) ->
 
 def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Chart:
     """Lay out the deliveries of these points on all transports, oldest first."""
-    states = ("sent", "skipped", "unfinished", "failed")
     bars = []
     for point, between in _between(points):
         counts = {name: sum(getattr(each, name) for each in point.transports.values()) for name in DELIVERY_NAMES}
@@ -150,7 +149,9 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
         for name, count in counts.items():
             url = links.deliveries("", name, between=between) if count else ""
             cells[name] = number(count, url, is_bad=name == "failed")
-        bars.append(_Stack(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in states)))
+        bars.append(
+            _Stack(start=point.start, cells=cells, parts=tuple((state, counts[state]) for state in OUTCOMES_DRAWN))
+        )
     every = [each for point in points for each in point.transports.values()]
     return _draw(
         bars,
@@ -159,7 +160,7 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
         heading="Deliveries created",
         things="deliveries",
         names=DELIVERY_NAMES,
-        legend=tuple((state, state) for state in states),
+        legend=tuple((state, state) for state in OUTCOMES_DRAWN),
         ends=f"{_sum(every, 'sent'):,} have been sent, {_sum(every, 'failed'):,} have failed",
     )
 

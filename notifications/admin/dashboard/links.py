@@ -13,7 +13,7 @@ from django.urls import NoReverseMatch, reverse
 
 from notifications.conf import STREAM
 from notifications.database.clock import stored
-from notifications.delivery.records import UNFINISHED
+from notifications.delivery.records import TO_SEND
 from notifications.label import admin_url_name, permission
 from notifications.models import Delivery
 from realtime.conf import keys
@@ -68,7 +68,7 @@ class Links:
 
     def never_due(self, transport: str) -> str:
         """All deliveries of a transport that are to be sent, but are never due: nobody handles them."""
-        return self._list("delivery", transport=transport, state__in=",".join(UNFINISHED), due_at__isnull="True")
+        return self._list("delivery", transport=transport, state__in=",".join(TO_SEND), due_at__isnull="True")
 
     def events(self, state: str) -> str:
         """The events in this state."""

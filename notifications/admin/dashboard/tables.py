@@ -4,12 +4,17 @@ The values that the dashboard's templates and its CSV are made from: tables of c
 Owns their form, so that the page and the CSV always have the same figures. Does not own their content (sections).
 """
 
+import datetime
 from dataclasses import dataclass
 
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-__all__ = ["Bar", "Cell", "Table", "Value", "number", "share", "text"]
+__all__ = ["OUTCOMES_DRAWN", "Bar", "Cell", "Table", "Value", "duration", "moment", "number", "share", "text"]
+
+# What became of deliveries, in the order in which bars and columns show it.
+OUTCOMES_DRAWN = ("sent", "skipped", "unfinished", "failed")
 
 _BAD = mark_safe(' class="sb-bad"')
 # What a spreadsheet gets.
@@ -106,3 +111,21 @@ def share(part: int, whole: int) -> Cell:
     if not whole:
         return Cell(text="–", value=None)
     return Cell(text=f"{part / whole:.1%}", value=round(part / whole, 4))
+
+
+def duration(seconds: float | None) -> Cell:
+    """A cell with a duration, for programs in seconds; None is unknown."""
+    if seconds is None:
+        return Cell(text="–", value=None)
+    if seconds < 1:
+        shown = f"{seconds * 1000:.3g} ms"
+    elif seconds < 120:
+        shown = f"{seconds:.3g} s"
+    else:
+        shown = f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    return Cell(text=shown, value=seconds)
+
+
+def moment(at: datetime.datetime, form: str = "%Y-%m-%d %H:%M:%S", url: str = "") -> Cell:
+    """A cell with a time (aware): in the site's time zone on the page, with its zone for programs."""
+    return Cell(text=f"{timezone.localtime(at):{form}}", value=at.isoformat(), url=url)

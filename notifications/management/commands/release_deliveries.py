@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from notifications import conf
-from notifications.delivery import records
+from notifications.delivery import changes, records
 from notifications.management.errors import setup_errors
 from notifications.models import Delivery
 from realtime.management.base import EscapingCommand
@@ -44,5 +44,5 @@ examples:
         transport = options["transport"]
         if transport is not None:
             held = held.filter(transport=transport)
-        count = records.release(held)
+        count = changes.release(held)
         self.stdout.write(json.dumps({"released_count": count}) if options["as_json"] else f"{count} released")

@@ -1,8 +1,8 @@
 /**
  * Keeps the dashboard of the admin up to date.
  *
- * Owns when its figures are read again, and what it says about that. Does not own their content, which the server makes:
- * without this script, the page shows the figures of when it was loaded. Does not own the connection (connection.js).
+ * Owns when its figures are read again, and the words for that. Does not own their content, which the server makes:
+ * without this script, the page keeps the figures that it was loaded with. Does not own the connection (connection.js).
  */
 
 import { hold } from "./connection.js";
@@ -48,13 +48,13 @@ async function read() {
     morph(part, await fetchPart());
     hasFailed = false;
   } catch {
-    // Such as a restart of the server. The time on the page shows how old the figures are.
+    // For example, the server restarts. The time on the page shows how old the figures are.
     hasFailed = true;
   }
   isReading = false;
   readAt = performance.now();
   tookMs = hasFailed ? 0 : readAt - beganAt;
-  say();
+  showState();
   plan();
 }
 
@@ -73,8 +73,8 @@ async function fetchPart() {
   return document.adoptNode(fresh.body);
 }
 
-/** Says how the page is kept up to date; screen readers hear it when it changes. */
-function say() {
+/** Shows how the page is kept up to date. Screen readers announce it when it changes. */
+function showState() {
   const isLive = performance.now() - messageAt < POLL_MS;
   const text = isPaused
     ? "Paused"
@@ -86,7 +86,8 @@ function say() {
   if (state.textContent !== text) state.textContent = text;
 }
 
-function show(numbers) {
+/** Shows the live numbers until the figures are read again. */
+function showNumbers(numbers) {
   for (const [name, number] of Object.entries(numbers)) {
     const text = typeof number === "number" ? number.toLocaleString("en") : "unknown";
     for (const element of part.querySelectorAll(`[data-live="${CSS.escape(name)}"]`)) {
@@ -95,11 +96,11 @@ function show(numbers) {
   }
 }
 
-function hear({ data }) {
+function receive({ data }) {
   messageAt = performance.now();
   isStale = true;
-  if (!isPaused && !document.hidden) show(data);
-  say();
+  if (!isPaused && !document.hidden) showNumbers(data);
+  showState();
   plan();
 }
 
@@ -107,7 +108,7 @@ pause.hidden = false;
 pause.addEventListener("click", () => {
   isPaused = !isPaused;
   pause.setAttribute("aria-pressed", String(isPaused));
-  say();
+  showState();
   plan();
 });
 document.addEventListener("visibilitychange", plan);
@@ -115,12 +116,12 @@ document.addEventListener("visibilitychange", plan);
 try {
   const connection = hold({ user: root.dataset.user, url: root.dataset.websocketUrl });
   const subscription = connection.subscribe(root.dataset.topic);
-  subscription.on("message", hear);
+  subscription.on("message", receive);
   // The figures are read every few seconds anyway.
   subscription.on("error", () => {});
   connection.on("error", () => {});
 } catch {
-  // The setting is no usable URL: the page asks.
+  // The URL of the WebSocket is unusable. The page reads its figures every few seconds all the same.
 }
-say();
+showState();
 plan();

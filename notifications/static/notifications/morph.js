@@ -7,7 +7,7 @@
 
 /**
  * @param {Element} old In the page.
- * @param {Element} fresh With the new content; it is used up.
+ * @param {Element} fresh With the new content. Its nodes may be moved into the page, so do not use it afterwards.
  */
 export function morph(old, fresh) {
   const focused = document.activeElement;
@@ -35,7 +35,7 @@ function morphChildren(old, fresh) {
   }
 }
 
-/** The first node from this one on that is not blank. The parser leaves out some blanks, so that they do not count. */
+/** The first node from this one on that is not blank. Blanks do not count, because the parser leaves some of them out. */
 function filled(node) {
   while (node !== null && isBlank(node)) node = node.nextSibling;
   return node;
@@ -68,7 +68,7 @@ function morphNode(node, wanted) {
     return;
   }
   for (const { name } of [...node.attributes]) {
-    // The reader has opened it.
+    // An element that the reader has opened stays open.
     if (!wanted.hasAttribute(name) && name !== "open") node.removeAttribute(name);
   }
   for (const { name, value } of wanted.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);

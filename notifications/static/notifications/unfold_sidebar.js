@@ -1,5 +1,7 @@
-// Shows unfold's sidebar on windows from 1280 pixels on: for UNFOLD["SCRIPTS"] of any project. unfold's style sheet has
-// room for it at 1280 pixels, but its script hides it there.
+// Shows unfold's sidebar on windows of 1280 pixels or more. A project adds this script to its UNFOLD["SCRIPTS"].
+//
+// Owns when the sidebar is open. Does not own the sidebar: unfold's style sheet has room for it at 1280 pixels, but unfold's
+// script hides it there.
 
 const SIDEBAR_WIDTH = 1280;
 document.addEventListener("alpine:init", () => {
