@@ -276,10 +276,7 @@ def _about_figures(facts: Facts) -> Iterator[Notice]:
         yield Notice(
             key="not_counted",
             what="Some hours of this period have not been counted yet, so the figures are too low.",
-            advice=(
-                "A relay counts them within minutes: start `manage.py run_bot_subscriber` if none runs, and leave "
-                '`REALTIME["STATISTICS"]` on.'
-            ),
+            advice="A relay counts them within minutes: start `manage.py run_bot_subscriber` if none runs.",
             is_urgent=False,
         )
 
