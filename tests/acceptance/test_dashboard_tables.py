@@ -65,6 +65,18 @@ async def page(browser: Browser, admin_site: tuple[str, str]) -> AsyncIterator[P
     await context.close()
 
 
+async def test_without_javascript_there_is_no_button_to_pause(browser: Browser, admin_site: tuple[str, str]) -> None:
+    """The figures are there all the same."""
+    url, session = admin_site
+    context = await browser.new_context(base_url=url, java_script_enabled=False)
+    await context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
+    page = await context.new_page()
+    await page.goto("/admin/")
+    await expect(page.locator("#sb-pause")).to_be_hidden()
+    await expect(page.locator("[data-live=outbox]")).to_be_visible()
+    await context.close()
+
+
 @pytest.mark.parametrize("width", [1280, 1024, 768, 360])
 async def test_no_figure_is_cut_off(page: Page, width: int) -> None:
     """No table is wider than its box: texts have several lines, and on narrow screens each figure has its own line."""
