@@ -65,7 +65,7 @@ class TransportFigures:
     skipped: int = 0
     # Pending, sending or held.
     unfinished: int = 0
-    # Attempts beyond the first of each delivery.
+    # With more than one attempt, whatever their state.
     retried: int = 0
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections
-from django.db.models import Case, Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, When
+from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
 
 from notifications.database.clock import moment_of, stored
@@ -189,12 +189,11 @@ def _notifications(using: str, starts: Sequence[datetime.datetime], end: datetim
 
 
 def _deliveries(using: str, starts: Sequence[datetime.datetime], end: datetime.datetime | None) -> Iterator[Any]:
-    """Part of the time, transport, state, their number, and the attempts beyond the first of each."""
-    retries = Case(When(attempts__gt=1, then=F("attempts") - 1), default=0, output_field=IntegerField())
+    """Part of the time, transport, state, their number, and how many of them were attempted again."""
     rows: Iterator[Any] = (
         _created(Delivery.objects.using(using), starts, end)
         .values("transport", "state", part=_part_of(using, starts))
-        .annotate(count=Count("*"), retried=Sum(retries))
+        .annotate(count=Count("*"), retried=Count("pk", filter=Q(attempts__gt=1)))
         .values_list("part", "transport", "state", "count", "retried")
         .iterator()
     )

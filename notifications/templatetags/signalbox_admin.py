@@ -1,10 +1,11 @@
 """
 Tags of the dashboard's templates.
 
-Owns finding the admin site and the user's permission, for the admin's first page. Does not own the dashboard
-(admin.dashboard).
+Owns finding the admin site and the user's permission, for the admin's first page, and what the templates cannot say
+themselves. Does not own the dashboard (admin.dashboard).
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django import template
@@ -41,3 +42,9 @@ def with_code(sentence: str) -> SafeString:
     return format_html_join(
         "", "{}", ((format_html("<code>{}</code>", each) if number % 2 else each,) for number, each in enumerate(texts))
     )
+
+
+@register.filter
+def beside(cells: Sequence[Any], headings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Each cell of a row with the heading of its column."""
+    return zip(headings, cells, strict=True)

@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from notifications.admin.dashboard import chart
 from notifications.admin.dashboard.links import Links
+from notifications.admin.dashboard.tables import duration
 from notifications.admin.events import EventAdmin
 from notifications.models import CounterPeriod, Delivery, Event, Notification
 from notifications.statistics.figures import Funnel, Point, TransportFigures
@@ -138,7 +139,7 @@ def _delivered(_notified: None) -> None:
                 notification=notification,
                 transport=transport,
                 state=state,
-                attempts=2,
+                attempts=3,
                 answer="no",
                 due_at=None if is_finished or state == "held" else timezone.now(),
                 finished_at=timezone.now() if is_finished else None,
@@ -177,6 +178,7 @@ def test_the_page_shows_each_figure_and_a_chart_with_its_table(signalbox: Any, a
     _, latest, *_ = Page(text).rows["notifications"]
     assert latest[1:] == ["3", "3", "2", "1"]
     assert "Redis is unavailable" not in text
+    assert "No worker is running." in text
 
 
 @pytest.mark.django_db
@@ -252,6 +254,8 @@ def test_with_redis_away_the_page_says_so_and_shows_the_rest(signalbox: Any, adm
     assert re.search(r'role="alert">\s*<bdi><strong>Redis is unavailable', text)
     assert Page(text).funnel()["created"] == "3"
     assert Page(text).table("now")["Lag: entries that are not read yet"] == ["unknown"]
+    assert text.count("Unknown, because Redis is unavailable.") == 3
+    assert "No worker is running." not in text
     assert found["redis_error"]
     assert (found["groups"], found["rows"]["funnel"]["created"]) == ([], 3)
 
@@ -289,9 +293,9 @@ def _rows_behind(client: Client, url: str) -> int:
 
 
 def _figures(found: Page) -> Iterator[tuple[int, str]]:
-    """Each number that is a link, with its URL; attempts are no rows."""
+    """Each number that is a link, with its URL."""
     for text, url in found.links:
-        if re.fullmatch(r"[\d,]+", text) and "attempts__gt" not in url:
+        if re.fullmatch(r"[\d,]+", text):
             yield int(text.replace(",", "")), html.unescape(url)
 
 
@@ -505,7 +509,32 @@ def test_a_table_is_a_sheet_with_the_page_s_columns(signalbox: Any, admin_client
     hours = list(csv.reader(io.StringIO(_csv(admin_client, "notifications-over-time"))))
     assert len(hours) == 25
     assert hours[-1][1:] == ["4", "3", "2", "1"]
-    assert admin_client.get(f"{STATISTICS}?format=csv&table=nothing").status_code == 400
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("period=year", "hour, day, month"),
+        ("period=", "hour, day, month"),
+        ("format=json&period=year", "hour, day, month"),
+        ("format=xml", "page, part, json, csv"),
+        ("format=csv&table=nothing", "funnel, balances, now"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_answered_with_those_that_do(
+    signalbox: Any, admin_client: Client, query: str, names: str
+) -> None:
+    """A program gets no figures of another period, and no page instead of data."""
+    response = admin_client.get(f"{STATISTICS}?{query}")
+    assert (response.status_code, response.headers["Content-Type"]) == (400, "text/plain")
+    assert f"There are: {names}" in response.content.decode()
+
+
+@pytest.mark.parametrize(("seconds", "value"), [(0.0123456789, 0.01235), (1.0, 1.0), (123456.789, 123500.0)])
+def test_a_duration_has_four_digits_in_a_spreadsheet(seconds: float, value: float) -> None:
+    """It is a measurement that may be 10 % off."""
+    assert duration(seconds).value == value
 
 
 @pytest.mark.django_db

@@ -70,7 +70,7 @@ def expected_rows(since: datetime.datetime) -> tuple[Funnel, dict[str, Funnel], 
         if moment_of(delivery.created_at) >= since:
             counts = outcomes.setdefault(delivery.transport, Counter())
             counts[delivery.state if delivery.state in ("sent", "failed", "skipped") else "unfinished"] += 1
-            counts["retried"] += max(0, delivery.attempts - 1)
+            counts["retried"] += delivery.attempts > 1
     whole = sum(funnels.values(), Counter[str]())
     return (
         Funnel(**whole),

@@ -23,6 +23,8 @@ _LIVE_FIGURES = {
     "delayed": "Delayed: entries that wait for another attempt",
 }
 
+_UNKNOWN = "Unknown, because Redis is unavailable."
+
 
 def waiting(dashboard: Dashboard, links: Links) -> Table:
     """What waits at this moment. Live numbers replace these between two refreshes."""
@@ -61,7 +63,7 @@ def latencies(dashboard: Dashboard) -> Table:
             for each in dashboard.counters.latencies
         ),
         note="95 % took at most the second figure, 99 % the third. Counted by the processes, at most 10 % off.",
-        empty="Nothing was measured in this time.",
+        empty=_UNKNOWN if dashboard.redis_error else "Nothing was measured in this time.",
     )
 
 
@@ -98,7 +100,7 @@ def workers(dashboard: Dashboard) -> Table:
             for each in dashboard.workers
         ),
         note="Pending: entries that it has read, and not acked. Idle: since it last asked Redis for entries.",
-        empty="No worker has read the stream yet.",
+        empty=_UNKNOWN if dashboard.redis_error else "No worker is running.",
     )
 
 
@@ -134,7 +136,7 @@ def processes(dashboard: Dashboard) -> Table:
         columns=("Process", "Role", "Alive", "Connections", "Topics", "Started", "Last seen"),
         rows=tuple(_process(each) for each in sorted(dashboard.counters.processes, key=lambda each: not each.is_alive)),
         note="Those that were seen in the last hour. Each pushes its counters once a second.",
-        empty="No process has pushed its counters in the last hour.",
+        empty=_UNKNOWN if dashboard.redis_error else "No process has pushed its counters in the last hour.",
         is_wide=True,
     )
 

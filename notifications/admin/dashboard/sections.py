@@ -62,19 +62,20 @@ def _balances(dashboard: Dashboard, links: Links) -> Table:
     return Table(
         name="balances",
         title="Is everything accounted for?",
-        columns=("Of", "Accepted", "Delivered", "Failed", "Expired", "In hand", "Difference"),
+        columns=("Of", "Accepted", "Delivered", "Failed", "Skipped", "In hand", "Difference"),
         rows=tuple(
             _stream_balance(balance, dashboard, links)
             if balance.name in (BROWSERS, PLANNING)
             else _transport_balance(balance, links)
             for balance in dashboard.balances
         ),
-        lead="Accepted = delivered + failed + expired + in hand",
+        lead="Accepted = delivered + failed + skipped + in hand",
         note=(
             "Browsers counts notifications: they are delivered once the relay has published them. Planning counts them "
             "too: they are delivered once the bot has decided by which transports they are sent. Both include what "
             "was published in the last seven days and still waits. The transports count deliveries. Failed: given up. "
-            "Expired: not sent, for example because it was read before. In hand: on the stream, due at a time, or held."
+            "Skipped: it expired or was not to be sent any more, for example because it was read before. In hand: on "
+            "the stream, due at a time, or held."
         ),
         is_wide=True,
     )
@@ -127,9 +128,8 @@ def _transports(dashboard: Dashboard, links: Links) -> Table:
         columns=("Transport", "Success", "Sent", "Failed", "Skipped", "Unfinished", "Retried"),
         rows=tuple(_transport(each, links) for each in dashboard.rows.transports),
         note=(
-            "Success: sent, of those that are sent or failed. Skipped: not sent, for example because it was read "
-            "before or the user has no address. Unfinished: pending, sending or held. Retried: attempts beyond the "
-            "first of each delivery."
+            "Success: sent, of those that are sent or failed. Unfinished: pending, sending or held. Retried: with "
+            "more than one attempt."
         ),
         empty="There are no deliveries in this time.",
         is_wide=True,

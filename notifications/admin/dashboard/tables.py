@@ -114,7 +114,7 @@ def share(part: int, whole: int) -> Cell:
 
 
 def duration(seconds: float | None) -> Cell:
-    """A cell with a duration, for programs in seconds; None is unknown."""
+    """A cell with a duration, for programs in seconds with four significant digits; None is unknown."""
     if seconds is None:
         return Cell(text="–", value=None)
     if seconds < 1:
@@ -123,7 +123,7 @@ def duration(seconds: float | None) -> Cell:
         shown = f"{seconds:.3g} s"
     else:
         shown = f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-    return Cell(text=shown, value=seconds)
+    return Cell(text=shown, value=float(f"{seconds:.4g}"))
 
 
 def moment(at: datetime.datetime, form: str = "%Y-%m-%d %H:%M:%S", url: str = "") -> Cell:

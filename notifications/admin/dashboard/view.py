@@ -5,6 +5,7 @@ Owns these answers and who gets them. Does not own the figures (notifications.st
 (sections, chart, the templates).
 """
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from django.contrib import admin
@@ -32,6 +33,7 @@ from realtime.conf import websocket_url
 __all__ = ["dashboard_context", "statistics_view"]
 
 _PERIODS: tuple[Period, ...] = get_args(Period.__value__)
+_FORMATS = ("page", "part", "json", "csv")
 _PAGE = "notifications/admin/statistics.html"
 _PART = "notifications/admin/dashboard_part.html"
 
@@ -40,9 +42,9 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
     """
     Show the dashboard on a page of its own.
 
-    `?period=` is "hour", "day" (the default) or "month". `?format=` is "part" for what a live page refreshes, "json"
-    for the fields of `notifications.statistics.figures.Dashboard`, and "csv" for all its tables in one. With `&table=`
-    the CSV is one table as the page shows it.
+    `?period=` is "hour", "day" (the default) or "month". `?format=` is "page" (the default), "part" for what a live
+    page refreshes, "json" for the fields of `notifications.statistics.figures.Dashboard`, and "csv" for all its tables
+    in one. With `&table=` the CSV is one table as the page shows it. Other values are answered with 400 and the names.
 
     Raises:
         PermissionDenied: The user lacks the permission notifications.view_event.
@@ -50,6 +52,9 @@ def statistics_view(request: HttpRequest, event_admin: "admin.ModelAdmin[Any]") 
     if not event_admin.has_view_permission(request):
         raise PermissionDenied
     site: admin.AdminSite = event_admin.admin_site
+    for parameter, names in (("period", _PERIODS), ("format", _FORMATS)):
+        if request.GET.get(parameter, names[0]) not in names:
+            return _unknown(parameter, names)
     asked = request.GET.get("format")
     if asked == "json":
         content = as_json(
@@ -126,6 +131,10 @@ def _charts(found: Dashboard, links: Links) -> list[chart.Chart]:
     return drawn
 
 
+def _unknown(parameter: str, names: Iterable[str]) -> HttpResponse:
+    return HttpResponseBadRequest(f"There is no {parameter} of this name. There are: {', '.join(names)}.", "text/plain")
+
+
 def _csv(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
     found = read_dashboard(_period(request))
     links = Links(request, site.name, since=found.rows.since)
@@ -133,7 +142,7 @@ def _csv(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
     every = {table.name: table for table in (*tables(found, links), *drawn, *counter_tables(found.counters))}
     name = request.GET.get("table", "")
     if name and name not in every:
-        return HttpResponseBadRequest(f"There is no table of this name. There are: {', '.join(every)}.", "text/plain")
+        return _unknown("table", every)
     content = as_csv([every[name]] if name else list(every.values()), is_single=bool(name))
     file = f"notifications-{name or 'statistics'}-{found.period}-{found.at:%Y%m%dT%H%M%SZ}.csv"
     return HttpResponse(
