@@ -19,7 +19,7 @@ from notifications.statistics.periods import DAY, EPOCH, HOUR, MINUTE, point_len
 from realtime import conf
 from realtime.statistics import fields
 from realtime.statistics import stored as in_redis
-from realtime.statistics.histograms import percentile
+from realtime.statistics.histograms import BUCKETS, percentile
 from realtime.statistics.metrics import METRICS
 
 __all__ = ["hour_number", "read_counters"]
@@ -112,8 +112,9 @@ def _counters(starts: Sequence[datetime.datetime], points: Sequence[Figures], pr
     for field, number in fields.add(points).items():
         metric, *labels = fields.decode(field)
         if metric in METRICS and METRICS[metric].kind == "histogram":
-            *labels, bucket = labels
-            if bucket.isdecimal():
+            # Any program can write to Redis.
+            if labels and labels[-1] in BUCKETS:
+                *labels, bucket = labels
                 buckets.setdefault((metric, *labels), Counter())[int(bucket)] += number
             continue
         totals[metric] += number

@@ -1,10 +1,12 @@
 """
-The latest failed deliveries, by what the provider answered.
+What went wrong with deliveries: those that failed, and those that wait for another attempt, by the provider's answer.
 
-Owns which failures are looked at, and the form in which answers are shown. Does not own how many there were (rows).
+Owns which deliveries are looked at, and the form in which answers are shown. Does not own how many there were (rows).
 """
 
 import datetime
+import functools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -18,41 +20,67 @@ from realtime.untrusted.text import printable
 
 __all__ = ["FAILURES_LIMIT", "read_errors"]
 
-# How many failures are looked at, and how many different answers are returned.
+# How many failures are looked at, how many deliveries that are due next, and how many different answers are returned.
 FAILURES_LIMIT = 500
+DUE_LIMIT = 1000
 ERRORS_SHOWN = 20
 # Characters.
 ANSWER_SHOWN = 200
+# What the bot puts before the last answer.
+_GIVEN_UP = re.compile(r"given up after \d+ attempts: ")
+
+_STATE = Delivery.State
 
 
 def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
     """
-    The answers of the newest failures since a time, the most frequent first, with the newest delivery of each.
+    What went wrong, the most frequent first, with the newest delivery of each.
 
     Args:
-        since: Aware. Only deliveries that failed at or after it are looked at.
+        since: Aware. Of failed deliveries, only those that failed at or after it are looked at; of those that wait for
+            another attempt, all that are due next.
 
     Raises:
         OperationalError, InterfaceError: The database is unavailable.
 
     Guarantees:
-        One query, which reads the newest 500 failures by their own index. Answers are on one line, without secrets.
+        Two queries, each of which reads a limited number of rows by an index: the newest 500 failures, and the 1000
+        deliveries that are due next. Answers are on one line, without secrets.
     """
-    failed = Delivery.objects.using(router.db_for_read(Delivery)).filter(state=Delivery.State.FAILED)
-    newest = failed.filter(finished_at__gte=stored(since)).order_by("-finished_at")
-    rows: Any = newest.values_list("pk", "transport", "answer", "finished_at")[:FAILURES_LIMIT]
-    found: dict[tuple[str, str], ErrorExample] = {}
-    shown_of: dict[str, str] = {}
-    for pk, transport, answer, finished_at in rows:
-        shown = shown_of.get(answer) or shown_of.setdefault(answer, _shown(answer))
-        newer = found.get((transport, shown))
-        found[transport, shown] = (
-            replace(newer, count=newer.count + 1)
-            if newer is not None
-            else ErrorExample(transport=transport, answer=shown, count=1, delivery_id=pk, at=moment_of(finished_at))
-        )
+    rows = Delivery.objects.using(router.db_for_read(Delivery))
+    failed = rows.filter(state=_STATE.FAILED, finished_at__gte=stored(since)).order_by("-finished_at")
+    due = rows.filter(due_at__isnull=False).order_by("due_at")
+    waiting: Any = due.values_list("pk", "transport", "answer", "attempt_at", "state", "attempts")[:DUE_LIMIT]
+    found: dict[tuple[str, str, bool], ErrorExample] = {}
+    for pk, transport, answer, at in failed.values_list("pk", "transport", "answer", "finished_at")[:FAILURES_LIMIT]:
+        if at is not None:
+            _add(found, pk, transport, answer, at, is_final=True)
+    for pk, transport, answer, at, state, attempts in waiting:
+        if state == _STATE.PENDING and attempts and answer and at is not None:
+            _add(found, pk, transport, answer, at, is_final=False)
     return tuple(sorted(found.values(), key=lambda each: (-each.count, each.transport, each.answer))[:ERRORS_SHOWN])
 
 
+def _add(
+    found: dict[tuple[str, str, bool], ErrorExample],
+    pk: int,
+    transport: str,
+    answer: str,
+    at: datetime.datetime,
+    *,
+    is_final: bool,
+) -> None:
+    shown, moment = _shown(_GIVEN_UP.sub("", answer, count=1)), moment_of(at)
+    known = found.get((transport, shown, is_final))
+    if known is None:
+        found[transport, shown, is_final] = ErrorExample(
+            transport=transport, answer=shown, is_final=is_final, count=1, delivery_id=pk, at=moment
+        )
+        return
+    newest = replace(known, delivery_id=pk, at=moment) if moment > known.at else known
+    found[transport, shown, is_final] = replace(newest, count=known.count + 1)
+
+
+@functools.lru_cache(maxsize=FAILURES_LIMIT)
 def _shown(answer: str) -> str:
     return mask_text(printable(" ".join(answer.split()), limit=ANSWER_SHOWN))

@@ -201,11 +201,13 @@ class TaskFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorExample:
-    """One answer of a provider: how many of the period's latest failed deliveries had it, and the newest one."""
+    """One answer of a provider: how many of the latest unsuccessful deliveries had it, and the newest one."""
 
     transport: str
     # Cut and cleaned for showing. Secrets are masked.
     answer: str
+    # True of deliveries that failed in the period, False of those that wait for another attempt now.
+    is_final: bool
     count: int
     delivery_id: int
     at: datetime.datetime
@@ -218,10 +220,12 @@ class Notice:
 
     Attributes:
         key: For programs: "no_consumer", "stuck_group", "redis_evicts", "redis_unavailable", "bot_not_seen", …
+        about: For programs: the consumer group, transport or balance that it is about; "" for none.
         is_urgent: False for advice.
     """
 
     key: str
+    about: str = ""
     # One sentence that says what is wrong.
     what: str
     # What to do about it.

@@ -6,6 +6,7 @@ Owns what is wrong enough for a notice, and the sentences. Does not own the figu
 
 import datetime
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import redis
 
 from notifications.statistics.balances import BROWSERS, PLANNING
-from notifications.statistics.figures import Balance, Notice, Process, Rows
+from notifications.statistics.figures import Balance, ErrorExample, Notice, Process, Rows
 from realtime.redis.connection_checks import answer_parsed
 from realtime.streams.status import GroupStatus
 
@@ -24,6 +25,9 @@ __all__ = ["Facts", "Progress", "RedisMemory", "find_notices", "read_memory"]
 STUCK_SECONDS = 120.0
 # If processes of run_bot_subscriber were seen before, but none within this time, a notice says so.
 UNSEEN_SECONDS = 60.0
+# A transport is in trouble if at least so many deliveries, and this share of those that have ended, have failed.
+FAILED_LEAST = 5
+FAILED_SHARE = 0.5
 # What is missing while a group has no workers.
 _WORK = {"relay": "browsers get no notifications", "bot": "no mail, chat message or webhook is sent"}
 _LOGS = "look at the logs of `manage.py run_bot_subscriber`"
@@ -54,6 +58,7 @@ class Facts:
     standstill_seconds: Mapping[str, float]
     rows: Rows
     balances: Sequence[Balance]
+    errors: Sequence[ErrorExample]
     processes: Sequence[Process]
     # Events that the sweep should have published, or released.
     outbox_overdue: int
@@ -101,6 +106,7 @@ def find_notices(facts: Facts) -> tuple[Notice, ...]:
         *_about_redis(facts),
         *_about_groups(facts),
         *_about_processes(facts),
+        *_about_transports(facts),
         *_about_events(facts),
         *_about_figures(facts),
     ]
@@ -144,48 +150,93 @@ def _about_redis(facts: Facts) -> Iterator[Notice]:
 
 
 def _about_groups(facts: Facts) -> Iterator[Notice]:
+    if missing := [group for group in facts.groups if not group.workers]:
+        yield _no_consumer(facts, missing)
     for group in facts.groups:
-        work = _WORK.get(group.name, "its work is not done")
-        if not group.workers:
-            yield Notice(
-                key="no_consumer",
-                what=f"No {group.name} runs: {work}.",
-                advice="Start `manage.py run_bot_subscriber`.",
-            )
-        elif facts.standstill_seconds.get(group.name, 0.0) >= STUCK_SECONDS:
+        if group.workers and facts.standstill_seconds.get(group.name, 0.0) >= STUCK_SECONDS:
             minutes = facts.standstill_seconds[group.name] / 60
             count = (group.lag or 0) + group.pending
             yield Notice(
                 key="stuck_group",
+                about=group.name,
                 what=f"The {group.name} is stuck: {_entries(count)} wait, and none was finished for {minutes:.0f} min.",
                 advice=f"Restart `manage.py run_bot_subscriber`, and {_LOGS}.",
             )
-        elif group.standing and (group.oldest_seconds or 0.0) >= STUCK_SECONDS:
+        elif group.workers and group.standing and (group.oldest_seconds or 0.0) >= STUCK_SECONDS:
             yield Notice(
                 key="stuck_group",
+                about=group.name,
                 what=f"The {group.name} has {group.standing:,} stuck keys, the oldest entry since {group.oldest}.",
                 advice=f"Workers repair this within a minute. If it stays, {_LOGS}.",
             )
         if group.dead:
             yield Notice(
                 key="dead_letters",
+                about=group.name,
                 what=f"The {group.name} has given up {_entries(group.dead)}.",
                 advice="Look at the dead letters. Replay them when their cause is repaired, or purge them.",
             )
 
 
-def _about_processes(facts: Facts) -> Iterator[Notice]:
-    for part in ("bot", "relay"):
-        those = [process for process in facts.processes if part in process.role.split()]
-        if not those or any(process.is_alive for process in those):
-            continue
+def _no_consumer(facts: Facts, missing: Sequence[GroupStatus]) -> Notice:
+    """One notice for all groups without workers: mostly one process has ended."""
+    work = ", and ".join(_WORK.get(group.name, "its work is not done") for group in missing)
+    names = " and no ".join(group.name for group in missing)
+    sentences = [f"No {names} {'runs' if len(missing) == 1 else 'run'}: {work}."]
+    if count := max((group.lag or 0) + group.pending + group.delayed for group in missing):
+        sentences.append(f"{_entries(count)} {'waits' if count == 1 else 'wait'}.")
+    return Notice(
+        key="no_consumer",
+        about=" ".join(group.name for group in missing),
+        what=" ".join([*sentences, *_last_seen(facts, [group.name for group in missing])]),
+        advice="Start `manage.py run_bot_subscriber`.",
+    )
+
+
+def _last_seen(facts: Facts, parts: Sequence[str]) -> Iterator[str]:
+    """When a process of these parts was last seen, if that was a minute ago or more."""
+    those = [process for process in facts.processes if set(parts) & set(process.role.split())]
+    if those and not any(process.is_alive for process in those):
         last = max(those, key=lambda process: process.seen_at)
         unseen_seconds = (facts.now - last.seen_at).total_seconds()
         if unseen_seconds >= UNSEEN_SECONDS:
+            yield f"The last one, {last.name}, was seen {_duration(unseen_seconds)} ago."
+
+
+def _about_processes(facts: Facts) -> Iterator[Notice]:
+    known_missing = {group.name for group in facts.groups if not group.workers}
+    for part in ("bot", "relay"):
+        if part not in known_missing:
+            for seen in _last_seen(facts, [part]):
+                yield Notice(
+                    key=f"{part}_not_seen",
+                    about=part,
+                    what=f"No {part} has been seen for a minute. {seen}",
+                    advice="Start `manage.py run_bot_subscriber`, or check whether it reaches Redis.",
+                )
+
+
+def _about_transports(facts: Facts) -> Iterator[Notice]:
+    for each in facts.rows.transports:
+        ended = each.sent + each.failed
+        if each.failed >= FAILED_LEAST and each.failed >= ended * FAILED_SHARE:
             yield Notice(
-                key=f"{part}_not_seen",
-                what=f"No {part} was seen for {_duration(unseen_seconds)}; the last was {last.name}.",
-                advice="Start `manage.py run_bot_subscriber`, or check whether it reaches Redis.",
+                key="transport_fails",
+                about=each.transport,
+                what=f"{each.transport}: {each.failed:,} of the {ended:,} deliveries that have ended have failed.",
+                advice="The errors below say why. Failed deliveries can be sent again from their list.",
+            )
+    waiting = Counter[str]()
+    for error in facts.errors:
+        if not error.is_final:
+            waiting[error.transport] += error.count
+    for transport, count in sorted(waiting.items()):
+        if count >= FAILED_LEAST:
+            yield Notice(
+                key="transport_retries",
+                about=transport,
+                what=f"{transport}: {count:,} deliveries have failed and wait for another attempt.",
+                advice="The errors below say why. They are tried again by themselves.",
             )
 
 
@@ -208,13 +259,19 @@ def _about_events(facts: Facts) -> Iterator[Notice]:
 
 
 def _about_figures(facts: Facts) -> Iterator[Notice]:
-    for balance in facts.balances:
-        if balance.difference:
-            yield Notice(
-                key="balance",
-                what=f"{_lost(balance)}: nobody has {'it' if balance.difference == 1 else 'them'} in hand.",
-                advice="A relay restores what is lost within a minute. If the number stays, look at the relay's logs.",
-            )
+    differing = [balance for balance in facts.balances if balance.difference]
+    if {BROWSERS, PLANNING} <= {balance.name for balance in differing}:
+        # Mostly the same notifications.
+        differing = [balance for balance in differing if balance.name != PLANNING]
+    for balance in differing:
+        yield Notice(
+            key="balance",
+            about=balance.name,
+            what=f"{_lost(balance)}: nobody has {'it' if balance.difference == 1 else 'them'} in hand.",
+            advice=(
+                "While a relay runs, it restores within a minute what is lost. If the number stays, look at its logs."
+            ),
+        )
     if not facts.rows.is_complete:
         yield Notice(
             key="not_counted",

@@ -180,7 +180,6 @@ class Subscriber:
                     interval_seconds=self._settings.sweep_interval_seconds,
                 )
                 tasks.create_task(sweeper.run(), name="outbox sweep")
-                if get_realtime_settings().statistics:
-                    tasks.create_task(Gatherer().run(), name="statistics")
+                tasks.create_task(Gatherer().run(), name="statistics")
         finally:
             await reader.aclose()

@@ -11,7 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from realtime.statistics.histograms import LAST_BUCKET, bucket_of
+from realtime.statistics.histograms import BUCKETS, bucket_of
 from realtime.statistics.metrics import METRICS
 
 __all__ = ["OTHER", "Key", "announce_use", "count", "counted", "observe", "observe_all", "on_use"]
@@ -24,8 +24,6 @@ KEYS_LIMIT = 5_000
 OTHER = "(other)"
 # Characters of a label; the rest is cut off.
 LABEL_LIMIT = 64
-# The labels of the buckets of histograms.
-_BUCKETS = tuple(str(bucket) for bucket in range(LAST_BUCKET + 1))
 
 
 class _Counts:
@@ -71,7 +69,7 @@ def count(metric: str, number: int = 1, *labels: str) -> None:
 
 def observe(metric: str, seconds: float, *labels: str) -> None:
     """Add a duration to a histogram. The labels and guarantees are those of `count`."""
-    key = (metric, *labels, _BUCKETS[bucket_of(seconds)])
+    key = (metric, *labels, BUCKETS[bucket_of(seconds)])
     try:
         _local.counts.of[key] += 1
     except (AttributeError, KeyError):
@@ -81,7 +79,7 @@ def observe(metric: str, seconds: float, *labels: str) -> None:
 def observe_all(metric: str, seconds: Iterable[float]) -> None:
     """Add many durations to a histogram without labels: cheaper than one after another."""
     for bucket, number in Counter(map(bucket_of, seconds)).items():
-        count(metric, number, _BUCKETS[bucket])
+        count(metric, number, BUCKETS[bucket])
 
 
 def counted() -> Counter[Key]:

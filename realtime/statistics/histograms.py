@@ -7,13 +7,15 @@ Owns the bounds of the buckets, and percentiles. Does not own counting.
 import math
 from collections.abc import Mapping
 
-__all__ = ["bucket_of", "percentile"]
+__all__ = ["BUCKETS", "bucket_of", "percentile"]
 
 # Each bucket ends at 1.2 times its beginning, so its middle is at most 10 % off. Bucket 0 holds all up to 10 µs, and
 # the last one all from about a day.
 RATIO = 1.2
 FIRST_SECONDS = 1e-5
 LAST_BUCKET = 126
+# The labels of all buckets, in order.
+BUCKETS = tuple(str(bucket) for bucket in range(LAST_BUCKET + 1))
 _LOG_RATIO = math.log(RATIO)
 
 

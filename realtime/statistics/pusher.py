@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import redis
@@ -56,7 +56,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: str
     # Seconds since the epoch.
-    started_at: float
+    started_at: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
     # False once it has said that it ends.
     is_alive: bool
     # Its metrics of the kind "now": field → number.

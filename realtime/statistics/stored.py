@@ -5,6 +5,8 @@ Owns reading these figures, and keeping the maxima of present states. Does not o
 the database.
 """
 
+import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ __all__ = ["ALIVE_SECONDS", "Stored", "StoredProcess", "keep_maxima", "read_hour
 
 # A process that was not seen for this long is not alive.
 ALIVE_SECONDS = 10.0
+# Characters of an epoch; the column of its copy has this size.
+EPOCH_LIMIT = 16
+_INTEGER = re.compile(rb"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +65,19 @@ def read_processes(client: redis.Redis, keys: Keys, *, since_seconds: float = 36
     pipeline.zrange(keys.statistics_processes(), 0, -1, withscores=True)
     (seconds, microseconds), seen = pipeline.execute()
     now = seconds + microseconds / 1e6
-    recent = [(id.decode(), score / 1000) for id, score in seen if now - score / 1000 < since_seconds]
+    recent = [
+        (id.decode(errors="replace"), score / 1000) for id, score in seen if abs(now - score / 1000) < since_seconds
+    ]
     for id, _ in recent:
         pipeline.hget(keys.statistics_process(id), "about")
     found = []
     for (_, seen_at), raw in zip(recent, pipeline.execute(), strict=True):
-        if raw is not None:
-            about = msgspec.json.decode(raw, type=About)
-            found.append(
-                StoredProcess(about=about, seen_at=seen_at, is_alive=about.is_alive and now - seen_at <= ALIVE_SECONDS)
-            )
+        about = None
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            about = msgspec.json.decode(raw or b"", type=About)
+        if about is not None:
+            is_alive = about.is_alive and now - seen_at <= ALIVE_SECONDS
+            found.append(StoredProcess(about=about, seen_at=seen_at, is_alive=is_alive))
     return found
 
 
@@ -100,7 +108,11 @@ def keep_maxima(client: redis.Redis, keys: Keys, now_seconds: float, now: Mappin
         pipeline.hmget(name, fields)
     replies: list[Any] = pipeline.execute()
     for name, exists, known in zip(names, replies[::2], replies[1::2], strict=True):
-        larger = {field: now[field] for field, old in zip(fields, known, strict=True) if int(old or 0) < now[field]}
+        larger = {
+            field: now[field]
+            for field, old in zip(fields, known, strict=True)
+            if not (old and _INTEGER.fullmatch(old)) or int(old) < now[field]
+        }
         if exists and larger:
             pipeline.hset(name, items=[word for pair in larger.items() for word in pair])
     pipeline.execute()
@@ -113,6 +125,12 @@ def _read(client: redis.Redis, names: Mapping[int, str]) -> dict[int, Stored]:
     found = {}
     for number, raw in zip(names, pipeline.execute(), strict=True):
         if raw:
-            figures = {field.decode(): int(value) for field, value in raw.items() if field != b"epoch"}
-            found[number] = Stored(epoch=raw.get(b"epoch", b"").decode(), figures=figures)
+            figures = {_text(field): int(value) for field, value in raw.items() if _INTEGER.fullmatch(value)}
+            figures.pop("epoch", None)
+            found[number] = Stored(epoch=_text(raw.get(b"epoch", b""))[:EPOCH_LIMIT], figures=figures)
     return found
+
+
+def _text(raw: bytes) -> str:
+    # Columns cannot hold a NUL.
+    return raw.decode(errors="replace").replace("\0", "\ufffd")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 import redis
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.acceptance.deployed_site import DeployedSite
 from tests.acceptance.people import Person, at_browser
@@ -202,6 +202,26 @@ async def test_the_dashboard_is_live_over_its_topic(site: DeployedSite, admin: P
     await expect(page.locator("#sb-at")).not_to_have_attribute("datetime", str(at))
     await expect(page.locator("[data-live=outbox]")).to_have_text("0")
     assert admin.complaints == []
+
+
+async def test_a_dashboard_asks_a_slow_server_less_often(site: DeployedSite, admin: Person) -> None:
+    """The pause is four times as long as reading took, however many messages come meanwhile."""
+    page, answer_seconds = admin.page, 1.5
+    asked_at: list[float] = []
+
+    async def answer_late(route: Route) -> None:
+        asked_at.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(answer_seconds)
+        await route.continue_()
+
+    await page.route("**/statistics/?format=part*", answer_late)
+    await page.goto(f"{site.url}/admin/")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while len(asked_at) < 2:
+            site.publish("signalbox.statistics", b'{"outbox": 0}')
+            await asyncio.sleep(0.1)
+    assert asked_at[1] - asked_at[0] > 4.5 * answer_seconds
+    await page.unroute_all(behavior="wait")
 
 
 async def test_nobody_else_gets_the_live_numbers(browser: Browser, site: DeployedSite) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser, User
 from django.template import Context
@@ -22,10 +23,12 @@ from notifications.admin.dashboard import chart
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import duration
 from notifications.admin.events import EventAdmin
-from notifications.models import Delivery, Event, Notification
+from notifications.models import CounterPeriod, Delivery, Event, Notification
 from notifications.statistics.figures import Funnel, Point, TransportFigures
+from notifications.statistics.rollup import Rollup
 from notifications.templatetags.signalbox_admin import admin_dashboard
 from realtime import conf
+from realtime.redis.keys import Keys
 from tests.support.domain import make_users
 from tests.support.redis_server import RedisServer
 from tests.support.staff import make_staff, page
@@ -348,6 +351,53 @@ def test_a_difference_is_said_in_words_and_leads_to_what_nobody_handles(signalbo
     assert text == "1: 1 not accounted for"
     assert _rows_behind(admin_client, html.unescape(url)) == 1
     assert 'class="sb-bad" dir="auto">1: 1 not accounted for' in page(admin_client, "/admin/")
+
+
+HOSTILE_FIGURES = {
+    "a": "x",
+    "b": "9" * 30,
+    "": "1",
+    b"\xff\x00": "1",
+    "deliveries.send_seconds": "1",
+    "deliveries.send_seconds|email|99999999": "1",
+    "deliveries.send_seconds|email|" + "9" * 5000: "1",
+    "deliveries.send_seconds|email|\u0663": "1",
+    "<script>.x|<script>": "3",
+}
+HOSTILE_PROCESSES = (
+    b"junk",
+    b"[" * 100_000,
+    b'{"name":"<script>","role":"bot","started_at":1e300,"is_alive":true,"now":{}}',
+    b'{"name":"<script>","role":"bot","started_at":1,"is_alive":true,"now":{"a":5}}',
+)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("period", ["hour", "day"])
+def test_what_other_programs_write_to_redis_costs_no_figure(
+    signalbox: Any, admin_client: Client, redis_client: redis.Redis, keys: Keys, period: str
+) -> None:
+    """The first page of the admin is there, with what can be read, and the copy to the database goes on."""
+    now = timezone.now()
+    names = (keys.statistics_minute(int(now.timestamp()) // 60), keys.statistics_hour(int(now.timestamp()) // 3600))
+    for name in names:
+        redis_client.hset(name, mapping={"epoch": "e" * 100, "hub.slow_count": 7, **HOSTILE_FIGURES})  # type: ignore[dict-item]
+    for number, about in enumerate(HOSTILE_PROCESSES):
+        redis_client.hset(keys.statistics_process(f"p{number}"), "about", about)
+        redis_client.zadd(keys.statistics_processes(), {f"p{number}": now.timestamp() * 1000})
+    redis_client.zadd(keys.statistics_processes(), {b"\xff": now.timestamp() * 1000, "p9": float("inf")})
+    try:
+        for url in ("/admin/", STATISTICS):
+            assert "<script>.x" not in page(admin_client, f"{url}?period={period}")
+        found = admin_client.get(f"{STATISTICS}?format=json&period={period}").json()
+        assert found["counters"]["totals"]["hub.slow_count"] == 7
+        assert found["counters"]["latencies"] == []
+        assert [process["name"] for process in found["counters"]["processes"]] == ["<script>"]
+        Rollup().copy(now)
+        assert CounterPeriod.objects.get().figures["hub.slow_count"] == 7
+    finally:
+        redis_client.delete(*names, *(keys.statistics_process(f"p{number}") for number in range(4)))
+        redis_client.delete(keys.statistics_processes())
 
 
 # Who sees it ----------------------------------------------------------------------------------------------------------

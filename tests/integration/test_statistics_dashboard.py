@@ -66,7 +66,9 @@ def test_figures_after_a_notify(redis_client: redis.Redis, keys: Keys) -> None:
     assert worker.idle_seconds < SLACK_SECONDS
     assert (found.outbox, found.scheduled, found.redis_error) == (1, 1, "")
     # The relay has no worker; the bot has one.
-    assert [notice.what for notice in found.notices] == ["No relay runs: browsers get no notifications."]
+    assert [notice.what for notice in found.notices] == [
+        "No relay runs: browsers get no notifications. 3 entries wait."
+    ]
 
 
 def test_a_dead_consumer_is_no_worker(redis_client: redis.Redis, keys: Keys) -> None:
@@ -148,7 +150,14 @@ def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(errors, "FAILURES_LIMIT", 5)
     now = clock.now()
     event = Event.objects.create(message="m", published_at=stored(now))
-    answers = ["too old", "full", "full\r\n", "https://hooks.example.com/T0/secret\x1b[31m", "token=abc", "full"]
+    answers = [
+        "too old",
+        "full",
+        "given up after 3 attempts: full\r\n",
+        "https://hooks.example.com/T0/secret\x1b[31m",
+        "token=abc",
+        "full",
+    ]
     made = [
         Delivery.objects.create(
             notification=Notification.objects.create(event=event, recipient=user),
@@ -163,11 +172,26 @@ def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch
     Delivery.objects.create(
         notification=made[0].notification, transport="mail", state="sent", answer="ok", finished_at=stored(now)
     )
+    Delivery.objects.create(
+        notification=made[1].notification,
+        transport="mail",
+        state="pending",
+        attempts=2,
+        answer="refused",
+        attempt_at=stored(now),
+        due_at=stored(now + HOUR),
+    )
+    # Not tried yet.
+    Delivery.objects.create(notification=made[2].notification, transport="mail", state="pending")
     first, *others = read_dashboard("day").errors
     at = now - datetime.timedelta(minutes=5)
-    assert first == ErrorExample(transport="chat", answer="full", count=3, delivery_id=made[5].pk, at=at)
-    assert sorted(each.answer for each in others) == ["https://hooks.example.com/…\\x1b[31m", "token=•••"]
-    assert read_dashboard("day", now + 48 * HOUR).errors == ()
+    assert first == ErrorExample(transport="chat", answer="full", is_final=True, count=3, delivery_id=made[5].pk, at=at)
+    assert sorted((each.answer, each.is_final) for each in others) == [
+        ("https://hooks.example.com/…\\x1b[31m", True),
+        ("refused", False),
+        ("token=•••", True),
+    ]
+    assert [each.answer for each in read_dashboard("day", now + 48 * HOUR).errors] == ["refused"]
 
 
 @pytest.fixture

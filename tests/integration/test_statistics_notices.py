@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from notifications.statistics.figures import Balance, Funnel, Process, Rows
+from notifications.statistics.figures import Balance, ErrorExample, Funnel, Process, Rows, TransportFigures
 from notifications.statistics.notices import Facts, Progress, RedisMemory, find_notices, read_memory
 from realtime.redis import clients
 from realtime.streams.status import GroupStatus
@@ -41,9 +41,14 @@ def facts(**changes: Any) -> Facts:
     well = Facts(
         **{"now": NOW, "redis_error": "", "memory": None, "groups": (group("relay"), group("bot"))},
         **{"standstill_seconds": {}, "rows": rows, "balances": (), "processes": ()},
-        **{"outbox_overdue": 0, "scheduled_overdue": 0},
+        **{"errors": (), "outbox_overdue": 0, "scheduled_overdue": 0},
     )
     return replace(well, **changes)
+
+
+def error(*, count: int, answer: str = "refused", is_final: bool = False) -> ErrorExample:
+    """An answer that many deliveries by email had."""
+    return ErrorExample(transport="email", answer=answer, is_final=is_final, count=count, delivery_id=1, at=NOW)
 
 
 def keys_of(**changes: Any) -> list[str]:
@@ -76,8 +81,31 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
             "stuck_group",
             "The bot is stuck: 9 entries wait, and none was finished for 4 min.",
         ),
-        ({"processes": (process("relay and bot", 61.0),)}, "bot_not_seen", "No bot was seen for 1 min"),
-        ({"processes": (process("relay", 8_000.0),)}, "relay_not_seen", "No relay was seen for 2 h"),
+        (
+            {
+                "groups": (group("relay", workers=0, lag=7), group("bot", workers=0)),
+                "processes": (process("bot", 61.0),),
+            },
+            "no_consumer",
+            "No relay and no bot run: browsers get no notifications, and no mail, chat message or webhook is sent. "
+            "7 entries wait. The last one, host:1, was seen 1 min ago.",
+        ),
+        (
+            {"processes": (process("relay and bot", 61.0),)},
+            "bot_not_seen",
+            "No bot has been seen for a minute. The last one, host:1, was seen 1 min ago.",
+        ),
+        ({"processes": (process("relay", 8_000.0),)}, "relay_not_seen", "No relay has been seen for a minute."),
+        (
+            {"rows": replace(facts().rows, transports=(TransportFigures(transport="email", sent=1, failed=8),))},
+            "transport_fails",
+            "email: 8 of the 9 deliveries that have ended have failed.",
+        ),
+        (
+            {"errors": (error(count=4), error(count=3, is_final=True), error(count=2, answer="busy"))},
+            "transport_retries",
+            "email: 6 deliveries have failed and wait for another attempt.",
+        ),
         ({"scheduled_overdue": 1}, "scheduled_overdue", "1 event is past its time and not released."),
         ({"outbox_overdue": 3}, "outbox_overdue", "3 events wait in the outbox, and nobody publishes them."),
         (

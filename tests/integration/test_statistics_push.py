@@ -167,6 +167,25 @@ def test_a_minute_of_a_redis_that_lost_its_data_has_another_epoch(keys: Keys) ->
         assert (last.figures, last.epoch != first.epoch) == ({"x": 2}, True)
 
 
+@pytest.mark.parametrize("key", ["minute", "hour", "process", "processes"])
+def test_a_key_of_another_type_is_replaced(counting: Counting, redis_client: redis.Redis, key: str) -> None:
+    """Whoever made it: no figure is lost by it, and none added twice."""
+    names = {
+        "minute": counting.keys.statistics_minute(MINUTE),
+        "hour": counting.keys.statistics_hour(MINUTE // 60),
+        "process": counting.keys.statistics_process(counting.pusher.id),
+        "processes": counting.keys.statistics_processes(),
+    }
+    redis_client.set(names[key], "mine", ex=60)
+    counting.totals["x"] = 3
+    assert counting.pusher.push()
+    counting.totals["x"] = 5
+    assert counting.pusher.push()
+    assert counting.minutes()[0] == {"x": 5}
+    assert read_hours(redis_client, counting.keys, [MINUTE // 60])[MINUTE // 60].figures == {"x": 5}
+    assert len(read_processes(redis_client, counting.keys)) == 1
+
+
 def test_a_process_in_which_nothing_happens_pushes_rarely(counting: Counting, redis_client: redis.Redis) -> None:
     """Only to say that it is alive, or when its state has changed."""
 

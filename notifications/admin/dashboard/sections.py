@@ -185,16 +185,20 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
     return Table(
         name="errors",
         title="Errors",
-        columns=("Answer", "Transport", "Count", "Newest"),
+        columns=("Answer", "Transport", "State", "Count", "Newest"),
         rows=tuple(
             (
                 text(each.answer or "(none)", may_be_long=True),
                 text(each.transport, may_be_long=True),
+                text("failed" if each.is_final else "to be tried again"),
                 number(each.count),
                 moment(each.at, "%m-%d %H:%M:%S", links.delivery(each.delivery_id)),
             )
             for each in dashboard.errors
         ),
-        note="Count: how many of the latest failures in this time had this answer. Newest: leads to that delivery.",
-        empty="No delivery has failed in this time.",
+        note=(
+            "Failed: given up in this time. To be tried again: those that wait for another attempt now. Count: how "
+            "many of the latest had this answer. Newest: leads to that delivery."
+        ),
+        empty="No delivery has failed in this time, and none waits for another attempt.",
     )

@@ -12,6 +12,10 @@ import { morph } from "./morph.js";
 const LIVE_MS = 3_000;
 /** Without messages they are read this often: the connection is lost, or no relay is running. */
 const POLL_MS = 10_000;
+/** The pause is at least as long as reading took, multiplied by this: many open dashboards do not slow down a server. */
+const PAUSE_FACTOR = 4;
+/** A server that has not answered after this time is asked again. */
+const ANSWER_MS = 30_000;
 
 const root = document.getElementById("sb-dashboard");
 const part = document.getElementById("sb-part");
@@ -25,17 +29,21 @@ let isStale = false;
 let hasFailed = false;
 let messageAt = -Infinity;
 let readAt = performance.now();
+/** How long it took to read the figures. */
+let tookMs = 0;
 let timer = null;
 
 function plan() {
   clearTimeout(timer);
   if (isPaused || isReading || document.hidden) return;
-  timer = setTimeout(read, Math.max(0, readAt + (isStale ? LIVE_MS : POLL_MS) - performance.now()));
+  const pauseMs = Math.max(isStale ? LIVE_MS : POLL_MS, PAUSE_FACTOR * tookMs);
+  timer = setTimeout(read, Math.max(0, readAt + pauseMs - performance.now()));
 }
 
 async function read() {
   isReading = true;
   isStale = false;
+  const beganAt = performance.now();
   try {
     morph(part, await fetchPart());
     hasFailed = false;
@@ -45,6 +53,7 @@ async function read() {
   }
   isReading = false;
   readAt = performance.now();
+  tookMs = hasFailed ? 0 : readAt - beganAt;
   showState();
   plan();
 }
@@ -53,7 +62,11 @@ async function fetchPart() {
   const url = new URL(root.dataset.url, location.href);
   url.searchParams.set("format", "part");
   url.searchParams.set("period", root.dataset.period);
-  const response = await fetch(url, { credentials: "same-origin", redirect: "error" });
+  const response = await fetch(url, {
+    credentials: "same-origin",
+    redirect: "error",
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
   if (!response.ok) throw new Error(`status ${response.status}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   if (fresh.getElementById("sb-at") === null) throw new Error("not our page");
