@@ -66,14 +66,14 @@ async def page(browser: Browser, admin_site: tuple[str, str]) -> AsyncIterator[P
 
 
 async def test_without_javascript_there_is_no_button_to_pause(browser: Browser, admin_site: tuple[str, str]) -> None:
-    """The figures are there all the same."""
+    """The figures are there all the same; unfold shows no page without JavaScript, so the styles are asked."""
     url, session = admin_site
     context = await browser.new_context(base_url=url, java_script_enabled=False)
     await context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
     page = await context.new_page()
     await page.goto("/admin/")
-    await expect(page.locator("#sb-pause")).to_be_hidden()
-    await expect(page.locator("[data-live=outbox]")).to_be_visible()
+    assert await page.locator("#sb-pause").evaluate("element => getComputedStyle(element).display") == "none"
+    await expect(page.locator("[data-live=outbox]")).not_to_be_empty()
     await context.close()
 
 
