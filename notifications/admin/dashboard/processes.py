@@ -126,6 +126,7 @@ def tasks(dashboard: Dashboard, links: Links) -> Table:
             "successful: the newest that are still kept."
         ),
         more=("Show them", url) if url else None,
+        is_wide=True,
     )
 
 
@@ -190,6 +191,6 @@ def _process(process: Process) -> tuple[Cell, ...]:
         _alive(process.is_alive),
         number(process.now.get("clients.open_count", 0)),
         number(process.now.get("hub.topic_count", 0)),
-        moment(process.started_at),
-        moment(process.seen_at),
+        moment(process.started_at, "%m-%d %H:%M"),
+        moment(process.seen_at, "%H:%M:%S"),
     )
