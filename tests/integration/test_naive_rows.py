@@ -63,7 +63,7 @@ def test_statistics_for_programs_have_hours_in_utc(admin_client: Client, alice: 
     services.notify(alice, "Hello")
     found = json.loads(admin_client.get("/admin/notifications/event/statistics/?format=json").content)
     assert abs(datetime.datetime.fromisoformat(found["at"]) - clock.now()) < SLACK
-    assert sum(hour["created"] for hour in found["hours"][-2:]) == 1
+    assert sum(point["funnel"]["created"] for point in found["rows"]["points"][-2:]) == 1
 
 
 def test_what_is_read_and_seen_is_so_now(alice: User) -> None:
