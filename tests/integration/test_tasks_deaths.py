@@ -218,13 +218,15 @@ async def test_the_late_end_of_a_task_that_another_worker_has_is_refused(
         await wait_until(lambda: calls == ["a"])
         async with tasks.working(concurrency=1) as second:
             await wait_until(lambda: tasks.hand_over(result.id, first, second))
-            assert len(calls) == 2
+            # The function is called in a thread, a moment after the attempt has begun.
+            await wait_until(lambda: len(calls) == 2)
             gates["a 1"].set()
             await wait_until(lambda: "is another worker's now" in caplog.text)
             assert tasks.status(result) == "RUNNING"
             assert tasks.left_count() == 1
             async with tasks.working(concurrency=1) as third:
                 await wait_until(lambda: tasks.hand_over(result.id, second, first, third))
+                await wait_until(lambda: len(calls) == 3)
                 gates["a 3"].set()
                 await await_result(result, 10)
                 assert result.return_value == 3
