@@ -102,7 +102,7 @@ class Multiplexer:
     def start(self) -> None:
         """Begin to connect, without waiting, until `stop`. Entering the context manager does the same."""
         self._task = asyncio.create_task(self._run(), name="multiplexer")
-        register(self)
+        register(self, starts_pushing=True)
         self._probe_listener = self.attach(
             self._probe_channel, on_payloads=lambda _: self._echo.set(), on_gap=lambda: None
         )

@@ -99,7 +99,7 @@ def counted() -> Counter[Key]:
 
 
 def on_use(call: Callable[[], None]) -> None:
-    """Call this function whenever a thread counts for the first time, or a part registers. It must not raise."""
+    """Call this function whenever a thread counts for the first time, or a part begins to work. It must not raise."""
     _on_use.append(call)
 
 

@@ -191,19 +191,22 @@ _sources: dict[int, tuple[str, weakref.ref[Source]]] = {}
 _ended: dict[tuple[str, type], Part | Totals] = {}
 
 
-def register(source: Source, name: str = "") -> None:
+def register(source: Source, name: str = "", *, starts_pushing: bool = False) -> None:
     """
     Add a part that counts to the sum of `collect`.
 
     Args:
         source: Held by a weak reference only.
         name: The consumer group of a worker; the name under which other counters appear. Parts of one name are summed.
+        starts_pushing: Whether this process pushes from now on. Not for parts that exist in every process, also in
+            commands that need no Redis.
     """
     with _lock:
         for key in [key for key, (_, reference) in _sources.items() if reference() is None]:
             del _sources[key]
         _sources[id(source)] = name, weakref.ref(source)
-    announce_use()
+    if starts_pushing:
+        announce_use()
 
 
 def unregister(source: Source) -> None:

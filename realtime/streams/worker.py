@@ -250,7 +250,7 @@ class StreamWorker:
         Raises:
             ExceptionGroup: A defect of this module. Neither handlers nor Redis end the worker.
         """
-        register(self, self._group.group)
+        register(self, self._group.group, starts_pushing=True)
         try:
             async with asyncio.TaskGroup() as tasks:
                 name = self._group.group
