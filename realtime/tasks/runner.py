@@ -84,7 +84,7 @@ class Runner:
         self._is_closed = False
         for _ in range(concurrency):
             _Thread(self).start()
-        self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
+        self._look_later()
 
     # Room -------------------------------------------------------------------------------------------------------------
 
@@ -177,10 +177,17 @@ class Runner:
             self._waiting.put(None)
 
     def _give_back_late(self) -> None:
-        # All threads are busy with long tasks. What waits behind them may begin sooner in other workers.
-        is_late = time.monotonic() - self._began_waiting_at > GIVE_BACK_SECONDS
+        # All threads are busy with long tasks. What waits behind them may begin sooner in other workers. But if this
+        # process was held up, the ends of short tasks may only not have been noticed yet.
+        now = time.monotonic()
+        was_held_up = now - self._looked_at > 1.25 * GIVE_BACK_SECONDS
+        is_late = not was_held_up and now - self._began_waiting_at > GIVE_BACK_SECONDS
         if is_late and max(len(self._running), len(self._tasks)) >= self.concurrency:
             self.give_back()
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._looked_at = time.monotonic()
         self._give_back_timer = self._loop.call_later(GIVE_BACK_SECONDS, self._give_back_late)
 
     def _start_async(self) -> None:

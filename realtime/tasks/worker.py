@@ -22,7 +22,7 @@ from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, FETCH_LIMIT, Runner
-from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, Outcome, TaskQueue
+from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, Begun, Outcome, TaskQueue
 
 __all__ = ["TaskWorker"]
 
@@ -177,6 +177,9 @@ class _Queue:
         self._consumer, self._outage = consumer, outage
         # The attempts that are not done, each with its entry and the call of the handler that got the entry.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
+        # Set when the newest call of `_begin` has ended.
+        self._last_begun = asyncio.Event()
+        self._last_begun.set()
         self._ends: Batcher[Attempt, None] = Batcher(self._write_ends, name=f"ends of tasks of {queue.name}")
         self._releases: Batcher[Attempt, None] = Batcher(self._write_releases, name=f"released tasks of {queue.name}")
         self.worker = StreamWorker(
@@ -221,7 +224,7 @@ class _Queue:
         # Entries without a task have only woken the worker.
         tasks = [(entry, task) for entry in entries if (task := _claim_of(entry, self._consumer)) is not None]
         asked = [task for _, task in tasks]
-        begun = await self._outage.until_done(self._queue.begin, self._client, self._consumer, asked) if asked else []
+        begun = await self._begin(asked) if asked else []
         held: list[tuple[Attempt, Entry]] = []
         for (entry, (id, _, claim)), (state, fields) in zip(tasks, begun, strict=True):
             if state == "over":
@@ -252,6 +255,22 @@ class _Queue:
         finally:
             for attempt, _ in held:
                 self._held.pop(attempt, None)
+
+    async def _begin(self, asked: Sequence[tuple[str, bytes, bytes]]) -> list[Begun]:
+        """
+        Begin tasks, as TaskQueue.begin does.
+
+        Calls go on beside each other, and Redis may answer a later one first. They return in the order in which they
+        were made, so that a worker with one slot runs tasks in the order in which it took them.
+        """
+        before, begun = self._last_begun, asyncio.Event()
+        self._last_begun = begun
+        try:
+            answers = await self._outage.until_done(self._queue.begin, self._client, self._consumer, asked)
+            await before.wait()
+        finally:
+            begun.set()
+        return answers
 
     async def _leave(self, attempts: Sequence[Attempt]) -> None:
         """Give back tasks that still run here, so that other workers run them again. The attempts count as failed."""

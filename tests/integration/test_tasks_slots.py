@@ -1,10 +1,13 @@
 """How many tasks run at a time in a worker, and what becomes of those that it fetched ahead."""
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from realtime.tasks import await_result
+from realtime.tasks import await_result, runner
+from realtime.tasks.worker import TaskWorker
 from tests.support.tasks import Tasks
 from tests.support.tasks_of_tests import add, ahold, anote, calls, gates, hold, note, spin
 from tests.support.waiting import wait_until
@@ -50,11 +53,7 @@ async def test_queues_share_the_slots_of_a_worker(tasks: Tasks) -> None:
 async def test_long_tasks_do_not_hold_up_those_that_were_fetched_ahead(tasks: Tasks, function: Any, short: Any) -> None:
     """After a second, they are given back, and another worker runs them."""
     async with tasks.working(concurrency=2) as busy:
-        # Many short ones: the worker fetches ahead from now on.
-        for number in range(60):
-            short.enqueue(number)
-        await wait_until(lambda: len(calls) == 60)
-        await wait_until(lambda: busy._runner._ahead() > 0)
+        await _fetch_ahead(busy, short)
         held = [function.enqueue(name) for name in "ab"]
         late = [short.enqueue(name) for name in ("late", "later")]
         await wait_until(lambda: "a" in calls and "b" in calls)
@@ -68,6 +67,47 @@ async def test_long_tasks_do_not_hold_up_those_that_were_fetched_ahead(tasks: Ta
         for result in held:
             assert (await await_result(result, 10)).worker_ids == [busy.consumer]
     assert tasks.left_count() == 0
+
+
+async def _fetch_ahead(worker: TaskWorker, short: Any) -> None:
+    """Let a worker run short tasks until it fetches ahead, also on a slow machine."""
+    enqueued_count = 0
+
+    def is_ahead() -> bool:
+        nonlocal enqueued_count
+        if len(calls) < enqueued_count:
+            return False
+        if worker._runner._ahead() > 0:
+            return True
+        for _ in range(60):
+            short.enqueue(enqueued_count)
+            enqueued_count += 1
+        return False
+
+    await wait_until(is_ahead)
+
+
+async def test_a_process_that_was_held_up_gives_nothing_back(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot know yet whether its tasks are long. A process that was not held up gives them back."""
+    now = time.monotonic()
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(runner, "GIVE_BACK_SECONDS", 0.1)
+    # As when tasks are so short that many are fetched ahead.
+    monkeypatch.setattr(runner.Runner, "_ahead", lambda self: 10)
+    async with tasks.working(concurrency=1) as busy:
+        held = hold.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        late = [note.enqueue(number) for number in range(4)]
+        await wait_until(lambda: busy._runner._waiting.qsize() == 4)
+        now += 0.17
+        await wait_until(lambda: busy._runner._looked_at == now)
+        assert busy._runner._waiting.qsize() == 4
+        async with tasks.working(concurrency=1) as other:
+            now += 0.12
+            for result in late:
+                assert (await await_result(result, 10)).worker_ids == [other.consumer]
+        gates["a"].set()
+        await await_result(held, 10)
 
 
 async def test_sync_and_async_tasks_run_side_by_side(tasks: Tasks) -> None:
