@@ -60,6 +60,7 @@ class DatabaseThread:
         self._threads = Threads(1, name=name)
         # Closes the connection, unless there is another call before.
         self._idle: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def call[**Parameters, Answer](
         self, function: Callable[Parameters, Answer], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -71,11 +72,20 @@ class DatabaseThread:
             answer: Answer = await in_thread(*args, **kwargs)
         finally:
             self._cancel_idle()
-            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_connections)
+            if self._is_closed:
+                # A call that came late, or was running. The event loop may end before any timer.
+                self.close()
+            else:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_connections)
         return answer
 
     def close(self) -> None:
-        """End the thread and its connection after the present calls. Idempotent."""
+        """
+        End the thread and its connection after the present calls. Idempotent.
+
+        Later calls still work, each in a thread and with a connection of its own.
+        """
+        self._is_closed = True
         self._cancel_idle()
         self._close_connections()
         self._threads.close()

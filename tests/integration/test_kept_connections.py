@@ -1,9 +1,11 @@
 """A database thread keeps its connection between calls, but no broken one, and none while it is idle."""
 
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 
 from notifications.database import threads
 from notifications.database.threads import DatabaseThread
@@ -66,3 +68,18 @@ async def test_an_idle_thread_has_no_connection(thread: DatabaseThread, monkeypa
     # Not by a call, because the thread is not idle then.
     look = thread._threads.executor.submit
     await wait_until(lambda: look(lambda: connection.connection is None).result())
+
+
+async def test_a_call_after_the_end_leaves_neither_thread_nor_connection(thread: DatabaseThread) -> None:
+    """As when a bot has stopped while some of its calls still waited for the database."""
+    wrappers: list[Any] = []
+
+    def ask() -> None:
+        wrappers.append(connections["default"])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    thread.close()
+    await thread.call(ask)
+    await wait_until(lambda: not any(each.name.startswith("test") for each in threading.enumerate()))
+    assert [each.connection for each in wrappers] == [None]
