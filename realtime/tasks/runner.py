@@ -82,6 +82,8 @@ class Runner:
         # When the database connections of async tasks were last checked.
         self._connections_checked_at = -math.inf
         self._is_closed = False
+        # Whether the last look at what waits was too late to judge by.
+        self._was_held_up = False
         for _ in range(concurrency):
             _Thread(self).start()
         self._look_later()
@@ -178,10 +180,10 @@ class Runner:
 
     def _give_back_late(self) -> None:
         # All threads are busy with long tasks. What waits behind them may begin sooner in other workers. But if this
-        # process was held up, the ends of short tasks may only not have been noticed yet.
+        # process was held up, short tasks may have ended without it having noticed: it looks once more.
         now = time.monotonic()
-        was_held_up = now - self._looked_at > 1.25 * GIVE_BACK_SECONDS
-        is_late = not was_held_up and now - self._began_waiting_at > GIVE_BACK_SECONDS
+        self._was_held_up = not self._was_held_up and now - self._looked_at > 1.25 * GIVE_BACK_SECONDS
+        is_late = not self._was_held_up and now - self._began_waiting_at > GIVE_BACK_SECONDS
         if is_late and max(len(self._running), len(self._tasks)) >= self.concurrency:
             self.give_back()
         self._look_later()

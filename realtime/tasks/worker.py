@@ -91,8 +91,8 @@ class TaskWorker:
 
     async def stop(self, *, deadline_seconds: float = 5.0) -> None:
         """
-        Fetch nothing more, and let running tasks finish. Tasks that have not begun are given back at once, and those
-        that still run at the deadline then. Idempotent.
+        Fetch nothing more, and let running tasks finish. Tasks that have not begun are given back at once. At the
+        deadline, running tasks are given back too. Idempotent.
         """
         await asyncio.gather(*(queue.worker.stop(deadline_seconds=deadline_seconds) for queue in self._queues.values()))
 
@@ -223,22 +223,12 @@ class _Queue:
         """The handler of the stream worker. Returns when all tasks are done or given back."""
         # Entries without a task have only woken the worker.
         tasks = [(entry, task) for entry in entries if (task := _claim_of(entry, self._consumer)) is not None]
-        asked = [task for _, task in tasks]
-        begun = await self._begin(asked) if asked else []
-        held: list[tuple[Attempt, Entry]] = []
-        for (entry, (id, _, claim)), (state, fields) in zip(tasks, begun, strict=True):
-            if state == "over":
-                continue
-            attempt = Attempt(self._backend, self._queue, id, claim, fields)
-            if attempt.is_imported:
-                attempt.prepare()
-            else:
-                # Not on the event loop: importing a module may take long.
-                await asyncio.to_thread(attempt.prepare)
-            if state == "lost":
-                self._runner.call(attempt.send_finished)
-            else:
-                held.append((attempt, entry))
+        try:
+            held = await self._prepare(tasks)
+        except asyncio.CancelledError:
+            # The deadline has passed, and none of them has run.
+            await self._release_in_time([(id, claim) for _, (id, _, claim) in tasks])
+            raise
         if not held:
             return
         kept = {entry.id for _, entry in held}
@@ -256,11 +246,30 @@ class _Queue:
             for attempt, _ in held:
                 self._held.pop(attempt, None)
 
+    async def _prepare(self, tasks: Sequence[tuple[Entry, tuple[str, bytes, bytes]]]) -> list[tuple[Attempt, Entry]]:
+        """Begin these tasks. Returns the attempts that are to run, in the order of their tasks."""
+        begun = await self._begin([task for _, task in tasks]) if tasks else []
+        held: list[tuple[Attempt, Entry]] = []
+        for (entry, (id, _, claim)), (state, fields) in zip(tasks, begun, strict=True):
+            if state == "over":
+                continue
+            attempt = Attempt(self._backend, self._queue, id, claim, fields)
+            if attempt.is_imported:
+                attempt.prepare()
+            else:
+                # Not on the event loop: importing a module may take long. Tasks of later calls do not wait for it.
+                await asyncio.to_thread(attempt.prepare)
+            if state == "lost":
+                self._runner.call(attempt.send_finished)
+            else:
+                held.append((attempt, entry))
+        return held
+
     async def _begin(self, asked: Sequence[tuple[str, bytes, bytes]]) -> list[Begun]:
         """
         Begin tasks, as TaskQueue.begin does.
 
-        Calls go on beside each other, and Redis may answer a later one first. They return in the order in which they
+        Several calls may run at once, and Redis may answer a later one first. They return in the order in which they
         were made, so that a worker with one slot runs tasks in the order in which it took them.
         """
         before, begun = self._last_begun, asyncio.Event()
@@ -276,14 +285,20 @@ class _Queue:
         """Give back tasks that still run here, so that other workers run them again. The attempts count as failed."""
         ended = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
         claims = [(attempt.id, attempt.claim) for attempt in attempts if attempt.outcome is None]
+        await self._release_in_time(claims, ended, is_begun=True)
+        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(claims), self._queue.name)
+
+    async def _release_in_time(
+        self, claims: Sequence[tuple[str, bytes]], ended: Sequence[Outcome] = (), *, is_begun: bool = False
+    ) -> None:
+        """At the deadline: record what has ended, and give the rest back, unless that takes too long."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 # In an outage, they were not recorded yet.
                 self._count(ended, await self._queue.finish(self._client, ended))
-                await self._queue.release(self._client, claims, is_begun=True)
+                await self._queue.release(self._client, claims, is_begun=is_begun)
         except REDIS_ERRORS as error:
             self._outage.observer().failed(error)
-        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(claims), self._queue.name)
 
     async def _write_ends(self, attempts: list[Attempt]) -> None:
         outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]

@@ -87,8 +87,11 @@ async def _fetch_ahead(worker: TaskWorker, short: Any) -> None:
     await wait_until(is_ahead)
 
 
-async def test_a_process_that_was_held_up_gives_nothing_back(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot know yet whether its tasks are long. A process that was not held up gives them back."""
+@pytest.mark.parametrize("then_seconds", [0.12, 0.17], ids=["punctual", "late again"])
+async def test_a_process_that_was_held_up_looks_again_before_it_gives_back(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, then_seconds: float
+) -> None:
+    """It cannot know yet whether its tasks are long. But a process that is always late gives them back, too."""
     now = time.monotonic()
     monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(runner, "GIVE_BACK_SECONDS", 0.1)
@@ -103,7 +106,7 @@ async def test_a_process_that_was_held_up_gives_nothing_back(tasks: Tasks, monke
         await wait_until(lambda: busy._runner._looked_at == now)
         assert busy._runner._waiting.qsize() == 4
         async with tasks.working(concurrency=1) as other:
-            now += 0.12
+            now += then_seconds
             for result in late:
                 assert (await await_result(result, 10)).worker_ids == [other.consumer]
         gates["a"].set()

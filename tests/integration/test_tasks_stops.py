@@ -11,6 +11,7 @@ from realtime.conf import get_settings
 from realtime.exceptions import WorkerStopped
 from realtime.redis import clients
 from realtime.tasks import await_result, runner
+from realtime.tasks.store import TaskQueue
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.tasks import Tasks, tasks_of
@@ -70,6 +71,34 @@ async def test_what_has_not_begun_is_given_back(tasks: Tasks, monkeypatch: pytes
             await stopping
     assert (await await_result(held, 10)).worker_ids == [first.consumer]
     assert tasks.left_count() == 0
+
+
+async def test_what_was_about_to_begin_at_the_deadline_is_given_back(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an attempt, as nothing of it has run: the answer of Redis had not come, or waited for an earlier one."""
+    monkeypatch.setattr(runner.Runner, "_ahead", lambda self: 10)
+    begin, begun = TaskQueue.begin, []
+
+    async def begin_slowly(self: TaskQueue, *arguments: Any) -> Any:
+        answers = await begin(self, *arguments)
+        begun.append(answers)
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return answers
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TaskQueue, "begin", begin_slowly)
+        async with tasks.working(concurrency=1, deadline_seconds=0.1):
+            results = []
+            for number in (1, 2):
+                results.append(note.enqueue(number))
+                await wait_until(lambda: len(begun) == number)  # noqa: B023
+    assert [tasks.status(result) for result in results] == ["READY", "READY"]
+    async with tasks.working(concurrency=1):
+        for result in results:
+            await await_result(result, 10)
+            assert (result.attempts, result.errors) == (1, [])
 
 
 @pytest.mark.parametrize("function", [hold_each, ahold], ids=["sync", "async"])
