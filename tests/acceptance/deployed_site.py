@@ -37,8 +37,8 @@ __all__ = ["BOT", "DRAIN_SECONDS", "SERVERS", "WEB", "DeployedSite"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-READY_SECONDS = 60.0
-STOP_SECONDS = 15.0
+READY_SECONDS = 180.0
+STOP_SECONDS = 60.0
 DRAIN_SECONDS = 3
 WEB = "web"
 BOT = "run_bot_subscriber"
@@ -146,7 +146,7 @@ class DeployedSite:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == 0, f"manage.py {' '.join(arguments)}: {done.stderr}"
         return done.stdout

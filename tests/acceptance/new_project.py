@@ -58,7 +58,7 @@ TOGETHER, DEVELOPMENT, PRODUCTION, BOT = (
 NEW = "only if you have no project yet"
 PASSWORD = "a passphrase of four words"
 # Enough for a machine with two busy cores.
-SECONDS = 60.0
+SECONDS = 120.0
 OPEN = "[data-signalbox-bell][data-signalbox-state=open]"
 
 

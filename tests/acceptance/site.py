@@ -19,7 +19,7 @@ __all__ = ["RUN", "Site", "free_port"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = (sys.executable, "-m", "project.run")
 # Enough for a machine with two busy cores.
-READY_DEADLINE_SECONDS = 60.0
+READY_DEADLINE_SECONDS = 180.0
 
 
 def free_port() -> int:

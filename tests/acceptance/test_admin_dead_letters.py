@@ -104,7 +104,7 @@ async def test_a_dead_letter_of_an_earlier_release_is_replayed(webhook_site: Sit
         await open_failed(site, page)
         await asyncio.to_thread(leave_dead_letter, site)
         # Beside the list, because the menu is folded away in a window of this width.
-        await page.get_by_role("link", name="Dead letters").press("Enter")
+        await page.get_by_role("link", name="Dead letters", exact=True).press("Enter")
         await expect(page.get_by_role("cell", name="alice", exact=True)).to_be_visible()
         await page.emulate_media(color_scheme="light")
         await page.reload(wait_until="networkidle")

@@ -34,9 +34,9 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("notifications")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
-SECONDS = 40.0
+SECONDS = 120.0
 # Claims of bots that are not killed are long: the bot would rightly repeat a call if a busy machine answered too late.
-PATIENT_SECONDS = 60.0
+PATIENT_SECONDS = 600.0
 
 
 class World:
@@ -77,7 +77,7 @@ class World:
 
     def manage(self, *arguments: str) -> str:
         command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

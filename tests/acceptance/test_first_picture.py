@@ -80,7 +80,7 @@ def test_each_visit_to_the_map_shows_what_redis_has(tmp_path: Path) -> None:
         env=environment | {"VAR_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

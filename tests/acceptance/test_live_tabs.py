@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.database_independent,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 # A killed server has started again, and clients have waited for their backoff.

@@ -107,7 +107,7 @@ async def test_the_bell_rings_after_six_lines_of_settings_and_one_command(
     project = new_project(tmp_path, installed_python, leave_out=is_extra)
     first = next(block for block in blocks_of(PAGE) if block.path == "mysite/settings.py")
     assert len(first.text.strip().splitlines()[1:]) == 6
-    assert not project.run("python -c 'import realtime; print(realtime.__file__)'").startswith(str(ROOT))
+    assert not project.run("python -c 'import realtime; print(realtime.__file__)'").startswith(f"{ROOT}/")
     (line,) = COMMANDS[TOGETHER]
     port = free_port()
     with project.running(line, "--port", str(port)) as site:

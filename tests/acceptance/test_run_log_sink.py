@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("logs")
 MOMENT = "2026-01-02T03:04:05Z"
 # Enough for a machine with two busy cores.
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class LogSink:

@@ -24,7 +24,7 @@ from tests.acceptance.new_project import SECONDS
 from tests.acceptance.site import free_port
 from tests.support.waiting import wait_until_sync
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SETTINGS = """

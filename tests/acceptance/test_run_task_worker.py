@@ -17,7 +17,7 @@ from tests.support.task_site import SECONDS, TaskSite, Worker, pid_of
 from tests.support.waiting import wait_until_sync
 
 # Several processes start one after another, which takes long on a machine with two busy cores.
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 LOST = "realtime.exceptions.WorkerLost"
 STOPPED = "realtime.exceptions.WorkerStopped"
@@ -265,7 +265,7 @@ def test_it_says_when_it_is_ready_and_when_it_has_stopped(site: TaskSite, tasks:
 # Tasks that end or hold up the process --------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", ["exit", "kill", "crash"])
 def test_a_task_that_kills_its_workers_fails_and_takes_no_other_with_it(site: TaskSite, tasks: Any, how: str) -> None:
     """Those that ran beside it run again. The killer has as many attempts as it may have deaths."""
@@ -339,7 +339,7 @@ def test_a_task_that_hangs_in_c_fails_and_its_thread_is_replaced(site: TaskSite,
     assert worker.wait_end() == 0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_worker_whose_event_loop_is_blocked_ends_and_its_tasks_run_elsewhere(
     site: TaskSite, tasks: Any, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def site(tmp_path: Path) -> Iterator[TaskSite]:
         yield site
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(5))
 def test_no_task_is_lost_when_workers_and_redis_are_killed(site: TaskSite, seed: int) -> None:
     """Each that was confirmed ends as its function demands, and each run of a function is in its result."""

@@ -20,11 +20,11 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until_sync
 
 # Several processes start one after another, which takes long on a machine with two busy cores.
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Enough for a machine with two busy cores.
-SECONDS = 60.0
+SECONDS = 120.0
 READY = "queues default and mail running in {} processes"
 
 

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 STREAM = Keys().stream("notifications")
 # Enough for a machine with two busy cores.
-SECONDS = 40.0
+SECONDS = 120.0
 NOTIFICATIONS = {
     "INGRESS_LEASE_SECONDS": 0.6,
     "SWEEP_INTERVAL_SECONDS": 0.05,

@@ -16,7 +16,7 @@ def test_client(file: Path) -> None:
     """No test of the file fails, and there are some."""
     node, _ = compute_driver_executable()
     result = subprocess.run(
-        [node, "--test", "--test-reporter=tap", file], capture_output=True, text=True, timeout=100, check=False
+        [node, "--test", "--test-reporter=tap", file], capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stdout
     assert "# fail 0\n" in result.stdout

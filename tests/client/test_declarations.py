@@ -11,7 +11,7 @@ from playwright._impl._driver import compute_driver_executable
 from tests.support.page_libraries import library
 
 # npm may have to get the compiler first.
-pytestmark = [pytest.mark.database_independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent / "typescript"

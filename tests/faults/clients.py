@@ -56,7 +56,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._read_when_told())]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self._position is None or self._is_told.is_set():
                 self.check()
                 await asyncio.sleep(0.02)

@@ -5,7 +5,7 @@ import pytest
 from tests.faults.running import run
 
 # Half a minute; more processes than a busy machine starts quickly.
-pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 CALLS = 60
 

@@ -49,7 +49,7 @@ def publish_pipelined(client: redis.Redis, channel: str, payloads: list[bytes]) 
 
 
 async def receive_many(subscription: Subscription, count: int) -> list[bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [(await subscription.receive()).data for _ in range(count)]
 
 

@@ -150,7 +150,7 @@ class RawClient:
 
     async def receive(self) -> tuple[int, bytes]:
         """The next frame of the server: opcode and payload."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first, length = await self.reader.readexactly(2)
             if length == 126:
                 (length,) = struct.unpack("!H", await self.reader.readexactly(2))
@@ -168,7 +168,7 @@ class RawClient:
     async def end(self) -> bytes:
         """Wait until the server has closed the connection; returns what it has sent before."""
         received = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with suppress(ConnectionResetError):
                 while part := await self.reader.read(65_536):
                     received += part

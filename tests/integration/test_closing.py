@@ -26,7 +26,7 @@ UNREAD_LIMIT_BYTES = 32_000_000
 async def flood(client: RawClient) -> int:
     """Send until the connection is cut; gives how many bytes went out."""
     sent_bytes = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         try:
             while True:
                 await client.send(EMPTY_FRAMES)

@@ -147,7 +147,7 @@ async def test_the_bot_counts_what_becomes_of_deliveries(
     transports["chat"].errors = [PermanentError("no")]
     bot = Bot(transports)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await bot([entry])
             while await sync_to_async(Delivery.objects.exclude(due_at=None).exists)():
                 await sync_to_async(Delivery.objects.exclude(due_at=None).update)(due_at="2020-01-01T00:00Z")

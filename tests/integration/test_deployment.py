@@ -109,7 +109,7 @@ def test_redis_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
     password = urlsplit(url).password
     process = subprocess.Popen([str(embedded.binary()), *arguments], stdout=subprocess.DEVNULL)
     try:
-        wait_until_sync(path.exists, seconds=30)
+        wait_until_sync(path.exists, seconds=90)
         with redis.Redis(unix_socket_path=str(path)) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.publish("notification", "{}")
         with redis.Redis(unix_socket_path=str(path), password=password) as site:
@@ -222,7 +222,7 @@ async def test_a_busy_bot_is_well(redis_server: RedisServer, redis_client: redis
         redis_server.url, keys, handler, consumer="here-1-aaaa", lease_seconds=1.0, block_seconds=0.1
     ) as worker:
         await wait_until(lambda: handler.running_count == 1)
-        await wait_until(lambda: idle_seconds(redis_client, keys) > 2.5, seconds=30)
+        await wait_until(lambda: idle_seconds(redis_client, keys) > 2.5, seconds=90)
         await wait_until(lambda: is_well("here"))
         gate.set()
         await wait_until(lambda: worker.statistics().handled_count == 1)
@@ -248,7 +248,7 @@ def test_a_dead_bot_is_not_well(redis_server: RedisServer, redis_client: redis.R
     """Killed with an entry in hand: soon after its lease."""
     append(redis_client, keys, "one")
     with worker_process(redis_server.url, keys, "hang") as process:
-        wait_until_sync(lambda: redis_client.exists(keys.stream(STREAM)) and is_well(socket.gethostname()), seconds=30)
+        wait_until_sync(lambda: redis_client.exists(keys.stream(STREAM)) and is_well(socket.gethostname()), seconds=90)
         process.kill()
         process.wait()
         wait_until_sync(lambda: not is_well(socket.gethostname()))

@@ -45,7 +45,7 @@ def shell(script: str, directory: Path, **environment: str) -> str:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr

@@ -65,7 +65,7 @@ def test_the_suite_of_the_page_passes(tmp_path: Path) -> None:
         env={**inherited, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     reasons = re.findall(r"^SKIPPED .*?: (TestMyBackend.+)$", done.stdout, re.MULTILINE)

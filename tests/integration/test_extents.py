@@ -141,7 +141,7 @@ async def test_an_extent_shrinks_after_two_periods(
 
     assert not await has_shrunk()
     assert now[SBB] == (10, 20)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await has_shrunk():
             await asyncio.to_thread(time.sleep, 0.01)
     assert now[DB] == (10, 20)

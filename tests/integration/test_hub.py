@@ -73,7 +73,7 @@ async def join(hub: Hub, client: Client, *, is_raw: bool = True) -> Membership:
     sink: Sink = ClientSink(client)
     if is_raw:
         sink = RawSink(ClientWriter(client), limit_bytes=1_048_576, on_overflow=lambda: None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         client.membership = await hub.join(TOPIC, sink, since=client.since)
     return client.membership
 

@@ -45,7 +45,7 @@ def sender(make_layer: MakeLayer) -> RedisChannelLayer:
 
 
 async def received(layer: RedisChannelLayer, channel: str, count: int = 1) -> list[dict[str, Any]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [await layer.receive(channel) for _ in range(count)]
 
 

@@ -37,7 +37,7 @@ async def other(config: dict[str, Any]) -> AsyncIterator[RedisChannelLayer]:
 
 
 async def received(layer: RedisChannelLayer, channel: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await layer.receive(channel)
 
 

@@ -65,7 +65,7 @@ async def hearing(layer: RedisChannelLayer, topic: str, since: Position | None =
 
 
 async def received(layer: RedisChannelLayer, channel: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await layer.receive(channel)
 
 

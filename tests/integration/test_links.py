@@ -91,7 +91,7 @@ async def test_a_path_is_a_whole_address_everywhere(
         )
         async with working(redis_server.url, keys, bot, group="bot") as worker:
             await services.anotify(alice, "Your invoice", title="Invoice", url="/invoices/7/")
-            await wait_until(lambda: worker.statistics().handled_count == 1, seconds=30)
+            await wait_until(lambda: worker.statistics().handled_count == 1, seconds=90)
         (mail,) = mails.messages
         body = mail.get_body(("plain",))
         assert body is not None and body.get_content().strip().splitlines() == ["Your invoice", "", LINK]

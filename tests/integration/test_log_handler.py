@@ -316,7 +316,7 @@ def run(
     # Forking beside the thread of the handler is what a test is about.
     options = ["-W", "ignore::DeprecationWarning", "-c", PROGRAM + program]
     command = [sys.executable, *options, server.url, keys.prefix, str(directory), str(exit_seconds)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_end_of_a_process_waits_until_its_records_are_sent(

@@ -22,7 +22,7 @@ MODULES = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 # Its own tests would need a second database on a server; naive times are shown on SQLite, where they are texts.
 @pytest.mark.database_independent
 def test_all_of_it_works_with_naive_local_times() -> None:

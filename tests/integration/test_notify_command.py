@@ -267,7 +267,7 @@ def test_help_teaches_by_examples() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
         cwd=BASE_DIR,
     )
     assert '\n  manage.py notify alice "Your order is on its way!"\n' in done.stdout

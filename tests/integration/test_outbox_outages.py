@@ -196,7 +196,7 @@ class TestCrash:
         with clients.publisher(own_redis.url) as client:
             client.client_pause(60_000, all=False)
             process = start("publishing", alice)
-            wait_until_sync(lambda: any(row["cmd"] == "evalsha" for row in client.client_list()), seconds=30)
+            wait_until_sync(lambda: any(row["cmd"] == "evalsha" for row in client.client_list()), seconds=90)
             process.kill()
             process.wait()
             client.client_unpause()

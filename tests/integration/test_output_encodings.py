@@ -24,7 +24,7 @@ ConsoleTransport(name="console").close()
 
 def run(*arguments: str, encoding: str) -> bytes:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert b"Error" not in done.stderr
     return done.stdout

@@ -25,7 +25,7 @@ def test_the_admin_works_with_djangos_own_looks(
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     # What no worker has read stays on the stream.
     redis_client.delete(f"{key_prefix}tasks:default")

@@ -133,10 +133,10 @@ async def test_tasks_run_with_the_documented_access(settings: Any, server: Redis
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(service.run())
             for result in results:
-                await wait_until(functools.partial(is_successful, result), seconds=30)
+                await wait_until(functools.partial(is_successful, result), seconds=90)
             assert [result.return_value for result in results] == [2, 4]
             assert backend.queue("default").run_again(conf.sync_redis(), [results[0].id]) == 1
-            await wait_until(functools.partial(has_run_twice, results[0]), seconds=30)
+            await wait_until(functools.partial(has_run_twice, results[0]), seconds=90)
             service.stop()
     finally:
         await conf.close_async_redis()

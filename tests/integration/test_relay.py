@@ -67,7 +67,7 @@ async def listen(layer: Any, user_id: int) -> str:
 
 
 async def hear(layer: Any, channel: str) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         message: dict[str, Any] = await layer.receive(channel)
         return message
 

@@ -107,7 +107,7 @@ async def test_nobody_else_notices(
     asyncio.get_running_loop().set_default_executor(one_thread := ThreadPoolExecutor(1))
     async with working(redis_server.url, keys, bot, group="bot", batch_size=1, concurrency=20):
         await services.anotify(alice, "Hello")
-        await wait_until(lambda: silent_count() == USER_LIMIT, seconds=30)
+        await wait_until(lambda: silent_count() == USER_LIMIT, seconds=90)
         for number in range(10):
             await services.anotify(bob, f"Hello {number}")
         mine = Delivery.objects.filter(notification__recipient=bob, state="sent", attempts=1)
@@ -115,7 +115,7 @@ async def test_nobody_else_notices(
         async def are_sent() -> bool:
             return await mine.acount() == 20
 
-        await wait_until(are_sent, seconds=30)
+        await wait_until(are_sent, seconds=90)
     assert [request.path for request in server.requests] == ["/bob"] * 10
     # Hers arrive too, where they can.
     assert len(mail_server.messages) == 11

@@ -83,7 +83,7 @@ async def look(layer: RedisChannelLayer, policy: Snapshot) -> Viewer:
     viewer = Viewer()
     family = Family(name=TOPIC, snapshot=policy, history=NO_HISTORY)
     lens = Lens(area_of(None), Selector.of(), 1)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await layer.views.join(TOPIC, family, viewer, view_id="v1", lens=lens, topics=[TOPIC])
     return viewer
 

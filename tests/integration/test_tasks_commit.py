@@ -88,7 +88,7 @@ async def test_the_threads_of_a_worker_leave_no_connection_open(tasks: Tasks) ->
     """Old ones are closed after each task, like after a request."""
     async with tasks.working(concurrency=2):
         for _ in range(6):
-            assert (await await_result(query.enqueue(), 10)).return_value == 1
+            assert (await await_result(query.enqueue(), 60)).return_value == 1
     assert len(calls) == 6
     await wait_until(lambda: all(wrapper.connection is None for wrapper in calls))
     assert all(wrapper is not connection for wrapper in calls)
@@ -104,4 +104,4 @@ async def test_a_broken_connection_fails_no_other_task(tasks: Tasks, monkeypatch
     monkeypatch.setattr(runner, "close_old_connections", close)
     async with tasks.working(concurrency=1):
         for number in range(3):
-            assert (await await_result(note.enqueue(number), 10)).status == "SUCCESSFUL"
+            assert (await await_result(note.enqueue(number), 60)).status == "SUCCESSFUL"

@@ -77,7 +77,7 @@ async def test_a_worker_that_dies_before_the_attempt_begins(tasks: Tasks, monkey
             result = note.enqueue("a")
             await asyncio.wait_for(asked.wait(), 10)
     async with tasks.working() as other:
-        await await_result(result, 10)
+        await await_result(result, 60)
     assert result.worker_ids == [other.consumer]
     assert result.errors == []
     assert calls == ["a"]
@@ -91,7 +91,7 @@ async def test_a_worker_that_dies_in_the_attempt(tasks: Tasks) -> None:
         await wait_until(lambda: calls == ["a"])
     gates["a 2"].set()
     async with tasks.working() as other:
-        await await_result(result, 10)
+        await await_result(result, 60)
         gates["a 1"].set()
     assert result.return_value == 2
     assert result.worker_ids == ["dying", other.consumer]
@@ -120,7 +120,7 @@ async def test_if_the_answer_about_an_end_is_lost_nothing_else_is(
             return answers
 
         monkeypatch.setattr(queue, "finish", lose_the_first_answer)
-        assert (await await_result(add.enqueue(1, 2), 10)).worker_ids == [worker.consumer]
+        assert (await await_result(add.enqueue(1, 2), 60)).worker_ids == [worker.consumer]
         await wait_until(lambda: lost and not stream.statistics().in_flight_count)
         assert stream.statistics().lost_count == 0
     assert "may be handled twice" not in caplog.text
@@ -132,10 +132,10 @@ async def test_the_end_of_a_task_and_its_ack_are_one_step(tasks: Tasks, monkeypa
     async with dying(tasks) as worker:
         monkeypatch.setattr(worker._queues["default"], "_end", lambda *arguments: None)
         result = add.enqueue(1, 2)
-        await await_result(result, 10)
+        await await_result(result, 60)
         assert tasks.left_count() == 0
     async with tasks.working() as other:
-        await await_result(add.enqueue(3, 4), 10)
+        await await_result(add.enqueue(3, 4), 60)
         assert tasks.held_count(other) == 0
     result.refresh()
     assert result.return_value == 3
@@ -150,7 +150,7 @@ async def test_a_worker_that_gets_its_task_back_goes_on_with_it(tasks: Tasks) ->
         tasks.take_from(worker)
         await wait_until(lambda: tasks.held_count(worker) == 1)
         gates["a 1"].set()
-        await await_result(result, 10)
+        await await_result(result, 60)
         await wait_until(lambda: tasks.left_count() == 0)
     assert calls == ["a"]
     assert result.errors == []
@@ -169,11 +169,11 @@ async def test_long_tasks_whose_workers_died_do_not_wait_for_each_other(
             await worker.stop(deadline_seconds=0)
     async with tasks.working(concurrency=5):
         await wait_until(lambda: all(calls.count(name) == 3 for name in "abcd"))
-        assert (await await_result(add.enqueue(1, 2), 10)).return_value == 3
+        assert (await await_result(add.enqueue(1, 2), 60)).return_value == 3
         for name in "abcd":
             gates[f"{name} 3"].set()
         for result in results:
-            assert (await await_result(result, 10)).return_value == 3
+            assert (await await_result(result, 60)).return_value == 3
         await wait_until(lambda: tasks.left_count() == 0)
 
 
@@ -183,7 +183,7 @@ async def test_processes_that_are_killed_lose_nothing(tasks: Tasks, redis_client
         results = [process_of.enqueue(str(number), 0.05) for number in range(60)]
         await wait_until(lambda: sum(tasks.is_over(result) for result in results) >= 5)
         first.kill()
-        await wait_until(lambda: all(map(tasks.is_over, results)), seconds=30)
+        await wait_until(lambda: all(map(tasks.is_over, results)), seconds=90)
         for result in results:
             result.refresh()
             assert result.return_value in (first.pid, second.pid)
@@ -201,9 +201,9 @@ async def test_a_task_that_kills_its_workers_fails_alone(tasks: Tasks, redis_cli
         with worker_process(3) as process:
             await asyncio.to_thread(process.wait, 20)
     with worker_process(3):
-        await await_result(killer, 20)
+        await await_result(killer, 60)
         for result in others:
-            await await_result(result, 20)
+            await await_result(result, 60)
     assert killer.status == "FAILED"
     assert [error.exception_class for error in killer.errors] == [WorkerLost] * 3
     assert [result.status for result in others] == ["SUCCESSFUL"] * 6
@@ -228,7 +228,7 @@ async def test_the_late_end_of_a_task_that_another_worker_has_is_refused(
                 await wait_until(lambda: tasks.hand_over(result.id, second, first, third))
                 await wait_until(lambda: len(calls) == 3)
                 gates["a 3"].set()
-                await await_result(result, 10)
+                await await_result(result, 60)
                 assert result.return_value == 3
                 assert len(result.worker_ids) == 3
                 assert [error.exception_class for error in result.errors] == [WorkerLost, WorkerLost]

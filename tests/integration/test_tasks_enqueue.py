@@ -42,7 +42,7 @@ async def test_a_task_gives_its_value(tasks: Tasks) -> None:
         for result in results:
             assert result.status == TaskResultStatus.READY
             assert (result.args, result.kwargs) == ([1], {"b": 2})
-            await await_result(result, 10)
+            await await_result(result, 60)
             assert result.return_value == 3
             assert result.worker_ids == [worker.consumer]
             assert result.attempts == 1
@@ -58,7 +58,7 @@ async def test_a_task_gives_its_value(tasks: Tasks) -> None:
 async def test_none_is_a_value(tasks: Tasks) -> None:
     """A task that returns nothing has finished."""
     async with tasks.working():
-        result = await await_result(nothing.enqueue(), 10)
+        result = await await_result(nothing.enqueue(), 60)
     assert result.is_finished
     assert result.return_value is None
 
@@ -66,7 +66,7 @@ async def test_none_is_a_value(tasks: Tasks) -> None:
 async def test_a_failed_task_has_its_traceback(tasks: Tasks) -> None:
     """And no value."""
     async with tasks.working():
-        result = await await_result(fail.enqueue("value"), 10)
+        result = await await_result(fail.enqueue("value"), 60)
     assert result.status == TaskResultStatus.FAILED
     (error,) = result.errors
     assert error.exception_class is ValueError
@@ -93,7 +93,7 @@ async def test_a_failed_task_has_its_traceback(tasks: Tasks) -> None:
 async def test_arguments_arrive_as_they_were(tasks: Tasks, value: Any) -> None:
     """By position and by name, and back as a value."""
     async with tasks.working():
-        result = await await_result(echo.enqueue(value, name="x"), 10)
+        result = await await_result(echo.enqueue(value, name="x"), 60)
     assert result.return_value == [[value], {"name": "x"}]
     assert default_task_backend.get_result(result.id).args == [value]
 
@@ -101,7 +101,7 @@ async def test_arguments_arrive_as_they_were(tasks: Tasks, value: Any) -> None:
 async def test_arguments_become_json(tasks: Tasks) -> None:
     """Tuples are lists, and bytes of UTF-8 are text, as Django has it."""
     async with tasks.working():
-        result = await await_result(echo.enqueue((1, 2), b"abc", {"a": (3,)}), 10)
+        result = await await_result(echo.enqueue((1, 2), b"abc", {"a": (3,)}), 60)
     assert result.return_value == [[[1, 2], "abc", {"a": [3]}], {}]
 
 
@@ -133,14 +133,14 @@ async def test_what_is_no_json_is_refused_at_once(
 async def test_wrong_arguments_fail_the_task(tasks: Tasks) -> None:
     """They are only seen when the function is called."""
     async with tasks.working():
-        result = await await_result(add.enqueue(1, 2, 3), 10)
+        result = await await_result(add.enqueue(1, 2, 3), 60)
     assert result.errors[0].exception_class is TypeError
 
 
 async def test_a_task_gets_its_context(tasks: Tasks) -> None:
     """With its own id, and the number of the attempt."""
     async with tasks.working():
-        result = await await_result(context_of.enqueue("x"), 10)
+        result = await await_result(context_of.enqueue("x"), 60)
     assert result.return_value == ["x", 1, result.id, "RUNNING"]
 
 
@@ -183,10 +183,10 @@ async def test_a_finished_task_expires(tasks: Tasks, redis_client: redis.Redis) 
         await wait_until(lambda: "a" in calls and not tasks.fields(good.id))
         with pytest.raises(TaskResultDoesNotExist):
             good.refresh()
-        await await_result(bad, 10)
+        await await_result(bad, 60)
         queue = tasks.backend.queue("default")
         assert 990 < redis_client.ttl(queue.task_key(bad.id)) <= 1000
-        await await_result(fail.enqueue("value"), 10)
+        await await_result(fail.enqueue("value"), 60)
         assert redis_client.zcard(queue.failed) == 2
         assert redis_client.zcard(queue.successful) == 0
 
@@ -220,7 +220,7 @@ async def test_a_function_that_cannot_be_found_fails_the_task(
             await wait_until(lambda result=result: f"the task {result.id} has failed" in caplog.text)
             with pytest.raises(TaskResultDoesNotExist):
                 default_task_backend.get_result(result.id)
-        await await_result(note.enqueue("last"), 10)
+        await await_result(note.enqueue("last"), 60)
     assert calls == ["last"]
 
 
@@ -271,11 +271,11 @@ async def test_two_backends_have_their_own_queues(tasks: Tasks) -> None:
     one = note.enqueue("one")
     other = note.using(backend="other", queue_name="other").enqueue("other")
     async with tasks.working(alias="other"):
-        await await_result(other, 10)
+        await await_result(other, 60)
         assert calls == ["other"]
         assert other.backend == "other"
     async with tasks.working():
-        await await_result(one, 10)
+        await await_result(one, 60)
         assert task_backends["other"].get_result(other.id).task.backend == "other"
         with pytest.raises(TaskResultDoesNotExist):
             default_task_backend.get_result(other.id)
@@ -289,7 +289,7 @@ async def test_a_backend_without_queues_takes_any(tasks: Tasks, signalbox: Any) 
         with pytest.raises(InvalidTask, match="1 to 40 letters"):
             note.using(queue_name=name)
     async with tasks.working("some.queue-1"):
-        await await_result(result, 10)
+        await await_result(result, 60)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "{a}", "x" * 41])
@@ -314,7 +314,7 @@ async def test_times_are_naive_without_time_zones(tasks: Tasks, signalbox: Any) 
         async with tasks.working():
             due = timezone.now() + datetime.timedelta(milliseconds=50)
             result = note.using(run_after=due).enqueue("a")
-            await await_result(result, 10)
+            await await_result(result, 60)
             await wait_until(lambda: heard)
             assert due <= result.started_at <= result.finished_at <= timezone.now()
             assert heard[0].started_at <= heard[0].finished_at

@@ -34,14 +34,14 @@ async def test_a_task_may_raise_anything(tasks: Tasks, function: Any) -> None:
     async with tasks.working(concurrency=2):
         results = {kind: await function.aenqueue(kind) for kind in ERRORS}
         for kind, result in results.items():
-            await await_result(result, 10)
+            await await_result(result, 60)
             assert result.status == "FAILED"
             (error,) = result.errors
             assert ("left out" if kind == "long" else "Traceback") in error.traceback
             assert len(error.traceback) < 30_000
             if kind in CLASSES and not (kind == "stop" and function is afail):
                 assert error.exception_class is CLASSES[kind]
-        assert (await await_result(await add.aenqueue(1, 2), 10)).return_value == 3
+        assert (await await_result(await add.aenqueue(1, 2), 60)).return_value == 3
     assert tasks.left_count() == 0
 
 
@@ -55,7 +55,7 @@ async def test_a_task_with_attempts_may_raise_anything(tasks: Tasks, kind: str) 
             assert tasks.status(result) == "READY"
             await wait_until(lambda: tasks.left_count() == 0)
         else:
-            await await_result(result, 10)
+            await await_result(result, 60)
             assert result.status == "FAILED"
             assert calls == [kind, kind]
             assert len(result.errors) == 2
@@ -66,7 +66,7 @@ async def test_a_value_that_is_no_json_fails_at_once(tasks: Tasks, kind: str) ->
     """The task did its work: it is not done again for its value."""
     result = give.using(max_attempts=3, backoff=0).enqueue(kind)
     async with tasks.working():
-        await await_result(result, 10)
+        await await_result(result, 60)
         assert result.status == "FAILED"
         assert calls == [kind]
         (error,) = result.errors
@@ -90,7 +90,7 @@ async def test_receivers_that_raise_change_nothing(
         async with tasks.working(concurrency=2):
             results = [note.enqueue(number) for number in range(6)] + [fail.enqueue("value")]
             for result in results:
-                await await_result(result, 10)
+                await await_result(result, 60)
             assert [str(result.status) for result in results] == ["SUCCESSFUL"] * 6 + ["FAILED"]
             await wait_until(lambda: caplog.text.count("a receiver of task_finished failed") == 7)
     finally:
@@ -124,7 +124,7 @@ async def test_an_unprintable_error_ends_the_task(tasks: Tasks) -> None:
     """Also when it is an error of its own class with a text that raises."""
     result = fail.enqueue("unprintable")
     async with tasks.working():
-        await await_result(result, 10)
+        await await_result(result, 60)
     assert result.errors[0].exception_class_path.endswith("Unprintable")
 
 
@@ -133,7 +133,7 @@ async def test_an_async_task_that_cancels_itself_has_failed(tasks: Tasks) -> Non
     async with tasks.working(concurrency=1):
         result = cancel_itself.enqueue()
         other = aadd.enqueue(1, 2)
-        await await_result(result, 10)
-        assert (await await_result(other, 10)).return_value == 3
+        await await_result(result, 60)
+        assert (await await_result(other, 60)).return_value == 3
     assert result.status == "FAILED"
     assert result.errors[0].exception_class is asyncio.CancelledError

@@ -24,7 +24,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     found: dict[str, dict[str, str]] = {fault: {} for fault in FAULTS}

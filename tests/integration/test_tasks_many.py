@@ -49,7 +49,7 @@ async def test_many_tasks_run_as_others_do(tasks: Tasks, is_async: bool) -> None
     assert sorted(ids) == sorted({result.id for result in results})
     async with tasks.working("default", "mail"):
         for result in results:
-            await await_result(result, 30)
+            await await_result(result, 60)
     assert [result.return_value for result in results] == list(range(1, MANY + 1))
     assert tasks.left_count() == 0
 

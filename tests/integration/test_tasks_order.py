@@ -41,9 +41,9 @@ async def test_tasks_of_a_higher_priority_come_first(tasks: Tasks) -> None:
             for priority in (0, -100, 100, 7)
         ]
         gates["first"].set()
-        await await_result(held, 10)
+        await await_result(held, 60)
         for result in results:
-            await await_result(result, 10)
+            await await_result(result, 60)
     wanted = sorted([[p, n] for n in range(3) for p in (0, -100, 100, 7)], key=lambda x: -x[0])
     assert calls[1:] == wanted
 
@@ -95,12 +95,12 @@ async def test_any_time_can_be_given(tasks: Tasks, due: str) -> None:
     }[due]
     result = note.using(run_after=moment).enqueue(due)
     async with tasks.working(concurrency=1):
-        await await_result(note.enqueue("other"), 10)
+        await await_result(note.enqueue("other"), 60)
         if due == "max":
             result.refresh()
             assert result.status == "READY"
         else:
-            await await_result(result, 10)
+            await await_result(result, 60)
 
 
 async def test_an_idle_worker_takes_what_is_enqueued_at_once(tasks: Tasks) -> None:

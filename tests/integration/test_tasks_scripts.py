@@ -123,14 +123,14 @@ async def test_running_again_and_discarding_twice(tasks: Tasks, queue: TaskQueue
 async def test_a_task_that_is_discarded_never_runs(tasks: Tasks, queue: TaskQueue, redis_client: redis.Redis) -> None:
     """Whether it waits on the stream, in the list, or for its time; those who wait for it are told."""
     results = [note.enqueue("stream"), note.enqueue("list"), note.using(run_after=far()).enqueue("later")]
-    waits = [asyncio.create_task(await_result(result, 10)) for result in results]
+    waits = [asyncio.create_task(await_result(result, 60)) for result in results]
     names = [keys().task_channel(result.id) for result in results]
     await wait_until(lambda: all(count for _, count in redis_client.pubsub_numsub(*names)))
     assert queue.discard(sync_redis(), [result.id for result in results]) == 3
     assert [result.status for result in await asyncio.gather(*waits)] == ["FAILED"] * 3
     assert redis_client.zcard(queue.waiting_list.waiting) == redis_client.zcard(queue.waiting_list.scheduled) == 0
     async with tasks.working():
-        await await_result(note.enqueue("last"), 10)
+        await await_result(note.enqueue("last"), 60)
         await wait_until(lambda: tasks.left_count() == 0)
     assert calls == ["last"]
 
@@ -202,7 +202,7 @@ async def test_replies_that_are_lost_change_nothing(tasks: Tasks, redis_client: 
         for _ in range(15):
             redis_client.client_kill_filter(_type="normal", skipme=True)
             await asyncio.sleep(0.02)
-        await wait_until(lambda: tasks.is_over(*good, *tried), seconds=30)
+        await wait_until(lambda: tasks.is_over(*good, *tried), seconds=90)
         await wait_until(lambda: tasks.left_count() == 0)
     for result in good:
         result.refresh()
@@ -243,7 +243,7 @@ async def test_entries_of_other_programs_are_passed_over(tasks: Tasks, redis_cli
     redis_client.zadd(keys().scheduled_tasks("default"), waiting)
     async with tasks.working(concurrency=2):
         for result in results:
-            await await_result(result, 10)
+            await await_result(result, 60)
         await wait_until(lambda: tasks.left_count() == 0)
         await wait_until(lambda: redis_client.zcard(keys().waiting_tasks("default")) == 0)
         assert redis_client.zcard(keys().scheduled_tasks("default")) == 0
@@ -260,7 +260,7 @@ async def test_a_task_whose_hash_is_deleted_while_it_runs_is_gone(
         redis_client.delete(tasks.backend.queue("default").task_key(result.id))
         gates["a"].set()
         await wait_until(lambda: "or was deleted" in caplog.text)
-        await await_result(note.enqueue("next"), 10)
+        await await_result(note.enqueue("next"), 60)
         await wait_until(lambda: tasks.left_count() == 0)
     assert tasks.fields(result.id) == {}
 
@@ -274,7 +274,7 @@ async def test_a_worker_outlasts_a_redis_that_was_wiped(tasks: Tasks, redis_clie
             redis_client.delete(key)
         results = [note.enqueue(number) for number in range(5)]
         for result in results:
-            await await_result(result, 10)
+            await await_result(result, 60)
         gates["a"].set()
-        await await_result(note.enqueue("last"), 10)
+        await await_result(note.enqueue("last"), 60)
         await wait_until(lambda: tasks.left_count() == 0)

@@ -29,7 +29,7 @@ async def test_no_more_tasks_run_than_the_concurrency(tasks: Tasks, function: An
             for number in range(8):
                 gates[str(number)].set()
             for result in results:
-                assert (await await_result(result, 10)).return_value in list("01234567")
+                assert (await await_result(result, 60)).return_value in list("01234567")
     assert sorted(calls) == list("01234567")
 
 
@@ -46,7 +46,7 @@ async def test_queues_share_the_slots_of_a_worker(tasks: Tasks) -> None:
             await await_result(result, 3)
         gates["b"].set()
         for result in held:
-            await await_result(result, 10)
+            await await_result(result, 60)
 
 
 @pytest.mark.parametrize(("function", "short"), [(hold, note), (ahold, anote)], ids=["sync", "async"])
@@ -59,13 +59,13 @@ async def test_long_tasks_do_not_hold_up_those_that_were_fetched_ahead(tasks: Ta
         await wait_until(lambda: "a" in calls and "b" in calls)
         async with tasks.working(concurrency=1) as other:
             for result in late:
-                await await_result(result, 10)
+                await await_result(result, 60)
                 assert result.worker_ids == [other.consumer]
                 assert result.attempts == 1
         for name in "ab":
             gates[name].set()
         for result in held:
-            assert (await await_result(result, 10)).worker_ids == [busy.consumer]
+            assert (await await_result(result, 60)).worker_ids == [busy.consumer]
     assert tasks.left_count() == 0
 
 
@@ -108,9 +108,9 @@ async def test_a_process_that_was_held_up_looks_again_before_it_gives_back(
         async with tasks.working(concurrency=1) as other:
             now += then_seconds
             for result in late:
-                assert (await await_result(result, 10)).worker_ids == [other.consumer]
+                assert (await await_result(result, 60)).worker_ids == [other.consumer]
         gates["a"].set()
-        await await_result(held, 10)
+        await await_result(held, 60)
 
 
 async def test_sync_and_async_tasks_run_side_by_side(tasks: Tasks) -> None:
@@ -120,6 +120,6 @@ async def test_sync_and_async_tasks_run_side_by_side(tasks: Tasks) -> None:
         await wait_until(lambda: sorted(calls) == ["a", "b"])
         gates["a"].set()
         gates["b"].set()
-        await await_result(first, 10)
-        await await_result(second, 10)
-        assert (await await_result(add.enqueue(1, 1), 10)).return_value == 2
+        await await_result(first, 60)
+        await await_result(second, 60)
+        assert (await await_result(add.enqueue(1, 1), 60)).return_value == 2

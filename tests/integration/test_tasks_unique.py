@@ -38,10 +38,10 @@ async def test_a_second_task_is_the_first_one(tasks: Tasks, redis_client: redis.
             assert unique.enqueue("a").id == first.id
             gates["a"].set()
             gates["b"].set()
-            await await_result(second, 10)
+            await await_result(second, 60)
             again = unique.enqueue("a")
             assert again.id != first.id
-            await await_result(again, 10)
+            await await_result(again, 60)
         assert heard == [first.id, other.id, again.id]
     finally:
         task_enqueued.disconnect(hear)
@@ -58,7 +58,7 @@ async def test_a_failed_task_gives_its_key_back(tasks: Tasks) -> None:
         await wait_until(lambda: tasks.status(first) == "READY")
         assert unique.enqueue("a", 5).id == first.id
         second = fail.using(unique_key=True).enqueue("value")
-        await await_result(second, 10)
+        await await_result(second, 60)
         assert fail.using(unique_key=True).enqueue("value").id != second.id
 
 
@@ -141,7 +141,7 @@ async def test_a_key_whose_task_is_gone_is_free(tasks: Tasks, redis_client: redi
     second = unique.enqueue()
     assert second.id != first.id
     async with tasks.working():
-        await await_result(second, 10)
+        await await_result(second, 60)
 
 
 async def test_a_full_queue_still_knows_its_unique_tasks(tasks: Tasks, signalbox: Any) -> None:

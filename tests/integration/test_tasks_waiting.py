@@ -44,7 +44,7 @@ async def test_sync_code_waits(tasks: Tasks, redis_client: redis.Redis) -> None:
 async def test_a_failed_task_ends_the_wait(tasks: Tasks) -> None:
     """It raises nothing: the result says what happened."""
     async with tasks.working():
-        assert (await await_result(fail.enqueue("value"), 10)).status == "FAILED"
+        assert (await await_result(fail.enqueue("value"), 60)).status == "FAILED"
         assert (await asyncio.to_thread(wait, fail.enqueue("value"), 10)).status == "FAILED"
 
 
@@ -64,7 +64,7 @@ async def test_a_wait_can_be_cancelled(tasks: Tasks, redis_client: redis.Redis) 
     """Others that wait for the same task are not affected."""
     async with tasks.working():
         result = ahold.enqueue("a")
-        first, second = (asyncio.create_task(await_result(result, 10)) for _ in range(2))
+        first, second = (asyncio.create_task(await_result(result, 60)) for _ in range(2))
         await wait_until(lambda: channel_count(redis_client, result) == 1)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -79,7 +79,7 @@ async def test_a_task_that_is_not_there_ends_the_wait(tasks: Tasks, redis_client
     result = note.enqueue("a")
     redis_client.delete(tasks.backend.queue("default").task_key(result.id))
     with pytest.raises(TaskResultDoesNotExist):
-        await await_result(result, 10)
+        await await_result(result, 60)
     with pytest.raises(TaskResultDoesNotExist):
         await asyncio.to_thread(wait, result, 10)
 
@@ -88,7 +88,7 @@ async def test_many_wait_at_the_same_time(tasks: Tasks, redis_client: redis.Redi
     """On one connection; each gets its own end."""
     async with tasks.working(concurrency=20):
         results = [add.enqueue(number, 1) for number in range(100)]
-        found = await asyncio.gather(*(await_result(result, 10) for result in results))
+        found = await asyncio.gather(*(await_result(result, 60) for result in results))
         assert [result.return_value for result in found] == [number + 1 for number in range(100)]
         assert sum(client["sub"] != "0" for client in redis_client.client_list()) <= 1
 
@@ -97,7 +97,7 @@ async def test_a_lost_connection_loses_no_end(tasks: Tasks, redis_client: redis.
     """The task finishes while nobody listens: after the connection is back, its status is read again."""
     async with tasks.working(concurrency=4):
         results = [hold.enqueue(name) for name in "abcd"]
-        waits = [asyncio.create_task(await_result(result, 10)) for result in results]
+        waits = [asyncio.create_task(await_result(result, 60)) for result in results]
         await wait_until(lambda: channel_count(redis_client, *results) == 4)
         for name in "abcd":
             redis_client.client_kill_filter(_type="pubsub")
@@ -114,7 +114,7 @@ async def test_a_wait_outlasts_a_restart_of_redis(signalbox: Any) -> None:
         with tasks_of(signalbox, client, get_settings().key_prefix) as tasks:
             async with tasks.working(concurrency=2):
                 result, later = hold.enqueue("a"), hold.enqueue("b")
-                waits = [asyncio.create_task(await_result(each, 30)) for each in (result, later)]
+                waits = [asyncio.create_task(await_result(each, 60)) for each in (result, later)]
                 threaded = asyncio.create_task(asyncio.to_thread(wait, default_task_backend.get_result(result.id), 30))
                 await wait_until(lambda: sorted(calls) == ["a", "b"])
                 await asyncio.to_thread(server.kill)

@@ -76,7 +76,7 @@ def _environment(directory: Path) -> dict[str, str]:
 
 def _run(module: str, port: int, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _words(module, port), cwd=ROOT, env=_environment(directory), capture_output=True, text=True, timeout=60
+        _words(module, port), cwd=ROOT, env=_environment(directory), capture_output=True, text=True, timeout=300
     )
 
 

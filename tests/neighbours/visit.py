@@ -62,7 +62,7 @@ async def deliver() -> None:
     """Run the relay and the bot until it is delivered."""
     subscriber = Subscriber(parts=PARTS)
     running = asyncio.create_task(subscriber.run())
-    await wait_until(lambda: Delivery.objects.filter(state="sent").aexists(), seconds=30)
+    await wait_until(lambda: Delivery.objects.filter(state="sent").aexists(), seconds=90)
     subscriber.stop(deadline_seconds=10)
     await running
 

@@ -26,7 +26,7 @@ __all__ = ["SECONDS", "TaskSite", "Worker", "pid_of"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Enough for a machine with two busy cores.
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 class Worker:

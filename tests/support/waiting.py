@@ -8,7 +8,7 @@ from typing import Self
 
 __all__ = ["Standstill", "is_done_within", "wait_until", "wait_until_sync"]
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 TICK_SECONDS = 0.01
 
 

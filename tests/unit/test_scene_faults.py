@@ -42,7 +42,7 @@ async def test_nothing_is_left_of_a_view_that_leaves_while_it_joins(turns: int) 
     is_joined = joining.done()
     scene.leave(view)
     written = viewer.is_started, list(viewer.batches)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         if is_joined:
             await joining
         else:
@@ -117,7 +117,7 @@ async def test_views_that_join_while_the_scene_stops_do_not_wait_for_ever(turns:
     for _ in range(turns):
         await asyncio.sleep(0)
     is_joined = joining.done()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await scene.stop()
         if not is_joined:
             with pytest.raises(SubscriptionClosed):
@@ -133,7 +133,7 @@ async def test_views_that_join_in_a_tick_that_fails_do_not_wait_for_ever(monkeyp
         patch.setattr("realtime.live.scene.by_level", lambda *given: 1 / 0)
         scene.take([vehicle("k", 1, 0)])
         joining = scene.join(View(view_id="v1", name="vehicles.*", sink=viewer, lens=lens_at(0, 1), positions=None))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(SubscriptionClosed):
                 await joining
     assert viewer.closed

@@ -34,7 +34,7 @@ except ImportError as error:
     assert isinstance(error, ImproperlyConfigured)
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == (
         "background tasks need Django 6.0 or newer, or its backport: "
         f'run {sys.executable} -m pip install "django-tasks>=0.12"\n'
