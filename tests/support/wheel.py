@@ -63,11 +63,12 @@ def install(python: Path, wheel: Path | None = None, *more: str | Path, extras: 
     Install a wheel, and what it requires, into the environment of this `python`.
 
     Args:
-        more: Other requirements or options of `pip install`.
+        more: Other requirements or options of `uv pip install`.
         extras: Names with commas between them, as "webhook,chat".
     """
     wheels = [f"{wheel}[{extras}]" if extras else wheel] if wheel else []
-    _run(python, "-m", "pip", "install", *wheels, *more)
+    # It does the same as pip in a tenth of the time.
+    _run(Path(sys.executable).with_name("uv"), "pip", "install", "--python", python, *wheels, *more)
 
 
 def lower_bounds() -> list[str]:
