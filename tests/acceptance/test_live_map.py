@@ -76,10 +76,11 @@ class LiveSite(DeployedSite):
         self.simulation.send_signal(signal.SIGCONT)
         # Not SIGINT: a shell without job control lets its background processes ignore that.
         self.simulation.terminate()
-        code = self.simulation.wait(30)
+        code = self.simulation.wait(120)
         left = len(self.truth())
+        log = (self.directory / "simulation.log").read_text()
         super().__exit__(*error)
-        assert (code, left) == (0, 0), (self.directory / "simulation.log").read_text()
+        assert (code, left) == (0, 0), log
 
     def truth(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """Name → relevance and data of all vehicles, from Redis."""

@@ -13,6 +13,7 @@ import redis
 from realtime.redis.backoff import Backoff
 from realtime.redis.keys import Keys
 from realtime.streams import Entry, PermanentError
+from realtime.streams.keys import GroupKeys
 from tests.support.redis_server import RedisServer
 from tests.support.stream_model import Model
 from tests.support.stream_order import append_numbers, check, log_key
@@ -46,6 +47,7 @@ def test_order_holds_over_several_processes_and_random_kills(
             victim.kill()
             victim.wait()
             redis_client.rpush(log_key(keys), f"killed {victim.pid} - 0")
+            redis_client.delete(GroupKeys(keys.stream(STREAM), GROUP).worker_lease(f"{victim.pid}"))
             workers.append(start(redis_server, keys, f"{seed}-again-{turn}"))
         wait_until_sync(lambda: is_done(redis_client, keys), seconds=90)
     finally:

@@ -26,7 +26,8 @@ OPTIONS = {
     "order_field": "of",
     "batch_size": 4,
     "concurrency": 4,
-    "lease_seconds": 0.6,
+    # Not shorter, because a worker that stands still for longer loses its entries. Tests end the leases of the dead.
+    "lease_seconds": 10.0,
     "claim_interval_seconds": 0.1,
     "block_seconds": 0.2,
     "max_attempts": 100,
@@ -89,7 +90,7 @@ async def main(url: str, prefix: str, seed: str) -> None:
             await asyncio.sleep(chance.random() * 0.004)
             await client.rpush(log_key(keys), f"end {pid} {key} {number}")
 
-    async with working(url, keys, handle, **OPTIONS):
+    async with working(url, keys, handle, consumer=str(pid), **OPTIONS):
         await asyncio.sleep(3600)
 
 
