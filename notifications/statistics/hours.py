@@ -18,11 +18,12 @@ from notifications.models import CountedHour, Notification
 from notifications.statistics import tally
 from notifications.statistics.periods import HOUR
 
-__all__ = ["HourCounter", "hour_of", "hours_from"]
+__all__ = ["HOURS_KEPT", "HourCounter", "hour_of", "hours_from"]
 
 # The present hour is one of them. The period "month" is always within them: 30 days (UTC) with the present day.
 HOURS_COUNTED = 31 * 24
-KEPT = datetime.timedelta(days=35)
+# How long the database keeps them, and the hours of counters.
+HOURS_KEPT = datetime.timedelta(days=35)
 # The newest hours, in which nearly all changes are. Only these are stored with their minutes.
 NEWEST_HOURS = 2
 # An hour is due again after this time, or after this fraction of the time since its end, whichever is longer.
@@ -82,8 +83,8 @@ class HourCounter:
         for sort, seconds in costs.items():
             if seconds:
                 self._pauses[sort] = time.monotonic() + seconds * PAUSES[sort]
-        if min(counted_at, default=now) < now - KEPT:
-            CountedHour.objects.using(_database()).filter(start__lt=stored(now - KEPT)).delete()
+        if min(counted_at, default=now) < now - HOURS_KEPT:
+            CountedHour.objects.using(_database()).filter(start__lt=stored(now - HOURS_KEPT)).delete()
         return len(rows)
 
 

@@ -16,22 +16,24 @@ from notifications.database import clock
 from notifications.database.clock import moment_of, stored
 from notifications.models import CounterPeriod
 from notifications.statistics.counters import hour_number
+from notifications.statistics.hours import HOURS_KEPT
 from notifications.statistics.periods import DAY, HOUR
 from realtime import conf
 from realtime.exceptions import StreamUnavailable
 from realtime.redis.outage import REDIS_ERRORS
 from realtime.statistics import fields
 from realtime.statistics import stored as in_redis
+from realtime.statistics.pusher import HOUR_KEPT_SECONDS, HOUR_SECONDS
 from realtime.streams.status import read_status
 
 __all__ = ["Rollup"]
 
-# Redis keeps hours for three days, so a relay that did not run for less than that misses none.
-HOURS_KEPT_IN_REDIS = 72
+# A relay that did not run for less than this time misses none.
+HOURS_KEPT_IN_REDIS = HOUR_KEPT_SECONDS // HOUR_SECONDS
 # Days that ended this long ago no longer change, and are added up.
 DAY_IS_OVER = datetime.timedelta(hours=HOURS_KEPT_IN_REDIS)
-# How long the database keeps hours and days.
-HOURS_KEPT, DAYS_KEPT = datetime.timedelta(days=35), datetime.timedelta(days=800)
+# How long the database keeps days. It keeps hours as long as counted ones.
+DAYS_KEPT = datetime.timedelta(days=800)
 
 
 class Rollup:

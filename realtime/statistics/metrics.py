@@ -160,7 +160,8 @@ METRICS: dict[str, Metric] = {
             "unresumed_count",
             "total",
             "subscriptions",
-            "Resumed subscriptions for which publications since that position were lost: the client was told how many",
+            "Resumed subscriptions for which publications since that position were lost: the client was notified how "
+            "many",
         ),
         (
             "gap_count",
@@ -270,14 +271,13 @@ METRICS: dict[str, Metric] = {
             "unregistered_count",
             "total",
             "failures",
-            "Times that Redis did not accept where the topics of a family publish. It is tried again with a "
-            "publication after five seconds. Until then, a subscription to the family may lack a topic that is new "
-            "where it looks",
+            "Times that a process could not register in which area a topic of a family publishes. It tries again after "
+            "five seconds, with the next publication. Until then, subscribers to that area may miss a new topic",
         ),
     ),
     **_metrics(
         "workers",
-        ("in_flight_count", "now", "entries", "Entries that are being handled, or wait for it", ("group",)),
+        ("in_flight_count", "now", "entries", "Entries that are being handled, or wait to be handled", ("group",)),
         ("handled_count", "total", "entries", "Entries handled and acked", ("group",)),
         ("retried_count", "total", "attempts", "Attempts that failed and were followed by another one", ("group",)),
         ("dead_count", "total", "entries", "Entries given up: moved to the dead letters", ("group",)),
@@ -333,7 +333,13 @@ METRICS: dict[str, Metric] = {
     **_metrics(
         "streams",
         ("lag_count", "now", "entries", "Entries that no worker of the group has read yet", ("group",)),
-        ("delayed_count", "now", "entries", "Entries that wait for another attempt or an older entry", ("group",)),
+        (
+            "delayed_count",
+            "now",
+            "entries",
+            "Entries that wait for another attempt, or behind an older entry of the same user",
+            ("group",),
+        ),
     ),
     **_metrics("others", ("totals", "total", "", "Counters of other parts, by the part's name", ("part", "what"))),
 }

@@ -29,7 +29,7 @@ from realtime.redis.scripts import Script
 from realtime.statistics.counting import on_use
 from realtime.statistics.fields import read_process
 
-__all__ = ["HOUR_SECONDS", "MINUTE_SECONDS", "About", "Pusher", "install", "set_role", "stop"]
+__all__ = ["HOUR_KEPT_SECONDS", "HOUR_SECONDS", "MINUTE_SECONDS", "About", "Pusher", "install", "set_role", "stop"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ IDLE_SECONDS = 4.0
 MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 # How long Redis keeps them. The relay copies hours to the database.
 MINUTE_KEPT_SECONDS, HOUR_KEPT_SECONDS = 2 * 3600, 3 * 86_400
-# How long Redis keeps what a process says about itself and the number of its last push; shorter once it has ended.
+# How long Redis keeps the id of a process, what it says about itself and the number of its last push. The last two are
+# kept shorter once it has ended.
 PROCESS_KEPT_SECONDS, ENDED_KEPT_SECONDS = 86_400, 3600
 # The most minutes that wait while Redis is unavailable. What is older is added to the oldest of these.
 MINUTES_LIMIT = 90
@@ -166,7 +167,8 @@ class Pusher:
         kept_seconds = ENDED_KEPT_SECONDS if is_last else PROCESS_KEPT_SECONDS
         names = [keys.statistics_process(self.id), keys.statistics_processes()]
         arguments: list[Any] = [
-            *(self.id, batch.number, msgspec.json.encode(about), kept_seconds * 1000, secrets.token_hex(5))
+            *(self.id, batch.number, msgspec.json.encode(about), kept_seconds * 1000),
+            *(PROCESS_KEPT_SECONDS * 1000, secrets.token_hex(5)),
         ]
         for periods, name_of, kept in (
             (batch.minutes, keys.statistics_minute, MINUTE_KEPT_SECONDS),

@@ -225,6 +225,31 @@ def test_hours_are_those_of_utc_wherever_the_site_is(signalbox: Any, admin_clien
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_delivered")
+@pytest.mark.parametrize("url", ["/admin/", STATISTICS])
+def test_english_texts_are_marked_as_english(signalbox: Any, admin_client: Client, url: str) -> None:
+    """Where the site has another language: a screen reader pronounces them in the right way."""
+    signalbox.LANGUAGE_CODE = "ar"
+    text = page(admin_client, url)
+    assert re.search(r'<html lang="ar"', text)
+    assert re.search(r'id="sb-dashboard" lang="en"', text)
+
+
+@pytest.mark.django_db
+def test_notices_of_different_transports_are_told_apart(signalbox: Any, admin_client: Client) -> None:
+    """Also by the script that refreshes the page. It announces what is new; the notices themselves are no alerts."""
+    event = Event.objects.create(message="m", kind="order")
+    for user in make_users(5):
+        notification = Notification.objects.create(event=event, recipient=user)
+        for transport in ("email", "sms"):
+            _fail(notification, transport=transport, answer="no")
+    text = page(admin_client, f"{STATISTICS}?format=part")
+    found = re.findall(r'data-key="transport_fails (\w+)" data-urgent>', text)
+    assert sorted(found) == ["email", "sms"]
+    assert 'role="alert"' not in text
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_delivered")
 def test_deliveries_are_counted_by_transport_and_state(signalbox: Any, admin_client: Client) -> None:
     """ "Unfinished" is pending, sending and held. Success is a share of those that were sent or have failed."""
     text = page(admin_client, STATISTICS)
@@ -251,7 +276,7 @@ def test_with_redis_away_the_page_says_so_and_shows_the_rest(signalbox: Any, adm
         text = page(admin_client, "/admin/")
         found = admin_client.get(f"{STATISTICS}?format=json").json()
         conf.sync_redis().close()
-    assert re.search(r'role="alert">\s*<bdi><strong>Redis is unavailable', text)
+    assert re.search(r'data-key="redis_unavailable " data-urgent>\s*<bdi><strong>Redis is unavailable', text)
     assert Page(text).funnel()["created"] == "3"
     assert Page(text).table("now")["Lag: entries that are not read yet"] == ["unknown"]
     assert text.count("Unknown, because Redis is unavailable.") == 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from notifications.admin.dashboard.links import Between, Links
-from notifications.admin.dashboard.tables import OUTCOMES_DRAWN, Cell, Table, number
+from notifications.admin.dashboard.tables import OUTCOMES_DRAWN, Cell, Table, number, text
 from notifications.statistics.figures import Funnel, Period, Point, TransportFigures
 
 __all__ = ["Chart", "Column", "Segment", "Tick", "as_table", "draw_deliveries", "draw_notifications"]
@@ -165,15 +165,14 @@ def draw_deliveries(points: Sequence[Point], period: Period, links: Links) -> Ch
     )
 
 
-def as_table(chart: Chart) -> Table:
-    """The same figures as a table, the oldest first."""
+def as_table(chart: Chart, *, is_newest_first: bool = False) -> Table:
+    """The same figures as a table."""
+    columns = reversed(chart.columns) if is_newest_first else chart.columns
     return Table(
         name=f"{chart.name}-over-time",
-        title=chart.title,
+        title=f"{chart.things} by {chart.step}",
         columns=(f"{chart.step.capitalize()} (UTC)", *(name.capitalize() for name in chart.names)),
-        rows=tuple(
-            (Cell(text=column.text, value=f"{column.start:%Y-%m-%d %H:%M}"), *column.cells) for column in chart.columns
-        ),
+        rows=tuple((text(f"{column.start:%Y-%m-%d %H:%M}"), *column.cells) for column in columns),
     )
 
 

@@ -11,17 +11,20 @@ from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import Cell, Table, duration, moment, number, text
 from notifications.conf import PARTS
 from notifications.statistics.figures import Dashboard, Latency, Process
+from realtime.statistics.metrics import METRICS
 from realtime.streams.status import GroupStatus
 
 __all__ = ["groups", "latencies", "processes", "tasks", "waiting", "workers"]
 
-# The live numbers of `statistics.live` that the table "Now" shows: its name → the label.
-_LIVE_FIGURES = {
-    "outbox": "Events in the outbox",
+_DELAYED = METRICS["streams.delayed_count"].meaning
+# What the figures of a group count: the name of each → its label.
+_GROUP_FIGURES = {
     "lag": "Lag: entries that are not read yet",
     "pending": "Pending: entries read, and not acked yet",
-    "delayed": "Delayed: entries that wait for another attempt",
+    "delayed": f"Delayed: {_DELAYED[0].lower()}{_DELAYED[1:]}",
 }
+# The live numbers of `statistics.live` that the table "Waiting now" shows: the name of each → its label.
+_LIVE_FIGURES = {"outbox": "Events in the outbox", **_GROUP_FIGURES}
 
 _UNKNOWN = "Unknown, because Redis is unavailable."
 
@@ -74,10 +77,9 @@ def groups(dashboard: Dashboard, links: Links) -> Table:
         columns=("Group", "Lag", "Pending", "Delayed", "Stuck keys", "Dead letters", "Oldest", "Consumers", "Alive"),
         rows=tuple(_group(each, links) for each in dashboard.groups),
         note=(
-            "Lag: entries not yet read. Pending: read, not yet acked. Delayed: waiting for another attempt, or behind "
-            "an older entry of the same user. Stuck keys: repaired within a lease. Dead letters: entries that could "
-            "not be handled. Oldest: the age of the oldest entry that is neither finished nor a dead letter. Alive: "
-            "consumers with a lease."
+            f"{'. '.join(_GROUP_FIGURES.values())}. Stuck keys: users with entries that no worker holds and that are "
+            "not due; workers repair them within a lease. Dead letters: entries that could not be handled. Oldest: the "
+            "age of the oldest entry that is neither finished nor a dead letter. Alive: consumers with a lease."
         ),
         empty="Redis is unavailable.",
         is_wide=True,
@@ -99,7 +101,7 @@ def workers(dashboard: Dashboard) -> Table:
             )
             for each in dashboard.workers
         ),
-        note="Pending: entries that it has read, and not acked. Idle: since it last asked Redis for entries.",
+        note="Pending: entries that it has read, and not acked. Idle: time since it last asked Redis for entries.",
         empty=_UNKNOWN if dashboard.redis_error else "No worker is running.",
     )
 

@@ -9,6 +9,7 @@ from notifications.admin.dashboard import processes
 from notifications.admin.dashboard.links import Links
 from notifications.admin.dashboard.tables import OUTCOMES_DRAWN, Bar, Cell, Table, moment, number, share, text
 from notifications.statistics.balances import BROWSERS, PLANNING
+from notifications.statistics.errors import DUE_LIMIT, FAILURES_LIMIT
 from notifications.statistics.figures import Balance, Dashboard, Funnel, TransportFigures
 from notifications.statistics.tally import FUNNEL, OTHER_KINDS
 
@@ -37,7 +38,7 @@ def _funnel(dashboard: Dashboard, links: Links) -> Table:
     return Table(
         name="funnel",
         title="How far notifications have come",
-        columns=("Stage", "Notifications", "Of created"),
+        columns=("Stage", "Notifications", "Share of created"),
         rows=tuple(
             (
                 text(name),
@@ -62,32 +63,31 @@ def _balances(dashboard: Dashboard, links: Links) -> Table:
     return Table(
         name="balances",
         title="Is everything accounted for?",
-        columns=("Of", "Accepted", "Delivered", "Failed", "Skipped", "In hand", "Difference"),
+        columns=("What", "Accepted", "Delivered", "Failed", "Skipped", "In progress", "Difference"),
         rows=tuple(
-            _stream_balance(balance, dashboard, links)
+            _stream_balance(balance, links)
             if balance.name in (BROWSERS, PLANNING)
             else _transport_balance(balance, links)
             for balance in dashboard.balances
         ),
-        lead="Accepted = delivered + failed + skipped + in hand",
+        lead="Accepted = delivered + failed + skipped + in progress",
         note=(
             "Browsers counts notifications: they are delivered once the relay has published them. Planning counts them "
             "too: they are delivered once the bot has decided by which transports they are sent. Both include what "
             "was published in the last seven days and still waits. The transports count deliveries. Failed: given up. "
-            "Skipped: it expired or was not to be sent any more, for example because it was read before. In hand: on "
-            "the stream, due at a time, or held."
+            "Skipped: it expired or was not to be sent any more, for example because it was read before. In "
+            "progress: on the stream, due at a time, or held."
         ),
         is_wide=True,
     )
 
 
-def _stream_balance(balance: Balance, dashboard: Dashboard, links: Links) -> tuple[Cell, ...]:
+def _stream_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
     """What the relay or the bot reads from the stream. Only the relay's work is a state of notifications."""
-    is_relay = balance.name == BROWSERS and balance.delivered == dashboard.rows.funnel.relayed
     return (
         text(balance.name),
         number(balance.accepted),
-        number(balance.delivered, links.notifications("relayed") if is_relay else ""),
+        number(balance.delivered, links.notifications("relayed") if balance.name == BROWSERS else ""),
         number(balance.failed, is_bad=True),
         number(balance.expired),
         number(balance.in_hand),
@@ -117,8 +117,7 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
 def _difference(difference: int, url: str = "") -> Cell:
     if difference == 0:
         return Cell(text="0: all accounted for", value=0)
-    words = "not accounted for" if difference > 0 else "counted twice"
-    return Cell(text=f"{difference:,}: {abs(difference):,} {words}", value=difference, url=url, is_bad=True)
+    return Cell(text=f"{difference:,}: {difference:,} not accounted for", value=difference, url=url, is_bad=True)
 
 
 def _transports(dashboard: Dashboard, links: Links) -> Table:
@@ -198,7 +197,8 @@ def _errors(dashboard: Dashboard, links: Links) -> Table:
         ),
         note=(
             "Failed: given up in this time. To be tried again: those that wait for another attempt now. Count: how "
-            "many of the latest had this answer. Newest: leads to that delivery."
+            f"many had this answer, of the newest {FAILURES_LIMIT:,} failures, or of the {DUE_LIMIT:,} deliveries due "
+            "next. Newest: leads to that delivery."
         ),
         empty="No delivery has failed in this time, and none waits for another attempt.",
     )

@@ -85,7 +85,8 @@ def dashboard_context(request: HttpRequest, site: admin.AdminSite) -> dict[str, 
     return {
         "figures": found,
         "funnel": funnel,
-        "charts": _charts(found, links),
+        # Each with its figures as a table.
+        "charts": [(drawn, chart.as_table(drawn, is_newest_first=True)) for drawn in _charts(found, links)],
         "balances": balances,
         "tables": others,
         "counters": counter_tables(found.counters),

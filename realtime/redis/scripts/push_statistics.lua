@@ -1,8 +1,8 @@
 -- Adds what a process has counted to minutes and hours, once, and notes that the process is alive.
 -- KEYS: process, a hash {number of its last push, what it says about itself}; processes, a sorted set of ids by the time
 --   in ms when they were seen; then one hash for each minute and hour
--- ARGV: process id; number of this push; what it says about itself; ms to keep that; an epoch for new hashes. For each
---   minute and hour: ms to keep it, how many fields, then field and increment of each
+-- ARGV: process id; number of this push; what it says about itself; ms to keep that; ms to keep process ids; an epoch for
+--   new hashes. For each minute and hour: ms to keep it, how many fields, then field and increment of each
 -- Returns 1 if it was added, 0 if that had been done before.
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,14 +14,14 @@ end
 local is_new = tonumber(ARGV[2]) > tonumber(call('HGET', KEYS[1], 'number') or 0)
 call('HSET', KEYS[1], 'number', ARGV[2], 'about', ARGV[3])
 call('PEXPIRE', KEYS[1], ARGV[4])
-call('ZREMRANGEBYSCORE', KEYS[2], 0, now - 86400000)
+call('ZREMRANGEBYSCORE', KEYS[2], 0, now - ARGV[5])
 call('ZADD', KEYS[2], now, ARGV[1])
-call('PEXPIRE', KEYS[2], 86400000)
+call('PEXPIRE', KEYS[2], ARGV[5])
 if not is_new then return 0 end
-local at = 6
+local at = 7
 for i = 3, #KEYS do
   local count = tonumber(ARGV[at + 1])
-  call('HSETNX', KEYS[i], 'epoch', ARGV[5])
+  call('HSETNX', KEYS[i], 'epoch', ARGV[6])
   for n = 1, count do call('HINCRBY', KEYS[i], ARGV[at + 2 * n], ARGV[at + 2 * n + 1]) end
   call('PEXPIRE', KEYS[i], ARGV[at])
   at = at + 2 + 2 * count

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Page
 
 from tests.acceptance.bell.stage import Stage
 from tests.support.browser import chromium
@@ -47,3 +48,19 @@ async def stage(browser: Browser, live_server: Any, alice: User, cookie: Any) ->
     yield stage
     await context.close()
     assert stage.complaints == []
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def admin(browser: Browser, live_server: Any) -> AsyncIterator[Page]:
+    """A browser page of a superuser."""
+    session = await sync_to_async(_sign_in)()
+    context = await browser.new_context(base_url=f"{live_server.url}/admin/")
+    await context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
+    yield await context.new_page()
+    await context.close()
+
+
+def _sign_in() -> str:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client.cookies["sessionid"].value

@@ -1,16 +1,13 @@
 """Axe finds no violations on the admin's pages; charts and search fields can be seen and read by screen readers."""
 
 import datetime
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.test import Client
 from django.utils import timezone
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from notifications.models import Delivery, Destination, Digest
 from notifications.services import notify
@@ -64,22 +61,6 @@ PAGES_IN_BOTH_LOOKS = (
     "realtime/task/",
     "demo/order/",
 )
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def admin(browser: Browser, live_server: Any) -> AsyncIterator[Page]:
-    """A browser page of a superuser."""
-    session = await sync_to_async(_sign_in)()
-    context = await browser.new_context(base_url=f"{live_server.url}/admin/")
-    await context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
-    yield await context.new_page()
-    await context.close()
-
-
-def _sign_in() -> str:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client.cookies["sessionid"].value
 
 
 def _make_rows(user: User) -> dict[str, int]:
