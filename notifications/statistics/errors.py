@@ -13,7 +13,7 @@ from typing import Any
 from django.db import router
 
 from notifications.database.clock import moment_of, stored
-from notifications.models import Delivery
+from notifications.models import ANSWER_LIMIT, Delivery
 from notifications.statistics.figures import ErrorExample
 from realtime.untrusted.masking import mask_text
 from realtime.untrusted.text import printable
@@ -83,4 +83,5 @@ def _add(
 
 @functools.lru_cache(maxsize=FAILURES_LIMIT)
 def _shown(answer: str) -> str:
-    return mask_text(printable(" ".join(answer.split()), limit=ANSWER_SHOWN))
+    # Masked before it is cut: the cut could be between a password and the "@" by which it is recognised.
+    return printable(mask_text(printable(" ".join(answer.split()), limit=10 * ANSWER_LIMIT)), limit=ANSWER_SHOWN)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -192,6 +193,23 @@ def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch
         ("token=•••", True),
     ]
     assert [each.answer for each in read_dashboard("day", now + 48 * HOUR).errors] == ["refused"]
+
+
+@pytest.mark.parametrize("length", range(140, 200, 7))
+def test_an_answer_is_masked_before_it_is_cut(length: int, alice: User) -> None:
+    """The cut may be between a password and the "@" by which it is recognised."""
+    event = Event.objects.create(message="m")
+    Delivery.objects.create(
+        notification=Notification.objects.create(event=event, recipient=alice),
+        transport="chat",
+        state="failed",
+        answer=f"{'x' * length} https://bot:s3cretpassw0rdverylongone@hooks.example.com/T0 is away",
+        due_at=None,
+        finished_at=stored(clock.now()),
+    )
+    (found,) = read_dashboard("hour").errors
+    assert "s3cret" not in found.answer
+    assert len(found.answer) <= errors.ANSWER_SHOWN + 1
 
 
 @pytest.fixture
