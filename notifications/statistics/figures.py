@@ -81,7 +81,7 @@ class Point:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """
-    The figures of a period that come from rows, so they are exact: each is the number of rows that its link shows.
+    The figures of a period that come from rows: each is the number of rows that its link shows, when it was counted.
 
     Attributes:
         since: The start of the period: only rows that were created at or after it are counted.

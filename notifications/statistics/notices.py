@@ -30,7 +30,7 @@ FAILED_SHARE = 0.5
 # What is missing while a group has no workers.
 _WORK = {"relay": "browsers get no notifications", "bot": "no mail, chat message or webhook is sent"}
 _LOGS = "look at the logs of `manage.py run_bot_subscriber`"
-_WHY = "The provider's answers say why. Staff who may view deliveries find them in *Errors*."
+_WHY = "The provider's answers say why: staff who may view deliveries find them in the section Errors."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ def _about_transports(facts: Facts) -> Iterator[Notice]:
                 key="transport_retries",
                 about=transport,
                 what=f"{transport}: at least {count:,} deliveries have failed and wait for another attempt.",
-                advice=f"{_WHY} They are tried again by themselves.",
+                advice=f"{_WHY} The deliveries are tried again by themselves.",
             )
 
 

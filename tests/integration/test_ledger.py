@@ -12,6 +12,8 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import services
+from notifications.admin.ledger import ledger_rows
+from notifications.admin.states import badge
 from notifications.delivery import changes, history, records
 from notifications.delivery.history import HISTORY_LIMIT
 from notifications.delivery.records import Claim, Result
@@ -130,6 +132,8 @@ def test_a_delivery_that_is_never_due_has_no_next_attempt(notification: Notifica
     assert names_of(notification)[-1] == "never due"
     assert "due" not in names_of(notification)
     assert describe(step) == "no attempt is planned"
+    (row,) = ledger_rows([step])
+    assert row.badge == badge("failed", "no attempt is planned")
 
 
 def test_a_failed_delivery_that_is_sent_again_keeps_its_history(notification: Notification, attempt: Any) -> None:
