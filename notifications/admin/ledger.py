@@ -34,6 +34,7 @@ BADGES = {
     "sending": "relayed",
     "held": "waiting",
     "due": "waiting",
+    "never due": "failed",
 }
 CSV_HEADER = ("time", "step", "transport", "attempt", "process", "began", "seconds", "until", "answer")
 

@@ -26,7 +26,7 @@ from notifications.delivery.batched_calls import DatabaseCalls
 from notifications.delivery.claim import StreamTask
 from notifications.delivery.prepare import Prepared, PreparedBatch, claim_and_prepare
 from notifications.delivery.records import Claim, Result
-from notifications.delivery.retries import schedule_of
+from notifications.delivery.retries import given_up, schedule_of
 from notifications.delivery.slots import Limit, Slots
 from notifications.models import Delivery
 from notifications.transports import AddressGone, Message, Transport, delivering_transports
@@ -265,7 +265,7 @@ class Bot:
         answer = "; ".join(_describe(error) for error in errors)
         schedule = self._schedules[claim.transport]
         if claim.attempt >= schedule.max_attempts:
-            answer = f"given up after {claim.attempt} attempts: {answer}"
+            answer = given_up(answer, attempts=claim.attempt)
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
         asked = [error.after_seconds for error in errors if isinstance(error, Retry)]
         wait_seconds = max(asked) if asked else schedule.backoff.delay_seconds(claim.attempt - 1)

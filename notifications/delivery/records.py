@@ -36,6 +36,7 @@ __all__ = [
     "extend",
     "find_overdue",
     "insert",
+    "make_due",
     "mark_queued",
     "record",
     "record_many",
@@ -208,6 +209,17 @@ def mark_queued(notification_ids: Iterable[int]) -> int:
     digests = set(named.exclude(digest=None).values_list("digest_id", flat=True))
     queued = named.filter(digest=None) | due.filter(digest_id__in=digests) if digests else named.filter(digest=None)
     return update_in_order(queued, queued_at=database_time())
+
+
+def make_due(transports: Iterable[str]) -> int:
+    """
+    Give a time to the deliveries of these transports that are to be sent and have none. Returns how many there were.
+
+    Only a defect or another program causes that. They are due when a claim made now would lapse: a bot may be sending
+    them. With the names of transports, an index finds them.
+    """
+    never_due = rows().filter(due_at=None, transport__in=list(transports), state__in=TO_SEND)
+    return update_in_order(never_due, due_at=claim_end())
 
 
 def claim_end() -> Combinable:

@@ -1,20 +1,22 @@
 """
 How many times a delivery is tried, and when.
 
-Owns the retry schedule of each transport, from the settings. Does not own what counts as an attempt (bot) or storing
-when the next one is due (records).
+Owns the retry schedule of each transport, from the settings, and what is put before the answer of the last attempt.
+Does not own what counts as an attempt (bot) or storing when the next one is due (records).
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 
 from notifications import conf
 from realtime.redis.backoff import Backoff
 
-__all__ = ["RetrySchedule", "schedule_of"]
+__all__ = ["RetrySchedule", "given_up", "schedule_of", "without_given_up"]
 
 # The part of each wait that is not random. So there is a known lower bound for the time that all attempts cover.
 SURE_PART = 0.5
+_GIVEN_UP = re.compile(r"given up after \d+ attempts: ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +45,13 @@ def schedule_of(transport: str) -> RetrySchedule:
             sure_part=SURE_PART,
         ),
     )
+
+
+def given_up(answer: str, *, attempts: int) -> str:
+    """The answer of the last attempt, as it is recorded."""
+    return f"given up after {attempts} attempts: {answer}"
+
+
+def without_given_up(answer: str) -> str:
+    """A recorded answer as the provider gave it, so that the same answers are equal whatever the number of attempts."""
+    return _GIVEN_UP.sub("", answer, count=1)

@@ -1,13 +1,13 @@
 """
-Balances: whether everything that was accepted is delivered, given up, or in somebody's hand.
+Balances: whether everything that was accepted is delivered, given up, or still to be handled.
 
 Owns these equations, and why they hold at every moment. Does not own the figures of a period (rows), nor repairing a
 difference: the sweep puts lost notifications on the stream again (workers.recovery).
 
-The stream is the evidence for what is in hand. An entry is on the stream before its event has a `published_at`, and a
-group finishes it only after it has set `relayed_at` or `dispatched_at`. So a notification that is published and not
-handled, then has no entry, and then is still not handled, is lost. Nothing else is lost. These three are read in this
-order, so it does not matter what happens between the reads.
+The stream is the evidence for what is in progress. An entry is on the stream before its event has a `published_at`, and
+a group finishes it only after it has set `relayed_at` or `dispatched_at`. Three facts of a notification are read, in
+this order: it is published and not handled; it has no entry; it is still not handled. If all three hold, it is lost.
+Nothing else is lost, and it does not matter what happens between the reads.
 """
 
 import datetime
@@ -21,7 +21,7 @@ from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from notifications.conf import LOST_SECONDS, STREAM, Part
 from notifications.content.stream_entry import GROUP_FIELD, ID_FIELD
-from notifications.database.clock import stored
+from notifications.database.clock import moment_of, stored
 from notifications.delivery.records import TO_SEND
 from notifications.models import Delivery, Event, Notification
 from notifications.statistics.figures import Balance, Rows, TransportFigures
@@ -41,7 +41,7 @@ ENTRIES_LIMIT = 1000
 # Of the dead letters, the newest this many are looked at.
 LETTERS_LIMIT = 500
 # A notification that was published this long before the stream was read must have had its entry by then: the clocks of
-# processes differ by less. Younger ones alone are looked at only if there are more of them than entries.
+# processes differ by less. If all are younger, they are looked at only if they outnumber the entries.
 SETTLED = datetime.timedelta(seconds=10)
 # The column that says when a group has handled a notification.
 _HANDLED_AT: dict[Part, str] = {"relay": "relayed_at", "bot": "dispatched_at"}
@@ -53,11 +53,24 @@ class _Unhandled:
     """The published notifications that a group has not handled, of the oldest UNHANDLED_LIMIT that are unfinished."""
 
     waiting: int
+    # Those that were created in the period of the figures.
+    in_period: int
     # Those that were published more than SETTLED before the stream was read.
     settled: int = 0
     # Dead letters, and those without any entry.
     dead: int = 0
     lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One look at the entries of a group."""
+
+    part: Part
+    # The start of the period of the figures.
+    since: datetime.datetime
+    # A time before the stream was read.
+    asked_at: datetime.datetime
 
 
 def read_balances(
@@ -68,19 +81,20 @@ def read_balances(
 
     Browsers: "delivered" counts the notifications of the period that are relayed. Published notifications that are not
     relayed count if they are less than seven days old, whatever the period is: a dead letter of the relay has failed,
-    one with an entry that the relay has not finished is in hand, and any other is lost, which is the difference. After
-    seven days the system gives up: older ones that belong to the period have failed. "Accepted" is the sum of all.
+    one with an entry that the relay has not finished is in progress, and any other is lost, which is the difference.
+    After seven days the system gives up: older ones that belong to the period have failed. "Accepted" is the sum of
+    all.
 
     Planning: the same for the bot. "Delivered" means that the bot has decided by which transports it is sent.
 
     Transports: the deliveries of the period by their states, as in `rows`. Those that are due at a time, or held, are
-    in hand. The difference is the number of deliveries of any age that are neither finished nor due nor held: nobody
-    handles them.
+    in progress. The difference is the number of deliveries of any age that are neither finished nor due nor held: no
+    process will handle them.
 
     Args:
         rows: The figures of the period.
         stream: The state of the stream of notifications, read before this call. None if Redis is unavailable:
-            everything that is not handled then counts as in hand.
+            everything that is not handled then counts as in progress.
         asked_at: A time before the stream was read; aware.
         transports: Transports that are looked at even if `rows` has no deliveries of theirs.
 
@@ -94,14 +108,15 @@ def read_balances(
         what is unfinished, up to these limits.
     """
     groups = {group.name: group for group in stream.groups} if stream else {}
-    unhandled, given_up = _count_unhandled(asked_at), _count_given_up(rows.since, asked_at)
+    unhandled, given_up = _count_unhandled(rows.since, asked_at), _count_given_up(rows.since, asked_at)
     parts: tuple[tuple[Part, str], ...] = (("relay", BROWSERS), ("bot", PLANNING))
     balances = []
     for part, name in parts:
         found = unhandled[part]
         if (group := groups.get(part)) is not None and found.waiting:
-            found = _find_lost(part, found, group, stream.length if stream else 0, asked_at)
-        planned = max(0, rows.funnel.published - found.waiting - given_up[part])
+            look = _Look(part=part, since=rows.since, asked_at=asked_at)
+            found = _find_lost(look, found, group, stream.length if stream else 0)
+        planned = max(0, rows.funnel.published - found.in_period - given_up[part])
         delivered = rows.funnel.relayed if part == "relay" else planned
         balances.append(
             Balance(
@@ -116,53 +131,57 @@ def read_balances(
     return (*balances, *_transport_balances(rows.transports, transports))
 
 
-def _find_lost(
-    part: Part, found: _Unhandled, group: GroupStatus, length: int, asked_at: datetime.datetime
-) -> _Unhandled:
+def _find_lost(look: _Look, found: _Unhandled, group: GroupStatus, length: int) -> _Unhandled:
     """Find out how many of the unhandled notifications are dead letters, and how many are lost."""
     # Without a known lag, it is at most the stream's length.
     entry_count = (length if group.lag is None else group.lag) + group.pending + group.delayed
-    keys = GroupKeys(conf.keys().stream(STREAM), part)
+    keys = GroupKeys(conf.keys().stream(STREAM), look.part)
     if entry_count <= ENTRIES_LIMIT and (found.settled or found.waiting > entry_count):
-        looked_up = _look_up(part, keys, asked_at)
+        looked_up = _look_up(look, keys)
         if looked_up is not None:
             return looked_up
-    dead = min(found.waiting, len(_still_unhandled(part, _read_letters(keys)))) if group.dead else 0
+    dead = min(found.waiting, len(_still_unhandled(look.part, _read_letters(keys)))) if group.dead else 0
     # With more dead letters than were read, any of the notifications may be one.
     lost = found.settled - entry_count - dead if group.dead <= LETTERS_LIMIT else 0
     return replace(found, dead=dead, lost=max(0, lost))
 
 
-def _look_up(part: Part, keys: GroupKeys, asked_at: datetime.datetime) -> _Unhandled | None:
+def _look_up(look: _Look, keys: GroupKeys) -> _Unhandled | None:
     """Look at every entry of the group, and at every notification that it has not handled; None if too many."""
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values_list("pk", _HANDLED_AT[part], published_at)[:UNHANDLED_LIMIT]
-    before = {pk for pk, handled_at, published_at in oldest if handled_at is None and published_at is not None}
+    columns = ("pk", "created_at", _HANDLED_AT[look.part], published_at)
+    oldest: Any = _oldest_unfinished(look.asked_at).values_list(*columns)[:UNHANDLED_LIMIT]
+    # Notification → when it was created.
+    before = {pk: at for pk, at, handled_at, published_at in oldest if handled_at is None and published_at is not None}
     # Before and after: an entry may become a dead letter meanwhile, or a dead letter may be replayed.
     letters = _read_letters(keys)
     entries = read_unfinished(conf.sync_redis(), keys, [ID_FIELD, GROUP_FIELD], limit=ENTRIES_LIMIT)
     if entries is None:
         return None
     letters |= _read_letters(keys)
-    in_hand = {_id_of(id) for id, group in entries if group in (None, b"", part.encode())}
-    waiting = _still_unhandled(part, before)
-    dead = (waiting & letters) - in_hand
-    return _Unhandled(waiting=len(waiting), dead=len(dead), lost=len(waiting - dead - in_hand))
+    in_progress = {_id_of(id) for id, group in entries if group in (None, b"", look.part.encode())}
+    waiting = _still_unhandled(look.part, before)
+    in_period = sum(moment_of(before[pk]) >= look.since for pk in waiting)
+    dead = (waiting & letters) - in_progress
+    lost = waiting - dead - in_progress
+    return _Unhandled(waiting=len(waiting), in_period=in_period, dead=len(dead), lost=len(lost))
 
 
-def _count_unhandled(asked_at: datetime.datetime) -> dict[Part, _Unhandled]:
+def _count_unhandled(since: datetime.datetime, asked_at: datetime.datetime) -> dict[Part, _Unhandled]:
     published_at = Subquery(_events().filter(pk=OuterRef("event_id")).values("published_at")[:1])
-    oldest = _oldest_unfinished(asked_at).values("pk", *_HANDLED_AT.values(), published=published_at)[:UNHANDLED_LIMIT]
+    columns = ("pk", "created_at", *_HANDLED_AT.values())
+    oldest = _oldest_unfinished(asked_at).values(*columns, published=published_at)[:UNHANDLED_LIMIT]
     aggregates: dict[str, Count] = {}
     for part, field in _HANDLED_AT.items():
         waiting = Q(**{field: None}, published__isnull=False)
         aggregates[f"{part}_waiting"] = Count("pk", filter=waiting)
+        in_period = waiting & Q(created_at__gte=stored(since))
+        aggregates[f"{part}_in_period"] = Count("pk", filter=in_period)
         settled = waiting & Q(published__lt=stored(asked_at - SETTLED))
         aggregates[f"{part}_settled"] = Count("pk", filter=settled)
     counts: Any = oldest.aggregate(**aggregates)
-    return {
-        part: _Unhandled(waiting=counts[f"{part}_waiting"], settled=counts[f"{part}_settled"]) for part in _HANDLED_AT
-    }
+    names = ("waiting", "in_period", "settled")
+    return {part: _Unhandled(**{name: counts[f"{part}_{name}"] for name in names}) for part in _HANDLED_AT}
 
 
 def _oldest_unfinished(asked_at: datetime.datetime) -> QuerySet[Notification]:

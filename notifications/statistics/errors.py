@@ -6,35 +6,47 @@ Owns which deliveries are looked at, and the form in which answers are shown. Do
 
 import datetime
 import functools
-import re
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import router
 
 from notifications.database.clock import moment_of, stored
-from notifications.models import Delivery
+from notifications.delivery.retries import without_given_up
+from notifications.models import ANSWER_LIMIT, Delivery
 from notifications.statistics.figures import ErrorExample
 from realtime.untrusted.masking import mask_text
 from realtime.untrusted.text import printable
 
-__all__ = ["FAILURES_LIMIT", "read_errors"]
+__all__ = ["FAILURES_LIMIT", "Errors", "read_errors"]
 
-# How many failures are looked at, how many deliveries that are due next, and how many different answers are returned.
+# How many failures are looked at.
 FAILURES_LIMIT = 500
+# How many deliveries that are due next are looked at.
 DUE_LIMIT = 1000
+# How many different answers are returned.
 ERRORS_SHOWN = 20
-# Characters.
+# How many characters of an answer are returned.
 ANSWER_SHOWN = 200
-# What the bot puts before the last answer.
-_GIVEN_UP = re.compile(r"given up after \d+ attempts: ")
 
 _STATE = Delivery.State
 
 
-def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """What went wrong with deliveries."""
+
+    # The most frequent answers, the most frequent first, each with the newest delivery.
+    examples: tuple[ErrorExample, ...]
+    # Transport → how many of its deliveries have failed and wait for another attempt, of those that are due next.
+    retrying: Mapping[str, int]
+
+
+def read_errors(since: datetime.datetime) -> Errors:
     """
-    What went wrong, the most frequent first, with the newest delivery of each.
+    Read what went wrong.
 
     Args:
         since: Aware. Of failed deliveries, only those that failed at or after it are looked at; of those that wait for
@@ -45,7 +57,8 @@ def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
 
     Guarantees:
         Two queries, each of which reads a limited number of rows by an index: the newest 500 failures, and the 1000
-        deliveries that are due next. Answers are on one line, without secrets.
+        deliveries that are due next. So more may wait for another attempt than `retrying` says. Answers are on one
+        line, without secrets.
     """
     rows = Delivery.objects.using(router.db_for_read(Delivery))
     failed = rows.filter(state=_STATE.FAILED, finished_at__gte=stored(since)).order_by("-finished_at")
@@ -55,10 +68,13 @@ def read_errors(since: datetime.datetime) -> tuple[ErrorExample, ...]:
     for pk, transport, answer, at in failed.values_list("pk", "transport", "answer", "finished_at")[:FAILURES_LIMIT]:
         if at is not None:
             _add(found, pk, transport, answer, at, is_final=True)
+    retrying = Counter[str]()
     for pk, transport, answer, at, state, attempts in waiting:
         if state == _STATE.PENDING and attempts and answer and at is not None:
             _add(found, pk, transport, answer, at, is_final=False)
-    return tuple(sorted(found.values(), key=lambda each: (-each.count, each.transport, each.answer))[:ERRORS_SHOWN])
+            retrying[transport] += 1
+    by_count = sorted(found.values(), key=lambda each: (-each.count, each.transport, each.answer))
+    return Errors(examples=tuple(by_count[:ERRORS_SHOWN]), retrying=retrying)
 
 
 def _add(
@@ -70,7 +86,7 @@ def _add(
     *,
     is_final: bool,
 ) -> None:
-    shown, moment = _shown(_GIVEN_UP.sub("", answer, count=1)), moment_of(at)
+    shown, moment = _shown(without_given_up(answer)), moment_of(at)
     known = found.get((transport, shown, is_final))
     if known is None:
         found[transport, shown, is_final] = ErrorExample(
@@ -83,4 +99,5 @@ def _add(
 
 @functools.lru_cache(maxsize=FAILURES_LIMIT)
 def _shown(answer: str) -> str:
-    return mask_text(printable(" ".join(answer.split()), limit=ANSWER_SHOWN))
+    # Masked before it is cut: the cut could be between a password and the "@" by which it is recognised.
+    return printable(mask_text(printable(" ".join(answer.split()), limit=10 * ANSWER_LIMIT)), limit=ANSWER_SHOWN)

@@ -81,7 +81,7 @@ class Point:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """
-    The figures of a period that come from rows, so they are exact: each is the number of rows that its link shows.
+    The figures of a period that come from rows: each is the number of rows that its link shows, when it was counted.
 
     Attributes:
         since: The start of the period: only rows that were created at or after it are counted.
@@ -104,7 +104,7 @@ class Rows:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """
-    Whether everything is accounted for: accepted = delivered + failed + expired + in hand.
+    Whether everything is accounted for: accepted = delivered + failed + expired + in progress.
 
     It is about the period, and about older notifications that may still be delivered. `balances` says what is counted.
     """
@@ -158,7 +158,7 @@ class Process:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
     """
-    What processes counted in a period. A process that is killed takes at most its last second with it.
+    What processes counted in a period. A process that is killed loses at most its last second.
 
     Attributes:
         totals: Metric → count, over all kinds and transports; metrics that counted nothing are left out.
@@ -220,7 +220,8 @@ class Notice:
 
     Attributes:
         key: For programs: "no_consumer", "stuck_group", "redis_evicts", "redis_unavailable", "bot_not_seen", …
-        about: For programs: the consumer group, transport or balance that it is about; "" for none.
+        about: For programs: the consumer group, transport or balance that it is about; several groups are separated by
+            a space; "" for none.
         is_urgent: False for advice.
     """
 

@@ -28,6 +28,7 @@ DESCRIPTIONS = {
     "lost": "no result, the claim lapsed",
     "sending": "being sent",
     "due": "next attempt is due",
+    "never due": "no attempt is planned",
 }
 
 
@@ -37,10 +38,11 @@ class LedgerStep:
     One step of a notification, or of one of its deliveries.
 
     Attributes:
-        at: When it happened (an attempt: ended), in UTC. Of the step "due", the time for which it is planned.
+        at: When it happened (for an attempt, when it ended), in UTC. Of the step "due", the time for which it is
+            planned.
         what: "scheduled", "created", "published", "relayed", "deliveries planned", "seen", "read", "archived" or
-            "replaced"; of a delivery "planned", "put on the stream again", "due", "sending", "not counted", "left out",
-            a state in which it ended, or a step of its history (delivery.history).
+            "replaced"; of a delivery "planned", "put on the stream again", "due", "never due", "sending",
+            "not counted", "left out", a state in which it ended, or a step of its history (delivery.history).
         process: The process, as host:pid; "" if it is not known.
         transport: Of a delivery, the transport; otherwise "".
         attempt: Of an attempt, its number; the first is 1. Sending a failed delivery again starts at 1.
@@ -185,7 +187,8 @@ def _steps_of(notification: Notification, delivery: Delivery) -> Iterator[Ledger
     number = 0
     for step, following in itertools.zip_longest(history, history[1:]):
         if number and step.number > number + 1:
-            yield _remark(delivery, step.at, f"{step.number - number - 1:,} steps are left out")
+            missing = step.number - number - 1
+            yield _remark(delivery, step.at, f"{missing:,} {'step is' if missing == 1 else 'steps are'} left out")
         elif not number:
             yield from _unrecorded(delivery, step.at, step.attempt)
         number = step.number
@@ -235,7 +238,9 @@ def _present(delivery: Delivery, history: Sequence[HistoryStep]) -> Iterator[Led
             yield _at(delivery, delivery.queued_at, "put on the stream again")
         # The answer of an attempt is in the history.
         reason = "" if delivery.answer in {step.answer for step in history} else delivery.answer
-        yield replace(_at(delivery, due_at, "due"), answer=shown_text(reason))
+        # A row without a time is never claimed: it comes from a defect or another program.
+        step = _at(delivery, delivery.attempt_at, "never due") if due_at is None else _at(delivery, due_at, "due")
+        yield replace(step, answer=shown_text(reason))
     elif state == State.SENDING:
         lapses = None if due_at is None else moment_of(due_at)
         yield replace(_attempt(delivery, delivery.attempt_at, "sending"), seconds=None, until=lapses)

@@ -6,7 +6,6 @@ Owns what is wrong enough for a notice, and the sentences. Does not own the figu
 
 import datetime
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import redis
 
 from notifications.statistics.balances import BROWSERS, PLANNING
-from notifications.statistics.figures import Balance, ErrorExample, Notice, Process, Rows
+from notifications.statistics.figures import Balance, Notice, Process, Rows
 from realtime.redis.connection_checks import answer_parsed
 from realtime.streams.status import GroupStatus
 
@@ -25,12 +24,13 @@ __all__ = ["Facts", "Progress", "RedisMemory", "find_notices", "read_memory"]
 STUCK_SECONDS = 120.0
 # If processes of run_bot_subscriber were seen before, but none within this time, a notice says so.
 UNSEEN_SECONDS = 60.0
-# A transport is in trouble if at least so many deliveries, and this share of those that have ended, have failed.
+# A transport is in trouble if at least this many deliveries, and this share of those that have ended, have failed.
 FAILED_LEAST = 5
 FAILED_SHARE = 0.5
 # What is missing while a group has no workers.
 _WORK = {"relay": "browsers get no notifications", "bot": "no mail, chat message or webhook is sent"}
 _LOGS = "look at the logs of `manage.py run_bot_subscriber`"
+_WHY = "The provider's answers say why: staff who may view deliveries find them in the section Errors."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Facts:
     """What the notices are made from."""
 
     now: datetime.datetime
-    # "" if Redis is available; otherwise the groups are empty.
+    # "" if Redis is available. If it was not when they were read, the groups are empty.
     redis_error: str
     memory: RedisMemory | None
     groups: Sequence[GroupStatus]
@@ -58,7 +58,8 @@ class Facts:
     standstill_seconds: Mapping[str, float]
     rows: Rows
     balances: Sequence[Balance]
-    errors: Sequence[ErrorExample]
+    # Transport → at least how many of its deliveries have failed and wait for another attempt.
+    retrying: Mapping[str, int]
     processes: Sequence[Process]
     # Events that the sweep should have published, or released.
     outbox_overdue: int
@@ -67,7 +68,7 @@ class Facts:
 
 class Progress:
     """
-    Remembers since when each group has finished nothing, as far as this process has looked. Thread-safe.
+    Remembers how long each group has finished nothing, as this process saw it. Thread-safe.
 
     One look cannot tell a stuck group from a busy one. But the dashboard is read again and again while somebody looks
     at it, so what it sees can be compared with what it saw before.
@@ -126,27 +127,39 @@ def read_memory(client: redis.Redis) -> RedisMemory:
 
 
 def _about_redis(facts: Facts) -> Iterator[Notice]:
-    if facts.redis_error:
+    # Some texts of redis-py end with a full stop.
+    if reason := facts.redis_error.rstrip("."):
         yield Notice(
             key="redis_unavailable",
-            what=f"Redis is unavailable: {facts.redis_error}. Notifications are stored, but nothing is sent.",
+            what=f"Redis is unavailable: {reason}. Notifications are stored, but nothing is sent.",
             advice="Start Redis, or check REDIS_URL. What waits is sent as soon as Redis is available.",
         )
     memory = facts.memory
     if memory is None:
         return
     if memory.evicted_count:
-        yield Notice(
-            key="redis_evicted",
-            what=f"Redis was out of memory and has removed {memory.evicted_count:,} keys since it started.",
-            advice="Give Redis more memory and set maxmemory-policy to noeviction. Lost work is restored by itself.",
-        )
+        yield _evicted(memory)
     elif memory.limit_bytes and memory.policy not in ("", "noeviction"):
         yield Notice(
             key="redis_evicts",
             what=f"Redis may remove our keys when its memory is full: its maxmemory-policy is {memory.policy}.",
             advice="Set maxmemory-policy to noeviction, or use another Redis for caches.",
         )
+
+
+def _evicted(memory: RedisMemory) -> Notice:
+    is_over = memory.policy == "noeviction"
+    return Notice(
+        key="redis_evicted",
+        what=f"Redis was out of memory and has removed {_counted(memory.evicted_count, 'key')} since it started.",
+        advice=(
+            "It removes no more: its maxmemory-policy is noeviction. Lost work is restored by itself. The number stays "
+            "until Redis restarts, or until `redis-cli CONFIG RESETSTAT`."
+            if is_over
+            else "Give Redis more memory and set maxmemory-policy to noeviction. Lost work is restored by itself."
+        ),
+        is_urgent=not is_over,
+    )
 
 
 def _about_groups(facts: Facts) -> Iterator[Notice]:
@@ -159,14 +172,20 @@ def _about_groups(facts: Facts) -> Iterator[Notice]:
             yield Notice(
                 key="stuck_group",
                 about=group.name,
-                what=f"The {group.name} is stuck: {_entries(count)} wait, and none was finished for {minutes:.0f} min.",
+                what=(
+                    f"The {group.name} is stuck: {_entries(count)} {'waits' if count == 1 else 'wait'}, and none has "
+                    f"been finished for {minutes:.0f} min."
+                ),
                 advice=f"Restart `manage.py run_bot_subscriber`, and {_LOGS}.",
             )
         elif group.workers and group.standing and (group.oldest_seconds or 0.0) >= STUCK_SECONDS:
             yield Notice(
                 key="stuck_group",
                 about=group.name,
-                what=f"The {group.name} has {group.standing:,} stuck keys, the oldest entry since {group.oldest}.",
+                what=(
+                    f"The {group.name} has {_counted(group.standing, 'stuck key')}: its oldest unfinished entry is "
+                    f"{group.oldest} old."
+                ),
                 advice=f"Workers repair this within a minute. If it stays, {_LOGS}.",
             )
         if group.dead:
@@ -179,7 +198,7 @@ def _about_groups(facts: Facts) -> Iterator[Notice]:
 
 
 def _no_consumer(facts: Facts, missing: Sequence[GroupStatus]) -> Notice:
-    """One notice for all groups without workers: mostly one process has ended."""
+    """One notice for all groups without workers: usually one process has ended."""
     work = ", and ".join(_WORK.get(group.name, "its work is not done") for group in missing)
     names = " and no ".join(group.name for group in missing)
     sentences = [f"No {names} {'runs' if len(missing) == 1 else 'run'}: {work}."]
@@ -204,15 +223,17 @@ def _last_seen(facts: Facts, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _about_processes(facts: Facts) -> Iterator[Notice]:
-    known_missing = {group.name for group in facts.groups if not group.workers}
+    """Parts that work without pushing counters. If a part has no workers, `no_consumer` says so."""
+    working = {group.name for group in facts.groups if group.workers}
     for part in ("bot", "relay"):
-        if part not in known_missing:
+        if part in working:
             for seen in _last_seen(facts, [part]):
                 yield Notice(
                     key=f"{part}_not_seen",
                     about=part,
-                    what=f"No {part} has been seen for a minute. {seen}",
-                    advice="Start `manage.py run_bot_subscriber`, or check whether it reaches Redis.",
+                    what=f"The {part} works, but no process of it pushes its counters. {seen}",
+                    advice=f'Set REALTIME["STATISTICS"] to True where it is off. If it is on, {_LOGS}.',
+                    is_urgent=False,
                 )
 
 
@@ -224,24 +245,20 @@ def _about_transports(facts: Facts) -> Iterator[Notice]:
                 key="transport_fails",
                 about=each.transport,
                 what=f"{each.transport}: {each.failed:,} of the {ended:,} deliveries that have ended have failed.",
-                advice="The errors below say why. Failed deliveries can be sent again from their list.",
+                advice=f"{_WHY} Failed deliveries can be sent again from their list.",
             )
-    waiting = Counter[str]()
-    for error in facts.errors:
-        if not error.is_final:
-            waiting[error.transport] += error.count
-    for transport, count in sorted(waiting.items()):
+    for transport, count in sorted(facts.retrying.items()):
         if count >= FAILED_LEAST:
             yield Notice(
                 key="transport_retries",
                 about=transport,
-                what=f"{transport}: {count:,} deliveries have failed and wait for another attempt.",
-                advice="The errors below say why. They are tried again by themselves.",
+                what=f"{transport}: at least {count:,} deliveries have failed and wait for another attempt.",
+                advice=f"{_WHY} The deliveries are tried again by themselves.",
             )
 
 
 def _about_events(facts: Facts) -> Iterator[Notice]:
-    scheduled = ("event is past its time and not released", "events are past their time and not released")
+    scheduled = ("event is overdue: it has not been released", "events are overdue: they have not been released")
     outbox = (
         "event waits in the outbox, and nobody publishes it",
         "events wait in the outbox, and nobody publishes them",
@@ -254,20 +271,23 @@ def _about_events(facts: Facts) -> Iterator[Notice]:
             yield Notice(
                 key=key,
                 what=f"{count:,} {one if count == 1 else many}.",
-                advice="A relay does this within seconds: start `manage.py run_bot_subscriber`, or look at its logs.",
+                advice=(
+                    "A relay publishes and releases events within seconds: start `manage.py run_bot_subscriber`, or "
+                    "look at its logs."
+                ),
             )
 
 
 def _about_figures(facts: Facts) -> Iterator[Notice]:
     differing = [balance for balance in facts.balances if balance.difference]
     if {BROWSERS, PLANNING} <= {balance.name for balance in differing}:
-        # Mostly the same notifications.
+        # Usually the same notifications.
         differing = [balance for balance in differing if balance.name != PLANNING]
     for balance in differing:
         yield Notice(
             key="balance",
             about=balance.name,
-            what=f"{_lost(balance)}: nobody has {'it' if balance.difference == 1 else 'them'} in hand.",
+            what=f"{_lost(balance)}: no process will handle {'it' if balance.difference == 1 else 'them'}.",
             advice=(
                 "While a relay runs, it restores within a minute what is lost. If the number stays, look at its logs."
             ),
@@ -290,6 +310,10 @@ def _lost(balance: Balance) -> str:
 
 def _entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count:,} entries"
+
+
+def _counted(count: int, one: str) -> str:
+    return f"1 {one}" if count == 1 else f"{count:,} {one}s"
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from notifications.statistics.figures import Period
 __all__ = ["DAY", "EPOCH", "HOUR", "MINUTE", "point_length", "starts_of"]
 
 MINUTE, HOUR, DAY = datetime.timedelta(minutes=1), datetime.timedelta(hours=1), datetime.timedelta(days=1)
-# The length of a point, and how many there are. The last one has just begun.
+# The length of a point, and how many there are. The last one is still running.
 _POINTS: dict[Period, tuple[datetime.timedelta, int]] = {"hour": (MINUTE, 60), "day": (HOUR, 24), "month": (DAY, 30)}
 EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 

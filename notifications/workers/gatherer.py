@@ -38,13 +38,15 @@ class Gatherer:
 
     Attributes:
         round_count: How many rounds have worked.
-        defect_count: How many steps have failed, except because Redis or the database was unavailable.
+        defect_count: How many steps have failed for a reason other than an outage.
     """
 
     def __init__(self, *, interval_seconds: float = INTERVAL_SECONDS, live_seconds: float = LIVE_SECONDS) -> None:
         self.round_count = self.defect_count = 0
         self._interval_seconds, self._live_seconds = interval_seconds, live_seconds
         self._counter, self._rollup = HourCounter(), Rollup()
+        # The names of the steps that have failed for a reason other than an outage.
+        self._defective: set[str] = set()
 
     async def run(self) -> None:
         """
@@ -57,17 +59,18 @@ class Gatherer:
             await self.gather()
             end = time.monotonic() + self._interval_seconds
             while (seconds := end - time.monotonic()) > 0:
-                is_watched = await self._step(publish_live)
+                is_watched = await self._step("publishing the live numbers", publish_live)
                 await asyncio.sleep(min(seconds, self._live_seconds) if is_watched else seconds)
 
     async def gather(self) -> None:
         """Run one round of counting and copying."""
         # An outage of Redis does not keep hours from being counted.
-        results = [await self._step(step) for step in (self._counter.count_due, self._rollup.copy)]
-        self.round_count += None not in results
+        counted = await self._step("counting the rows of hours", self._counter.count_due)
+        copied = await self._step("copying the counters of processes", self._rollup.copy)
+        self.round_count += None not in (counted, copied)
 
-    async def _step(self, step: Callable[[], int]) -> int | None:
-        """Run a step. Returns its result; None if it failed."""
+    async def _step(self, name: str, step: Callable[[], int]) -> int | None:
+        """Run a step. Returns its result; None if it failed. The first defect of each step is logged."""
         try:
             result: int = await database_sync_to_async(step, thread_sensitive=False)()
         except (StreamUnavailable, *DATABASE_UNAVAILABLE):
@@ -75,7 +78,8 @@ class Gatherer:
             return None
         except Exception:
             self.defect_count += 1
-            if self.defect_count == 1:
-                logger.exception("gathering statistics failed: it is tried again in every round")
+            if name not in self._defective:
+                self._defective.add(name)
+                logger.exception("%s failed: it is tried again in every round", name)
             return None
         return result

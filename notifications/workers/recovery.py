@@ -51,7 +51,7 @@ ENTRIES_PER_COMMAND = 100
 
 def refill(limit: int = 500) -> int:
     """
-    Put due deliveries and lost notifications on the stream again.
+    Put due deliveries and lost notifications on the stream again. Deliveries that have no time to be sent get one.
 
     Args:
         limit: The most notifications of each of the two.
@@ -67,6 +67,8 @@ def refill(limit: int = 500) -> int:
 
 
 def _queue_overdue(limit: int) -> int:
+    if count := records.make_due(conf.get_settings().transports):
+        logger.warning("gave a time to %d deliveries that were to be sent but had none", count)
     read_until = _finished_until("bot", clock.now()) - CLOCK_TOLERANCE
     overdue = records.find_overdue(limit, read_until=read_until)
     for part in itertools.batched(overdue, ENTRIES_PER_COMMAND):

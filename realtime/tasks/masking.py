@@ -16,7 +16,7 @@ from django.views.debug import get_default_exception_reporter_filter
 
 from realtime.tasks.django_api import AnyTask
 from realtime.tasks.record import find_task
-from realtime.untrusted.masking import HIDDEN, is_secret_name, mask_text, masked
+from realtime.untrusted.masking import HIDDEN, is_secret_name, mask_begin, mask_text, masked
 from realtime.untrusted.text import printable
 
 __all__ = ["Argument", "find_shown", "named_arguments", "secrets_in", "shown_line", "shown_text", "shown_value"]
@@ -114,8 +114,8 @@ def find_shown(func: str) -> tuple[AnyTask | None, str]:
 
 
 def _shown_string(text: str, secrets: Iterable[str]) -> str:
-    begin = mask_text(_without(text, secrets)[:STRING_LIMIT])
-    return begin if len(text) <= STRING_LIMIT else f"{begin}… ({len(text):,} characters)"
+    begin = mask_begin(_without(text, secrets), limit=STRING_LIMIT)
+    return begin if len(text) <= STRING_LIMIT else f"{begin} ({len(text):,} characters)"
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["HIDDEN", "TOKEN_SHOWN", "host_of", "is_secret_name", "mask_text", "masked"]
+__all__ = ["HIDDEN", "TOKEN_SHOWN", "host_of", "is_secret_name", "mask_begin", "mask_text", "masked"]
 
 HIDDEN = "•••"
 # How many characters of a host are shown, and how many of the beginning of any other address, which may be a token.
@@ -25,6 +25,8 @@ _SECRET_VALUE = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS = re.compile(r"""\b([a-z][a-z0-9+.-]{1,30})://([^\s"'<>\\]+)""", re.IGNORECASE)
+# user:password of which the "@" is missing. A port has no letters, and an IPv6 address is in brackets.
+_PASSWORD = re.compile(r"[^\[:]*:.*[^\W\d]")
 
 
 def is_secret_name(name: str) -> bool:
@@ -33,8 +35,13 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_text(text: str) -> str:
-    """The text without secrets."""
+    """The text without secrets. If it was cut, it must end with "…": an address before that may lack its "@"."""
     return _SECRET_VALUE.sub(rf"\1{HIDDEN}", _ADDRESS.sub(_host_only, text))
+
+
+def mask_begin(text: str, *, limit: int) -> str:
+    """The first `limit` characters of a text, without secrets; "…" follows if there is more."""
+    return mask_text(text if len(text) <= limit else f"{text[:limit]}…")
 
 
 def masked(
@@ -58,9 +65,16 @@ def masked(
 
 
 def host_of(scheme: str, rest: str) -> str:
-    """The part of an address between the scheme and the path, without a password before an @, shortened."""
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    return host[: HOST_SHOWN if scheme.lower() in ("http", "https") else TOKEN_SHOWN]
+    """
+    The part of an address between the scheme and the path, without a password before an @, shortened.
+
+    If the address was cut within this part ("…"), or if it looks like a user and a password, the "@" may be missing.
+    So only the beginning is returned.
+    """
+    before_path = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    host = before_path.rpartition("@")[2]
+    is_host = scheme.lower() in ("http", "https") and "…" not in before_path and not _PASSWORD.match(host)
+    return host[: HOST_SHOWN if is_host else TOKEN_SHOWN]
 
 
 def _host_only(found: re.Match[str]) -> str:

@@ -17,5 +17,8 @@ TEXT_SHOWN = 2000
 def shown_text(raw: str | bytes) -> str:
     """The text on one line, without secrets. Of a long text, the first TEXT_SHOWN characters and its length."""
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    begin = mask_text(printable(" ".join(text[:TEXT_SHOWN].split()), limit=TEXT_SHOWN))
-    return begin if len(text) <= TEXT_SHOWN else f"{begin}… ({len(text):,} characters)"
+    begin = printable(" ".join(text[:TEXT_SHOWN].split()), limit=TEXT_SHOWN)
+    if len(text) <= TEXT_SHOWN:
+        return mask_text(begin)
+    # Masked with the mark of the cut, which may be within an address.
+    return f"{mask_text(f'{begin.removesuffix("…")}…')} ({len(text):,} characters)"

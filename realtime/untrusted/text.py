@@ -26,9 +26,8 @@ def printable(raw: str | bytes, *, limit: int) -> str:
     """
     # A character has at most four bytes.
     text = raw[: 4 * limit + 4].decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
-    letters = (letter if letter.isprintable() else _escaped(letter) for letter in text[:limit])
-    begin = "".join(letters)[:limit]
-    return begin if len(text) <= limit else f"{begin}…"
+    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text[:limit])
+    return shown if max(len(text), len(shown)) <= limit else f"{shown[:limit]}…"
 
 
 def escape_unencodable(stream: object) -> None:

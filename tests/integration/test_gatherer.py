@@ -37,7 +37,7 @@ async def test_rounds_count_the_hours_and_go_on() -> None:
 async def test_no_failure_of_a_step_ends_the_rounds_or_keeps_others_from_running(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only a defect is logged, and only once; the sweep logs outages."""
+    """Only defects are logged, each step's once; the sweep logs outages."""
     failures = []
 
     def fail() -> int:
@@ -46,13 +46,16 @@ async def test_no_failure_of_a_step_ends_the_rounds_or_keeps_others_from_running
 
     gathering = Gatherer(interval_seconds=0.01)
     monkeypatch.setattr(gathering._rollup, "copy", fail)
-    await running(gathering, lambda: len(failures) >= 3)
+    monkeypatch.setattr(gatherer, "publish_live", fail)
+    await running(gathering, lambda: len(failures) >= 6)
     assert await CountedHour.objects.aexists()
     is_defect = isinstance(error, ZeroDivisionError)
     assert (gathering.defect_count > 0) is is_defect
     assert [record.message for record in caplog.records if record.name == gatherer.__name__] == [
-        "gathering statistics failed: it is tried again in every round"
-    ] * is_defect
+        f"{step} failed: it is tried again in every round"
+        for step in ("copying the counters of processes", "publishing the live numbers")
+        if is_defect
+    ]
 
 
 @pytest.mark.parametrize(("is_watched", "least", "most"), [(True, 4, 10_000), (False, 0, 3)])

@@ -8,6 +8,7 @@ was asked for: what names its database itself does not ask.
 import contextlib
 import datetime
 import io
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,14 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from notifications import services
+from notifications.conf import STATISTICS_TOPIC
 from notifications.delivery.bot import Bot
 from notifications.events import outbox, prune, schedule
 from notifications.inbox import queries
-from notifications.models import Delivery, Notification
+from notifications.models import Delivery, Event, Notification
 from notifications.preferences import get_preferences
+from notifications.statistics import read_dashboard
+from notifications.statistics.live import publish_live
 from notifications.transports.webhook import WebhookTransport
 from notifications.transports.webpush import WebPushTransport
 from notifications.workers import recovery
@@ -36,6 +40,7 @@ from notifications.workers.relay import Relay
 from realtime.redis.keys import Keys
 from realtime.topics import user_topic
 from tests.integration.clients import Connect
+from tests.integration.hearing import Ear
 from tests.integration.test_webpush_transport import PRIVATE_KEY
 from tests.support.domain import make_users
 from tests.support.receivers import http_receiver
@@ -186,6 +191,19 @@ def test_the_sweep_reads_from_the_writer(replica: list[str], signalbox: Any, ali
     recovery.refill()
     assert sum(pruned.events for pruned in prune.prune(timezone.now())) == 1
     assert replica == []
+
+
+def test_the_outbox_of_the_live_numbers_is_that_of_the_dashboard(
+    replica: list[str], redis_client: redis.Redis, alice: User
+) -> None:
+    """A number that comes from two databases would jump."""
+    services.notify(alice, "Hello")
+    Event.objects.using("default").update(published_at=None)
+    ear = Ear(redis_client, STATISTICS_TOPIC)
+    assert publish_live()
+    (heard,) = ear.hear()
+    ear.close()
+    assert json.loads(heard.frame)["data"]["outbox"] == read_dashboard("hour").outbox == 1
 
 
 def test_a_mark_is_visible_at_once(replica: list[str], settings: Any, alice: User) -> None:

@@ -12,12 +12,14 @@ from django.test import Client
 from django.utils import timezone
 
 from notifications import services
+from notifications.admin.ledger import ledger_rows
+from notifications.admin.states import badge
 from notifications.delivery import changes, history, records
 from notifications.delivery.history import HISTORY_LIMIT
 from notifications.delivery.records import Claim, Result
 from notifications.events import outbox, schedule
 from notifications.models import Delivery, Digest, Event, Notification
-from notifications.statistics.ledger import LedgerStep, read_ledger
+from notifications.statistics.ledger import LedgerStep, describe, read_ledger
 from notifications.workers.relay import Relay
 from realtime import conf
 from realtime.process_name import process_name
@@ -122,6 +124,18 @@ def test_each_of_several_attempts_is_shown(notification: Notification, attempt: 
     )
 
 
+def test_a_delivery_that_is_never_due_has_no_next_attempt(notification: Notification, attempt: Any) -> None:
+    """Nothing handles it: it has no time. A time at which nothing is due is not shown."""
+    attempt(State.PENDING, "503 one", retry_seconds=30)
+    Delivery.objects.update(due_at=None)
+    (step,) = [step for step in steps_of(notification) if step.what == "never due"]
+    assert names_of(notification)[-1] == "never due"
+    assert "due" not in names_of(notification)
+    assert describe(step) == "no attempt is planned"
+    (row,) = ledger_rows([step])
+    assert row.badge == badge("failed", "no attempt is planned")
+
+
 def test_a_failed_delivery_that_is_sent_again_keeps_its_history(notification: Notification, attempt: Any) -> None:
     """Its attempts start at 1 again."""
     attempt(State.PENDING, "421 later")
@@ -178,6 +192,14 @@ def test_of_a_long_history_the_beginning_and_the_end_are_kept(notification: Noti
     (gap,) = [step for step in steps_of(notification) if step.what == "left out"]
     assert gap.answer == "17 steps are left out"
     assert names_of(notification)[: len(CREATED) + 4] == [*CREATED, *["retried"] * 3, "left out"]
+
+
+def test_one_missing_step_is_one_step(notification: Notification, attempt: Any) -> None:
+    """Not "1 steps"."""
+    for number in range(HISTORY_LIMIT + 1):
+        attempt(State.PENDING, f"503 number {number + 1}")
+    (gap,) = [step for step in steps_of(notification) if step.what == "left out"]
+    assert gap.answer == "1 step is left out"
 
 
 def test_a_replaced_notification_names_the_newer_one(alice: User, attempt: Any) -> None:

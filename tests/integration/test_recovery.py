@@ -8,6 +8,8 @@ import pytest
 import redis
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from notifications import services
@@ -19,6 +21,7 @@ from notifications.workers.recovery import refill
 from notifications.workers.relay import Relay
 from realtime.exceptions import StreamUnavailable
 from realtime.redis.keys import Keys
+from tests.integration.test_statistics_dashboard import plan
 from tests.support.domain import entries_on_stream, make_users
 from tests.support.redis_server import RedisServer
 from tests.support.streams import Recorder, working
@@ -193,6 +196,36 @@ async def test_a_delivery_is_put_back_when_it_is_due(
         await wait_until(lambda: worker.statistics().handled_count == relay.statistics().handled_count == 1)
     assert transport.counts == {notification.pk: 1}
     assert (await Delivery.objects.aget()).attempts == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "sending"])
+def test_a_delivery_without_a_time_to_be_sent_gets_one(
+    signalbox: Any, alice: User, bob: User, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When a claim would lapse: a bot may be sending it. It is found by an index, and others stay as they are."""
+    signalbox.NOTIFICATIONS = {
+        **signalbox.NOTIFICATIONS,
+        "TRANSPORTS": {"email": {"BACKEND": "notifications.transports.console.ConsoleTransport"}},
+    }
+    now = timezone.now()
+    event = Event.objects.create(message="x", published_at=now)
+    for user, names in ((alice, {"email": state, "gone": state}), (bob, {"email": "sent", "chat": "held"})):
+        done = Notification.objects.create(event=event, recipient=user, relayed_at=now, dispatched_at=now)
+        for transport, its_state in names.items():
+            Delivery.objects.create(notification=done, transport=transport, state=its_state, due_at=None)
+    with CaptureQueriesContext(connection) as queries:
+        assert refill() == 0
+    (update,) = [query["sql"] for query in queries if query["sql"].startswith("UPDATE")]
+    assert "delivery_finished" in " ".join(plan(update))
+    due = Delivery.objects.get(transport="email", state=state)
+    assert due.due_at is not None
+    assert 0 < (due.due_at - now).total_seconds() < 120
+    assert Delivery.objects.filter(due_at=None).count() == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "gave a time to 1 deliveries that were to be sent but had none"
+    ]
+    Delivery.objects.filter(pk=due.pk).update(due_at=now)
+    assert refill() == 1
 
 
 def test_an_entry_that_waits_for_a_bot_is_not_appended_again(

@@ -18,7 +18,7 @@ from notifications.delivery.bot import Bot
 from notifications.models import Delivery, Event, Notification
 from notifications.statistics import balances
 from notifications.statistics.balances import BROWSERS, PLANNING, read_balances
-from notifications.statistics.figures import Balance
+from notifications.statistics.figures import Balance, Period
 from notifications.statistics.rows import read_rows
 from notifications.transports import Address, Message, Transport
 from notifications.workers.recovery import refill
@@ -54,16 +54,16 @@ def _quick(signalbox: Any) -> None:
     signalbox.NOTIFICATIONS = {"REFILL_GRACE_SECONDS": 0}
 
 
-def read() -> dict[str, Balance]:
+def read(period: Period = "month") -> dict[str, Balance]:
     """The balances, by name."""
     asked_at = clock.now()
     (stream,) = read_status(conf.sync_redis(), [conf.keys().stream(notifications_conf.STREAM)], groups=GROUPS)
-    found = read_balances(read_rows("month"), stream, asked_at=asked_at, transports=["console"])
+    found = read_balances(read_rows(period), stream, asked_at=asked_at, transports=["console"])
     return {each.name: each for each in found}
 
 
 def parts_of(balance: Balance) -> tuple[int, ...]:
-    """Accepted, delivered, failed, in hand, difference."""
+    """Accepted, delivered, failed, in progress, difference."""
     return balance.accepted, balance.delivered, balance.failed, balance.in_hand, balance.difference
 
 
@@ -79,7 +79,7 @@ def make_older(seconds: float) -> None:
         event.notifications.update(created_at=past)
 
 
-def test_what_waits_on_the_stream_is_in_hand() -> None:
+def test_what_waits_on_the_stream_is_in_progress() -> None:
     """Published and not handled; what is still in the outbox is not accepted."""
     users = make_users(4)
     services.notify(users[:3], "Hello")
@@ -166,7 +166,7 @@ def test_an_entry_counts_wherever_it_is(redis_client: redis.Redis, alice: User) 
     assert parts_of(read()[BROWSERS]) == (1, 0, 0, 0, 1)
 
 
-async def test_dead_letters_have_failed_and_replayed_ones_are_in_hand(
+async def test_dead_letters_have_failed_and_replayed_ones_are_in_progress(
     redis_server: RedisServer, redis_client: redis.Redis, keys: Any
 ) -> None:
     """A replayed letter waits in a backlog, without its entry on the stream. A purged one is missing."""
@@ -187,6 +187,27 @@ async def test_dead_letters_have_failed_and_replayed_ones_are_in_hand(
     assert parts_of((await sync_to_async(read)())[BROWSERS]) == (3, 0, 2, 1, 0)
     assert dead_letters.purge(redis_client, group, letters[1:2]) == 1
     assert parts_of((await sync_to_async(read)())[BROWSERS]) == (3, 0, 1, 1, 1)
+
+
+@pytest.mark.parametrize("entries_limit", [1000, 0])
+def test_older_dead_letters_take_nothing_from_what_the_period_planned(
+    redis_client: redis.Redis, keys: Any, monkeypatch: pytest.MonkeyPatch, entries_limit: int
+) -> None:
+    """They are accepted and failed beside it. Neither does it matter whether entries are looked at one by one."""
+    monkeypatch.setattr(balances, "ENTRIES_LIMIT", entries_limit)
+    users = make_users(8)
+    services.notify(users[:3], "old")
+    make_older(2 * 86_400)
+    services.notify(users[3:], "new")
+    for number, each in enumerate(Notification.objects.order_by("pk")):
+        if number < 3:
+            redis_client.xadd(keys.dead_letters("notifications", "bot"), {"n": str(each.pk)})
+    Notification.objects.filter(recipient__in=users[3:7]).update(dispatched_at=stored(clock.now()))
+    delete_stream(redis_client)
+    stream = conf.keys().stream(notifications_conf.STREAM)
+    redis_client.xadd(stream, {"n": str(Notification.objects.get(recipient=users[7]).pk)})
+    assert parts_of(read("hour")[PLANNING]) == (8, 4, 3, 1, 0)
+    assert parts_of(read("month")[PLANNING]) == (8, 4, 3, 1, 0)
 
 
 def test_dead_letters_of_others_hide_no_loss(redis_client: redis.Redis, alice: User, keys: Any) -> None:
@@ -249,7 +270,7 @@ def test_the_system_gives_up_after_seven_days() -> None:
 
 
 def test_deliveries_by_state(alice: User, bob: User) -> None:
-    """In hand: due at a time, or held. A delivery that is to be sent and has no time for it is in nobody's hand."""
+    """In progress: due at a time, or held. A delivery that is to be sent and has no time for it is lost."""
     event = Event.objects.create(message="m", published_at=stored(clock.now()))
     for number, user in enumerate((alice, bob)):
         notification = Notification.objects.create(event=event, recipient=user)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -88,7 +89,7 @@ def test_a_dead_consumer_is_no_worker(redis_client: redis.Redis, keys: Keys) -> 
 
 @pytest.mark.parametrize("how", ["killed", "hanging"])
 def test_without_redis_the_figures_of_the_database_are_there_soon(own_redis: RedisServer, how: str) -> None:
-    """The reason is given. What is not handled counts as in hand, because nobody can say more."""
+    """The reason is given. What is not handled counts as in progress, because nobody can say more."""
     make_rows(make_users(2), [clock.now()] * 5, kinds=["info"])
     Event.objects.update(published_at=stored(clock.now()))
     if how == "killed":
@@ -192,6 +193,46 @@ def test_errors_are_those_of_the_newest_failures(monkeypatch: pytest.MonkeyPatch
         ("token=•••", True),
     ]
     assert [each.answer for each in read_dashboard("day", now + 48 * HOUR).errors] == ["refused"]
+
+
+def test_retries_are_counted_before_their_answers_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer has an id of its own, and final ones are more frequent: the notice has the number all the same."""
+    monkeypatch.setattr(errors, "ERRORS_SHOWN", 2)
+    now = clock.now()
+    event = Event.objects.create(message="m")
+    for number, user in enumerate(make_users(14)):
+        is_final = number < 4
+        Delivery.objects.create(
+            notification=Notification.objects.create(event=event, recipient=user),
+            transport="chat",
+            state="failed" if is_final else "pending",
+            answer=f"refused {number % 2}" if is_final else f"503, request {number}",
+            attempts=1,
+            attempt_at=stored(now),
+            due_at=None if is_final else stored(now + HOUR),
+            finished_at=stored(now) if is_final else None,
+        )
+    found = read_dashboard("hour")
+    assert [each.is_final for each in found.errors] == [True, True]
+    whats = {notice.key: notice.what for notice in found.notices}
+    assert whats["transport_retries"] == "chat: at least 10 deliveries have failed and wait for another attempt."
+
+
+@pytest.mark.parametrize("length", range(140, 200, 7))
+def test_an_answer_is_masked_before_it_is_cut(length: int, alice: User) -> None:
+    """The cut may be between a password and the "@" by which it is recognised."""
+    event = Event.objects.create(message="m")
+    Delivery.objects.create(
+        notification=Notification.objects.create(event=event, recipient=alice),
+        transport="chat",
+        state="failed",
+        answer=f"{'x' * length} https://bot:s3cretpassw0rdverylongone@hooks.example.com/T0 is away",
+        due_at=None,
+        finished_at=stored(clock.now()),
+    )
+    (found,) = read_dashboard("hour").errors
+    assert "s3cret" not in found.answer
+    assert len(found.answer) <= errors.ANSWER_SHOWN + 1
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from notifications.statistics.figures import Balance, ErrorExample, Funnel, Process, Rows, TransportFigures
+from notifications.statistics.figures import Balance, Funnel, Process, Rows, TransportFigures
 from notifications.statistics.notices import Facts, Progress, RedisMemory, find_notices, read_memory
 from realtime.redis import clients
 from realtime.streams.status import GroupStatus
@@ -41,14 +41,9 @@ def facts(**changes: Any) -> Facts:
     well = Facts(
         **{"now": NOW, "redis_error": "", "memory": None, "groups": (group("relay"), group("bot"))},
         **{"standstill_seconds": {}, "rows": rows, "balances": (), "processes": ()},
-        **{"errors": (), "outbox_overdue": 0, "scheduled_overdue": 0},
+        **{"retrying": {}, "outbox_overdue": 0, "scheduled_overdue": 0},
     )
     return replace(well, **changes)
-
-
-def error(*, count: int, answer: str = "refused", is_final: bool = False) -> ErrorExample:
-    """An answer that many deliveries by email had."""
-    return ErrorExample(transport="email", answer=answer, is_final=is_final, count=count, delivery_id=1, at=NOW)
 
 
 def keys_of(**changes: Any) -> list[str]:
@@ -66,7 +61,9 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
-        ({"redis_error": "refused", "groups": ()}, "redis_unavailable", "Redis is unavailable: refused."),
+        ({"redis_error": "refused", "groups": ()}, "redis_unavailable", "Redis is unavailable: refused. Not"),
+        # As redis-py ends its sentences.
+        ({"redis_error": "refused.", "groups": ()}, "redis_unavailable", "Redis is unavailable: refused. Not"),
         ({"groups": (group("bot", workers=0),)}, "no_consumer", "No bot runs: no mail, chat message or webhook"),
         ({"groups": (group("mine", workers=0),)}, "no_consumer", "No mine runs: its work is not done."),
         ({"groups": (group("relay", dead=1),)}, "dead_letters", "The relay has given up 1 entry."),
@@ -74,12 +71,17 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
         (
             {"groups": (group("relay", standing=2, oldest_seconds=600.0),)},
             "stuck_group",
-            "The relay has 2 stuck keys, the oldest entry since 10 min.",
+            "The relay has 2 stuck keys: its oldest unfinished entry is 10 min old.",
+        ),
+        (
+            {"groups": (group("relay", standing=1, oldest_seconds=600.0),)},
+            "stuck_group",
+            "The relay has 1 stuck key: its oldest",
         ),
         (
             {"groups": (group("bot", lag=7, pending=2),), "standstill_seconds": {"bot": 240.0}},
             "stuck_group",
-            "The bot is stuck: 9 entries wait, and none was finished for 4 min.",
+            "The bot is stuck: 9 entries wait, and none has been finished for 4 min.",
         ),
         (
             {
@@ -91,22 +93,16 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
             "7 entries wait. The last one, host:1, was seen 1 min ago.",
         ),
         (
-            {"processes": (process("relay and bot", 61.0),)},
-            "bot_not_seen",
-            "No bot has been seen for a minute. The last one, host:1, was seen 1 min ago.",
-        ),
-        ({"processes": (process("relay", 8_000.0),)}, "relay_not_seen", "No relay has been seen for a minute."),
-        (
             {"rows": replace(facts().rows, transports=(TransportFigures(transport="email", sent=1, failed=8),))},
             "transport_fails",
             "email: 8 of the 9 deliveries that have ended have failed.",
         ),
         (
-            {"errors": (error(count=4), error(count=3, is_final=True), error(count=2, answer="busy"))},
+            {"retrying": {"email": 6, "chat": 4}},
             "transport_retries",
-            "email: 6 deliveries have failed and wait for another attempt.",
+            "email: at least 6 deliveries have failed and wait for another attempt.",
         ),
-        ({"scheduled_overdue": 1}, "scheduled_overdue", "1 event is past its time and not released."),
+        ({"scheduled_overdue": 1}, "scheduled_overdue", "1 event is overdue: it has not been released."),
         ({"outbox_overdue": 3}, "outbox_overdue", "3 events wait in the outbox, and nobody publishes them."),
         (
             {"memory": RedisMemory(policy="allkeys-lru", limit_bytes=1, evicted_count=0)},
@@ -114,19 +110,19 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
             "Redis may remove our keys when its memory is full: its maxmemory-policy is allkeys-lru.",
         ),
         (
-            {"memory": RedisMemory(policy="noeviction", limit_bytes=1, evicted_count=5)},
+            {"memory": RedisMemory(policy="allkeys-lru", limit_bytes=1, evicted_count=5)},
             "redis_evicted",
             "Redis was out of memory and has removed 5 keys",
         ),
         (
             {"balances": (Balance(name="browsers", accepted=9, delivered=5, failed=1, expired=0, in_hand=2),)},
             "balance",
-            "1 notification to browsers is lost",
+            "1 notification to browsers is lost: no process will handle it.",
         ),
         (
             {"balances": (Balance(name="email", accepted=9, delivered=5, failed=1, expired=0, in_hand=1),)},
             "balance",
-            "2 deliveries by email are lost",
+            "2 deliveries by email are lost: no process will handle them.",
         ),
     ],
 )
@@ -144,6 +140,33 @@ def test_advice_comes_last() -> None:
     rows = replace(facts().rows, is_complete=False)
     found = find_notices(facts(rows=rows, outbox_overdue=1))
     assert [(notice.key, notice.is_urgent) for notice in found] == [("outbox_overdue", True), ("not_counted", False)]
+
+
+@pytest.mark.parametrize(
+    ("role", "about"), [("relay and bot", ["bot", "relay"]), ("bot", ["bot"]), ("relay", ["relay"])]
+)
+def test_a_part_that_works_unseen_pushes_no_counters(role: str, about: list[str]) -> None:
+    """Its workers are alive, so nothing is missing but its figures. Without workers, that alone is said."""
+    processes = (process(role, 61.0),)
+    found = find_notices(facts(processes=processes))
+    assert [(notice.key, notice.is_urgent) for notice in found] == [(f"{part}_not_seen", False) for part in about]
+    assert [notice.about for notice in found] == about
+    assert found[0].what == (
+        f"The {about[0]} works, but no process of it pushes its counters. The last one, host:1, was seen 1 min ago."
+    )
+    assert all("STATISTICS" in notice.advice and "Start " not in notice.advice for notice in found)
+    groups = (group("relay", workers=0), group("bot", workers=0))
+    assert keys_of(processes=processes, groups=groups) == ["no_consumer"]
+    assert keys_of(processes=processes, groups=()) == []
+
+
+def test_evicted_keys_are_not_urgent_once_the_advice_was_followed() -> None:
+    """Redis counts them until it restarts or is told to forget them."""
+    memory = RedisMemory(policy="noeviction", limit_bytes=1, evicted_count=1)
+    (found,) = find_notices(facts(memory=memory))
+    assert (found.key, found.is_urgent) == ("redis_evicted", False)
+    assert "has removed 1 key since" in found.what
+    assert "CONFIG RESETSTAT" in found.advice
 
 
 @pytest.mark.parametrize("policy", ["noeviction", ""])

@@ -26,7 +26,7 @@ def test_what_would_act_on_a_terminal_is_escaped(raw: str | bytes, shown: str) -
     assert printable(raw, limit=100) == shown
 
 
-@pytest.mark.parametrize("raw", ["x" * 1000, b"x" * 1000, "\x1b" * 1000, b"\xff" * 1000])
+@pytest.mark.parametrize("raw", ["x" * 1000, b"x" * 1000, "\x1b" * 1000, "\x1b" * 49, b"\xff" * 1000])
 def test_it_is_bounded_and_says_so(raw: str | bytes) -> None:
     """Also where each letter takes several to be shown."""
     shown = printable(raw, limit=50)

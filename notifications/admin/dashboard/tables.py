@@ -39,7 +39,7 @@ class Cell:
         text: As the page shows it.
         value: For programs: a number without separators, or the text.
         url: The list of the rows that it counts; "" if there is none, or the user may not see it.
-        is_bad: Whether it is a sign of trouble. The text says so too.
+        is_bad: Whether it is a sign of trouble. The heading or the text says so too.
         bars: A horizontal bar beneath the text.
         live: The name of the live number that replaces the text between two refreshes.
         may_be_long: Whether it may have several lines: a text from outside.
