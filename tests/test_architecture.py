@@ -24,6 +24,8 @@ from realtime.statistics.metrics import OTHERS
 from realtime.tasks.backend import BackendOptions
 from tests.support.wheel import EXTRA_MODULES
 
+pytestmark = pytest.mark.database_independent
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 # Paths that pages name and this repository does not have: a project's own templates, and what `make bench-peers` makes.

@@ -11,7 +11,7 @@ from realtime.protocol.close_codes import CloseCode
 from tests.acceptance.deployed_site import DeployedSite
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 # What happens to each user, by name.
 CODES = {

@@ -16,6 +16,8 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = [
     pytest.mark.acceptance,
+    # The queries of its pages are shown on both databases by tests without a browser.
+    pytest.mark.database_independent,
     pytest.mark.asyncio(loop_scope="module"),
     # These tests do not depend on the web server.
     pytest.mark.parametrize("running_site", ["signalbox"], indirect=True),

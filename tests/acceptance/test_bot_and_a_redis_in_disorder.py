@@ -8,7 +8,7 @@ from tests.support.waiting import wait_until_sync
 
 __all__ = ["database", "world"]
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 
 @pytest.mark.parametrize(("nonsense", "is_ping_answered"), [(b"$-1\r\n", False), (b":7\r\n", True)], ids=["nil", "7"])

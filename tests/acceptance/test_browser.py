@@ -15,7 +15,7 @@ from tests.acceptance.deployed_site import WEB, DeployedSite
 from tests.acceptance.people import OPEN, Person, at_browser
 from tests.support.browser import chromium
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.asyncio(loop_scope="module")]
 logger = logging.getLogger(__name__)
 
 # From the cause to the page.

@@ -18,7 +18,7 @@ from tests.faults.clients import Client
 from tests.faults.site import KEYS, SECONDS, Site
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.timeout(900)]
 
 # Of these, the receiver refuses every fifth notification for good.
 CALLS = 60

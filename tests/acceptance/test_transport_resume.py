@@ -11,7 +11,7 @@ from realtime.publisher import DATA_LIMIT_BYTES
 from tests.acceptance.deployed_site import BOT, WEB, DeployedSite
 from tests.acceptance.listeners import Follower, Listener
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 FOLLOWERS = 6
 HISTORY_SIZE = 100

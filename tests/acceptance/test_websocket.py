@@ -19,7 +19,7 @@ from realtime.server import HANDSHAKE_SECONDS
 from tests.acceptance.deployed_site import DRAIN_SECONDS, WEB, DeployedSite
 from tests.acceptance.listeners import Listener, opening
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
 # redis-py 8 by default cuts a connection that was idle for this long; a health check may hide it once.
 IDLE_SECONDS = 6.5

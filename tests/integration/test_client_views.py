@@ -22,7 +22,7 @@ from tests.integration.clients import Client, Connect
 from tests.support.view_clients import Viewer
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database_independent]
 
 BERN = [7.3, 46.8, 7.6, 47.1]
 TOKYO = [139.5, 35.5, 140.0, 36.0]

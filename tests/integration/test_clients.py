@@ -29,7 +29,7 @@ from realtime.websocket.client import MALFORMED_LIMIT
 from tests.integration.clients import Client, Connect, tell
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database_independent]
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from tests.integration.clients import HOST, Connect, nothing_is_left, tell
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database_independent]
 
 
 async def test_a_signed_in_user_is_greeted(connect: Connect, alice: User) -> None:

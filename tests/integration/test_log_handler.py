@@ -25,6 +25,8 @@ from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until, wait_until_sync
 
+pytestmark = pytest.mark.database_independent
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 type MakeHandler = Callable[..., RedisStreamHandler]
 
