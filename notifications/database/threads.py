@@ -73,7 +73,7 @@ class DatabaseThread:
         finally:
             self._cancel_idle()
             if self._is_closed:
-                # A call that came late, or was running. The event loop may end before any timer.
+                # This call began after close(), or was still running then. The event loop may end before any timer.
                 self.close()
             else:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_connections)

@@ -99,12 +99,12 @@ def counted() -> Counter[Key]:
 
 
 def on_use(call: Callable[[], None]) -> None:
-    """Call this function whenever a thread counts for the first time, or a part begins to work. It must not raise."""
+    """Call this function whenever a thread counts for the first time, and by `announce_use`. It must not raise."""
     _on_use.append(call)
 
 
 def announce_use() -> None:
-    """Call the functions of `on_use`: something counts in this process, here or in a part."""
+    """Call the functions of `on_use`: this process has begun to count, or registers a part that works."""
     for call in _on_use:
         call()
 

@@ -198,8 +198,8 @@ def register(source: Source, name: str = "", *, starts_pushing: bool = False) ->
     Args:
         source: Held by a weak reference only.
         name: The consumer group of a worker; the name under which other counters appear. Parts of one name are summed.
-        starts_pushing: Whether this process pushes from now on. Not for parts that exist in every process, also in
-            commands that need no Redis.
+        starts_pushing: Whether this process begins to push its counters now, instead of when it counts something.
+            Leave it False for parts that also exist in commands that need no Redis.
     """
     with _lock:
         for key in [key for key, (_, reference) in _sources.items() if reference() is None]:

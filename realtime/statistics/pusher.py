@@ -200,10 +200,10 @@ _starting = threading.Lock()
 
 def install(connect: Callable[[], tuple[redis.Redis, Keys]], *, is_enabled: Callable[[], bool], role: str) -> None:
     """
-    Start pushing as soon as something is counted in this process.
+    Start pushing as soon as this process counts something, or registers a part with `starts_pushing`.
 
     Args:
-        is_enabled: Asked once, when the first thing is counted.
+        is_enabled: Asked then, until it is true.
         role: What this process is; `set_role` may change it.
     """
     is_first = _state.connect is None

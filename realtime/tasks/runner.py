@@ -180,7 +180,7 @@ class Runner:
 
     def _give_back_late(self) -> None:
         # All threads are busy with long tasks. What waits behind them may begin sooner in other workers. But if this
-        # process was held up, short tasks may have ended without it having noticed: it looks once more.
+        # process was held up, short tasks may have ended without it having noticed: it looks again a moment later.
         now = time.monotonic()
         self._was_held_up = not self._was_held_up and now - self._looked_at > 1.25 * GIVE_BACK_SECONDS
         is_late = not self._was_held_up and now - self._began_waiting_at > GIVE_BACK_SECONDS

@@ -9,7 +9,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- A key of another type would stop the script in the middle, and what it had not added yet would be lost.
 for i = 1, #KEYS do
   local size = redis.pcall(i == 2 and 'ZCARD' or 'HLEN', KEYS[i])
-  if type(size) == 'table' then call('DEL', KEYS[i]) end
+  if type(size) == 'table' and string.find(size.err, 'WRONGTYPE', 1, true) then call('DEL', KEYS[i]) end
 end
 local is_new = tonumber(ARGV[2]) > tonumber(call('HGET', KEYS[1], 'number') or 0)
 call('HSET', KEYS[1], 'number', ARGV[2], 'about', ARGV[3])
