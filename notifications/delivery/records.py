@@ -219,7 +219,8 @@ def make_due(transports: Iterable[str]) -> int:
     them. With the names of transports, an index finds them.
     """
     never_due = rows().filter(due_at=None, transport__in=list(transports), state__in=TO_SEND)
-    return update_in_order(never_due, due_at=claim_end())
+    # Nearly always there are none, and an UPDATE of no rows would wait for SQLite's one writer all the same.
+    return update_in_order(never_due, due_at=claim_end()) if never_due.exists() else 0
 
 
 def claim_end() -> Combinable:

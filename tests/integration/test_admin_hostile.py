@@ -129,4 +129,4 @@ def test_states_have_the_same_words_in_lists_filters_and_statistics(admin_client
         assert f">{state}</span>" in text
         # They are columns there; what is pending, being sent or held is unfinished.
         heading = "unfinished" if state in {"pending", "sending", "held"} else state
-        assert f'<th scope="col">{heading.capitalize()}</th>' in statistics
+        assert f'<th scope="col"><bdi>{heading.capitalize()}</bdi></th>' in statistics
