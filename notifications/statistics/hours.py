@@ -135,22 +135,28 @@ def _find_due(counted_at: dict[datetime.datetime, datetime.datetime], now: datet
 
 
 class _EmptyTimes:
-    """Times in which nothing was created. Most hours of a small site are found here, without a query."""
+    """
+    Times in which nothing was created. Most hours of a small site are found here, without a query.
+
+    They are compared as values of columns: with USE_TZ off, the two repeated hours at the end of summer time are one.
+    """
 
     def __init__(self) -> None:
-        self._found: list[tuple[datetime.datetime, datetime.datetime]] = []
+        # The newest row before each time and the oldest one after it; None if there is none.
+        self._found: list[tuple[datetime.datetime | None, datetime.datetime | None]] = []
 
     def has(self, start: datetime.datetime, end: datetime.datetime) -> bool:
         """Whether nothing was created in this time, as far as is known."""
-        return any(first < start and end <= last for first, last in self._found)
+        begin, until = stored(start), stored(end)
+        return any(
+            (before is None or before < begin) and (after is None or until <= after) for before, after in self._found
+        )
 
     def add(self, start: datetime.datetime, end: datetime.datetime) -> None:
         """Add this time, in which nothing was created, with what is empty before and after it."""
-        newest = tally.find_newest(_database(), 1, before=end)
-        oldest = tally.find_oldest(_database(), since=start)
-        always = datetime.datetime.min, datetime.datetime.max
-        first, last = (moment.replace(tzinfo=datetime.UTC) for moment in always)
-        self._found.append((newest or first, oldest or last))
+        before = tally.find_newest(_database(), 1, before=end)
+        after = tally.find_oldest(_database(), since=start)
+        self._found.append((before and stored(before), after and stored(after)))
 
 
 def _count(due: _Due, now: datetime.datetime, empty: _EmptyTimes) -> CountedHour:

@@ -259,6 +259,20 @@ def test_no_row_is_lost_at_a_change_of_summer_time(change: str) -> None:
         assert figures_of(found) == expected_rows(found.since)
 
 
+@pytest.mark.usefixtures("few_live", "no_pauses")
+@pytest.mark.parametrize("minutes", [-40, 20, 80])
+def test_a_lone_row_in_a_repeated_hour_is_counted(minutes: int) -> None:
+    """By the counted hours: empty ones before and after it do not hide it."""
+    end_of_summer = datetime.datetime(2026, 11, 1, 6, tzinfo=UTC)
+    now = end_of_summer + 30 * HOUR
+    times = [end_of_summer + minutes * MINUTE, now - 20 * HOUR, now - 10 * HOUR]
+    make_rows(make_users(1), times, kinds=["info"])
+    count_all(now)
+    found = read_rows("month", now)
+    assert found.is_complete
+    assert found.funnel.created == 3
+
+
 def test_the_present_time_is_the_default(alice: User) -> None:
     """What is created now counts, in the last point."""
     make_rows([alice], [clock.now()], kinds=["info"])
