@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from tests.support.howto import commands_of
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until_sync
 
-__all__ = ["BOT", "DRAIN_SECONDS", "SERVERS", "WEB", "DeployedSite"]
+__all__ = ["BOT", "SERVERS", "WEB", "DeployedSite"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -77,7 +76,6 @@ SERVERS = {
 # After cleaning up, a web server may end by the signal itself, so that its supervisor sees the cause.
 STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}, TASK_WORKER: {0}}
 NOTIFY_AT_A_RATE = """
-import time
 from notifications.services import notify
 for number in range({count}):
     notify({user_ids}, f"number {{number}}")
@@ -217,10 +215,9 @@ class DeployedSite:
         with redis.Redis.from_url(self.redis_url) as client:
             self._wait(BOT, lambda: _is_subscribing(client))
 
-    def stop(self, name: str) -> float:
-        """Stop WEB or BOT by SIGTERM; it must end as it should. Returns how many seconds it took."""
+    def stop(self, name: str) -> None:
+        """Stop WEB or BOT by SIGTERM; it must end as it should."""
         process = self._processes.pop(name)
-        started = time.monotonic()
         process.terminate()
         try:
             code = process.wait(STOP_SECONDS)
@@ -229,7 +226,6 @@ class DeployedSite:
             process.wait()
             raise AssertionError(f"{name} runs {STOP_SECONDS} s after SIGTERM:\n{self.logs()[name]}") from None
         assert code in STOPPED_CODES.get(name, STOPPED_CODES[WEB]), f"{name} ended with {code}:\n{self.logs()[name]}"
-        return time.monotonic() - started
 
     def logs(self) -> dict[str, str]:
         """What each process has written so far, by its name."""
