@@ -39,8 +39,6 @@ from realtime.process_name import process_name
 __all__ = ["Claims", "StreamTask", "begin", "begin_many"]
 
 State = Delivery.State
-# The columns of a delivery that its claim needs.
-_CLAIMED_FIELDS = ("notification_id", "transport", "key", "attempts", "outcomes", "if_unread", "due_at", "created_at")
 # A delivery whose first attempt was due later than this after it was planned has waited on purpose.
 _PROMPT = datetime.timedelta(seconds=60)
 
@@ -78,6 +76,24 @@ class Claims:
 
 # The claims; None if the notification or its user was deleted; EntryRejected if the entry is another user's.
 type Answer = Claims | EntryRejected | None
+
+
+class _Due(NamedTuple):
+    """What a claim needs of a due delivery. The names are the columns; model instances would cost far more time."""
+
+    pk: int
+    notification_id: int
+    transport: str
+    key: uuid.UUID
+    attempts: int
+    outcomes: Any
+    if_unread: bool
+    due_at: datetime.datetime
+    created_at: datetime.datetime
+
+    @property
+    def was_delayed(self) -> bool:
+        return self.due_at - self.created_at > _PROMPT
 
 
 class _Locked(NamedTuple):
@@ -258,8 +274,8 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
     """The claims of each task, and its transports that must wait for a slot. Digests are left out."""
     mine = rows().filter(notification_id__in=[notification.pk for _, notification in pairs], digest=None)
     # Locked until the transaction ends, so that they are still due when they are taken.
-    found = {row.pk: row for row in locked(_due(mine)).only(*_CLAIMED_FIELDS)}
-    due: dict[int, list[Delivery]] = {}
+    found = {row.pk: row for row in map(_Due._make, locked(_due(mine)).values_list(*_Due._fields))}
+    due: dict[int, list[_Due]] = {}
     for row in found.values():
         due.setdefault(row.notification_id, []).append(row)
     waiting: list[list[str]] = []
@@ -290,14 +306,10 @@ def _claim(pairs: Sequence[tuple[StreamTask, Notification]]) -> tuple[list[list[
                 attempt=row.attempts + 1,
                 outcomes=row.outcomes,
                 holder=holder,
-                has_waited=row.if_unread or (not row.attempts and _was_delayed(row)),
+                has_waited=row.if_unread or (not row.attempts and row.was_delayed),
             )
         )
     return claims, waiting
-
-
-def _was_delayed(row: Delivery) -> bool:
-    return row.due_at is not None and row.due_at - row.created_at > _PROMPT
 
 
 def _claim_digest(each: StreamTask, digest_id: int, transport: str, claims: list[Claim], waiting: list[str]) -> None:

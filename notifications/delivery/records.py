@@ -9,7 +9,7 @@ call them in a thread.
 
 import datetime
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,9 +153,9 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
         mine = rows().filter(pk__in=pks, state=State.SENDING)
         if digests := [claim.digest_id for claim, _ in ended if claim.digest_id is not None]:
             lock(rows().filter(Q(pk__in=pks) | Q(digest_id__in=digests), state=State.SENDING))
-        found = locked(mine).annotate(now=database_time()).only("holder", "attempts")
-        held: dict[tuple[int, str], Any] = {(row.pk, row.holder): row for row in found}
-        written: list[tuple[Delivery, HistoryStep | None]] = []
+        found = locked(mine).values_list("pk", "holder", "attempts", database_time())
+        held = {(pk, holder): (attempts, at) for pk, holder, attempts, at in found}
+        written: list[tuple[int, dict[str, Any], HistoryStep | None]] = []
         answers: list[bool] = []
         for claim, result in ended:
             step = _retried(claim, result) if result.state in TO_SEND else None
@@ -165,12 +165,11 @@ def record_many(ended: Sequence[tuple[Claim, Result]]) -> list[bool]:
                     values["history"] = appended(step, database())
                 answers.append(_held(claim).update(**values) > 0)
             elif (row := held.pop((claim.delivery_id, claim.holder), None)) is not None:
-                row.attempts -= int(not result.is_counted)
-                for name, value in _values_of(result).items():
-                    setattr(row, name, value)
-                if row.due_at is not None:
-                    row.due_at = row.now + datetime.timedelta(seconds=result.retry_seconds)
-                written.append((row, step))
+                attempts, at = row
+                values = {**_values_of(result), "attempts": attempts - int(not result.is_counted)}
+                if step is not None:
+                    values["due_at"] = at + datetime.timedelta(seconds=result.retry_seconds)
+                written.append((claim.delivery_id, values, step))
                 answers.append(True)
             else:
                 answers.append(False)
@@ -267,9 +266,9 @@ def _values_of(result: Result) -> dict[str, Any]:
     }
 
 
-def _write(ended: Sequence[tuple[Delivery, HistoryStep | None]]) -> None:
+def _write(ended: Iterable[tuple[int, Mapping[str, Any], HistoryStep | None]]) -> None:
     """
-    Save _RESULT_FIELDS of each delivery, and append its step, if any, to its history.
+    Save the values of _RESULT_FIELDS of each delivery, and append its step, if any, to its history.
 
     bulk_update() would take many times as long.
     """
@@ -279,16 +278,16 @@ def _write(ended: Sequence[tuple[Delivery, HistoryStep | None]]) -> None:
     assignments = [f"{quote(str(field.column))} = %s" for field in fields]
     table, key = quote(Delivery._meta.db_table), quote(str(Delivery._meta.pk.column))
     # One statement for the rows without a step, and one for those with one.
-    values: dict[bool, list[list[Any]]] = {False: [], True: []}
-    for row, step in ended:
-        of_row = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields]
-        values[step is not None].append([*of_row, *([] if step is None else [encode(step)]), row.pk])
-    for has_step, parameters in values.items():
+    parameters: dict[bool, list[list[Any]]] = {False: [], True: []}
+    for pk, values, step in ended:
+        of_row = [field.get_db_prep_save(values[field.name], connection) for field in fields]
+        parameters[step is not None].append([*of_row, *([] if step is None else [encode(step)]), pk])
+    for has_step, of_rows in parameters.items():
         more = [f"history = {append_sql(database())}"] if has_step else []
         statement = f"UPDATE {table} SET {', '.join(assignments + more)} WHERE {key} = %s"  # noqa: S608 - our own names
-        if parameters:
+        if of_rows:
             with connection.cursor() as cursor:
-                cursor.executemany(statement, parameters)
+                cursor.executemany(statement, of_rows)
 
 
 def _held(claim: Claim) -> QuerySet[Delivery]:
