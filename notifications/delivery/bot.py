@@ -47,7 +47,7 @@ ANSWER_LOG_LIMIT = 200
 # How many entries a bot takes from the stream for each of its slots.
 ENTRIES_PER_SLOT = 5
 # The state after an attempt → what is counted.
-_COUNTED = {State.SENT: "sent", State.FAILED: "failed", State.SKIPPED: "expired", State.PENDING: "retried"}
+_COUNTED = {State.SENT: "sent", State.FAILED: "failed", State.SKIPPED: "skipped", State.PENDING: "retried"}
 # The longest wait that a provider may ask for with Retry-After.
 RETRY_AFTER_LIMIT_SECONDS = 3600.0
 # If more than this part of a claim's time has passed before the call, the claim is extended first.

@@ -123,7 +123,7 @@ def skip(some: QuerySet[Delivery], reason: str) -> int:
         history=appended(step, database()),
     )
     if skipped_count:
-        add = functools.partial(statistics.count, "deliveries.expired", skipped_count, "", "")
+        add = functools.partial(statistics.count, "deliveries.skipped", skipped_count, "", "")
         transaction.on_commit(add, using=database())
     return skipped_count
 

@@ -124,8 +124,8 @@ def read_balances(
                 accepted=delivered + found.waiting + given_up[part],
                 delivered=delivered,
                 failed=found.dead + given_up[part],
-                expired=0,
-                in_hand=found.waiting - found.dead - found.lost,
+                skipped=0,
+                in_progress=found.waiting - found.dead - found.lost,
             )
         )
     return (*balances, *_transport_balances(rows.transports, transports))
@@ -224,15 +224,15 @@ def _transport_balances(figures: Sequence[TransportFigures], others: Iterable[st
     balances = []
     for name in names:
         each = known.get(name, TransportFigures(transport=name))
-        in_hand = max(0, each.unfinished - lost.get(name, 0))
+        in_progress = max(0, each.unfinished - lost.get(name, 0))
         balances.append(
             Balance(
                 name=name,
-                accepted=each.sent + each.failed + each.skipped + in_hand + lost.get(name, 0),
+                accepted=each.sent + each.failed + each.skipped + in_progress + lost.get(name, 0),
                 delivered=each.sent,
                 failed=each.failed,
-                expired=each.skipped,
-                in_hand=in_hand,
+                skipped=each.skipped,
+                in_progress=in_progress,
             )
         )
     return balances

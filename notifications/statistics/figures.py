@@ -104,7 +104,7 @@ class Rows:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """
-    Whether everything is accounted for: accepted = delivered + failed + expired + in progress.
+    Whether everything is accounted for: accepted = delivered + failed + skipped + in progress.
 
     It is about the period, and about older notifications that may still be delivered. `balances` says what is counted.
     """
@@ -116,14 +116,14 @@ class Balance:
     delivered: int
     failed: int
     # No longer to be delivered, for example because it was read before, or replaced.
-    expired: int
+    skipped: int
     # A process handles them, or will: on the stream, due at a time, or held.
-    in_hand: int
+    in_progress: int
 
     @property
     def difference(self) -> int:
         """What is lost: not accounted for by any of the others. Never negative; 0 if all is well."""
-        return self.accepted - self.delivered - self.failed - self.expired - self.in_hand
+        return self.accepted - self.delivered - self.failed - self.skipped - self.in_progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ METRICS: dict[str, Metric] = {
         ("retried", "total", "attempts", "Attempts that failed and are followed by another one", ("kind", "transport")),
         ("failed", "total", "deliveries", "Deliveries that are given up", ("kind", "transport")),
         (
-            "expired",
+            "skipped",
             "total",
             "deliveries",
             "Deliveries that were skipped, because nothing was to be sent any more or there was no address",

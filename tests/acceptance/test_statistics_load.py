@@ -166,8 +166,8 @@ def check_rows(world: World, figures: Any, *, seen: int, read: int) -> None:
             "accepted": total,
             "delivered": total,
             "failed": 0,
-            "expired": 0,
-            "in_hand": 0,
+            "skipped": 0,
+            "in_progress": 0,
         }
         assert found["webhook"]["accepted"] == total
         assert found["webhook"]["delivered"] + found["webhook"]["failed"] == total

@@ -163,10 +163,10 @@ async def test_the_bot_counts_what_becomes_of_deliveries(
     assert growth.durations("deliveries.send_seconds") == 1
 
 
-async def test_a_delivery_without_an_address_has_expired(
+async def test_a_delivery_without_an_address_is_skipped(
     growth: Growth, transports: dict[str, Recording], redis_client: redis.Redis, keys: Keys
 ) -> None:
-    """So has one whose notification was replaced before it was sent; that is counted by the number alone."""
+    """So is one whose notification was replaced before it was sent; that is counted by the number alone."""
     (alice,) = await sync_to_async(make_users)()
     transports["email"].addresses = ()
     await services.anotify(alice, "Hello", kind="news", collapse_key="7")
@@ -178,9 +178,9 @@ async def test_a_delivery_without_an_address_has_expired(
         await services.anotify(alice, "Hello again", kind="news", collapse_key="7")
     finally:
         bot.close()
-    assert growth.of("deliveries.expired") == {
-        ("deliveries.expired", "news", "email"): 1,
-        ("deliveries.expired", "", ""): 1,
+    assert growth.of("deliveries.skipped") == {
+        ("deliveries.skipped", "news", "email"): 1,
+        ("deliveries.skipped", "", ""): 1,
     }
 
 

@@ -64,7 +64,7 @@ def read(period: Period = "month") -> dict[str, Balance]:
 
 def parts_of(balance: Balance) -> tuple[int, ...]:
     """Accepted, delivered, failed, in progress, difference."""
-    return balance.accepted, balance.delivered, balance.failed, balance.in_hand, balance.difference
+    return balance.accepted, balance.delivered, balance.failed, balance.in_progress, balance.difference
 
 
 def delete_stream(client: redis.Redis) -> None:
@@ -125,7 +125,7 @@ async def test_it_is_balanced_at_every_moment_under_load(
         working(redis_server.url, keys, Relay(), group="relay"),
     ):
         publishing = asyncio.create_task(publish())
-        while not publishing.done() or (await sync_to_async(read)())[BROWSERS].in_hand:
+        while not publishing.done() or (await sync_to_async(read)())[BROWSERS].in_progress:
             found = await sync_to_async(read)()
             differences.append(tuple(each.difference for each in found.values()))
         await publishing
@@ -284,4 +284,4 @@ def test_deliveries_by_state(alice: User, bob: User) -> None:
     Delivery.objects.filter(state="pending").update(due_at=None)
     assert parts_of(read()["console"]) == (2, 0, 0, 1, 1)
     Delivery.objects.filter(transport="email").update(state="skipped")
-    assert read()["email"].expired == 2
+    assert read()["email"].skipped == 2

@@ -57,7 +57,7 @@ def test_figures_after_a_notify(redis_client: redis.Redis, keys: Keys) -> None:
     found = read_dashboard("hour")
     assert (found.rows.funnel.created, found.rows.funnel.published, found.rows.funnel.relayed) == (3, 3, 0)
     assert [(each.kind, each.funnel.created) for each in found.rows.kinds] == [("order.shipped", 3)]
-    assert [(each.name, each.accepted, each.in_hand, each.difference) for each in found.balances[:2]] == [
+    assert [(each.name, each.accepted, each.in_progress, each.difference) for each in found.balances[:2]] == [
         ("browsers", 3, 3, 0),
         ("planning", 3, 3, 0),
     ]

@@ -54,7 +54,7 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
     """With workers, some entries in flight, retries, and processes that were seen."""
     groups = (group("relay", lag=5, pending=3, oldest_seconds=1.0), group("bot", delayed=4, oldest_seconds=9_000.0))
     processes = (process("relay and bot", 0.5, is_alive=True), process("bot", 900.0), process("web", 900.0))
-    balance = Balance(name="browsers", accepted=8, delivered=5, failed=1, expired=0, in_hand=2)
+    balance = Balance(name="browsers", accepted=8, delivered=5, failed=1, skipped=0, in_progress=2)
     assert keys_of(groups=groups, processes=processes, balances=(balance,)) == []
 
 
@@ -115,12 +115,12 @@ def test_nothing_is_said_of_a_system_that_is_well() -> None:
             "Redis was out of memory and has removed 5 keys",
         ),
         (
-            {"balances": (Balance(name="browsers", accepted=9, delivered=5, failed=1, expired=0, in_hand=2),)},
+            {"balances": (Balance(name="browsers", accepted=9, delivered=5, failed=1, skipped=0, in_progress=2),)},
             "balance",
             "1 notification to browsers is lost: no process will handle it.",
         ),
         (
-            {"balances": (Balance(name="email", accepted=9, delivered=5, failed=1, expired=0, in_hand=1),)},
+            {"balances": (Balance(name="email", accepted=9, delivered=5, failed=1, skipped=0, in_progress=1),)},
             "balance",
             "2 deliveries by email are lost: no process will handle them.",
         ),

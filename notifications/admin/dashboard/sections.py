@@ -89,8 +89,8 @@ def _stream_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         number(balance.accepted),
         number(balance.delivered, links.notifications("relayed") if balance.name == BROWSERS else ""),
         number(balance.failed, is_bad=True),
-        number(balance.expired),
-        number(balance.in_hand),
+        number(balance.skipped),
+        number(balance.in_progress),
         _difference(balance.difference),
     )
 
@@ -108,8 +108,8 @@ def _transport_balance(balance: Balance, links: Links) -> tuple[Cell, ...]:
         number(balance.accepted, rows() if exact else ""),
         number(balance.delivered, rows("sent")),
         number(balance.failed, rows("failed"), is_bad=True),
-        number(balance.expired, rows("skipped")),
-        number(balance.in_hand, rows("unfinished") if exact else ""),
+        number(balance.skipped, rows("skipped")),
+        number(balance.in_progress, rows("unfinished") if exact else ""),
         _difference(difference, links.never_due(name) if difference else ""),
     )
 
