@@ -76,6 +76,7 @@ SERVERS = {
 # After cleaning up, a web server may end by the signal itself, so that its supervisor sees the cause.
 STOPPED_CODES = {WEB: {0, -signal.SIGTERM}, BOT: {0}, TASK_WORKER: {0}}
 NOTIFY_AT_A_RATE = """
+import time
 from notifications.services import notify
 for number in range({count}):
     notify({user_ids}, f"number {{number}}")
