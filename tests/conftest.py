@@ -22,6 +22,7 @@ from realtime import conf
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 from realtime.untrusted.text import LimitedLog
+from tests.support.emptying import Emptying
 from tests.support.redis_server import RedisServer
 
 # The same examples in each run, so that a failure is a change's and can be repeated. And a machine that stands still
@@ -72,9 +73,12 @@ def _test_directory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """As pytest-django's; the thread of sync_to_async gives its connection back before Postgres drops the database."""
-    yield
+    with django_db_blocker.unblock():
+        emptying = Emptying(database_connections)
+    with emptying:
+        yield
     SyncToAsync.single_thread_executor.submit(database_connections.close_all).result()
 
 
