@@ -267,9 +267,11 @@ class Bot:
         if claim.attempt >= schedule.max_attempts:
             answer = given_up(answer, attempts=claim.attempt)
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
-        asked = [error.after_seconds for error in errors if isinstance(error, Retry)]
-        wait_seconds = max(asked) if asked else schedule.backoff.delay_seconds(claim.attempt - 1)
-        wait_seconds = min(wait_seconds, RETRY_AFTER_LIMIT_SECONDS)
+        # A transport of the project may ask for anything: a NaN counts as not asked.
+        asked = [error.after_seconds for error in errors if isinstance(error, Retry) and error.after_seconds >= 0]
+        wait_seconds = (
+            min(max(asked), RETRY_AFTER_LIMIT_SECONDS) if asked else schedule.backoff.delay_seconds(claim.attempt - 1)
+        )
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
     def _postpone(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:

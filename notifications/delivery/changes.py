@@ -143,10 +143,10 @@ def postpone(some: QuerySet[Delivery], until: datetime.datetime, reason: str) ->
 
 def note_lapsed(some: QuerySet[Delivery]) -> None:
     """
-    Add to the history of each of these deliveries, whose claims have lapsed, that its attempt has no result.
+    Add the step "lost" to the history of these deliveries: their claims have lapsed without a result.
 
-    Call it once they are locked, before they change. It does not change their state: until another claim, the bot of
-    this attempt may still record its result.
+    Call it after locking the rows and before changing them. It does not change their state: until another claim, the
+    bot of this attempt may still record its result.
     """
     for row in some.only("attempts", "attempt_at", "attempt_by", "due_at", "history"):
         steps = history_of(row.history)

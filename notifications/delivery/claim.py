@@ -79,7 +79,7 @@ type Answer = Claims | EntryRejected | None
 
 
 class _Due(NamedTuple):
-    """What a claim needs of a due delivery. The names are the columns; model instances would cost far more time."""
+    """The columns of a due delivery that a claim needs. A tuple, because model instances take much longer to make."""
 
     pk: int
     notification_id: int

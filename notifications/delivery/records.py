@@ -214,8 +214,8 @@ def make_due(transports: Iterable[str]) -> int:
     """
     Give a time to the deliveries of these transports that are to be sent and have none. Returns how many there were.
 
-    Only a defect or another program causes that. They are due when a claim made now would lapse: a bot may be sending
-    them. With the names of transports, an index finds them.
+    Only a defect or another program leaves such rows. A bot may be sending one of them, so each becomes due only when a
+    claim that is made now would lapse. The transports are named so that an index finds the rows.
     """
     never_due = rows().filter(due_at=None, transport__in=list(transports), state__in=TO_SEND)
     # Nearly always there are none, and an UPDATE of no rows would wait for SQLite's one writer all the same.

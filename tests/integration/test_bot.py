@@ -219,18 +219,26 @@ async def test_a_dead_letter_of_an_earlier_release_is_replayed(
     assert dead_letters(redis_client, keys, "bot") == []
 
 
-async def test_a_provider_decides_when_to_try_again(bot_on: Any) -> None:
-    """With Retry-After, up to an hour."""
+@pytest.mark.parametrize(
+    ("after_seconds", "least", "most"),
+    [(120.0, 119, 600), (9_000.0, 3_599, 4_200), (float("inf"), 3_599, 4_200), (float("nan"), 4_999, 11_000)],
+)
+async def test_a_provider_decides_when_to_try_again(
+    bot_on: Any, signalbox: Any, after_seconds: float, least: float, most: float
+) -> None:
+    """With Retry-After, up to an hour. If it asks for no time, the settings decide, and they may wait for longer."""
+    schedule = {"DELIVERY_RETRY_SECONDS": 10_000.0, "DELIVERY_RETRY_LIMIT_SECONDS": 10_000.0}
+    signalbox.NOTIFICATIONS = {**signalbox.NOTIFICATIONS, **schedule}
     (alice,) = await sync_to_async(make_users)(1)
     transport = Recording(name="a")
-    transport.errors = [Retry(120.0, "429 slow down")]
+    transport.errors = [Retry(after_seconds, "429 slow down")]
     async with bot_on(transport) as worker:
         await services.anotify(alice, "Hello")
         await wait_until(lambda: worker.statistics().handled_count == 1)
     row = await Delivery.objects.aget()
     assert (row.state, row.attempts, row.answer) == ("pending", 1, "429 slow down")
     assert row.due_at is not None
-    assert 115 < (row.due_at - row.created_at).total_seconds() < 125
+    assert least < (row.due_at - row.created_at).total_seconds() < most
 
 
 async def test_an_outage_of_one_transport_does_not_delay_another(
