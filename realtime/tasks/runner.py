@@ -82,7 +82,7 @@ class Runner:
         # When the database connections of async tasks were last checked.
         self._connections_checked_at = -math.inf
         self._is_closed = False
-        # Whether the last look at what waits was too late to judge by.
+        # True if the last look at what waits was so late that it could not tell whether tasks are long.
         self._was_held_up = False
         for _ in range(concurrency):
             _Thread(self).start()
@@ -96,8 +96,8 @@ class Runner:
 
         Args:
             unfinished_count: How many run, or wait for it.
-            ending_count: How many others have ended without Redis having confirmed it. As many as may be unfinished
-                take no room, so that a slow Redis slows down fetching.
+            ending_count: How many others have ended while Redis has not confirmed it. They take room only beyond the
+                number that may be unfinished, so that a slow Redis slows down fetching.
         """
         ahead = self._ahead()
         most = self.concurrency + ahead

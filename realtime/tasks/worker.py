@@ -177,6 +177,8 @@ class _Queue:
         self._consumer, self._outage = consumer, outage
         # The attempts that are not done, each with its entry and the call of the handler that got the entry.
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
+        # Those of them that will not run here; Redis has not confirmed yet that they are given back.
+        self._given_back: set[Attempt] = set()
         # Set when the newest call of `_begin` has ended.
         self._last_begun = asyncio.Event()
         self._last_begun.set()
@@ -217,6 +219,7 @@ class _Queue:
 
     def give_back(self, attempts: Sequence[Attempt]) -> None:
         """These attempts will not run here: give their tasks back to Redis."""
+        self._given_back.update(attempts)
         self._releases.add(attempts)
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
@@ -227,7 +230,7 @@ class _Queue:
             held = await self._prepare(tasks)
         except asyncio.CancelledError:
             # The deadline has passed, and none of them has run.
-            await self._release_in_time([(id, claim) for _, (id, _, claim) in tasks])
+            await self._release_in_time(unbegun=[(id, claim) for _, (id, _, claim) in tasks])
             raise
         if not held:
             return
@@ -245,6 +248,7 @@ class _Queue:
         finally:
             for attempt, _ in held:
                 self._held.pop(attempt, None)
+                self._given_back.discard(attempt)
 
     async def _prepare(self, tasks: Sequence[tuple[Entry, tuple[str, bytes, bytes]]]) -> list[tuple[Attempt, Entry]]:
         """Begin these tasks. Returns the attempts that are to run, in the order of their tasks."""
@@ -257,7 +261,7 @@ class _Queue:
             if attempt.is_imported:
                 attempt.prepare()
             else:
-                # Not on the event loop: importing a module may take long. Tasks of later calls do not wait for it.
+                # In a thread, because an import may block the loop for long. Meanwhile, later calls may overtake it.
                 await asyncio.to_thread(attempt.prepare)
             if state == "lost":
                 self._runner.call(attempt.send_finished)
@@ -282,21 +286,38 @@ class _Queue:
         return answers
 
     async def _leave(self, attempts: Sequence[Attempt]) -> None:
-        """Give back tasks that still run here, so that other workers run them again. The attempts count as failed."""
-        ended = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
-        claims = [(attempt.id, attempt.claim) for attempt in attempts if attempt.outcome is None]
-        await self._release_in_time(claims, ended, is_begun=True)
-        logger.warning("%d tasks of the queue %s were cut off by the deadline", len(claims), self._queue.name)
+        """
+        Give back tasks that are not over, so that other workers run them.
+
+        The attempts of those that still run here count as failed.
+        """
+        ended: list[Outcome] = []
+        unbegun: list[tuple[str, bytes]] = []
+        running: list[tuple[str, bytes]] = []
+        for attempt in attempts:
+            # Read once: a thread may set it at any moment.
+            if (outcome := attempt.outcome) is not None:
+                ended.append(outcome)
+            else:
+                (unbegun if attempt in self._given_back else running).append((attempt.id, attempt.claim))
+        await self._release_in_time(ended=ended, unbegun=unbegun, running=running)
+        if running:
+            logger.warning("%d tasks of the queue %s were cut off by the deadline", len(running), self._queue.name)
 
     async def _release_in_time(
-        self, claims: Sequence[tuple[str, bytes]], ended: Sequence[Outcome] = (), *, is_begun: bool = False
+        self,
+        *,
+        unbegun: Sequence[tuple[str, bytes]],
+        running: Sequence[tuple[str, bytes]] = (),
+        ended: Sequence[Outcome] = (),
     ) -> None:
         """At the deadline: record what has ended, and give the rest back, unless that takes too long."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                # In an outage, they were not recorded yet.
+                # After an outage, `_write_ends` may not have recorded these.
                 self._count(ended, await self._queue.finish(self._client, ended))
-                await self._queue.release(self._client, claims, is_begun=is_begun)
+                await self._queue.release(self._client, unbegun)
+                await self._queue.release(self._client, running, is_begun=True)
         except REDIS_ERRORS as error:
             self._outage.observer().failed(error)
 
@@ -308,14 +329,14 @@ class _Queue:
             by_answer[answer].append(attempt)
             if answer == LOST:
                 logger.warning(
-                    "the task %s is another worker's now or was deleted, so its end here is not recorded: was this "
-                    "worker held up for longer than its lease?",
+                    "the task %s is another worker's now, was given back or was deleted, so its end here is not "
+                    "recorded: was this worker held up for longer than its lease?",
                     attempt.id,
                 )
             elif attempt.must_send_finished:
                 self._runner.call(attempt.send_finished)
         self._count(outcomes, answers)
-        # Not acked: if the worker that has these tasks now dies, their entries let others take over.
+        # These are not acked: if the worker that has the task now dies, the pending entry lets another one take over.
         self._end(by_answer[LOST], self.worker.leave_early)
         self._end(by_answer[RECORDED], self.worker.finish_early)
         self._end(by_answer[ACKED], self.worker.acked_early)

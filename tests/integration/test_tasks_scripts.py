@@ -101,6 +101,16 @@ async def test_releasing_twice_is_one_place(tasks: Tasks, queue: TaskQueue, redi
     assert result.started_at is None
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_an_end_after_a_release_is_not_recorded(tasks: Tasks, queue: TaskQueue, is_begun: bool) -> None:
+    """The task will run again, so the worker that was cut off must not count this end."""
+    result = note.enqueue("a")
+    await begin(queue, result)
+    await queue.release(async_redis(), [(result.id, CLAIM)], is_begun=is_begun)
+    assert not await finish(queue, result, "SUCCESSFUL")
+    assert tasks.status(result) == "READY"
+
+
 async def test_running_again_and_discarding_twice(tasks: Tasks, queue: TaskQueue, redis_client: redis.Redis) -> None:
     """The second call finds nothing to do."""
     result = note.enqueue("a")

@@ -101,6 +101,37 @@ async def test_what_was_about_to_begin_at_the_deadline_is_given_back(
             assert (result.attempts, result.errors) == (1, [])
 
 
+async def test_what_was_given_back_when_the_deadline_passed_counts_no_attempt(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was unavailable until then. Its function has not begun, also if it is not to run again."""
+    monkeypatch.setattr(runner.Runner, "_ahead", lambda self: 10)
+    release, asked = TaskQueue.release, []
+
+    async def release_late(self: TaskQueue, client: Any, claims: Any, *, is_begun: bool = False) -> None:
+        if claims:
+            asked.append(claims)
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+        await release(self, client, claims, is_begun=is_begun)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TaskQueue, "release", release_late)
+        async with tasks.working(concurrency=1, deadline_seconds=0.1) as first:
+            held = hold.enqueue("a")
+            await wait_until(lambda: calls == ["a"])
+            results = [note.enqueue("b"), note.using(run_again_if_lost=False).enqueue("c")]
+            await wait_until(lambda: len(first._queues["default"]._held) == 3)
+            # It is given back at once, but that is not answered.
+    assert [tasks.status(result) for result in [held, *results]] == ["READY"] * 3
+    gates["a"].set()
+    async with tasks.working(concurrency=1):
+        for result in results:
+            await await_result(result, 60)
+            assert (result.attempts, result.errors) == (1, [])
+        assert (await await_result(held, 60)).attempts == 2
+
+
 @pytest.mark.parametrize("function", [hold_each, ahold], ids=["sync", "async"])
 async def test_what_still_runs_at_the_deadline_is_left_to_others(
     tasks: Tasks, function: Any, caplog: pytest.LogCaptureFixture, threads_before: set[threading.Thread]

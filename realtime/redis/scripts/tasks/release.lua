@@ -10,6 +10,8 @@ for at = 6, #ARGV, 2 do
   if found[1] == claim and found[2] == 'RUNNING' then
     local workers = string.match(found[3], '^(.*) [^ ]+$')
     redis.call('HSET', task, 'status', 'READY')
+    -- If the function still runs and ends later, that end is not recorded.
+    redis.call('HDEL', task, 'claim')
     if ARGV[5] == '1' then
       add_error(id, cjson.encode({
         class = 'realtime.exceptions.WorkerStopped',
