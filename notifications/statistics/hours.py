@@ -29,7 +29,7 @@ NEWEST_HOURS = 2
 # An hour is due again after this time, or after this fraction of the time since its end, whichever is longer.
 RECOUNT_SECONDS = 10.0
 RECOUNT_PART = 1 / 24
-# Sort of hours → how long the pause is after some of them were counted, as a multiple of the time that it took.
+# Sort of hours → the pause after counting some of them, as a multiple of the time that the counting took.
 PAUSES = {"newest": 10, "new": 4, "old": 100}
 
 
@@ -46,6 +46,8 @@ class HourCounter:
     def __init__(self) -> None:
         # Sort of hours → when the next of them may be counted, by the monotonic clock.
         self._pauses: dict[str, float] = {}
+        # Hours that could not be counted. They come last, so that they do not keep the others from being counted.
+        self._failed: set[datetime.datetime] = set()
 
     def count_due(self, limit_seconds: float = 0.5, now: datetime.datetime | None = None) -> int:
         """
@@ -71,18 +73,27 @@ class HourCounter:
         began_at, costs = time.monotonic(), dict.fromkeys(PAUSES, 0.0)
         rows: list[CountedHour] = []
         empty = _EmptyTimes()
-        for due in _find_due(counted_at, now):
-            hour_began_at = time.monotonic()
-            if rows and hour_began_at - began_at >= limit_seconds:
-                break
-            # A pause is over for all hours of a round, or for none.
-            if began_at >= self._pauses.get(due.sort, began_at):
-                rows.append(_count(due, now, empty))
-                costs[due.sort] += time.monotonic() - hour_began_at
-        _store(rows)
-        for sort, seconds in costs.items():
-            if seconds:
-                self._pauses[sort] = time.monotonic() + seconds * PAUSES[sort]
+        try:
+            for due in sorted(_find_due(counted_at, now), key=lambda each: each.start in self._failed):
+                hour_began_at = time.monotonic()
+                if rows and hour_began_at - began_at >= limit_seconds:
+                    break
+                # Pauses are compared with the start of the round, so that none ends in the middle of it.
+                if began_at >= self._pauses.get(due.sort, began_at):
+                    # Until it has been counted.
+                    self._failed.add(due.start)
+                    try:
+                        rows.append(_count(due, now, empty))
+                        self._failed.discard(due.start)
+                    finally:
+                        costs[due.sort] += time.monotonic() - hour_began_at
+        finally:
+            # Also after an error, such as the database's time limit for a statement: what was counted is stored, and
+            # what took long is not tried again at once.
+            for sort, seconds in costs.items():
+                if seconds:
+                    self._pauses[sort] = time.monotonic() + seconds * PAUSES[sort]
+            _store(rows)
         if min(counted_at, default=now) < now - HOURS_KEPT:
             CountedHour.objects.using(_database()).filter(start__lt=stored(now - HOURS_KEPT)).delete()
         return len(rows)
@@ -97,7 +108,8 @@ def hours_from(since: datetime.datetime, now: datetime.datetime) -> list[datetim
     """
     The starts of all hours from `since` on, up to the one of `now`, oldest first.
 
-    With USE_TZ off, the two repeated hours at the end of summer time are the same in columns: only the second is given.
+    With USE_TZ off, both passes of the hour that is repeated at the end of summer time have the same values in columns.
+    Only the second pass is returned.
     """
     last = hour_of(now)
     starts = (since + number * HOUR for number in range(int((last - since) / HOUR) + 1))
@@ -136,24 +148,24 @@ def _find_due(counted_at: dict[datetime.datetime, datetime.datetime], now: datet
 
 class _EmptyTimes:
     """
-    Times in which nothing was created. Most hours of a small site are found here, without a query.
+    Periods that are known to be empty. On a small site most hours lie in one of them, and need no query.
 
     They are compared as values of columns: with USE_TZ off, the two repeated hours at the end of summer time are one.
     """
 
     def __init__(self) -> None:
-        # The newest row before each time and the oldest one after it; None if there is none.
+        # When the newest row before each of them, and the oldest one after it, were created; None if there is none.
         self._found: list[tuple[datetime.datetime | None, datetime.datetime | None]] = []
 
     def has(self, start: datetime.datetime, end: datetime.datetime) -> bool:
-        """Whether nothing was created in this time, as far as is known."""
+        """True if this period is known to be empty. After False, it must be counted."""
         begin, until = stored(start), stored(end)
         return any(
             (before is None or before < begin) and (after is None or until <= after) for before, after in self._found
         )
 
     def add(self, start: datetime.datetime, end: datetime.datetime) -> None:
-        """Add this time, in which nothing was created, with what is empty before and after it."""
+        """This period is empty. Remember it, extended to the nearest rows on both sides."""
         before = tally.find_newest(_database(), 1, before=end)
         after = tally.find_oldest(_database(), since=start)
         self._found.append((before and stored(before), after and stored(after)))
@@ -176,8 +188,12 @@ def _count(due: _Due, now: datetime.datetime, empty: _EmptyTimes) -> CountedHour
 
 def _store(rows: list[CountedHour]) -> None:
     if rows:
+        # In one order, so that two processes that store at once cannot deadlock.
         CountedHour.objects.using(_database()).bulk_create(
-            rows, update_conflicts=True, unique_fields=["start"], update_fields=["counted_at", "figures"]
+            sorted(rows, key=lambda row: row.start),
+            update_conflicts=True,
+            unique_fields=["start"],
+            update_fields=["counted_at", "figures"],
         )
 
 

@@ -60,6 +60,8 @@ def read_rows(period: Period, now: datetime.datetime | None = None) -> Rows:
     """
     now = clock.now() if now is None else moment_of(now)
     starts = starts_of(period, now)
+    if period == "hour":
+        starts = _in_columns(starts)
     limit = find_newest(_database(), LIVE_LIMIT + 1)
     if _is_after(starts[0], limit):
         tally = count_rows(_database(), starts)
@@ -73,6 +75,16 @@ def _minutes_from(since: datetime.datetime, now: datetime.datetime) -> list[date
     return [since + number * MINUTE for number in range(int((now - since) / MINUTE) + 1)]
 
 
+def _in_columns(starts: Sequence[datetime.datetime]) -> list[datetime.datetime]:
+    """
+    The starts without the first ones whose values in columns are later than that of the last.
+
+    There are such with USE_TZ off, in the second pass of the hour that is repeated at the end of summer time.
+    """
+    last = stored(starts[-1])
+    return [start for start in starts if stored(start) <= last]
+
+
 def _is_after(moment: datetime.datetime, limit: datetime.datetime | None) -> bool:
     """Whether the rows from this moment on are few enough: all of them are newer than `limit`."""
     return limit is None or moment > limit
@@ -82,7 +94,7 @@ def _read_counted(
     period: Period, starts: Sequence[datetime.datetime], now: datetime.datetime, limit: datetime.datetime | None
 ) -> Rows:
     """Take the older hours from the counted hours, and count the newest from their rows, if these are few enough."""
-    live_starts = [hour_of(now) - HOUR, hour_of(now)]
+    live_starts = hours_from(hour_of(now) - HOUR, now)
     while live_starts and not _is_after(live_starts[0], limit):
         del live_starts[0]
     has_minutes = period == "hour"
@@ -107,6 +119,8 @@ def _index_of(start: datetime.datetime, starts: Sequence[datetime.datetime]) -> 
 
 
 def _read_hours(hours: Sequence[datetime.datetime], *, has_minutes: bool) -> _Hours:
+    if not hours:
+        return _Hours(tallies={}, counted_at=None, is_complete=True)
     wanted = {stored(hour): hour for hour in hours}
     rows = CountedHour.objects.using(_database()).filter(start__gte=min(wanted), start__lte=max(wanted)).order_by()
     tallies, counted_at = {}, []

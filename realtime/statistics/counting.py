@@ -99,7 +99,7 @@ def counted() -> Counter[Key]:
 
 
 def on_use(call: Callable[[], None]) -> None:
-    """Call this function whenever a thread counts for the first time, and by `announce_use`. It must not raise."""
+    """Have this function called when a thread first counts, and by `announce_use`. It must not raise."""
     _on_use.append(call)
 
 

@@ -146,7 +146,7 @@ class Pusher:
 
     def _gather(self, totals: Counter[str]) -> None:
         counts = Counter({field: count - self._known[field] for field, count in totals.items()})
-        # Only what has grown: the totals of a part that was dropped without its end are missing.
+        # Only increases: a total falls when a part is dropped without `unregister()`.
         counts, self._known = +counts, totals
         if not counts:
             return

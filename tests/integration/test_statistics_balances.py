@@ -134,9 +134,11 @@ async def test_it_is_balanced_at_every_moment_under_load(
 
 
 async def test_a_loss_under_load_shows_its_number(
-    redis_server: RedisServer, redis_client: redis.Redis, keys: Any
+    redis_server: RedisServer, redis_client: redis.Redis, keys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream is deleted in the middle: what it had is missing, however much goes on, until it is restored."""
+    # As if it had been published ten seconds ago.
+    monkeypatch.setattr(balances, "SETTLED", datetime.timedelta(0))
     users = await sync_to_async(make_users)(30)
     await services.anotify(users[:20], "lost")
     await sync_to_async(delete_stream)(redis_client)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 
 from notifications.database import clock
 from notifications.database.clock import moment_of, stored
@@ -26,7 +27,7 @@ PERIODS: tuple[Period, ...] = ("hour", "day", "month")
 
 @pytest.fixture
 def few_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is so little that it is counted while the dashboard is read."""
+    """Every period has too many rows to be counted while the dashboard is read."""
     monkeypatch.setattr(rows, "LIVE_LIMIT", 0)
 
 
@@ -271,6 +272,50 @@ def test_a_lone_row_in_a_repeated_hour_is_counted(minutes: int) -> None:
     found = read_rows("month", now)
     assert found.is_complete
     assert found.funnel.created == 3
+
+
+@pytest.mark.parametrize("live_limit", [0, 10_000])
+@pytest.mark.parametrize("minutes", [0, 10, 30, 59, 60, 90])
+def test_the_last_hour_at_the_end_of_summer_time(
+    live_limit: int, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In New York. With USE_TZ off, a repeated hour is one in columns: the newest rows are counted all the same."""
+    monkeypatch.setattr(rows, "LIVE_LIMIT", live_limit)
+    now = datetime.datetime(2026, 11, 1, 6, tzinfo=UTC) + minutes * MINUTE
+    make_rows(make_users(1), [now - number * MINUTE for number in (0, 5, 25, 40)], kinds=["info"])
+    count_all(now)
+    found = read_rows("hour", now)
+    assert found.is_complete
+    assert found.funnel.created == 4
+    assert found.points[-1].start == now
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_an_hour_that_cannot_be_counted_does_not_keep_others_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its query takes longer than the database allows: what was counted before is stored, and it is tried last."""
+    spread_rows()
+    count_rows, too_large = tally.count_rows, hours.hour_of(NOW) - 2 * HOUR
+
+    def count_in_time(using: str, starts: Any, end: datetime.datetime | None = None) -> tally.Tally:
+        if starts[0] == too_large:
+            raise OperationalError("canceling statement due to statement timeout")
+        return count_rows(using, starts, end)
+
+    monkeypatch.setattr(tally, "count_rows", count_in_time)
+    counter = HourCounter()
+    for stored_count in (2, 31 * 24 - skipped_hours(NOW) - 1):
+        with pytest.raises(OperationalError, match="timeout"):
+            counter.count_due(600, NOW)
+        assert CountedHour.objects.count() == stored_count
+    monkeypatch.undo()
+    assert counter.count_due(600, NOW) == 1
+
+
+def test_empty_hours_cost_no_queries(django_assert_max_num_queries: Any) -> None:
+    """All hours of a month, with a row in one of them."""
+    make_rows(make_users(1), [NOW - 9 * DAY], kinds=["info"])
+    with django_assert_max_num_queries(60):
+        assert count_all(NOW) == 31 * 24 - skipped_hours(NOW)
 
 
 def test_the_present_time_is_the_default(alice: User) -> None:

@@ -151,6 +151,15 @@ def test_a_field_can_always_be_sent() -> None:
     assert fields.encode(("others.totals", "mine", "a\ud800b")).encode() == b"others.totals|mine|a?b"
 
 
+def test_keys_with_the_same_field_are_added() -> None:
+    """None of them hides another one, so that the total of the field only grows."""
+    field = fields.encode(("notifications.created", "half ?"))
+    before = fields.read_process()[0][field]
+    count("notifications.created", 5, "half \ud800")
+    count("notifications.created", 7, "half ?")
+    assert fields.read_process()[0][field] == before + 12
+
+
 def test_periods_are_added_and_of_present_states_the_largest_is_kept() -> None:
     """Ten connections in one minute and twelve in the next were never twenty-two."""
     found = fields.add([{"clients.open_count": 10, "x": 1}, {"clients.open_count": 12, "x": 2}, {"y": 5}])
