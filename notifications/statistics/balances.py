@@ -104,8 +104,9 @@ def read_balances(
     Guarantees:
         The difference is 0 while nothing is lost, however busy the system is. If a group has up to 1000 entries, the
         difference is exact for what was published more than 10 seconds ago; a newer loss may show later. With more
-        entries, it is only the number by which notifications exceed entries, so a loss may show late. If a group is more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on
-        what is unfinished, up to these limits.
+        entries, it is only the number by which notifications exceed entries, so a loss may show late. If a group is
+        more than 20,000 notifications behind, the oldest 20,000 are looked at. The cost depends on what is unfinished,
+        up to these limits.
     """
     groups = {group.name: group for group in stream.groups} if stream else {}
     unhandled, given_up = _count_unhandled(rows.since, asked_at), _count_given_up(rows.since, asked_at)

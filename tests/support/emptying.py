@@ -1,20 +1,23 @@
 """
 Empties the database after a test with transactions, in a tenth of the time of Django's `flush`.
 
-`flush` deletes all rows, and then writes the content types and permissions of all models anew, which takes longer than
-many tests. Here these keep their rows. If a test has changed them, `flush` runs.
+`flush` truncates all tables, and then writes the content types and permissions of all models anew, which takes longer
+than many tests. Here these keep their rows. If a test has changed them, `flush` runs.
 """
 
 from typing import Any
 
 from django.core.management.color import no_style
-from django.db import connections
+from django.db import connections, transaction
 from django.test import TransactionTestCase
 
 __all__ = ["Emptying"]
 
 # What migrations write and tests only read.
 KEPT = ("auth_permission", "django_content_type")
+# PostgreSQL truncates a table in 3 ms, and deletes a few rows in much less. But deleted rows keep their room, so after
+# this many the tables are truncated too.
+MANY = 1000
 
 
 class Emptying:
@@ -50,7 +53,14 @@ class Emptying:
             connection = connections[name]
             tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
             others = [table for table in tables if table not in KEPT]
-            connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), others))
+            count = 0
+            # Foreign keys are checked at the end of the transaction, so any order will do.
+            with transaction.atomic(using=name), connection.cursor() as cursor:
+                for table in others:
+                    cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")  # noqa: S608 - our own names
+                    count += cursor.rowcount
+            if count > MANY:
+                connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), others))
 
 
 def _state_of_kept(name: str) -> tuple[Any, ...]:
