@@ -13,6 +13,7 @@ from realtime.protocol.close_codes import CloseCode
 from realtime.websocket.connection import ABORT_AFTER_SECONDS
 from tests.acceptance.deployed_site import WEB, DeployedSite
 from tests.acceptance.listeners import Follower, opening
+from tests.support.waiting import Standstill
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent]
 
@@ -53,21 +54,21 @@ async def test_a_client_that_reads_nothing_is_closed_and_the_others_are_served_i
     start = site.publish(TOPIC, b'"start"')
     slow = await _connect_without_reading(site, slow_session)
     started, delays = time.monotonic(), list[float]()
-    async with Follower(site, fast_session, TOPIC) as fast:
+    async with Follower(site, fast_session, TOPIC) as fast, Standstill() as stood:
         for first in range(0, PUBLICATIONS, BATCH):
             texts = [json.dumps([number, "x" * PUBLICATION_BYTES]).encode() for number in range(first, first + BATCH)]
             sent_at = time.monotonic()
             last = site.publish(TOPIC, *texts)
             await fast.until(lambda position=last: fast.position == (position.offset, position.epoch))
             delays.append(time.monotonic() - sent_at)
-        assert max(delays) < IN_TIME_SECONDS
+        assert max(delays) - stood.seconds < IN_TIME_SECONDS
         assert fast.connection_count == 1
         assert [each[0] for each in fast.data] == list(range(PUBLICATIONS))
     # Now it reads.
     slow.transport.resume_reading()
     got: list[int] = []
     with pytest.raises(ConnectionClosed) as closed:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 got += [json.loads(line)["offset"] for line in str(await slow.recv()).split("\n")]
     if closed.value.rcvd is None:

@@ -1,7 +1,6 @@
 """The dashboard's figures together: from the database and Redis, without one of them, and at what cost."""
 
 import datetime
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from realtime.streams.keys import GroupKeys
 from tests.support.domain import make_users
 from tests.support.redis_server import RedisServer
 from tests.support.statistics import expected_rows, figures_of, make_rows
+from tests.support.waiting import is_done_within
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
 PERIODS: tuple[Period, ...] = ("hour", "day", "month")
@@ -64,7 +64,7 @@ def test_figures_after_a_notify(redis_client: redis.Redis, keys: Keys) -> None:
     assert [(group.name, group.lag, group.pending) for group in found.groups] == [("relay", 3, 0), ("bot", 1, 2)]
     (worker,) = found.workers
     assert (worker.group, worker.consumer, worker.is_alive, worker.pending) == ("bot", "host-1-abc", True, 2)
-    assert worker.idle_seconds < SLACK_SECONDS
+    assert 0 <= worker.idle_seconds < 60
     assert (found.outbox, found.scheduled, found.redis_error) == (1, 1, "")
     # The relay has no worker; the bot has one.
     assert [notice.what for notice in found.notices] == [
@@ -96,9 +96,9 @@ def test_without_redis_the_figures_of_the_database_are_there_soon(own_redis: Red
         own_redis.kill()
     else:
         own_redis.pause()
-    began_at = time.monotonic()
-    found = read_dashboard("day")
-    assert time.monotonic() - began_at < REDIS_AWAY_SECONDS + SLACK_SECONDS
+    read: list[Any] = []
+    assert is_done_within(REDIS_AWAY_SECONDS + SLACK_SECONDS, lambda: read.append(read_dashboard("day")))
+    found = read[-1]
     assert figures_of(found.rows) == expected_rows(found.rows.since)
     assert found.redis_error
     assert (found.groups, found.workers, found.tasks) == ((), (), ())

@@ -20,23 +20,40 @@ class Standstill:
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        # Up to the present tick, and when that began.
+        self._seconds = self._began_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def seconds(self) -> float:
+        """In the block so far; also what the event loop has not noticed yet."""
+        if self._task is not None:
+            self._count()
+        return self._seconds
+
     async def __aenter__(self) -> Self:
+        self._began_at = time.monotonic()
         self._task = asyncio.create_task(self._watch(), name="standstill")
         return self
 
     async def __aexit__(self, *error: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            self._count()
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _watch(self) -> None:
         while True:
-            began = time.monotonic()
+            self._began_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
-            self.seconds += time.monotonic() - began - TICK_SECONDS
+            self._count()
+
+    def _count(self) -> None:
+        late_seconds = max(0.0, time.monotonic() - self._began_at - TICK_SECONDS)
+        self._seconds += late_seconds
+        # Counted once.
+        self._began_at += late_seconds
 
 
 def is_done_within(seconds: float, call: Callable[[], object]) -> bool:
