@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["Person", "Sight", "at_browser"]
 
@@ -35,9 +35,6 @@ new MutationObserver(() => {
   }
 }).observe(document, { childList: true, subtree: true });
 """
-
-
-expect.set_options(timeout=DEADLINE_SECONDS * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +107,9 @@ class Person:
         if count:
             await expect(shown).to_have_text(str(count))
 
-    async def sees(self, message: str, *, seconds: float = 10.0) -> Sight:
+    async def sees(self, message: str) -> Sight:
         """Wait until a notification with this message is in a bell of this person."""
-        return await wait_until(
-            lambda: next((sight for sight in self.seen.values() if sight.message == message), None), seconds=seconds
-        )
+        return await wait_until(lambda: next((each for each in self.seen.values() if each.message == message), None))
 
     def _saw(self, number: int, message: str, created_at: float, seen_at: float) -> None:
         self.seen.setdefault(number, Sight(message=message, created_at=created_at, seen_at=seen_at))

@@ -1,7 +1,7 @@
 """
 The Chromium of the acceptance tests: `python -m tests.support.browser` gets one if none is there.
 
-Owns where it is found, how it is got, and with which options the tests start it.
+Owns where it is found, how it is got, with which options the tests start it, and how long they wait for a page.
 """
 
 import functools
@@ -15,13 +15,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 from playwright.sync_api import sync_playwright
+
+from tests.support.waiting import DEADLINE_SECONDS
 
 __all__ = ["NoBrowser", "chromium", "chromium_path"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MACOS_PROGRAM = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+
+expect.set_options(timeout=DEADLINE_SECONDS * 1000)
 
 
 class NoBrowser(RuntimeError):

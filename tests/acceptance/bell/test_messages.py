@@ -97,7 +97,7 @@ async def test_a_message_that_overtakes_the_rendering_is_not_lost(stage: Stage) 
     await page.route(BELL_PATH, slow, times=1)
     stage.greet(stage.sockets[0], stage.user.pk)
     async with page.expect_response(BELL_PATH):
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
     stage.publish(await stage.commit("After"))
     await expect(page.locator(COUNT)).to_have_text("2")
     assert await texts(page.locator(LIST)) == ["After", "Overtook"]
