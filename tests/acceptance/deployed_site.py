@@ -52,8 +52,8 @@ def _documented(comment: str) -> list[str]:
     return ["-m", *line.replace("mysite.", "project.").split()]
 
 
-# How each web server is started: as the project does it, and as its documentation has it for others. Clients that have
-# gone are noticed sooner than there.
+# How each web server is started: as the project does it, and as its documentation has it for others. Pings are sent
+# more often than there, and a client that stands still for some seconds stays connected.
 SERVERS = {
     "signalbox": [
         "-m",
@@ -66,11 +66,11 @@ SERVERS = {
     "uvicorn": [
         *_documented("plain uvicorn"),
         *[f"--host={HOST}", "--port={port}", "--log-level=warning", f"--timeout-graceful-shutdown={DRAIN_SECONDS}"],
-        *["--ws-ping-interval=2", "--ws-ping-timeout=2"],
+        *["--ws-ping-interval=2", "--ws-ping-timeout=60"],
     ],
     "daphne": [
         *_documented("Daphne"),
-        *["--bind", HOST, "--port", "{port}", "--ping-interval", "2", "--ping-timeout", "2"],
+        *["--bind", HOST, "--port", "{port}", "--ping-interval", "2", "--ping-timeout", "60"],
     ],
 }
 # After cleaning up, a web server may end by the signal itself, so that its supervisor sees the cause.

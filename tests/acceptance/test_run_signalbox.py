@@ -441,7 +441,8 @@ def test_a_project_with_an_odd_path_and_apps_in_a_directory_of_their_own(
     )
     running = start(stack, project)
     running.pid_of("run_bot_subscriber")
-    assert running.output().count("the shop is open") == 3, "this command, the web server and the bot"
+    # This command, the web server and the bot.
+    wait_until_sync(lambda: running.output().count("the shop is open") == 3, seconds=SECONDS)
     assert running.page() == "the first page"
     manage(project, "notify", "alice", "Your invoice is ready")
     running.wait_for("user 1: Your invoice is ready")
@@ -513,10 +514,13 @@ def test_a_warning_is_shown_once_until_the_code_changes(project: Path, stack: co
     settings.write_text(settings.read_text() + EMAIL)
     running = start(stack, project)
     running.pid_of("run_bot_subscriber")
-    assert running.output().count("(notifications.W003)") == 1
+    wait_until_sync(lambda: running.output().count("(notifications.W003)") == 1, seconds=SECONDS)
     urls = project / "mysite/urls.py"
     write(urls, urls.read_text() + "\n# changed\n")
     running.wait_for("running again with the web server")
+    wait_until_sync(lambda: running.output().count("(notifications.W003)") == 2, seconds=SECONDS)
+    # When all processes have ended, there is no third.
+    running.end()
     assert running.output().count("(notifications.W003)") == 2
 
 

@@ -312,7 +312,7 @@ logger.addHandler(handler)
 
 
 def run(
-    server: RedisServer, keys: Keys, program: str, directory: Path | str = "", exit_seconds: float = 3
+    server: RedisServer, keys: Keys, program: str, directory: Path | str = "", exit_seconds: float = 60
 ) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     # Forking beside the thread of the handler is what a test is about.
@@ -337,7 +337,7 @@ def test_a_process_that_ends_in_an_outage_leaves_its_records_to_the_next(
     """On the disk."""
     with RedisServer() as server:
         server.kill()
-        done = run(server, keys, "for n in range(50): logger.info('%d', n)", tmp_path)
+        done = run(server, keys, "for n in range(50): logger.info('%d', n)", tmp_path, exit_seconds=3)
     assert done.returncode == 0, done.stderr
     assert spilled(tmp_path) == [str(number) for number in range(50)]
     make_handler(spill_directory=tmp_path)

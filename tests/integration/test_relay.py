@@ -20,6 +20,7 @@ from django.db.backends.signals import connection_created
 
 from notifications import services
 from notifications.models import Event, Notification
+from notifications.workers import relay as relay_module
 from notifications.workers.relay import Relay
 from realtime.exceptions import Unavailable
 from realtime.layer import RedisChannelLayer
@@ -260,13 +261,14 @@ async def test_a_layer_that_never_answers_is_an_outage(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, relay_on: Callable[[Any], Relay]
 ) -> None:
     """channels_redis has no timeout of its own: a paused Redis would hold the relay for ever."""
-    monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(relay_module, "SEND_TIMEOUT_SECONDS", 60.0)
     with RedisServer() as server:
         layer = CoreChannelLayer(hosts=[{"address": server.url, "socket_timeout": None}], prefix=f"{keys.prefix}asgi")
         relay = relay_on(layer)
         await layer.group_add("user.1", await layer.new_channel())
         server.pause()
-        with pytest.raises(Unavailable):
+        with monkeypatch.context() as impatient, pytest.raises(Unavailable):
+            impatient.setattr(relay_module, "SEND_TIMEOUT_SECONDS", 0.2)
             await relay(entries_for(1))
         server.resume()
         await relay(entries_for(1))
@@ -310,14 +312,15 @@ async def test_our_layer_without_redis_is_an_outage(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, relay_on: Callable[[Any], Relay]
 ) -> None:
     """Killed or paused. When it is available again, everything is sent."""
-    monkeypatch.setattr("notifications.workers.relay.SEND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(relay_module, "SEND_TIMEOUT_SECONDS", 60.0)
     with RedisServer(append_only=True) as server:
         layer = RedisChannelLayer(hosts=[server.url], prefix=f"{keys.prefix}asgi")
         relay = relay_on(layer)
         await relay(entries_for(1))
         for lose, bring_back in ((server.kill, server.start), (server.pause, server.resume)):
             lose()
-            with pytest.raises(Unavailable):
+            with monkeypatch.context() as impatient, pytest.raises(Unavailable):
+                impatient.setattr(relay_module, "SEND_TIMEOUT_SECONDS", 0.5)
                 await relay(entries_for(1, 1, 2))
             bring_back()
             await relay(entries_for(1, 1, 2))

@@ -94,7 +94,7 @@ async def test_a_body_that_never_comes_ends_its_request(monkeypatch: pytest.Monk
 async def test_a_long_body_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes at a rate that is worth the wait is waited for, and what the application does not read is not late."""
     monkeypatch.setattr(requests_module, "BODY_SECONDS", 2.0)
-    monkeypatch.setattr(requests_module, "BODY_BYTES_PER_SECOND", 1_000)
+    monkeypatch.setattr(requests_module, "BODY_BYTES_PER_SECOND", 100)
     may_read = asyncio.Event()
 
     async def pages(scope: Any, receive: Any, send: Any) -> None:

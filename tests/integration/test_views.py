@@ -207,7 +207,7 @@ async def test_redis_comes_back_empty(layer: RedisChannelLayer, views: Views, se
 async def test_a_key_that_falls_silent_has_left(layer: RedisChannelLayer, views: Views) -> None:
     """It is removed by whoever looks at the topic, and everybody is notified; one that is published again stays."""
     # Longer than a busy machine stands still.
-    short = family(absent_after_seconds=3)
+    short = family(absent_after_seconds=7)
     await publish(layer, vehicle(SBB, "gone", 0, family=short), vehicle(SBB, "here", 0, family=short))
     viewer, _ = await join(views, lens_at(0), family=short)
 
